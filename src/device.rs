@@ -1,0 +1,148 @@
+//! Where tensors live and in which precision: `--device` and `--dtype` as candle understands them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+use serde::{Serialize, Serializer};
+
+/// A device as asked for. Default: `auto`, the first GPU that this build supports, else the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceSpec {
+    /// The first GPU that this build supports and this machine has, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU, on all its cores.
+    Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+    /// The Apple GPU of this number.
+    Metal(usize),
+}
+
+/// A precision as asked for. Default: `auto`: f32 on the CPU, where candle is fastest in it; bf16 on a
+/// GPU for checkpoints stored in it, else f16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DTypeSpec {
+    /// The best for the device and the checkpoint.
+    #[default]
+    Auto,
+    /// This one.
+    Fixed(DType),
+}
+
+impl DeviceSpec {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When this build does not support the device, or the machine does not have it.
+    pub fn open(self) -> candle_core::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(ordinal) => Device::new_cuda(ordinal),
+            Self::Metal(ordinal) => Device::new_metal(ordinal),
+            Self::Auto if cfg!(feature = "cuda") => Device::cuda_if_available(0),
+            Self::Auto if cfg!(feature = "metal") => Device::new_metal(0).or(Ok(Device::Cpu)),
+            Self::Auto => Ok(Device::Cpu),
+        }
+    }
+}
+
+impl DTypeSpec {
+    /// The precision for `device`, given the one that the checkpoint is stored in.
+    pub fn resolve(self, device: &Device, stored: DType) -> DType {
+        match self {
+            Self::Fixed(dtype) => dtype,
+            Self::Auto if device.is_cpu() => DType::F32,
+            Self::Auto if stored == DType::BF16 && device.supports_bf16() => DType::BF16,
+            Self::Auto => DType::F16,
+        }
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Self::Metal(ordinal) => write!(f, "metal:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, ordinal) = text.split_once(':').unwrap_or((text, "0"));
+        let ordinal = ordinal.parse().map_err(|_| format!("`{ordinal}` is no device number"))?;
+        match (name, text.contains(':')) {
+            ("auto", false) => Ok(Self::Auto),
+            ("cpu", false) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(ordinal)),
+            ("metal", _) => Ok(Self::Metal(ordinal)),
+            _ => Err(format!("`{text}` is no device; hint: auto, cpu, cuda, cuda:1, metal")),
+        }
+    }
+}
+
+impl fmt::Display for DTypeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(dtype) => f.write_str(dtype.as_str()),
+        }
+    }
+}
+
+impl FromStr for DTypeSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::Fixed(DType::F32)),
+            "f16" => Ok(Self::Fixed(DType::F16)),
+            "bf16" => Ok(Self::Fixed(DType::BF16)),
+            _ => Err(format!("`{text}` is no precision; hint: auto, f32, f16, bf16")),
+        }
+    }
+}
+
+impl Serialize for DeviceSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for DTypeSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_precisions_print_as_they_are_read() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:3", "metal:0"] {
+            assert_eq!(text.parse::<DeviceSpec>().map(|d| d.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["auto", "f32", "f16", "bf16"] {
+            assert_eq!(text.parse::<DTypeSpec>().map(|d| d.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "gpu", "cpu:1", "auto:0", "cuda:x", "cuda:-1"] {
+            assert!(text.parse::<DeviceSpec>().is_err(), "{text}");
+        }
+        assert!("f64".parse::<DTypeSpec>().is_err());
+    }
+
+    #[test]
+    fn the_cpu_runs_in_f32_unless_told_otherwise() {
+        assert_eq!(DTypeSpec::Auto.resolve(&Device::Cpu, DType::F16), DType::F32);
+        assert_eq!(DTypeSpec::Fixed(DType::BF16).resolve(&Device::Cpu, DType::F16), DType::BF16);
+    }
+}

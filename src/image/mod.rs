@@ -1,0 +1,8 @@
+//! Frames as the tower wants them: padded, resized, cropped and normalised as Pillow and Hugging Face do.
+
+pub mod config;
+pub mod preprocess;
+mod resize;
+
+pub use config::{PreprocessConfig, PreprocessError, Resize};
+pub use preprocess::Preprocessor;

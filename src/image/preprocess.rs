@@ -1,0 +1,162 @@
+//! From an RGB frame to the tower's pixel values.
+//!
+//! The steps and their order are those of LLaVA's `expand2square` and Hugging Face's `CLIPImageProcessor` and
+//! `SiglipImageProcessor`: pad, resize on u8, centre crop, rescale, normalise.
+
+use ::image::{Rgb, RgbImage, imageops};
+
+use super::config::{PreprocessConfig, PreprocessError, Resize};
+use super::resize::resize;
+
+/// A padded square beyond this would take over 800 MB.
+const MAX_PADDED_SIDE: u32 = 16_384;
+
+/// Prepares frames after one configuration.
+#[derive(Debug, Clone)]
+pub struct Preprocessor {
+    config: PreprocessConfig,
+    /// The normalised value of every level, a channel.
+    levels: [[f32; 256]; 3],
+}
+
+impl Preprocessor {
+    /// A preprocessor for `config`.
+    pub fn new(config: PreprocessConfig) -> Self {
+        let mut levels = [[0.0; 256]; 3];
+        for (channel, table) in levels.iter_mut().enumerate() {
+            for (level, value) in table.iter_mut().enumerate() {
+                *value = ((level as f64 * config.rescale - config.mean[channel]) / config.std[channel]) as f32;
+            }
+        }
+        Self { config, levels }
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &PreprocessConfig {
+        &self.config
+    }
+
+    /// Prepares one frame: pixel values, their width and their height.
+    ///
+    /// # Shapes
+    /// The values are `(3, height, width)`, row-major.
+    ///
+    /// # Errors
+    /// [`PreprocessError`] for a frame too large to pad.
+    pub fn run(&self, picture: RgbImage) -> Result<(Vec<f32>, u32, u32), PreprocessError> {
+        let picture = self.picture(picture)?;
+        Ok((self.normalise(&picture), picture.width(), picture.height()))
+    }
+
+    /// The u8 picture that is normalised: padded, resized, cropped.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn picture(&self, picture: RgbImage) -> Result<RgbImage, PreprocessError> {
+        let picture = match self.config.pad {
+            Some(colour) => pad_to_square(picture, colour)?,
+            None => picture,
+        };
+        let target = target_size(self.config.resize, picture.dimensions());
+        let picture = resize(picture, target, self.config.filter)?;
+        Ok(match self.config.crop {
+            Some(size) => centre_crop(picture, size),
+            None => picture,
+        })
+    }
+
+    fn normalise(&self, picture: &RgbImage) -> Vec<f32> {
+        let plane = (picture.width() * picture.height()) as usize;
+        let mut values = vec![0.0; 3 * plane];
+        let (red, rest) = values.split_at_mut(plane);
+        let (green, blue) = rest.split_at_mut(plane);
+        for (i, pixel) in picture.as_raw().chunks_exact(3).enumerate() {
+            red[i] = self.levels[0][pixel[0] as usize];
+            green[i] = self.levels[1][pixel[1] as usize];
+            blue[i] = self.levels[2][pixel[2] as usize];
+        }
+        values
+    }
+}
+
+/// LLaVA's `expand2square`: the picture in the middle, `(long - short) / 2` rounded down from the edge.
+fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, PreprocessError> {
+    let (width, height) = picture.dimensions();
+    if width == height {
+        return Ok(picture);
+    }
+    let side = width.max(height);
+    if side > MAX_PADDED_SIDE {
+        return Err(PreprocessError::TooLarge { width, height, side, limit: MAX_PADDED_SIDE });
+    }
+    let mut square = RgbImage::from_pixel(side, side, Rgb(colour));
+    imageops::replace(&mut square, &picture, i64::from((side - width) / 2), i64::from((side - height) / 2));
+    Ok(square)
+}
+
+/// The size after the resize. The longer side is `int(size * long / short)`, as in `transformers`.
+fn target_size(resize: Resize, (width, height): (u32, u32)) -> (u32, u32) {
+    match resize {
+        Resize::None => (width, height),
+        Resize::Exact { width, height } => (width, height),
+        Resize::ShortestEdge(size) => {
+            let longer = |long: u32, short: u32| {
+                // A line of pixels would grow beyond all bounds; the crop takes its middle anyway.
+                (u64::from(size) * u64::from(long) / u64::from(short)).min(u64::from(MAX_PADDED_SIDE)) as u32
+            };
+            if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
+        }
+    }
+}
+
+/// Cuts the middle out; where the picture is smaller than the cut, black is laid around it.
+fn centre_crop(picture: RgbImage, (width, height): (u32, u32)) -> RgbImage {
+    if picture.dimensions() == (width, height) {
+        return picture;
+    }
+    let offset = |have: u32, want: u32| (i64::from(have) - i64::from(want)).div_euclid(2);
+    let (left, top) = (offset(picture.width(), width), offset(picture.height(), height));
+    let mut cut = RgbImage::new(width, height);
+    imageops::replace(&mut cut, &picture, -left, -top);
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_puts_an_odd_rest_after_the_picture() {
+        let picture = RgbImage::from_pixel(3, 2, Rgb([9, 9, 9]));
+        let square = pad_to_square(picture, [1, 2, 3]).expect("small");
+        // (3 - 2) / 2 = 0: the picture starts at the top, the last row is padding.
+        assert_eq!(square.get_pixel(0, 0), &Rgb([9, 9, 9]));
+        assert_eq!(square.get_pixel(0, 2), &Rgb([1, 2, 3]));
+    }
+
+    #[test]
+    fn a_hairline_picture_is_refused_before_it_is_padded() {
+        let error = pad_to_square(RgbImage::new(20_000, 1), [0; 3]).expect_err("too large");
+        assert_eq!(
+            error.to_string(),
+            "a frame of 20000 x 1 pixels would be padded to 20000 x 20000, over the limit of 16384 a side"
+        );
+    }
+
+    #[test]
+    fn the_crop_takes_the_middle() {
+        let picture = RgbImage::from_fn(5, 4, |x, y| Rgb([x as u8, y as u8, 0]));
+        let cut = centre_crop(picture, (2, 2));
+        // (5 - 2) / 2 = 1 from the left, (4 - 2) / 2 = 1 from the top.
+        assert_eq!(cut.get_pixel(0, 0), &Rgb([1, 1, 0]));
+    }
+
+    #[test]
+    fn pixel_values_are_planes_of_normalised_levels() {
+        let config = PreprocessConfig::siglip(1);
+        let picture = RgbImage::from_pixel(1, 1, Rgb([0, 255, 51]));
+        // (0 - 0.5) / 0.5 = -1; (1 - 0.5) / 0.5 = 1; (0.2 - 0.5) / 0.5 = -0.6.
+        let (values, width, height) = Preprocessor::new(config).run(picture).expect("small");
+        assert_eq!((values, width, height), (vec![-1.0, 1.0, -0.6], 1, 1));
+    }
+}

@@ -1,0 +1,47 @@
+//! Questions about videos, answered by image-trained multimodal models, without training on video.
+//!
+//! FFmpeg decodes a video, sampled frames are encoded by a frozen vision tower, the Dense Connector
+//! (arXiv 2405.13800) fuses the tower's layers frame by frame, FreeVA-style temporal aggregation
+//! (arXiv 2405.07798) turns the frames into one token sequence, and a Llama-family model answers.
+//!
+//! # Shapes
+//! One legend serves the whole crate:
+//!
+//! | letter | meaning |
+//! |---|---|
+//! | `B` | batch |
+//! | `T` | frames of a video |
+//! | `N` | patch tokens of a frame, row-major (`N'` after the connector) |
+//! | `D` | width of the vision tower |
+//! | `H` | width of the language model |
+//! | `L` | layers of the vision tower; `L + 1` hidden states, 0 = embeddings |
+//! | `V` | visual tokens of a video, after temporal aggregation |
+//! | `S` | positions of a token sequence |
+//!
+//! # Layers
+//! A module imports only from its own layer or a lower one; `tests/layers.rs` enforces it.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 foundations | [`units`], [`device`] |
+//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`] |
+//! | 2 networks | [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
+//! | 3 model | [`vlm`] |
+//! | 4 description | [`spec`] |
+//! | 5 running | [`pipeline`] |
+//! | 7 outside | the binary: `main.rs` and `cli` |
+
+pub mod connector;
+pub mod device;
+pub mod image;
+pub mod language;
+pub mod pipeline;
+pub mod projector;
+pub mod spec;
+pub mod temporal;
+pub mod text;
+pub mod units;
+pub mod video;
+pub mod vision;
+pub mod vlm;
+pub mod weights;

@@ -1,0 +1,107 @@
+//! Units as types: seconds, frame indices, hidden-state indices, token counts.
+//!
+//! They keep a frame's index apart from its time and a layer apart from a token. No arithmetic
+//! beyond what the code needs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A time on a video's own clock, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seconds(pub f64);
+
+/// A frame's place among the decodable frames of a video, in presentation order, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameIndex(pub usize);
+
+/// An index into a tower's hidden states: 0 is the embedding output, `L` the last layer's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerIndex(pub usize);
+
+/// A number of positions in the language model's sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tokens(pub usize);
+
+impl fmt::Display for Seconds {
+    /// `h:mm:ss.ss`, the form that [`FromStr`] reads back; the hour is left out below one hour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0.0 { "-" } else { "" };
+        let hundredths = (self.0.abs() * 100.0).round();
+        let (minutes, seconds) = ((hundredths / 6000.0).floor(), (hundredths % 6000.0) / 100.0);
+        let (hours, minutes) = ((minutes / 60.0).floor(), minutes % 60.0);
+        if hours > 0.0 {
+            write!(f, "{sign}{hours}:{minutes:02}:{seconds:05.2}")
+        } else {
+            write!(f, "{sign}{minutes}:{seconds:05.2}")
+        }
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    /// Reads `12`, `12.5`, `1:05`, `1:02:03.25`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` is no time; hint: seconds (`83.5`) or h:mm:ss (`1:23.5`, `0:01:23.5`)");
+        let (sign, digits) = match text.trim().strip_prefix('-') {
+            Some(rest) => (-1.0, rest),
+            None => (1.0, text.trim()),
+        };
+        let parts: Vec<&str> = digits.split(':').collect();
+        if parts.len() > 3 {
+            return Err(wrong());
+        }
+        let mut total = 0.0;
+        for (place, part) in parts.iter().enumerate() {
+            let last = place + 1 == parts.len();
+            let plain = !part.is_empty()
+                && part.chars().all(|c| c.is_ascii_digit() || (last && c == '.'))
+                && part.chars().any(|c| c.is_ascii_digit());
+            let value: f64 = if plain { part.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
+            if place > 0 && value >= 60.0 {
+                return Err(wrong());
+            }
+            total = total * 60.0 + value;
+        }
+        Ok(Seconds(sign * total))
+    }
+}
+
+impl fmt::Display for FrameIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_seconds_and_in_clock_form() {
+        for (text, seconds) in [("0", 0.0), ("12.5", 12.5), ("1:05", 65.0), ("1:02:03.25", 3723.25), ("-0:01", -1.0), ("90", 90.0)] {
+            assert_eq!(text.parse(), Ok(Seconds(seconds)), "{text}");
+        }
+        for text in ["", ":", "1:", "1:60", "1:2:3:4", "abc", "1e3", "NaN", "inf", "--1", ".", "1.5:10"] {
+            assert!(text.parse::<Seconds>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_print_as_they_are_read() {
+        for (seconds, text) in [(0.0, "0:00.00"), (65.5, "1:05.50"), (3723.25, "1:02:03.25"), (59.999, "1:00.00"), (-1.0, "-0:01.00")] {
+            assert_eq!(Seconds(seconds).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What can be wrong with a video argument. Every variant names the file and the cause.
+
+use std::path::PathBuf;
+
+/// Why a video could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VideoError {
+    /// There is nothing at this path.
+    #[error("{path}: no such file or directory")]
+    NotFound {
+        /// The video argument.
+        path: PathBuf,
+    },
+    /// The operating system refused to read it.
+    #[error("{path}: {source}")]
+    Io {
+        /// The video argument.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// A pipe, a device or a socket: it could block for ever and cannot be read twice.
+    #[error("{path}: neither a regular file nor a directory; hint: save the stream to a file first")]
+    NotRegular {
+        /// The video argument.
+        path: PathBuf,
+    },
+    /// A file of zero bytes.
+    #[error("{path}: the file is empty (0 bytes)")]
+    Empty {
+        /// The video argument.
+        path: PathBuf,
+    },
+    /// A name that FFmpeg cannot be given.
+    #[error("{path}: the name is not valid UTF-8; hint: rename the file or link to it")]
+    Name {
+        /// The video argument.
+        path: PathBuf,
+    },
+    /// FFmpeg recognises no container in the bytes.
+    #[error("{path}: not a video that FFmpeg can read: {cause}")]
+    NotMedia {
+        /// The video argument.
+        path: PathBuf,
+        /// FFmpeg's own words.
+        cause: String,
+    },
+    /// A readable container without a video stream.
+    #[error("{path}: no video stream among its {n_streams} stream(s) ({kinds})")]
+    NoVideoStream {
+        /// The video argument.
+        path: PathBuf,
+        /// Streams in the file.
+        n_streams: usize,
+        /// What they are, such as `audio aac`.
+        kinds: String,
+    },
+    /// This FFmpeg has no working decoder for the stream.
+    #[error("{path}: cannot decode {codec}: {cause}")]
+    Decoder {
+        /// The video argument.
+        path: PathBuf,
+        /// The codec's name.
+        codec: String,
+        /// FFmpeg's own words.
+        cause: String,
+    },
+    /// A decoded frame could not be turned into RGB.
+    #[error("{path}: frame {index}: cannot be converted to RGB: {cause}")]
+    Convert {
+        /// The video argument.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// FFmpeg's own words.
+        cause: String,
+    },
+    /// A directory without an image in it.
+    #[error("{path}: no image in this directory; hint: it takes {extensions}")]
+    NoImages {
+        /// The video argument.
+        path: PathBuf,
+        /// The endings that are read.
+        extensions: String,
+    },
+    /// The stream is there, but not one of its frames decodes.
+    #[error("{path}: not one frame decodes ({cause})")]
+    NoFrames {
+        /// The video argument.
+        path: PathBuf,
+        /// What the decoder met.
+        cause: String,
+    },
+    /// The clip window holds no frame.
+    #[error("{path}: no frame in the window {window}: its {n_frames} frames run from {first} to {last}")]
+    EmptyWindow {
+        /// The video argument.
+        path: PathBuf,
+        /// The window asked for.
+        window: String,
+        /// Frames of the whole video.
+        n_frames: usize,
+        /// Time of the first frame.
+        first: String,
+        /// Time of the last frame.
+        last: String,
+    },
+    /// Frames without timestamps cannot be cut by time.
+    #[error("{path}: its frames carry no times, so --start and --end do not apply")]
+    NoTimes {
+        /// The video argument.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,19 @@
+//! Video files and directories of images as sequences of frames.
+//!
+//! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
+//! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
+//! frames by arithmetic alone; only `decode.rs` names FFmpeg.
+
+mod decode;
+mod error;
+pub mod frame;
+mod images;
+pub mod probe;
+pub mod reader;
+pub mod sample;
+
+pub use error::VideoError;
+pub use frame::Frame;
+pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
+pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, read_frames};
+pub use sample::{Sample, Window};

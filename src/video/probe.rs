@@ -1,0 +1,84 @@
+//! What a container says of itself: header facts, apart from the facts that decoding finds.
+
+use std::path::{Path, PathBuf};
+
+use super::{VideoError, decode, images};
+use crate::units::Seconds;
+
+/// The header facts of a video argument.
+#[derive(Debug, Clone)]
+pub struct VideoInfo {
+    /// The video argument.
+    pub path: PathBuf,
+    /// The container's name, such as `QuickTime / MOV`.
+    pub container: String,
+    /// The duration that the header claims.
+    pub duration: Option<Seconds>,
+    /// All streams, in file order.
+    pub streams: Vec<StreamInfo>,
+    /// The place in `streams` of the one that is decoded: FFmpeg's *best* video stream.
+    pub best: usize,
+}
+
+/// The header facts of one stream.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    /// Video, audio and so on.
+    pub kind: StreamKind,
+    /// The codec's name, such as `h264`.
+    pub codec: String,
+    /// The picture, for a video stream.
+    pub picture: Option<PictureInfo>,
+    /// The frame count that the header claims; never trusted for sampling.
+    pub declared_frames: Option<usize>,
+}
+
+/// The kind of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Text or pictures laid over the video.
+    Subtitle,
+    /// Anything else.
+    Other,
+}
+
+impl StreamKind {
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+            Self::Subtitle => "subtitle",
+            Self::Other => "data",
+        }
+    }
+}
+
+/// The picture of a video stream, as coded.
+#[derive(Debug, Clone)]
+pub struct PictureInfo {
+    /// Coded width in pixels, before rotation.
+    pub width: u32,
+    /// Coded height in pixels, before rotation.
+    pub height: u32,
+    /// FFmpeg's name of the pixel format, such as `yuv420p10le`.
+    pub pixel_format: String,
+    /// The colour matrix and range, such as `bt709, limited`.
+    pub colour: String,
+    /// The average rate that the header claims, in frames a second.
+    pub frame_rate: Option<f64>,
+    /// The rotation metadata in words; `None` when the picture stands upright.
+    pub rotation: Option<&'static str>,
+}
+
+/// Reads the header facts of a media file, or of a directory of images.
+///
+/// # Errors
+/// [`VideoError`] when there is nothing to read or nothing readable in it.
+pub fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
+    if path.is_dir() { images::probe(path) } else { decode::probe(path) }
+}

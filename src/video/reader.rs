@@ -1,0 +1,248 @@
+//! Reads the sampled frames of a video, exactly, in one decoding pass where the file is healthy.
+//!
+//! How many frames decode is known for certain only once all are decoded, and which frames are sampled
+//! depends on that number. So the packets are counted first, which is cheap; the frames are decoded and the
+//! sampled ones handed out under the assumption that every counted packet gives a frame; and where that
+//! turns out wrong, [`Event::Restart`] takes them back and a second pass goes by the true number.
+//! Frames that are not sampled are never converted or kept.
+
+use std::path::{Path, PathBuf};
+
+use ::image::RgbImage;
+
+use super::decode::VideoFile;
+use super::images::ImageDirectory;
+use super::sample::Side;
+use super::{Frame, Sample, VideoError, Window};
+use crate::units::{FrameIndex, Seconds};
+
+/// Which frames of a video are wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameRequest {
+    /// The rule that chooses them.
+    pub sample: Sample,
+    /// The part of the video that they come from.
+    pub window: Window,
+}
+
+/// What the reader tells while it reads.
+#[derive(Debug)]
+pub enum Event {
+    /// Reading begins: this many frames are expected to decode.
+    Expected {
+        /// Frames counted by their packets.
+        n_frames: usize,
+    },
+    /// A sampled frame. They come in order of index.
+    Frame(Frame),
+    /// `n_decoded` frames are behind us.
+    Progress {
+        /// Frames decoded so far.
+        n_decoded: usize,
+    },
+    /// The frames handed out so far are not the right ones: the video has fewer or more frames than its
+    /// packets promised. The right ones follow.
+    Restart,
+}
+
+/// The consumer's wish after an [`Event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Nobody wants more: return early, which is no error.
+    Stop,
+}
+
+/// What one reading found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadReport {
+    /// Frames of the whole video that decode.
+    pub n_frames: usize,
+    /// Those of them inside the window.
+    pub n_inside: usize,
+    /// Times of the first and the last frame of the whole video.
+    pub times: Option<(Seconds, Seconds)>,
+    /// What could not be read.
+    pub damage: Damage,
+}
+
+/// What could not be read of a video. The rest was.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Damage {
+    /// Packets that the demuxer or the decoder refused.
+    pub n_lost: usize,
+    /// Frames that the header declares.
+    pub n_declared: Option<usize>,
+    /// The first refusal, in FFmpeg's words.
+    pub first: Option<String>,
+}
+
+impl Damage {
+    pub(super) fn note(&mut self, cause: String) {
+        self.n_lost += 1;
+        self.first.get_or_insert(cause);
+    }
+}
+
+/// The counts that packets give without decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Frames expected inside the window.
+    pub(super) inside: usize,
+}
+
+/// A sequence of decodable frames, read once from front to back.
+pub(super) trait FrameSource {
+    /// Counts frames without decoding. Comes before the first `advance`.
+    fn scan(&mut self, window: &Window) -> Result<Scan, VideoError>;
+    /// Goes to the next decodable frame and gives its time, or `None` at the end.
+    fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError>;
+    /// The current frame as upright RGB; an error is told in a few words.
+    fn picture(&mut self) -> Result<RgbImage, String>;
+    /// What was lost so far.
+    fn damage(&self) -> &Damage;
+}
+
+/// Reads the frames that `request` chooses, and hands them to `emit` in order.
+///
+/// # Errors
+/// [`VideoError`] when the video cannot be opened, or not one frame of it (or of the window) decodes. Damage
+/// short of that is in the report.
+pub fn read_frames(
+    path: &Path,
+    request: &FrameRequest,
+    emit: &mut dyn FnMut(Event) -> Flow,
+) -> Result<ReadReport, VideoError> {
+    let mut source = open(path)?;
+    let expected = source.scan(&request.window)?.inside;
+    let mut pass = Pass::new(path, request, expected);
+    if emit(Event::Expected { n_frames: expected }) == Flow::Stop || pass.run(&mut *source, emit)? == Flow::Stop {
+        return Ok(pass.report(&*source));
+    }
+    let (found, first_report) = (pass.n_inside, pass.finish(&*source)?);
+    if found != expected {
+        let mut source = open(path)?;
+        let mut second = Pass::new(path, request, found);
+        second.last_needed = second.wanted.last().copied();
+        if emit(Event::Restart) == Flow::Continue {
+            second.run(&mut *source, emit)?;
+        }
+    }
+    Ok(first_report)
+}
+
+/// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
+///
+/// # Errors
+/// As [`read_frames`].
+pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Result<ReadReport, VideoError> {
+    let request = FrameRequest { sample: Sample::Uniform { frames: 0 }, window: Window::default() };
+    let mut source = open(path)?;
+    let expected = source.scan(&request.window)?.inside;
+    progress(Event::Expected { n_frames: expected });
+    let mut pass = Pass::new(path, &request, expected);
+    pass.run(&mut *source, progress)?;
+    pass.finish(&*source)
+}
+
+fn open(path: &Path) -> Result<Box<dyn FrameSource>, VideoError> {
+    if path.is_dir() { Ok(Box::new(ImageDirectory::open(path)?)) } else { Ok(Box::new(VideoFile::open(path)?)) }
+}
+
+/// One walk through a source, under the assumption that the window holds a certain number of frames.
+struct Pass {
+    path: PathBuf,
+    window: Window,
+    /// Places inside the window, sorted; a place may stand there twice.
+    wanted: Vec<usize>,
+    /// Where to stop early, once the number of frames is certain.
+    last_needed: Option<usize>,
+    n_frames: usize,
+    n_inside: usize,
+    times: Option<(Seconds, Seconds)>,
+}
+
+impl Pass {
+    fn new(path: &Path, request: &FrameRequest, n_expected: usize) -> Self {
+        Self {
+            path: path.to_owned(),
+            window: request.window,
+            wanted: request.sample.select(n_expected),
+            last_needed: None,
+            n_frames: 0,
+            n_inside: 0,
+            times: None,
+        }
+    }
+
+    /// Walks to the end, or to the last frame needed.
+    fn run(&mut self, source: &mut dyn FrameSource, emit: &mut dyn FnMut(Event) -> Flow) -> Result<Flow, VideoError> {
+        const PROGRESS_EVERY: usize = 16;
+        let mut next = 0;
+        while let Some(time) = source.advance()? {
+            let index = FrameIndex(self.n_frames);
+            self.n_frames += 1;
+            if let Some(time) = time {
+                self.times = Some((self.times.map_or(time, |(first, _)| first), time));
+            }
+            if self.is_inside(time)? {
+                let place = self.n_inside;
+                self.n_inside += 1;
+                while self.wanted.get(next) == Some(&place) {
+                    next += 1;
+                    let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
+                    if emit(Event::Frame(Frame { index, time, image })) == Flow::Stop {
+                        return Ok(Flow::Stop);
+                    }
+                }
+                if self.last_needed == Some(place) {
+                    return Ok(Flow::Continue);
+                }
+            }
+            if self.n_frames.is_multiple_of(PROGRESS_EVERY)
+                && emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop
+            {
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn is_inside(&self, time: Option<Seconds>) -> Result<bool, VideoError> {
+        match time {
+            _ if self.window.is_whole() => Ok(true),
+            Some(time) => Ok(self.window.side(time) == Side::Inside),
+            None => Err(VideoError::NoTimes { path: self.path.clone() }),
+        }
+    }
+
+    fn cannot_convert(&self, index: FrameIndex, cause: String) -> VideoError {
+        VideoError::Convert { path: self.path.clone(), index: index.0, cause }
+    }
+
+    /// The report, or the error of a video (or a window) without a frame.
+    fn finish(&self, source: &dyn FrameSource) -> Result<ReadReport, VideoError> {
+        let report = self.report(source);
+        if self.n_frames == 0 {
+            let cause = report.damage.first.unwrap_or_else(|| "the stream is empty".to_owned());
+            return Err(VideoError::NoFrames { path: self.path.clone(), cause });
+        }
+        if self.n_inside == 0 {
+            let (first, last) = self.times.unwrap_or((Seconds(0.0), Seconds(0.0)));
+            return Err(VideoError::EmptyWindow {
+                path: self.path.clone(),
+                window: self.window.to_string(),
+                n_frames: self.n_frames,
+                first: first.to_string(),
+                last: last.to_string(),
+            });
+        }
+        Ok(report)
+    }
+
+    fn report(&self, source: &dyn FrameSource) -> ReadReport {
+        let damage = source.damage().clone();
+        ReadReport { n_frames: self.n_frames, n_inside: self.n_inside, times: self.times, damage }
+    }
+}

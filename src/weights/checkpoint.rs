@@ -1,0 +1,151 @@
+//! A directory's tensors by name, memory-mapped (safetensors) or read on demand (PyTorch).
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use candle_core::pickle::PthTensors;
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::{DType, Device, Shape, Tensor};
+
+use super::WeightError;
+use super::source::WeightFiles;
+
+/// The tensors of one directory.
+pub struct Checkpoint {
+    dir: PathBuf,
+    paths: Vec<PathBuf>,
+    tensors: HashMap<String, TensorFacts>,
+    files: Files,
+}
+
+/// What is known of a tensor without reading it.
+#[derive(Debug, Clone)]
+struct TensorFacts {
+    file: usize,
+    shape: Shape,
+    dtype: DType,
+}
+
+enum Files {
+    Safetensors(Vec<MmapedSafetensors>),
+    TorchBin(Vec<PthTensors>),
+}
+
+impl Checkpoint {
+    /// Opens the weights of a directory and reads the names, shapes and types of its tensors.
+    ///
+    /// # Errors
+    /// [`WeightError`] when there are none, or a file is broken.
+    pub fn open(dir: &Path) -> Result<Self, WeightError> {
+        let found = WeightFiles::find(dir)?;
+        let paths = found.paths().to_vec();
+        let (files, tensors) = match &found {
+            WeightFiles::Safetensors(paths) => open_safetensors(paths)?,
+            WeightFiles::TorchBin(paths) => open_torch(paths)?,
+        };
+        Ok(Self { dir: dir.to_owned(), paths, tensors, files })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The weight files.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        self.tensors.get(name).map(|facts| &facts.shape)
+    }
+
+    /// The type that most weights are stored in: that of the largest tensor.
+    pub fn dtype(&self) -> DType {
+        let largest = self.tensors.values().max_by_key(|facts| (facts.shape.elem_count(), facts.dtype.as_str()));
+        largest.map_or(DType::F32, |facts| facts.dtype)
+    }
+
+    /// Numbers in all tensors together.
+    pub fn n_parameters(&self) -> usize {
+        self.tensors.values().map(|facts| facts.shape.elem_count()).sum()
+    }
+
+    /// Reads one tensor.
+    ///
+    /// # Errors
+    /// When it is not there, or its bytes cannot be read.
+    pub fn load(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        let tensor = match &self.files {
+            Files::Safetensors(files) => files[facts.file].get(name)?.load(device)?,
+            Files::TorchBin(files) => {
+                let read = guarded(|| files[facts.file].get(name))?;
+                let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+                tensor.to_device(device)?.contiguous()?
+            }
+        };
+        tensor.to_dtype(dtype)
+    }
+}
+
+type Opened = (Files, HashMap<String, TensorFacts>);
+
+fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, WeightError> {
+    let mut tensors = HashMap::new();
+    let mut files = Vec::new();
+    for (file, path) in paths.iter().enumerate() {
+        let broken = |cause: String| WeightError::Format { path: path.clone(), format: "safetensors file", cause };
+        // SAFETY: the map is read-only; like every memory-mapped reader, we rely on nobody truncating the file.
+        let mapped = unsafe { MmapedSafetensors::new(path) }.map_err(|error| broken(plain(&error)))?;
+        for (name, view) in mapped.tensors() {
+            let dtype = DType::try_from(view.dtype()).map_err(|error| broken(format!("{name}: {error}")))?;
+            tensors.insert(name, TensorFacts { file, shape: Shape::from(view.shape()), dtype });
+        }
+        files.push(mapped);
+    }
+    Ok((Files::Safetensors(files), tensors))
+}
+
+fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
+    let mut tensors = HashMap::new();
+    let mut files = Vec::new();
+    for (file, path) in paths.iter().enumerate() {
+        let broken = |cause: String| WeightError::Format { path: path.clone(), format: "PyTorch file", cause };
+        let opened = guarded(|| PthTensors::new(path, None)).map_err(|error| broken(plain(&error)))?;
+        for (name, info) in opened.tensor_infos() {
+            let facts = TensorFacts { file, shape: info.layout.shape().clone(), dtype: info.dtype };
+            tensors.insert(name.clone(), facts);
+        }
+        if opened.tensor_infos().is_empty() {
+            return Err(broken("it holds no state dict of tensors".to_owned()));
+        }
+        files.push(opened);
+    }
+    Ok((Files::TorchBin(files), tensors))
+}
+
+/// Runs candle's pickle reader, which panics on some broken files, as an error.
+fn guarded<T>(read: impl FnOnce() -> candle_core::Result<T>) -> candle_core::Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg("the pickle is malformed")))
+}
+
+/// Candle's message without its backtrace and paths.
+fn plain(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(inner),
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,168 @@
+//! The book of what a model asked of a checkpoint: all that is missing, mis-shaped or left over.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+
+use super::{Checkpoint, Problem, Rename, WeightError};
+
+/// Gives out `VarBuilder`s over one checkpoint and remembers what they were asked.
+///
+/// A tensor that is missing or mis-shaped does not stop the loading: zeros that occupy no memory stand in for
+/// it, so that one run finds all problems. [`Ledger::check`] must be asked before the model is used.
+pub struct Ledger {
+    checkpoint: Checkpoint,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    used: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Ledger {
+    /// An empty book over `checkpoint`.
+    pub fn new(checkpoint: Checkpoint) -> Arc<Self> {
+        Arc::new(Self { checkpoint, book: Mutex::default() })
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Tensors for one part of the model. `why` says, for the reports, what calls for their shapes.
+    pub fn part(self: &Arc<Self>, rename: Rename, why: String, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        let part = Part { ledger: Arc::clone(self), rename, why };
+        VarBuilder::from_backend(Box::new(part), dtype, device.clone())
+    }
+
+    /// Whether everything asked for so far was there in the right shape.
+    ///
+    /// # Errors
+    /// [`WeightError::Unfit`] with every problem.
+    pub fn check(&self) -> Result<(), WeightError> {
+        let problems = self.book().problems.clone();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let dir: PathBuf = self.checkpoint.dir().to_owned();
+        Err(WeightError::Unfit { dir, problems })
+    }
+
+    /// The tensors that nobody asked for, sorted.
+    pub fn unused(&self) -> Vec<String> {
+        let book = self.book();
+        let mut names: Vec<String> =
+            self.checkpoint.names().filter(|name| !book.used.contains(*name)).map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One part's view of the checkpoint.
+struct Part {
+    ledger: Arc<Ledger>,
+    rename: Rename,
+    why: String,
+}
+
+impl Part {
+    fn stand_in(&self, name: String, expected: &Shape, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let found = self.ledger.checkpoint.shape(&name).map(|shape| shape.dims().to_vec());
+        let problem = Problem { name, expected: expected.dims().to_vec(), found, why: self.why.clone() };
+        self.ledger.book().problems.push(problem);
+        Tensor::zeros((), dtype, device)?.broadcast_as(expected.clone())
+    }
+}
+
+impl SimpleBackend for Part {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let name = self.rename.apply(name);
+        self.ledger.book().used.insert(name.clone());
+        if self.ledger.checkpoint.shape(&name) != Some(&shape) {
+            return self.stand_in(name, &shape, dtype, device);
+        }
+        self.ledger.checkpoint.load(&name, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let name = self.rename.apply(name);
+        self.ledger.book().used.insert(name.clone());
+        self.ledger.checkpoint.load(&name, dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.ledger.checkpoint.contains(&self.rename.apply(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn ledger() -> (tempfile::TempDir, Arc<Ledger>) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let tensor = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("small");
+        let tensors = HashMap::from([("a.weight", tensor((2, 3))), ("b.weight", tensor((1, 1))), ("old.c", tensor((1, 2)))]);
+        candle_core::safetensors::save(&tensors, dir.path().join("model.safetensors")).expect("a small file");
+        let checkpoint = Checkpoint::open(dir.path()).expect("a good file");
+        (dir, Ledger::new(checkpoint))
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_and_by_name() {
+        let (dir, ledger) = ledger();
+        let vb = ledger.part(Rename::none(), "width 3".to_owned(), DType::F32, &Device::Cpu);
+        for (name, shape) in [("a.weight", (2, 3)), ("b.weight", (4, 3)), ("d.bias", (1, 3))] {
+            vb.get(shape, name).expect("a stand-in at worst");
+        }
+        let error = ledger.check().expect_err("two problems").to_string();
+        let dir = dir.path().display();
+        assert_eq!(
+            error,
+            format!(
+                "{dir}: the weights do not fit the configuration:\n  \
+                 wrong shape: b.weight: expected [4, 3], found [1, 1] (width 3)\n  \
+                 missing: d.bias [1, 3] (width 3)"
+            )
+        );
+    }
+
+    #[test]
+    fn unused_tensors_are_listed_under_their_own_names() {
+        let (_dir, ledger) = ledger();
+        let rename = Rename::none().prefix("new.", "old.");
+        let vb = ledger.part(rename, String::new(), DType::F32, &Device::Cpu);
+        vb.get((1, 2), "new.c").expect("it is there, renamed");
+        assert!(vb.contains_tensor("new.c") && !vb.contains_tensor("c"));
+        ledger.check().expect("no problem");
+        assert_eq!(ledger.unused(), ["a.weight", "b.weight"]);
+    }
+
+    #[test]
+    fn a_stand_in_takes_no_memory() {
+        let (_dir, ledger) = ledger();
+        let vb = ledger.part(Rename::none(), String::new(), DType::F32, &Device::Cpu);
+        // 10^12 numbers: only a broadcast of one can answer.
+        assert!(vb.get((1_000_000, 1_000_000), "a.weight").is_ok());
+        assert!(ledger.check().is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! Weights on disk: finding them, reading them, and telling exactly what does not fit.
+//!
+//! A [`Checkpoint`] is a directory's tensors, whatever their format; a [`Ledger`] turns it into
+//! `candle_nn::VarBuilder`s for the parts of a model, and collects every missing, mis-shaped and unused
+//! tensor, so that all are reported at once and by name.
+
+mod checkpoint;
+mod error;
+mod hub;
+mod ledger;
+mod rename;
+mod source;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Problem, WeightError};
+pub use hub::{Hub, HubError};
+pub use ledger::Ledger;
+pub use rename::Rename;

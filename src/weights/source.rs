@@ -1,0 +1,124 @@
+//! Which files of a directory hold the weights: safetensors before PyTorch, an index before a single file.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use super::WeightError;
+
+/// The weight files of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WeightFiles {
+    Safetensors(Vec<PathBuf>),
+    TorchBin(Vec<PathBuf>),
+}
+
+const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+const SAFETENSORS: &str = "model.safetensors";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+const TORCH: &str = "pytorch_model.bin";
+
+impl WeightFiles {
+    /// Looks for the four names that released checkpoints use, in this order of preference.
+    pub(super) fn find(dir: &Path) -> Result<Self, WeightError> {
+        let has = |name: &str| dir.join(name).is_file();
+        if has(SAFETENSORS_INDEX) {
+            Ok(Self::Safetensors(shards(dir, SAFETENSORS_INDEX)?))
+        } else if has(SAFETENSORS) {
+            Ok(Self::Safetensors(vec![dir.join(SAFETENSORS)]))
+        } else if has(TORCH_INDEX) {
+            Ok(Self::TorchBin(shards(dir, TORCH_INDEX)?))
+        } else if has(TORCH) {
+            Ok(Self::TorchBin(vec![dir.join(TORCH)]))
+        } else {
+            let expected = [SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX].join(", ");
+            Err(WeightError::NoWeights { dir: dir.to_owned(), expected })
+        }
+    }
+
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        match self {
+            Self::Safetensors(paths) | Self::TorchBin(paths) => paths,
+        }
+    }
+}
+
+/// The shards that an index names, sorted, each checked to be a file beside it.
+fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, WeightError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, String>,
+    }
+    let path = dir.join(index);
+    let text = std::fs::read(&path).map_err(|source| WeightError::Io { path: path.clone(), source })?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| WeightError::Format {
+        path: path.clone(),
+        format: "index of shards",
+        cause: error.to_string(),
+    })?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    let wrong = |shard: &str, reason| WeightError::Shard { index: path.clone(), shard: shard.to_owned(), reason };
+    if names.is_empty() {
+        return Err(WeightError::Format { path, format: "index of shards", cause: "weight_map is empty".to_owned() });
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let file = dir.join(&name);
+            let plain = Path::new(&name).components().all(|part| matches!(part, Component::Normal(_)));
+            match (plain, file.is_file()) {
+                (false, _) => Err(wrong(&name, "is outside the directory")),
+                (true, false) => Err(wrong(&name, "is not there")),
+                (true, true) => Ok(file),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).expect("a small file");
+        }
+        dir
+    }
+
+    #[test]
+    fn safetensors_come_before_pytorch() {
+        let dir = directory(&[(TORCH, ""), (SAFETENSORS, "")]);
+        let files = WeightFiles::find(dir.path()).expect("both are there");
+        assert_eq!(files, WeightFiles::Safetensors(vec![dir.path().join(SAFETENSORS)]));
+    }
+
+    #[test]
+    fn shards_come_sorted_and_once() {
+        let index = r#"{"weight_map": {"a": "2.bin", "b": "1.bin", "c": "2.bin"}}"#;
+        let dir = directory(&[(TORCH_INDEX, index), ("1.bin", ""), ("2.bin", "")]);
+        let files = WeightFiles::find(dir.path()).expect("all are there");
+        assert_eq!(files, WeightFiles::TorchBin(vec![dir.path().join("1.bin"), dir.path().join("2.bin")]));
+    }
+
+    #[test]
+    fn a_bad_index_says_what_is_wrong() {
+        for (index, message) in [
+            (r#"{"weight_map": {"a": "gone.safetensors"}}"#, "it names the shard `gone.safetensors`, which is not there"),
+            (r#"{"weight_map": {"a": "../x"}}"#, "it names the shard `../x`, which is outside the directory"),
+            (r#"{"weight_map": {}}"#, "not a readable index of shards: weight_map is empty"),
+            ("{", "not a readable index of shards: EOF"),
+        ] {
+            let dir = directory(&[(SAFETENSORS_INDEX, index)]);
+            let error = WeightFiles::find(dir.path()).expect_err("a bad index").to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_without_weights_says_what_it_lacks() {
+        let dir = directory(&[("config.json", "{}")]);
+        let error = WeightFiles::find(dir.path()).expect_err("nothing there").to_string();
+        assert!(error.ends_with("no weights here; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json"), "{error}");
+    }
+}
