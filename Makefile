@@ -1,0 +1,35 @@
+# The everyday commands. `make test` is what CI runs; `make demo` is the shortest way to an answer.
+
+CARGO ?= cargo
+VIDENSE = ./target/release/vidense
+ASK = $(VIDENSE) ask --model samples/mini samples/three_shapes.mp4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint doc
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
+
+setup: ## install what the build needs from the system (FFmpeg, clang), if it is missing
+	@.ci/setup.sh
+
+build: setup ## build the release binary
+	$(CARGO) build --release --locked
+
+demo: build ## build, then ask the sample model about the sample clip
+	$(ASK) "What color is the circle?"
+	$(ASK) "How many objects are there?"
+
+# One recipe, cheapest check first: a formatting slip should not cost a full build.
+test: setup ## everything CI checks
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+lint: setup ## formatting and clippy only
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: setup ## the API documentation, warnings refused
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
