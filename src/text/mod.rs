@@ -1,1 +1,13 @@
-//! x
+//! Text in and out of the language model: tokenizers, conversation templates, streaming.
+
+mod error;
+pub mod sentencepiece;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+
+pub use error::TextError;
+pub use sentencepiece::SentencePiece;
+pub use stream::TextStream;
+pub use template::{Conversation, Prompt, Template};
+pub use tokenizer::{Piece, Tokenizer};

@@ -1,0 +1,314 @@
+//! Conversation templates: the words around a question, to the space.
+//!
+//! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt is the text before the
+//! visual tokens and the text after them; the two are tokenised apart. A question's own words never move
+//! that cut: `<image>` in a question is text.
+
+use super::TextError;
+
+/// A conversation format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Template {
+    /// Vicuna 1.1 and up, and LLaVA-1.5: `USER: ... ASSISTANT:`.
+    VicunaV1,
+    /// Llama-3 as the Dense Connector trained it: the assistant's header says `system`.
+    Llama3,
+    /// Llama-2 chat: `[INST] <<SYS>> ... [/INST]`.
+    Llama2,
+    /// Mistral instruct: `[INST] ... [/INST]`.
+    Mistral,
+    /// ChatML: `<|im_start|>user ...`, for Yi-34B and its like.
+    ChatMl,
+    /// The question and nothing else.
+    Plain,
+    /// A checkpoint's own `prompt_format`, one turn long.
+    Custom(CustomTemplate),
+}
+
+/// A format of one turn with the marks `<image>`, `{question}` and `{answer}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomTemplate {
+    before_visual: String,
+    before_question: String,
+    before_answer: String,
+    stop: String,
+}
+
+/// The text of a prompt on both sides of the visual tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Tokenised first, with BOS.
+    pub before_visual: String,
+    /// Tokenised on its own.
+    pub after_visual: String,
+}
+
+/// One question with its answer; the last turn has none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Turn {
+    question: String,
+    answer: Option<String>,
+}
+
+/// Questions and answers about one video.
+#[derive(Debug, Clone)]
+pub struct Conversation {
+    template: Template,
+    system: Option<String>,
+    turns: Vec<Turn>,
+    visual_wrapper: (&'static str, &'static str),
+}
+
+const VICUNA_SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. \
+    The assistant gives helpful, detailed, and polite answers to the user's questions.";
+const LLAVA_SYSTEM: &str = "You are a helpful language and vision assistant. \
+    You are able to understand the visual content that the user provides, \
+    and assist the user with a variety of tasks using natural language.";
+const CHATML_SYSTEM: &str = "Answer the questions.";
+
+/// Stands for the visual tokens while a prompt is put together; no prompt can contain it.
+const VISUAL: char = '\u{10FFFF}';
+
+impl Template {
+    /// The names that [`Self::named`] knows.
+    pub const NAMES: [&'static str; 6] = ["vicuna_v1", "llama_3", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
+
+    /// The template of a name.
+    ///
+    /// # Errors
+    /// [`TextError::UnknownTemplate`] with the names that are known.
+    pub fn named(name: &str) -> Result<Self, TextError> {
+        Ok(match name {
+            "vicuna_v1" => Self::VicunaV1,
+            "llama_3" => Self::Llama3,
+            "llama_2" => Self::Llama2,
+            "mistral_instruct" => Self::Mistral,
+            "chatml_direct" => Self::ChatMl,
+            "plain" => Self::Plain,
+            _ => return Err(TextError::UnknownTemplate { name: name.to_owned(), known: Self::NAMES.join(", ") }),
+        })
+    }
+
+    /// The template of a checkpoint's own `prompt_format`, such as
+    /// `<s>USER: <image>\n{question} ASSISTANT: {answer}</s>`. White space before `{answer}` belongs to the answer.
+    ///
+    /// # Errors
+    /// [`TextError::PromptFormat`] when a mark is missing or out of order.
+    pub fn custom(format: &str) -> Result<Self, TextError> {
+        let missing = |missing| TextError::PromptFormat { format: format.to_owned(), missing };
+        let (before_visual, rest) = format.split_once("<image>").ok_or_else(|| missing("<image>"))?;
+        let (before_question, rest) = rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;
+        let (before_answer, stop) = rest.split_once("{answer}").ok_or_else(|| missing("{answer} after {question}"))?;
+        Ok(Self::Custom(CustomTemplate {
+            before_visual: before_visual.to_owned(),
+            before_question: before_question.to_owned(),
+            before_answer: before_answer.trim_end().to_owned(),
+            stop: stop.trim().to_owned(),
+        }))
+    }
+
+    /// Its name, as [`Self::named`] takes it; `custom` for a checkpoint's own.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::VicunaV1 => "vicuna_v1",
+            Self::Llama3 => "llama_3",
+            Self::Llama2 => "llama_2",
+            Self::Mistral => "mistral_instruct",
+            Self::ChatMl => "chatml_direct",
+            Self::Plain => "plain",
+            Self::Custom(_) => "custom",
+        }
+    }
+
+    /// Texts that end an answer. Where one is a token of the vocabulary, that token ends it too.
+    pub fn stop_strings(&self) -> Vec<String> {
+        let stop = match self {
+            Self::VicunaV1 | Self::Llama2 | Self::Mistral | Self::Plain => "</s>",
+            Self::Llama3 => "<|eot_id|>",
+            Self::ChatMl => "<|im_end|>",
+            Self::Custom(custom) => &custom.stop,
+        };
+        if stop.is_empty() { Vec::new() } else { vec![stop.to_owned()] }
+    }
+
+    /// Whether earlier questions and answers can stand in a prompt.
+    pub fn has_turns(&self) -> bool {
+        !matches!(self, Self::Custom(_) | Self::Plain)
+    }
+
+    fn default_system(&self) -> &'static str {
+        match self {
+            Self::VicunaV1 => VICUNA_SYSTEM,
+            Self::Llama3 | Self::Llama2 => LLAVA_SYSTEM,
+            Self::ChatMl => CHATML_SYSTEM,
+            Self::Mistral | Self::Plain | Self::Custom(_) => "",
+        }
+    }
+
+    /// The whole prompt. The question of turn 0 begins with the visual tokens.
+    fn render(&self, system: &str, turns: &[Turn]) -> String {
+        let mut out = String::new();
+        match self {
+            Self::VicunaV1 => {
+                out += &format!("{system} ");
+                for turn in turns {
+                    out += &format!("USER: {} ASSISTANT:", turn.question);
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!(" {answer}</s>"));
+                }
+            }
+            Self::Llama3 => {
+                out += &format!("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>");
+                for turn in turns {
+                    out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
+                    out += "<|start_header_id|>system<|end_header_id|>\n\n";
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!("{answer}<|eot_id|>"));
+                }
+            }
+            Self::Llama2 | Self::Mistral => {
+                let separator = if *self == Self::Llama2 { "<s>" } else { "" };
+                for (i, turn) in turns.iter().enumerate() {
+                    let (open, system) = match (i, system) {
+                        (0, "") => ("", String::new()),
+                        (0, system) => ("", format!("<<SYS>>\n{system}\n<</SYS>>\n\n")),
+                        _ => (separator, String::new()),
+                    };
+                    out += &format!("{open}[INST] {system}{} [/INST]", turn.question);
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!(" {answer} </s>"));
+                }
+            }
+            Self::ChatMl => {
+                out += &format!("<|im_start|>system\n{system}<|im_end|>");
+                for turn in turns {
+                    out += &format!("<|im_start|>user\n{}<|im_end|><|im_start|>assistant\n", turn.question);
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!("{answer}<|im_end|>"));
+                }
+            }
+            Self::Plain => out += &turns.last().map_or(String::new(), |turn| format!("{}\n", turn.question)),
+            Self::Custom(custom) => {
+                let question = turns.last().map_or("", |turn| turn.question.as_str());
+                out += &format!("{}{question}{}", custom.before_visual, custom.before_answer);
+            }
+        }
+        out
+    }
+}
+
+impl Conversation {
+    /// A conversation that has not begun. `system` replaces the template's own system text.
+    pub fn new(template: Template, system: Option<String>) -> Self {
+        Self { template, system, turns: Vec::new(), visual_wrapper: ("", "") }
+    }
+
+    /// Lays `<im_start>` and `<im_end>` around the visual tokens (`mm_use_im_start_end` of a checkpoint).
+    #[must_use]
+    pub fn with_image_marks(self) -> Self {
+        Self { visual_wrapper: ("<im_start>", "<im_end>"), ..self }
+    }
+
+    /// Adds a question and gives the prompt that asks it.
+    pub fn ask(&mut self, question: &str) -> Prompt {
+        if !self.template.has_turns() {
+            self.turns.clear();
+        }
+        let question = question.replace(VISUAL, "");
+        let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };
+        self.turns.push(Turn { question, answer: None });
+        let system = self.system.as_deref().unwrap_or(self.template.default_system()).replace(VISUAL, "");
+        let text = self.template.render(&system, &self.turns);
+        let (before, after) = text.split_once(VISUAL).unwrap_or((&text, ""));
+        Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() }
+    }
+
+    /// Records the answer to the last question.
+    pub fn answer(&mut self, answer: &str) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.answer = Some(answer.replace(VISUAL, ""));
+        }
+    }
+
+    /// Takes the last question back: it was not answered.
+    pub fn withdraw(&mut self) {
+        self.turns.pop();
+    }
+
+    fn with_visual(&self, question: &str) -> String {
+        let (open, close) = self.visual_wrapper;
+        let between = match &self.template {
+            Template::Custom(custom) => custom.before_question.as_str(),
+            _ => "\n",
+        };
+        format!("{open}{VISUAL}{close}{between}{question}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(template: Template, question: &str) -> (String, String) {
+        let prompt = Conversation::new(template, None).ask(question);
+        (prompt.before_visual, prompt.after_visual)
+    }
+
+    #[test]
+    fn vicuna_is_the_reference_to_the_space() {
+        let (before, after) = prompt(Template::VicunaV1, "What is happening in the video?");
+        assert_eq!(before, format!("{VICUNA_SYSTEM} USER: "));
+        assert_eq!(after, "\nWhat is happening in the video? ASSISTANT:");
+    }
+
+    #[test]
+    fn llama_3_answers_under_the_header_it_was_trained_with() {
+        let (before, after) = prompt(Template::Llama3, "Why?");
+        assert!(before.starts_with("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful"));
+        assert!(before.ends_with("natural language.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"));
+        assert_eq!(after, "\nWhy?<|eot_id|><|start_header_id|>system<|end_header_id|>\n\n");
+    }
+
+    #[test]
+    fn the_others_follow_their_separators() {
+        let llama_2 = prompt(Template::Llama2, "Why?");
+        assert_eq!(llama_2, (format!("[INST] <<SYS>>\n{LLAVA_SYSTEM}\n<</SYS>>\n\n"), "\nWhy? [/INST]".to_owned()));
+        assert_eq!(prompt(Template::Mistral, "Why?"), ("[INST] ".to_owned(), "\nWhy? [/INST]".to_owned()));
+        let chatml = "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n";
+        assert_eq!(prompt(Template::ChatMl, "Why?"), (chatml.to_owned(), "\nWhy?<|im_end|><|im_start|>assistant\n".to_owned()));
+        assert_eq!(prompt(Template::Plain, "Why?"), (String::new(), "\nWhy?\n".to_owned()));
+    }
+
+    #[test]
+    fn a_second_turn_repeats_the_first_and_adds_no_image() {
+        let mut conversation = Conversation::new(Template::VicunaV1, Some("S".to_owned()));
+        conversation.ask("A?");
+        conversation.answer("a");
+        let prompt = conversation.ask("B?");
+        assert_eq!(prompt.before_visual, "S USER: ");
+        assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
+    }
+
+    #[test]
+    fn a_custom_format_has_one_turn() {
+        let template = Template::custom("<s>USER: <image>\n{question} ASSISTANT: {answer}</s>").expect("a good format");
+        assert_eq!(template.stop_strings(), ["</s>"]);
+        let mut conversation = Conversation::new(template, None);
+        for question in ["A?", "B?"] {
+            let prompt = conversation.ask(question);
+            assert_eq!(prompt.before_visual, "<s>USER: ");
+            assert_eq!(prompt.after_visual, format!("\n{question} ASSISTANT:"));
+            conversation.answer("a");
+        }
+    }
+
+    #[test]
+    fn a_custom_format_without_a_mark_is_refused() {
+        for (format, missing) in [("{question}{answer}", "<image>"), ("<image>{answer}", "{question} after <image>"), ("<image>{question}", "{answer} after {question}")] {
+            let error = Template::custom(format).expect_err("a mark is missing").to_string();
+            assert_eq!(error, format!("prompt_format of the checkpoint has no {missing}: {format:?}"));
+        }
+    }
+
+    #[test]
+    fn marks_in_a_question_are_text() {
+        let (_, after) = prompt(Template::VicunaV1, "<image> {answer} \u{10FFFF}?");
+        assert_eq!(after, "\n<image> {answer} ? ASSISTANT:");
+    }
+}
