@@ -1,1 +1,145 @@
-//! x
+//! Frozen vision towers that hand out every hidden state, with index 0 = the embedding output.
+//!
+//! A tower visits its states in order and keeps none; whoever needs one keeps it, and whoever has seen enough
+//! stops it. So a Dense Connector costs no memory for states it only sums, and no time for layers beyond the last
+//! that it needs.
+
+mod clip;
+mod siglip;
+mod vit;
+
+use std::ops::ControlFlow;
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::units::LayerIndex;
+use clip::ClipEmbeddings;
+use siglip::SiglipEmbeddings;
+use vit::Encoder;
+
+/// The two tower families; they differ in the stem, the class token, the activation and the epsilon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TowerFamily {
+    /// CLIP's vision transformer (arXiv 2103.00020).
+    Clip,
+    /// SigLIP's (arXiv 2303.15343).
+    Siglip,
+}
+
+/// The activation between the two matrices of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+}
+
+/// A tower's geometry, as its `config.json` tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TowerConfig {
+    /// CLIP or SigLIP.
+    pub family: TowerFamily,
+    /// `D`.
+    pub d_hidden: usize,
+    /// Width between the two matrices of a block.
+    pub d_intermediate: usize,
+    /// Layers that run: `L`. Those that the file holds beyond are not read.
+    pub n_layers: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Side of the square input, in pixels.
+    pub image_size: usize,
+    /// Side of a patch, in pixels.
+    pub patch_size: usize,
+    /// Colour channels.
+    pub n_channels: usize,
+    /// The blocks' activation.
+    pub activation: Activation,
+    /// The layer norms' epsilon.
+    pub layer_norm_eps: f64,
+}
+
+impl TowerConfig {
+    /// Patches along one side; a rest of the image narrower than a patch is not seen.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
+    /// `N`: patch tokens of a frame.
+    pub fn n_patches(&self) -> usize {
+        self.grid() * self.grid()
+    }
+
+    /// Tokens before the patches: CLIP's class token.
+    pub fn n_class_tokens(&self) -> usize {
+        match self.family {
+            TowerFamily::Clip => 1,
+            TowerFamily::Siglip => 0,
+        }
+    }
+}
+
+/// A vision tower.
+#[derive(Debug)]
+pub struct Tower {
+    config: TowerConfig,
+    embeddings: Embeddings,
+    encoder: Encoder,
+}
+
+#[derive(Debug)]
+enum Embeddings {
+    Clip(ClipEmbeddings),
+    Siglip(SiglipEmbeddings),
+}
+
+impl Tower {
+    /// Reads the first `n_layers_needed` layers; `vb` stands where the names `embeddings` and `encoder` begin.
+    ///
+    /// # Errors
+    /// When the weights cannot be read.
+    pub fn load(config: &TowerConfig, n_layers_needed: usize, vb: &VarBuilder) -> Result<Self> {
+        let embeddings = match config.family {
+            TowerFamily::Clip => Embeddings::Clip(ClipEmbeddings::load(config, vb)?),
+            TowerFamily::Siglip => Embeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
+        };
+        let n_layers = n_layers_needed.min(config.n_layers);
+        Ok(Self { config: config.clone(), embeddings, encoder: Encoder::load(config, n_layers, &vb.pp("encoder"))? })
+    }
+
+    /// Its geometry.
+    pub fn config(&self) -> &TowerConfig {
+        &self.config
+    }
+
+    /// Visits the hidden states in order: index 0 is the embedding output (CLIP: after `pre_layrnorm`), index `i`
+    /// the output of layer `i`. The class token, where there is one, is token 0 of each.
+    ///
+    /// # Shapes
+    /// `pixels (T, 3, image_size, image_size)`; each state `(T, N + n_class_tokens, D)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, or the visitor fails.
+    pub fn hidden_states(
+        &self,
+        pixels: &Tensor,
+        visit: &mut dyn FnMut(LayerIndex, &Tensor) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let (_, channels, height, width) = pixels.dims4()?;
+        let (want_channels, side) = (self.config.n_channels, self.config.image_size);
+        if (channels, height, width) != (want_channels, side, side) {
+            candle_core::bail!(
+                "the tower takes pixels of {want_channels} x {side} x {side}, not {channels} x {height} x {width}"
+            );
+        }
+        let embedded = match &self.embeddings {
+            Embeddings::Clip(embeddings) => embeddings.forward(pixels)?,
+            Embeddings::Siglip(embeddings) => embeddings.forward(pixels)?,
+        };
+        self.encoder.forward(embedded, visit)
+    }
+}

@@ -1,0 +1,115 @@
+//! Scaled dot-product attention with grouped key-value heads, without copying keys or values.
+
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
+
+use super::matmul;
+
+/// What a query may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// Every key.
+    Full,
+    /// The last query sees every key, the one before it all but the last, and so on.
+    Causal,
+}
+
+/// Attention of queries over keys and values. Key-value head `j` serves the query heads
+/// `j n_heads / n_kv_heads ..`, as in grouped-query attention (arXiv 2305.13245).
+///
+/// # Shapes
+/// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`. `k` and `v` may be views into
+/// a larger cache when `B = 1`.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+    let (b, n_heads, s, d) = q.dims4()?;
+    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
+    if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
+        candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
+    }
+    #[cfg(feature = "flash-attn")]
+    if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) {
+        return flash(q, k, v, mask);
+    }
+    let group = n_heads / n_kv_heads;
+    let scale = 1.0 / (d as f64).sqrt();
+    // The queries of one group are rows against the same keys.
+    let q = (q.contiguous()? * scale)?.reshape((b, n_kv_heads, group * s, d))?;
+    let scores = matmul(&q, &k.transpose(2, 3)?)?; // (B, n_kv_heads, group S, K)
+    let scores = match mask {
+        Mask::Causal if s > 1 => {
+            let scores = scores.reshape((b, n_heads, s, n_keys))?;
+            scores.broadcast_add(&causal_bias(s, n_keys, &scores)?)?.reshape((b, n_kv_heads, group * s, n_keys))?
+        }
+        _ => scores,
+    };
+    let weights = softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype())?;
+    matmul(&weights, v)?.reshape((b, n_heads, s, d))
+}
+
+/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
+fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
+    let past = n_keys - s;
+    let bias: Vec<f32> =
+        (0..s).flat_map(|i| (0..n_keys).map(move |j| if j <= past + i { 0.0 } else { f32::NEG_INFINITY })).collect();
+    Tensor::from_vec(bias, (s, n_keys), like.device())?.to_dtype(like.dtype())
+}
+
+#[cfg(feature = "flash-attn")]
+fn flash(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+    let scale = 1.0 / (q.dim(D::Minus1)? as f32).sqrt();
+    let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?); // (B, S, n_heads, d)
+    candle_flash_attn::flash_attn(&q, &k, &v, scale, mask == Mask::Causal)?.transpose(1, 2)
+}
+
+/// `(B, S, n d)` to `(B, n, S, d)`.
+///
+/// # Errors
+/// When the last dimension is not `n_heads * d_head`.
+pub fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
+    let (b, s, width) = x.dims3()?;
+    x.reshape((b, s, n_heads, width / n_heads))?.transpose(1, 2)?.contiguous()
+}
+
+/// `(B, n, S, d)` to `(B, S, n d)`.
+///
+/// # Errors
+/// When `x` has not four dimensions.
+pub fn join_heads(x: &Tensor) -> Result<Tensor> {
+    x.transpose(1, 2)?.flatten_from(D::Minus2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_causal_query_sees_its_past_and_itself() {
+        // Equal scores (q = 0): each query takes the mean of the values that it sees.
+        let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
+        let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
+        let out = attention(&q, &v, &v, Mask::Causal).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("shapes fit");
+        // One key is in the past: query 0 sees two, query 1 all three.
+        assert_eq!(out, [2.0, 3.0, 4.0, 3.0]);
+    }
+
+    #[test]
+    fn grouped_heads_equal_repeated_ones() {
+        let random = |shape: (usize, usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("small");
+        let (q, k, v) = (random((1, 4, 3, 8)), random((1, 2, 5, 8)), random((1, 2, 5, 8)));
+        let repeated = |x: &Tensor| x.unsqueeze(2)?.expand((1, 2, 2, 5, 8))?.reshape((1, 4, 5, 8));
+        let grouped = attention(&q, &k, &v, Mask::Causal).expect("shapes fit");
+        let full = attention(&q, &repeated(&k).expect("small"), &repeated(&v).expect("small"), Mask::Causal).expect("fit");
+        let difference = (grouped - full).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("same shape");
+        assert!(difference < 1e-6, "{difference}");
+    }
+
+    #[test]
+    fn heads_that_cannot_be_shared_are_refused() {
+        let zeros = |heads| Tensor::zeros((1, heads, 1, 2), DType::F32, &Device::Cpu).expect("small");
+        assert!(attention(&zeros(3), &zeros(2), &zeros(2), Mask::Full).is_err());
+    }
+}

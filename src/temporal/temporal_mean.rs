@@ -1,0 +1,37 @@
+//! S1: the mean of the frames, token by token. FreeVA's `N'` tokens, whatever the frame count.
+//!
+//! # Shapes
+//! `(T, N', H)` to `(N', H)`. A running sum in f32 is all that is kept.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Fold, no_frames};
+
+#[derive(Default)]
+pub(super) struct TemporalMean {
+    sum: Option<Tensor>,
+    n_frames: usize,
+    dtype: Option<DType>,
+}
+
+impl Fold for TemporalMean {
+    fn push(&mut self, frames: &Tensor) -> Result<()> {
+        self.dtype = Some(frames.dtype());
+        let frames = frames.to_dtype(DType::F32)?;
+        // Frame by frame, so that the rounding does not depend on how frames were batched.
+        for t in 0..frames.dim(0)? {
+            let frame = frames.get(t)?; // (N', H)
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => (sum + frame)?,
+                None => frame,
+            });
+            self.n_frames += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Tensor> {
+        let (sum, dtype) = self.sum.zip(self.dtype).ok_or_else(no_frames)?;
+        (sum / self.n_frames as f64)?.to_dtype(dtype)
+    }
+}

@@ -1,0 +1,150 @@
+//! The pre-norm transformer encoder that CLIP and SigLIP share.
+//!
+//! Reference: `modeling_clip.py` and `modeling_siglip.py` of Hugging Face transformers.
+
+use std::ops::ControlFlow;
+
+use candle_core::{Result, Tensor};
+use candle_nn::{LayerNorm, Module, VarBuilder};
+
+use super::{Activation, TowerConfig};
+use crate::nn::attention::{join_heads, split_heads};
+use crate::nn::linear::{Bias, Linear};
+use crate::nn::{Mask, attention};
+use crate::units::LayerIndex;
+
+/// The stack of blocks.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    layers: Vec<Block>,
+}
+
+impl Encoder {
+    pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
+        let layers = vb.pp("layers");
+        Ok(Self { layers: (0..n_layers).map(|i| Block::load(config, &layers.pp(i))).collect::<Result<_>>()? })
+    }
+
+    /// Visits `embedded` as state 0, then the output of each layer, until the visitor breaks.
+    pub(super) fn forward(
+        &self,
+        embedded: Tensor,
+        visit: &mut dyn FnMut(LayerIndex, &Tensor) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut state = embedded; // (T, N + class, D)
+        for (i, layer) in self.layers.iter().enumerate() {
+            if visit(LayerIndex(i), &state)?.is_break() {
+                return Ok(());
+            }
+            state = layer.forward(&state)?;
+        }
+        let _ = visit(LayerIndex(self.layers.len()), &state)?;
+        Ok(())
+    }
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attention: SelfAttention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
+        let norm = |name| candle_nn::layer_norm(config.d_hidden, config.layer_norm_eps, vb.pp(name));
+        Ok(Self {
+            norm1: norm("layer_norm1")?,
+            attention: SelfAttention::load(config, &vb.pp("self_attn"))?,
+            norm2: norm("layer_norm2")?,
+            mlp: Mlp::load(config, &vb.pp("mlp"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attention.forward(&self.norm1.forward(x)?)?)?;
+        &x + self.mlp.forward(&self.norm2.forward(&x)?)?
+    }
+}
+
+#[derive(Debug)]
+struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    n_heads: usize,
+}
+
+impl SelfAttention {
+    fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
+        let linear = |name| Linear::load(config.d_hidden, config.d_hidden, Bias::With, &vb.pp(name));
+        Ok(Self {
+            query: linear("q_proj")?,
+            key: linear("k_proj")?,
+            value: linear("v_proj")?,
+            out: linear("out_proj")?,
+            n_heads: config.n_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let heads = |projection: &Linear| split_heads(&projection.forward(x)?, self.n_heads);
+        let (q, k, v) = (heads(&self.query)?, heads(&self.key)?, heads(&self.value)?); // (T, n_heads, N, d)
+        self.out.forward(&join_heads(&attention(&q, &k, &v, Mask::Full)?)?)
+    }
+}
+
+#[derive(Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
+        let (d, wide) = (config.d_hidden, config.d_intermediate);
+        Ok(Self {
+            fc1: Linear::load(d, wide, Bias::With, &vb.pp("fc1"))?,
+            fc2: Linear::load(wide, d, Bias::With, &vb.pp("fc2"))?,
+            activation: config.activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.fc2.forward(&self.activation.apply(&self.fc1.forward(x)?)?)
+    }
+}
+
+impl Activation {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+            Self::GeluTanh => x.gelu(),
+            Self::Gelu => x.gelu_erf(),
+        }
+    }
+}
+
+/// Cuts images into patches and projects each: a convolution whose stride is its kernel, as one product.
+///
+/// # Shapes
+/// `(T, 3, S, S)` to `(T, N, D)`; `weight (D, 3, p, p)`.
+pub(super) fn embed_patches(pixels: &Tensor, weight: &Tensor, grid: usize) -> Result<Tensor> {
+    let (d_hidden, channels, p, _) = weight.dims4()?;
+    let frames = pixels.dim(0)?;
+    let side = grid * p;
+    let patches = pixels
+        .narrow(2, 0, side)?
+        .narrow(3, 0, side)?
+        .contiguous()?
+        .reshape((frames, channels, grid, p, grid, p))?
+        .permute((0, 2, 4, 1, 3, 5))? // (T, grid, grid, 3, p, p)
+        .contiguous()?
+        .reshape((frames * grid * grid, channels * p * p))?;
+    let weight = weight.reshape((d_hidden, channels * p * p))?;
+    crate::nn::matmul(&patches, &weight.t()?)?.reshape((frames, grid * grid, d_hidden))
+}
