@@ -1,1 +1,13 @@
-//! x
+//! The language model: the Llama family, its cache, sampling and generation.
+
+pub mod cache;
+pub mod generate;
+pub mod llama;
+pub mod rope;
+pub mod sample;
+
+pub use cache::KvCache;
+pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
+pub use llama::{Llama, LlamaConfig};
+pub use rope::RopeScaling;
+pub use sample::{Sampler, SamplingConfig};

@@ -1,0 +1,246 @@
+//! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Embedding, Module, RmsNorm, VarBuilder};
+
+use super::KvCache;
+use super::rope::RopeScaling;
+use crate::nn::attention::{join_heads, split_heads};
+use crate::nn::linear::{Bias, Linear};
+use crate::nn::{Mask, attention};
+
+/// A model's geometry, as its `config.json` tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlamaConfig {
+    /// Ids of the embedding table.
+    pub vocab_size: usize,
+    /// `H`.
+    pub d_hidden: usize,
+    /// Width of the feed-forward part.
+    pub d_intermediate: usize,
+    /// Layers.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key-value heads; fewer than `n_heads` in grouped-query attention.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// The RMS norms' epsilon.
+    pub rms_norm_eps: f64,
+    /// The base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Their scaling.
+    pub rope_scaling: RopeScaling,
+    /// Positions that the model is made for.
+    pub context: usize,
+    /// Whether the output head is the embedding table.
+    pub tied_embeddings: bool,
+    /// Whether the attention projections have biases.
+    pub attention_bias: bool,
+}
+
+/// A decoder-only transformer.
+#[derive(Debug)]
+pub struct Llama {
+    config: LlamaConfig,
+    embeddings: Embedding,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+    head: Linear,
+    dtype: DType,
+    device: Device,
+}
+
+impl Llama {
+    /// Reads `model.embed_tokens`, `model.layers.*`, `model.norm` and, unless tied, `lm_head`.
+    ///
+    /// # Errors
+    /// When the weights cannot be read.
+    pub fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+        let model = vb.pp("model");
+        let table = model.get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
+        let head = if config.tied_embeddings {
+            Linear::from_weight(table.clone())
+        } else {
+            Linear::load(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
+        };
+        let layers = (0..config.n_layers).map(|i| Block::load(config, &model.pp("layers").pp(i))).collect::<Result<_>>()?;
+        Ok(Self {
+            config: config.clone(),
+            embeddings: Embedding::new(table, config.d_hidden),
+            layers,
+            norm: candle_nn::rms_norm(config.d_hidden, config.rms_norm_eps, model.pp("norm"))?,
+            head,
+            dtype: vb.dtype(),
+            device: vb.device().clone(),
+        })
+    }
+
+    /// Its geometry.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The precision of its activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// An empty cache for a sequence of up to `capacity` positions.
+    ///
+    /// # Errors
+    /// When the memory cannot be had.
+    pub fn new_cache(&self, capacity: usize) -> Result<KvCache> {
+        KvCache::new(&self.config, capacity, self.dtype, &self.device)
+    }
+
+    /// Embeds ids.
+    ///
+    /// # Shapes
+    /// `S` ids to `(S, H)`.
+    ///
+    /// # Errors
+    /// When an id is beyond the table, which means that tokenizer and model do not belong together.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            candle_core::bail!("token id {id} is beyond the vocabulary of {} ids", self.config.vocab_size);
+        }
+        self.embeddings.forward(&Tensor::from_slice(ids, ids.len(), &self.device)?)
+    }
+
+    /// Runs new positions through all layers, after those that the cache holds.
+    ///
+    /// # Shapes
+    /// `(S, H)` to `(S, H)`, before the final norm.
+    ///
+    /// # Errors
+    /// When the cache is full.
+    pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let mut x = embeds.unsqueeze(0)?; // (1, S, H)
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, i, cache)?;
+        }
+        cache.advance(embeds.dim(0)?);
+        x.squeeze(0)
+    }
+
+    /// The logits of hidden states.
+    ///
+    /// # Shapes
+    /// `(S, H)` to `(S, vocab_size)`, in f32.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32)
+    }
+
+    /// Runs a prompt through the model in chunks of `chunk` positions, and gives the logits at its last one.
+    ///
+    /// # Shapes
+    /// `embeds (S, H)` to `(vocab_size)`.
+    ///
+    /// # Errors
+    /// When the prompt is empty, or longer than the cache.
+    pub fn prefill(&self, embeds: &Tensor, chunk: usize, cache: &mut KvCache) -> Result<Tensor> {
+        let total = embeds.dim(0)?;
+        let mut last = None;
+        for start in (0..total).step_by(chunk.max(1)) {
+            let hidden = self.forward(&embeds.narrow(0, start, chunk.max(1).min(total - start))?, cache)?;
+            last = Some(hidden.narrow(0, hidden.dim(0)? - 1, 1)?);
+        }
+        let last = last.ok_or_else(|| candle_core::Error::msg("prefill of an empty prompt"))?;
+        self.logits(&last)?.squeeze(0)
+    }
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Debug)]
+struct Block {
+    input_norm: RmsNorm,
+    attention: CachedAttention,
+    post_norm: RmsNorm,
+    mlp: SwiGlu,
+}
+
+impl Block {
+    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+        let norm = |name| candle_nn::rms_norm(config.d_hidden, config.rms_norm_eps, vb.pp(name));
+        Ok(Self {
+            input_norm: norm("input_layernorm")?,
+            attention: CachedAttention::load(config, &vb.pp("self_attn"))?,
+            post_norm: norm("post_attention_layernorm")?,
+            mlp: SwiGlu::load(config, &vb.pp("mlp"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
+        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, layer, cache)?)?;
+        &x + self.mlp.forward(&self.post_norm.forward(&x)?)?
+    }
+}
+
+#[derive(Debug)]
+struct CachedAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    n_heads: usize,
+    n_kv_heads: usize,
+}
+
+impl CachedAttention {
+    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+        let (h, d) = (config.d_hidden, config.d_head);
+        let bias = if config.attention_bias { Bias::With } else { Bias::Without };
+        let into = |name, n: usize| Linear::load(h, n * d, bias, &vb.pp(name));
+        Ok(Self {
+            query: into("q_proj", config.n_heads)?,
+            key: into("k_proj", config.n_kv_heads)?,
+            value: into("v_proj", config.n_kv_heads)?,
+            out: Linear::load(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
+        let position = cache.len();
+        let q = split_heads(&self.query.forward(x)?, self.n_heads)?; // (1, n_heads, S, d)
+        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?; // (1, n_kv_heads, S, d)
+        let v = split_heads(&self.value.forward(x)?, self.n_kv_heads)?;
+        let (q, k) = (cache.rope().rotate(&q, position)?, cache.rope().rotate(&k, position)?);
+        let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d)
+        self.out.forward(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?)
+    }
+}
+
+/// `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
+#[derive(Debug)]
+struct SwiGlu {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl SwiGlu {
+    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+        let (h, wide) = (config.d_hidden, config.d_intermediate);
+        Ok(Self {
+            gate: Linear::load(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
+            up: Linear::load(h, wide, Bias::Without, &vb.pp("up_proj"))?,
+            down: Linear::load(wide, h, Bias::Without, &vb.pp("down_proj"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&(self.gate.forward(x)?.silu()? * self.up.forward(x)?)?)
+    }
+}

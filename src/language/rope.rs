@@ -1,0 +1,105 @@
+//! Rotary position embeddings (arXiv 2104.09864) and the scalings that released checkpoints use.
+//!
+//! Reference: `modeling_rope_utils.py` of Hugging Face transformers; halves are rotated, not pairs.
+
+use std::f32::consts::PI;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// How frequencies are changed to reach beyond the length of the pretraining.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Positions divided by a factor.
+    Linear {
+        /// The factor.
+        factor: f32,
+    },
+    /// Llama 3.1's: long waves divided by a factor, short ones kept, a smooth passage between.
+    Llama3 {
+        /// The factor.
+        factor: f32,
+        /// Waves longer than the original context over this are scaled.
+        low_freq_factor: f32,
+        /// Waves shorter than the original context over this are kept.
+        high_freq_factor: f32,
+        /// The context of the pretraining, in positions.
+        original_context: f32,
+    },
+}
+
+/// Cosines and sines for the positions from 0.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    /// `(capacity, d_head / 2)`.
+    cos: Tensor,
+    /// `(capacity, d_head / 2)`.
+    sin: Tensor,
+}
+
+impl RopeTable {
+    /// Tables for `capacity` positions.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn new(inv_freq: &[f32], capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let half = inv_freq.len();
+        let inv_freq = Tensor::from_slice(inv_freq, (1, half), device)?;
+        let positions = Tensor::arange(0u32, capacity as u32, device)?.to_dtype(DType::F32)?.reshape((capacity, 1))?;
+        let angles = positions.matmul(&inv_freq)?; // (capacity, d_head / 2)
+        Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)? })
+    }
+
+    /// Rotates queries or keys at the positions from `position`.
+    ///
+    /// # Shapes
+    /// `(1, n, S, d_head)`, contiguous, to the same.
+    ///
+    /// # Errors
+    /// When a position is beyond the table.
+    pub fn rotate(&self, x: &Tensor, position: usize) -> Result<Tensor> {
+        let s = x.dim(2)?;
+        candle_nn::rotary_emb::rope(x, &self.cos.narrow(0, position, s)?, &self.sin.narrow(0, position, s)?)
+    }
+}
+
+/// The `d_head / 2` angular frequencies of a base and a scaling.
+pub fn inverse_frequencies(d_head: usize, theta: f32, scaling: RopeScaling) -> Vec<f32> {
+    let plain = (0..d_head / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / d_head as f32));
+    plain.map(|frequency| scaling.apply(frequency)).collect()
+}
+
+impl RopeScaling {
+    fn apply(self, frequency: f32) -> f32 {
+        match self {
+            Self::None => frequency,
+            Self::Linear { factor } => frequency / factor,
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+                let wavelength = 2.0 * PI / frequency;
+                if wavelength < original_context / high_freq_factor {
+                    frequency
+                } else if wavelength > original_context / low_freq_factor {
+                    frequency / factor
+                } else {
+                    let smooth = (original_context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    (1.0 - smooth) * frequency / factor + smooth * frequency
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linear_scaling_divides_and_llama3_keeps_the_short_waves() {
+        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::None), [1.0, 0.1]);
+        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::Linear { factor: 4.0 }), [0.25, 0.025]);
+        let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 40.0 };
+        // Waves of 6.3 (under 40 / 4) and 62.8 (over 40 / 1) positions.
+        assert_eq!(inverse_frequencies(4, 100.0, llama3), [1.0, 0.1 / 8.0]);
+    }
+}
