@@ -166,13 +166,10 @@ impl PreprocessConfig {
         Self { pad: Some(self.mean.map(|mean| (mean * 255.0) as u8)), ..self }
     }
 
-    /// The size (width, height) of what comes out of a square frame.
-    pub fn output_size(&self) -> Option<(u32, u32)> {
-        self.crop.or(match self.resize {
-            Resize::Exact { width, height } => Some((width, height)),
-            Resize::ShortestEdge(size) if self.pad.is_some() => Some((size, size)),
-            _ => None,
-        })
+    /// The same, but squeezed to `size` x `size` whatever the proportions: LLaVA's base view under `anyres`.
+    #[must_use]
+    pub fn squeezed(self, size: u32) -> Self {
+        Self { pad: None, resize: Resize::Exact { width: size, height: size }, crop: None, ..self }
     }
 }
 

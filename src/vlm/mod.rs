@@ -1,1 +1,18 @@
-//! x
+//! The whole model: from frames and a question to the logits of the first answer token.
+//!
+//! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
+//! Foreign `config.json` spellings and tensor names meet here and nowhere else.
+
+mod blueprint;
+mod budget;
+pub mod config;
+mod error;
+mod load;
+mod model;
+mod names;
+
+pub use blueprint::{Blueprint, TowerSource};
+pub use budget::TokenBudget;
+pub use config::VlmConfig;
+pub use error::ModelError;
+pub use model::{PromptIds, Vlm};

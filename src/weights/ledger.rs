@@ -17,7 +17,11 @@ use super::{Checkpoint, Problem, Rename, WeightError};
 pub struct Ledger {
     checkpoint: Checkpoint,
     book: Mutex<Book>,
+    on_load: OnLoad,
 }
+
+/// Hears how many numbers each tensor that was read has.
+pub type OnLoad = Arc<dyn Fn(usize) + Send + Sync>;
 
 #[derive(Default)]
 struct Book {
@@ -26,9 +30,9 @@ struct Book {
 }
 
 impl Ledger {
-    /// An empty book over `checkpoint`.
-    pub fn new(checkpoint: Checkpoint) -> Arc<Self> {
-        Arc::new(Self { checkpoint, book: Mutex::default() })
+    /// An empty book over `checkpoint`; `on_load` hears of each tensor read.
+    pub fn new(checkpoint: Checkpoint, on_load: OnLoad) -> Arc<Self> {
+        Arc::new(Self { checkpoint, book: Mutex::default(), on_load })
     }
 
     /// The checkpoint.
@@ -99,7 +103,9 @@ impl SimpleBackend for Part {
         if self.ledger.checkpoint.shape(&name) != Some(&shape) {
             return self.stand_in(name, &shape, dtype, device);
         }
-        self.ledger.checkpoint.load(&name, dtype, device)
+        let tensor = self.ledger.checkpoint.load(&name, dtype, device)?;
+        (self.ledger.on_load)(shape.elem_count());
+        Ok(tensor)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
@@ -124,7 +130,7 @@ mod tests {
         let tensors = HashMap::from([("a.weight", tensor((2, 3))), ("b.weight", tensor((1, 1))), ("old.c", tensor((1, 2)))]);
         candle_core::safetensors::save(&tensors, dir.path().join("model.safetensors")).expect("a small file");
         let checkpoint = Checkpoint::open(dir.path()).expect("a good file");
-        (dir, Ledger::new(checkpoint))
+        (dir, Ledger::new(checkpoint, Arc::new(|_| {})))
     }
 
     #[test]

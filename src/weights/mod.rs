@@ -14,5 +14,5 @@ mod source;
 pub use checkpoint::Checkpoint;
 pub use error::{Problem, WeightError};
 pub use hub::{Hub, HubError};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, OnLoad};
 pub use rename::Rename;

@@ -1,0 +1,216 @@
+//! A model as its files describe it: everything but the weights themselves.
+//!
+//! Enough to answer `inspect`, to check a token budget, and to refuse a plan before anything heavy is done.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+
+use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
+use super::{ModelError, TokenBudget, names};
+use crate::connector::{Connector, ConnectorKind};
+use crate::image::PreprocessConfig;
+use crate::language::KvCache;
+use crate::temporal::Temporal;
+use crate::text::{Template, Tokenizer};
+use crate::units::Tokens;
+use crate::vision::{TowerConfig, TowerFamily};
+use crate::weights::{Checkpoint, Hub};
+
+/// A described model.
+pub struct Blueprint {
+    /// As it was named.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its `config.json`.
+    pub config: VlmConfig,
+    /// Its tower, with the layers that run.
+    pub tower: TowerConfig,
+    /// Where the tower's weights are.
+    pub tower_source: TowerSource,
+    /// Its connector.
+    pub connector: Connector,
+    /// How frames are prepared.
+    pub preprocess: PreprocessConfig,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The template that fits it.
+    pub template: Template,
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// Where a tower's weights are.
+pub enum TowerSource {
+    /// In the checkpoint itself.
+    Inside,
+    /// In a directory of their own.
+    Beside(Box<Checkpoint>),
+}
+
+impl Blueprint {
+    /// Reads the descriptions of the model called `name`, with another tower if `vision_tower` names one.
+    ///
+    /// # Errors
+    /// [`ModelError`] when something is missing, broken, or does not go together.
+    pub fn read(name: &str, vision_tower: Option<&str>, hub: &Hub) -> Result<Self, ModelError> {
+        let dir = hub.find(name)?;
+        let config = VlmConfig::read(&dir)?;
+        let checkpoint = Checkpoint::open(&dir)?;
+        let tokenizer = Tokenizer::open(&dir, config.bos)?;
+        let found = find_tower(&dir, &config, &checkpoint, vision_tower, hub)?;
+        let mut tower = found.config;
+        tower.n_layers = config.n_layers_run(&tower);
+        let connector = make_connector(&dir, &config, &tower)?;
+        let preprocess = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
+        let template = default_template(&config, &tokenizer)?;
+        let (name, tower_source) = (name.to_owned(), found.source);
+        Ok(Self { name, dir, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint })
+    }
+
+    /// Tokens of a frame after the connector: `N'`.
+    pub fn n_tokens(&self) -> usize {
+        let class = match self.config.select_feature {
+            SelectFeature::Patch => 0,
+            SelectFeature::ClsPatch => self.tower.n_class_tokens(),
+        };
+        self.connector.n_tokens(self.tower.n_patches()) + class
+    }
+
+    /// The budget of a prompt with `text` tokens of words.
+    pub fn budget(&self, temporal: Temporal, n_frames: usize, text: Tokens) -> TokenBudget {
+        TokenBudget { temporal, n_frames, n_tokens: self.n_tokens(), text, context: Tokens(self.config.context) }
+    }
+
+    /// The precision that the checkpoint is stored in.
+    pub fn stored_dtype(&self) -> DType {
+        self.checkpoint.dtype()
+    }
+
+    /// Every file whose contents decide the answers.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let beside = match &self.tower_source {
+            TowerSource::Inside => None,
+            TowerSource::Beside(tower) => Some(tower),
+        };
+        let described = ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
+        let dirs = std::iter::once(self.dir.as_path()).chain(beside.map(|tower| tower.dir()));
+        let mut files: Vec<PathBuf> = dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| path.is_file()).collect();
+        files.extend(self.checkpoint.paths().iter().cloned());
+        files.extend(beside.into_iter().flat_map(|tower| tower.paths().iter().cloned()));
+        files
+    }
+
+    /// Numbers in the checkpoint, and in a tower beside it.
+    pub fn n_parameters(&self) -> usize {
+        let beside = match &self.tower_source {
+            TowerSource::Inside => 0,
+            TowerSource::Beside(tower) => tower.n_parameters(),
+        };
+        self.checkpoint.n_parameters() + beside
+    }
+
+    /// Bytes of the key-value cache at the whole context.
+    pub fn cache_bytes(&self, dtype: DType) -> usize {
+        KvCache::bytes(&self.config.llama, self.config.context, dtype)
+    }
+}
+
+/// A tower that was found.
+struct FoundTower {
+    config: TowerConfig,
+    source: TowerSource,
+    /// Where a `preprocessor_config.json` of its own would be.
+    dir: Option<PathBuf>,
+}
+
+/// The tower that the command line, the checkpoint's tensors, or its `config.json` names, in this order.
+fn find_tower(
+    dir: &Path,
+    config: &VlmConfig,
+    checkpoint: &Checkpoint,
+    asked: Option<&str>,
+    hub: &Hub,
+) -> Result<FoundTower, ModelError> {
+    let is_inside = names::tower_inside(checkpoint).is_some();
+    if let (None, true, Some(tower)) = (asked, is_inside, &config.tower) {
+        return Ok(FoundTower { config: tower.clone(), source: TowerSource::Inside, dir: None });
+    }
+    let Some(name) = asked.or(config.tower_name.as_deref()) else {
+        let rule = "it names no vision tower and holds none; hint: name one with --vision-tower".to_owned();
+        return Err(ModelError::Combination { path: dir.to_owned(), rule });
+    };
+    let tower_dir = match hub.find_tower(dir, name) {
+        Ok(tower_dir) => tower_dir,
+        Err(error) => {
+            // The weights are inside; only the geometry is wanted, and of these towers it is public knowledge.
+            let known = published_tower(name).filter(|_| is_inside && asked.is_none());
+            let config = known.ok_or(error)?;
+            return Ok(FoundTower { config, source: TowerSource::Inside, dir: None });
+        }
+    };
+    let config = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
+    let source = if is_inside && asked.is_none() {
+        TowerSource::Inside
+    } else {
+        TowerSource::Beside(Box::new(Checkpoint::open(&tower_dir)?))
+    };
+    Ok(FoundTower { config, source, dir: Some(tower_dir) })
+}
+
+fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Connector, ModelError> {
+    let wrong = |rule| ModelError::Combination { path: dir.join("config.json"), rule };
+    if tower.n_layers == 0 {
+        return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
+    }
+    let final_layer = config.final_layer(tower.family, tower.n_layers).map_err(wrong)?;
+    let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
+    if keeps_class && config.connector != ConnectorKind::None {
+        let rule = format!("mm_vision_select_feature cls_patch does not go with the connector {}; hint: patch", config.connector);
+        return Err(wrong(rule));
+    }
+    Connector::new(config.connector, final_layer, tower.n_layers).map_err(wrong)
+}
+
+/// The preprocessing: from the first directory that describes one, else the default of the tower's family; then fitted
+/// as the checkpoint says.
+fn preprocess_config(
+    config: &VlmConfig,
+    tower: &TowerConfig,
+    dirs: &[Option<&Path>],
+) -> Result<PreprocessConfig, ModelError> {
+    let size = tower.image_size as u32;
+    let mut preprocess = match tower.family {
+        TowerFamily::Clip => PreprocessConfig::clip(size),
+        TowerFamily::Siglip => PreprocessConfig::siglip(size),
+    };
+    for dir in dirs.iter().flatten() {
+        let path = dir.join("preprocessor_config.json");
+        if path.is_file() {
+            let file = JsonFile::read(&path)?;
+            preprocess = PreprocessConfig::from_json(file.json(), preprocess)
+                .map_err(|source| ModelError::Preprocess { dir: (*dir).to_owned(), source })?;
+            if file.flag("do_pad")?.unwrap_or(false) {
+                preprocess = preprocess.padded();
+            }
+            break;
+        }
+    }
+    Ok(match config.frame_fit {
+        FrameFit::Native => preprocess,
+        FrameFit::Pad => preprocess.padded(),
+        FrameFit::AnyresBase => preprocess.squeezed(size),
+    })
+}
+
+/// The checkpoint's own prompt, or the template that its tokenizer's special tokens belong to.
+fn default_template(config: &VlmConfig, tokenizer: &Tokenizer) -> Result<Template, ModelError> {
+    let has = |token| tokenizer.token_id(token).is_some();
+    Ok(match &config.prompt_format {
+        Some(format) => Template::custom(format)?,
+        None if has("<|eot_id|>") => Template::Llama3,
+        None if has("<|im_start|>") => Template::ChatMl,
+        None if config.is_mistral => Template::Mistral,
+        None => Template::VicunaV1,
+    })
+}

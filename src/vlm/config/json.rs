@@ -1,0 +1,123 @@
+//! Reading keys of a JSON file with their rules: every error names file, key, value and rule.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::vlm::ModelError;
+
+/// A JSON object, the file that it stands in, and its place there.
+#[derive(Debug, Clone)]
+pub struct JsonFile {
+    path: PathBuf,
+    prefix: String,
+    json: Value,
+}
+
+impl JsonFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds no JSON object.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let not_json = |cause: String| ModelError::Json { path: path.to_owned(), cause };
+        let json: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(error.to_string()))?;
+        if !json.is_object() {
+            return Err(not_json("expected an object".to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), prefix: String::new(), json })
+    }
+
+    /// The JSON itself.
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A key's value; `null` is the same as no key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.json.get(key).filter(|value| !value.is_null())
+    }
+
+    /// An object below this one.
+    ///
+    /// # Errors
+    /// When it is missing or no object.
+    pub fn section(&self, key: &str) -> Result<Self, ModelError> {
+        let json = self.get(key).filter(|value| value.is_object()).cloned();
+        let json = json.ok_or_else(|| self.wrong(key, "expected an object"))?;
+        Ok(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), json })
+    }
+
+    /// The error that says what is wrong with a key.
+    pub fn wrong(&self, key: &str, rule: &str) -> ModelError {
+        let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
+        ModelError::Config { path: self.path.clone(), key: format!("{}{key}", self.prefix), value, rule: rule.to_owned() }
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn string(&self, key: &str) -> Result<Option<&str>, ModelError> {
+        self.typed(key, "expected a text", Value::as_str)
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        self.typed(key, "expected true or false", Value::as_bool)
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn integer(&self, key: &str) -> Result<Option<i64>, ModelError> {
+        self.typed(key, "expected a whole number", Value::as_i64)
+    }
+
+    /// A positive, finite number.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.typed(key, "expected a number above 0", |value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0))
+    }
+
+    /// A whole number within a range.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
+        let rule = format!("expected a whole number from {} to {}", range.start(), range.end());
+        self.typed(key, &rule, |value| {
+            value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| range.contains(n))
+        })
+    }
+
+    /// A token id, or a list of them; none when the key is missing.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn ids(&self, key: &str) -> Result<Vec<u32>, ModelError> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = self.typed(key, "expected a token id, or a list of token ids", |value| match value {
+            Value::Array(list) => list.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        })?;
+        Ok(ids.unwrap_or_default())
+    }
+
+    fn typed<'a, T>(&'a self, key: &str, rule: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, ModelError> {
+        self.get(key).map(|value| read(value).ok_or_else(|| self.wrong(key, rule))).transpose()
+    }
+}

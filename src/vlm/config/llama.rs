@@ -1,0 +1,127 @@
+//! The language model's keys, which both spellings share.
+
+use super::{JsonFile, MAX_CONTEXT};
+use crate::language::{LlamaConfig, RopeScaling};
+use crate::vlm::ModelError;
+
+/// What a missing key means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Defaults {
+    /// An error, for the keys that shape the model.
+    None,
+    /// The default of transformers' `LlamaConfig`, or of `MistralConfig` for a Mistral.
+    HuggingFace,
+}
+
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_LAYERS: usize = 1024;
+const MAX_HEADS: usize = 4096;
+const MAX_VOCAB: usize = 1 << 24;
+
+/// Whether a `config.json` describes a Mistral.
+pub(super) fn is_mistral(file: &JsonFile) -> Result<bool, ModelError> {
+    Ok(file.string("model_type")?.is_some_and(|kind| kind.contains("mistral")))
+}
+
+pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, ModelError> {
+    check_family(file)?;
+    let mistral = is_mistral(file)?;
+    let shape = |key: &str, max: usize, default: usize| -> Result<usize, ModelError> {
+        match file.count(key, 1..=max)? {
+            Some(value) => Ok(value),
+            None if defaults == Defaults::HuggingFace => Ok(default),
+            None => Err(file.wrong(key, "it is needed to lay out the language model")),
+        }
+    };
+    let d_hidden = shape("hidden_size", MAX_WIDTH, 4096)?;
+    let n_heads = shape("num_attention_heads", MAX_HEADS, 32)?;
+    let kv_default = if mistral && defaults == Defaults::HuggingFace { 8 } else { n_heads };
+    let n_kv_heads = file.count("num_key_value_heads", 1..=MAX_HEADS)?.unwrap_or(kv_default);
+    if n_heads % n_kv_heads != 0 {
+        return Err(file.wrong("num_key_value_heads", &format!("it must divide num_attention_heads, {n_heads}")));
+    }
+    let d_head = match file.count("head_dim", 2..=MAX_WIDTH)? {
+        Some(d_head) => d_head,
+        None if d_hidden % n_heads == 0 => d_hidden / n_heads,
+        None => return Err(file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {n_heads}"))),
+    };
+    if d_head % 2 != 0 {
+        return Err(file.wrong("hidden_size", &format!("a head of odd width {d_head} cannot be rotated")));
+    }
+    Ok(LlamaConfig {
+        vocab_size: shape("vocab_size", MAX_VOCAB, 32_000)?,
+        d_hidden,
+        d_intermediate: shape("intermediate_size", MAX_WIDTH, if mistral { 14_336 } else { 11_008 })?,
+        n_layers: shape("num_hidden_layers", MAX_LAYERS, 32)?,
+        n_heads,
+        n_kv_heads,
+        d_head,
+        rms_norm_eps: file.positive("rms_norm_eps")?.unwrap_or(1e-6),
+        rope_theta: theta(file)?,
+        rope_scaling: rope_scaling(file)?,
+        context: file.count("max_position_embeddings", 1..=MAX_CONTEXT)?.unwrap_or(if mistral { 131_072 } else { 2048 }),
+        tied_embeddings: file.flag("tie_word_embeddings")?.unwrap_or(false),
+        attention_bias: file.flag("attention_bias")?.unwrap_or(false),
+    })
+}
+
+/// The smallest of the model's positions, the length it was trained on, and a Mistral's attention window: beyond the
+/// window our full attention would not be what the model was trained with.
+pub(super) fn context(file: &JsonFile, llama: &LlamaConfig, longest: Option<usize>) -> Result<usize, ModelError> {
+    let window = match file.flag("use_sliding_window")? {
+        Some(false) => None,
+        _ => file.count("sliding_window", 1..=MAX_CONTEXT)?,
+    };
+    let limits = [Some(llama.context), longest, window];
+    Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
+}
+
+/// Refuses other families by name, rather than by a list of missing tensors.
+fn check_family(file: &JsonFile) -> Result<(), ModelError> {
+    let known = ["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"];
+    match file.string("model_type")? {
+        Some(kind) if !known.contains(&kind.to_ascii_lowercase().as_str()) => {
+            Err(file.wrong("model_type", "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral"))
+        }
+        _ => Ok(()),
+    }?;
+    match file.string("hidden_act")? {
+        None | Some("silu") => Ok(()),
+        Some(_) => Err(file.wrong("hidden_act", "only silu is supported")),
+    }
+}
+
+/// The base of the rotary frequencies; transformers 5 keeps it in `rope_parameters`.
+fn theta(file: &JsonFile) -> Result<f32, ModelError> {
+    let nested = match file.get("rope_parameters") {
+        Some(_) => file.section("rope_parameters")?.positive("rope_theta")?,
+        None => None,
+    };
+    Ok(nested.or(file.positive("rope_theta")?).unwrap_or(10_000.0) as f32)
+}
+
+fn rope_scaling(file: &JsonFile) -> Result<RopeScaling, ModelError> {
+    let Some(key) = ["rope_scaling", "rope_parameters"].into_iter().find(|key| file.get(key).is_some()) else {
+        return Ok(RopeScaling::None);
+    };
+    let section = file.section(key)?;
+    let kind = section.string("rope_type")?.or(section.string("type")?).unwrap_or("default");
+    let needed = |key: &str| -> Result<f32, ModelError> {
+        let value = section.positive(key)?.ok_or_else(|| section.wrong(key, "this scaling needs it"))?;
+        Ok(value as f32)
+    };
+    match kind {
+        "default" => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear { factor: needed("factor")? }),
+        "llama3" => {
+            let (low_freq_factor, high_freq_factor) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
+            if high_freq_factor <= low_freq_factor {
+                let rule = format!("it must be above low_freq_factor, {low_freq_factor}");
+                return Err(section.wrong("high_freq_factor", &rule));
+            }
+            let original_context = needed("original_max_position_embeddings")?;
+            Ok(RopeScaling::Llama3 { factor: needed("factor")?, low_freq_factor, high_freq_factor, original_context })
+        }
+        _ => Err(file.wrong(key, "supported types are default, linear and llama3")),
+    }
+}

@@ -1,0 +1,99 @@
+//! A vision tower's keys: CLIP's and SigLIP's, alone or as the `vision_config` of a whole model.
+
+use super::JsonFile;
+use crate::vision::{Activation, TowerConfig, TowerFamily};
+use crate::vlm::ModelError;
+
+const MAX_WIDTH: usize = 1 << 16;
+const MAX_LAYERS: usize = 512;
+const MAX_IMAGE: usize = 16_384;
+
+/// Reads a tower's `config.json`, or the `vision_config` in it. Missing keys have transformers' defaults.
+///
+/// # Errors
+/// [`ModelError`] naming the first key that is unusable, its value and the rule.
+pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
+    let outer = family(file)?;
+    let file = &match file.get("vision_config") {
+        Some(_) => file.section("vision_config")?,
+        None => file.clone(),
+    };
+    let Some(family) = family(file)?.or(outer) else {
+        return Err(file.wrong("model_type", "supported towers are CLIP's and SigLIP's"));
+    };
+    let clip = family == TowerFamily::Clip;
+    let count = |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
+    let config = TowerConfig {
+        family,
+        d_hidden: count("hidden_size", MAX_WIDTH, 768)?,
+        d_intermediate: count("intermediate_size", MAX_WIDTH, 3072)?,
+        n_layers: count("num_hidden_layers", MAX_LAYERS, 12)?,
+        n_heads: count("num_attention_heads", MAX_WIDTH, 12)?,
+        image_size: count("image_size", MAX_IMAGE, 224)?,
+        patch_size: count("patch_size", MAX_IMAGE, if clip { 32 } else { 16 })?,
+        n_channels: count("num_channels", 3, 3)?,
+        activation: activation(file, clip)?,
+        layer_norm_eps: file.positive("layer_norm_eps")?.unwrap_or(if clip { 1e-5 } else { 1e-6 }),
+    };
+    if config.n_channels != 3 {
+        return Err(file.wrong("num_channels", "frames have 3 channels"));
+    }
+    if config.d_hidden % config.n_heads != 0 {
+        return Err(file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {}", config.n_heads)));
+    }
+    if config.patch_size > config.image_size {
+        return Err(file.wrong("patch_size", &format!("it must not exceed image_size, {}", config.image_size)));
+    }
+    Ok(config)
+}
+
+fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
+    Ok(match file.string("model_type")? {
+        Some(kind) if kind.starts_with("clip") => Some(TowerFamily::Clip),
+        Some(kind) if kind.starts_with("siglip") => Some(TowerFamily::Siglip),
+        Some(_) | None => None,
+    })
+}
+
+fn activation(file: &JsonFile, clip: bool) -> Result<Activation, ModelError> {
+    match file.string("hidden_act")? {
+        Some("quick_gelu") => Ok(Activation::QuickGelu),
+        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+        Some("gelu") => Ok(Activation::Gelu),
+        None if clip => Ok(Activation::QuickGelu),
+        None => Ok(Activation::GeluTanh),
+        Some(_) => Err(file.wrong("hidden_act", "supported are quick_gelu, gelu_pytorch_tanh and gelu")),
+    }
+}
+
+/// The geometry of the two towers that released checkpoints name, for one whose weights are inside its checkpoint while
+/// the tower's own repository is not at hand.
+pub fn published_tower(name: &str) -> Option<TowerConfig> {
+    match name {
+        "openai/clip-vit-large-patch14-336" => Some(TowerConfig {
+            family: TowerFamily::Clip,
+            d_hidden: 1024,
+            d_intermediate: 4096,
+            n_layers: 24,
+            n_heads: 16,
+            image_size: 336,
+            patch_size: 14,
+            n_channels: 3,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }),
+        "google/siglip-so400m-patch14-384" => Some(TowerConfig {
+            family: TowerFamily::Siglip,
+            d_hidden: 1152,
+            d_intermediate: 4304,
+            n_layers: 27,
+            n_heads: 16,
+            image_size: 384,
+            patch_size: 14,
+            n_channels: 3,
+            activation: Activation::GeluTanh,
+            layer_norm_eps: 1e-6,
+        }),
+        _ => None,
+    }
+}

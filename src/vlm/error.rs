@@ -1,0 +1,110 @@
+//! What can be wrong with a model.
+
+use std::path::PathBuf;
+
+use crate::image::PreprocessError;
+use crate::text::TextError;
+use crate::units::Tokens;
+use crate::weights::{HubError, WeightError};
+
+/// Why a model could not be described, loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// It was not found.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Its weights are broken or do not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// Its tokenizer or template is.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A file that cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// A file that is no JSON.
+    #[error("{path}: not JSON: {cause}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        cause: String,
+    },
+    /// A key of `config.json` with an unusable value.
+    #[error("{path}: {key}: {value} is not usable; {rule}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key, with dots.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What it should be, or what else is needed.
+        rule: String,
+    },
+    /// Parts that do not go together.
+    #[error("{path}: {rule}")]
+    Combination {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What does not, both values, and a hint.
+        rule: String,
+    },
+    /// How frames are prepared.
+    #[error("{dir}: {source}")]
+    Preprocess {
+        /// The directory of `preprocessor_config.json`.
+        dir: PathBuf,
+        /// What is wrong.
+        source: PreprocessError,
+    },
+    /// More tokens than the model's context.
+    #[error(
+        "{strategy}: {visual_words} = {visual} visual tokens + {text} for the prompt = {total}, \
+         over the model's context of {context}{hint}"
+    )]
+    OverBudget {
+        /// The temporal strategy.
+        strategy: String,
+        /// How the visual tokens come about.
+        visual_words: String,
+        /// Visual tokens.
+        visual: Tokens,
+        /// Tokens of the prompt's text.
+        text: Tokens,
+        /// Both.
+        total: Tokens,
+        /// The context.
+        context: Tokens,
+        /// What would fit; begins with `; hint: `.
+        hint: String,
+    },
+    /// The device or the arithmetic.
+    #[error("{doing}: {source}")]
+    Compute {
+        /// What was being done.
+        doing: &'static str,
+        /// Candle's words.
+        source: candle_core::Error,
+    },
+}
+
+impl ModelError {
+    /// Wraps candle's errors with what was being done.
+    pub fn compute(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
+        move |source| Self::Compute { doing, source: without_backtrace(source) }
+    }
+}
+
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        other => other,
+    }
+}

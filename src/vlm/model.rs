@@ -1,0 +1,222 @@
+//! The model in memory: frames to visual tokens, and a spliced prompt to logits.
+
+use std::ops::ControlFlow;
+
+use ::image::RgbImage;
+use candle_core::{DType, Device, Tensor};
+
+use super::ModelError;
+use crate::connector::Connector;
+use crate::image::Preprocessor;
+use crate::language::Llama;
+use crate::projector::Projector;
+use crate::text::{Piece, Prompt, Template, Tokenizer};
+use crate::vision::Tower;
+
+/// A vision-language model.
+pub struct Vlm {
+    pub(super) name: String,
+    pub(super) preprocessor: Preprocessor,
+    pub(super) tower: Tower,
+    pub(super) connector: Connector,
+    pub(super) projector: Projector,
+    pub(super) language: Llama,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) template: Template,
+    pub(super) context: usize,
+    pub(super) image_marks: bool,
+    pub(super) eos: Vec<u32>,
+    /// Class tokens at the beginning of each state that are left out.
+    pub(super) n_dropped_tokens: usize,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The ids of a prompt on both sides of its visual tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptIds {
+    /// BOS first.
+    pub before_visual: Vec<u32>,
+    /// Tokenised on its own.
+    pub after_visual: Vec<u32>,
+}
+
+impl PromptIds {
+    /// Tokenises both sides of a prompt, each on its own.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses.
+    pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+        Ok(Self {
+            before_visual: tokenizer.encode(&prompt.before_visual, Piece::First)?,
+            after_visual: tokenizer.encode(&prompt.after_visual, Piece::Later)?,
+        })
+    }
+
+    /// Tokens of the text.
+    pub fn n_text(&self) -> usize {
+        self.before_visual.len() + self.after_visual.len()
+    }
+}
+
+impl Vlm {
+    /// As it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How frames are prepared.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
+    /// The vision tower.
+    pub fn tower(&self) -> &Tower {
+        &self.tower
+    }
+
+    /// The connector.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// The language model.
+    pub fn language(&self) -> &Llama {
+        &self.language
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The template that fits it.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// Whether `<im_start>` and `<im_end>` stand around the visual tokens.
+    pub fn image_marks(&self) -> bool {
+        self.image_marks
+    }
+
+    /// Class tokens of a frame that are kept beside its patches.
+    pub fn n_class_tokens_kept(&self) -> usize {
+        self.tower.config().n_class_tokens() - self.n_dropped_tokens
+    }
+
+    /// Positions that prompt and answer may fill.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        self.language.device()
+    }
+
+    /// What the user should know of the checkpoint.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token.
+    pub fn stop_tokens(&self, template: &Template) -> Vec<u32> {
+        let mut stop = self.eos.clone();
+        stop.extend(template.stop_strings().iter().filter_map(|text| self.tokenizer.token_id(text)));
+        stop.sort_unstable();
+        stop.dedup();
+        stop
+    }
+
+    /// Prepares one frame.
+    ///
+    /// # Shapes
+    /// `(3, side, side)`, row-major, for the tower's side.
+    ///
+    /// # Errors
+    /// When the frame is too large, or `preprocessor_config.json` makes another size than the tower takes.
+    pub fn prepare(&self, picture: RgbImage) -> Result<Vec<f32>, ModelError> {
+        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
+        let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
+        let side = self.tower.config().image_size;
+        if (width as usize, height as usize) != (side, side) {
+            let rule = format!("preprocessor_config.json makes frames of {width} x {height}, but the tower takes {side} x {side}");
+            return Err(ModelError::Combination { path: self.name.clone().into(), rule });
+        }
+        Ok(values)
+    }
+
+    /// The pixel values of frames as a tensor.
+    ///
+    /// # Shapes
+    /// `T` frames of `3 * side * side` values to `(T, 3, side, side)`.
+    ///
+    /// # Errors
+    /// When the frames have not that size.
+    pub fn pixels(&self, frames: Vec<Vec<f32>>) -> Result<Tensor, ModelError> {
+        let (count, side) = (frames.len(), self.tower.config().image_size);
+        let values: Vec<f32> = frames.concat();
+        let tensor = Tensor::from_vec(values, (count, 3, side, side), &Device::Cpu);
+        tensor.and_then(|pixels| pixels.to_device(self.device())).map_err(ModelError::compute("preparing pixels"))
+    }
+
+    /// The connector's fused tokens of some frames.
+    ///
+    /// # Shapes
+    /// `pixels (T, 3, side, side)` to `(T, N', k D)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        let run = || {
+            let pixels = pixels.to_dtype(self.language.dtype())?;
+            let mut fold = self.connector.begin();
+            self.tower.hidden_states(&pixels, &mut |layer, state| {
+                let kept = state.dim(1)? - self.n_dropped_tokens;
+                fold.visit(layer, &state.narrow(1, self.n_dropped_tokens, kept)?)?; // (T, N, D)
+                Ok(if layer >= self.connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            fold.finish()
+        };
+        run().map_err(ModelError::compute("encoding frames"))
+    }
+
+    /// Fused tokens in the language model's width.
+    ///
+    /// # Shapes
+    /// `(T, N', k D)` to `(T, N', H)`.
+    ///
+    /// # Errors
+    /// When the width does not fit.
+    pub fn project(&self, fused: &Tensor) -> Result<Tensor, ModelError> {
+        self.projector.forward(fused).map_err(ModelError::compute("projecting frames"))
+    }
+
+    /// The embeddings of a spliced prompt: text, visual tokens, text.
+    ///
+    /// # Shapes
+    /// `visual (V, H)` to `(before + V + after, H)`.
+    ///
+    /// # Errors
+    /// When an id is beyond the vocabulary.
+    pub fn splice(&self, ids: &PromptIds, visual: &Tensor) -> Result<Tensor, ModelError> {
+        let run = || {
+            let visual = visual.to_dtype(self.language.dtype())?;
+            let mut parts = Vec::with_capacity(3);
+            if !ids.before_visual.is_empty() {
+                parts.push(self.language.embed(&ids.before_visual)?);
+            }
+            parts.push(visual);
+            if !ids.after_visual.is_empty() {
+                parts.push(self.language.embed(&ids.after_visual)?);
+            }
+            Tensor::cat(&parts, 0)
+        };
+        run().map_err(ModelError::compute("splicing the prompt"))
+    }
+
+    /// The precision of its activations.
+    pub fn dtype(&self) -> DType {
+        self.language.dtype()
+    }
+}

@@ -1,0 +1,66 @@
+//! Tensor names: ours, and what LLaVA, Hugging Face 4 and Hugging Face 5 call the same tensors.
+
+use crate::weights::{Checkpoint, Rename};
+
+/// Where the language model may begin: ours is `model.` and `lm_head.`.
+const LANGUAGE: [(&str, &str); 4] = [
+    ("model.", "lm_head."),
+    ("language_model.model.", "language_model.lm_head."),
+    ("model.language_model.", "lm_head."),
+    ("language_model.", "lm_head."),
+];
+
+/// Where the projector may begin, with PyTorch's `Sequential` numbers: ours is the beginning of the name.
+const PROJECTOR: [&str; 2] = ["model.mm_projector.", "mm_projector."];
+
+/// Where Hugging Face's projector may begin; its matrices are `linear_1` and `linear_2`.
+const HF_PROJECTOR: [&str; 2] = ["multi_modal_projector.", "model.multi_modal_projector."];
+
+/// Where a tower inside a checkpoint may begin.
+const TOWER_INSIDE: [&str; 5] = [
+    "model.vision_tower.vision_tower.vision_model.",
+    "vision_tower.vision_model.",
+    "model.vision_tower.vision_model.",
+    "model.vision_tower.",
+    "vision_tower.",
+];
+
+/// Where a tower in its own repository may begin.
+const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
+
+/// A tensor that every tower has.
+const TOWER_PROBE: &str = "embeddings.patch_embedding.weight";
+
+pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
+    let has = |prefix: &str| checkpoint.contains(&format!("{prefix}embed_tokens.weight"));
+    let (model, head) = LANGUAGE.into_iter().find(|(model, _)| has(model)).unwrap_or(LANGUAGE[0]);
+    Rename::none().prefix("model.", model).prefix("lm_head.", head)
+}
+
+pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
+    let begins = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
+    if let Some(prefix) = HF_PROJECTOR.into_iter().find(|prefix| begins(prefix)) {
+        return Rename::none().prefix("0.", &format!("{prefix}linear_1.")).prefix("2.", &format!("{prefix}linear_2."));
+    }
+    let prefix = PROJECTOR.into_iter().find(|prefix| begins(prefix)).unwrap_or(PROJECTOR[0]);
+    Rename::none().prefix("", prefix)
+}
+
+/// The prefix of the tower inside a checkpoint, if there is one.
+pub(super) fn tower_inside(checkpoint: &Checkpoint) -> Option<&'static str> {
+    TOWER_INSIDE.into_iter().find(|prefix| checkpoint.contains(&format!("{prefix}{TOWER_PROBE}")))
+}
+
+/// The prefix of a tower in its own repository.
+pub(super) fn tower_beside(checkpoint: &Checkpoint) -> &'static str {
+    let has = |prefix: &&str| checkpoint.contains(&format!("{prefix}{TOWER_PROBE}"));
+    TOWER_BESIDE.into_iter().find(has).or_else(|| tower_inside(checkpoint)).unwrap_or(TOWER_BESIDE[0])
+}
+
+/// Whether a tensor is rightly left alone: buffers that are computed, and the parts of a tower that no hidden state
+/// needs: its pooling head, its last norm, its text side, and layers beyond the last that runs.
+pub(super) fn is_expected_unused(name: &str) -> bool {
+    const BUFFERS: [&str; 3] = ["rotary_emb.inv_freq", "position_ids", "image_newline"];
+    const TOWER: [&str; 6] = ["vision_tower", "vision_model.", "text_model.", "logit_", "visual_projection", "text_projection"];
+    BUFFERS.iter().any(|part| name.contains(part)) || TOWER.iter().any(|part| name.contains(part))
+}
