@@ -25,7 +25,7 @@
 //! |---|---|
 //! | 0 foundations | [`units`], [`device`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`] |
-//! | 2 networks | [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
+//! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
@@ -35,6 +35,7 @@ pub mod connector;
 pub mod device;
 pub mod image;
 pub mod language;
+pub mod nn;
 pub mod pipeline;
 pub mod projector;
 pub mod spec;

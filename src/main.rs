@@ -1,1 +1,19 @@
-fn main(){}
+//! The `vidense` binary: arguments in, answers to standard output, everything else to standard error.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has had enough.
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            cli::output::error(&error);
+            ExitCode::from(2)
+        }
+    }
+}

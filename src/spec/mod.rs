@@ -1,1 +1,7 @@
-//! x
+//! What a run does, written down: every choice between a video and an answer, and its fingerprint.
+
+mod fingerprint;
+mod plan;
+
+pub use fingerprint::fingerprint;
+pub use plan::{GeneratePlan, Plan, PromptPlan};

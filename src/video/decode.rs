@@ -16,7 +16,7 @@ use ffmpeg::{Dictionary, Rational, color, ffi, frame, media, packet};
 
 use super::frame::Orientation;
 use super::probe::PictureInfo;
-use super::reader::{Damage, FrameSource, Scan};
+use super::reader::{Damage, FrameSource};
 use super::sample::Side;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
 use crate::units::Seconds;
@@ -97,28 +97,6 @@ impl VideoFile {
 }
 
 impl FrameSource for VideoFile {
-    fn scan(&mut self, window: &Window) -> Result<Scan, VideoError> {
-        let mut inside = 0;
-        let mut errors = 0;
-        let mut packet = ffmpeg::Packet::empty();
-        loop {
-            match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() == self.stream && !is_discarded(&packet) => {
-                    let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, self.time_base));
-                    inside += usize::from(time.is_none_or(|time| window.side(time) == Side::Inside));
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    errors += 1;
-                    if error == ffmpeg::Error::Eof || errors >= MAX_READ_ERRORS || !may_read_on(error) {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(Scan { inside })
-    }
-
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError> {
         loop {
             match self.decoder.receive_frame(&mut self.current) {
@@ -155,6 +133,30 @@ impl FrameSource for VideoFile {
 
     fn damage(&self) -> &Damage {
         &self.damage
+    }
+}
+
+/// Counts the frames inside `window` by their packets, leaving out those that an edit list discards.
+pub(super) fn count_packets(path: &Path, window: &Window) -> Result<usize, VideoError> {
+    let mut input = open_input(path)?;
+    let stream = best_video_stream(path, &input)?;
+    let (index, time_base) = (stream.index(), stream.time_base());
+    let (mut inside, mut errors) = (0, 0);
+    let mut packet = ffmpeg::Packet::empty();
+    loop {
+        match packet.read(&mut input) {
+            Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
+                let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
+                inside += usize::from(time.is_none_or(|time| window.side(time) == Side::Inside));
+            }
+            Ok(()) => {}
+            Err(error) => {
+                errors += 1;
+                if error == ffmpeg::Error::Eof || errors >= MAX_READ_ERRORS || !may_read_on(error) {
+                    return Ok(inside);
+                }
+            }
+        }
     }
 }
 

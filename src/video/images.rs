@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::image::RgbImage;
 
-use super::reader::{Damage, FrameSource, Scan};
+use super::reader::{Damage, FrameSource};
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window, decode};
 use crate::units::Seconds;
 
@@ -28,11 +28,6 @@ impl ImageDirectory {
 }
 
 impl FrameSource for ImageDirectory {
-    fn scan(&mut self, window: &Window) -> Result<Scan, VideoError> {
-        let inside = if window.is_whole() { self.files.len() } else { 0 };
-        Ok(Scan { inside })
-    }
-
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError> {
         while let Some(file) = self.files.pop_front() {
             match load(&file) {
@@ -54,6 +49,12 @@ impl FrameSource for ImageDirectory {
     fn damage(&self) -> &Damage {
         &self.damage
     }
+}
+
+/// Counts the images of a directory. They carry no times, so no window but the whole holds any.
+pub(super) fn count_files(path: &Path, window: &Window) -> Result<usize, VideoError> {
+    let n_files = list(path)?.len();
+    Ok(if window.is_whole() { n_files } else { 0 })
 }
 
 /// The header facts of a directory of images: how many, and how large the first one is.

@@ -15,5 +15,5 @@ pub mod sample;
 pub use error::VideoError;
 pub use frame::Frame;
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
-pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, read_frames};
+pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
 pub use sample::{Sample, Window};

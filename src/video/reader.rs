@@ -13,7 +13,7 @@ use ::image::RgbImage;
 use super::decode::VideoFile;
 use super::images::ImageDirectory;
 use super::sample::Side;
-use super::{Frame, Sample, VideoError, Window};
+use super::{Frame, Sample, VideoError, Window, decode, images};
 use crate::units::{FrameIndex, Seconds};
 
 /// Which frames of a video are wanted.
@@ -85,17 +85,8 @@ impl Damage {
     }
 }
 
-/// The counts that packets give without decoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Scan {
-    /// Frames expected inside the window.
-    pub(super) inside: usize,
-}
-
 /// A sequence of decodable frames, read once from front to back.
 pub(super) trait FrameSource {
-    /// Counts frames without decoding. Comes before the first `advance`.
-    fn scan(&mut self, window: &Window) -> Result<Scan, VideoError>;
     /// Goes to the next decodable frame and gives its time, or `None` at the end.
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError>;
     /// The current frame as upright RGB; an error is told in a few words.
@@ -114,8 +105,8 @@ pub fn read_frames(
     request: &FrameRequest,
     emit: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<ReadReport, VideoError> {
+    let expected = expected_frames(path, &request.window)?;
     let mut source = open(path)?;
-    let expected = source.scan(&request.window)?.inside;
     let mut pass = Pass::new(path, request, expected);
     if emit(Event::Expected { n_frames: expected }) == Flow::Stop || pass.run(&mut *source, emit)? == Flow::Stop {
         return Ok(pass.report(&*source));
@@ -132,14 +123,22 @@ pub fn read_frames(
     Ok(first_report)
 }
 
+/// The number of frames that the window is expected to hold, counted by packets, without decoding.
+///
+/// # Errors
+/// When the video cannot be opened.
+pub fn expected_frames(path: &Path, window: &Window) -> Result<usize, VideoError> {
+    if path.is_dir() { images::count_files(path, window) } else { decode::count_packets(path, window) }
+}
+
 /// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
 ///
 /// # Errors
 /// As [`read_frames`].
 pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Result<ReadReport, VideoError> {
     let request = FrameRequest { sample: Sample::Uniform { frames: 0 }, window: Window::default() };
+    let expected = expected_frames(path, &request.window)?;
     let mut source = open(path)?;
-    let expected = source.scan(&request.window)?.inside;
     progress(Event::Expected { n_frames: expected });
     let mut pass = Pass::new(path, &request, expected);
     pass.run(&mut *source, progress)?;

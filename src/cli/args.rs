@@ -1,0 +1,158 @@
+//! The flags that commands share, and the plan that they resolve to.
+
+use clap::Args;
+use vidense::device::{DTypeSpec, DeviceSpec};
+use vidense::language::SamplingConfig;
+use vidense::spec::{GeneratePlan, Plan, PromptPlan};
+use vidense::temporal::Temporal;
+use vidense::text::Template;
+use vidense::units::Seconds;
+use vidense::video::{FrameRequest, Sample, Window};
+
+/// Frames where none are asked for, as in the Dense Connector's video results.
+const DEFAULT_FRAMES: usize = 8;
+/// Tokens of an answer where none are asked for, as in the released code.
+const DEFAULT_NEW_TOKENS: usize = 512;
+
+/// Which model, and where it runs.
+#[derive(Args)]
+pub struct ModelArgs {
+    /// A directory, or a hub id (org/name)
+    #[arg(long, short, value_name = "DIR|ID")]
+    pub model: String,
+    /// Another vision tower than the checkpoint's own: a directory or a hub id
+    #[arg(long, value_name = "DIR|ID")]
+    pub vision_tower: Option<String>,
+    /// auto, cpu, cuda, cuda:1, metal
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceSpec,
+    /// auto, f32, f16, bf16; auto is f32 on the CPU and half precision on a GPU
+    #[arg(long, default_value = "auto")]
+    pub dtype: DTypeSpec,
+}
+
+/// Which frames.
+#[derive(Args)]
+pub struct FrameArgs {
+    /// Number of frames, spread evenly [default: 8]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub frames: Option<usize>,
+    /// uniform, or all
+    #[arg(long, default_value = "uniform", value_parser = ["uniform", "all"])]
+    pub sample: String,
+    /// Only frames from this time on: seconds, or h:mm:ss
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub start: Option<Seconds>,
+    /// Only frames before this time: seconds, or h:mm:ss
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub end: Option<Seconds>,
+}
+
+/// How frames become tokens, and the words around the question.
+#[derive(Args)]
+pub struct PromptArgs {
+    /// How frames become one sequence: temporal_mean (S1), spatial_mean (S2), spatial_temporal_mean (S3),
+    /// concat (D1), max_pool or max_pool:STRIDE (D2)
+    #[arg(long, default_value = "max_pool", value_name = "STRATEGY")]
+    pub temporal: Temporal,
+    /// vicuna_v1, llama_3, llama_2, mistral_instruct, chatml_direct, plain [default: what fits the checkpoint]
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
+    /// A system text in place of the template's
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+}
+
+/// How the answer is made.
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// At most this many tokens of answer
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NEW_TOKENS, value_parser = positive)]
+    pub max_new_tokens: usize,
+    /// 0 is greedy: the same answer every time
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    pub temperature: f64,
+    /// Draw from this many best tokens only
+    #[arg(long, value_name = "K", value_parser = positive)]
+    pub top_k: Option<usize>,
+    /// Draw from the best tokens that together reach this probability
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub top_p: Option<f64>,
+    /// Above 1, tokens that stand in the answer already become less likely
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
+    pub repetition_penalty: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl FrameArgs {
+    /// The frames asked for.
+    ///
+    /// # Errors
+    /// When two flags contradict each other.
+    pub fn resolve(&self) -> anyhow::Result<FrameRequest> {
+        let sample = match (self.sample.as_str(), self.frames) {
+            ("all", Some(_)) => anyhow::bail!("--sample all takes every frame, so --frames does not apply; hint: leave one of them out"),
+            ("all", None) => Sample::All,
+            (_, frames) => Sample::Uniform { frames: frames.unwrap_or(DEFAULT_FRAMES) },
+        };
+        if let (Some(start), Some(end)) = (self.start, self.end)
+            && start >= end
+        {
+            anyhow::bail!("--start {start} is not before --end {end}");
+        }
+        Ok(FrameRequest { sample, window: Window { start: self.start, end: self.end } })
+    }
+}
+
+/// The plan that the flags of `ask` and `chat` resolve to.
+///
+/// # Errors
+/// When flags contradict each other, or a name is unknown.
+pub fn plan(model: &ModelArgs, frames: &FrameArgs, prompt: &PromptArgs, generate: &GenerateArgs) -> anyhow::Result<Plan> {
+    let FrameRequest { sample, window } = frames.resolve()?;
+    if let Some(name) = &prompt.template {
+        Template::named(name)?;
+    }
+    Ok(Plan {
+        model: model.model.clone(),
+        vision_tower: model.vision_tower.clone(),
+        device: model.device,
+        dtype: model.dtype,
+        sample,
+        window,
+        temporal: prompt.temporal,
+        prompt: PromptPlan { template: prompt.template.clone(), system: prompt.system.clone() },
+        generate: GeneratePlan {
+            max_new_tokens: generate.max_new_tokens,
+            sampling: SamplingConfig {
+                temperature: generate.temperature,
+                top_k: generate.top_k,
+                top_p: generate.top_p,
+                repetition_penalty: generate.repetition_penalty,
+                seed: generate.seed,
+            },
+        },
+    })
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+fn number(text: &str, good: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&x: &f64| x.is_finite() && good(x)).ok_or_else(|| rule.to_owned())
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, |x| x >= 0.0, "expected a number from 0")
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text, |x| x > 0.0 && x <= 1.0, "expected a number above 0, at most 1")
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0, "expected a number above 0").map(|x| x as f32)
+}

@@ -1,0 +1,62 @@
+//! `vidense ask VIDEO QUESTION`: one question, its answer streamed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vidense::pipeline::Turns;
+
+use crate::cli::args::{self, FrameArgs, GenerateArgs, ModelArgs, PromptArgs};
+use crate::cli::output;
+use crate::cli::session::{Session, warn_of_full_context};
+
+/// Ask a question about a video
+#[derive(Args)]
+pub struct Ask {
+    /// A media file, or a directory of image frames
+    video: PathBuf,
+    /// The question
+    question: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    frames: FrameArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ask {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    pub fn run(self) -> anyhow::Result<()> {
+        if self.question.trim().is_empty() {
+            anyhow::bail!("the question is empty");
+        }
+        let plan = args::plan(&self.model, &self.frames, &self.prompt, &self.generate)?;
+        let session = Session::open(plan, &self.video, &self.question)?;
+        let video = session.encode(&self.video)?;
+        let mut dialogue = session.dialogue(&video, Turns::One);
+
+        let mut printed = Ok(());
+        let answer = dialogue.ask(&self.question, &mut |text| {
+            if !self.json && printed.is_ok() {
+                printed = output::part(text);
+            }
+        })?;
+        printed?;
+        if self.json {
+            let path = self.video.to_string_lossy();
+            output::json(&session.object(&path, &video, &self.question, &answer))?;
+        } else {
+            output::line("")?;
+        }
+        warn_of_full_context(&answer);
+        Ok(())
+    }
+}

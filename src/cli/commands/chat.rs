@@ -1,0 +1,110 @@
+//! `vidense chat VIDEO`: several questions about one video, which is encoded once.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use rustyline::error::ReadlineError;
+use vidense::pipeline::{Dialogue, EncodedVideo, Turns};
+
+use crate::cli::args::{self, FrameArgs, GenerateArgs, ModelArgs, PromptArgs};
+use crate::cli::output;
+use crate::cli::session::{Session, warn_of_full_context};
+
+/// Ask several questions about one video; it is encoded once, and its part of the cache is reused
+///
+/// Questions are read line by line, from the terminal or from a pipe. `/quit`, or the end of the input, ends it.
+#[derive(Args)]
+pub struct Chat {
+    /// A media file, or a directory of image frames
+    video: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    frames: FrameArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    /// Print one JSON object a question in place of the text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Chat {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever stops it; a question that does not fit is told and forgotten.
+    pub fn run(self) -> anyhow::Result<()> {
+        let plan = args::plan(&self.model, &self.frames, &self.prompt, &self.generate)?;
+        let session = Session::open(plan, &self.video, "")?;
+        let video = session.encode(&self.video)?;
+        let mut dialogue = session.dialogue(&video, Turns::Many);
+        if !session.template.has_turns() {
+            output::warning("this checkpoint knows single questions only: each is answered without the earlier ones");
+        }
+        let mut lines = Lines::open()?;
+        while let Some(line) = lines.next()? {
+            match line.trim() {
+                "" => {}
+                "/quit" | "/exit" => break,
+                question => self.answer(&session, &video, &mut dialogue, question)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, session: &Session, video: &EncodedVideo, dialogue: &mut Dialogue, question: &str) -> anyhow::Result<()> {
+        let mut printed = Ok(());
+        let answer = dialogue.ask(question, &mut |text| {
+            if !self.json && printed.is_ok() {
+                printed = output::part(text);
+            }
+        });
+        printed?;
+        match answer {
+            Err(error) => output::error(&error.into()),
+            Ok(answer) if self.json => {
+                let path = self.video.to_string_lossy();
+                output::json(&session.object(&path, video, question, &answer))?;
+                warn_of_full_context(&answer);
+            }
+            Ok(answer) => {
+                output::line("")?;
+                warn_of_full_context(&answer);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Questions from a terminal, with editing and history, or from a pipe.
+enum Lines {
+    Terminal(Box<rustyline::DefaultEditor>),
+    Pipe(std::io::Lines<std::io::StdinLock<'static>>),
+}
+
+impl Lines {
+    fn open() -> anyhow::Result<Self> {
+        if std::io::stdin().is_terminal() {
+            Ok(Self::Terminal(Box::new(rustyline::DefaultEditor::new()?)))
+        } else {
+            Ok(Self::Pipe(std::io::stdin().lock().lines()))
+        }
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Pipe(lines) => Ok(lines.next().transpose()?),
+            Self::Terminal(editor) => match editor.readline("> ") {
+                Ok(line) => {
+                    editor.add_history_entry(&line)?;
+                    Ok(Some(line))
+                }
+                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}

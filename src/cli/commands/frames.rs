@@ -1,0 +1,169 @@
+//! `vidense frames VIDEO`: see what the model sees, as a contact sheet or as PNGs.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use image::{ImageFormat, RgbImage};
+use serde::Serialize;
+use vidense::pipeline::FrameStamp;
+use vidense::video::{Event, Flow, Frame, read_frames};
+
+use crate::cli::args::FrameArgs;
+use crate::cli::session::warn_of_damage;
+use crate::cli::sheet::{sheet, thumbnail};
+use crate::cli::{output, progress};
+
+/// A sheet of more thumbnails is no overview.
+const MAX_ON_SHEET: usize = 400;
+
+/// See the sampled frames: a contact sheet (PNG), each frame with its index and time, or one PNG a frame
+#[derive(Args)]
+pub struct Frames {
+    /// A media file, or a directory of image frames
+    video: PathBuf,
+    #[command(flatten)]
+    frames: FrameArgs,
+    /// Write each frame as a PNG of its full size into this directory, in place of a sheet
+    #[arg(long, value_name = "DIR", conflicts_with = "sheet")]
+    out: Option<PathBuf>,
+    /// Where the contact sheet goes [default: VIDEO's name with .frames.png, in the current directory]
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Print one JSON object a file: path, frames
+    #[arg(long)]
+    json: bool,
+}
+
+/// A file that was written, and the frames on it.
+#[derive(Serialize)]
+struct Written {
+    path: PathBuf,
+    frames: Vec<FrameStamp>,
+}
+
+impl Frames {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When the video cannot be read or a file cannot be written; what was half written is removed.
+    pub fn run(self) -> anyhow::Result<()> {
+        match &self.out {
+            Some(dir) => self.write_each(dir),
+            None => self.write_sheet(),
+        }
+    }
+
+    /// One PNG a frame, named by its place in the sample and its index.
+    fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create the directory", dir.display())).map_err(flat)?;
+        let mut written: Vec<Written> = Vec::new();
+        self.read(&mut |frame| {
+            let Some(frame) = frame else {
+                // The count was wrong, so these are other frames than were asked for.
+                for file in written.drain(..) {
+                    std::fs::remove_file(&file.path).map_err(|error| anyhow::anyhow!("{}: {error}", file.path.display()))?;
+                }
+                return Ok(());
+            };
+            let path = dir.join(format!("{:04}-frame{}.png", written.len(), frame.index));
+            write_png(&frame.image, &path)?;
+            written.push(Written { path, frames: vec![stamp(&frame)] });
+            Ok(())
+        })?;
+        written.iter().try_for_each(|file| self.tell(file))
+    }
+
+    /// All frames on one PNG.
+    fn write_sheet(&self) -> anyhow::Result<()> {
+        let mut cells = Vec::new();
+        let mut stamps = Vec::new();
+        self.read(&mut |frame| {
+            let Some(frame) = frame else {
+                cells.clear();
+                stamps.clear();
+                return Ok(());
+            };
+            if cells.len() == MAX_ON_SHEET {
+                anyhow::bail!("a contact sheet holds at most {MAX_ON_SHEET} frames; hint: --frames {MAX_ON_SHEET}, or --out DIR");
+            }
+            let time = frame.time.map_or(String::new(), |time| format!("  {time}"));
+            cells.push((thumbnail(&frame.image), format!("#{}{time}", frame.index)));
+            stamps.push(stamp(&frame));
+            Ok(())
+        })?;
+        let path = self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
+        write_png(&sheet(&cells), &path)?;
+        self.tell(&Written { path, frames: stamps })
+    }
+
+    /// Hands out the sampled frames; `None` takes back those so far.
+    fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let bar = progress::decoding();
+        let mut failure = None;
+        let report = read_frames(&self.video, &self.frames.resolve()?, &mut |event| {
+            let taken = match event {
+                Event::Frame(frame) => take(Some(frame)),
+                Event::Restart => take(None),
+                Event::Expected { n_frames } => {
+                    bar.set_length(n_frames as u64);
+                    Ok(())
+                }
+                Event::Progress { n_decoded } => {
+                    bar.set_position(n_decoded as u64);
+                    Ok(())
+                }
+            };
+            failure = taken.err();
+            if failure.is_some() { Flow::Stop } else { Flow::Continue }
+        });
+        bar.finish_and_clear();
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        warn_of_damage(&self.video, &report?);
+        Ok(())
+    }
+
+    fn tell(&self, file: &Written) -> anyhow::Result<()> {
+        if self.json { output::json(file) } else { Ok(output::line(&file.path.display().to_string())?) }
+    }
+}
+
+fn stamp(frame: &Frame) -> FrameStamp {
+    FrameStamp { index: frame.index, time_seconds: frame.time }
+}
+
+fn default_sheet(video: &Path) -> PathBuf {
+    // `.` and `..` have no name of their own.
+    let name = video.file_stem().map_or("video".into(), |stem| stem.to_string_lossy());
+    PathBuf::from(format!("{name}.frames.png"))
+}
+
+/// Writes beside the file, then renames: whoever finds the file finds all of it.
+fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Png)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(dir)?;
+        file.write_all(bytes.get_ref())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
+}
+
+/// What a file gets that is made the ordinary way; the umask is applied to it.
+#[cfg(unix)]
+fn permissions() -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(0o666)
+}
+
+/// The whole chain in one line.
+fn flat(error: anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}

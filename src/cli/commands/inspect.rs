@@ -1,0 +1,175 @@
+//! `vidense inspect VIDEO|MODEL`: what is in a file, and what a model would do with it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use candle_core::DType;
+use clap::Args;
+use vidense::temporal::Temporal;
+use vidense::units::{Seconds, Tokens};
+use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
+use vidense::vlm::{Blueprint, TowerSource};
+use vidense::weights::Hub;
+
+use crate::cli::session::warn_of_damage;
+use crate::cli::{output, progress};
+
+/// Show the streams and the exact frame count of a video, or the layers, shapes and token budget of a model
+#[derive(Args)]
+pub struct Inspect {
+    /// A media file, a directory of image frames, a model's directory, or a hub id
+    #[arg(value_name = "VIDEO|MODEL")]
+    target: String,
+    /// For a model: another vision tower than the checkpoint's own
+    #[arg(long, value_name = "DIR|ID")]
+    vision_tower: Option<String>,
+    /// For a model: frames of the token budget
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    frames: usize,
+}
+
+impl Inspect {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When there is nothing of that name, or it cannot be read.
+    pub fn run(self) -> anyhow::Result<()> {
+        let path = Path::new(&self.target);
+        let is_video = path.is_file() || (path.is_dir() && !path.join("config.json").is_file());
+        if is_video { video(path) } else { self.model() }
+    }
+
+    fn model(&self) -> anyhow::Result<()> {
+        let blueprint = Blueprint::read(&self.target, self.vision_tower.as_deref(), &Hub::from_env(true))?;
+        let mut text = String::new();
+        describe_parts(&mut text, &blueprint)?;
+        describe_shapes(&mut text, &blueprint, self.frames)?;
+        describe_budget(&mut text, &blueprint, self.frames)?;
+        describe_memory(&mut text, &blueprint)?;
+        Ok(output::part(&text)?)
+    }
+}
+
+fn video(path: &Path) -> anyhow::Result<()> {
+    let info = probe(path)?;
+    let bar = progress::decoding();
+    let report = count_frames(path, &mut |event| {
+        match event {
+            Event::Expected { n_frames } => bar.set_length(n_frames as u64),
+            Event::Progress { n_decoded } => bar.set_position(n_decoded as u64),
+            Event::Frame(_) | Event::Restart => {}
+        }
+        Flow::Continue
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let mut text = String::new();
+    describe_container(&mut text, &info)?;
+    writeln!(text, "frames      {} decode, counted one by one", report.n_frames)?;
+    if let Some((first, last)) = report.times {
+        writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
+    }
+    output::part(&text)?;
+    warn_of_damage(path, &report);
+    Ok(())
+}
+
+fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
+    writeln!(text, "video       {}", info.path.display())?;
+    writeln!(text, "container   {}", info.container)?;
+    if let Some(Seconds(seconds)) = info.duration {
+        writeln!(text, "duration    {} (as the header claims)", Seconds(seconds))?;
+    }
+    for (i, stream) in info.streams.iter().enumerate() {
+        let used = if i == info.best { " <- decoded" } else { "" };
+        writeln!(text, "stream {i:<4} {}{used}", describe_stream(stream))?;
+    }
+    Ok(())
+}
+
+fn describe_stream(stream: &StreamInfo) -> String {
+    let mut parts = vec![format!("{} {}", stream.kind.name(), stream.codec)];
+    if let Some(picture) = &stream.picture {
+        parts.push(format!("{} x {}", picture.width, picture.height));
+        parts.push(picture.pixel_format.clone());
+        parts.push(picture.colour.clone());
+        parts.extend(picture.frame_rate.map(|rate| format!("{rate:.3} frames/s")));
+        parts.extend(picture.rotation.map(|rotation| format!("to be turned {rotation}")));
+    }
+    parts.extend(stream.declared_frames.map(|n| format!("{n} frames declared")));
+    parts.join(", ")
+}
+
+fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+    let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
+    writeln!(text, "model       {}", blueprint.name)?;
+    writeln!(
+        text,
+        "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
+        llama.n_layers, llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.d_intermediate, llama.vocab_size, blueprint.config.context
+    )?;
+    let place = match &blueprint.tower_source {
+        TowerSource::Inside => "inside the checkpoint".to_owned(),
+        TowerSource::Beside(checkpoint) => checkpoint.dir().display().to_string(),
+    };
+    writeln!(
+        text,
+        "tower       {:?}, {} layers, width {}, {} heads, image {} x {}, patch {} ({place})",
+        tower.family, tower.n_layers, tower.d_hidden, tower.n_heads, tower.image_size, tower.image_size, tower.patch_size
+    )?;
+    writeln!(text, "connector   {}", blueprint.connector.describe())?;
+    writeln!(text, "projector   {}", blueprint.config.projector)?;
+    writeln!(text, "tokenizer   {}, {} ids", blueprint.tokenizer.kind(), blueprint.tokenizer.vocab_size())?;
+    writeln!(text, "template    {}", blueprint.template.name())
+}
+
+fn describe_shapes(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
+    let (tower, connector) = (&blueprint.tower, &blueprint.connector);
+    let n_tokens = blueprint.n_tokens();
+    let n_states = tower.n_patches() + tower.n_class_tokens();
+    let temporal = Temporal::MaxPool { stride: 2 };
+    writeln!(text, "\nshapes of {frames} frames")?;
+    writeln!(text, "  pixels         ({frames}, 3, {}, {})", tower.image_size, tower.image_size)?;
+    writeln!(text, "  hidden states  {} of ({frames}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
+    writeln!(text, "  connector      ({frames}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
+    writeln!(text, "  projector      ({frames}, {n_tokens}, {})", blueprint.config.llama.d_hidden)?;
+    writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, n_tokens), blueprint.config.llama.d_hidden)
+}
+
+fn describe_budget(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
+    writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
+    let strategies = [
+        Temporal::TemporalMean,
+        Temporal::SpatialMean,
+        Temporal::SpatialTemporalMean,
+        Temporal::Concat,
+        Temporal::MaxPool { stride: 2 },
+    ];
+    for temporal in strategies {
+        let budget = blueprint.budget(temporal, frames, Tokens(0));
+        let room = match budget.room() {
+            Ok(room) => format!("{room} left for question and answer"),
+            Err(_) => "over the context".to_owned(),
+        };
+        let (name, visual) = (temporal.to_string(), budget.visual());
+        writeln!(text, "  {name:<22} {visual:>6}  {} ({room})", temporal.explain(frames, budget.n_tokens))?;
+    }
+    Ok(())
+}
+
+fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+    let stored = blueprint.stored_dtype();
+    writeln!(text, "\nmemory ({} parameters, stored as {})", blueprint.n_parameters(), stored.as_str())?;
+    for dtype in [DType::F32, DType::F16] {
+        let weights = blueprint.n_parameters() * dtype.size_in_bytes();
+        let cache = blueprint.cache_bytes(dtype);
+        let name = dtype.as_str();
+        writeln!(text, "  {name}  weights {}, key-value cache of the whole context {}", bytes(weights), bytes(cache))?;
+    }
+    Ok(())
+}
+
+fn bytes(n: usize) -> String {
+    let mib = n as f64 / f64::from(1 << 20);
+    if mib >= 1024.0 { format!("{:.1} GiB", mib / 1024.0) } else { format!("{mib:.1} MiB") }
+}

@@ -1,0 +1,46 @@
+//! The command line: one file a command, shared flags in `args`. Only this layer prints or knows exit codes.
+
+mod args;
+mod commands;
+pub mod output;
+mod progress;
+mod session;
+mod sheet;
+
+use std::io::ErrorKind;
+
+use clap::{Parser, Subcommand};
+
+/// Ask questions about videos with image-trained multimodal models, without training on video.
+#[derive(Parser)]
+#[command(version, max_term_width = 110, propagate_version = false)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Ask(commands::ask::Ask),
+    Chat(commands::chat::Chat),
+    Frames(commands::frames::Frames),
+    Inspect(commands::inspect::Inspect),
+}
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Whatever stops it, in words for the user.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Ask(command) => command.run(),
+        Command::Chat(command) => command.run(),
+        Command::Frames(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+    }
+}
+
+/// Whether the reader of our output has gone.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,35 @@
+//! Progress bars on standard error; none where that is no terminal.
+
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use vidense::pipeline::Progress;
+use vidense::weights::OnLoad;
+
+/// A bar that counts the numbers of a model as they are read, and the listener that moves it.
+pub fn loading(n_parameters: usize) -> (ProgressBar, OnLoad) {
+    let bar = bar("loading model", n_parameters, "{msg} {wide_bar} {percent}% ({eta})");
+    let moved = bar.clone();
+    (bar, Arc::new(move |n| moved.inc(n as u64)))
+}
+
+/// A bar that counts decoded frames.
+pub fn decoding() -> ProgressBar {
+    bar("decoding", 0, "{msg} {wide_bar} {pos}/{len} frames ({eta})")
+}
+
+/// Moves a decoding bar.
+pub fn listen(bar: &ProgressBar, progress: Progress) {
+    match progress {
+        Progress::Expected { n_frames } => bar.set_length(n_frames as u64),
+        Progress::Decoded { n_frames } => bar.set_position(n_frames as u64),
+        Progress::Encoded { n_frames } => bar.set_message(format!("decoding, {n_frames} encoded")),
+    }
+}
+
+fn bar(message: &'static str, length: usize, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(length as u64).with_style(style.progress_chars("=> "));
+    bar.set_message(message);
+    bar
+}

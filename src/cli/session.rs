@@ -1,0 +1,139 @@
+//! What `ask` and `chat` share: a plan becomes a loaded model and an encoded video.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use vidense::pipeline::{Answer, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, encode_video};
+use vidense::spec::{Plan, fingerprint};
+use vidense::text::{Conversation, Template};
+use vidense::units::Tokens;
+use vidense::video::{ReadReport, expected_frames};
+use vidense::vlm::{Blueprint, PromptIds, Vlm};
+use vidense::weights::Hub;
+
+use super::{output, progress};
+
+/// A model in memory, and how it is asked.
+pub struct Session {
+    pub plan: Plan,
+    pub vlm: Vlm,
+    pub template: Template,
+    /// Of the plan and the model's files.
+    pub fingerprint: String,
+    started: Instant,
+    load: Duration,
+}
+
+/// `--json`: one object a line, stable names.
+#[derive(Serialize)]
+pub struct AnswerObject<'a> {
+    video: &'a str,
+    question: &'a str,
+    answer: &'a str,
+    token_ids: &'a [u32],
+    finish_reason: vidense::language::FinishReason,
+    frames: &'a [FrameStamp],
+    prompt_tokens: Tokens,
+    visual_tokens: Tokens,
+    model: &'a str,
+    plan: &'a str,
+    timings_ms: Timings,
+}
+
+impl Session {
+    /// Reads the model's description, checks that `question` about `video` fits its context, and loads it.
+    ///
+    /// # Errors
+    /// Before any weight is read, for whatever is known to be wrong by then.
+    pub fn open(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let device = plan.device.open()?;
+        let blueprint = Blueprint::read(&plan.model, plan.vision_tower.as_deref(), &Hub::from_env(true))?;
+        let template = match &plan.prompt.template {
+            Some(name) => Template::named(name)?,
+            None => blueprint.template.clone(),
+        };
+        let n_frames = plan.sample.select(expected_frames(video, &plan.window)?).len();
+        let mut conversation = conversation(&template, &plan, blueprint.config.image_marks);
+        let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
+        blueprint.budget(plan.temporal, n_frames.max(1), Tokens(text)).room()?;
+
+        let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
+        let fingerprint = fingerprint(&plan, &blueprint.files())?;
+        let (bar, on_load) = progress::loading(blueprint.n_parameters());
+        let vlm = Vlm::load(blueprint, &device, dtype, &on_load)?;
+        bar.finish_and_clear();
+        vlm.warnings().iter().for_each(|text| output::warning(text));
+        Ok(Self { plan, vlm, template, fingerprint, started, load: started.elapsed() })
+    }
+
+    /// Encodes the video, and warns of what could not be read of it.
+    ///
+    /// # Errors
+    /// When not one frame can be.
+    pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
+        let bar = progress::decoding();
+        let encoded = encode_video(&self.vlm, video, &self.plan.frames(), self.plan.temporal, &mut |event| {
+            progress::listen(&bar, event);
+        });
+        bar.finish_and_clear();
+        let encoded = encoded?;
+        warn_of_damage(video, &encoded.report);
+        Ok(encoded)
+    }
+
+    /// A dialogue about an encoded video.
+    pub fn dialogue<'a>(&'a self, video: &'a EncodedVideo, turns: Turns) -> Dialogue<'a> {
+        let conversation = conversation(&self.template, &self.plan, self.vlm.image_marks());
+        Dialogue::new(&self.vlm, video, conversation, &self.template, &self.plan.generate, turns)
+    }
+
+    /// The object that `--json` prints.
+    pub fn object<'a>(&'a self, path: &'a str, video: &'a EncodedVideo, question: &'a str, answer: &'a Answer) -> AnswerObject<'a> {
+        let timings = Timings {
+            load: self.load,
+            prefill: answer.prefill,
+            generate: answer.generate,
+            total: self.started.elapsed(),
+            ..video.timings
+        };
+        AnswerObject {
+            video: path,
+            question,
+            answer: &answer.text,
+            token_ids: &answer.token_ids,
+            finish_reason: answer.finish_reason,
+            frames: &video.frames,
+            prompt_tokens: answer.prompt_tokens,
+            visual_tokens: answer.visual_tokens,
+            model: self.vlm.name(),
+            plan: &self.fingerprint,
+            timings_ms: timings,
+        }
+    }
+}
+
+/// A conversation that has not begun.
+fn conversation(template: &Template, plan: &Plan, image_marks: bool) -> Conversation {
+    let conversation = Conversation::new(template.clone(), plan.prompt.system.clone());
+    if image_marks { conversation.with_image_marks() } else { conversation }
+}
+
+/// Says what could not be read of a video that gave frames all the same.
+pub fn warn_of_damage(video: &Path, report: &ReadReport) {
+    let (damage, n) = (&report.damage, report.n_frames);
+    let declared = damage.n_declared.filter(|&declared| declared > n && damage.n_lost > 0);
+    let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
+    if let Some(first) = &damage.first {
+        let lost = damage.n_lost;
+        output::warning(&format!("{}: damaged: {lost} packet(s) lost, {n} frames{of} decode (first: {first})", video.display()));
+    }
+}
+
+/// Says that an answer was cut by the context, if it was.
+pub fn warn_of_full_context(answer: &Answer) {
+    if answer.context_full {
+        output::warning("the answer was cut: the model's context is full; hint: fewer --frames, or a denser --temporal");
+    }
+}

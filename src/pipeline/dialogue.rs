@@ -1,0 +1,185 @@
+//! Questions about one encoded video, over one key-value cache.
+//!
+//! The positions that a new prompt shares with what the cache holds, the video first of all, are not computed again.
+
+use std::time::Duration;
+
+use candle_core::Tensor;
+
+use super::timing::timed;
+use super::{EncodedVideo, PipelineError};
+use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
+use crate::spec::GeneratePlan;
+use crate::text::{Conversation, Template, TextStream};
+use crate::units::Tokens;
+use crate::vlm::{ModelError, PromptIds, TokenBudget, Vlm};
+
+/// Positions that go through the language model together in prefill: enough to fill the matrix products, few enough
+/// that their attention scores stay small.
+const PREFILL_CHUNK: usize = 256;
+
+/// How long a dialogue is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// One question: the cache is as long as its prompt and answer.
+    One,
+    /// Many: the cache is as long as the model's context.
+    Many,
+}
+
+/// An answer, and what it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The text, without white space at its ends.
+    pub text: String,
+    /// All ids, the stop token included.
+    pub token_ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Whether it ended because the model's context is full.
+    pub context_full: bool,
+    /// Tokens of the prompt's text.
+    pub prompt_tokens: Tokens,
+    /// Tokens of the video.
+    pub visual_tokens: Tokens,
+    /// Positions of the prompt that the cache held already.
+    pub reused: Tokens,
+    /// The prompt through the language model.
+    pub prefill: Duration,
+    /// The answer's tokens.
+    pub generate: Duration,
+}
+
+/// A conversation about one video.
+pub struct Dialogue<'a> {
+    vlm: &'a Vlm,
+    video: &'a EncodedVideo,
+    conversation: Conversation,
+    stop_strings: Vec<String>,
+    config: GenerateConfig,
+    turns: Turns,
+    cache: Option<KvCache>,
+    /// The text ids that the cache holds around the video.
+    cached: PromptIds,
+}
+
+impl<'a> Dialogue<'a> {
+    /// A dialogue that has not begun.
+    pub fn new(vlm: &'a Vlm, video: &'a EncodedVideo, conversation: Conversation, template: &Template, plan: &GeneratePlan, turns: Turns) -> Self {
+        let config = GenerateConfig {
+            max_new_tokens: plan.max_new_tokens,
+            sampling: plan.sampling,
+            stop_tokens: vlm.stop_tokens(template),
+        };
+        let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
+        let stop_strings = template.stop_strings();
+        Self { vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
+    }
+
+    /// Asks a question. `on_text` hears the answer as it comes.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the context; the question is then forgotten.
+    pub fn ask(&mut self, question: &str, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
+        let prompt = self.conversation.ask(question);
+        let answer = PromptIds::encode(&prompt, self.vlm.tokenizer()).and_then(|ids| self.answer(&ids, on_text));
+        match answer {
+            Ok(answer) => {
+                self.conversation.answer(&answer.text);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.conversation.withdraw();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn answer(&mut self, ids: &PromptIds, on_text: &mut dyn FnMut(&str)) -> Result<Answer, ModelError> {
+        let budget = self.budget(ids);
+        let room = budget.room()?.0;
+        let max_new_tokens = self.config.max_new_tokens.min(room);
+        let failed = ModelError::compute("answering");
+
+        let mut prefill = Duration::ZERO;
+        let (mut cache, reused) = self.take_cache(ids, budget.prompt().0 + max_new_tokens)?;
+        let logits = timed(&mut prefill, || self.prefill(ids, &mut cache))?;
+
+        let mut stream = TextStream::new(self.vlm.tokenizer(), &self.stop_strings);
+        let config = GenerateConfig { max_new_tokens, ..self.config.clone() };
+        let mut generate_time = Duration::ZERO;
+        let generation = timed(&mut generate_time, || {
+            generate(self.vlm.language(), logits, &mut cache, &config, &mut |id| {
+                on_text(&stream.push(id));
+                if stream.is_stopped() { Step::Stop } else { Step::Continue }
+            })
+        })
+        .map_err(failed)?;
+        on_text(&stream.finish());
+
+        let in_cache = cache.len() - budget.prompt().0;
+        self.cached = ids.clone();
+        self.cached.after_visual.extend(&generation.ids[..in_cache.min(generation.ids.len())]);
+        self.cache = Some(cache);
+        Ok(Answer {
+            text: stream.answer().to_owned(),
+            finish_reason: generation.finish_reason,
+            context_full: generation.finish_reason == FinishReason::Length && max_new_tokens < self.config.max_new_tokens,
+            token_ids: generation.ids,
+            prompt_tokens: budget.text,
+            visual_tokens: budget.visual(),
+            reused,
+            prefill,
+            generate: generate_time,
+        })
+    }
+
+    fn budget(&self, ids: &PromptIds) -> TokenBudget {
+        let n_tokens = self.vlm.connector().n_tokens(self.vlm.tower().config().n_patches());
+        TokenBudget {
+            temporal: self.video.temporal,
+            n_frames: self.video.frames.len(),
+            n_tokens: n_tokens + self.vlm.n_class_tokens_kept(),
+            text: Tokens(ids.n_text()),
+            context: Tokens(self.vlm.context()),
+        }
+    }
+
+    /// A cache cut back to what it shares with the new prompt, and how much that is; at least the last position of the
+    /// prompt is left to compute, for its logits.
+    fn take_cache(&mut self, ids: &PromptIds, needed: usize) -> Result<(KvCache, Tokens), ModelError> {
+        let capacity = match self.turns {
+            Turns::One => needed,
+            Turns::Many => self.vlm.context(),
+        };
+        match self.cache.take() {
+            Some(mut cache) if cache.capacity() >= needed && self.cached.before_visual == ids.before_visual => {
+                let pairs = self.cached.after_visual.iter().zip(&ids.after_visual);
+                let common = pairs.take_while(|(a, b)| a == b).count().min(ids.after_visual.len().saturating_sub(1));
+                cache.truncate(ids.before_visual.len() + self.n_visual()? + common);
+                let reused = Tokens(cache.len());
+                Ok((cache, reused))
+            }
+            _ => {
+                let cache = self.vlm.language().new_cache(capacity).map_err(ModelError::compute("allocating the cache"))?;
+                Ok((cache, Tokens(0)))
+            }
+        }
+    }
+
+    /// Runs what the cache does not hold of a prompt, and gives the logits at its end.
+    fn prefill(&self, ids: &PromptIds, cache: &mut KvCache) -> Result<Tensor, ModelError> {
+        let failed = ModelError::compute("reading the prompt");
+        let embeds = if cache.is_empty() {
+            self.vlm.splice(ids, &self.video.visual)?
+        } else {
+            let done = cache.len() - ids.before_visual.len() - self.n_visual()?;
+            self.vlm.language().embed(&ids.after_visual[done..]).map_err(&failed)?
+        };
+        self.vlm.language().prefill(&embeds, PREFILL_CHUNK, cache).map_err(failed)
+    }
+
+    fn n_visual(&self) -> Result<usize, ModelError> {
+        self.video.visual.dim(0).map_err(ModelError::compute("reading the prompt"))
+    }
+}
