@@ -6,24 +6,31 @@ use fir::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::Imag
 
 use super::config::{Filter, PreprocessError};
 
-/// Resizes to `width` x `height`. A picture that has that size already is returned as it is.
+/// Resizes to `width` x `height`. A side that has its length already is not touched.
 pub(super) fn resize(
     picture: RgbImage,
     (width, height): (u32, u32),
     filter: Filter,
 ) -> Result<RgbImage, PreprocessError> {
     let (from_width, from_height) = picture.dimensions();
+    let failed = |cause: String| PreprocessError::Resize { width: from_width, height: from_height, cause };
+    // Two calls fix the order: what the first pass clips at black and white is lost to the second.
+    let widened = pass(picture, (width, from_height), filter).map_err(&failed)?;
+    pass(widened, (width, height), filter).map_err(failed)
+}
+
+/// One call of the library, along one side.
+fn pass(picture: RgbImage, (width, height): (u32, u32), filter: Filter) -> Result<RgbImage, String> {
+    let (from_width, from_height) = picture.dimensions();
     if (from_width, from_height) == (width, height) {
         return Ok(picture);
     }
-    let failed =
-        |cause: String| PreprocessError::Resize { width: from_width, height: from_height, cause };
-    let source = Image::from_vec_u8(from_width, from_height, picture.into_raw(), PixelType::U8x3)
-        .map_err(|error| failed(error.to_string()))?;
+    let source = Image::from_vec_u8(from_width, from_height, picture.into_raw(), PixelType::U8x3);
+    let source = source.map_err(|error| error.to_string())?;
     let mut target = Image::new(width, height, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(algorithm(filter)).use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| failed(error.to_string()))?;
-    RgbImage::from_raw(width, height, target.into_vec()).ok_or_else(|| failed("short picture".to_owned()))
+    Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
+    RgbImage::from_raw(width, height, target.into_vec()).ok_or_else(|| "short picture".to_owned())
 }
 
 fn algorithm(filter: Filter) -> ResizeAlg {

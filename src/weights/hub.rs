@@ -61,6 +61,11 @@ impl Hub {
         Self { models, offline, progress }
     }
 
+    /// Directories, the models below `models`, and the hub's cache; no downloads.
+    pub fn offline(models: Option<PathBuf>) -> Self {
+        Self { models, offline: true, progress: false }
+    }
+
     /// The directory of the model called `name`: a path, or a hub id.
     ///
     /// # Errors
@@ -155,7 +160,7 @@ mod tests {
     use super::*;
 
     fn hub(models: Option<&Path>) -> Hub {
-        Hub { models: models.map(Path::to_owned), offline: true, progress: false }
+        Hub::offline(models.map(Path::to_owned))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 Everything is random or written below with a fixed seed, tiny, and f32 unless it says otherwise; no trained weights, no network.
 
-    pip install torch==2.15.0 transformers==5.23.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==13.0.0 numpy==2.4.6
+    pip install torch==2.15.0 transformers==5.23.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
     python tests/golden/make.py              # everything
     python tests/golden/make.py image llama  # some parts
 

@@ -1,0 +1,61 @@
+//! The few things that the tests share: paths, tensors from files, comparisons, running the binary.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+/// A path below the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The material beside the repository that is not part of it, or `None`, said plainly, where it is absent.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let found = repository("../shared").join(path);
+    if !found.exists() {
+        eprintln!("skipped: {} is not here", found.display());
+        return None;
+    }
+    Some(found)
+}
+
+/// The tensors of a safetensors file.
+pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A JSON file.
+pub fn json(path: &Path) -> serde_json::Value {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The largest difference of two tensors, relative to the largest value of `expected`.
+pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f32 {
+    assert_eq!(found.dims(), expected.dims());
+    largest(&(found - expected).unwrap()) / largest(expected).max(f32::MIN_POSITIVE)
+}
+
+/// The largest absolute value of a tensor.
+pub fn largest(tensor: &Tensor) -> f32 {
+    tensor.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_dtype(DType::F32).unwrap().to_scalar().unwrap()
+}
+
+/// Fails unless two tensors agree to `tolerance`, relative to the largest value.
+pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
+    let difference = relative_difference(found, expected);
+    assert!(difference <= tolerance, "{name}: relative difference {difference:e} over {tolerance:e}");
+}
+
+/// Every `step`-th row of a tensor along `dim`, from the first.
+pub fn every(tensor: &Tensor, dim: usize, step: u32) -> Tensor {
+    let rows = tensor.dim(dim).unwrap() as u32;
+    let picked = Tensor::from_iter((0..rows).step_by(step as usize), &Device::Cpu).unwrap();
+    tensor.contiguous().unwrap().index_select(&picked, dim).unwrap()
+}
+
+/// A list of ids in a JSON value.
+pub fn ids(value: &serde_json::Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as u32).collect()
+}

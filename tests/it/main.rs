@@ -1,0 +1,7 @@
+//! Integration tests: the library and the binary from the outside, in one program.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that fails must say so loudly")]
+
+mod harness;
+mod image;
+mod reference;

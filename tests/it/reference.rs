@@ -1,0 +1,135 @@
+//! The released Dense Connector code's own results, stage by stage, and its generated ids.
+//!
+//! The reference stands beside the repository; where it is absent these tests say so and pass.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use vidense::pipeline::{Dialogue, Turns, encode_video};
+use vidense::language::SamplingConfig;
+use vidense::spec::GeneratePlan;
+use vidense::temporal::Temporal;
+use vidense::text::{Conversation, Template};
+use vidense::video::{FrameRequest, Sample, Window};
+use vidense::vlm::{Blueprint, PromptIds, Vlm};
+use vidense::weights::Hub;
+
+use crate::harness::{assert_close, every, ids, json, largest, shared, tensors};
+
+const CASES: [(&str, Temporal); 5] = [
+    ("clip-none", Temporal::Concat),
+    ("clip-sti", Temporal::MaxPool { stride: 2 }),
+    ("clip-sci", Temporal::Concat),
+    ("clip-dci", Temporal::MaxPool { stride: 2 }),
+    ("siglip-dci", Temporal::MaxPool { stride: 2 }),
+];
+/// Of a stage that starts from the same pixels.
+const TOLERANCE: f32 = 1e-3;
+/// Of a stage that starts from our pixels: a level in 255, where our resize and Pillow round apart, becomes this much in
+/// these random towers.
+const FROM_OUR_PIXELS: f32 = 2e-2;
+
+/// A reference case, loaded.
+struct Case {
+    dir: PathBuf,
+    vlm: Vlm,
+    expected: serde_json::Value,
+}
+
+fn load(reference: &Path, name: &str) -> Case {
+    let dir = reference.join(name);
+    let towers = reference.join("towers");
+    let hub = Hub::offline(Some(towers));
+    let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &hub).unwrap();
+    let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
+    let expected = json(&dir.join("expected.json"));
+    Case { dir, vlm, expected }
+}
+
+fn png(path: &Path) -> image::RgbImage {
+    image::open(path).unwrap().into_rgb8()
+}
+
+/// The fused tokens and the hidden states of one frame.
+fn encode(vlm: &Vlm, pixels: &Tensor) -> (Tensor, Tensor) {
+    let mut states = Vec::new();
+    let visit = &mut |_, state: &Tensor| {
+        states.push(every(state, 1, 29));
+        Ok(ControlFlow::Continue(()))
+    };
+    vlm.tower().hidden_states(pixels, visit).unwrap();
+    (vlm.fuse(pixels).unwrap(), Tensor::cat(&states, 0).unwrap())
+}
+
+#[test]
+fn every_stage_agrees_with_the_released_code() {
+    let Some(reference) = shared("reference") else { return };
+    for (name, temporal) in CASES {
+        let Case { dir, vlm, expected } = load(&reference, name);
+        let tensor = tensors(&dir.join("expected.safetensors"));
+
+        // Our own pixels, within one level of 255.
+        let own = vlm.prepare(png(&dir.join("frames/000.png"))).unwrap();
+        let theirs = tensor["pixel_values.frame0"].unsqueeze(0).unwrap();
+        let difference = largest(&(vlm.pixels(vec![own]).unwrap() - &theirs).unwrap());
+        assert!(difference <= 0.02, "{name}: pixels differ by {difference}");
+
+        // From their pixels, every hidden state that runs, and the connector.
+        let (fused, states) = encode(&vlm, &theirs);
+        let expected_states = tensor["hidden_states.frame0"].narrow(0, 0, states.dim(0).unwrap()).unwrap();
+        assert_close(&format!("{name} hidden states"), &states, &expected_states, TOLERANCE);
+        let sample = every(&fused.squeeze(0).unwrap(), 0, 5);
+        assert_close(&format!("{name} fused"), &sample, &tensor["fused.frame0.sample"], TOLERANCE);
+
+        // All frames, from our pixels.
+        let request = FrameRequest { sample: Sample::All, window: Window::default() };
+        let video = encode_video(&vlm, &dir.join("frames"), &request, temporal, &mut |_| {}).unwrap();
+        assert_eq!(video.visual.dim(0).unwrap() as u64, expected["n_visual_tokens"].as_u64().unwrap());
+        let aggregated = every(&video.visual, 0, 13);
+        assert_close(&format!("{name} aggregated"), &aggregated, &tensor["aggregated.sample"], FROM_OUR_PIXELS);
+        let last = vlm.prepare(png(&dir.join(format!("frames/{:03}.png", video.frames.len() - 1)))).unwrap();
+        let last = vlm.project(&vlm.fuse(&vlm.pixels(vec![last]).unwrap()).unwrap()).unwrap();
+        let last = every(&last.squeeze(0).unwrap(), 0, 5);
+        assert_close(&format!("{name} projected"), &last, &tensor["projected.frame_last.sample"], FROM_OUR_PIXELS);
+
+        // The prompt, and what the reference's language model was given and answered.
+        let prompt = prompt_ids(&vlm, &expected);
+        let mut all = prompt.before_visual.clone();
+        all.push(-200i32 as u32);
+        all.extend(&prompt.after_visual);
+        assert_eq!(all, ids(&expected["input_ids"]), "{name}");
+        let first_frame = vlm.project(&fused).unwrap().squeeze(0).unwrap();
+        let embeds = vlm.splice(&prompt, &first_frame).unwrap();
+        assert_close(&format!("{name} spliced"), &every(&embeds, 0, 11), &tensor["inputs_embeds.sample"], TOLERANCE);
+        let mut cache = vlm.language().new_cache(embeds.dim(0).unwrap()).unwrap();
+        let logits = vlm.language().prefill(&embeds, 256, &mut cache).unwrap();
+        assert_close(&format!("{name} logits"), &logits, &tensor["logits.last"], TOLERANCE);
+    }
+}
+
+/// The reference's `inputs_embeds.sample` shows that its language model was given the first frame alone, not pooled, in
+/// every case, although `aggregated.sample` and `n_visual_tokens` are those of all frames. So its ids are compared for
+/// what made them; `mini.rs` compares ids over all frames.
+#[test]
+fn generated_ids_are_those_of_the_released_code() {
+    let Some(reference) = shared("reference") else { return };
+    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    let plan = GeneratePlan { max_new_tokens: 24, sampling: SamplingConfig::default() };
+    for (name, _) in CASES {
+        let Case { dir, vlm, expected } = load(&reference, name);
+        let first_frame = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.join("frames/000.png"), first_frame.path().join("000.png")).unwrap();
+        let video = encode_video(&vlm, first_frame.path(), &request, Temporal::Concat, &mut |_| {}).unwrap();
+        let conversation = Conversation::new(Template::VicunaV1, None);
+        let mut dialogue = Dialogue::new(&vlm, &video, conversation, &Template::VicunaV1, &plan, Turns::One);
+        let answer = dialogue.ask(expected["question"].as_str().unwrap(), &mut |_| {}).unwrap();
+        assert_eq!(answer.token_ids, ids(&expected["generated_ids"]), "{name}");
+    }
+}
+
+fn prompt_ids(vlm: &Vlm, expected: &serde_json::Value) -> PromptIds {
+    let prompt = Conversation::new(Template::VicunaV1, None).ask(expected["question"].as_str().unwrap());
+    PromptIds::encode(&prompt, vlm.tokenizer()).unwrap()
+}
