@@ -34,7 +34,9 @@ impl FromStr for ProjectorKind {
             ("identity", _) => Ok(Self::Identity),
             ("linear", _) => Ok(Self::Linear),
             (_, Some(Ok(depth))) if (1..=MAX_DEPTH).contains(&depth) => Ok(Self::Mlp(depth)),
-            _ => Err(format!("projector `{text}` is not supported; hint: linear, mlp2x_gelu (or another depth to {MAX_DEPTH}), identity")),
+            _ => Err(format!(
+                "projector `{text}` is not supported; hint: linear, mlp2x_gelu (or another depth to {MAX_DEPTH}), identity"
+            )),
         }
     }
 }
@@ -69,7 +71,8 @@ impl Projector {
     /// When the weights cannot be read, or the identity is asked to change the width.
     pub fn load(kind: ProjectorKind, d_in: usize, d_out: usize, vb: &VarBuilder) -> Result<Self> {
         let load = |d_in, vb: VarBuilder| {
-            let bias = if vb.contains_tensor("weight") && !vb.contains_tensor("bias") { Bias::Without } else { Bias::With };
+            let bias =
+                if vb.contains_tensor("weight") && !vb.contains_tensor("bias") { Bias::Without } else { Bias::With };
             Linear::load(d_in, d_out, bias, &vb)
         };
         let layers = match kind {

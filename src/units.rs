@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn times_are_read_in_seconds_and_in_clock_form() {
-        for (text, seconds) in [("0", 0.0), ("12.5", 12.5), ("1:05", 65.0), ("1:02:03.25", 3723.25), ("-0:01", -1.0), ("90", 90.0)] {
+        for (text, seconds) in
+            [("0", 0.0), ("12.5", 12.5), ("1:05", 65.0), ("1:02:03.25", 3723.25), ("-0:01", -1.0), ("90", 90.0)]
+        {
             assert_eq!(text.parse(), Ok(Seconds(seconds)), "{text}");
         }
         for text in ["", ":", "1:", "1:60", "1:2:3:4", "abc", "1e3", "NaN", "inf", "--1", ".", "1.5:10"] {
@@ -100,7 +102,9 @@ mod tests {
 
     #[test]
     fn times_print_as_they_are_read() {
-        for (seconds, text) in [(0.0, "0:00.00"), (65.5, "1:05.50"), (3723.25, "1:02:03.25"), (59.999, "1:00.00"), (-1.0, "-0:01.00")] {
+        for (seconds, text) in
+            [(0.0, "0:00.00"), (65.5, "1:05.50"), (3723.25, "1:02:03.25"), (59.999, "1:00.00"), (-1.0, "-0:01.00")]
+        {
             assert_eq!(Seconds(seconds).to_string(), text);
         }
     }

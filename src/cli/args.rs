@@ -35,7 +35,7 @@ pub struct ModelArgs {
 #[derive(Args)]
 pub struct FrameArgs {
     /// Number of frames, spread evenly [default: 8]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// uniform, or all
     #[arg(long, default_value = "uniform", value_parser = ["uniform", "all"])]
@@ -67,19 +67,19 @@ pub struct PromptArgs {
 #[derive(Args)]
 pub struct GenerateArgs {
     /// At most this many tokens of answer
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_NEW_TOKENS, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NEW_TOKENS, value_parser = positive, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
     /// 0 is greedy: the same answer every time
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from this many best tokens only
-    #[arg(long, value_name = "K", value_parser = positive)]
+    #[arg(long, value_name = "K", value_parser = positive, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Draw from the best tokens that together reach this probability
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[arg(long, value_name = "P", value_parser = probability, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Above 1, tokens that stand in the answer already become less likely
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
@@ -93,7 +93,9 @@ impl FrameArgs {
     /// When two flags contradict each other.
     pub fn resolve(&self) -> anyhow::Result<FrameRequest> {
         let sample = match (self.sample.as_str(), self.frames) {
-            ("all", Some(_)) => anyhow::bail!("--sample all takes every frame, so --frames does not apply; hint: leave one of them out"),
+            ("all", Some(_)) => {
+                anyhow::bail!("--sample all takes every frame, so --frames does not apply; hint: leave one of them out")
+            }
             ("all", None) => Sample::All,
             (_, frames) => Sample::Uniform { frames: frames.unwrap_or(DEFAULT_FRAMES) },
         };
@@ -110,7 +112,12 @@ impl FrameArgs {
 ///
 /// # Errors
 /// When flags contradict each other, or a name is unknown.
-pub fn plan(model: &ModelArgs, frames: &FrameArgs, prompt: &PromptArgs, generate: &GenerateArgs) -> anyhow::Result<Plan> {
+pub fn plan(
+    model: &ModelArgs,
+    frames: &FrameArgs,
+    prompt: &PromptArgs,
+    generate: &GenerateArgs,
+) -> anyhow::Result<Plan> {
     let FrameRequest { sample, window } = frames.resolve()?;
     if let Some(name) = &prompt.template {
         Template::named(name)?;

@@ -90,7 +90,13 @@ impl Session {
     }
 
     /// The object that `--json` prints.
-    pub fn object<'a>(&'a self, path: &'a str, video: &'a EncodedVideo, question: &'a str, answer: &'a Answer) -> AnswerObject<'a> {
+    pub fn object<'a>(
+        &'a self,
+        path: &'a str,
+        video: &'a EncodedVideo,
+        question: &'a str,
+        answer: &'a Answer,
+    ) -> AnswerObject<'a> {
         let timings = Timings {
             load: self.load,
             prefill: answer.prefill,
@@ -127,13 +133,18 @@ pub fn warn_of_damage(video: &Path, report: &ReadReport) {
     let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
     if let Some(first) = &damage.first {
         let lost = damage.n_lost;
-        output::warning(&format!("{}: damaged: {lost} packet(s) lost, {n} frames{of} decode (first: {first})", video.display()));
+        output::warning(&format!(
+            "{}: damaged: {lost} packet(s) lost, {n} frames{of} decode (first: {first})",
+            video.display()
+        ));
     }
 }
 
 /// Says that an answer was cut by the context, if it was.
 pub fn warn_of_full_context(answer: &Answer) {
     if answer.context_full {
-        output::warning("the answer was cut: the model's context is full; hint: fewer --frames, or a denser --temporal");
+        output::warning(
+            "the answer was cut: the model's context is full; hint: fewer --frames, or a denser --temporal",
+        );
     }
 }

@@ -28,7 +28,12 @@ pub(super) struct DciFold {
 
 impl DciFold {
     pub(super) fn new(final_layer: LayerIndex, n_layers: usize) -> Self {
-        Self { last: Kept::new(&[final_layer]), sums: [const { None }; N_GROUPS], group_size: group_size(n_layers), n_summed: 0 }
+        Self {
+            last: Kept::new(&[final_layer]),
+            sums: [const { None }; N_GROUPS],
+            group_size: group_size(n_layers),
+            n_summed: 0,
+        }
     }
 }
 

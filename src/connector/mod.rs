@@ -130,7 +130,12 @@ impl Connector {
             ConnectorKind::None => format!("none: hidden state {last}"),
             ConnectorKind::Sti => {
                 let [a, b] = sparse_layers(self.n_layers);
-                format!("sti: hidden state {last}, then states {} and {} pooled by {}, on the token axis", a.0, b.0, sti::POOL)
+                format!(
+                    "sti: hidden state {last}, then states {} and {} pooled by {}, on the token axis",
+                    a.0,
+                    b.0,
+                    sti::POOL
+                )
             }
             ConnectorKind::Sci => {
                 let [a, b] = sparse_layers(self.n_layers);
@@ -138,7 +143,10 @@ impl Connector {
             }
             ConnectorKind::Dci => {
                 let size = dci::group_size(self.n_layers);
-                format!("dci: hidden state {last} and the means of states 0..{size} and {size}..{}, on the channel axis", 2 * size)
+                format!(
+                    "dci: hidden state {last} and the means of states 0..{size} and {size}..{}, on the channel axis",
+                    2 * size
+                )
             }
         }
     }

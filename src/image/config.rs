@@ -18,7 +18,9 @@ pub enum PreprocessError {
         expected: &'static str,
     },
     /// A frame whose padded square would not fit in memory.
-    #[error("a frame of {width} x {height} pixels would be padded to {side} x {side}, over the limit of {limit} a side")]
+    #[error(
+        "a frame of {width} x {height} pixels would be padded to {side} x {side}, over the limit of {limit} a side"
+    )]
     TooLarge {
         /// Of the frame.
         width: u32,
@@ -256,11 +258,26 @@ mod tests {
     #[test]
     fn unusable_values_are_named() {
         for (json, message) in [
-            (json!({"size": 0}), "preprocessor_config.json: size: 0 is not usable; expected a number of pixels from 1 to 16384"),
-            (json!({"size": {"longest_edge": 3}}), "preprocessor_config.json: size: {\"longest_edge\":3} is not usable; expected a number, {shortest_edge}, or {height, width}"),
-            (json!({"resample": 9}), "preprocessor_config.json: resample: 9 is not usable; expected Pillow's number of a filter, 0 to 5 (3 is bicubic)"),
-            (json!({"image_std": [1, 0, 1]}), "preprocessor_config.json: image_std: [1,0,1] is not usable; expected three numbers other than zero"),
-            (json!({"image_mean": [1, 2]}), "preprocessor_config.json: image_mean: [1,2] is not usable; expected three numbers"),
+            (
+                json!({"size": 0}),
+                "preprocessor_config.json: size: 0 is not usable; expected a number of pixels from 1 to 16384",
+            ),
+            (
+                json!({"size": {"longest_edge": 3}}),
+                "preprocessor_config.json: size: {\"longest_edge\":3} is not usable; expected a number, {shortest_edge}, or {height, width}",
+            ),
+            (
+                json!({"resample": 9}),
+                "preprocessor_config.json: resample: 9 is not usable; expected Pillow's number of a filter, 0 to 5 (3 is bicubic)",
+            ),
+            (
+                json!({"image_std": [1, 0, 1]}),
+                "preprocessor_config.json: image_std: [1,0,1] is not usable; expected three numbers other than zero",
+            ),
+            (
+                json!({"image_mean": [1, 2]}),
+                "preprocessor_config.json: image_mean: [1,2] is not usable; expected three numbers",
+            ),
         ] {
             let error = PreprocessConfig::from_json(&json, PreprocessConfig::clip(336)).expect_err("a bad file");
             assert_eq!(error.to_string(), message);

@@ -53,6 +53,14 @@ impl KvCache {
         2 * config.n_layers * config.n_kv_heads * capacity * config.d_head * dtype.size_in_bytes()
     }
 
+    /// Makes sure that `new` positions still fit.
+    pub(super) fn check_room(&self, new: usize) -> Result<()> {
+        if self.len + new > self.capacity {
+            candle_core::bail!("kv cache: {} + {new} positions, over its capacity of {}", self.len, self.capacity);
+        }
+        Ok(())
+    }
+
     pub(super) fn rope(&self) -> &RopeTable {
         &self.rope
     }
@@ -63,9 +71,6 @@ impl KvCache {
     /// `k`, `v` `(1, n_kv_heads, S, d_head)`, contiguous; the views `(1, n_kv_heads, len + S, d_head)`.
     pub(super) fn write(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let new = k.dim(2)?;
-        if self.len + new > self.capacity {
-            candle_core::bail!("kv cache: {} + {new} positions, over its capacity of {}", self.len, self.capacity);
-        }
         let (keys, values) = &self.layers[layer];
         keys.slice_set(k, 2, self.len)?;
         values.slice_set(v, 2, self.len)?;

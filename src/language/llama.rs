@@ -65,7 +65,8 @@ impl Llama {
         } else {
             Linear::load(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
         };
-        let layers = (0..config.n_layers).map(|i| Block::load(config, &model.pp("layers").pp(i))).collect::<Result<_>>()?;
+        let layers =
+            (0..config.n_layers).map(|i| Block::load(config, &model.pp("layers").pp(i))).collect::<Result<_>>()?;
         Ok(Self {
             config: config.clone(),
             embeddings: Embedding::new(table, config.d_hidden),
@@ -122,6 +123,7 @@ impl Llama {
     /// # Errors
     /// When the cache is full.
     pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        cache.check_room(embeds.dim(0)?)?;
         let mut x = embeds.unsqueeze(0)?; // (1, S, H)
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, i, cache)?;

@@ -82,7 +82,8 @@ impl RopeScaling {
                 } else if wavelength > original_context / low_freq_factor {
                     frequency / factor
                 } else {
-                    let smooth = (original_context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    let smooth =
+                        (original_context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
@@ -98,7 +99,8 @@ mod tests {
     fn linear_scaling_divides_and_llama3_keeps_the_short_waves() {
         assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::None), [1.0, 0.1]);
         assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::Linear { factor: 4.0 }), [0.25, 0.025]);
-        let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 40.0 };
+        let llama3 =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 40.0 };
         // Waves of 6.3 (under 40 / 4) and 62.8 (over 40 / 1) positions.
         assert_eq!(inverse_frequencies(4, 100.0, llama3), [1.0, 0.1 / 8.0]);
     }

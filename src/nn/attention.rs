@@ -91,18 +91,22 @@ mod tests {
         // Equal scores (q = 0): each query takes the mean of the values that it sees.
         let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
         let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
-        let out = attention(&q, &v, &v, Mask::Causal).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("shapes fit");
+        let out = attention(&q, &v, &v, Mask::Causal)
+            .and_then(|out| out.flatten_all()?.to_vec1::<f32>())
+            .expect("shapes fit");
         // One key is in the past: query 0 sees two, query 1 all three.
         assert_eq!(out, [2.0, 3.0, 4.0, 3.0]);
     }
 
     #[test]
     fn grouped_heads_equal_repeated_ones() {
-        let random = |shape: (usize, usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("small");
+        let random =
+            |shape: (usize, usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("small");
         let (q, k, v) = (random((1, 4, 3, 8)), random((1, 2, 5, 8)), random((1, 2, 5, 8)));
         let repeated = |x: &Tensor| x.unsqueeze(2)?.expand((1, 2, 2, 5, 8))?.reshape((1, 4, 5, 8));
         let grouped = attention(&q, &k, &v, Mask::Causal).expect("shapes fit");
-        let full = attention(&q, &repeated(&k).expect("small"), &repeated(&v).expect("small"), Mask::Causal).expect("fit");
+        let full =
+            attention(&q, &repeated(&k).expect("small"), &repeated(&v).expect("small"), Mask::Causal).expect("fit");
         let difference = (grouped - full).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("same shape");
         assert!(difference < 1e-6, "{difference}");
     }

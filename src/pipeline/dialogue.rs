@@ -65,7 +65,14 @@ pub struct Dialogue<'a> {
 
 impl<'a> Dialogue<'a> {
     /// A dialogue that has not begun.
-    pub fn new(vlm: &'a Vlm, video: &'a EncodedVideo, conversation: Conversation, template: &Template, plan: &GeneratePlan, turns: Turns) -> Self {
+    pub fn new(
+        vlm: &'a Vlm,
+        video: &'a EncodedVideo,
+        conversation: Conversation,
+        template: &Template,
+        plan: &GeneratePlan,
+        turns: Turns,
+    ) -> Self {
         let config = GenerateConfig {
             max_new_tokens: plan.max_new_tokens,
             sampling: plan.sampling,
@@ -124,7 +131,8 @@ impl<'a> Dialogue<'a> {
         Ok(Answer {
             text: stream.answer().to_owned(),
             finish_reason: generation.finish_reason,
-            context_full: generation.finish_reason == FinishReason::Length && max_new_tokens < self.config.max_new_tokens,
+            context_full: generation.finish_reason == FinishReason::Length
+                && max_new_tokens < self.config.max_new_tokens,
             token_ids: generation.ids,
             prompt_tokens: budget.text,
             visual_tokens: budget.visual(),
@@ -161,7 +169,8 @@ impl<'a> Dialogue<'a> {
                 Ok((cache, reused))
             }
             _ => {
-                let cache = self.vlm.language().new_cache(capacity).map_err(ModelError::compute("allocating the cache"))?;
+                let cache =
+                    self.vlm.language().new_cache(capacity).map_err(ModelError::compute("allocating the cache"))?;
                 Ok((cache, Tokens(0)))
             }
         }

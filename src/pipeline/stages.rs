@@ -118,15 +118,13 @@ fn decode(vlm: &Vlm, path: &Path, request: &FrameRequest, sender: &Sender<Messag
             Event::Expected { n_frames } => Message::Progress(Progress::Expected { n_frames }),
             Event::Progress { n_decoded } => Message::Progress(Progress::Decoded { n_frames: n_decoded }),
             Event::Restart => Message::Restart,
-            Event::Frame(Frame { index, time, image }) => {
-                match timed(&mut times.preprocess, || vlm.prepare(image)) {
-                    Ok(pixels) => Message::Frame(FrameStamp { index, time_seconds: time }, pixels),
-                    Err(error) => {
-                        failure = Some(error);
-                        return Flow::Stop;
-                    }
+            Event::Frame(Frame { index, time, image }) => match timed(&mut times.preprocess, || vlm.prepare(image)) {
+                Ok(pixels) => Message::Frame(FrameStamp { index, time_seconds: time }, pixels),
+                Err(error) => {
+                    failure = Some(error);
+                    return Flow::Stop;
                 }
-            }
+            },
         };
         match timed(&mut times.waiting, || sender.send(message)) {
             Ok(()) => Flow::Continue,

@@ -22,7 +22,8 @@ pub fn fingerprint(plan: &Plan, files: &[PathBuf]) -> std::io::Result<String> {
     let nameless = Plan { model: String::new(), vision_tower: None, ..plan.clone() };
     hasher.update(nameless.to_yaml().map_err(std::io::Error::other)?.as_bytes());
     for path in files {
-        hash_file(&mut hasher, path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        hash_file(&mut hasher, path)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }

@@ -170,7 +170,10 @@ mod tests {
     #[test]
     fn token_counts_are_those_of_the_paper() {
         let d2 = Temporal::MaxPool { stride: 2 };
-        assert_eq!((d2.n_tokens(8, 576), d2.n_tokens(8, 729), d2.n_tokens(8, 911)), (Tokens(2304), Tokens(2912), Tokens(3640)));
+        assert_eq!(
+            (d2.n_tokens(8, 576), d2.n_tokens(8, 729), d2.n_tokens(8, 911)),
+            (Tokens(2304), Tokens(2912), Tokens(3640))
+        );
         assert_eq!(d2.explain(8, 729), "8 frames x 364 tokens (729 / 2)");
     }
 

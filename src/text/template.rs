@@ -71,7 +71,8 @@ const VISUAL: char = '\u{10FFFF}';
 
 impl Template {
     /// The names that [`Self::named`] knows.
-    pub const NAMES: [&'static str; 6] = ["vicuna_v1", "llama_3", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
+    pub const NAMES: [&'static str; 6] =
+        ["vicuna_v1", "llama_3", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
 
     /// The template of a name.
     ///
@@ -97,7 +98,8 @@ impl Template {
     pub fn custom(format: &str) -> Result<Self, TextError> {
         let missing = |missing| TextError::PromptFormat { format: format.to_owned(), missing };
         let (before_visual, rest) = format.split_once("<image>").ok_or_else(|| missing("<image>"))?;
-        let (before_question, rest) = rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;
+        let (before_question, rest) =
+            rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;
         let (before_answer, stop) = rest.split_once("{answer}").ok_or_else(|| missing("{answer} after {question}"))?;
         Ok(Self::Custom(CustomTemplate {
             before_visual: before_visual.to_owned(),
@@ -271,7 +273,10 @@ mod tests {
         assert_eq!(llama_2, (format!("[INST] <<SYS>>\n{LLAVA_SYSTEM}\n<</SYS>>\n\n"), "\nWhy? [/INST]".to_owned()));
         assert_eq!(prompt(Template::Mistral, "Why?"), ("[INST] ".to_owned(), "\nWhy? [/INST]".to_owned()));
         let chatml = "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n";
-        assert_eq!(prompt(Template::ChatMl, "Why?"), (chatml.to_owned(), "\nWhy?<|im_end|><|im_start|>assistant\n".to_owned()));
+        assert_eq!(
+            prompt(Template::ChatMl, "Why?"),
+            (chatml.to_owned(), "\nWhy?<|im_end|><|im_start|>assistant\n".to_owned())
+        );
         assert_eq!(prompt(Template::Plain, "Why?"), (String::new(), "\nWhy?\n".to_owned()));
     }
 
@@ -300,7 +305,11 @@ mod tests {
 
     #[test]
     fn a_custom_format_without_a_mark_is_refused() {
-        for (format, missing) in [("{question}{answer}", "<image>"), ("<image>{answer}", "{question} after <image>"), ("<image>{question}", "{answer} after {question}")] {
+        for (format, missing) in [
+            ("{question}{answer}", "<image>"),
+            ("<image>{answer}", "{question} after <image>"),
+            ("<image>{question}", "{answer} after {question}"),
+        ] {
             let error = Template::custom(format).expect_err("a mark is missing").to_string();
             assert_eq!(error, format!("prompt_format of the checkpoint has no {missing}: {format:?}"));
         }

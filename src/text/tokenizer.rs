@@ -29,7 +29,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 enum Codec {
     Json(Box<tokenizers::Tokenizer>),
-    Slow(SlowLlama),
+    Slow(Box<SlowLlama>),
 }
 
 /// A SentencePiece model with the special tokens that are cut out before it sees a text.
@@ -49,7 +49,8 @@ impl Tokenizer {
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let broken = |path: &Path, cause: String| TextError::Format { path: path.to_owned(), cause };
         if json.is_file() {
-            let tokenizer = tokenizers::Tokenizer::from_file(&json).map_err(|error| broken(&json, error.to_string()))?;
+            let tokenizer =
+                tokenizers::Tokenizer::from_file(&json).map_err(|error| broken(&json, error.to_string()))?;
             return Ok(Self { codec: Codec::Json(Box::new(tokenizer)), bos });
         }
         if !model.is_file() {
@@ -57,7 +58,7 @@ impl Tokenizer {
         }
         let bytes = std::fs::read(&model).map_err(|source| TextError::Io { path: model.clone(), source })?;
         let pieces = SentencePiece::from_bytes(&bytes).map_err(|cause| broken(&model, cause))?;
-        let slow = SlowLlama::new(pieces, added_tokens(dir));
+        let slow = Box::new(SlowLlama::new(pieces, added_tokens(dir)));
         let bos = bos.or_else(|| slow.model.piece_id("<s>"));
         Ok(Self { codec: Codec::Slow(slow), bos })
     }
@@ -148,7 +149,8 @@ impl SlowLlama {
 
     /// The leftmost special token of a text; of two at one place the longer.
     fn next_special<'a>(&'a self, text: &str) -> Option<(usize, &'a str, u32)> {
-        let places = self.specials.iter().filter_map(|(token, id)| Some((text.find(token.as_str())?, token.as_str(), *id)));
+        let places =
+            self.specials.iter().filter_map(|(token, id)| Some((text.find(token.as_str())?, token.as_str(), *id)));
         places.min_by_key(|&(at, token, _)| (at, std::cmp::Reverse(token.len())))
     }
 
@@ -173,10 +175,11 @@ fn added_tokens(dir: &Path) -> Vec<(String, u32)> {
         added.extend(map.iter().filter_map(|(token, value)| Some((token.clone(), id(value)?))));
     }
     let config = read("tokenizer_config.json");
-    if let Some(map) = config.as_ref().and_then(|config| config.get("added_tokens_decoder")).and_then(Value::as_object) {
-        added.extend(map.iter().filter_map(|(id, value)| {
-            Some((value.get("content")?.as_str()?.to_owned(), id.parse().ok()?))
-        }));
+    if let Some(map) = config.as_ref().and_then(|config| config.get("added_tokens_decoder")).and_then(Value::as_object)
+    {
+        added.extend(
+            map.iter().filter_map(|(id, value)| Some((value.get("content")?.as_str()?.to_owned(), id.parse().ok()?))),
+        );
     }
     added.retain(|(token, _)| !token.is_empty());
     added.sort();

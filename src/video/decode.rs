@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Once;
 
 use ::image::RgbImage;
-use ffmpeg_next as ffmpeg;
 use ffmpeg::codec::threading;
 use ffmpeg::format::Pixel;
 use ffmpeg::format::context::Input;
 use ffmpeg::software::scaling;
 use ffmpeg::{Dictionary, Rational, color, ffi, frame, media, packet};
+use ffmpeg_next as ffmpeg;
 
 use super::frame::Orientation;
 use super::probe::PictureInfo;
@@ -46,7 +46,8 @@ impl VideoFile {
         let stream = best_video_stream(path, &input)?;
         let (index, time_base) = (stream.index(), stream.time_base());
         let orientation = orientation_of(&stream);
-        let damage = Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
+        let damage =
+            Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
         let decoder = open_decoder(path, &stream)?;
         Ok(Self {
             input,
@@ -128,7 +129,7 @@ impl FrameSource for VideoFile {
             self.scaler = Some(Scaler::new(layout)?);
         }
         let scaler = self.scaler.as_mut().ok_or("no scaler")?;
-        Ok(orientation.apply(scaler.to_rgb(&self.current)?))
+        Ok(orientation.apply(scaler.convert(&self.current)?))
     }
 
     fn damage(&self) -> &Damage {
@@ -187,7 +188,11 @@ pub(super) fn first_picture(path: &Path) -> Result<RgbImage, VideoError> {
 fn open_input(path: &Path) -> Result<Input, VideoError> {
     static QUIET: Once = Once::new();
     // What FFmpeg would print is told by this program, with the file's name: see `Damage`.
-    QUIET.call_once(|| ffmpeg::log::set_level(ffmpeg::log::Level::Quiet));
+    QUIET.call_once(|| {
+        // It also fills the table of error texts; it cannot fail.
+        let _ = ffmpeg::init();
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+    });
     let owned = || path.to_owned();
     let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => VideoError::NotFound { path: owned() },
@@ -374,11 +379,20 @@ impl Scaler {
         unsafe {
             let source = ffi::sws_getCoefficients(space);
             let target = ffi::sws_getCoefficients(ffi::SWS_CS_DEFAULT);
-            ffi::sws_setColorspaceDetails(self.context.as_mut_ptr(), source, full_range, target, 1, 0, 1 << 16, 1 << 16);
+            ffi::sws_setColorspaceDetails(
+                self.context.as_mut_ptr(),
+                source,
+                full_range,
+                target,
+                1,
+                0,
+                1 << 16,
+                1 << 16,
+            );
         }
     }
 
-    fn to_rgb(&mut self, frame: &frame::Video) -> Result<RgbImage, String> {
+    fn convert(&mut self, frame: &frame::Video) -> Result<RgbImage, String> {
         let Layout { format, width, height, .. } = self.layout;
         self.context.run(frame, &mut self.rgb).map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
         let (row, stride) = (width as usize * 3, self.rgb.stride(0));

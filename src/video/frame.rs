@@ -96,9 +96,16 @@ mod tests {
     fn each_matrix_moves_every_pixel_where_its_arithmetic_says() {
         // A 3 x 2 picture whose pixels are all different: red = x, green = y.
         let picture = RgbImage::from_fn(3, 2, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
-        for (a, b, c, d) in
-            [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, -1, 1, 0), (0, 1, 1, 0), (0, -1, -1, 0)]
-        {
+        for (a, b, c, d) in [
+            (1, 0, 0, 1),
+            (-1, 0, 0, 1),
+            (1, 0, 0, -1),
+            (-1, 0, 0, -1),
+            (0, 1, -1, 0),
+            (0, -1, 1, 0),
+            (0, 1, 1, 0),
+            (0, -1, -1, 0),
+        ] {
             let turned = Orientation::from_display_matrix(&matrix(a, b, c, d)).apply(picture.clone());
             // The corner that the matrix moves furthest to the negative becomes the origin.
             let place = |x: i32, y: i32| (a * x + c * y, b * x + d * y);
@@ -115,7 +122,10 @@ mod tests {
     #[test]
     fn an_odd_angle_goes_to_the_nearest_quarter_turn() {
         // 80 degrees: cos 0.17, sin 0.98.
-        assert_eq!(Orientation::from_display_matrix(&[11_380, 64_540, 0, -64_540, 11_380, 0, 0, 0, 1 << 30]), Orientation::Rotate90);
+        assert_eq!(
+            Orientation::from_display_matrix(&[11_380, 64_540, 0, -64_540, 11_380, 0, 0, 0, 1 << 30]),
+            Orientation::Rotate90
+        );
         assert_eq!(Orientation::from_display_matrix(&[i32::MIN; 9]), Orientation::Rotate180);
     }
 }

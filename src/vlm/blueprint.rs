@@ -93,9 +93,11 @@ impl Blueprint {
             TowerSource::Inside => None,
             TowerSource::Beside(tower) => Some(tower),
         };
-        let described = ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
+        let described =
+            ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
         let dirs = std::iter::once(self.dir.as_path()).chain(beside.map(|tower| tower.dir()));
-        let mut files: Vec<PathBuf> = dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| path.is_file()).collect();
+        let mut files: Vec<PathBuf> =
+            dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| path.is_file()).collect();
         files.extend(self.checkpoint.paths().iter().cloned());
         files.extend(beside.into_iter().flat_map(|tower| tower.paths().iter().cloned()));
         files
@@ -166,7 +168,10 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     let final_layer = config.final_layer(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
-        let rule = format!("mm_vision_select_feature cls_patch does not go with the connector {}; hint: patch", config.connector);
+        let rule = format!(
+            "mm_vision_select_feature cls_patch does not go with the connector {}; hint: patch",
+            config.connector
+        );
         return Err(wrong(rule));
     }
     Connector::new(config.connector, final_layer, tower.n_layers).map_err(wrong)

@@ -58,7 +58,8 @@ impl TokenBudget {
     fn hint(&self) -> String {
         let fewer = (1..self.n_frames).rev().find(|&n_frames| Self { n_frames, ..*self }.fits());
         let strategies = [Temporal::MaxPool { stride: 2 }, Temporal::TemporalMean];
-        let other = strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());
+        let other =
+            strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());
         let words = |n: usize| if n == 1 { "1 frame".to_owned() } else { format!("{n} frames") };
         match (fewer, other) {
             _ if self.text.0 >= self.context.0 => "; hint: shorten the question".to_owned(),

@@ -20,7 +20,9 @@ impl Vlm {
     /// # Errors
     /// [`ModelError`] naming every tensor that is missing or mis-shaped.
     pub fn load(blueprint: Blueprint, device: &Device, dtype: DType, on_load: &OnLoad) -> Result<Self, ModelError> {
-        let Blueprint { name, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint, .. } = blueprint;
+        let Blueprint {
+            name, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint, ..
+        } = blueprint;
         let ledger = Ledger::new(checkpoint, Arc::clone(on_load));
         let failed = ModelError::compute("loading the weights");
 
@@ -35,7 +37,10 @@ impl Vlm {
         let width = connector.width(tower.d_hidden);
         let why = format!(
             "{}: connector {} over a tower of width {} gives {width} channels; the language model takes {}",
-            config.projector, connector.kind(), tower.d_hidden, llama.d_hidden
+            config.projector,
+            connector.kind(),
+            tower.d_hidden,
+            llama.d_hidden
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, dtype, device);
         let projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
@@ -86,5 +91,6 @@ fn unused_warning(ledger: &Ledger, name: &str) -> Option<String> {
     let named = unused.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let rest = unused.len().saturating_sub(MAX_NAMED);
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    (!unused.is_empty()).then(|| format!("{name}: {} tensor(s) of the checkpoint are not used: {named}{more}", unused.len()))
+    (!unused.is_empty())
+        .then(|| format!("{name}: {} tensor(s) of the checkpoint are not used: {named}{more}", unused.len()))
 }

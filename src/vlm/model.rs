@@ -140,7 +140,9 @@ impl Vlm {
         let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
         let side = self.tower.config().image_size;
         if (width as usize, height as usize) != (side, side) {
-            let rule = format!("preprocessor_config.json makes frames of {width} x {height}, but the tower takes {side} x {side}");
+            let rule = format!(
+                "preprocessor_config.json makes frames of {width} x {height}, but the tower takes {side} x {side}"
+            );
             return Err(ModelError::Combination { path: self.name.clone().into(), rule });
         }
         Ok(values)
@@ -174,7 +176,11 @@ impl Vlm {
             self.tower.hidden_states(&pixels, &mut |layer, state| {
                 let kept = state.dim(1)? - self.n_dropped_tokens;
                 fold.visit(layer, &state.narrow(1, self.n_dropped_tokens, kept)?)?; // (T, N, D)
-                Ok(if layer >= self.connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                Ok(if layer >= self.connector.last_layer() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
             })?;
             fold.finish()
         };

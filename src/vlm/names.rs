@@ -61,6 +61,7 @@ pub(super) fn tower_beside(checkpoint: &Checkpoint) -> &'static str {
 /// needs: its pooling head, its last norm, its text side, and layers beyond the last that runs.
 pub(super) fn is_expected_unused(name: &str) -> bool {
     const BUFFERS: [&str; 3] = ["rotary_emb.inv_freq", "position_ids", "image_newline"];
-    const TOWER: [&str; 6] = ["vision_tower", "vision_model.", "text_model.", "logit_", "visual_projection", "text_projection"];
+    const TOWER: [&str; 6] =
+        ["vision_tower", "vision_model.", "text_model.", "logit_", "visual_projection", "text_projection"];
     BUFFERS.iter().any(|part| name.contains(part)) || TOWER.iter().any(|part| name.contains(part))
 }

@@ -18,7 +18,9 @@ pub enum HubError {
         name: String,
     },
     /// A directory that is no model.
-    #[error("{dir}: no config.json here, so it is no model; hint: name the directory that holds config.json and the weights")]
+    #[error(
+        "{dir}: no config.json here, so it is no model; hint: name the directory that holds config.json and the weights"
+    )]
     NotAModel {
         /// The directory.
         dir: PathBuf,
@@ -103,12 +105,14 @@ impl Hub {
     }
 
     fn looked(&self, cache: &Cache) -> String {
-        let models = self.models.as_ref().map_or("VIDENSE_MODELS (not set)".to_owned(), |dir| dir.display().to_string());
+        let models =
+            self.models.as_ref().map_or("VIDENSE_MODELS (not set)".to_owned(), |dir| dir.display().to_string());
         format!("{models} or {}", cache.path().display())
     }
 
     fn download(&self, id: &str, cache: &Cache) -> Result<PathBuf, HubError> {
-        let failed = |error: hf_hub::api::sync::ApiError| HubError::Download { id: id.to_owned(), cause: error.to_string() };
+        let failed =
+            |error: hf_hub::api::sync::ApiError| HubError::Download { id: id.to_owned(), cause: error.to_string() };
         let api = ApiBuilder::from_cache(cache.clone()).with_progress(self.progress).build().map_err(failed)?;
         let repo = api.model(id.to_owned());
         let names: Vec<String> = repo.info().map_err(failed)?.siblings.into_iter().map(|file| file.rfilename).collect();
@@ -178,7 +182,12 @@ mod tests {
     fn offline_says_what_to_download_and_where_to() {
         let error = hub(None).find("no-such-org/no-such-model").expect_err("nowhere").to_string();
         assert!(error.starts_with("no-such-org/no-such-model: not in VIDENSE_MODELS (not set) or "), "{error}");
-        assert!(error.ends_with("download no-such-org/no-such-model into <dir>/no-such-org/no-such-model and set VIDENSE_MODELS=<dir>"), "{error}");
+        assert!(
+            error.ends_with(
+                "download no-such-org/no-such-model into <dir>/no-such-org/no-such-model and set VIDENSE_MODELS=<dir>"
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -192,7 +201,14 @@ mod tests {
     #[test]
     fn bins_are_fetched_only_without_safetensors() {
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let both = list(&["README.md", "config.json", "model-00001-of-2.safetensors", "pytorch_model-1.bin", "tokenizer.model", "onnx/model.safetensors"]);
+        let both = list(&[
+            "README.md",
+            "config.json",
+            "model-00001-of-2.safetensors",
+            "pytorch_model-1.bin",
+            "tokenizer.model",
+            "onnx/model.safetensors",
+        ]);
         assert_eq!(wanted(&both), [&both[1], &both[2], &both[4]]);
         let bins = list(&["config.json", "pytorch_model-1.bin", "optimizer.bin"]);
         assert_eq!(wanted(&bins), [&bins[0], &bins[1]]);

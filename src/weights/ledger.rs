@@ -127,7 +127,8 @@ mod tests {
     fn ledger() -> (tempfile::TempDir, Arc<Ledger>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let tensor = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("small");
-        let tensors = HashMap::from([("a.weight", tensor((2, 3))), ("b.weight", tensor((1, 1))), ("old.c", tensor((1, 2)))]);
+        let tensors =
+            HashMap::from([("a.weight", tensor((2, 3))), ("b.weight", tensor((1, 1))), ("old.c", tensor((1, 2)))]);
         candle_core::safetensors::save(&tensors, dir.path().join("model.safetensors")).expect("a small file");
         let checkpoint = Checkpoint::open(dir.path()).expect("a good file");
         (dir, Ledger::new(checkpoint, Arc::new(|_| {})))

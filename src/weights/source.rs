@@ -104,7 +104,10 @@ mod tests {
     #[test]
     fn a_bad_index_says_what_is_wrong() {
         for (index, message) in [
-            (r#"{"weight_map": {"a": "gone.safetensors"}}"#, "it names the shard `gone.safetensors`, which is not there"),
+            (
+                r#"{"weight_map": {"a": "gone.safetensors"}}"#,
+                "it names the shard `gone.safetensors`, which is not there",
+            ),
             (r#"{"weight_map": {"a": "../x"}}"#, "it names the shard `../x`, which is outside the directory"),
             (r#"{"weight_map": {}}"#, "not a readable index of shards: weight_map is empty"),
             ("{", "not a readable index of shards: EOF"),

@@ -1,7 +1,15 @@
 //! Integration tests: the library and the binary from the outside, in one program.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that fails must say so loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that fails must say so loudly"
+)]
 
+mod cli;
+mod goldens;
 mod harness;
 mod image;
 mod reference;
+mod video;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use vidense::pipeline::{Dialogue, Turns, encode_video};
 use vidense::language::SamplingConfig;
+use vidense::pipeline::{Dialogue, Turns, encode_video};
 use vidense::spec::GeneratePlan;
 use vidense::temporal::Temporal;
 use vidense::text::{Conversation, Template};

@@ -55,7 +55,13 @@ impl Chat {
         Ok(())
     }
 
-    fn answer(&self, session: &Session, video: &EncodedVideo, dialogue: &mut Dialogue, question: &str) -> anyhow::Result<()> {
+    fn answer(
+        &self,
+        session: &Session,
+        video: &EncodedVideo,
+        dialogue: &mut Dialogue,
+        question: &str,
+    ) -> anyhow::Result<()> {
         let mut printed = Ok(());
         let answer = dialogue.ask(question, &mut |text| {
             if !self.json && printed.is_ok() {

@@ -57,13 +57,16 @@ impl Frames {
 
     /// One PNG a frame, named by its place in the sample and its index.
     fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create the directory", dir.display())).map_err(flat)?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("{}: cannot create the directory", dir.display()))
+            .map_err(flat)?;
         let mut written: Vec<Written> = Vec::new();
         self.read(&mut |frame| {
             let Some(frame) = frame else {
                 // The count was wrong, so these are other frames than were asked for.
                 for file in written.drain(..) {
-                    std::fs::remove_file(&file.path).map_err(|error| anyhow::anyhow!("{}: {error}", file.path.display()))?;
+                    std::fs::remove_file(&file.path)
+                        .map_err(|error| anyhow::anyhow!("{}: {error}", file.path.display()))?;
                 }
                 return Ok(());
             };
@@ -86,7 +89,9 @@ impl Frames {
                 return Ok(());
             };
             if cells.len() == MAX_ON_SHEET {
-                anyhow::bail!("a contact sheet holds at most {MAX_ON_SHEET} frames; hint: --frames {MAX_ON_SHEET}, or --out DIR");
+                anyhow::bail!(
+                    "a contact sheet holds at most {MAX_ON_SHEET} frames; hint: --frames {MAX_ON_SHEET}, or --out DIR"
+                );
             }
             let time = frame.time.map_or(String::new(), |time| format!("  {time}"));
             cells.push((thumbnail(&frame.image), format!("#{}{time}", frame.index)));

@@ -106,7 +106,13 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(
         text,
         "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
-        llama.n_layers, llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.d_intermediate, llama.vocab_size, blueprint.config.context
+        llama.n_layers,
+        llama.d_hidden,
+        llama.n_heads,
+        llama.n_kv_heads,
+        llama.d_intermediate,
+        llama.vocab_size,
+        blueprint.config.context
     )?;
     let place = match &blueprint.tower_source {
         TowerSource::Inside => "inside the checkpoint".to_owned(),
@@ -115,7 +121,13 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(
         text,
         "tower       {:?}, {} layers, width {}, {} heads, image {} x {}, patch {} ({place})",
-        tower.family, tower.n_layers, tower.d_hidden, tower.n_heads, tower.image_size, tower.image_size, tower.patch_size
+        tower.family,
+        tower.n_layers,
+        tower.d_hidden,
+        tower.n_heads,
+        tower.image_size,
+        tower.image_size,
+        tower.patch_size
     )?;
     writeln!(text, "connector   {}", blueprint.connector.describe())?;
     writeln!(text, "projector   {}", blueprint.config.projector)?;

@@ -67,7 +67,8 @@ impl SentencePiece {
         }
         let kinds = || (0u32..).zip(&pieces);
         let unknown = kinds().find(|(_, piece)| piece.kind == Kind::Unknown).map(|(id, _)| id);
-        let user_defined = pieces.iter().filter(|piece| piece.kind == Kind::UserDefined).map(|piece| piece.text.clone());
+        let user_defined =
+            pieces.iter().filter(|piece| piece.kind == Kind::UserDefined).map(|piece| piece.text.clone());
         let normalizer = Normalizer::new(model.normalizer(), user_defined.collect())?;
         Ok(Self {
             bytes: trainer.byte_fallback().then(|| byte_ids(&pieces)).transpose()?,

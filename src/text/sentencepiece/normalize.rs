@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn the_dummy_prefix_comes_before_every_text_but_the_empty_one() {
         let keep = normalizer(false, &[]);
-        for (text, normalized) in [("", ""), ("a", "▁a"), (" a", "▁▁a"), (" ", "▁▁"), ("\n", "▁\n"), ("▁", "▁▁")] {
+        for (text, normalized) in [("", ""), ("a", "▁a"), (" a", "▁▁a"), (" ", "▁▁"), ("\n", "▁\n"), ("▁", "▁▁")]
+        {
             assert_eq!(keep.normalize(text), normalized, "{text:?}");
         }
     }

@@ -58,7 +58,12 @@ impl JsonFile {
     /// The error that says what is wrong with a key.
     pub fn wrong(&self, key: &str, rule: &str) -> ModelError {
         let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
-        ModelError::Config { path: self.path.clone(), key: format!("{}{key}", self.prefix), value, rule: rule.to_owned() }
+        ModelError::Config {
+            path: self.path.clone(),
+            key: format!("{}{key}", self.prefix),
+            value,
+            rule: rule.to_owned(),
+        }
     }
 
     /// A text.
@@ -117,7 +122,12 @@ impl JsonFile {
         Ok(ids.unwrap_or_default())
     }
 
-    fn typed<'a, T>(&'a self, key: &str, rule: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, ModelError> {
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        rule: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ModelError> {
         self.get(key).map(|value| read(value).ok_or_else(|| self.wrong(key, rule))).transpose()
     }
 }

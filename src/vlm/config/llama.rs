@@ -43,7 +43,9 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
     let d_head = match file.count("head_dim", 2..=MAX_WIDTH)? {
         Some(d_head) => d_head,
         None if d_hidden % n_heads == 0 => d_hidden / n_heads,
-        None => return Err(file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {n_heads}"))),
+        None => {
+            return Err(file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {n_heads}")));
+        }
     };
     if d_head % 2 != 0 {
         return Err(file.wrong("hidden_size", &format!("a head of odd width {d_head} cannot be rotated")));
@@ -59,7 +61,11 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
         rms_norm_eps: file.positive("rms_norm_eps")?.unwrap_or(1e-6),
         rope_theta: theta(file)?,
         rope_scaling: rope_scaling(file)?,
-        context: file.count("max_position_embeddings", 1..=MAX_CONTEXT)?.unwrap_or(if mistral { 131_072 } else { 2048 }),
+        context: file.count("max_position_embeddings", 1..=MAX_CONTEXT)?.unwrap_or(if mistral {
+            131_072
+        } else {
+            2048
+        }),
         tied_embeddings: file.flag("tie_word_embeddings")?.unwrap_or(false),
         attention_bias: file.flag("attention_bias")?.unwrap_or(false),
     })
@@ -80,9 +86,10 @@ pub(super) fn context(file: &JsonFile, llama: &LlamaConfig, longest: Option<usiz
 fn check_family(file: &JsonFile) -> Result<(), ModelError> {
     let known = ["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"];
     match file.string("model_type")? {
-        Some(kind) if !known.contains(&kind.to_ascii_lowercase().as_str()) => {
-            Err(file.wrong("model_type", "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral"))
-        }
+        Some(kind) if !known.contains(&kind.to_ascii_lowercase().as_str()) => Err(file.wrong(
+            "model_type",
+            "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral",
+        )),
         _ => Ok(()),
     }?;
     match file.string("hidden_act")? {

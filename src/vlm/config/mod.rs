@@ -10,8 +10,6 @@ mod tower;
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::connector::ConnectorKind;
 use crate::language::LlamaConfig;
 use crate::projector::ProjectorKind;
@@ -107,7 +105,10 @@ impl VlmConfig {
 
     fn from_llava(file: &JsonFile) -> Result<Self, ModelError> {
         if file.string("mm_vision_tower")?.is_none() && file.get("mm_projector_type").is_none() {
-            return Err(file.wrong("mm_vision_tower", "a LLaVA checkpoint names its vision tower here; is this a language model alone?"));
+            return Err(file.wrong(
+                "mm_vision_tower",
+                "a LLaVA checkpoint names its vision tower here; is this a language model alone?",
+            ));
         }
         let connector = match file.string("mm_dense_connector_type")? {
             Some(kind) => kind.parse().map_err(|rule: String| file.wrong("mm_dense_connector_type", &rule))?,
@@ -124,7 +125,7 @@ impl VlmConfig {
             Some("cls_patch") => SelectFeature::ClsPatch,
             Some(_) => return Err(file.wrong("mm_vision_select_feature", "expected patch or cls_patch")),
         };
-        let llama = llama::read(file, llama::Defaults::None)?;
+        let llama = llama_config(file)?;
         let longest = file.count("tokenizer_model_max_length", 1..=MAX_CONTEXT)?;
         Ok(Self {
             spelling: Spelling::Llava,
@@ -202,17 +203,21 @@ impl VlmConfig {
         let index = if self.select_layer < 0 { n_states + self.select_layer } else { self.select_layer };
         match usize::try_from(index) {
             Ok(index) if index <= n_layers_run => Ok(LayerIndex(index)),
-            _ => Err(format!("the selected hidden state {} does not exist: the tower has {n_states} (0 to {n_layers_run})", self.select_layer)),
+            _ => Err(format!(
+                "the selected hidden state {} does not exist: the tower has {n_states} (0 to {n_layers_run})",
+                self.select_layer
+            )),
         }
     }
 }
 
+/// The language model that a `config.json` with its keys at top level describes.
+///
+/// # Errors
+/// [`ModelError`] naming the first key that is unusable, its value and the rule.
+pub fn llama_config(file: &JsonFile) -> Result<LlamaConfig, ModelError> {
+    llama::read(file, llama::Defaults::None)
+}
+
 /// A longer context is a mistake in a file.
 const MAX_CONTEXT: usize = 1 << 24;
-
-/// Whether a `config.json` describes a vision-language model, not a tower alone.
-pub fn is_vlm(json: &Value) -> bool {
-    json.get("text_config").is_some_and(|text| text.get("num_attention_heads").is_some() || json.get("vision_feature_layer").is_some())
-        || json.get("mm_vision_tower").is_some()
-        || json.get("mm_projector_type").is_some()
-}

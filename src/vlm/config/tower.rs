@@ -22,7 +22,8 @@ pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
         return Err(file.wrong("model_type", "supported towers are CLIP's and SigLIP's"));
     };
     let clip = family == TowerFamily::Clip;
-    let count = |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
+    let count =
+        |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
     let config = TowerConfig {
         family,
         d_hidden: count("hidden_size", MAX_WIDTH, 768)?,
@@ -38,8 +39,10 @@ pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
     if config.n_channels != 3 {
         return Err(file.wrong("num_channels", "frames have 3 channels"));
     }
-    if config.d_hidden % config.n_heads != 0 {
-        return Err(file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {}", config.n_heads)));
+    if !config.d_hidden.is_multiple_of(config.n_heads) {
+        return Err(
+            file.wrong("hidden_size", &format!("it must be a multiple of num_attention_heads, {}", config.n_heads))
+        );
     }
     if config.patch_size > config.image_size {
         return Err(file.wrong("patch_size", &format!("it must not exceed image_size, {}", config.image_size)));
