@@ -65,10 +65,11 @@ impl VideoFile {
 
     /// Feeds the decoder one packet of our stream, or the end of the stream.
     fn feed(&mut self) {
-        let mut packet = ffmpeg::Packet::empty();
-        loop {
+        let packet = loop {
+            // A packet must not be read into twice: FFmpeg would forget the bytes of the first time, not free them.
+            let mut packet = ffmpeg::Packet::empty();
             match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() == self.stream => break,
+                Ok(()) if packet.stream() == self.stream => break packet,
                 Ok(()) => {}
                 Err(ffmpeg::Error::Eof) => return self.drain(),
                 Err(error) => {
@@ -79,7 +80,7 @@ impl VideoFile {
                     }
                 }
             }
-        }
+        };
         if packet.is_corrupt() {
             self.damage.note("the container marks a packet as corrupt".to_owned());
         }
@@ -143,8 +144,8 @@ pub(super) fn count_packets(path: &Path, window: &Window) -> Result<usize, Video
     let stream = best_video_stream(path, &input)?;
     let (index, time_base) = (stream.index(), stream.time_base());
     let (mut inside, mut errors) = (0, 0);
-    let mut packet = ffmpeg::Packet::empty();
     loop {
+        let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut input) {
             Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
                 let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));

@@ -319,3 +319,38 @@ fn help_names_every_flag_of_ask() {
     }
     assert!(Path::new(env!("CARGO_BIN_EXE_vidense")).exists());
 }
+
+/// The most memory that a run of the binary held, in kB: the kernel's own high-water mark, looked at until the end.
+#[cfg(target_os = "linux")]
+fn peak_memory(arguments: &[&str]) -> u64 {
+    let mut child = vidense().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        peak = peak.max(now.unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    peak
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_does_not_grow_with_the_length_of_the_video() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = |seconds: u32| {
+        let path = dir.path().join(format!("{seconds}.mp4"));
+        let source = format!("testsrc2=size=320x240:rate=25:duration={seconds}");
+        let encode = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
+        let made = Command::new("ffmpeg").args(["-v", "error", "-f", "lavfi", "-i", &source]).args(encode).arg(&path).status();
+        assert!(made.unwrap().success());
+        path
+    };
+    let ask = |path: &Path| peak_memory(&["ask", "--model", MODEL, path.to_str().unwrap(), "Why?", "--max-new-tokens", "2"]);
+    let (short, long) = (clip(10), clip(400));
+    assert!(long.metadata().unwrap().len() > 30_000_000);
+    let (short, long) = (ask(&short), ask(&long));
+    // 36 MB more of video, 9,750 more frames of 230 kB each.
+    assert!(long < short + 16_000, "{short} kB for 10 seconds, {long} kB for 400");
+}

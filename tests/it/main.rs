@@ -10,6 +10,8 @@
 mod cli;
 mod goldens;
 mod harness;
+mod hostile;
 mod image;
 mod reference;
+mod stream;
 mod video;
