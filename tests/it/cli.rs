@@ -343,11 +343,13 @@ fn memory_does_not_grow_with_the_length_of_the_video() {
         let path = dir.path().join(format!("{seconds}.mp4"));
         let source = format!("testsrc2=size=320x240:rate=25:duration={seconds}");
         let encode = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
-        let made = Command::new("ffmpeg").args(["-v", "error", "-f", "lavfi", "-i", &source]).args(encode).arg(&path).status();
+        let made =
+            Command::new("ffmpeg").args(["-v", "error", "-f", "lavfi", "-i", &source]).args(encode).arg(&path).status();
         assert!(made.unwrap().success());
         path
     };
-    let ask = |path: &Path| peak_memory(&["ask", "--model", MODEL, path.to_str().unwrap(), "Why?", "--max-new-tokens", "2"]);
+    let ask =
+        |path: &Path| peak_memory(&["ask", "--model", MODEL, path.to_str().unwrap(), "Why?", "--max-new-tokens", "2"]);
     let (short, long) = (clip(10), clip(400));
     assert!(long.metadata().unwrap().len() > 30_000_000);
     let (short, long) = (ask(&short), ask(&long));

@@ -33,7 +33,8 @@ fn copy() -> TempDir {
 fn load(dir: &Path) -> Result<Vec<String>, String> {
     let hub = Hub::offline(None);
     let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &hub).map_err(|error| error.to_string())?;
-    let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).map_err(|error| error.to_string())?;
+    let vlm =
+        Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).map_err(|error| error.to_string())?;
     Ok(vlm.warnings().to_vec())
 }
 
@@ -55,22 +56,72 @@ fn edit_weights(dir: &Path, file: &str, edit: impl FnOnce(&mut HashMap<String, T
 #[test]
 fn an_unusable_key_is_named_with_its_value_and_rule() {
     for (file, key, value, message) in [
-        ("config.json", "hidden_size", json!(null), "config.json: hidden_size: null is not usable; it is needed to lay out the language model"),
-        ("config.json", "hidden_size", json!("wide"), "hidden_size: \"wide\" is not usable; expected a whole number from 1 to 1048576"),
+        (
+            "config.json",
+            "hidden_size",
+            json!(null),
+            "config.json: hidden_size: null is not usable; it is needed to lay out the language model",
+        ),
+        (
+            "config.json",
+            "hidden_size",
+            json!("wide"),
+            "hidden_size: \"wide\" is not usable; expected a whole number from 1 to 1048576",
+        ),
         ("config.json", "num_hidden_layers", json!(1e18), "num_hidden_layers"),
-        ("config.json", "num_key_value_heads", json!(3), "num_key_value_heads: 3 is not usable; it must divide num_attention_heads, 4"),
+        (
+            "config.json",
+            "num_key_value_heads",
+            json!(3),
+            "num_key_value_heads: 3 is not usable; it must divide num_attention_heads, 4",
+        ),
         ("config.json", "mm_dense_connector_type", json!("dcx"), "`dcx` is no connector; hint: none, sti, sci, dci"),
         ("config.json", "mm_projector_type", json!("resampler"), "projector `resampler` is not supported"),
-        ("config.json", "rope_scaling", json!({"type": "yarn", "factor": 2}), "supported types are default, linear and llama3"),
-        ("config.json", "rope_scaling", json!({"type": "linear"}), "rope_scaling.factor: nothing is not usable; this scaling needs it"),
-        ("config.json", "model_type", json!("llava_qwen2"), "model_type: \"llava_qwen2\" is not usable; supported are the Llama family's"),
-        ("config.json", "mm_vision_select_layer", json!(-9), "the selected hidden state -9 does not exist: the tower has 7 (0 to 6)"),
-        ("config.json", "mm_vision_select_feature", json!("cls_patch"), "cls_patch does not go with the connector dci; hint: patch"),
+        (
+            "config.json",
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 2}),
+            "supported types are default, linear and llama3",
+        ),
+        (
+            "config.json",
+            "rope_scaling",
+            json!({"type": "linear"}),
+            "rope_scaling.factor: nothing is not usable; this scaling needs it",
+        ),
+        (
+            "config.json",
+            "model_type",
+            json!("llava_qwen2"),
+            "model_type: \"llava_qwen2\" is not usable; supported are the Llama family's",
+        ),
+        (
+            "config.json",
+            "mm_vision_select_layer",
+            json!(-9),
+            "the selected hidden state -9 does not exist: the tower has 7 (0 to 6)",
+        ),
+        (
+            "config.json",
+            "mm_vision_select_feature",
+            json!("cls_patch"),
+            "cls_patch does not go with the connector dci; hint: patch",
+        ),
         ("config.json", "mm_vision_tower", json!("elsewhere"), "elsewhere: no such directory, and not a hub id"),
         ("config.json", "prompt_format", json!("{question}"), "prompt_format of the checkpoint has no <image>"),
         ("vision_tower/config.json", "model_type", json!("dinov2"), "supported towers are CLIP's and SigLIP's"),
-        ("vision_tower/config.json", "num_attention_heads", json!(3), "it must be a multiple of num_attention_heads, 3"),
-        ("vision_tower/config.json", "patch_size", json!(100), "patch_size: 100 is not usable; it must not exceed image_size, 64"),
+        (
+            "vision_tower/config.json",
+            "num_attention_heads",
+            json!(3),
+            "it must be a multiple of num_attention_heads, 3",
+        ),
+        (
+            "vision_tower/config.json",
+            "patch_size",
+            json!(100),
+            "patch_size: 100 is not usable; it must not exceed image_size, 64",
+        ),
         ("vision_tower/preprocessor_config.json", "image_std", json!([0, 1, 1]), "image_std: [0,1,1] is not usable"),
     ] {
         let dir = copy();
@@ -113,7 +164,10 @@ fn a_configuration_that_lies_about_the_weights_allocates_nothing() {
     edit_config(dir.path(), "config.json", "hidden_size", json!(1_048_576));
     edit_config(dir.path(), "config.json", "vocab_size", json!(16_777_216));
     let error = load(dir.path()).expect_err("nothing fits");
-    assert!(error.contains("wrong shape: model.embed_tokens.weight: expected [16777216, 1048576], found [512, 128]"), "{error}");
+    assert!(
+        error.contains("wrong shape: model.embed_tokens.weight: expected [16777216, 1048576], found [512, 128]"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -121,7 +175,10 @@ fn unused_tensors_are_named_in_a_warning() {
     let dir = copy();
     edit_weights(dir.path(), "model.safetensors", |weights| {
         weights.insert("model.extra".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
-        weights.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
+        weights.insert(
+            "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(),
+            Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap(),
+        );
     });
     let warnings = load(dir.path()).unwrap();
     assert_eq!(warnings.len(), 1);

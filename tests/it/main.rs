@@ -7,6 +7,7 @@
     reason = "a test that fails must say so loudly"
 )]
 
+mod checkpoints;
 mod cli;
 mod goldens;
 mod harness;

@@ -1,0 +1,130 @@
+//! One model in every layout that released checkpoints have: all load, and all answer as transformers does.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use vidense::language::{FinishReason, SamplingConfig};
+use vidense::pipeline::{Dialogue, EncodedVideo, Turns, encode_video};
+use vidense::spec::GeneratePlan;
+use vidense::temporal::Temporal;
+use vidense::text::{Conversation, Template};
+use vidense::units::Tokens;
+use vidense::video::{FrameRequest, Sample, Window};
+use vidense::vlm::{Blueprint, Vlm};
+use vidense::weights::Hub;
+
+use crate::harness::{ids, json, repository};
+
+const LAYOUTS: [&str; 5] = ["llava-sharded", "llava-bin", "llava-bin-sharded", "hf-4", "hf-5"];
+
+fn load(layout: &str) -> Vlm {
+    let dir = repository("tests/golden/checkpoints").join(layout);
+    let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &Hub::offline(None)).unwrap();
+    Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap()
+}
+
+fn encode(vlm: &Vlm) -> EncodedVideo {
+    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    let frames = repository("tests/golden/checkpoints/frames");
+    encode_video(vlm, &frames, &request, Temporal::Concat, &mut |_| {}).unwrap()
+}
+
+fn dialogue<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize, turns: Turns) -> Dialogue<'a> {
+    let plan = GeneratePlan { max_new_tokens, sampling: SamplingConfig::default() };
+    let conversation = Conversation::new(Template::VicunaV1, None);
+    Dialogue::new(vlm, video, conversation, &Template::VicunaV1, &plan, turns)
+}
+
+#[test]
+fn every_layout_loads_and_answers_as_transformers_does() {
+    let expected = json(&repository("tests/golden/checkpoints/expected.json"));
+    for layout in LAYOUTS {
+        let vlm = load(layout);
+        assert_eq!(vlm.warnings(), [""; 0], "{layout}");
+        assert_eq!(vlm.template(), &Template::VicunaV1, "{layout}");
+        let video = encode(&vlm);
+        for case in expected["answers"].as_array().unwrap() {
+            let question = case["question"].as_str().unwrap();
+            let answer = dialogue(&vlm, &video, 16, Turns::One).ask(question, &mut |_| {}).unwrap();
+            assert_eq!(answer.token_ids, ids(&case["ids"]), "{layout}: {question}");
+            assert_eq!(answer.prompt_tokens.0 as u64, case["n_text"].as_u64().unwrap());
+            assert_eq!(answer.visual_tokens.0 as u64, case["n_visual"].as_u64().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_second_turn_computes_its_own_words_only() {
+    let vlm = load("llava-sharded");
+    let video = encode(&vlm);
+    let mut chat = dialogue(&vlm, &video, 8, Turns::Many);
+    let first = chat.ask("What is happening?", &mut |_| {}).unwrap();
+    assert_eq!(first.reused, Tokens(0));
+    let second = chat.ask("Why?", &mut |_| {}).unwrap();
+    // The whole first prompt is kept: its text, the video, and whatever of the answer is spelled the same again.
+    assert!(second.reused.0 >= first.prompt_tokens.0 + first.visual_tokens.0, "{second:?}");
+
+    // A dialogue that is given the first turn as history computes everything, and says the same.
+    let mut fresh = dialogue(&vlm, &video, 8, Turns::One);
+    fresh.ask("What is happening?", &mut |_| {}).unwrap();
+    let again = fresh.ask("Why?", &mut |_| {}).unwrap();
+    assert_eq!(again.reused, Tokens(0));
+    assert_eq!((again.token_ids, again.text), (second.token_ids, second.text));
+}
+
+#[test]
+fn a_chat_that_outgrows_the_context_goes_on_with_what_fits() {
+    let vlm = load("hf-4");
+    let video = encode(&vlm);
+    let mut chat = dialogue(&vlm, &video, 4, Turns::Many);
+    let first = chat.ask("Why?", &mut |_| {}).unwrap();
+    let error = chat.ask(&"what ".repeat(600), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("over the model's context of 512; hint: shorten the question"), "{error}");
+    // The question that did not fit is forgotten.
+    let second = chat.ask("And now?", &mut |_| {}).unwrap();
+    assert!(second.prompt_tokens.0 < first.prompt_tokens.0 + 60, "{second:?}");
+    assert_eq!(second.finish_reason, FinishReason::Length);
+}
+
+#[test]
+fn an_answer_that_fills_the_context_says_so() {
+    let vlm = load("hf-4");
+    let video = encode(&vlm);
+    let answer = dialogue(&vlm, &video, 100_000, Turns::One).ask("Why?", &mut |_| {}).unwrap();
+    let total = answer.prompt_tokens.0 + answer.visual_tokens.0 + answer.token_ids.len();
+    assert_eq!((answer.finish_reason, answer.context_full, total), (FinishReason::Length, true, 512));
+}
+
+#[test]
+fn the_streamed_pieces_are_the_answer() {
+    let vlm = load("hf-5");
+    let video = encode(&vlm);
+    let mut pieces = String::new();
+    let answer = dialogue(&vlm, &video, 24, Turns::One).ask("Why?", &mut |text| pieces.push_str(text)).unwrap();
+    assert_eq!(pieces, answer.text);
+}
+
+#[test]
+fn a_tower_named_by_hand_replaces_the_one_inside() {
+    let dir = repository("tests/golden/checkpoints/llava-bin");
+    let tower = repository("tests/golden/checkpoints/llava-sharded/tower");
+    let blueprint = Blueprint::read(dir.to_str().unwrap(), tower.to_str(), &Hub::offline(None)).unwrap();
+    let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
+    let expected = json(&repository("tests/golden/checkpoints/expected.json"));
+    let video = encode(&vlm);
+    let answer = dialogue(&vlm, &video, 16, Turns::One).ask("What is happening?", &mut |_| {}).unwrap();
+    assert_eq!(answer.token_ids, ids(&expected["answers"][0]["ids"]));
+}
+
+#[test]
+fn half_precision_answers_too() {
+    for dtype in [DType::F16, DType::BF16] {
+        let dir = repository("tests/golden/checkpoints/hf-4");
+        let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &Hub::offline(None)).unwrap();
+        let vlm = Vlm::load(blueprint, &Device::Cpu, dtype, &(Arc::new(|_| {}) as _)).unwrap();
+        let video = encode(&vlm);
+        assert_eq!(video.visual.dtype(), dtype);
+        let answer = dialogue(&vlm, &video, 4, Turns::One).ask("Why?", &mut |_| {}).unwrap();
+        assert!(!answer.token_ids.is_empty(), "{dtype:?}");
+    }
+}
