@@ -1,6 +1,6 @@
 //! A video to visual tokens: decode and preprocess on one thread, encode and aggregate on the caller's.
 //!
-//! The two are joined by a bounded channel, so at most [`CAPACITY`] prepared frames wait, and the memory of a run does
+//! The two are joined by a bounded channel, so only a few prepared frames wait, and the memory of a run does
 //! not depend on the length of the video.
 
 use std::path::Path;

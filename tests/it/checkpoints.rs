@@ -90,7 +90,12 @@ fn a_chat_that_outgrows_the_context_goes_on_with_what_fits() {
 fn an_answer_that_fills_the_context_says_so() {
     let vlm = load("hf-4");
     let video = encode(&vlm);
-    let answer = dialogue(&vlm, &video, 100_000, Turns::One).ask("Why?", &mut |_| {}).unwrap();
+    let ask = |n, limit| dialogue(&vlm, &video, limit, Turns::One).ask(&"what ".repeat(n), &mut |_| {}).unwrap();
+    let n_text = |n| ask(n, 1).prompt_tokens.0;
+    // The longest question that still fits leaves room for a few tokens only.
+    let word = n_text(20) - n_text(19);
+    let longest = 20 + (511 - 48 - n_text(20)) / word;
+    let answer = ask(longest, 100);
     let total = answer.prompt_tokens.0 + answer.visual_tokens.0 + answer.token_ids.len();
     assert_eq!((answer.finish_reason, answer.context_full, total), (FinishReason::Length, true, 512));
 }
