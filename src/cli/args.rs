@@ -14,6 +14,19 @@ const DEFAULT_FRAMES: usize = 8;
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
 
+/// Every choice of `ask` and `chat`.
+#[derive(Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    frames: FrameArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+}
+
 /// Which model, and where it runs.
 #[derive(Args)]
 pub struct ModelArgs {
@@ -108,40 +121,41 @@ impl FrameArgs {
     }
 }
 
-/// The plan that the flags of `ask` and `chat` resolve to.
-///
-/// # Errors
-/// When flags contradict each other, or a name is unknown.
-pub fn plan(
-    model: &ModelArgs,
-    frames: &FrameArgs,
-    prompt: &PromptArgs,
-    generate: &GenerateArgs,
-) -> anyhow::Result<Plan> {
-    let FrameRequest { sample, window } = frames.resolve()?;
-    if let Some(name) = &prompt.template {
-        Template::named(name)?;
+impl PlanArgs {
+    /// The plan that the flags resolve to.
+    ///
+    /// # Errors
+    /// When flags contradict each other, or a name is unknown.
+    pub fn plan(&self) -> anyhow::Result<Plan> {
+        let Self { model, frames, prompt, generate } = self;
+        let FrameRequest { sample, window } = frames.resolve()?;
+        if let Some(name) = &prompt.template {
+            Template::named(name)?;
+        }
+        Ok(Plan {
+            model: model.model.clone(),
+            vision_tower: model.vision_tower.clone(),
+            device: model.device,
+            dtype: model.dtype,
+            sample,
+            window,
+            temporal: prompt.temporal,
+            prompt: PromptPlan { template: prompt.template.clone(), system: prompt.system.clone() },
+            generate: GeneratePlan { max_new_tokens: generate.max_new_tokens, sampling: generate.sampling() },
+        })
     }
-    Ok(Plan {
-        model: model.model.clone(),
-        vision_tower: model.vision_tower.clone(),
-        device: model.device,
-        dtype: model.dtype,
-        sample,
-        window,
-        temporal: prompt.temporal,
-        prompt: PromptPlan { template: prompt.template.clone(), system: prompt.system.clone() },
-        generate: GeneratePlan {
-            max_new_tokens: generate.max_new_tokens,
-            sampling: SamplingConfig {
-                temperature: generate.temperature,
-                top_k: generate.top_k,
-                top_p: generate.top_p,
-                repetition_penalty: generate.repetition_penalty,
-                seed: generate.seed,
-            },
-        },
-    })
+}
+
+impl GenerateArgs {
+    fn sampling(&self) -> SamplingConfig {
+        SamplingConfig {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        }
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -7,6 +7,9 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::source::WeightFiles;
 
+/// A file of several gigabytes deserves another try; what was fetched of it is kept.
+const N_RETRIES: usize = 3;
+
 /// Why a model could not be found or fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,7 +116,8 @@ impl Hub {
     fn download(&self, id: &str, cache: &Cache) -> Result<PathBuf, HubError> {
         let failed =
             |error: hf_hub::api::sync::ApiError| HubError::Download { id: id.to_owned(), cause: error.to_string() };
-        let api = ApiBuilder::from_cache(cache.clone()).with_progress(self.progress).build().map_err(failed)?;
+        let api =
+            ApiBuilder::from_env().with_retries(N_RETRIES).with_progress(self.progress).build().map_err(failed)?;
         let repo = api.model(id.to_owned());
         let names: Vec<String> = repo.info().map_err(failed)?.siblings.into_iter().map(|file| file.rfilename).collect();
         fetch(&repo, &wanted(&names)).map_err(failed)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use vidense::pipeline::Turns;
 
-use crate::cli::args::{self, FrameArgs, GenerateArgs, ModelArgs, PromptArgs};
+use crate::cli::args::PlanArgs;
 use crate::cli::output;
 use crate::cli::session::{Session, warn_of_full_context};
 
@@ -17,13 +17,7 @@ pub struct Ask {
     /// The question
     question: String,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    frames: FrameArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
+    plan: PlanArgs,
     /// Print one JSON object in place of the text
     #[arg(long)]
     json: bool,
@@ -38,8 +32,7 @@ impl Ask {
         if self.question.trim().is_empty() {
             anyhow::bail!("the question is empty");
         }
-        let plan = args::plan(&self.model, &self.frames, &self.prompt, &self.generate)?;
-        let session = Session::open(plan, &self.video, &self.question)?;
+        let session = Session::open(self.plan.plan()?, &self.video, &self.question)?;
         let video = session.encode(&self.video)?;
         let mut dialogue = session.dialogue(&video, Turns::One);
 

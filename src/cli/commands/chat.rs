@@ -7,7 +7,7 @@ use clap::Args;
 use rustyline::error::ReadlineError;
 use vidense::pipeline::{Dialogue, EncodedVideo, Turns};
 
-use crate::cli::args::{self, FrameArgs, GenerateArgs, ModelArgs, PromptArgs};
+use crate::cli::args::PlanArgs;
 use crate::cli::output;
 use crate::cli::session::{Session, warn_of_full_context};
 
@@ -19,13 +19,7 @@ pub struct Chat {
     /// A media file, or a directory of image frames
     video: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    frames: FrameArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
+    plan: PlanArgs,
     /// Print one JSON object a question in place of the text
     #[arg(long)]
     json: bool,
@@ -37,8 +31,7 @@ impl Chat {
     /// # Errors
     /// Whatever stops it; a question that does not fit is told and forgotten.
     pub fn run(self) -> anyhow::Result<()> {
-        let plan = args::plan(&self.model, &self.frames, &self.prompt, &self.generate)?;
-        let session = Session::open(plan, &self.video, "")?;
+        let session = Session::open(self.plan.plan()?, &self.video, "")?;
         let video = session.encode(&self.video)?;
         let mut dialogue = session.dialogue(&video, Turns::Many);
         if !session.template.has_turns() {
