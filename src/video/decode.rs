@@ -23,8 +23,8 @@ use crate::units::Seconds;
 
 /// A frame beyond this is refused by the decoder: no real picture is, and its memory would be gigabytes.
 const MAX_PIXELS: &str = "268435456";
-/// A demuxer that fails this often in a row has nothing more to give.
-const MAX_READ_ERRORS: usize = 10_000;
+/// What fails this often in a row has nothing more to give.
+const MAX_ERRORS: usize = 10_000;
 
 /// The best video stream of a media file, decoded front to back.
 pub(super) struct VideoFile {
@@ -36,7 +36,9 @@ pub(super) struct VideoFile {
     scaler: Option<Scaler>,
     current: frame::Video,
     draining: bool,
+    /// Failures in a row: a decoder or demuxer that only fails must not hold us for ever.
     read_errors: usize,
+    decode_errors: usize,
     damage: Damage,
 }
 
@@ -59,6 +61,7 @@ impl VideoFile {
             current: frame::Video::empty(),
             draining: false,
             read_errors: 0,
+            decode_errors: 0,
             damage,
         })
     }
@@ -69,13 +72,16 @@ impl VideoFile {
             // A packet must not be read into twice: FFmpeg would forget the bytes of the first time, not free them.
             let mut packet = ffmpeg::Packet::empty();
             match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() == self.stream => break packet,
+                Ok(()) if packet.stream() == self.stream => {
+                    self.read_errors = 0;
+                    break packet;
+                }
                 Ok(()) => {}
                 Err(ffmpeg::Error::Eof) => return self.drain(),
                 Err(error) => {
                     self.damage.note(format!("reading: {error}"));
                     self.read_errors += 1;
-                    if self.read_errors >= MAX_READ_ERRORS || !may_read_on(error) {
+                    if self.read_errors >= MAX_ERRORS || !may_read_on(error) {
                         return self.drain();
                     }
                 }
@@ -103,6 +109,7 @@ impl FrameSource for VideoFile {
         loop {
             match self.decoder.receive_frame(&mut self.current) {
                 Ok(()) => {
+                    self.decode_errors = 0;
                     let ticks = self.current.timestamp().or(self.current.pts());
                     return Ok(Some(ticks.map(|ticks| seconds(ticks, self.time_base))));
                 }
@@ -115,7 +122,8 @@ impl FrameSource for VideoFile {
                 }
                 Err(error) => {
                     self.damage.note(format!("decoding: {error}"));
-                    if self.draining && self.damage.n_lost > MAX_READ_ERRORS {
+                    self.decode_errors += 1;
+                    if self.decode_errors >= MAX_ERRORS {
                         return Ok(None);
                     }
                 }
@@ -154,7 +162,7 @@ pub(super) fn count_packets(path: &Path, window: &Window) -> Result<usize, Video
             Ok(()) => {}
             Err(error) => {
                 errors += 1;
-                if error == ffmpeg::Error::Eof || errors >= MAX_READ_ERRORS || !may_read_on(error) {
+                if error == ffmpeg::Error::Eof || errors >= MAX_ERRORS || !may_read_on(error) {
                     return Ok(inside);
                 }
             }

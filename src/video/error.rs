@@ -92,6 +92,18 @@ pub enum VideoError {
         /// What the decoder met.
         cause: String,
     },
+    /// A damaged stream that gives another number of frames each time.
+    #[error(
+        "{path}: it decodes differently from one reading to the next: {first} frames, then {second}; hint: repair it with `ffmpeg -i`"
+    )]
+    Unstable {
+        /// The video argument.
+        path: PathBuf,
+        /// Frames of the first reading.
+        first: usize,
+        /// Frames of the second, up to the last one needed.
+        second: usize,
+    },
     /// The clip window holds no frame.
     #[error("{path}: no frame in the window {window}: its {n_frames} frames run from {first} to {last}")]
     EmptyWindow {

@@ -116,8 +116,11 @@ pub fn read_frames(
         let mut source = open(path)?;
         let mut second = Pass::new(path, request, found);
         second.last_needed = second.wanted.last().copied();
-        if emit(Event::Restart) == Flow::Continue {
-            second.run(&mut *source, emit)?;
+        if emit(Event::Restart) == Flow::Continue
+            && second.run(&mut *source, emit)? == Flow::Continue
+            && second.n_taken < second.wanted.len()
+        {
+            return Err(VideoError::Unstable { path: path.to_owned(), first: found, second: second.n_inside });
         }
     }
     Ok(first_report)
@@ -159,6 +162,8 @@ struct Pass {
     last_needed: Option<usize>,
     n_frames: usize,
     n_inside: usize,
+    /// Of `wanted`, those handed out.
+    n_taken: usize,
     times: Option<(Seconds, Seconds)>,
 }
 
@@ -171,6 +176,7 @@ impl Pass {
             last_needed: None,
             n_frames: 0,
             n_inside: 0,
+            n_taken: 0,
             times: None,
         }
     }
@@ -178,7 +184,6 @@ impl Pass {
     /// Walks to the end, or to the last frame needed.
     fn run(&mut self, source: &mut dyn FrameSource, emit: &mut dyn FnMut(Event) -> Flow) -> Result<Flow, VideoError> {
         const PROGRESS_EVERY: usize = 16;
-        let mut next = 0;
         while let Some(time) = source.advance()? {
             let index = FrameIndex(self.n_frames);
             self.n_frames += 1;
@@ -188,8 +193,8 @@ impl Pass {
             if self.is_inside(time)? {
                 let place = self.n_inside;
                 self.n_inside += 1;
-                while self.wanted.get(next) == Some(&place) {
-                    next += 1;
+                while self.wanted.get(self.n_taken) == Some(&place) {
+                    self.n_taken += 1;
                     let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
                     if emit(Event::Frame(Frame { index, time, image })) == Flow::Stop {
                         return Ok(Flow::Stop);

@@ -12,6 +12,7 @@ mod cli;
 mod goldens;
 mod harness;
 mod hostile;
+mod hub;
 mod image;
 mod reference;
 mod stream;
