@@ -31,20 +31,34 @@ pub enum DTypeSpec {
     Fixed(DType),
 }
 
+/// A device that is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{device}: {cause}; hint: --device cpu, or a build with `--features cuda` or `--features metal` on a machine that has one"
+)]
+pub struct DeviceError {
+    device: DeviceSpec,
+    cause: String,
+}
+
 impl DeviceSpec {
     /// Opens the device.
     ///
     /// # Errors
     /// When this build does not support the device, or the machine does not have it.
-    pub fn open(self) -> candle_core::Result<Device> {
-        match self {
+    pub fn open(self) -> Result<Device, DeviceError> {
+        let opened = match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => Device::new_cuda(ordinal),
             Self::Metal(ordinal) => Device::new_metal(ordinal),
             Self::Auto if cfg!(feature = "cuda") => Device::cuda_if_available(0),
             Self::Auto if cfg!(feature = "metal") => Device::new_metal(0).or(Ok(Device::Cpu)),
             Self::Auto => Ok(Device::Cpu),
-        }
+        };
+        opened.map_err(|error| DeviceError {
+            device: self,
+            cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
+        })
     }
 }
 

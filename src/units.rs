@@ -28,16 +28,16 @@ pub struct LayerIndex(pub usize);
 pub struct Tokens(pub usize);
 
 impl fmt::Display for Seconds {
-    /// `h:mm:ss.ss`, the form that [`FromStr`] reads back; the hour is left out below one hour.
+    /// `h:mm:ss.sss`, the form that [`FromStr`] reads back; the hour is left out below one hour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0.0 { "-" } else { "" };
-        let hundredths = (self.0.abs() * 100.0).round();
-        let (minutes, seconds) = ((hundredths / 6000.0).floor(), (hundredths % 6000.0) / 100.0);
+        let milliseconds = (self.0.abs() * 1000.0).round();
+        let (minutes, seconds) = ((milliseconds / 60_000.0).floor(), (milliseconds % 60_000.0) / 1000.0);
         let (hours, minutes) = ((minutes / 60.0).floor(), minutes % 60.0);
         if hours > 0.0 {
-            write!(f, "{sign}{hours}:{minutes:02}:{seconds:05.2}")
+            write!(f, "{sign}{hours}:{minutes:02}:{seconds:06.3}")
         } else {
-            write!(f, "{sign}{minutes}:{seconds:05.2}")
+            write!(f, "{sign}{minutes}:{seconds:06.3}")
         }
     }
 }
@@ -102,9 +102,13 @@ mod tests {
 
     #[test]
     fn times_print_as_they_are_read() {
-        for (seconds, text) in
-            [(0.0, "0:00.00"), (65.5, "1:05.50"), (3723.25, "1:02:03.25"), (59.999, "1:00.00"), (-1.0, "-0:01.00")]
-        {
+        for (seconds, text) in [
+            (0.0, "0:00.000"),
+            (65.5, "1:05.500"),
+            (3723.25, "1:02:03.250"),
+            (59.9999, "1:00.000"),
+            (-1.0, "-0:01.000"),
+        ] {
             assert_eq!(Seconds(seconds).to_string(), text);
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use vidense::pipeline::timing::timed;
 use vidense::pipeline::{Answer, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, encode_video};
 use vidense::spec::{Plan, fingerprint};
 use vidense::text::{Conversation, Template};
@@ -48,24 +49,20 @@ impl Session {
     /// Before any weight is read, for whatever is known to be wrong by then.
     pub fn open(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
         let started = Instant::now();
+        let mut load = Duration::ZERO;
         let device = plan.device.open()?;
-        let blueprint = Blueprint::read(&plan.model, plan.vision_tower.as_deref(), &Hub::from_env(true))?;
-        let template = match &plan.prompt.template {
-            Some(name) => Template::named(name)?,
-            None => blueprint.template.clone(),
-        };
-        let n_frames = plan.sample.select(expected_frames(video, &plan.window)?).len();
-        let mut conversation = conversation(&template, &plan, blueprint.config.image_marks);
-        let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
-        blueprint.budget(plan.temporal, n_frames.max(1), Tokens(text)).room()?;
+        let hub = Hub::from_env(true);
+        let blueprint = timed(&mut load, || Blueprint::read(&plan.model, plan.vision_tower.as_deref(), &hub))?;
+        let template = template(&plan, &blueprint)?;
+        check_budget(&plan, &blueprint, &template, video, question)?;
+        let fingerprint = fingerprint(&plan, &blueprint.files())?;
 
         let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
-        let fingerprint = fingerprint(&plan, &blueprint.files())?;
         let (bar, on_load) = progress::loading(blueprint.n_parameters());
-        let vlm = Vlm::load(blueprint, &device, dtype, &on_load)?;
+        let vlm = timed(&mut load, || Vlm::load(blueprint, &device, dtype, &on_load))?;
         bar.finish_and_clear();
         vlm.warnings().iter().for_each(|text| output::warning(text));
-        Ok(Self { plan, vlm, template, fingerprint, started, load: started.elapsed() })
+        Ok(Self { plan, vlm, template, fingerprint, started, load })
     }
 
     /// Encodes the video, and warns of what could not be read of it.
@@ -118,6 +115,34 @@ impl Session {
             timings_ms: timings,
         }
     }
+}
+
+/// The template that was asked for, or the checkpoint's.
+fn template(plan: &Plan, blueprint: &Blueprint) -> anyhow::Result<Template> {
+    let template = match &plan.prompt.template {
+        Some(name) => Template::named(name)?,
+        None => blueprint.template.clone(),
+    };
+    if plan.prompt.system.is_some() && !template.has_system() {
+        anyhow::bail!("--system does not apply: the template `{}` has no system text", template.name());
+    }
+    Ok(template)
+}
+
+/// Whether the prompt fits the context with as many frames as the video is expected to give.
+fn check_budget(
+    plan: &Plan,
+    blueprint: &Blueprint,
+    template: &Template,
+    video: &Path,
+    question: &str,
+) -> anyhow::Result<()> {
+    let n_frames = plan.sample.select(expected_frames(video, &plan.window)?).len();
+    let mut conversation = conversation(template, plan, blueprint.config.image_marks);
+    let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
+    // A window without a frame is told by the reader, which knows the times.
+    blueprint.budget(plan.temporal, n_frames.max(1), Tokens(text)).room()?;
+    Ok(())
 }
 
 /// A conversation that has not begun.

@@ -138,6 +138,11 @@ impl Template {
         !matches!(self, Self::Custom(_) | Self::Plain)
     }
 
+    /// Whether a system text can stand in a prompt.
+    pub fn has_system(&self) -> bool {
+        !matches!(self, Self::Custom(_) | Self::Plain)
+    }
+
     fn default_system(&self) -> &'static str {
         match self {
             Self::VicunaV1 => VICUNA_SYSTEM,

@@ -33,9 +33,17 @@ impl TokenBudget {
     /// Positions left for the answer.
     ///
     /// # Errors
-    /// [`ModelError::OverBudget`] with the arithmetic, when not one is left.
+    /// [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the strategy
+    /// leaves nothing of the video.
     pub fn room(&self) -> Result<Tokens, ModelError> {
         let (prompt, context) = (self.prompt(), self.context);
+        if self.visual() == Tokens(0) {
+            return Err(ModelError::NoVisualTokens {
+                strategy: format!("temporal {}", self.temporal),
+                visual_words: self.temporal.explain(self.n_frames, self.n_tokens),
+                longest: self.n_tokens,
+            });
+        }
         if prompt.0 < context.0 {
             return Ok(Tokens(context.0 - prompt.0));
         }
@@ -103,6 +111,14 @@ mod tests {
     fn one_position_must_be_left_for_the_answer() {
         assert!(budget(Temporal::Concat, 7, 64).room().is_err());
         assert_eq!(budget(Temporal::Concat, 7, 63).room().expect("4032 + 63 = 4095"), Tokens(1));
+    }
+
+    #[test]
+    fn a_pool_longer_than_a_frame_is_refused() {
+        let error = budget(Temporal::MaxPool { stride: 577 }, 8, 1).room().expect_err("nothing is left").to_string();
+        let words =
+            "temporal max_pool:577: 8 frames x 0 tokens (576 / 577) = no visual token; hint: a stride of at most 576";
+        assert_eq!(error, words);
     }
 
     #[test]

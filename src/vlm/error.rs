@@ -85,6 +85,16 @@ pub enum ModelError {
         /// What would fit; begins with `; hint: `.
         hint: String,
     },
+    /// A strategy that leaves nothing of a video.
+    #[error("{strategy}: {visual_words} = no visual token; hint: a stride of at most {longest}")]
+    NoVisualTokens {
+        /// The temporal strategy.
+        strategy: String,
+        /// How the visual tokens come about.
+        visual_words: String,
+        /// Tokens of a frame.
+        longest: usize,
+    },
     /// The device or the arithmetic.
     #[error("{doing}: {source}")]
     Compute {

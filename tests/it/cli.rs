@@ -145,14 +145,28 @@ fn what_cannot_be_is_refused_before_any_weight_is_read() {
     assert_refused(&ask("Why?", &["--frames", "16", "--temporal", "concat"]), "hint: use 15 frames, or max_pool:2");
     assert_refused(&ask("  ", &[]), "the question is empty");
     assert_refused(&ask("Why?", &["--sample", "all", "--frames", "3"]), "--frames does not apply");
-    assert_refused(&ask("Why?", &["--start", "3", "--end", "1"]), "--start 0:03.00 is not before --end 0:01.00");
+    assert_refused(&ask("Why?", &["--start", "3", "--end", "1"]), "--start 0:03.000 is not before --end 0:01.000");
     assert_refused(
         &ask("Why?", &["--start", "1:00"]),
-        "no frame in the window 1:00.00 - end: its 48 frames run from 0:00.00 to 0:03.92",
+        "no frame in the window 1:00.000 - end: its 48 frames run from 0:00.000 to 0:03.917",
     );
     assert_refused(&ask("Why?", &["--template", "alpaca"]), "template `alpaca` is not known; hint: vicuna_v1, llama_3");
+    assert_refused(
+        &ask("Why?", &["--temporal", "max_pool:65"]),
+        "temporal max_pool:65: 8 frames x 0 tokens (64 / 65) = no visual token; hint: a stride of at most 64",
+    );
+    assert_refused(
+        &ask("Why?", &["--system", "Be brief."]),
+        "--system does not apply: the template `custom` has no system text",
+    );
     assert_refused(&ask("Why?", &["--temporal", "max_pool:0"]), "the stride is a whole number from 1");
     assert_refused(&ask("Why?", &["--temperature", "-1"]), "expected a number from 0");
+    if cfg!(not(feature = "metal")) {
+        assert_refused(
+            &ask("Why?", &["--device", "metal"]),
+            "metal:0: the candle crate has not been built with metal support; hint: ",
+        );
+    }
     assert_refused(&ask("Why?", &["--device", "tpu"]), "`tpu` is no device; hint: auto, cpu, cuda");
 }
 
@@ -255,7 +269,7 @@ fn a_reader_that_has_enough_is_no_error() {
 fn inspect_tells_streams_and_shapes() {
     let video = out(&run(&["inspect", VIDEO]));
     for part in
-        ["h264, 128 x 128, yuv420p", "<- decoded", "frames      48 decode, counted one by one", "0:03.92 (last frame)"]
+        ["h264, 128 x 128, yuv420p", "<- decoded", "frames      48 decode, counted one by one", "0:03.917 (last frame)"]
     {
         assert!(video.contains(part), "{video} lacks {part}");
     }

@@ -1,6 +1,7 @@
 //! The few things that the tests share: paths, tensors from files, comparisons, running the binary.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -14,7 +15,8 @@ pub fn repository(path: &str) -> PathBuf {
 pub fn shared(path: &str) -> Option<PathBuf> {
     let found = repository("../shared").join(path);
     if !found.exists() {
-        eprintln!("skipped: {} is not here", found.display());
+        // Not `eprintln!`, which the test runner would swallow.
+        let _ = writeln!(std::io::stderr(), "skipped: {} is not here", found.display());
         return None;
     }
     Some(found)

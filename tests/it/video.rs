@@ -165,7 +165,7 @@ fn a_window_keeps_global_indices() {
     let beyond = Window { start: Some(Seconds(60.0)), end: None };
     let error = read(&clip.path, Sample::All, beyond).unwrap_err().to_string();
     assert!(
-        error.ends_with("no frame in the window 1:00.00 - end: its 40 frames run from 0:00.00 to 0:03.90"),
+        error.ends_with("no frame in the window 1:00.000 - end: its 40 frames run from 0:00.000 to 0:03.900"),
         "{error}"
     );
 }
