@@ -59,8 +59,9 @@ impl Session {
 
         let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
         let (bar, on_load) = progress::loading(blueprint.n_parameters());
-        let vlm = timed(&mut load, || Vlm::load(blueprint, &device, dtype, &on_load))?;
+        let vlm = timed(&mut load, || Vlm::load(blueprint, &device, dtype, &on_load));
         bar.finish_and_clear();
+        let vlm = vlm?;
         vlm.warnings().iter().for_each(|text| output::warning(text));
         Ok(Self { plan, vlm, template, fingerprint, started, load })
     }

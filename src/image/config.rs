@@ -31,16 +31,6 @@ pub enum PreprocessError {
         /// The largest side.
         limit: u32,
     },
-    /// The resize library refused.
-    #[error("a frame of {width} x {height} pixels cannot be resized: {cause}")]
-    Resize {
-        /// Of the frame.
-        width: u32,
-        /// Of the frame.
-        height: u32,
-        /// The library's words.
-        cause: String,
-    },
 }
 
 /// The first resize, before any crop.

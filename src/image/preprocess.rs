@@ -58,7 +58,7 @@ impl Preprocessor {
             None => picture,
         };
         let target = target_size(self.config.resize, picture.dimensions());
-        let picture = resize(picture, target, self.config.filter)?;
+        let picture = resize(picture, target, self.config.filter);
         Ok(match self.config.crop {
             Some(size) => centre_crop(picture, size),
             None => picture,

@@ -15,7 +15,7 @@ use crate::temporal::Temporal;
 use crate::text::{Template, Tokenizer};
 use crate::units::Tokens;
 use crate::vision::{TowerConfig, TowerFamily};
-use crate::weights::{Checkpoint, Hub};
+use crate::weights::{Checkpoint, Hub, HubError};
 
 /// A described model.
 pub struct Blueprint {
@@ -147,7 +147,7 @@ fn find_tower(
         Err(error) => {
             // The weights are inside; only the geometry is wanted, and of these towers it is public knowledge.
             let known = published_tower(name).filter(|_| is_inside && asked.is_none());
-            let config = known.ok_or(error)?;
+            let config = known.ok_or_else(|| no_tower(dir, name, asked, error))?;
             return Ok(FoundTower { config, source: TowerSource::Inside, dir: None });
         }
     };
@@ -158,6 +158,19 @@ fn find_tower(
         TowerSource::Beside(Box::new(Checkpoint::open(&tower_dir)?))
     };
     Ok(FoundTower { config, source, dir: Some(tower_dir) })
+}
+
+/// A path of the machine that trained the checkpoint means nothing here; the user must name the tower.
+fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: HubError) -> ModelError {
+    match (asked, error) {
+        (None, HubError::NotFound { .. }) => ModelError::Combination {
+            path: dir.join("config.json"),
+            rule: format!(
+                "mm_vision_tower names `{name}`, which is neither a directory nor a hub id; hint: name the tower with --vision-tower"
+            ),
+        },
+        (_, error) => error.into(),
+    }
 }
 
 fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Connector, ModelError> {

@@ -53,9 +53,9 @@ fn edit_weights(dir: &Path, file: &str, edit: impl FnOnce(&mut HashMap<String, T
     candle_core::safetensors::save(&weights, path).unwrap();
 }
 
-#[test]
-fn an_unusable_key_is_named_with_its_value_and_rule() {
-    for (file, key, value, message) in [
+/// File, key, value, and what must be said of it.
+fn unusable_keys() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    vec![
         (
             "config.json",
             "hidden_size",
@@ -107,7 +107,12 @@ fn an_unusable_key_is_named_with_its_value_and_rule() {
             json!("cls_patch"),
             "cls_patch does not go with the connector dci; hint: patch",
         ),
-        ("config.json", "mm_vision_tower", json!("elsewhere"), "elsewhere: no such directory, and not a hub id"),
+        (
+            "config.json",
+            "mm_vision_tower",
+            json!("elsewhere"),
+            "config.json: mm_vision_tower names `elsewhere`, which is neither a directory nor a hub id; hint: name the tower with --vision-tower",
+        ),
         ("config.json", "prompt_format", json!("{question}"), "prompt_format of the checkpoint has no <image>"),
         ("vision_tower/config.json", "model_type", json!("dinov2"), "supported towers are CLIP's and SigLIP's"),
         (
@@ -123,7 +128,12 @@ fn an_unusable_key_is_named_with_its_value_and_rule() {
             "patch_size: 100 is not usable; it must not exceed image_size, 64",
         ),
         ("vision_tower/preprocessor_config.json", "image_std", json!([0, 1, 1]), "image_std: [0,1,1] is not usable"),
-    ] {
+    ]
+}
+
+#[test]
+fn an_unusable_key_is_named_with_its_value_and_rule() {
+    for (file, key, value, message) in unusable_keys() {
         let dir = copy();
         edit_config(dir.path(), file, key, value);
         if file.starts_with("vision_tower/config") {

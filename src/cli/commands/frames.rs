@@ -152,7 +152,7 @@ fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
         let mut bytes = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut bytes, ImageFormat::Png)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(dir)?;
+        let mut file = temporary_file(dir)?;
         file.write_all(bytes.get_ref())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -161,11 +161,15 @@ fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
     write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
 }
 
-/// What a file gets that is made the ordinary way; the umask is applied to it.
-#[cfg(unix)]
-fn permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
+/// A file that is removed unless it is renamed, with the permissions that a file gets which is made the ordinary way.
+fn temporary_file(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(dir)
 }
 
 /// The whole chain in one line.
