@@ -16,7 +16,7 @@ use vidense::video::{FrameRequest, Sample, Window};
 use vidense::vlm::{Blueprint, PromptIds, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{assert_close, every, ids, json, largest, shared, tensors};
+use crate::harness::{assert_close, every, ids, json, largest, repository, shared, tensors};
 
 const CASES: [(&str, Temporal); 5] = [
     ("clip-none", Temporal::Concat),
@@ -105,23 +105,31 @@ fn every_stage_agrees_with_the_released_code() {
     }
 }
 
-/// The reference's `inputs_embeds.sample` shows that its language model was given the first frame alone, not pooled, in
-/// every case, although `aggregated.sample` and `n_visual_tokens` are those of all frames. So its ids are compared for
-/// what made them; `mini.rs` compares ids over all frames.
-#[test]
-fn generated_ids_are_those_of_the_released_code() {
-    let Some(reference) = shared("reference") else { return };
+/// The ids of an answer to a case's question about some frames.
+fn generated(case: &Case, frames: &Path, temporal: Temporal) -> Vec<u32> {
     let request = FrameRequest { sample: Sample::All, window: Window::default() };
     let plan = GeneratePlan { max_new_tokens: 24, sampling: SamplingConfig::default() };
-    for (name, _) in CASES {
-        let Case { dir, vlm, expected } = load(&reference, name);
+    let video = encode_video(&case.vlm, frames, &request, temporal, &mut |_| {}).unwrap();
+    let conversation = Conversation::new(Template::VicunaV1, None);
+    let mut dialogue = Dialogue::new(&case.vlm, &video, conversation, &Template::VicunaV1, &plan, Turns::One);
+    dialogue.ask(case.expected["question"].as_str().unwrap(), &mut |_| {}).unwrap().token_ids
+}
+
+/// The reference's `inputs_embeds.sample` shows that its language model was given the first frame alone, not pooled, in
+/// every case, although `aggregated.sample` and `n_visual_tokens` are those of all frames. So its ids are compared for
+/// what made them, and those over all frames with PyTorch's (`tests/golden/make_reference.py`).
+#[test]
+fn generated_ids_are_those_of_the_reference_and_of_pytorch() {
+    let Some(reference) = shared("reference") else { return };
+    let all_frames = json(&repository("tests/golden/reference.json"));
+    for (name, temporal) in CASES {
+        let case = load(&reference, name);
         let first_frame = tempfile::tempdir().unwrap();
-        std::fs::copy(dir.join("frames/000.png"), first_frame.path().join("000.png")).unwrap();
-        let video = encode_video(&vlm, first_frame.path(), &request, Temporal::Concat, &mut |_| {}).unwrap();
-        let conversation = Conversation::new(Template::VicunaV1, None);
-        let mut dialogue = Dialogue::new(&vlm, &video, conversation, &Template::VicunaV1, &plan, Turns::One);
-        let answer = dialogue.ask(expected["question"].as_str().unwrap(), &mut |_| {}).unwrap();
-        assert_eq!(answer.token_ids, ids(&expected["generated_ids"]), "{name}");
+        std::fs::copy(case.dir.join("frames/000.png"), first_frame.path().join("000.png")).unwrap();
+        let from_one = generated(&case, first_frame.path(), Temporal::Concat);
+        assert_eq!(from_one, ids(&case.expected["generated_ids"]), "{name}, first frame");
+        let from_all = generated(&case, &case.dir.join("frames"), temporal);
+        assert_eq!(from_all, ids(&all_frames[name]["ids"]), "{name}, all frames");
     }
 }
 
