@@ -179,6 +179,11 @@ fn wrong_paths_are_named() {
     );
     assert_refused(&run(&["ask", "--model", "samples", VIDEO, "Why?"]), "samples: no config.json here");
     assert_refused(&run(&["ask", "--model", "org/name", VIDEO, "Why?"]), "HF_HUB_OFFLINE forbids the download; hint:");
+    let tower = run(&["inspect", "tests/golden/siglip"]);
+    assert_refused(
+        &tower,
+        "model_type: \"siglip\" is not usable; this is a vision tower alone; hint: name it with --vision-tower",
+    );
     assert_refused(&run(&["inspect", "no-such-thing"]), "no-such-thing: no such directory");
 }
 

@@ -90,6 +90,10 @@ impl VlmConfig {
     /// [`ModelError`] naming the first key that is unusable, its value and the rule.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = JsonFile::read(&dir.join("config.json"))?;
+        if file.string("model_type")?.is_some_and(|kind| kind.starts_with("clip") || kind.starts_with("siglip")) {
+            let rule = "this is a vision tower alone; hint: name it with --vision-tower, beside a --model";
+            return Err(file.wrong("model_type", rule));
+        }
         let mut config = match file.get("text_config") {
             Some(_) => Self::from_hugging_face(&file)?,
             None => Self::from_llava(&file)?,
