@@ -1,13 +1,14 @@
 //! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Embedding, Module, RmsNorm, VarBuilder};
+use candle_nn::{Embedding, Module, VarBuilder};
 
 use super::KvCache;
-use super::rope::RopeScaling;
+use super::rope::{RopeAngles, RopeScaling, RopeTable, inverse_frequencies};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{Mask, attention};
+use crate::nn::softmax::Visible;
+use crate::nn::{Mask, RmsNorm, activation, attention};
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +72,7 @@ impl Llama {
             config: config.clone(),
             embeddings: Embedding::new(table, config.d_hidden),
             layers,
-            norm: candle_nn::rms_norm(config.d_hidden, config.rms_norm_eps, model.pp("norm"))?,
+            norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
             dtype: vb.dtype(),
             device: vb.device().clone(),
@@ -126,10 +127,31 @@ impl Llama {
         cache.check_room(embeds.dim(0)?)?;
         let mut x = embeds.unsqueeze(0)?; // (1, S, H)
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, i, cache)?;
+            x = layer.apply(&x, |attention, x| attention.forward_cached(x, i, cache))?;
         }
         cache.advance(embeds.dim(0)?);
         x.squeeze(0)
+    }
+
+    /// Runs whole sequences through all layers, without a cache: the forward pass of training.
+    ///
+    /// # Shapes
+    /// `embeds (B, S, H)` to `(B, S, H)`, before the final norm; `positions (B, S)`, u32.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, or a position is beyond the context.
+    pub fn forward_packed(&self, embeds: &Tensor, positions: &Tensor, visible: &Visible) -> Result<Tensor> {
+        let angles = self.rope_table()?.at(positions)?;
+        let mut x = embeds.clone();
+        for layer in &self.layers {
+            x = layer.apply(&x, |attention, x| attention.forward(x, &angles, visible))?;
+        }
+        Ok(x)
+    }
+
+    fn rope_table(&self) -> Result<RopeTable> {
+        let inv_freq = inverse_frequencies(self.config.d_head, self.config.rope_theta, self.config.rope_scaling);
+        RopeTable::new(&inv_freq, self.config.context, self.dtype, &self.device)
     }
 
     /// The logits of hidden states.
@@ -166,30 +188,31 @@ impl Llama {
 #[derive(Debug)]
 struct Block {
     input_norm: RmsNorm,
-    attention: CachedAttention,
+    attention: SelfAttention,
     post_norm: RmsNorm,
     mlp: SwiGlu,
 }
 
 impl Block {
     fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
-        let norm = |name| candle_nn::rms_norm(config.d_hidden, config.rms_norm_eps, vb.pp(name));
+        let norm = |name| RmsNorm::load(config.d_hidden, config.rms_norm_eps, &vb.pp(name));
         Ok(Self {
             input_norm: norm("input_layernorm")?,
-            attention: CachedAttention::load(config, &vb.pp("self_attn"))?,
+            attention: SelfAttention::load(config, &vb.pp("self_attn"))?,
             post_norm: norm("post_attention_layernorm")?,
             mlp: SwiGlu::load(config, &vb.pp("mlp"))?,
         })
     }
 
-    fn forward(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, layer, cache)?)?;
+    /// Runs the block, its attention as `attend` says.
+    fn apply(&self, x: &Tensor, attend: impl FnOnce(&SelfAttention, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let x = (x + attend(&self.attention, &self.input_norm.forward(x)?)?)?;
         &x + self.mlp.forward(&self.post_norm.forward(&x)?)?
     }
 }
 
 #[derive(Debug)]
-struct CachedAttention {
+struct SelfAttention {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -198,7 +221,7 @@ struct CachedAttention {
     n_kv_heads: usize,
 }
 
-impl CachedAttention {
+impl SelfAttention {
     fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
         let bias = if config.attention_bias { Bias::With } else { Bias::Without };
@@ -213,13 +236,22 @@ impl CachedAttention {
         })
     }
 
-    fn forward(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let position = cache.len();
-        let q = split_heads(&self.query.forward(x)?, self.n_heads)?; // (1, n_heads, S, d)
-        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?; // (1, n_kv_heads, S, d)
+    /// Queries and keys, rotated, and values: `(B, n_heads or n_kv_heads, S, d)`.
+    fn project(&self, x: &Tensor, angles: &RopeAngles) -> Result<[Tensor; 3]> {
+        let q = split_heads(&self.query.forward(x)?, self.n_heads)?;
+        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?;
         let v = split_heads(&self.value.forward(x)?, self.n_kv_heads)?;
-        let (q, k) = (cache.rope().rotate(&q, position)?, cache.rope().rotate(&k, position)?);
-        let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d)
+        Ok([angles.rotate(&q)?, angles.rotate(&k)?, v])
+    }
+
+    fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
+        let [q, k, v] = self.project(x, angles)?;
+        self.out.forward(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?)
+    }
+
+    fn forward_cached(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
+        let [q, k, v] = self.project(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
+        let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d_head)
         self.out.forward(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?)
     }
 }
@@ -243,6 +275,6 @@ impl SwiGlu {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&(self.gate.forward(x)?.silu()? * self.up.forward(x)?)?)
+        self.down.forward(&activation::swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
     }
 }

@@ -4,7 +4,8 @@
 
 use std::f32::consts::PI;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Device, Layout, MetalStorage, Result, Shape, Tensor};
 
 /// How frequencies are changed to reach beyond the length of the pretraining.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,16 +52,87 @@ impl RopeTable {
         Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)? })
     }
 
-    /// Rotates queries or keys at the positions from `position`.
-    ///
-    /// # Shapes
-    /// `(1, n, S, d_head)`, contiguous, to the same.
+    /// The angles of `s` positions from `position` on.
     ///
     /// # Errors
     /// When a position is beyond the table.
-    pub fn rotate(&self, x: &Tensor, position: usize) -> Result<Tensor> {
-        let s = x.dim(2)?;
-        candle_nn::rotary_emb::rope(x, &self.cos.narrow(0, position, s)?, &self.sin.narrow(0, position, s)?)
+    pub fn range(&self, position: usize, s: usize) -> Result<RopeAngles> {
+        Ok(RopeAngles { cos: self.cos.narrow(0, position, s)?, sin: self.sin.narrow(0, position, s)? })
+    }
+
+    /// The angles of any positions.
+    ///
+    /// # Shapes
+    /// `positions (B, S)`, u32.
+    ///
+    /// # Errors
+    /// When a position is beyond the table.
+    pub fn at(&self, positions: &Tensor) -> Result<RopeAngles> {
+        let (b, s) = positions.dims2()?;
+        let pick = |table: &Tensor| table.index_select(&positions.flatten_all()?, 0)?.reshape((b, s, ()));
+        Ok(RopeAngles { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
+    }
+}
+
+/// Cosines and sines for the positions of a sequence, or of each sequence of a batch.
+#[derive(Debug, Clone)]
+pub struct RopeAngles {
+    /// `(S, d_head / 2)` or `(B, S, d_head / 2)`.
+    cos: Tensor,
+    /// As `cos`.
+    sin: Tensor,
+}
+
+impl RopeAngles {
+    /// Rotates queries or keys.
+    ///
+    /// # Shapes
+    /// `(B, n, S, d_head)`, contiguous, to the same.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+        let rotate = |x: &Tensor, sin: &Tensor| candle_nn::rotary_emb::rope(x, &self.cos, sin);
+        if !x.track_op() {
+            return rotate(x, &self.sin);
+        }
+        // Candle's kernel has no gradient. A rotation is orthogonal: its gradient is the rotation back.
+        let forward = rotate(&x.detach(), &self.sin)?;
+        let back = Self { cos: self.cos.clone(), sin: self.sin.neg()? };
+        x.apply_op2(&forward, Rotated { back })
+    }
+}
+
+/// Hands on the rotated values, and rotates gradients back.
+struct Rotated {
+    back: RopeAngles,
+}
+
+impl CustomOp2 for Rotated {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, y: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((y.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, y: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        Ok((y.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn metal_fwd(
+        &self,
+        _: &MetalStorage,
+        _: &Layout,
+        y: &MetalStorage,
+        layout: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        Ok((y.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(self.back.rotate(&dy.contiguous()?)?), None))
     }
 }
 
@@ -94,6 +166,26 @@ impl RopeScaling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rotations_have_their_gradients_at_any_positions() {
+        use crate::nn::finite_difference::{assert_gradients, random};
+        let table = RopeTable::new(&[1.0, 0.3], 9, DType::F32, &Device::Cpu).expect("small");
+        let positions = Tensor::new(&[[0u32, 5, 2], [8, 1, 1]], &Device::Cpu).expect("small");
+        let angles = table.at(&positions).expect("all below 9");
+        assert_gradients(&[random((2, 2, 3, 4), 1)], |t| angles.rotate(&t[0]));
+    }
+
+    #[test]
+    fn a_range_of_positions_is_those_positions() {
+        let table = RopeTable::new(&[1.0, 0.3], 9, DType::F32, &Device::Cpu).expect("small");
+        let x = crate::nn::finite_difference::random((1, 2, 3, 4), 1);
+        let positions = Tensor::new(&[[4u32, 5, 6]], &Device::Cpu).expect("small");
+        let rotated = |angles: Result<RopeAngles>| {
+            angles.and_then(|angles| angles.rotate(&x)?.flatten_all()?.to_vec1::<f32>()).expect("fits")
+        };
+        assert_eq!(rotated(table.range(4, 3)), rotated(table.at(&positions)));
+    }
 
     #[test]
     fn linear_scaling_divides_and_llama3_keeps_the_short_waves() {

@@ -1,17 +1,19 @@
 //! Scaled dot-product attention with grouped key-value heads, without copying keys or values.
 
 use candle_core::{D, DType, Result, Tensor};
-use candle_nn::ops::softmax_last_dim;
 
 use super::matmul;
+use super::softmax::{Visible, softmax, softmax_visible};
 
 /// What a query may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mask {
+#[derive(Debug, Clone, Copy)]
+pub enum Mask<'a> {
     /// Every key.
     Full,
     /// The last query sees every key, the one before it all but the last, and so on.
     Causal,
+    /// The keys that are named for it.
+    Visible(&'a Visible),
 }
 
 /// Attention of queries over keys and values. Key-value head `j` serves the query heads
@@ -23,14 +25,14 @@ pub enum Mask {
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
     let (b, n_heads, s, d) = q.dims4()?;
     let (_, n_kv_heads, n_keys, _) = k.dims4()?;
     if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
         candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
     }
     #[cfg(feature = "flash-attn")]
-    if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) {
+    if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) && !matches!(mask, Mask::Visible(_)) {
         return flash(q, k, v, mask);
     }
     let group = n_heads / n_kv_heads;
@@ -38,14 +40,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tenso
     // The queries of one group are rows against the same keys.
     let q = (q.contiguous()? * scale)?.reshape((b, n_kv_heads, group * s, d))?;
     let scores = matmul(&q, &k.transpose(2, 3)?)?; // (B, n_kv_heads, group S, K)
-    let scores = match mask {
-        Mask::Causal if s > 1 => {
-            let scores = scores.reshape((b, n_heads, s, n_keys))?;
-            scores.broadcast_add(&causal_bias(s, n_keys, &scores)?)?.reshape((b, n_kv_heads, group * s, n_keys))?
-        }
-        _ => scores,
+    let by_head = |scores: &Tensor| scores.reshape((b, n_heads, s, n_keys));
+    let weights = match mask {
+        Mask::Visible(visible) => softmax_visible(&by_head(&scores)?, visible)?,
+        Mask::Causal if s > 1 => softmax(&by_head(&scores)?.broadcast_add(&causal_bias(s, n_keys, &scores)?)?)?,
+        Mask::Causal | Mask::Full => softmax(&scores)?,
     };
-    let weights = softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype())?;
+    let weights = weights.reshape((b, n_kv_heads, group * s, n_keys))?;
     matmul(&weights, v)?.reshape((b, n_heads, s, d))
 }
 
@@ -58,10 +59,10 @@ fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
 }
 
 #[cfg(feature = "flash-attn")]
-fn flash(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
+fn flash(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
     let scale = 1.0 / (q.dim(D::Minus1)? as f32).sqrt();
     let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?); // (B, S, n_heads, d)
-    candle_flash_attn::flash_attn(&q, &k, &v, scale, mask == Mask::Causal)?.transpose(1, 2)
+    candle_flash_attn::flash_attn(&q, &k, &v, scale, matches!(mask, Mask::Causal))?.transpose(1, 2)
 }
 
 /// `(B, S, n d)` to `(B, n, S, d)`.
@@ -109,6 +110,15 @@ mod tests {
             attention(&q, &repeated(&k).expect("small"), &repeated(&v).expect("small"), Mask::Causal).expect("fit");
         let difference = (grouped - full).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("same shape");
         assert!(difference < 1e-6, "{difference}");
+    }
+
+    #[test]
+    fn attention_has_its_gradients() {
+        use crate::nn::finite_difference::{assert_gradients, random};
+        for mask in [Mask::Full, Mask::Causal] {
+            let (q, k, v) = (random((2, 4, 3, 2), 1), random((2, 2, 3, 2), 2), random((2, 2, 3, 2), 3));
+            assert_gradients(&[q, k, v], |t| attention(&t[0], &t[1], &t[2], mask));
+        }
     }
 
     #[test]

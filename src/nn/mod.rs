@@ -1,7 +1,16 @@
-//! The few primitives that towers, projector and language model share, on candle's own.
+//! The few primitives that towers, projector and language model share, on candle's own. Each can be trained: where an
+//! input or a weight is tracked, the gradient is there, and a test compares it with finite differences.
 
+pub mod activation;
 pub mod attention;
+#[cfg(test)]
+pub(crate) mod finite_difference;
 pub mod linear;
+pub mod norm;
+mod rows;
+pub mod softmax;
 
 pub use attention::{Mask, attention};
 pub use linear::{Linear, matmul};
+pub use norm::{LayerNorm, RmsNorm};
+pub use softmax::softmax;

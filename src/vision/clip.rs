@@ -1,10 +1,11 @@
 //! CLIP's stem: patches, a class token, positions, then a layer norm (`modeling_clip.py`).
 
 use candle_core::{Result, Tensor};
-use candle_nn::{LayerNorm, Module, VarBuilder};
+use candle_nn::VarBuilder;
 
 use super::TowerConfig;
 use super::vit::embed_patches;
+use crate::nn::LayerNorm;
 
 #[derive(Debug)]
 pub(super) struct ClipEmbeddings {
@@ -27,7 +28,7 @@ impl ClipEmbeddings {
             class: embeddings.get(d, "class_embedding")?,
             position: embeddings.get((1 + config.n_patches(), d), "position_embedding.weight")?,
             // The name is misspelled in every released checkpoint.
-            norm: candle_nn::layer_norm(d, config.layer_norm_eps, vb.pp("pre_layrnorm"))?,
+            norm: LayerNorm::load(d, config.layer_norm_eps, &vb.pp("pre_layrnorm"))?,
             grid: config.grid(),
         })
     }

@@ -5,12 +5,12 @@
 use std::ops::ControlFlow;
 
 use candle_core::{Result, Tensor};
-use candle_nn::{LayerNorm, Module, VarBuilder};
+use candle_nn::VarBuilder;
 
 use super::{Activation, TowerConfig};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{Mask, attention};
+use crate::nn::{LayerNorm, Mask, activation, attention};
 use crate::units::LayerIndex;
 
 /// The stack of blocks.
@@ -54,7 +54,7 @@ struct Block {
 
 impl Block {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
-        let norm = |name| candle_nn::layer_norm(config.d_hidden, config.layer_norm_eps, vb.pp(name));
+        let norm = |name| LayerNorm::load(config.d_hidden, config.layer_norm_eps, &vb.pp(name));
         Ok(Self {
             norm1: norm("layer_norm1")?,
             attention: SelfAttention::load(config, &vb.pp("self_attn"))?,
@@ -122,7 +122,7 @@ impl Mlp {
 impl Activation {
     fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+            Self::QuickGelu => activation::quick_gelu(x),
             Self::GeluTanh => x.gelu(),
             Self::Gelu => x.gelu_erf(),
         }

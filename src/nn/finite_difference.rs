@@ -1,0 +1,45 @@
+//! The judge of every gradient: central differences in the direction of each input's each number.
+
+#![allow(clippy::expect_used, reason = "only tests come here")]
+
+use candle_core::{Device, Result, Tensor, Var};
+
+/// Normal numbers, the same for the same seed.
+pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor {
+    let shape = shape.into();
+    // A Weyl sequence through a sine: no two alike, and no generator to agree on.
+    let value = |i: usize| (((i as f64 + 1.0) * 12.9898 + seed as f64 * 78.233).sin() * 43_758.545_3).fract() as f32;
+    let values: Vec<f32> = (0..shape.elem_count()).map(|i| 1.5 * value(i)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
+}
+
+/// Fails unless the gradient of a weighted sum of `run`'s output by every number of every input is what differences
+/// say, and unless some of each is other than 0.
+pub(crate) fn assert_gradients(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    const STEP: f32 = 1e-2;
+    let weighted = |inputs: &[Tensor]| -> Result<Tensor> {
+        let y = run(inputs)?;
+        (&y * random(y.shape(), 99))?.sum_all()
+    };
+    let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).expect("small")).collect();
+    let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let grads = weighted(&tracked).and_then(|loss| loss.backward()).expect("it runs");
+    for (which, input) in inputs.iter().enumerate() {
+        let grad = grads.get(&tracked[which]).unwrap_or_else(|| panic!("input {which} has no gradient"));
+        let grad = grad.flatten_all().and_then(|g| g.to_vec1::<f32>()).expect("f32");
+        assert!(grad.iter().any(|g| *g != 0.0), "input {which}: the gradient is 0 throughout");
+        let values = input.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+        for (i, found) in grad.iter().enumerate() {
+            let at = |step: f32| {
+                let mut moved = values.clone();
+                moved[i] += step;
+                let mut inputs = inputs.to_vec();
+                inputs[which] = Tensor::from_vec(moved, input.shape(), &Device::Cpu).expect("same shape");
+                weighted(&inputs).and_then(|loss| loss.to_scalar::<f32>()).expect("it runs")
+            };
+            let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            let tolerance = 2e-2 * (1.0 + expected.abs());
+            assert!((found - expected).abs() <= tolerance, "input {which}, number {i}: {found}, not {expected}");
+        }
+    }
+}

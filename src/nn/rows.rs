@@ -1,0 +1,40 @@
+//! What the CPU kernels with gradients share: contiguous f32 storage, worked on row by row on all cores.
+
+use candle_core::{CpuStorage, Layout, Result};
+use rayon::prelude::*;
+
+/// Rows that one job takes, so that a job outweighs its scheduling.
+const ROWS_PER_JOB: usize = 32;
+
+/// The numbers of a contiguous f32 tensor.
+pub(super) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let (start, end) =
+        layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a kernel wants contiguous tensors"))?;
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// A new buffer of the size of `x`, filled row by row.
+pub(super) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    let job = ROWS_PER_JOB * width;
+    y.par_chunks_mut(job).zip(x.par_chunks(job)).for_each(|(y, x)| {
+        y.chunks_exact_mut(width).zip(x.chunks_exact(width)).for_each(|(y, x)| run(x, y));
+    });
+    y
+}
+
+/// As [`per_row`], from two buffers of the same size.
+pub(super) fn per_row_pair(
+    a: &[f32],
+    b: &[f32],
+    width: usize,
+    run: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let mut y = vec![0.0; a.len()];
+    let job = ROWS_PER_JOB * width;
+    y.par_chunks_mut(job).zip(a.par_chunks(job)).zip(b.par_chunks(job)).for_each(|((y, a), b)| {
+        let rows = y.chunks_exact_mut(width).zip(a.chunks_exact(width)).zip(b.chunks_exact(width));
+        rows.for_each(|((y, a), b)| run(a, b, y));
+    });
+    y
+}
