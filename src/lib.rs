@@ -24,7 +24,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 foundations | [`units`], [`device`] |
-//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`] |
+//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`] |
 //! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
@@ -46,3 +46,4 @@ pub mod video;
 pub mod vision;
 pub mod vlm;
 pub mod weights;
+pub mod world;

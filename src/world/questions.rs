@@ -1,0 +1,368 @@
+//! Questions about a scene, with their answers, in a few wordings each.
+
+use serde::{Deserialize, Serialize};
+
+use super::Draw;
+use super::scene::{Cell, Colour, Object, Scene, Shape};
+
+/// What a question asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionKind {
+    /// The colour of an object.
+    Color,
+    /// Its shape.
+    Shape,
+    /// How many objects there are.
+    Count,
+    /// Whether there is an object of a colour and a shape.
+    Exist,
+    /// In which of nine cells an object stands.
+    Position,
+    /// The colour of the background.
+    Background,
+    /// The pattern of an object.
+    Texture,
+    /// Its size.
+    Size,
+    /// Everything, in a fixed order.
+    Caption,
+}
+
+impl QuestionKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Color,
+        Self::Shape,
+        Self::Count,
+        Self::Exist,
+        Self::Position,
+        Self::Background,
+        Self::Texture,
+        Self::Size,
+        Self::Caption,
+    ];
+
+    /// Its name, as in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Color => "color",
+            Self::Shape => "shape",
+            Self::Count => "count",
+            Self::Exist => "exist",
+            Self::Position => "position",
+            Self::Background => "background",
+            Self::Texture => "texture",
+            Self::Size => "size",
+            Self::Caption => "caption",
+        }
+    }
+
+    /// The share that is right by always giving the likeliest answer.
+    pub fn chance(self) -> f64 {
+        match self {
+            Self::Color => 1.0 / Colour::ALL.len() as f64,
+            Self::Shape => 1.0 / Shape::ALL.len() as f64,
+            Self::Count => 0.4,
+            Self::Exist | Self::Size => 0.5,
+            Self::Position => 1.0 / Cell::COUNT as f64,
+            Self::Background => 0.25,
+            Self::Texture => 1.0 / 3.0,
+            Self::Caption => 0.0,
+        }
+    }
+}
+
+/// A question and its only right answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// What it asks for.
+    pub kind: QuestionKind,
+    /// Its words.
+    pub question: String,
+    /// The answer's.
+    pub answer: String,
+}
+
+/// The word for what is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// "image", "picture" or "video", as the dice fall: for training.
+    Any,
+    /// "image" or "picture".
+    Image,
+    /// "video".
+    Video,
+}
+
+impl Medium {
+    fn word(self, draw: &mut Draw) -> &'static str {
+        match self {
+            Self::Any => *draw.pick(&["image", "picture", "video"]),
+            Self::Image => *draw.pick(&["image", "picture"]),
+            Self::Video => "video",
+        }
+    }
+}
+
+/// A question of every kind that the scene has an answer for, each in a random wording; two of existence.
+pub fn questions(scene: &Scene, medium: Medium, draw: &mut Draw) -> Vec<Question> {
+    use QuestionKind::{Background, Caption, Color, Count, Exist, Position, Shape, Size, Texture};
+    let kinds = [Color, Shape, Position, Texture, Size, Caption, Exist, Exist, Background, Count];
+    kinds.into_iter().filter_map(|kind| ask(kind, scene, medium, draw)).collect()
+}
+
+/// A question of one kind, if the scene has an answer for it.
+pub fn ask(kind: QuestionKind, scene: &Scene, medium: Medium, draw: &mut Draw) -> Option<Question> {
+    let word = medium.word(draw);
+    let (question, answer) = match kind {
+        QuestionKind::Color => of_object(scene, "color", Reference::ByShape, draw, |o| o.colour.word().to_owned())?,
+        QuestionKind::Shape => of_object(scene, "shape", Reference::ByColour, draw, |o| o.shape.word().to_owned())?,
+        QuestionKind::Texture => texture(scene, draw)?,
+        QuestionKind::Size => size(scene, draw)?,
+        QuestionKind::Position => position(scene, word, draw)?,
+        QuestionKind::Count => {
+            let many = format!("How many shapes are in the {word}?");
+            let wordings = [
+                "How many objects are there?",
+                "How many things can you see?",
+                "Count the objects.",
+                "What is the number of objects?",
+                &many,
+            ];
+            ((*draw.pick(&wordings)).to_owned(), COUNTS[scene.objects.len() - 1].to_owned())
+        }
+        QuestionKind::Exist => exist(scene, word, draw),
+        QuestionKind::Background => {
+            let wordings = [
+                "What color is the background?",
+                "What is the background color?",
+                "Tell me the color of the background.",
+                "Which color does the background have?",
+            ];
+            ((*draw.pick(&wordings)).to_owned(), scene.background.word().to_owned())
+        }
+        QuestionKind::Caption => {
+            let wordings = [
+                format!("Describe the {word}."),
+                format!("What is in the {word}?"),
+                "Give a short caption.".to_owned(),
+                "What do you see?".to_owned(),
+                format!("Describe this {word} in one sentence."),
+            ];
+            (draw.pick(&wordings).clone(), caption(scene))
+        }
+    };
+    Some(Question { kind, question, answer })
+}
+
+const COUNTS: [&str; 3] = ["one", "two", "three"];
+
+/// What an object may be called by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reference {
+    ByColour,
+    ByShape,
+    Any,
+}
+
+/// The words for an object; none where they would not tell it from the others.
+fn refer(scene: &Scene, object: &Object, by: Reference, draw: &mut Draw) -> Option<String> {
+    let (colour, shape) = (object.colour.word(), object.shape.word());
+    let by_colour = ["object", "one", "thing"].map(|noun| format!("the {colour} {noun}"));
+    let is_unique = scene.objects.iter().filter(|other| other.shape == object.shape).count() == 1;
+    let mut wordings = Vec::new();
+    if by != Reference::ByShape {
+        wordings.extend(by_colour);
+    }
+    if by != Reference::ByColour && is_unique {
+        wordings.extend(std::iter::repeat_n(format!("the {shape}"), 3));
+    }
+    if by == Reference::Any {
+        wordings.extend(std::iter::repeat_n(format!("the {colour} {shape}"), 3));
+    }
+    (!wordings.is_empty()).then(|| draw.pick(&wordings).clone())
+}
+
+/// An object that can be referred to, and the words for it.
+fn choose<'s>(
+    candidates: impl Iterator<Item = &'s Object>,
+    scene: &Scene,
+    by: Reference,
+    draw: &mut Draw,
+) -> Option<(&'s Object, String)> {
+    let mut candidates: Vec<&Object> = candidates.collect();
+    draw.shuffle(&mut candidates);
+    candidates.into_iter().find_map(|object| Some((object, refer(scene, object, by, draw)?)))
+}
+
+fn of_object(
+    scene: &Scene,
+    attribute: &str,
+    by: Reference,
+    draw: &mut Draw,
+    answer: impl Fn(&Object) -> String,
+) -> Option<(String, String)> {
+    let (object, name) = choose(scene.objects.iter(), scene, by, draw)?;
+    let wordings = [
+        format!("What {attribute} is {name}?"),
+        format!("What is the {attribute} of {name}?"),
+        format!("Which {attribute} does {name} have?"),
+        format!("Tell me the {attribute} of {name}."),
+    ];
+    Some((draw.pick(&wordings).clone(), answer(object)))
+}
+
+fn texture(scene: &Scene, draw: &mut Draw) -> Option<(String, String)> {
+    let (object, name) = choose(scene.objects.iter(), scene, Reference::Any, draw)?;
+    let wordings = [
+        format!("What pattern does {name} have?"),
+        format!("What is the pattern of {name}?"),
+        format!("Is {name} solid, striped or dotted?"),
+        format!("Which texture does {name} have?"),
+    ];
+    Some((draw.pick(&wordings).clone(), object.texture.word().to_owned()))
+}
+
+fn size(scene: &Scene, draw: &mut Draw) -> Option<(String, String)> {
+    let (object, name) = choose(scene.objects.iter(), scene, Reference::Any, draw)?;
+    let wordings = [
+        format!("What size is {name}?"),
+        format!("How big is {name}?"),
+        format!("Is {name} small or large?"),
+        format!("What is the size of {name}?"),
+    ];
+    Some((draw.pick(&wordings).clone(), object.size.word().to_owned()))
+}
+
+/// Only what stands still has a position.
+fn position(scene: &Scene, word: &str, draw: &mut Draw) -> Option<(String, String)> {
+    let still = scene.objects.iter().filter(|object| object.cell.is_some());
+    let (object, name) = choose(still, scene, Reference::Any, draw)?;
+    let wordings = [
+        format!("Where is {name}?"),
+        format!("What is the position of {name}?"),
+        format!("In which part of the {word} is {name}?"),
+    ];
+    Some((draw.pick(&wordings).clone(), object.cell?.words().to_owned()))
+}
+
+/// Half of the answers are yes. Of the others, 40 % have a colour that is there, 30 % a shape that is there, and 30 %
+/// neither on purpose; never a pair that is there.
+fn exist(scene: &Scene, word: &str, draw: &mut Draw) -> (String, String) {
+    let is_there = draw.chance(0.5);
+    let (colour, shape) = if is_there {
+        let object = draw.pick(&scene.objects);
+        (object.colour, object.shape)
+    } else {
+        absent(scene, draw)
+    };
+    let name = format!("a {} {}", colour.word(), shape.word());
+    let wordings = [
+        format!("Is there {name}?"),
+        format!("Can you see {name}?"),
+        format!("Is there {name} in the {word}?"),
+        format!("Does the {word} show {name}?"),
+    ];
+    (draw.pick(&wordings).clone(), if is_there { "yes" } else { "no" }.to_owned())
+}
+
+fn absent(scene: &Scene, draw: &mut Draw) -> (Colour, Shape) {
+    loop {
+        let kind = draw.unit();
+        let object = draw.pick(&scene.objects);
+        let (colour, shape) = (*draw.pick(Colour::ALL), *draw.pick(Shape::ALL));
+        let pair = match kind {
+            ..0.4 => (object.colour, shape),
+            0.4..0.7 => (colour, object.shape),
+            _ => (colour, shape),
+        };
+        if !scene.objects.iter().any(|object| (object.colour, object.shape) == pair) {
+            return pair;
+        }
+    }
+}
+
+/// "a large striped red circle and a small solid blue star on a black background", in the order of the colours, which
+/// is the same in every frame of a video.
+fn caption(scene: &Scene) -> String {
+    let mut objects: Vec<&Object> = scene.objects.iter().collect();
+    objects.sort_by_key(|object| object.colour);
+    let names: Vec<String> = objects
+        .iter()
+        .map(|o| format!("a {} {} {} {}", o.size.word(), o.texture.word(), o.colour.word(), o.shape.word()))
+        .collect();
+    let list = match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    };
+    format!("{list} on a {} background", scene.background.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn every_reference_means_one_object() {
+        for index in 0..300 {
+            let mut draw = Draw::new(2, index);
+            let scene = Scene::still(&mut draw, None);
+            for Question { kind, question, answer } in questions(&scene, Medium::Any, &mut draw) {
+                let by_shape = |shape: &Shape| question.contains(&format!("the {}", shape.word()));
+                if let (QuestionKind::Color, Some(shape)) = (kind, Shape::ALL.iter().find(|shape| by_shape(shape))) {
+                    let meant: Vec<&Object> = scene.objects.iter().filter(|o| o.shape == *shape).collect();
+                    assert_eq!(meant.len(), 1, "{question}");
+                    assert_eq!(answer, meant[0].colour.word());
+                }
+                assert!(!answer.is_empty() && question.ends_with(['?', '.']), "{question} {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn existence_is_told_truly_and_evenly() {
+        let mut yes = 0;
+        for index in 0..1000 {
+            let mut draw = Draw::new(3, index);
+            let scene = Scene::still(&mut draw, None);
+            let asked = ask(QuestionKind::Exist, &scene, Medium::Image, &mut draw).expect("always asked");
+            let shown = |o: &Object| asked.question.contains(&format!("a {} {}", o.colour.word(), o.shape.word()));
+            assert_eq!(asked.answer == "yes", scene.objects.iter().any(shown), "{}", asked.question);
+            yes += usize::from(asked.answer == "yes");
+        }
+        assert!((450..550).contains(&yes), "{yes}");
+    }
+
+    #[test]
+    fn chance_is_what_the_likeliest_answer_reaches() {
+        let mut counts: BTreeMap<QuestionKind, BTreeMap<String, usize>> = BTreeMap::new();
+        for index in 0..6000 {
+            let mut draw = Draw::new(4, index);
+            let scene = Scene::still(&mut draw, None);
+            for asked in questions(&scene, Medium::Image, &mut draw) {
+                *counts.entry(asked.kind).or_default().entry(asked.answer).or_default() += 1;
+            }
+        }
+        for (kind, answers) in counts {
+            let total: usize = answers.values().sum();
+            let best = answers.values().max().copied().unwrap_or_default() as f64 / total as f64;
+            // Large objects fit fewer cells, so positions and sizes are not quite even.
+            let uneven = matches!(kind, QuestionKind::Position | QuestionKind::Size);
+            let slack = if uneven { 0.06 } else { 0.03 };
+            assert!((best - kind.chance()).abs() < slack, "{kind:?}: {best}");
+        }
+    }
+
+    #[test]
+    fn captions_follow_the_order_of_colours() {
+        let scene = Scene::still(&mut Draw::new(2, 11), Some(3));
+        let caption = caption(&scene);
+        let at = |o: &Object| caption.find(o.colour.word()).expect("named");
+        let mut objects: Vec<&Object> = scene.objects.iter().collect();
+        objects.sort_by_key(|o| o.colour);
+        assert!(at(objects[0]) < at(objects[1]) && at(objects[1]) < at(objects[2]), "{caption}");
+        assert!(caption.ends_with(&format!(" on a {} background", scene.background.word())));
+    }
+}

@@ -1,0 +1,265 @@
+//! What stands in a picture: a canvas, a background, and one to three objects, each with a colour, a shape, a texture,
+//! a size and a place.
+
+use super::Draw;
+
+/// Pixels of the longest side of a canvas: the unit of all lengths.
+pub const SIDE: u32 = 128;
+
+/// Declares an attribute: its values and their words.
+macro_rules! attribute {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            /// All values, in their fixed order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word for it.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Its place in [`Self::ALL`].
+            pub fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+attribute! {
+    /// The colour of an object.
+    Colour { Red = "red", Orange = "orange", Yellow = "yellow", Green = "green", Cyan = "cyan", Blue = "blue", Purple = "purple", Pink = "pink" }
+}
+attribute! {
+    /// The shape of an object.
+    Shape { Circle = "circle", Ring = "ring", Square = "square", Cross = "cross", Triangle = "triangle", Star = "star" }
+}
+attribute! {
+    /// The pattern on an object.
+    Texture { Solid = "solid", Striped = "striped", Dotted = "dotted" }
+}
+attribute! {
+    /// The size of an object.
+    Size { Small = "small", Large = "large" }
+}
+attribute! {
+    /// The background. All are dark: bright ones made small towers miss shapes.
+    Background { Black = "black", Gray = "gray", Brown = "brown", Navy = "navy" }
+}
+
+impl Colour {
+    pub(super) fn rgb(self) -> [f64; 3] {
+        match self {
+            Self::Red => [220.0, 40.0, 40.0],
+            Self::Orange => [245.0, 140.0, 30.0],
+            Self::Yellow => [245.0, 225.0, 50.0],
+            Self::Green => [45.0, 170.0, 60.0],
+            Self::Cyan => [60.0, 210.0, 220.0],
+            Self::Blue => [70.0, 110.0, 255.0],
+            Self::Purple => [165.0, 75.0, 220.0],
+            Self::Pink => [250.0, 150.0, 190.0],
+        }
+    }
+}
+
+impl Background {
+    pub(super) fn rgb(self) -> [f64; 3] {
+        match self {
+            Self::Black => [12.0, 12.0, 12.0],
+            Self::Gray => [62.0, 62.0, 62.0],
+            Self::Brown => [75.0, 42.0, 15.0],
+            Self::Navy => [15.0, 22.0, 75.0],
+        }
+    }
+}
+
+/// One of nine cells of the canvas, row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell(pub usize);
+
+impl Cell {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
+    /// The words for it.
+    pub fn words(self) -> &'static str {
+        const WORDS: [&str; Cell::COUNT] = [
+            "top left",
+            "top center",
+            "top right",
+            "middle left",
+            "center",
+            "middle right",
+            "bottom left",
+            "bottom center",
+            "bottom right",
+        ];
+        WORDS[self.0 % Self::COUNT]
+    }
+
+    /// Its middle, as a part of the canvas's width and height.
+    fn middle(self) -> (f64, f64) {
+        ((2 * (self.0 % 3) + 1) as f64 / 6.0, (2 * (self.0 / 3) + 1) as f64 / 6.0)
+    }
+}
+
+/// An object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Its colour: no two objects of a picture share one.
+    pub colour: Colour,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its pattern.
+    pub texture: Texture,
+    /// Its size.
+    pub size: Size,
+    /// Where it stands, unless it moves.
+    pub cell: Option<Cell>,
+    /// Its centre, in pixels.
+    pub centre: (f64, f64),
+    /// In pixels.
+    pub radius: f64,
+    /// In radians.
+    pub rotation: f64,
+    /// Of the pattern, in pixels.
+    pub phase: f64,
+    /// Its colour as painted.
+    pub rgb: [f64; 3],
+}
+
+impl Object {
+    /// Whether its middle is far enough from every border of a canvas: `share` of its radius.
+    pub(super) fn is_inside(&self, (width, height): (u32, u32), share: f64) -> bool {
+        let (x, y) = self.centre;
+        x.min(f64::from(width) - x).min(y).min(f64::from(height) - y) >= share * self.radius
+    }
+
+    /// The distance of two centres.
+    pub(super) fn distance(&self, other: &Self) -> f64 {
+        (self.centre.0 - other.centre.0).hypot(self.centre.1 - other.centre.1)
+    }
+}
+
+/// A picture's contents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// The background.
+    pub background: Background,
+    /// The background as painted.
+    pub background_rgb: [f64; 3],
+    /// In painting order: a later one covers an earlier one.
+    pub objects: Vec<Object>,
+}
+
+/// Tries for the place of one object, before the whole scene is drawn again.
+const TRIES: usize = 20;
+
+impl Scene {
+    /// A still scene with `n_objects` objects, or with one to three.
+    pub fn still(draw: &mut Draw, n_objects: Option<usize>) -> Self {
+        loop {
+            let mut scene = Self::empty(draw);
+            for object in scene.draw_objects(draw, n_objects) {
+                if let Some(placed) = scene.place(object, draw) {
+                    scene.objects.push(placed);
+                } else {
+                    break;
+                }
+            }
+            if scene.objects.len() == scene.objects.capacity() {
+                return scene;
+            }
+        }
+    }
+
+    /// A canvas with its background. Its list of objects has no room yet.
+    pub(super) fn empty(draw: &mut Draw) -> Self {
+        let height = if draw.chance(0.6) { SIDE } else { SIDE * 3 / 4 };
+        let background = *draw.pick(Background::ALL);
+        let background_rgb = background.rgb().map(|level| (level + draw.between(-8.0, 8.0)).max(0.0));
+        Self { width: SIDE, height, background, background_rgb, objects: Vec::new() }
+    }
+
+    /// Objects of different colours, without a place; makes room for exactly so many.
+    pub(super) fn draw_objects(&mut self, draw: &mut Draw, n_objects: Option<usize>) -> Vec<Object> {
+        let count = n_objects.unwrap_or_else(|| *draw.pick(&[1, 2, 2, 3, 3]));
+        self.objects = Vec::new();
+        self.objects.reserve_exact(count);
+        let mut colours = Colour::ALL.to_vec();
+        draw.shuffle(&mut colours);
+        colours.into_iter().take(count).map(|colour| Self::draw_object(colour, draw)).collect()
+    }
+
+    fn draw_object(colour: Colour, draw: &mut Draw) -> Object {
+        let size = *draw.pick(Size::ALL);
+        let radius = match size {
+            Size::Small => draw.between(0.115, 0.13),
+            Size::Large => draw.between(0.18, 0.21),
+        };
+        Object {
+            colour,
+            shape: *draw.pick(Shape::ALL),
+            texture: *draw.pick(Texture::ALL),
+            size,
+            cell: None,
+            centre: (0.0, 0.0),
+            radius: radius * f64::from(SIDE),
+            rotation: draw.between(-0.1, 0.1),
+            phase: draw.between(0.0, 12.0),
+            rgb: colour.rgb().map(|level| (level + draw.between(-14.0, 14.0)).clamp(0.0, 255.0)),
+        }
+    }
+
+    /// Puts an object into a random cell where it neither leaves the canvas nor touches another one that stands still.
+    pub(super) fn place(&self, mut object: Object, draw: &mut Draw) -> Option<Object> {
+        let (width, height) = (f64::from(self.width), f64::from(self.height));
+        for _ in 0..TRIES {
+            let cell = Cell(draw.index(Cell::COUNT));
+            let (x, y) = cell.middle();
+            object.cell = Some(cell);
+            object.centre = ((x + draw.between(-0.07, 0.07)) * width, (y + draw.between(-0.07, 0.07)) * height);
+            let touches = |other: &Object| other.cell.is_some() && other.distance(&object) < other.radius + object.radius;
+            if object.is_inside((self.width, self.height), 0.85) && !self.objects.iter().any(touches) {
+                return Some(object);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenes_keep_their_rules() {
+        for index in 0..500 {
+            let scene = Scene::still(&mut Draw::new(1, index), None);
+            assert!((1..=3).contains(&scene.objects.len()));
+            for (i, a) in scene.objects.iter().enumerate() {
+                assert!(a.is_inside((scene.width, scene.height), 0.85), "{a:?}");
+                for b in &scene.objects[..i] {
+                    assert!(a.colour != b.colour && a.distance(b) >= a.radius + b.radius, "{a:?} {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scene_is_its_seed_and_index() {
+        let scene = |seed, index| Scene::still(&mut Draw::new(seed, index), None);
+        assert_eq!(scene(5, 9), scene(5, 9));
+        assert_ne!(scene(5, 9), scene(5, 10));
+        assert_ne!(scene(5, 9), scene(6, 9));
+    }
+}
