@@ -29,6 +29,7 @@
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
+//! | 6 uses | [`train`] |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
 pub mod connector;
@@ -41,6 +42,7 @@ pub mod projector;
 pub mod spec;
 pub mod temporal;
 pub mod text;
+pub mod train;
 pub mod units;
 pub mod video;
 pub mod vision;

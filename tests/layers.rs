@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("units", 0),
     ("device", 0),
     ("video", 1),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, u8); 16] = [
     ("vlm", 3),
     ("spec", 4),
     ("pipeline", 5),
+    ("train", 6),
 ];
 
 fn layer(module: &str) -> Option<u8> {

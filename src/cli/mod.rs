@@ -25,6 +25,7 @@ enum Command {
     Chat(commands::chat::Chat),
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),
+    Train(commands::train::Train),
 }
 
 /// Runs the command that was asked for.
@@ -37,6 +38,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Chat(command) => command.run(),
         Command::Frames(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Train(command) => command.run(),
     }
 }
 

@@ -40,6 +40,11 @@ pub fn warning(text: &str) {
     told("warning", "33", text);
 }
 
+/// Tells what the user may like to know.
+pub fn note(text: &str) {
+    told("note", "36", text);
+}
+
 /// A line to standard error; if nobody listens there, nobody is told.
 fn told(word: &str, colour: &str, text: &str) {
     let mut out = std::io::stderr().lock();

@@ -18,6 +18,11 @@ pub fn decoding() -> ProgressBar {
     bar("decoding", 0, "{msg} {wide_bar} {pos}/{len} frames ({eta})")
 }
 
+/// A bar that counts training steps.
+pub fn training() -> ProgressBar {
+    bar("starting", 0, "{msg} {wide_bar} {pos}/{len} ({eta})")
+}
+
 /// Moves a decoding bar.
 pub fn listen(bar: &ProgressBar, progress: Progress) {
     match progress {

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention with grouped key-value heads, without copying keys or values.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
@@ -32,7 +32,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
         candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
     }
     #[cfg(feature = "flash-attn")]
-    if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) && !matches!(mask, Mask::Visible(_)) {
+    if q.device().is_cuda()
+        && matches!(q.dtype(), candle_core::DType::F16 | candle_core::DType::BF16)
+        && !matches!(mask, Mask::Visible(_))
+    {
         return flash(q, k, v, mask);
     }
     let group = n_heads / n_kv_heads;
@@ -85,7 +88,7 @@ pub fn join_heads(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
     fn a_causal_query_sees_its_past_and_itself() {

@@ -3,6 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::rows::add_bias;
+
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -47,7 +49,7 @@ impl Linear {
         let rows = x.reshape(((), d_in))?; // (rows, d_in)
         let y = matmul(&rows, &self.weight.t()?)?; // (rows, d_out)
         let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
+            Some(bias) => add_bias(&y, bias)?,
             None => y,
         };
         dims.push(self.weight.dim(0)?);
@@ -82,6 +84,14 @@ mod tests {
         let x = Tensor::new(&[[[3f32, 4.0], [0.0, 0.0]]], &Device::Cpu).expect("small");
         let y = layer.forward(&x).expect("the widths fit");
         assert_eq!(y.to_vec3::<f32>().expect("rank 3"), [[[21.0], [10.0]]]);
+    }
+
+    #[test]
+    fn a_linear_layer_has_its_gradients() {
+        use crate::nn::finite_difference::{assert_gradients, random};
+        assert_gradients(&[random((2, 3, 4), 1), random((5, 4), 2), random(5, 3)], |t| {
+            Linear { weight: t[1].clone(), bias: Some(t[2].clone()) }.forward(&t[0])
+        });
     }
 
     #[test]

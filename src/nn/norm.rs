@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::rows::{contiguous, per_row, per_row_pair};
+use super::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (arXiv 1607.06450).
 #[derive(Debug, Clone)]
@@ -36,7 +36,8 @@ impl LayerNorm {
         }
         if x.device().is_cpu() && x.dtype() == DType::F32 {
             let scaled = x.contiguous()?.apply_op2(&self.weight, Normalise { centre: true, eps: self.eps as f32 })?;
-            return scaled.broadcast_add(&self.bias);
+            let rows = scaled.reshape(((), self.bias.dim(0)?))?;
+            return add_bias(&rows, &self.bias)?.reshape(x.shape());
         }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         scale_to_one(&centred, self.eps)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
@@ -121,7 +122,7 @@ impl CustomOp2 for Normalise {
         let dx = x.track_op().then(|| x.apply_op2_no_bwd(&dh, &NormaliseGrad(*self))).transpose()?;
         let dw = w.track_op().then(|| {
             let h = x.apply_op2_no_bwd(&Tensor::ones_like(w)?, self)?;
-            (h * &dy)?.reshape(((), width))?.sum(0)
+            column_sums(&(h * &dy)?.reshape(((), width))?)
         });
         Ok((dx, dw.transpose()?))
     }

@@ -1,6 +1,6 @@
 //! What the CPU kernels with gradients share: contiguous f32 storage, worked on row by row on all cores.
 
-use candle_core::{CpuStorage, Layout, Result};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// Rows that one job takes, so that a job outweighs its scheduling.
@@ -37,4 +37,41 @@ pub(super) fn per_row_pair(
         rows.for_each(|((y, a), b)| run(a, b, y));
     });
     y
+}
+
+/// `x + bias`, each row; with a gradient that sums columns as a matrix product, which candle's reduction is slow at.
+///
+/// # Shapes
+/// `x (R, width)`, `bias (width)` to `(R, width)`.
+pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() && x.dtype() == candle_core::DType::F32 && bias.track_op() {
+        return x.contiguous()?.apply_op2(bias, AddBias);
+    }
+    x.broadcast_add(bias)
+}
+
+/// # Shapes
+/// `(R, width)` to `(width)`.
+pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    Tensor::ones((1, x.dim(0)?), x.dtype(), x.device())?.matmul(x)?.squeeze(0)
+}
+
+struct AddBias;
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        let bias = contiguous(bias, lb)?;
+        let y = per_row(contiguous(x, lx)?, bias.len(), |x, y| {
+            y.iter_mut().zip(x.iter().zip(bias)).for_each(|(y, (x, bias))| *y = x + bias);
+        });
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(dy.clone()), Some(column_sums(dy)?)))
+    }
 }

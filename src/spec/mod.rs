@@ -2,6 +2,8 @@
 
 mod fingerprint;
 mod plan;
+mod yaml;
 
 pub use fingerprint::fingerprint;
 pub use plan::{GeneratePlan, Plan, PromptPlan};
+pub use yaml::{YamlError, parse_yaml, read_yaml};

@@ -31,6 +31,8 @@ pub struct CustomTemplate {
     before_visual: String,
     before_question: String,
     before_answer: String,
+    /// White space between the prompt and an answer, which belongs to the answer.
+    answer_space: String,
     stop: String,
 }
 
@@ -105,6 +107,7 @@ impl Template {
             before_visual: before_visual.to_owned(),
             before_question: before_question.to_owned(),
             before_answer: before_answer.trim_end().to_owned(),
+            answer_space: before_answer[before_answer.trim_end().len()..].to_owned(),
             stop: stop.trim().to_owned(),
         }))
     }
@@ -133,6 +136,18 @@ impl Template {
         if stop.is_empty() { Vec::new() } else { vec![stop.to_owned()] }
     }
 
+    /// What follows a prompt when its answer is `answer`, stop text and all: what a model learns to write.
+    pub fn reply(&self, answer: &str) -> String {
+        match self {
+            Self::VicunaV1 => format!(" {answer}</s>"),
+            Self::Llama3 => format!("{answer}<|eot_id|>"),
+            Self::Llama2 | Self::Mistral => format!(" {answer} </s>"),
+            Self::ChatMl => format!("{answer}<|im_end|>"),
+            Self::Plain => format!("{answer}</s>"),
+            Self::Custom(custom) => format!("{}{answer}{}", custom.answer_space, custom.stop),
+        }
+    }
+
     /// Whether earlier questions and answers can stand in a prompt.
     pub fn has_turns(&self) -> bool {
         !matches!(self, Self::Custom(_) | Self::Plain)
@@ -155,12 +170,13 @@ impl Template {
     /// The whole prompt. The question of turn 0 begins with the visual tokens.
     fn render(&self, system: &str, turns: &[Turn]) -> String {
         let mut out = String::new();
+        let reply = |turn: &Turn| turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer));
         match self {
             Self::VicunaV1 => {
                 out += &format!("{system} ");
                 for turn in turns {
                     out += &format!("USER: {} ASSISTANT:", turn.question);
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!(" {answer}</s>"));
+                    out += &reply(turn);
                 }
             }
             Self::Llama3 => {
@@ -168,7 +184,7 @@ impl Template {
                 for turn in turns {
                     out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
                     out += "<|start_header_id|>system<|end_header_id|>\n\n";
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!("{answer}<|eot_id|>"));
+                    out += &reply(turn);
                 }
             }
             Self::Llama2 | Self::Mistral => {
@@ -180,14 +196,14 @@ impl Template {
                         _ => (separator, String::new()),
                     };
                     out += &format!("{open}[INST] {system}{} [/INST]", turn.question);
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!(" {answer} </s>"));
+                    out += &reply(turn);
                 }
             }
             Self::ChatMl => {
                 out += &format!("<|im_start|>system\n{system}<|im_end|>");
                 for turn in turns {
                     out += &format!("<|im_start|>user\n{}<|im_end|><|im_start|>assistant\n", turn.question);
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| format!("{answer}<|im_end|>"));
+                    out += &reply(turn);
                 }
             }
             Self::Plain => out += &turns.last().map_or(String::new(), |turn| format!("{}\n", turn.question)),

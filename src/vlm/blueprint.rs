@@ -118,6 +118,39 @@ impl Blueprint {
     }
 }
 
+/// A model as its descriptions say, whether or not it has weights yet.
+pub struct Design {
+    /// Its `config.json`.
+    pub config: VlmConfig,
+    /// Its tower, with the layers that run.
+    pub tower: TowerConfig,
+    /// Its connector.
+    pub connector: Connector,
+    /// How frames are prepared.
+    pub preprocess: PreprocessConfig,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The template that fits it.
+    pub template: Template,
+}
+
+impl Design {
+    /// Reads the descriptions in `dir`, with those of the tower in `tower_dir`.
+    ///
+    /// # Errors
+    /// [`ModelError`] when something is missing, broken, or does not go together.
+    pub fn read(dir: &Path, tower_dir: &Path) -> Result<Self, ModelError> {
+        let config = VlmConfig::read(dir)?;
+        let tokenizer = Tokenizer::open(dir, config.bos)?;
+        let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
+        tower.n_layers = config.n_layers_run(&tower);
+        let connector = make_connector(dir, &config, &tower)?;
+        let preprocess = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        let template = default_template(&config, &tokenizer)?;
+        Ok(Self { config, tower, connector, preprocess, tokenizer, template })
+    }
+}
+
 /// A tower that was found.
 struct FoundTower {
     config: TowerConfig,

@@ -11,8 +11,8 @@ mod load;
 mod model;
 mod names;
 
-pub use blueprint::{Blueprint, TowerSource};
+pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
-pub use model::{PromptIds, Vlm};
+pub use model::{PromptIds, Vlm, fuse};

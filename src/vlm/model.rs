@@ -172,17 +172,7 @@ impl Vlm {
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
             let pixels = pixels.to_dtype(self.language.dtype())?;
-            let mut fold = self.connector.begin();
-            self.tower.hidden_states(&pixels, &mut |layer, state| {
-                let kept = state.dim(1)? - self.n_dropped_tokens;
-                fold.visit(layer, &state.narrow(1, self.n_dropped_tokens, kept)?)?; // (T, N, D)
-                Ok(if layer >= self.connector.last_layer() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            })?;
-            fold.finish()
+            fuse(&self.tower, &self.connector, self.n_dropped_tokens, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
     }
@@ -225,4 +215,26 @@ impl Vlm {
     pub fn dtype(&self) -> DType {
         self.language.dtype()
     }
+}
+
+/// Runs a tower as far as a connector needs it, and fuses its states; the first `n_dropped_tokens` of each are left out.
+///
+/// # Shapes
+/// `pixels (T, 3, side, side)` to `(T, N', k D)`.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn fuse(
+    tower: &Tower,
+    connector: &Connector,
+    n_dropped_tokens: usize,
+    pixels: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let mut fold = connector.begin();
+    tower.hidden_states(pixels, &mut |layer, state| {
+        let kept = state.dim(1)? - n_dropped_tokens;
+        fold.visit(layer, &state.narrow(1, n_dropped_tokens, kept)?)?; // (T, N, D)
+        Ok(if layer >= connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    fold.finish()
 }

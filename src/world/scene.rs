@@ -228,7 +228,8 @@ impl Scene {
             let (x, y) = cell.middle();
             object.cell = Some(cell);
             object.centre = ((x + draw.between(-0.07, 0.07)) * width, (y + draw.between(-0.07, 0.07)) * height);
-            let touches = |other: &Object| other.cell.is_some() && other.distance(&object) < other.radius + object.radius;
+            let touches =
+                |other: &Object| other.cell.is_some() && other.distance(&object) < other.radius + object.radius;
             if object.is_inside((self.width, self.height), 0.85) && !self.objects.iter().any(touches) {
                 return Some(object);
             }

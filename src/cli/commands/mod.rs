@@ -4,3 +4,4 @@ pub mod ask;
 pub mod chat;
 pub mod frames;
 pub mod inspect;
+pub mod train;

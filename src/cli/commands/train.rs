@@ -1,0 +1,89 @@
+//! `vidense train RECIPE`: a model from a recipe.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use vidense::device::DeviceSpec;
+use vidense::train::{RUN_DIR, Recipe, TrainError, TrainEvent, train};
+
+use crate::cli::{output, progress};
+
+/// Train a model as a recipe says, or go on where an earlier run stopped
+#[derive(Args)]
+pub struct Train {
+    /// The recipe, a YAML file
+    recipe: PathBuf,
+    /// The directory of the model to be, and of the run's own files
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Throw away what an earlier run left in DIR
+    #[arg(long)]
+    restart: bool,
+    /// auto, cpu, cuda, cuda:1, metal
+    #[arg(long, default_value = "auto")]
+    device: DeviceSpec,
+}
+
+impl Train {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    pub fn run(self) -> anyhow::Result<()> {
+        run_kernels_alone();
+        let recipe = Recipe::read(&self.recipe)?;
+        let device = self.device.open()?;
+        let run_dir = self.out.join(RUN_DIR);
+        if self.restart && run_dir.is_dir() {
+            std::fs::remove_dir_all(&run_dir)?;
+        }
+        std::fs::create_dir_all(&run_dir)?;
+        let path = run_dir.join("metrics.jsonl");
+        let mut metrics = std::fs::File::options().create(true).append(true).open(&path)?;
+        let bar = progress::training();
+        train(&recipe, &self.out, &device, &mut |event| {
+            show(&bar, event);
+            if let TrainEvent::Step(step) = event {
+                let line = serde_json::to_string(step).unwrap_or_default();
+                writeln!(metrics, "{line}").map_err(|source| TrainError::Io { path: path.clone(), source })?;
+            }
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        output::line(&self.out.display().to_string())?;
+        Ok(())
+    }
+}
+
+fn show(bar: &ProgressBar, event: &TrainEvent) {
+    match event {
+        TrainEvent::Resumed { stage, step } => output::note(&format!("resumed: stage {stage}, step {step}")),
+        TrainEvent::Encoded { n_images, of } => {
+            bar.set_length(*of as u64);
+            bar.set_position(*n_images as u64);
+            bar.set_message("encoding images");
+        }
+        TrainEvent::Step(step) => {
+            bar.set_length(step.steps as u64);
+            bar.set_position(step.step as u64 + 1);
+            bar.set_message(format!(
+                "{}: loss {:.3}, {:.1} % right, {:.0} tokens/s",
+                step.stage,
+                step.loss,
+                100.0 * step.accuracy,
+                step.tokens_per_second
+            ));
+        }
+    }
+}
+
+/// Micro-batches run side by side, so candle's kernels must not wait for each other in its pool of threads.
+fn run_kernels_alone() {
+    const THREADS: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(THREADS).is_none() {
+        // SAFETY: the command has only begun; no other thread is there that could read the environment.
+        unsafe { std::env::set_var(THREADS, "1") };
+    }
+}

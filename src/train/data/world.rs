@@ -1,0 +1,112 @@
+//! Images of the shapes world, a little spoilt: compressed, lit unevenly, noisy. Still images only.
+
+use ::image::{DynamicImage, ImageFormat, RgbImage, codecs::jpeg::JpegEncoder};
+use serde::{Deserialize, Serialize};
+
+use super::{Dataset, Dialogue};
+use crate::image::Preprocessor;
+use crate::train::TrainError;
+use crate::vlm::ModelError;
+use crate::world::{Draw, Medium, QuestionKind, Scene, questions};
+
+/// Which worlds, and how their questions are weighed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorldConfig {
+    /// Seed of the scenes.
+    pub seed: u64,
+    /// How many.
+    pub images: usize,
+    /// What a token of a caption counts, where one of a short answer counts 1. Default: `0.15`.
+    #[serde(default = "default_caption_weight")]
+    pub caption_weight: f32,
+    /// The share of the images that are compressed as JPEG on the way. Default: `0.5`.
+    #[serde(default = "default_compressed")]
+    pub compressed: f64,
+}
+
+fn default_caption_weight() -> f32 {
+    0.15
+}
+
+fn default_compressed() -> f64 {
+    0.5
+}
+
+/// The shapes world as a dataset.
+#[derive(Debug, Clone)]
+pub struct WorldImages {
+    config: WorldConfig,
+}
+
+/// Streams of draws beside that of the scene itself.
+const SPOILING: u64 = 1 << 40;
+
+impl WorldImages {
+    /// The images of a configuration.
+    pub fn new(config: WorldConfig) -> Self {
+        Self { config }
+    }
+
+    /// The scene of an image.
+    pub fn scene(&self, index: usize) -> Scene {
+        Scene::still(&mut Draw::new(self.config.seed, index as u64), None)
+    }
+
+    /// Brightness by up to a tenth, noise of up to six levels, after the resize: what a camera does.
+    fn spoil(mut picture: RgbImage, draw: &mut Draw) -> RgbImage {
+        let (gain, deviation) = (draw.between(0.9, 1.1), draw.between(0.0, 6.0));
+        for level in picture.iter_mut() {
+            *level = (f64::from(*level) * gain + deviation * draw.normal()).round().clamp(0.0, 255.0) as u8;
+        }
+        picture
+    }
+
+    fn compress(picture: RgbImage, draw: &mut Draw) -> RgbImage {
+        let quality = draw.between(40.0, 95.0) as u8;
+        let mut bytes = Vec::new();
+        let encoded = JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(&picture);
+        let decoded = encoded.and_then(|()| ::image::load_from_memory_with_format(&bytes, ImageFormat::Jpeg));
+        decoded.map_or(picture, DynamicImage::into_rgb8)
+    }
+}
+
+impl Dataset for WorldImages {
+    fn n_images(&self) -> usize {
+        self.config.images
+    }
+
+    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError> {
+        let wrong = |source| TrainError::Model(ModelError::Preprocess { dir: "shapes_world".into(), source });
+        let mut draw = Draw::new(self.config.seed, SPOILING + index as u64);
+        let picture = self.scene(index).render();
+        let is_compressed = draw.chance(self.config.compressed);
+        let picture = if is_compressed { Self::compress(picture, &mut draw) } else { picture };
+        let small = preprocessor.picture(picture).map_err(wrong)?;
+        Ok(preprocessor.run(Self::spoil(small, &mut draw)).map_err(wrong)?.0)
+    }
+
+    /// One question a kind, two of existence; of count six in ten and of the background three in ten.
+    fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue> {
+        let asked = questions(&self.scene(index), Medium::Any, draw);
+        let kept = asked.into_iter().filter(|asked| match asked.kind {
+            QuestionKind::Count => draw.chance(0.6),
+            QuestionKind::Background => draw.chance(0.3),
+            _ => true,
+        });
+        kept.map(|asked| Dialogue {
+            weight: if asked.kind == QuestionKind::Caption { self.config.caption_weight } else { 1.0 },
+            turns: vec![(asked.question, asked.answer)],
+        })
+        .collect()
+    }
+
+    fn is_simple(&self, index: usize) -> bool {
+        self.scene(index).objects.len() == 1
+    }
+
+    fn identity(&self) -> String {
+        let WorldConfig { seed, images, compressed, .. } = self.config;
+        format!("shapes_world seed {seed} images {images} compressed {compressed}")
+    }
+}

@@ -1,0 +1,116 @@
+//! The frozen tower's features, fused by the connector, on disk: computed once for all steps and stages that want them.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::TrainError;
+use super::data::Dataset;
+use crate::connector::Connector;
+use crate::image::Preprocessor;
+use crate::vision::Tower;
+use crate::vlm::fuse;
+
+/// What makes features.
+pub struct Encoder<'a> {
+    /// The tower.
+    pub tower: &'a Tower,
+    /// The connector.
+    pub connector: &'a Connector,
+    /// Class tokens that are left out.
+    pub n_dropped_tokens: usize,
+    /// How images are prepared.
+    pub preprocessor: &'a Preprocessor,
+    /// Where the tower is.
+    pub device: &'a Device,
+}
+
+/// Features of all images of a dataset, as f16.
+pub struct Features {
+    path: PathBuf,
+    file: Mutex<File>,
+    n_tokens: usize,
+    width: usize,
+}
+
+/// Images that go through the tower together.
+const BATCH: usize = 32;
+const BYTES: usize = 2;
+
+impl Features {
+    /// Opens the features called `key` in `dir`, or computes them; `report` hears of how many there are.
+    ///
+    /// # Errors
+    /// When an image cannot be read, or the disk refuses.
+    pub fn open(
+        dir: &Path,
+        key: &str,
+        data: &dyn Dataset,
+        encoder: &Encoder,
+        report: &mut dyn FnMut(usize),
+    ) -> Result<Self, TrainError> {
+        let path = dir.join(format!("features-{key}.f16"));
+        let config = encoder.tower.config();
+        let n_tokens = encoder.connector.n_tokens(config.n_patches());
+        let width = encoder.connector.width(config.d_hidden);
+        let size = (data.n_images() * n_tokens * width * BYTES) as u64;
+        if std::fs::metadata(&path).map_or(true, |found| found.len() != size) {
+            compute(&path, data, encoder, report)?;
+        }
+        let file = Mutex::new(File::open(&path).map_err(TrainError::io(&path))?);
+        Ok(Self { path, file, n_tokens, width })
+    }
+
+    /// The features of some images.
+    ///
+    /// # Shapes
+    /// `(B, N', k D)`, f32, on the CPU.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn get(&self, indices: &[usize]) -> Result<Tensor, TrainError> {
+        let stride = self.n_tokens * self.width * BYTES;
+        let mut bytes = vec![0; indices.len() * stride];
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        for (row, index) in bytes.chunks_exact_mut(stride).zip(indices) {
+            let read = file.seek(SeekFrom::Start((index * stride) as u64)).and_then(|_| file.read_exact(row));
+            read.map_err(TrainError::io(&self.path))?;
+        }
+        let shape = [indices.len(), self.n_tokens, self.width];
+        let tensor = Tensor::from_raw_buffer(&bytes, DType::F16, &shape, &Device::Cpu);
+        tensor.and_then(|t| t.to_dtype(DType::F32)).map_err(TrainError::compute("reading features"))
+    }
+}
+
+fn compute(
+    path: &Path,
+    data: &dyn Dataset,
+    encoder: &Encoder,
+    report: &mut dyn FnMut(usize),
+) -> Result<(), TrainError> {
+    let beside = path.with_extension("tmp");
+    let failed = TrainError::io(&beside);
+    let mut file = BufWriter::new(File::create(&beside).map_err(&failed)?);
+    let side = encoder.tower.config().image_size;
+    let indices: Vec<usize> = (0..data.n_images()).collect();
+    for (i, batch) in indices.chunks(BATCH).enumerate() {
+        let pixels: Vec<Vec<f32>> =
+            batch.par_iter().map(|&index| data.pixels(index, encoder.preprocessor)).collect::<Result<_, _>>()?;
+        let encode = || {
+            let pixels = Tensor::from_vec(pixels.concat(), (batch.len(), 3, side, side), encoder.device)?;
+            let fused = fuse(encoder.tower, encoder.connector, encoder.n_dropped_tokens, &pixels)?;
+            fused.to_dtype(DType::F16)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<half::f16>()
+        };
+        let values = encode().map_err(TrainError::compute("encoding images"))?;
+        let bytes: Vec<u8> = values.into_iter().flat_map(half::f16::to_le_bytes).collect();
+        file.write_all(&bytes).map_err(&failed)?;
+        report((i * BATCH + batch.len()).min(indices.len()));
+    }
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(&failed)?;
+    std::fs::rename(&beside, path).map_err(TrainError::io(path))
+}

@@ -1,0 +1,32 @@
+//! Training: the Dense Connector's projector and the language model behind it, and small towers, on images.
+//!
+//! A [`Recipe`] names a model and the stages that train it; [`train`] runs it. Stage `tower` pretrains a small tower,
+//! `connector` is stage 1 of the paper (projector only), `instruct` is stage 2 (projector and language model). The tower
+//! is frozen in both, so its features are computed once. What comes out is a checkpoint in the released layout.
+//!
+//! A run is a pure function of its recipe: batches, wordings and rates follow from seed and step, so a run that is killed
+//! and taken up again ends, on the CPU, with the same weights to the bit.
+
+mod answers;
+mod data;
+mod design;
+mod error;
+mod features;
+mod init;
+mod loss;
+mod objective;
+mod optimizer;
+mod pack;
+mod parameters;
+mod recipe;
+mod run;
+mod schedule;
+mod stage;
+mod state;
+mod tower;
+mod workers;
+
+pub use error::TrainError;
+pub use recipe::Recipe;
+pub use run::{RUN_DIR, TrainEvent, train};
+pub use stage::StepReport;

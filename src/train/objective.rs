@@ -1,0 +1,38 @@
+//! What a stage minimises.
+
+use candle_core::{Result, Tensor};
+
+use super::TrainError;
+
+/// The loss of some images.
+pub struct StepLoss {
+    /// Summed, not divided by the weight: a scalar.
+    pub sum: Tensor,
+    /// Predictions that were right.
+    pub right: usize,
+    /// Predictions that count.
+    pub counted: usize,
+    /// Positions that went through the networks.
+    pub n_tokens: usize,
+}
+
+/// A stage's loss over batches of images. What does not need gradients is prepared apart.
+pub trait Objective: Sync {
+    /// Prepared images.
+    type Batch: Send + Sync;
+
+    /// Prepares the images `indices` for step `step`: the same for the same step, whenever and wherever it runs.
+    ///
+    /// # Errors
+    /// When data cannot be read.
+    fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<Self::Batch, TrainError>;
+
+    /// What the loss is divided by, for a mean.
+    fn weight(&self, batch: &Self::Batch) -> f64;
+
+    /// The loss, tracked back to the weights.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn loss(&self, batch: &Self::Batch) -> Result<StepLoss>;
+}

@@ -1,0 +1,190 @@
+//! Packing: all conversations about an image behind one copy of its visual tokens, apart from each other.
+//!
+//! A conversation sees the prompt's beginning, the image and itself, at the positions that it would have alone; so the
+//! loss and its gradients are those of training on each by itself, while the image is read once.
+
+use std::ops::Range;
+
+use crate::nn::softmax::Visible;
+use crate::text::{Conversation, Piece, Template, TextError, Tokenizer};
+
+use super::data::Dialogue;
+use super::loss::Targets;
+
+/// The ids of one conversation after the image, and what predicting each of them counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    ids: Vec<u32>,
+    /// 0 for the words of the prompt.
+    weights: Vec<f32>,
+}
+
+/// Turns conversations into ids as a prompt at run time would have them.
+pub struct Packer<'m> {
+    tokenizer: &'m Tokenizer,
+    template: &'m Template,
+    image_marks: bool,
+}
+
+impl<'m> Packer<'m> {
+    /// A packer for a model's tokenizer and template.
+    pub fn new(tokenizer: &'m Tokenizer, template: &'m Template, image_marks: bool) -> Self {
+        Self { tokenizer, template, image_marks }
+    }
+
+    fn conversation(&self) -> Conversation {
+        let conversation = Conversation::new(self.template.clone(), None);
+        if self.image_marks { conversation.with_image_marks() } else { conversation }
+    }
+
+    /// The ids before the image.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses.
+    pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
+        self.tokenizer.encode(&self.conversation().ask("").before_visual, Piece::First)
+    }
+
+    /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses.
+    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<Segment>, TextError> {
+        if self.template.has_turns() {
+            return Ok(vec![self.segment(&dialogue.turns, dialogue.weight)?]);
+        }
+        dialogue.turns.chunks(1).map(|turn| self.segment(turn, dialogue.weight)).collect()
+    }
+
+    /// The whole text is encoded at once; where a part of it ends among the ids is found by encoding the part.
+    fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<Segment, TextError> {
+        let encode = |text: &str| self.tokenizer.encode(text, Piece::Later);
+        let mut conversation = self.conversation();
+        let mut answers = Vec::new();
+        let mut text = String::new();
+        for (question, answer) in turns {
+            let prompt = conversation.ask(question).after_visual;
+            text = format!("{prompt}{}", self.template.reply(answer));
+            answers.push((prompt, text.clone()));
+            conversation.answer(answer);
+        }
+        let ids = encode(&text)?;
+        let mut weights = vec![0.0; ids.len()];
+        for (prompt, replied) in answers {
+            let end_of = |part: &str| Ok::<usize, TextError>(common_prefix(&encode(part)?, &ids));
+            weights[end_of(&prompt)?..end_of(&replied)?].fill(weight);
+        }
+        Ok(Segment { ids, weights })
+    }
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Rows of a batch: prompt beginning, visual tokens, then `n_after` ids.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// `(B, n_after)`, row by row, filled up with id 0.
+    pub ids: Vec<u32>,
+    /// Ids of a row after the visual tokens.
+    pub n_after: usize,
+    /// `(B, S)`, row by row.
+    pub positions: Vec<u32>,
+    /// What each position sees.
+    pub visible: Visible,
+    /// Of all positions, flattened, those whose next id counts.
+    pub rows: Vec<u32>,
+    /// The ids that come next there.
+    pub targets: Targets,
+}
+
+/// The lengths that rows share.
+#[derive(Debug, Clone, Copy)]
+pub struct Geometry {
+    /// Ids before the image.
+    pub n_before: usize,
+    /// `V`.
+    pub n_visual: usize,
+    /// Positions left out between the image and each conversation.
+    pub gap: usize,
+    /// Positions of the model; conversations are cut at it.
+    pub context: usize,
+}
+
+impl Packed {
+    /// Packs the conversations of some images, one row an image.
+    pub fn new(images: &[Vec<Segment>], geometry: Geometry) -> Self {
+        let Geometry { n_before, n_visual, gap, context } = geometry;
+        let prefix = n_before + n_visual;
+        let room = context.saturating_sub(prefix + gap);
+        let n_after = images.iter().map(|row| row.iter().map(|s| s.ids.len().min(room)).sum()).max().unwrap_or(0);
+        let s = prefix + n_after;
+        let mut packed = Self {
+            ids: Vec::with_capacity(images.len() * n_after),
+            n_after,
+            positions: Vec::with_capacity(images.len() * s),
+            visible: Visible::new(Vec::new(), s),
+            rows: Vec::new(),
+            targets: Targets::default(),
+        };
+        let mut spans: Vec<[Range<usize>; 2]> = Vec::with_capacity(images.len() * s);
+        for (row, segments) in images.iter().enumerate() {
+            packed.positions.extend(0..prefix as u32);
+            spans.extend((0..prefix).map(|i| [0..i + 1, 0..0]));
+            let mut at = prefix;
+            for segment in segments {
+                let begin = at;
+                for (i, (&id, &weight)) in segment.ids.iter().zip(&segment.weights).take(room).enumerate() {
+                    packed.ids.push(id);
+                    packed.positions.push((prefix + gap + i) as u32);
+                    spans.push([0..prefix, begin..at + 1]);
+                    if weight > 0.0 && at > prefix {
+                        packed.rows.push((row * s + at - 1) as u32);
+                        packed.targets.push(id, weight);
+                    }
+                    at += 1;
+                }
+            }
+            for filling in at..s {
+                packed.ids.push(0);
+                packed.positions.push(0);
+                spans.push([filling..filling + 1, 0..0]);
+            }
+        }
+        packed.visible = Visible::new(spans, s);
+        packed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(ids: &[u32], weights: &[f32]) -> Segment {
+        Segment { ids: ids.to_vec(), weights: weights.to_vec() }
+    }
+
+    #[test]
+    fn conversations_stand_side_by_side_at_the_same_positions() {
+        let images = [
+            vec![segment(&[5, 6, 7], &[0.0, 0.0, 1.0]), segment(&[8, 9], &[0.0, 0.5])],
+            vec![segment(&[4, 3], &[0.0, 2.0])],
+        ];
+        let packed = Packed::new(&images, Geometry { n_before: 1, n_visual: 2, gap: 10, context: 100 });
+        assert_eq!(packed.n_after, 5);
+        assert_eq!(packed.ids, [5, 6, 7, 8, 9, 4, 3, 0, 0, 0]);
+        assert_eq!(packed.positions, [0, 1, 2, 13, 14, 15, 13, 14, 0, 1, 2, 13, 14, 0, 0, 0]);
+        // The id at 5 is predicted at 4, that at 7 at 6; in the second row the one at 4 at 3, which is 8 + 3.
+        assert_eq!(packed.rows, [4, 6, 11]);
+        assert_eq!(packed.targets.classes, [7, 9, 3]);
+        assert_eq!(packed.targets.weights, [1.0, 0.5, 2.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_context_is_cut() {
+        let images = [vec![segment(&[5, 6, 7, 8], &[0.0, 1.0, 1.0, 1.0])]];
+        let packed = Packed::new(&images, Geometry { n_before: 1, n_visual: 2, gap: 0, context: 5 });
+        assert_eq!((packed.ids, packed.targets.classes), (vec![5, 6], vec![6]));
+    }
+}

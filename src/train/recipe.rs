@@ -1,0 +1,257 @@
+//! A recipe as it is written: the model to be, and the stages that train it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::TrainError;
+use super::data::WorldConfig;
+use super::optimizer::OptimizerConfig;
+use super::parameters::Part;
+use super::schedule::Schedule;
+use super::tower::Probe;
+use crate::spec::read_yaml;
+
+/// A training run, written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Seed of first weights and of every draw.
+    pub seed: u64,
+    /// The model to be.
+    pub model: ModelRecipe,
+    /// What is trained, one after the other.
+    pub stages: Vec<Stage>,
+    /// Steps between two checkpoints. Default: `100`.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: usize,
+}
+
+fn default_checkpoint_every() -> usize {
+    100
+}
+
+/// The model to be: keys of its `config.json`, and where its parts begin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// A checkpoint (a directory or a hub id) whose weights are the first ones. Default: none, all begin anew.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Keys of `config.json`, over those of `from`.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// The tower.
+    #[serde(default)]
+    pub vision_tower: TowerRecipe,
+    /// What the connector's tokens are multiplied by before the projector; it is folded into the projector's first matrix
+    /// when the model is written. Default: `1`.
+    #[serde(default = "one")]
+    pub feature_scale: f64,
+    /// Ids of a byte-level BPE tokenizer that is trained on the texts of the stages. Default: none, that of `from`.
+    #[serde(default)]
+    pub tokenizer_vocabulary: Option<usize>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The tower: of a checkpoint, or new.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TowerRecipe {
+    /// A tower (a directory or a hub id). Default: that of the model's `from`.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Keys of the tower's `config.json`, for a new one.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+}
+
+/// What a stage is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Pretraining of a small tower.
+    Tower,
+    /// Connector and projector; tower and language model frozen: stage 1 of LLaVA and the Dense Connector.
+    Connector,
+    /// Connector, projector and language model; the tower frozen: stage 2.
+    Instruct,
+}
+
+impl StageKind {
+    /// The parts that the stage can train; it may freeze some of them.
+    fn trainable(self) -> &'static [Part] {
+        match self {
+            Self::Tower => &[Part::VisionTower],
+            Self::Connector => &[Part::Projector],
+            Self::Instruct => &[Part::Projector, Part::LanguageModel],
+        }
+    }
+}
+
+/// One stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Its name, in metrics and messages.
+    pub name: String,
+    /// What it is for.
+    pub stage: StageKind,
+    /// The parts that stay as they are, to the bit.
+    pub frozen: Vec<Part>,
+    /// What is learned from.
+    pub data: Data,
+    /// Updates.
+    pub steps: usize,
+    /// Images an update.
+    pub batch: usize,
+    /// Images that go through the networks together; their gradients are summed over a batch. Default: `batch`.
+    #[serde(default)]
+    pub micro_batch: Option<usize>,
+    /// Default: AdamW at 0.001.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// Default: 20 steps up, then a cosine.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The share of the steps in which only simple images come (those of one object). Default: `0`.
+    #[serde(default)]
+    pub simple_share: f64,
+    /// What a tower is asked; only for the stage `tower`.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    /// Where an image stands in for a video; only for the others. Default: never.
+    #[serde(default)]
+    pub stretch: Stretch,
+}
+
+/// How still images are made to look like videos to the language model: only token counts and positions change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stretch {
+    /// Probability, a step, that all questions stand further from the image.
+    pub gap: f64,
+    /// By up to so many positions.
+    pub max_gap: usize,
+    /// Probability, a step, that tokens are max-pooled by two and repeated as frames would be.
+    pub pooled: f64,
+    /// Probability, a step, that tokens are repeated as they are.
+    pub repeated: f64,
+    /// Repetitions, each as likely as another. Default: 2 alone.
+    pub repetitions: Vec2,
+}
+
+/// The fewest and the most repetitions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Vec2(pub usize, pub usize);
+
+impl Default for Vec2 {
+    fn default() -> Self {
+        Self(2, 2)
+    }
+}
+
+/// What is learned from: exactly one of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct Data {
+    /// The shapes world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shapes_world: Option<WorldConfig>,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] with everything that is wrong.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let recipe: Self =
+            read_yaml(path).map_err(|error| TrainError::Recipe { path: path.to_owned(), rule: cause(error) })?;
+        let problems = recipe.problems();
+        if problems.is_empty() {
+            return Ok(recipe);
+        }
+        Err(TrainError::Recipe { path: PathBuf::from(path), rule: problems.join("\n  ") })
+    }
+
+    /// 32 hex digits that change with every key of the recipe.
+    pub fn fingerprint(&self) -> String {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        blake3::hash(json.as_bytes()).to_hex()[..32].to_owned()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.stages.is_empty() {
+            problems.push("stages: there are none".to_owned());
+        }
+        if self.checkpoint_every == 0 {
+            problems.push("checkpoint_every: 0 steps; hint: 100".to_owned());
+        }
+        if self.model.from.is_none() && self.model.config.is_empty() {
+            problems.push("model: neither `from` nor `config` says what it is to be".to_owned());
+        }
+        for stage in &self.stages {
+            problems.extend(stage.problems().into_iter().map(|problem| format!("stage {}: {problem}", stage.name)));
+        }
+        problems
+    }
+}
+
+/// The parser's words without the path, which the error has already.
+fn cause(error: crate::spec::YamlError) -> String {
+    match error {
+        crate::spec::YamlError::Io { source, .. } => source.to_string(),
+        crate::spec::YamlError::Parse { cause, .. } => cause,
+    }
+}
+
+impl Stage {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let micro = self.micro_batch.unwrap_or(self.batch);
+        if self.steps == 0 || self.batch == 0 || micro == 0 {
+            problems.push(format!(
+                "steps {}, batch {} and micro_batch {micro} must all be 1 or more",
+                self.steps, self.batch
+            ));
+        }
+        if micro > self.batch {
+            problems.push(format!("micro_batch {micro} is more than batch {}", self.batch));
+        }
+        let can = self.stage.trainable();
+        if can.iter().all(|part| self.frozen.contains(part)) {
+            problems.push("frozen: everything that the stage trains is frozen".to_owned());
+        }
+        for part in [Part::VisionTower, Part::Projector, Part::LanguageModel] {
+            if self.stage != StageKind::Tower && !can.contains(&part) && !self.frozen.contains(&part) {
+                problems.push(format!("frozen: {} must be named, this stage cannot train it", name(part)));
+            }
+        }
+        if (self.stage == StageKind::Tower) == self.probes.is_empty() {
+            problems.push("probes: a tower stage needs some, the others take none".to_owned());
+        }
+        if self.data.shapes_world.is_none() {
+            problems.push("data: names nothing; hint: shapes_world".to_owned());
+        }
+        let shares = [self.simple_share, self.stretch.gap, self.stretch.pooled, self.stretch.repeated];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            problems.push("simple_share and the probabilities of stretch are from 0 to 1".to_owned());
+        }
+        problems
+    }
+}
+
+fn name(part: Part) -> &'static str {
+    match part {
+        Part::VisionTower => "vision_tower",
+        Part::Projector => "projector",
+        Part::LanguageModel => "language_model",
+        Part::Heads => "heads",
+    }
+}

@@ -1,0 +1,275 @@
+//! A whole recipe: from the model's description over its stages to a checkpoint that `--model` loads.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::TrainError;
+use super::answers::{AnswerObjective, AnswerParts};
+use super::data::{Dataset, Order, WorldImages};
+use super::design::{TOWER_DIR, write_design};
+use super::features::{Encoder, Features};
+use super::init::initial;
+use super::parameters::{Parameters, Part};
+use super::recipe::{Recipe, Stage, StageKind};
+use super::stage::{Run, StepReport};
+use super::state::{Progress, State, write_tensors};
+use super::tower::TowerObjective;
+use super::workers::Workers;
+use crate::image::Preprocessor;
+use crate::vision::{Tower, TowerConfig, TowerFamily};
+use crate::vlm::Design;
+use crate::vlm::config::SelectFeature;
+
+/// What a listener hears of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TrainEvent {
+    /// A run goes on from what an earlier one left.
+    Resumed {
+        /// The stage's name.
+        stage: String,
+        /// The step that comes next.
+        step: usize,
+    },
+    /// So many images have their features.
+    Encoded {
+        /// From the first.
+        n_images: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// A step is done.
+    Step(StepReport),
+}
+
+/// The two projector weights that a scale of the features is folded into, or out of.
+const FIRST_MATRIX: [&str; 2] = ["model.mm_projector.0.weight", "model.mm_projector.weight"];
+/// The directory of a run inside a model's: its state, features and metrics.
+pub const RUN_DIR: &str = "run";
+
+/// Trains the recipe's model in `dir`, from where an earlier run left it.
+///
+/// # Errors
+/// [`TrainError`]; what an earlier step wrote is good.
+pub fn train(
+    recipe: &Recipe,
+    dir: &Path,
+    device: &Device,
+    listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let run_dir = dir.join(RUN_DIR);
+    std::fs::create_dir_all(&run_dir).map_err(TrainError::io(&run_dir))?;
+    let state = resume(recipe, &run_dir)?;
+    let texts = recipe.stages.last().map(|stage| dataset(stage));
+    let design = write_design(recipe, None, None, texts.as_deref(), dir)?;
+    let (tower, seed) = (design.tower.clone(), recipe.seed);
+    let source = Box::new(move |name: &str, shape: &candle_core::Shape| initial(name, shape, &tower, seed));
+    let parameters = Parameters::new(source, device);
+    for (name, tensor) in &state.weights {
+        parameters.set(name, tensor).map_err(TrainError::compute("taking up the run"))?;
+    }
+    // A GPU is kept busy by one graph at a time.
+    let n_workers = if device.is_cpu() { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let workers = Workers::new(n_workers)
+        .map_err(|error| TrainError::compute("starting workers")(candle_core::Error::wrap(error)))?;
+    let mut trainer = Trainer { recipe, run_dir, design, parameters, progress: state.progress, workers };
+    if trainer.progress.step > 0 || trainer.progress.stage > 0 {
+        let stage = recipe.stages.get(trainer.progress.stage).map_or(String::new(), |stage| stage.name.clone());
+        listen(&TrainEvent::Resumed { stage, step: trainer.progress.step })?;
+    }
+    let mut optimizer = state.optimizer;
+    while let Some(stage) = recipe.stages.get(trainer.progress.stage) {
+        trainer.stage(stage, std::mem::take(&mut optimizer), listen)?;
+    }
+    trainer.export(dir)
+}
+
+/// The state of an earlier run of the same recipe, or the beginning.
+fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
+    let fingerprint = recipe.fingerprint();
+    match State::read(run_dir)? {
+        Some(state) if state.progress.recipe == fingerprint => Ok(state),
+        Some(state) => Err(TrainError::OtherRun {
+            path: super::state::path(run_dir),
+            rule: format!("it is of another recipe: {}, not {fingerprint}", state.progress.recipe),
+        }),
+        None => Ok(State { progress: Progress { recipe: fingerprint, ..Progress::default() }, ..State::default() }),
+    }
+}
+
+fn dataset(stage: &Stage) -> Box<dyn Dataset> {
+    Box::new(world(stage))
+}
+
+fn world(stage: &Stage) -> WorldImages {
+    let config = stage.data.shapes_world.clone();
+    WorldImages::new(config.unwrap_or_else(|| unreachable!("a recipe is checked when it is read")))
+}
+
+struct Trainer<'a> {
+    recipe: &'a Recipe,
+    run_dir: PathBuf,
+    design: Design,
+    parameters: Parameters,
+    progress: Progress,
+    workers: Workers,
+}
+
+type Listen<'l> = &'l mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>;
+
+impl Trainer<'_> {
+    /// Runs one stage to its end, and writes the state from which the next begins.
+    fn stage(
+        &mut self,
+        stage: &Stage,
+        optimizer: BTreeMap<String, Tensor>,
+        listen: Listen<'_>,
+    ) -> Result<(), TrainError> {
+        match stage.stage {
+            StageKind::Tower => self.tower_stage(stage, optimizer, listen)?,
+            StageKind::Connector | StageKind::Instruct => self.answer_stage(stage, optimizer, listen)?,
+        }
+        self.parameters.forget(Part::Heads);
+        self.progress = Progress { stage: self.progress.stage + 1, step: 0, recipe: self.progress.recipe.clone() };
+        let (progress, weights) = (self.progress.clone(), self.parameters.all());
+        State { progress, weights, optimizer: BTreeMap::new() }.write(&self.run_dir)
+    }
+
+    fn tower_stage(
+        &mut self,
+        stage: &Stage,
+        optimizer: BTreeMap<String, Tensor>,
+        listen: Listen<'_>,
+    ) -> Result<(), TrainError> {
+        self.parameters.freeze([Part::Projector, Part::LanguageModel]);
+        let preprocessor = Preprocessor::new(self.design.preprocess.clone());
+        let objective =
+            TowerObjective::new(&self.full_tower(), &stage.probes, &self.parameters, world(stage), preprocessor);
+        let objective = objective.map_err(TrainError::compute("laying out the tower"))?;
+        self.run(stage, &objective, optimizer, listen)
+    }
+
+    fn answer_stage(
+        &mut self,
+        stage: &Stage,
+        optimizer: BTreeMap<String, Tensor>,
+        listen: Listen<'_>,
+    ) -> Result<(), TrainError> {
+        self.parameters.freeze(stage.frozen.iter().copied());
+        let data = dataset(stage);
+        let features = self.features(&*data, listen)?;
+        let parts = AnswerParts {
+            design: &self.design,
+            feature_scale: self.recipe.model.feature_scale,
+            data,
+            features,
+            stretch: stage.stretch,
+            seed: self.stage_seed(),
+        };
+        let objective = AnswerObjective::new(parts, &self.parameters)?;
+        let mut run = self.begin(stage);
+        let order = self.order(stage, &*dataset(stage));
+        run.run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
+    }
+
+    fn run<O: super::objective::Objective>(
+        &self,
+        stage: &Stage,
+        objective: &O,
+        optimizer: BTreeMap<String, Tensor>,
+        listen: Listen<'_>,
+    ) -> Result<(), TrainError> {
+        let order = self.order(stage, &*dataset(stage));
+        self.begin(stage).run(objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
+    }
+
+    fn begin<'s>(&'s self, stage: &'s Stage) -> Run<'s> {
+        Run {
+            stage,
+            dir: &self.run_dir,
+            checkpoint_every: self.recipe.checkpoint_every,
+            progress: self.progress.clone(),
+            parameters: &self.parameters,
+            workers: &self.workers,
+        }
+    }
+
+    /// A seed for each stage.
+    fn stage_seed(&self) -> u64 {
+        self.recipe.seed.wrapping_mul(1000).wrapping_add(self.progress.stage as u64) << 20
+    }
+
+    fn order(&self, stage: &Stage, data: &dyn Dataset) -> Order {
+        let n_simple = (stage.simple_share * stage.steps as f64) as usize;
+        Order::new(data.n_images(), |index| data.is_simple(index), n_simple, stage.batch, self.stage_seed())
+    }
+
+    /// The tower with all its layers, whichever of them the model runs.
+    fn full_tower(&self) -> TowerConfig {
+        self.design.tower.clone()
+    }
+
+    /// The features of a dataset, computed if this tower has not seen it yet.
+    fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, TrainError> {
+        let design = &self.design;
+        let frozen = Parameters::clone(&self.parameters);
+        let tower = Tower::load(&design.tower, design.connector.last_layer().0, &frozen.part(Part::VisionTower))
+            .map_err(TrainError::compute("laying out the tower"))?;
+        let patch_only =
+            design.config.select_feature == SelectFeature::Patch && design.tower.family == TowerFamily::Clip;
+        let preprocessor = Preprocessor::new(design.preprocess.clone());
+        let encoder = Encoder {
+            tower: &tower,
+            connector: &design.connector,
+            n_dropped_tokens: usize::from(patch_only),
+            preprocessor: &preprocessor,
+            device: self.parameters.device(),
+        };
+        let key = self.features_key(data)?;
+        let of = data.n_images();
+        let mut failed = None;
+        let features = Features::open(&self.run_dir, &key, data, &encoder, &mut |n_images| {
+            failed = failed.take().or(listen(&TrainEvent::Encoded { n_images, of }).err());
+        })?;
+        failed.map_or(Ok(features), Err)
+    }
+
+    /// What decides the features: the tower's weights, the connector, the images and their preparation.
+    fn features_key(&self, data: &dyn Dataset) -> Result<String, TrainError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(data.identity().as_bytes());
+        hasher.update(format!("{:?} {:?}", self.design.connector, self.design.preprocess).as_bytes());
+        for (name, tensor) in self.parameters.all() {
+            if Part::of(&name) == Part::VisionTower {
+                let values = tensor.to_device(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+                let values = values.map_err(TrainError::compute("hashing the tower"))?;
+                hasher.update(name.as_bytes());
+                values.iter().for_each(|value| {
+                    hasher.update(&value.to_le_bytes());
+                });
+            }
+        }
+        Ok(hasher.finalize().to_hex()[..16].to_owned())
+    }
+
+    /// Writes the model in the released layout: language model and projector here, the tower beside.
+    fn export(&self, dir: &Path) -> Result<(), TrainError> {
+        let failed = TrainError::compute("writing the model");
+        let (mut tower, mut model) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in self.parameters.all() {
+            let tensor = if FIRST_MATRIX.contains(&name.as_str()) {
+                (tensor * self.recipe.model.feature_scale).map_err(&failed)?
+            } else {
+                tensor
+            };
+            let tensor = tensor.to_dtype(DType::F16).and_then(|t| t.to_device(&Device::Cpu)).map_err(&failed)?;
+            match name.strip_prefix("vision_tower.") {
+                Some(name) => tower.insert(name.to_owned(), tensor),
+                None => model.insert(name, tensor),
+            };
+        }
+        write_tensors(&dir.join(TOWER_DIR).join("model.safetensors"), &tower, None)?;
+        write_tensors(&dir.join("model.safetensors"), &model, None)
+    }
+}

@@ -1,0 +1,122 @@
+//! A run's state on disk: weights, optimizer, and how far it came. Written beside and renamed, so that one whole state is
+//! there at every moment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+
+/// How far a run came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The recipe's fingerprint.
+    pub recipe: String,
+    /// The stage that runs, from 0.
+    pub stage: usize,
+    /// Updates that it has made.
+    pub step: usize,
+}
+
+/// A run's state.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// How far it came.
+    pub progress: Progress,
+    /// All weights, by name.
+    pub weights: BTreeMap<String, Tensor>,
+    /// The optimizer's state, by name.
+    pub optimizer: BTreeMap<String, Tensor>,
+}
+
+const FILE: &str = "state.safetensors";
+const PROGRESS: &str = "progress";
+const WEIGHT: &str = "weight.";
+const OPTIMIZER: &str = "optimizer.";
+
+/// Where the state of the run in `dir` is.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
+impl State {
+    /// Writes the state over the one before.
+    ///
+    /// # Errors
+    /// When the disk refuses; the state before then stands.
+    pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
+        let progress = serde_json::to_string(&self.progress).unwrap_or_default();
+        let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
+        let named = |prefix: &'static str, tensors: &BTreeMap<String, Tensor>| {
+            tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
+        };
+        let tensors = named(WEIGHT, &self.weights).into_iter().chain(named(OPTIMIZER, &self.optimizer)).collect();
+        write_tensors(&path(dir), &tensors, Some(metadata))
+    }
+
+    /// Reads the state of the run in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// When it is broken.
+    pub fn read(dir: &Path) -> Result<Option<Self>, TrainError> {
+        let path = path(dir);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let broken = |rule: String| TrainError::Data { path: path.clone(), rule };
+        let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
+        let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
+        let progress = progress.ok_or_else(|| broken("not the state of a training run".to_owned()))?;
+        let mut state = Self {
+            progress: serde_json::from_str(progress).map_err(|error| broken(error.to_string()))?,
+            ..Self::default()
+        };
+        // SAFETY: the map is read-only, and only this run writes the file, by renaming another one over it.
+        let mapped = unsafe { MmapedSafetensors::new(&path) }.map_err(|error| broken(error.to_string()))?;
+        for (name, view) in mapped.tensors() {
+            let tensor = view.load(&candle_core::Device::Cpu).map_err(|error| broken(format!("{name}: {error}")))?;
+            if let Some(name) = name.strip_prefix(WEIGHT) {
+                state.weights.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
+                state.optimizer.insert(name.to_owned(), tensor);
+            }
+        }
+        Ok(Some(state))
+    }
+}
+
+/// Writes tensors as safetensors: beside, flushed to the disk, then renamed.
+///
+/// # Errors
+/// When the disk refuses; a file that was there before then stands.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<(), TrainError> {
+    let packed = safetensors::serialize(tensors, metadata)
+        .map_err(|error| TrainError::Data { path: path.to_owned(), rule: error.to_string() })?;
+    write_file(path, &packed)
+}
+
+/// Writes a file: beside, flushed to the disk, then renamed.
+///
+/// # Errors
+/// When the disk refuses; a file that was there before then stands.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let beside = path.with_extension("tmp");
+    let write = || {
+        std::fs::write(&beside, bytes)?;
+        File::open(&beside)?.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(|source| {
+        let _ = std::fs::remove_file(&beside);
+        TrainError::Io { path: path.to_owned(), source }
+    })
+}
