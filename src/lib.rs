@@ -23,17 +23,19 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 foundations | [`units`], [`device`] |
+//! | 0 foundations | [`units`], [`device`], [`files`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`] |
 //! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
-//! | 6 uses | [`train`] |
+//! | 6 uses | [`train`], [`eval`] |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
 pub mod connector;
 pub mod device;
+pub mod eval;
+pub mod files;
 pub mod image;
 pub mod language;
 pub mod nn;

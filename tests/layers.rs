@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 19] = [
     ("units", 0),
     ("device", 0),
+    ("files", 0),
     ("video", 1),
     ("image", 1),
     ("weights", 1),
@@ -24,6 +25,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("spec", 4),
     ("pipeline", 5),
     ("train", 6),
+    ("eval", 6),
 ];
 
 fn layer(module: &str) -> Option<u8> {
@@ -106,9 +108,12 @@ fn leaves_do_not_know_each_other() {
 }
 
 #[test]
-fn only_one_file_names_ffmpeg_and_only_the_cli_prints() {
+fn only_the_codec_files_name_ffmpeg_and_only_the_cli_prints() {
     for (file, text) in files() {
-        assert!(file == "video/decode.rs" || !text.contains("ffmpeg_next"), "{file} names ffmpeg_next");
+        assert!(
+            ["video/decode.rs", "video/encode.rs"].contains(&&*file) || !text.contains("ffmpeg_next"),
+            "{file} names ffmpeg_next"
+        );
         let outside = file == "main.rs" || file.starts_with("cli/");
         for word in ["println!", "eprintln!", "anyhow", "ExitCode", "process::exit"] {
             assert!(outside || !text.contains(word), "{file} uses {word}");

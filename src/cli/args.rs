@@ -2,6 +2,7 @@
 
 use clap::Args;
 use vidense::device::{DTypeSpec, DeviceSpec};
+use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::spec::{GeneratePlan, Plan, PromptPlan};
 use vidense::temporal::Temporal;
@@ -30,8 +31,8 @@ pub struct PlanArgs {
 /// Which model, and where it runs.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A directory, or a hub id (org/name)
-    #[arg(long, short, value_name = "DIR|ID")]
+    /// A directory, or a hub id (org/name); vidense-mini is inside the binary
+    #[arg(long, short, value_name = "DIR|ID", default_value = MINI)]
     pub model: String,
     /// Another vision tower than the checkpoint's own: a directory or a hub id
     #[arg(long, value_name = "DIR|ID")]

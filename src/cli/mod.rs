@@ -26,6 +26,8 @@ enum Command {
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),
     Train(commands::train::Train),
+    Eval(commands::eval::Eval),
+    World(commands::world::World),
 }
 
 /// Runs the command that was asked for.
@@ -39,6 +41,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Frames(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::World(command) => command.run(),
     }
 }
 

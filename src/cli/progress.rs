@@ -23,6 +23,16 @@ pub fn training() -> ProgressBar {
     bar("starting", 0, "{msg} {wide_bar} {pos}/{len} ({eta})")
 }
 
+/// A bar that counts files as they are written.
+pub fn writing(n_files: usize) -> ProgressBar {
+    bar("writing", n_files, "{msg} {wide_bar} {pos}/{len} ({eta})")
+}
+
+/// A bar that counts questions as they are answered.
+pub fn asking(n_questions: usize) -> ProgressBar {
+    bar("asking", n_questions, "{msg} {wide_bar} {pos}/{len} ({eta})")
+}
+
 /// Moves a decoding bar.
 pub fn listen(bar: &ProgressBar, progress: Progress) {
     match progress {

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Plan;
+use crate::files;
 
 /// Files up to this size are hashed whole.
 const WHOLE: u64 = 64 << 20;
@@ -29,6 +30,12 @@ pub fn fingerprint(plan: &Plan, files: &[PathBuf]) -> std::io::Result<String> {
 }
 
 fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+    if let Some(bytes) = files::builtin(path) {
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+        return Ok(());
+    }
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{SentencePiece, TextError};
+use crate::files;
 
 /// Which part of the prompt a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +49,16 @@ impl Tokenizer {
     pub fn open(dir: &Path, bos: Option<u32>) -> Result<Self, TextError> {
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let broken = |path: &Path, cause: String| TextError::Format { path: path.to_owned(), cause };
-        if json.is_file() {
+        if files::is_file(&json) {
+            let bytes = files::read(&json).map_err(|source| TextError::Io { path: json.clone(), source })?;
             let tokenizer =
-                tokenizers::Tokenizer::from_file(&json).map_err(|error| broken(&json, error.to_string()))?;
+                tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| broken(&json, error.to_string()))?;
             return Ok(Self { codec: Codec::Json(Box::new(tokenizer)), bos });
         }
-        if !model.is_file() {
+        if !files::is_file(&model) {
             return Err(TextError::NoTokenizer { dir: dir.to_owned() });
         }
-        let bytes = std::fs::read(&model).map_err(|source| TextError::Io { path: model.clone(), source })?;
+        let bytes = files::read(&model).map_err(|source| TextError::Io { path: model.clone(), source })?;
         let pieces = SentencePiece::from_bytes(&bytes).map_err(|cause| broken(&model, cause))?;
         let slow = Box::new(SlowLlama::new(pieces, added_tokens(dir)));
         let bos = bos.or_else(|| slow.model.piece_id("<s>"));
@@ -168,7 +170,7 @@ impl SlowLlama {
 
 /// Tokens that a checkpoint adds to its SentencePiece model, from the two files that may name them.
 fn added_tokens(dir: &Path) -> Vec<(String, u32)> {
-    let read = |name: &str| -> Option<Value> { serde_json::from_slice(&std::fs::read(dir.join(name)).ok()?).ok() };
+    let read = |name: &str| -> Option<Value> { serde_json::from_slice(&files::read(&dir.join(name)).ok()?).ok() };
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     let mut added: Vec<(String, u32)> = Vec::new();
     if let Some(Value::Object(map)) = read("added_tokens.json") {

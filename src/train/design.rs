@@ -11,18 +11,93 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::TrainError;
 use super::data::Dataset;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, StageKind};
 use super::state::write_file;
+use crate::files;
 use crate::text::{Conversation, Template};
-use crate::vlm::Design;
+use crate::vlm::config::JsonFile;
+use crate::vlm::{Design, ModelError};
+use crate::weights::Hub;
 use crate::world::Draw;
 
 /// The tower's directory inside a model's.
 pub const TOWER_DIR: &str = "vision_tower";
+/// The file of weights in either.
+pub const WEIGHTS: &str = "model.safetensors";
 /// Images whose conversations a tokenizer is trained on.
 const TOKENIZER_IMAGES: usize = 20_000;
 /// What a new tokenizer begins with, at the ids from 0.
 const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
+
+/// Whose tower the model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TowerPlace {
+    /// Its own, made or changed by the recipe: it is written beside the model.
+    Own,
+    /// That of the checkpoint that it begins with, which has it beside: its files are copied.
+    Copied,
+    /// One that other models share: `config.json` names it.
+    Shared,
+}
+
+/// What the model begins with.
+pub struct Start {
+    /// The directory of the checkpoint.
+    pub from: Option<PathBuf>,
+    /// The tower's.
+    pub tower: Option<PathBuf>,
+    /// Whose tower it will be.
+    pub place: TowerPlace,
+    /// What `config.json` will call it.
+    tower_name: String,
+}
+
+impl Start {
+    /// Finds the checkpoint and the tower that a recipe begins with.
+    ///
+    /// # Errors
+    /// When they are not to be had.
+    pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, TrainError> {
+        let found = |name: &str| hub.find(name).map_err(ModelError::from);
+        let from = recipe.model.from.as_deref().map(found).transpose()?;
+        let trains_tower = recipe.stages.iter().any(|stage| stage.stage == StageKind::Tower);
+        let asked = recipe.model.vision_tower.from.clone();
+        let named = match (&from, &asked) {
+            (_, Some(name)) => Some(name.clone()),
+            (Some(from), None) if recipe.model.vision_tower.config.is_empty() => tower_of(from)?,
+            _ => None,
+        };
+        let base = from.clone().unwrap_or_default();
+        let tower = named.as_deref().map(|name| hub.find_tower(&base, name).map_err(ModelError::from)).transpose()?;
+        let is_beside = from.as_ref().zip(tower.as_ref()).is_some_and(|(from, tower)| tower.starts_with(from));
+        let place = match (trains_tower || tower.is_none(), is_beside) {
+            (true, _) => TowerPlace::Own,
+            (false, true) => TowerPlace::Copied,
+            (false, false) => TowerPlace::Shared,
+        };
+        let tower_name = match (place, named) {
+            (TowerPlace::Shared, Some(name)) if Path::new(&name).is_dir() => {
+                std::path::absolute(&name).map_err(TrainError::io(Path::new(&name)))?.display().to_string()
+            }
+            (TowerPlace::Shared, Some(name)) => name,
+            _ => TOWER_DIR.to_owned(),
+        };
+        Ok(Self { from, tower, place, tower_name })
+    }
+}
+
+/// The tower that a checkpoint's `config.json` names.
+fn tower_of(from: &Path) -> Result<Option<String>, TrainError> {
+    let file = JsonFile::read(&from.join("config.json"))?;
+    let name = file.string("mm_vision_tower")?.map(str::to_owned);
+    match name {
+        Some(name) => Ok(Some(name)),
+        None => Err(TrainError::Data {
+            path: from.join("config.json"),
+            rule: "it names no mm_vision_tower; hint: name the tower in the recipe, model.vision_tower.from".to_owned(),
+        }),
+    }
+}
 
 /// Writes the descriptions of the recipe's model into `dir`, and reads them back as any user of the model would.
 ///
@@ -30,23 +105,19 @@ const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
 /// When the disk refuses, or the description is none of a model that can be loaded.
 pub fn write_design(
     recipe: &Recipe,
-    from: Option<&Path>,
-    tower_from: Option<&Path>,
+    start: &Start,
     texts: Option<&dyn Dataset>,
     dir: &Path,
 ) -> Result<Design, TrainError> {
-    let tower_dir = dir.join(TOWER_DIR);
-    std::fs::create_dir_all(&tower_dir).map_err(TrainError::io(&tower_dir))?;
-    let mut config = merged(from.map(|from| from.join("config.json")), &recipe.model.config)?;
-    config.insert("mm_vision_tower".to_owned(), json!(TOWER_DIR));
+    std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
+    let mut config = merged(start.from.as_ref().map(|from| from.join("config.json")), &recipe.model.config)?;
+    config.insert("mm_vision_tower".to_owned(), json!(start.tower_name));
     write_json(&dir.join("config.json"), &config)?;
-    let tower_config = merged(tower_from.map(|tower| tower.join("config.json")), &recipe.model.vision_tower.config)?;
-    write_json(&tower_dir.join("config.json"), &tower_config)?;
-    match tower_from.map(|tower| tower.join("preprocessor_config.json")).filter(|path| path.is_file()) {
-        Some(path) => copy(&path, &tower_dir.join("preprocessor_config.json"))?,
-        None => write_json(&tower_dir.join("preprocessor_config.json"), &preprocessor(&tower_config))?,
-    }
-    match (recipe.model.tokenizer_vocabulary, texts, from) {
+    let tower_dir = match (start.place, &start.tower) {
+        (TowerPlace::Shared, Some(tower)) => tower.clone(),
+        _ => write_tower(recipe, start, &dir.join(TOWER_DIR))?,
+    };
+    match (recipe.model.tokenizer_vocabulary, texts, &start.from) {
         (Some(size), Some(texts), _) => write_tokenizer(size, texts, &config, &dir.join("tokenizer.json"))?,
         (_, _, Some(from)) => copy_tokenizer(from, dir)?,
         _ => {}
@@ -54,11 +125,29 @@ pub fn write_design(
     Ok(Design::read(dir, &tower_dir)?)
 }
 
+/// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.
+fn write_tower(recipe: &Recipe, start: &Start, to: &Path) -> Result<PathBuf, TrainError> {
+    std::fs::create_dir_all(to).map_err(TrainError::io(to))?;
+    let beside = |name: &str| start.tower.as_ref().map(|tower| tower.join(name));
+    let config = merged(beside("config.json"), &recipe.model.vision_tower.config)?;
+    write_json(&to.join("config.json"), &config)?;
+    match beside("preprocessor_config.json").filter(|path| files::is_file(path)) {
+        Some(path) => copy(&path, &to.join("preprocessor_config.json"))?,
+        None => write_json(&to.join("preprocessor_config.json"), &preprocessor(&config))?,
+    }
+    if start.place == TowerPlace::Copied
+        && let Some(path) = beside(WEIGHTS)
+    {
+        copy(&path, &to.join(WEIGHTS))?;
+    }
+    Ok(to.to_owned())
+}
+
 /// A JSON object of a file, with other values for some keys.
 fn merged(path: Option<PathBuf>, over: &Map<String, Value>) -> Result<Map<String, Value>, TrainError> {
     let mut merged = match path {
         Some(path) => {
-            let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+            let bytes = files::read(&path).map_err(TrainError::io(&path))?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| TrainError::Data { path: path.clone(), rule: error.to_string() })?
         }
@@ -75,13 +164,13 @@ fn write_json(path: &Path, object: &Map<String, Value>) -> Result<(), TrainError
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), TrainError> {
-    let bytes = std::fs::read(from).map_err(TrainError::io(from))?;
+    let bytes = files::read(from).map_err(TrainError::io(from))?;
     write_file(to, &bytes)
 }
 
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), TrainError> {
     for name in ["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json"] {
-        if from.join(name).is_file() {
+        if files::is_file(&from.join(name)) {
             copy(&from.join(name), &to.join(name))?;
         }
     }
@@ -115,7 +204,7 @@ fn write_tokenizer(
 ) -> Result<(), TrainError> {
     let wrong = |error: tokenizers::Error| TrainError::Data { path: path.to_owned(), rule: error.to_string() };
     let template = match config.get("prompt_format").and_then(Value::as_str) {
-        Some(format) => Template::custom(format).map_err(crate::vlm::ModelError::from)?,
+        Some(format) => Template::custom(format).map_err(ModelError::from)?,
         None => Template::VicunaV1,
     };
     let mut texts = Vec::new();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::TrainError;
-use super::data::WorldConfig;
+use super::data::Data;
 use super::optimizer::OptimizerConfig;
 use super::parameters::Part;
 use super::schedule::Schedule;
@@ -23,6 +23,9 @@ pub struct Recipe {
     pub model: ModelRecipe,
     /// What is trained, one after the other.
     pub stages: Vec<Stage>,
+    /// Where relative paths begin: the directory of the recipe.
+    #[serde(skip)]
+    pub base: PathBuf,
     /// Steps between two checkpoints. Default: `100`.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: usize,
@@ -45,6 +48,9 @@ pub struct ModelRecipe {
     /// The tower.
     #[serde(default)]
     pub vision_tower: TowerRecipe,
+    /// Where the projector begins. Default: `from`, with a `from`; else `new`.
+    #[serde(default)]
+    pub projector: Option<ProjectorStart>,
     /// What the connector's tokens are multiplied by before the projector; it is folded into the projector's first matrix
     /// when the model is written. Default: `1`.
     #[serde(default = "one")]
@@ -56,6 +62,16 @@ pub struct ModelRecipe {
 
 fn one() -> f64 {
     1.0
+}
+
+/// Where a projector begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProjectorStart {
+    /// With first weights of its own, as a change of the connector calls for.
+    New,
+    /// With those of the model's `from`.
+    From,
 }
 
 /// The tower: of a checkpoint, or new.
@@ -155,23 +171,15 @@ impl Default for Vec2 {
     }
 }
 
-/// What is learned from: exactly one of these.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub struct Data {
-    /// The shapes world.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shapes_world: Option<WorldConfig>,
-}
-
 impl Recipe {
     /// Reads and checks a recipe.
     ///
     /// # Errors
     /// [`TrainError::Recipe`] with everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let recipe: Self =
+        let mut recipe: Self =
             read_yaml(path).map_err(|error| TrainError::Recipe { path: path.to_owned(), rule: cause(error) })?;
+        recipe.base = path.parent().unwrap_or(Path::new("")).to_owned();
         let problems = recipe.problems();
         if problems.is_empty() {
             return Ok(recipe);
@@ -192,6 +200,17 @@ impl Recipe {
         }
         if self.checkpoint_every == 0 {
             problems.push("checkpoint_every: 0 steps; hint: 100".to_owned());
+        }
+        if self.model.from.is_none() && self.model.projector == Some(ProjectorStart::From) {
+            problems.push("model.projector: from, but model.from names nothing".to_owned());
+        }
+        if self.model.from.is_none() == self.model.tokenizer_vocabulary.is_none() {
+            problems
+                .push("model: a tokenizer comes with `from`, or from `tokenizer_vocabulary`: exactly one".to_owned());
+        }
+        let tower = &self.model.vision_tower;
+        if self.model.from.is_none() && tower.from.is_none() == tower.config.is_empty() {
+            problems.push("model.vision_tower: either `from` or `config` must say what it is".to_owned());
         }
         if self.model.from.is_none() && self.model.config.is_empty() {
             problems.push("model: neither `from` nor `config` says what it is to be".to_owned());
@@ -236,8 +255,11 @@ impl Stage {
         if (self.stage == StageKind::Tower) == self.probes.is_empty() {
             problems.push("probes: a tower stage needs some, the others take none".to_owned());
         }
-        if self.data.shapes_world.is_none() {
-            problems.push("data: names nothing; hint: shapes_world".to_owned());
+        if self.data.n_named() != 1 {
+            problems.push(format!("data: names {} kinds; hint: one of shapes_world, llava", self.data.n_named()));
+        }
+        if self.stage == StageKind::Tower && self.data.shapes_world.is_none() {
+            problems.push("data: a tower is pretrained on shapes_world alone, which knows every patch".to_owned());
         }
         let shares = [self.simple_share, self.stretch.gap, self.stretch.pooled, self.stretch.repeated];
         if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {

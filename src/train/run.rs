@@ -8,19 +8,20 @@ use candle_core::{DType, Device, Tensor};
 use super::TrainError;
 use super::answers::{AnswerObjective, AnswerParts};
 use super::data::{Dataset, Order, WorldImages};
-use super::design::{TOWER_DIR, write_design};
+use super::design::{Start, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
 use super::features::{Encoder, Features};
 use super::init::initial;
-use super::parameters::{Parameters, Part};
-use super::recipe::{Recipe, Stage, StageKind};
+use super::parameters::{Parameters, Part, Source};
+use super::recipe::{ProjectorStart, Recipe, Stage, StageKind};
 use super::stage::{Run, StepReport};
 use super::state::{Progress, State, write_tensors};
 use super::tower::TowerObjective;
 use super::workers::Workers;
 use crate::image::Preprocessor;
-use crate::vision::{Tower, TowerConfig, TowerFamily};
-use crate::vlm::Design;
+use crate::vision::{Tower, TowerFamily};
 use crate::vlm::config::SelectFeature;
+use crate::vlm::{Design, ModelError, StartingTower, StartingWeights};
+use crate::weights::Hub;
 
 /// What a listener hears of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,16 +57,19 @@ pub fn train(
     recipe: &Recipe,
     dir: &Path,
     device: &Device,
+    hub: &Hub,
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let run_dir = dir.join(RUN_DIR);
     std::fs::create_dir_all(&run_dir).map_err(TrainError::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
-    let texts = recipe.stages.last().map(|stage| dataset(stage));
-    let design = write_design(recipe, None, None, texts.as_deref(), dir)?;
-    let (tower, seed) = (design.tower.clone(), recipe.seed);
-    let source = Box::new(move |name: &str, shape: &candle_core::Shape| initial(name, shape, &tower, seed));
-    let parameters = Parameters::new(source, device);
+    let start = Start::find(recipe, hub)?;
+    let texts = match (recipe.model.tokenizer_vocabulary, recipe.stages.last()) {
+        (Some(_), Some(stage)) => Some(stage.data.open(&recipe.base)?),
+        _ => None,
+    };
+    let design = write_design(recipe, &start, texts.as_deref(), dir)?;
+    let parameters = Parameters::new(first_weights(recipe, &start, &design)?, device);
     for (name, tensor) in &state.weights {
         parameters.set(name, tensor).map_err(TrainError::compute("taking up the run"))?;
     }
@@ -73,7 +77,8 @@ pub fn train(
     let n_workers = if device.is_cpu() { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
     let workers = Workers::new(n_workers)
         .map_err(|error| TrainError::compute("starting workers")(candle_core::Error::wrap(error)))?;
-    let mut trainer = Trainer { recipe, run_dir, design, parameters, progress: state.progress, workers };
+    let mut trainer =
+        Trainer { recipe, run_dir, design, place: start.place, parameters, progress: state.progress, workers };
     if trainer.progress.step > 0 || trainer.progress.stage > 0 {
         let stage = recipe.stages.get(trainer.progress.stage).map_or(String::new(), |stage| stage.name.clone());
         listen(&TrainEvent::Resumed { stage, step: trainer.progress.step })?;
@@ -98,19 +103,34 @@ fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
     }
 }
 
-fn dataset(stage: &Stage) -> Box<dyn Dataset> {
-    Box::new(world(stage))
-}
-
-fn world(stage: &Stage) -> WorldImages {
-    let config = stage.data.shapes_world.clone();
-    WorldImages::new(config.unwrap_or_else(|| unreachable!("a recipe is checked when it is read")))
+/// Where each weight comes from when it is first asked for.
+fn first_weights(recipe: &Recipe, start: &Start, design: &Design) -> Result<Source, TrainError> {
+    let opened = |error| TrainError::Model(ModelError::Weights(error));
+    let model = start.from.as_deref().map(StartingWeights::open).transpose().map_err(opened)?;
+    let tower = start.tower.as_deref().map(StartingTower::open).transpose().map_err(opened)?;
+    let keeps_projector = model.is_some() && recipe.model.projector != Some(ProjectorStart::New);
+    let (tower_config, seed, scale) = (design.tower.clone(), recipe.seed, recipe.model.feature_scale);
+    Ok(Box::new(move |name, shape| {
+        let part = Part::of(name);
+        let short = &name[part.prefix().len()..];
+        match (part, &model, &tower) {
+            (Part::VisionTower, _, Some(tower)) => tower.weight(short, shape),
+            (Part::LanguageModel, Some(model), _) => model.language(name, shape),
+            (Part::Projector, Some(model), _) if keeps_projector => {
+                let weight = model.projector(short, shape)?;
+                // The scale is folded into what was written.
+                if FIRST_MATRIX.contains(&name) { weight / scale } else { Ok(weight) }
+            }
+            _ => initial(name, shape, &tower_config, seed),
+        }
+    }))
 }
 
 struct Trainer<'a> {
     recipe: &'a Recipe,
     run_dir: PathBuf,
     design: Design,
+    place: TowerPlace,
     parameters: Parameters,
     progress: Progress,
     workers: Workers,
@@ -144,10 +164,15 @@ impl Trainer<'_> {
     ) -> Result<(), TrainError> {
         self.parameters.freeze([Part::Projector, Part::LanguageModel]);
         let preprocessor = Preprocessor::new(self.design.preprocess.clone());
-        let objective =
-            TowerObjective::new(&self.full_tower(), &stage.probes, &self.parameters, world(stage), preprocessor);
+        let world = stage.data.shapes_world.clone().ok_or_else(|| TrainError::Recipe {
+            path: self.recipe.base.clone(),
+            rule: format!("stage {}: a tower is pretrained on shapes_world", stage.name),
+        })?;
+        let data = WorldImages::new(world);
+        let order = self.order(stage, &data);
+        let objective = TowerObjective::new(&self.design.tower, &stage.probes, &self.parameters, data, preprocessor);
         let objective = objective.map_err(TrainError::compute("laying out the tower"))?;
-        self.run(stage, &objective, optimizer, listen)
+        self.begin(stage).run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
     }
 
     fn answer_stage(
@@ -157,7 +182,8 @@ impl Trainer<'_> {
         listen: Listen<'_>,
     ) -> Result<(), TrainError> {
         self.parameters.freeze(stage.frozen.iter().copied());
-        let data = dataset(stage);
+        let data = stage.data.open(&self.recipe.base)?;
+        let order = self.order(stage, &*data);
         let features = self.features(&*data, listen)?;
         let parts = AnswerParts {
             design: &self.design,
@@ -168,20 +194,7 @@ impl Trainer<'_> {
             seed: self.stage_seed(),
         };
         let objective = AnswerObjective::new(parts, &self.parameters)?;
-        let mut run = self.begin(stage);
-        let order = self.order(stage, &*dataset(stage));
-        run.run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
-    }
-
-    fn run<O: super::objective::Objective>(
-        &self,
-        stage: &Stage,
-        objective: &O,
-        optimizer: BTreeMap<String, Tensor>,
-        listen: Listen<'_>,
-    ) -> Result<(), TrainError> {
-        let order = self.order(stage, &*dataset(stage));
-        self.begin(stage).run(objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
+        self.begin(stage).run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
     }
 
     fn begin<'s>(&'s self, stage: &'s Stage) -> Run<'s> {
@@ -205,17 +218,12 @@ impl Trainer<'_> {
         Order::new(data.n_images(), |index| data.is_simple(index), n_simple, stage.batch, self.stage_seed())
     }
 
-    /// The tower with all its layers, whichever of them the model runs.
-    fn full_tower(&self) -> TowerConfig {
-        self.design.tower.clone()
-    }
-
     /// The features of a dataset, computed if this tower has not seen it yet.
     fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, TrainError> {
         let design = &self.design;
-        let frozen = Parameters::clone(&self.parameters);
-        let tower = Tower::load(&design.tower, design.connector.last_layer().0, &frozen.part(Part::VisionTower))
-            .map_err(TrainError::compute("laying out the tower"))?;
+        let tower =
+            Tower::load(&design.tower, design.connector.last_layer().0, &self.parameters.part(Part::VisionTower))
+                .map_err(TrainError::compute("laying out the tower"))?;
         let patch_only =
             design.config.select_feature == SelectFeature::Patch && design.tower.family == TowerFamily::Clip;
         let preprocessor = Preprocessor::new(design.preprocess.clone());
@@ -269,7 +277,9 @@ impl Trainer<'_> {
                 None => model.insert(name, tensor),
             };
         }
-        write_tensors(&dir.join(TOWER_DIR).join("model.safetensors"), &tower, None)?;
-        write_tensors(&dir.join("model.safetensors"), &model, None)
+        if self.place == TowerPlace::Own {
+            write_tensors(&dir.join(TOWER_DIR).join(WEIGHTS), &tower, None)?;
+        }
+        write_tensors(&dir.join(WEIGHTS), &model, None)
     }
 }

@@ -5,6 +5,7 @@
 //! frames by arithmetic alone; only `decode.rs` names FFmpeg.
 
 mod decode;
+mod encode;
 mod error;
 pub mod frame;
 mod images;
@@ -12,6 +13,7 @@ pub mod probe;
 pub mod reader;
 pub mod sample;
 
+pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};

@@ -9,6 +9,7 @@ use candle_core::DType;
 use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
 use super::{ModelError, TokenBudget, names};
 use crate::connector::{Connector, ConnectorKind};
+use crate::files;
 use crate::image::PreprocessConfig;
 use crate::language::KvCache;
 use crate::temporal::Temporal;
@@ -97,7 +98,7 @@ impl Blueprint {
             ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
         let dirs = std::iter::once(self.dir.as_path()).chain(beside.map(|tower| tower.dir()));
         let mut files: Vec<PathBuf> =
-            dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| path.is_file()).collect();
+            dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| files::is_file(path)).collect();
         files.extend(self.checkpoint.paths().iter().cloned());
         files.extend(beside.into_iter().flat_map(|tower| tower.paths().iter().cloned()));
         files
@@ -237,7 +238,7 @@ fn preprocess_config(
     };
     for dir in dirs.iter().flatten() {
         let path = dir.join("preprocessor_config.json");
-        if path.is_file() {
+        if files::is_file(&path) {
             let file = JsonFile::read(&path)?;
             preprocess = PreprocessConfig::from_json(file.json(), preprocess)
                 .map_err(|source| ModelError::Preprocess { dir: (*dir).to_owned(), source })?;

@@ -10,9 +10,11 @@ mod error;
 mod load;
 mod model;
 mod names;
+mod start;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub use model::{PromptIds, Vlm, fuse};
+pub use start::{StartingTower, StartingWeights};

@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
-use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
+use safetensors::tensor::TensorView;
 
 use super::WeightError;
 use super::source::WeightFiles;
+use crate::files;
 
 /// The tensors of one directory.
 pub struct Checkpoint {
@@ -28,7 +30,7 @@ struct TensorFacts {
 }
 
 enum Files {
-    Safetensors(Vec<MmapedSafetensors>),
+    Safetensors(Vec<Safetensors>),
     TorchBin(Vec<PthTensors>),
 }
 
@@ -101,6 +103,36 @@ impl Checkpoint {
     }
 }
 
+/// One safetensors file, mapped from the disk or inside the binary.
+enum Safetensors {
+    Mapped(MmapedSafetensors),
+    Builtin(SliceSafetensors<'static>),
+}
+
+impl Safetensors {
+    fn open(path: &Path) -> candle_core::Result<Self> {
+        if let Some(bytes) = files::builtin(path) {
+            return Ok(Self::Builtin(SliceSafetensors::new(bytes)?));
+        }
+        // SAFETY: the map is read-only; like every memory-mapped reader, we rely on nobody truncating the file.
+        Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
+    }
+
+    fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
+        match self {
+            Self::Mapped(file) => file.tensors(),
+            Self::Builtin(file) => file.tensors(),
+        }
+    }
+
+    fn get(&self, name: &str) -> candle_core::Result<TensorView<'_>> {
+        match self {
+            Self::Mapped(file) => file.get(name),
+            Self::Builtin(file) => file.get(name),
+        }
+    }
+}
+
 type Opened = (Files, HashMap<String, TensorFacts>);
 
 fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, WeightError> {
@@ -108,13 +140,12 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
         let broken = |cause: String| WeightError::Format { path: path.clone(), format: "safetensors file", cause };
-        // SAFETY: the map is read-only; like every memory-mapped reader, we rely on nobody truncating the file.
-        let mapped = unsafe { MmapedSafetensors::new(path) }.map_err(|error| broken(plain(&error)))?;
-        for (name, view) in mapped.tensors() {
+        let opened = Safetensors::open(path).map_err(|error| broken(plain(&error)))?;
+        for (name, view) in opened.tensors() {
             let dtype = DType::try_from(view.dtype()).map_err(|error| broken(format!("{name}: {error}")))?;
             tensors.insert(name, TensorFacts { file, shape: Shape::from(view.shape()), dtype });
         }
-        files.push(mapped);
+        files.push(opened);
     }
     Ok((Files::Safetensors(files), tensors))
 }

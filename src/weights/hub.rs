@@ -6,6 +6,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::source::WeightFiles;
+use crate::files;
 
 /// A file of several gigabytes deserves another try; what was fetched of it is kept.
 const N_RETRIES: usize = 3;
@@ -49,7 +50,7 @@ pub enum HubError {
     },
 }
 
-/// The places where models are looked for, in this order: a directory of that name, `$VIDENSE_MODELS`, the
+/// The places where models are looked for, in this order: the binary itself, a directory of that name, `$VIDENSE_MODELS`, the
 /// hub's own cache, and, unless forbidden, the hub itself.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -77,6 +78,9 @@ impl Hub {
     /// [`HubError`] saying where was looked and what to do.
     pub fn find(&self, name: &str) -> Result<PathBuf, HubError> {
         let direct = Path::new(name);
+        if let Some(dir) = files::builtin_directory().filter(|_| name == files::MINI) {
+            return Ok(dir);
+        }
         if direct.is_dir() {
             return model_directory(direct.to_owned());
         }
@@ -104,7 +108,7 @@ impl Hub {
     /// As [`Self::find`].
     pub fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, HubError> {
         let inside = model.join(name);
-        if !name.is_empty() && inside.is_dir() { model_directory(inside) } else { self.find(name) }
+        if !name.is_empty() && files::is_dir(&inside) { model_directory(inside) } else { self.find(name) }
     }
 
     fn looked(&self, cache: &Cache) -> String {
@@ -150,7 +154,7 @@ fn wanted(names: &[String]) -> Vec<&String> {
 }
 
 fn model_directory(dir: PathBuf) -> Result<PathBuf, HubError> {
-    if dir.join("config.json").is_file() { Ok(dir) } else { Err(HubError::NotAModel { dir }) }
+    if files::is_file(&dir.join("config.json")) { Ok(dir) } else { Err(HubError::NotAModel { dir }) }
 }
 
 /// `org/name`, in the letters that the hub allows.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use super::WeightError;
+use crate::files;
 
 /// The weight files of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,7 @@ const TORCH: &str = "pytorch_model.bin";
 impl WeightFiles {
     /// Looks for the four names that released checkpoints use, in this order of preference.
     pub(super) fn find(dir: &Path) -> Result<Self, WeightError> {
-        let has = |name: &str| dir.join(name).is_file();
+        let has = |name: &str| files::is_file(&dir.join(name));
         if has(SAFETENSORS_INDEX) {
             Ok(Self::Safetensors(shards(dir, SAFETENSORS_INDEX)?))
         } else if has(SAFETENSORS) {
@@ -49,7 +50,7 @@ fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, WeightError> {
         weight_map: std::collections::BTreeMap<String, String>,
     }
     let path = dir.join(index);
-    let text = std::fs::read(&path).map_err(|source| WeightError::Io { path: path.clone(), source })?;
+    let text = files::read(&path).map_err(|source| WeightError::Io { path: path.clone(), source })?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| WeightError::Format {
         path: path.clone(),
         format: "index of shards",
@@ -65,7 +66,7 @@ fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, WeightError> {
         .map(|name| {
             let file = dir.join(&name);
             let plain = Path::new(&name).components().all(|part| matches!(part, Component::Normal(_)));
-            match (plain, file.is_file()) {
+            match (plain, files::is_file(&file)) {
                 (false, _) => Err(wrong(&name, "is outside the directory")),
                 (true, false) => Err(wrong(&name, "is not there")),
                 (true, true) => Ok(file),

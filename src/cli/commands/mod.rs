@@ -2,6 +2,8 @@
 
 pub mod ask;
 pub mod chat;
+pub mod eval;
 pub mod frames;
 pub mod inspect;
 pub mod train;
+pub mod world;

@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::DeviceSpec;
 use vidense::train::{RUN_DIR, Recipe, TrainError, TrainEvent, train};
+use vidense::weights::Hub;
 
 use crate::cli::{output, progress};
 
@@ -43,7 +44,7 @@ impl Train {
         let path = run_dir.join("metrics.jsonl");
         let mut metrics = std::fs::File::options().create(true).append(true).open(&path)?;
         let bar = progress::training();
-        train(&recipe, &self.out, &device, &mut |event| {
+        train(&recipe, &self.out, &device, &Hub::from_env(true), &mut |event| {
             show(&bar, event);
             if let TrainEvent::Step(step) = event {
                 let line = serde_json::to_string(step).unwrap_or_default();

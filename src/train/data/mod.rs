@@ -1,14 +1,51 @@
 //! What is learned from: images with conversations about them.
 
+mod llava;
 mod order;
 mod world;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::image::Preprocessor;
 use crate::world::Draw;
 
 use super::TrainError;
+pub use llava::{LlavaConfig, LlavaImages};
 pub use order::Order;
 pub use world::{WorldConfig, WorldImages};
+
+/// What is learned from: exactly one of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct Data {
+    /// The shapes world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shapes_world: Option<WorldConfig>,
+    /// Records in LLaVA's format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llava: Option<LlavaConfig>,
+}
+
+impl Data {
+    /// How many kinds of data it names.
+    pub fn n_named(&self) -> usize {
+        usize::from(self.shapes_world.is_some()) + usize::from(self.llava.is_some())
+    }
+
+    /// Opens the data; relative paths begin at `base`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or nothing is named.
+    pub fn open(&self, base: &Path) -> Result<Box<dyn Dataset>, TrainError> {
+        match (&self.shapes_world, &self.llava) {
+            (Some(world), _) => Ok(Box::new(WorldImages::new(world.clone()))),
+            (None, Some(llava)) => Ok(Box::new(LlavaImages::open(llava, base)?)),
+            (None, None) => Err(TrainError::Recipe { path: base.to_owned(), rule: "a stage names no data".to_owned() }),
+        }
+    }
+}
 
 /// Questions and answers that belong to one conversation: each turn sees those before it.
 #[derive(Debug, Clone, PartialEq)]

@@ -21,7 +21,7 @@ impl JsonFile {
     /// # Errors
     /// When it cannot be read or holds no JSON object.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let bytes = crate::files::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let not_json = |cause: String| ModelError::Json { path: path.to_owned(), cause };
         let json: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(error.to_string()))?;
         if !json.is_object() {

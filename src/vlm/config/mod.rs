@@ -11,6 +11,7 @@ mod tower;
 use std::path::Path;
 
 use crate::connector::ConnectorKind;
+use crate::files;
 use crate::language::LlamaConfig;
 use crate::projector::ProjectorKind;
 use crate::units::LayerIndex;
@@ -99,7 +100,7 @@ impl VlmConfig {
             None => Self::from_llava(&file)?,
         };
         let generation = dir.join("generation_config.json");
-        if generation.is_file() {
+        if files::is_file(&generation) {
             config.eos.extend(JsonFile::read(&generation)?.ids("eos_token_id")?);
         }
         config.eos.sort_unstable();

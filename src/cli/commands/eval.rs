@@ -1,0 +1,124 @@
+//! `vidense eval QUESTIONS`: exact answers counted, by type of question.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use vidense::eval::{Asked, Score, Scores, read_questions};
+use vidense::pipeline::Turns;
+
+use crate::cli::args::PlanArgs;
+use crate::cli::session::Session;
+use crate::cli::{output, progress};
+
+/// Ask every question of a file, and count the exact answers
+#[derive(Args)]
+pub struct Eval {
+    /// One JSON object a line: video, question, answer, type
+    questions: PathBuf,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Stop after so many questions
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Write each question with what was answered, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line of the file of answers.
+#[derive(Serialize)]
+struct Answered<'a> {
+    #[serde(flatten)]
+    asked: &'a Asked,
+    given: &'a str,
+}
+
+/// A row of the table.
+#[derive(Serialize)]
+struct Row {
+    #[serde(rename = "type")]
+    kind: String,
+    questions: usize,
+    right: usize,
+    accuracy: f64,
+    interval_95: (f64, f64),
+    chance: f64,
+}
+
+impl Row {
+    fn new(kind: &str, score: &Score, chance: f64) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            questions: score.total,
+            right: score.right,
+            accuracy: score.accuracy(),
+            interval_95: score.interval(),
+            chance,
+        }
+    }
+}
+
+impl Eval {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a question cannot be asked.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut asked = read_questions(&self.questions)?;
+        asked.truncate(self.limit.unwrap_or(usize::MAX));
+        let Some(first) = asked.first() else {
+            anyhow::bail!("{}: no questions", self.questions.display());
+        };
+        let session = Session::open(self.plan.plan()?, &first.video, &first.question)?;
+        let mut answers = self.answers.as_ref().map(std::fs::File::create).transpose()?;
+        let mut scores = Scores::default();
+        let bar = progress::asking(asked.len());
+        for about_one in asked.chunk_by(|a, b| a.video == b.video) {
+            let video = session.encode_quietly(&about_one[0].video)?;
+            let mut dialogue = session.dialogue(&video, Turns::Many);
+            for question in about_one {
+                let answer = dialogue.ask(&question.question, &mut |_| {})?;
+                scores.add(&question.kind, &question.answer, &answer.text);
+                if let Some(file) = &mut answers {
+                    let line = serde_json::to_string(&Answered { asked: question, given: &answer.text })?;
+                    writeln!(file, "{line}")?;
+                }
+                bar.inc(1);
+            }
+        }
+        bar.finish_and_clear();
+        self.print(&scores)
+    }
+
+    fn print(&self, scores: &Scores) -> anyhow::Result<()> {
+        let mut rows: Vec<Row> = scores.by_type().map(|(kind, score)| Row::new(kind, score, score.chance())).collect();
+        let (all, chance) = scores.overall();
+        rows.push(Row::new("all", &all, chance));
+        if self.json {
+            return output::json(&rows);
+        }
+        output::line(&format!(
+            "{:<12} {:>9} {:>7} {:>9}  {:<15} {:>7}",
+            "type", "questions", "right", "exact", "95 %", "chance"
+        ))?;
+        for row in rows {
+            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+            let interval = format!("{:.1} to {:.1}", 100.0 * row.interval_95.0, 100.0 * row.interval_95.1);
+            output::line(&format!(
+                "{:<12} {:>9} {:>7} {:>9}  {:<15} {:>7}",
+                row.kind,
+                row.questions,
+                row.right,
+                percent(row.accuracy),
+                interval,
+                percent(row.chance)
+            ))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! `vidense world`: clips and pictures of the shapes world, with questions and answers.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rayon::prelude::*;
+use serde::Serialize;
+use vidense::video::{ClipFormat, write_clip};
+use vidense::world::{Clip, Draw, Medium, Question, QuestionKind, Scene, questions};
+
+use crate::cli::{output, progress};
+
+/// Write clips and pictures of coloured shapes, with questions.jsonl (video, question, answer, type)
+#[derive(Args)]
+pub struct World {
+    /// Everything follows from it
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How many clips
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    videos: usize,
+    /// How many pictures, as PNG
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    images: usize,
+    /// Where they go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How clips are stored
+    #[arg(long, default_value = "mp4")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Mp4,
+    Webm,
+    Gif,
+    /// One after the other
+    Mixed,
+}
+
+impl Format {
+    fn of(self, index: usize) -> ClipFormat {
+        match self {
+            Self::Mp4 => ClipFormat::Mp4,
+            Self::Webm => ClipFormat::Webm,
+            Self::Gif => ClipFormat::Gif,
+            Self::Mixed => ClipFormat::ALL[index % ClipFormat::ALL.len()],
+        }
+    }
+}
+
+/// A line of questions.jsonl.
+#[derive(Serialize)]
+struct Line<'a> {
+    video: &'a str,
+    question: &'a str,
+    answer: &'a str,
+    #[serde(rename = "type")]
+    kind: QuestionKind,
+}
+
+/// Frames a second of a clip.
+const RATE: u32 = 16;
+/// Draws of pictures and of clips under one seed are apart from each other, and from those that train a model.
+const PICTURES: u64 = 1 << 60;
+const CLIPS: u64 = 1 << 61;
+
+impl World {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When nothing is asked for, or the disk refuses.
+    pub fn run(self) -> anyhow::Result<()> {
+        if self.videos + self.images == 0 {
+            anyhow::bail!("nothing to write; hint: --videos 10, or --images 10");
+        }
+        std::fs::create_dir_all(&self.out)?;
+        let bar = progress::writing(self.videos + self.images);
+        let made = |item: anyhow::Result<(String, Vec<Question>)>| {
+            bar.inc(1);
+            item
+        };
+        let mut items: Vec<(String, Vec<Question>)> =
+            (0..self.images).into_par_iter().map(|i| made(self.picture(i))).collect::<anyhow::Result<_>>()?;
+        let clips: Vec<_> =
+            (0..self.videos).into_par_iter().map(|i| made(self.clip(i))).collect::<anyhow::Result<_>>()?;
+        items.extend(clips);
+        bar.finish_and_clear();
+        let path = self.out.join("questions.jsonl");
+        write_questions(&path, &items)?;
+        output::line(&path.display().to_string())?;
+        Ok(())
+    }
+
+    fn picture(&self, index: usize) -> anyhow::Result<(String, Vec<Question>)> {
+        let mut draw = Draw::new(self.seed, PICTURES + index as u64);
+        let scene = Scene::still(&mut draw, None);
+        let name = format!("image-{index:05}.png");
+        scene.render().save(self.out.join(&name))?;
+        Ok((name, questions(&scene, Medium::Image, &mut draw)))
+    }
+
+    fn clip(&self, index: usize) -> anyhow::Result<(String, Vec<Question>)> {
+        let mut draw = Draw::new(self.seed, CLIPS + index as u64);
+        let clip = Clip::draw(&mut draw);
+        let format = self.format.of(index);
+        let name = format!("clip-{index:05}.{}", format.extension());
+        let mut frames = (0..clip.n_frames).map(|frame| clip.render(frame));
+        write_clip(&self.out.join(&name), format, RATE, &mut frames)?;
+        Ok((name, questions(&clip.scene, Medium::Video, &mut draw)))
+    }
+}
+
+fn write_questions(path: &Path, items: &[(String, Vec<Question>)]) -> anyhow::Result<()> {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    for (video, asked) in items {
+        for Question { kind, question, answer } in asked {
+            writeln!(file, "{}", serde_json::to_string(&Line { video, question, answer, kind: *kind })?)?;
+        }
+    }
+    file.flush()?;
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! LLaVA's training data: a JSON list of records with `id`, `image` and `conversations`, and a folder of images.
+//!
+//! Reference: `docs/Finetune_Custom_Data.md` of github.com/haotian-liu/LLaVA. Records of the same image are put together, so
+//! that the image is read and encoded once. Everything but the pixels is checked before training begins.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ::image::ImageReader;
+use serde::{Deserialize, Serialize};
+
+use super::{Dataset, Dialogue};
+use crate::image::Preprocessor;
+use crate::train::TrainError;
+use crate::vlm::ModelError;
+use crate::world::Draw;
+
+/// Where the data is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlavaConfig {
+    /// The list of records. A relative path begins at the recipe's directory.
+    pub json: PathBuf,
+    /// The folder that `image` begins at. A relative path begins at the recipe's directory.
+    pub images: PathBuf,
+}
+
+/// A record as it is written.
+#[derive(Deserialize)]
+struct Record {
+    #[serde(default)]
+    id: serde_json::Value,
+    image: Option<String>,
+    conversations: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    from: String,
+    value: String,
+}
+
+/// An image with its conversations.
+#[derive(Debug, Clone)]
+struct Entry {
+    path: PathBuf,
+    dialogues: Vec<Dialogue>,
+}
+
+/// LLaVA's records as a dataset.
+#[derive(Debug, Clone)]
+pub struct LlavaImages {
+    entries: Vec<Entry>,
+    identity: String,
+}
+
+/// What stands for the image in a question; the template puts the image itself.
+const MARK: &str = "<image>";
+
+impl LlavaImages {
+    /// Reads the records below `base`, and checks that each has an image that is there and turns that can be learned.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] naming the first record that is unusable.
+    pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, TrainError> {
+        let json = base.join(&config.json);
+        let bytes = std::fs::read(&json).map_err(TrainError::io(&json))?;
+        let wrong = |rule: String| TrainError::Data { path: json.clone(), rule };
+        let records: Vec<Record> = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        let mut hasher = blake3::Hasher::new();
+        for (i, record) in records.into_iter().enumerate() {
+            let name = format!("record {i} (id {})", record.id);
+            let image =
+                record.image.ok_or_else(|| wrong(format!("{name} has no image; hint: leave text-only records out")))?;
+            let path = base.join(&config.images).join(&image);
+            let facts = std::fs::metadata(&path)
+                .map_err(|error| wrong(format!("{name}: image {}: {error}", path.display())))?;
+            let dialogue = dialogue(&record.conversations).map_err(|rule| wrong(format!("{name}: {rule}")))?;
+            let place = *places.entry(path.clone()).or_insert_with(|| {
+                hasher.update(image.as_bytes());
+                hasher.update(&facts.len().to_le_bytes());
+                entries.push(Entry { path, dialogues: Vec::new() });
+                entries.len() - 1
+            });
+            entries[place].dialogues.push(dialogue);
+        }
+        if entries.is_empty() {
+            return Err(wrong("it has no records".to_owned()));
+        }
+        Ok(Self { entries, identity: format!("llava {}", hasher.finalize().to_hex()) })
+    }
+}
+
+/// Pairs of a human's question and the model's answer.
+fn dialogue(messages: &[Message]) -> Result<Dialogue, String> {
+    if messages.is_empty() {
+        return Err("its conversation is empty".to_owned());
+    }
+    let mut turns = Vec::new();
+    for pair in messages.chunks(2) {
+        let [question, answer] = pair else {
+            return Err("its last question has no answer".to_owned());
+        };
+        if (question.from.as_str(), answer.from.as_str()) != ("human", "gpt") {
+            return Err(format!("expected human then gpt, found {} then {}", question.from, answer.from));
+        }
+        if answer.value.trim().is_empty() {
+            return Err("an answer is empty".to_owned());
+        }
+        turns.push((question.value.replace(MARK, "").trim().to_owned(), answer.value.trim().to_owned()));
+    }
+    Ok(Dialogue { turns, weight: 1.0 })
+}
+
+impl Dataset for LlavaImages {
+    fn n_images(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError> {
+        let path = &self.entries[index].path;
+        let picture = ImageReader::open(path)
+            .and_then(ImageReader::with_guessed_format)
+            .map_err(TrainError::io(path))?
+            .decode()
+            .map_err(|error| TrainError::Data { path: path.clone(), rule: error.to_string() })?;
+        let wrong = |source| TrainError::Model(ModelError::Preprocess { dir: path.clone(), source });
+        Ok(preprocessor.run(picture.into_rgb8()).map_err(wrong)?.0)
+    }
+
+    fn dialogues(&self, index: usize, _: &mut Draw) -> Vec<Dialogue> {
+        self.entries[index].dialogues.clone()
+    }
+
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(records: &str) -> Result<LlavaImages, String> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("a.png"), b"not looked at yet").expect("a small file");
+        std::fs::write(dir.path().join("data.json"), records).expect("a small file");
+        let config = LlavaConfig { json: "data.json".into(), images: ".".into() };
+        LlavaImages::open(&config, dir.path()).map_err(|error| error.to_string())
+    }
+
+    fn record(conversations: &str) -> String {
+        format!(r#"[{{"id": "7", "image": "a.png", "conversations": [{conversations}]}}]"#)
+    }
+
+    #[test]
+    fn records_of_one_image_are_put_together() {
+        let turn = r#"{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}"#;
+        let one = format!(r#"{{"id": 1, "image": "a.png", "conversations": [{turn}, {turn}]}}"#);
+        let images = open(&format!("[{one}, {one}]")).expect("good records");
+        assert_eq!(images.n_images(), 1);
+        let dialogues = images.dialogues(0, &mut Draw::new(0, 0));
+        let turn = ("What?".to_owned(), "A cat.".to_owned());
+        assert_eq!(dialogues, vec![Dialogue { turns: vec![turn.clone(), turn], weight: 1.0 }; 2]);
+    }
+
+    #[test]
+    fn what_cannot_be_learned_is_named() {
+        let human = r#"{"from": "human", "value": "What?"}"#;
+        for (records, message) in [
+            ("[]".to_owned(), "it has no records"),
+            ("{".to_owned(), "EOF"),
+            (record(""), r#"record 0 (id "7"): its conversation is empty"#),
+            (record(human), "its last question has no answer"),
+            (record(&format!("{human}, {human}")), "expected human then gpt, found human then human"),
+            (record(&format!(r#"{human}, {{"from": "gpt", "value": " "}}"#)), "an answer is empty"),
+            (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1) has no image"),
+            (r#"[{"id": 1, "image": "b.png", "conversations": []}]"#.to_owned(), "b.png: No such file"),
+        ] {
+            let error = open(&records).expect_err(message);
+            assert!(error.contains(message) && error.contains("data.json"), "{error}");
+        }
+    }
+}
