@@ -8,12 +8,14 @@
 //! and taken up again ends, on the CPU, with the same weights to the bit.
 
 mod answers;
+mod curve;
 mod data;
 mod design;
 mod error;
 mod features;
 mod init;
 mod loss;
+mod metrics;
 mod objective;
 mod optimizer;
 mod pack;

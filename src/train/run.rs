@@ -11,6 +11,7 @@ use super::data::{Dataset, Order, WorldImages};
 use super::design::{Start, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
 use super::features::{Encoder, Features};
 use super::init::initial;
+use super::metrics::Metrics;
 use super::parameters::{Parameters, Part, Source};
 use super::recipe::{ProjectorStart, Recipe, Stage, StageKind};
 use super::stage::{Run, StepReport};
@@ -83,9 +84,20 @@ pub fn train(
         let stage = recipe.stages.get(trainer.progress.stage).map_or(String::new(), |stage| stage.name.clone());
         listen(&TrainEvent::Resumed { stage, step: trainer.progress.step })?;
     }
+    let mut metrics = Metrics::open(&trainer.run_dir, &recipe.stages, &trainer.progress)?;
     let mut optimizer = state.optimizer;
+    let every = recipe.checkpoint_every;
+    let mut told = |event: &TrainEvent| {
+        if let TrainEvent::Step(step) = event {
+            metrics.add(step)?;
+            if (step.step + 1).is_multiple_of(every) || step.step + 1 == step.steps {
+                metrics.draw()?;
+            }
+        }
+        listen(event)
+    };
     while let Some(stage) = recipe.stages.get(trainer.progress.stage) {
-        trainer.stage(stage, std::mem::take(&mut optimizer), listen)?;
+        trainer.stage(stage, std::mem::take(&mut optimizer), &mut told)?;
     }
     trainer.export(dir)
 }

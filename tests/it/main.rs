@@ -16,4 +16,5 @@ mod hub;
 mod image;
 mod reference;
 mod stream;
+mod train;
 mod video;

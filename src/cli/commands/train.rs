@@ -1,12 +1,11 @@
 //! `vidense train RECIPE`: a model from a recipe.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::DeviceSpec;
-use vidense::train::{RUN_DIR, Recipe, TrainError, TrainEvent, train};
+use vidense::train::{RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::cli::{output, progress};
@@ -40,16 +39,9 @@ impl Train {
         if self.restart && run_dir.is_dir() {
             std::fs::remove_dir_all(&run_dir)?;
         }
-        std::fs::create_dir_all(&run_dir)?;
-        let path = run_dir.join("metrics.jsonl");
-        let mut metrics = std::fs::File::options().create(true).append(true).open(&path)?;
         let bar = progress::training();
         train(&recipe, &self.out, &device, &Hub::from_env(true), &mut |event| {
             show(&bar, event);
-            if let TrainEvent::Step(step) = event {
-                let line = serde_json::to_string(step).unwrap_or_default();
-                writeln!(metrics, "{line}").map_err(|source| TrainError::Io { path: path.clone(), source })?;
-            }
             Ok(())
         })?;
         bar.finish_and_clear();
