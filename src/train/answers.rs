@@ -138,19 +138,153 @@ impl Objective for AnswerObjective<'_> {
 
     fn loss(&self, batch: &AnswerBatch) -> Result<StepLoss> {
         let visual = self.visual(&batch.features, batch.stretched)?; // (B, V, H)
-        let (b, n_visual, h) = visual.dims3()?;
-        let packed = &batch.packed;
-        let s = self.before_visual.len() + n_visual + packed.n_after;
-        let before =
-            self.language.embed(&self.before_visual)?.unsqueeze(0)?.expand((b, self.before_visual.len(), h))?;
-        let after = self.language.embed(&packed.ids)?.reshape((b, packed.n_after, h))?;
-        let embeds = Tensor::cat(&[before, visual, after], 1)?; // (B, S, H)
-        let positions = Tensor::from_slice(&packed.positions, (b, s), &self.device)?;
-        let hidden = self.language.forward_packed(&embeds, &positions, &packed.visible)?; // (B, S, H)
-        let rows = Tensor::from_slice(&packed.rows, packed.rows.len(), &self.device)?;
-        let predicting = hidden.reshape((b * s, h))?.index_select(&rows, 0)?; // (R, H)
-        let logits = self.language.logits(&predicting)?; // (R, vocabulary)
-        let (right, counted) = correct(&logits, &packed.targets)?;
-        Ok(StepLoss { sum: cross_entropy(&logits, &packed.targets)?, right, counted, n_tokens: b * s })
+        packed_loss(&self.language, &self.before_visual, &visual, &batch.packed)
+    }
+}
+
+/// The loss of packed conversations behind their images.
+///
+/// # Shapes
+/// `visual (B, V, H)` to a scalar.
+fn packed_loss(language: &Llama, before_visual: &[u32], visual: &Tensor, packed: &Packed) -> Result<StepLoss> {
+    let (b, n_visual, h) = visual.dims3()?;
+    let s = before_visual.len() + n_visual + packed.n_after;
+    let before = language.embed(before_visual)?.unsqueeze(0)?.expand((b, before_visual.len(), h))?;
+    let after = language.embed(&packed.ids)?.reshape((b, packed.n_after, h))?;
+    let embeds = Tensor::cat(&[&before, visual, &after], 1)?; // (B, S, H)
+    let positions = Tensor::from_slice(&packed.positions, (b, s), language.device())?;
+    let hidden = language.forward_packed(&embeds, &positions, &packed.visible)?; // (B, S, H)
+    let rows = Tensor::from_slice(&packed.rows, packed.rows.len(), language.device())?;
+    let predicting = hidden.reshape((b * s, h))?.index_select(&rows, 0)?; // (R, H)
+    let logits = language.logits(&predicting)?; // (R, vocabulary)
+    let (right, counted) = correct(&logits, &packed.targets)?;
+    Ok(StepLoss { sum: cross_entropy(&logits, &packed.targets)?, right, counted, n_tokens: b * s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::{LlamaConfig, RopeScaling};
+    use crate::nn::finite_difference::random;
+    use crate::projector::ProjectorKind;
+    use crate::train::gradients::assert_directional;
+    use crate::train::pack::Segment;
+    use candle_core::Shape;
+    use candle_nn::VarBuilder;
+
+    fn config() -> LlamaConfig {
+        LlamaConfig {
+            vocab_size: 30,
+            d_hidden: 8,
+            d_intermediate: 12,
+            n_layers: 2,
+            n_heads: 4,
+            n_kv_heads: 2,
+            d_head: 4,
+            rms_norm_eps: 1e-5,
+            rope_theta: 100.0,
+            rope_scaling: RopeScaling::None,
+            context: 64,
+            tied_embeddings: false,
+            attention_bias: true,
+        }
+    }
+
+    /// Weights large enough for every path to matter, none of them special.
+    fn parameters() -> Parameters {
+        let value = |name: &str, shape: &Shape| {
+            let seed = name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            random(shape.clone(), seed % 1000) * 0.4
+        };
+        Parameters::new(Box::new(value), &Device::Cpu)
+    }
+
+    fn segment(ids: &[u32], n_prompt: usize) -> Segment {
+        Segment::new(ids.to_vec(), (0..ids.len()).map(|i| if i < n_prompt { 0.0 } else { 1.0 }).collect())
+    }
+
+    const BEFORE: [u32; 2] = [1, 9];
+
+    fn geometry(gap: usize) -> Geometry {
+        Geometry { n_before: BEFORE.len(), n_visual: 3, gap, context: 64 }
+    }
+
+    #[test]
+    fn packed_training_equals_single_turns() {
+        let conversations = [segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1), segment(&[11, 12, 13, 14, 15], 3)];
+        let visual = random((1, 3, 8), 4);
+        for gap in [0, 7] {
+            // One row with all, or one row each: the loss and the gradient of every weight are the same.
+            let run = |images: &[Vec<Segment>]| {
+                let parameters = parameters();
+                let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
+                let packed = Packed::new(images, geometry(gap));
+                let visual = visual.broadcast_as((images.len(), 3, 8)).expect("a batch");
+                let loss = packed_loss(&language, &BEFORE, &visual, &packed).expect("it runs");
+                let grads = loss.sum.backward().expect("it has gradients");
+                let grads: Vec<Tensor> = parameters
+                    .trainable()
+                    .values()
+                    .map(|var| grads.get(var).expect("every weight has a gradient").clone())
+                    .collect();
+                (loss.sum.to_scalar::<f32>().expect("a scalar"), grads)
+            };
+            let (packed, packed_grads) = run(&[conversations.to_vec()]);
+            let (single, single_grads) = run(&conversations.clone().map(|segment| vec![segment]));
+            assert!((packed - single).abs() < 1e-4, "{packed} {single}");
+            for (a, b) in packed_grads.iter().zip(&single_grads) {
+                let difference = (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("same shape");
+                assert!(difference < 1e-4, "{difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn language_model_and_projector_have_their_gradients() {
+        let parameters = parameters();
+        let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
+        let projector =
+            Projector::load(ProjectorKind::Mlp(2), 6, 8, &parameters.part(Part::Projector)).expect("it is laid out");
+        let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
+        let packed = Packed::new(&images, geometry(2));
+        let features = random((2, 3, 6), 8);
+        assert_directional(&parameters, || {
+            let visual = projector.forward(&features)?;
+            Ok(packed_loss(&language, &BEFORE, &visual, &packed)?.sum)
+        });
+    }
+
+    #[test]
+    fn towers_have_their_gradients() {
+        use crate::vision::{Activation, Tower, TowerConfig, TowerFamily};
+        for (family, activation) in
+            [(TowerFamily::Clip, Activation::QuickGelu), (TowerFamily::Siglip, Activation::GeluTanh)]
+        {
+            let config = TowerConfig {
+                family,
+                d_hidden: 8,
+                d_intermediate: 12,
+                n_layers: 2,
+                n_heads: 2,
+                image_size: 4,
+                patch_size: 2,
+                n_channels: 3,
+                activation,
+                layer_norm_eps: 1e-5,
+            };
+            let parameters = parameters();
+            let tower = Tower::load(&config, 2, &parameters.part(Part::VisionTower)).expect("it is laid out");
+            let pixels = random((2, 3, 4, 4), 1);
+            assert_directional(&parameters, || {
+                let mut sum = None;
+                tower.hidden_states(&pixels, &mut |layer, state| {
+                    if layer.0 == 2 {
+                        sum = Some((state * random(state.shape(), 3))?.sum_all()?);
+                    }
+                    Ok(std::ops::ControlFlow::Continue(()))
+                })?;
+                sum.ok_or_else(|| candle_core::Error::msg("no last state"))
+            });
+        }
     }
 }

@@ -13,6 +13,8 @@ mod data;
 mod design;
 mod error;
 mod features;
+#[cfg(test)]
+mod gradients;
 mod init;
 mod loss;
 mod metrics;

@@ -19,6 +19,13 @@ pub struct Segment {
     weights: Vec<f32>,
 }
 
+impl Segment {
+    #[cfg(test)]
+    pub(super) fn new(ids: Vec<u32>, weights: Vec<f32>) -> Self {
+        Self { ids, weights }
+    }
+}
+
 /// Turns conversations into ids as a prompt at run time would have them.
 pub struct Packer<'m> {
     tokenizer: &'m Tokenizer,

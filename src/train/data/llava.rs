@@ -171,7 +171,7 @@ mod tests {
         let human = r#"{"from": "human", "value": "What?"}"#;
         for (records, message) in [
             ("[]".to_owned(), "it has no records"),
-            ("{".to_owned(), "EOF"),
+            ("{".to_owned(), "expected a sequence"),
             (record(""), r#"record 0 (id "7"): its conversation is empty"#),
             (record(human), "its last question has no answer"),
             (record(&format!("{human}, {human}")), "expected human then gpt, found human then human"),

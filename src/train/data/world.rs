@@ -7,7 +7,7 @@ use super::{Dataset, Dialogue};
 use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::vlm::ModelError;
-use crate::world::{Draw, Medium, QuestionKind, Scene, questions};
+use crate::world::{Draw, Medium, Question, QuestionKind, Scene, questions};
 
 /// Which worlds, and how their questions are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,12 @@ impl WorldImages {
     }
 }
 
+/// A question as people type it: sometimes without its capital, sometimes without its mark.
+fn typed(question: String, draw: &mut Draw) -> String {
+    let question = if draw.chance(0.25) { question.to_lowercase() } else { question };
+    if draw.chance(0.15) { question.trim_end_matches(['?', '.']).to_owned() } else { question }
+}
+
 impl Dataset for WorldImages {
     fn n_images(&self) -> usize {
         self.config.images
@@ -89,16 +95,19 @@ impl Dataset for WorldImages {
     /// One question a kind, two of existence; of count six in ten and of the background three in ten.
     fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue> {
         let asked = questions(&self.scene(index), Medium::Any, draw);
-        let kept = asked.into_iter().filter(|asked| match asked.kind {
-            QuestionKind::Count => draw.chance(0.6),
-            QuestionKind::Background => draw.chance(0.3),
-            _ => true,
-        });
-        kept.map(|asked| Dialogue {
-            weight: if asked.kind == QuestionKind::Caption { self.config.caption_weight } else { 1.0 },
-            turns: vec![(asked.question, asked.answer)],
-        })
-        .collect()
+        let mut dialogues = Vec::new();
+        for Question { kind, question, answer } in asked {
+            let is_kept = match kind {
+                QuestionKind::Count => draw.chance(0.6),
+                QuestionKind::Background => draw.chance(0.3),
+                _ => true,
+            };
+            if is_kept {
+                let weight = if kind == QuestionKind::Caption { self.config.caption_weight } else { 1.0 };
+                dialogues.push(Dialogue { turns: vec![(typed(question, draw), answer)], weight });
+            }
+        }
+        dialogues
     }
 
     fn is_simple(&self, index: usize) -> bool {
