@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 VIDENSE = ./target/release/vidense
-ASK = $(VIDENSE) ask --model samples/mini samples/three_shapes.mp4
+ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test lint doc
@@ -16,7 +16,7 @@ setup: ## install what the build needs from the system (FFmpeg, clang), if it is
 build: setup ## build the release binary
 	$(CARGO) build --release --locked
 
-demo: build ## build, then ask the sample model about the sample clip
+demo: build ## build, then ask the model inside about the sample clip
 	$(ASK) "What color is the circle?"
 	$(ASK) "How many objects are there?"
 

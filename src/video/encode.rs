@@ -122,6 +122,8 @@ impl Writer {
     fn open(path: &Path, format: ClipFormat, rate: u32, (width, height): (u32, u32)) -> Result<Self, EncodeError> {
         let refused = |error: ffmpeg::Error| EncodeError::Refused { path: path.to_owned(), cause: error.to_string() };
         ffmpeg::init().map_err(refused)?;
+        // x264 tells its life story at every file.
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
         let (name, options) = format.encoder();
         let codec = ffmpeg::encoder::find_by_name(name);
         let codec = codec.ok_or_else(|| EncodeError::NoEncoder { path: path.to_owned(), encoder: name })?;
@@ -147,7 +149,10 @@ impl Writer {
             let encoder = encoder.open_with(dictionary)?;
             stream.set_parameters(&encoder);
             stream.set_time_base(time_base);
-            output.write_header()?;
+            // No random ids and dates in the file.
+            let mut header = ffmpeg::Dictionary::new();
+            header.set("fflags", "+bitexact");
+            output.write_header_with(header)?;
             let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INP;
             let scaler = scaling::Context::get(Pixel::RGB24, width, height, Pixel::YUV420P, width, height, flags)?;
             Ok(Self { output, encoder, scaler, time_base, n_frames: 0 })
@@ -179,6 +184,8 @@ impl Writer {
                 return Ok(());
             }
             packet.set_stream(0);
+            // Without it the last frame lasts no time at all, and MP4's edit list cuts it.
+            packet.set_duration(1);
             packet.rescale_ts(self.time_base, stream_base);
             packet.write_interleaved(&mut self.output)?;
         }

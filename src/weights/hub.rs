@@ -21,6 +21,12 @@ pub enum HubError {
         /// As given.
         name: String,
     },
+    /// The model that other builds carry.
+    #[error(
+        "{}: this build carries no model; hint: name one with --model, or build with the feature `mini`",
+        files::MINI
+    )]
+    NotBuiltIn,
     /// A directory that is no model.
     #[error(
         "{dir}: no config.json here, so it is no model; hint: name the directory that holds config.json and the weights"
@@ -78,8 +84,8 @@ impl Hub {
     /// [`HubError`] saying where was looked and what to do.
     pub fn find(&self, name: &str) -> Result<PathBuf, HubError> {
         let direct = Path::new(name);
-        if let Some(dir) = files::builtin_directory().filter(|_| name == files::MINI) {
-            return Ok(dir);
+        if name == files::MINI {
+            return files::builtin_directory().ok_or(HubError::NotBuiltIn);
         }
         if direct.is_dir() {
             return model_directory(direct.to_owned());

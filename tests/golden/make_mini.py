@@ -24,20 +24,21 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MINI = ROOT / "samples/mini"
 VIDEO = "samples/three_shapes.mp4"
-SIDE, SIZE, MARGIN = 128, 64, 0.05
+WIDTH, HEIGHT, SIZE, MARGIN = 128, 96, 64, 0.05
+PADDING = (122, 116, 104)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 
 QUESTIONS = [
-    "What color is the circle?", "What shape is the blue object?", "How many objects are there?", "Where is the blue star?",
-    "What color is the background?", "Is there a red circle?", "Is there a green ring?", "Is there a blue square?",
-    "Is there a yellow square?", "Is there a red star?", "What pattern does the red circle have?",
-    "What pattern does the yellow square have?", "What size is the blue star?", "How big is the red circle?",
-    "What size is the yellow square?", "What color is the star?", "What color is the square?", "What shape is the red object?",
-    "What shape is the yellow object?", "Count the objects.", "How many shapes are in the video?",
-    "What pattern does the blue star have?", "Where is the star?", "Describe the video.",
+    "What color is the circle?", "what color is the circle?", "What shape is the cyan object?", "How many objects are there?",
+    "Where is the red one?", "What color is the background?", "Is there a red cross?", "Is there a green ring?",
+    "Is there a purple square?", "Is there a purple circle?", "Is there a cyan star?", "What pattern does the red cross have?",
+    "What pattern does the purple circle have?", "What size is the cyan square?", "How big is the purple circle?",
+    "What size is the red cross?", "What color is the cross?", "What color is the square?", "What shape is the red object?",
+    "What shape is the purple object?", "Count the objects.", "How many shapes are in the video?",
+    "What pattern does the cyan square have?", "Where is the cross?", "Describe the video.",
 ]
-OTHERS = ["What color is the circle?", "How many objects are there?", "What shape is the blue object?", "Describe the video."]
+OTHERS = ["What color is the circle?", "How many objects are there?", "What shape is the cyan object?", "Describe the video."]
 VARIANTS = [("concat", 4), ("temporal_mean", 8), ("spatial_mean", 8), ("spatial_temporal_mean", 8), ("max_pool:3", 8), ("max_pool:2", 5)]
 
 
@@ -54,7 +55,7 @@ def load(model, weights):
 def decode():
     command = ["ffmpeg", "-v", "error", "-i", str(ROOT / VIDEO), "-sws_flags", "bicubic+accurate_rnd+full_chroma_int"]
     raw = subprocess.run(command + ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, SIDE, SIDE, 3)
+    return np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
 
 
 def uniform(total, want):
@@ -64,8 +65,9 @@ def uniform(total, want):
 
 
 def pixels(frame):
-    # The clip is square: there is nothing to pad.
-    image = np.array(Image.fromarray(frame).resize((SIZE, SIZE), Image.BICUBIC))
+    square = Image.new("RGB", (WIDTH, WIDTH), PADDING)
+    square.paste(Image.fromarray(frame), (0, (WIDTH - HEIGHT) // 2))
+    image = np.array(square.resize((SIZE, SIZE), Image.BICUBIC))
     return ((torch.tensor(image).float() / 255 - MEAN) / STD).permute(2, 0, 1)
 
 

@@ -18,3 +18,4 @@ mod reference;
 mod stream;
 mod train;
 mod video;
+mod world;

@@ -1,0 +1,127 @@
+//! The shapes world on disk: clips that decode to what was rendered, files that follow from their seed, and scores.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use vidense::video::{ClipFormat, Event, Flow, FrameRequest, Sample, Window, read_frames, write_clip};
+use vidense::world::{Clip, Draw};
+
+use crate::harness::repository;
+
+fn vidense(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vidense")).current_dir(repository("")).args(arguments).output().unwrap()
+}
+
+fn decoded(path: &Path) -> Vec<::image::RgbImage> {
+    let mut pictures = Vec::new();
+    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    read_frames(path, &request, &mut |event| {
+        match event {
+            Event::Frame(frame) => pictures.push(frame.image),
+            Event::Restart => pictures.clear(),
+            Event::Expected { .. } | Event::Progress { .. } => {}
+        }
+        Flow::Continue
+    })
+    .unwrap();
+    pictures
+}
+
+#[test]
+fn clips_decode_to_what_was_rendered() {
+    let dir = tempfile::tempdir().unwrap();
+    for (index, format) in ClipFormat::ALL.into_iter().enumerate() {
+        let clip = Clip::draw(&mut Draw::new(77, index as u64));
+        let path = dir.path().join("clip").with_extension(format.extension());
+        write_clip(&path, format, 16, &mut (0..clip.n_frames).map(|frame| clip.render(frame))).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 300_000);
+        let pictures = decoded(&path);
+        assert_eq!(pictures.len(), clip.n_frames, "{format:?}");
+        for (frame, picture) in pictures.iter().enumerate() {
+            let rendered = clip.render(frame);
+            assert_eq!(picture.dimensions(), rendered.dimensions());
+            let pairs = picture.as_raw().iter().zip(rendered.as_raw());
+            let sum: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+            let mean = sum as f64 / rendered.as_raw().len() as f64;
+            // Subsampled colour and compression change edges, and little else.
+            assert!(mean < 3.0, "{format:?}, frame {frame}: {mean} levels off in the mean");
+        }
+    }
+}
+
+#[test]
+fn a_clip_of_nothing_or_of_two_sizes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    let error = write_clip(&path, ClipFormat::Mp4, 16, &mut std::iter::empty()).unwrap_err().to_string();
+    assert!(error.contains("clip.mp4: a clip needs at least one picture"), "{error}");
+    let sizes = [(64, 64), (64, 48)];
+    let mut pictures = sizes.into_iter().map(|(width, height)| ::image::RgbImage::new(width, height));
+    assert!(write_clip(&path, ClipFormat::Mp4, 16, &mut pictures).is_err());
+    let mut one = std::iter::once(::image::RgbImage::new(64, 64));
+    let nowhere = dir.path().join("no/clip.mp4");
+    assert!(write_clip(&nowhere, ClipFormat::Mp4, 16, &mut one).unwrap_err().to_string().contains("no/clip.mp4"));
+}
+
+#[test]
+fn a_world_follows_from_its_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = |name: &str, seed: &str| {
+        let out = dir.path().join(name);
+        let arguments = ["world", "--seed", seed, "--videos", "3", "--images", "2", "--format", "mixed", "--out"];
+        let output = vidense(&[&arguments[..], &[out.to_str().unwrap()]].concat());
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        let mut files: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+            .iter()
+            .map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let (one, same, other) = (written("one", "9"), written("same", "9"), written("other", "10"));
+    let names: Vec<_> = one.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+    let wanted = [
+        "clip-00000.mp4",
+        "clip-00001.webm",
+        "clip-00002.gif",
+        "image-00000.png",
+        "image-00001.png",
+        "questions.jsonl",
+    ];
+    assert_eq!(names, wanted);
+    assert!(one == same && one != other);
+    let questions = String::from_utf8(one[5].1.clone()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(questions.lines().next().unwrap()).unwrap();
+    let keys: Vec<_> = first.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["video", "question", "answer", "type"]);
+}
+
+#[test]
+fn scores_are_counted_by_type() {
+    let output = vidense(&["eval", "samples/clips/questions.jsonl", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let all = rows.last().unwrap();
+    let lines = std::fs::read_to_string(repository("samples/clips/questions.jsonl")).unwrap().lines().count() as u64;
+    assert_eq!((&all["type"], all["questions"].as_u64()), (&"all".into(), Some(lines)));
+    let sum = |key: &str| rows[..rows.len() - 1].iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("questions"), sum("right")), (lines, all["right"].as_u64().unwrap()));
+    let table = String::from_utf8(vidense(&["eval", "samples/clips/questions.jsonl"]).stdout).unwrap();
+    assert!(table.starts_with("type ") && table.lines().count() == rows.len() + 1, "{table}");
+}
+
+#[test]
+fn questions_that_cannot_be_read_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("questions.jsonl");
+    for (text, message) in [
+        ("", "no questions"),
+        ("\n{}\n", "line 2: missing field `video`"),
+        ("{\"video\": \"gone.mp4\", \"question\": \"?\", \"answer\": \"\"}", "gone.mp4"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let output = vidense(&["eval", path.to_str().unwrap()]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(message), "{error}");
+    }
+}
