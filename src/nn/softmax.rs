@@ -111,13 +111,12 @@ impl CustomOp1 for Softmax {
         let width = dims.last().copied().unwrap_or(1);
         let x = contiguous(x, layout)?;
         let mut y = vec![0.0; x.len()];
-        let whole = [0..width];
         y.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().with_min_len(32).for_each(|(i, (y, x))| {
             match (&self.visible, dims) {
                 (Some(visible), &[_, n_heads, s, _]) => {
                     Self::row(x, &visible.spans[i / (n_heads * s) * s + i % s], y);
                 }
-                _ => Self::row(x, &whole, y),
+                _ => Self::row(x, std::slice::from_ref(&(0..width)), y),
             }
         });
         Ok((CpuStorage::F32(y), layout.shape().clone()))

@@ -170,7 +170,6 @@ mod tests {
     use crate::train::gradients::assert_directional;
     use crate::train::pack::Segment;
     use candle_core::Shape;
-    use candle_nn::VarBuilder;
 
     fn config() -> LlamaConfig {
         LlamaConfig {

@@ -98,8 +98,8 @@ pub enum Medium {
 impl Medium {
     fn word(self, draw: &mut Draw) -> &'static str {
         match self {
-            Self::Any => *draw.pick(&["image", "picture", "video"]),
-            Self::Image => *draw.pick(&["image", "picture"]),
+            Self::Any => draw.pick::<&str>(&["image", "picture", "video"]),
+            Self::Image => draw.pick::<&str>(&["image", "picture"]),
             Self::Video => "video",
         }
     }
