@@ -1,6 +1,6 @@
 //! Files of a model, on disk or inside the binary.
 //!
-//! The one model that the binary carries, `vidense-mini`, is read through paths that begin with [`BUILTIN`]; no disk has
+//! The one model that the binary carries, `vidense-mini`, is read through paths that begin with `builtin:`; no disk has
 //! them. So everything that reads a model's files reads this one as well, and says in errors what it read.
 
 use std::borrow::Cow;
