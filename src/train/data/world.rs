@@ -7,7 +7,7 @@ use super::{Dataset, Dialogue};
 use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::vlm::ModelError;
-use crate::world::{Draw, Medium, Question, QuestionKind, Scene, questions};
+use crate::world::{Draw, Medium, Question, QuestionKind, Scene, ask};
 
 /// Which worlds, and how their questions are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,19 +92,25 @@ impl Dataset for WorldImages {
         Ok(preprocessor.run(Self::spoil(small, &mut draw)).map_err(wrong)?.0)
     }
 
-    /// One question a kind, two of existence; of count six in ten and of the background three in ten.
+    /// Of each attribute as many questions as there are objects: what is hard to learn is which object is meant. Of existence
+    /// one more; of count six in ten and of the background three in ten.
     fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue> {
-        let asked = questions(&self.scene(index), Medium::Any, draw);
+        let scene = self.scene(index);
+        let n_objects = scene.objects.len();
         let mut dialogues = Vec::new();
-        for Question { kind, question, answer } in asked {
-            let is_kept = match kind {
-                QuestionKind::Count => draw.chance(0.6),
-                QuestionKind::Background => draw.chance(0.3),
-                _ => true,
+        for kind in QuestionKind::ALL {
+            let n_asked = match kind {
+                QuestionKind::Count => usize::from(draw.chance(0.6)),
+                QuestionKind::Background => usize::from(draw.chance(0.3)),
+                QuestionKind::Caption => 1,
+                QuestionKind::Exist => n_objects + 1,
+                _ => n_objects,
             };
-            if is_kept {
-                let weight = if kind == QuestionKind::Caption { self.config.caption_weight } else { 1.0 };
-                dialogues.push(Dialogue { turns: vec![(typed(question, draw), answer)], weight });
+            let weight = if kind == QuestionKind::Caption { self.config.caption_weight } else { 1.0 };
+            for _ in 0..n_asked {
+                if let Some(Question { question, answer, .. }) = ask(kind, &scene, Medium::Any, draw) {
+                    dialogues.push(Dialogue { turns: vec![(typed(question, draw), answer)], weight });
+                }
             }
         }
         dialogues
