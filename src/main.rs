@@ -11,6 +11,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has had enough.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if cli::is_done_in_part(&error) => {
+            cli::output::error(&error);
+            ExitCode::from(1)
+        }
         Err(error) => {
             cli::output::error(&error);
             ExitCode::from(2)

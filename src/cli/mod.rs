@@ -46,6 +46,26 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// A command that was done, but for some of its items. Each was told when it failed.
+#[derive(Debug)]
+pub struct SomeFailed {
+    /// How many.
+    pub n_failed: usize,
+}
+
+impl std::fmt::Display for SomeFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} item(s) failed", self.n_failed)
+    }
+}
+
+impl std::error::Error for SomeFailed {}
+
+/// Whether the command was done, but for some of its items.
+pub fn is_done_in_part(error: &anyhow::Error) -> bool {
+    error.is::<SomeFailed>()
+}
+
 /// Whether the reader of our output has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)

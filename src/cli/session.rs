@@ -81,16 +81,6 @@ impl Session {
         Ok(encoded)
     }
 
-    /// As [`Self::encode`], without a bar of its own.
-    ///
-    /// # Errors
-    /// When not one frame can be read.
-    pub fn encode_quietly(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
-        let encoded = encode_video(&self.vlm, video, &self.plan.frames(), self.plan.temporal, &mut |_| {})?;
-        warn_of_damage(video, &encoded.report);
-        Ok(encoded)
-    }
-
     /// A dialogue about an encoded video.
     pub fn dialogue<'a>(&'a self, video: &'a EncodedVideo, turns: Turns) -> Dialogue<'a> {
         let conversation = conversation(&self.template, &self.plan, self.vlm.image_marks());

@@ -16,8 +16,13 @@ pub struct Score {
 impl Score {
     /// Counts an answer; white space at its ends does not count.
     pub fn add(&mut self, wanted: &str, given: &str) {
-        self.total += 1;
+        self.add_unanswered(wanted);
         self.right += usize::from(wanted.trim() == given.trim());
+    }
+
+    /// Counts a question that got no answer.
+    fn add_unanswered(&mut self, wanted: &str) {
+        self.total += 1;
         *self.wanted.entry(wanted.trim().to_owned()).or_default() += 1;
     }
 
@@ -47,6 +52,11 @@ impl Scores {
     /// Counts an answer.
     pub fn add(&mut self, kind: &str, wanted: &str, given: &str) {
         self.by_type.entry(kind.to_owned()).or_default().add(wanted, given);
+    }
+
+    /// Counts a question that got no answer: it is wrong.
+    pub fn add_unanswered(&mut self, kind: &str, wanted: &str) {
+        self.by_type.entry(kind.to_owned()).or_default().add_unanswered(wanted);
     }
 
     /// The types, in the order of their names.

@@ -83,6 +83,11 @@ impl<'a> Dialogue<'a> {
         Self { vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
     }
 
+    /// Forgets all turns for a conversation that has not begun; the cache stays.
+    pub fn begin_again(&mut self, conversation: Conversation) {
+        self.conversation = conversation;
+    }
+
     /// Asks a question. `on_text` hears the answer as it comes.
     ///
     /// # Errors

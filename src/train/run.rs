@@ -50,18 +50,29 @@ const FIRST_MATRIX: [&str; 2] = ["model.mm_projector.0.weight", "model.mm_projec
 /// The directory of a run inside a model's: its state, features and metrics.
 pub const RUN_DIR: &str = "run";
 
-/// Trains the recipe's model in `dir`, from where an earlier run left it.
+/// Where a run writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The model, and the run's state and metrics in a directory of their own.
+    pub model: &'a Path,
+    /// The tower's features; runs with the same tower, connector and images share them.
+    pub features: &'a Path,
+}
+
+/// Trains the recipe's model, from where an earlier run left it.
 ///
 /// # Errors
 /// [`TrainError`]; what an earlier step wrote is good.
 pub fn train(
     recipe: &Recipe,
-    dir: &Path,
+    places: Places<'_>,
     device: &Device,
     hub: &Hub,
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    let dir = places.model;
     let run_dir = dir.join(RUN_DIR);
+    std::fs::create_dir_all(places.features).map_err(TrainError::io(places.features))?;
     std::fs::create_dir_all(&run_dir).map_err(TrainError::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
     let start = Start::find(recipe, hub)?;
@@ -78,8 +89,16 @@ pub fn train(
     let n_workers = if device.is_cpu() { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
     let workers = Workers::new(n_workers)
         .map_err(|error| TrainError::compute("starting workers")(candle_core::Error::wrap(error)))?;
-    let mut trainer =
-        Trainer { recipe, run_dir, design, place: start.place, parameters, progress: state.progress, workers };
+    let mut trainer = Trainer {
+        recipe,
+        run_dir,
+        features_dir: places.features.to_owned(),
+        design,
+        place: start.place,
+        parameters,
+        progress: state.progress,
+        workers,
+    };
     if trainer.progress.step > 0 || trainer.progress.stage > 0 {
         let stage = recipe.stages.get(trainer.progress.stage).map_or(String::new(), |stage| stage.name.clone());
         listen(&TrainEvent::Resumed { stage, step: trainer.progress.step })?;
@@ -141,6 +160,7 @@ fn first_weights(recipe: &Recipe, start: &Start, design: &Design) -> Result<Sour
 struct Trainer<'a> {
     recipe: &'a Recipe,
     run_dir: PathBuf,
+    features_dir: PathBuf,
     design: Design,
     place: TowerPlace,
     parameters: Parameters,
@@ -249,7 +269,7 @@ impl Trainer<'_> {
         let key = self.features_key(data)?;
         let of = data.n_images();
         let mut failed = None;
-        let features = Features::open(&self.run_dir, &key, data, &encoder, &mut |n_images| {
+        let features = Features::open(&self.features_dir, &key, data, &encoder, &mut |n_images| {
             failed = failed.take().or(listen(&TrainEvent::Encoded { n_images, of }).err());
         })?;
         failed.map_or(Ok(features), Err)

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use candle_core::{DType, Device};
-use vidense::train::{RUN_DIR, Recipe, TrainError, TrainEvent, train};
+use vidense::train::{Places, RUN_DIR, Recipe, TrainError, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::harness::{repository, tensors};
@@ -81,7 +81,8 @@ fn run(
     out: &Path,
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    train(recipe, out, &Device::Cpu, &Hub::offline(None), listen)
+    let features = out.join(RUN_DIR);
+    train(recipe, Places { model: out, features: &features }, &Device::Cpu, &Hub::offline(None), listen)
 }
 
 fn written(out: &Path) -> [Vec<u8>; 3] {

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use vidense::eval::{Asked, Score, Scores, read_questions};
-use vidense::pipeline::Turns;
+use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::session::Session;
-use crate::cli::{output, progress};
+use crate::cli::{SomeFailed, output, progress};
 
 /// Ask every question of a file, and count the exact answers
 #[derive(Args)]
@@ -76,23 +75,26 @@ impl Eval {
         };
         let session = Session::open(self.plan.plan()?, &first.video, &first.question)?;
         let mut answers = self.answers.as_ref().map(std::fs::File::create).transpose()?;
-        let mut scores = Scores::default();
         let bar = progress::asking(asked.len());
-        for about_one in asked.chunk_by(|a, b| a.video == b.video) {
-            let video = session.encode_quietly(&about_one[0].video)?;
-            let mut dialogue = session.dialogue(&video, Turns::Many);
-            for question in about_one {
-                let answer = dialogue.ask(&question.question, &mut |_| {})?;
-                scores.add(&question.kind, &question.answer, &answer.text);
-                if let Some(file) = &mut answers {
-                    let line = serde_json::to_string(&Answered { asked: question, given: &answer.text })?;
-                    writeln!(file, "{line}")?;
+        let mut n_failed = 0;
+        let scores = evaluate(&session.vlm, &session.template, &session.plan, &asked, &mut |event| {
+            match event {
+                EvalEvent::Answered { asked, given } => {
+                    bar.inc(1);
+                    if let Some(file) = &mut answers {
+                        writeln!(file, "{}", serde_json::to_string(&Answered { asked, given })?)?;
+                    }
                 }
-                bar.inc(1);
+                EvalEvent::Failed { error, .. } => {
+                    n_failed += 1;
+                    bar.suspend(|| output::warning(&error.to_string()));
+                }
             }
-        }
+            anyhow::Ok(())
+        })?;
         bar.finish_and_clear();
-        self.print(&scores)
+        self.print(&scores)?;
+        if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
     }
 
     fn print(&self, scores: &Scores) -> anyhow::Result<()> {

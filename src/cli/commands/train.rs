@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::DeviceSpec;
-use vidense::train::{RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{Places, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::cli::{output, progress};
@@ -18,6 +18,9 @@ pub struct Train {
     /// The directory of the model to be, and of the run's own files
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Where the frozen tower's features are kept; runs may share them [default: DIR/run]
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
     /// Throw away what an earlier run left in DIR
     #[arg(long)]
     restart: bool,
@@ -40,7 +43,9 @@ impl Train {
             std::fs::remove_dir_all(&run_dir)?;
         }
         let bar = progress::training();
-        train(&recipe, &self.out, &device, &Hub::from_env(true), &mut |event| {
+        let features = self.features.as_deref().unwrap_or(&run_dir);
+        let places = Places { model: &self.out, features };
+        train(&recipe, places, &device, &Hub::from_env(true), &mut |event| {
             show(&bar, event);
             Ok(())
         })?;

@@ -1,0 +1,75 @@
+//! Asking every question of a list: a video is encoded once for all questions about it.
+
+use std::path::Path;
+
+use super::{Asked, Scores};
+use crate::pipeline::{Dialogue, PipelineError, Turns, encode_video};
+use crate::spec::Plan;
+use crate::text::{Conversation, Template};
+use crate::vlm::Vlm;
+
+/// What a listener hears.
+#[derive(Debug)]
+pub enum EvalEvent<'a> {
+    /// A question is answered.
+    Answered {
+        /// The question.
+        asked: &'a Asked,
+        /// What the model said.
+        given: &'a str,
+    },
+    /// A video could not be read, or a question not be asked; what was not answered counts as wrong.
+    Failed {
+        /// The video.
+        video: &'a Path,
+        /// Why.
+        error: PipelineError,
+    },
+}
+
+/// Asks all questions as `plan` says, and counts the exact answers. Questions about one video should stand together.
+///
+/// # Errors
+/// Only those of `listen`.
+pub fn evaluate<E>(
+    vlm: &Vlm,
+    template: &Template,
+    plan: &Plan,
+    asked: &[Asked],
+    listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
+) -> Result<Scores, E> {
+    let mut scores = Scores::default();
+    for about_one in asked.chunk_by(|a, b| a.video == b.video) {
+        let video = &about_one[0].video;
+        let encoded = match encode_video(vlm, video, &plan.frames(), plan.temporal, &mut |_| {}) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                about_one.iter().for_each(|asked| scores.add_unanswered(&asked.kind, &asked.answer));
+                listen(EvalEvent::Failed { video, error })?;
+                continue;
+            }
+        };
+        let mut dialogue =
+            Dialogue::new(vlm, &encoded, conversation(vlm, template, plan), template, &plan.generate, Turns::Many);
+        for asked in about_one {
+            // Each question stands alone; what the cache holds of the video serves them all.
+            dialogue.begin_again(conversation(vlm, template, plan));
+            match dialogue.ask(&asked.question, &mut |_| {}) {
+                Ok(answer) => {
+                    scores.add(&asked.kind, &asked.answer, &answer.text);
+                    listen(EvalEvent::Answered { asked, given: &answer.text })?;
+                }
+                Err(error) => {
+                    scores.add_unanswered(&asked.kind, &asked.answer);
+                    listen(EvalEvent::Failed { video, error })?;
+                }
+            }
+        }
+    }
+    Ok(scores)
+}
+
+fn conversation(vlm: &Vlm, template: &Template, plan: &Plan) -> Conversation {
+    let conversation = Conversation::new(template.clone(), plan.prompt.system.clone());
+    if vlm.image_marks() { conversation.with_image_marks() } else { conversation }
+}
