@@ -5,7 +5,7 @@ VIDENSE = ./target/release/vidense
 ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint doc
+.PHONY: help setup build demo test lint doc ablation
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -33,3 +33,6 @@ lint: setup ## formatting and clippy only
 
 doc: setup ## the API documentation, warnings refused
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+ablation: build ## the table of connectors and temporal strategies (about 40 minutes on 2 cores)
+	$(CARGO) run --release --locked --example ablation

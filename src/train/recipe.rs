@@ -258,6 +258,9 @@ impl Stage {
         if self.data.n_named() != 1 {
             problems.push(format!("data: names {} kinds; hint: one of shapes_world, llava", self.data.n_named()));
         }
+        if self.stage != StageKind::Tower && self.data.shapes_world.as_ref().is_some_and(|w| w.questions.is_empty()) {
+            problems.push("data: shapes_world.questions: there are none".to_owned());
+        }
         if self.stage == StageKind::Tower && self.data.shapes_world.is_none() {
             problems.push("data: a tower is pretrained on shapes_world alone, which knows every patch".to_owned());
         }

@@ -219,6 +219,8 @@ fn recipes_that_cannot_be_followed_say_why() {
             "stage tower: probes: a tower stage needs some",
         ),
         (TINY.replace("  tokenizer_vocabulary: 320\n", ""), "tokenizer_vocabulary"),
+        (TINY.replace("seed: 2, images", "seed: 2, questions: [], images"), "shapes_world.questions: there are none"),
+        (TINY.replace("seed: 2, images", "seed: 2, questions: [mood], images"), "unknown variant `mood`"),
         (TINY.replace("checkpoint_every: 2", "checkpoint_every: 0"), "checkpoint_every: 0 steps"),
         ("{".to_owned(), "recipe.yaml"),
     ] {
@@ -226,6 +228,13 @@ fn recipes_that_cannot_be_followed_say_why() {
         assert!(error.contains(message) && error.contains("recipe.yaml"), "{error}");
     }
     assert!(Recipe::read(&dir.path().join("none.yaml")).unwrap_err().to_string().contains("none.yaml"));
+}
+
+#[test]
+fn the_recipes_of_the_samples_can_be_followed() {
+    let recipes = std::fs::read_dir(repository("samples/recipes")).unwrap().map(|entry| entry.unwrap().path());
+    let names: Vec<String> = recipes.map(|path| Recipe::read(&path).unwrap().stages[0].name.clone()).collect();
+    assert!(names.len() >= 2, "{names:?}");
 }
 
 #[test]

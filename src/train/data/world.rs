@@ -20,6 +20,9 @@ pub struct WorldConfig {
     /// What a token of a caption counts, where one of a short answer counts 1. Default: `0.15`.
     #[serde(default = "default_caption_weight")]
     pub caption_weight: f32,
+    /// The kinds of questions that are asked. Default: all.
+    #[serde(default = "all_questions")]
+    pub questions: Vec<QuestionKind>,
     /// The share of the images that are compressed as JPEG on the way. Default: `0.5`.
     #[serde(default = "default_compressed")]
     pub compressed: f64,
@@ -27,6 +30,10 @@ pub struct WorldConfig {
 
 fn default_caption_weight() -> f32 {
     0.15
+}
+
+fn all_questions() -> Vec<QuestionKind> {
+    QuestionKind::ALL.to_vec()
 }
 
 fn default_compressed() -> f64 {
@@ -98,7 +105,7 @@ impl Dataset for WorldImages {
         let scene = self.scene(index);
         let n_objects = scene.objects.len();
         let mut dialogues = Vec::new();
-        for kind in QuestionKind::ALL {
+        for &kind in &self.config.questions {
             let n_asked = match kind {
                 QuestionKind::Count => usize::from(draw.chance(0.6)),
                 QuestionKind::Background => usize::from(draw.chance(0.3)),

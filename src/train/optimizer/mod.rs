@@ -78,12 +78,16 @@ impl Optimizer {
         &self.state
     }
 
-    /// Moves the weights, at `factor` times the learning rates; gives the length that the gradients had.
+    /// Moves the weights, at `factor` times the learning rates; gives the length that the gradients had. Where that is no
+    /// finite number, nothing is moved.
     ///
     /// # Errors
     /// When candle fails.
     pub fn update(&mut self, weights: &BTreeMap<String, Var>, gradients: &Gradients, factor: f64) -> Result<f64> {
         let norm = norm(gradients)?;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
         let shorten = if norm > self.config.clip { self.config.clip / norm } else { 1.0 };
         self.n_updates += 1;
         for (name, gradient) in gradients {
@@ -133,6 +137,16 @@ mod tests {
         // m / sqrt(v) is the sign at first; the decay takes 0.1 * 0.5 of the weight besides.
         let moved = weights["w"].to_vec1::<f32>().expect("f32");
         assert!((moved[0] - (0.5 - 0.1 - 0.025)).abs() < 1e-5 && (moved[1] - (-0.25 + 0.1 + 0.0125)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_move_nothing() {
+        let (weights, _) = one(&[1.0, 2.0]);
+        let gradient = Tensor::new(&[1f32, f32::NAN], &Device::Cpu).expect("small");
+        let mut optimizer = Optimizer::new(OptimizerConfig::default(), BTreeMap::new(), 0);
+        let norm = optimizer.update(&weights, &BTreeMap::from([("w".to_owned(), gradient)]), 1.0).expect("it runs");
+        assert!(norm.is_nan() && optimizer.state().is_empty());
+        assert_eq!(weights["w"].to_vec1::<f32>().expect("f32"), [1.0, 2.0]);
     }
 
     #[test]
