@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use serde_json::{Map, Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
 use tokenizers::models::TrainerWrapper;
@@ -9,10 +10,10 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::TrainError;
 use super::data::Dataset;
 use super::recipe::{Recipe, StageKind};
 use super::state::write_file;
+use super::{Output, TrainError};
 use crate::files;
 use crate::text::{Conversation, Template};
 use crate::vlm::config::JsonFile;
@@ -107,15 +108,17 @@ pub fn write_design(
     recipe: &Recipe,
     start: &Start,
     texts: Option<&dyn Dataset>,
-    dir: &Path,
+    output: &Output<'_>,
 ) -> Result<Design, TrainError> {
+    let dir = output.model;
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
     let mut config = merged(start.from.as_ref().map(|from| from.join("config.json")), &recipe.model.config)?;
     config.insert("mm_vision_tower".to_owned(), json!(start.tower_name));
+    config.insert(DTYPE_KEY.to_owned(), json!(dtype_name(output.dtype)));
     write_json(&dir.join("config.json"), &config)?;
     let tower_dir = match (start.place, &start.tower) {
         (TowerPlace::Shared, Some(tower)) => tower.clone(),
-        _ => write_tower(recipe, start, &dir.join(TOWER_DIR))?,
+        _ => write_tower(recipe, start, output)?,
     };
     match (recipe.model.tokenizer_vocabulary, texts, &start.from) {
         (Some(size), Some(texts), _) => write_tokenizer(size, texts, &config, &dir.join("tokenizer.json"))?,
@@ -126,10 +129,14 @@ pub fn write_design(
 }
 
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.
-fn write_tower(recipe: &Recipe, start: &Start, to: &Path) -> Result<PathBuf, TrainError> {
-    std::fs::create_dir_all(to).map_err(TrainError::io(to))?;
+fn write_tower(recipe: &Recipe, start: &Start, output: &Output<'_>) -> Result<PathBuf, TrainError> {
+    let to = output.model.join(TOWER_DIR);
+    std::fs::create_dir_all(&to).map_err(TrainError::io(&to))?;
     let beside = |name: &str| start.tower.as_ref().map(|tower| tower.join(name));
-    let config = merged(beside("config.json"), &recipe.model.vision_tower.config)?;
+    let mut config = merged(beside("config.json"), &recipe.model.vision_tower.config)?;
+    if start.place == TowerPlace::Own {
+        config.insert(DTYPE_KEY.to_owned(), json!(dtype_name(output.dtype)));
+    }
     write_json(&to.join("config.json"), &config)?;
     match beside("preprocessor_config.json").filter(|path| files::is_file(path)) {
         Some(path) => copy(&path, &to.join("preprocessor_config.json"))?,
@@ -140,7 +147,19 @@ fn write_tower(recipe: &Recipe, start: &Start, to: &Path) -> Result<PathBuf, Tra
     {
         copy(&path, &to.join(WEIGHTS))?;
     }
-    Ok(to.to_owned())
+    Ok(to)
+}
+
+/// The key of a `config.json` that tells the precision of its weights.
+const DTYPE_KEY: &str = "torch_dtype";
+
+/// A precision as `config.json` names it.
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
 }
 
 /// A JSON object of a file, with other values for some keys.

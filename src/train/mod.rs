@@ -32,5 +32,5 @@ mod workers;
 
 pub use error::TrainError;
 pub use recipe::Recipe;
-pub use run::{Places, RUN_DIR, TrainEvent, train};
+pub use run::{Output, RUN_DIR, TrainEvent, train};
 pub use stage::StepReport;

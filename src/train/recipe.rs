@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::TrainError;
 use super::data::Data;
@@ -187,10 +187,22 @@ impl Recipe {
         Err(TrainError::Recipe { path: PathBuf::from(path), rule: problems.join("\n  ") })
     }
 
-    /// 32 hex digits that change with every key of the recipe.
-    pub fn fingerprint(&self) -> String {
-        let json = serde_json::to_string(self).unwrap_or_default();
-        blake3::hash(json.as_bytes()).to_hex()[..32].to_owned()
+    /// 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change, and a
+    /// finished run may be given more of them.
+    pub fn fingerprint(&self, n_stages: usize) -> String {
+        let stages = &self.stages[..n_stages.min(self.stages.len())];
+        let mut parts = vec![json!(self.seed), json!(self.model), json!(stages), json!(n_stages)];
+        let reads_texts = stages.iter().any(|stage| stage.stage != StageKind::Tower);
+        if let Some(data) = self.tokenizer_data().filter(|_| reads_texts) {
+            parts.push(json!(data));
+        }
+        let hash = blake3::hash(Value::from(parts).to_string().as_bytes());
+        hash.to_hex()[..32].to_owned()
+    }
+
+    /// What a new tokenizer is trained on: the last stage's texts.
+    pub fn tokenizer_data(&self) -> Option<&Data> {
+        self.model.tokenizer_vocabulary.and(self.stages.last()).map(|stage| &stage.data)
     }
 
     fn problems(&self) -> Vec<String> {

@@ -50,13 +50,15 @@ const FIRST_MATRIX: [&str; 2] = ["model.mm_projector.0.weight", "model.mm_projec
 /// The directory of a run inside a model's: its state, features and metrics.
 pub const RUN_DIR: &str = "run";
 
-/// Where a run writes.
+/// What a run writes.
 #[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
-    /// The model, and the run's state and metrics in a directory of their own.
+pub struct Output<'a> {
+    /// Where the model goes, and the run's state and metrics in a directory of their own.
     pub model: &'a Path,
-    /// The tower's features; runs with the same tower, connector and images share them.
+    /// Where the tower's features go; runs with the same tower, connector and images share them.
     pub features: &'a Path,
+    /// The precision of the model's weights. Those of the run's state are f32.
+    pub dtype: DType,
 }
 
 /// Trains the recipe's model, from where an earlier run left it.
@@ -65,22 +67,19 @@ pub struct Places<'a> {
 /// [`TrainError`]; what an earlier step wrote is good.
 pub fn train(
     recipe: &Recipe,
-    places: Places<'_>,
+    output: Output<'_>,
     device: &Device,
     hub: &Hub,
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let dir = places.model;
+    let dir = output.model;
     let run_dir = dir.join(RUN_DIR);
-    std::fs::create_dir_all(places.features).map_err(TrainError::io(places.features))?;
+    std::fs::create_dir_all(output.features).map_err(TrainError::io(output.features))?;
     std::fs::create_dir_all(&run_dir).map_err(TrainError::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
     let start = Start::find(recipe, hub)?;
-    let texts = match (recipe.model.tokenizer_vocabulary, recipe.stages.last()) {
-        (Some(_), Some(stage)) => Some(stage.data.open(&recipe.base)?),
-        _ => None,
-    };
-    let design = write_design(recipe, &start, texts.as_deref(), dir)?;
+    let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
+    let design = write_design(recipe, &start, texts.as_deref(), &output)?;
     let parameters = Parameters::new(first_weights(recipe, &start, &design)?, device);
     for (name, tensor) in &state.weights {
         parameters.set(name, tensor).map_err(TrainError::compute("taking up the run"))?;
@@ -92,7 +91,7 @@ pub fn train(
     let mut trainer = Trainer {
         recipe,
         run_dir,
-        features_dir: places.features.to_owned(),
+        features_dir: output.features.to_owned(),
         design,
         place: start.place,
         parameters,
@@ -118,20 +117,24 @@ pub fn train(
     while let Some(stage) = recipe.stages.get(trainer.progress.stage) {
         trainer.stage(stage, std::mem::take(&mut optimizer), &mut told)?;
     }
-    trainer.export(dir)
+    trainer.export(&output)
 }
 
-/// The state of an earlier run of the same recipe, or the beginning.
+/// The state of an earlier run of a recipe that is the same so far, or the beginning.
 fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
-    let fingerprint = recipe.fingerprint();
-    match State::read(run_dir)? {
-        Some(state) if state.progress.recipe == fingerprint => Ok(state),
-        Some(state) => Err(TrainError::OtherRun {
-            path: super::state::path(run_dir),
-            rule: format!("it is of another recipe: {}, not {fingerprint}", state.progress.recipe),
-        }),
-        None => Ok(State { progress: Progress { recipe: fingerprint, ..Progress::default() }, ..State::default() }),
+    let Some(state) = State::read(run_dir)? else { return Ok(State::default()) };
+    let n_stages = state.progress.n_stages_begun();
+    let fingerprint = recipe.fingerprint(n_stages);
+    if state.progress.recipe == fingerprint {
+        return Ok(state);
     }
+    Err(TrainError::OtherRun {
+        path: super::state::path(run_dir),
+        rule: format!(
+            "it is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
+            state.progress.recipe
+        ),
+    })
 }
 
 /// Where each weight comes from when it is first asked for.
@@ -178,6 +181,7 @@ impl Trainer<'_> {
         optimizer: BTreeMap<String, Tensor>,
         listen: Listen<'_>,
     ) -> Result<(), TrainError> {
+        self.progress.recipe = self.recipe.fingerprint(self.progress.stage + 1);
         match stage.stage {
             StageKind::Tower => self.tower_stage(stage, optimizer, listen)?,
             StageKind::Connector | StageKind::Instruct => self.answer_stage(stage, optimizer, listen)?,
@@ -294,7 +298,8 @@ impl Trainer<'_> {
     }
 
     /// Writes the model in the released layout: language model and projector here, the tower beside.
-    fn export(&self, dir: &Path) -> Result<(), TrainError> {
+    fn export(&self, output: &Output<'_>) -> Result<(), TrainError> {
+        let dir = output.model;
         let failed = TrainError::compute("writing the model");
         let (mut tower, mut model) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in self.parameters.all() {
@@ -303,7 +308,7 @@ impl Trainer<'_> {
             } else {
                 tensor
             };
-            let tensor = tensor.to_dtype(DType::F16).and_then(|t| t.to_device(&Device::Cpu)).map_err(&failed)?;
+            let tensor = tensor.to_dtype(output.dtype).and_then(|t| t.to_device(&Device::Cpu)).map_err(&failed)?;
             match name.strip_prefix("vision_tower.") {
                 Some(name) => tower.insert(name.to_owned(), tensor),
                 None => model.insert(name, tensor),

@@ -14,12 +14,19 @@ use super::TrainError;
 /// How far a run came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The recipe's fingerprint.
+    /// The fingerprint of the recipe up to the stage that runs.
     pub recipe: String,
     /// The stage that runs, from 0.
     pub stage: usize,
     /// Updates that it has made.
     pub step: usize,
+}
+
+impl Progress {
+    /// Stages that have left something in the weights.
+    pub fn n_stages_begun(&self) -> usize {
+        self.stage + usize::from(self.step > 0)
+    }
 }
 
 /// A run's state.

@@ -3,7 +3,7 @@
 use ::image::RgbImage;
 
 use super::Draw;
-use super::scene::{Object, Scene};
+use super::scene::{STILL, Scene};
 
 /// A video's contents.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ impl Clip {
         let mut scene = Scene::empty(draw);
         let (width, height) = (f64::from(scene.width), f64::from(scene.height));
         let mut paths = Vec::new();
-        for mut object in scene.draw_objects(draw, None) {
-            if draw.chance(0.3) {
+        for mut object in Scene::draw_objects(draw, None) {
+            if draw.chance(STILL) {
                 object = scene.place(object, draw)?;
                 paths.push(None);
             } else {
@@ -78,10 +78,8 @@ impl Clip {
         let mut seen = vec![0; self.scene.objects.len()];
         for frame in 0..self.n_frames {
             let scene = self.at(frame as f64);
-            let covers = |a: &Object, b: &Object| a.distance(b) < 0.8 * (a.radius + b.radius);
-            for (i, object) in scene.objects.iter().enumerate() {
-                let is_covered = scene.objects[i + 1..].iter().any(|later| covers(object, later));
-                seen[i] += usize::from(object.is_inside((scene.width, scene.height), 0.7) && !is_covered);
+            for (i, seen) in seen.iter_mut().enumerate() {
+                *seen += usize::from(scene.shows(i));
             }
         }
         seen.iter().all(|&n| n as f64 >= SEEN * self.n_frames as f64)

@@ -86,6 +86,12 @@ impl Cell {
     /// How many there are.
     pub const COUNT: usize = 9;
 
+    /// The cell that a point lies in; one beside the canvas belongs to the nearest.
+    pub fn at((x, y): (f64, f64), (width, height): (u32, u32)) -> Self {
+        let third = |at: f64, side: u32| (3.0 * at / f64::from(side)).clamp(0.0, 2.0) as usize;
+        Self(3 * third(y, height) + third(x, width))
+    }
+
     /// The words for it.
     pub fn words(self) -> &'static str {
         const WORDS: [&str; Cell::COUNT] = [
@@ -161,28 +167,58 @@ pub struct Scene {
     pub objects: Vec<Object>,
 }
 
+/// The share of a clip's objects that stand still.
+pub(super) const STILL: f64 = 0.3;
 /// Tries for the place of one object, before the whole scene is drawn again.
 const TRIES: usize = 20;
 
 impl Scene {
-    /// A still scene with `n_objects` objects, or with one to three.
+    /// A still scene with `n_objects` objects, or with one to three, each in a cell of its own.
     pub fn still(draw: &mut Draw, n_objects: Option<usize>) -> Self {
         loop {
             let mut scene = Self::empty(draw);
-            for object in scene.draw_objects(draw, n_objects) {
-                if let Some(placed) = scene.place(object, draw) {
-                    scene.objects.push(placed);
-                } else {
-                    break;
-                }
-            }
-            if scene.objects.len() == scene.objects.capacity() {
+            let objects = Self::draw_objects(draw, n_objects);
+            let placed: Option<()> = objects.into_iter().try_for_each(|object| {
+                let placed = scene.place(object, draw)?;
+                scene.objects.push(placed);
+                Some(())
+            });
+            if placed.is_some() {
                 return scene;
             }
         }
     }
 
-    /// A canvas with its background. Its list of objects has no room yet.
+    /// A still scene whose objects stand as at one moment of a clip: three in ten in a cell, the others anywhere, cut by the
+    /// border or partly covered, but each of them seen.
+    pub fn loose(draw: &mut Draw) -> Self {
+        loop {
+            let mut scene = Self::empty(draw);
+            let (width, height) = (f64::from(scene.width), f64::from(scene.height));
+            let objects = Self::draw_objects(draw, None);
+            let placed: Option<()> = objects.into_iter().try_for_each(|mut object| {
+                if draw.chance(STILL) {
+                    object = scene.place(object, draw)?;
+                } else {
+                    object.centre = (draw.unit() * width, draw.unit() * height);
+                }
+                scene.objects.push(object);
+                Some(())
+            });
+            if placed.is_some() && (0..scene.objects.len()).all(|i| scene.shows(i)) {
+                return scene;
+            }
+        }
+    }
+
+    /// Whether an object is seen: nearly whole, and not covered by one that is painted later.
+    pub(super) fn shows(&self, index: usize) -> bool {
+        let object = &self.objects[index];
+        let covers = |later: &Object| later.distance(object) < 0.8 * (later.radius + object.radius);
+        object.is_inside((self.width, self.height), 0.7) && !self.objects[index + 1..].iter().any(covers)
+    }
+
+    /// A canvas with its background.
     pub(super) fn empty(draw: &mut Draw) -> Self {
         let height = if draw.chance(0.6) { SIDE } else { SIDE * 3 / 4 };
         let background = *draw.pick(Background::ALL);
@@ -190,11 +226,9 @@ impl Scene {
         Self { width: SIDE, height, background, background_rgb, objects: Vec::new() }
     }
 
-    /// Objects of different colours, without a place; makes room for exactly so many.
-    pub(super) fn draw_objects(&mut self, draw: &mut Draw, n_objects: Option<usize>) -> Vec<Object> {
+    /// Objects of different colours, without a place.
+    pub(super) fn draw_objects(draw: &mut Draw, n_objects: Option<usize>) -> Vec<Object> {
         let count = n_objects.unwrap_or_else(|| *draw.pick(&[1, 2, 2, 3, 3]));
-        self.objects = Vec::new();
-        self.objects.reserve_exact(count);
         let mut colours = Colour::ALL.to_vec();
         draw.shuffle(&mut colours);
         colours.into_iter().take(count).map(|colour| Self::draw_object(colour, draw)).collect()
@@ -254,6 +288,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn loose_scenes_show_every_object_and_cut_some() {
+        let (mut cut, mut touching, mut in_cells) = (0, 0, 0);
+        for index in 0..500 {
+            let scene = Scene::loose(&mut Draw::new(1, index));
+            assert!((0..scene.objects.len()).all(|i| scene.shows(i)), "{scene:?}");
+            for (i, a) in scene.objects.iter().enumerate() {
+                cut += usize::from(!a.is_inside((scene.width, scene.height), 1.0));
+                touching += scene.objects[..i].iter().filter(|b| a.distance(b) < a.radius + b.radius).count();
+                let cell = Cell::at(a.centre, (scene.width, scene.height));
+                assert!(a.cell.is_none_or(|named| named == cell), "{a:?}");
+                in_cells += usize::from(a.cell.is_some());
+            }
+        }
+        assert!(cut > 50 && touching > 20 && in_cells > 200, "{cut} {touching} {in_cells}");
     }
 
     #[test]

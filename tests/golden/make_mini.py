@@ -88,6 +88,7 @@ class Mini:
     def __init__(self):
         config = json.loads((MINI / "config.json").read_text())
         vision = json.loads((MINI / "vision_tower/config.json").read_text())
+        self.final = config["mm_vision_select_layer"]
         weights = load_file(MINI / "model.safetensors")
         self.projector = {k.split("mm_projector.")[1]: v.float() for k, v in weights.items() if "mm_projector" in k}
         self.tower = load(CLIPVisionModel(CLIPVisionConfig(**vision)), load_file(MINI / "vision_tower/model.safetensors"))
@@ -101,7 +102,7 @@ class Mini:
     def visual(self, indices, temporal):
         states = self.tower(torch.stack([pixels(self.frames[i]) for i in indices]), output_hidden_states=True).hidden_states
         states = [state[:, 1:] for state in states]
-        fused = torch.cat([states[5], torch.stack(states[0:3]).mean(0), torch.stack(states[3:6]).mean(0)], -1)
+        fused = torch.cat([states[self.final], torch.stack(states[0:3]).mean(0), torch.stack(states[3:6]).mean(0)], -1)
         p = self.projector
         return aggregate(F.gelu(fused @ p["0.weight"].T + p["0.bias"]) @ p["2.weight"].T + p["2.bias"], temporal)
 

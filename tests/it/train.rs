@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use candle_core::{DType, Device};
-use vidense::train::{Places, RUN_DIR, Recipe, TrainError, TrainEvent, train};
+use vidense::train::{Output, RUN_DIR, Recipe, TrainError, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::harness::{repository, tensors};
@@ -82,7 +82,8 @@ fn run(
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let features = out.join(RUN_DIR);
-    train(recipe, Places { model: out, features: &features }, &Device::Cpu, &Hub::offline(None), listen)
+    let output = Output { model: out, features: &features, dtype: DType::F16 };
+    train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
 }
 
 fn written(out: &Path) -> [Vec<u8>; 3] {
@@ -113,6 +114,25 @@ fn a_run_that_stops_anywhere_ends_with_the_same_weights() {
         assert!(n_stopped > 0);
         assert!(written(&out) == written(&whole), "stopped after {stops:?} steps, the weights differ");
     }
+}
+
+#[test]
+fn a_finished_run_takes_up_stages_that_are_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = recipe(dir.path(), TINY);
+    let (whole, grown) = (dir.path().join("whole"), dir.path().join("grown"));
+    run(&both, &whole, &mut |_| Ok(())).unwrap();
+    run(&Recipe { stages: both.stages[..1].to_vec(), ..both.clone() }, &grown, &mut |_| Ok(())).unwrap();
+    let mut resumed = None;
+    run(&both, &grown, &mut |event| {
+        if let TrainEvent::Resumed { stage, step } = event {
+            resumed = Some((stage.clone(), *step));
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(resumed, Some(("answers".to_owned(), 0)));
+    assert!(written(&grown) == written(&whole));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use vidense::device::DeviceSpec;
-use vidense::train::{Places, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::device::{DTypeSpec, DeviceSpec};
+use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::cli::{output, progress};
@@ -27,6 +27,9 @@ pub struct Train {
     /// auto, cpu, cuda, cuda:1, metal
     #[arg(long, default_value = "auto")]
     device: DeviceSpec,
+    /// The precision in which the model is written: f16, bf16, f32
+    #[arg(long, default_value = "f16")]
+    dtype: DTypeSpec,
 }
 
 impl Train {
@@ -44,8 +47,11 @@ impl Train {
         }
         let bar = progress::training();
         let features = self.features.as_deref().unwrap_or(&run_dir);
-        let places = Places { model: &self.out, features };
-        train(&recipe, places, &device, &Hub::from_env(true), &mut |event| {
+        let DTypeSpec::Fixed(dtype) = self.dtype else {
+            anyhow::bail!("--dtype auto: a model is written in one precision; hint: f16, bf16, f32");
+        };
+        let output = Output { model: &self.out, features, dtype };
+        train(&recipe, output, &device, &Hub::from_env(true), &mut |event| {
             show(&bar, event);
             Ok(())
         })?;

@@ -26,6 +26,10 @@ pub struct WorldConfig {
     /// The share of the images that are compressed as JPEG on the way. Default: `0.5`.
     #[serde(default = "default_compressed")]
     pub compressed: f64,
+    /// The share of the images whose objects stand as at one moment of a clip: anywhere, cut by the border, partly covered.
+    /// Default: `0`.
+    #[serde(default)]
+    pub loose: f64,
 }
 
 fn default_caption_weight() -> f32 {
@@ -48,6 +52,7 @@ pub struct WorldImages {
 
 /// Streams of draws beside that of the scene itself.
 const SPOILING: u64 = 1 << 40;
+const LOOSENING: u64 = 1 << 41;
 
 impl WorldImages {
     /// The images of a configuration.
@@ -57,7 +62,10 @@ impl WorldImages {
 
     /// The scene of an image.
     pub fn scene(&self, index: usize) -> Scene {
-        Scene::still(&mut Draw::new(self.config.seed, index as u64), None)
+        let seed = self.config.seed;
+        let mut draw = Draw::new(seed, index as u64);
+        let is_loose = Draw::new(seed, LOOSENING + index as u64).chance(self.config.loose);
+        if is_loose { Scene::loose(&mut draw) } else { Scene::still(&mut draw, None) }
     }
 
     /// Brightness by up to a tenth, noise of up to six levels, after the resize: what a camera does.
@@ -128,7 +136,7 @@ impl Dataset for WorldImages {
     }
 
     fn identity(&self) -> String {
-        let WorldConfig { seed, images, compressed, .. } = self.config;
-        format!("shapes_world seed {seed} images {images} compressed {compressed}")
+        let WorldConfig { seed, images, compressed, loose, .. } = self.config;
+        format!("shapes_world seed {seed} images {images} compressed {compressed} loose {loose}")
     }
 }
