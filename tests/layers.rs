@@ -6,15 +6,17 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 21] = [
     ("units", 0),
     ("device", 0),
     ("files", 0),
+    ("choice", 0),
     ("video", 1),
     ("image", 1),
     ("weights", 1),
     ("text", 1),
     ("world", 1),
+    ("exec", 1),
     ("nn", 2),
     ("vision", 2),
     ("connector", 2),

@@ -1,0 +1,88 @@
+//! The two ends of an edge, which measure how long their stage waits at them.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, select};
+
+use super::Stop;
+use super::stage::{Clock, Wait};
+
+/// Nobody wants the item, or the run is given up: the stage ends, and that is no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+/// Where a stage's items come from.
+#[derive(Debug)]
+pub struct Inlet<T> {
+    pub(super) items: Receiver<T>,
+    pub(super) stop: Stop,
+    /// Of the thread that reads; an edge that is not yet connected has none.
+    pub(super) clock: Option<Arc<Clock>>,
+}
+
+/// Where a stage's items go.
+#[derive(Debug)]
+pub struct Outlet<T> {
+    pub(super) items: Sender<T>,
+    pub(super) stop: Stop,
+    pub(super) clock: Arc<Clock>,
+    /// Whether its stage counts what it sends, having nothing to receive.
+    pub(super) counts: bool,
+}
+
+impl<T> Inlet<T> {
+    /// The next item; none once all senders are gone, or the run is given up.
+    pub fn recv(&self) -> Option<T> {
+        let wait = || {
+            select! {
+                recv(self.items) -> item => item.ok(),
+                recv(self.stop.aborted()) -> _ => None,
+            }
+        };
+        // An item that is there does not outrun an abort.
+        let item = if self.stop.is_aborted() {
+            None
+        } else {
+            match &self.clock {
+                Some(clock) => clock.wait(Wait::Input, wait),
+                None => wait(),
+            }
+        };
+        if let (Some(_), Some(clock)) = (&item, &self.clock) {
+            clock.count();
+        }
+        item
+    }
+
+    /// Up to `n` items, waiting for each; fewer only at the end.
+    pub fn recv_many(&self, n: usize) -> Vec<T> {
+        std::iter::from_fn(|| self.recv()).take(n).collect()
+    }
+}
+
+impl<T> Outlet<T> {
+    /// Hands an item on, waiting until there is room.
+    ///
+    /// # Errors
+    /// [`Closed`] when nobody wants it.
+    pub fn send(&self, item: T) -> Result<(), Closed> {
+        if self.stop.is_aborted() {
+            return Err(Closed);
+        }
+        let sent = self.clock.wait(Wait::Output, || {
+            select! {
+                send(self.items, item) -> sent => sent.map_err(|_| Closed),
+                recv(self.stop.aborted()) -> _ => Err(Closed),
+            }
+        });
+        if self.counts && sent.is_ok() {
+            self.clock.count();
+        }
+        sent
+    }
+
+    /// Whether a source should make nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.stop.is_draining()
+    }
+}

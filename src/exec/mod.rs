@@ -1,0 +1,19 @@
+//! Stages on threads, joined by bounded channels. It knows nothing of videos or models.
+//!
+//! [`run`] opens a scope; [`Scope::source`], [`Scope::stage`] and [`Scope::here`] put stages into it. A stage is a function
+//! from an [`Inlet`] to an [`Outlet`]: it ends when its inlet is closed, or when nobody wants what it makes, and neither is
+//! an error. Items that fail travel on as values; only a panic fails a run, and it is told with the stage's name.
+//!
+//! Between a source and a blocked sink there are never more items than the capacities of the edges and one for each thread.
+
+mod channel;
+mod run;
+mod stage;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub use channel::{Closed, Inlet, Outlet};
+pub use run::{ExecError, Scope, run};
+pub use stage::{OnSpan, Span, StageReport, Threads};
+pub use stop::Stop;

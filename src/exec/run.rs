@@ -1,0 +1,174 @@
+//! A run: its threads are named and joined, and its panics become errors.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, Scope as ThreadScope};
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+
+use super::stage::{Clock, OnSpan};
+use super::{Inlet, Outlet, StageReport, Stop, Threads};
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    /// A stage panicked.
+    #[error("the stage `{stage}` panicked: {message}")]
+    Panic {
+        /// Its name.
+        stage: String,
+        /// What the panic said.
+        message: String,
+    },
+    /// The system gave no thread.
+    #[error("the stage `{stage}` got no thread: {cause}")]
+    Thread {
+        /// Its name.
+        stage: String,
+        /// The system's own words.
+        cause: String,
+    },
+}
+
+/// Where stages are put.
+pub struct Scope<'scope, 'env> {
+    threads: &'scope ThreadScope<'scope, 'env>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stop: Stop,
+    begin: Instant,
+    on_span: Option<Arc<OnSpan>>,
+    stages: Mutex<Vec<(String, Vec<Arc<Clock>>)>>,
+    failure: Mutex<Option<ExecError>>,
+}
+
+/// Runs the stages that `build` puts into its scope, and waits for all of them. `on_span` hears of every stretch of work.
+///
+/// # Errors
+/// The first panic of a stage. The others are then stopped, and every thread has ended.
+pub fn run<'env, R>(
+    stop: &Stop,
+    on_span: Option<Arc<OnSpan>>,
+    build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
+) -> Result<(R, Vec<StageReport>), ExecError> {
+    let shared = Arc::new(Shared {
+        stop: stop.clone(),
+        begin: Instant::now(),
+        on_span,
+        stages: Mutex::new(Vec::new()),
+        failure: Mutex::new(None),
+    });
+    let result = std::thread::scope(|threads| {
+        let scope = Scope { threads, shared: shared.clone() };
+        let built = catch_unwind(AssertUnwindSafe(|| build(&scope)));
+        if let Err(payload) = &built {
+            shared.fail(ExecError::Panic { stage: "run".to_owned(), message: message(&**payload) });
+        }
+        built
+    });
+    let result = match (lock(&shared.failure).take(), result) {
+        (None, Ok(result)) => result,
+        (Some(failure), _) => return Err(failure),
+        (None, Err(payload)) => resume_unwind(payload),
+    };
+    let reports = lock(&shared.stages).iter().map(|(name, clocks)| Clock::report(name, clocks)).collect();
+    Ok((result, reports))
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// A stage that makes items. Of its edge up to `capacity` items are kept.
+    pub fn source<T: Send + 'scope>(
+        &self,
+        name: &str,
+        capacity: usize,
+        body: impl FnOnce(&Outlet<T>) + Send + 'scope,
+    ) -> Inlet<T> {
+        let (sender, receiver) = bounded(capacity);
+        let clock = self.clocks(name, 1).remove(0);
+        let outlet = Outlet { items: sender, stop: self.shared.stop.clone(), clock: clock.clone(), counts: true };
+        self.spawn(name, clock, move || body(&outlet));
+        Inlet { items: receiver, stop: self.shared.stop.clone(), clock: None }
+    }
+
+    /// A stage that makes items of items, on `n_threads` threads that share its inlet.
+    pub fn stage<T: Send + 'scope, U: Send + 'scope>(
+        &self,
+        name: &str,
+        n_threads: Threads,
+        capacity: usize,
+        input: Inlet<T>,
+        body: impl Fn(&Inlet<T>, &Outlet<U>) + Send + Sync + 'scope,
+    ) -> Inlet<U> {
+        let (sender, receiver) = bounded(capacity);
+        let body = Arc::new(body);
+        for clock in self.clocks(name, n_threads.get()) {
+            let stop = || self.shared.stop.clone();
+            let inlet = Inlet { items: input.items.clone(), stop: stop(), clock: Some(clock.clone()) };
+            let outlet = Outlet { items: sender.clone(), stop: stop(), clock: clock.clone(), counts: false };
+            let body = body.clone();
+            self.spawn(name, clock, move || body(&inlet, &outlet));
+        }
+        Inlet { items: receiver, stop: self.shared.stop.clone(), clock: None }
+    }
+
+    /// A last stage, on the caller's thread: returns when its inlet is closed, or `body` returns.
+    pub fn here<T, R>(&self, name: &str, mut input: Inlet<T>, body: impl FnOnce(&Inlet<T>) -> R) -> R {
+        let clock = self.clocks(name, 1).remove(0);
+        input.clock = Some(clock.clone());
+        clock.begin();
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(&input)));
+        clock.pause();
+        outcome.unwrap_or_else(|payload| {
+            self.shared.fail(ExecError::Panic { stage: name.to_owned(), message: message(&*payload) });
+            drop(input);
+            resume_unwind(payload)
+        })
+    }
+
+    /// The clocks of a new stage's threads.
+    fn clocks(&self, name: &str, n_threads: usize) -> Vec<Arc<Clock>> {
+        let shared = &self.shared;
+        let clock = |i| Arc::new(Clock::new(name, i, shared.begin, shared.on_span.clone()));
+        let clocks: Vec<_> = (0..n_threads).map(clock).collect();
+        lock(&shared.stages).push((name.to_owned(), clocks.clone()));
+        clocks
+    }
+
+    fn spawn(&self, name: &str, clock: Arc<Clock>, body: impl FnOnce() + Send + 'scope) {
+        let (shared, stage) = (self.shared.clone(), name.to_owned());
+        let guarded = move || {
+            clock.begin();
+            // A stage owns its ends of its edges: they are closed when it unwinds, and nothing else of it is seen again.
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            clock.pause();
+            if let Err(payload) = outcome {
+                shared.fail(ExecError::Panic { stage, message: message(&*payload) });
+            }
+        };
+        if let Err(error) = Builder::new().name(name.to_owned()).spawn_scoped(self.threads, guarded) {
+            self.shared.fail(ExecError::Thread { stage: name.to_owned(), cause: error.to_string() });
+        }
+    }
+}
+
+impl Shared {
+    /// Keeps the first failure, and gives the run up.
+    fn fail(&self, failure: ExecError) {
+        lock(&self.failure).get_or_insert(failure);
+        self.stop.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a panic said.
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,252 @@
+//! Toy stages, counted exactly.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use super::*;
+
+const ONE: Threads = Threads::MIN;
+
+fn threads(n: usize) -> Threads {
+    Threads::new(n).expect("from 1")
+}
+
+/// A source of 0, 1, 2, ... that counts what it has made.
+fn counting<'s>(scope: &Scope<'s, '_>, capacity: usize, limit: usize, made: &'s AtomicUsize) -> Inlet<usize> {
+    scope.source("count", capacity, move |out| {
+        for i in 0..limit {
+            if out.is_draining() {
+                break;
+            }
+            made.fetch_add(1, SeqCst);
+            if out.send(i).is_err() {
+                break;
+            }
+        }
+    })
+}
+
+/// Hands every item on.
+fn pass(inlet: &Inlet<usize>, outlet: &Outlet<usize>) {
+    while let Some(item) = inlet.recv() {
+        if outlet.send(item).is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until `value` is `expected`, and a little longer for what should not come; gives what it is then.
+fn settled(value: &AtomicUsize, expected: usize) -> usize {
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while value.load(SeqCst) < expected && std::time::Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    value.load(SeqCst)
+}
+
+#[test]
+fn every_item_comes_through_once_and_in_order_from_single_threads() {
+    let made = AtomicUsize::new(0);
+    let (items, reports) = run(&Stop::new(), None, |scope| {
+        let numbers = counting(scope, 3, 100, &made);
+        let passed = scope.stage("pass", ONE, 0, numbers, pass);
+        scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+    })
+    .expect("no stage panics");
+    assert_eq!(items, (0..100).collect::<Vec<_>>());
+    let seen: Vec<_> = reports.iter().map(|r| (r.name.as_str(), r.n_threads, r.n_items)).collect();
+    assert_eq!(seen, [("count", 1, 100), ("pass", 1, 100), ("gather", 1, 100)]);
+}
+
+#[test]
+fn several_threads_lose_and_repeat_nothing() {
+    let made = AtomicUsize::new(0);
+    let (mut items, reports) = run(&Stop::new(), None, |scope| {
+        let numbers = counting(scope, 2, 1000, &made);
+        let passed = scope.stage("pass", threads(4), 1, numbers, pass);
+        scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+    })
+    .expect("no stage panics");
+    items.sort_unstable();
+    assert_eq!(items, (0..1000).collect::<Vec<_>>());
+    assert_eq!((reports[1].n_threads, reports[1].n_items), (4, 1000));
+}
+
+#[test]
+fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
+    for (first, second, n_threads, consumed) in [(0, 0, 1, 1), (3, 2, 1, 1), (4, 1, 3, 5), (1, 0, 2, 2)] {
+        let made = AtomicUsize::new(0);
+        // Those consumed, the two edges, one in the hands of each passing thread, and one in those of the source.
+        let expected = consumed + first + second + n_threads + 1;
+        let (found, _) = run(&Stop::new(), None, |scope| {
+            let numbers = counting(scope, first, 1000, &made);
+            let passed = scope.stage("pass", threads(n_threads), second, numbers, pass);
+            scope.here("block", passed, |inlet| {
+                assert_eq!(inlet.recv_many(consumed).len(), consumed);
+                settled(&made, expected)
+            })
+        })
+        .expect("no stage panics");
+        assert_eq!(found, expected, "capacities {first} and {second}, {n_threads} threads");
+    }
+}
+
+#[test]
+fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
+    let made = AtomicUsize::new(0);
+    let (sum, _) = run(&Stop::new(), None, |scope| {
+        let numbers = counting(scope, 1, usize::MAX, &made);
+        let passed = scope.stage("pass", threads(2), 1, numbers, pass);
+        scope.here("three", passed, |inlet| inlet.recv_many(3).len())
+    })
+    .expect("nobody wanting more is no error");
+    assert_eq!(sum, 3);
+    assert!(made.load(SeqCst) <= 3 + 1 + 1 + 2 + 1, "{made:?}");
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way() {
+    let (made, stop) = (AtomicUsize::new(0), Stop::new());
+    let (n, _) = run(&stop, None, |scope| {
+        let numbers = counting(scope, 5, usize::MAX, &made);
+        let passed = scope.stage("pass", ONE, 5, numbers, pass);
+        scope.here("gather", passed, |inlet| {
+            let first = inlet.recv_many(10).len();
+            stop.request();
+            first + std::iter::from_fn(|| inlet.recv()).count()
+        })
+    })
+    .expect("no stage panics");
+    assert_eq!(n, made.load(SeqCst), "an item that was made was lost");
+}
+
+#[test]
+fn an_abort_ends_stages_that_wait_at_either_end() {
+    let (made, stop) = (AtomicUsize::new(0), Stop::new());
+    let (wake, asleep) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            asleep.recv().expect("the sink tells");
+            stop.abort();
+        });
+        let (n, _) = run(stop, None, |scope| {
+            // The source is blocked by the sink, the second chain waits for items that never come.
+            let numbers = counting(scope, 1, usize::MAX, &made);
+            let (_silent, never) = bounded::<usize>(0);
+            let silent = scope.source("silent", 0, move |out: &Outlet<usize>| {
+                let _ = never.recv_timeout(Duration::from_millis(200));
+                let _ = out.send(0);
+            });
+            let both = scope.stage("pass", ONE, 0, silent, pass);
+            wake.send(()).expect("someone listens");
+            let n = scope.here("wait", both, |inlet| usize::from(inlet.recv().is_some()));
+            drop(numbers);
+            n
+        })
+        .expect("no stage panics");
+        assert_eq!(n, 0, "an item came after the abort");
+    });
+}
+
+#[test]
+fn a_panic_fails_the_run_and_names_its_stage() {
+    for (at, expected) in [("pass", "pass"), ("sink", "sink")] {
+        let made = AtomicUsize::new(0);
+        let failed = run(&Stop::new(), None, |scope| {
+            let numbers = counting(scope, 1, usize::MAX, &made);
+            let passed = scope.stage("pass", threads(2), 1, numbers, move |inlet, outlet| {
+                while let Some(item) = inlet.recv() {
+                    assert!(at != "pass" || item != 7, "seven");
+                    if outlet.send(item).is_err() {
+                        return;
+                    }
+                }
+            });
+            scope.here("sink", passed, |inlet| {
+                while let Some(item) = inlet.recv() {
+                    assert!(at != "sink" || item != 7, "seven");
+                }
+            });
+        });
+        let failed = failed.expect_err("a stage panicked");
+        assert_eq!(failed, ExecError::Panic { stage: expected.to_owned(), message: "seven".to_owned() });
+    }
+}
+
+#[test]
+fn a_panic_of_whoever_builds_the_run_ends_it_too() {
+    let made = AtomicUsize::new(0);
+    let failed = run(&Stop::new(), None, |scope| {
+        let _numbers = counting(scope, 1, usize::MAX, &made);
+        panic!("nothing built");
+    });
+    let failed: Result<((), _), _> = failed;
+    assert_eq!(failed.expect_err("it panicked").to_string(), "the stage `run` panicked: nothing built");
+}
+
+#[test]
+fn no_thread_outlives_a_run() {
+    struct Alive(Arc<AtomicUsize>);
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    for stops in [false, true] {
+        let (made, alive, stop) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), Stop::new());
+        let born = || {
+            alive.fetch_add(1, SeqCst);
+            Alive(alive.clone())
+        };
+        run(&stop, None, |scope| {
+            let numbers = counting(scope, 1, 50, &made);
+            let passed = scope.stage("pass", threads(3), 1, numbers, |inlet, outlet| {
+                let _alive = born();
+                pass(inlet, outlet);
+            });
+            scope.here("gather", passed, |inlet| {
+                inlet.recv_many(5);
+                if stops {
+                    stop.abort();
+                }
+            });
+        })
+        .expect("no stage panics");
+        assert_eq!(alive.load(SeqCst), 0);
+    }
+}
+
+#[test]
+fn busy_and_waiting_times_add_up_and_spans_tell_them() {
+    let spans = Arc::new(Mutex::new(Vec::new()));
+    let heard = spans.clone();
+    let on_span: Arc<OnSpan> = Arc::new(move |span: Span<'_>| {
+        heard.lock().expect("no panic").push((span.stage.to_owned(), span.end - span.begin));
+    });
+    let made = AtomicUsize::new(0);
+    let begin = std::time::Instant::now();
+    let ((), reports) = run(&Stop::new(), Some(on_span), |scope| {
+        let numbers = counting(scope, 0, 5, &made);
+        let slow = scope.stage("slow", ONE, 0, numbers, |inlet, outlet| {
+            while let Some(item) = inlet.recv() {
+                std::thread::sleep(Duration::from_millis(20));
+                let _ = outlet.send(item);
+            }
+        });
+        scope.here("gather", slow, |inlet| while inlet.recv().is_some() {});
+    })
+    .expect("no stage panics");
+    let wall = begin.elapsed();
+    let slow = &reports[1];
+    assert!(slow.busy >= Duration::from_millis(100) && slow.busy <= wall, "{slow:?}");
+    assert!(reports[2].waiting_for_input >= Duration::from_millis(100), "{:?}", reports[2]);
+    assert!(slow.utilisation(wall) > reports[0].utilisation(wall));
+    let of_spans: Duration = spans.lock().expect("no panic").iter().filter(|(s, _)| s == "slow").map(|(_, d)| *d).sum();
+    assert_eq!(of_spans, slow.busy);
+}
