@@ -100,14 +100,8 @@ impl Ablation {
             let recipe = self.out.join(format!("{connector}-{seed}.yaml"));
             fs::write(&recipe, serde_yaml::to_string(&self.recipe(connector, seed))?)?;
             let features = self.out.join("features").join(connector);
-            let train: [&Path; 6] = [
-                Path::new("train"),
-                &recipe,
-                Path::new("--out"),
-                &model,
-                Path::new("--features"),
-                &features,
-            ];
+            let train: [&Path; 6] =
+                [Path::new("train"), &recipe, Path::new("--out"), &model, Path::new("--features"), &features];
             self.run(Command::new(&self.vidense).args(train))?;
         }
         COLUMNS.iter().map(|column| self.ask(&model, seed, column)).collect()

@@ -23,8 +23,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 foundations | [`units`], [`device`], [`files`] |
-//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`] |
+//! | 0 foundations | [`units`], [`device`], [`files`], [`choice`] |
+//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`] |
 //! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
@@ -32,9 +32,11 @@
 //! | 6 uses | [`train`], [`eval`] |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
+pub mod choice;
 pub mod connector;
 pub mod device;
 pub mod eval;
+pub mod exec;
 pub mod files;
 pub mod image;
 pub mod language;

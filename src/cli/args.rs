@@ -10,8 +10,6 @@ use vidense::text::Template;
 use vidense::units::Seconds;
 use vidense::video::{FrameRequest, Sample, Window};
 
-/// Frames where none are asked for, as in the Dense Connector's video results.
-const DEFAULT_FRAMES: usize = 8;
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
 
@@ -48,12 +46,13 @@ pub struct ModelArgs {
 /// Which frames.
 #[derive(Args)]
 pub struct FrameArgs {
-    /// Number of frames, spread evenly [default: 8]
+    /// Number of frames; of fps, every and keyframes the most that are taken [default: 8]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
-    /// uniform, or all
-    #[arg(long, default_value = "uniform", value_parser = ["uniform", "all"])]
-    pub sample: String,
+    /// Which frames: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene, ig_vlm, all;
+    /// options follow as NAME:OPTION=VALUE,...
+    #[arg(long, default_value = "uniform", value_name = "RULE")]
+    pub sample: Sample,
     /// Only frames from this time on: seconds, or h:mm:ss
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub start: Option<Seconds>,
@@ -65,8 +64,9 @@ pub struct FrameArgs {
 /// How frames become tokens, and the words around the question.
 #[derive(Args)]
 pub struct PromptArgs {
-    /// How frames become one sequence: temporal_mean (S1), spatial_mean (S2), spatial_temporal_mean (S3),
-    /// concat (D1), max_pool or max_pool:STRIDE (D2)
+    /// How frames become one sequence: temporal_mean (S1), spatial_mean (S2), spatial_temporal_mean (S3), concat (D1),
+    /// max_pool:STRIDE (D2), temporal_mean_before_projector, pool_2d, adaptive_3d, slowfast, ts_llava, ig_vlm, evs; options
+    /// follow as NAME:OPTION=VALUE,...
     #[arg(long, default_value = "max_pool", value_name = "STRATEGY")]
     pub temporal: Temporal,
     /// vicuna_v1, llama_3, llama_2, mistral_instruct, chatml_direct, plain [default: what fits the checkpoint]
@@ -106,12 +106,11 @@ impl FrameArgs {
     /// # Errors
     /// When two flags contradict each other.
     pub fn resolve(&self) -> anyhow::Result<FrameRequest> {
-        let sample = match (self.sample.as_str(), self.frames) {
-            ("all", Some(_)) => {
-                anyhow::bail!("--sample all takes every frame, so --frames does not apply; hint: leave one of them out")
-            }
-            ("all", None) => Sample::All,
-            (_, frames) => Sample::Uniform { frames: frames.unwrap_or(DEFAULT_FRAMES) },
+        let sample = match self.frames {
+            None => self.sample.clone(),
+            Some(frames) => self.sample.clone().with_frames(frames).map_err(|rule| {
+                anyhow::anyhow!("--sample {rule}, so --frames does not apply; hint: leave one of them out")
+            })?,
         };
         if let (Some(start), Some(end)) = (self.start, self.end)
             && start >= end

@@ -138,7 +138,7 @@ fn check_budget(
     video: &Path,
     question: &str,
 ) -> anyhow::Result<()> {
-    let n_frames = plan.sample.select(expected_frames(video, &plan.window)?).len();
+    let n_frames = expected_frames(video, &plan.frames())?;
     let mut conversation = conversation(template, plan, blueprint.config.image_marks);
     let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
     // A window without a frame is told by the reader, which knows the times.

@@ -1,6 +1,7 @@
 //! Frames as the tower wants them: padded, resized, cropped and normalised as Pillow and Hugging Face do.
 
 pub mod config;
+pub mod mosaic;
 pub mod preprocess;
 mod resize;
 

@@ -148,11 +148,10 @@ impl<'a> Dialogue<'a> {
     }
 
     fn budget(&self, ids: &PromptIds) -> TokenBudget {
-        let n_tokens = self.vlm.connector().n_tokens(self.vlm.tower().config().n_patches());
         TokenBudget {
             temporal: self.video.temporal,
             n_frames: self.video.frames.len(),
-            n_tokens: n_tokens + self.vlm.n_class_tokens_kept(),
+            frame: self.vlm.frame_tokens(),
             text: Tokens(ids.n_text()),
             context: Tokens(self.vlm.context()),
         }

@@ -7,6 +7,7 @@ pub mod dialogue;
 mod error;
 pub mod stages;
 pub mod timing;
+mod views;
 
 pub use dialogue::{Answer, Dialogue, Turns};
 pub use error::PipelineError;

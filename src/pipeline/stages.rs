@@ -10,8 +10,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
 
 use super::timing::timed;
+use super::views::ViewMaker;
 use super::{PipelineError, Timings};
-use crate::temporal::{self, Temporal};
+use crate::temporal::{self, Place, Temporal};
 use crate::units::{FrameIndex, Seconds};
 use crate::video::{Event, Flow, Frame, FrameRequest, ReadReport, read_frames};
 use crate::vlm::{ModelError, Vlm};
@@ -67,7 +68,9 @@ pub struct EncodedVideo {
 /// From the decoding thread to the encoding one.
 enum Message {
     Progress(Progress),
-    Frame(FrameStamp, Vec<f32>),
+    Frame(FrameStamp),
+    /// An image for the tower: a frame's, or one of several frames.
+    Image(Vec<f32>),
     Restart,
 }
 
@@ -92,7 +95,7 @@ pub fn encode_video(
     let (sender, receiver) = bounded(CAPACITY);
     let (encoded, decoded) = std::thread::scope(|scope| {
         let decoding = std::thread::Builder::new().name("decode".to_owned());
-        let decoding = decoding.spawn_scoped(scope, move || decode(vlm, path, request, &sender));
+        let decoding = decoding.spawn_scoped(scope, move || decode(vlm, path, request, temporal, &sender));
         let encoded = encode(vlm, temporal, receiver, listen);
         let decoded = decoding.map(std::thread::ScopedJoinHandle::join);
         (encoded, decoded)
@@ -109,32 +112,55 @@ pub fn encode_video(
 type Decoded = (ReadReport, DecodeTimes, Duration);
 
 /// The decoding thread: ends when the video does, or when nobody listens any more.
-fn decode(vlm: &Vlm, path: &Path, request: &FrameRequest, sender: &Sender<Message>) -> Result<Decoded, PipelineError> {
+fn decode(
+    vlm: &Vlm,
+    path: &Path,
+    request: &FrameRequest,
+    temporal: Temporal,
+    sender: &Sender<Message>,
+) -> Result<Decoded, PipelineError> {
     let start = Instant::now();
     let mut times = DecodeTimes::default();
     let mut failure = None;
+    let new_views = || ViewMaker::new(temporal.views(), vlm.tower().config().image_size);
+    let mut views = new_views();
+    let send = |waiting: &mut Duration, message| timed(waiting, || sender.send(message)).map_err(|_| Flow::Stop);
     let report = read_frames(path, request, &mut |event| {
-        let message = match event {
-            Event::Expected { n_frames } => Message::Progress(Progress::Expected { n_frames }),
-            Event::Progress { n_decoded } => Message::Progress(Progress::Decoded { n_frames: n_decoded }),
-            Event::Restart => Message::Restart,
-            Event::Frame(Frame { index, time, image }) => match timed(&mut times.preprocess, || vlm.prepare(image)) {
-                Ok(pixels) => Message::Frame(FrameStamp { index, time_seconds: time }, pixels),
-                Err(error) => {
-                    failure = Some(error);
-                    return Flow::Stop;
+        let DecodeTimes { preprocess, waiting } = &mut times;
+        let sent = match event {
+            Event::Expected { n_frames } => send(waiting, Message::Progress(Progress::Expected { n_frames })),
+            Event::Progress { n_decoded } => {
+                send(waiting, Message::Progress(Progress::Decoded { n_frames: n_decoded }))
+            }
+            Event::Restart => {
+                views = new_views();
+                send(waiting, Message::Restart)
+            }
+            Event::Frame(Frame { index, time, image }) => {
+                let view = timed(preprocess, || views.push(image).map(|image| vlm.prepare(image)).transpose());
+                match view {
+                    Ok(view) => send(waiting, Message::Frame(FrameStamp { index, time_seconds: time }))
+                        .and_then(|()| view.map_or(Ok(()), |pixels| send(waiting, Message::Image(pixels)))),
+                    Err(error) => {
+                        failure = Some(error);
+                        Err(Flow::Stop)
+                    }
                 }
-            },
+            }
         };
-        match timed(&mut times.waiting, || sender.send(message)) {
-            Ok(()) => Flow::Continue,
-            Err(_) => Flow::Stop,
-        }
+        sent.map_or_else(|flow| flow, |()| Flow::Continue)
     })?;
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok((report, times, start.elapsed())),
+    if let Some(error) = failure {
+        return Err(error.into());
     }
+    let wrong = |rule| ModelError::Frames { path: path.to_owned(), rule };
+    let last =
+        timed(&mut times.preprocess, || views.finish().map_err(wrong)?.map(|image| vlm.prepare(image)).transpose())?;
+    if let Some(pixels) = last {
+        // Nobody may be listening any more, which is no error.
+        let _ = send(&mut times.waiting, Message::Image(pixels));
+    }
+    Ok((report, times, start.elapsed()))
 }
 
 type Encoded = (Tensor, Vec<FrameStamp>, Timings);
@@ -151,10 +177,11 @@ fn encode(
         match message {
             Message::Progress(progress) => listen(progress),
             Message::Restart => encoder = Encoder::new(vlm, temporal),
-            Message::Frame(stamp, pixels) => {
-                encoder.push(stamp, pixels)?;
+            Message::Frame(stamp) => {
+                encoder.frames.push(stamp);
                 listen(Progress::Encoded { n_frames: encoder.frames.len() });
             }
+            Message::Image(pixels) => encoder.push(pixels)?,
         }
     }
     encoder.finish()
@@ -164,6 +191,7 @@ fn encode(
 struct Encoder<'m> {
     vlm: &'m Vlm,
     fold: Box<dyn temporal::Fold>,
+    place: Place,
     frames: Vec<FrameStamp>,
     waiting: Vec<Vec<f32>>,
     timings: Timings,
@@ -172,7 +200,14 @@ struct Encoder<'m> {
 impl<'m> Encoder<'m> {
     fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
         let (frames, waiting) = (Vec::new(), Vec::new());
-        Self { vlm, fold: temporal.begin(), frames, waiting, timings: Timings::default() }
+        Self {
+            vlm,
+            fold: temporal.begin(vlm.frame_tokens()),
+            place: temporal.place(),
+            frames,
+            waiting,
+            timings: Timings::default(),
+        }
     }
 
     /// Frames that go through the tower together: one keeps a CPU busy, a GPU wants more.
@@ -180,8 +215,7 @@ impl<'m> Encoder<'m> {
         if self.vlm.device().is_cpu() { 1 } else { 8 }
     }
 
-    fn push(&mut self, stamp: FrameStamp, pixels: Vec<f32>) -> Result<(), ModelError> {
-        self.frames.push(stamp);
+    fn push(&mut self, pixels: Vec<f32>) -> Result<(), ModelError> {
         self.waiting.push(pixels);
         if self.waiting.len() >= self.batch() { self.flush() } else { Ok(()) }
     }
@@ -190,7 +224,10 @@ impl<'m> Encoder<'m> {
         let pixels = self.vlm.pixels(std::mem::take(&mut self.waiting))?; // (t, 3, side, side)
         let fused = timed(&mut self.timings.encode, || self.vlm.fuse(&pixels))?; // (t, N', k D)
         timed(&mut self.timings.connect, || {
-            let tokens = self.vlm.project(&fused)?; // (t, N', H)
+            let tokens = match self.place {
+                Place::BeforeProjector => fused,
+                Place::AfterProjector => self.vlm.project(&fused)?, // (t, N', H)
+            };
             self.fold.push(&tokens).map_err(ModelError::compute("aggregating frames"))
         })
     }
@@ -199,8 +236,14 @@ impl<'m> Encoder<'m> {
         if !self.waiting.is_empty() {
             self.flush()?;
         }
-        let fold = self.fold;
-        let visual = timed(&mut self.timings.connect, || fold.finish()); // (V, H)
-        Ok((visual.map_err(ModelError::compute("aggregating frames"))?, self.frames, self.timings))
+        let (vlm, fold, place) = (self.vlm, self.fold, self.place);
+        let visual = timed(&mut self.timings.connect, || {
+            let folded = fold.finish().map_err(ModelError::compute("aggregating frames"))?;
+            match place {
+                Place::BeforeProjector => vlm.project(&folded),
+                Place::AfterProjector => Ok(folded),
+            }
+        })?; // (V, H)
+        Ok((visual, self.frames, self.timings))
     }
 }

@@ -57,7 +57,7 @@ pub struct GeneratePlan {
 impl Plan {
     /// The frames that it asks for.
     pub fn frames(&self) -> FrameRequest {
-        FrameRequest { sample: self.sample, window: self.window }
+        FrameRequest { sample: self.sample.clone(), window: self.window }
     }
 
     /// The plan as YAML.
@@ -80,13 +80,13 @@ mod tests {
             vision_tower: None,
             device: DeviceSpec::Cpu,
             dtype: DTypeSpec::Auto,
-            sample: Sample::Uniform { frames: 8 },
+            sample: Sample::uniform(8),
             window: Window::default(),
-            temporal: Temporal::MaxPool { stride: 2 },
+            temporal: Temporal::D2,
             prompt: PromptPlan { template: None, system: Some("Be brief.".to_owned()) },
             generate: GeneratePlan { max_new_tokens: 512, sampling: SamplingConfig::default() },
         };
-        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nsample:\n  uniform:\n    frames: 8\n\
+        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nsample:\n  uniform:\n    frames: 8\n    short: fewer\n\
                     window:\n  start: null\n  end: null\ntemporal:\n  max_pool:\n    stride: 2\n\
                     prompt:\n  system: Be brief.\n\
                     generate:\n  max_new_tokens: 512\n  temperature: 0.0\n  top_k: null\n  top_p: null\n  \

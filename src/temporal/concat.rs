@@ -5,7 +5,23 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Fold, no_frames};
+use super::{Fold, FrameTokens, Strategy, no_frames};
+
+pub(super) struct ConcatFrames;
+
+impl Strategy for ConcatFrames {
+    fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
+        n_frames.saturating_mul(frame.count)
+    }
+
+    fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
+        format!("{n_frames} frames x {} tokens", frame.count)
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(Concat::default())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Concat {

@@ -5,33 +5,76 @@
 //! `(T, N', H)` to `(T floor(N' / s), H)`.
 
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
-use super::{Fold, no_frames};
+use super::{Fold, FrameTokens, Strategy, no_frames};
 
-pub(super) struct MaxPool {
+/// The pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaxPool {
+    /// Tokens that become one. Default: `2`. A larger one fits more frames and blurs more.
+    pub stride: usize,
+}
+
+impl Default for MaxPool {
+    fn default() -> Self {
+        Self { stride: 2 }
+    }
+}
+
+impl MaxPool {
+    fn of_frame(self, frame: FrameTokens) -> usize {
+        frame.count / self.stride.max(1)
+    }
+}
+
+impl Strategy for MaxPool {
+    fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
+        n_frames.saturating_mul(self.of_frame(frame))
+    }
+
+    fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
+        format!("{n_frames} frames x {} tokens ({} / {})", self.of_frame(frame), frame.count, self.stride)
+    }
+
+    fn n_dropped(&self, frame: FrameTokens) -> usize {
+        frame.count % self.stride.max(1)
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(Pooling { stride: self.stride, pooled: Vec::new() })
+    }
+}
+
+struct Pooling {
     stride: usize,
     pooled: Vec<Tensor>,
 }
 
-impl MaxPool {
-    pub(super) fn new(stride: usize) -> Self {
-        Self { stride: stride.max(1), pooled: Vec::new() }
-    }
-}
-
-impl Fold for MaxPool {
+impl Fold for Pooling {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
-        let (t, n, h) = frames.dims3()?;
-        let whole = n / self.stride;
-        if whole == 0 {
-            candle_core::bail!("max_pool: a stride of {} leaves none of {n} tokens", self.stride);
-        }
-        let windows = frames.narrow(1, 0, whole * self.stride)?.reshape((t * whole, self.stride, h))?;
-        self.pooled.push(windows.max(1)?); // (t floor(N' / s), H)
+        self.pooled.push(pool_tokens(frames, self.stride)?.flatten_to(1)?); // (t floor(N' / s), H)
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Tensor> {
         if self.pooled.is_empty() { Err(no_frames()) } else { Tensor::cat(&self.pooled, 0) }
     }
+}
+
+/// Max-pools the token axis.
+///
+/// # Shapes
+/// `(t, N', H)` to `(t, floor(N' / stride), H)`.
+///
+/// # Errors
+/// When nothing is left.
+pub(super) fn pool_tokens(frames: &Tensor, stride: usize) -> Result<Tensor> {
+    let ((t, n, h), stride) = (frames.dims3()?, stride.max(1));
+    let whole = n / stride;
+    if whole == 0 {
+        candle_core::bail!("max_pool: a stride of {stride} leaves none of {n} tokens");
+    }
+    frames.narrow(1, 0, whole * stride)?.reshape((t, whole, stride, h))?.max(2)
 }

@@ -1,28 +1,54 @@
-//! Temporal aggregation: the tokens of many frames become one sequence (FreeVA, arXiv 2405.07798).
+//! Temporal aggregation: the tokens of many frames become one sequence (FreeVA, arXiv 2405.07798, and others).
 //!
-//! A strategy is a fold over frames in time order, after the projector, so frames are dropped as they come where the
-//! strategy allows it. Its token count is a pure function of the frame count and of the tokens a frame.
+//! A strategy is one file: its options, what it does, its token count as a pure function, and a fold over frames in time
+//! order that drops what it can as frames come. Most work behind the projector.
 
+mod adaptive_3d;
 mod concat;
+mod evs;
+mod frame_tokens;
+mod grid_pool;
+mod ig_vlm;
 mod max_pool;
+mod pool_2d;
+mod slowfast;
 mod spatial_mean;
 mod spatial_temporal_mean;
 mod temporal_mean;
+mod ts_llava;
 
 use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{Result, Tensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::choice;
 use crate::units::Tokens;
 
-/// A strategy and its parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub use adaptive_3d::Adaptive3d;
+pub use evs::Evs;
+pub use frame_tokens::{FrameTokens, Grid};
+pub use grid_pool::PoolMode;
+pub use ig_vlm::IgVlm;
+pub use max_pool::MaxPool;
+pub use pool_2d::Pool2d;
+pub use slowfast::SlowFast;
+pub use ts_llava::TsLlava;
+
+use concat::ConcatFrames;
+use spatial_mean::SpatialMeans;
+use spatial_temporal_mean::SpatialTemporalMeans;
+use temporal_mean::TemporalMeans;
+
+/// A strategy and its options.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporal {
     /// S1: the mean over frames.
     TemporalMean,
+    /// S1 before the projector: the mean of what the connector fused.
+    TemporalMeanBeforeProjector,
     /// S2: the mean over the tokens of each frame.
     SpatialMean,
     /// S3: the spatial means, then the temporal means.
@@ -30,9 +56,83 @@ pub enum Temporal {
     /// D1: the frames one after the other.
     Concat,
     /// D2: each frame's tokens max-pooled, then one frame after the other.
-    MaxPool {
-        /// Tokens that become one. Default: `2`. A larger one fits more frames and blurs more.
-        stride: usize,
+    MaxPool(MaxPool),
+    /// Each frame's patch grid pooled to another one.
+    #[serde(rename = "pool_2d")]
+    Pool2d(Pool2d),
+    /// All frames' grids averaged to fewer frames of smaller grids.
+    #[serde(rename = "adaptive_3d")]
+    Adaptive3d(Adaptive3d),
+    /// SlowFast-LLaVA.
+    #[serde(rename = "slowfast")]
+    SlowFast(SlowFast),
+    /// TS-LLaVA.
+    TsLlava(TsLlava),
+    /// IG-VLM.
+    IgVlm(IgVlm),
+    /// EVS.
+    Evs(Evs),
+}
+
+/// What a strategy says of itself before it runs.
+trait Strategy {
+    /// `V`: tokens of `n_frames` frames.
+    fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize;
+
+    /// The same count as arithmetic in words.
+    fn explain(&self, n_frames: usize, frame: FrameTokens) -> String;
+
+    /// Whether it can work on such frames; in words after the strategy's name.
+    fn check(&self, _frame: FrameTokens) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Tokens at the end of each frame that its pool leaves out.
+    fn n_dropped(&self, _frame: FrameTokens) -> usize {
+        0
+    }
+
+    /// Where it stands.
+    fn place(&self) -> Place {
+        Place::AfterProjector
+    }
+
+    /// The images that it wants encoded.
+    fn views(&self) -> Views {
+        Views::Frames
+    }
+
+    /// Begins an aggregation.
+    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold>;
+}
+
+/// Where a strategy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It aggregates what the connector fused, and the projector takes the result.
+    BeforeProjector,
+    /// It aggregates projected tokens.
+    AfterProjector,
+}
+
+/// The images that are encoded for a strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Views {
+    /// Each frame.
+    Frames,
+    /// Each frame, then an image as large as the tower's of some of them.
+    FramesAndThumbnail {
+        /// Of frames.
+        rows: usize,
+        /// Frames of a row.
+        columns: usize,
+    },
+    /// One image of some frames at their own size.
+    Grid {
+        /// Of frames.
+        rows: usize,
+        /// Frames of a row.
+        columns: usize,
     },
 }
 
@@ -52,43 +152,85 @@ pub trait Fold {
 }
 
 impl Temporal {
-    /// The names that are read, with the paper's.
-    pub const NAMES: &'static str =
-        "temporal_mean (S1), spatial_mean (S2), spatial_temporal_mean (S3), concat (D1), max_pool[:STRIDE] (D2)";
+    /// D2 with its default, what the Dense Connector uses for video.
+    pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
-    /// `V`: tokens of `n_frames` frames with `n_tokens` tokens each.
-    pub fn n_tokens(self, n_frames: usize, n_tokens: usize) -> Tokens {
-        Tokens(match self {
-            Self::TemporalMean => n_tokens,
-            Self::SpatialMean => n_frames,
-            Self::SpatialTemporalMean => n_frames.saturating_add(n_tokens),
-            Self::Concat => n_frames.saturating_mul(n_tokens),
-            Self::MaxPool { stride } => n_frames.saturating_mul(n_tokens / stride.max(1)),
-        })
+    /// Every strategy, with its default options.
+    pub fn all() -> [Self; 12] {
+        [
+            Self::TemporalMean,
+            Self::TemporalMeanBeforeProjector,
+            Self::SpatialMean,
+            Self::SpatialTemporalMean,
+            Self::Concat,
+            Self::D2,
+            Self::Pool2d(Pool2d::default()),
+            Self::Adaptive3d(Adaptive3d::default()),
+            Self::SlowFast(SlowFast::default()),
+            Self::TsLlava(TsLlava::default()),
+            Self::IgVlm(IgVlm::default()),
+            Self::Evs(Evs::default()),
+        ]
+    }
+
+    fn strategy(&self) -> &dyn Strategy {
+        match self {
+            Self::TemporalMean => &TemporalMeans { place: Place::AfterProjector },
+            Self::TemporalMeanBeforeProjector => &TemporalMeans { place: Place::BeforeProjector },
+            Self::SpatialMean => &SpatialMeans,
+            Self::SpatialTemporalMean => &SpatialTemporalMeans,
+            Self::Concat => &ConcatFrames,
+            Self::MaxPool(config) => config,
+            Self::Pool2d(config) => config,
+            Self::Adaptive3d(config) => config,
+            Self::SlowFast(config) => config,
+            Self::TsLlava(config) => config,
+            Self::IgVlm(config) => config,
+            Self::Evs(config) => config,
+        }
+    }
+
+    /// `V`: tokens of `n_frames` frames.
+    pub fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> Tokens {
+        Tokens(self.strategy().n_tokens(n_frames, frame))
     }
 
     /// The same count as arithmetic in words.
-    pub fn explain(self, n_frames: usize, n_tokens: usize) -> String {
-        match self {
-            Self::TemporalMean => format!("{n_tokens} tokens of a mean frame"),
-            Self::SpatialMean => format!("{n_frames} frames x 1 token"),
-            Self::SpatialTemporalMean => format!("{n_frames} frames + {n_tokens} tokens of a mean frame"),
-            Self::Concat => format!("{n_frames} frames x {n_tokens} tokens"),
-            Self::MaxPool { stride } => {
-                format!("{n_frames} frames x {} tokens ({n_tokens} / {stride})", n_tokens / stride.max(1))
-            }
-        }
+    pub fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
+        self.strategy().explain(n_frames, frame)
     }
 
-    /// Begins an aggregation.
-    pub fn begin(self) -> Box<dyn Fold> {
-        match self {
-            Self::TemporalMean => Box::new(temporal_mean::TemporalMean::default()),
-            Self::SpatialMean => Box::new(spatial_mean::SpatialMean::default()),
-            Self::SpatialTemporalMean => Box::new(spatial_temporal_mean::SpatialTemporalMean::default()),
-            Self::Concat => Box::new(concat::Concat::default()),
-            Self::MaxPool { stride } => Box::new(max_pool::MaxPool::new(stride)),
-        }
+    /// Whether it can work on such frames.
+    ///
+    /// # Errors
+    /// In words, with the strategy's name.
+    pub fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+        self.strategy().check(frame).map_err(|rule| format!("{} {rule}", self.name()))
+    }
+
+    /// Tokens at the end of each frame that its pool leaves out.
+    pub fn n_dropped(&self, frame: FrameTokens) -> usize {
+        self.strategy().n_dropped(frame)
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        self.strategy().place()
+    }
+
+    /// The images that it wants encoded.
+    pub fn views(&self) -> Views {
+        self.strategy().views()
+    }
+
+    /// Begins an aggregation of frames with such tokens.
+    pub fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
+        self.strategy().begin(frame)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        choice::parts(self).0
     }
 }
 
@@ -99,31 +241,17 @@ fn no_frames() -> candle_core::Error {
 
 impl fmt::Display for Temporal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TemporalMean => f.write_str("temporal_mean"),
-            Self::SpatialMean => f.write_str("spatial_mean"),
-            Self::SpatialTemporalMean => f.write_str("spatial_temporal_mean"),
-            Self::Concat => f.write_str("concat"),
-            Self::MaxPool { stride } => write!(f, "max_pool:{stride}"),
-        }
+        f.write_str(&choice::line(self))
     }
 }
 
 impl FromStr for Temporal {
     type Err = String;
 
-    /// Reads a name, or `max_pool:STRIDE`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let stride = text.strip_prefix("max_pool:").map(str::parse::<usize>);
-        match (text, stride) {
-            ("temporal_mean", _) => Ok(Self::TemporalMean),
-            ("spatial_mean", _) => Ok(Self::SpatialMean),
-            ("spatial_temporal_mean", _) => Ok(Self::SpatialTemporalMean),
-            ("concat", _) => Ok(Self::Concat),
-            ("max_pool", _) => Ok(Self::MaxPool { stride: 2 }),
-            (_, Some(Ok(stride))) if stride > 0 => Ok(Self::MaxPool { stride }),
-            (_, Some(_)) => Err(format!("`{text}`: the stride is a whole number from 1")),
-            _ => Err(format!("`{text}` is no temporal strategy; hint: {}", Self::NAMES)),
+        match choice::parse(text, "temporal strategy", &Self::all())? {
+            Self::MaxPool(MaxPool { stride: 0 }) => Err(format!("`{text}`: the stride is a whole number from 1")),
+            strategy => Ok(strategy),
         }
     }
 }
@@ -131,21 +259,16 @@ impl FromStr for Temporal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
     use proptest::prelude::*;
 
-    const ALL: [Temporal; 6] = [
-        Temporal::TemporalMean,
-        Temporal::SpatialMean,
-        Temporal::SpatialTemporalMean,
-        Temporal::Concat,
-        Temporal::MaxPool { stride: 2 },
-        Temporal::MaxPool { stride: 5 },
-    ];
+    fn max_pool(stride: usize) -> Temporal {
+        Temporal::MaxPool(MaxPool { stride })
+    }
 
     /// Frames 1 and 2 of three tokens of width 1.
     fn aggregate(strategy: Temporal) -> Vec<f32> {
-        let mut fold = strategy.begin();
+        let mut fold = strategy.begin(FrameTokens::loose(3));
         for frame in [[1f32, 5.0, 3.0], [3.0, 1.0, 5.0]] {
             let frame = Tensor::new(&frame, &Device::Cpu).and_then(|x| x.reshape((1, 3, 1))).expect("small");
             fold.push(&frame).expect("the shapes fit");
@@ -164,67 +287,125 @@ mod tests {
     #[test]
     fn odd_last_token_is_dropped() {
         // Of 1 5 3 the pair (1, 5) gives 5, the 3 is dropped; of 3 1 5 the pair (3, 1) gives 3.
-        assert_eq!(aggregate(Temporal::MaxPool { stride: 2 }), [5.0, 3.0]);
+        assert_eq!(aggregate(max_pool(2)), [5.0, 3.0]);
     }
 
     #[test]
     fn token_counts_are_those_of_the_paper() {
-        let d2 = Temporal::MaxPool { stride: 2 };
-        assert_eq!(
-            (d2.n_tokens(8, 576), d2.n_tokens(8, 729), d2.n_tokens(8, 911)),
-            (Tokens(2304), Tokens(2912), Tokens(3640))
-        );
-        assert_eq!(d2.explain(8, 729), "8 frames x 364 tokens (729 / 2)");
+        let count = |strategy: Temporal, n_frames, n| strategy.n_tokens(n_frames, FrameTokens::loose(n)).0;
+        assert_eq!([576, 729, 911].map(|n| count(Temporal::D2, 8, n)), [2304, 2912, 3640]);
+        assert_eq!(Temporal::D2.explain(8, FrameTokens::loose(729)), "8 frames x 364 tokens (729 / 2)");
+        assert_eq!(Temporal::D2.n_dropped(FrameTokens::loose(729)), 1);
+        assert_eq!(count(Temporal::SlowFast(SlowFast::default()), 50, 576), 3680);
+        assert_eq!(count(Temporal::Adaptive3d(Adaptive3d::default()), 50, 576), 16 * 144);
+        assert_eq!(count(Temporal::IgVlm(IgVlm::default()), 6, 576), 576);
     }
 
     #[test]
     fn names_print_as_they_are_read() {
-        for strategy in ALL {
+        for strategy in Temporal::all() {
             assert_eq!(strategy.to_string().parse(), Ok(strategy));
+            assert_eq!(strategy.name().parse(), Ok(strategy));
         }
-        assert_eq!("max_pool".parse(), Ok(Temporal::MaxPool { stride: 2 }));
-        for text in ["", "mean", "max_pool:0", "max_pool:x", "max_pool:", "concat:2"] {
+        assert_eq!("max_pool:3".parse(), Ok(max_pool(3)));
+        let pool = Pool2d { mode: PoolMode::Max, height: 3, ..Pool2d::default() };
+        assert_eq!("evs:0.5".parse(), Ok(Temporal::Evs(Evs { drop: 0.5 })));
+        assert_eq!((max_pool(3).to_string(), Temporal::Concat.to_string()), ("max_pool:3".into(), "concat".into()));
+        assert_eq!("pool_2d:mode=max,height=3".parse(), Ok(Temporal::Pool2d(pool)));
+        for text in
+            ["", "mean", "max_pool:0", "max_pool:x", "max_pool:", "concat:2", "evs:drop=much", "slowfast:fast=4"]
+        {
             assert!(text.parse::<Temporal>().is_err(), "{text}");
         }
+        let error = "slowfast:fast=4".parse::<Temporal>().expect_err("no such option");
+        assert_eq!(
+            error,
+            "`slowfast:fast=4`: slowfast has no option `fast`; hint: slow_frames, slow_stride, fast_grid"
+        );
     }
 
     #[test]
     fn no_frames_are_an_error() {
-        for strategy in ALL {
-            assert!(strategy.begin().finish().is_err(), "{strategy}");
+        for strategy in Temporal::all() {
+            assert!(strategy.begin(frame()).finish().is_err(), "{strategy}");
         }
+    }
+
+    /// A grid that no default pool is too large for.
+    fn frame() -> FrameTokens {
+        FrameTokens::on_grid(Grid { height: 13, width: 14 })
+    }
+
+    #[test]
+    fn strategies_refuse_frames_that_they_cannot_work_on() {
+        let refused = |strategy: Temporal, frame| strategy.check(frame).expect_err("refused");
+        let pool = Temporal::Pool2d(Pool2d::default());
+        assert!(
+            refused(pool, FrameTokens::loose(720)).starts_with("pool_2d pools on the patch grid, but the 720 tokens")
+        );
+        let small = FrameTokens::on_grid(Grid { height: 8, width: 8 });
+        assert!(refused(pool, small).starts_with("pool_2d pools to 12 x 12, but the patch grid is 8 x 8"));
+        assert!(refused(Temporal::Evs(Evs { drop: 1.0 }), small).contains("evs drops 1 of the tokens"));
+        for strategy in Temporal::all() {
+            assert_eq!(strategy.check(frame()), Ok(()), "{strategy}");
+        }
+    }
+
+    /// Every strategy with options that the draws decide.
+    fn drawn(which: usize, a: usize, b: usize) -> Temporal {
+        match Temporal::all()[which] {
+            Temporal::MaxPool(_) => max_pool(a),
+            Temporal::Pool2d(pool) => Temporal::Pool2d(Pool2d { height: a, width: b, ..pool }),
+            Temporal::Adaptive3d(_) => Temporal::Adaptive3d(Adaptive3d { frames: b, height: a, width: b }),
+            Temporal::SlowFast(_) => Temporal::SlowFast(SlowFast { slow_frames: b, slow_stride: a, fast_grid: b }),
+            Temporal::TsLlava(view) => Temporal::TsLlava(TsLlava { tokens: 17 * a * b, ..view }),
+            Temporal::Evs(_) => Temporal::Evs(Evs { drop: a as f64 / 6.0 }),
+            other => other,
+        }
+    }
+
+    /// The frames that go into a strategy's fold, with the images that it adds.
+    fn images(strategy: Temporal, n_frames: usize) -> Tensor {
+        let n_images = match strategy.views() {
+            Views::Frames => n_frames,
+            Views::FramesAndThumbnail { .. } => n_frames + 1,
+            Views::Grid { .. } => 1,
+        };
+        Tensor::randn(0f32, 1.0, (n_images, frame().count, 3), &Device::Cpu).expect("small")
+    }
+
+    fn folded(strategy: Temporal, images: &Tensor, sizes: impl Iterator<Item = usize>) -> Tensor {
+        let (mut fold, mut start) = (strategy.begin(frame()), 0);
+        for size in sizes {
+            let size = size.min(images.dim(0).expect("rank 3") - start);
+            if size > 0 {
+                fold.push(&images.narrow(0, start, size).expect("in range")).expect("it fits");
+                start += size;
+            }
+        }
+        fold.finish().expect("images came")
     }
 
     proptest! {
         #[test]
         fn every_token_count_is_that_of_its_tensor(
-            chunks in prop::collection::vec(1usize..4, 1..5), n in 5usize..40, which in 0..ALL.len(), stride in 1usize..6,
+            n_frames in 1usize..12, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6,
         ) {
-            let strategy = match ALL[which] {
-                Temporal::MaxPool { .. } => Temporal::MaxPool { stride },
-                other => other,
-            };
-            let mut fold = strategy.begin();
-            for &frames in &chunks {
-                fold.push(&Tensor::zeros((frames, n, 2), DType::F32, &Device::Cpu).expect("small")).expect("fits");
-            }
-            let out = fold.finish().expect("frames came");
-            prop_assert_eq!(out.dims(), [strategy.n_tokens(chunks.iter().sum(), n).0, 2]);
+            let strategy = drawn(which, a, b);
+            prop_assert_eq!(strategy.check(frame()), Ok(()));
+            let out = folded(strategy, &images(strategy, n_frames), std::iter::repeat_n(2, 20));
+            prop_assert_eq!(out.dims(), [strategy.n_tokens(n_frames, frame()).0, 3]);
         }
 
         #[test]
-        fn batches_do_not_change_the_result(split in 1usize..6, which in 0..ALL.len()) {
-            let frames = Tensor::randn(0f32, 1.0, (6, 10, 3), &Device::Cpu).expect("small");
-            let run = |sizes: &[usize]| {
-                let mut fold = ALL[which].begin();
-                let mut start = 0;
-                for &size in sizes {
-                    fold.push(&frames.narrow(0, start, size).expect("in range")).expect("fits");
-                    start += size;
-                }
-                fold.finish().and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("frames came")
-            };
-            prop_assert_eq!(run(&[1; 6]), run(&[split, 6 - split].map(|size| size).iter().copied().filter(|&s| s > 0).collect::<Vec<_>>()));
+        fn batches_do_not_change_the_result(
+            n_frames in 1usize..9, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6, split in 1usize..6,
+        ) {
+            let strategy = drawn(which, a, b);
+            let images = images(strategy, n_frames);
+            let values = |x: Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+            let one_by_one = values(folded(strategy, &images, std::iter::repeat_n(1, 20)));
+            prop_assert_eq!(one_by_one, values(folded(strategy, &images, std::iter::repeat_n(split, 20))));
         }
     }
 }

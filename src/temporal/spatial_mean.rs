@@ -5,7 +5,23 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Fold, no_frames};
+use super::{Fold, FrameTokens, Strategy, no_frames};
+
+pub(super) struct SpatialMeans;
+
+impl Strategy for SpatialMeans {
+    fn n_tokens(&self, n_frames: usize, _: FrameTokens) -> usize {
+        n_frames
+    }
+
+    fn explain(&self, n_frames: usize, _: FrameTokens) -> String {
+        format!("{n_frames} frames x 1 token")
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(SpatialMean::default())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct SpatialMean {

@@ -5,9 +5,25 @@
 
 use candle_core::{Result, Tensor};
 
-use super::Fold;
 use super::spatial_mean::SpatialMean;
 use super::temporal_mean::TemporalMean;
+use super::{Fold, FrameTokens, Strategy};
+
+pub(super) struct SpatialTemporalMeans;
+
+impl Strategy for SpatialTemporalMeans {
+    fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
+        n_frames.saturating_add(frame.count)
+    }
+
+    fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
+        format!("{n_frames} frames + {} tokens of a mean frame", frame.count)
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(SpatialTemporalMean::default())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct SpatialTemporalMean {

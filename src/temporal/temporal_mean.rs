@@ -1,11 +1,34 @@
-//! S1: the mean of the frames, token by token. FreeVA's `N'` tokens, whatever the frame count.
+//! S1: the mean of the frames, token by token, behind the projector or before it. FreeVA's `N'` tokens, whatever the frame
+//! count.
 //!
 //! # Shapes
 //! `(T, N', H)` to `(N', H)`. A running sum in f32 is all that is kept.
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Fold, no_frames};
+use super::{Fold, FrameTokens, Place, Strategy, no_frames};
+
+pub(super) struct TemporalMeans {
+    pub(super) place: Place,
+}
+
+impl Strategy for TemporalMeans {
+    fn n_tokens(&self, _: usize, frame: FrameTokens) -> usize {
+        frame.count
+    }
+
+    fn explain(&self, _: usize, frame: FrameTokens) -> String {
+        format!("{} tokens of a mean frame", frame.count)
+    }
+
+    fn place(&self) -> Place {
+        self.place
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(TemporalMean::default())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct TemporalMean {

@@ -17,7 +17,8 @@ use ffmpeg_next as ffmpeg;
 use super::frame::Orientation;
 use super::probe::PictureInfo;
 use super::reader::{Damage, FrameSource};
-use super::sample::Side;
+use super::sample::{FrameFact, Timeline};
+use super::window::Side;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
 use crate::units::Seconds;
 
@@ -131,6 +132,10 @@ impl FrameSource for VideoFile {
         }
     }
 
+    fn is_key(&self) -> bool {
+        self.current.is_key()
+    }
+
     fn picture(&mut self) -> Result<RgbImage, String> {
         let orientation = frame_orientation(&self.current).unwrap_or(self.orientation);
         let layout = Layout::of(&self.current);
@@ -146,24 +151,30 @@ impl FrameSource for VideoFile {
     }
 }
 
-/// Counts the frames inside `window` by their packets, leaving out those that an edit list discards.
-pub(super) fn count_packets(path: &Path, window: &Window) -> Result<usize, VideoError> {
+/// The frames inside `window` by their packets, leaving out those that an edit list discards.
+pub(super) fn packet_timeline(path: &Path, window: &Window) -> Result<Timeline, VideoError> {
     let mut input = open_input(path)?;
     let stream = best_video_stream(path, &input)?;
     let (index, time_base) = (stream.index(), stream.time_base());
-    let (mut inside, mut errors) = (0, 0);
+    let (mut frames, mut errors) = (Vec::new(), 0);
     loop {
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut input) {
             Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
                 let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
-                inside += usize::from(time.is_none_or(|time| window.side(time) == Side::Inside));
+                if time.is_none_or(|time| window.side(time) == Side::Inside) {
+                    frames.push(FrameFact { time, is_key: packet.is_key() });
+                }
             }
             Ok(()) => {}
             Err(error) => {
                 errors += 1;
                 if error == ffmpeg::Error::Eof || errors >= MAX_ERRORS || !may_read_on(error) {
-                    return Ok(inside);
+                    // Packets come in decoding order. Where some have no time, nothing better is known.
+                    if frames.iter().all(|frame| frame.time.is_some()) {
+                        frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
+                    }
+                    return Ok(Timeline { frames, histograms: Vec::new() });
                 }
             }
         }

@@ -118,6 +118,14 @@ pub enum VideoError {
         /// Time of the last frame.
         last: String,
     },
+    /// The sampling rule refuses the video.
+    #[error("{path}: sample {rule}")]
+    Sample {
+        /// The video argument.
+        path: PathBuf,
+        /// The rule, and why.
+        rule: String,
+    },
     /// Frames without timestamps cannot be cut by time.
     #[error("{path}: its frames carry no times, so --start and --end do not apply")]
     NoTimes {

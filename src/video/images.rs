@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ::image::RgbImage;
 
 use super::reader::{Damage, FrameSource};
+use super::sample::Timeline;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window, decode};
 use crate::units::Seconds;
 
@@ -41,6 +42,10 @@ impl FrameSource for ImageDirectory {
         Ok(None)
     }
 
+    fn is_key(&self) -> bool {
+        true
+    }
+
     fn picture(&mut self) -> Result<RgbImage, String> {
         // A place that uniform sampling takes twice asks twice.
         self.current.clone().ok_or_else(|| "no current image".to_owned())
@@ -51,10 +56,10 @@ impl FrameSource for ImageDirectory {
     }
 }
 
-/// Counts the images of a directory. They carry no times, so no window but the whole holds any.
-pub(super) fn count_files(path: &Path, window: &Window) -> Result<usize, VideoError> {
+/// The images of a directory. They carry no times, so no window but the whole holds any.
+pub(super) fn timeline(path: &Path, window: &Window) -> Result<Timeline, VideoError> {
     let n_files = list(path)?.len();
-    Ok(if window.is_whole() { n_files } else { 0 })
+    Ok(Timeline::of_count(if window.is_whole() { n_files } else { 0 }))
 }
 
 /// The header facts of a directory of images: how many, and how large the first one is.

@@ -12,10 +12,12 @@ mod images;
 pub mod probe;
 pub mod reader;
 pub mod sample;
+mod window;
 
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
 pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
-pub use sample::{Sample, Window};
+pub use sample::Sample;
+pub use window::Window;

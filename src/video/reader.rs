@@ -1,9 +1,9 @@
 //! Reads the sampled frames of a video, exactly, in one decoding pass where the file is healthy.
 //!
-//! How many frames decode is known for certain only once all are decoded, and which frames are sampled
-//! depends on that number. So the packets are counted first, which is cheap; the frames are decoded and the
-//! sampled ones handed out under the assumption that every counted packet gives a frame; and where that
-//! turns out wrong, [`Event::Restart`] takes them back and a second pass goes by the true number.
+//! Which frames decode, and when they are shown, is known for certain only once all are decoded, and which frames are
+//! sampled depends on that. So the packets are read first, which is cheap; the frames are decoded and the sampled ones handed
+//! out under the assumption that every packet gives a frame; and where that turns out to choose wrongly, [`Event::Restart`]
+//! takes them back and a second pass goes by what was found.
 //! Frames that are not sampled are never converted or kept.
 
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use ::image::RgbImage;
 
 use super::decode::VideoFile;
 use super::images::ImageDirectory;
-use super::sample::Side;
+use super::sample::{FrameFact, Histogram, Timeline};
+use super::window::Side;
 use super::{Frame, Sample, VideoError, Window, decode, images};
 use crate::units::{FrameIndex, Seconds};
 
 /// Which frames of a video are wanted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FrameRequest {
     /// The rule that chooses them.
     pub sample: Sample,
@@ -89,6 +90,8 @@ impl Damage {
 pub(super) trait FrameSource {
     /// Goes to the next decodable frame and gives its time, or `None` at the end.
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError>;
+    /// Whether the codec stores the current frame whole.
+    fn is_key(&self) -> bool;
     /// The current frame as upright RGB; an error is told in a few words.
     fn picture(&mut self) -> Result<RgbImage, String>;
     /// What was lost so far.
@@ -98,40 +101,90 @@ pub(super) trait FrameSource {
 /// Reads the frames that `request` chooses, and hands them to `emit` in order.
 ///
 /// # Errors
-/// [`VideoError`] when the video cannot be opened, or not one frame of it (or of the window) decodes. Damage
-/// short of that is in the report.
+/// [`VideoError`] when the video cannot be opened, not one frame of it (or of the window) decodes, or it is too short for the
+/// sampling rule. Damage short of that is in the report.
 pub fn read_frames(
     path: &Path,
     request: &FrameRequest,
     emit: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<ReadReport, VideoError> {
-    let expected = expected_frames(path, &request.window)?;
+    if request.sample.needs_histograms() {
+        return read_looked_at(path, request, emit);
+    }
+    let expected = expected_timeline(path, &request.window)?;
+    // A rule that refuses what the packets promise is asked again when the frames are known.
+    let wanted = request.sample.select(&expected).unwrap_or_default();
     let mut source = open(path)?;
-    let mut pass = Pass::new(path, request, expected);
-    if emit(Event::Expected { n_frames: expected }) == Flow::Stop || pass.run(&mut *source, emit)? == Flow::Stop {
+    let mut pass = Pass::new(path, request, wanted);
+    if emit(Event::Expected { n_frames: expected.len() }) == Flow::Stop || pass.run(&mut *source, emit)? == Flow::Stop {
         return Ok(pass.report(&*source));
     }
-    let (found, first_report) = (pass.n_inside, pass.finish(&*source)?);
-    if found != expected {
-        let mut source = open(path)?;
-        let mut second = Pass::new(path, request, found);
-        second.last_needed = second.wanted.last().copied();
-        if emit(Event::Restart) == Flow::Continue
-            && second.run(&mut *source, emit)? == Flow::Continue
-            && second.n_taken < second.wanted.len()
-        {
-            return Err(VideoError::Unstable { path: path.to_owned(), first: found, second: second.n_inside });
-        }
+    let report = pass.finish(&*source)?;
+    let right = select(path, request, &pass.found)?;
+    if right != pass.wanted {
+        read_again(path, request, (right, pass.found.len()), emit)?;
     }
-    Ok(first_report)
+    Ok(report)
 }
 
-/// The number of frames that the window is expected to hold, counted by packets, without decoding.
+/// Takes back what was handed out, and reads `wanted` of the `n_found` frames that were found.
+fn read_again(
+    path: &Path,
+    request: &FrameRequest,
+    (wanted, n_found): (Vec<usize>, usize),
+    emit: &mut dyn FnMut(Event) -> Flow,
+) -> Result<(), VideoError> {
+    let mut source = open(path)?;
+    let mut pass = Pass::new(path, request, wanted);
+    pass.last_needed = pass.wanted.last().copied();
+    if emit(Event::Restart) == Flow::Continue
+        && pass.run(&mut *source, emit)? == Flow::Continue
+        && pass.n_taken < pass.wanted.len()
+    {
+        return Err(VideoError::Unstable { path: path.to_owned(), first: n_found, second: pass.found.len() });
+    }
+    Ok(())
+}
+
+/// Reads for a rule that must see all pictures before it can choose.
+fn read_looked_at(
+    path: &Path,
+    request: &FrameRequest,
+    emit: &mut dyn FnMut(Event) -> Flow,
+) -> Result<ReadReport, VideoError> {
+    let n_frames = expected_timeline(path, &request.window)?.len();
+    let mut source = open(path)?;
+    let mut look = Pass::new(path, request, Vec::new());
+    look.takes_histograms = true;
+    if emit(Event::Expected { n_frames }) == Flow::Stop || look.run(&mut *source, emit)? == Flow::Stop {
+        return Ok(look.report(&*source));
+    }
+    let report = look.finish(&*source)?;
+    let wanted = select(path, request, &look.found)?;
+    read_again(path, request, (wanted, look.found.len()), emit)?;
+    Ok(report)
+}
+
+fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Vec<usize>, VideoError> {
+    request.sample.select(timeline).map_err(|rule| VideoError::Sample { path: path.to_owned(), rule })
+}
+
+/// The number of frames that `request` is expected to give, by packets, without decoding; the most that a rule can give
+/// which must see the pictures first.
 ///
 /// # Errors
-/// When the video cannot be opened.
-pub fn expected_frames(path: &Path, window: &Window) -> Result<usize, VideoError> {
-    if path.is_dir() { images::count_files(path, window) } else { decode::count_packets(path, window) }
+/// When the video cannot be opened, or is too short for the sampling rule.
+pub fn expected_frames(path: &Path, request: &FrameRequest) -> Result<usize, VideoError> {
+    let timeline = expected_timeline(path, &request.window)?;
+    match &request.sample {
+        Sample::Scene(scene) => Ok(scene.frames.min(timeline.len())),
+        _ => Ok(select(path, request, &timeline)?.len()),
+    }
+}
+
+/// The frames that the window is expected to hold, by their packets, without decoding.
+fn expected_timeline(path: &Path, window: &Window) -> Result<Timeline, VideoError> {
+    if path.is_dir() { images::timeline(path, window) } else { decode::packet_timeline(path, window) }
 }
 
 /// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
@@ -139,11 +192,11 @@ pub fn expected_frames(path: &Path, window: &Window) -> Result<usize, VideoError
 /// # Errors
 /// As [`read_frames`].
 pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Result<ReadReport, VideoError> {
-    let request = FrameRequest { sample: Sample::Uniform { frames: 0 }, window: Window::default() };
-    let expected = expected_frames(path, &request.window)?;
+    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    let n_frames = expected_timeline(path, &request.window)?.len();
     let mut source = open(path)?;
-    progress(Event::Expected { n_frames: expected });
-    let mut pass = Pass::new(path, &request, expected);
+    progress(Event::Expected { n_frames });
+    let mut pass = Pass::new(path, &request, Vec::new());
     pass.run(&mut *source, progress)?;
     pass.finish(&*source)
 }
@@ -152,7 +205,7 @@ fn open(path: &Path) -> Result<Box<dyn FrameSource>, VideoError> {
     if path.is_dir() { Ok(Box::new(ImageDirectory::open(path)?)) } else { Ok(Box::new(VideoFile::open(path)?)) }
 }
 
-/// One walk through a source, under the assumption that the window holds a certain number of frames.
+/// One walk through a source, under the assumption that certain places are wanted.
 struct Pass {
     path: PathBuf,
     window: Window,
@@ -160,22 +213,26 @@ struct Pass {
     wanted: Vec<usize>,
     /// Where to stop early, once the number of frames is certain.
     last_needed: Option<usize>,
+    /// Whether the histograms of all frames are taken.
+    takes_histograms: bool,
     n_frames: usize,
-    n_inside: usize,
+    /// The frames of the window so far.
+    found: Timeline,
     /// Of `wanted`, those handed out.
     n_taken: usize,
     times: Option<(Seconds, Seconds)>,
 }
 
 impl Pass {
-    fn new(path: &Path, request: &FrameRequest, n_expected: usize) -> Self {
+    fn new(path: &Path, request: &FrameRequest, wanted: Vec<usize>) -> Self {
         Self {
             path: path.to_owned(),
             window: request.window,
-            wanted: request.sample.select(n_expected),
+            wanted,
             last_needed: None,
+            takes_histograms: false,
             n_frames: 0,
-            n_inside: 0,
+            found: Timeline::default(),
             n_taken: 0,
             times: None,
         }
@@ -191,8 +248,12 @@ impl Pass {
                 self.times = Some((self.times.map_or(time, |(first, _)| first), time));
             }
             if self.is_inside(time)? {
-                let place = self.n_inside;
-                self.n_inside += 1;
+                let place = self.found.len();
+                self.found.frames.push(FrameFact { time, is_key: source.is_key() });
+                if self.takes_histograms {
+                    let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
+                    self.found.histograms.push(Histogram::of(&image));
+                }
                 while self.wanted.get(self.n_taken) == Some(&place) {
                     self.n_taken += 1;
                     let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
@@ -232,7 +293,7 @@ impl Pass {
             let cause = report.damage.first.unwrap_or_else(|| "the stream is empty".to_owned());
             return Err(VideoError::NoFrames { path: self.path.clone(), cause });
         }
-        if self.n_inside == 0 {
+        if self.found.is_empty() {
             let (first, last) = self.times.unwrap_or((Seconds(0.0), Seconds(0.0)));
             return Err(VideoError::EmptyWindow {
                 path: self.path.clone(),
@@ -247,6 +308,6 @@ impl Pass {
 
     fn report(&self, source: &dyn FrameSource) -> ReadReport {
         let damage = source.damage().clone();
-        ReadReport { n_frames: self.n_frames, n_inside: self.n_inside, times: self.times, damage }
+        ReadReport { n_frames: self.n_frames, n_inside: self.found.len(), times: self.times, damage }
     }
 }

@@ -12,7 +12,7 @@ use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::language::KvCache;
-use crate::temporal::Temporal;
+use crate::temporal::{FrameTokens, Grid, Temporal};
 use crate::text::{Template, Tokenizer};
 use crate::units::Tokens;
 use crate::vision::{TowerConfig, TowerFamily};
@@ -69,18 +69,18 @@ impl Blueprint {
         Ok(Self { name, dir, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint })
     }
 
-    /// Tokens of a frame after the connector: `N'`.
-    pub fn n_tokens(&self) -> usize {
-        let class = match self.config.select_feature {
+    /// Tokens of a frame after the connector.
+    pub fn frame_tokens(&self) -> FrameTokens {
+        let n_class_tokens = match self.config.select_feature {
             SelectFeature::Patch => 0,
             SelectFeature::ClsPatch => self.tower.n_class_tokens(),
         };
-        self.connector.n_tokens(self.tower.n_patches()) + class
+        frame_tokens(&self.tower, &self.connector, n_class_tokens)
     }
 
     /// The budget of a prompt with `text` tokens of words.
     pub fn budget(&self, temporal: Temporal, n_frames: usize, text: Tokens) -> TokenBudget {
-        TokenBudget { temporal, n_frames, n_tokens: self.n_tokens(), text, context: Tokens(self.config.context) }
+        TokenBudget { temporal, n_frames, frame: self.frame_tokens(), text, context: Tokens(self.config.context) }
     }
 
     /// The precision that the checkpoint is stored in.
@@ -117,6 +117,14 @@ impl Blueprint {
     pub fn cache_bytes(&self, dtype: DType) -> usize {
         KvCache::bytes(&self.config.llama, self.config.context, dtype)
     }
+}
+
+/// The tokens of a frame after `connector`, with the class tokens that are kept before them.
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, n_class_tokens: usize) -> FrameTokens {
+    let side = tower.grid();
+    let count = connector.n_tokens(tower.n_patches()) + n_class_tokens;
+    let grid = Grid { height: side, width: side };
+    if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
 }
 
 /// A model as its descriptions say, whether or not it has weights yet.

@@ -1,18 +1,18 @@
 //! The token budget: arithmetic that is done before anything heavy.
 
-use crate::temporal::Temporal;
+use crate::temporal::{FrameTokens, Temporal};
 use crate::units::Tokens;
 use crate::vlm::ModelError;
 
 /// What a prompt needs and what the model has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenBudget {
     /// The strategy.
     pub temporal: Temporal,
     /// Frames.
     pub n_frames: usize,
-    /// `N'`: tokens of a frame after the connector.
-    pub n_tokens: usize,
+    /// Tokens of a frame after the connector.
+    pub frame: FrameTokens,
     /// Tokens of the prompt's text.
     pub text: Tokens,
     /// The model's context.
@@ -22,7 +22,7 @@ pub struct TokenBudget {
 impl TokenBudget {
     /// `V`.
     pub fn visual(&self) -> Tokens {
-        self.temporal.n_tokens(self.n_frames, self.n_tokens)
+        self.temporal.n_tokens(self.n_frames, self.frame)
     }
 
     /// Positions of the whole prompt.
@@ -33,15 +33,16 @@ impl TokenBudget {
     /// Positions left for the answer.
     ///
     /// # Errors
-    /// [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the strategy
+    /// [`ModelError::Strategy`] when the strategy cannot work on such frames; [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the strategy
     /// leaves nothing of the video.
     pub fn room(&self) -> Result<Tokens, ModelError> {
         let (prompt, context) = (self.prompt(), self.context);
+        self.temporal.check(self.frame).map_err(|rule| ModelError::Strategy { rule })?;
         if self.visual() == Tokens(0) {
             return Err(ModelError::NoVisualTokens {
                 strategy: format!("temporal {}", self.temporal),
-                visual_words: self.temporal.explain(self.n_frames, self.n_tokens),
-                longest: self.n_tokens,
+                visual_words: self.temporal.explain(self.n_frames, self.frame),
+                longest: self.frame.count,
             });
         }
         if prompt.0 < context.0 {
@@ -49,7 +50,7 @@ impl TokenBudget {
         }
         Err(ModelError::OverBudget {
             strategy: format!("temporal {}", self.temporal),
-            visual_words: self.temporal.explain(self.n_frames, self.n_tokens),
+            visual_words: self.temporal.explain(self.n_frames, self.frame),
             visual: self.visual(),
             text: self.text,
             total: prompt,
@@ -65,7 +66,7 @@ impl TokenBudget {
     /// What would fit: a shorter question, fewer frames, or another strategy.
     fn hint(&self) -> String {
         let fewer = (1..self.n_frames).rev().find(|&n_frames| Self { n_frames, ..*self }.fits());
-        let strategies = [Temporal::MaxPool { stride: 2 }, Temporal::TemporalMean];
+        let strategies = [Temporal::D2, Temporal::TemporalMean];
         let other =
             strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());
         let words = |n: usize| if n == 1 { "1 frame".to_owned() } else { format!("{n} frames") };
@@ -82,14 +83,15 @@ impl TokenBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::temporal::MaxPool;
 
     fn budget(temporal: Temporal, n_frames: usize, text: usize) -> TokenBudget {
-        TokenBudget { temporal, n_frames, n_tokens: 576, text: Tokens(text), context: Tokens(4096) }
+        TokenBudget { temporal, n_frames, frame: FrameTokens::loose(576), text: Tokens(text), context: Tokens(4096) }
     }
 
     #[test]
     fn what_fits_leaves_the_rest() {
-        assert_eq!(budget(Temporal::MaxPool { stride: 2 }, 8, 46).room().expect("it fits"), Tokens(4096 - 2304 - 46));
+        assert_eq!(budget(Temporal::D2, 8, 46).room().expect("it fits"), Tokens(4096 - 2304 - 46));
     }
 
     #[test]
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_pool_longer_than_a_frame_is_refused() {
-        let error = budget(Temporal::MaxPool { stride: 577 }, 8, 1).room().expect_err("nothing is left").to_string();
+        let error =
+            budget(Temporal::MaxPool(MaxPool { stride: 577 }), 8, 1).room().expect_err("nothing is left").to_string();
         let words =
             "temporal max_pool:577: 8 frames x 0 tokens (576 / 577) = no visual token; hint: a stride of at most 576";
         assert_eq!(error, words);

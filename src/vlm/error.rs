@@ -85,6 +85,20 @@ pub enum ModelError {
         /// What would fit; begins with `; hint: `.
         hint: String,
     },
+    /// Frames that make no image for the tower.
+    #[error("{path}: {rule}")]
+    Frames {
+        /// The video.
+        path: PathBuf,
+        /// Why not.
+        rule: String,
+    },
+    /// A strategy that cannot work on the model's frames.
+    #[error("temporal {rule}")]
+    Strategy {
+        /// The strategy, and what it needs.
+        rule: String,
+    },
     /// A strategy that leaves nothing of a video.
     #[error("{strategy}: {visual_words} = no visual token; hint: a stride of at most {longest}")]
     NoVisualTokens {

@@ -6,10 +6,12 @@ use ::image::RgbImage;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
+use super::blueprint::frame_tokens;
 use crate::connector::Connector;
 use crate::image::Preprocessor;
 use crate::language::Llama;
 use crate::projector::Projector;
+use crate::temporal::FrameTokens;
 use crate::text::{Piece, Prompt, Template, Tokenizer};
 use crate::vision::Tower;
 
@@ -99,9 +101,10 @@ impl Vlm {
         self.image_marks
     }
 
-    /// Class tokens of a frame that are kept beside its patches.
-    pub fn n_class_tokens_kept(&self) -> usize {
-        self.tower.config().n_class_tokens() - self.n_dropped_tokens
+    /// Tokens of a frame after the connector.
+    pub fn frame_tokens(&self) -> FrameTokens {
+        let n_class_tokens = self.tower.config().n_class_tokens() - self.n_dropped_tokens;
+        frame_tokens(self.tower.config(), &self.connector, n_class_tokens)
     }
 
     /// Positions that prompt and answer may fill.

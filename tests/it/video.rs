@@ -8,6 +8,7 @@ use std::process::Command;
 use image::RgbImage;
 use tempfile::TempDir;
 use vidense::units::{FrameIndex, Seconds};
+use vidense::video::sample::Timeline;
 use vidense::video::{
     Event, Flow, Frame, FrameRequest, ReadReport, Sample, VideoError, Window, count_frames, read_frames,
 };
@@ -159,7 +160,7 @@ fn a_window_keeps_global_indices() {
     assert_eq!(indices(&frames), (10..20).collect::<Vec<_>>());
     assert_eq!((report.n_frames, report.n_inside), (40, 10));
     // Uniform places 1 3 5 8 of ten frames.
-    let (frames, _) = read(&clip.path, Sample::Uniform { frames: 4 }, window).unwrap();
+    let (frames, _) = read(&clip.path, Sample::uniform(4), window).unwrap();
     assert_eq!(indices(&frames), [11, 13, 15, 18]);
 
     let beyond = Window { start: Some(Seconds(60.0)), end: None };
@@ -208,8 +209,8 @@ fn a_truncated_file_yields_what_decodes_and_says_so() {
     assert_eq!(report.damage.n_declared, Some(100));
     // The frames are numbered as they decode, and uniform sampling goes by their number.
     assert_eq!(indices(&frames), (0..report.n_frames).collect::<Vec<_>>());
-    let (sampled, _) = read(&cut, Sample::Uniform { frames: 8 }, Window::default()).unwrap();
-    assert_eq!(indices(&sampled), Sample::Uniform { frames: 8 }.select(report.n_frames));
+    let (sampled, _) = read(&cut, Sample::uniform(8), Window::default()).unwrap();
+    assert_eq!(indices(&sampled), Sample::uniform(8).select(&Timeline::of_count(report.n_frames)).unwrap());
 }
 
 #[test]
@@ -346,7 +347,7 @@ fn sampled_frames_are_those_of_the_reference() {
             .map(|index| index.as_u64().unwrap() as usize)
             .collect();
         let video = videos.join(expected["video"].as_str().unwrap());
-        let (frames, report) = read(&video, Sample::Uniform { frames: wanted.len() }, Window::default()).unwrap();
+        let (frames, report) = read(&video, Sample::uniform(wanted.len()), Window::default()).unwrap();
         assert_eq!(indices(&frames), wanted, "{name}");
         assert_eq!(report.n_frames as u64, expected["n_frames_total"].as_u64().unwrap(), "{name}");
         for (t, frame) in frames.iter().enumerate() {
@@ -360,7 +361,7 @@ fn sampled_frames_are_those_of_the_reference() {
 #[test]
 fn the_two_streams_of_a_real_file_are_told_apart() {
     let Some(video) = shared("videos/nasa_13013.mp4") else { return };
-    let (frames, _) = read(&video, Sample::Uniform { frames: 4 }, Window::default()).unwrap();
+    let (frames, _) = read(&video, Sample::uniform(4), Window::default()).unwrap();
     assert_eq!(indices(&frames), [48, 145, 243, 340]);
     assert_eq!(frames[0].index, FrameIndex(48));
 }

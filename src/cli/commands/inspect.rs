@@ -8,7 +8,7 @@ use clap::Args;
 use vidense::temporal::Temporal;
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, TowerSource};
+use vidense::vlm::{Blueprint, ModelError, TowerSource};
 use vidense::weights::Hub;
 
 use crate::cli::session::warn_of_damage;
@@ -137,34 +137,29 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
 
 fn describe_shapes(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
     let (tower, connector) = (&blueprint.tower, &blueprint.connector);
-    let n_tokens = blueprint.n_tokens();
+    let frame = blueprint.frame_tokens();
+    let n_tokens = frame.count;
     let n_states = tower.n_patches() + tower.n_class_tokens();
-    let temporal = Temporal::MaxPool { stride: 2 };
+    let temporal = Temporal::D2;
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({frames}, 3, {}, {})", tower.image_size, tower.image_size)?;
     writeln!(text, "  hidden states  {} of ({frames}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
     writeln!(text, "  connector      ({frames}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
     writeln!(text, "  projector      ({frames}, {n_tokens}, {})", blueprint.config.llama.d_hidden)?;
-    writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, n_tokens), blueprint.config.llama.d_hidden)
+    writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, frame), blueprint.config.llama.d_hidden)
 }
 
 fn describe_budget(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    let strategies = [
-        Temporal::TemporalMean,
-        Temporal::SpatialMean,
-        Temporal::SpatialTemporalMean,
-        Temporal::Concat,
-        Temporal::MaxPool { stride: 2 },
-    ];
-    for temporal in strategies {
+    for temporal in Temporal::all() {
         let budget = blueprint.budget(temporal, frames, Tokens(0));
         let room = match budget.room() {
             Ok(room) => format!("{room} left for question and answer"),
-            Err(_) => "over the context".to_owned(),
+            Err(ModelError::OverBudget { .. }) => "over the context".to_owned(),
+            Err(error) => error.to_string(),
         };
         let (name, visual) = (temporal.to_string(), budget.visual());
-        writeln!(text, "  {name:<22} {visual:>6}  {} ({room})", temporal.explain(frames, budget.n_tokens))?;
+        writeln!(text, "  {name:<22} {visual:>6}  {} ({room})", temporal.explain(frames, budget.frame))?;
     }
     Ok(())
 }

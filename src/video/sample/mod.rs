@@ -1,150 +1,175 @@
-//! Which frames are looked at: arithmetic on a count, no decoding.
+//! Which frames are looked at: arithmetic on a video's timeline, no decoding.
 //!
-//! The reader gives the number of decodable frames in the window; [`Sample::select`] gives indices.
+//! The reader gives the [`Timeline`] of the window; [`Sample::select`] gives places in it. Only `scene` needs pictures: the
+//! reader hands it their histograms.
+
+mod rules;
+mod scene;
+mod short;
+#[cfg(test)]
+mod tests;
+mod timeline;
 
 use std::fmt;
+use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::units::Seconds;
+use crate::choice;
+
+pub use rules::{Every, Fps, IgVlm, Keyframes, Linspace, Times, Uniform};
+pub use scene::{Histogram, Scene};
+pub use short::Short;
+pub use timeline::{FrameFact, Timeline};
 
 /// A rule that chooses frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sample {
-    /// `frames` frames spread evenly, each from the middle of its share. Default: 8 of them. More frames
-    /// see more and cost visual tokens in proportion, except under `temporal_mean`.
-    Uniform {
-        /// Frames wanted; a shorter video gives what it has.
-        frames: usize,
-    },
+    /// Frames from the middles of equal shares. What FreeVA and the Dense Connector do.
+    Uniform(Uniform),
+    /// Frames at equal distances, the first and the last among them.
+    Linspace(Linspace),
+    /// So many frames a second.
+    Fps(Fps),
+    /// Every n-th frame.
+    Every(Every),
+    /// The frames that the codec stores whole.
+    Keyframes(Keyframes),
+    /// The frames that are shown at certain times.
+    Times(Times),
+    /// The middle of each scene.
+    Scene(Scene),
+    /// Frames at equal distances from the first on. What IG-VLM does.
+    IgVlm(IgVlm),
     /// Every frame, in order: what a directory of chosen frames wants.
     All,
 }
 
+/// How a rule chooses.
+trait Rule {
+    /// Places in a timeline that is not empty, sorted; a place may come twice.
+    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String>;
+
+    /// Whether the options make sense, in words.
+    fn check(&self) -> Result<(), String>;
+}
+
 impl Sample {
-    /// The chosen places, sorted, among `total` frames.
+    /// Every rule, with its default options.
+    pub fn all() -> [Self; 9] {
+        [
+            Self::Uniform(Uniform::default()),
+            Self::Linspace(Linspace::default()),
+            Self::Fps(Fps::default()),
+            Self::Every(Every::default()),
+            Self::Keyframes(Keyframes::default()),
+            Self::Times(Times::default()),
+            Self::Scene(Scene::default()),
+            Self::IgVlm(IgVlm::default()),
+            Self::All,
+        ]
+    }
+
+    /// `uniform` with so many frames.
+    pub fn uniform(frames: usize) -> Self {
+        Self::Uniform(Uniform { frames, ..Uniform::default() })
+    }
+
+    /// The same rule with another number of frames.
     ///
-    /// Uniform (FreeVA, arXiv 2405.07798, and the released Dense Connector code): with `n = min(total, want)`
-    /// and `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r`
-    /// rounds half to even. A place may come twice in a very short video; so it does in the reference.
-    pub fn select(self, total: usize) -> Vec<usize> {
-        match self {
-            Self::All => (0..total).collect(),
-            Self::Uniform { frames } => {
-                let n = total.min(frames);
-                let step = total.saturating_sub(1) as f64 / n as f64;
-                let bound = |i: usize| (step * i as f64).round_ties_even() as usize;
-                (0..n).map(|i| usize::midpoint(bound(i), bound(i + 1))).collect()
+    /// # Errors
+    /// In words, when the rule takes none.
+    pub fn with_frames(mut self, n: usize) -> Result<Self, String> {
+        match &mut self {
+            Self::Uniform(Uniform { frames, .. })
+            | Self::Linspace(Linspace { frames, .. })
+            | Self::Scene(Scene { frames, .. })
+            | Self::IgVlm(IgVlm { frames, .. }) => *frames = n,
+            Self::Fps(Fps { max, .. }) | Self::Every(Every { max, .. }) | Self::Keyframes(Keyframes { max, .. }) => {
+                *max = n;
             }
+            Self::All => return Err("all takes every frame".to_owned()),
+            Self::Times(_) => return Err("times takes the frames at its times".to_owned()),
         }
+        Ok(self)
+    }
+
+    fn rule(&self) -> &dyn Rule {
+        match self {
+            Self::Uniform(rule) => rule,
+            Self::Linspace(rule) => rule,
+            Self::Fps(rule) => rule,
+            Self::Every(rule) => rule,
+            Self::Keyframes(rule) => rule,
+            Self::Times(rule) => rule,
+            Self::Scene(rule) => rule,
+            Self::IgVlm(rule) => rule,
+            Self::All => &rules::All,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        choice::parts(self).0
+    }
+
+    /// The chosen places in a timeline, sorted.
+    ///
+    /// # Errors
+    /// In words, when the video is shorter than the rule allows, or has not the facts that it needs.
+    pub fn select(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+        if timeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.rule().places(timeline).map_err(|rule| format!("{} {rule}", self.name()))
+    }
+
+    /// Whether its options make sense.
+    ///
+    /// # Errors
+    /// In words, with the rule's name.
+    pub fn check(&self) -> Result<(), String> {
+        self.rule().check().map_err(|rule| format!("{} {rule}", self.name()))
+    }
+
+    /// Whether it must be shown the pictures before it can choose.
+    pub fn needs_histograms(&self) -> bool {
+        matches!(self, Self::Scene(_))
     }
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uniform { frames } => write!(f, "uniform, {frames} frames"),
-            Self::All => f.write_str("all frames"),
-        }
+        f.write_str(&choice::line(self))
     }
 }
 
-/// A part of a video by time: frames with `start <= time < end`. Default: all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Window {
-    /// First time that belongs to it.
-    pub start: Option<Seconds>,
-    /// First time after it.
-    pub end: Option<Seconds>,
-}
+impl FromStr for Sample {
+    type Err = String;
 
-/// Where a time lies, seen from a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Before,
-    Inside,
-    After,
-}
-
-impl Window {
-    /// Whether it leaves nothing out.
-    pub fn is_whole(&self) -> bool {
-        self.start.is_none() && self.end.is_none()
-    }
-
-    /// Where `time` lies.
-    pub(crate) fn side(&self, time: Seconds) -> Side {
-        if self.start.is_some_and(|start| time < start) {
-            Side::Before
-        } else if self.end.is_some_and(|end| time >= end) {
-            Side::After
-        } else {
-            Side::Inside
-        }
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sample: Self = choice::parse(text, "sampling rule", &Self::all())?;
+        sample.check().map_err(|rule| format!("`{text}`: {rule}"))?;
+        Ok(sample)
     }
 }
 
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.start {
-            Some(start) => write!(f, "{start} - ")?,
-            None => f.write_str("beginning - ")?,
-        }
-        match self.end {
-            Some(end) => end.fmt(f),
-            None => f.write_str("end"),
-        }
-    }
+/// Whether a number of frames is one.
+fn check_frames(frames: usize) -> Result<(), String> {
+    if frames > 0 { Ok(()) } else { Err("takes 0 frames; hint: 8".to_owned()) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// `n` of `have` places at equal distances, both ends among them: `round(linspace(0, have - 1, n))`, half to even.
+fn linspace(have: usize, n: usize) -> Vec<usize> {
+    let step = have.saturating_sub(1) as f64 / n.saturating_sub(1).max(1) as f64;
+    (0..n).map(|i| (step * i as f64).round_ties_even() as usize).collect()
+}
 
-    fn uniform(total: usize, frames: usize) -> Vec<usize> {
-        Sample::Uniform { frames }.select(total)
+/// At most `max` of some places, at equal distances.
+fn at_most(places: Vec<usize>, max: usize) -> Vec<usize> {
+    if places.len() <= max {
+        return places;
     }
-
-    #[test]
-    fn uniform_gives_the_places_of_the_reference() {
-        assert_eq!(uniform(100, 4), [12, 37, 62, 86]);
-        assert_eq!(uniform(300, 8), [18, 56, 93, 131, 168, 205, 243, 280]);
-        assert_eq!(uniform(10, 4), [1, 3, 5, 8]);
-        assert_eq!(uniform(390, 4), [48, 145, 243, 340]);
-        assert_eq!(uniform(243, 8), [15, 45, 75, 106, 136, 166, 197, 227]);
-    }
-
-    #[test]
-    fn a_video_shorter_than_the_wish_gives_what_it_has() {
-        assert_eq!(uniform(0, 8), [0; 0]);
-        assert_eq!(uniform(1, 8), [0]);
-        // s = 1/2: bounds 0, r(0.5) = 0, 1, so both places are 0.
-        assert_eq!(uniform(2, 8), [0, 0]);
-        assert_eq!(uniform(5, 0), [0; 0]);
-    }
-
-    #[test]
-    fn a_window_keeps_its_start_and_leaves_its_end() {
-        let window = Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) };
-        let sides = [0.99, 1.0, 1.99, 2.0].map(|t| window.side(Seconds(t)));
-        assert_eq!(sides, [Side::Before, Side::Inside, Side::Inside, Side::After]);
-        assert!(Window::default().is_whole() && !window.is_whole());
-    }
-
-    proptest! {
-        #[test]
-        fn places_are_sorted_and_within_range(total in 0usize..2_000_000, frames in 0usize..600) {
-            let places = uniform(total, frames);
-            prop_assert_eq!(places.len(), total.min(frames));
-            prop_assert!(places.windows(2).all(|pair| pair[0] <= pair[1]));
-            prop_assert!(places.iter().all(|&place| place < total));
-        }
-
-        #[test]
-        fn all_takes_every_place_once(total in 0usize..5_000) {
-            prop_assert_eq!(Sample::All.select(total), (0..total).collect::<Vec<_>>());
-        }
-    }
+    linspace(places.len(), max).into_iter().map(|i| places[i]).collect()
 }

@@ -1,0 +1,94 @@
+//! From frames to the images that a temporal strategy wants encoded.
+
+use ::image::RgbImage;
+
+use crate::image::mosaic::{mosaic, shrink};
+use crate::temporal::Views;
+
+/// Makes the images of one video.
+pub struct ViewMaker {
+    views: Views,
+    /// Of the tower's images, in pixels.
+    side: u32,
+    /// What the last image will be made of.
+    kept: Vec<RgbImage>,
+}
+
+impl ViewMaker {
+    /// A maker for a tower of images of `side x side`.
+    pub fn new(views: Views, side: usize) -> Self {
+        Self { views, side: side as u32, kept: Vec::new() }
+    }
+
+    /// Takes a frame; gives the image that is to be encoded for it alone.
+    pub fn push(&mut self, frame: RgbImage) -> Option<RgbImage> {
+        match self.views {
+            Views::Frames => Some(frame),
+            Views::FramesAndThumbnail { rows, columns } => {
+                let cell = |n: usize| (self.side / n.max(1) as u32).max(1);
+                self.kept.push(shrink(&frame, cell(columns), cell(rows)));
+                Some(frame)
+            }
+            Views::Grid { .. } => {
+                self.kept.push(frame);
+                None
+            }
+        }
+    }
+
+    /// The image that is to be encoded after all others.
+    ///
+    /// # Errors
+    /// In words, when the frames make no image.
+    pub fn finish(self) -> Result<Option<RgbImage>, String> {
+        let (rows, columns) = match self.views {
+            Views::Frames => return Ok(None),
+            Views::FramesAndThumbnail { rows, columns } | Views::Grid { rows, columns } => (rows, columns),
+        };
+        let chosen: Vec<RgbImage> =
+            spread(self.kept.len(), rows * columns).into_iter().map(|i| self.kept[i].clone()).collect();
+        mosaic(&chosen, columns as u32).map(Some)
+    }
+}
+
+/// `want` of `have` places, spread evenly with both ends (`round(linspace(0, have - 1, want))`); of fewer all, the last one
+/// repeated.
+fn spread(have: usize, want: usize) -> Vec<usize> {
+    if have <= want {
+        return (0..want).map(|i| i.min(have.saturating_sub(1))).take(if have == 0 { 0 } else { want }).collect();
+    }
+    let step = (have - 1) as f64 / (want - 1).max(1) as f64;
+    (0..want).map(|i| (step * i as f64).round_ties_even() as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::image::Rgb;
+
+    fn frame(level: u8) -> RgbImage {
+        RgbImage::from_pixel(4, 2, Rgb([level; 3]))
+    }
+
+    #[test]
+    fn frames_are_spread_evenly_and_the_last_is_repeated() {
+        assert_eq!(spread(50, 6), [0, 10, 20, 29, 39, 49]);
+        assert_eq!(spread(6, 6), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(spread(2, 6), [0, 1, 1, 1, 1, 1]);
+        assert_eq!(spread(0, 6), [0; 0]);
+        assert_eq!(spread(9, 1), [0]);
+    }
+
+    #[test]
+    fn each_view_gives_its_images() {
+        let run = |views| {
+            let mut maker = ViewMaker::new(views, 12);
+            let alone = [1, 2, 3].into_iter().filter_map(|level| maker.push(frame(level))).count();
+            (alone, maker.finish().expect("three frames came").map(|image| image.dimensions()))
+        };
+        assert_eq!(run(Views::Frames), (3, None));
+        assert_eq!(run(Views::FramesAndThumbnail { rows: 3, columns: 2 }), (3, Some((12, 12))));
+        // Two columns and three rows of frames as they are.
+        assert_eq!(run(Views::Grid { rows: 3, columns: 2 }), (0, Some((8, 6))));
+    }
+}

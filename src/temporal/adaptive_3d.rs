@@ -1,0 +1,77 @@
+//! All frames' patch grids averaged to fewer frames of smaller grids (`AdaptiveAvgPool3d`).
+//!
+//! # Shapes
+//! `(T, Hg Wg, H)` to `(min(frames, T) h w, H)`. Reference: `adaptive_3d` of apple/ml-slowfast-llava (arXiv 2407.15841), where
+//! it is 16 x 12 x 12. A mean over a box is the mean over frames of the means over its rectangle, so each frame is pooled as
+//! it comes; a video of fewer frames keeps all of them.
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::grid_pool::{PoolMode, along, pool};
+use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
+
+/// The pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Adaptive3d {
+    /// Frames that are left. Default: `16`.
+    pub frames: usize,
+    /// Rows that are left. Default: `12`.
+    pub height: usize,
+    /// Columns that are left. Default: `12`.
+    pub width: usize,
+}
+
+impl Default for Adaptive3d {
+    fn default() -> Self {
+        Self { frames: 16, height: 12, width: 12 }
+    }
+}
+
+impl Strategy for Adaptive3d {
+    fn n_tokens(&self, n_frames: usize, _: FrameTokens) -> usize {
+        n_frames.min(self.frames).saturating_mul(self.height.saturating_mul(self.width))
+    }
+
+    fn explain(&self, n_frames: usize, _: FrameTokens) -> String {
+        let (height, width) = (self.height, self.width);
+        format!("{} mean frames x {} tokens ({height} x {width})", n_frames.min(self.frames), height * width)
+    }
+
+    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+        if self.frames == 0 {
+            return Err("pools to 0 frames; hint: 16".to_owned());
+        }
+        frame.grid_for(self.height, self.width).map(|_| ())
+    }
+
+    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
+        Box::new(Pooling { config: *self, frame, pooled: Vec::new() })
+    }
+}
+
+struct Pooling {
+    config: Adaptive3d,
+    frame: FrameTokens,
+    pooled: Vec<Tensor>,
+}
+
+impl Fold for Pooling {
+    fn push(&mut self, frames: &Tensor) -> Result<()> {
+        let Adaptive3d { height, width, .. } = self.config;
+        let from = self.frame.grid_for(height, width).map_err(candle_core::Error::msg)?;
+        self.pooled.push(pool(frames, from, Grid { height, width }, PoolMode::Average)?); // (t, h w, H)
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Tensor> {
+        if self.pooled.is_empty() {
+            return Err(no_frames());
+        }
+        let frames = Tensor::cat(&self.pooled, 0)?; // (T, h w, H)
+        let (t, n, d) = frames.dims3()?;
+        let left = t.min(self.config.frames);
+        along(&frames.reshape((1, t, n * d))?, left, PoolMode::Average)?.reshape((left * n, d))
+    }
+}

@@ -1,0 +1,129 @@
+//! EVS, efficient video sampling (vLLM's `evs`): patches that look like the same patch one frame before are dropped.
+//!
+//! Dissimilarity is 1 - cosine to the same position one frame before; the first frame is kept whole. Of the `T N'` tokens
+//! the `max(N', floor(T N' (1 - drop)))` most dissimilar stay, in their order.
+//!
+//! # Shapes
+//! `(T, N', H)` to `(max(N', floor(T N' (1 - drop))), H)`.
+
+use candle_core::{D, DType, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Fold, FrameTokens, Strategy, no_frames};
+
+/// How much is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evs {
+    /// The share of all tokens that goes, from 0 to below 1. Default: `0.75`.
+    pub drop: f64,
+}
+
+impl Default for Evs {
+    fn default() -> Self {
+        Self { drop: 0.75 }
+    }
+}
+
+impl Evs {
+    fn kept(self, n_frames: usize, n_tokens: usize) -> usize {
+        let all = n_frames.saturating_mul(n_tokens);
+        let kept = (all as f64 * (1.0 - self.drop)) as usize;
+        kept.max(n_tokens).min(all)
+    }
+}
+
+impl Strategy for Evs {
+    fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
+        self.kept(n_frames, frame.count)
+    }
+
+    fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
+        let (kept, count) = (self.kept(n_frames, frame.count), frame.count);
+        format!("{kept} tokens left of {n_frames} frames x {count}, at least one frame's")
+    }
+
+    fn check(&self, _: FrameTokens) -> std::result::Result<(), String> {
+        if (0.0..1.0).contains(&self.drop) {
+            return Ok(());
+        }
+        Err(format!("drops {} of the tokens; hint: a share from 0 to below 1", self.drop))
+    }
+
+    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
+        Box::new(Dropping { config: *self, frames: Vec::new(), dissimilarities: Vec::new(), last: None })
+    }
+}
+
+struct Dropping {
+    config: Evs,
+    frames: Vec<Tensor>,
+    /// Of every token so far, infinite in the first frame.
+    dissimilarities: Vec<f32>,
+    /// The frame before, `(N', H)`.
+    last: Option<Tensor>,
+}
+
+impl Fold for Dropping {
+    fn push(&mut self, frames: &Tensor) -> Result<()> {
+        let (t, n, _) = frames.dims3()?;
+        for i in 0..t {
+            let frame = frames.get(i)?; // (N', H)
+            match &self.last {
+                Some(last) => self.dissimilarities.extend(dissimilarity(&frame, last)?),
+                None => self.dissimilarities.extend(std::iter::repeat_n(f32::INFINITY, n)),
+            }
+            self.last = Some(frame);
+        }
+        self.frames.push(frames.flatten_to(1)?); // (t N', H)
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Tensor> {
+        let Some(last) = self.last else { return Err(no_frames()) };
+        let (n, all) = (last.dim(0)?, self.dissimilarities.len());
+        let mut order: Vec<usize> = (0..all).collect();
+        // Of equal ones the earlier stays: a stable sort.
+        order.sort_by(|&a, &b| self.dissimilarities[b].total_cmp(&self.dissimilarities[a]));
+        order.truncate(self.config.kept(all / n.max(1), n));
+        order.sort_unstable();
+        let kept: Vec<u32> = order.into_iter().map(|i| i as u32).collect();
+        let kept = Tensor::from_slice(&kept, kept.len(), last.device())?;
+        Tensor::cat(&self.frames, 0)?.index_select(&kept, 0)
+    }
+}
+
+/// `1 - cosine` of each token and the one before it, with PyTorch's epsilon of 1e-8 under the norms.
+fn dissimilarity(frame: &Tensor, before: &Tensor) -> Result<Vec<f32>> {
+    let (a, b) = (frame.to_dtype(DType::F32)?, before.to_dtype(DType::F32)?);
+    let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt()?.clamp(1e-8f32, f32::MAX);
+    let cosine = ((&a * &b)?.sum(D::Minus1)? / (length(&a)? * length(&b)?)?)?;
+    (1.0 - cosine)?.to_vec1()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn what_changed_most_is_kept_in_order() {
+        // Two patches of width 2. In frame 1 the first turns by a right angle (1), the second stays (0); in frame 2 the first
+        // stays (0), the second turns to its opposite (2).
+        let frames = [[[1f32, 0.0], [0.0, 1.0]], [[0.0, 3.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, -1.0]]];
+        let kept = |drop: f64| {
+            let mut fold = Evs { drop }.begin(FrameTokens::loose(2));
+            for frame in &frames {
+                fold.push(&Tensor::new(&[*frame], &Device::Cpu).expect("small")).expect("it fits");
+            }
+            fold.finish().and_then(|x| x.to_vec2::<f32>()).expect("three frames came")
+        };
+        // floor(6 x 0.67) = 4: the first frame, the right angle, the opposite.
+        assert_eq!(kept(0.33), [[1.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, -1.0]]);
+        // floor(6 x 0.5) = 3: the opposite changed most.
+        assert_eq!(kept(0.5), [[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]);
+        // Never less than a frame.
+        assert_eq!(kept(0.99), [[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(kept(0.0).len(), 6);
+    }
+}

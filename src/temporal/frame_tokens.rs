@@ -1,0 +1,59 @@
+//! What a strategy knows of a frame's tokens before any is computed.
+
+/// The patch grid of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Rows of patches.
+    pub height: usize,
+    /// Patches of a row.
+    pub width: usize,
+}
+
+impl Grid {
+    /// Patches.
+    pub fn n_patches(self) -> usize {
+        self.height * self.width
+    }
+}
+
+/// The tokens of one frame after the connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameTokens {
+    /// `N'`.
+    pub count: usize,
+    /// The grid that they stand on, row by row; none where more tokens than patches follow (STI, a class token).
+    pub grid: Option<Grid>,
+}
+
+impl FrameTokens {
+    /// So many tokens that stand on no grid.
+    pub fn loose(count: usize) -> Self {
+        Self { count, grid: None }
+    }
+
+    /// The tokens of a grid.
+    pub fn on_grid(grid: Grid) -> Self {
+        Self { count: grid.n_patches(), grid: Some(grid) }
+    }
+
+    /// The grid, for a strategy that pools on it to `height x width`.
+    ///
+    /// # Errors
+    /// In words, when there is none, or it is smaller.
+    pub fn grid_for(self, height: usize, width: usize) -> Result<Grid, String> {
+        let Some(grid) = self.grid else {
+            return Err(format!(
+                "pools on the patch grid, but the {} tokens of a frame are not the patches alone; hint: a connector other than \
+                 sti, and mm_vision_select_feature patch",
+                self.count
+            ));
+        };
+        if height == 0 || width == 0 || height > grid.height || width > grid.width {
+            return Err(format!(
+                "pools to {height} x {width}, but the patch grid is {} x {}; hint: from 1 x 1 to that",
+                grid.height, grid.width
+            ));
+        }
+        Ok(grid)
+    }
+}

@@ -1,0 +1,81 @@
+//! `scene`: cuts are found by the distance of colour histograms, and of each scene the middle frame is taken.
+
+use ::image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::short::Short;
+use super::timeline::Timeline;
+use super::{Rule, at_most, check_frames};
+
+/// Levels of a channel that fall into one bin.
+const BIN: u8 = 32;
+const BINS: usize = 8;
+/// Pixels of a frame that are looked at in each direction: enough for shares to a percent.
+const GRID: u32 = 64;
+
+/// The share of a frame's pixels in each of 8 x 8 x 8 bins of red, green and blue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram(Vec<f32>);
+
+impl Histogram {
+    /// The histogram of a frame.
+    pub fn of(frame: &RgbImage) -> Self {
+        let mut counts = vec![0u32; BINS * BINS * BINS];
+        let (width, height) = frame.dimensions();
+        let (columns, rows) = (width.min(GRID), height.min(GRID));
+        for row in 0..rows {
+            for column in 0..columns {
+                let pixel =
+                    frame.get_pixel((2 * column + 1) * width / (2 * columns), (2 * row + 1) * height / (2 * rows));
+                let [r, g, b] = pixel.0.map(|level| usize::from(level / BIN));
+                counts[(r * BINS + g) * BINS + b] += 1;
+            }
+        }
+        let total = (columns * rows).max(1) as f32;
+        Self(counts.into_iter().map(|count| count as f32 / total).collect())
+    }
+
+    /// Half the sum of differences: 0 for the same shares, 1 for no colour in common.
+    pub fn distance(&self, other: &Self) -> f32 {
+        self.0.iter().zip(&other.0).map(|(a, b)| (a - b).abs()).sum::<f32>() / 2.0
+    }
+}
+
+/// Options of `scene`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scene {
+    /// Frames wanted: of more scenes so many are taken at equal distances. Default: `8`.
+    pub frames: usize,
+    /// A cut is where the distance to the frame before is above this, 0 to 1. Default: `0.4`.
+    pub threshold: f64,
+    /// For a video of fewer scenes. Default: `fewer`.
+    pub short: Short,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self { frames: 8, threshold: 0.4, short: Short::Fewer }
+    }
+}
+
+impl Rule for Scene {
+    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+        if timeline.histograms.len() != timeline.len() {
+            return Err("was not shown the pictures".to_owned());
+        }
+        let is_cut =
+            |i: &usize| f64::from(timeline.histograms[*i].distance(&timeline.histograms[i - 1])) > self.threshold;
+        let begins: Vec<usize> = std::iter::once(0).chain((1..timeline.len()).filter(is_cut)).collect();
+        let ends = begins[1..].iter().copied().chain([timeline.len()]);
+        let middles = begins.iter().zip(ends).map(|(&begin, end)| usize::midpoint(begin, end - 1)).collect();
+        self.short.fill(at_most(middles, self.frames), self.frames)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(0.0..1.0).contains(&self.threshold) {
+            return Err(format!("cuts at a distance of {}; hint: from 0 to below 1", self.threshold));
+        }
+        check_frames(self.frames)
+    }
+}

@@ -1,0 +1,157 @@
+//! The rules against places worked out by hand, and against what holds for all of them.
+
+use ::image::{Rgb, RgbImage};
+use proptest::prelude::*;
+
+use super::*;
+use crate::units::Seconds;
+
+fn select(text: &str, total: usize) -> Vec<usize> {
+    text.parse::<Sample>().and_then(|sample| sample.select(&Timeline::of_count(total))).expect("it selects")
+}
+
+fn refused(text: &str, timeline: &Timeline) -> String {
+    text.parse::<Sample>().and_then(|sample| sample.select(timeline)).expect_err("refused")
+}
+
+/// Frames at these times; every third is a keyframe.
+fn timed(times: &[f64]) -> Timeline {
+    let fact = |(i, &time): (usize, &f64)| FrameFact { time: Some(Seconds(time)), is_key: i % 3 == 0 };
+    Timeline { frames: times.iter().enumerate().map(fact).collect(), histograms: Vec::new() }
+}
+
+fn at(text: &str, times: &[f64]) -> Vec<usize> {
+    text.parse::<Sample>().and_then(|sample| sample.select(&timed(times))).expect("it selects")
+}
+
+#[test]
+fn uniform_gives_the_places_of_the_reference() {
+    assert_eq!(select("uniform:frames=4", 100), [12, 37, 62, 86]);
+    assert_eq!(select("uniform", 300), [18, 56, 93, 131, 168, 205, 243, 280]);
+    assert_eq!(select("uniform:frames=4", 10), [1, 3, 5, 8]);
+    assert_eq!(select("uniform:frames=4", 390), [48, 145, 243, 340]);
+    assert_eq!(select("uniform", 243), [15, 45, 75, 106, 136, 166, 197, 227]);
+}
+
+#[test]
+fn short_videos_are_treated_as_the_policy_says() {
+    assert_eq!(select("uniform", 0), [0; 0]);
+    assert_eq!(select("uniform", 1), [0]);
+    // s = 1/2: bounds 0, r(0.5) = 0, 1, so both places are 0.
+    assert_eq!(select("uniform", 2), [0, 0]);
+    assert_eq!(select("linspace:frames=5", 3), [0, 1, 2]);
+    assert_eq!(select("linspace:frames=5,short=repeat_last", 3), [0, 1, 2, 2, 2]);
+    assert_eq!(
+        refused("linspace:frames=5,short=refuse", &Timeline::of_count(3)),
+        "linspace wants 5 frames, the video gives 3; hint: fewer frames, or `short: fewer`, or `short: repeat_last`"
+    );
+    assert_eq!(select("ig_vlm", 4), [0, 1, 2, 3, 3, 3]);
+}
+
+#[test]
+fn linspace_every_and_ig_vlm_count() {
+    // 0, 2.25, 4.5 (to even: 4), 6.75, 9.
+    assert_eq!(select("linspace:frames=5", 10), [0, 2, 4, 7, 9]);
+    assert_eq!(select("linspace:frames=1", 10), [0]);
+    assert_eq!(select("every:n=4", 10), [0, 4, 8]);
+    assert_eq!(select("every:n=1,max=3", 9), [0, 4, 8]);
+    assert_eq!(
+        refused("every:n=9,min=2,short=refuse", &Timeline::of_count(9)).split(';').next(),
+        Some("every wants 2 frames, the video gives 1")
+    );
+    assert_eq!(select("ig_vlm", 20), [0, 3, 6, 9, 12, 15]);
+    assert_eq!(select("all", 3), [0, 1, 2]);
+}
+
+#[test]
+fn fps_and_times_take_the_frame_that_is_shown() {
+    // A pause of two seconds in a video of four frames a second that begins at 10 s.
+    let times = [10.0, 10.25, 10.5, 10.75, 13.0, 13.25];
+    assert_eq!(at("fps", &times), [0, 3, 4]);
+    assert_eq!(at("fps:fps=2", &times), [0, 2, 3, 4]);
+    assert_eq!(at("fps:fps=100,max=3", &times), [0, 2, 5]);
+    assert_eq!(at("fps:fps=0.1,min=3", &times), [0, 2, 5]);
+    // Half a second into the pause, before the beginning, exactly on a frame, and the last frame for its own length.
+    assert_eq!(at("times:times=11.5+0+10.5+13.4", &times), [0, 2, 3, 5]);
+    assert_eq!(at("times:times=10+99", &times), [0]);
+    assert_eq!(at("times:times=10+99+100,short=repeat_last", &times), [0, 5, 5]);
+    assert!(
+        refused("times:times=10+99,short=refuse", &timed(&times))
+            .starts_with("times wants 2 frames, the video gives 1")
+    );
+    assert_eq!(refused("times:times=99", &timed(&times)), "times names no time before the end of the video, 13.500 s");
+    assert!(refused("fps", &Timeline::of_count(3)).starts_with("fps goes by times, but the frames carry none"));
+}
+
+#[test]
+fn keyframes_are_what_the_codec_marks() {
+    let times: Vec<f64> = (0..10).map(f64::from).collect();
+    assert_eq!(at("keyframes", &times), [0, 3, 6, 9]);
+    assert_eq!(at("keyframes:max=2", &times), [0, 9]);
+    let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], histograms: Vec::new() };
+    assert_eq!("keyframes".parse::<Sample>().and_then(|sample| sample.select(&unmarked)), Ok(vec![0]));
+}
+
+#[test]
+fn scenes_are_cut_where_colours_change() {
+    let frame = |level: u8| Histogram::of(&RgbImage::from_pixel(9, 5, Rgb([level, 0, 0])));
+    let levels = [10, 12, 11, 200, 201, 202, 203, 90];
+    let histograms: Vec<Histogram> = levels.iter().map(|&level| frame(level)).collect();
+    assert_eq!((histograms[0].distance(&histograms[1]), histograms[2].distance(&histograms[3])), (0.0, 1.0));
+    let timeline = Timeline { histograms, ..Timeline::of_count(8) };
+    let select = |text: &str| text.parse::<Sample>().and_then(|sample| sample.select(&timeline));
+    // Scenes 0..3, 3..7 and 7..8.
+    assert_eq!(select("scene"), Ok(vec![1, 4, 7]));
+    assert_eq!(select("scene:frames=2"), Ok(vec![1, 7]));
+    assert_eq!(select("scene:frames=4,short=repeat_last"), Ok(vec![1, 4, 7, 7]));
+    assert!(refused("scene", &Timeline::of_count(3)).contains("was not shown the pictures"));
+    // Half of the pixels change.
+    let mut half = RgbImage::from_pixel(8, 8, Rgb([0, 0, 0]));
+    (0..8).for_each(|y| (0..4).for_each(|x| half.put_pixel(x, y, Rgb([255, 255, 255]))));
+    assert_eq!(Histogram::of(&half).distance(&Histogram::of(&RgbImage::new(8, 8))), 0.5);
+}
+
+#[test]
+fn rules_print_as_they_are_read_and_refuse_what_makes_no_sense() {
+    for sample in Sample::all() {
+        assert_eq!(sample.to_string().parse(), Ok(sample));
+    }
+    for (text, message) in [
+        ("uniform:frames=0", "uniform takes 0 frames"),
+        ("fps:fps=0", "fps takes 0 frames a second"),
+        ("fps:min=9,max=3", "at least 9 and at most 3"),
+        ("every:n=0", "every 0th frame"),
+        ("times:times=", "times names no time"),
+        ("scene:threshold=1", "cuts at a distance of 1"),
+        ("uniform:short=maybe", "unknown variant `maybe`"),
+        ("random", "no sampling rule; hint: uniform, linspace, fps"),
+    ] {
+        let error = text.parse::<Sample>().expect_err(message);
+        assert!(error.contains(message), "{error}");
+    }
+    assert_eq!(
+        "scene".parse::<Sample>().and_then(|s| s.with_frames(3)).map(|s| s.to_string()),
+        Ok("scene:frames=3,threshold=0.4,short=fewer".to_owned())
+    );
+    assert!(Sample::All.with_frames(3).is_err());
+}
+
+proptest! {
+    #[test]
+    fn places_are_sorted_and_within_range(
+        total in 0usize..3000, frames in 1usize..80, which in 0usize..9, gaps in prop::collection::vec(0.001f64..3.0, 1..40),
+    ) {
+        let sample = Sample::all()[which].clone();
+        let sample = sample.clone().with_frames(frames).unwrap_or(sample);
+        let mut time = 0.0;
+        let fact = |i: usize| {
+            time += gaps[i % gaps.len()];
+            FrameFact { time: Some(Seconds(time)), is_key: i.is_multiple_of(7) }
+        };
+        let timeline = Timeline { frames: (0..total).map(fact).collect(), histograms: vec![Histogram::of(&RgbImage::new(1, 1)); total] };
+        let places = sample.select(&timeline).expect("it selects");
+        prop_assert!(places.windows(2).all(|pair| pair[0] <= pair[1]));
+        prop_assert!(places.iter().all(|&place| place < total));
+        prop_assert_eq!(places.is_empty(), total == 0);
+    }
+}

@@ -1,0 +1,52 @@
+//! What is known of a video's frames before any picture is looked at.
+
+use super::Histogram;
+use crate::units::Seconds;
+
+/// What is known of one frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameFact {
+    /// Its own timestamp; none for an image of a directory.
+    pub time: Option<Seconds>,
+    /// Whether the codec stores it whole.
+    pub is_key: bool,
+}
+
+/// The frames of a window, in presentation order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timeline {
+    /// One a frame.
+    pub frames: Vec<FrameFact>,
+    /// One a frame, for a rule that needs them.
+    pub histograms: Vec<Histogram>,
+}
+
+impl Timeline {
+    /// `n` frames of which nothing else is known.
+    pub fn of_count(n: usize) -> Self {
+        Self { frames: vec![FrameFact { time: None, is_key: true }; n], histograms: Vec::new() }
+    }
+
+    /// How many frames there are.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The times of all frames.
+    pub(super) fn times(&self) -> Result<Vec<f64>, String> {
+        let times: Option<Vec<f64>> = self.frames.iter().map(|frame| frame.time.map(|time| time.0)).collect();
+        times.ok_or_else(|| "goes by times, but the frames carry none; hint: uniform, linspace, every, all".to_owned())
+    }
+}
+
+/// The place of the frame that is shown at `time`: the last one that has begun, or the first.
+pub(super) fn shown_at(times: &[f64], time: f64) -> usize {
+    // A frame whose time was rounded when it was stored has begun all the same.
+    const SLACK: f64 = 1e-6;
+    times.partition_point(|&begin| begin <= time + SLACK).saturating_sub(1)
+}

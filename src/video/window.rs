@@ -1,0 +1,68 @@
+//! A part of a video by time.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::units::Seconds;
+
+/// A part of a video by time: frames with `start <= time < end`. Default: all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Window {
+    /// First time that belongs to it.
+    pub start: Option<Seconds>,
+    /// First time after it.
+    pub end: Option<Seconds>,
+}
+
+/// Where a time lies, seen from a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Before,
+    Inside,
+    After,
+}
+
+impl Window {
+    /// Whether it leaves nothing out.
+    pub fn is_whole(&self) -> bool {
+        self.start.is_none() && self.end.is_none()
+    }
+
+    /// Where `time` lies.
+    pub(crate) fn side(&self, time: Seconds) -> Side {
+        if self.start.is_some_and(|start| time < start) {
+            Side::Before
+        } else if self.end.is_some_and(|end| time >= end) {
+            Side::After
+        } else {
+            Side::Inside
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.start {
+            Some(start) => write!(f, "{start} - ")?,
+            None => f.write_str("beginning - ")?,
+        }
+        match self.end {
+            Some(end) => end.fmt(f),
+            None => f.write_str("end"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_keeps_its_start_and_leaves_its_end() {
+        let window = Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) };
+        let sides = [0.99, 1.0, 1.99, 2.0].map(|t| window.side(Seconds(t)));
+        assert_eq!(sides, [Side::Before, Side::Inside, Side::Inside, Side::After]);
+        assert!(Window::default().is_whole() && !window.is_whole());
+    }
+}
