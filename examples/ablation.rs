@@ -24,19 +24,19 @@ struct Ablation {
     #[arg(long, default_value = "target/ablation")]
     out: PathBuf,
     /// Models of each connector
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     seeds: u64,
     /// Steps of stage 1: the projector alone
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 40)]
     connector_steps: usize,
     /// Steps of stage 2: projector and language model
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     instruct_steps: usize,
     /// Pictures to learn from
-    #[arg(long, default_value_t = 4800)]
+    #[arg(long, default_value_t = 2400)]
     images: usize,
     /// Pictures, and as many clips, to be asked about, a seed
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 100)]
     asked: usize,
     /// The program
     #[arg(long, default_value = "target/release/vidense")]
@@ -113,7 +113,7 @@ impl Ablation {
         let stage = |name: &str, frozen: &[&str], steps: usize| {
             json!({
                 "name": name, "stage": name, "frozen": frozen, "steps": steps, "batch": 16, "micro_batch": 8,
-                "data": { "shapes_world": { "seed": FIRST_LEARNED_WORLD, "images": self.images } },
+                "data": { "shapes_world": { "seed": FIRST_LEARNED_WORLD, "images": self.images, "loose": 0.4 } },
                 "optimizer": { "rule": "muon", "muon_learning_rate": 0.02, "learning_rate": 0.002 },
                 "schedule": { "warmup": 10, "plateau": 0.4, "decay": "linear", "end": 0.02 },
                 "stretch": { "gap": 0.5, "max_gap": 199 },

@@ -1,10 +1,13 @@
 //! Where tensors live and in which precision: `--device` and `--dtype` as candle understands them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{DType, Device};
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A device as asked for. Default: `auto`, the first GPU that this build supports, else the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,6 +124,46 @@ impl FromStr for DTypeSpec {
             "bf16" => Ok(Self::Fixed(DType::BF16)),
             _ => Err(format!("`{text}` is no precision; hint: auto, f32, f16, bf16")),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for DTypeSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for DeviceSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "DeviceSpec".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^(auto|cpu|(cuda|metal)(:\d+)?)$", "x-hint": "auto, cpu, cuda, cuda:1, metal" })
+    }
+}
+
+impl JsonSchema for DTypeSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "DTypeSpec".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": ["auto", "f32", "f16", "bf16"] })
     }
 }
 

@@ -140,8 +140,13 @@ impl PlanArgs {
             sample,
             window,
             temporal: prompt.temporal,
-            prompt: PromptPlan { template: prompt.template.clone(), system: prompt.system.clone() },
+            prompt: PromptPlan {
+                template: prompt.template.clone(),
+                system: prompt.system.clone(),
+                ..PromptPlan::default()
+            },
             generate: GeneratePlan { max_new_tokens: generate.max_new_tokens, sampling: generate.sampling() },
+            ..Plan::default()
         })
     }
 }

@@ -6,6 +6,8 @@ pub mod output;
 mod progress;
 mod session;
 mod sheet;
+mod timings;
+mod trace;
 
 use std::io::ErrorKind;
 
@@ -23,11 +25,13 @@ pub struct Arguments {
 enum Command {
     Ask(commands::ask::Ask),
     Chat(commands::chat::Chat),
+    Run(commands::run::Run),
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),
     Train(commands::train::Train),
     Eval(commands::eval::Eval),
     World(commands::world::World),
+    Schema(commands::schema::Schema),
 }
 
 /// Runs the command that was asked for.
@@ -38,11 +42,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Ask(command) => command.run(),
         Command::Chat(command) => command.run(),
+        Command::Run(command) => command.run(),
         Command::Frames(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::World(command) => command.run(),
+        Command::Schema(command) => command.run(),
     }
 }
 

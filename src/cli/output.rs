@@ -45,6 +45,11 @@ pub fn note(text: &str) {
     told("note", "36", text);
 }
 
+/// Tells what was asked for beside the answers.
+pub fn plain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// A line to standard error; if nobody listens there, nobody is told.
 fn told(word: &str, colour: &str, text: &str) {
     let mut out = std::io::stderr().lock();

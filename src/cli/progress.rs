@@ -33,6 +33,11 @@ pub fn asking(n_questions: usize) -> ProgressBar {
     bar("asking", n_questions, "{msg} {wide_bar} {pos}/{len} ({eta})")
 }
 
+/// A bar that counts videos as they are answered.
+pub fn answering(n_videos: usize) -> ProgressBar {
+    bar("answering", n_videos, "{msg} {wide_bar} {pos}/{len} videos ({eta})")
+}
+
 /// Moves a decoding bar.
 pub fn listen(bar: &ProgressBar, progress: Progress) {
     match progress {

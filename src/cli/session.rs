@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vidense::pipeline::timing::timed;
-use vidense::pipeline::{Answer, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, encode_video};
-use vidense::spec::{Plan, fingerprint};
-use vidense::text::{Conversation, Template};
+use vidense::pipeline::{
+    Answer, Asking, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, conversation, encode_video,
+};
+use vidense::spec::{Document, Plan, fingerprint};
+use vidense::text::Template;
 use vidense::units::Tokens;
 use vidense::video::{ReadReport, expected_frames};
 use vidense::vlm::{Blueprint, PromptIds, Vlm};
@@ -43,18 +45,38 @@ pub struct AnswerObject<'a> {
 }
 
 impl Session {
-    /// Reads the model's description, checks that `question` about `video` fits its context, and loads it.
+    /// As [`Self::open`], for `question` about `video`, which must fit the context.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
+        Self::open(plan, &Document::empty(), |plan, blueprint, template| {
+            check_budget(plan, blueprint, template, video, question)
+        })
+    }
+
+    /// Reads the model's description, checks that the plan goes with it, and loads it. `document` is what the plan was
+    /// written in, and `check` what else must hold.
     ///
     /// # Errors
     /// Before any weight is read, for whatever is known to be wrong by then.
-    pub fn open(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
+    pub fn open(
+        plan: Plan,
+        document: &Document,
+        check: impl FnOnce(&Plan, &Blueprint, &Template) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let mut load = Duration::ZERO;
         let device = plan.device.open()?;
         let hub = Hub::from_env(true);
-        let blueprint = timed(&mut load, || Blueprint::read(&plan.model, plan.vision_tower.as_deref(), &hub))?;
+        let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
         let template = template(&plan, &blueprint)?;
-        check_budget(&plan, &blueprint, &template, video, question)?;
+        let finding = plan.check_model(&blueprint);
+        if !finding.problems.is_empty() {
+            return Err(document.error(&finding.problems).into());
+        }
+        finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
+        check(&plan, &blueprint, &template)?;
         let fingerprint = fingerprint(&plan, &blueprint.files())?;
 
         let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
@@ -72,9 +94,7 @@ impl Session {
     /// When not one frame can be.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
-        let encoded = encode_video(&self.vlm, video, &self.plan.frames(), self.plan.temporal, &mut |event| {
-            progress::listen(&bar, event);
-        });
+        let encoded = encode_video(&self.vlm, video, &self.plan, &|event| progress::listen(&bar, event));
         bar.finish_and_clear();
         let encoded = encoded?;
         warn_of_damage(video, &encoded.report);
@@ -83,8 +103,12 @@ impl Session {
 
     /// A dialogue about an encoded video.
     pub fn dialogue<'a>(&'a self, video: &'a EncodedVideo, turns: Turns) -> Dialogue<'a> {
-        let conversation = conversation(&self.template, &self.plan, self.vlm.image_marks());
-        Dialogue::new(&self.vlm, video, conversation, &self.template, &self.plan.generate, turns)
+        Dialogue::new(self.asking(), video, turns)
+    }
+
+    /// The model, and how it is asked.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }
     }
 
     /// The object that `--json` prints.
@@ -139,17 +163,11 @@ fn check_budget(
     question: &str,
 ) -> anyhow::Result<()> {
     let n_frames = expected_frames(video, &plan.frames())?;
-    let mut conversation = conversation(template, plan, blueprint.config.image_marks);
+    let mut conversation = conversation(template, &plan.prompt, blueprint.config.image_marks);
     let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
     // A window without a frame is told by the reader, which knows the times.
     blueprint.budget(plan.temporal, n_frames.max(1), Tokens(text)).room()?;
     Ok(())
-}
-
-/// A conversation that has not begun.
-fn conversation(template: &Template, plan: &Plan, image_marks: bool) -> Conversation {
-    let conversation = Conversation::new(template.clone(), plan.prompt.system.clone());
-    if image_marks { conversation.with_image_marks() } else { conversation }
 }
 
 /// Says what could not be read of a video that gave frames all the same.

@@ -8,6 +8,7 @@ mod dci;
 mod none;
 mod sci;
 mod sti;
+mod window;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,8 @@ use candle_core::{Result, Tensor};
 use serde::Serialize;
 
 use crate::units::LayerIndex;
+
+pub use window::ChannelWindow;
 
 /// The kind of a connector, as `mm_dense_connector_type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use super::{Asked, Scores};
-use crate::pipeline::{Dialogue, PipelineError, Turns, encode_video};
-use crate::spec::Plan;
-use crate::text::{Conversation, Template};
-use crate::vlm::Vlm;
+use crate::pipeline::{Asking, Dialogue, PipelineError, Turns, encode_video};
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -27,21 +24,19 @@ pub enum EvalEvent<'a> {
     },
 }
 
-/// Asks all questions as `plan` says, and counts the exact answers. Questions about one video should stand together.
+/// Asks all questions as `asking` says, and counts the exact answers. Questions about one video should stand together.
 ///
 /// # Errors
 /// Only those of `listen`.
 pub fn evaluate<E>(
-    vlm: &Vlm,
-    template: &Template,
-    plan: &Plan,
+    asking: Asking<'_>,
     asked: &[Asked],
     listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
 ) -> Result<Scores, E> {
     let mut scores = Scores::default();
     for about_one in asked.chunk_by(|a, b| a.video == b.video) {
         let video = &about_one[0].video;
-        let encoded = match encode_video(vlm, video, &plan.frames(), plan.temporal, &mut |_| {}) {
+        let encoded = match encode_video(asking.vlm, video, asking.plan, &|_| {}) {
             Ok(encoded) => encoded,
             Err(error) => {
                 about_one.iter().for_each(|asked| scores.add_unanswered(&asked.kind, &asked.answer));
@@ -49,11 +44,10 @@ pub fn evaluate<E>(
                 continue;
             }
         };
-        let mut dialogue =
-            Dialogue::new(vlm, &encoded, conversation(vlm, template, plan), template, &plan.generate, Turns::Many);
+        let mut dialogue = Dialogue::new(asking, &encoded, Turns::Many);
         for asked in about_one {
             // Each question stands alone; what the cache holds of the video serves them all.
-            dialogue.begin_again(conversation(vlm, template, plan));
+            dialogue.begin_again();
             match dialogue.ask(&asked.question, &mut |_| {}) {
                 Ok(answer) => {
                     scores.add(&asked.kind, &asked.answer, &answer.text);
@@ -67,9 +61,4 @@ pub fn evaluate<E>(
         }
     }
     Ok(scores)
-}
-
-fn conversation(vlm: &Vlm, template: &Template, plan: &Plan) -> Conversation {
-    let conversation = Conversation::new(template.clone(), plan.prompt.system.clone());
-    if vlm.image_marks() { conversation.with_image_marks() } else { conversation }
 }

@@ -54,6 +54,15 @@ impl<T> Inlet<T> {
         item
     }
 
+    /// An item that has come already.
+    pub fn recv_now(&self) -> Option<T> {
+        let item = if self.stop.is_aborted() { None } else { self.items.try_recv().ok() };
+        if let (Some(_), Some(clock)) = (&item, &self.clock) {
+            clock.count();
+        }
+        item
+    }
+
     /// Up to `n` items, waiting for each; fewer only at the end.
     pub fn recv_many(&self, n: usize) -> Vec<T> {
         std::iter::from_fn(|| self.recv()).take(n).collect()

@@ -11,21 +11,30 @@ pub struct KvCache {
     /// `(1, n_kv_heads, capacity, d_head)` each.
     layers: Vec<(Tensor, Tensor)>,
     rope: RopeTable,
+    /// What its frequencies were decided by.
+    deciding_length: usize,
     len: usize,
     capacity: usize,
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// An empty cache for a sequence of up to `length` positions, of which `capacity` have room.
     ///
     /// # Errors
     /// When the memory cannot be had.
-    pub fn new(config: &LlamaConfig, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        config: &LlamaConfig,
+        (capacity, length): (usize, usize),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let shape = (1, config.n_kv_heads, capacity, config.d_head);
         let zeros = || Tensor::zeros(shape, dtype, device);
         let layers = (0..config.n_layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
-        let inv_freq = inverse_frequencies(config.d_head, config.rope_theta, config.rope_scaling);
-        Ok(Self { layers, rope: RopeTable::new(&inv_freq, capacity, dtype, device)?, len: 0, capacity })
+        let scaling = config.rope_scaling;
+        let inv_freq = inverse_frequencies(config.d_head, config.rope_theta, scaling, length);
+        let rope = RopeTable::new(&inv_freq, capacity, dtype, device)?;
+        Ok(Self { layers, rope, deciding_length: scaling.deciding_length(length), len: 0, capacity })
     }
 
     /// Positions filled.
@@ -36,6 +45,11 @@ impl KvCache {
     /// Whether nothing is filled.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether a sequence of up to `length` positions may go on in it.
+    pub fn serves(&self, config: &LlamaConfig, length: usize) -> bool {
+        self.capacity >= length && self.deciding_length == config.rope_scaling.deciding_length(length)
     }
 
     /// Positions in all.

@@ -99,7 +99,15 @@ impl Llama {
     /// # Errors
     /// When the memory cannot be had.
     pub fn new_cache(&self, capacity: usize) -> Result<KvCache> {
-        KvCache::new(&self.config, capacity, self.dtype, &self.device)
+        self.new_cache_with_room(capacity, capacity)
+    }
+
+    /// An empty cache for a sequence of up to `length` positions, with room for `capacity`.
+    ///
+    /// # Errors
+    /// When the memory cannot be had.
+    pub fn new_cache_with_room(&self, length: usize, capacity: usize) -> Result<KvCache> {
+        KvCache::new(&self.config, (capacity.max(length), length), self.dtype, &self.device)
     }
 
     /// Embeds ids.
@@ -150,7 +158,8 @@ impl Llama {
     }
 
     fn rope_table(&self) -> Result<RopeTable> {
-        let inv_freq = inverse_frequencies(self.config.d_head, self.config.rope_theta, self.config.rope_scaling);
+        let LlamaConfig { d_head, rope_theta, rope_scaling, context, .. } = self.config;
+        let inv_freq = inverse_frequencies(d_head, rope_theta, rope_scaling, context);
         RopeTable::new(&inv_freq, self.config.context, self.dtype, &self.device)
     }
 

@@ -17,6 +17,13 @@ pub enum RopeScaling {
         /// The factor.
         factor: f32,
     },
+    /// Dynamic NTK: the base grows once a sequence is longer than the original context.
+    DynamicNtk {
+        /// The factor.
+        factor: f32,
+        /// The context of the pretraining, in positions.
+        original_context: f32,
+    },
     /// Llama 3.1's: long waves divided by a factor, short ones kept, a smooth passage between.
     Llama3 {
         /// The factor.
@@ -136,16 +143,38 @@ impl CustomOp2 for Rotated {
     }
 }
 
-/// The `d_head / 2` angular frequencies of a base and a scaling.
-pub fn inverse_frequencies(d_head: usize, theta: f32, scaling: RopeScaling) -> Vec<f32> {
+/// The `d_head / 2` angular frequencies of a base and a scaling, for a sequence of up to `length` positions.
+pub fn inverse_frequencies(d_head: usize, theta: f32, scaling: RopeScaling, length: usize) -> Vec<f32> {
+    let theta = scaling.base(theta, d_head, length);
     let plain = (0..d_head / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / d_head as f32));
     plain.map(|frequency| scaling.apply(frequency)).collect()
 }
 
 impl RopeScaling {
+    /// The length that decides the frequencies: of dynamic NTK the sequence's, but not below the original context. Keys of
+    /// sequences for which it differs do not go together.
+    pub fn deciding_length(self, length: usize) -> usize {
+        match self {
+            Self::DynamicNtk { original_context, .. } => length.max(original_context as usize),
+            _ => 0,
+        }
+    }
+
+    /// Of dynamic NTK `base (s len / ctx - (s - 1)) ^ (d / (d - 2))` once `len` is above `ctx`.
+    fn base(self, theta: f32, d_head: usize, length: usize) -> f32 {
+        match self {
+            Self::DynamicNtk { factor, original_context } if length as f32 > original_context => {
+                let grown = f64::from(factor) * length as f64 / f64::from(original_context) - (f64::from(factor) - 1.0);
+                let power = d_head as f64 / (d_head as f64 - 2.0).max(1.0);
+                (f64::from(theta) * grown.powf(power)) as f32
+            }
+            _ => theta,
+        }
+    }
+
     fn apply(self, frequency: f32) -> f32 {
         match self {
-            Self::None => frequency,
+            Self::None | Self::DynamicNtk { .. } => frequency,
             Self::Linear { factor } => frequency / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let wavelength = 2.0 * PI / frequency;
@@ -189,11 +218,22 @@ mod tests {
 
     #[test]
     fn linear_scaling_divides_and_llama3_keeps_the_short_waves() {
-        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::None), [1.0, 0.1]);
-        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::Linear { factor: 4.0 }), [0.25, 0.025]);
+        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::None, 64), [1.0, 0.1]);
+        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::Linear { factor: 4.0 }, 64), [0.25, 0.025]);
         let llama3 =
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 40.0 };
         // Waves of 6.3 (under 40 / 4) and 62.8 (over 40 / 1) positions.
-        assert_eq!(inverse_frequencies(4, 100.0, llama3), [1.0, 0.1 / 8.0]);
+        assert_eq!(inverse_frequencies(4, 100.0, llama3, 64), [1.0, 0.1 / 8.0]);
+    }
+
+    #[test]
+    fn dynamic_ntk_grows_the_base_beyond_the_original_context() {
+        let ntk = RopeScaling::DynamicNtk { factor: 2.0, original_context: 40.0 };
+        assert_eq!(inverse_frequencies(4, 100.0, ntk, 40), [1.0, 0.1]);
+        // Twice the context: 100 (2 x 2 - 1) ^ (4 / 2) = 900.
+        let grown = inverse_frequencies(4, 100.0, ntk, 80);
+        assert!(grown[0] == 1.0 && (grown[1] - 1.0 / 30.0).abs() < 1e-6, "{grown:?}");
+        assert_eq!([10, 40, 41].map(|n| ntk.deciding_length(n)), [40, 40, 41]);
+        assert_eq!(RopeScaling::None.deciding_length(9), 0);
     }
 }

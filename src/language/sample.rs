@@ -6,18 +6,24 @@
 use candle_core::{Result, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use candle_transformers::utils::apply_repeat_penalty;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// How the next id is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct SamplingConfig {
     /// Default: `0`, greedy: the same answer every time. Higher ones vary more.
+    #[schemars(range(min = 0.0))]
     pub temperature: f64,
     /// Draw from this many best ids only. Default: all.
+    #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
     /// Draw from the smallest set of best ids whose probabilities reach this. Default: all.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f64>,
     /// Divide the logits of ids that were generated already. Default: `1`, which changes nothing.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub repetition_penalty: f32,
     /// Seed of the draws. Default: `0`.
     pub seed: u64,

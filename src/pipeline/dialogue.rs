@@ -7,9 +7,9 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::timing::timed;
-use super::{EncodedVideo, PipelineError};
+use super::{Asking, EncodedVideo, PipelineError};
 use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
-use crate::spec::GeneratePlan;
+use crate::spec::PromptPlan;
 use crate::text::{Conversation, Template, TextStream};
 use crate::units::Tokens;
 use crate::vlm::{ModelError, PromptIds, TokenBudget, Vlm};
@@ -50,8 +50,16 @@ pub struct Answer {
     pub generate: Duration,
 }
 
+/// A conversation that has not begun, in the words of a plan.
+pub fn conversation(template: &Template, prompt: &PromptPlan, image_marks: bool) -> Conversation {
+    let conversation = Conversation::new(template.clone(), prompt.system.clone());
+    let conversation = conversation.worded(&prompt.question, &prompt.answer);
+    if image_marks { conversation.with_image_marks() } else { conversation }
+}
+
 /// A conversation about one video.
 pub struct Dialogue<'a> {
+    asking: Asking<'a>,
     vlm: &'a Vlm,
     video: &'a EncodedVideo,
     conversation: Conversation,
@@ -65,27 +73,23 @@ pub struct Dialogue<'a> {
 
 impl<'a> Dialogue<'a> {
     /// A dialogue that has not begun.
-    pub fn new(
-        vlm: &'a Vlm,
-        video: &'a EncodedVideo,
-        conversation: Conversation,
-        template: &Template,
-        plan: &GeneratePlan,
-        turns: Turns,
-    ) -> Self {
+    pub fn new(asking: Asking<'a>, video: &'a EncodedVideo, turns: Turns) -> Self {
+        let Asking { vlm, template, plan } = asking;
         let config = GenerateConfig {
-            max_new_tokens: plan.max_new_tokens,
-            sampling: plan.sampling,
+            max_new_tokens: plan.generate.max_new_tokens,
+            sampling: plan.generate.sampling,
             stop_tokens: vlm.stop_tokens(template),
         };
         let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
-        let stop_strings = template.stop_strings();
-        Self { vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
+        let (stop_strings, conversation) =
+            (template.stop_strings(), conversation(template, &plan.prompt, vlm.image_marks()));
+        Self { asking, vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
     }
 
-    /// Forgets all turns for a conversation that has not begun; the cache stays.
-    pub fn begin_again(&mut self, conversation: Conversation) {
-        self.conversation = conversation;
+    /// Forgets all turns; the cache stays.
+    pub fn begin_again(&mut self) {
+        let Asking { vlm, template, plan } = self.asking;
+        self.conversation = conversation(template, &plan.prompt, vlm.image_marks());
     }
 
     /// Asks a question. `on_text` hears the answer as it comes.
@@ -165,7 +169,10 @@ impl<'a> Dialogue<'a> {
             Turns::Many => self.vlm.context(),
         };
         match self.cache.take() {
-            Some(mut cache) if cache.capacity() >= needed && self.cached.before_visual == ids.before_visual => {
+            Some(mut cache)
+                if cache.serves(self.vlm.language().config(), needed)
+                    && self.cached.before_visual == ids.before_visual =>
+            {
                 let pairs = self.cached.after_visual.iter().zip(&ids.after_visual);
                 let common = pairs.take_while(|(a, b)| a == b).count().min(ids.after_visual.len().saturating_sub(1));
                 cache.truncate(ids.before_visual.len() + self.n_visual()? + common);
@@ -173,8 +180,8 @@ impl<'a> Dialogue<'a> {
                 Ok((cache, reused))
             }
             _ => {
-                let cache =
-                    self.vlm.language().new_cache(capacity).map_err(ModelError::compute("allocating the cache"))?;
+                let cache = self.vlm.language().new_cache_with_room(needed, capacity);
+                let cache = cache.map_err(ModelError::compute("allocating the cache"))?;
                 Ok((cache, Tokens(0)))
             }
         }

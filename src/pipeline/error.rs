@@ -1,5 +1,6 @@
 //! What can go wrong between a video and an answer.
 
+use crate::exec::ExecError;
 use crate::video::VideoError;
 use crate::vlm::ModelError;
 
@@ -13,10 +14,10 @@ pub enum PipelineError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A stage panicked, which is a defect of this program.
-    #[error("the {stage} stage panicked: this is a bug")]
-    Panic {
-        /// The stage.
-        stage: &'static str,
-    },
+    /// A stage panicked, which is a defect of this program, or got no thread.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The run was ended before its only video was done.
+    #[error("stopped before the video was done")]
+    Nothing,
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::Plan;
+use super::{ExecPlan, Plan};
 use crate::files;
 
 /// Files up to this size are hashed whole.
@@ -20,7 +20,8 @@ const END: u64 = 1 << 20;
 pub fn fingerprint(plan: &Plan, files: &[PathBuf]) -> std::io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     // The same model in another directory is the same model.
-    let nameless = Plan { model: String::new(), vision_tower: None, ..plan.clone() };
+    // How the work is spread changes no answer.
+    let nameless = Plan { model: String::new(), vision_tower: None, exec: ExecPlan::default(), ..plan.clone() };
     hasher.update(nameless.to_yaml().map_err(std::io::Error::other)?.as_bytes());
     for path in files {
         hash_file(&mut hasher, path)

@@ -1,57 +1,254 @@
-//! The resolved plan: no choice is left open, and it prints as YAML.
+//! The plan: every choice between a video and an answer. It is what a pipeline file says, with defaults where that is silent,
+//! and prints back as such a file.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::check::Problem;
 use crate::device::{DTypeSpec, DeviceSpec};
+use crate::files::MINI;
 use crate::language::SamplingConfig;
 use crate::temporal::Temporal;
+use crate::text::Template;
+use crate::video::sample::Uniform;
 use crate::video::{FrameRequest, Sample, Window};
 
 /// Every choice between a video and an answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Plan {
-    /// A directory or a hub id.
+    /// A directory, a hub id, or the model inside the binary. Default: `vidense-mini`.
     pub model: String,
-    /// A tower other than the checkpoint's own.
+    /// A vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision_tower: Option<String>,
-    /// Where it runs. Default: `auto`.
+    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one.
     pub device: DeviceSpec,
-    /// In which precision. Default: `auto`.
+    /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
-    /// Which frames. Default: `uniform`, 8 frames.
-    #[serde(with = "serde_yaml::with::singleton_map")]
+    /// How weights are compressed in memory. Only `none` so far. Default: `none`.
+    pub quantization: Quantization,
+    /// Which frames are looked at. Default: `uniform`, 8 frames.
     pub sample: Sample,
-    /// Of which part. Default: the whole video.
+    /// Of which part of the video. Default: all of it.
     pub window: Window,
+    /// How a frame is fitted to the tower's square. Default: `checkpoint`.
+    pub preprocess: PreprocessPlan,
+    /// How the tower's layers are fused. Default: `checkpoint`.
+    pub connector: ConnectorPlan,
     /// How frames become one sequence. Default: `max_pool` with stride 2, the Dense Connector's choice for video.
-    #[serde(with = "serde_yaml::with::singleton_map")]
     pub temporal: Temporal,
+    /// How positions reach beyond the context that the model was trained with. Default: `checkpoint`.
+    pub rope: RopePlan,
     /// The words around the question.
     pub prompt: PromptPlan,
     /// How the answer is made.
     pub generate: GeneratePlan,
+    /// How the work is spread over stages. It changes the speed of a run, not its answers.
+    pub exec: ExecPlan,
 }
 
+/// How weights are compressed in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantization {
+    /// Not at all.
+    #[default]
+    None,
+}
+
+/// How a frame is fitted to the tower's square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PreprocessPlan {
+    /// As the checkpoint was trained (`image_aspect_ratio`).
+    #[default]
+    Checkpoint,
+    /// Padded to a square with the mean colour, then resized.
+    Pad,
+    /// As the tower's own preprocessor does it; CLIP's takes the middle square.
+    Native,
+    /// Resized to the square, whatever its shape. What SlowFast-LLaVA does.
+    Squeeze,
+}
+
+/// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectorPlan {
+    /// The checkpoint's.
+    #[default]
+    Checkpoint,
+    /// The final layer alone.
+    None,
+    /// Sparse token integration.
+    Sti,
+    /// Sparse channel integration.
+    Sci,
+    /// Dense channel integration; with a window above 1 dense temporal DCI.
+    Dci(DciPlan),
+}
+
+/// Options of DCI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DciPlan {
+    /// Neighbouring frames, an odd number, over which the two groups of lower layers are averaged while the final layer stays
+    /// with its frame. Default: `1`, plain DCI.
+    #[schemars(range(min = 1))]
+    pub window: usize,
+}
+
+impl Default for DciPlan {
+    fn default() -> Self {
+        Self { window: 1 }
+    }
+}
+
+/// How positions reach beyond the trained context.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RopePlan {
+    /// As the checkpoint says.
+    #[default]
+    Checkpoint,
+    /// Positions divided by a factor, which the context grows by.
+    Linear(RopeFactor),
+    /// The base grown once a sequence is longer than the trained context, up to a factor times it (dynamic NTK).
+    DynamicNtk(RopeFactor),
+}
+
+/// By how much the context grows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RopeFactor {
+    /// Default: `2`.
+    #[schemars(range(min = 1.0, max = 64.0))]
+    pub factor: f64,
+}
+
+impl Default for RopeFactor {
+    fn default() -> Self {
+        Self { factor: 2.0 }
+    }
+}
+
+/// The mark that a question stands for in [`PromptPlan::question`].
+pub const QUESTION: &str = "{question}";
+
 /// The words around the question.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
-    /// A template's name. Default: the one that fits the checkpoint.
+    /// vicuna_v1, llama_3, llama_2, mistral_instruct, chatml_direct or plain. Default: the one that fits the checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A system text. Default: the template's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// Words around a question, which stands for `{question}`. Default: the question alone.
+    pub question: String,
+    /// The words that the answer is made to begin with; they are not repeated in what is printed. Default: none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub answer: String,
+}
+
+impl Default for PromptPlan {
+    fn default() -> Self {
+        Self { template: None, system: None, question: QUESTION.to_owned(), answer: String::new() }
+    }
+}
+
+impl PromptPlan {
+    /// A question with the words around it.
+    pub fn wrap(&self, question: &str) -> String {
+        self.question.replacen(QUESTION, question, 1)
+    }
 }
 
 /// How the answer is made.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct GeneratePlan {
-    /// At most this many tokens. Default: `512`.
+    /// At most this many tokens. Default: `512`, as in the released code.
+    #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
     /// How each is chosen.
     #[serde(flatten)]
     pub sampling: SamplingConfig,
+}
+
+impl Default for GeneratePlan {
+    fn default() -> Self {
+        Self { max_new_tokens: 512, sampling: SamplingConfig::default() }
+    }
+}
+
+/// How the work is spread over stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecPlan {
+    /// Videos that are decoded side by side. Default: `2`.
+    #[schemars(range(min = 1, max = 256))]
+    pub decode_threads: usize,
+    /// Images that go through the tower together, of whichever videos. Default: one on the CPU, 8 on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub encode_batch: Option<usize>,
+    /// What may wait between two stages.
+    pub capacity: Capacities,
+}
+
+impl Default for ExecPlan {
+    fn default() -> Self {
+        Self { decode_threads: 2, encode_batch: None, capacity: Capacities::default() }
+    }
+}
+
+/// What may wait between two stages: more smooths unevenness, and takes memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capacities {
+    /// Decoded frames that wait to be prepared. Default: `2`.
+    #[schemars(range(max = 4096))]
+    pub decoded: usize,
+    /// Prepared images that wait for the tower. Default: `4`.
+    #[schemars(range(max = 4096))]
+    pub prepared: usize,
+    /// Encoded images that wait to be aggregated. Default: `4`.
+    #[schemars(range(max = 4096))]
+    pub encoded: usize,
+    /// Aggregated videos that wait for the language model. Default: `1`.
+    #[schemars(range(max = 4096))]
+    pub aggregated: usize,
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self { decoded: 2, prepared: 4, encoded: 4, aggregated: 1 }
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            model: MINI.to_owned(),
+            vision_tower: None,
+            device: DeviceSpec::Auto,
+            dtype: DTypeSpec::Auto,
+            quantization: Quantization::None,
+            sample: Sample::Uniform(Uniform::default()),
+            window: Window::default(),
+            preprocess: PreprocessPlan::Checkpoint,
+            connector: ConnectorPlan::Checkpoint,
+            temporal: Temporal::D2,
+            rope: RopePlan::Checkpoint,
+            prompt: PromptPlan::default(),
+            generate: GeneratePlan::default(),
+            exec: ExecPlan::default(),
+        }
+    }
 }
 
 impl Plan {
@@ -65,7 +262,54 @@ impl Plan {
     /// # Errors
     /// Never for a plan that was resolved: its keys are texts.
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
-        serde_yaml::to_string(self)
+        let mut bytes = Vec::new();
+        serde_yaml::with::singleton_map_recursive::serialize(self, &mut serde_yaml::Serializer::new(&mut bytes))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The rules over its fields that no schema tells.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let empty = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
+        if self.model.trim().is_empty() || empty(&self.vision_tower) {
+            let key = if self.model.trim().is_empty() { "model" } else { "vision_tower" };
+            problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
+        }
+        if let Err(rule) = self.sample.check() {
+            let (rule, hint) = split_hint(&rule);
+            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", self.sample.name()), rule) });
+        }
+        if let (Some(start), Some(end)) = (self.window.start, self.window.end)
+            && start >= end
+        {
+            problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
+        }
+        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
+            && window.is_multiple_of(2)
+        {
+            let rule = format!("a window has a middle frame, so it is odd, not {window}");
+            problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
+        }
+        if let Some(Err(error)) = self.prompt.template.as_deref().map(Template::named) {
+            let name = self.prompt.template.as_deref().unwrap_or_default();
+            let hint = super::check::nearest(name, &Template::NAMES);
+            let _ = error;
+            problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
+        }
+        if self.prompt.question.matches(QUESTION).count() != 1 {
+            let n = self.prompt.question.matches(QUESTION).count();
+            let rule = format!("wants the mark {QUESTION} once, found it {n} times in {:?}", self.prompt.question);
+            problems.push(Problem::new("prompt.question", rule).hint("\"Question: {question}\""));
+        }
+        problems
+    }
+}
+
+/// A rule in words, and the hint at its end.
+fn split_hint(rule: &str) -> (String, Option<String>) {
+    match rule.split_once("; hint: ") {
+        Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),
+        None => (rule.to_owned(), None),
     }
 }
 
@@ -77,20 +321,23 @@ mod tests {
     fn a_plan_prints_every_choice() {
         let plan = Plan {
             model: "org/model".to_owned(),
-            vision_tower: None,
             device: DeviceSpec::Cpu,
-            dtype: DTypeSpec::Auto,
-            sample: Sample::uniform(8),
-            window: Window::default(),
-            temporal: Temporal::D2,
-            prompt: PromptPlan { template: None, system: Some("Be brief.".to_owned()) },
-            generate: GeneratePlan { max_new_tokens: 512, sampling: SamplingConfig::default() },
+            connector: ConnectorPlan::Dci(DciPlan { window: 3 }),
+            prompt: PromptPlan { system: Some("Be brief.".to_owned()), ..PromptPlan::default() },
+            ..Plan::default()
         };
-        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nsample:\n  uniform:\n    frames: 8\n    short: fewer\n\
-                    window:\n  start: null\n  end: null\ntemporal:\n  max_pool:\n    stride: 2\n\
-                    prompt:\n  system: Be brief.\n\
-                    generate:\n  max_new_tokens: 512\n  temperature: 0.0\n  top_k: null\n  top_p: null\n  \
-                    repetition_penalty: 1.0\n  seed: 0\n";
+        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nsample:\n  uniform:\n    frames: 8\n    \
+                    short: fewer\nwindow:\n  start: null\n  end: null\npreprocess: checkpoint\nconnector:\n  dci:\n    \
+                    window: 3\ntemporal:\n  max_pool:\n    stride: 2\nrope: checkpoint\nprompt:\n  system: Be brief.\n  \
+                    question: '{question}'\ngenerate:\n  max_new_tokens: 512\n  temperature: 0.0\n  top_k: null\n  \
+                    top_p: null\n  repetition_penalty: 1.0\n  seed: 0\nexec:\n  decode_threads: 2\n  capacity:\n    \
+                    decoded: 2\n    prepared: 4\n    encoded: 4\n    aggregated: 1\n";
         assert_eq!(plan.to_yaml().expect("plain keys"), yaml);
+    }
+
+    #[test]
+    fn a_question_is_wrapped_once_and_its_own_marks_are_text() {
+        let prompt = PromptPlan { question: "Q: {question} A:".to_owned(), ..PromptPlan::default() };
+        assert_eq!(prompt.wrap("what is {question}?"), "Q: what is {question}? A:");
     }
 }

@@ -6,20 +6,24 @@
 //! it comes; a video of fewer frames keeps all of them.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::grid_pool::{PoolMode, along, pool};
 use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
 
 /// The pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Adaptive3d {
     /// Frames that are left. Default: `16`.
+    #[schemars(range(min = 1))]
     pub frames: usize,
     /// Rows that are left. Default: `12`.
+    #[schemars(range(min = 1))]
     pub height: usize,
     /// Columns that are left. Default: `12`.
+    #[schemars(range(min = 1))]
     pub width: usize,
 }
 

@@ -7,15 +7,17 @@
 //! `(T, N', H)` to `(max(N', floor(T N' (1 - drop))), H)`.
 
 use candle_core::{D, DType, Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Fold, FrameTokens, Strategy, no_frames};
 
 /// How much is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evs {
     /// The share of all tokens that goes, from 0 to below 1. Default: `0.75`.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub drop: f64,
 }
 

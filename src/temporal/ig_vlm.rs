@@ -4,6 +4,7 @@
 //! `(1, N', H)` to `(N', H)`, whatever the frame count.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concat::Concat;
@@ -11,12 +12,14 @@ use super::ts_llava::check_mosaic;
 use super::{Fold, FrameTokens, Strategy, Views};
 
 /// The image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IgVlm {
     /// Rows of frames. Default: `3`.
+    #[schemars(range(min = 1, max = 16))]
     pub rows: usize,
     /// Frames of a row. Default: `2`.
+    #[schemars(range(min = 1, max = 16))]
     pub columns: usize,
 }
 

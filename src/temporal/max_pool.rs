@@ -5,15 +5,17 @@
 //! `(T, N', H)` to `(T floor(N' / s), H)`.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Fold, FrameTokens, Strategy, no_frames};
 
 /// The pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaxPool {
     /// Tokens that become one. Default: `2`. A larger one fits more frames and blurs more.
+    #[schemars(range(min = 1))]
     pub stride: usize,
 }
 

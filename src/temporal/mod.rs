@@ -21,6 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
@@ -42,7 +43,7 @@ use spatial_temporal_mean::SpatialTemporalMeans;
 use temporal_mean::TemporalMeans;
 
 /// A strategy and its options.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporal {
     /// S1: the mean over frames.

@@ -4,20 +4,23 @@
 //! `(T, Hg Wg, H)` to `(T h w, H)`. Reference: the spatial 2-D pools of apple/ml-slowfast-llava (arXiv 2407.15841).
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::grid_pool::{PoolMode, pool};
 use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
 
 /// The pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool2d {
     /// How the patches of a window become one. Default: `average`.
     pub mode: PoolMode,
     /// Rows that are left. Default: `12`.
+    #[schemars(range(min = 1))]
     pub height: usize,
     /// Columns that are left. Default: `12`.
+    #[schemars(range(min = 1))]
     pub width: usize,
 }
 

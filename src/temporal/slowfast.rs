@@ -9,6 +9,7 @@
 //! ActivityNet and EgoSchema, 7B: both pathways 54.6 and 46.0, fast alone 49.7 and 37.0, slow alone 54.1 and 46.6.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::grid_pool::{PoolMode, pool};
@@ -16,14 +17,17 @@ use super::max_pool::pool_tokens;
 use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
 
 /// The two pathways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SlowFast {
     /// Frames of the slow pathway. Default: `10`.
+    #[schemars(range(min = 1))]
     pub slow_frames: usize,
     /// Neighbouring tokens that become one there. Default: `2`.
+    #[schemars(range(min = 1))]
     pub slow_stride: usize,
     /// Rows and columns that each frame has in the fast pathway. Default: `4`.
+    #[schemars(range(min = 1))]
     pub fast_grid: usize,
 }
 

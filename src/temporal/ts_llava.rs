@@ -7,19 +7,23 @@
 //! `(T + 1, N', H)`, the thumbnail last, to `(min(tokens, T N') + N', H)`: 2,880 + 576 in the paper.
 
 use candle_core::{Result, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Fold, FrameTokens, Strategy, Views, no_frames};
 
 /// How much is sampled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TsLlava {
     /// Tokens sampled from all frames. Default: `2880`.
+    #[schemars(range(min = 1))]
     pub tokens: usize,
     /// Rows of frames in the thumbnail. Default: `3`.
+    #[schemars(range(min = 1, max = 16))]
     pub rows: usize,
     /// Frames of a row. Default: `2`.
+    #[schemars(range(min = 1, max = 16))]
     pub columns: usize,
 }
 

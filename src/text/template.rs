@@ -59,6 +59,10 @@ pub struct Conversation {
     system: Option<String>,
     turns: Vec<Turn>,
     visual_wrapper: (&'static str, &'static str),
+    /// Words before and after each question.
+    question_wrapper: (String, String),
+    /// What each answer is made to begin with.
+    primed: String,
 }
 
 const VICUNA_SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. \
@@ -138,13 +142,22 @@ impl Template {
 
     /// What follows a prompt when its answer is `answer`, stop text and all: what a model learns to write.
     pub fn reply(&self, answer: &str) -> String {
+        let stop = match self {
+            Self::VicunaV1 | Self::Plain => "</s>",
+            Self::Llama3 => "<|eot_id|>",
+            Self::Llama2 | Self::Mistral => " </s>",
+            Self::ChatMl => "<|im_end|>",
+            Self::Custom(custom) => &custom.stop,
+        };
+        format!("{}{stop}", self.begin_reply(answer))
+    }
+
+    /// What follows a prompt when its answer begins with `words`.
+    fn begin_reply(&self, words: &str) -> String {
         match self {
-            Self::VicunaV1 => format!(" {answer}</s>"),
-            Self::Llama3 => format!("{answer}<|eot_id|>"),
-            Self::Llama2 | Self::Mistral => format!(" {answer} </s>"),
-            Self::ChatMl => format!("{answer}<|im_end|>"),
-            Self::Plain => format!("{answer}</s>"),
-            Self::Custom(custom) => format!("{}{answer}{}", custom.answer_space, custom.stop),
+            Self::VicunaV1 | Self::Llama2 | Self::Mistral => format!(" {words}"),
+            Self::Llama3 | Self::ChatMl | Self::Plain => words.to_owned(),
+            Self::Custom(custom) => format!("{}{words}", custom.answer_space),
         }
     }
 
@@ -219,7 +232,17 @@ impl Template {
 impl Conversation {
     /// A conversation that has not begun. `system` replaces the template's own system text.
     pub fn new(template: Template, system: Option<String>) -> Self {
-        Self { template, system, turns: Vec::new(), visual_wrapper: ("", "") }
+        let question_wrapper = (String::new(), String::new());
+        Self { template, system, turns: Vec::new(), visual_wrapper: ("", ""), question_wrapper, primed: String::new() }
+    }
+
+    /// Lays words around each question, which stands for `{question}` in `question`, and makes each answer begin with
+    /// `answer`.
+    #[must_use]
+    pub fn worded(self, question: &str, answer: &str) -> Self {
+        let (before, after) = question.split_once("{question}").unwrap_or(("", ""));
+        let question_wrapper = (before.replace(VISUAL, ""), after.replace(VISUAL, ""));
+        Self { question_wrapper, primed: answer.replace(VISUAL, ""), ..self }
     }
 
     /// Lays `<im_start>` and `<im_end>` around the visual tokens (`mm_use_im_start_end` of a checkpoint).
@@ -233,11 +256,15 @@ impl Conversation {
         if !self.template.has_turns() {
             self.turns.clear();
         }
-        let question = question.replace(VISUAL, "");
+        let (before, after) = &self.question_wrapper;
+        let question = format!("{before}{}{after}", question.replace(VISUAL, ""));
         let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };
         self.turns.push(Turn { question, answer: None });
         let system = self.system.as_deref().unwrap_or(self.template.default_system()).replace(VISUAL, "");
-        let text = self.template.render(&system, &self.turns);
+        let mut text = self.template.render(&system, &self.turns);
+        if !self.primed.is_empty() {
+            text += &self.template.begin_reply(&self.primed);
+        }
         let (before, after) = text.split_once(VISUAL).unwrap_or((&text, ""));
         Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() }
     }
@@ -245,7 +272,8 @@ impl Conversation {
     /// Records the answer to the last question.
     pub fn answer(&mut self, answer: &str) {
         if let Some(turn) = self.turns.last_mut() {
-            turn.answer = Some(answer.replace(VISUAL, ""));
+            let space = if self.primed.is_empty() { "" } else { " " };
+            turn.answer = Some(format!("{}{space}{}", self.primed, answer.replace(VISUAL, "")));
         }
     }
 
@@ -309,6 +337,19 @@ mod tests {
         let prompt = conversation.ask("B?");
         assert_eq!(prompt.before_visual, "S USER: ");
         assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
+    }
+
+    #[test]
+    fn questions_are_wrapped_and_answers_primed() {
+        let mut conversation =
+            Conversation::new(Template::VicunaV1, Some("S".to_owned())).worded("Q: {question}\n", "It is");
+        let first = conversation.ask("{question}?");
+        assert_eq!(first.after_visual, "\nQ: {question}?\n ASSISTANT: It is");
+        conversation.answer("red");
+        assert_eq!(
+            conversation.ask("B").after_visual,
+            "\nQ: {question}?\n ASSISTANT: It is red</s>USER: Q: B\n ASSISTANT: It is"
+        );
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct ModelRecipe {
     /// when the model is written. Default: `1`.
     #[serde(default = "one")]
     pub feature_scale: f64,
-    /// Ids of a byte-level BPE tokenizer that is trained on the texts of the stages. Default: none, that of `from`.
+    /// Ids of a byte-level BPE tokenizer that is trained on the texts of the first stage that has some. Default: none, that of `from`.
     #[serde(default)]
     pub tokenizer_vocabulary: Option<usize>,
 }
@@ -200,9 +200,11 @@ impl Recipe {
         hash.to_hex()[..32].to_owned()
     }
 
-    /// What a new tokenizer is trained on: the last stage's texts.
+    /// What a new tokenizer is trained on: the texts of the first stage that learns from some.
     pub fn tokenizer_data(&self) -> Option<&Data> {
-        self.model.tokenizer_vocabulary.and(self.stages.last()).map(|stage| &stage.data)
+        let reads_texts = |stage: &&Stage| stage.stage != StageKind::Tower;
+        let stage = self.stages.iter().find(reads_texts).or(self.stages.last());
+        self.model.tokenizer_vocabulary.and(stage).map(|stage| &stage.data)
     }
 
     fn problems(&self) -> Vec<String> {

@@ -2,16 +2,18 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::units::Seconds;
 
 /// A part of a video by time: frames with `start <= time < end`. Default: all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Window {
-    /// First time that belongs to it.
+    /// First time that belongs to it: seconds, or h:mm:ss.
     pub start: Option<Seconds>,
-    /// First time after it.
+    /// First time after it: seconds, or h:mm:ss.
     pub end: Option<Seconds>,
 }
 

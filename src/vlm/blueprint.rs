@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 
 use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
-use super::{ModelError, TokenBudget, names};
+use super::{ModelError, Overrides, TokenBudget, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
@@ -32,6 +32,8 @@ pub struct Blueprint {
     pub tower_source: TowerSource,
     /// Its connector.
     pub connector: Connector,
+    /// Frames over which the connector's lower groups are averaged (dense temporal DCI).
+    pub window: usize,
     /// How frames are prepared.
     pub preprocess: PreprocessConfig,
     /// Its tokenizer.
@@ -50,23 +52,36 @@ pub enum TowerSource {
 }
 
 impl Blueprint {
-    /// Reads the descriptions of the model called `name`, with another tower if `vision_tower` names one.
+    /// Reads the descriptions of the model called `name`, changed as `overrides` say.
     ///
     /// # Errors
     /// [`ModelError`] when something is missing, broken, or does not go together.
-    pub fn read(name: &str, vision_tower: Option<&str>, hub: &Hub) -> Result<Self, ModelError> {
+    pub fn read(name: &str, overrides: &Overrides, hub: &Hub) -> Result<Self, ModelError> {
         let dir = hub.find(name)?;
-        let config = VlmConfig::read(&dir)?;
+        let mut config = VlmConfig::read(&dir)?;
+        overrides.apply(&mut config);
         let checkpoint = Checkpoint::open(&dir)?;
         let tokenizer = Tokenizer::open(&dir, config.bos)?;
-        let found = find_tower(&dir, &config, &checkpoint, vision_tower, hub)?;
+        let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(&dir, &config, &tower)?;
         let preprocess = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
         let template = default_template(&config, &tokenizer)?;
-        let (name, tower_source) = (name.to_owned(), found.source);
-        Ok(Self { name, dir, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint })
+        let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
+        Ok(Self {
+            window,
+            name,
+            dir,
+            config,
+            tower,
+            tower_source,
+            connector,
+            preprocess,
+            tokenizer,
+            template,
+            checkpoint,
+        })
     }
 
     /// Tokens of a frame after the connector.
@@ -76,6 +91,21 @@ impl Blueprint {
             SelectFeature::ClsPatch => self.tower.n_class_tokens(),
         };
         frame_tokens(&self.tower, &self.connector, n_class_tokens)
+    }
+
+    /// Why the connector's tokens do not fit the checkpoint's projector, in words, if they do not.
+    pub fn connector_misfit(&self) -> Option<String> {
+        let width = self.connector.width(self.tower.d_hidden);
+        let projector = names::projector(&self.checkpoint);
+        let shape =
+            ["0.weight", "weight"].into_iter().find_map(|name| self.checkpoint.shape(&projector.apply(name)))?;
+        let &[_, takes] = shape.dims() else { return None };
+        (takes != width).then(|| {
+            format!(
+                "{} makes tokens of {width} channels, but the checkpoint's projector takes {takes}",
+                self.connector.kind()
+            )
+        })
     }
 
     /// The budget of a prompt with `text` tokens of words.

@@ -21,7 +21,17 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped.
     pub fn load(blueprint: Blueprint, device: &Device, dtype: DType, on_load: &OnLoad) -> Result<Self, ModelError> {
         let Blueprint {
-            name, config, tower, tower_source, connector, preprocess, tokenizer, template, checkpoint, ..
+            name,
+            config,
+            tower,
+            tower_source,
+            connector,
+            window,
+            preprocess,
+            tokenizer,
+            template,
+            checkpoint,
+            ..
         } = blueprint;
         let ledger = Ledger::new(checkpoint, Arc::clone(on_load));
         let failed = ModelError::compute("loading the weights");
@@ -71,6 +81,7 @@ impl Vlm {
             preprocessor: Preprocessor::new(preprocess),
             tower,
             connector,
+            window,
             projector,
             language,
             tokenizer,

@@ -10,6 +10,7 @@ mod error;
 mod load;
 mod model;
 mod names;
+mod overrides;
 mod start;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
@@ -17,4 +18,5 @@ pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub use model::{PromptIds, Vlm, fuse};
+pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};

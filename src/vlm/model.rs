@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
 use super::blueprint::frame_tokens;
-use crate::connector::Connector;
+use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
 use crate::language::Llama;
 use crate::projector::Projector;
@@ -21,6 +21,8 @@ pub struct Vlm {
     pub(super) preprocessor: Preprocessor,
     pub(super) tower: Tower,
     pub(super) connector: Connector,
+    /// Frames over which the connector's lower groups are averaged.
+    pub(super) window: usize,
     pub(super) projector: Projector,
     pub(super) language: Llama,
     pub(super) tokenizer: Tokenizer,
@@ -79,6 +81,11 @@ impl Vlm {
     /// The connector.
     pub fn connector(&self) -> &Connector {
         &self.connector
+    }
+
+    /// Begins the window over the connector's tokens of one video's frames.
+    pub fn begin_window(&self) -> ChannelWindow {
+        ChannelWindow::new(self.window, self.tower.config().d_hidden)
     }
 
     /// The language model.

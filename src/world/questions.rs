@@ -27,10 +27,13 @@ pub enum QuestionKind {
     Size,
     /// Everything, in a fixed order.
     Caption,
+    /// Each shape with its colour, the shape first. Only for training: a colour that is told right after its shape teaches a
+    /// language model to find objects by their shape, as captions teach it to find them by their colour.
+    Listing,
 }
 
 impl QuestionKind {
-    /// All kinds.
+    /// All kinds that [`questions`] asks.
     pub const ALL: [Self; 9] = [
         Self::Color,
         Self::Shape,
@@ -55,6 +58,7 @@ impl QuestionKind {
             Self::Texture => "texture",
             Self::Size => "size",
             Self::Caption => "caption",
+            Self::Listing => "listing",
         }
     }
 
@@ -68,7 +72,7 @@ impl QuestionKind {
             Self::Position => 1.0 / Cell::COUNT as f64,
             Self::Background => 0.25,
             Self::Texture => 1.0 / 3.0,
-            Self::Caption => 0.0,
+            Self::Caption | Self::Listing => 0.0,
         }
     }
 }
@@ -151,6 +155,10 @@ pub fn ask(kind: QuestionKind, scene: &Scene, medium: Medium, draw: &mut Draw) -
                 format!("Describe this {word} in one sentence."),
             ];
             (draw.pick(&wordings).clone(), caption(scene))
+        }
+        QuestionKind::Listing => {
+            let wordings = ["List the shapes and their colors.", "Name each shape with its color."];
+            ((*draw.pick(&wordings)).to_owned(), listing(scene))
         }
     };
     Some(Question { kind, question, answer })
@@ -283,6 +291,14 @@ fn absent(scene: &Scene, draw: &mut Draw) -> (Colour, Shape) {
     }
 }
 
+/// "circle red, star blue", in the order of the shapes, then of the colours.
+fn listing(scene: &Scene) -> String {
+    let mut objects: Vec<&Object> = scene.objects.iter().collect();
+    objects.sort_by_key(|object| (object.shape, object.colour));
+    let pairs: Vec<String> = objects.iter().map(|o| format!("{} {}", o.shape.word(), o.colour.word())).collect();
+    pairs.join(", ")
+}
+
 /// "a large striped red circle and a small solid blue star on a black background", in the order of the colours, which
 /// is the same in every frame of a video.
 fn caption(scene: &Scene) -> String {
@@ -352,6 +368,19 @@ mod tests {
             let uneven = matches!(kind, QuestionKind::Position | QuestionKind::Size);
             let slack = if uneven { 0.06 } else { 0.03 };
             assert!((best - kind.chance()).abs() < slack, "{kind:?}: {best}");
+        }
+    }
+
+    #[test]
+    fn listings_follow_the_order_of_shapes() {
+        for index in 0..50 {
+            let mut draw = Draw::new(4, index);
+            let scene = Scene::still(&mut draw, Some(3));
+            let listed = ask(QuestionKind::Listing, &scene, Medium::Any, &mut draw).expect("always asked").answer;
+            let shapes: Vec<&str> = listed.split(", ").filter_map(|pair| pair.split(' ').next()).collect();
+            let place = |word: &&str| Shape::ALL.iter().position(|shape| shape.word() == *word);
+            assert!(shapes.len() == 3 && shapes.windows(2).all(|two| place(&two[0]) <= place(&two[1])), "{listed}");
+            assert!(scene.objects.iter().all(|o| listed.contains(&format!("{} {}", o.shape.word(), o.colour.word()))));
         }
     }
 

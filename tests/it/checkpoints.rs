@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use vidense::language::{FinishReason, SamplingConfig};
-use vidense::pipeline::{Dialogue, EncodedVideo, Turns, encode_video};
-use vidense::spec::GeneratePlan;
+use vidense::language::FinishReason;
+use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Turns, encode_video};
+use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
-use vidense::text::{Conversation, Template};
+use vidense::text::Template;
 use vidense::units::Tokens;
-use vidense::video::{FrameRequest, Sample, Window};
-use vidense::vlm::{Blueprint, Vlm};
+use vidense::video::Sample;
+use vidense::vlm::{Blueprint, Overrides, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{ids, json, repository};
@@ -19,20 +19,20 @@ const LAYOUTS: [&str; 5] = ["llava-sharded", "llava-bin", "llava-bin-sharded", "
 
 fn load(layout: &str) -> Vlm {
     let dir = repository("tests/golden/checkpoints").join(layout);
-    let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &Hub::offline(None)).unwrap();
+    let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &Hub::offline(None)).unwrap();
     Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap()
 }
 
 fn encode(vlm: &Vlm) -> EncodedVideo {
-    let request = FrameRequest { sample: Sample::All, window: Window::default() };
-    let frames = repository("tests/golden/checkpoints/frames");
-    encode_video(vlm, &frames, &request, Temporal::Concat, &mut |_| {}).unwrap()
+    let plan = Plan { sample: Sample::All, temporal: Temporal::Concat, ..Plan::default() };
+    encode_video(vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {}).unwrap()
 }
 
 fn dialogue<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize, turns: Turns) -> Dialogue<'a> {
-    let plan = GeneratePlan { max_new_tokens, sampling: SamplingConfig::default() };
-    let conversation = Conversation::new(Template::VicunaV1, None);
-    Dialogue::new(vlm, video, conversation, &Template::VicunaV1, &plan, turns)
+    let generate = GeneratePlan { max_new_tokens, ..GeneratePlan::default() };
+    // A test's plan may live as long as the test.
+    let plan = Box::leak(Box::new(Plan { generate, ..Plan::default() }));
+    Dialogue::new(Asking { vlm, template: &Template::VicunaV1, plan }, video, turns)
 }
 
 #[test]
@@ -113,7 +113,8 @@ fn the_streamed_pieces_are_the_answer() {
 fn a_tower_named_by_hand_replaces_the_one_inside() {
     let dir = repository("tests/golden/checkpoints/llava-bin");
     let tower = repository("tests/golden/checkpoints/llava-sharded/tower");
-    let blueprint = Blueprint::read(dir.to_str().unwrap(), tower.to_str(), &Hub::offline(None)).unwrap();
+    let blueprint =
+        Blueprint::read(dir.to_str().unwrap(), &Overrides::tower(tower.to_str()), &Hub::offline(None)).unwrap();
     let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
     let expected = json(&repository("tests/golden/checkpoints/expected.json"));
     let video = encode(&vlm);
@@ -125,7 +126,7 @@ fn a_tower_named_by_hand_replaces_the_one_inside() {
 fn half_precision_answers_too() {
     for dtype in [DType::F16, DType::BF16] {
         let dir = repository("tests/golden/checkpoints/hf-4");
-        let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &Hub::offline(None)).unwrap();
+        let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &Hub::offline(None)).unwrap();
         let vlm = Vlm::load(blueprint, &Device::Cpu, dtype, &(Arc::new(|_| {}) as _)).unwrap();
         let video = encode(&vlm);
         assert_eq!(video.visual.dtype(), dtype);

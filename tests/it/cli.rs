@@ -280,11 +280,11 @@ fn inspect_tells_streams_and_shapes() {
     }
     let model = out(&run(&["inspect", MODEL]));
     for part in [
-        "dci: hidden state 5 and the means of states 0..3 and 3..6",
+        "dci: hidden state 6 and the means of states 0..3 and 3..6",
         "pixels         (8, 3, 64, 64)",
         "hidden states  7 of (8, 65, 128)",
         "connector      (8, 64, 384)",
-        "concat                    512  8 frames x 64 tokens (512 left for question and answer)",
+        "concat                            512  8 frames x 64 tokens (512 left for question and answer)",
         "2273152 parameters, stored as f16",
     ] {
         assert!(model.contains(part), "{model} lacks {part}");

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod hub;
 mod image;
+mod pipelines;
 mod reference;
 mod stream;
 mod train;

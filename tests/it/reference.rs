@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use vidense::language::SamplingConfig;
-use vidense::pipeline::{Dialogue, Turns, encode_video};
-use vidense::spec::GeneratePlan;
+use vidense::pipeline::{Asking, Dialogue, Turns, encode_video};
+use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::{Conversation, Template};
-use vidense::video::{FrameRequest, Sample, Window};
-use vidense::vlm::{Blueprint, PromptIds, Vlm};
+use vidense::video::Sample;
+use vidense::vlm::{Blueprint, Overrides, PromptIds, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{assert_close, every, ids, json, largest, repository, shared, tensors};
@@ -38,7 +37,7 @@ fn load(reference: &Path, name: &str) -> Case {
     let dir = reference.join(name);
     let towers = reference.join("towers");
     let hub = Hub::offline(Some(towers));
-    let blueprint = Blueprint::read(dir.to_str().unwrap(), None, &hub).unwrap();
+    let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &hub).unwrap();
     let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
     let expected = json(&dir.join("expected.json"));
     Case { dir, vlm, expected }
@@ -80,8 +79,8 @@ fn every_stage_agrees_with_the_released_code() {
         assert_close(&format!("{name} fused"), &sample, &tensor["fused.frame0.sample"], TOLERANCE);
 
         // All frames, from our pixels.
-        let request = FrameRequest { sample: Sample::All, window: Window::default() };
-        let video = encode_video(&vlm, &dir.join("frames"), &request, temporal, &mut |_| {}).unwrap();
+        let plan = Plan { sample: Sample::All, temporal, ..Plan::default() };
+        let video = encode_video(&vlm, &dir.join("frames"), &plan, &|_| {}).unwrap();
         assert_eq!(video.visual.dim(0).unwrap() as u64, expected["n_visual_tokens"].as_u64().unwrap());
         let aggregated = every(&video.visual, 0, 13);
         assert_close(&format!("{name} aggregated"), &aggregated, &tensor["aggregated.sample"], TOLERANCE);
@@ -107,11 +106,11 @@ fn every_stage_agrees_with_the_released_code() {
 
 /// The ids of an answer to a case's question about some frames.
 fn generated(case: &Case, frames: &Path, temporal: Temporal) -> Vec<u32> {
-    let request = FrameRequest { sample: Sample::All, window: Window::default() };
-    let plan = GeneratePlan { max_new_tokens: 24, sampling: SamplingConfig::default() };
-    let video = encode_video(&case.vlm, frames, &request, temporal, &mut |_| {}).unwrap();
-    let conversation = Conversation::new(Template::VicunaV1, None);
-    let mut dialogue = Dialogue::new(&case.vlm, &video, conversation, &Template::VicunaV1, &plan, Turns::One);
+    let generate = GeneratePlan { max_new_tokens: 24, ..GeneratePlan::default() };
+    let plan = Plan { sample: Sample::All, temporal, generate, ..Plan::default() };
+    let video = encode_video(&case.vlm, frames, &plan, &|_| {}).unwrap();
+    let asking = Asking { vlm: &case.vlm, template: &Template::VicunaV1, plan: &plan };
+    let mut dialogue = Dialogue::new(asking, &video, Turns::One);
     dialogue.ask(case.expected["question"].as_str().unwrap(), &mut |_| {}).unwrap().token_ids
 }
 

@@ -1,25 +1,30 @@
-//! `vidense inspect VIDEO|MODEL`: what is in a file, and what a model would do with it.
+//! `vidense inspect VIDEO|MODEL|PIPELINE`: what is in a file, and what a model would do with it.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use candle_core::DType;
 use clap::Args;
+use vidense::spec::{fingerprint, read_plan};
 use vidense::temporal::Temporal;
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, ModelError, TowerSource};
+use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource};
 use vidense::weights::Hub;
 
 use crate::cli::session::warn_of_damage;
 use crate::cli::{output, progress};
 
-/// Show the streams and the exact frame count of a video, or the layers, shapes and token budget of a model
+/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice of a
+/// pipeline file with what follows from it
 #[derive(Args)]
 pub struct Inspect {
-    /// A media file, a directory of image frames, a model's directory, or a hub id
-    #[arg(value_name = "VIDEO|MODEL")]
+    /// A media file, a directory of image frames, a model's directory, a hub id, or a pipeline file (.yaml)
+    #[arg(value_name = "VIDEO|MODEL|PIPELINE")]
     target: String,
+    /// For a pipeline: a value over that of the file; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
     /// For a model: another vision tower than the checkpoint's own
     #[arg(long, value_name = "DIR|ID")]
     vision_tower: Option<String>,
@@ -35,15 +40,40 @@ impl Inspect {
     /// When there is nothing of that name, or it cannot be read.
     pub fn run(self) -> anyhow::Result<()> {
         let path = Path::new(&self.target);
+        if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            return self.pipeline(path);
+        }
         let is_video = path.is_file() || (path.is_dir() && !path.join("config.json").is_file());
         if is_video { video(path) } else { self.model() }
     }
 
+    /// The resolved plan as YAML, then what follows from it, each line a comment: what is printed is a pipeline file.
+    fn pipeline(&self, path: &Path) -> anyhow::Result<()> {
+        let (plan, document) = read_plan(path, &self.sets)?;
+        let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(true))?;
+        let mut finding = plan.check_model(&blueprint);
+        finding.problems.extend(plan.check_budget(&blueprint));
+        if !finding.problems.is_empty() {
+            return Err(document.error(&finding.problems).into());
+        }
+        finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
+        let mut facts = String::new();
+        describe_parts(&mut facts, &blueprint)?;
+        let n_frames = plan.most_frames().unwrap_or(self.frames);
+        describe_shapes(&mut facts, &blueprint, plan.temporal, n_frames)?;
+        describe_tokens(&mut facts, &blueprint, plan.temporal, n_frames)?;
+        describe_memory(&mut facts, &blueprint)?;
+        writeln!(facts, "\nplan        {}", fingerprint(&plan, &blueprint.files())?)?;
+        let facts: String = facts.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
+        Ok(output::part(&format!("{}\n{facts}", plan.to_yaml()?))?)
+    }
+
     fn model(&self) -> anyhow::Result<()> {
-        let blueprint = Blueprint::read(&self.target, self.vision_tower.as_deref(), &Hub::from_env(true))?;
+        let blueprint =
+            Blueprint::read(&self.target, &Overrides::tower(self.vision_tower.as_deref()), &Hub::from_env(true))?;
         let mut text = String::new();
         describe_parts(&mut text, &blueprint)?;
-        describe_shapes(&mut text, &blueprint, self.frames)?;
+        describe_shapes(&mut text, &blueprint, Temporal::D2, self.frames)?;
         describe_budget(&mut text, &blueprint, self.frames)?;
         describe_memory(&mut text, &blueprint)?;
         Ok(output::part(&text)?)
@@ -135,12 +165,11 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(text, "template    {}", blueprint.template.name())
 }
 
-fn describe_shapes(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
+fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
     let (tower, connector) = (&blueprint.tower, &blueprint.connector);
     let frame = blueprint.frame_tokens();
     let n_tokens = frame.count;
     let n_states = tower.n_patches() + tower.n_class_tokens();
-    let temporal = Temporal::D2;
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({frames}, 3, {}, {})", tower.image_size, tower.image_size)?;
     writeln!(text, "  hidden states  {} of ({frames}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
@@ -151,17 +180,23 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, frames: usize) -> s
 
 fn describe_budget(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    for temporal in Temporal::all() {
-        let budget = blueprint.budget(temporal, frames, Tokens(0));
-        let room = match budget.room() {
-            Ok(room) => format!("{room} left for question and answer"),
-            Err(ModelError::OverBudget { .. }) => "over the context".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let (name, visual) = (temporal.to_string(), budget.visual());
-        writeln!(text, "  {name:<22} {visual:>6}  {} ({room})", temporal.explain(frames, budget.frame))?;
-    }
-    Ok(())
+    Temporal::all().into_iter().try_for_each(|temporal| describe_strategy(text, blueprint, temporal, frames))
+}
+
+fn describe_tokens(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
+    writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
+    describe_strategy(text, blueprint, temporal, frames)
+}
+
+fn describe_strategy(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
+    let budget = blueprint.budget(temporal, frames, Tokens(0));
+    let room = match budget.room() {
+        Ok(room) => format!("{room} left for question and answer"),
+        Err(ModelError::OverBudget { .. }) => "over the context".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let (name, visual) = (temporal.to_string(), budget.visual());
+    writeln!(text, "  {name:<30} {visual:>6}  {} ({room})", temporal.explain(frames, budget.frame))
 }
 
 fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {

@@ -5,5 +5,7 @@ pub mod chat;
 pub mod eval;
 pub mod frames;
 pub mod inspect;
+pub mod run;
+pub mod schema;
 pub mod train;
 pub mod world;

@@ -117,7 +117,7 @@ impl Dataset for WorldImages {
             let n_asked = match kind {
                 QuestionKind::Count => usize::from(draw.chance(0.6)),
                 QuestionKind::Background => usize::from(draw.chance(0.3)),
-                QuestionKind::Caption => 1,
+                QuestionKind::Caption | QuestionKind::Listing => 1,
                 QuestionKind::Exist => n_objects + 1,
                 _ => n_objects,
             };

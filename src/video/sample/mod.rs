@@ -13,6 +13,7 @@ mod timeline;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
@@ -23,7 +24,7 @@ pub use short::Short;
 pub use timeline::{FrameFact, Timeline};
 
 /// A rule that chooses frames.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sample {
     /// Frames from the middles of equal shares. What FreeVA and the Dense Connector do.

@@ -1,5 +1,6 @@
 //! The rules that go by count, by time, or by what the codec says.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::short::Short;
@@ -9,10 +10,11 @@ use super::{Rule, at_most, check_frames, linspace};
 /// `uniform` (FreeVA, arXiv 2405.07798, and the released Dense Connector code): with `n = min(total, frames)` and
 /// `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r` rounds half to even. A
 /// place may come twice in a very short video; so it does in the reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Uniform {
     /// Frames wanted. Default: `8`. More see more, and cost visual tokens in proportion.
+    #[schemars(range(min = 1))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `fewer`.
     pub short: Short,
@@ -40,10 +42,11 @@ impl Rule for Uniform {
 }
 
 /// `linspace`: `round(linspace(0, total - 1, frames))`, half to even.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Linspace {
     /// Frames wanted. Default: `8`.
+    #[schemars(range(min = 1))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `fewer`.
     pub short: Short,
@@ -67,14 +70,16 @@ impl Rule for Linspace {
 }
 
 /// `fps`: the frames shown at the first frame's time and every `1 / fps` seconds after it, to the last frame's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fps {
     /// Frames a second. Default: `1`.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub fps: f64,
     /// A video that would give fewer gives so many, spread as `linspace` does. Default: `1`.
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `64`.
+    #[schemars(range(min = 1))]
     pub max: usize,
     /// For a video of fewer frames than `min`. Default: `fewer`.
     pub short: Short,
@@ -115,14 +120,16 @@ impl Rule for Fps {
 }
 
 /// `every`: frames 0, n, 2 n and so on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Every {
     /// From one to the next. Default: `30`.
+    #[schemars(range(min = 1))]
     pub n: usize,
     /// A video that would give fewer is treated as `short` says. Default: `1`.
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `64`.
+    #[schemars(range(min = 1))]
     pub max: usize,
     /// For a video that gives fewer than `min`. Default: `fewer`.
     pub short: Short,
@@ -156,12 +163,13 @@ fn check_bounds(min: usize, max: usize) -> Result<(), String> {
 }
 
 /// `keyframes`: the frames that the codec stores whole. In a directory of images that is each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keyframes {
     /// A video that has fewer is treated as `short` says. Default: `1`.
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `32`.
+    #[schemars(range(min = 1))]
     pub max: usize,
     /// For a video of fewer keyframes than `min`. Default: `fewer`.
     pub short: Short,
@@ -189,10 +197,11 @@ impl Rule for Keyframes {
 }
 
 /// `times`: the frames shown at these times.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Times {
     /// In seconds, on the stream's clock. Default: `[0]`.
+    #[schemars(length(min = 1))]
     pub times: Vec<f64>,
     /// For times after the last frame: they are left out, or take the last frame, or the video is refused. Default: `fewer`.
     pub short: Short,
@@ -236,10 +245,11 @@ impl Rule for Times {
 }
 
 /// `ig_vlm` (imagegridworth/IG-VLM): places 0, k, 2 k, ... with `k = total / frames` in integer division.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IgVlm {
     /// Frames wanted. Default: `6`.
+    #[schemars(range(min = 1))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `repeat_last`.
     pub short: Short,

@@ -1,6 +1,7 @@
 //! `scene`: cuts are found by the distance of colour histograms, and of each scene the middle frame is taken.
 
 use ::image::RgbImage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::short::Short;
@@ -42,12 +43,14 @@ impl Histogram {
 }
 
 /// Options of `scene`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scene {
     /// Frames wanted: of more scenes so many are taken at equal distances. Default: `8`.
+    #[schemars(range(min = 1))]
     pub frames: usize,
     /// A cut is where the distance to the frame before is above this, 0 to 1. Default: `0.4`.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub threshold: f64,
     /// For a video of fewer scenes. Default: `fewer`.
     pub short: Short,

@@ -1,9 +1,10 @@
 //! What happens when a video has fewer frames than a rule asks for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The policy for short videos.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Short {
     /// Fewer frames are taken.

@@ -1,0 +1,22 @@
+//! `vidense schema`: the JSON Schema of pipeline files.
+
+use clap::Args;
+use vidense::spec::editor_schema;
+
+use crate::cli::output;
+
+/// Print the JSON Schema of pipeline files, by which editors complete and check them
+///
+/// A first line `# yaml-language-server: $schema=FILE` names it to an editor.
+#[derive(Args)]
+pub struct Schema {}
+
+impl Schema {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When nobody reads what is printed.
+    pub fn run(self) -> anyhow::Result<()> {
+        Ok(output::line(&serde_json::to_string_pretty(&editor_schema())?)?)
+    }
+}

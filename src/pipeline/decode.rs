@@ -1,0 +1,121 @@
+//! The first two stages: videos to frames, frames to prepared images.
+
+use std::time::{Duration, Instant};
+
+use ::image::RgbImage;
+
+use super::item::{Ending, Item, ItemError, Part, Spent, VideoRef};
+use super::stages::{DECODE, PREPROCESS, Progress};
+use super::timing::timed;
+use super::views::ViewMaker;
+use super::{PipelineError, Stages};
+use crate::exec::{Closed, Inlet, Outlet};
+use crate::temporal::Views;
+use crate::video::{Event, Flow, Frame, read_frames};
+use crate::vlm::ModelError;
+
+/// Decodes one video after the other.
+pub(super) fn decode(stages: &Stages<'_>, inlet: &Inlet<VideoRef>, outlet: &Outlet<Item<RgbImage>>) {
+    while let Some(video) = inlet.recv() {
+        let mut reading = Reading { stages, outlet, video, views: None, waiting: Duration::ZERO };
+        if reading.run().is_err() {
+            return;
+        }
+    }
+}
+
+/// The reading of one video.
+struct Reading<'r> {
+    stages: &'r Stages<'r>,
+    outlet: &'r Outlet<Item<RgbImage>>,
+    video: VideoRef,
+    /// Made when the first frame comes, and anew after a restart.
+    views: Option<ViewMaker>,
+    waiting: Duration,
+}
+
+impl Reading<'_> {
+    /// Sends all parts of the video, the last of them its end; an error says that nobody wants them.
+    fn run(&mut self) -> Result<(), Closed> {
+        let start = Instant::now();
+        let path = self.video.path.clone();
+        let mut sent = Ok(());
+        let report = read_frames(&path, &self.stages.request, &mut |event| {
+            sent = self.take(event);
+            if sent.is_ok() { Flow::Continue } else { Flow::Stop }
+        });
+        sent?;
+        let report = match report {
+            Ok(report) => self.finish()?.map(|()| report),
+            Err(error) => Err(error.into()),
+        };
+        let report = match report {
+            Ok(report) => Some(report),
+            Err(source) => {
+                self.send(Part::Failed(ItemError { stage: DECODE, source }))?;
+                None
+            }
+        };
+        let decode = start.elapsed().saturating_sub(self.waiting);
+        self.send(Part::End(Ending { report, decode }))
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Closed> {
+        let tell = |progress| (self.stages.on_progress)(&self.video, progress);
+        match event {
+            Event::Expected { n_frames } => tell(Progress::Expected { n_frames }),
+            Event::Progress { n_decoded } => tell(Progress::Decoded { n_frames: n_decoded }),
+            Event::Restart => {
+                self.views = None;
+                self.send(Part::Restart)?;
+            }
+            Event::Frame(Frame { index, time, image }) => {
+                self.send(Part::Frame(super::FrameStamp { index, time_seconds: time }))?;
+                if let Some(image) = self.views().push(image) {
+                    self.send(Part::Image(image, Spent::default()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The image that follows all frames, if there is one.
+    fn finish(&mut self) -> Result<Result<(), PipelineError>, Closed> {
+        if self.stages.temporal.views() == Views::Frames {
+            return Ok(Ok(()));
+        }
+        let views = self.views.take().unwrap_or_else(|| self.new_views());
+        match views.finish() {
+            Ok(Some(image)) => self.send(Part::Image(image, Spent::default())).map(Ok),
+            Ok(None) => Ok(Ok(())),
+            Err(rule) => Ok(Err(ModelError::Frames { path: self.video.path.to_path_buf(), rule }.into())),
+        }
+    }
+
+    fn views(&mut self) -> &mut ViewMaker {
+        let new = self.new_views();
+        self.views.get_or_insert(new)
+    }
+
+    fn new_views(&self) -> ViewMaker {
+        ViewMaker::new(self.stages.temporal.views(), self.stages.vlm.tower().config().image_size)
+    }
+
+    fn send(&mut self, part: Part<RgbImage>) -> Result<(), Closed> {
+        let item = Item { video: self.video.clone(), part };
+        timed(&mut self.waiting, || self.outlet.send(item))
+    }
+}
+
+/// Prepares each image as the tower wants it.
+pub(super) fn preprocess(stages: &Stages<'_>, inlet: &Inlet<Item<RgbImage>>, outlet: &Outlet<Item<Vec<f32>>>) {
+    while let Some(item) = inlet.recv() {
+        let prepared = item.map_image(PREPROCESS, |image, mut spent| {
+            let pixels = timed(&mut spent.preprocess, || stages.vlm.prepare(image))?;
+            Ok((pixels, spent))
+        });
+        if outlet.send(prepared).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A value against the JSON Schema of a type: everything that is wrong with it, each with its path and a hint.
+//!
+//! The schema is made by `schemars` from the same types that serde reads, so what passes here can be read. Of the language of
+//! schemas this knows what `schemars` writes for those types: objects, choices, lists, numbers with bounds, texts.
+
+use serde_json::{Map, Value};
+
+/// Something wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The keys on the way to it.
+    pub path: Vec<String>,
+    /// The rule and the value.
+    pub rule: String,
+    /// What to do, if that can be guessed.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a dotted path.
+    pub fn new(path: &str, rule: impl Into<String>) -> Self {
+        let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        Self { path, rule: rule.into(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// A schema, and the definitions that its references mean.
+#[derive(Clone, Copy)]
+pub struct SchemaNode<'a> {
+    node: &'a Value,
+    root: &'a Value,
+}
+
+/// A choice's options: nothing, or a schema of theirs.
+type Variants<'a> = Vec<(String, Option<SchemaNode<'a>>)>;
+
+impl<'a> SchemaNode<'a> {
+    /// A whole schema.
+    pub fn root(schema: &'a Value) -> Self {
+        Self { node: schema, root: schema }.resolved()
+    }
+
+    fn at(self, node: &'a Value) -> Self {
+        Self { node, root: self.root }.resolved()
+    }
+
+    fn resolved(self) -> Self {
+        let reference = self.node.get("$ref").and_then(Value::as_str);
+        match reference.and_then(|name| self.root.pointer(name.trim_start_matches('#'))) {
+            Some(node) => Self { node, root: self.root }.resolved(),
+            None => self,
+        }
+    }
+
+    /// The schema of a key, of an object or a choice.
+    pub fn key(self, key: &str) -> Option<Self> {
+        let here = self.without_null();
+        match here.variants() {
+            Some(variants) => variants.into_iter().find(|(name, _)| name == key).and_then(|(_, options)| options),
+            None => here.node.get("properties")?.get(key).map(|node| here.at(node)),
+        }
+    }
+
+    /// Of a schema or null, the schema.
+    fn without_null(self) -> Self {
+        let any = self.node.get("anyOf").and_then(Value::as_array);
+        let real = any.and_then(|any| any.iter().find(|node| node["type"] != "null"));
+        real.map_or(self, |node| self.at(node))
+    }
+
+    fn allows_null(self) -> bool {
+        let is_null = |node: &Value| node["type"] == "null";
+        self.node["anyOf"].as_array().is_some_and(|any| any.iter().any(is_null)) || self.types().contains(&"null")
+    }
+
+    fn types(self) -> Vec<&'a str> {
+        match &self.node["type"] {
+            Value::String(one) => vec![one],
+            Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Of a choice, its names and their options.
+    pub fn variants(self) -> Option<Variants<'a>> {
+        let here = self.without_null();
+        if let Some(names) = here.node.get("enum").and_then(Value::as_array) {
+            return Some(names.iter().filter_map(|name| Some((name.as_str()?.to_owned(), None))).collect());
+        }
+        let of = |node: &'a Value| -> Variants<'a> {
+            if let Some(name) = node["const"].as_str() {
+                return vec![(name.to_owned(), None)];
+            }
+            if let Some(names) = node["enum"].as_array() {
+                return names.iter().filter_map(|name| Some((name.as_str()?.to_owned(), None))).collect();
+            }
+            let properties = node["properties"].as_object().into_iter().flatten();
+            properties.map(|(name, options)| (name.clone(), Some(here.at(options)))).collect()
+        };
+        here.node.get("oneOf").and_then(Value::as_array).map(|all| all.iter().flat_map(of).collect())
+    }
+
+    /// A value as the types read it: of a choice without options its name, of one with options a map of one key.
+    pub fn normal(self, value: Value) -> Value {
+        let here = self.without_null();
+        if let Some(variants) = here.variants() {
+            let options = |name: &str| variants.iter().find(|(known, _)| known == name).map(|(_, options)| *options);
+            return match value {
+                Value::String(name) if matches!(options(&name), Some(Some(_))) => {
+                    Value::Object(Map::from_iter([(name, Value::Object(Map::new()))]))
+                }
+                Value::Object(map) if map.len() == 1 => {
+                    let (name, inner) = map.into_iter().next().unwrap_or_default();
+                    let is_empty = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
+                    match options(&name) {
+                        Some(None) if is_empty => Value::String(name),
+                        Some(Some(_)) if inner.is_null() => {
+                            Value::Object(Map::from_iter([(name, Value::Object(Map::new()))]))
+                        }
+                        Some(Some(schema)) => Value::Object(Map::from_iter([(name, schema.normal(inner))])),
+                        _ => Value::Object(Map::from_iter([(name, inner)])),
+                    }
+                }
+                other => other,
+            };
+        }
+        match value {
+            Value::Object(map) => {
+                let normal = |(key, value): (String, Value)| match here.key(&key) {
+                    Some(schema) => (key, schema.normal(value)),
+                    None => (key, value),
+                };
+                Value::Object(map.into_iter().map(normal).collect())
+            }
+            other => other,
+        }
+    }
+
+    /// Adds everything that is wrong with `value` at `path`.
+    pub fn check(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+        if value.is_null() && self.allows_null() {
+            return;
+        }
+        let here = self.without_null();
+        if let Some(variants) = here.variants() {
+            here.check_choice(&variants, value, path, problems);
+        } else if here.node.get("properties").is_some() {
+            here.check_object(value, path, problems);
+        } else {
+            here.check_plain(value, path, problems);
+        }
+    }
+
+    fn check_choice(self, variants: &Variants<'a>, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+        let names: Vec<&str> = variants.iter().map(|(name, _)| name.as_str()).collect();
+        let mut problem = |path: &[String], rule: String, hint: String| {
+            problems.push(Problem { path: path.to_vec(), rule, hint: Some(hint) });
+        };
+        let (name, options) = match value {
+            Value::String(name) => (name.as_str(), None),
+            Value::Object(map) if map.len() == 1 => match map.iter().next() {
+                Some((name, options)) => (name.as_str(), Some(options)),
+                None => return,
+            },
+            Value::Object(map) => {
+                let found = map.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+                let found = if found.is_empty() { "none".to_owned() } else { format!("{}: {found}", map.len()) };
+                return problem(
+                    path,
+                    format!("wants one choice, found {found}"),
+                    format!("one of {}", names.join(", ")),
+                );
+            }
+            other => {
+                let rule = format!("wants the name of a choice, found {}", describe(other));
+                return problem(path, rule, format!("one of {}", names.join(", ")));
+            }
+        };
+        let Some((_, schema)) = variants.iter().find(|(known, _)| known == name) else {
+            if options.is_some() {
+                path.push(name.to_owned());
+            }
+            problem(path, format!("there is no choice `{name}`"), nearest(name, &names));
+            if options.is_some() {
+                path.pop();
+            }
+            return;
+        };
+        match (schema, options) {
+            (Some(schema), Some(options)) => {
+                path.push(name.to_owned());
+                schema.check(options, path, problems);
+                path.pop();
+            }
+            (None, Some(options)) if !options.as_object().is_some_and(Map::is_empty) && !options.is_null() => {
+                path.push(name.to_owned());
+                problem(path, format!("takes no options, found {}", describe(options)), format!("just `{name}`"));
+                path.pop();
+            }
+            _ => {}
+        }
+    }
+
+    fn check_object(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+        let Some(map) = value.as_object() else {
+            let names = self.names().join(", ");
+            let rule = format!("wants keys and values, found {}", describe(value));
+            problems.push(Problem { path: path.clone(), rule, hint: Some(format!("the keys are {names}")) });
+            return;
+        };
+        for (key, value) in map {
+            path.push(key.clone());
+            match self.key(key) {
+                Some(schema) => schema.check(value, path, problems),
+                None => problems.push(Problem {
+                    path: path.clone(),
+                    rule: format!("there is no key `{key}` here"),
+                    hint: Some(nearest(key, &self.names())),
+                }),
+            }
+            path.pop();
+        }
+        let required = self.node["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for name in required.filter(|name| !map.contains_key(*name)) {
+            problems.push(Problem { path: path.clone(), rule: format!("the key `{name}` is missing"), hint: None });
+        }
+    }
+
+    fn names(self) -> Vec<&'a str> {
+        self.node["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn check_plain(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+        let types = self.types();
+        let fits = types.is_empty() || types.iter().any(|name| is_of_type(value, name));
+        let mut problem = |rule: String| {
+            problems.push(Problem { path: path.clone(), rule, hint: self.node["x-hint"].as_str().map(str::to_owned) });
+        };
+        if !fits {
+            let wanted: Vec<&str> = types.iter().filter(|name| **name != "null").map(|name| in_words(name)).collect();
+            return problem(format!("wants {}, found {}", wanted.join(" or "), describe(value)));
+        }
+        if let Some(number) = value.as_f64() {
+            let bound = |name: &str| self.node[name].as_f64();
+            let broken = [
+                ("minimum", "at least", bound("minimum").is_some_and(|b| number < b)),
+                ("maximum", "at most", bound("maximum").is_some_and(|b| number > b)),
+                ("exclusiveMinimum", "above", bound("exclusiveMinimum").is_some_and(|b| number <= b)),
+                ("exclusiveMaximum", "below", bound("exclusiveMaximum").is_some_and(|b| number >= b)),
+            ];
+            if let Some((name, words, _)) = broken.into_iter().find(|(_, _, is_broken)| *is_broken) {
+                problem(format!("wants {words} {}, found {value}", self.node[name]));
+            }
+        }
+        let pattern = self.node["pattern"].as_str().and_then(|pattern| regex::Regex::new(pattern).ok());
+        if let (Some(text), Some(pattern)) = (value.as_str(), pattern)
+            && !pattern.is_match(text)
+        {
+            problem(format!("wants another form, found {}", describe(value)));
+        }
+        let n_items = self.node["minItems"].as_u64().unwrap_or(0);
+        if value.as_array().is_some_and(|items| (items.len() as u64) < n_items) {
+            problem(format!("wants at least {n_items}, found {}", describe(value)));
+        }
+        if let (Some(items), Some(schema)) = (value.as_array(), self.node.get("items")) {
+            for (i, item) in items.iter().enumerate() {
+                path.push(i.to_string());
+                self.at(schema).check(item, path, problems);
+                path.pop();
+            }
+        }
+    }
+}
+
+fn is_of_type(value: &Value, name: &str) -> bool {
+    match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => true,
+    }
+}
+
+fn in_words(name: &str) -> &str {
+    match name {
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "string" => "a text",
+        "array" => "a list",
+        "object" => "keys and values",
+        other => other,
+    }
+}
+
+/// A value in a few words.
+pub fn describe(value: &Value) -> String {
+    const LONGEST: usize = 40;
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(map) => match map.keys().next() {
+            Some(first) => format!("keys and values (`{first}`...)"),
+            None => "an empty map".to_owned(),
+        },
+        Value::String(text) if text.chars().count() > LONGEST => {
+            format!("\"{}...\"", text.chars().take(LONGEST).collect::<String>())
+        }
+        plain => plain.to_string(),
+    }
+}
+
+/// The known name that `name` is most like, or all of them.
+pub fn nearest(name: &str, known: &[&str]) -> String {
+    let far = |known: &&&str| strsim::damerau_levenshtein(name, known);
+    match known.iter().min_by_key(far) {
+        Some(best) if far(&best) <= 1 + name.chars().count() / 3 => format!("`{best}`?"),
+        Some(_) => format!("one of {}", known.join(", ")),
+        None => "there are none".to_owned(),
+    }
+}

@@ -1,0 +1,89 @@
+//! From a document to a plan: every error at once, none of them a guess of serde's.
+
+use std::path::Path;
+
+use schemars::{Schema, schema_for};
+use serde_json::Value;
+
+use super::Plan;
+use super::check::{Problem, SchemaNode};
+use super::document::{Document, SpecError};
+
+/// The JSON Schema of a pipeline file.
+pub fn schema() -> Schema {
+    schema_for!(Plan)
+}
+
+/// Reads a pipeline file, with `--set` assignments over it.
+///
+/// # Errors
+/// [`SpecError`] with everything that can be known to be wrong before a model is looked at.
+pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecError> {
+    let schema = schema().to_value();
+    let root = SchemaNode::root(&schema);
+    let mut document = Document::read(path, root)?;
+    for set in sets {
+        document.set(set, root)?;
+    }
+    let plan = resolve(&document, root)?;
+    Ok((plan, document))
+}
+
+fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError> {
+    let mut problems = Vec::new();
+    root.check(&document.value, &mut Vec::new(), &mut problems);
+    if !problems.is_empty() {
+        return Err(document.error(&problems));
+    }
+    let plan: Plan = serde_json::from_value(document.value.clone())
+        .map_err(|error| document.error(&[Problem::new("", error.to_string())]))?;
+    let problems = plan.problems();
+    if problems.is_empty() { Ok(plan) } else { Err(document.error(&problems)) }
+}
+
+/// The schema as an editor wants it: a choice may be written by its name alone, or as a map of one key.
+pub fn editor_schema() -> Value {
+    let mut schema = schema().to_value();
+    widen(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        let extends = serde_json::json!({
+            "description": "Another pipeline whose words are taken where this one is silent; its path begins here.",
+            "type": "string",
+        });
+        if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.insert("extends".to_owned(), extends);
+        }
+    }
+    schema
+}
+
+fn widen(node: &mut Value) {
+    match node {
+        Value::Array(items) => items.iter_mut().for_each(widen),
+        Value::Object(map) => {
+            map.values_mut().for_each(widen);
+            let Some(Value::Array(variants)) = map.get_mut("oneOf") else { return };
+            let named = |node: &Value| -> Vec<Value> {
+                let describe = |mut made: Value| {
+                    if let Some(text) = node.get("description") {
+                        made["description"] = text.clone();
+                    }
+                    made
+                };
+                if let Some(name) = node["const"].as_str() {
+                    let empty = serde_json::json!({ "type": ["object", "null"], "maxProperties": 0 });
+                    return vec![describe(one_key(name, empty))];
+                }
+                let names = node["properties"].as_object().into_iter().flatten();
+                names.map(|(name, _)| describe(serde_json::json!({ "const": name }))).collect()
+            };
+            let more: Vec<Value> = variants.iter().flat_map(named).collect();
+            variants.extend(more);
+        }
+        _ => {}
+    }
+}
+
+fn one_key(name: &str, inner: Value) -> Value {
+    serde_json::json!({ "type": "object", "properties": { name: inner }, "required": [name], "additionalProperties": false })
+}

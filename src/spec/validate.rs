@@ -1,0 +1,121 @@
+//! The rules between a plan and a model's description: the last check before weights are read.
+
+use super::check::Problem;
+use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
+use crate::connector::ConnectorKind;
+use crate::language::RopeScaling;
+use crate::temporal::Views;
+use crate::units::Tokens;
+use crate::video::Sample;
+use crate::vlm::config::FrameFit;
+use crate::vlm::{Blueprint, ModelError, Overrides};
+
+/// What the rules find.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// What makes the plan impossible.
+    pub problems: Vec<Problem>,
+    /// What the user should know.
+    pub warnings: Vec<Problem>,
+}
+
+impl Plan {
+    /// What the plan changes of its checkpoint's own description.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            vision_tower: self.vision_tower.clone(),
+            connector: match self.connector {
+                ConnectorPlan::Checkpoint => None,
+                ConnectorPlan::None => Some(ConnectorKind::None),
+                ConnectorPlan::Sti => Some(ConnectorKind::Sti),
+                ConnectorPlan::Sci => Some(ConnectorKind::Sci),
+                ConnectorPlan::Dci(_) => Some(ConnectorKind::Dci),
+            },
+            connector_window: match self.connector {
+                ConnectorPlan::Dci(DciPlan { window }) => window,
+                _ => 1,
+            },
+            frame_fit: match self.preprocess {
+                PreprocessPlan::Checkpoint => None,
+                PreprocessPlan::Pad => Some(FrameFit::Pad),
+                PreprocessPlan::Native => Some(FrameFit::Native),
+                PreprocessPlan::Squeeze => Some(FrameFit::AnyresBase),
+            },
+            rope: match self.rope {
+                RopePlan::Checkpoint => None,
+                RopePlan::Linear(rope) => Some((RopeScaling::Linear { factor: rope.factor as f32 }, rope.factor)),
+                RopePlan::DynamicNtk(rope) => {
+                    Some((RopeScaling::DynamicNtk { factor: rope.factor as f32, original_context: 0.0 }, rope.factor))
+                }
+            },
+        }
+    }
+
+    /// The rules between the plan and its model.
+    pub fn check_model(&self, blueprint: &Blueprint) -> Finding {
+        let mut found = Finding::default();
+        let frame = blueprint.frame_tokens();
+        let temporal = format!("temporal.{}", self.temporal.name());
+        if let Some(rule) = blueprint.connector_misfit() {
+            found.problems.push(Problem::new("connector", rule).hint("connector: checkpoint"));
+        }
+        if let Err(rule) = self.temporal.check(frame) {
+            found.problems.push(Problem::new(&temporal, rule));
+        }
+        let views = self.temporal.views();
+        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
+            && window > 1
+            && views != Views::Frames
+        {
+            let rule = format!(
+                "a window of {window} frames goes over frames, but {} encodes other images",
+                self.temporal.name()
+            );
+            found.problems.push(Problem::new("connector.dci.window", rule).hint("1"));
+        }
+        let dropped = self.temporal.n_dropped(frame);
+        if dropped > 0 {
+            let rule = format!(
+                "the last {dropped} of the {} tokens of each frame are dropped, as the pool is not even",
+                frame.count
+            );
+            found.warnings.push(Problem::new(&temporal, rule));
+        }
+        if let Views::Grid { rows, columns } = views
+            && self.most_frames().is_some_and(|n| n > rows * columns)
+        {
+            let rule =
+                format!("the image holds {} frames; of more, so many are taken at equal distances", rows * columns);
+            found.warnings.push(Problem::new(&temporal, rule));
+        }
+        found
+    }
+
+    /// The most frames that a video can give, where the plan alone tells.
+    pub fn most_frames(&self) -> Option<usize> {
+        match &self.sample {
+            Sample::Uniform(rule) => Some(rule.frames),
+            Sample::Linspace(rule) => Some(rule.frames),
+            Sample::IgVlm(rule) => Some(rule.frames),
+            Sample::Scene(rule) => Some(rule.frames),
+            Sample::Fps(rule) => Some(rule.max),
+            Sample::Every(rule) => Some(rule.max),
+            Sample::Keyframes(rule) => Some(rule.max),
+            Sample::Times(rule) => Some(rule.times.len()),
+            Sample::All => None,
+        }
+    }
+
+    /// The token budget without a question, of a plan whose frames do not depend on the video: what is known before there is
+    /// one. A video's own frames and a question are budgeted again when they are known.
+    pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
+        let certain =
+            matches!(&self.sample, Sample::Uniform(_) | Sample::Linspace(_) | Sample::IgVlm(_) | Sample::Times(_));
+        let n_frames = self.most_frames().filter(|_| certain)?;
+        let error = blueprint.budget(self.temporal, n_frames, Tokens(0)).room().err()?;
+        let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
+        let text = error.to_string();
+        let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
+        is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal.name()), rule))
+    }
+}

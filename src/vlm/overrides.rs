@@ -1,0 +1,48 @@
+//! What a plan changes of a checkpoint's own description.
+
+use super::VlmConfig;
+use super::config::FrameFit;
+use crate::connector::ConnectorKind;
+use crate::language::RopeScaling;
+
+/// Changes; the default changes nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// Another tower than the checkpoint's own: a directory or a hub id.
+    pub vision_tower: Option<String>,
+    /// Another connector.
+    pub connector: Option<ConnectorKind>,
+    /// Frames over which the connector's lower groups are averaged; 0 and 1 are none but the frame itself.
+    pub connector_window: usize,
+    /// Another way of fitting frames to the tower's square.
+    pub frame_fit: Option<FrameFit>,
+    /// Another scaling of positions, and the factor that the context grows by.
+    pub rope: Option<(RopeScaling, f64)>,
+}
+
+impl Overrides {
+    /// Another tower, if one is named, and nothing else.
+    pub fn tower(vision_tower: Option<&str>) -> Self {
+        Self { vision_tower: vision_tower.map(str::to_owned), ..Self::default() }
+    }
+
+    pub(super) fn apply(&self, config: &mut VlmConfig) {
+        if let Some(connector) = self.connector {
+            config.connector = connector;
+        }
+        if let Some(frame_fit) = self.frame_fit {
+            config.frame_fit = frame_fit;
+        }
+        if let Some((scaling, factor)) = self.rope {
+            config.llama.rope_scaling = match scaling {
+                RopeScaling::DynamicNtk { factor, .. } => {
+                    RopeScaling::DynamicNtk { factor, original_context: config.context as f32 }
+                }
+                other => other,
+            };
+            let grown = |context: usize| (context as f64 * factor.max(1.0)) as usize;
+            config.context = grown(config.context);
+            config.llama.context = grown(config.llama.context);
+        }
+    }
+}
