@@ -154,6 +154,27 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
 }
 
 #[test]
+fn errors_travel_as_values_in_their_place_and_stop_nothing() {
+    let made = AtomicUsize::new(0);
+    let (outcomes, reports) = run(&Stop::new(), None, |scope| {
+        let numbers = counting(scope, 2, 9, &made);
+        let halved = scope.stage("halve", ONE, 1, numbers, |inlet, outlet: &Outlet<Result<usize, String>>| {
+            while let Some(item) = inlet.recv() {
+                let half = if item % 2 == 0 { Ok(item / 2) } else { Err(format!("halve: {item} is odd")) };
+                if outlet.send(half).is_err() {
+                    return;
+                }
+            }
+        });
+        scope.here("gather", halved, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+    })
+    .expect("an item's error is no run's error");
+    assert_eq!(outcomes.len(), 9);
+    assert_eq!((&outcomes[4], &outcomes[5]), (&Ok(2), &Err("halve: 5 is odd".to_owned())));
+    assert_eq!(reports[2].n_items, 9);
+}
+
+#[test]
 fn a_panic_fails_the_run_and_names_its_stage() {
     for (at, expected) in [("pass", "pass"), ("sink", "sink")] {
         let made = AtomicUsize::new(0);

@@ -79,3 +79,22 @@ impl Fold for Pooling {
         along(&frames.reshape((1, t, n * d))?, left, PoolMode::Average)?.reshape((left * n, d))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_box_is_averaged_over_frames_rows_and_columns() {
+        // Three frames of 1 x 2 patches to two frames of one: frames 0..2 and 1..3, as the adaptive pool overlaps.
+        let config = Adaptive3d { frames: 2, height: 1, width: 1 };
+        let mut fold = config.begin(FrameTokens::on_grid(Grid { height: 1, width: 2 }));
+        for frame in [[1f32, 3.0], [5.0, 7.0], [0.0, 4.0]] {
+            let frame = Tensor::new(&frame, &Device::Cpu).and_then(|x| x.reshape((1, 2, 1))).expect("small");
+            fold.push(&frame).expect("it fits");
+        }
+        let out = fold.finish().and_then(|x| x.flatten_all()?.to_vec1::<f32>()).expect("three frames came");
+        assert_eq!(out, [4.0, 4.0]);
+    }
+}

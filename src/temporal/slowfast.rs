@@ -109,6 +109,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn slow_tokens_come_before_fast_ones() {
+        // Two frames of 2 x 2 patches; one slow frame, pooled by two along its rows; the mean of each frame.
+        let config = SlowFast { slow_frames: 1, slow_stride: 2, fast_grid: 1 };
+        let mut fold = config.begin(FrameTokens::on_grid(Grid { height: 2, width: 2 }));
+        for frame in [[1f32, 5.0, 3.0, 7.0], [2.0, 2.0, 4.0, 8.0]] {
+            let frame =
+                Tensor::new(&frame, &candle_core::Device::Cpu).and_then(|x| x.reshape((1, 4, 1))).expect("small");
+            fold.push(&frame).expect("it fits");
+        }
+        let out = fold.finish().and_then(|x| x.flatten_all()?.to_vec1::<f32>()).expect("two frames came");
+        assert_eq!(out, [5.0, 7.0, 4.0, 4.0]);
+    }
+
+    #[test]
     fn the_slow_frames_are_those_of_the_reference() {
         assert_eq!(SlowFast::default().slow(50), [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]);
         // trunc(linspace(0, 8, 4)) = 0, 2.67, 5.33, without 8.

@@ -1,6 +1,6 @@
 """Makes mini/expected.json: what PyTorch and transformers answer with `samples/mini` about `samples/three_shapes.mp4`.
 
-    pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 tokenizers pillow==12.3.0 numpy==2.4.6
+    pip install torch==2.15.0 transformers==5.24.0 safetensors==0.8.0 tokenizers pillow==13.0.0 numpy==2.4.6
     python tests/golden/make_mini.py          # needs the ffmpeg command
 
 The whole chain, over all sampled frames: uniform sampling, pad, bicubic resize, CLIP, DCI, projector, temporal aggregation,

@@ -14,6 +14,7 @@ use crate::harness::repository;
 fn shipped() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(repository("pipelines")).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
     paths.sort();
     paths
 }
@@ -36,7 +37,10 @@ fn every_shipped_pipeline_is_a_plan_that_prints_as_it_is_read() {
         let copy = dir.path().join("copy.yaml");
         std::fs::write(&copy, plan.to_yaml().unwrap()).unwrap();
         assert_eq!(read_plan(&copy, &[]).unwrap().0, plan, "{}", path.display());
-        assert!(std::fs::read_to_string(&path).unwrap().starts_with("# "), "{}: no comment", path.display());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("# yaml-language-server: $schema=pipeline.schema.json"), "{}", path.display());
+        assert!(lines.next().is_some_and(|line| line.starts_with("# ")), "{}: no comment", path.display());
     }
 }
 
@@ -319,6 +323,9 @@ fn the_schema_knows_every_key_and_every_form() {
     assert_eq!(schema["additionalProperties"], false);
     let printed = vidense(&["schema"]);
     assert_eq!(serde_json::from_slice::<Value>(&printed.stdout).unwrap(), schema);
+    // The file beside the pipelines, which their first lines name to editors.
+    let file = std::fs::read_to_string(repository("pipelines/pipeline.schema.json")).unwrap();
+    assert_eq!(text(&printed.stdout), file, "hint: vidense schema > pipelines/pipeline.schema.json");
 }
 
 /// Cuts, repeats, replaces or inserts a piece of a text.
