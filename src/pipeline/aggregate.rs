@@ -55,7 +55,7 @@ impl<'m> Gathering<'m> {
                 self.timings.preprocess += spent.preprocess;
                 self.timings.encode += spent.encode;
                 let pushed = timed(&mut self.timings.connect, || self.aggregator.push(&fused));
-                self.failed = pushed.err().map(|error| ItemError { stage: AGGREGATE, source: error.into() });
+                self.failed = pushed.err().map(|error| ItemError::new(AGGREGATE, error));
             }
             Part::Restart => *self = Self { timings: self.timings, ..Self::new(stages) },
             Part::Failed(error) => {
@@ -69,7 +69,7 @@ impl<'m> Gathering<'m> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let wrong = |source: ModelError| ItemError { stage: AGGREGATE, source: source.into() };
+        let wrong = |source: ModelError| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
             let no_report = candle_core::Error::msg("a video ended without a report");
             return Err(wrong(ModelError::compute("aggregating frames")(no_report)));

@@ -52,7 +52,7 @@ impl Reading<'_> {
         let report = match report {
             Ok(report) => Some(report),
             Err(source) => {
-                self.send(Part::Failed(ItemError { stage: DECODE, source }))?;
+                self.send(Part::Failed(ItemError::new(DECODE, source)))?;
                 None
             }
         };

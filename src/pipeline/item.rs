@@ -35,7 +35,13 @@ pub struct ItemError {
     /// The stage that it happened in.
     pub stage: &'static str,
     /// What happened.
-    pub source: PipelineError,
+    pub source: Box<PipelineError>,
+}
+
+impl ItemError {
+    pub(super) fn new(stage: &'static str, source: impl Into<PipelineError>) -> Self {
+        Self { stage, source: Box::new(source.into()) }
+    }
 }
 
 /// A part of a video on its way; `P` is what an image is by now.
@@ -81,7 +87,7 @@ impl<P> Item<P> {
         let part = match self.part {
             Part::Image(image, spent) => match map(image, spent) {
                 Ok((image, spent)) => Part::Image(image, spent),
-                Err(source) => Part::Failed(ItemError { stage, source }),
+                Err(source) => Part::Failed(ItemError::new(stage, source)),
             },
             Part::Frame(stamp) => Part::Frame(stamp),
             Part::Restart => Part::Restart,

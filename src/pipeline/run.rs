@@ -75,7 +75,7 @@ impl Asking<'_> {
             let ask = |question: &String| {
                 // Each question stands alone; what the cache holds of the video serves them all.
                 dialogue.begin_again();
-                dialogue.ask(question, &mut |_| {}).map_err(|source| ItemError { stage: GENERATE, source })
+                dialogue.ask(question, &mut |_| {}).map_err(|source| ItemError::new(GENERATE, source))
             };
             let answers = questions.iter().map(ask).collect();
             AnsweredVideo { encoded, answers }

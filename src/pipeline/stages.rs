@@ -149,7 +149,7 @@ pub fn encode_video(
     let one = std::iter::once(path.to_owned());
     let (encoded, _) = stages.run(one, &Stop::new(), None, ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
     match encoded {
-        Some(Encoded { outcome, .. }) => outcome.map_err(|error| error.source),
+        Some(Encoded { outcome, .. }) => outcome.map_err(|error| *error.source),
         None => Err(PipelineError::Nothing),
     }
 }

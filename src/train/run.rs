@@ -34,6 +34,8 @@ pub enum TrainEvent {
         /// The step that comes next.
         step: usize,
     },
+    /// An earlier run did all stages: only the model is written.
+    AllDone,
     /// So many images have their features.
     Encoded {
         /// From the first.
@@ -98,9 +100,11 @@ pub fn train(
         progress: state.progress,
         workers,
     };
-    if trainer.progress.step > 0 || trainer.progress.stage > 0 {
-        let stage = recipe.stages.get(trainer.progress.stage).map_or(String::new(), |stage| stage.name.clone());
-        listen(&TrainEvent::Resumed { stage, step: trainer.progress.step })?;
+    if trainer.progress.n_stages_begun() > 0 {
+        listen(&match recipe.stages.get(trainer.progress.stage) {
+            Some(stage) => TrainEvent::Resumed { stage: stage.name.clone(), step: trainer.progress.step },
+            None => TrainEvent::AllDone,
+        })?;
     }
     let mut metrics = Metrics::open(&trainer.run_dir, &recipe.stages, &trainer.progress)?;
     let mut optimizer = state.optimizer;

@@ -64,6 +64,7 @@ impl Train {
 fn show(bar: &ProgressBar, event: &TrainEvent) {
     match event {
         TrainEvent::Resumed { stage, step } => output::note(&format!("resumed: stage {stage}, step {step}")),
+        TrainEvent::AllDone => output::note("all stages are done: only the model is written again"),
         TrainEvent::Encoded { n_images, of } => {
             bar.set_length(*of as u64);
             bar.set_position(*n_images as u64);
