@@ -112,6 +112,7 @@ impl FrameArgs {
                 anyhow::anyhow!("--sample {rule}, so --frames does not apply; hint: leave one of them out")
             })?,
         };
+        sample.check().map_err(|rule| anyhow::anyhow!("--sample {rule}"))?;
         if let (Some(start), Some(end)) = (self.start, self.end)
             && start >= end
         {

@@ -28,6 +28,13 @@ pub struct Session {
     load: Duration,
 }
 
+/// What was looked at for an answer.
+pub struct Seen<'a> {
+    pub path: &'a str,
+    pub frames: &'a [FrameStamp],
+    pub timings: Timings,
+}
+
 /// `--json`: one object a line, stable names.
 #[derive(Serialize)]
 pub struct AnswerObject<'a> {
@@ -112,27 +119,21 @@ impl Session {
     }
 
     /// The object that `--json` prints.
-    pub fn object<'a>(
-        &'a self,
-        path: &'a str,
-        video: &'a EncodedVideo,
-        question: &'a str,
-        answer: &'a Answer,
-    ) -> AnswerObject<'a> {
+    pub fn object<'a>(&'a self, seen: Seen<'a>, question: &'a str, answer: &'a Answer) -> AnswerObject<'a> {
         let timings = Timings {
             load: self.load,
             prefill: answer.prefill,
             generate: answer.generate,
             total: self.started.elapsed(),
-            ..video.timings
+            ..seen.timings
         };
         AnswerObject {
-            video: path,
+            video: seen.path,
             question,
             answer: &answer.text,
             token_ids: &answer.token_ids,
             finish_reason: answer.finish_reason,
-            frames: &video.frames,
+            frames: seen.frames,
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
             model: self.vlm.name(),
@@ -149,7 +150,7 @@ fn template(plan: &Plan, blueprint: &Blueprint) -> anyhow::Result<Template> {
         None => blueprint.template.clone(),
     };
     if plan.prompt.system.is_some() && !template.has_system() {
-        anyhow::bail!("--system does not apply: the template `{}` has no system text", template.name());
+        anyhow::bail!("prompt.system (--system) does not apply: the template `{}` has no system text", template.name());
     }
     Ok(template)
 }

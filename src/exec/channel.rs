@@ -90,6 +90,11 @@ impl<T> Outlet<T> {
         sent
     }
 
+    /// Whether the run is given up: what takes long looks now and then.
+    pub fn is_aborted(&self) -> bool {
+        self.stop.is_aborted()
+    }
+
     /// Whether a source should make nothing new.
     pub fn is_draining(&self) -> bool {
         self.stop.is_draining()

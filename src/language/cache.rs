@@ -52,11 +52,6 @@ impl KvCache {
         self.capacity >= length && self.deciding_length == config.rope_scaling.deciding_length(length)
     }
 
-    /// Positions in all.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Forgets everything from position `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

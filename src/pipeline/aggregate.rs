@@ -47,13 +47,12 @@ impl<'m> Gathering<'m> {
 
     fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: Part<Tensor>) {
         match part {
-            Part::Frame(stamp) => {
-                self.frames.push(stamp);
+            Part::Frame(stamp) => self.frames.push(stamp),
+            Part::Image(fused, carried) if self.failed.is_none() => {
+                self.frames.extend(carried.frame);
                 (stages.on_progress)(video, Progress::Encoded { n_frames: self.frames.len() });
-            }
-            Part::Image(fused, spent) if self.failed.is_none() => {
-                self.timings.preprocess += spent.preprocess;
-                self.timings.encode += spent.encode;
+                self.timings.preprocess += carried.preprocess;
+                self.timings.encode += carried.encode;
                 let pushed = timed(&mut self.timings.connect, || self.aggregator.push(&fused));
                 self.failed = pushed.err().map(|error| ItemError::new(AGGREGATE, error));
             }

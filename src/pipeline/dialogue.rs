@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 use super::timing::timed;
 use super::{Asking, EncodedVideo, PipelineError};
+use crate::exec::Stop;
 use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
 use crate::spec::PromptPlan;
 use crate::text::{Conversation, Template, TextStream};
@@ -66,6 +67,8 @@ pub struct Dialogue<'a> {
     stop_strings: Vec<String>,
     config: GenerateConfig,
     turns: Turns,
+    /// Ends an answer early.
+    stop: Option<Stop>,
     cache: Option<KvCache>,
     /// The text ids that the cache holds around the video.
     cached: PromptIds,
@@ -83,7 +86,13 @@ impl<'a> Dialogue<'a> {
         let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
         let (stop_strings, conversation) =
             (template.stop_strings(), conversation(template, &plan.prompt, vlm.image_marks()));
-        Self { asking, vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
+        Self { asking, vlm, video, conversation, stop_strings, config, turns, stop: None, cache: None, cached }
+    }
+
+    /// Answers end early once `stop` is aborted.
+    #[must_use]
+    pub fn until(self, stop: &Stop) -> Self {
+        Self { stop: Some(stop.clone()), ..self }
     }
 
     /// Forgets all turns; the cache stays.
@@ -127,7 +136,8 @@ impl<'a> Dialogue<'a> {
         let generation = timed(&mut generate_time, || {
             generate(self.vlm.language(), logits, &mut cache, &config, &mut |id| {
                 on_text(&stream.push(id));
-                if stream.is_stopped() { Step::Stop } else { Step::Continue }
+                let is_given_up = self.stop.as_ref().is_some_and(Stop::is_aborted);
+                if stream.is_stopped() || is_given_up { Step::Stop } else { Step::Continue }
             })
         })
         .map_err(failed)?;
@@ -168,18 +178,20 @@ impl<'a> Dialogue<'a> {
             Turns::One => needed,
             Turns::Many => self.vlm.context(),
         };
-        match self.cache.take() {
-            Some(mut cache)
-                if cache.serves(self.vlm.language().config(), needed)
-                    && self.cached.before_visual == ids.before_visual =>
-            {
+        // One that does not serve is freed before another is made.
+        let serves = |cache: &KvCache| {
+            cache.serves(self.vlm.language().config(), needed) && self.cached.before_visual == ids.before_visual
+        };
+        let kept = self.cache.take().filter(serves);
+        match kept {
+            Some(mut cache) => {
                 let pairs = self.cached.after_visual.iter().zip(&ids.after_visual);
                 let common = pairs.take_while(|(a, b)| a == b).count().min(ids.after_visual.len().saturating_sub(1));
                 cache.truncate(ids.before_visual.len() + self.n_visual()? + common);
                 let reused = Tokens(cache.len());
                 Ok((cache, reused))
             }
-            _ => {
+            None => {
                 let cache = self.vlm.language().new_cache_with_room(needed, capacity);
                 let cache = cache.map_err(ModelError::compute("allocating the cache"))?;
                 Ok((cache, Tokens(0)))

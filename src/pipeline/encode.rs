@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::Stages;
-use super::item::{Item, Part, Spent};
+use super::item::{Carried, Item, Part};
 use super::stages::ENCODE;
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::vlm::ModelError;
@@ -51,34 +51,38 @@ impl Batch<'_> {
             _ => None,
         });
         let pixels: Vec<Vec<f32>> = pixels.collect();
-        let fused = if pixels.is_empty() { Ok(None) } else { self.fuse(pixels).map(Some) };
+        let mut fused = self.fuse_each(pixels).into_iter();
         let each = start.elapsed() / u32::try_from(self.n_images.max(1)).unwrap_or(u32::MAX);
         self.n_images = 0;
-        let mut row = 0;
         while let Some(item) = self.waiting.pop_front() {
-            let encoded = item.map_image(ENCODE, |_, spent| {
-                let image = part_of(&fused, row)?;
-                row += 1;
-                Ok((image, Spent { encode: spent.encode + each, ..spent }))
+            let encoded = item.map_image(ENCODE, |_, carried| {
+                let missing = || ModelError::compute("encoding frames")(candle_core::Error::msg("an image was lost"));
+                let image = fused.next().unwrap_or_else(|| Err(missing()))?;
+                Ok((image, Carried { encode: carried.encode + each, ..carried }))
             });
             self.outlet.send(encoded)?;
         }
         Ok(())
     }
 
+    /// The fused tokens of each image, `(1, N', k D)`. Where a batch fails, each of its images is tried alone: one video must
+    /// not fail with another.
+    fn fuse_each(&self, pixels: Vec<Vec<f32>>) -> Vec<Result<Tensor, ModelError>> {
+        let n = pixels.len();
+        if n < 2 {
+            return pixels.into_iter().map(|image| self.fuse(vec![image])).collect();
+        }
+        match self.fuse(pixels.clone()) {
+            Ok(fused) => {
+                (0..n).map(|i| fused.narrow(0, i, 1).map_err(ModelError::compute("encoding frames"))).collect()
+            }
+            Err(_) => pixels.into_iter().map(|image| self.fuse(vec![image])).collect(),
+        }
+    }
+
     /// `T` images to `(T, N', k D)`.
     fn fuse(&self, pixels: Vec<Vec<f32>>) -> Result<Tensor, ModelError> {
         let pixels = self.stages.vlm.pixels(pixels)?; // (T, 3, side, side)
         self.stages.vlm.fuse(&pixels)
-    }
-}
-
-/// The fused tokens of one image, `(1, N', k D)`.
-fn part_of(fused: &Result<Option<Tensor>, ModelError>, row: usize) -> Result<Tensor, ModelError> {
-    let failed = ModelError::compute("encoding frames");
-    match fused {
-        Ok(Some(fused)) => fused.narrow(0, row, 1).map_err(failed),
-        Ok(None) => Err(failed(candle_core::Error::msg("a batch without images"))),
-        Err(error) => Err(failed(candle_core::Error::msg(error.to_string()))),
     }
 }

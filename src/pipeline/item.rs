@@ -51,10 +51,10 @@ pub(super) struct Item<P> {
 }
 
 pub(super) enum Part<P> {
-    /// A sampled frame, whether or not it is an image of its own.
+    /// A sampled frame that is no image of its own.
     Frame(FrameStamp),
-    /// An image for the tower, and the time spent on it by stage.
-    Image(P, Spent),
+    /// An image for the tower, with the frame that it is, if it is one.
+    Image(P, Carried),
     /// What came so far of this video is to be forgotten: the right frames follow.
     Restart,
     /// Nothing more comes, but for the end.
@@ -63,9 +63,10 @@ pub(super) enum Part<P> {
     End(Ending),
 }
 
-/// Time spent on an image.
+/// What an image carries: its frame, and the time spent on it by stage.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Spent {
+pub(super) struct Carried {
+    pub(super) frame: Option<FrameStamp>,
     pub(super) preprocess: Duration,
     pub(super) encode: Duration,
 }
@@ -82,11 +83,11 @@ impl<P> Item<P> {
     pub(super) fn map_image<Q>(
         self,
         stage: &'static str,
-        map: impl FnOnce(P, Spent) -> Result<(Q, Spent), PipelineError>,
+        map: impl FnOnce(P, Carried) -> Result<(Q, Carried), PipelineError>,
     ) -> Item<Q> {
         let part = match self.part {
-            Part::Image(image, spent) => match map(image, spent) {
-                Ok((image, spent)) => Part::Image(image, spent),
+            Part::Image(image, carried) => match map(image, carried) {
+                Ok((image, carried)) => Part::Image(image, carried),
                 Err(source) => Part::Failed(ItemError::new(stage, source)),
             },
             Part::Frame(stamp) => Part::Frame(stamp),

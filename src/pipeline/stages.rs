@@ -16,6 +16,7 @@ use super::{FrameStamp, ItemError, PipelineError, Timings, aggregate, decode, en
 use crate::exec::{self, ExecError, Inlet, OnSpan, StageReport, Stop, Threads};
 use crate::spec::{Capacities, ExecPlan, Plan};
 use crate::temporal::Temporal;
+use crate::units::Tokens;
 use crate::video::{FrameRequest, ReadReport};
 use crate::vlm::Vlm;
 
@@ -82,6 +83,8 @@ pub struct Stages<'a> {
     pub(super) temporal: Temporal,
     pub(super) encode_batch: usize,
     pub(super) on_progress: &'a OnProgress<'a>,
+    /// Tokens of the longest prompt's text that will be asked, if that is known.
+    pub(super) text: Option<Tokens>,
     decode_threads: Threads,
     capacity: Capacities,
 }
@@ -97,9 +100,16 @@ impl<'a> Stages<'a> {
             temporal: plan.temporal,
             encode_batch: encode_batch.unwrap_or(default_batch).max(1),
             on_progress,
+            text: None,
             decode_threads: Threads::new(*decode_threads).unwrap_or(Threads::MIN),
             capacity: capacity.clone(),
         }
+    }
+
+    /// Refuses a video whose tokens would not fit the context beside so much text, before it is decoded.
+    #[must_use]
+    pub fn with_text(self, text: Tokens) -> Self {
+        Self { text: Some(text), ..self }
     }
 
     /// Encodes videos, and hands them to `consume` on the caller's thread as the stage `name`, in the order in which they

@@ -114,7 +114,8 @@ pub enum RopePlan {
     Checkpoint,
     /// Positions divided by a factor, which the context grows by.
     Linear(RopeFactor),
-    /// The base grown once a sequence is longer than the trained context, up to a factor times it (dynamic NTK).
+    /// The base grown for a prompt that, with the longest answer it may get, is longer than the trained context, up to a factor
+    /// times it (dynamic NTK).
     DynamicNtk(RopeFactor),
 }
 
@@ -134,7 +135,7 @@ impl Default for RopeFactor {
 }
 
 /// The mark that a question stands for in [`PromptPlan::question`].
-pub const QUESTION: &str = "{question}";
+const QUESTION: &str = "{question}";
 
 /// The words around the question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -156,13 +157,6 @@ pub struct PromptPlan {
 impl Default for PromptPlan {
     fn default() -> Self {
         Self { template: None, system: None, question: QUESTION.to_owned(), answer: String::new() }
-    }
-}
-
-impl PromptPlan {
-    /// A question with the words around it.
-    pub fn wrap(&self, question: &str) -> String {
-        self.question.replacen(QUESTION, question, 1)
     }
 }
 
@@ -333,11 +327,5 @@ mod tests {
                     top_p: null\n  repetition_penalty: 1.0\n  seed: 0\nexec:\n  decode_threads: 2\n  capacity:\n    \
                     decoded: 2\n    prepared: 4\n    encoded: 4\n    aggregated: 1\n";
         assert_eq!(plan.to_yaml().expect("plain keys"), yaml);
-    }
-
-    #[test]
-    fn a_question_is_wrapped_once_and_its_own_marks_are_text() {
-        let prompt = PromptPlan { question: "Q: {question} A:".to_owned(), ..PromptPlan::default() };
-        assert_eq!(prompt.wrap("what is {question}?"), "Q: what is {question}? A:");
     }
 }

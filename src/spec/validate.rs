@@ -59,6 +59,9 @@ impl Plan {
         if let Some(rule) = blueprint.connector_misfit() {
             found.problems.push(Problem::new("connector", rule).hint("connector: checkpoint"));
         }
+        if let Some(rule) = blueprint.rope_conflict.clone() {
+            found.problems.push(Problem::new("rope", rule).hint("rope: checkpoint"));
+        }
         if let Err(rule) = self.temporal.check(frame) {
             found.problems.push(Problem::new(&temporal, rule));
         }
@@ -80,6 +83,10 @@ impl Plan {
                 frame.count
             );
             found.warnings.push(Problem::new(&temporal, rule));
+        }
+        if views != Views::Frames && self.sample == Sample::All {
+            let rule = format!("{} keeps frames until the video ends, and `all` takes every one", self.temporal.name());
+            found.problems.push(Problem::new("sample", rule).hint("uniform"));
         }
         if let Views::Grid { rows, columns } = views
             && self.most_frames().is_some_and(|n| n > rows * columns)

@@ -40,7 +40,11 @@ impl Strategy for Adaptive3d {
 
     fn explain(&self, n_frames: usize, _: FrameTokens) -> String {
         let (height, width) = (self.height, self.width);
-        format!("{} mean frames x {} tokens ({height} x {width})", n_frames.min(self.frames), height * width)
+        format!(
+            "{} mean frames x {} tokens ({height} x {width})",
+            n_frames.min(self.frames),
+            height.saturating_mul(width)
+        )
     }
 
     fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {

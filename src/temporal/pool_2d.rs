@@ -42,7 +42,12 @@ impl Strategy for Pool2d {
     }
 
     fn explain(&self, n_frames: usize, _: FrameTokens) -> String {
-        format!("{n_frames} frames x {} tokens ({} x {})", self.height * self.width, self.height, self.width)
+        format!(
+            "{n_frames} frames x {} tokens ({} x {})",
+            self.height.saturating_mul(self.width),
+            self.height,
+            self.width
+        )
     }
 
     fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {

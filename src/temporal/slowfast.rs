@@ -48,15 +48,19 @@ impl SlowFast {
 impl Strategy for SlowFast {
     fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
         let slow = self.slow_frames.min(n_frames).saturating_mul(frame.count / self.slow_stride.max(1));
-        slow.saturating_add(n_frames.saturating_mul(self.fast_grid * self.fast_grid))
+        slow.saturating_add(n_frames.saturating_mul(self.fast_grid.saturating_mul(self.fast_grid)))
     }
 
     fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
         let (slow, of_slow) = (self.slow_frames.min(n_frames), frame.count / self.slow_stride.max(1));
-        format!("{slow} slow frames x {of_slow} + {n_frames} fast frames x {} tokens", self.fast_grid * self.fast_grid)
+        let of_fast = self.fast_grid.saturating_mul(self.fast_grid);
+        format!("{slow} slow frames x {of_slow} + {n_frames} fast frames x {of_fast} tokens")
     }
 
     fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+        if self.slow_frames == 0 {
+            return Err("takes 0 slow frames; hint: 10".to_owned());
+        }
         if self.slow_stride == 0 || self.slow_stride > frame.count {
             return Err(format!(
                 "slow_stride {} is not from 1 to the {} tokens of a frame",

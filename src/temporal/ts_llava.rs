@@ -44,6 +44,9 @@ impl Strategy for TsLlava {
     }
 
     fn check(&self, _: FrameTokens) -> std::result::Result<(), String> {
+        if self.tokens == 0 {
+            return Err("samples 0 tokens; hint: 2880".to_owned());
+        }
         check_mosaic(self.rows, self.columns)
     }
 

@@ -272,8 +272,12 @@ impl Conversation {
     /// Records the answer to the last question.
     pub fn answer(&mut self, answer: &str) {
         if let Some(turn) = self.turns.last_mut() {
-            let space = if self.primed.is_empty() { "" } else { " " };
-            turn.answer = Some(format!("{}{space}{}", self.primed, answer.replace(VISUAL, "")));
+            let answer = answer.replace(VISUAL, "");
+            // An answer comes without the white space at its ends; words of their own are set apart from those before.
+            let joins =
+                self.primed.is_empty() || self.primed.ends_with(|c: char| c.is_whitespace() || "([{\"'".contains(c));
+            let space = if joins { "" } else { " " };
+            turn.answer = Some(format!("{}{space}{answer}", self.primed));
         }
     }
 

@@ -278,6 +278,11 @@ impl Stage {
         if self.stage == StageKind::Tower && self.data.shapes_world.is_none() {
             problems.push("data: a tower is pretrained on shapes_world alone, which knows every patch".to_owned());
         }
+        if let Some(world) = &self.data.shapes_world
+            && [world.loose, world.compressed].iter().any(|share| !(0.0..=1.0).contains(share))
+        {
+            problems.push("data: shapes_world.loose and shapes_world.compressed are shares from 0 to 1".to_owned());
+        }
         let shares = [self.simple_share, self.stretch.gap, self.stretch.pooled, self.stretch.repeated];
         if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
             problems.push("simple_share and the probabilities of stretch are from 0 to 1".to_owned());

@@ -174,7 +174,7 @@ pub(super) fn packet_timeline(path: &Path, window: &Window) -> Result<Timeline, 
                     if frames.iter().all(|frame| frame.time.is_some()) {
                         frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
                     }
-                    return Ok(Timeline { frames, histograms: Vec::new() });
+                    return Ok(Timeline { frames, distances: Vec::new() });
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! sampled depends on that. So the packets are read first, which is cheap; the frames are decoded and the sampled ones handed
 //! out under the assumption that every packet gives a frame; and where that turns out to choose wrongly, [`Event::Restart`]
 //! takes them back and a second pass goes by what was found.
-//! Frames that are not sampled are never converted or kept.
+//! Frames that are not sampled are never kept, and never converted but for a rule that must see them all (`scene`).
 
 use std::path::{Path, PathBuf};
 
@@ -213,8 +213,9 @@ struct Pass {
     wanted: Vec<usize>,
     /// Where to stop early, once the number of frames is certain.
     last_needed: Option<usize>,
-    /// Whether the histograms of all frames are taken.
+    /// Whether the colours of all frames are compared.
     takes_histograms: bool,
+    last_histogram: Option<Histogram>,
     n_frames: usize,
     /// The frames of the window so far.
     found: Timeline,
@@ -231,6 +232,7 @@ impl Pass {
             wanted,
             last_needed: None,
             takes_histograms: false,
+            last_histogram: None,
             n_frames: 0,
             found: Timeline::default(),
             n_taken: 0,
@@ -252,7 +254,10 @@ impl Pass {
                 self.found.frames.push(FrameFact { time, is_key: source.is_key() });
                 if self.takes_histograms {
                     let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
-                    self.found.histograms.push(Histogram::of(&image));
+                    let histogram = Histogram::of(&image);
+                    let distance = self.last_histogram.as_ref().map_or(0.0, |last| histogram.distance(last));
+                    self.found.distances.push(distance);
+                    self.last_histogram = Some(histogram);
                 }
                 while self.wanted.get(self.n_taken) == Some(&place) {
                     self.n_taken += 1;

@@ -34,6 +34,8 @@ pub struct Blueprint {
     pub connector: Connector,
     /// Frames over which the connector's lower groups are averaged (dense temporal DCI).
     pub window: usize,
+    /// Why another scaling of positions does not go with the checkpoint, in words, if it does not.
+    pub rope_conflict: Option<String>,
     /// How frames are prepared.
     pub preprocess: PreprocessConfig,
     /// Its tokenizer.
@@ -59,7 +61,7 @@ impl Blueprint {
     pub fn read(name: &str, overrides: &Overrides, hub: &Hub) -> Result<Self, ModelError> {
         let dir = hub.find(name)?;
         let mut config = VlmConfig::read(&dir)?;
-        overrides.apply(&mut config);
+        let rope_conflict = overrides.apply(&mut config);
         let checkpoint = Checkpoint::open(&dir)?;
         let tokenizer = Tokenizer::open(&dir, config.bos)?;
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
@@ -70,6 +72,7 @@ impl Blueprint {
         let template = default_template(&config, &tokenizer)?;
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
+            rope_conflict,
             window,
             name,
             dir,

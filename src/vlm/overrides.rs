@@ -26,23 +26,28 @@ impl Overrides {
         Self { vision_tower: vision_tower.map(str::to_owned), ..Self::default() }
     }
 
-    pub(super) fn apply(&self, config: &mut VlmConfig) {
+    /// Changes a description. In words, what of it does not go with the checkpoint.
+    pub(super) fn apply(&self, config: &mut VlmConfig) -> Option<String> {
         if let Some(connector) = self.connector {
             config.connector = connector;
         }
         if let Some(frame_fit) = self.frame_fit {
             config.frame_fit = frame_fit;
         }
-        if let Some((scaling, factor)) = self.rope {
-            config.llama.rope_scaling = match scaling {
-                RopeScaling::DynamicNtk { factor, .. } => {
-                    RopeScaling::DynamicNtk { factor, original_context: config.context as f32 }
-                }
-                other => other,
-            };
-            let grown = |context: usize| (context as f64 * factor.max(1.0)) as usize;
-            config.context = grown(config.context);
-            config.llama.context = grown(config.llama.context);
+        let (scaling, factor) = self.rope?;
+        let own = config.llama.rope_scaling;
+        if own != RopeScaling::None {
+            return Some(format!("the checkpoint scales its positions itself ({own:?})"));
         }
+        config.llama.rope_scaling = match scaling {
+            RopeScaling::DynamicNtk { factor, .. } => {
+                RopeScaling::DynamicNtk { factor, original_context: config.llama.context as f32 }
+            }
+            other => other,
+        };
+        let grown = |context: usize| (context as f64 * factor.max(1.0)) as usize;
+        config.context = grown(config.context);
+        config.llama.context = grown(config.llama.context);
+        None
     }
 }

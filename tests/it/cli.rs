@@ -157,7 +157,7 @@ fn what_cannot_be_is_refused_before_any_weight_is_read() {
     );
     assert_refused(
         &ask("Why?", &["--system", "Be brief."]),
-        "--system does not apply: the template `custom` has no system text",
+        "prompt.system (--system) does not apply: the template `custom` has no system text",
     );
     assert_refused(&ask("Why?", &["--temporal", "max_pool:0"]), "the stride is a whole number from 1");
     assert_refused(&ask("Why?", &["--temperature", "-1"]), "expected a number from 0");

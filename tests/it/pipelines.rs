@@ -466,6 +466,21 @@ fn a_video_that_fails_is_told_with_its_stage_and_stops_no_other() {
 }
 
 #[test]
+fn a_video_too_long_for_the_context_is_refused_before_it_is_decoded() {
+    let clip = "samples/three_shapes.mp4";
+    let sets = ["--set", "sample={every: {n: 1}}", "--set", "temporal=concat"];
+    let output = vidense(&[&["run", "pipelines/mini.yaml", clip, "-q", "Why?", "--json"], &sets[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let failure = objects(&output).remove(0);
+    assert_eq!(failure["stage"], "decode");
+    let error = failure["error"].as_str().unwrap();
+    assert!(
+        error.contains("36 frames x 64 tokens = 2304 visual tokens") && error.contains("context of 1024"),
+        "{error}"
+    );
+}
+
+#[test]
 fn every_mini_pipeline_runs_offline() {
     for path in shipped().iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("mini")) {
         let output = vidense(&[
@@ -529,8 +544,8 @@ fn timings_and_a_trace_tell_every_stage() {
     }
     assert!(told.contains("the bottleneck is "), "{told}");
     let encode = told.lines().find(|line| line.starts_with("encode")).unwrap();
-    // Two videos of 8 frames: 16 stamps, 16 images and 2 ends.
-    assert!(encode.split_whitespace().nth(2) == Some("34"), "{encode}");
+    // Two videos of 8 frames: 16 images and 2 ends.
+    assert!(encode.split_whitespace().nth(2) == Some("18"), "{encode}");
     assert!(
         vidense(&["run", "pipelines/mini.yaml", "x.mp4", "-q", "?", "--trace", "/no/where"]).status.code() == Some(2)
     );

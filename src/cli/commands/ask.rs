@@ -7,7 +7,7 @@ use vidense::pipeline::Turns;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
-use crate::cli::session::{Session, warn_of_full_context};
+use crate::cli::session::{Seen, Session, warn_of_full_context};
 
 /// Ask a question about a video
 #[derive(Args)]
@@ -45,7 +45,8 @@ impl Ask {
         printed?;
         if self.json {
             let path = self.video.to_string_lossy();
-            output::json(&session.object(&path, &video, &self.question, &answer))?;
+            let seen = Seen { path: &path, frames: &video.frames, timings: video.timings };
+            output::json(&session.object(seen, &self.question, &answer))?;
         } else {
             output::line("")?;
         }

@@ -9,7 +9,7 @@ use vidense::pipeline::{Dialogue, EncodedVideo, Turns};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
-use crate::cli::session::{Session, warn_of_full_context};
+use crate::cli::session::{Seen, Session, warn_of_full_context};
 
 /// Ask several questions about one video; it is encoded once, and its part of the cache is reused
 ///
@@ -66,7 +66,8 @@ impl Chat {
             Err(error) => output::error(&error.into()),
             Ok(answer) if self.json => {
                 let path = self.video.to_string_lossy();
-                output::json(&session.object(&path, video, question, &answer))?;
+                let seen = Seen { path: &path, frames: &video.frames, timings: video.timings };
+                output::json(&session.object(seen, question, &answer))?;
                 warn_of_full_context(&answer);
             }
             Ok(answer) => {

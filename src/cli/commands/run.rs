@@ -11,7 +11,7 @@ use vidense::pipeline::{Answer, Answered, AnsweredVideo, ItemError};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
-use crate::cli::session::{Session, warn_of_damage, warn_of_full_context};
+use crate::cli::session::{Seen, Session, warn_of_damage, warn_of_full_context};
 use crate::cli::{output, progress, timings, trace};
 
 /// Answer questions about videos as a pipeline file says
@@ -109,14 +109,15 @@ impl Run {
                 *n_failed += 1;
                 self.tell_failure(&video, None, &error)
             }
-            Ok(AnsweredVideo { encoded, answers }) => {
-                warn_of_damage(&answered.video.path, &encoded.report);
+            Ok(AnsweredVideo { frames, report, timings, answers }) => {
+                warn_of_damage(&answered.video.path, &report);
                 *n_failed += usize::from(answers.iter().any(Result::is_err));
                 for (question, answer) in self.questions.iter().zip(answers) {
                     match answer {
                         Err(error) => self.tell_failure(&video, Some(question), &error)?,
                         Ok(answer) if self.json => {
-                            output::json(&session.object(&video, &encoded, question, &answer))?;
+                            let seen = Seen { path: &video, frames: &frames, timings };
+                            output::json(&session.object(seen, question, &answer))?;
                             warn_of_full_context(&answer);
                         }
                         Ok(answer) => self.tell_text(&video, question, &answer)?,

@@ -40,6 +40,9 @@ impl Train {
     pub fn run(self) -> anyhow::Result<()> {
         run_kernels_alone();
         let recipe = Recipe::read(&self.recipe)?;
+        let DTypeSpec::Fixed(dtype) = self.dtype else {
+            anyhow::bail!("--dtype auto: a model is written in one precision; hint: f16, bf16, f32");
+        };
         let device = self.device.open()?;
         let run_dir = self.out.join(RUN_DIR);
         if self.restart && run_dir.is_dir() {
@@ -47,9 +50,6 @@ impl Train {
         }
         let bar = progress::training();
         let features = self.features.as_deref().unwrap_or(&run_dir);
-        let DTypeSpec::Fixed(dtype) = self.dtype else {
-            anyhow::bail!("--dtype auto: a model is written in one precision; hint: f16, bf16, f32");
-        };
         let output = Output { model: &self.out, features, dtype };
         train(&recipe, output, &device, &Hub::from_env(true), &mut |event| {
             show(&bar, event);

@@ -94,11 +94,15 @@ impl Default for Fps {
 impl Rule for Fps {
     fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
         let times = timeline.times()?;
-        let (first, last) = (times[0], times[times.len() - 1]);
-        // More than one a frame, and the same frame comes again.
-        let n = (((last - first) * self.fps + 1e-6).max(0.0) as usize + 1).min(times.len().saturating_mul(64));
-        let mut places: Vec<usize> = (0..n).map(|i| shown_at(&times, first + i as f64 / self.fps)).collect();
-        places.dedup();
+        // Ticks come every 1 / fps seconds from the first frame on. A frame is taken if one falls between its beginning and that
+        // of the next; the last one if one falls on it.
+        const SLACK: f64 = 1e-6;
+        let tick_before = |time: f64| ((time - times[0]) * self.fps - SLACK).floor();
+        let is_taken = |&i: &usize| {
+            let next = times.get(i + 1).copied().unwrap_or(times[i] + 2.0 * SLACK / self.fps);
+            i == 0 || tick_before(next) > tick_before(times[i])
+        };
+        let mut places: Vec<usize> = (0..times.len()).filter(is_taken).collect();
         if places.len() < self.min {
             places = linspace(times.len(), self.min.min(times.len()));
         }

@@ -64,11 +64,10 @@ impl Default for Scene {
 
 impl Rule for Scene {
     fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
-        if timeline.histograms.len() != timeline.len() {
+        if timeline.distances.len() != timeline.len() {
             return Err("was not shown the pictures".to_owned());
         }
-        let is_cut =
-            |i: &usize| f64::from(timeline.histograms[*i].distance(&timeline.histograms[i - 1])) > self.threshold;
+        let is_cut = |i: &usize| f64::from(timeline.distances[*i]) > self.threshold;
         let begins: Vec<usize> = std::iter::once(0).chain((1..timeline.len()).filter(is_cut)).collect();
         let ends = begins[1..].iter().copied().chain([timeline.len()]);
         let middles = begins.iter().zip(ends).map(|(&begin, end)| usize::midpoint(begin, end - 1)).collect();

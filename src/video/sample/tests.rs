@@ -17,7 +17,7 @@ fn refused(text: &str, timeline: &Timeline) -> String {
 /// Frames at these times; every third is a keyframe.
 fn timed(times: &[f64]) -> Timeline {
     let fact = |(i, &time): (usize, &f64)| FrameFact { time: Some(Seconds(time)), is_key: i % 3 == 0 };
-    Timeline { frames: times.iter().enumerate().map(fact).collect(), histograms: Vec::new() }
+    Timeline { frames: times.iter().enumerate().map(fact).collect(), distances: Vec::new() }
 }
 
 fn at(text: &str, times: &[f64]) -> Vec<usize> {
@@ -71,6 +71,10 @@ fn fps_and_times_take_the_frame_that_is_shown() {
     assert_eq!(at("fps:fps=2", &times), [0, 2, 3, 4]);
     assert_eq!(at("fps:fps=100,max=3", &times), [0, 2, 5]);
     assert_eq!(at("fps:fps=0.1,min=3", &times), [0, 2, 5]);
+    // A frame every six minutes: each is shown when a tick falls, and the end of the video is not lost.
+    let sparse: Vec<f64> = (0..10).map(|i| f64::from(i) * 360.0).collect();
+    assert_eq!(at("fps", &sparse), (0..10).collect::<Vec<_>>());
+    assert_eq!(at("fps:fps=1e6", &times), [0, 1, 2, 3, 4, 5]);
     // Half a second into the pause, before the beginning, exactly on a frame, and the last frame for its own length.
     assert_eq!(at("times:times=11.5+0+10.5+13.4", &times), [0, 2, 3, 5]);
     assert_eq!(at("times:times=10+99", &times), [0]);
@@ -88,7 +92,7 @@ fn keyframes_are_what_the_codec_marks() {
     let times: Vec<f64> = (0..10).map(f64::from).collect();
     assert_eq!(at("keyframes", &times), [0, 3, 6, 9]);
     assert_eq!(at("keyframes:max=2", &times), [0, 9]);
-    let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], histograms: Vec::new() };
+    let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], distances: Vec::new() };
     assert_eq!("keyframes".parse::<Sample>().and_then(|sample| sample.select(&unmarked)), Ok(vec![0]));
 }
 
@@ -98,7 +102,8 @@ fn scenes_are_cut_where_colours_change() {
     let levels = [10, 12, 11, 200, 201, 202, 203, 90];
     let histograms: Vec<Histogram> = levels.iter().map(|&level| frame(level)).collect();
     assert_eq!((histograms[0].distance(&histograms[1]), histograms[2].distance(&histograms[3])), (0.0, 1.0));
-    let timeline = Timeline { histograms, ..Timeline::of_count(8) };
+    let distances = (0..8).map(|i: usize| histograms[i].distance(&histograms[i.saturating_sub(1)])).collect();
+    let timeline = Timeline { distances, ..Timeline::of_count(8) };
     let select = |text: &str| text.parse::<Sample>().and_then(|sample| sample.select(&timeline));
     // Scenes 0..3, 3..7 and 7..8.
     assert_eq!(select("scene"), Ok(vec![1, 4, 7]));
@@ -148,7 +153,7 @@ proptest! {
             time += gaps[i % gaps.len()];
             FrameFact { time: Some(Seconds(time)), is_key: i.is_multiple_of(7) }
         };
-        let timeline = Timeline { frames: (0..total).map(fact).collect(), histograms: vec![Histogram::of(&RgbImage::new(1, 1)); total] };
+        let timeline = Timeline { frames: (0..total).map(fact).collect(), distances: vec![0.0; total] };
         let places = sample.select(&timeline).expect("it selects");
         prop_assert!(places.windows(2).all(|pair| pair[0] <= pair[1]));
         prop_assert!(places.iter().all(|&place| place < total));

@@ -1,6 +1,5 @@
 //! What is known of a video's frames before any picture is looked at.
 
-use super::Histogram;
 use crate::units::Seconds;
 
 /// What is known of one frame.
@@ -17,14 +16,14 @@ pub struct FrameFact {
 pub struct Timeline {
     /// One a frame.
     pub frames: Vec<FrameFact>,
-    /// One a frame, for a rule that needs them.
-    pub histograms: Vec<Histogram>,
+    /// How far each frame's colours are from those of the one before, for a rule that must see the pictures; 0 for the first.
+    pub distances: Vec<f32>,
 }
 
 impl Timeline {
     /// `n` frames of which nothing else is known.
     pub fn of_count(n: usize) -> Self {
-        Self { frames: vec![FrameFact { time: None, is_key: true }; n], histograms: Vec::new() }
+        Self { frames: vec![FrameFact { time: None, is_key: true }; n], distances: Vec::new() }
     }
 
     /// How many frames there are.
