@@ -149,7 +149,7 @@ impl JsonSchema for DeviceSpec {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^(auto|cpu|(cuda|metal)(:\d+)?)$", "x-hint": "auto, cpu, cuda, cuda:1, metal" })
+        json_schema!({ "type": "string", "pattern": r"^(auto|cpu|(cuda|metal)(:\d{1,3})?)$", "x-hint": "auto, cpu, cuda, cuda:1, metal" })
     }
 }
 

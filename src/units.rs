@@ -42,7 +42,7 @@ impl JsonSchema for Seconds {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["number", "string"], "pattern": r"^\s*-?(\d+:){0,2}\d+(\.\d*)?\s*$", "x-hint": "seconds, or h:mm:ss" })
+        json_schema!({ "type": ["number", "string"], "pattern": r"^\s*-?(\d+|\d+:[0-5]?\d|\d+:[0-5]?\d:[0-5]?\d)(\.\d*)?\s*$", "x-hint": "seconds, or h:mm:ss" })
     }
 }
 

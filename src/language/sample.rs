@@ -23,7 +23,7 @@ pub struct SamplingConfig {
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f64>,
     /// Divide the logits of ids that were generated already. Default: `1`, which changes nothing.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    #[schemars(range(min = 0.01, max = 100.0))]
     pub repetition_penalty: f32,
     /// Seed of the draws. Default: `0`.
     pub seed: u64,

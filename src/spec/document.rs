@@ -15,6 +15,8 @@ use super::yaml::parse_values;
 const MAX_DEPTH: usize = 16;
 /// Bytes of a pipeline file: no real one comes near.
 const MAX_BYTES: u64 = 1 << 20;
+/// Problems that are told one by one; nobody reads more.
+const MAX_TOLD: usize = 50;
 const EXTENDS: &str = "extends";
 
 /// All that was written, merged.
@@ -55,7 +57,7 @@ impl Document {
         let mut document = Self { value: Value::Object(Map::new()), sources: Vec::new() };
         let (mut next, mut values) = (Some(path.to_owned()), Vec::new());
         while let Some(path) = next.take() {
-            let (text, mut map) = read_map(&path)?;
+            let (text, mut map) = read_map(&path).map_err(|error| document.in_base(error))?;
             if document.files().any(|(seen, _)| same_file(seen, &path)) || values.len() == MAX_DEPTH {
                 let place =
                     locate(&text, &[EXTENDS.to_owned()]).map_or(String::new(), |p| format!(":{}:{}", p.line, p.column));
@@ -97,7 +99,7 @@ impl Document {
         if path.iter().any(String::is_empty) || path[0] == EXTENDS {
             return Err(wrong("wants the dotted path of a key; hint: temporal.max_pool.stride=4"));
         }
-        let value = parse_values(value).map_err(|cause| wrong(&format!("its value is no YAML: {cause}")))?;
+        let value = parse_values(value).map_err(|(_, cause)| wrong(&format!("its value: {cause}")))?;
         let nested = path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
         merge(&mut self.value, schema.normal(nested), Some(schema));
         self.sources.insert(0, Source::Set { text: text.to_owned(), path });
@@ -106,7 +108,11 @@ impl Document {
 
     /// The problems in words, each with its place.
     pub fn error(&self, problems: &[Problem]) -> SpecError {
-        SpecError { lines: problems.iter().map(|problem| self.line(problem)).collect() }
+        let mut lines: Vec<String> = problems.iter().take(MAX_TOLD).map(|problem| self.line(problem)).collect();
+        if problems.len() > MAX_TOLD {
+            lines.push(format!("and {} more", problems.len() - MAX_TOLD));
+        }
+        SpecError { lines }
     }
 
     /// A problem in one line.
@@ -138,6 +144,16 @@ impl Document {
         }
     }
 
+    /// The error of a file that the last one read extends.
+    fn in_base(&self, error: SpecError) -> SpecError {
+        let extends = [EXTENDS.to_owned()];
+        let Some(Source::File { path, text }) = self.sources.last() else { return error };
+        let place = locate(text, &extends).map_or(String::new(), |place| format!(":{}:{}", place.line, place.column));
+        SpecError {
+            lines: error.lines.iter().map(|line| format!("{}{place}: {EXTENDS}: {line}", path.display())).collect(),
+        }
+    }
+
     fn files(&self) -> impl Iterator<Item = (&Path, &str)> {
         self.sources.iter().filter_map(|source| match source {
             Source::File { path, text } => Some((path.as_path(), text.as_str())),
@@ -152,12 +168,23 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 fn read_map(path: &Path) -> Result<(String, Map<String, Value>), SpecError> {
     let wrong = |rule: String| SpecError::one(format!("{}: {rule}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if size > MAX_BYTES {
-        return Err(wrong(format!("{size} bytes are no pipeline; at most {MAX_BYTES}")));
+    // A device or a pipe could be read for ever.
+    let metadata = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(wrong("not a regular file; hint: the path of a pipeline file".to_owned()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    match parse_values(&text).map_err(wrong)? {
+    if metadata.len() > MAX_BYTES {
+        return Err(wrong(format!("{} bytes are no pipeline; at most {MAX_BYTES}", metadata.len())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| wrong("no text; hint: the pipeline comes before the videos".to_owned()))?;
+    let text = text.trim_start_matches('\u{feff}').to_owned();
+    let at = |(place, cause): (Option<(usize, usize)>, String)| {
+        let place = place.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+        SpecError::one(format!("{}{place}: {cause}", path.display()))
+    };
+    match parse_values(&text).map_err(at)? {
         Value::Object(map) => Ok((text, map)),
         Value::Null => Ok((text, Map::new())),
         other => {

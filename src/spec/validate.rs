@@ -5,10 +5,11 @@ use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 use crate::temporal::Views;
+use crate::text::{Conversation, Template};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::vlm::config::FrameFit;
-use crate::vlm::{Blueprint, ModelError, Overrides};
+use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds};
 
 /// What the rules find.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,13 +114,22 @@ impl Plan {
         }
     }
 
-    /// The token budget without a question, of a plan whose frames do not depend on the video: what is known before there is
+    /// Tokens of a prompt's text with the shortest question.
+    fn least_text(&self, blueprint: &Blueprint) -> Tokens {
+        let named = self.prompt.template.as_deref().and_then(|name| Template::named(name).ok());
+        let template = named.unwrap_or_else(|| blueprint.template.clone());
+        let conversation = Conversation::new(template, self.prompt.system.clone());
+        let prompt = conversation.worded(&self.prompt.question, &self.prompt.answer).ask("?");
+        Tokens(PromptIds::encode(&prompt, &blueprint.tokenizer).map_or(0, |ids| ids.n_text()))
+    }
+
+    /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known before there is
     /// one. A video's own frames and a question are budgeted again when they are known.
     pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
         let certain =
             matches!(&self.sample, Sample::Uniform(_) | Sample::Linspace(_) | Sample::IgVlm(_) | Sample::Times(_));
         let n_frames = self.most_frames().filter(|_| certain)?;
-        let error = blueprint.budget(self.temporal, n_frames, Tokens(0)).room().err()?;
+        let error = blueprint.budget(self.temporal, n_frames, self.least_text(blueprint)).room().err()?;
         let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);

@@ -40,10 +40,27 @@ pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, YamlError> {
 /// Parses a text of any keys and values; a key that comes twice is refused.
 ///
 /// # Errors
-/// The parser's words: the rule, the line, the column.
-pub fn parse_values(text: &str) -> Result<Value, String> {
-    parse_yaml::<Strict>(text).map(|strict| strict.0)
+/// The line and the column, where they are known, and the parser's words.
+pub fn parse_values(text: &str) -> Result<Value, (Option<(usize, usize)>, String)> {
+    serde_yaml::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| {
+        let place = error.location().map(|place| (place.line(), place.column()));
+        let (cause, suffix) =
+            (error.to_string(), place.map(|(line, column)| format!(" at line {line} column {column}")));
+        let cause = suffix.map_or(cause.clone(), |suffix| cause.replacen(&suffix, "", 1));
+        (place.or_else(|| second(text, &cause)), cause)
+    })
 }
+
+/// Where a key stands for the second time, for an error of [`StrictVisitor`], which does not know.
+fn second(text: &str, cause: &str) -> Option<(usize, usize)> {
+    let key = cause.strip_prefix("the key `")?.strip_suffix(TWICE)?;
+    let begins =
+        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
+    let (number, line) = text.lines().enumerate().filter(|(_, line)| begins(line)).nth(1)?;
+    Some((number + 1, line.len() - line.trim_start().len() + 1))
+}
+
+const TWICE: &str = "` comes twice";
 
 /// A value whose maps have each key once.
 struct Strict(Value);
@@ -83,6 +100,14 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(value.into())
     }
 
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+        Err(E::custom(format!("the number {value} is too large")))
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        Err(E::custom(format!("the number {value} is too large")))
+    }
+
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         if value.is_finite() { Ok(value.into()) } else { Err(E::custom(format!("{value} is no number here"))) }
     }
@@ -103,7 +128,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key `{key}` comes twice")));
+                return Err(A::Error::custom(format!("the key `{key}{TWICE}")));
             }
             let Strict(value) = entries.next_value()?;
             map.insert(key, value);

@@ -17,7 +17,7 @@ use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
 #[serde(default, deny_unknown_fields)]
 pub struct Adaptive3d {
     /// Frames that are left. Default: `16`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
     /// Rows that are left. Default: `12`.
     #[schemars(range(min = 1))]

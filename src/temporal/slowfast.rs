@@ -21,7 +21,7 @@ use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
 #[serde(default, deny_unknown_fields)]
 pub struct SlowFast {
     /// Frames of the slow pathway. Default: `10`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub slow_frames: usize,
     /// Neighbouring tokens that become one there. Default: `2`.
     #[schemars(range(min = 1))]

@@ -59,13 +59,27 @@ impl TokenBudget {
         })
     }
 
+    /// The most frames below these that fit, by bisection: more frames never make fewer tokens.
+    fn most_that_fit(&self) -> Option<usize> {
+        let (mut fit, mut over) = (0, self.n_frames);
+        while over - fit > 1 {
+            let n_frames = usize::midpoint(fit, over);
+            if (Self { n_frames, ..*self }).fits() {
+                fit = n_frames;
+            } else {
+                over = n_frames;
+            }
+        }
+        (fit > 0).then_some(fit)
+    }
+
     fn fits(&self) -> bool {
         self.prompt() < self.context
     }
 
     /// What would fit: a shorter question, fewer frames, or another strategy.
     fn hint(&self) -> String {
-        let fewer = (1..self.n_frames).rev().find(|&n_frames| Self { n_frames, ..*self }.fits());
+        let fewer = self.most_that_fit();
         let strategies = [Temporal::D2, Temporal::TemporalMean];
         let other =
             strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());

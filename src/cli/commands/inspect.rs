@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::DType;
 use clap::Args;
 use vidense::spec::{fingerprint, read_plan};
-use vidense::temporal::Temporal;
+use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource};
@@ -170,11 +170,20 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     let frame = blueprint.frame_tokens();
     let n_tokens = frame.count;
     let n_states = tower.n_patches() + tower.n_class_tokens();
+    let images = match temporal.views() {
+        Views::Frames => frames,
+        Views::FramesAndThumbnail { .. } => frames + 1,
+        Views::Grid { .. } => 1,
+    };
+    let projected = if temporal.place() == Place::BeforeProjector { 1 } else { images };
     writeln!(text, "\nshapes of {frames} frames")?;
-    writeln!(text, "  pixels         ({frames}, 3, {}, {})", tower.image_size, tower.image_size)?;
-    writeln!(text, "  hidden states  {} of ({frames}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
-    writeln!(text, "  connector      ({frames}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
-    writeln!(text, "  projector      ({frames}, {n_tokens}, {})", blueprint.config.llama.d_hidden)?;
+    writeln!(text, "  pixels         ({images}, 3, {}, {})", tower.image_size, tower.image_size)?;
+    writeln!(text, "  hidden states  {} of ({images}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
+    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
+    if blueprint.window > 1 {
+        writeln!(text, "  window         lower groups averaged over {} frames", blueprint.window)?;
+    }
+    writeln!(text, "  projector      ({projected}, {n_tokens}, {})", blueprint.config.llama.d_hidden)?;
     writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, frame), blueprint.config.llama.d_hidden)
 }
 

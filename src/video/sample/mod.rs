@@ -156,9 +156,23 @@ impl FromStr for Sample {
     }
 }
 
+/// Frames that a rule may ask for: more than any model's context holds.
+const MOST_FRAMES: usize = 100_000;
+
 /// Whether a number of frames is one.
 fn check_frames(frames: usize) -> Result<(), String> {
-    if frames > 0 { Ok(()) } else { Err("takes 0 frames; hint: 8".to_owned()) }
+    if (1..=MOST_FRAMES).contains(&frames) {
+        return Ok(());
+    }
+    Err(format!("takes {frames} frames; hint: from 1 to {MOST_FRAMES}"))
+}
+
+/// Whether a least and a most number of frames go together.
+fn check_bounds(min: usize, max: usize) -> Result<(), String> {
+    if min <= max && (1..=MOST_FRAMES).contains(&max) {
+        return Ok(());
+    }
+    Err(format!("takes at least {min} and at most {max} frames; hint: min from 0 to max, max up to {MOST_FRAMES}"))
 }
 
 /// `n` of `have` places at equal distances, both ends among them: `round(linspace(0, have - 1, n))`, half to even.

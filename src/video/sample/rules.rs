@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::short::Short;
 use super::timeline::{Timeline, shown_at};
-use super::{Rule, at_most, check_frames, linspace};
+use super::{Rule, at_most, check_bounds, check_frames, linspace};
 
 /// `uniform` (FreeVA, arXiv 2405.07798, and the released Dense Connector code): with `n = min(total, frames)` and
 /// `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r` rounds half to even. A
@@ -14,7 +14,7 @@ use super::{Rule, at_most, check_frames, linspace};
 #[serde(default, deny_unknown_fields)]
 pub struct Uniform {
     /// Frames wanted. Default: `8`. More see more, and cost visual tokens in proportion.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `fewer`.
     pub short: Short,
@@ -46,7 +46,7 @@ impl Rule for Uniform {
 #[serde(default, deny_unknown_fields)]
 pub struct Linspace {
     /// Frames wanted. Default: `8`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `fewer`.
     pub short: Short,
@@ -77,9 +77,10 @@ pub struct Fps {
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub fps: f64,
     /// A video that would give fewer gives so many, spread as `linspace` does. Default: `1`.
+    #[schemars(range(max = 100_000))]
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `64`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub max: usize,
     /// For a video of fewer frames than `min`. Default: `fewer`.
     pub short: Short,
@@ -131,9 +132,10 @@ pub struct Every {
     #[schemars(range(min = 1))]
     pub n: usize,
     /// A video that would give fewer is treated as `short` says. Default: `1`.
+    #[schemars(range(max = 100_000))]
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `64`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub max: usize,
     /// For a video that gives fewer than `min`. Default: `fewer`.
     pub short: Short,
@@ -159,21 +161,15 @@ impl Rule for Every {
     }
 }
 
-fn check_bounds(min: usize, max: usize) -> Result<(), String> {
-    if min <= max && max > 0 {
-        return Ok(());
-    }
-    Err(format!("takes at least {min} and at most {max} frames; hint: min from 0 to max"))
-}
-
 /// `keyframes`: the frames that the codec stores whole. In a directory of images that is each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keyframes {
     /// A video that has fewer is treated as `short` says. Default: `1`.
+    #[schemars(range(max = 100_000))]
     pub min: usize,
     /// Of more, so many are taken at equal distances. Default: `32`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub max: usize,
     /// For a video of fewer keyframes than `min`. Default: `fewer`.
     pub short: Short,
@@ -253,7 +249,7 @@ impl Rule for Times {
 #[serde(default, deny_unknown_fields)]
 pub struct IgVlm {
     /// Frames wanted. Default: `6`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
     /// For a video of fewer frames. Default: `repeat_last`.
     pub short: Short,

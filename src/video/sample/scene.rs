@@ -47,7 +47,7 @@ impl Histogram {
 #[serde(default, deny_unknown_fields)]
 pub struct Scene {
     /// Frames wanted: of more scenes so many are taken at equal distances. Default: `8`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
     /// A cut is where the distance to the frame before is above this, 0 to 1. Default: `0.4`.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
