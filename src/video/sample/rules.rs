@@ -114,13 +114,7 @@ impl Rule for Fps {
         if !(self.fps.is_finite() && self.fps > 0.0) {
             return Err(format!("takes {} frames a second; hint: a number above 0", self.fps));
         }
-        if self.min > self.max || self.max == 0 {
-            return Err(format!(
-                "takes at least {} and at most {} frames; hint: min from 0 to max",
-                self.min, self.max
-            ));
-        }
-        Ok(())
+        check_bounds(self.min, self.max)
     }
 }
 
