@@ -47,7 +47,7 @@ pub fn parse_values(text: &str) -> Result<Value, (Option<(usize, usize)>, String
         let (cause, suffix) =
             (error.to_string(), place.map(|(line, column)| format!(" at line {line} column {column}")));
         let cause = suffix.map_or(cause.clone(), |suffix| cause.replacen(&suffix, "", 1));
-        (place.or_else(|| second(text, &cause)), cause)
+        (second(text, &cause).or(place), cause)
     })
 }
 
