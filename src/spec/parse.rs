@@ -32,13 +32,33 @@ pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecE
 fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError> {
     let mut problems = Vec::new();
     root.check(&document.value, &mut Vec::new(), &mut problems);
-    if !problems.is_empty() {
-        return Err(document.error(&problems));
+    // The rules between fields are told at once with the rest: what is wrong already counts as not written.
+    let mut rest = document.value.clone();
+    problems.iter().for_each(|problem| remove(&mut rest, &problem.path));
+    match serde_json::from_value::<Plan>(rest) {
+        Ok(plan) => {
+            problems.extend(plan.problems());
+            if problems.is_empty() { Ok(plan) } else { Err(document.error(&problems)) }
+        }
+        Err(error) => {
+            if problems.is_empty() {
+                problems.push(Problem::new("", error.to_string()));
+            }
+            Err(document.error(&problems))
+        }
     }
-    let plan: Plan = serde_json::from_value(document.value.clone())
-        .map_err(|error| document.error(&[Problem::new("", error.to_string())]))?;
-    let problems = plan.problems();
-    if problems.is_empty() { Ok(plan) } else { Err(document.error(&problems)) }
+}
+
+/// Removes what stands at a path, and the maps that it leaves empty.
+fn remove(value: &mut Value, path: &[String]) {
+    let (Some(map), Some((first, rest))) = (value.as_object_mut(), path.split_first()) else { return };
+    let Some(inner) = map.get_mut(first) else { return };
+    if !rest.is_empty() && inner.is_object() {
+        remove(inner, rest);
+    }
+    if rest.is_empty() || !inner.is_object() || inner.as_object().is_some_and(serde_json::Map::is_empty) {
+        map.shift_remove(first);
+    }
 }
 
 /// The schema as an editor wants it: a choice may be written by its name alone, or as a map of one key.

@@ -230,6 +230,16 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("just words", &[": wants keys and values, found \"just words\"; hint: model: vidense-mini"]),
     ("model: x\nmodel: y", &[":2:1: the key `model` comes twice"]),
     (
+        "modle: x\nprompt: { template: vicuna, question: Why }\ngenerate: { top_k: 0 }\nconnector: { dci: { window: 2 } }\n",
+        &[
+            ":1:1: modle: there is no key `modle` here; hint: `model`?",
+            ":3:13: generate.top_k: wants at least 1, found 0",
+            ":4:21: connector.dci.window: a window has a middle frame, so it is odd, not 2; hint: 3",
+            ":2:11: prompt.template: there is no template `vicuna`; hint: `vicuna_v1`?",
+            ":2:29: prompt.question: wants the mark {question} once, found it 0 times in \"Why\"; hint: \"Question: {question}\"",
+        ],
+    ),
+    (
         "modle: x\ntemporal:\n  slowfast:\n    slow_frames: no\n    fast: 4\nsample: every\ngenerate:\n  top_k: 0\n",
         &[
             ":1:1: modle: there is no key `modle` here; hint: `model`?",
