@@ -40,5 +40,5 @@ accuracy: build ## exact answers of vidense-mini about worlds that it was not tr
 	$(VIDENSE) eval target/accuracy/images/questions.jsonl --temporal concat
 	$(VIDENSE) eval target/accuracy/videos/questions.jsonl
 
-ablation: build ## the table of connectors and temporal strategies (about 30 minutes on 2 cores)
+ablation: build ## the table of connectors and temporal strategies (about 45 minutes on 2 cores)
 	$(CARGO) run --release --locked --example ablation
