@@ -60,6 +60,12 @@ pub struct LayerIndex(pub usize);
 #[serde(transparent)]
 pub struct Tokens(pub usize);
 
+/// `n` of `have` places at equal distances, both ends among them: `round(linspace(0, have - 1, n))`, half to even.
+pub fn linspace(have: usize, n: usize) -> Vec<usize> {
+    let step = have.saturating_sub(1) as f64 / n.saturating_sub(1).max(1) as f64;
+    (0..n).map(|i| (step * i as f64).round_ties_even() as usize).collect()
+}
+
 impl fmt::Display for Seconds {
     /// `h:mm:ss.sss`, the form that [`FromStr`] reads back; the hour is left out below one hour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,6 +126,13 @@ impl fmt::Display for Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_at_equal_distances_hold_both_ends() {
+        // 0, 2.25, 4.5 (to even: 4), 6.75, 9.
+        assert_eq!(linspace(10, 5), [0, 2, 4, 7, 9]);
+        assert_eq!((linspace(9, 1), linspace(1, 2), linspace(0, 0)), (vec![0], vec![0, 0], vec![]));
+    }
 
     #[test]
     fn times_are_read_in_seconds_and_in_clock_form() {

@@ -62,11 +62,6 @@ impl<T> Inlet<T> {
         }
         item
     }
-
-    /// Up to `n` items, waiting for each; fewer only at the end.
-    pub fn recv_many(&self, n: usize) -> Vec<T> {
-        std::iter::from_fn(|| self.recv()).take(n).collect()
-    }
 }
 
 impl<T> Outlet<T> {

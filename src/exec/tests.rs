@@ -38,6 +38,11 @@ fn pass(inlet: &Inlet<usize>, outlet: &Outlet<usize>) {
     }
 }
 
+/// Up to `n` items, waiting for each.
+fn take<T>(inlet: &Inlet<T>, n: usize) -> Vec<T> {
+    std::iter::from_fn(|| inlet.recv()).take(n).collect()
+}
+
 /// Waits until `value` is `expected`, and a little longer for what should not come; gives what it is then.
 fn settled(value: &AtomicUsize, expected: usize) -> usize {
     let patience = std::time::Instant::now() + Duration::from_secs(20);
@@ -86,7 +91,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
             let numbers = counting(scope, first, 1000, &made);
             let passed = scope.stage("pass", threads(n_threads), second, numbers, pass);
             scope.here("block", passed, |inlet| {
-                assert_eq!(inlet.recv_many(consumed).len(), consumed);
+                assert_eq!(take(inlet, consumed).len(), consumed);
                 settled(&made, expected)
             })
         })
@@ -101,7 +106,7 @@ fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
     let (sum, _) = run(&Stop::new(), None, |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
         let passed = scope.stage("pass", threads(2), 1, numbers, pass);
-        scope.here("three", passed, |inlet| inlet.recv_many(3).len())
+        scope.here("three", passed, |inlet| take(inlet, 3).len())
     })
     .expect("nobody wanting more is no error");
     assert_eq!(sum, 3);
@@ -115,7 +120,7 @@ fn a_drain_finishes_what_is_under_way() {
         let numbers = counting(scope, 5, usize::MAX, &made);
         let passed = scope.stage("pass", ONE, 5, numbers, pass);
         scope.here("gather", passed, |inlet| {
-            let first = inlet.recv_many(10).len();
+            let first = take(inlet, 10).len();
             stop.request();
             first + std::iter::from_fn(|| inlet.recv()).count()
         })
@@ -232,7 +237,7 @@ fn no_thread_outlives_a_run() {
                 pass(inlet, outlet);
             });
             scope.here("gather", passed, |inlet| {
-                inlet.recv_many(5);
+                take(inlet, 5);
                 if stops {
                     stop.abort();
                 }

@@ -4,6 +4,7 @@ use ::image::RgbImage;
 
 use crate::image::mosaic::{mosaic, shrink};
 use crate::temporal::Views;
+use crate::units::linspace;
 
 /// Makes the images of one video.
 pub struct ViewMaker {
@@ -57,8 +58,7 @@ fn spread(have: usize, want: usize) -> Vec<usize> {
     if have <= want {
         return (0..want).map(|i| i.min(have.saturating_sub(1))).take(if have == 0 { 0 } else { want }).collect();
     }
-    let step = (have - 1) as f64 / (want - 1).max(1) as f64;
-    (0..want).map(|i| (step * i as f64).round_ties_even() as usize).collect()
+    linspace(have, want)
 }
 
 #[cfg(test)]

@@ -4,12 +4,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Problem;
 use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files::MINI;
 use crate::language::SamplingConfig;
 use crate::temporal::Temporal;
-use crate::text::Template;
 use crate::video::sample::Uniform;
 use crate::video::{FrameRequest, Sample, Window};
 
@@ -135,7 +133,7 @@ impl Default for RopeFactor {
 }
 
 /// The mark that a question stands for in [`PromptPlan::question`].
-const QUESTION: &str = "{question}";
+pub(super) const QUESTION: &str = "{question}";
 
 /// The words around the question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -259,51 +257,6 @@ impl Plan {
         let mut bytes = Vec::new();
         serde_yaml::with::singleton_map_recursive::serialize(self, &mut serde_yaml::Serializer::new(&mut bytes))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// The rules over its fields that no schema tells.
-    pub(super) fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let empty = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
-        if self.model.trim().is_empty() || empty(&self.vision_tower) {
-            let key = if self.model.trim().is_empty() { "model" } else { "vision_tower" };
-            problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
-        }
-        if let Err(rule) = self.sample.check() {
-            let (rule, hint) = split_hint(&rule);
-            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", self.sample.name()), rule) });
-        }
-        if let (Some(start), Some(end)) = (self.window.start, self.window.end)
-            && start >= end
-        {
-            problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
-        }
-        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
-            && window.is_multiple_of(2)
-        {
-            let rule = format!("a window has a middle frame, so it is odd, not {window}");
-            problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
-        }
-        if let Some(Err(error)) = self.prompt.template.as_deref().map(Template::named) {
-            let name = self.prompt.template.as_deref().unwrap_or_default();
-            let hint = super::check::nearest(name, &Template::NAMES);
-            let _ = error;
-            problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
-        }
-        if self.prompt.question.matches(QUESTION).count() != 1 {
-            let n = self.prompt.question.matches(QUESTION).count();
-            let rule = format!("wants the mark {QUESTION} once, found it {n} times in {:?}", self.prompt.question);
-            problems.push(Problem::new("prompt.question", rule).hint("\"Question: {question}\""));
-        }
-        problems
-    }
-}
-
-/// A rule in words, and the hint at its end.
-fn split_hint(rule: &str) -> (String, Option<String>) {
-    match rule.split_once("; hint: ") {
-        Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),
-        None => (rule.to_owned(), None),
     }
 }
 

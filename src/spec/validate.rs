@@ -1,6 +1,8 @@
-//! The rules between a plan and a model's description: the last check before weights are read.
+//! The rules that no schema tells: between the fields of a plan, and between a plan and a model's description. They are the last
+//! check before weights are read.
 
-use super::check::Problem;
+use super::check::{Problem, nearest};
+use super::plan::QUESTION;
 use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
@@ -50,6 +52,41 @@ impl Plan {
                 }
             },
         }
+    }
+
+    /// The rules over its fields that no schema tells.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let empty = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
+        if self.model.trim().is_empty() || empty(&self.vision_tower) {
+            let key = if self.model.trim().is_empty() { "model" } else { "vision_tower" };
+            problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
+        }
+        if let Err(rule) = self.sample.check() {
+            let (rule, hint) = split_hint(&rule);
+            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", self.sample.name()), rule) });
+        }
+        if let (Some(start), Some(end)) = (self.window.start, self.window.end)
+            && start >= end
+        {
+            problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
+        }
+        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
+            && window.is_multiple_of(2)
+        {
+            let rule = format!("a window has a middle frame, so it is odd, not {window}");
+            problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
+        }
+        if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::named(name).is_err()) {
+            let hint = nearest(name, &Template::NAMES);
+            problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
+        }
+        if self.prompt.question.matches(QUESTION).count() != 1 {
+            let n = self.prompt.question.matches(QUESTION).count();
+            let rule = format!("wants the mark {QUESTION} once, found it {n} times in {:?}", self.prompt.question);
+            problems.push(Problem::new("prompt.question", rule).hint("\"Question: {question}\""));
+        }
+        problems
     }
 
     /// The rules between the plan and its model.
@@ -134,5 +171,13 @@ impl Plan {
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
         is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal.name()), rule))
+    }
+}
+
+/// A rule in words, and the hint at its end.
+fn split_hint(rule: &str) -> (String, Option<String>) {
+    match rule.split_once("; hint: ") {
+        Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),
+        None => (rule.to_owned(), None),
     }
 }

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Fold, FrameTokens, Strategy, Views, no_frames};
+use crate::units::linspace;
 
 /// How much is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -89,19 +90,15 @@ impl Fold for Sampling {
             return Err(no_frames());
         }
         let tokens = images.narrow(0, 0, n_frames)?.flatten_to(1)?; // (T N', H)
-        let places = linspace(tokens.dim(0)?, self.tokens);
+        let places = sampled(tokens.dim(0)?, self.tokens);
         let places = Tensor::from_slice(&places, places.len(), tokens.device())?;
         Tensor::cat(&[tokens.index_select(&places, 0)?, images.get(n_frames)?], 0)
     }
 }
 
-/// `round(linspace(0, all - 1, n))`, half to even; all of them if there are no more than `n`.
-fn linspace(all: usize, n: usize) -> Vec<u32> {
-    if n >= all {
-        return (0..all as u32).collect();
-    }
-    let step = (all - 1) as f64 / n.saturating_sub(1).max(1) as f64;
-    (0..n).map(|i| (step * i as f64).round_ties_even() as u32).collect()
+/// Places of `n` of all tokens, `round(linspace(0, all - 1, n))`; of no more than `n` tokens all.
+fn sampled(all: usize, n: usize) -> Vec<u32> {
+    linspace(all, n.min(all)).into_iter().map(|place| place as u32).collect()
 }
 
 #[cfg(test)]
@@ -122,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_paper_takes_2880_of_28800() {
-        let places = linspace(28_800, 2880);
+        let places = sampled(28_800, 2880);
         assert_eq!((places.len(), places[0], places[1], places[2879]), (2880, 0, 10, 28_799));
         assert_eq!(TsLlava::default().n_tokens(50, FrameTokens::loose(576)), 3456);
     }

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
+use crate::units::linspace;
 
 pub use rules::{Every, Fps, IgVlm, Keyframes, Linspace, Times, Uniform};
 pub use scene::{Histogram, Scene};
@@ -173,12 +174,6 @@ fn check_bounds(min: usize, max: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("takes at least {min} and at most {max} frames; hint: min from 0 to max, max up to {MOST_FRAMES}"))
-}
-
-/// `n` of `have` places at equal distances, both ends among them: `round(linspace(0, have - 1, n))`, half to even.
-fn linspace(have: usize, n: usize) -> Vec<usize> {
-    let step = have.saturating_sub(1) as f64 / n.saturating_sub(1).max(1) as f64;
-    (0..n).map(|i| (step * i as f64).round_ties_even() as usize).collect()
 }
 
 /// At most `max` of some places, at equal distances.

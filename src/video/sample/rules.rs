@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::short::Short;
 use super::timeline::{Timeline, shown_at};
-use super::{Rule, at_most, check_bounds, check_frames, linspace};
+use super::{Rule, at_most, check_bounds, check_frames};
+use crate::units::linspace;
 
 /// `uniform` (FreeVA, arXiv 2405.07798, and the released Dense Connector code): with `n = min(total, frames)` and
 /// `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r` rounds half to even. A
