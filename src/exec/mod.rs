@@ -12,8 +12,10 @@ mod stage;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use channel::{Closed, Inlet, Outlet};
-pub use run::{ExecError, Scope, run};
+pub use run::{ExecError, Scope, panic_message, run};
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;
+pub use watch::{Monitor, Watch};

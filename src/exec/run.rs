@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::stage::{Clock, OnSpan};
-use super::{Inlet, Outlet, StageReport, Stop, Threads};
+use super::stage::Clock;
+use super::{Inlet, Outlet, StageReport, Threads, Watch};
 
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,34 +39,25 @@ pub struct Scope<'scope, 'env> {
 }
 
 struct Shared {
-    stop: Stop,
+    watch: Watch,
     begin: Instant,
-    on_span: Option<Arc<OnSpan>>,
-    stages: Mutex<Vec<(String, Vec<Arc<Clock>>)>>,
     failure: Mutex<Option<ExecError>>,
 }
 
-/// Runs the stages that `build` puts into its scope, and waits for all of them. `on_span` hears of every stretch of work.
+/// Runs the stages that `build` puts into its scope, and waits for all of them.
 ///
 /// # Errors
 /// The first panic of a stage. The others are then stopped, and every thread has ended.
 pub fn run<'env, R>(
-    stop: &Stop,
-    on_span: Option<Arc<OnSpan>>,
+    watch: &Watch,
     build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
 ) -> Result<(R, Vec<StageReport>), ExecError> {
-    let shared = Arc::new(Shared {
-        stop: stop.clone(),
-        begin: Instant::now(),
-        on_span,
-        stages: Mutex::new(Vec::new()),
-        failure: Mutex::new(None),
-    });
+    let shared = Arc::new(Shared { watch: watch.clone(), begin: Instant::now(), failure: Mutex::new(None) });
     let result = std::thread::scope(|threads| {
         let scope = Scope { threads, shared: shared.clone() };
         let built = catch_unwind(AssertUnwindSafe(|| build(&scope)));
         if let Err(payload) = &built {
-            shared.fail(ExecError::Panic { stage: "run".to_owned(), message: message(&**payload) });
+            shared.fail(ExecError::Panic { stage: "run".to_owned(), message: panic_message(&**payload) });
         }
         built
     });
@@ -75,8 +66,7 @@ pub fn run<'env, R>(
         (Some(failure), _) => return Err(failure),
         (None, Err(payload)) => resume_unwind(payload),
     };
-    let reports = lock(&shared.stages).iter().map(|(name, clocks)| Clock::report(name, clocks)).collect();
-    Ok((result, reports))
+    Ok((result, watch.monitor.reports()))
 }
 
 impl<'scope> Scope<'scope, '_> {
@@ -89,9 +79,9 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Inlet<T> {
         let (sender, receiver) = bounded(capacity);
         let clock = self.clocks(name, 1).remove(0);
-        let outlet = Outlet { items: sender, stop: self.shared.stop.clone(), clock: clock.clone(), counts: true };
+        let outlet = Outlet { items: sender, stop: self.shared.watch.stop.clone(), clock: clock.clone(), counts: true };
         self.spawn(name, clock, move || body(&outlet));
-        Inlet { items: receiver, stop: self.shared.stop.clone(), clock: None }
+        Inlet { items: receiver, stop: self.shared.watch.stop.clone(), clock: None }
     }
 
     /// A stage that makes items of items, on `n_threads` threads that share its inlet.
@@ -106,13 +96,13 @@ impl<'scope> Scope<'scope, '_> {
         let (sender, receiver) = bounded(capacity);
         let body = Arc::new(body);
         for clock in self.clocks(name, n_threads.get()) {
-            let stop = || self.shared.stop.clone();
+            let stop = || self.shared.watch.stop.clone();
             let inlet = Inlet { items: input.items.clone(), stop: stop(), clock: Some(clock.clone()) };
             let outlet = Outlet { items: sender.clone(), stop: stop(), clock: clock.clone(), counts: false };
             let body = body.clone();
             self.spawn(name, clock, move || body(&inlet, &outlet));
         }
-        Inlet { items: receiver, stop: self.shared.stop.clone(), clock: None }
+        Inlet { items: receiver, stop: self.shared.watch.stop.clone(), clock: None }
     }
 
     /// A last stage, on the caller's thread: returns when its inlet is closed, or `body` returns.
@@ -123,7 +113,7 @@ impl<'scope> Scope<'scope, '_> {
         let outcome = catch_unwind(AssertUnwindSafe(|| body(&input)));
         clock.pause();
         outcome.unwrap_or_else(|payload| {
-            self.shared.fail(ExecError::Panic { stage: name.to_owned(), message: message(&*payload) });
+            self.shared.fail(ExecError::Panic { stage: name.to_owned(), message: panic_message(&*payload) });
             drop(input);
             resume_unwind(payload)
         })
@@ -132,9 +122,9 @@ impl<'scope> Scope<'scope, '_> {
     /// The clocks of a new stage's threads.
     fn clocks(&self, name: &str, n_threads: usize) -> Vec<Arc<Clock>> {
         let shared = &self.shared;
-        let clock = |i| Arc::new(Clock::new(name, i, shared.begin, shared.on_span.clone()));
+        let clock = |i| Arc::new(Clock::new(name, i, shared.begin, shared.watch.on_span.clone()));
         let clocks: Vec<_> = (0..n_threads).map(clock).collect();
-        lock(&shared.stages).push((name.to_owned(), clocks.clone()));
+        shared.watch.monitor.add(name, &clocks);
         clocks
     }
 
@@ -146,7 +136,7 @@ impl<'scope> Scope<'scope, '_> {
             let outcome = catch_unwind(AssertUnwindSafe(body));
             clock.pause();
             if let Err(payload) = outcome {
-                shared.fail(ExecError::Panic { stage, message: message(&*payload) });
+                shared.fail(ExecError::Panic { stage, message: panic_message(&*payload) });
             }
         };
         if let Err(error) = Builder::new().name(name.to_owned()).spawn_scoped(self.threads, guarded) {
@@ -159,7 +149,7 @@ impl Shared {
     /// Keeps the first failure, and gives the run up.
     fn fail(&self, failure: ExecError) {
         lock(&self.failure).get_or_insert(failure);
-        self.stop.abort();
+        self.watch.stop.abort();
     }
 }
 
@@ -168,7 +158,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a panic said.
-fn message(payload: &(dyn Any + Send)) -> String {
+pub fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

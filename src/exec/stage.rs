@@ -68,9 +68,12 @@ pub(super) struct Clock {
     waiting_for_input: AtomicU64,
     waiting_for_output: AtomicU64,
     busy: AtomicU64,
-    /// Since the run began, when the thread's last wait ended.
+    /// Since the run began, when the thread's last wait ended; [`IDLE`] while it waits.
     busy_since: AtomicU64,
 }
+
+/// Of a thread that is not at work.
+const IDLE: u64 = u64::MAX;
 
 impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,7 +92,7 @@ impl Clock {
             waiting_for_input: AtomicU64::new(0),
             waiting_for_output: AtomicU64::new(0),
             busy: AtomicU64::new(0),
-            busy_since: AtomicU64::new(0),
+            busy_since: AtomicU64::new(IDLE),
         }
     }
 
@@ -104,7 +107,7 @@ impl Clock {
 
     /// The thread ends, or begins to wait.
     pub(super) fn pause(&self) -> u64 {
-        let (begin, end) = (self.busy_since.load(Ordering::Relaxed), self.now());
+        let (begin, end) = (self.busy_since.swap(IDLE, Ordering::Relaxed), self.now());
         self.busy.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
         if let Some(on_span) = self.on_span.as_ref().filter(|_| end > begin) {
             let (begin, end) = (Duration::from_nanos(begin), Duration::from_nanos(end));
@@ -127,6 +130,11 @@ impl Clock {
         result
     }
 
+    /// Nanoseconds of the stretch of work that the thread is in.
+    fn stretch(&self) -> u64 {
+        self.now().saturating_sub(self.busy_since.load(Ordering::Relaxed))
+    }
+
     pub(super) fn count(&self) {
         self.n_items.fetch_add(1, Ordering::Relaxed);
     }
@@ -138,7 +146,9 @@ impl Clock {
             name: name.to_owned(),
             n_threads: clocks.len(),
             n_items: sum(|clock| &clock.n_items),
-            busy: Duration::from_nanos(sum(|clock| &clock.busy)),
+            busy: Duration::from_nanos(
+                sum(|clock| &clock.busy) + clocks.iter().map(|clock| clock.stretch()).sum::<u64>(),
+            ),
             waiting_for_input: Duration::from_nanos(sum(|clock| &clock.waiting_for_input)),
             waiting_for_output: Duration::from_nanos(sum(|clock| &clock.waiting_for_output)),
         }

@@ -56,7 +56,7 @@ fn settled(value: &AtomicUsize, expected: usize) -> usize {
 #[test]
 fn every_item_comes_through_once_and_in_order_from_single_threads() {
     let made = AtomicUsize::new(0);
-    let (items, reports) = run(&Stop::new(), None, |scope| {
+    let (items, reports) = run(&Watch::default(), |scope| {
         let numbers = counting(scope, 3, 100, &made);
         let passed = scope.stage("pass", ONE, 0, numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
@@ -70,7 +70,7 @@ fn every_item_comes_through_once_and_in_order_from_single_threads() {
 #[test]
 fn several_threads_lose_and_repeat_nothing() {
     let made = AtomicUsize::new(0);
-    let (mut items, reports) = run(&Stop::new(), None, |scope| {
+    let (mut items, reports) = run(&Watch::default(), |scope| {
         let numbers = counting(scope, 2, 1000, &made);
         let passed = scope.stage("pass", threads(4), 1, numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
@@ -87,7 +87,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
         let made = AtomicUsize::new(0);
         // Those consumed, the two edges, one in the hands of each passing thread, and one in those of the source.
         let expected = consumed + first + second + n_threads + 1;
-        let (found, _) = run(&Stop::new(), None, |scope| {
+        let (found, _) = run(&Watch::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
             let passed = scope.stage("pass", threads(n_threads), second, numbers, pass);
             scope.here("block", passed, |inlet| {
@@ -103,7 +103,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
 #[test]
 fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
     let made = AtomicUsize::new(0);
-    let (sum, _) = run(&Stop::new(), None, |scope| {
+    let (sum, _) = run(&Watch::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
         let passed = scope.stage("pass", threads(2), 1, numbers, pass);
         scope.here("three", passed, |inlet| take(inlet, 3).len())
@@ -116,7 +116,7 @@ fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
 #[test]
 fn a_drain_finishes_what_is_under_way() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
-    let (n, _) = run(&stop, None, |scope| {
+    let (n, _) = run(&Watch::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
         let passed = scope.stage("pass", ONE, 5, numbers, pass);
         scope.here("gather", passed, |inlet| {
@@ -139,7 +139,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
             asleep.recv().expect("the sink tells");
             stop.abort();
         });
-        let (n, _) = run(stop, None, |scope| {
+        let (n, _) = run(&Watch::until(stop), |scope| {
             // The source is blocked by the sink, the second chain waits for items that never come.
             let numbers = counting(scope, 1, usize::MAX, &made);
             let (_silent, never) = bounded::<usize>(0);
@@ -161,7 +161,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
 #[test]
 fn errors_travel_as_values_in_their_place_and_stop_nothing() {
     let made = AtomicUsize::new(0);
-    let (outcomes, reports) = run(&Stop::new(), None, |scope| {
+    let (outcomes, reports) = run(&Watch::default(), |scope| {
         let numbers = counting(scope, 2, 9, &made);
         let halved = scope.stage("halve", ONE, 1, numbers, |inlet, outlet: &Outlet<Result<usize, String>>| {
             while let Some(item) = inlet.recv() {
@@ -183,7 +183,7 @@ fn errors_travel_as_values_in_their_place_and_stop_nothing() {
 fn a_panic_fails_the_run_and_names_its_stage() {
     for (at, expected) in [("pass", "pass"), ("sink", "sink")] {
         let made = AtomicUsize::new(0);
-        let failed = run(&Stop::new(), None, |scope| {
+        let failed = run(&Watch::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
             let passed = scope.stage("pass", threads(2), 1, numbers, move |inlet, outlet| {
                 while let Some(item) = inlet.recv() {
@@ -207,7 +207,7 @@ fn a_panic_fails_the_run_and_names_its_stage() {
 #[test]
 fn a_panic_of_whoever_builds_the_run_ends_it_too() {
     let made = AtomicUsize::new(0);
-    let failed = run(&Stop::new(), None, |scope| {
+    let failed = run(&Watch::default(), |scope| {
         let _numbers = counting(scope, 1, usize::MAX, &made);
         panic!("nothing built");
     });
@@ -230,7 +230,7 @@ fn no_thread_outlives_a_run() {
             alive.fetch_add(1, SeqCst);
             Alive(alive.clone())
         };
-        run(&stop, None, |scope| {
+        run(&Watch::until(&stop), |scope| {
             let numbers = counting(scope, 1, 50, &made);
             let passed = scope.stage("pass", threads(3), 1, numbers, |inlet, outlet| {
                 let _alive = born();
@@ -257,7 +257,7 @@ fn busy_and_waiting_times_add_up_and_spans_tell_them() {
     });
     let made = AtomicUsize::new(0);
     let begin = std::time::Instant::now();
-    let ((), reports) = run(&Stop::new(), Some(on_span), |scope| {
+    let ((), reports) = run(&Watch::default().with_spans(Some(on_span)), |scope| {
         let numbers = counting(scope, 0, 5, &made);
         let slow = scope.stage("slow", ONE, 0, numbers, |inlet, outlet| {
             while let Some(item) = inlet.recv() {
