@@ -1,35 +1,28 @@
-//! FFmpeg: opening, counting packets, decoding in presentation order, converting to RGB.
+//! FFmpeg: decoding in presentation order, converting to RGB. Files are opened in `demux`.
 //!
-//! The only file that names `ffmpeg_next`. It knows nothing of sampling. Errors of single packets are
+//! It knows nothing of sampling. Errors of single packets are
 //! counted in [`Damage`] and passed over; only what stops everything is an error.
 
 use std::path::Path;
-use std::sync::Once;
+use std::sync::Arc;
 
 use ::image::RgbImage;
 use ffmpeg::codec::threading;
 use ffmpeg::format::Pixel;
-use ffmpeg::format::context::Input;
 use ffmpeg::software::scaling;
-use ffmpeg::{Dictionary, Rational, color, ffi, frame, media, packet};
+use ffmpeg::{Dictionary, Rational, color, ffi, frame, packet};
 use ffmpeg_next as ffmpeg;
 
+use super::VideoError;
+use super::demux::{MAX_ERRORS, Media, best_video_stream, may_read_on, seconds};
 use super::frame::Orientation;
-use super::probe::PictureInfo;
+use super::limits::{ReadLimits, Spent};
 use super::reader::{Damage, FrameSource};
-use super::sample::{FrameFact, Timeline};
-use super::window::Side;
-use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
 use crate::units::Seconds;
-
-/// A frame beyond this is refused by the decoder: no real picture is, and its memory would be gigabytes.
-const MAX_PIXELS: &str = "268435456";
-/// What fails this often in a row has nothing more to give.
-const MAX_ERRORS: usize = 10_000;
 
 /// The best video stream of a media file, decoded front to back.
 pub(super) struct VideoFile {
-    input: Input,
+    media: Media,
     stream: usize,
     time_base: Rational,
     decoder: ffmpeg::decoder::Video,
@@ -44,16 +37,16 @@ pub(super) struct VideoFile {
 }
 
 impl VideoFile {
-    pub(super) fn open(path: &Path) -> Result<Self, VideoError> {
-        let input = open_input(path)?;
-        let stream = best_video_stream(path, &input)?;
+    pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+        let media = Media::open(path, spent)?;
+        let stream = best_video_stream(path, &media.input)?;
         let (index, time_base) = (stream.index(), stream.time_base());
         let orientation = orientation_of(&stream);
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
-        let decoder = open_decoder(path, &stream)?;
+        let decoder = open_decoder(path, &stream, limits)?;
         Ok(Self {
-            input,
+            media,
             stream: index,
             time_base,
             decoder,
@@ -72,7 +65,7 @@ impl VideoFile {
         let packet = loop {
             // A packet must not be read into twice: FFmpeg would forget the bytes of the first time, not free them.
             let mut packet = ffmpeg::Packet::empty();
-            match packet.read(&mut self.input) {
+            match packet.read(&mut self.media.input) {
                 Ok(()) if packet.stream() == self.stream => {
                     self.read_errors = 0;
                     break packet;
@@ -151,53 +144,9 @@ impl FrameSource for VideoFile {
     }
 }
 
-/// The frames inside `window` by their packets, leaving out those that an edit list discards.
-pub(super) fn packet_timeline(path: &Path, window: &Window) -> Result<Timeline, VideoError> {
-    let mut input = open_input(path)?;
-    let stream = best_video_stream(path, &input)?;
-    let (index, time_base) = (stream.index(), stream.time_base());
-    let (mut frames, mut errors) = (Vec::new(), 0);
-    loop {
-        let mut packet = ffmpeg::Packet::empty();
-        match packet.read(&mut input) {
-            Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
-                let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
-                if time.is_none_or(|time| window.side(time) == Side::Inside) {
-                    frames.push(FrameFact { time, is_key: packet.is_key() });
-                }
-            }
-            Ok(()) => {}
-            Err(error) => {
-                errors += 1;
-                if error == ffmpeg::Error::Eof || errors >= MAX_ERRORS || !may_read_on(error) {
-                    // Packets come in decoding order. Where some have no time, nothing better is known.
-                    if frames.iter().all(|frame| frame.time.is_some()) {
-                        frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
-                    }
-                    return Ok(Timeline { frames, distances: Vec::new() });
-                }
-            }
-        }
-    }
-}
-
-/// The header facts of a media file.
-pub(super) fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
-    let input = open_input(path)?;
-    let best = best_video_stream(path, &input)?.index();
-    let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
-    Ok(VideoInfo {
-        path: path.to_owned(),
-        container: input.format().description().to_owned(),
-        duration,
-        streams: input.streams().map(|stream| describe(&stream)).collect(),
-        best,
-    })
-}
-
 /// The first frame of a file: an image that FFmpeg reads as a video of one frame.
-pub(super) fn first_picture(path: &Path) -> Result<RgbImage, VideoError> {
-    let mut file = VideoFile::open(path)?;
+pub(super) fn first_picture(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<RgbImage, VideoError> {
+    let mut file = VideoFile::open(path, limits, spent)?;
     let nothing = |cause: String| VideoError::NoFrames { path: path.to_owned(), cause };
     match file.advance()? {
         Some(_) => file.picture().map_err(nothing),
@@ -205,49 +154,11 @@ pub(super) fn first_picture(path: &Path) -> Result<RgbImage, VideoError> {
     }
 }
 
-fn open_input(path: &Path) -> Result<Input, VideoError> {
-    static QUIET: Once = Once::new();
-    // What FFmpeg would print is told by this program, with the file's name: see `Damage`.
-    QUIET.call_once(|| {
-        // It also fills the table of error texts; it cannot fail.
-        let _ = ffmpeg::init();
-        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
-    });
-    let owned = || path.to_owned();
-    let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => VideoError::NotFound { path: owned() },
-        _ => VideoError::Io { path: owned(), source },
-    })?;
-    if !meta.is_file() {
-        return Err(VideoError::NotRegular { path: owned() });
-    }
-    if meta.len() == 0 {
-        return Err(VideoError::Empty { path: owned() });
-    }
-    std::fs::File::open(path).map_err(|source| VideoError::Io { path: owned(), source })?;
-    let name = path.to_str().filter(|name| !name.contains('\0')).ok_or_else(|| VideoError::Name { path: owned() })?;
-    let mut options = Dictionary::new();
-    // A playlist must not reach the network, and a name with a colon is no protocol.
-    options.set("protocol_whitelist", "file,crypto,data");
-    let input = ffmpeg::format::input_with_dictionary(&format!("file:{name}"), options)
-        .map_err(|error| VideoError::NotMedia { path: owned(), cause: error.to_string() })?;
-    if input.format().name() == "tty" {
-        return Err(VideoError::NotMedia { path: owned(), cause: "it holds text".to_owned() });
-    }
-    Ok(input)
-}
-
-fn best_video_stream<'a>(path: &Path, input: &'a Input) -> Result<ffmpeg::Stream<'a>, VideoError> {
-    input.streams().best(media::Type::Video).ok_or_else(|| {
-        let kinds: Vec<String> = input
-            .streams()
-            .map(|stream| format!("{} {}", kind_of(&stream).name(), stream.parameters().id().name()))
-            .collect();
-        VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
-    })
-}
-
-fn open_decoder(path: &Path, stream: &ffmpeg::Stream) -> Result<ffmpeg::decoder::Video, VideoError> {
+fn open_decoder(
+    path: &Path,
+    stream: &ffmpeg::Stream,
+    limits: &ReadLimits,
+) -> Result<ffmpeg::decoder::Video, VideoError> {
     let id = stream.parameters().id();
     let failed = |error: ffmpeg::Error| VideoError::Decoder {
         path: path.to_owned(),
@@ -256,73 +167,29 @@ fn open_decoder(path: &Path, stream: &ffmpeg::Stream) -> Result<ffmpeg::decoder:
     };
     let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
     let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;
-    // Zero threads: as many as the machine has cores; frame threads where the codec can, else slices.
-    context.set_threading(threading::Config { kind: threading::Type::Frame, count: 0, ..threading::Config::default() });
+    // Frame threads where the codec can, else slices.
+    let (kind, count) = (threading::Type::Frame, limits.threads);
+    context.set_threading(threading::Config { kind, count, ..threading::Config::default() });
     let mut decoder = context.decoder();
+    let (width, height) = size_of(stream);
+    limits.check_frame(path, width, height)?;
     decoder.set_packet_time_base(stream.time_base());
     let mut options = Dictionary::new();
-    options.set("max_pixels", MAX_PIXELS);
+    options.set("max_pixels", &limits.frame_pixels().to_string());
     decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
-/// Whether a demuxer may have more packets after this error.
-fn may_read_on(error: ffmpeg::Error) -> bool {
-    error == ffmpeg::Error::InvalidData || error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
+/// Width and height that the header claims.
+fn size_of(stream: &ffmpeg::Stream) -> (u32, u32) {
+    // SAFETY: the parameters live as long as the stream, and the fields are plain numbers.
+    let (width, height) = unsafe {
+        let parameters = stream.parameters();
+        ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height)
+    };
+    (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0))
 }
 
-/// Whether an edit list cuts this packet's frame out of the presentation.
-fn is_discarded(packet: &ffmpeg::Packet) -> bool {
-    use packet::Ref;
-    // SAFETY: the packet is alive, and `flags` is a plain field. ffmpeg-next's own flags leave this bit out.
-    unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 }
-}
-
-fn seconds(ticks: i64, time_base: Rational) -> Seconds {
-    Seconds(ticks as f64 * f64::from(time_base.numerator()) / f64::from(time_base.denominator()))
-}
-
-fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
-    match stream.parameters().medium() {
-        media::Type::Video => StreamKind::Video,
-        media::Type::Audio => StreamKind::Audio,
-        media::Type::Subtitle => StreamKind::Subtitle,
-        _ => StreamKind::Other,
-    }
-}
-
-fn describe(stream: &ffmpeg::Stream) -> StreamInfo {
-    let kind = kind_of(stream);
-    StreamInfo {
-        kind,
-        codec: stream.parameters().id().name().to_owned(),
-        picture: (kind == StreamKind::Video).then(|| describe_picture(stream)).flatten(),
-        declared_frames: usize::try_from(stream.frames()).ok().filter(|&n| n > 0),
-    }
-}
-
-fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
-    let context = ffmpeg::codec::Context::from_parameters(stream.parameters()).ok()?;
-    let video = context.decoder().video().ok()?;
-    let rate = stream.avg_frame_rate();
-    Some(PictureInfo {
-        width: video.width(),
-        height: video.height(),
-        pixel_format: video.format().descriptor().map_or("unknown", |descriptor| descriptor.name()).to_owned(),
-        colour: format!(
-            "{}, {}",
-            video.color_space().name().unwrap_or("matrix unspecified"),
-            match video.color_range() {
-                color::Range::JPEG => "full range",
-                color::Range::MPEG => "limited range",
-                color::Range::Unspecified => "range unspecified",
-            }
-        ),
-        frame_rate: (rate.denominator() != 0 && rate.numerator() != 0).then(|| f64::from(rate)),
-        rotation: orientation_of(stream).describe(),
-    })
-}
-
-fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
+pub(super) fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
     stream
         .side_data()
         .find(|data| data.kind() == packet::side_data::Type::DisplayMatrix)

@@ -1,6 +1,7 @@
 //! What can be wrong with a video argument. Every variant names the file and the cause.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a video could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +30,6 @@ pub enum VideoError {
     /// A file of zero bytes.
     #[error("{path}: the file is empty (0 bytes)")]
     Empty {
-        /// The video argument.
-        path: PathBuf,
-    },
-    /// A name that FFmpeg cannot be given.
-    #[error("{path}: the name is not valid UTF-8; hint: rename the file or link to it")]
-    Name {
         /// The video argument.
         path: PathBuf,
     },
@@ -126,10 +121,94 @@ pub enum VideoError {
         /// The rule, and why.
         rule: String,
     },
+    /// Reading took too long.
+    #[error("{path}: reading took longer than the limit of {} s; hint: a longer --time-limit decode=", limit.as_secs_f64())]
+    TimeLimit {
+        /// The video argument.
+        path: PathBuf,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The frames are too large.
+    #[error(
+        "{path}: frames of {width} x {height} take {bytes} bytes as RGB, over the limit of {limit}; hint: a higher --frame-limit"
+    )]
+    FrameSize {
+        /// The video argument.
+        path: PathBuf,
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// Of one frame.
+        bytes: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// The process that decoded it ended.
+    #[error("{path}: its decoder crashed ({cause}); hint: `ffmpeg -i` may repair the file")]
+    Crashed {
+        /// The video argument.
+        path: PathBuf,
+        /// How the process ended.
+        cause: String,
+    },
+    /// The process that decoded it gave no sign of life.
+    #[error("{path}: its decoder hung: no sign of life for {} s; hint: a longer --stall-limit, if the disk is that slow", limit.as_secs_f64())]
+    Hung {
+        /// The video argument.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// No process could be started to decode in.
+    #[error("{path}: no decoder process: {source}")]
+    Spawn {
+        /// The video argument.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// What another process found.
+    #[error("{message}")]
+    Told {
+        /// As [`VideoError::kind`].
+        kind: String,
+        /// As it was told there.
+        message: String,
+    },
     /// Frames without timestamps cannot be cut by time.
     #[error("{path}: its frames carry no times, so --start and --end do not apply")]
     NoTimes {
         /// The video argument.
         path: PathBuf,
     },
+}
+
+impl VideoError {
+    /// The kind of failure in one word, by which failures are counted.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Io { .. } => "unreadable",
+            Self::NotRegular { .. } => "not_regular",
+            Self::Empty { .. } => "empty",
+            Self::NotMedia { .. } => "not_media",
+            Self::NoVideoStream { .. } => "no_video_stream",
+            Self::Decoder { .. } => "no_decoder",
+            Self::Convert { .. } => "no_conversion",
+            Self::NoImages { .. } => "no_images",
+            Self::NoFrames { .. } => "no_frames",
+            Self::Unstable { .. } => "unstable",
+            Self::EmptyWindow { .. } => "empty_window",
+            Self::Sample { .. } => "sample",
+            Self::TimeLimit { .. } => "time_limit",
+            Self::FrameSize { .. } => "frame_size",
+            Self::Crashed { .. } => "crash",
+            Self::Hung { .. } => "hang",
+            Self::Spawn { .. } => "no_process",
+            Self::Told { kind, .. } => kind,
+            Self::NoTimes { .. } => "no_times",
+        }
+    }
 }

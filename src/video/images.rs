@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ::image::RgbImage;
+use ::image::{ImageDecoder, RgbImage};
 
+use super::limits::{ReadLimits, Spent};
 use super::reader::{Damage, FrameSource};
 use super::sample::Timeline;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window, decode};
@@ -20,18 +22,33 @@ pub(super) struct ImageDirectory {
     files: VecDeque<PathBuf>,
     current: Option<RgbImage>,
     damage: Damage,
+    limits: ReadLimits,
+    spent: Arc<Spent>,
 }
 
 impl ImageDirectory {
-    pub(super) fn open(path: &Path) -> Result<Self, VideoError> {
-        Ok(Self { files: list(path)?.into(), current: None, damage: Damage::default() })
+    pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+        let files = list(path)?.into();
+        Ok(Self { files, current: None, damage: Damage::default(), limits: *limits, spent: spent.clone() })
+    }
+
+    fn load(&self, file: &Path) -> Result<RgbImage, String> {
+        if ends_with(file, &BY_FFMPEG) {
+            return decode::first_picture(file, &self.limits, &self.spent).map_err(|error| error.to_string());
+        }
+        let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
+        let decoder = reader.map_err(|error| error.to_string())?.into_decoder().map_err(|error| error.to_string())?;
+        let (width, height) = decoder.dimensions();
+        self.limits.check_frame(file, width, height).map_err(|error| error.to_string())?;
+        let picture = ::image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+        Ok(picture.into_rgb8())
     }
 }
 
 impl FrameSource for ImageDirectory {
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError> {
         while let Some(file) = self.files.pop_front() {
-            match load(&file) {
+            match self.load(&file) {
                 Ok(picture) => {
                     self.current = Some(picture);
                     return Ok(Some(None));
@@ -101,13 +118,4 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, VideoError> {
 
 fn ends_with(file: &Path, extensions: &[&str]) -> bool {
     file.extension().is_some_and(|ending| extensions.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-}
-
-fn load(file: &Path) -> Result<RgbImage, String> {
-    if ends_with(file, &BY_FFMPEG) {
-        return decode::first_picture(file).map_err(|error| error.to_string());
-    }
-    let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
-    let picture = reader.map_err(|error| error.to_string())?.decode().map_err(|error| error.to_string())?;
-    Ok(picture.into_rgb8())
 }

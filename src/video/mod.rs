@@ -2,21 +2,25 @@
 //!
 //! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `decode.rs` names FFmpeg.
+//! frames by arithmetic alone; only `demux.rs`, `decode.rs` and `encode.rs` name FFmpeg.
 
 mod decode;
+mod demux;
 mod encode;
 mod error;
 pub mod frame;
 mod images;
+mod limits;
 pub mod probe;
 pub mod reader;
 pub mod sample;
 mod window;
+pub mod worker;
 
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;
+pub use limits::ReadLimits;
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
 pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
 pub use sample::Sample;

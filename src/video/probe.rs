@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{VideoError, decode, images};
+use super::{VideoError, demux, images};
 use crate::units::Seconds;
 
 /// The header facts of a video argument.
@@ -80,5 +80,5 @@ pub struct PictureInfo {
 /// # Errors
 /// [`VideoError`] when there is nothing to read or nothing readable in it.
 pub fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
-    if path.is_dir() { images::probe(path) } else { decode::probe(path) }
+    if path.is_dir() { images::probe(path) } else { demux::probe(path) }
 }

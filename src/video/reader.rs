@@ -9,16 +9,18 @@
 use std::path::{Path, PathBuf};
 
 use ::image::RgbImage;
+use serde::{Deserialize, Serialize};
 
 use super::decode::VideoFile;
 use super::images::ImageDirectory;
+use super::limits::{ReadLimits, Watch};
 use super::sample::{FrameFact, Histogram, Timeline};
 use super::window::Side;
-use super::{Frame, Sample, VideoError, Window, decode, images};
+use super::{Frame, Sample, VideoError, Window, demux, images};
 use crate::units::{FrameIndex, Seconds};
 
 /// Which frames of a video are wanted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameRequest {
     /// The rule that chooses them.
     pub sample: Sample,
@@ -33,7 +35,11 @@ pub enum Event {
     Expected {
         /// Frames counted by their packets.
         n_frames: usize,
+        /// Frames that are expected to be sampled: the most that a rule can give which must see the pictures first.
+        n_sampled: usize,
     },
+    /// Nothing new: a chance to say [`Flow::Stop`].
+    Waiting,
     /// A sampled frame. They come in order of index.
     Frame(Frame),
     /// `n_decoded` frames are behind us.
@@ -56,7 +62,7 @@ pub enum Flow {
 }
 
 /// What one reading found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReadReport {
     /// Frames of the whole video that decode.
     pub n_frames: usize,
@@ -68,8 +74,18 @@ pub struct ReadReport {
     pub damage: Damage,
 }
 
+impl ReadReport {
+    /// How long the part inside the window is shown, as far as times are known.
+    pub fn duration(&self) -> Option<Seconds> {
+        let (first, last) = self.times?;
+        // The last frame is shown as long as the others are on average.
+        let each = (last.0 - first.0) / self.n_frames.saturating_sub(1).max(1) as f64;
+        Some(Seconds(each * self.n_inside as f64)).filter(|duration| duration.0.is_finite() && duration.0 >= 0.0)
+    }
+}
+
 /// What could not be read of a video. The rest was.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Damage {
     /// Packets that the demuxer or the decoder refused.
     pub n_lost: usize,
@@ -106,23 +122,27 @@ pub(super) trait FrameSource {
 pub fn read_frames(
     path: &Path,
     request: &FrameRequest,
+    limits: &ReadLimits,
     emit: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<ReadReport, VideoError> {
+    let watch = &mut Watch::new(*limits, emit);
     if request.sample.needs_histograms() {
-        return read_looked_at(path, request, emit);
+        return read_looked_at(path, request, watch);
     }
-    let expected = expected_timeline(path, &request.window)?;
+    let expected = expected_timeline(path, &request.window, watch)?;
     // A rule that refuses what the packets promise is asked again when the frames are known.
     let wanted = request.sample.select(&expected).unwrap_or_default();
-    let mut source = open(path)?;
+    let mut source = open(path, watch)?;
     let mut pass = Pass::new(path, request, wanted);
-    if emit(Event::Expected { n_frames: expected.len() }) == Flow::Stop || pass.run(&mut *source, emit)? == Flow::Stop {
+    let (n_frames, n_sampled) = (expected.len(), pass.wanted.len());
+    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop || pass.run(&mut *source, watch)? == Flow::Stop
+    {
         return Ok(pass.report(&*source));
     }
     let report = pass.finish(&*source)?;
     let right = select(path, request, &pass.found)?;
     if right != pass.wanted {
-        read_again(path, request, (right, pass.found.len()), emit)?;
+        read_again(path, request, (right, pass.found.len()), watch)?;
     }
     Ok(report)
 }
@@ -132,13 +152,13 @@ fn read_again(
     path: &Path,
     request: &FrameRequest,
     (wanted, n_found): (Vec<usize>, usize),
-    emit: &mut dyn FnMut(Event) -> Flow,
+    watch: &mut Watch<'_>,
 ) -> Result<(), VideoError> {
-    let mut source = open(path)?;
+    let mut source = open(path, watch)?;
     let mut pass = Pass::new(path, request, wanted);
     pass.last_needed = pass.wanted.last().copied();
-    if emit(Event::Restart) == Flow::Continue
-        && pass.run(&mut *source, emit)? == Flow::Continue
+    if watch.emit(Event::Restart) == Flow::Continue
+        && pass.run(&mut *source, watch)? == Flow::Continue
         && pass.n_taken < pass.wanted.len()
     {
         return Err(VideoError::Unstable { path: path.to_owned(), first: n_found, second: pass.found.len() });
@@ -147,21 +167,19 @@ fn read_again(
 }
 
 /// Reads for a rule that must see all pictures before it can choose.
-fn read_looked_at(
-    path: &Path,
-    request: &FrameRequest,
-    emit: &mut dyn FnMut(Event) -> Flow,
-) -> Result<ReadReport, VideoError> {
-    let n_frames = expected_timeline(path, &request.window)?.len();
-    let mut source = open(path)?;
+fn read_looked_at(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
+    let n_frames = expected_timeline(path, &request.window, watch)?.len();
+    let n_sampled = most_sampled(&request.sample, n_frames);
+    let mut source = open(path, watch)?;
     let mut look = Pass::new(path, request, Vec::new());
     look.takes_histograms = true;
-    if emit(Event::Expected { n_frames }) == Flow::Stop || look.run(&mut *source, emit)? == Flow::Stop {
+    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop || look.run(&mut *source, watch)? == Flow::Stop
+    {
         return Ok(look.report(&*source));
     }
     let report = look.finish(&*source)?;
     let wanted = select(path, request, &look.found)?;
-    read_again(path, request, (wanted, look.found.len()), emit)?;
+    read_again(path, request, (wanted, look.found.len()), watch)?;
     Ok(report)
 }
 
@@ -175,16 +193,28 @@ fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Ve
 /// # Errors
 /// When the video cannot be opened, or is too short for the sampling rule.
 pub fn expected_frames(path: &Path, request: &FrameRequest) -> Result<usize, VideoError> {
-    let timeline = expected_timeline(path, &request.window)?;
-    match &request.sample {
-        Sample::Scene(scene) => Ok(scene.frames.min(timeline.len())),
-        _ => Ok(select(path, request, &timeline)?.len()),
+    let timeline = expected_timeline(path, &request.window, &mut Watch::new(ReadLimits::default(), &mut go_on))?;
+    match request.sample.needs_histograms() {
+        true => Ok(most_sampled(&request.sample, timeline.len())),
+        false => Ok(select(path, request, &timeline)?.len()),
     }
 }
 
+/// The most frames that a rule can give which must see the pictures first.
+fn most_sampled(sample: &Sample, n_frames: usize) -> usize {
+    match sample {
+        Sample::Scene(scene) => scene.frames.min(n_frames),
+        _ => n_frames,
+    }
+}
+
+fn go_on(_: Event) -> Flow {
+    Flow::Continue
+}
+
 /// The frames that the window is expected to hold, by their packets, without decoding.
-fn expected_timeline(path: &Path, window: &Window) -> Result<Timeline, VideoError> {
-    if path.is_dir() { images::timeline(path, window) } else { decode::packet_timeline(path, window) }
+fn expected_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
+    if path.is_dir() { images::timeline(path, window) } else { demux::packet_timeline(path, window, watch) }
 }
 
 /// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
@@ -193,16 +223,21 @@ fn expected_timeline(path: &Path, window: &Window) -> Result<Timeline, VideoErro
 /// As [`read_frames`].
 pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Result<ReadReport, VideoError> {
     let request = FrameRequest { sample: Sample::All, window: Window::default() };
-    let n_frames = expected_timeline(path, &request.window)?.len();
-    let mut source = open(path)?;
-    progress(Event::Expected { n_frames });
+    let watch = &mut Watch::new(ReadLimits::default(), progress);
+    let n_frames = expected_timeline(path, &request.window, watch)?.len();
+    let mut source = open(path, watch)?;
+    watch.emit(Event::Expected { n_frames, n_sampled: 0 });
     let mut pass = Pass::new(path, &request, Vec::new());
-    pass.run(&mut *source, progress)?;
+    pass.run(&mut *source, watch)?;
     pass.finish(&*source)
 }
 
-fn open(path: &Path) -> Result<Box<dyn FrameSource>, VideoError> {
-    if path.is_dir() { Ok(Box::new(ImageDirectory::open(path)?)) } else { Ok(Box::new(VideoFile::open(path)?)) }
+fn open(path: &Path, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoError> {
+    let (limits, spent) = (&watch.limits, &watch.spent);
+    match path.is_dir() {
+        true => Ok(Box::new(ImageDirectory::open(path, limits, spent)?)),
+        false => Ok(Box::new(VideoFile::open(path, limits, spent)?)),
+    }
 }
 
 /// One walk through a source, under the assumption that certain places are wanted.
@@ -241,9 +276,10 @@ impl Pass {
     }
 
     /// Walks to the end, or to the last frame needed.
-    fn run(&mut self, source: &mut dyn FrameSource, emit: &mut dyn FnMut(Event) -> Flow) -> Result<Flow, VideoError> {
+    fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
         const PROGRESS_EVERY: usize = 16;
         while let Some(time) = source.advance()? {
+            watch.check(&self.path)?;
             let index = FrameIndex(self.n_frames);
             self.n_frames += 1;
             if let Some(time) = time {
@@ -262,7 +298,7 @@ impl Pass {
                 while self.wanted.get(self.n_taken) == Some(&place) {
                     self.n_taken += 1;
                     let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
-                    if emit(Event::Frame(Frame { index, time, image })) == Flow::Stop {
+                    if watch.emit(Event::Frame(Frame { index, time, image })) == Flow::Stop {
                         return Ok(Flow::Stop);
                     }
                 }
@@ -271,11 +307,13 @@ impl Pass {
                 }
             }
             if self.n_frames.is_multiple_of(PROGRESS_EVERY)
-                && emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop
+                && watch.emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop
             {
                 return Ok(Flow::Stop);
             }
         }
+        // FFmpeg calls what it gave up an end.
+        watch.check(&self.path)?;
         Ok(Flow::Continue)
     }
 

@@ -93,7 +93,7 @@ impl Clip {
         }
         let moments = [-0.25, 0.0, 0.25].map(moment);
         let mut mean = moments[0].clone();
-        for (i, level) in mean.as_mut().iter_mut().enumerate() {
+        for (i, level) in mean.iter_mut().enumerate() {
             let sum: u16 = moments.iter().map(|picture| u16::from(picture.as_raw()[i])).sum();
             *level = ((sum + 1) / 3) as u8;
         }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use vidense::units::{FrameIndex, Seconds};
 use vidense::video::sample::Timeline;
 use vidense::video::{
-    Event, Flow, Frame, FrameRequest, ReadReport, Sample, VideoError, Window, count_frames, read_frames,
+    Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, count_frames, read_frames,
 };
 
 use crate::harness::{json, shared};
@@ -48,11 +48,11 @@ fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {
 
 fn read(path: &Path, sample: Sample, window: Window) -> Result<(Vec<Frame>, ReadReport), VideoError> {
     let mut frames = Vec::new();
-    let report = read_frames(path, &FrameRequest { sample, window }, &mut |event| {
+    let report = read_frames(path, &FrameRequest { sample, window }, &ReadLimits::default(), &mut |event| {
         match event {
             Event::Frame(frame) => frames.push(frame),
             Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } => {}
+            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
         }
         Flow::Continue
     })?;
@@ -328,7 +328,7 @@ fn a_consumer_that_has_enough_ends_the_reading() {
     let clip = ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -c:v libx264 -pix_fmt yuv420p s.mp4");
     let request = FrameRequest { sample: Sample::All, window: Window::default() };
     let mut n_frames = 0;
-    let report = read_frames(&clip.path, &request, &mut |event| {
+    let report = read_frames(&clip.path, &request, &ReadLimits::default(), &mut |event| {
         n_frames += usize::from(matches!(event, Event::Frame(_)));
         if n_frames == 3 { Flow::Stop } else { Flow::Continue }
     });

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use vidense::video::{ClipFormat, Event, Flow, FrameRequest, Sample, Window, read_frames, write_clip};
+use vidense::video::{ClipFormat, Event, Flow, FrameRequest, ReadLimits, Sample, Window, read_frames, write_clip};
 use vidense::world::{Clip, Draw};
 
 use crate::harness::repository;
@@ -15,11 +15,11 @@ fn vidense(arguments: &[&str]) -> Output {
 fn decoded(path: &Path) -> Vec<::image::RgbImage> {
     let mut pictures = Vec::new();
     let request = FrameRequest { sample: Sample::All, window: Window::default() };
-    read_frames(path, &request, &mut |event| {
+    read_frames(path, &request, &ReadLimits::default(), &mut |event| {
         match event {
             Event::Frame(frame) => pictures.push(frame.image),
             Event::Restart => pictures.clear(),
-            Event::Expected { .. } | Event::Progress { .. } => {}
+            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
         }
         Flow::Continue
     })

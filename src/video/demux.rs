@@ -1,0 +1,222 @@
+//! FFmpeg: opening files, their packets and their header facts. What is in the packets is for `decode`.
+
+use std::ffi::{CString, c_int, c_void};
+use std::path::Path;
+use std::sync::{Arc, Once};
+
+use ffmpeg::format::context::Input;
+use ffmpeg::{Dictionary, Rational, color, ffi, media, packet};
+use ffmpeg_next as ffmpeg;
+
+use super::decode::orientation_of;
+use super::limits::{Spent, Watch};
+use super::probe::PictureInfo;
+use super::reader::{Event, Flow};
+use super::sample::{FrameFact, Timeline};
+use super::window::Side;
+use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
+use crate::units::Seconds;
+
+/// What fails this often in a row has nothing more to give.
+pub(super) const MAX_ERRORS: usize = 10_000;
+/// Packets between two signs of life.
+const WAITING_EVERY: usize = 256;
+
+/// The frames inside `window` by their packets, leaving out those that an edit list discards.
+pub(super) fn packet_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
+    let mut media = Media::open(path, &watch.spent)?;
+    watch.check(path)?;
+    let stream = best_video_stream(path, &media.input)?;
+    let (index, time_base) = (stream.index(), stream.time_base());
+    let (mut frames, mut errors) = (Vec::new(), 0);
+    for n_packets in 1.. {
+        watch.check(path)?;
+        if n_packets % WAITING_EVERY == 0 && watch.emit(Event::Waiting) == Flow::Stop {
+            break;
+        }
+        let mut packet = ffmpeg::Packet::empty();
+        match packet.read(&mut media.input) {
+            Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
+                let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
+                if time.is_none_or(|time| window.side(time) == Side::Inside) {
+                    frames.push(FrameFact { time, is_key: packet.is_key() });
+                }
+            }
+            Ok(()) => {}
+            Err(error) => {
+                errors += 1;
+                if error == ffmpeg::Error::Eof || errors >= MAX_ERRORS || !may_read_on(error) {
+                    watch.check(path)?;
+                    break;
+                }
+            }
+        }
+    }
+    // Packets come in decoding order. Where some have no time, nothing better is known.
+    if frames.iter().all(|frame: &FrameFact| frame.time.is_some()) {
+        frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
+    }
+    Ok(Timeline { frames, distances: Vec::new() })
+}
+
+/// An open media file. FFmpeg gives up what it does with it once the time is over.
+pub(super) struct Media {
+    pub(super) input: Input,
+    /// FFmpeg holds its address as long as the input lives, which goes first.
+    _spent: Arc<Spent>,
+}
+
+impl Media {
+    pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+        let name = check_file(path)?;
+        let input = open_input(&name, spent)
+            .map_err(|error| VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() })?;
+        if input.format().name() == "tty" {
+            return Err(VideoError::NotMedia { path: path.to_owned(), cause: "it holds text".to_owned() });
+        }
+        Ok(Self { input, _spent: spent.clone() })
+    }
+}
+
+/// The header facts of a media file.
+pub(super) fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
+    let Media { input, _spent } = Media::open(path, &Spent::new(None))?;
+    let best = best_video_stream(path, &input)?.index();
+    let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
+    Ok(VideoInfo {
+        path: path.to_owned(),
+        container: input.format().description().to_owned(),
+        duration,
+        streams: input.streams().map(|stream| describe(&stream)).collect(),
+        best,
+    })
+}
+
+/// What FFmpeg is to open for a path, if it is a regular file that may be read.
+fn check_file(path: &Path) -> Result<CString, VideoError> {
+    static QUIET: Once = Once::new();
+    // What FFmpeg would print is told by this program, with the file's name: see `Damage`.
+    QUIET.call_once(|| {
+        // It also fills the table of error texts; it cannot fail.
+        let _ = ffmpeg::init();
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+    });
+    let owned = || path.to_owned();
+    let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => VideoError::NotFound { path: owned() },
+        _ => VideoError::Io { path: owned(), source },
+    })?;
+    if !meta.is_file() {
+        return Err(VideoError::NotRegular { path: owned() });
+    }
+    if meta.len() == 0 {
+        return Err(VideoError::Empty { path: owned() });
+    }
+    std::fs::File::open(path).map_err(|source| VideoError::Io { path: owned(), source })?;
+    // A name with a colon is no protocol. On Unix a name is any bytes, and FFmpeg takes them as they are.
+    let name = [b"file:", path.as_os_str().as_encoded_bytes()].concat();
+    CString::new(name).map_err(|_| VideoError::NotFound { path: owned() })
+}
+
+/// FFmpeg's interrupt callback: whether a call should be given up.
+extern "C" fn is_over(spent: *mut c_void) -> c_int {
+    // SAFETY: `open_input` gave the address of a `Spent` that outlives the input, and only shared access is taken.
+    let spent = unsafe { &*spent.cast::<Spent>() };
+    c_int::from(spent.is_over())
+}
+
+/// Opens a file as `ffmpeg::format::input_with_dictionary` does, which knows neither interrupts nor names that are no UTF-8.
+fn open_input(name: &CString, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
+    let mut options = Dictionary::new();
+    // A playlist must not reach the network.
+    options.set("protocol_whitelist", "file,crypto,data");
+    // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards
+    // `avformat_close_input` does. The options are taken out of their owner, and what FFmpeg leaves of them goes back to one.
+    unsafe {
+        let mut context = ffi::avformat_alloc_context();
+        if context.is_null() {
+            return Err(ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM });
+        }
+        (*context).interrupt_callback =
+            ffi::AVIOInterruptCB { callback: Some(is_over), opaque: Arc::as_ptr(spent).cast_mut().cast() };
+        let mut left = options.disown();
+        let opened = ffi::avformat_open_input(&mut context, name.as_ptr(), std::ptr::null(), &mut left);
+        drop(Dictionary::own(left));
+        if opened < 0 {
+            return Err(opened.into());
+        }
+        let found = ffi::avformat_find_stream_info(context, std::ptr::null_mut());
+        if found < 0 {
+            ffi::avformat_close_input(&mut context);
+            return Err(found.into());
+        }
+        Ok(Input::wrap(context))
+    }
+}
+
+pub(super) fn best_video_stream<'a>(path: &Path, input: &'a Input) -> Result<ffmpeg::Stream<'a>, VideoError> {
+    input.streams().best(media::Type::Video).ok_or_else(|| {
+        let kinds: Vec<String> = input
+            .streams()
+            .map(|stream| format!("{} {}", kind_of(&stream).name(), stream.parameters().id().name()))
+            .collect();
+        VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
+    })
+}
+
+/// Whether a demuxer may have more packets after this error.
+pub(super) fn may_read_on(error: ffmpeg::Error) -> bool {
+    error == ffmpeg::Error::InvalidData || error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
+}
+
+/// Whether an edit list cuts this packet's frame out of the presentation.
+fn is_discarded(packet: &ffmpeg::Packet) -> bool {
+    use packet::Ref;
+    // SAFETY: the packet is alive, and `flags` is a plain field. ffmpeg-next's own flags leave this bit out.
+    unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 }
+}
+
+pub(super) fn seconds(ticks: i64, time_base: Rational) -> Seconds {
+    Seconds(ticks as f64 * f64::from(time_base.numerator()) / f64::from(time_base.denominator()))
+}
+
+fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
+    match stream.parameters().medium() {
+        media::Type::Video => StreamKind::Video,
+        media::Type::Audio => StreamKind::Audio,
+        media::Type::Subtitle => StreamKind::Subtitle,
+        _ => StreamKind::Other,
+    }
+}
+
+fn describe(stream: &ffmpeg::Stream) -> StreamInfo {
+    let kind = kind_of(stream);
+    StreamInfo {
+        kind,
+        codec: stream.parameters().id().name().to_owned(),
+        picture: (kind == StreamKind::Video).then(|| describe_picture(stream)).flatten(),
+        declared_frames: usize::try_from(stream.frames()).ok().filter(|&n| n > 0),
+    }
+}
+
+fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
+    let context = ffmpeg::codec::Context::from_parameters(stream.parameters()).ok()?;
+    let video = context.decoder().video().ok()?;
+    let rate = stream.avg_frame_rate();
+    Some(PictureInfo {
+        width: video.width(),
+        height: video.height(),
+        pixel_format: video.format().descriptor().map_or("unknown", |descriptor| descriptor.name()).to_owned(),
+        colour: format!(
+            "{}, {}",
+            video.color_space().name().unwrap_or("matrix unspecified"),
+            match video.color_range() {
+                color::Range::JPEG => "full range",
+                color::Range::MPEG => "limited range",
+                color::Range::Unspecified => "range unspecified",
+            }
+        ),
+        frame_rate: (rate.denominator() != 0 && rate.numerator() != 0).then(|| f64::from(rate)),
+        rotation: orientation_of(stream).describe(),
+    })
+}

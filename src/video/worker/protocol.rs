@@ -1,0 +1,178 @@
+//! What a reader and the process that decodes for it say to each other: messages of JSON behind their length, a frame's
+//! pixels behind its message.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use ::image::RgbImage;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{FrameIndex, Seconds};
+use crate::video::{Event, Frame, FrameRequest, ReadLimits, ReadReport, VideoError};
+
+/// A message over this is none of ours.
+const MAX_MESSAGE: u32 = 16 << 20;
+
+/// A wish to have a video read.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// The video argument, byte by byte: a name need not be UTF-8.
+    path: Vec<u8>,
+    pub(super) frames: FrameRequest,
+    pub(super) limits: ReadLimits,
+}
+
+impl Request {
+    pub(super) fn new(path: &std::path::Path, frames: &FrameRequest, limits: &ReadLimits) -> Self {
+        Self { path: path.as_os_str().as_encoded_bytes().to_vec(), frames: frames.clone(), limits: *limits }
+    }
+
+    /// The video argument.
+    pub(super) fn path(&self) -> PathBuf {
+        #[cfg(unix)]
+        let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(self.path.clone());
+        #[cfg(not(unix))]
+        let name = String::from_utf8_lossy(&self.path).into_owned();
+        name.into()
+    }
+
+    /// Reads one; none at the end.
+    ///
+    /// # Errors
+    /// When it is cut off, or none of ours.
+    pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
+        read_message(from)
+    }
+
+    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        write_message(to, self)?;
+        to.flush()
+    }
+}
+
+/// What is said back: events, and in the end a report or an error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Expected { n_frames: usize, n_sampled: usize },
+    Waiting,
+    Frame { index: FrameIndex, time: Option<Seconds>, width: u32, height: u32 },
+    Progress { n_decoded: usize },
+    Restart,
+    Done(ReadReport),
+    Failed { kind: String, message: String },
+}
+
+/// A reply with what follows it.
+pub(super) enum Told {
+    Event(Event),
+    End(Result<ReadReport, VideoError>),
+}
+
+impl Told {
+    /// Reads one; none at the end.
+    pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
+        let Some(reply) = read_message(from)? else { return Ok(None) };
+        Ok(Some(match reply {
+            Reply::Expected { n_frames, n_sampled } => Self::Event(Event::Expected { n_frames, n_sampled }),
+            Reply::Waiting => Self::Event(Event::Waiting),
+            Reply::Progress { n_decoded } => Self::Event(Event::Progress { n_decoded }),
+            Reply::Restart => Self::Event(Event::Restart),
+            Reply::Done(report) => Self::End(Ok(report)),
+            Reply::Failed { kind, message } => Self::End(Err(VideoError::Told { kind, message })),
+            Reply::Frame { index, time, width, height } => {
+                let length = width as usize * height as usize * 3;
+                let mut pixels = Vec::new();
+                from.take(length as u64).read_to_end(&mut pixels)?;
+                let image = RgbImage::from_raw(width, height, pixels).ok_or(io::ErrorKind::UnexpectedEof)?;
+                Self::Event(Event::Frame(Frame { index, time, image }))
+            }
+        }))
+    }
+}
+
+/// Writes an event at once.
+pub(super) fn write_event(to: &mut impl Write, event: Event) -> io::Result<()> {
+    let reply = match &event {
+        Event::Expected { n_frames, n_sampled } => Reply::Expected { n_frames: *n_frames, n_sampled: *n_sampled },
+        Event::Waiting => Reply::Waiting,
+        Event::Progress { n_decoded } => Reply::Progress { n_decoded: *n_decoded },
+        Event::Restart => Reply::Restart,
+        Event::Frame(Frame { index, time, image }) => {
+            Reply::Frame { index: *index, time: *time, width: image.width(), height: image.height() }
+        }
+    };
+    write_message(to, &reply)?;
+    if let Event::Frame(Frame { image, .. }) = &event {
+        to.write_all(image.as_raw())?;
+    }
+    to.flush()
+}
+
+/// Writes what a reading came to.
+pub(super) fn write_end(to: &mut impl Write, end: Result<ReadReport, VideoError>) -> io::Result<()> {
+    let reply = match end {
+        Ok(report) => Reply::Done(report),
+        Err(error) => Reply::Failed { kind: error.kind().to_owned(), message: error.to_string() },
+    };
+    write_message(to, &reply)?;
+    to.flush()
+}
+
+fn write_message(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+    to.write_all(&length.to_le_bytes())?;
+    to.write_all(&text)
+}
+
+fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    if from.read(&mut length[..1])? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut length[1..])?;
+    let length = u32::from_le_bytes(length);
+    if length > MAX_MESSAGE {
+        return Err(io::Error::other(format!("a message of {length} bytes")));
+    }
+    let mut text = vec![0; length as usize];
+    from.read_exact(&mut text)?;
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::video::{Sample, Window};
+    use ::image::Rgb;
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        let frames = FrameRequest { sample: Sample::All, window: Window { start: Some(Seconds(0.1)), end: None } };
+        let limits = ReadLimits { time: Some(std::time::Duration::from_millis(1500)), ..ReadLimits::default() };
+        let mut bytes = Vec::new();
+        Request::new(std::path::Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");
+        let mut from = &bytes[..];
+        let read = Request::read(&mut from).expect("whole").expect("one");
+        assert_eq!((read.path(), read.frames, read.limits), ("a b.mp4".into(), frames, limits));
+        assert!(Request::read(&mut from).expect("the end").is_none());
+        assert!(Request::read(&mut &bytes[..9]).is_err(), "cut off");
+    }
+
+    #[test]
+    fn a_frame_brings_its_pixels_and_its_exact_time() {
+        let image = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 7]));
+        let time = Some(Seconds(0.1 + 0.2));
+        let mut bytes = Vec::new();
+        write_event(&mut bytes, Event::Frame(Frame { index: FrameIndex(5), time, image: image.clone() }))
+            .expect("memory");
+        write_end(&mut bytes, Err(VideoError::Empty { path: "x".into() })).expect("memory");
+        let mut from = &bytes[..];
+        let Some(Told::Event(Event::Frame(frame))) = Told::read(&mut from).expect("whole") else { panic!("no frame") };
+        assert_eq!((frame.index, frame.time, frame.image), (FrameIndex(5), time, image));
+        let Some(Told::End(Err(error))) = Told::read(&mut from).expect("whole") else { panic!("no end") };
+        assert_eq!((error.kind(), error.to_string().as_str()), ("empty", "x: the file is empty (0 bytes)"));
+        assert!(Told::read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
+    }
+}
