@@ -1,7 +1,7 @@
 //! Generation: one id after the other, until the model or a limit says stop.
 
 use candle_core::{Result, Tensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{KvCache, Llama, Sampler, SamplingConfig};
 
@@ -18,7 +18,7 @@ pub struct GenerateConfig {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// A stop token or a stop string.

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
+use super::error::guarded;
 use super::item::{Ending, Item, ItemError, Part, VideoRef};
-use super::stages::{AGGREGATE, Encoded, Progress};
+use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, Progress};
 use super::timing::timed;
-use super::{EncodedVideo, FrameStamp, Stages, Timings};
+use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
 use crate::connector::ChannelWindow;
 use crate::exec::{Inlet, Outlet};
 use crate::temporal::{Fold, Place, Temporal};
@@ -23,7 +24,11 @@ pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet
             gathering.take(stages, &video, part);
             continue;
         };
-        let outcome = videos.remove(&video.number).unwrap_or_else(|| Gathering::new(stages)).finish(ending);
+        let gathering = videos.remove(&video.number).unwrap_or_else(|| Gathering::new(stages));
+        let outcome = gathering.finish(stages, ending);
+        if outcome.is_err() {
+            video.give_up();
+        }
         if outlet.send(Encoded { video, outcome }).is_err() {
             return;
         }
@@ -36,27 +41,39 @@ struct Gathering<'m> {
     aggregator: Aggregator<'m>,
     frames: Vec<FrameStamp>,
     timings: Timings,
+    thumbnail: Option<Vec<u8>>,
+    /// All of it, from an earlier run.
+    found: Option<Box<EncodedVideo>>,
     failed: Option<ItemError>,
 }
 
 impl<'m> Gathering<'m> {
     fn new(stages: &Stages<'m>) -> Self {
         let (temporal, aggregator) = (stages.temporal, Aggregator::new(stages.vlm, stages.temporal));
-        Self { temporal, aggregator, frames: Vec::new(), timings: Timings::default(), failed: None }
+        let (frames, timings) = (Vec::new(), Timings::default());
+        Self { temporal, aggregator, frames, timings, thumbnail: None, found: None, failed: None }
     }
 
     fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: Part<Tensor>) {
         match part {
+            Part::Found(found) => self.found = Some(found),
+            Part::Thumbnail(picture) => self.thumbnail = Some(picture),
             Part::Frame(stamp) => self.frames.push(stamp),
             Part::Image(fused, carried) if self.failed.is_none() => {
                 self.frames.extend(carried.frame);
                 (stages.on_progress)(video, Progress::Encoded { n_frames: self.frames.len() });
                 self.timings.preprocess += carried.preprocess;
                 self.timings.encode += carried.encode;
-                let pushed = timed(&mut self.timings.connect, || self.aggregator.push(&fused));
-                self.failed = pushed.err().map(|error| ItemError::new(AGGREGATE, error));
+                let pushed = timed(&mut self.timings.connect, || guarded(|| Ok(self.aggregator.push(&fused)?)));
+                let within = pushed.map_err(|error| ItemError::new(AGGREGATE, error)).and_then(|()| self.check(stages));
+                if let Err(error) = within {
+                    video.give_up();
+                    self.failed = Some(error);
+                }
             }
-            Part::Restart => *self = Self { timings: self.timings, ..Self::new(stages) },
+            Part::Restart => {
+                *self = Self { timings: self.timings, thumbnail: self.thumbnail.take(), ..Self::new(stages) };
+            }
             Part::Failed(error) => {
                 self.failed.get_or_insert(error);
             }
@@ -64,20 +81,37 @@ impl<'m> Gathering<'m> {
         }
     }
 
-    fn finish(mut self, ending: Ending) -> Result<EncodedVideo, ItemError> {
+    /// Whether each stage is within its time.
+    fn check(&self, stages: &Stages<'_>) -> Result<(), ItemError> {
+        let Timings { preprocess, encode, connect, .. } = self.timings;
+        let spent = [(PREPROCESS, preprocess), (ENCODE, encode), (AGGREGATE, connect)];
+        let check =
+            |(stage, spent)| stages.apart.limits.check(stage, spent).map_err(|error| ItemError::new(stage, error));
+        spent.into_iter().try_for_each(check)
+    }
+
+    fn finish(mut self, stages: &Stages<'_>, ending: Ending) -> Result<EncodedVideo, ItemError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let wrong = |source: ModelError| ItemError::new(AGGREGATE, source);
+        if let Some(found) = self.found {
+            let timings = Timings { decode: ending.decode, ..self.timings };
+            return Ok(EncodedVideo { timings, ..*found });
+        }
+        let wrong = |source: PipelineError| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
             let no_report = candle_core::Error::msg("a video ended without a report");
-            return Err(wrong(ModelError::compute("aggregating frames")(no_report)));
+            return Err(wrong(ModelError::compute("aggregating frames")(no_report).into()));
         };
         let aggregator = self.aggregator;
-        let visual = timed(&mut self.timings.connect, || aggregator.finish()).map_err(wrong)?; // (V, H)
+        let visual = timed(&mut self.timings.connect, || guarded(|| Ok(aggregator.finish()?))).map_err(wrong)?; // (V, H)
         self.timings.decode = ending.decode;
-        let (frames, temporal, timings) = (self.frames, self.temporal, self.timings);
-        Ok(EncodedVideo { visual, frames, report, temporal, timings })
+        let (frames, temporal, timings, thumbnail) = (self.frames, self.temporal, self.timings, self.thumbnail);
+        let video = EncodedVideo { visual, frames, report, temporal, timings, thumbnail, is_found: false };
+        if let (Some(features), Some(key)) = (stages.apart.features, &ending.key) {
+            features.put(key, &video);
+        }
+        Ok(video)
     }
 }
 

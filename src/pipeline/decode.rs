@@ -1,25 +1,29 @@
 //! The first two stages: videos to frames, frames to prepared images.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::image::RgbImage;
 
 use super::item::{Carried, Ending, Item, ItemError, Part, VideoRef};
-use super::stages::{DECODE, PREPROCESS, Progress};
+use super::stages::{Apart, DECODE, PREPROCESS, Progress};
 use super::timing::timed;
-use super::views::ViewMaker;
-use super::{FrameStamp, PipelineError, Stages};
+use super::views::{ViewMaker, thumbnail};
+use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::temporal::Views;
 use crate::units::Tokens;
-use crate::video::{Event, Flow, Frame, expected_frames, read_frames};
+use crate::video::worker::Worker;
+use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, read_frames};
 use crate::vlm::{ModelError, TokenBudget};
 
-/// Decodes one video after the other.
-pub(super) fn decode(stages: &Stages<'_>, inlet: &Inlet<VideoRef>, outlet: &Outlet<Item<RgbImage>>) {
+/// Decodes one video after the other, with so many threads.
+pub(super) fn decode(stages: &Stages<'_>, threads: usize, inlet: &Inlet<VideoRef>, outlet: &Outlet<Item<RgbImage>>) {
+    let mut worker = stages.apart.isolation.map(Worker::new);
     while let Some(video) = inlet.recv() {
-        let mut reading = Reading { stages, outlet, video, views: None, waiting: Duration::ZERO };
-        if reading.run().is_err() {
+        let mut reading =
+            Reading { stages, outlet, video, threads, views: None, thumbnail_at: None, waiting: Duration::ZERO };
+        if reading.run(worker.as_mut()).is_err() {
             return;
         }
     }
@@ -30,44 +34,104 @@ struct Reading<'r> {
     stages: &'r Stages<'r>,
     outlet: &'r Outlet<Item<RgbImage>>,
     video: VideoRef,
+    /// Of the decoder.
+    threads: usize,
     /// Made when the first frame comes, and anew after a restart.
     views: Option<ViewMaker>,
+    /// The sampled frame that a small picture is made of, counted down; none once it is made.
+    thumbnail_at: Option<usize>,
     waiting: Duration,
 }
 
 impl Reading<'_> {
     /// Sends all parts of the video, the last of them its end; an error says that nobody wants them.
-    fn run(&mut self) -> Result<(), Closed> {
+    fn run(&mut self, worker: Option<&mut Worker<'_>>) -> Result<(), Closed> {
         let start = Instant::now();
-        let path = self.video.path.clone();
-        let mut sent = Ok(());
-        let report = self.check_budget().and_then(|()| {
-            let report = read_frames(&path, &self.stages.request, &mut |event| {
-                sent = self.take(event);
-                if sent.is_ok() { Flow::Continue } else { Flow::Stop }
-            });
-            report.map_err(PipelineError::from)
-        });
-        sent?;
-        let report = match report {
-            Ok(report) => self.finish()?.map(|()| report),
-            Err(error) => Err(error),
+        let request = FrameRequest {
+            window: self.video.job.window.unwrap_or(self.stages.request.window),
+            ..self.stages.request.clone()
         };
-        let report = match report {
+        // What cannot be looked at cannot be read either, and reading says why.
+        let key = self
+            .stages
+            .apart
+            .features
+            .and_then(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window).ok());
+        if let Some(found) = self.find(key.as_ref()) {
+            self.send(match found {
+                Ok(found) => Part::Found(Box::new(found)),
+                Err(error) => Part::Failed(ItemError::new(DECODE, error)),
+            })?;
+            return self.send(Part::End(Ending { report: None, decode: start.elapsed(), key: None }));
+        }
+        let report = match self.read(&request, worker)? {
             Ok(report) => Some(report),
             Err(source) => {
+                self.video.give_up();
                 self.send(Part::Failed(ItemError::new(DECODE, source)))?;
                 None
             }
         };
+        // A file that changed meanwhile is not the one of the key.
+        let unchanged = key.filter(|key| {
+            let again = self
+                .stages
+                .apart
+                .features
+                .map(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window));
+            again.is_some_and(|again| again.is_ok_and(|again| again == *key))
+        });
         let decode = start.elapsed().saturating_sub(self.waiting);
-        self.send(Part::End(Ending { report, decode }))
+        self.send(Part::End(Ending { report, decode, key: unchanged }))
     }
 
-    /// Whether the frames that the packets promise fit the context beside the text.
-    fn check_budget(&self) -> Result<(), PipelineError> {
-        let Some(text) = self.stages.text else { return Ok(()) };
-        let n_frames = expected_frames(&self.video.path, &self.stages.request)?.max(1);
+    /// What was kept of the video, if it fits the context.
+    fn find(&self, key: Option<&FeatureKey>) -> Option<Result<EncodedVideo, PipelineError>> {
+        let Stages { vlm, temporal, apart, .. } = self.stages;
+        let found = apart.features?.get(key?, *temporal, vlm.device())?;
+        Some(self.check_budget(found.frames.len()).map(|()| found))
+    }
+
+    /// Reads the video, in the worker's process if there is one, and sends what it gives.
+    fn read(
+        &mut self,
+        request: &FrameRequest,
+        worker: Option<&mut Worker<'_>>,
+    ) -> Result<Result<ReadReport, PipelineError>, Closed> {
+        let Apart { limits, n_restarts, .. } = self.stages.apart;
+        let limits = ReadLimits { time: limits.time(DECODE), frame_bytes: limits.frame_bytes, threads: self.threads };
+        let path = self.video.job.path.clone();
+        let (mut sent, mut over_budget) = (Ok(()), None);
+        let mut take = |event: Event| {
+            if let Event::Expected { n_sampled, .. } = event {
+                over_budget = self.check_budget(n_sampled.max(1)).err();
+            }
+            sent = self.take(event);
+            let goes_on = sent.is_ok() && over_budget.is_none() && !self.video.is_given_up();
+            if goes_on { Flow::Continue } else { Flow::Stop }
+        };
+        let report = match worker {
+            None => read_frames(&path, request, &limits, &mut take),
+            Some(worker) => {
+                let before = worker.n_restarts();
+                let report = worker.read_frames(&path, (request, &limits), &mut take);
+                if let Some(sum) = n_restarts {
+                    sum.fetch_add(worker.n_restarts() - before, Ordering::Relaxed);
+                }
+                report
+            }
+        };
+        sent?;
+        match (over_budget, report) {
+            (Some(error), _) => Ok(Err(error)),
+            (None, Err(error)) => Ok(Err(error.into())),
+            (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
+        }
+    }
+
+    /// Whether so many frames fit the context beside the text.
+    fn check_budget(&self, n_frames: usize) -> Result<(), PipelineError> {
+        let Some(text) = self.video.text else { return Ok(()) };
         let budget = TokenBudget {
             temporal: self.stages.temporal,
             n_frames,
@@ -85,13 +149,29 @@ impl Reading<'_> {
             return Err(Closed);
         }
         match event {
-            Event::Expected { n_frames } => tell(Progress::Expected { n_frames }),
+            Event::Waiting => {}
+            Event::Expected { n_frames, n_sampled } => {
+                tell(Progress::Expected { n_frames });
+                // The one in the middle: the first of many a video is black.
+                self.thumbnail_at = self.stages.apart.thumbnails.then_some(n_sampled / 2);
+            }
             Event::Progress { n_decoded } => tell(Progress::Decoded { n_frames: n_decoded }),
             Event::Restart => {
                 self.views = None;
                 self.send(Part::Restart)?;
             }
             Event::Frame(Frame { index, time, image }) => {
+                match self.thumbnail_at {
+                    Some(0) => {
+                        self.thumbnail_at = None;
+                        // A picture that is no picture is missed by nobody.
+                        if let Some(picture) = thumbnail(&image) {
+                            self.send(Part::Thumbnail(picture))?;
+                        }
+                    }
+                    Some(n) => self.thumbnail_at = Some(n - 1),
+                    None => {}
+                }
                 let stamp = FrameStamp { index, time_seconds: time };
                 let part = match self.views().push(image) {
                     Some(image) => Part::Image(image, Carried { frame: Some(stamp), ..Carried::default() }),
@@ -112,7 +192,7 @@ impl Reading<'_> {
         match views.finish() {
             Ok(Some(image)) => self.send(Part::Image(image, Carried::default())).map(Ok),
             Ok(None) => Ok(Ok(())),
-            Err(rule) => Ok(Err(ModelError::Frames { path: self.video.path.to_path_buf(), rule }.into())),
+            Err(rule) => Ok(Err(ModelError::Frames { path: self.video.job.path.clone(), rule }.into())),
         }
     }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 
+use super::limits::Running;
+use super::run::GENERATE;
 use super::timing::timed;
-use super::{Asking, EncodedVideo, PipelineError};
+use super::{Asking, EncodedVideo, Limits, PipelineError};
 use crate::exec::Stop;
 use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
 use crate::spec::PromptPlan;
@@ -26,6 +28,12 @@ pub enum Turns {
     One,
     /// Many: the cache is as long as the model's context.
     Many,
+    /// Questions that each stand alone, of prompts with at most so much text: the cache is as long as the longest prompt and
+    /// its answer.
+    Alone {
+        /// Of the longest prompt.
+        longest: Tokens,
+    },
 }
 
 /// An answer, and what it took.
@@ -69,6 +77,7 @@ pub struct Dialogue<'a> {
     turns: Turns,
     /// Ends an answer early.
     stop: Option<Stop>,
+    limits: Limits,
     cache: Option<KvCache>,
     /// The text ids that the cache holds around the video.
     cached: PromptIds,
@@ -86,7 +95,19 @@ impl<'a> Dialogue<'a> {
         let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
         let (stop_strings, conversation) =
             (template.stop_strings(), conversation(template, &plan.prompt, vlm.image_marks()));
-        Self { asking, vlm, video, conversation, stop_strings, config, turns, stop: None, cache: None, cached }
+        Self {
+            asking,
+            vlm,
+            video,
+            conversation,
+            stop_strings,
+            config,
+            turns,
+            stop: None,
+            limits: Limits::default(),
+            cache: None,
+            cached,
+        }
     }
 
     /// Answers end early once `stop` is aborted.
@@ -95,10 +116,18 @@ impl<'a> Dialogue<'a> {
         Self { stop: Some(stop.clone()), ..self }
     }
 
-    /// Forgets all turns; the cache stays.
+    /// An answer fails that takes longer than `limits` allow.
+    #[must_use]
+    pub fn within(self, limits: &Limits) -> Self {
+        Self { limits: *limits, ..self }
+    }
+
+    /// Forgets all turns. The cache keeps the video and what stands before it, which every prompt shares, and no more: so the
+    /// next question is computed just as if it were the first one.
     pub fn begin_again(&mut self) {
         let Asking { vlm, template, plan } = self.asking;
         self.conversation = conversation(template, &plan.prompt, vlm.image_marks());
+        self.cached.after_visual.clear();
     }
 
     /// Asks a question. `on_text` hears the answer as it comes.
@@ -107,7 +136,8 @@ impl<'a> Dialogue<'a> {
     /// When the prompt does not fit the context; the question is then forgotten.
     pub fn ask(&mut self, question: &str, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
         let prompt = self.conversation.ask(question);
-        let answer = PromptIds::encode(&prompt, self.vlm.tokenizer()).and_then(|ids| self.answer(&ids, on_text));
+        let ids = PromptIds::encode(&prompt, self.vlm.tokenizer()).map_err(PipelineError::from);
+        let answer = ids.and_then(|ids| self.answer(&ids, on_text));
         match answer {
             Ok(answer) => {
                 self.conversation.answer(&answer.text);
@@ -115,12 +145,13 @@ impl<'a> Dialogue<'a> {
             }
             Err(error) => {
                 self.conversation.withdraw();
-                Err(error.into())
+                Err(error)
             }
         }
     }
 
-    fn answer(&mut self, ids: &PromptIds, on_text: &mut dyn FnMut(&str)) -> Result<Answer, ModelError> {
+    fn answer(&mut self, ids: &PromptIds, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
+        let time = self.limits.begin(GENERATE);
         let budget = self.budget(ids);
         let room = budget.room()?.0;
         let max_new_tokens = self.config.max_new_tokens.min(room);
@@ -128,7 +159,7 @@ impl<'a> Dialogue<'a> {
 
         let mut prefill = Duration::ZERO;
         let (mut cache, reused) = self.take_cache(ids, budget.prompt().0 + max_new_tokens)?;
-        let logits = timed(&mut prefill, || self.prefill(ids, &mut cache))?;
+        let logits = timed(&mut prefill, || self.prefill(ids, &mut cache, &time))?;
 
         let mut stream = TextStream::new(self.vlm.tokenizer(), &self.stop_strings);
         let config = GenerateConfig { max_new_tokens, ..self.config.clone() };
@@ -136,12 +167,16 @@ impl<'a> Dialogue<'a> {
         let generation = timed(&mut generate_time, || {
             generate(self.vlm.language(), logits, &mut cache, &config, &mut |id| {
                 on_text(&stream.push(id));
-                let is_given_up = self.stop.as_ref().is_some_and(Stop::is_aborted);
-                if stream.is_stopped() || is_given_up { Step::Stop } else { Step::Continue }
+                if stream.is_stopped() || self.is_given_up() || time.check().is_err() {
+                    Step::Stop
+                } else {
+                    Step::Continue
+                }
             })
         })
         .map_err(failed)?;
         on_text(&stream.finish());
+        time.check()?;
 
         let in_cache = cache.len() - budget.prompt().0;
         self.cached = ids.clone();
@@ -177,10 +212,17 @@ impl<'a> Dialogue<'a> {
         let capacity = match self.turns {
             Turns::One => needed,
             Turns::Many => self.vlm.context(),
+            Turns::Alone { longest } => {
+                let positions = self.n_visual()? + longest.0 + self.config.max_new_tokens;
+                positions.min(self.vlm.context()).max(needed)
+            }
         };
         // One that does not serve is freed before another is made.
         let serves = |cache: &KvCache| {
-            cache.serves(self.vlm.language().config(), needed) && self.cached.before_visual == ids.before_visual
+            // Without a word after the video there would be nothing left to compute.
+            cache.serves(self.vlm.language().config(), needed)
+                && self.cached.before_visual == ids.before_visual
+                && !ids.after_visual.is_empty()
         };
         let kept = self.cache.take().filter(serves);
         match kept {
@@ -200,15 +242,45 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Runs what the cache does not hold of a prompt, and gives the logits at its end.
-    fn prefill(&self, ids: &PromptIds, cache: &mut KvCache) -> Result<Tensor, ModelError> {
+    ///
+    /// The part that all prompts share goes through on its own, so that what follows it is computed in the same pieces whether
+    /// the cache holds that part already or not.
+    fn prefill(&self, ids: &PromptIds, cache: &mut KvCache, time: &Running) -> Result<Tensor, PipelineError> {
         let failed = ModelError::compute("reading the prompt");
-        let embeds = if cache.is_empty() {
-            self.vlm.splice(ids, &self.video.visual)?
-        } else {
-            let done = cache.len() - ids.before_visual.len() - self.n_visual()?;
-            self.vlm.language().embed(&ids.after_visual[done..]).map_err(&failed)?
-        };
-        self.vlm.language().prefill(&embeds, PREFILL_CHUNK, cache).map_err(failed)
+        let n_shared = ids.before_visual.len() + self.n_visual()?;
+        let mut last = None;
+        if cache.is_empty() {
+            let shared = PromptIds { after_visual: Vec::new(), ..ids.clone() };
+            last = Some(self.run_chunks(&self.vlm.splice(&shared, &self.video.visual)?, cache, time)?);
+        }
+        let rest = &ids.after_visual[cache.len() - n_shared..];
+        if !rest.is_empty() {
+            let embeds = self.vlm.language().embed(rest).map_err(&failed)?;
+            last = Some(self.run_chunks(&embeds, cache, time)?);
+        }
+        let last = last.ok_or_else(|| failed(candle_core::Error::msg("nothing of the prompt is left to read")))?;
+        self.vlm.language().logits(&last).and_then(|logits| logits.squeeze(0)).map_err(&failed).map_err(Into::into)
+    }
+
+    /// Runs positions through the language model, and gives the last one's hidden state, `(1, H)`.
+    fn run_chunks(&self, embeds: &Tensor, cache: &mut KvCache, time: &Running) -> Result<Tensor, PipelineError> {
+        let failed = ModelError::compute("reading the prompt");
+        let n = embeds.dim(0).map_err(&failed)?;
+        let mut last = None;
+        for start in (0..n).step_by(PREFILL_CHUNK) {
+            time.check()?;
+            if self.is_given_up() {
+                return Err(PipelineError::Nothing);
+            }
+            let chunk = embeds.narrow(0, start, PREFILL_CHUNK.min(n - start));
+            let hidden = chunk.and_then(|chunk| self.vlm.language().forward(&chunk, cache)).map_err(&failed)?;
+            last = Some(hidden.dim(0).and_then(|s| hidden.narrow(0, s - 1, 1)).map_err(&failed)?);
+        }
+        last.ok_or_else(|| failed(candle_core::Error::msg("an empty part of the prompt")).into())
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::is_aborted)
     }
 
     fn n_visual(&self) -> Result<usize, ModelError> {

@@ -1,6 +1,10 @@
 //! What can go wrong between a video and an answer.
 
-use crate::exec::ExecError;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::exec::{ExecError, panic_message};
 use crate::video::VideoError;
 use crate::vlm::ModelError;
 
@@ -17,7 +21,54 @@ pub enum PipelineError {
     /// A stage panicked, which is a defect of this program, or got no thread.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// One item made a stage panic, which is a defect of this program; the stage goes on with the next one.
+    #[error("a defect of this program: {message}; hint: report it with the file")]
+    Panic {
+        /// What the panic said.
+        message: String,
+    },
+    /// A stage took too long over one item.
+    #[error("it took longer than the limit of {} s; hint: a longer --time-limit {stage}=", limit.as_secs_f64())]
+    TimeLimit {
+        /// The stage.
+        stage: &'static str,
+        /// Its limit.
+        limit: Duration,
+    },
     /// The run was ended before its only video was done.
     #[error("stopped before the video was done")]
     Nothing,
+}
+
+impl PipelineError {
+    /// The kind of failure in one word, by which failures are counted.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Video(error) => error.kind(),
+            Self::Model(error) => error.kind(),
+            Self::Exec(_) | Self::Panic { .. } => "defect",
+            Self::TimeLimit { .. } => "time_limit",
+            Self::Nothing => "stopped",
+        }
+    }
+}
+
+/// Runs what is done for one item, so that a panic fails that item alone. What the item owned is dropped with it.
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    let panicked = |payload: Box<dyn Any + Send>| PipelineError::Panic { message: panic_message(&*payload) };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(panicked(payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_fails_its_item_alone() {
+        let run = |text: &str| guarded(|| Ok(text.parse::<u32>().unwrap_or_else(|_| panic!("{text} is none"))));
+        assert_eq!(run("7").expect("a number"), 7);
+        let error = run("x").expect_err("a panic");
+        assert_eq!(error.to_string(), "a defect of this program: x is none; hint: report it with the file");
+        assert_eq!(error.kind(), "defect");
+    }
 }

@@ -1,26 +1,62 @@
 //! What travels between the stages: the parts of videos, each with the video that it belongs to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::PipelineError;
-use crate::units::{FrameIndex, Seconds};
-use crate::video::ReadReport;
+use super::error::guarded;
+use super::{EncodedVideo, FeatureKey, PipelineError};
+use crate::units::{FrameIndex, Seconds, Tokens};
+use crate::video::{ReadReport, Window};
 
-/// A video's place in a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VideoRef {
-    /// In the order in which videos were given, from 0.
-    pub number: usize,
+/// A video, and what is to be asked about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
     /// The video argument.
-    pub path: Arc<PathBuf>,
+    pub path: PathBuf,
+    /// The part of it that is looked at, if it is another than the plan's.
+    pub window: Option<Window>,
+    /// Asked in this order, each alone.
+    pub questions: Arc<[String]>,
+}
+
+/// A job's place in a run.
+#[derive(Debug, Clone)]
+pub struct VideoRef {
+    /// In the order in which they were given, from 0.
+    pub number: usize,
+    /// The job.
+    pub job: Arc<Job>,
+    /// Tokens of its shortest prompt's text, if that is known.
+    pub(super) text: Option<Tokens>,
+    /// Set once it has failed: what is still under way of it need not be worked on.
+    given_up: Arc<AtomicBool>,
+}
+
+impl VideoRef {
+    pub(super) fn new(number: usize, job: Job, text: Option<Tokens>) -> Self {
+        Self { number, job: Arc::new(job), text, given_up: Arc::default() }
+    }
+
+    /// The video argument.
+    pub fn path(&self) -> &Path {
+        &self.job.path
+    }
+
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 /// Which frame was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FrameStamp {
     /// Place among the decodable frames.
     pub index: FrameIndex,
@@ -51,6 +87,10 @@ pub(super) struct Item<P> {
 }
 
 pub(super) enum Part<P> {
+    /// A video that need not be read: what came of it in an earlier run.
+    Found(Box<EncodedVideo>),
+    /// A small picture of it, as JPEG.
+    Thumbnail(Vec<u8>),
     /// A sampled frame that is no image of its own.
     Frame(FrameStamp),
     /// An image for the tower, with the frame that it is, if it is one.
@@ -76,6 +116,8 @@ pub(super) struct Ending {
     /// None if it failed.
     pub(super) report: Option<ReadReport>,
     pub(super) decode: Duration,
+    /// Where what comes of it is kept for other runs.
+    pub(super) key: Option<FeatureKey>,
 }
 
 impl<P> Item<P> {
@@ -86,10 +128,15 @@ impl<P> Item<P> {
         map: impl FnOnce(P, Carried) -> Result<(Q, Carried), PipelineError>,
     ) -> Item<Q> {
         let part = match self.part {
-            Part::Image(image, carried) => match map(image, carried) {
+            Part::Image(image, carried) => match guarded(|| map(image, carried)) {
                 Ok((image, carried)) => Part::Image(image, carried),
-                Err(source) => Part::Failed(ItemError::new(stage, source)),
+                Err(source) => {
+                    self.video.give_up();
+                    Part::Failed(ItemError::new(stage, source))
+                }
             },
+            Part::Found(found) => Part::Found(found),
+            Part::Thumbnail(picture) => Part::Thumbnail(picture),
             Part::Frame(stamp) => Part::Frame(stamp),
             Part::Restart => Part::Restart,
             Part::Failed(error) => Part::Failed(error),

@@ -1,14 +1,16 @@
 //! Running a plan: from videos and questions to answers.
 //!
 //! [`stages`] turns videos into visual tokens, several at a time; [`dialogue`] asks questions about one of them over one
-//! key-value cache; [`run`] does both for many.
+//! key-value cache; [`run`] does both for many. [`features`] keeps visual tokens from one run to the next.
 
 mod aggregate;
 mod decode;
 pub mod dialogue;
 mod encode;
 mod error;
+pub mod features;
 mod item;
+mod limits;
 pub mod run;
 pub mod stages;
 pub mod timing;
@@ -17,7 +19,9 @@ mod views;
 pub use aggregate::Aggregator;
 pub use dialogue::{Answer, Dialogue, Turns, conversation};
 pub use error::PipelineError;
-pub use item::{FrameStamp, ItemError, VideoRef};
-pub use run::{Answered, AnsweredVideo, Asking};
-pub use stages::{Encoded, EncodedVideo, Progress, Stages, encode_video};
+pub use features::{FeatureCache, FeatureKey};
+pub use item::{FrameStamp, ItemError, Job, VideoRef};
+pub use limits::{Limits, STAGES};
+pub use run::{Answered, AnsweredVideo, Asking, Told};
+pub use stages::{Apart, Encoded, EncodedVideo, Progress, Stages, encode_video};
 pub use timing::Timings;

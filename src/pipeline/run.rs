@@ -1,18 +1,20 @@
 //! Questions about many videos: the stages of [`Stages`] with the language model at their end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 
+use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{Answer, Dialogue, EncodedVideo, FrameStamp, ItemError, Stages, Timings, Turns, conversation};
-use crate::exec::{ExecError, Inlet, OnSpan, StageReport, Stop};
+use super::{
+    Answer, Apart, Dialogue, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings, Turns,
+    conversation,
+};
+use crate::exec::{ExecError, Inlet, StageReport, Stop, Watch};
 use crate::spec::Plan;
 use crate::text::Template;
 use crate::units::Tokens;
 use crate::video::ReadReport;
-use crate::vlm::{ModelError, PromptIds, Vlm};
+use crate::vlm::{PromptIds, Vlm};
 
 /// The name of the last stage.
 pub(super) const GENERATE: &str = "generate";
@@ -50,65 +52,130 @@ pub struct AnsweredVideo {
     pub answers: Vec<Result<Answer, ItemError>>,
 }
 
+/// What happens in a run, told at once.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// A question was asked.
+    Answer {
+        /// About this video.
+        video: &'a VideoRef,
+        /// What was seen of it.
+        seen: &'a EncodedVideo,
+        /// Its place among the job's questions.
+        question: usize,
+        /// The answer, or why there is none.
+        answer: Result<Answer, ItemError>,
+    },
+    /// All questions about a video were asked, or none could be.
+    Done {
+        /// The video.
+        video: &'a VideoRef,
+        /// What was seen of it, or why nothing was.
+        seen: Result<&'a EncodedVideo, ItemError>,
+    },
+}
+
 impl Asking<'_> {
-    /// Asks every question about every video. `listen` hears of each video, in the order in which they were given.
+    /// Asks every question about every video. `listen` hears of each answer as it comes.
     ///
     /// # Errors
     /// When a stage panics. What fails for one video, or one question, is told to `listen`.
     pub fn run(
         &self,
-        videos: impl Iterator<Item = PathBuf> + Send,
-        questions: &[String],
-        (stop, on_span): (&Stop, Option<Arc<OnSpan>>),
-        listen: &mut dyn FnMut(Answered),
+        jobs: impl Iterator<Item = Job> + Send,
+        (apart, watch): (Apart<'_>, &Watch),
+        listen: &mut dyn FnMut(Told<'_>),
     ) -> Result<Vec<StageReport>, ExecError> {
-        let stages = Stages::new(self.vlm, self.plan, &|_, _| {});
-        // A question that cannot even be tokenised fails where it is asked.
-        let stages = match self.longest_text(questions) {
-            Ok(text) => stages.with_text(text),
-            Err(_) => stages,
-        };
+        let stages = Stages::new(self.vlm, self.plan, &|_, _| {}).with(apart);
+        let with_text = jobs.map(|job| {
+            // A question that cannot even be tokenised fails where it is asked.
+            let text = self.texts(&job.questions).min();
+            (job, text)
+        });
         let generate = |inlet: &Inlet<Encoded>| {
-            let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
-            while let Some(encoded) = inlet.recv() {
-                let answered = self.answer(encoded, questions, stop);
-                if stop.is_aborted() {
-                    // An answer that was cut off is none.
-                    break;
+            while let Some(Encoded { video, outcome }) = inlet.recv() {
+                if let Ok(seen) = &outcome {
+                    self.answer(&video, seen, (&apart.limits, &watch.stop), listen);
                 }
-                in_order.add(answered, listen);
+                if watch.stop.is_aborted() {
+                    return;
+                }
+                match outcome {
+                    Ok(seen) => listen(Told::Done { video: &video, seen: Ok(&seen) }),
+                    Err(error) => listen(Told::Done { video: &video, seen: Err(error) }),
+                }
             }
-            in_order.finish(listen);
         };
-        let ((), reports) = stages.run(videos, stop, on_span, (GENERATE, generate))?;
+        let ((), reports) = stages.run(with_text, watch, (GENERATE, generate))?;
         Ok(reports)
     }
 
-    /// Tokens of the longest prompt's text.
-    fn longest_text(&self, questions: &[String]) -> Result<Tokens, ModelError> {
-        let text = |question: &String| {
-            let mut conversation = conversation(self.template, &self.plan.prompt, self.vlm.image_marks());
-            Ok(PromptIds::encode(&conversation.ask(question), self.vlm.tokenizer())?.n_text())
-        };
-        let longest = questions.iter().map(text).collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(Tokens(longest.into_iter().max().unwrap_or(0)))
+    /// As [`Self::run`], but `listen` hears of whole videos, in the order in which they were given.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_in_order(
+        &self,
+        jobs: impl Iterator<Item = Job> + Send,
+        (apart, watch): (Apart<'_>, &Watch),
+        listen: &mut dyn FnMut(Answered),
+    ) -> Result<Vec<StageReport>, ExecError> {
+        let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
+        let mut answers = Vec::new();
+        let reports = self.run(jobs, (apart, watch), &mut |told| match told {
+            Told::Answer { answer, .. } => answers.push(answer),
+            Told::Done { video, seen } => {
+                let answers = std::mem::take(&mut answers);
+                let outcome = seen.map(|seen| {
+                    let (frames, report, timings) = (seen.frames.clone(), seen.report.clone(), seen.timings);
+                    AnsweredVideo { frames, report, timings, answers }
+                });
+                in_order.add(Answered { video: video.clone(), outcome }, listen);
+            }
+        })?;
+        in_order.finish(listen);
+        Ok(reports)
     }
 
-    fn answer(&self, Encoded { video, outcome }: Encoded, questions: &[String], stop: &Stop) -> Answered {
-        let outcome = outcome.map(|encoded| {
-            let turns = if questions.len() > 1 { Turns::Many } else { Turns::One };
-            let mut dialogue = Dialogue::new(*self, &encoded, turns).until(stop);
-            let ask = |question: &String| {
-                // Each question stands alone; what the cache holds of the video serves them all.
+    /// Tokens of each prompt's text, where it can be tokenised.
+    fn texts(&self, questions: &[String]) -> impl Iterator<Item = Tokens> {
+        questions.iter().filter_map(|question| {
+            let mut conversation = conversation(self.template, &self.plan.prompt, self.vlm.image_marks());
+            let ids = PromptIds::encode(&conversation.ask(question), self.vlm.tokenizer()).ok()?;
+            Some(Tokens(ids.n_text()))
+        })
+    }
+
+    /// Asks all questions about one video, each alone; what the cache holds of the video serves them all.
+    fn answer(
+        &self,
+        video: &VideoRef,
+        seen: &EncodedVideo,
+        (limits, stop): (&Limits, &Stop),
+        listen: &mut dyn FnMut(Told<'_>),
+    ) {
+        let questions = &video.job.questions;
+        let turns = match questions.len() {
+            0 | 1 => Turns::One,
+            _ => Turns::Alone { longest: self.texts(questions).max().unwrap_or(Tokens(0)) },
+        };
+        let begin = || Dialogue::new(*self, seen, turns).within(limits).until(stop);
+        let mut dialogue = begin();
+        for (question, words) in questions.iter().enumerate() {
+            let asked = guarded(|| {
                 dialogue.begin_again();
-                dialogue.ask(question, &mut |_| {}).map_err(|source| ItemError::new(GENERATE, source))
-            };
-            let answers = questions.iter().map(ask).collect();
-            drop(dialogue);
-            let EncodedVideo { frames, report, timings, .. } = encoded;
-            AnsweredVideo { frames, report, timings, answers }
-        });
-        Answered { video, outcome }
+                dialogue.ask(words, &mut |_| {})
+            });
+            if matches!(asked, Err(PipelineError::Panic { .. })) {
+                dialogue = begin();
+            }
+            if stop.is_aborted() {
+                // An answer that was cut off is none.
+                return;
+            }
+            let answer = asked.map_err(|source| ItemError::new(GENERATE, source));
+            listen(Told::Answer { video, seen, question, answer });
+        }
     }
 }
 

@@ -6,17 +6,19 @@
 //! length of a video nor on how many there are. Several videos are decoded side by side, and the images of different videos
 //! go through the tower together. What fails for one video travels on as a value and reaches the consumer in its place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use candle_core::Tensor;
 
 use super::item::VideoRef;
-use super::{FrameStamp, ItemError, PipelineError, Timings, aggregate, decode, encode};
-use crate::exec::{self, ExecError, Inlet, OnSpan, StageReport, Stop, Threads};
+use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
+use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch};
 use crate::spec::{Capacities, ExecPlan, Plan};
 use crate::temporal::Temporal;
 use crate::units::Tokens;
+use crate::video::worker::Isolation;
 use crate::video::{FrameRequest, ReadReport};
 use crate::vlm::Vlm;
 
@@ -62,6 +64,10 @@ pub struct EncodedVideo {
     pub temporal: Temporal,
     /// Time spent on it.
     pub timings: Timings,
+    /// A small picture of it, as JPEG, if one was asked for.
+    pub thumbnail: Option<Vec<u8>>,
+    /// Whether it was kept from an earlier run, so that no frame had to be decoded.
+    pub is_found: bool,
 }
 
 /// What became of a video.
@@ -76,6 +82,21 @@ pub struct Encoded {
 /// Hears of a video's progress, from several threads.
 pub type OnProgress<'a> = dyn Fn(&VideoRef, Progress) + Sync + 'a;
 
+/// What keeps a video from costing others more than its own: none of it by default.
+#[derive(Clone, Copy, Default)]
+pub struct Apart<'a> {
+    /// The most that one item may take.
+    pub limits: Limits,
+    /// Decoding in a process of its own.
+    pub isolation: Option<&'a Isolation>,
+    /// Counts the processes that had to be replaced.
+    pub n_restarts: Option<&'a AtomicU64>,
+    /// What was encoded before, and where what is encoded now is kept.
+    pub features: Option<&'a FeatureCache>,
+    /// Whether a small picture of each video is made.
+    pub thumbnails: bool,
+}
+
 /// The choices that the stages share.
 pub struct Stages<'a> {
     pub(super) vlm: &'a Vlm,
@@ -83,8 +104,7 @@ pub struct Stages<'a> {
     pub(super) temporal: Temporal,
     pub(super) encode_batch: usize,
     pub(super) on_progress: &'a OnProgress<'a>,
-    /// Tokens of the longest prompt's text that will be asked, if that is known.
-    pub(super) text: Option<Tokens>,
+    pub(super) apart: Apart<'a>,
     decode_threads: Threads,
     capacity: Capacities,
 }
@@ -100,48 +120,56 @@ impl<'a> Stages<'a> {
             temporal: plan.temporal,
             encode_batch: encode_batch.unwrap_or(default_batch).max(1),
             on_progress,
-            text: None,
+            apart: Apart::default(),
             decode_threads: Threads::new(*decode_threads).unwrap_or(Threads::MIN),
             capacity: capacity.clone(),
         }
     }
 
-    /// Refuses a video whose tokens would not fit the context beside so much text, before it is decoded.
+    /// The same, with every video kept apart from the others so far.
     #[must_use]
-    pub fn with_text(self, text: Tokens) -> Self {
-        Self { text: Some(text), ..self }
+    pub fn with(self, apart: Apart<'a>) -> Self {
+        Self { apart, ..self }
     }
 
-    /// Encodes videos, and hands them to `consume` on the caller's thread as the stage `name`, in the order in which they
-    /// are done.
+    /// Encodes videos, each with the tokens of its shortest prompt's text if they are known, and hands them to `consume` on the caller's thread as the stage `name`, in the order in which they
+    /// are done. A video whose tokens do not fit the context beside the text fails before it is decoded.
     ///
     /// # Errors
     /// When a stage panics. What fails for one video is in its outcome.
     pub fn run<R>(
         &self,
-        videos: impl Iterator<Item = PathBuf> + Send,
-        stop: &Stop,
-        on_span: Option<Arc<OnSpan>>,
+        videos: impl Iterator<Item = (Job, Option<Tokens>)> + Send,
+        watch: &Watch,
         (name, consume): (&str, impl FnOnce(&Inlet<Encoded>) -> R),
     ) -> Result<(R, Vec<StageReport>), ExecError> {
         let Capacities { decoded, prepared, encoded, aggregated } = self.capacity;
-        exec::run(stop, on_span, |scope| {
+        let n_videos = videos.size_hint().1.unwrap_or(usize::MAX);
+        let threads = threads_each(self.decode_threads.get().min(n_videos));
+        exec::run(watch, |scope| {
             let videos = scope.source("videos", 0, move |outlet| {
-                for (number, path) in videos.enumerate() {
-                    let video = VideoRef { number, path: Arc::new(path) };
+                for (number, (job, text)) in videos.enumerate() {
+                    let video = VideoRef::new(number, job, text);
                     if outlet.is_draining() || outlet.send(video).is_err() {
                         return;
                     }
                 }
             });
             let one = Threads::MIN;
-            let frames = scope.stage(DECODE, self.decode_threads, decoded, videos, |i, o| decode::decode(self, i, o));
+            let frames = scope
+                .stage(DECODE, self.decode_threads, decoded, videos, move |i, o| decode::decode(self, threads, i, o));
             let images = scope.stage(PREPROCESS, one, prepared, frames, |i, o| decode::preprocess(self, i, o));
             let fused = scope.stage(ENCODE, one, encoded, images, |i, o| encode::encode(self, i, o));
             let tokens = scope.stage(AGGREGATE, one, aggregated, fused, |i, o| aggregate::aggregate(self, i, o));
             scope.here(name, tokens, consume)
         })
     }
+}
+
+/// Threads of each decoder, where so many decode side by side; 0 is one for each core.
+fn threads_each(n_decoders: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if n_decoders <= 1 { 0 } else { cores.div_ceil(n_decoders) }
 }
 
 /// Encodes one video.
@@ -156,8 +184,9 @@ pub fn encode_video(
 ) -> Result<EncodedVideo, PipelineError> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
     let stages = Stages::new(vlm, plan, &on_progress);
-    let one = std::iter::once(path.to_owned());
-    let (encoded, _) = stages.run(one, &Stop::new(), None, ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
+    let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]) };
+    let one = std::iter::once((job, None));
+    let (encoded, _) = stages.run(one, &Watch::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
     match encoded {
         Some(Encoded { outcome, .. }) => outcome.map_err(|error| *error.source),
         None => Err(PipelineError::Nothing),

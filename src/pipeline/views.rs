@@ -52,6 +52,20 @@ impl ViewMaker {
     }
 }
 
+/// The longer side of a small picture, in pixels.
+const THUMBNAIL: u32 = 160;
+
+/// A small picture of a frame, as JPEG.
+pub fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
+    let (width, height) = frame.dimensions();
+    let scale = f64::from(THUMBNAIL) / f64::from(width.max(height)).max(1.0);
+    let side = |length: u32| ((f64::from(length) * scale.min(1.0)).round() as u32).max(1);
+    let small = ::image::imageops::thumbnail(frame, side(width), side(height));
+    let mut bytes = Vec::new();
+    ::image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 80).encode_image(&small).ok()?;
+    Some(bytes)
+}
+
 /// `want` of `have` places, spread evenly with both ends (`round(linspace(0, have - 1, want))`); of fewer all, the last one
 /// repeated.
 fn spread(have: usize, want: usize) -> Vec<usize> {

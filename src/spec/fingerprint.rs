@@ -4,49 +4,118 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{ExecPlan, Plan};
+use crate::device::DeviceSpec;
 use crate::files;
+use crate::spec::{GeneratePlan, PromptPlan, RopePlan};
+use crate::video::Window;
 
 /// Files up to this size are hashed whole.
 const WHOLE: u64 = 64 << 20;
 /// Of larger ones, this much at either end, and the length: a retrained model changes both, and a checkpoint of 14 GB
 /// must not be read twice before it answers.
 const END: u64 = 1 << 20;
+/// Hex digits of a fingerprint.
+const DIGITS: usize = 32;
 
-/// 32 hex digits of BLAKE3 over the plan as YAML, its model's name aside, and the model's files.
+/// A file of a model, by what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Without its directory: the same model elsewhere is the same model.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// 32 hex digits of BLAKE3 over it; over its two ends, if it is larger than 64 MiB.
+    pub blake3: String,
+}
+
+/// Hashes the files of a model.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn fingerprint(plan: &Plan, files: &[PathBuf]) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    // The same model in another directory is the same model.
-    // How the work is spread changes no answer.
-    let nameless = Plan { model: String::new(), vision_tower: None, exec: ExecPlan::default(), ..plan.clone() };
-    hasher.update(nameless.to_yaml().map_err(std::io::Error::other)?.as_bytes());
-    for path in files {
-        hash_file(&mut hasher, path)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    }
-    Ok(hasher.finalize().to_hex()[..32].to_owned())
+pub fn hash_files(paths: &[PathBuf]) -> std::io::Result<Vec<ModelFile>> {
+    let hash = |path: &PathBuf| {
+        let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let (bytes, hash) = hash_file(path).map_err(named)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ModelFile { name, bytes, blake3: hash.to_hex()[..DIGITS].to_owned() })
+    };
+    paths.iter().map(hash).collect()
 }
 
-fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+/// 32 hex digits of BLAKE3 over a plan as YAML, its model's name aside, and the model's files.
+///
+/// # Errors
+/// Never for a plan that was resolved: its keys are texts.
+pub fn fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
+    // How the work is spread changes no answer.
+    digest(Plan { exec: ExecPlan::default(), ..plan.clone() }, files)
+}
+
+/// As [`fingerprint`], of the choices alone that visual tokens depend on: those up to `temporal`, without the window.
+///
+/// # Errors
+/// As [`fingerprint`].
+pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
+    let visual = Plan {
+        device: DeviceSpec::Auto,
+        window: Window::default(),
+        rope: RopePlan::Checkpoint,
+        prompt: PromptPlan::default(),
+        generate: GeneratePlan::default(),
+        exec: ExecPlan::default(),
+        ..plan.clone()
+    };
+    digest(visual, files)
+}
+
+fn digest(plan: Plan, files: &[ModelFile]) -> std::io::Result<String> {
+    let nameless = Plan { model: String::new(), vision_tower: None, ..plan };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(nameless.to_yaml().map_err(std::io::Error::other)?.as_bytes());
+    for ModelFile { name, bytes, blake3 } in files {
+        hasher.update(name.as_bytes());
+        hasher.update(&bytes.to_le_bytes());
+        hasher.update(blake3.as_bytes());
+    }
+    Ok(hasher.finalize().to_hex()[..DIGITS].to_owned())
+}
+
+fn hash_file(path: &Path) -> std::io::Result<(u64, blake3::Hash)> {
+    let mut hasher = blake3::Hasher::new();
     if let Some(bytes) = files::builtin(path) {
-        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-        return Ok(());
+        return Ok((bytes.len() as u64, hasher.update(bytes).finalize()));
     }
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-    hasher.update(&length.to_le_bytes());
     if length <= WHOLE {
-        hasher.update_reader(file)?;
-        return Ok(());
+        return Ok((length, hasher.update_reader(file)?.finalize()));
     }
     hasher.update_reader((&mut file).take(END))?;
     file.seek(SeekFrom::End(-(END as i64)))?;
-    hasher.update_reader(file)?;
-    Ok(())
+    Ok((length, hasher.update_reader(file)?.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_language_model_is_told_changes_no_visual_token() {
+        let file = |hash: &str| ModelFile { name: "a".to_owned(), bytes: 1, blake3: hash.to_owned() };
+        let plan = Plan::default();
+        let prints = |plan: &Plan, hash| {
+            let files = [file(hash)];
+            (fingerprint(plan, &files).expect("texts"), visual_fingerprint(plan, &files).expect("texts"))
+        };
+        let (whole, visual) = prints(&plan, "x");
+        let asked = Plan { generate: GeneratePlan { max_new_tokens: 3, ..GeneratePlan::default() }, ..plan.clone() };
+        let (other_whole, same_visual) = prints(&asked, "x");
+        assert!(other_whole != whole && same_visual == visual);
+        let pooled = Plan { temporal: "concat".parse().expect("a strategy"), ..plan.clone() };
+        assert_ne!(prints(&pooled, "x").1, visual);
+        assert_ne!(prints(&plan, "y"), (whole, visual));
+    }
 }

@@ -15,7 +15,7 @@ mod yaml;
 
 pub use check::{Problem, SchemaNode};
 pub use document::{Document, SpecError};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{ModelFile, fingerprint, hash_files, visual_fingerprint};
 pub use parse::{editor_schema, read_plan};
 pub use plan::{
     Capacities, ConnectorPlan, DciPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization,

@@ -120,6 +120,18 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// The kind of failure in one word, by which failures are counted.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::OverBudget { .. } | Self::NoVisualTokens { .. } => "token_budget",
+            Self::Frames { .. } | Self::Strategy { .. } => "frames",
+            Self::Preprocess { .. } => "preprocess",
+            Self::Text(_) => "text",
+            Self::Compute { .. } => "compute",
+            _ => "model",
+        }
+    }
+
     /// Wraps candle's errors with what was being done.
     pub fn compute(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
         move |source| Self::Compute { doing, source: without_backtrace(source) }

@@ -1,0 +1,122 @@
+//! One entry: a safetensors file with the visual tokens, a small picture, and in its metadata what else is known of the
+//! video and a hash over all of it.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, View};
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::{EncodedVideo, FrameStamp, Timings};
+use crate::temporal::Temporal;
+use crate::video::ReadReport;
+
+const VISUAL: &str = "visual";
+const THUMBNAIL: &str = "thumbnail";
+const FACTS: &str = "vidense";
+const HASH: &str = "blake3";
+
+/// What is known of a video beside its tokens.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    frames: Vec<FrameStamp>,
+    report: ReadReport,
+}
+
+/// The bytes of an entry.
+pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
+    let facts = Facts { frames: video.frames.clone(), report: video.report.clone() };
+    let facts = serde_json::to_string(&facts).map_err(|error| error.to_string())?;
+    let visual = video.visual.contiguous().map_err(|error| error.to_string())?;
+    let (dtype, values) = (View::dtype(&visual), visual.data());
+    let thumbnail = video.thumbnail.as_deref().unwrap_or_default();
+    let hash = hash(&facts, dtype, &values, thumbnail);
+    let view = |dtype, shape: &[usize], data| TensorView::new(dtype, shape.to_vec(), data);
+    let tensors = [
+        (VISUAL, view(dtype, visual.dims(), &values).map_err(|error| error.to_string())?),
+        (THUMBNAIL, view(Dtype::U8, &[thumbnail.len()], thumbnail).map_err(|error| error.to_string())?),
+    ];
+    let metadata = HashMap::from([(FACTS.to_owned(), facts), (HASH.to_owned(), hash)]);
+    safetensors::serialize(tensors, Some(metadata)).map_err(|error| error.to_string())
+}
+
+/// The video of an entry; an error says in words what is wrong with it.
+pub(super) fn read(bytes: &[u8], temporal: Temporal, device: &Device) -> Result<EncodedVideo, String> {
+    let words = |error: safetensors::SafeTensorError| error.to_string();
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(words)?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(words)?;
+    let metadata = metadata.metadata().as_ref().ok_or("it has no metadata")?;
+    let (facts, expected) = (metadata.get(FACTS), metadata.get(HASH));
+    let (facts, expected) = facts.zip(expected).ok_or("its metadata is not ours")?;
+    let visual = tensors.tensor(VISUAL).map_err(words)?;
+    let thumbnail = tensors.tensor(THUMBNAIL).map_err(words)?;
+    if hash(facts, visual.dtype(), visual.data(), thumbnail.data()) != *expected {
+        return Err("its bytes do not have the hash that was written with them".to_owned());
+    }
+    let Facts { frames, report } = serde_json::from_str(facts).map_err(|error| error.to_string())?;
+    let dtype = DType::try_from(visual.dtype()).map_err(|error| error.to_string())?;
+    let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), device);
+    let visual = visual.map_err(|error| error.to_string())?;
+    let thumbnail = Some(thumbnail.data().to_vec()).filter(|picture| !picture.is_empty());
+    Ok(EncodedVideo { visual, frames, report, temporal, timings: Timings::default(), thumbnail, is_found: true })
+}
+
+fn hash(facts: &str, dtype: Dtype, visual: &[u8], thumbnail: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(facts.as_bytes());
+    hasher.update(format!("{dtype:?}").as_bytes());
+    hasher.update(&(visual.len() as u64).to_le_bytes());
+    hasher.update(visual);
+    hasher.update(thumbnail);
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{FrameIndex, Seconds};
+
+    fn video(dtype: DType) -> EncodedVideo {
+        let visual = Tensor::arange(0f32, 12.0, &Device::Cpu).and_then(|t| t.reshape((4, 3))?.to_dtype(dtype));
+        EncodedVideo {
+            visual: visual.expect("small"),
+            frames: vec![FrameStamp { index: FrameIndex(3), time_seconds: Some(Seconds(0.1 + 0.2)) }],
+            report: ReadReport { n_frames: 9, n_inside: 9, ..ReadReport::default() },
+            temporal: Temporal::D2,
+            timings: Timings::default(),
+            thumbnail: Some(vec![1, 2, 3]),
+            is_found: false,
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let video = video(dtype);
+            let bytes = write(&video).expect("it is whole");
+            let read = read(&bytes, Temporal::D2, &Device::Cpu).expect("it is whole");
+            let rows = |tensor: &Tensor| tensor.to_dtype(DType::F32).and_then(|t| t.to_vec2::<f32>()).expect("2-D");
+            assert_eq!((read.visual.dtype(), rows(&read.visual)), (dtype, rows(&video.visual)));
+            assert_eq!((read.frames, read.report, read.thumbnail), (video.frames, video.report, video.thumbnail));
+            assert!(read.is_found);
+        }
+    }
+
+    #[test]
+    fn any_damaged_byte_and_any_cut_is_found() {
+        let bytes = write(&video(DType::F32)).expect("it is whole");
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            // A space of padding that became another byte is no damage to what is read, nor is another name for nothing.
+            if let Ok(read) = read(&damaged, Temporal::D2, &Device::Cpu) {
+                let rows = read.visual.to_vec2::<f32>().expect("2-D");
+                assert_eq!(rows[3], [9.0, 10.0, 11.0], "byte {at}");
+            }
+        }
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length], Temporal::D2, &Device::Cpu).is_err(), "cut at {length}");
+        }
+    }
+}

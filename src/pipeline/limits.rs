@@ -1,0 +1,97 @@
+//! How long a stage may work on one item. A limit that is reached fails the item, not the run.
+
+use std::time::{Duration, Instant};
+
+use super::PipelineError;
+use super::run::GENERATE;
+use super::stages::{AGGREGATE, DECODE, ENCODE, PREPROCESS};
+use crate::video::ReadLimits;
+
+/// The stages whose time may be limited.
+pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
+
+/// The most that one item may take. An item is a video; of `generate`, an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a frame as RGB.
+    pub frame_bytes: u64,
+    /// As [`STAGES`].
+    times: [Option<Duration>; STAGES.len()],
+}
+
+impl Default for Limits {
+    /// No limit but that of a frame's size.
+    fn default() -> Self {
+        Self { frame_bytes: ReadLimits::default().frame_bytes, times: [None; STAGES.len()] }
+    }
+}
+
+impl Limits {
+    /// The same limit for every stage.
+    #[must_use]
+    pub fn with_time(self, limit: Duration) -> Self {
+        Self { times: [Some(limit); STAGES.len()], ..self }
+    }
+
+    /// Limits one stage.
+    ///
+    /// # Errors
+    /// In words, when there is no such stage.
+    pub fn set_time(&mut self, stage: &str, limit: Duration) -> Result<(), String> {
+        let place = STAGES.iter().position(|name| *name == stage);
+        let place = place.ok_or_else(|| format!("there is no stage `{stage}`; hint: {}", STAGES.join(", ")))?;
+        self.times[place] = Some(limit);
+        Ok(())
+    }
+
+    /// The limit of a stage.
+    pub(super) fn time(&self, stage: &str) -> Option<Duration> {
+        STAGES.iter().position(|name| *name == stage).and_then(|place| self.times[place])
+    }
+
+    /// Fails what took longer in a stage than it may.
+    pub(super) fn check(&self, stage: &'static str, spent: Duration) -> Result<(), PipelineError> {
+        match self.time(stage) {
+            Some(limit) if spent > limit => Err(PipelineError::TimeLimit { stage, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A limit that begins to run now.
+    pub(super) fn begin(&self, stage: &'static str) -> Running {
+        Running { limits: *self, stage, begin: Instant::now() }
+    }
+}
+
+/// A limit that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    limits: Limits,
+    stage: &'static str,
+    begin: Instant,
+}
+
+impl Running {
+    /// Fails once the time is over.
+    pub(super) fn check(&self) -> Result<(), PipelineError> {
+        self.limits.check(self.stage, self.begin.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_has_its_own_limit_or_that_of_all() {
+        let seconds = Duration::from_secs;
+        let mut limits = Limits::default().with_time(seconds(60));
+        limits.set_time("encode", seconds(5)).expect("a stage");
+        assert_eq!((limits.time(ENCODE), limits.time(DECODE)), (Some(seconds(5)), Some(seconds(60))));
+        assert!(limits.check(ENCODE, seconds(5)).is_ok());
+        let error = limits.check(ENCODE, seconds(6)).expect_err("six are over five").to_string();
+        assert_eq!(error, "it took longer than the limit of 5 s; hint: a longer --time-limit encode=");
+        let error = limits.set_time("tower", seconds(1)).expect_err("no stage");
+        assert_eq!(error, "there is no stage `tower`; hint: decode, preprocess, encode, aggregate, generate");
+    }
+}
