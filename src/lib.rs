@@ -29,9 +29,10 @@
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
-//! | 6 uses | [`train`], [`eval`] |
+//! | 6 uses | [`train`], [`eval`], [`batch`] |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
+pub mod batch;
 pub mod choice;
 pub mod connector;
 pub mod device;

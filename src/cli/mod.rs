@@ -2,6 +2,9 @@
 
 mod args;
 mod commands;
+mod interrupt;
+mod limits;
+mod metrics;
 pub mod output;
 mod progress;
 mod session;
@@ -26,12 +29,16 @@ enum Command {
     Ask(commands::ask::Ask),
     Chat(commands::chat::Chat),
     Run(commands::run::Run),
+    Batch(Box<commands::batch::BatchCommand>),
+    Results(commands::results::Results),
+    Cache(commands::cache::Cache),
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),
     Train(commands::train::Train),
     Eval(commands::eval::Eval),
     World(commands::world::World),
     Schema(commands::schema::Schema),
+    DecodeWorker(commands::decode_worker::DecodeWorker),
 }
 
 /// Runs the command that was asked for.
@@ -43,12 +50,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Ask(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Batch(command) => command.run(),
+        Command::Results(command) => command.run(),
+        Command::Cache(command) => command.run(),
         Command::Frames(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::DecodeWorker(command) => command.run(),
     }
 }
 
@@ -67,9 +78,21 @@ impl std::fmt::Display for SomeFailed {
 
 impl std::error::Error for SomeFailed {}
 
+/// A command that was asked to stop before it was done; what it did is kept.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stopped before everything was done; hint: the same command goes on")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// Whether the command was done, but for some of its items.
 pub fn is_done_in_part(error: &anyhow::Error) -> bool {
-    error.is::<SomeFailed>()
+    error.is::<SomeFailed>() || error.is::<Stopped>()
 }
 
 /// Whether the reader of our output has gone.

@@ -38,6 +38,11 @@ pub fn answering(n_videos: usize) -> ProgressBar {
     bar("answering", n_videos, "{msg} {wide_bar} {pos}/{len} videos ({eta})")
 }
 
+/// A bar that counts the videos of an archive; its message says the rest.
+pub fn batch() -> ProgressBar {
+    bar("", 0, "{pos}/{len} videos {wide_bar} {msg}")
+}
+
 /// Moves a decoding bar.
 pub fn listen(bar: &ProgressBar, progress: Progress) {
     match progress {

@@ -8,7 +8,7 @@ use vidense::pipeline::timing::timed;
 use vidense::pipeline::{
     Answer, Asking, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, conversation, encode_video,
 };
-use vidense::spec::{Document, Plan, fingerprint};
+use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
 use vidense::video::{ReadReport, expected_frames};
@@ -24,6 +24,7 @@ pub struct Session {
     pub template: Template,
     /// Of the plan and the model's files.
     pub fingerprint: String,
+    pub model_files: Vec<ModelFile>,
     started: Instant,
     load: Duration,
 }
@@ -84,7 +85,8 @@ impl Session {
         }
         finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
         check(&plan, &blueprint, &template)?;
-        let fingerprint = fingerprint(&plan, &blueprint.files())?;
+        let model_files = hash_files(&blueprint.files())?;
+        let fingerprint = fingerprint(&plan, &model_files)?;
 
         let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
         let (bar, on_load) = progress::loading(blueprint.n_parameters());
@@ -92,7 +94,7 @@ impl Session {
         bar.finish_and_clear();
         let vlm = vlm?;
         vlm.warnings().iter().for_each(|text| output::warning(text));
-        Ok(Self { plan, vlm, template, fingerprint, started, load })
+        Ok(Self { plan, vlm, template, model_files, fingerprint, started, load })
     }
 
     /// Encodes the video, and warns of what could not be read of it.

@@ -8,7 +8,7 @@ use clap::Args;
 use image::{ImageFormat, RgbImage};
 use serde::Serialize;
 use vidense::pipeline::FrameStamp;
-use vidense::video::{Event, Flow, Frame, read_frames};
+use vidense::video::{Event, Flow, Frame, ReadLimits, read_frames};
 
 use crate::cli::args::FrameArgs;
 use crate::cli::session::warn_of_damage;
@@ -107,11 +107,11 @@ impl Frames {
     fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let bar = progress::decoding();
         let mut failure = None;
-        let report = read_frames(&self.video, &self.frames.resolve()?, &mut |event| {
+        let report = read_frames(&self.video, &self.frames.resolve()?, &ReadLimits::default(), &mut |event| {
             let taken = match event {
                 Event::Frame(frame) => take(Some(frame)),
                 Event::Restart => take(None),
-                Event::Expected { n_frames } => {
+                Event::Expected { n_frames, .. } => {
                     bar.set_length(n_frames as u64);
                     Ok(())
                 }
@@ -119,6 +119,7 @@ impl Frames {
                     bar.set_position(n_decoded as u64);
                     Ok(())
                 }
+                Event::Waiting => Ok(()),
             };
             failure = taken.err();
             if failure.is_some() { Flow::Stop } else { Flow::Continue }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::DType;
 use clap::Args;
-use vidense::spec::{fingerprint, read_plan};
+use vidense::spec::{fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
@@ -63,7 +63,7 @@ impl Inspect {
         describe_shapes(&mut facts, &blueprint, plan.temporal, n_frames)?;
         describe_tokens(&mut facts, &blueprint, plan.temporal, n_frames)?;
         describe_memory(&mut facts, &blueprint)?;
-        writeln!(facts, "\nplan        {}", fingerprint(&plan, &blueprint.files())?)?;
+        writeln!(facts, "\nplan        {}", fingerprint(&plan, &hash_files(&blueprint.files())?)?)?;
         let facts: String = facts.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
         Ok(output::part(&format!("{}\n{facts}", plan.to_yaml()?))?)
     }
@@ -85,9 +85,9 @@ fn video(path: &Path) -> anyhow::Result<()> {
     let bar = progress::decoding();
     let report = count_frames(path, &mut |event| {
         match event {
-            Event::Expected { n_frames } => bar.set_length(n_frames as u64),
+            Event::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
             Event::Progress { n_decoded } => bar.set_position(n_decoded as u64),
-            Event::Frame(_) | Event::Restart => {}
+            Event::Frame(_) | Event::Restart | Event::Waiting => {}
         }
         Flow::Continue
     });

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
-use vidense::exec::Stop;
-use vidense::pipeline::{Answer, Answered, AnsweredVideo, ItemError};
+use vidense::exec::{Stop, Watch};
+use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
 use crate::cli::session::{Seen, Session, warn_of_damage, warn_of_full_context};
-use crate::cli::{output, progress, timings, trace};
+use crate::cli::{interrupt, output, progress, timings, trace};
 
 /// Answer questions about videos as a pipeline file says
 ///
@@ -69,14 +69,17 @@ impl Run {
         })?;
         let trace = self.trace.as_deref().map(trace::Trace::create).transpose()?;
         let stop = Stop::new();
-        stop_on_interrupt(&stop)?;
+        interrupt::stop_on(&stop)?;
 
         let bar = progress::answering(self.videos.len());
         let begin = Instant::now();
         let (mut n_failed, mut n_told, mut printed) = (0, 0, Ok(()));
         let on_span = trace.as_ref().map(trace::Trace::listener);
-        let (videos, watch) = (self.videos.iter().cloned(), (&stop, on_span));
-        let reports = session.asking().run(videos, &self.questions, watch, &mut |answered| {
+        let questions: Arc<[String]> = self.questions.clone().into();
+        let jobs =
+            self.videos.iter().map(|path| Job { path: path.clone(), window: None, questions: questions.clone() });
+        let watched = (Apart::default(), &Watch::until(&stop).with_spans(on_span));
+        let reports = session.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
             bar.inc(1);
             if printed.is_ok() {
@@ -103,14 +106,14 @@ impl Run {
     }
 
     fn tell(&self, session: &Session, answered: Answered, n_failed: &mut usize) -> anyhow::Result<()> {
-        let video = answered.video.path.to_string_lossy().into_owned();
+        let video = answered.video.path().to_string_lossy().into_owned();
         match answered.outcome {
             Err(error) => {
                 *n_failed += 1;
                 self.tell_failure(&video, None, &error)
             }
             Ok(AnsweredVideo { frames, report, timings, answers }) => {
-                warn_of_damage(&answered.video.path, &report);
+                warn_of_damage(answered.video.path(), &report);
                 *n_failed += usize::from(answers.iter().any(Result::is_err));
                 for (question, answer) in self.questions.iter().zip(answers) {
                     match answer {
@@ -152,16 +155,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// The first Ctrl-C drains the run, the second aborts it.
-fn stop_on_interrupt(stop: &Stop) -> anyhow::Result<()> {
-    let stop = stop.clone();
-    let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    ctrlc::set_handler(move || {
-        if !stop.request() && !told.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            output::note("finishing what is under way; once more ends at once");
-        }
-    })?;
-    Ok(())
 }

@@ -1,0 +1,413 @@
+//! A manifest as an archive: a path a line, objects, or a table, read as it comes. A line that says nothing usable is a failed
+//! item, named by its number.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Listed, ManifestFormat, Unlisted};
+use crate::batch::BatchError;
+use crate::batch::item::{Id, Item, readable};
+use crate::batch::questions::Question;
+use crate::units::Seconds;
+use crate::video::Window;
+
+/// Bytes of a line: no real one comes near.
+const MAX_LINE: usize = 1 << 20;
+/// Names of the column or key that holds the path.
+const VIDEO: [&str; 3] = ["video", "path", "file"];
+
+/// The items of a manifest; without a path, of standard input.
+pub(super) fn list(
+    path: Option<&Path>,
+    root: PathBuf,
+    format: Option<ManifestFormat>,
+) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
+    let name = path.map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+    let opened: io::Result<Box<dyn Read + Send>> = match path {
+        None => Ok(Box::new(io::stdin())),
+        Some(path) => File::open(path).map(|file| Box::new(file) as Box<dyn Read + Send>),
+    };
+    let shown = path.unwrap_or(Path::new("-"));
+    let mut reader = BufReader::new(opened.map_err(BatchError::io(shown))?);
+    let (first, format) = first_line(&mut reader, path, format).map_err(BatchError::io(shown))?;
+    let text = Cursor::new(first).chain(reader);
+    let place = Place { name, root };
+    match format {
+        ManifestFormat::Lines => Ok(Box::new(Lines::new(text, place, path_of_line))),
+        ManifestFormat::Jsonl => Ok(Box::new(Lines::new(text, place, object_of_line))),
+        ManifestFormat::Csv => Ok(Box::new(Rows::new(text, place)?)),
+    }
+}
+
+/// The beginning of a manifest, and how it is written: as asked for, as its name says, or as the beginning looks.
+fn first_line(
+    reader: &mut impl BufRead,
+    path: Option<&Path>,
+    format: Option<ManifestFormat>,
+) -> io::Result<(Vec<u8>, ManifestFormat)> {
+    let mut first = Vec::new();
+    reader.take(MAX_LINE as u64).read_until(b'\n', &mut first)?;
+    let first = first.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(first);
+    let ending = path.and_then(Path::extension).unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let is_header = || String::from_utf8_lossy(&first).trim().split(',').any(|column| VIDEO.contains(&column.trim()));
+    let guessed = match &*ending {
+        "csv" => ManifestFormat::Csv,
+        "jsonl" | "ndjson" => ManifestFormat::Jsonl,
+        "txt" | "lst" | "list" => ManifestFormat::Lines,
+        _ if first.trim_ascii_start().starts_with(b"{") => ManifestFormat::Jsonl,
+        _ if is_header() => ManifestFormat::Csv,
+        _ => ManifestFormat::Lines,
+    };
+    Ok((first, format.unwrap_or(guessed)))
+}
+
+/// Where a manifest is.
+struct Place {
+    name: String,
+    /// Where its paths begin.
+    root: PathBuf,
+}
+
+impl Place {
+    fn unlisted(&self, line: u64, cause: impl Into<String>) -> Listed {
+        Listed::Unlisted(Unlisted::new(format!("{}:{line}", self.name).as_bytes(), "manifest", cause))
+    }
+
+    fn item(&self, video: &[u8], window: Option<Window>, questions: Vec<Question>) -> Listed {
+        let path = self.root.join(to_path(video));
+        Listed::Item(Item { id: Id::of_item(video, window.as_ref()), video: readable(video), path, window, questions })
+    }
+}
+
+#[cfg(unix)]
+fn to_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn to_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// What a line gives; `Err` says in words what is wrong with it.
+type Parse = fn(&Place, &[u8]) -> Result<(Listed, Vec<String>), String>;
+
+/// A manifest of lines that each stand alone.
+struct Lines<R> {
+    text: R,
+    place: Place,
+    parse: Parse,
+    line: u64,
+    ignored: Option<Vec<String>>,
+    ended: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(text: R, place: Place, parse: Parse) -> Self {
+        Self { text, place, parse, line: 0, ignored: Some(Vec::new()), ended: false }
+    }
+
+    /// The next line without its end; none at the end of the text.
+    fn next_line(&mut self) -> io::Result<Option<Result<Vec<u8>, String>>> {
+        let mut line = Vec::new();
+        if (&mut self.text).take(MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        self.line += 1;
+        if line.last() != Some(&b'\n') && line.len() == MAX_LINE {
+            self.text.skip_until(b'\n')?;
+            return Ok(Some(Err(format!("a line of more than {MAX_LINE} bytes"))));
+        }
+        let end = line.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+        line.truncate(end);
+        Ok(Some(Ok(line)))
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Listed;
+
+    fn next(&mut self) -> Option<Listed> {
+        if self.ignored.as_ref().is_some_and(|keys| !keys.is_empty()) {
+            return self.ignored.take().map(Listed::Ignored);
+        }
+        while !self.ended {
+            let line = match self.next_line() {
+                Ok(None) => break,
+                Ok(Some(line)) => line,
+                Err(error) => {
+                    self.ended = true;
+                    return Some(self.place.unlisted(self.line + 1, error.to_string()));
+                }
+            };
+            let parsed = match line {
+                Ok(line) if line.trim_ascii().is_empty() => continue,
+                Ok(line) => (self.parse)(&self.place, &line),
+                Err(cause) => Err(cause),
+            };
+            return Some(match parsed {
+                Ok((listed, ignored)) => {
+                    if let Some(keys) = self.ignored.as_mut() {
+                        *keys = ignored;
+                    }
+                    listed
+                }
+                Err(cause) => self.place.unlisted(self.line, cause),
+            });
+        }
+        None
+    }
+}
+
+fn path_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
+    Ok((place.item(line, None, Vec::new()), Vec::new()))
+}
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(alias = "path", alias = "file")]
+    video: String,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
+    question: Option<String>,
+    question_id: Option<String>,
+    #[serde(default)]
+    questions: Vec<Question>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
+    let Object { video, start, end, question, question_id, mut questions, rest } =
+        serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    questions.extend(question.map(|question| Question { id: question_id, question }));
+    let listed = checked(place, video.as_bytes(), window(start, end)?, questions)?;
+    Ok((listed, rest.into_keys().collect()))
+}
+
+fn window(start: Option<Seconds>, end: Option<Seconds>) -> Result<Option<Window>, String> {
+    match (start, end) {
+        (None, None) => Ok(None),
+        (Some(start), Some(end)) if start >= end => Err(format!("start {start} is not before end {end}")),
+        (start, end) => Ok(Some(Window { start, end })),
+    }
+}
+
+fn checked(place: &Place, video: &[u8], window: Option<Window>, questions: Vec<Question>) -> Result<Listed, String> {
+    if video.is_empty() {
+        return Err("the video has no name".to_owned());
+    }
+    if questions.iter().any(|question| question.question.trim().is_empty()) {
+        return Err("a question is empty".to_owned());
+    }
+    Ok(place.item(video, window, questions))
+}
+
+/// A table: rows about the same part of a video that follow each other are one item.
+struct Rows<R: Read> {
+    records: csv::ByteRecordsIntoIter<R>,
+    place: Place,
+    columns: Columns,
+    ignored: Option<Vec<String>>,
+    /// The row that belongs to the next item.
+    ahead: Option<Result<Row, Listed>>,
+}
+
+/// Where in a row things stand.
+struct Columns {
+    video: usize,
+    start: Option<usize>,
+    end: Option<usize>,
+    question: Option<usize>,
+    question_id: Option<usize>,
+}
+
+struct Row {
+    line: u64,
+    video: Vec<u8>,
+    window: Option<Window>,
+    question: Option<Question>,
+}
+
+impl<R: Read> Rows<R> {
+    fn new(text: R, place: Place) -> Result<Self, BatchError> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::Headers).from_reader(text);
+        let wrong = |cause: String| BatchError::Manifest { name: place.name.clone(), cause };
+        let header = reader.byte_headers().map_err(|error| wrong(error.to_string()))?.clone();
+        let names: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let find = |wanted: &str| names.iter().position(|name| name == wanted);
+        let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
+            let found = names.join(", ");
+            wrong(format!("no column `video` among {found}; hint: the first line names the columns"))
+        })?;
+        let columns = Columns {
+            video,
+            start: find("start"),
+            end: find("end"),
+            question: find("question"),
+            question_id: find("question_id"),
+        };
+        let used = [Some(video), columns.start, columns.end, columns.question, columns.question_id];
+        let ignored = names.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i)));
+        let ignored = Some(ignored.map(|(_, name)| name.clone()).collect());
+        Ok(Self { records: reader.into_byte_records(), place, columns, ignored, ahead: None })
+    }
+
+    fn next_row(&mut self) -> Option<Result<Row, Listed>> {
+        if self.ahead.is_some() {
+            return self.ahead.take();
+        }
+        loop {
+            let line = self.records.reader().position().line();
+            let record = match self.records.next()? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(self.place.unlisted(line, error.to_string()))),
+            };
+            if record.iter().all(|cell| cell.trim_ascii().is_empty()) {
+                continue;
+            }
+            let line = record.position().map_or(line, csv::Position::line);
+            return Some(self.row(line, &record).map_err(|cause| self.place.unlisted(line, cause)));
+        }
+    }
+
+    fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<Row, String> {
+        let text = |column: Option<usize>| {
+            let cell = column.and_then(|column| record.get(column)).filter(|cell| !cell.trim_ascii().is_empty());
+            cell.map(|cell| String::from_utf8(cell.to_vec()).map_err(|_| "a cell is not valid UTF-8".to_owned()))
+                .transpose()
+        };
+        let time = |column| text(column)?.map(|text| text.parse::<Seconds>()).transpose();
+        let window = window(time(self.columns.start)?, time(self.columns.end)?)?;
+        let id = text(self.columns.question_id)?;
+        let question = text(self.columns.question)?.map(|question| Question { id, question });
+        let video = record.get(self.columns.video).unwrap_or_default().to_vec();
+        checked(&self.place, &video, window, question.iter().cloned().collect())?;
+        Ok(Row { line, video, window, question })
+    }
+}
+
+impl<R: Read> Iterator for Rows<R> {
+    type Item = Listed;
+
+    fn next(&mut self) -> Option<Listed> {
+        if let Some(ignored) = self.ignored.take().filter(|ignored| !ignored.is_empty()) {
+            return Some(Listed::Ignored(ignored));
+        }
+        let first = match self.next_row()? {
+            Ok(row) => row,
+            Err(unlisted) => return Some(unlisted),
+        };
+        let mut questions: Vec<Question> = first.question.into_iter().collect();
+        while let Some(next) = self.next_row() {
+            match next {
+                Ok(row) if row.video == first.video && row.window == first.window => questions.extend(row.question),
+                other => {
+                    self.ahead = Some(other);
+                    break;
+                }
+            }
+        }
+        Some(
+            checked(&self.place, &first.video, first.window, questions)
+                .unwrap_or_else(|cause| self.place.unlisted(first.line, cause)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::names;
+    use super::*;
+
+    fn listed(ending: &str, text: &[u8]) -> Vec<Listed> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(format!("m.{ending}"));
+        std::fs::write(&path, text).expect("a small file");
+        list(Some(&path), PathBuf::from("/root"), None).expect("a manifest").collect()
+    }
+
+    fn item(listed: &Listed) -> &Item {
+        match listed {
+            Listed::Item(item) => item,
+            other => panic!("no item: {other:?}"),
+        }
+    }
+
+    fn cause(listed: &Listed) -> String {
+        match listed {
+            Listed::Unlisted(unlisted) => {
+                let line = unlisted.video.rsplit(':').next().expect("a number");
+                format!("{line}: {}", unlisted.cause)
+            }
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_path_a_line_is_any_bytes() {
+        let found = listed("txt", b"a b.mp4\r\n\n#1.mp4\n\xff.mp4");
+        assert_eq!(names(found.iter().cloned()), ["a b.mp4", "#1.mp4", "\\xff.mp4"]);
+        assert_eq!(item(&found[0]).path, Path::new("/root/a b.mp4"));
+    }
+
+    #[test]
+    fn objects_have_parts_and_questions_and_bad_ones_are_told_by_line() {
+        let text = br#"{"video": "a.mp4", "start": "1:00", "end": 61.5, "questions": ["x?", {"id": "y", "question": "y?"}], "note": 1}
+{"path": "/b.mp4", "question": "z?"}
+{"video": 7}
+{"video": "c.mp4", "start": 2, "end": 1}
+not json
+{"video": "d.mp4", "question": " "}
+"#;
+        let found = listed("jsonl", text);
+        let first = item(&found[0]);
+        assert_eq!(first.window, Some(Window { start: Some(Seconds(60.0)), end: Some(Seconds(61.5)) }));
+        assert_eq!(first.questions, [Question::new("x?"), Question { id: Some("y".into()), question: "y?".into() }]);
+        assert_eq!(found[1], Listed::Ignored(vec!["note".to_owned()]));
+        assert_eq!((item(&found[2]).path.as_path(), item(&found[2]).window), (Path::new("/b.mp4"), None));
+        assert!(cause(&found[3]).starts_with("3: invalid type: integer `7`"), "{:?}", found[3]);
+        assert_eq!(cause(&found[4]), "4: start 0:02.000 is not before end 0:01.000");
+        assert!(cause(&found[5]).starts_with("5: expected"), "{:?}", found[5]);
+        assert_eq!(cause(&found[6]), "6: a question is empty");
+    }
+
+    #[test]
+    fn rows_about_one_video_that_follow_each_other_are_one_item() {
+        let text = b"video, start,end,question,score\na.mp4,,,\"x, y?\",1\na.mp4,,,z?,2\na.mp4,1,2,z?,3\nb.mp4,x,,z?,4\n\nc.mp4\n,,,q,5\n";
+        let found = listed("csv", text);
+        assert_eq!(found[0], Listed::Ignored(vec!["score".to_owned()]));
+        assert_eq!(item(&found[1]).questions, [Question::new("x, y?"), Question::new("z?")]);
+        assert_eq!(item(&found[2]).window, Some(Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) }));
+        assert!(cause(&found[3]).starts_with("5: `x` is no time"), "{:?}", found[3]);
+        assert_eq!((item(&found[4]).video.as_str(), item(&found[4]).questions.len()), ("c.mp4", 0));
+        assert_eq!(cause(&found[5]), "8: the video has no name");
+        let error = list_error("csv", b"name,start\na,1\n");
+        assert!(error.ends_with("no column `video` among name, start; hint: the first line names the columns"));
+    }
+
+    fn list_error(ending: &str, text: &[u8]) -> String {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(format!("m.{ending}"));
+        std::fs::write(&path, text).expect("a small file");
+        list(Some(&path), PathBuf::new(), None).err().expect("no manifest").to_string()
+    }
+
+    #[test]
+    fn a_stream_is_read_as_it_begins() {
+        let guess = |text: &[u8]| first_line(&mut &text[..], None, None).expect("memory").1;
+        assert_eq!(guess(b"{\"video\": 1}\n"), ManifestFormat::Jsonl);
+        assert_eq!(guess(b"\xef\xbb\xbfid,video\n1,a"), ManifestFormat::Csv);
+        assert_eq!(guess(b"videos/a,b.mp4\n"), ManifestFormat::Lines);
+        assert_eq!(guess(b""), ManifestFormat::Lines);
+        let long = [b"a".repeat(MAX_LINE + 10), b"\nb.mp4\n".to_vec()].concat();
+        let found = listed("txt", &long);
+        assert_eq!(cause(&found[0]), "1: a line of more than 1048576 bytes");
+        assert_eq!(item(&found[1]).video, "b.mp4");
+    }
+}

@@ -1,0 +1,226 @@
+//! An archive: a folder, a glob, a manifest or a single video, listed item by item. Nothing is held of it, so it may be of any
+//! size; what cannot be listed becomes a failed item in its place.
+
+mod folder;
+mod manifest;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::BatchError;
+use super::item::{Id, Item, readable};
+
+/// Endings of manifests.
+const MANIFESTS: [&str; 6] = ["csv", "jsonl", "ndjson", "txt", "lst", "list"];
+/// What makes a path that is not there a glob.
+const GLOB_SIGNS: [char; 4] = ['*', '?', '[', '{'];
+
+/// What an archive gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Listed {
+    /// An item.
+    Item(Item),
+    /// Something that is there, but is no item.
+    Unlisted(Unlisted),
+    /// Columns or keys of a manifest that mean nothing here; told once.
+    Ignored(Vec<String>),
+}
+
+/// Something that could not be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlisted {
+    /// Its identity.
+    pub id: Id,
+    /// Its name in the archive, or a line of a manifest.
+    pub video: String,
+    /// The kind of failure in one word.
+    pub kind: &'static str,
+    /// What is wrong, with a hint if there is one.
+    pub cause: String,
+}
+
+impl Unlisted {
+    fn new(name: &[u8], kind: &'static str, cause: impl Into<String>) -> Self {
+        Self { id: Id::of_item(name, None), video: readable(name), kind, cause: cause.into() }
+    }
+}
+
+/// How a manifest is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestFormat {
+    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`.
+    Csv,
+    /// Objects with these keys; `questions` is a list.
+    Jsonl,
+    /// A path a line, and nothing else.
+    Lines,
+}
+
+impl FromStr for ManifestFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "csv" => Ok(Self::Csv),
+            "jsonl" | "ndjson" => Ok(Self::Jsonl),
+            "lines" => Ok(Self::Lines),
+            _ => Err(format!("`{text}` is no format of a manifest; hint: csv, jsonl, lines")),
+        }
+    }
+}
+
+/// How an archive is read.
+#[derive(Debug, Clone, Default)]
+pub struct ArchiveOptions {
+    /// Globs of what is left out, below the folder.
+    pub exclude: Vec<String>,
+    /// Where the paths of a manifest begin, if not beside it.
+    pub root: Option<PathBuf>,
+    /// How a manifest is written, if that is not to be guessed.
+    pub format: Option<ManifestFormat>,
+}
+
+/// Where items come from.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Folder { root: PathBuf, only: Option<GlobSet>, exclude: GlobSet },
+    Manifest { source: Option<PathBuf>, root: PathBuf, format: Option<ManifestFormat> },
+    Video(PathBuf),
+}
+
+impl Archive {
+    /// Looks at what an argument means: `-` is a manifest on standard input.
+    ///
+    /// # Errors
+    /// When there is nothing of that name, or a glob is none.
+    pub fn open(argument: &Path, options: &ArchiveOptions) -> Result<Self, BatchError> {
+        let manifest = |source: Option<&Path>| {
+            let beside = source.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+            let root = options.root.clone().unwrap_or(beside);
+            Kind::Manifest { source: source.map(Path::to_owned), root, format: options.format }
+        };
+        let folder = |root: &Path, only: Option<&str>| -> Result<Kind, BatchError> {
+            let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
+            Ok(Kind::Folder { root: root.to_owned(), only, exclude: globs(&options.exclude)? })
+        };
+        let text = argument.to_string_lossy();
+        let ending = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let kind = match std::fs::metadata(argument) {
+            _ if text == "-" => manifest(None),
+            Ok(meta) if meta.is_dir() => folder(argument, None)?,
+            // A pipe may be a manifest: `<(find ...)`.
+            Ok(meta) if options.format.is_some() || MANIFESTS.contains(&&*ending) || !meta.is_file() => {
+                manifest(Some(argument))
+            }
+            Ok(_) => Kind::Video(argument.to_owned()),
+            Err(_) if text.contains(GLOB_SIGNS) => {
+                let (root, pattern) = split_glob(&text);
+                std::fs::metadata(root).map_err(BatchError::io(root))?;
+                folder(root, Some(pattern))?
+            }
+            Err(error) => return Err(BatchError::io(argument)(error)),
+        };
+        Ok(Self { kind })
+    }
+
+    /// Its items, in an order that does not change.
+    ///
+    /// # Errors
+    /// When a manifest cannot be opened, or has no column of videos.
+    pub fn list(&self) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
+        match &self.kind {
+            Kind::Folder { root, only, exclude } => {
+                Ok(Box::new(folder::list(root.clone(), only.clone(), exclude.clone())))
+            }
+            Kind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
+            Kind::Video(path) => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes();
+                Ok(Box::new(std::iter::once(item(name, path.clone()))))
+            }
+        }
+    }
+
+    /// Whether it gives the same items when it is listed again: a stream does not.
+    pub fn is_lasting(&self) -> bool {
+        match &self.kind {
+            Kind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
+            Kind::Folder { .. } | Kind::Video(_) => true,
+        }
+    }
+}
+
+/// An item without a part or questions of its own.
+fn item(name: &[u8], path: PathBuf) -> Listed {
+    Listed::Item(Item { id: Id::of_item(name, None), video: readable(name), path, window: None, questions: Vec::new() })
+}
+
+/// The directory that a glob begins with, and the rest.
+fn split_glob(glob: &str) -> (&Path, &str) {
+    let signs = glob.find(GLOB_SIGNS).unwrap_or(glob.len());
+    match glob[..signs].rfind('/') {
+        Some(0) => (Path::new("/"), &glob[1..]),
+        Some(slash) => (Path::new(&glob[..slash]), &glob[slash + 1..]),
+        None => (Path::new("."), glob),
+    }
+}
+
+fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet, BatchError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let wrong = |error: globset::Error| BatchError::Glob {
+            glob: pattern.as_ref().to_owned(),
+            cause: error.kind().to_string(),
+        };
+        let glob: Glob = GlobBuilder::new(pattern.as_ref()).literal_separator(true).build().map_err(wrong)?;
+        set.add(glob);
+    }
+    set.build().map_err(|error| BatchError::Glob { glob: String::new(), cause: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn names(listed: impl Iterator<Item = Listed>) -> Vec<String> {
+        let name = |listed| match listed {
+            Listed::Item(item) => item.video,
+            Listed::Unlisted(Unlisted { video, kind, .. }) => format!("{video} ({kind})"),
+            Listed::Ignored(keys) => format!("ignored {}", keys.join(" ")),
+        };
+        listed.map(name).collect()
+    }
+
+    fn open(argument: &Path, exclude: &[&str]) -> Result<Vec<String>, String> {
+        let exclude = exclude.iter().map(|&glob| glob.to_owned()).collect();
+        let options = ArchiveOptions { exclude, ..ArchiveOptions::default() };
+        let archive = Archive::open(argument, &options).map_err(|error| error.to_string())?;
+        Ok(names(archive.list().map_err(|error| error.to_string())?))
+    }
+
+    #[test]
+    fn a_folder_a_glob_a_manifest_or_one_video() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("b/c")).expect("ours");
+        for name in ["b/2.mp4", "b/c/3.MKV", "1.webm", "b/notes.txt", ".hidden.mp4", "b/c/x y.mp4"] {
+            std::fs::write(at(name), "").expect("ours");
+        }
+        let found = |argument: &Path, exclude: &[&str]| open(argument, exclude).expect("it is there");
+        assert_eq!(found(dir.path(), &[]), ["1.webm", "b/2.mp4", "b/c/3.MKV", "b/c/x y.mp4"]);
+        assert_eq!(found(dir.path(), &["**/c/**", "1.*"]), ["b/2.mp4"]);
+        assert_eq!(found(&at("b/*.mp4"), &[]), ["2.mp4"]);
+        assert_eq!(found(&at("**/*.mp4"), &[]), ["b/2.mp4", "b/c/x y.mp4"]);
+        assert_eq!(found(&at("b/2.mp4"), &[]), ["2.mp4"]);
+        std::fs::write(at("list.txt"), "b/2.mp4\n\nnot there.mp4\r\n").expect("ours");
+        assert_eq!(found(&at("list.txt"), &[]), ["b/2.mp4", "not there.mp4"]);
+        assert!(open(&at("nothing"), &[]).expect_err("not there").contains("nothing: No such file"));
+        assert!(open(&at("b/[.mp4"), &[]).expect_err("no glob").contains("`[.mp4` is no glob"));
+    }
+}

@@ -1,0 +1,74 @@
+//! Tables as text: an object a line, or comma-separated values.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::{Row, Table, words};
+
+/// An object a line.
+pub(super) struct Jsonl<'o> {
+    out: &'o mut dyn Write,
+}
+
+impl<'o> Jsonl<'o> {
+    pub(super) fn new(out: &'o mut dyn Write) -> Self {
+        Self { out }
+    }
+}
+
+impl Table for Jsonl<'_> {
+    fn add(&mut self, row: Row) -> Result<(), String> {
+        serde_json::to_writer(&mut *self.out, &row).map_err(words)?;
+        self.out.write_all(b"\n").map_err(words)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), String> {
+        self.out.flush().map_err(words)
+    }
+}
+
+/// Comma-separated values, with a header; lists are written as JSON.
+pub(super) struct Csv<'o> {
+    out: csv::Writer<&'o mut dyn Write>,
+    has_header: bool,
+}
+
+impl<'o> Csv<'o> {
+    pub(super) fn new(out: &'o mut dyn Write) -> Self {
+        Self { out: csv::Writer::from_writer(out), has_header: false }
+    }
+
+    fn header(&mut self, row: &Row) -> Result<(), String> {
+        let names = columns(row)?;
+        self.has_header = true;
+        self.out.write_record(names.iter().map(|(name, _)| name)).map_err(words)
+    }
+}
+
+impl Table for Csv<'_> {
+    fn add(&mut self, row: Row) -> Result<(), String> {
+        if !self.has_header {
+            self.header(&row)?;
+        }
+        self.out.write_record(columns(&row)?.iter().map(|(_, cell)| cell)).map_err(words)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), String> {
+        if !self.has_header {
+            self.header(&Row::default())?;
+        }
+        self.out.flush().map_err(words)
+    }
+}
+
+/// The names and cells of a row, in their order.
+fn columns(row: &Row) -> Result<Vec<(String, String)>, String> {
+    let Value::Object(map) = serde_json::to_value(row).map_err(words)? else { return Ok(Vec::new()) };
+    let cell = |value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(map.into_iter().map(|(name, value)| (name, cell(value))).collect())
+}

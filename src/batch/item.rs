@@ -1,0 +1,181 @@
+//! What a batch is made of: items, each a video or a part of one, with an identity that is the same on every machine.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::questions::Question;
+use crate::video::Window;
+
+/// 128 bits of BLAKE3, written as 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u128);
+
+impl Id {
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let mut first = [0; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(u128::from_be_bytes(first))
+    }
+
+    /// The identity of an item: its name in the archive, byte by byte, and its part of the video.
+    pub fn of_item(name: &[u8], window: Option<&Window>) -> Self {
+        let bits = |time: Option<crate::units::Seconds>| time.map_or(u64::MAX, |time| time.0.to_bits()).to_le_bytes();
+        let window = window.copied().unwrap_or_default();
+        Self::of(&[name, &bits(window.start), &bits(window.end)])
+    }
+
+    /// The identity of a question about this item.
+    #[must_use]
+    pub fn with_question(self, question: &str) -> Self {
+        Self::of(&[&self.0.to_be_bytes(), question.as_bytes()])
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let digits = Some(&*text).filter(|text| text.len() == 32).and_then(|text| u128::from_str_radix(text, 16).ok());
+        digits.map(Self).ok_or_else(|| D::Error::custom("expected 32 hex digits"))
+    }
+}
+
+/// A video of an archive, or a part of one, and what is asked about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// The same on every machine.
+    pub id: Id,
+    /// Its name in the archive: a path below the folder, or as the manifest writes it.
+    pub video: String,
+    /// Where it is on this machine.
+    pub path: PathBuf,
+    /// The part of it that is looked at, if it is another than the plan's.
+    pub window: Option<Window>,
+    /// Asked about it alone.
+    pub questions: Vec<Question>,
+}
+
+/// A name of bytes as text: what is no UTF-8 is written as `\xNN`.
+pub fn readable(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text += chunk.valid();
+        chunk.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
+    }
+    text
+}
+
+/// One part of an archive that is spread over machines, by the hash of each item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: u64,
+    of: u64,
+}
+
+impl Default for Shard {
+    /// All of it.
+    fn default() -> Self {
+        Self { index: 0, of: 1 }
+    }
+}
+
+impl Shard {
+    /// Whether it is all of an archive.
+    pub fn is_whole(&self) -> bool {
+        self.of == 1
+    }
+
+    /// How many there are.
+    pub fn of(&self) -> u64 {
+        self.of
+    }
+
+    /// Its number, from 0.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Whether an item belongs to it.
+    pub fn holds(&self, id: Id) -> bool {
+        id.0 % u128::from(self.of) == u128::from(self.index)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    /// Reads `i/n`. Whether `i` counts from 0 or from 1, the shards of all `i` are the same ones: `n/n` is `0/n`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
+        match parts {
+            Some((i, n)) if n > 0 && i <= n => Ok(Self { index: i % n, of: n }),
+            _ => Err(format!("`{text}` is no shard; hint: 0/3, 1/3, 2/3 (3/3 is 0/3)")),
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Seconds;
+
+    #[test]
+    fn shards_cover_everything_once_and_never_change() {
+        let ids: Vec<Id> = (0..1000).map(|i| Id::of_item(format!("{i}.mp4").as_bytes(), None)).collect();
+        let shards: Vec<Shard> = ["1/3", "2/3", "3/3"].iter().map(|text| text.parse().expect("a shard")).collect();
+        assert_eq!(shards[2], "0/3".parse().expect("a shard"));
+        for id in &ids {
+            assert_eq!(shards.iter().filter(|shard| shard.holds(*id)).count(), 1);
+        }
+        let sizes: Vec<usize> = shards.iter().map(|shard| ids.iter().filter(|id| shard.holds(**id)).count()).collect();
+        assert!(sizes.iter().all(|size| (270..400).contains(size)), "{sizes:?}");
+        // Pinned: machines with different builds must agree.
+        assert_eq!(Id::of_item(b"a/b.mp4", None).to_string(), "fd13e081dc96c00b9521d32358c4f2a5");
+        for text in ["", "3", "4/3", "-1/3", "0/0", "a/b"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_of_name_part_and_question() {
+        let window = Window { start: Some(Seconds(1.0)), end: None };
+        let (whole, part) = (Id::of_item(b"a", None), Id::of_item(b"a", Some(&window)));
+        assert_eq!(whole, Id::of_item(b"a", Some(&Window::default())));
+        assert!(whole != part && whole != Id::of_item(b"b", None));
+        assert_ne!(whole.with_question("x"), whole.with_question("y"));
+        let text = serde_json::to_string(&part).expect("a text");
+        assert_eq!(serde_json::from_str::<Id>(&text).expect("its own words"), part);
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_readable() {
+        assert_eq!(readable("ä b".as_bytes()), "ä b");
+        assert_eq!(readable(b"a\xff\xfe.mp4"), "a\\xff\\xfe.mp4");
+    }
+}

@@ -1,0 +1,156 @@
+//! Joining results that several machines made of parts of an archive, and finding what overlaps and what is missing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::BatchError;
+use super::item::{Id, Shard};
+use super::store::{Header, Record, Results, Store, holder, thumbnail_path};
+use super::summary::{Held, Session, Summary};
+
+/// What joining found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Lines that were added.
+    pub n_lines: u64,
+    /// Lines that were there already, word for word.
+    pub n_overlaps: u64,
+    /// Lines that were there already with other words: those that came first stay.
+    pub conflicts: Vec<String>,
+    /// What is missing, in words.
+    pub gaps: Vec<String>,
+}
+
+/// Conflicts that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// Joins results into a directory of their own, which may hold some already. An answer counts more than a failure.
+///
+/// # Errors
+/// [`BatchError`] when some of them cannot be read, or are another plan's, or the disk refuses.
+pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
+    let parts: Vec<Results> = parts.iter().map(|dir| Results::open(dir)).collect::<Result<_, _>>()?;
+    let Some(first) = parts.first() else { return Ok(Merged::default()) };
+    for part in &parts[1..] {
+        let differences = first.header.differences(&part.header);
+        if !differences.is_empty() {
+            let dir = first.dir.clone();
+            let differences = differences.iter().map(|text| format!("{text} ({})", part.dir.display())).collect();
+            return Err(BatchError::OtherPlan { dir, differences });
+        }
+    }
+    let (shards, missing) = coverage(&parts);
+    let header = Header { shards, ..first.header.clone() };
+    let (mut store, state) = Store::open(out, &header)?;
+    let mut joining = Joining { merged: Merged { gaps: missing, ..Merged::default() }, kept: HashMap::new() };
+    // What is there already is compared like any other part.
+    if state.n_answered() + state.n_failed() > 0 {
+        Results::open(out)?.for_each(&mut |record| {
+            joining.kept.insert(record.key(), Kept::of(&record));
+            Ok(())
+        })?;
+    }
+    for part in &parts {
+        joining.merged.gaps.extend(unfinished(part)?);
+        let timings = part.timings()?;
+        part.for_each(&mut |record| {
+            if joining.wants(&record) {
+                store.add(&record, timings.get(&record.key()).copied())?;
+                if let Ok(picture) = std::fs::read(thumbnail_path(&part.dir, record.item)) {
+                    store.add_thumbnail(record.item, &picture).map_err(BatchError::io(out))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    store.sync()?;
+    let complete = joining.merged.gaps.is_empty();
+    Summary { complete, results: Held::of(&Results::open(out)?.state), ..Summary::default() }.write(out)?;
+    Ok(joining.merged)
+}
+
+/// What was kept so far.
+struct Joining {
+    merged: Merged,
+    kept: HashMap<Id, Kept>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    is_failure: bool,
+    /// Of the whole line.
+    hash: [u8; 16],
+}
+
+impl Kept {
+    fn of(record: &Record) -> Self {
+        let mut hash = [0; 16];
+        // A record is always written: its keys are texts.
+        let line = serde_json::to_vec(record).unwrap_or_default();
+        hash.copy_from_slice(&blake3::hash(&line).as_bytes()[..16]);
+        Self { is_failure: record.failure().is_some(), hash }
+    }
+}
+
+impl Joining {
+    /// Whether a line adds something.
+    fn wants(&mut self, record: &Record) -> bool {
+        let (key, new) = (record.key(), Kept::of(record));
+        match self.kept.get(&key) {
+            Some(old) if *old == new => {
+                self.merged.n_overlaps += 1;
+                return false;
+            }
+            Some(old) if old.is_failure && !new.is_failure => self.merged.n_overlaps += 1,
+            Some(old) => {
+                self.merged.n_overlaps += 1;
+                if old.is_failure == new.is_failure && self.merged.conflicts.len() < MAX_TOLD {
+                    let question = record.question.as_deref().unwrap_or("no question");
+                    self.merged.conflicts.push(format!("{} ({question})", record.video));
+                }
+                return false;
+            }
+            None => {}
+        }
+        self.kept.insert(key, new);
+        self.merged.n_lines += 1;
+        true
+    }
+}
+
+/// The shards that the parts are, as the joined header says it, and which are missing.
+fn coverage(parts: &[Results]) -> (Vec<String>, Vec<String>) {
+    if parts.iter().any(|part| part.header.shards.is_empty()) {
+        return (Vec::new(), Vec::new());
+    }
+    let mut names: Vec<String> = parts.iter().flat_map(|part| part.header.shards.iter().cloned()).collect();
+    names.sort();
+    names.dedup();
+    let shards: Vec<Shard> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let Some(of) = shards.first().map(Shard::of).filter(|of| shards.iter().all(|shard| shard.of() == *of)) else {
+        let gap = format!("whether they are all of the archive cannot be told: shards {}", names.join(", "));
+        return (names, vec![gap]);
+    };
+    let missing: Vec<String> = (0..of)
+        .filter(|index| shards.iter().all(|shard| shard.index() != *index))
+        .map(|index| format!("shard {index}/{of} is missing"))
+        .collect();
+    if missing.is_empty() { (Vec::new(), missing) } else { (names, missing) }
+}
+
+/// Why a part may lack items, if it may.
+fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
+    let dir = part.dir.display();
+    if let Some(holder) = holder(&part.dir) {
+        return Ok(Some(format!("{dir} is not finished: {holder} writes there")));
+    }
+    let complete = match part.last_session::<Session>()? {
+        Some(session) => session.summary.is_some_and(|summary| summary.complete),
+        // What was joined before has no sessions, and says itself whether it is whole.
+        None => std::fs::read(part.dir.join(super::summary::SUMMARY))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Summary>(&text).ok())
+            .is_some_and(|summary| summary.complete),
+    };
+    Ok((!complete).then(|| format!("{dir} is not finished; hint: run its command again")))
+}

@@ -1,0 +1,24 @@
+//! Many questions about an archive of videos, for days, nothing lost.
+//!
+//! [`archive`] lists items, [`run`] asks about those that the results do not hold yet, [`store`] keeps each answer as it is
+//! earned. [`merge`] joins the results of several machines; [`export`] and [`report`] make tables and a page of them.
+
+pub mod archive;
+mod error;
+pub mod export;
+pub mod item;
+pub mod merge;
+pub mod questions;
+pub mod report;
+pub mod run;
+pub mod store;
+pub mod summary;
+pub mod tally;
+
+pub use archive::{Archive, ArchiveOptions, ManifestFormat};
+pub use error::BatchError;
+pub use item::{Id, Item, Shard};
+pub use questions::{Question, check_questions, read_questions};
+pub use run::{Batch, Event, Outcome};
+pub use summary::{Held, Session, Summary};
+pub use tally::{Snapshot, StageUse, Tally};

@@ -1,0 +1,157 @@
+//! Results as a page that needs nothing else: small pictures, answers, failures, filters.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::BatchError;
+use super::item::Id;
+use super::store::{Failure, Outcome, Record, Results, thumbnail_path};
+use super::summary::Held;
+
+/// The page's file.
+pub const REPORT: &str = "report.html";
+/// Lines of each kind that are shown: a browser takes no more, a table takes them all.
+const MAX_SHOWN: u64 = 5000;
+const HEAD: &str = include_str!("report/head.html");
+const TAIL: &str = include_str!("report/tail.html");
+
+/// Writes the page of some results beside them, and says where it is.
+///
+/// # Errors
+/// When the results cannot be read, or the disk refuses.
+pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
+    let results = Results::open(dir)?;
+    let path = dir.join(REPORT);
+    let io = BatchError::io(&path);
+    let file = tempfile::Builder::new().prefix(".tmp").tempfile_in(dir).map_err(&io)?;
+    let mut page = Page { out: std::io::BufWriter::new(file), dir, open: None };
+    page.begin(&results).map_err(&io)?;
+    // Failures first: they are what somebody has to look at.
+    for wants_failures in [true, false] {
+        let mut n_shown = 0;
+        results.for_each(&mut |record| {
+            if record.failure().is_some() == wants_failures && n_shown < MAX_SHOWN {
+                n_shown += 1;
+                page.add(&record).map_err(&io)?;
+            }
+            Ok(())
+        })?;
+        page.close().map_err(&io)?;
+    }
+    page.out.write_all(TAIL.as_bytes()).map_err(&io)?;
+    let file = page.out.into_inner().map_err(|error| io(error.into_error()))?;
+    #[cfg(unix)]
+    let _ = file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    file.persist(&path).map_err(|error| io(error.error))?;
+    Ok(path)
+}
+
+struct Page<'p, W: Write> {
+    out: W,
+    dir: &'p Path,
+    /// The item whose lines are being written.
+    open: Option<Id>,
+}
+
+impl<W: Write> Page<'_, W> {
+    fn begin(&mut self, results: &Results) -> std::io::Result<()> {
+        let held = Held::of(&results.state);
+        let header = &results.header;
+        self.out.write_all(HEAD.as_bytes())?;
+        let mut text = format!(
+            "<p>{} answers, {} failures. Model {}, plan {}, vidense {}.</p>\n",
+            held.answers,
+            held.failed,
+            escape(&header.model),
+            escape(&header.plan),
+            escape(&header.version)
+        );
+        if !held.failed_by.is_empty() {
+            text += "<ul>";
+            for (category, n) in &held.failed_by {
+                let _ = write!(text, "<li>{n} {}</li>", escape(category));
+            }
+            text += "</ul>\n";
+        }
+        if held.answers.max(held.failed) > MAX_SHOWN {
+            let _ = writeln!(
+                text,
+                "<p>The first {MAX_SHOWN} answers and failures are shown; <code>vidense results export</code> has them all.</p>"
+            );
+        }
+        self.out.write_all(text.as_bytes())?;
+        self.out.write_all(b"<main>\n")
+    }
+
+    fn add(&mut self, record: &Record) -> std::io::Result<()> {
+        if self.open != Some(record.item) {
+            self.close()?;
+            self.open = Some(record.item);
+            let part = match (record.start, record.end) {
+                (None, None) => String::new(),
+                (start, end) => {
+                    let words = |time: Option<crate::units::Seconds>| time.map_or(String::new(), |t| t.to_string());
+                    format!(" <small>{} – {}</small>", words(start), words(end))
+                }
+            };
+            let picture = std::fs::read(thumbnail_path(self.dir, record.item)).map_or(String::new(), |bytes| {
+                format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", STANDARD.encode(bytes))
+            });
+            writeln!(self.out, "<article>{picture}<div><h2>{}{part}</h2>", escape(&record.video))?;
+        }
+        let question = record.question.as_deref().map(escape).unwrap_or_default();
+        match &record.outcome {
+            Outcome::Answered(answered) => {
+                let note = answered.damage.as_ref().map_or(String::new(), |lost| {
+                    format!(" <small>({} packets of the video are lost)</small>", lost.packets)
+                });
+                writeln!(self.out, "<p data-kind=\"answer\"><b>{question}</b> {}{note}</p>", escape(&answered.answer))
+            }
+            Outcome::Failed { error: Failure { stage, kind, cause, hint } } => {
+                let hint = hint.as_ref().map_or(String::new(), |hint| format!(" <small>{}</small>", escape(hint)));
+                writeln!(
+                    self.out,
+                    "<p data-kind=\"failure\"><b>{question}</b> <em>{} ({})</em> {}{hint}</p>",
+                    escape(kind),
+                    escape(stage),
+                    escape(cause)
+                )
+            }
+            Outcome::Resolved { .. } => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> std::io::Result<()> {
+        if self.open.take().is_some() { self.out.write_all(b"</div></article>\n") } else { Ok(()) }
+    }
+}
+
+/// A text as HTML: names and answers may say anything.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_text_is_markup() {
+        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+    }
+}

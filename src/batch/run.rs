@@ -1,0 +1,381 @@
+//! Running a batch: every question about every item of an archive that results do not hold yet.
+//!
+//! The archive is listed as the run goes, so its size does not matter. Answers are kept in the order in which they are earned.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use super::BatchError;
+use super::archive::{Archive, Listed};
+use super::item::{Id, Item, Shard};
+use super::questions::Question;
+use super::store::{Record, State, StepTimes, Store};
+use super::tally::{Size, Snapshot, Tally};
+use crate::exec::{StageReport, Watch};
+use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, Told};
+
+/// Between two looks at how the run stands.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What is asked of what.
+pub struct Batch<'a> {
+    /// The model, and how it is asked.
+    pub asking: Asking<'a>,
+    /// The videos.
+    pub archive: &'a Archive,
+    /// Asked about each of them, besides its own.
+    pub questions: &'a [Question],
+    /// The part of the archive that is this process's.
+    pub shard: Shard,
+    /// Whether what failed before is tried again.
+    pub retry_failed: bool,
+    /// What keeps items apart.
+    pub apart: Apart<'a>,
+}
+
+/// What a listener hears, from several threads.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A line about a failure was kept.
+    Failed(&'a Record),
+    /// Columns or keys of a manifest that mean nothing here.
+    Ignored(&'a [String]),
+    /// Something beside the answers could not be written: the answers are not touched by it.
+    Missed(String),
+    /// How the run stands, twice a second.
+    Tick(&'a Snapshot),
+}
+
+/// What came of a run.
+pub struct Outcome {
+    /// Whether everything that was listed is done.
+    pub complete: bool,
+    /// What its stages did.
+    pub stages: Vec<StageReport>,
+    /// How it stands.
+    pub snapshot: Snapshot,
+    /// What the results hold.
+    pub state: State,
+}
+
+type Listener<'a> = dyn Fn(Event<'_>) + Sync + 'a;
+
+impl Batch<'_> {
+    /// Runs until everything is done, or `watch` says otherwise.
+    ///
+    /// # Errors
+    /// [`BatchError`] when an answer cannot be kept, the archive cannot be listed, or a stage panics.
+    pub fn run(
+        &self,
+        (store, state): (&mut Store, State),
+        watch: &Watch,
+        tally: &Tally,
+        listen: &Listener<'_>,
+    ) -> Result<Outcome, BatchError> {
+        let listing = self.archive.list()?;
+        let keeper = Mutex::new(Keeper { store, state, begun: HashSet::new(), failure: None });
+        let shared = Shared {
+            batch: self,
+            watch,
+            tally,
+            listen,
+            keeper,
+            planned: Mutex::default(),
+            is_listed: AtomicBool::new(false),
+        };
+        let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new() };
+        let apart = Apart { n_restarts: Some(&tally.restarts), ..self.apart };
+        let (ended, end) = bounded::<()>(0);
+        let stages = std::thread::scope(|scope| {
+            scope.spawn(|| shared.survey());
+            scope.spawn(|| {
+                let end = end;
+                while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    listen(Event::Tick(&tally.snapshot(&watch.monitor.reports())));
+                }
+            });
+            let mut answering = Answering { shared: &shared, pictured: None };
+            let stages = self.asking.run(feed, (apart, watch), &mut |told| answering.take(told));
+            // A survey that is still under way is of no more use.
+            shared.is_listed.store(true, Ordering::Relaxed);
+            drop(ended);
+            stages
+        });
+        let is_whole = !watch.stop.is_draining();
+        let unfinished = lock(&shared.planned).len();
+        let Keeper { store, state, failure, .. } = shared.keeper.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let stages = stages?;
+        store.sync()?;
+        let snapshot = tally.snapshot(&stages);
+        Ok(Outcome { complete: is_whole && unfinished == 0, stages, snapshot, state })
+    }
+
+    /// All questions about an item, each once.
+    fn questions_about(&self, item: &Item) -> Vec<Question> {
+        let mut seen = HashSet::new();
+        let all = self.questions.iter().chain(&item.questions);
+        all.filter(|question| seen.insert(&question.question)).cloned().collect()
+    }
+}
+
+/// What the threads of a run share.
+struct Shared<'r> {
+    batch: &'r Batch<'r>,
+    watch: &'r Watch,
+    tally: &'r Tally,
+    listen: &'r Listener<'r>,
+    keeper: Mutex<Keeper<'r>>,
+    /// The items that are under way, by the number of their job.
+    planned: Mutex<HashMap<usize, Planned>>,
+    /// Whether the archive's end was seen.
+    is_listed: AtomicBool,
+}
+
+/// The one place that writes.
+struct Keeper<'r> {
+    store: &'r mut Store,
+    state: State,
+    /// Questions that this run has begun to ask: a manifest may name a video twice.
+    begun: HashSet<Id>,
+    /// Why no more can be kept.
+    failure: Option<BatchError>,
+}
+
+/// An item that is under way.
+#[derive(Clone)]
+struct Planned {
+    item: Arc<Item>,
+    questions: Arc<[Question]>,
+    bytes: u64,
+}
+
+impl Shared<'_> {
+    /// Keeps a line. When that fails the run is over: more answers would be lost as well.
+    fn keep(&self, record: &Record, times: Option<StepTimes>) -> bool {
+        let mut keeper = lock(&self.keeper);
+        if keeper.failure.is_some() {
+            return false;
+        }
+        if let Err(error) = keeper.store.add(record, times) {
+            keeper.failure = Some(error);
+            self.watch.stop.abort();
+            return false;
+        }
+        keeper.state.take(record);
+        drop(keeper);
+        if record.failure().is_some() {
+            self.tally.fail(record);
+            (self.listen)(Event::Failed(record));
+        }
+        true
+    }
+
+    /// Counts the archive while it is being asked about, for a guess of what is left.
+    fn survey(&self) {
+        if !self.batch.archive.is_lasting() {
+            return;
+        }
+        // Errors are told by the listing that counts.
+        let Ok(listing) = self.batch.archive.list() else { return };
+        let mut size = Size::default();
+        for listed in listing {
+            if self.is_listed.load(Ordering::Relaxed) || self.watch.stop.is_draining() {
+                return;
+            }
+            match listed {
+                Listed::Item(item) if self.batch.shard.holds(item.id) => {
+                    size = Size { items: size.items + 1, bytes: size.bytes + length(&item) };
+                }
+                Listed::Unlisted(unlisted) if self.batch.shard.holds(unlisted.id) => size.items += 1,
+                _ => {}
+            }
+        }
+        self.tally.expect(size);
+    }
+}
+
+/// The jobs of an archive that are still to be done.
+struct Feed<'s, 'r> {
+    shared: &'s Shared<'r>,
+    listing: Box<dyn Iterator<Item = Listed> + Send>,
+    next: usize,
+    /// What could not be listed this time.
+    unlisted: HashSet<Id>,
+}
+
+impl Iterator for Feed<'_, '_> {
+    type Item = Job;
+
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            if self.shared.watch.stop.is_draining() {
+                return None;
+            }
+            match self.listing.next() {
+                Some(Listed::Ignored(keys)) => (self.shared.listen)(Event::Ignored(&keys)),
+                Some(Listed::Unlisted(unlisted)) if self.shared.batch.shard.holds(unlisted.id) => {
+                    self.unlisted.insert(unlisted.id);
+                    self.lose(Record::unlisted(&unlisted), 0);
+                }
+                Some(Listed::Item(item)) if self.shared.batch.shard.holds(item.id) => {
+                    if let Some(job) = self.plan(item) {
+                        return Some(job);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.resolve();
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Feed<'_, '_> {
+    /// The job of an item, if anything is left to be asked about it.
+    fn plan(&mut self, item: Item) -> Option<Job> {
+        let (batch, bytes) = (self.shared.batch, length(&item));
+        let questions = batch.questions_about(&item);
+        if questions.is_empty() {
+            self.lose(Record::unasked(&item), bytes);
+            return None;
+        }
+        let mut keeper = lock(&self.shared.keeper);
+        let Keeper { state, begun, .. } = &mut *keeper;
+        let is_over = state.is_failed(item.id) && !batch.retry_failed;
+        let left = |question: &&Question| {
+            let text = &question.question;
+            let is_done =
+                if batch.retry_failed { state.is_answered(item.id, text) } else { state.is_done(item.id, text) };
+            !is_over && !is_done && begun.insert(item.id.with_question(text))
+        };
+        let left: Arc<[Question]> = questions.iter().filter(left).cloned().collect();
+        drop(keeper);
+        if left.is_empty() {
+            self.shared.tally.skip(bytes);
+            return None;
+        }
+        let job = Job {
+            path: item.path.clone(),
+            window: item.window,
+            questions: left.iter().map(|question| question.question.clone()).collect(),
+        };
+        let planned = Planned { item: Arc::new(item), questions: left, bytes };
+        lock(&self.shared.planned).insert(self.next, planned);
+        self.next += 1;
+        Some(job)
+    }
+
+    /// Keeps the failure of something that never becomes a job, unless it is known.
+    fn lose(&self, record: Record, bytes: u64) {
+        let is_known = lock(&self.shared.keeper).state.is_failed(record.item);
+        if is_known && !self.shared.batch.retry_failed {
+            self.shared.tally.skip(bytes);
+        } else if self.shared.keep(&record, None) {
+            self.shared.tally.lose(bytes);
+        }
+    }
+
+    /// At the archive's end: what could not be listed before, and is not among what cannot be listed now, counts no more.
+    fn resolve(&self) {
+        if !self.shared.batch.retry_failed {
+            return;
+        }
+        let is_ours = |id: &Id| self.shared.batch.shard.holds(*id) && !self.unlisted.contains(id);
+        let resolved: Vec<Id> = lock(&self.shared.keeper).state.unlisted().filter(is_ours).collect();
+        for id in resolved {
+            self.shared.keep(&Record::resolved(id), None);
+        }
+    }
+}
+
+/// Takes what the run tells.
+struct Answering<'s, 'r> {
+    shared: &'s Shared<'r>,
+    /// The last job whose small picture was kept.
+    pictured: Option<usize>,
+}
+
+impl Answering<'_, '_> {
+    fn take(&mut self, told: Told<'_>) {
+        match told {
+            Told::Answer { video, seen, question, answer } => {
+                let Some(planned) = lock(&self.shared.planned).get(&video.number).cloned() else { return };
+                self.picture(video.number, &planned.item, seen);
+                self.answer(&planned, &planned.questions[question], (seen, answer));
+            }
+            Told::Done { video, seen } => {
+                let planned = lock(&self.shared.planned).remove(&video.number);
+                let Some(planned) = planned else { return };
+                let is_kept = match seen {
+                    Ok(seen) => {
+                        self.shared.tally.finish(seen, planned.bytes);
+                        true
+                    }
+                    Err(error) => {
+                        self.shared.tally.lose(planned.bytes);
+                        self.shared.keep(&Record::failed(&planned.item, None, &error), None)
+                    }
+                };
+                if !is_kept {
+                    lock(&self.shared.planned).insert(video.number, planned);
+                }
+                self.tell_refusal();
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        planned: &Planned,
+        question: &Question,
+        (seen, answer): (&EncodedVideo, Result<Answer, ItemError>),
+    ) {
+        match answer {
+            Ok(answer) => {
+                let times = StepTimes::of(&seen.timings, &answer);
+                if self.shared.keep(&Record::answered(&planned.item, question, seen, &answer), Some(times)) {
+                    self.shared.tally.answer(&answer);
+                }
+            }
+            Err(error) => {
+                self.shared.keep(&Record::failed(&planned.item, Some(question), &error), None);
+            }
+        }
+    }
+
+    /// Keeps an item's small picture, once.
+    fn picture(&mut self, number: usize, item: &Item, seen: &EncodedVideo) {
+        if self.pictured == Some(number) {
+            return;
+        }
+        self.pictured = Some(number);
+        let Some(picture) = &seen.thumbnail else { return };
+        if let Err(error) = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture) {
+            (self.shared.listen)(Event::Missed(format!("{}: no small picture could be kept: {error}", item.video)));
+        }
+    }
+
+    fn tell_refusal(&self) {
+        if let Some(refusal) = self.shared.batch.apart.features.and_then(|features| features.take_refusal()) {
+            (self.shared.listen)(Event::Missed(format!("visual tokens could not be kept: {refusal}")));
+        }
+    }
+}
+
+/// Bytes of an item's file; what cannot be looked at has none.
+fn length(item: &Item) -> u64 {
+    std::fs::metadata(&item.path).map_or(0, |meta| meta.len())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

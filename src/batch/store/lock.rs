@@ -1,0 +1,173 @@
+//! One writer a directory: a lock that names its holder. The system frees it when the holder dies, however that happens; where
+//! a network disk does not pass locks between machines, the holder's last sign of life tells.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::BatchError;
+
+/// The lock's file.
+pub(super) const LOCK: &str = "lock";
+/// Between two signs of life.
+const SIGN_EVERY: Duration = Duration::from_secs(5);
+/// A holder on another machine is alive so long after its last sign.
+const ALIVE: Duration = Duration::from_secs(60);
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Its machine.
+    pub host: String,
+    /// When it began, in seconds since 1970.
+    pub since: u64,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
+impl Holder {
+    /// This process, from now on.
+    pub fn this() -> Self {
+        Self { pid: std::process::id(), host: gethostname::gethostname().to_string_lossy().into_owned(), since: now() }
+    }
+}
+
+/// Seconds since 1970.
+pub(in crate::batch) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    /// Closed to end the signs of life.
+    alive: Option<Sender<()>>,
+    signs: Option<JoinHandle<()>>,
+    /// Who died holding it.
+    pub stale: Option<Holder>,
+}
+
+impl Lock {
+    /// Takes the lock of a directory.
+    ///
+    /// # Errors
+    /// [`BatchError::Locked`] when somebody holds it.
+    pub fn take(dir: &Path) -> Result<Self, BatchError> {
+        let path = dir.join(LOCK);
+        let io = BatchError::io(&path);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(&io)?;
+        let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked(read_holder(&mut file))),
+            // A disk without locks: the signs of life must do.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let this = Holder::this();
+        let stale = read_holder(&mut file);
+        let sign = file.metadata().and_then(|meta| meta.modified()).map_err(&io)?;
+        if let Some(holder) = stale.clone().filter(|holder| holder.host != this.host)
+            && sign.elapsed().is_ok_and(|age| age < ALIVE)
+        {
+            return Err(locked(Some(holder)));
+        }
+        let text = serde_json::to_vec(&this).map_err(io::Error::from).map_err(&io)?;
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
+        written.map_err(&io)?;
+        let (alive, ended) = bounded::<()>(0);
+        let signed = file.try_clone().map_err(&io)?;
+        let signs = std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
+            while ended.recv_timeout(SIGN_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let _ = signed.set_modified(SystemTime::now());
+            }
+        });
+        Ok(Self { file, alive: Some(alive), signs: Some(signs.map_err(&io)?), stale })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.alive = None;
+        if let Some(signs) = self.signs.take() {
+            let _ = signs.join();
+        }
+        // The file stays: to remove it could remove the lock of the next one.
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
+    }
+}
+
+/// Who holds the lock of a directory now, if anybody does.
+pub fn holder(dir: &Path) -> Option<Holder> {
+    let mut file = File::open(dir.join(LOCK)).ok()?;
+    let holder = read_holder(&mut file)?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(holder),
+        _ => {
+            let sign = file.metadata().and_then(|meta| meta.modified()).ok()?;
+            let elsewhere = holder.host != Holder::this().host;
+            (elsewhere && sign.elapsed().is_ok_and(|age| age < ALIVE)).then_some(holder)
+        }
+    }
+}
+
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(1 << 12).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, host: &str, age: u64) {
+        let holder = Holder { pid: 7, host: host.to_owned(), since: 0 };
+        let path = dir.join(LOCK);
+        std::fs::write(&path, serde_json::to_vec(&holder).expect("texts")).expect("ours");
+        let file = OpenOptions::new().append(true).open(&path).expect("ours");
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("ours");
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_and_names_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lock = Lock::take(dir.path()).expect("nobody holds it");
+        assert_eq!(holder(dir.path()).map(|holder| holder.pid), Some(std::process::id()));
+        let error = Lock::take(dir.path()).expect_err("it is held").to_string();
+        assert!(error.contains(&format!("process {} on ", std::process::id())), "{error}");
+        drop(lock);
+        assert_eq!(holder(dir.path()), None);
+        assert_eq!(Lock::take(dir.path()).expect("it is free").stale, None);
+    }
+
+    #[test]
+    fn who_died_is_told_and_who_may_live_elsewhere_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), &Holder::this().host, 0);
+        let stale = |lock: Lock| lock.stale.clone().map(|holder| holder.pid);
+        assert_eq!(stale(Lock::take(dir.path()).expect("its holder is gone")), Some(7));
+        write(dir.path(), "elsewhere.example", 10);
+        assert!(holder(dir.path()).is_some());
+        assert!(
+            Lock::take(dir.path()).expect_err("a sign of life").to_string().contains("process 7 on elsewhere.example")
+        );
+        write(dir.path(), "elsewhere.example", 100);
+        assert!(Lock::take(dir.path()).expect("no sign for long").stale.is_some());
+    }
+}

@@ -1,0 +1,98 @@
+//! What came of a batch: the notes of each process that worked on it, and the summary of the last one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::BatchError;
+use super::run::Outcome;
+use super::store::{Holder, replace};
+use super::tally::Snapshot;
+
+/// The summary's file.
+pub const SUMMARY: &str = "summary.json";
+/// The file that tells others how far a run is.
+pub const STATUS: &str = "status.json";
+
+/// A note of a process that writes results: one when it begins, one when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// `begin` or `end`.
+    pub event: String,
+    /// Who, and since when.
+    #[serde(flatten)]
+    pub holder: Holder,
+    /// Of the program.
+    pub version: String,
+    /// The archive, as it was named.
+    pub archive: String,
+    /// Questions that are asked about every item.
+    pub questions: usize,
+    /// At the end: what came of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub summary: Option<Summary>,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Whether everything that the archive lists is done.
+    pub complete: bool,
+    /// What the results hold, whichever process made it.
+    pub results: Held,
+    /// What the last process did.
+    pub session: Snapshot,
+}
+
+/// What results hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Answers.
+    pub answers: u64,
+    /// Items, and questions about others, that failed.
+    pub failed: u64,
+    /// The same, by stage and kind.
+    pub failed_by: BTreeMap<String, u64>,
+}
+
+impl Held {
+    /// What a state says.
+    pub fn of(state: &super::store::State) -> Self {
+        Self { answers: state.n_answered(), failed: state.n_failed(), failed_by: state.failed_by_category() }
+    }
+}
+
+impl Summary {
+    /// The summary of a run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let Outcome { complete, snapshot, state, .. } = outcome;
+        Self { complete: *complete, results: Held::of(state), session: snapshot.clone() }
+    }
+
+    /// Writes it beside the answers.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&self, dir: &Path) -> Result<(), BatchError> {
+        write(&dir.join(SUMMARY), self)
+    }
+}
+
+/// Tells others how far a run is.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_status(dir: &Path, snapshot: &Snapshot) -> Result<(), BatchError> {
+    write(&dir.join(STATUS), snapshot)
+}
+
+/// How far the last run was when it last told.
+pub fn read_status(dir: &Path) -> Option<Snapshot> {
+    serde_json::from_slice(&std::fs::read(dir.join(STATUS)).ok()?).ok()
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), BatchError> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
+    bytes.and_then(|bytes| replace(path, &bytes)).map_err(BatchError::io(path))
+}

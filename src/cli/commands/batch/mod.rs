@@ -1,0 +1,237 @@
+//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos; `vidense batch status DIR` from elsewhere.
+
+mod status;
+mod tell;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::{Args, Subcommand};
+use vidense::batch::store::{Header, Holder, Store};
+use vidense::batch::summary::write_status;
+use vidense::batch::{
+    Archive, ArchiveOptions, Batch, Event, ManifestFormat, Outcome, Question, Session as Note, Shard, Snapshot,
+    Summary, Tally, check_questions, read_questions, report,
+};
+use vidense::exec::{Stop, Watch};
+use vidense::pipeline::Apart;
+use vidense::spec::{read_plan, visual_fingerprint};
+
+use self::status::Status;
+use self::tell::Teller;
+use crate::cli::limits::{CacheArgs, LimitArgs};
+use crate::cli::output::{self, LogFormat};
+use crate::cli::session::Session;
+use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
+
+/// Ask every question of every video of an archive, for days if need be
+///
+/// Each answer is a line of DIR/answers.jsonl, written as it is earned. The same command goes on where it was stopped or
+/// killed: what is done is skipped, a torn line is mended, nothing is asked twice. What fails is a line as well, with stage, cause
+/// and hint, and costs no other video anything. Ctrl-C (or SIGTERM) finishes what is under way; a second one ends at once.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct BatchCommand {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    run: RunBatch,
+}
+
+/// What must be named, but for `status`.
+#[derive(Args)]
+struct Places {
+    /// A pipeline file (YAML)
+    #[arg(required = true)]
+    pipeline: Option<PathBuf>,
+    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .jsonl, .txt: a path a line), or -
+    /// for one on standard input; or one video
+    #[arg(required = true)]
+    archive: Option<PathBuf>,
+    /// Where the results are, or are to be
+    #[arg(long, value_name = "DIR", required = true)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Other {
+    Status(Status),
+}
+
+#[derive(Args)]
+struct RunBatch {
+    /// Questions (YAML): a list of texts, or of maps with id and question
+    #[arg(long, value_name = "FILE")]
+    questions: Option<PathBuf>,
+    /// A question besides; may be given several times
+    #[arg(long = "question", short, value_name = "TEXT")]
+    question: Vec<String>,
+    /// A value over that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
+    #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
+    shard: Shard,
+    /// Try again what failed before
+    #[arg(long)]
+    retry_failed: bool,
+    /// Leave out what matches, below the folder; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Where the paths of a manifest begin [default: beside it; of standard input, here]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// How a manifest is written: csv, jsonl, lines [default: as its name or its beginning says]
+    #[arg(long, value_name = "FORMAT")]
+    manifest: Option<ManifestFormat>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Serve how it stands to Prometheus: 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// How standard error is written: text, or json with one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
+    /// Tell, stage by stage, what the time went into, and where the bottleneck is
+    #[arg(long)]
+    timings: bool,
+}
+
+impl BatchCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever stops it, or that some items failed.
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self { other, places: Places { pipeline, archive, out }, run } = self;
+        match (other, pipeline, archive, out) {
+            (Some(Other::Status(status)), ..) => status.run(),
+            (None, Some(pipeline), Some(archive), Some(out)) => run.run(&pipeline, &archive, &out),
+            _ => anyhow::bail!("a pipeline, an archive and --out are wanted; hint: vidense batch --help"),
+        }
+    }
+}
+
+impl RunBatch {
+    fn run(self, pipeline: &Path, archive_named: &Path, out: &Path) -> anyhow::Result<()> {
+        output::log_as(self.log);
+        let questions = self.questions()?;
+        let (limits, isolation) = (self.limits.limits()?, self.limits.isolation()?);
+        let options = ArchiveOptions { exclude: self.exclude.clone(), root: self.root.clone(), format: self.manifest };
+        let archive = Archive::open(archive_named, &options)?;
+        // Before a model is read for nothing: whether the results may be written at all.
+        std::fs::create_dir_all(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
+        let (plan, document) = read_plan(pipeline, &self.sets)?;
+        let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
+            Some(problem) => Err(document.error(&[problem]).into()),
+            None => Ok(()),
+        })?;
+        let header = Header::new(&session.plan, &session.fingerprint, &session.model_files, self.shard)?;
+        let (mut store, state) = Store::open(out, &header)?;
+        tell::opened(&store, &state);
+        let features = self.cache.open(made_by(&session)?);
+        let stop = Stop::new();
+        interrupt::stop_on(&stop)?;
+        let apart = Apart {
+            limits,
+            isolation: isolation.as_ref(),
+            n_restarts: None,
+            features: features.as_ref(),
+            thumbnails: true,
+        };
+        let batch = Batch {
+            asking: session.asking(),
+            archive: &archive,
+            questions: &questions,
+            shard: self.shard,
+            retry_failed: self.retry_failed,
+            apart,
+        };
+        let note = |event: &str, summary| note(event, (archive_named, questions.len()), summary);
+        store.note(&note("begin", None))?;
+        let teller = Teller::new();
+        let latest = Arc::new(Mutex::new(Snapshot::default()));
+        if let Some(address) = &self.metrics {
+            let latest = latest.clone();
+            metrics::serve(address, Arc::new(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone()))?;
+        }
+        let tally = Tally::new(device_name(&session));
+        let outcome = batch.run((&mut store, state), &Watch::until(&stop), &tally, &|event| {
+            if let Event::Tick(snapshot) = event {
+                *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
+                if let Err(error) = write_status(out, snapshot) {
+                    teller.warn_once(&error.to_string());
+                }
+            }
+            teller.take(&event);
+        });
+        teller.finish();
+        let outcome = outcome?;
+        store.note(&note("end", Some(Summary::of(&outcome))))?;
+        self.conclude(out, &outcome)
+    }
+
+    /// Writes and tells what came of it.
+    fn conclude(&self, out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
+        let summary = Summary::of(outcome);
+        write_status(out, &summary.session)?;
+        summary.write(out)?;
+        let page = report::write(out)?;
+        tell::summary(&summary, &page);
+        if self.timings {
+            timings::tell(&outcome.stages, std::time::Duration::from_secs_f64(summary.session.seconds));
+        }
+        match (summary.results.failed, summary.complete) {
+            (0, true) => Ok(()),
+            (0, false) => Err(Stopped.into()),
+            (n_failed, _) => {
+                if !summary.complete {
+                    output::warning(&Stopped.to_string());
+                }
+                Err(SomeFailed { n_failed: usize::try_from(n_failed).unwrap_or(usize::MAX) }.into())
+            }
+        }
+    }
+
+    fn questions(&self) -> anyhow::Result<Vec<Question>> {
+        let mut questions = match &self.questions {
+            Some(path) => read_questions(path)?,
+            None => Vec::new(),
+        };
+        questions.extend(self.question.iter().map(Question::new));
+        if !questions.is_empty() {
+            check_questions(&questions).map_err(|rule| anyhow::anyhow!("{rule}"))?;
+        }
+        Ok(questions)
+    }
+}
+
+fn note(event: &str, (archive, questions): (&Path, usize), summary: Option<Summary>) -> Note {
+    Note {
+        event: event.to_owned(),
+        holder: Holder::this(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        archive: archive.to_string_lossy().into_owned(),
+        questions,
+        summary,
+    }
+}
+
+/// What visual tokens depend on: the plan up to `temporal`, the model's files, and how the numbers are computed.
+fn made_by(session: &Session) -> anyhow::Result<String> {
+    let visual = visual_fingerprint(&session.plan, &session.model_files)?;
+    let (dtype, device) = (session.vlm.dtype(), device_name(session));
+    Ok(format!("{} {visual} {dtype:?} {device}", env!("CARGO_PKG_VERSION")))
+}
+
+fn device_name(session: &Session) -> &'static str {
+    match session.vlm.device() {
+        device if device.is_cuda() => "cuda",
+        device if device.is_metal() => "metal",
+        _ => "cpu",
+    }
+}

@@ -1,0 +1,150 @@
+//! What a batch tells while it runs, and at its end.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use vidense::batch::store::{State, Store};
+use vidense::batch::{Event, Snapshot, Summary};
+
+use crate::cli::{output, progress};
+
+/// Without a terminal, between two lines of progress.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Tells what the results hold already.
+pub fn opened(store: &Store, state: &State) {
+    if let Some(holder) = store.stale_holder() {
+        output::note(&format!("{}: {holder} ended without letting go of it; going on", store.dir().display()));
+    }
+    let (answers, failed) = (state.n_answered(), state.n_failed());
+    if answers + failed > 0 {
+        output::note(&format!("{}: {answers} answers and {failed} failures are there already", store.dir().display()));
+    }
+    if let Some(first) = state.damaged.first() {
+        let n = state.damaged.len();
+        output::warning(&format!(
+            "{}: {n} unreadable line(s), the first is line {first}: asked again",
+            store.dir().display()
+        ));
+    }
+}
+
+/// Tells what happens, from whichever thread.
+pub struct Teller {
+    bar: ProgressBar,
+    has_bar: bool,
+    last_line: Mutex<Instant>,
+    warned: Mutex<Vec<String>>,
+}
+
+impl Teller {
+    /// Nothing told yet.
+    pub fn new() -> Self {
+        let has_bar = std::io::stderr().is_terminal() && !output::is_json();
+        let bar = if has_bar { progress::batch() } else { ProgressBar::hidden() };
+        Self { bar, has_bar, last_line: Mutex::new(Instant::now()), warned: Mutex::default() }
+    }
+
+    /// Takes an event.
+    pub fn take(&self, event: &Event<'_>) {
+        match event {
+            Event::Failed(record) => self.bar.suspend(|| output::failure(record)),
+            Event::Ignored(keys) => {
+                let keys = keys.join(", ");
+                self.bar.suspend(|| output::warning(&format!("the manifest has more than is used here: {keys}")));
+            }
+            Event::Missed(cause) => self.warn_once(cause),
+            Event::Tick(snapshot) => self.tick(snapshot),
+        }
+    }
+
+    /// Warns of something that may happen again and again.
+    pub fn warn_once(&self, text: &str) {
+        let kind = text.rsplit(": ").next().unwrap_or(text).to_owned();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warned.contains(&kind) {
+            warned.push(kind);
+            self.bar.suspend(|| output::warning(text));
+        }
+    }
+
+    /// Nothing more will be told.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn tick(&self, snapshot: &Snapshot) {
+        if self.has_bar {
+            if let Some(expected) = snapshot.expected {
+                self.bar.set_length(expected.max(snapshot.behind()));
+            }
+            self.bar.set_position(snapshot.behind());
+            self.bar.set_message(line(snapshot));
+            return;
+        }
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= LINE_EVERY {
+            *last = Instant::now();
+            output::progress(snapshot, &format!("{} {}", behind(snapshot), line(snapshot)));
+        }
+    }
+}
+
+/// `12 of 60 videos`.
+pub fn behind(snapshot: &Snapshot) -> String {
+    let of = snapshot.expected.map_or(String::new(), |expected| format!(" of {expected}"));
+    format!("{}{of} videos", snapshot.behind())
+}
+
+/// Rates, what is left, and how busy the stages are.
+pub fn line(snapshot: &Snapshot) -> String {
+    let mut text = format!("{:.2}/s", snapshot.items_per_second());
+    if snapshot.failed + snapshot.failed_answers > 0 {
+        let _ = write!(text, ", {} failed", snapshot.failed + snapshot.failed_answers);
+    }
+    if let Some(hours) = snapshot.video_hours_left {
+        let _ = write!(text, ", {hours:.1} h of video left");
+    }
+    if let Some(seconds) = snapshot.seconds_left {
+        let left = humantime::format_duration(Duration::from_secs(seconds.min(1e9) as u64));
+        let _ = write!(text, ", ETA {left}");
+    }
+    for stage in snapshot.stages.iter().filter(|stage| stage.utilisation >= 0.005) {
+        let _ = write!(text, ", {} {:.0} % ({})", stage.name, 100.0 * stage.utilisation, stage.device);
+    }
+    text
+}
+
+/// Tells what came of it.
+pub fn summary(summary: &Summary, page: &Path) {
+    let (now, held) = (&summary.session, &summary.results);
+    let mut text = format!(
+        "videos: {} answered about, {} failed, {} done before; answers: {}, {} failed; in {:.1} s: {:.2} videos/s, {:.1} \
+         frames/s, {:.1} tokens/s, {:.1} h of video an hour; {} frames decoded, {} videos found in the cache, {} decoder(s) \
+         restarted",
+        now.done,
+        now.failed,
+        now.skipped,
+        now.answers,
+        now.failed_answers,
+        now.seconds,
+        now.items_per_second(),
+        now.frames_per_second(),
+        now.tokens_per_second(),
+        now.video_hours_per_hour(),
+        now.frames_decoded,
+        now.found_in_cache,
+        now.decoder_restarts,
+    );
+    let _ = write!(text, "\nall in all: {} answers, {} failures", held.answers, held.failed);
+    for (category, n) in &held.failed_by {
+        let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
+        let _ = write!(text, "\n  {n} {kind} (in the stage {stage})");
+    }
+    let _ = write!(text, "\nsee {}", page.display());
+    output::conclusion(summary, &text);
+}

@@ -1,0 +1,69 @@
+//! `vidense cache stats|clear`: the visual tokens that are kept for later questions.
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use vidense::pipeline::features::{CacheStats, cache_stats, clear_cache};
+
+use crate::cli::limits::cache_directory;
+use crate::cli::output;
+
+/// Look at the visual tokens that are kept for later questions, or remove them
+#[derive(Args)]
+pub struct Cache {
+    #[command(subcommand)]
+    action: Action,
+    /// Where they are [default: $VIDENSE_CACHE, else vidense/features in the user's cache]
+    #[arg(long, value_name = "DIR", global = true)]
+    cache: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Tell how many there are, and how large
+    Stats,
+    /// Remove them all
+    Clear,
+}
+
+#[derive(Serialize)]
+struct StatsObject {
+    dir: String,
+    entries: u64,
+    bytes: u64,
+    /// Seconds since 1970.
+    oldest: Option<u64>,
+}
+
+impl Cache {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When there is no such place, or something cannot be removed.
+    pub fn run(self) -> anyhow::Result<()> {
+        let dir = cache_directory(self.cache.as_deref())?;
+        let named = |error: std::io::Error| anyhow::anyhow!("{}: {error}", dir.display());
+        let (stats, word) = match self.action {
+            Action::Stats => (cache_stats(&dir), "holds"),
+            Action::Clear => (clear_cache(&dir).map_err(named)?, "held"),
+        };
+        let CacheStats { n_entries, bytes, oldest } = stats;
+        if self.json {
+            let seconds = |time: std::time::SystemTime| {
+                time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+            };
+            let dir = dir.display().to_string();
+            return output::json(&StatsObject { dir, entries: n_entries, bytes, oldest: oldest.map(seconds) });
+        }
+        let oldest = oldest.map_or(String::new(), |time| {
+            format!("; the one that was not used for longest: {}", humantime::format_rfc3339_seconds(time))
+        });
+        output::line(&format!("{} {word} {n_entries} entries, {}{oldest}", dir.display(), ByteSize(bytes)))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! `--metrics`: how a batch stands, for Prometheus to scrape.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use vidense::batch::Snapshot;
+
+/// Tells how the run stands.
+pub type Ask = dyn Fn() -> Snapshot + Send + Sync;
+
+/// Serves `/metrics` at an address, on a thread that ends with the process.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn serve(address: &str, ask: Arc<Ask>) -> anyhow::Result<()> {
+    let server = tiny_http::Server::http(address).map_err(|error| anyhow::anyhow!("--metrics {address}: {error}"))?;
+    let answer = move || {
+        for request in server.incoming_requests() {
+            let found = request.url().split('?').next() == Some("/metrics");
+            let (text, status) = if found { (page(&ask()), 200) } else { ("see /metrics\n".to_owned(), 404) };
+            let kind = if found { "application/openmetrics-text; version=1.0.0; charset=utf-8" } else { "text/plain" };
+            let mut response = tiny_http::Response::from_string(text).with_status_code(status);
+            if let Ok(header) = tiny_http::Header::from_bytes("Content-Type", kind) {
+                response.add_header(header);
+            }
+            // Whoever asked has gone: that is theirs to know.
+            let _ = request.respond(response);
+        }
+    };
+    std::thread::Builder::new().name("metrics".to_owned()).spawn(answer).context("--metrics")?;
+    Ok(())
+}
+
+/// The text of one scrape.
+fn page(snapshot: &Snapshot) -> String {
+    let mut registry = Registry::with_prefix("vidense");
+    registry.register_collector(Box::new(Page(snapshot.clone())));
+    let mut page = String::new();
+    // Writing to memory does not fail.
+    let _ = text::encode(&mut page, &registry);
+    page
+}
+
+#[derive(Debug)]
+struct Page(Snapshot);
+
+type Labels<'l> = Vec<(&'l str, &'l str)>;
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self(now) = self;
+        let mut family = |(name, help): (&str, &str), is_counter: bool, rows: &[(Labels<'_>, f64)]| {
+            let kind = if is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for (labels, value) in rows {
+                let row = metric.encode_family(labels)?;
+                if is_counter {
+                    ConstCounter::new(*value).encode(row)?;
+                } else {
+                    ConstGauge::new(*value).encode(row)?;
+                }
+            }
+            Ok(())
+        };
+        let items = [("answered", now.done), ("failed", now.failed), ("skipped", now.skipped)];
+        let items: Vec<_> = items.iter().map(|(outcome, n)| (vec![("outcome", *outcome)], *n as f64)).collect();
+        family(("items", "Items that are behind us"), true, &items)?;
+        let categories = now.failed_by.iter().map(|(category, n)| {
+            let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
+            (vec![("stage", stage), ("kind", kind)], *n as f64)
+        });
+        family(("failures", "Items and questions that failed"), true, &categories.collect::<Vec<_>>())?;
+        for (name, help, value) in [
+            ("answers", "Answers", now.answers as f64),
+            ("frames_decoded", "Frames that were decoded, sampled or not", now.frames_decoded as f64),
+            ("frames_encoded", "Frames that went through the tower", now.frames_encoded as f64),
+            ("cache_hits", "Items whose visual tokens were kept by an earlier run", now.found_in_cache as f64),
+            ("tokens_generated", "Tokens of answers", now.tokens as f64),
+            ("video_seconds", "Seconds of video that were answered about", now.video_hours * 3600.0),
+            ("decoder_restarts", "Decoder processes that were replaced", now.decoder_restarts as f64),
+        ] {
+            family((name, help), true, &[(Vec::new(), value)])?;
+        }
+        let stages = |of: fn(&vidense::batch::StageUse) -> f64| -> Vec<_> {
+            let row = |stage| (labels(stage), of(stage));
+            now.stages.iter().map(row).collect()
+        };
+        family(
+            ("stage_busy_seconds", "Seconds that a stage's threads were at work"),
+            true,
+            &stages(|s| s.busy_seconds),
+        )?;
+        family(
+            ("stage_utilisation", "Share of time that they were lately, 0 to 1"),
+            false,
+            &stages(|s| s.utilisation),
+        )?;
+        let gauges = [
+            ("items_expected", "Items of the archive", now.expected.map(|n| n as f64)),
+            ("seconds_left", "Seconds that are left, by the sizes of files", now.seconds_left),
+            ("video_hours_left", "Hours of video that are left, by the sizes of files", now.video_hours_left),
+        ];
+        for (name, help, value) in gauges {
+            let rows: Vec<_> = value.iter().map(|value| (Vec::new(), *value)).collect();
+            family((name, help), false, &rows)?;
+        }
+        Ok(())
+    }
+}
+
+fn labels(stage: &vidense::batch::StageUse) -> Labels<'_> {
+    vec![("stage", &stage.name), ("device", &stage.device)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vidense::batch::StageUse;
+
+    #[test]
+    fn a_page_names_every_sum_with_its_labels() {
+        let stage = StageUse { name: "encode".into(), device: "cpu".into(), utilisation: 0.5, busy_seconds: 2.0 };
+        let snapshot = Snapshot {
+            done: 3,
+            failed: 1,
+            failed_by: [("decode/empty".to_owned(), 1)].into(),
+            expected: Some(9),
+            stages: vec![stage],
+            ..Snapshot::default()
+        };
+        let page = page(&snapshot);
+        for line in [
+            "# TYPE vidense_items counter",
+            "vidense_items_total{outcome=\"answered\"} 3.0",
+            "vidense_failures_total{stage=\"decode\",kind=\"empty\"} 1.0",
+            "vidense_stage_utilisation{stage=\"encode\",device=\"cpu\"} 0.5",
+            "vidense_items_expected 9.0",
+            "# EOF",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in:\n{page}");
+        }
+        assert!(!page.contains("seconds_left 0"), "what is not known is not said");
+    }
+}
