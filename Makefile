@@ -5,7 +5,7 @@ VIDENSE = ./target/release/vidense
 ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint doc accuracy ablation
+.PHONY: help setup build demo test lint doc accuracy ablation questions
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -39,6 +39,9 @@ accuracy: build ## exact answers of vidense-mini about worlds that it was not tr
 	$(VIDENSE) world --seed 5002 --videos 120 --out target/accuracy/videos
 	$(VIDENSE) eval target/accuracy/images/questions.jsonl --temporal concat
 	$(VIDENSE) eval target/accuracy/videos/questions.jsonl
+
+questions: build ## what further questions about one video cost
+	$(CARGO) run --release --locked --example questions
 
 ablation: build ## the table of connectors and temporal strategies (about 45 minutes on 2 cores)
 	$(CARGO) run --release --locked --example ablation

@@ -15,12 +15,12 @@ use super::output;
 /// How far one item may go.
 #[derive(Args)]
 pub struct LimitArgs {
-    /// Decode in a process of its own, so that a crash or hang of a codec costs one item
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    isolate: bool,
+    /// Decode in a process of its own, so that a crash or hang of a codec costs one item [default: true in batch, else false]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    isolate: Option<bool>,
     /// The longest that an item may be worked on, in each stage or in one of them: 90, 10m, decode=1h; may be given several
-    /// times; of generate an item is an answer
-    #[arg(long = "time-limit", value_name = "[STAGE=]TIME", default_value = "1h")]
+    /// times; of generate an item is an answer [default: 1h in batch, else none]
+    #[arg(long = "time-limit", value_name = "[STAGE=]TIME")]
     time_limits: Vec<String>,
     /// The longest that a decoder's process may give no sign of life
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
@@ -30,14 +30,29 @@ pub struct LimitArgs {
     frame_limit: ByteSize,
 }
 
+/// What holds where no flag says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// Somebody looks on: no limit of time, and codecs are trusted.
+    Attended,
+    /// Nobody does.
+    Unattended,
+}
+
+/// Of an item in a stage, where nobody looks on.
+const UNATTENDED: Duration = Duration::from_secs(3600);
+
 impl LimitArgs {
     /// The limits of each item.
     ///
     /// # Errors
     /// When a limit is none, or of no stage.
-    pub fn limits(&self) -> anyhow::Result<Limits> {
+    pub fn limits(&self, care: Care) -> anyhow::Result<Limits> {
         let mut limits = Limits::default();
         limits.frame_bytes = self.frame_limit.as_u64();
+        if care == Care::Unattended {
+            limits = limits.with_time(UNATTENDED);
+        }
         let wrong = |text: &str, cause: String| anyhow::anyhow!("--time-limit {text}: {cause}");
         // One for all stages holds where there is none of the stage's own, in whatever order they stand.
         for text in self.time_limits.iter().filter(|text| !text.contains('=')) {
@@ -55,8 +70,8 @@ impl LimitArgs {
     ///
     /// # Errors
     /// When this program cannot be found again.
-    pub fn isolation(&self) -> anyhow::Result<Option<Isolation>> {
-        if !self.isolate {
+    pub fn isolation(&self, care: Care) -> anyhow::Result<Option<Isolation>> {
+        if !self.isolate.unwrap_or(care == Care::Unattended) {
             return Ok(None);
         }
         // This very program, also once its file was replaced by a newer one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -57,15 +57,22 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self(now) = self;
         let mut family = |(name, help): (&str, &str), is_counter: bool, rows: &[(Labels<'_>, f64)]| {
+            if rows.is_empty() {
+                return Ok(());
+            }
             let kind = if is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let write = |value: f64, row: MetricEncoder<'_>| match is_counter {
+                true => ConstCounter::new(value).encode(row),
+                false => ConstGauge::new(value).encode(row),
+            };
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            if let [(labels, value)] = rows
+                && labels.is_empty()
+            {
+                return write(*value, metric);
+            }
             for (labels, value) in rows {
-                let row = metric.encode_family(labels)?;
-                if is_counter {
-                    ConstCounter::new(*value).encode(row)?;
-                } else {
-                    ConstGauge::new(*value).encode(row)?;
-                }
+                write(*value, metric.encode_family(labels)?)?;
             }
             Ok(())
         };
@@ -146,6 +153,6 @@ mod tests {
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in:\n{page}");
         }
-        assert!(!page.contains("seconds_left 0"), "what is not known is not said");
+        assert!(!page.contains("seconds_left"), "what is not known is not said");
     }
 }

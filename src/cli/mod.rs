@@ -9,6 +9,7 @@ pub mod output;
 mod progress;
 mod session;
 mod sheet;
+pub mod threads;
 mod timings;
 mod trace;
 

@@ -69,8 +69,11 @@ pub(super) struct Media {
 impl Media {
     pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<Self, VideoError> {
         let name = check_file(path)?;
-        let input = open_input(&name, spent)
-            .map_err(|error| VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() })?;
+        let input = open_input(&name, spent).map_err(|error| {
+            // What FFmpeg gave up for lack of time it calls an error as well.
+            let cause = VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() };
+            spent.check(path).err().unwrap_or(cause)
+        })?;
         if input.format().name() == "tty" {
             return Err(VideoError::NotMedia { path: path.to_owned(), cause: "it holds text".to_owned() });
         }

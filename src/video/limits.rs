@@ -67,6 +67,14 @@ impl Spent {
         let elsewhere = Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed));
         self.limit.is_some_and(|limit| self.begin.elapsed().saturating_sub(elsewhere) > limit)
     }
+
+    /// An error once the limit is reached.
+    pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
+        match self.limit {
+            Some(limit) if self.is_over() => Err(VideoError::TimeLimit { path: path.to_owned(), limit }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A reading's consumer, and the limits that it set.
@@ -92,10 +100,7 @@ impl<'e> Watch<'e> {
 
     /// An error once the time is over.
     pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
-        match self.limits.time {
-            Some(limit) if self.spent.is_over() => Err(VideoError::TimeLimit { path: path.to_owned(), limit }),
-            _ => Ok(()),
-        }
+        self.spent.check(path)
     }
 }
 

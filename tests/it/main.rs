@@ -7,6 +7,7 @@
     reason = "a test that fails must say so loudly"
 )]
 
+mod batch;
 mod checkpoints;
 mod cli;
 mod goldens;

@@ -11,6 +11,7 @@ use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
+use crate::cli::limits::{Care, LimitArgs};
 use crate::cli::session::{Seen, Session, warn_of_damage, warn_of_full_context};
 use crate::cli::{interrupt, output, progress, timings, trace};
 
@@ -35,6 +36,8 @@ pub struct Run {
     /// Print one JSON object an answer in place of the text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Tell, stage by stage, what the time went into, and where the bottleneck is
     #[arg(long)]
     timings: bool,
@@ -78,7 +81,9 @@ impl Run {
         let questions: Arc<[String]> = self.questions.clone().into();
         let jobs =
             self.videos.iter().map(|path| Job { path: path.clone(), window: None, questions: questions.clone() });
-        let watched = (Apart::default(), &Watch::until(&stop).with_spans(on_span));
+        let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
+        let apart = Apart { limits, isolation: isolation.as_ref(), ..Apart::default() };
+        let watched = (apart, &Watch::until(&stop).with_spans(on_span));
         let reports = session.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
             bar.inc(1);

@@ -19,7 +19,7 @@ use vidense::spec::{read_plan, visual_fingerprint};
 
 use self::status::Status;
 use self::tell::Teller;
-use crate::cli::limits::{CacheArgs, LimitArgs};
+use crate::cli::limits::{CacheArgs, Care, LimitArgs};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
@@ -120,7 +120,8 @@ impl RunBatch {
     fn run(self, pipeline: &Path, archive_named: &Path, out: &Path) -> anyhow::Result<()> {
         output::log_as(self.log);
         let questions = self.questions()?;
-        let (limits, isolation) = (self.limits.limits()?, self.limits.isolation()?);
+        let limits = self.limits.limits(Care::Unattended)?;
+        let isolation = self.limits.isolation(Care::Unattended)?;
         let options = ArchiveOptions { exclude: self.exclude.clone(), root: self.root.clone(), format: self.manifest };
         let archive = Archive::open(archive_named, &options)?;
         // Before a model is read for nothing: whether the results may be written at all.
