@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -62,9 +63,11 @@ fn main() -> Result<()> {
         further.extend(&prefill[1..]);
     }
     let (one, many) = (median(one), median(many));
-    println!("1 question {one:.2} s, {MANY} questions {many:.2} s: {:.2} x", many / one);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "1 question {one:.2} s, {MANY} questions {many:.2} s: {:.2} x", many / one)?;
     let (first, further) = (median(first), median(further));
-    println!("prefill of the first {first:.1} ms, of a further one {further:.1} ms: {:.1} %", 100.0 * further / first);
+    let share = 100.0 * further / first;
+    writeln!(out, "prefill of the first {first:.1} ms, of a further one {further:.1} ms: {share:.1} %")?;
     Ok(())
 }
 
@@ -75,7 +78,9 @@ impl Questions {
         let _ = fs::remove_dir_all(&results);
         let mut command = Command::new(&self.vidense);
         command.args(["batch", "pipelines/mini.yaml", "samples/three_shapes.mp4", "--no-cache", "--out"]).arg(results);
-        (1..=n).for_each(|i| drop(command.args(["-q", &format!("How many objects are there in picture {i}?")])));
+        for i in 1..=n {
+            command.args(["-q", &format!("How many objects are there in picture {i}?")]);
+        }
         let start = Instant::now();
         let status = command.args(flags).stderr(Stdio::null()).status().context("make build comes first")?;
         ensure!(status.success(), "vidense batch failed");

@@ -81,17 +81,14 @@ pub enum BatchError {
     /// A stage of the run.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A table.
-    #[error("{path}: {cause}")]
-    Export {
-        /// Its file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
 }
 
 impl BatchError {
+    /// Whether whoever was to take what is written has gone.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// Names the path of a failed operation.
     pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();

@@ -1,6 +1,7 @@
 //! Joining results that several machines made of parts of an archive, and finding what overlaps and what is missing.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::BatchError;
@@ -24,7 +25,7 @@ pub struct Merged {
 /// Conflicts that are told one by one.
 const MAX_TOLD: usize = 20;
 
-/// Joins results into a directory of their own, which may hold some already. An answer counts more than a failure.
+/// Joins results into a directory of their own. An answer counts more than a failure.
 ///
 /// # Errors
 /// [`BatchError`] when some of them cannot be read, or are another plan's, or the disk refuses.
@@ -42,26 +43,23 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
     let (shards, missing) = coverage(&parts);
     let header = Header { shards, ..first.header.clone() };
     let (mut store, state) = Store::open(out, &header)?;
-    let mut joining = Joining { merged: Merged { gaps: missing, ..Merged::default() }, kept: HashMap::new() };
-    // What is there already is compared like any other part.
     if state.n_answered() + state.n_failed() > 0 {
-        Results::open(out)?.for_each(&mut |record| {
-            joining.kept.insert(record.key(), Kept::of(&record));
-            Ok(())
-        })?;
+        let cause = io::Error::other("it holds results already; hint: another directory");
+        return Err(BatchError::io(out)(cause));
+    }
+    let mut joining = Joining { merged: Merged { gaps: missing, ..Merged::default() }, kept: HashMap::new() };
+    // Failures of whole items first: what was answered in any part counts more.
+    for wants_items in [true, false] {
+        for part in &parts {
+            joining.add(part, wants_items, &mut store)?;
+        }
     }
     for part in &parts {
         joining.merged.gaps.extend(unfinished(part)?);
-        let timings = part.timings()?;
-        part.for_each(&mut |record| {
-            if joining.wants(&record) {
-                store.add(&record, timings.get(&record.key()).copied())?;
-                if let Ok(picture) = std::fs::read(thumbnail_path(&part.dir, record.item)) {
-                    store.add_thumbnail(record.item, &picture).map_err(BatchError::io(out))?;
-                }
-            }
-            Ok(())
-        })?;
+        let n_damaged = part.state.damaged.len();
+        if n_damaged > 0 {
+            joining.merged.gaps.push(format!("{} has {n_damaged} unreadable line(s)", part.dir.display()));
+        }
     }
     store.sync()?;
     let complete = joining.merged.gaps.is_empty();
@@ -93,6 +91,20 @@ impl Kept {
 }
 
 impl Joining {
+    /// Adds the lines of a part: those about whole items, or those about questions.
+    fn add(&mut self, part: &Results, wants_items: bool, store: &mut Store) -> Result<(), BatchError> {
+        let timings = part.timings()?;
+        part.for_each(&mut |record| {
+            if record.question.is_none() == wants_items && self.wants(&record) {
+                store.add(&record, timings.get(&record.key()).copied())?;
+                if let Ok(picture) = std::fs::read(thumbnail_path(&part.dir, record.item)) {
+                    store.add_thumbnail(record.item, &picture).map_err(BatchError::io(store.dir()))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Whether a line adds something.
     fn wants(&mut self, record: &Record) -> bool {
         let (key, new) = (record.key(), Kept::of(record));

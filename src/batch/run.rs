@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::BatchError;
-use super::archive::{Archive, Listed};
+use super::archive::{Archive, Listed, UNREADABLE};
 use super::item::{Id, Item, Shard};
 use super::questions::Question;
 use super::store::{Record, State, StepTimes, Store};
@@ -20,6 +20,12 @@ use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, Told}
 
 /// Between two looks at how the run stands.
 const TICK: Duration = Duration::from_millis(500);
+/// Between two looks at whether a run that waits for its archive should end.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Items that are listed ahead.
+const AHEAD: usize = 64;
+/// The kind of failure that is a question's, not a video's.
+const TOKEN_BUDGET: &str = "token_budget";
 
 /// What is asked of what.
 pub struct Batch<'a> {
@@ -76,8 +82,8 @@ impl Batch<'_> {
         tally: &Tally,
         listen: &Listener<'_>,
     ) -> Result<Outcome, BatchError> {
-        let listing = self.archive.list()?;
-        let keeper = Mutex::new(Keeper { store, state, begun: HashSet::new(), failure: None });
+        let listing = list_aside(self.archive.list()?);
+        let keeper = Mutex::new(Keeper { store, state, begun: HashSet::new(), lost: HashSet::new(), failure: None });
         let shared = Shared {
             batch: self,
             watch,
@@ -86,8 +92,9 @@ impl Batch<'_> {
             keeper,
             planned: Mutex::default(),
             is_listed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
         };
-        let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new() };
+        let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new(), is_partial: false };
         let apart = Apart { n_restarts: Some(&tally.restarts), ..self.apart };
         let (ended, end) = bounded::<()>(0);
         let stages = std::thread::scope(|scope| {
@@ -95,17 +102,18 @@ impl Batch<'_> {
             scope.spawn(|| {
                 let end = end;
                 while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    shared.sync();
                     listen(Event::Tick(&tally.snapshot(&watch.monitor.reports())));
                 }
             });
             let mut answering = Answering { shared: &shared, pictured: None };
             let stages = self.asking.run(feed, (apart, watch), &mut |told| answering.take(told));
             // A survey that is still under way is of no more use.
-            shared.is_listed.store(true, Ordering::Relaxed);
+            shared.is_over.store(true, Ordering::Relaxed);
             drop(ended);
             stages
         });
-        let is_whole = !watch.stop.is_draining();
+        let is_whole = shared.is_listed.load(Ordering::Relaxed);
         let unfinished = lock(&shared.planned).len();
         let Keeper { store, state, failure, .. } = shared.keeper.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = failure {
@@ -136,6 +144,8 @@ struct Shared<'r> {
     planned: Mutex<HashMap<usize, Planned>>,
     /// Whether the archive's end was seen.
     is_listed: AtomicBool,
+    /// Whether the run is over.
+    is_over: AtomicBool,
 }
 
 /// The one place that writes.
@@ -144,6 +154,8 @@ struct Keeper<'r> {
     state: State,
     /// Questions that this run has begun to ask: a manifest may name a video twice.
     begun: HashSet<Id>,
+    /// Items of which this run could see nothing.
+    lost: HashSet<Id>,
     /// Why no more can be kept.
     failure: Option<BatchError>,
 }
@@ -169,12 +181,26 @@ impl Shared<'_> {
             return false;
         }
         keeper.state.take(record);
+        if record.question.is_none() && record.failure().is_some() {
+            keeper.lost.insert(record.item);
+        }
         drop(keeper);
         if record.failure().is_some() {
             self.tally.fail(record);
             (self.listen)(Event::Failed(record));
         }
         true
+    }
+
+    /// Sees to it that lines do not wait long for the disk.
+    fn sync(&self) {
+        let mut keeper = lock(&self.keeper);
+        if keeper.failure.is_none()
+            && let Err(error) = keeper.store.sync_if_due()
+        {
+            keeper.failure = Some(error);
+            self.watch.stop.abort();
+        }
     }
 
     /// Counts the archive while it is being asked about, for a guess of what is left.
@@ -186,7 +212,7 @@ impl Shared<'_> {
         let Ok(listing) = self.batch.archive.list() else { return };
         let mut size = Size::default();
         for listed in listing {
-            if self.is_listed.load(Ordering::Relaxed) || self.watch.stop.is_draining() {
+            if self.is_over.load(Ordering::Relaxed) || self.watch.stop.is_draining() {
                 return;
             }
             match listed {
@@ -204,10 +230,12 @@ impl Shared<'_> {
 /// The jobs of an archive that are still to be done.
 struct Feed<'s, 'r> {
     shared: &'s Shared<'r>,
-    listing: Box<dyn Iterator<Item = Listed> + Send>,
+    listing: Receiver<Listed>,
     next: usize,
-    /// What could not be listed this time.
+    /// What could not be listed this time, or nothing was asked about.
     unlisted: HashSet<Id>,
+    /// Whether a part of the archive could not be looked into.
+    is_partial: bool,
 }
 
 impl Iterator for Feed<'_, '_> {
@@ -218,20 +246,26 @@ impl Iterator for Feed<'_, '_> {
             if self.shared.watch.stop.is_draining() {
                 return None;
             }
-            match self.listing.next() {
-                Some(Listed::Ignored(keys)) => (self.shared.listen)(Event::Ignored(&keys)),
-                Some(Listed::Unlisted(unlisted)) if self.shared.batch.shard.holds(unlisted.id) => {
-                    self.unlisted.insert(unlisted.id);
-                    self.lose(Record::unlisted(&unlisted), 0);
+            match self.listing.recv_timeout(PATIENCE) {
+                // Standard input may have nothing to say for long.
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Listed::Ignored(keys)) => (self.shared.listen)(Event::Ignored(&keys)),
+                Ok(Listed::Unlisted(unlisted)) => {
+                    self.is_partial |= unlisted.kind == UNREADABLE;
+                    if self.shared.batch.shard.holds(unlisted.id) {
+                        self.unlisted.insert(unlisted.id);
+                        self.lose(Record::unlisted(&unlisted), 0);
+                    }
                 }
-                Some(Listed::Item(item)) if self.shared.batch.shard.holds(item.id) => {
+                Ok(Listed::Item(item)) if self.shared.batch.shard.holds(item.id) => {
                     if let Some(job) = self.plan(item) {
                         return Some(job);
                     }
                 }
-                Some(_) => {}
-                None => {
+                Ok(Listed::Item(_)) => {}
+                Err(RecvTimeoutError::Disconnected) => {
                     self.resolve();
+                    self.shared.is_listed.store(true, Ordering::Relaxed);
                     return None;
                 }
             }
@@ -245,12 +279,14 @@ impl Feed<'_, '_> {
         let (batch, bytes) = (self.shared.batch, length(&item));
         let questions = batch.questions_about(&item);
         if questions.is_empty() {
+            self.unlisted.insert(item.id);
             self.lose(Record::unasked(&item), bytes);
             return None;
         }
         let mut keeper = lock(&self.shared.keeper);
         let Keeper { state, begun, .. } = &mut *keeper;
-        let is_over = state.is_failed(item.id) && !batch.retry_failed;
+        // A question that comes later is asked of what had none before.
+        let is_over = state.is_failed(item.id) && !state.is_unasked(item.id) && !batch.retry_failed;
         let left = |question: &&Question| {
             let text = &question.question;
             let is_done =
@@ -258,15 +294,23 @@ impl Feed<'_, '_> {
             !is_over && !is_done && begun.insert(item.id.with_question(text))
         };
         let left: Arc<[Question]> = questions.iter().filter(left).cloned().collect();
+        // Nothing is left to be tried again of an item whose answers are all there.
+        let is_answered = |question: &Question| state.is_answered(item.id, &question.question);
+        let is_resolved = batch.retry_failed && state.is_failed(item.id) && questions.iter().all(is_answered);
         drop(keeper);
+        if is_resolved {
+            self.shared.keep(&Record::resolved(item.id), None);
+        }
         if left.is_empty() {
             self.shared.tally.skip(bytes);
             return None;
         }
+        let words = |questions: &[Question]| questions.iter().map(|question| question.question.clone()).collect();
         let job = Job {
             path: item.path.clone(),
             window: item.window,
-            questions: left.iter().map(|question| question.question.clone()).collect(),
+            questions: words(&left),
+            all_questions: words(&questions),
         };
         let planned = Planned { item: Arc::new(item), questions: left, bytes };
         lock(&self.shared.planned).insert(self.next, planned);
@@ -286,7 +330,7 @@ impl Feed<'_, '_> {
 
     /// At the archive's end: what could not be listed before, and is not among what cannot be listed now, counts no more.
     fn resolve(&self) {
-        if !self.shared.batch.retry_failed {
+        if !self.shared.batch.retry_failed || self.is_partial {
             return;
         }
         let is_ours = |id: &Id| self.shared.batch.shard.holds(*id) && !self.unlisted.contains(id);
@@ -322,7 +366,7 @@ impl Answering<'_, '_> {
                     }
                     Err(error) => {
                         self.shared.tally.lose(planned.bytes);
-                        self.shared.keep(&Record::failed(&planned.item, None, &error), None)
+                        self.fail(&planned, &error)
                     }
                 };
                 if !is_kept {
@@ -352,6 +396,18 @@ impl Answering<'_, '_> {
         }
     }
 
+    /// Keeps the failure of an item.
+    fn fail(&self, planned: &Planned, error: &ItemError) -> bool {
+        if error.source.kind() == TOKEN_BUDGET {
+            // It is of these questions: a shorter one may be asked.
+            let mut records = planned.questions.iter().map(|q| Record::failed(&planned.item, Some(q), error));
+            return records.all(|record| self.shared.keep(&record, None));
+        }
+        // A manifest may name it twice.
+        let is_known = lock(&self.shared.keeper).lost.contains(&planned.item.id);
+        is_known || self.shared.keep(&Record::failed(&planned.item, None, error), None)
+    }
+
     /// Keeps an item's small picture, once.
     fn picture(&mut self, number: usize, item: &Item, seen: &EncodedVideo) {
         if self.pictured == Some(number) {
@@ -369,6 +425,19 @@ impl Answering<'_, '_> {
             (self.shared.listen)(Event::Missed(format!("visual tokens could not be kept: {refusal}")));
         }
     }
+}
+
+/// Lists on a thread of its own, which nobody waits for: a stream may never say anything more.
+fn list_aside(listing: Box<dyn Iterator<Item = Listed> + Send>) -> Receiver<Listed> {
+    let (sender, listed) = bounded(AHEAD);
+    std::thread::spawn(move || {
+        for listed in listing {
+            if sender.send(listed).is_err() {
+                return;
+            }
+        }
+    });
+    listed
 }
 
 /// Bytes of an item's file; what cannot be looked at has none.

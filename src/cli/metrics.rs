@@ -1,7 +1,6 @@
 //! `--metrics`: how a batch stands, for Prometheus to scrape.
 
 use std::fmt;
-use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::collector::Collector;
@@ -12,31 +11,44 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use vidense::batch::Snapshot;
 
-/// Tells how the run stands.
-pub type Ask = dyn Fn() -> Snapshot + Send + Sync;
+/// A server that has its address.
+pub struct Server(tiny_http::Server);
 
-/// Serves `/metrics` at an address, on a thread that ends with the process.
-///
-/// # Errors
-/// When the address cannot be had.
-pub fn serve(address: &str, ask: Arc<Ask>) -> anyhow::Result<()> {
-    let server = tiny_http::Server::http(address).map_err(|error| anyhow::anyhow!("--metrics {address}: {error}"))?;
-    let answer = move || {
-        for request in server.incoming_requests() {
-            let found = request.url().split('?').next() == Some("/metrics");
-            let (text, status) = if found { (page(&ask()), 200) } else { ("see /metrics\n".to_owned(), 404) };
-            let kind = if found { "application/openmetrics-text; version=1.0.0; charset=utf-8" } else { "text/plain" };
-            let mut response = tiny_http::Response::from_string(text).with_status_code(status);
-            if let Ok(header) = tiny_http::Header::from_bytes("Content-Type", kind) {
-                response.add_header(header);
+impl Server {
+    /// Takes an address.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn bind(address: &str) -> anyhow::Result<Self> {
+        let server = tiny_http::Server::http(address);
+        server.map(Self).map_err(|error| anyhow::anyhow!("--metrics {address}: {error}"))
+    }
+
+    /// Serves `/metrics` from now on, on a thread that ends with the process.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn serve(self, ask: impl Fn() -> Snapshot + Send + 'static) -> anyhow::Result<()> {
+        let answer = move || {
+            for request in self.0.incoming_requests() {
+                let found = request.url().split('?').next() == Some("/metrics");
+                let (text, status) = if found { (page(&ask()), 200) } else { ("see /metrics\n".to_owned(), 404) };
+                let mut response = tiny_http::Response::from_string(text).with_status_code(status);
+                let kind = if found { OPEN_METRICS } else { "text/plain" };
+                if let Ok(header) = tiny_http::Header::from_bytes("Content-Type", kind) {
+                    response.add_header(header);
+                }
+                // Whoever asked has gone: that is theirs to know.
+                let _ = request.respond(response);
             }
-            // Whoever asked has gone: that is theirs to know.
-            let _ = request.respond(response);
-        }
-    };
-    std::thread::Builder::new().name("metrics".to_owned()).spawn(answer).context("--metrics")?;
-    Ok(())
+        };
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(answer).context("--metrics")?;
+        Ok(())
+    }
 }
+
+/// The type of a page.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text of one scrape.
 fn page(snapshot: &Snapshot) -> String {

@@ -88,7 +88,13 @@ pub fn failure(record: &Record) {
     let question = record.question.as_ref().map_or(String::new(), |question| format!(" {question}"));
     let named = if failure.cause.contains(&record.video) { "" } else { &format!("{}:{question} ", record.video) };
     let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("; hint: {hint}"));
-    told("error", "31", &format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage));
+    told("error", "31", &printable(&format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)));
+}
+
+/// A text whose control characters are written out: names may hold any.
+fn printable(text: &str) -> String {
+    let write = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(write).collect()
 }
 
 /// Tells how a batch stands, where no bar does.
@@ -104,8 +110,10 @@ pub fn progress(snapshot: &Snapshot, text: &str) {
 /// Tells what came of a batch.
 pub fn conclusion(summary: &Summary, text: &str) {
     if is_json() {
-        let summary = serde_json::to_string(summary).unwrap_or_default();
-        tracing::info!(summary, "done");
+        let (complete, held, now) = (summary.complete, &summary.results, &summary.session);
+        let (answers, failures, seconds) = (held.answers, held.failed, now.seconds);
+        let (frames_decoded, decoder_restarts) = (now.frames_decoded, now.decoder_restarts);
+        tracing::info!(complete, answers, failures, seconds, frames_decoded, decoder_restarts, "the batch ended");
     } else {
         plain(text);
     }

@@ -1,9 +1,11 @@
 //! Asking every question of a list: a video is encoded once for all questions about it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Asked, Scores};
-use crate::pipeline::{Asking, Dialogue, PipelineError, Turns, encode_video};
+use crate::exec::Stop;
+use crate::pipeline::{Asking, Limits, PipelineError, encode_video};
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -44,11 +46,14 @@ pub fn evaluate<E>(
                 continue;
             }
         };
-        let mut dialogue = Dialogue::new(asking, &encoded, Turns::Many);
-        for asked in about_one {
-            // Each question stands alone; what the cache holds of the video serves them all.
-            dialogue.begin_again();
-            match dialogue.ask(&asked.question, &mut |_| {}) {
+        let questions: Vec<String> = about_one.iter().map(|asked| asked.question.clone()).collect();
+        let mut answers = BTreeMap::new();
+        asking.ask_each(&encoded, &questions, (&Limits::default(), &Stop::new()), &mut |place, answer| {
+            answers.insert(place, answer);
+        });
+        for (place, answer) in answers {
+            let asked = &about_one[place];
+            match answer {
                 Ok(answer) => {
                     scores.add(&asked.kind, &asked.answer, &answer.text);
                     listen(EvalEvent::Answered { asked, given: &answer.text })?;

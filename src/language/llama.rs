@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
 
 use super::KvCache;
+use super::branches::Branch;
 use super::rope::{RopeAngles, RopeScaling, RopeTable, inverse_frequencies};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
@@ -133,11 +134,21 @@ impl Llama {
     /// When the cache is full.
     pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         cache.check_room(embeds.dim(0)?)?;
+        let x = self.through_layers(embeds, |attention, x, layer| attention.forward_cached(x, layer, cache))?;
+        cache.advance(embeds.dim(0)?);
+        Ok(x)
+    }
+
+    /// Runs `(S, H)` through all layers, the attention of each as `attend` says.
+    pub(super) fn through_layers(
+        &self,
+        embeds: &Tensor,
+        mut attend: impl FnMut(&SelfAttention, &Tensor, usize) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut x = embeds.unsqueeze(0)?; // (1, S, H)
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.apply(&x, |attention, x| attention.forward_cached(x, i, cache))?;
+            x = layer.apply(&x, |attention, x| attend(attention, x, i))?;
         }
-        cache.advance(embeds.dim(0)?);
         x.squeeze(0)
     }
 
@@ -221,7 +232,7 @@ impl Block {
 }
 
 #[derive(Debug)]
-struct SelfAttention {
+pub(super) struct SelfAttention {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -262,6 +273,30 @@ impl SelfAttention {
         let [q, k, v] = self.project(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
         let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d_head)
         self.out.forward(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?)
+    }
+
+    /// The attention of several branches, each over the prefix and itself: see [`Llama::forward_branches`].
+    pub(super) fn forward_branches(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        parts: &mut [(&mut Branch, usize)],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let q = split_heads(&self.query.forward(x)?, self.n_heads)?; // (1, n_heads, R, d)
+        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?;
+        let v = split_heads(&self.value.forward(x)?, self.n_kv_heads)?;
+        let (mut first, mut outs) = (0, Vec::with_capacity(parts.len()));
+        for (branch, n) in parts.iter_mut() {
+            let of_branch = |t: &Tensor| t.narrow(2, first, *n)?.contiguous();
+            let angles = cache.rope().range(cache.len() + branch.len(), *n)?;
+            let (q, k) = (angles.rotate(&of_branch(&q)?)?, angles.rotate(&of_branch(&k)?)?);
+            let (own_keys, own_values) = branch.write(layer, &k, &of_branch(&v)?)?;
+            let (keys, values) = cache.write(layer, &own_keys, &own_values)?;
+            outs.push(join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?); // (1, n, n_heads d)
+            first += *n;
+        }
+        self.out.forward(&Tensor::cat(&outs, 1)?)
     }
 }
 

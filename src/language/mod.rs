@@ -1,11 +1,13 @@
 //! The language model: the Llama family, its cache, sampling and generation.
 
+pub mod branches;
 pub mod cache;
 pub mod generate;
 pub mod llama;
 pub mod rope;
 pub mod sample;
 
+pub use branches::Branch;
 pub use cache::KvCache;
 pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
 pub use llama::{Llama, LlamaConfig};

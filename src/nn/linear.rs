@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::few_rows::{FewRows, MAX_ROWS};
 use super::rows::add_bias;
 
 /// `x W^T + b`.
@@ -47,13 +48,26 @@ impl Linear {
         let d_in = dims.pop().unwrap_or(0);
         // One large product: batch and sequence are rows of the same matrix.
         let rows = x.reshape(((), d_in))?; // (rows, d_in)
-        let y = matmul(&rows, &self.weight.t()?)?; // (rows, d_out)
+        let y = self.product(&rows)?; // (rows, d_out)
         let y = match &self.bias {
             Some(bias) => add_bias(&y, bias)?,
             None => y,
         };
         dims.push(self.weight.dim(0)?);
         y.reshape(dims)
+    }
+}
+
+impl Linear {
+    /// `x W^T`, with the kernel that suits it.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let w = &self.weight;
+        let is_plain =
+            |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous() && !t.track_op();
+        if x.dim(0)? <= MAX_ROWS && is_plain(x) && is_plain(w) {
+            return x.apply_op2_no_bwd(w, &FewRows);
+        }
+        matmul(x, &w.t()?)
     }
 }
 

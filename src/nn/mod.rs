@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod attention;
+mod few_rows;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 pub mod linear;

@@ -72,7 +72,8 @@ impl<'m> Gathering<'m> {
                 }
             }
             Part::Restart => {
-                *self = Self { timings: self.timings, thumbnail: self.thumbnail.take(), ..Self::new(stages) };
+                let (timings, thumbnail, failed) = (self.timings, self.thumbnail.take(), self.failed.take());
+                *self = Self { timings, thumbnail, failed, ..Self::new(stages) };
             }
             Part::Failed(error) => {
                 self.failed.get_or_insert(error);

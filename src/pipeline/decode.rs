@@ -58,10 +58,7 @@ impl Reading<'_> {
             .features
             .and_then(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window).ok());
         if let Some(found) = self.find(key.as_ref()) {
-            self.send(match found {
-                Ok(found) => Part::Found(Box::new(found)),
-                Err(error) => Part::Failed(ItemError::new(DECODE, error)),
-            })?;
+            self.send(Part::Found(Box::new(found)))?;
             return self.send(Part::End(Ending { report: None, decode: start.elapsed(), key: None }));
         }
         let report = match self.read(&request, worker)? {
@@ -85,11 +82,10 @@ impl Reading<'_> {
         self.send(Part::End(Ending { report, decode, key: unchanged }))
     }
 
-    /// What was kept of the video, if it fits the context.
-    fn find(&self, key: Option<&FeatureKey>) -> Option<Result<EncodedVideo, PipelineError>> {
+    /// What was kept of the video.
+    fn find(&self, key: Option<&FeatureKey>) -> Option<EncodedVideo> {
         let Stages { vlm, temporal, apart, .. } = self.stages;
-        let found = apart.features?.get(key?, *temporal, vlm.device())?;
-        Some(self.check_budget(found.frames.len()).map(|()| found))
+        apart.features?.get(key?, *temporal, vlm.device())
     }
 
     /// Reads the video, in the worker's process if there is one, and sends what it gives.

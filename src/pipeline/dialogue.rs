@@ -28,12 +28,6 @@ pub enum Turns {
     One,
     /// Many: the cache is as long as the model's context.
     Many,
-    /// Questions that each stand alone, of prompts with at most so much text: the cache is as long as the longest prompt and
-    /// its answer.
-    Alone {
-        /// Of the longest prompt.
-        longest: Tokens,
-    },
 }
 
 /// An answer, and what it took.
@@ -68,16 +62,12 @@ pub fn conversation(template: &Template, prompt: &PromptPlan, image_marks: bool)
 
 /// A conversation about one video.
 pub struct Dialogue<'a> {
-    asking: Asking<'a>,
     vlm: &'a Vlm,
     video: &'a EncodedVideo,
     conversation: Conversation,
     stop_strings: Vec<String>,
     config: GenerateConfig,
     turns: Turns,
-    /// Ends an answer early.
-    stop: Option<Stop>,
-    limits: Limits,
     cache: Option<KvCache>,
     /// The text ids that the cache holds around the video.
     cached: PromptIds,
@@ -95,39 +85,7 @@ impl<'a> Dialogue<'a> {
         let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
         let (stop_strings, conversation) =
             (template.stop_strings(), conversation(template, &plan.prompt, vlm.image_marks()));
-        Self {
-            asking,
-            vlm,
-            video,
-            conversation,
-            stop_strings,
-            config,
-            turns,
-            stop: None,
-            limits: Limits::default(),
-            cache: None,
-            cached,
-        }
-    }
-
-    /// Answers end early once `stop` is aborted.
-    #[must_use]
-    pub fn until(self, stop: &Stop) -> Self {
-        Self { stop: Some(stop.clone()), ..self }
-    }
-
-    /// An answer fails that takes longer than `limits` allow.
-    #[must_use]
-    pub fn within(self, limits: &Limits) -> Self {
-        Self { limits: *limits, ..self }
-    }
-
-    /// Forgets all turns. The cache keeps the video and what stands before it, which every prompt shares, and no more: so the
-    /// next question is computed just as if it were the first one.
-    pub fn begin_again(&mut self) {
-        let Asking { vlm, template, plan } = self.asking;
-        self.conversation = conversation(template, &plan.prompt, vlm.image_marks());
-        self.cached.after_visual.clear();
+        Self { vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
     }
 
     /// Asks a question. `on_text` hears the answer as it comes.
@@ -151,7 +109,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn answer(&mut self, ids: &PromptIds, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
-        let time = self.limits.begin(GENERATE);
+        let time = Limits::default().begin(GENERATE);
         let budget = self.budget(ids);
         let room = budget.room()?.0;
         let max_new_tokens = self.config.max_new_tokens.min(room);
@@ -167,16 +125,11 @@ impl<'a> Dialogue<'a> {
         let generation = timed(&mut generate_time, || {
             generate(self.vlm.language(), logits, &mut cache, &config, &mut |id| {
                 on_text(&stream.push(id));
-                if stream.is_stopped() || self.is_given_up() || time.check().is_err() {
-                    Step::Stop
-                } else {
-                    Step::Continue
-                }
+                if stream.is_stopped() { Step::Stop } else { Step::Continue }
             })
         })
         .map_err(failed)?;
         on_text(&stream.finish());
-        time.check()?;
 
         let in_cache = cache.len() - budget.prompt().0;
         self.cached = ids.clone();
@@ -212,10 +165,6 @@ impl<'a> Dialogue<'a> {
         let capacity = match self.turns {
             Turns::One => needed,
             Turns::Many => self.vlm.context(),
-            Turns::Alone { longest } => {
-                let positions = self.n_visual()? + longest.0 + self.config.max_new_tokens;
-                positions.min(self.vlm.context()).max(needed)
-            }
         };
         // One that does not serve is freed before another is made.
         let serves = |cache: &KvCache| {
@@ -262,28 +211,44 @@ impl<'a> Dialogue<'a> {
         self.vlm.language().logits(&last).and_then(|logits| logits.squeeze(0)).map_err(&failed).map_err(Into::into)
     }
 
-    /// Runs positions through the language model, and gives the last one's hidden state, `(1, H)`.
     fn run_chunks(&self, embeds: &Tensor, cache: &mut KvCache, time: &Running) -> Result<Tensor, PipelineError> {
-        let failed = ModelError::compute("reading the prompt");
-        let n = embeds.dim(0).map_err(&failed)?;
-        let mut last = None;
-        for start in (0..n).step_by(PREFILL_CHUNK) {
-            time.check()?;
-            if self.is_given_up() {
-                return Err(PipelineError::Nothing);
-            }
-            let chunk = embeds.narrow(0, start, PREFILL_CHUNK.min(n - start));
-            let hidden = chunk.and_then(|chunk| self.vlm.language().forward(&chunk, cache)).map_err(&failed)?;
-            last = Some(hidden.dim(0).and_then(|s| hidden.narrow(0, s - 1, 1)).map_err(&failed)?);
-        }
-        last.ok_or_else(|| failed(candle_core::Error::msg("an empty part of the prompt")).into())
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.stop.as_ref().is_some_and(Stop::is_aborted)
+        let prefill = Prefill { time, stop: None };
+        prefill.run(embeds, &mut |chunk| self.vlm.language().forward(chunk, cache))
     }
 
     fn n_visual(&self) -> Result<usize, ModelError> {
         self.video.visual.dim(0).map_err(ModelError::compute("reading the prompt"))
+    }
+}
+
+/// Reading a prompt, chunk by chunk, until it is read or there is a reason to end.
+pub(super) struct Prefill<'a> {
+    pub(super) time: &'a Running,
+    pub(super) stop: Option<&'a Stop>,
+}
+
+impl Prefill<'_> {
+    /// Runs positions through `forward`, and gives the last one's hidden state.
+    ///
+    /// # Shapes
+    /// `embeds (S, H)` to `(1, H)`.
+    pub(super) fn run(
+        &self,
+        embeds: &Tensor,
+        forward: &mut dyn FnMut(&Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor, PipelineError> {
+        let failed = ModelError::compute("reading the prompt");
+        let n = embeds.dim(0).map_err(&failed)?;
+        let mut last = None;
+        for start in (0..n).step_by(PREFILL_CHUNK) {
+            self.time.check()?;
+            if self.stop.is_some_and(Stop::is_aborted) {
+                return Err(PipelineError::Nothing);
+            }
+            let chunk = embeds.narrow(0, start, PREFILL_CHUNK.min(n - start));
+            let hidden = chunk.and_then(|chunk| forward(&chunk)).map_err(&failed)?;
+            last = Some(hidden.dim(0).and_then(|s| hidden.narrow(0, s - 1, 1)).map_err(&failed)?);
+        }
+        last.ok_or_else(|| failed(candle_core::Error::msg("an empty part of the prompt")).into())
     }
 }

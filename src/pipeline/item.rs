@@ -19,8 +19,11 @@ pub struct Job {
     pub path: PathBuf,
     /// The part of it that is looked at, if it is another than the plan's.
     pub window: Option<Window>,
-    /// Asked in this order, each alone.
+    /// Asked, each alone.
     pub questions: Arc<[String]>,
+    /// All questions that are ever asked about it, those of earlier runs as well: if not even the shortest fits the context, it
+    /// fails before it is decoded.
+    pub all_questions: Arc<[String]>,
 }
 
 /// A job's place in a run.

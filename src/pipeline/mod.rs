@@ -1,7 +1,7 @@
 //! Running a plan: from videos and questions to answers.
 //!
-//! [`stages`] turns videos into visual tokens, several at a time; [`dialogue`] asks questions about one of them over one
-//! key-value cache; [`run`] does both for many. [`features`] keeps visual tokens from one run to the next.
+//! [`stages`] turns videos into visual tokens, several at a time; [`dialogue`] is a conversation about one of them over one
+//! key-value cache, [`together`] asks questions that each stand alone; [`run`] does it for many videos. [`features`] keeps visual tokens from one run to the next.
 
 mod aggregate;
 mod decode;
@@ -14,6 +14,7 @@ mod limits;
 pub mod run;
 pub mod stages;
 pub mod timing;
+mod together;
 mod views;
 
 pub use aggregate::Aggregator;
@@ -25,3 +26,4 @@ pub use limits::{Limits, STAGES};
 pub use run::{Answered, AnsweredVideo, Asking, Told};
 pub use stages::{Apart, Encoded, EncodedVideo, Progress, Stages, encode_video};
 pub use timing::Timings;
+pub use together::TellAnswer;

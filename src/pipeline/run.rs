@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{
-    Answer, Apart, Dialogue, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings, Turns,
-    conversation,
-};
-use crate::exec::{ExecError, Inlet, StageReport, Stop, Watch};
+use super::{Answer, Apart, EncodedVideo, FrameStamp, ItemError, Job, Stages, Timings, conversation};
+use crate::exec::{ExecError, Inlet, StageReport, Watch};
 use crate::spec::Plan;
 use crate::text::Template;
 use crate::units::Tokens;
@@ -89,13 +86,19 @@ impl Asking<'_> {
         let stages = Stages::new(self.vlm, self.plan, &|_, _| {}).with(apart);
         let with_text = jobs.map(|job| {
             // A question that cannot even be tokenised fails where it is asked.
-            let text = self.texts(&job.questions).min();
+            let text = guarded(|| Ok(self.texts(&job.all_questions).min())).ok().flatten();
             (job, text)
         });
         let generate = |inlet: &Inlet<Encoded>| {
             while let Some(Encoded { video, outcome }) = inlet.recv() {
                 if let Ok(seen) = &outcome {
-                    self.answer(&video, seen, (&apart.limits, &watch.stop), listen);
+                    self.ask_each(seen, &video.job.questions, (&apart.limits, &watch.stop), &mut |question, answer| {
+                        // An answer that was cut off is none.
+                        if !watch.stop.is_aborted() {
+                            let answer = answer.map_err(|source| ItemError::new(GENERATE, source));
+                            listen(Told::Answer { video: &video, seen, question, answer });
+                        }
+                    });
                 }
                 if watch.stop.is_aborted() {
                     return;
@@ -121,11 +124,11 @@ impl Asking<'_> {
         listen: &mut dyn FnMut(Answered),
     ) -> Result<Vec<StageReport>, ExecError> {
         let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
-        let mut answers = Vec::new();
+        let mut answers = BTreeMap::new();
         let reports = self.run(jobs, (apart, watch), &mut |told| match told {
-            Told::Answer { answer, .. } => answers.push(answer),
+            Told::Answer { question, answer, .. } => drop(answers.insert(question, answer)),
             Told::Done { video, seen } => {
-                let answers = std::mem::take(&mut answers);
+                let answers = std::mem::take(&mut answers).into_values().collect();
                 let outcome = seen.map(|seen| {
                     let (frames, report, timings) = (seen.frames.clone(), seen.report.clone(), seen.timings);
                     AnsweredVideo { frames, report, timings, answers }
@@ -144,38 +147,6 @@ impl Asking<'_> {
             let ids = PromptIds::encode(&conversation.ask(question), self.vlm.tokenizer()).ok()?;
             Some(Tokens(ids.n_text()))
         })
-    }
-
-    /// Asks all questions about one video, each alone; what the cache holds of the video serves them all.
-    fn answer(
-        &self,
-        video: &VideoRef,
-        seen: &EncodedVideo,
-        (limits, stop): (&Limits, &Stop),
-        listen: &mut dyn FnMut(Told<'_>),
-    ) {
-        let questions = &video.job.questions;
-        let turns = match questions.len() {
-            0 | 1 => Turns::One,
-            _ => Turns::Alone { longest: self.texts(questions).max().unwrap_or(Tokens(0)) },
-        };
-        let begin = || Dialogue::new(*self, seen, turns).within(limits).until(stop);
-        let mut dialogue = begin();
-        for (question, words) in questions.iter().enumerate() {
-            let asked = guarded(|| {
-                dialogue.begin_again();
-                dialogue.ask(words, &mut |_| {})
-            });
-            if matches!(asked, Err(PipelineError::Panic { .. })) {
-                dialogue = begin();
-            }
-            if stop.is_aborted() {
-                // An answer that was cut off is none.
-                return;
-            }
-            let answer = asked.map_err(|source| ItemError::new(GENERATE, source));
-            listen(Told::Answer { video, seen, question, answer });
-        }
     }
 }
 

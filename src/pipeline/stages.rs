@@ -184,7 +184,7 @@ pub fn encode_video(
 ) -> Result<EncodedVideo, PipelineError> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
     let stages = Stages::new(vlm, plan, &on_progress);
-    let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]) };
+    let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
     let one = std::iter::once((job, None));
     let (encoded, _) = stages.run(one, &Watch::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
     match encoded {

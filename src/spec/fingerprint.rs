@@ -14,9 +14,12 @@ use crate::video::Window;
 
 /// Files up to this size are hashed whole.
 const WHOLE: u64 = 64 << 20;
-/// Of larger ones, this much at either end, and the length: a retrained model changes both, and a checkpoint of 14 GB
-/// must not be read twice before it answers.
+/// Of larger ones, this much at either end, samples between them, and the length: a checkpoint of 14 GB must not be read twice
+/// before it answers.
 const END: u64 = 1 << 20;
+/// Samples, at equal distances.
+const N_SAMPLES: u64 = 256;
+const SAMPLE: u64 = 16 << 10;
 /// Hex digits of a fingerprint.
 const DIGITS: usize = 32;
 
@@ -27,7 +30,7 @@ pub struct ModelFile {
     pub name: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// 32 hex digits of BLAKE3 over it; over its two ends, if it is larger than 64 MiB.
+    /// 32 hex digits of BLAKE3 over it; over its two ends and samples between them, if it is larger than 64 MiB.
     pub blake3: String,
 }
 
@@ -94,6 +97,10 @@ fn hash_file(path: &Path) -> std::io::Result<(u64, blake3::Hash)> {
         return Ok((length, hasher.update_reader(file)?.finalize()));
     }
     hasher.update_reader((&mut file).take(END))?;
+    for i in 0..N_SAMPLES {
+        file.seek(SeekFrom::Start(END + (length - 2 * END) / N_SAMPLES * i))?;
+        hasher.update_reader((&mut file).take(SAMPLE))?;
+    }
     file.seek(SeekFrom::End(-(END as i64)))?;
     Ok((length, hasher.update_reader(file)?.finalize()))
 }

@@ -10,11 +10,11 @@ use ::image::RgbImage;
 use ffmpeg::codec::threading;
 use ffmpeg::format::Pixel;
 use ffmpeg::software::scaling;
-use ffmpeg::{Dictionary, Rational, color, ffi, frame, packet};
+use ffmpeg::{Rational, color, ffi, frame, packet};
 use ffmpeg_next as ffmpeg;
 
 use super::VideoError;
-use super::demux::{MAX_ERRORS, Media, best_video_stream, may_read_on, seconds};
+use super::demux::{MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds};
 use super::frame::Orientation;
 use super::limits::{ReadLimits, Spent};
 use super::reader::{Damage, FrameSource};
@@ -38,7 +38,7 @@ pub(super) struct VideoFile {
 
 impl VideoFile {
     pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
-        let media = Media::open(path, spent)?;
+        let media = Media::open(path, limits, spent)?;
         let stream = best_video_stream(path, &media.input)?;
         let (index, time_base) = (stream.index(), stream.time_base());
         let orientation = orientation_of(&stream);
@@ -174,9 +174,7 @@ fn open_decoder(
     let (width, height) = size_of(stream);
     limits.check_frame(path, width, height)?;
     decoder.set_packet_time_base(stream.time_base());
-    let mut options = Dictionary::new();
-    options.set("max_pixels", &limits.frame_pixels().to_string());
-    decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
+    decoder.open_as_with(codec, decoder_options(limits)).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
 /// Width and height that the header claims.

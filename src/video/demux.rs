@@ -9,7 +9,7 @@ use ffmpeg::{Dictionary, Rational, color, ffi, media, packet};
 use ffmpeg_next as ffmpeg;
 
 use super::decode::orientation_of;
-use super::limits::{Spent, Watch};
+use super::limits::{ReadLimits, Spent, Watch};
 use super::probe::PictureInfo;
 use super::reader::{Event, Flow};
 use super::sample::{FrameFact, Timeline};
@@ -24,7 +24,7 @@ const WAITING_EVERY: usize = 256;
 
 /// The frames inside `window` by their packets, leaving out those that an edit list discards.
 pub(super) fn packet_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
-    let mut media = Media::open(path, &watch.spent)?;
+    let mut media = Media::open(path, &watch.limits, &watch.spent)?;
     watch.check(path)?;
     let stream = best_video_stream(path, &media.input)?;
     let (index, time_base) = (stream.index(), stream.time_base());
@@ -67,9 +67,9 @@ pub(super) struct Media {
 }
 
 impl Media {
-    pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+    pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
         let name = check_file(path)?;
-        let input = open_input(&name, spent).map_err(|error| {
+        let input = open_input(&name, limits, spent).map_err(|error| {
             // What FFmpeg gave up for lack of time it calls an error as well.
             let cause = VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() };
             spent.check(path).err().unwrap_or(cause)
@@ -83,8 +83,9 @@ impl Media {
 
 /// The header facts of a media file.
 pub(super) fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
-    let Media { input, _spent } = Media::open(path, &Spent::new(None))?;
-    let best = best_video_stream(path, &input)?.index();
+    let media = Media::open(path, &ReadLimits::default(), &Spent::new(None))?;
+    let input = &media.input;
+    let best = best_video_stream(path, input)?.index();
     let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
     Ok(VideoInfo {
         path: path.to_owned(),
@@ -93,6 +94,13 @@ pub(super) fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
         streams: input.streams().map(|stream| describe(&stream)).collect(),
         best,
     })
+}
+
+/// The versions of the libraries that a frame's numbers depend on.
+pub fn library_versions() -> String {
+    // SAFETY: they give numbers.
+    let versions = unsafe { [ffi::avformat_version(), ffi::avcodec_version(), ffi::swscale_version()] };
+    versions.map(|version| format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)).join(" ")
 }
 
 /// What FFmpeg is to open for a path, if it is a regular file that may be read.
@@ -121,6 +129,13 @@ fn check_file(path: &Path) -> Result<CString, VideoError> {
     CString::new(name).map_err(|_| VideoError::NotFound { path: owned() })
 }
 
+/// What every decoder is told.
+pub(super) fn decoder_options(limits: &ReadLimits) -> Dictionary<'static> {
+    let mut options = Dictionary::new();
+    options.set("max_pixels", &limits.frame_pixels().to_string());
+    options
+}
+
 /// FFmpeg's interrupt callback: whether a call should be given up.
 extern "C" fn is_over(spent: *mut c_void) -> c_int {
     // SAFETY: `open_input` gave the address of a `Spent` that outlives the input, and only shared access is taken.
@@ -129,7 +144,7 @@ extern "C" fn is_over(spent: *mut c_void) -> c_int {
 }
 
 /// Opens a file as `ffmpeg::format::input_with_dictionary` does, which knows neither interrupts nor names that are no UTF-8.
-fn open_input(name: &CString, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
+fn open_input(name: &CString, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
     let mut options = Dictionary::new();
     // A playlist must not reach the network.
     options.set("protocol_whitelist", "file,crypto,data");
@@ -148,7 +163,11 @@ fn open_input(name: &CString, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error
         if opened < 0 {
             return Err(opened.into());
         }
-        let found = ffi::avformat_find_stream_info(context, std::ptr::null_mut());
+        // It decodes some frames of each stream, which are not to be larger than those that are decoded later.
+        let mut each: Vec<*mut ffi::AVDictionary> =
+            (0..(*context).nb_streams).map(|_| decoder_options(limits).disown()).collect();
+        let found = ffi::avformat_find_stream_info(context, each.as_mut_ptr());
+        each.into_iter().for_each(|left| drop(Dictionary::own(left)));
         if found < 0 {
             ffi::avformat_close_input(&mut context);
             return Err(found.into());

@@ -17,6 +17,7 @@ pub mod sample;
 mod window;
 pub mod worker;
 
+pub use demux::library_versions;
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;

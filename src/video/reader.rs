@@ -7,6 +7,7 @@
 //! Frames that are not sampled are never kept, and never converted but for a rule that must see them all (`scene`).
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -278,6 +279,8 @@ impl Pass {
     /// Walks to the end, or to the last frame needed.
     fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
         const PROGRESS_EVERY: usize = 16;
+        const SIGN_EVERY: Duration = Duration::from_secs(1);
+        let mut told = Instant::now();
         while let Some(time) = source.advance()? {
             watch.check(&self.path)?;
             let index = FrameIndex(self.n_frames);
@@ -306,9 +309,11 @@ impl Pass {
                     return Ok(Flow::Continue);
                 }
             }
-            if self.n_frames.is_multiple_of(PROGRESS_EVERY)
-                && watch.emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop
-            {
+            let is_due = self.n_frames.is_multiple_of(PROGRESS_EVERY) || told.elapsed() > SIGN_EVERY;
+            if is_due {
+                told = Instant::now();
+            }
+            if is_due && watch.emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }

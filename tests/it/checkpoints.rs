@@ -1,10 +1,12 @@
 //! One model in every layout that released checkpoints have: all load, and all answer as transformers does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use vidense::language::FinishReason;
-use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Turns, encode_video};
+use candle_core::{DType, Device, Tensor};
+use vidense::exec::Stop;
+use vidense::language::{Branch, FinishReason, SamplingConfig};
+use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Limits, Turns, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -133,4 +135,84 @@ fn half_precision_answers_too() {
         let answer = dialogue(&vlm, &video, 4, Turns::One).ask("Why?", &mut |_| {}).unwrap();
         assert!(!answer.token_ids.is_empty(), "{dtype:?}");
     }
+}
+
+#[test]
+fn questions_that_are_asked_together_get_the_tokens_that_each_gets_alone() {
+    for layout in ["llava-sharded", "hf-5"] {
+        let vlm = load(layout);
+        let video = encode(&vlm);
+        // Of different lengths, more than are answered at once, and one that does not fit.
+        let mut questions: Vec<String> = (0..40).map(|i| format!("{} number {i}?", "what ".repeat(i % 7))).collect();
+        questions[11] = "what ".repeat(5000);
+        for temperature in [0.0, 0.9] {
+            let sampling = SamplingConfig { temperature, ..SamplingConfig::default() };
+            let plan = Plan { generate: GeneratePlan { max_new_tokens: 12, sampling }, ..Plan::default() };
+            let asking = Asking { vlm: &vlm, template: &Template::VicunaV1, plan: &plan };
+            let mut together = BTreeMap::new();
+            asking.ask_each(&video, &questions, (&Limits::default(), &Stop::new()), &mut |place, answer| {
+                assert!(together.insert(place, answer).is_none(), "{place} is told twice");
+            });
+            assert_eq!(together.len(), questions.len());
+            let mut n_reused = 0;
+            for (place, answer) in together {
+                let alone = Dialogue::new(asking, &video, Turns::One).ask(&questions[place], &mut |_| {});
+                match (answer, alone) {
+                    (Ok(answer), Ok(alone)) => {
+                        assert_eq!(answer.token_ids, alone.token_ids, "{layout}: {place}");
+                        assert_eq!((&answer.text, answer.finish_reason), (&alone.text, alone.finish_reason));
+                        assert_eq!(
+                            (answer.prompt_tokens, answer.visual_tokens),
+                            (alone.prompt_tokens, alone.visual_tokens)
+                        );
+                        n_reused += usize::from(answer.reused.0 >= answer.visual_tokens.0);
+                    }
+                    (Err(answer), Err(alone)) => assert_eq!((place, answer.to_string()), (11, alone.to_string())),
+                    (answer, alone) => panic!("{place}: {answer:?} together, {alone:?} alone"),
+                }
+            }
+            // All but the first.
+            assert_eq!(n_reused, 38);
+        }
+    }
+}
+
+#[test]
+fn branches_of_one_prefix_come_out_the_same_to_the_bit_whatever_is_beside_them() {
+    let vlm = load("llava-sharded");
+    let language = vlm.language();
+    let prefix = language.embed(&[1, 5, 9, 7, 3]).unwrap();
+    let words: [&[u32]; 3] = [&[4, 8], &[6], &[2, 9, 9, 4, 1, 7]];
+    let bits = |hidden: &Tensor| -> Vec<Vec<u32>> {
+        let rows = language.logits(hidden).unwrap().to_vec2::<f32>().unwrap();
+        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+    };
+    // Each alone, in a cache of its own: its words, then 70 times the same token, one by one.
+    let alone: Vec<Vec<Vec<u32>>> = words
+        .iter()
+        .map(|words| {
+            let mut cache = language.new_cache(100).unwrap();
+            language.forward(&prefix, &mut cache).unwrap();
+            let mut found = bits(&language.forward(&language.embed(words).unwrap(), &mut cache).unwrap());
+            for _ in 0..70 {
+                found.extend(bits(&language.forward(&language.embed(&[5]).unwrap(), &mut cache).unwrap()));
+            }
+            found
+        })
+        .collect();
+    let mut cache = language.new_cache(100).unwrap();
+    language.forward(&prefix, &mut cache).unwrap();
+    let mut branches = [Branch::new(), Branch::new(), Branch::new()];
+    let mut together = vec![Vec::new(); 3];
+    let mut run = |ids: &[u32], counts: [usize; 3]| {
+        let mut parts: Vec<(&mut Branch, usize)> = branches.iter_mut().zip(counts).collect();
+        let hidden = language.forward_branches(&language.embed(ids).unwrap(), &mut parts, &mut cache).unwrap();
+        let mut rows = bits(&hidden).into_iter();
+        for (found, count) in together.iter_mut().zip(counts) {
+            found.extend(rows.by_ref().take(count));
+        }
+    };
+    run(&words.concat(), [2, 1, 6]);
+    (0..70).for_each(|_| run(&[5, 5, 5], [1, 1, 1]));
+    assert!(together == alone);
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use globset::GlobSet;
 use walkdir::{DirEntry, Error, WalkDir};
 
-use super::{Listed, Unlisted, item};
+use super::{Listed, UNREADABLE, Unlisted, item};
 
 /// Endings of files that are taken for videos where no glob says which are.
 const MEDIA: [&str; 34] = [
@@ -25,7 +25,11 @@ pub(super) fn list(root: PathBuf, only: Option<GlobSet>, exclude: GlobSet) -> im
             let chosen = only.as_ref().map_or_else(|| is_media(name), |only| only.is_match(name));
             chosen && !exclude.is_match(name)
         };
-        let below = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_owned();
+        // The folder itself has a name too.
+        let below = |path: &Path| match path.strip_prefix(&root).unwrap_or(path) {
+            name if name.as_os_str().is_empty() => PathBuf::from("."),
+            name => name.to_owned(),
+        };
         match found {
             Ok(entry) if entry.file_type().is_dir() => None,
             Ok(entry) => {
@@ -36,15 +40,16 @@ pub(super) fn list(root: PathBuf, only: Option<GlobSet>, exclude: GlobSet) -> im
                 let name = below(error.path().unwrap_or(&root));
                 // A link to nothing is nothing, unless it would have been a video.
                 let is_gone = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
-                (!is_gone || is_wanted(&name)).then(|| unlisted(&name, &error))
+                let ancestor = error.loop_ancestor().map(below);
+                (!is_gone || is_wanted(&name)).then(|| unlisted(&name, &error, ancestor.as_deref()))
             }
         }
     })
 }
 
-fn unlisted(name: &Path, error: &Error) -> Listed {
+fn unlisted(name: &Path, error: &Error, ancestor: Option<&Path>) -> Listed {
     let bytes = name.as_os_str().as_encoded_bytes();
-    Listed::Unlisted(match (error.loop_ancestor(), error.io_error()) {
+    Listed::Unlisted(match (ancestor, error.io_error()) {
         (Some(ancestor), _) => {
             let cause = format!("a link back to {}, which it is in; hint: it is not followed", ancestor.display());
             Unlisted::new(bytes, "loop", cause)
@@ -52,8 +57,8 @@ fn unlisted(name: &Path, error: &Error) -> Listed {
         (None, Some(error)) if error.kind() == io::ErrorKind::NotFound => {
             Unlisted::new(bytes, "not_found", "a link to nothing")
         }
-        (None, Some(error)) => Unlisted::new(bytes, "unreadable", error.to_string()),
-        (None, None) => Unlisted::new(bytes, "unreadable", error.to_string()),
+        (None, Some(error)) => Unlisted::new(bytes, UNREADABLE, error.to_string()),
+        (None, None) => Unlisted::new(bytes, UNREADABLE, error.to_string()),
     })
 }
 

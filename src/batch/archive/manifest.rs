@@ -1,7 +1,7 @@
 //! A manifest as an archive: a path a line, objects, or a table, read as it comes. A line that says nothing usable is a failed
 //! item, named by its number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -94,38 +94,62 @@ fn to_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }
 
+/// The lines of a text, one after the other.
+struct Text<R> {
+    reader: R,
+    /// Lines that were read ahead, the next one first.
+    ahead: VecDeque<Vec<u8>>,
+    /// The number of the last line that was handed out.
+    line: u64,
+}
+
+impl<R: BufRead> Text<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, ahead: VecDeque::new(), line: 0 }
+    }
+
+    /// The next line without its end, or what is wrong with it; none at the end of the text.
+    fn next(&mut self) -> io::Result<Option<Result<Vec<u8>, String>>> {
+        if let Some(line) = self.ahead.pop_front() {
+            self.line += 1;
+            return Ok(Some(Ok(line)));
+        }
+        let mut line = Vec::new();
+        if (&mut self.reader).take(MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        self.line += 1;
+        if line.last() != Some(&b'\n') && line.len() == MAX_LINE {
+            self.reader.skip_until(b'\n')?;
+            return Ok(Some(Err(format!("a line of more than {MAX_LINE} bytes"))));
+        }
+        let end = line.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+        line.truncate(end);
+        Ok(Some(Ok(line)))
+    }
+
+    /// Gives back lines that were handed out last, to be handed out again.
+    fn give_back(&mut self, lines: Vec<Vec<u8>>) {
+        self.line -= lines.len() as u64;
+        lines.into_iter().rev().for_each(|line| self.ahead.push_front(line));
+    }
+}
+
 /// What a line gives; `Err` says in words what is wrong with it.
 type Parse = fn(&Place, &[u8]) -> Result<(Listed, Vec<String>), String>;
 
 /// A manifest of lines that each stand alone.
 struct Lines<R> {
-    text: R,
+    text: Text<R>,
     place: Place,
     parse: Parse,
-    line: u64,
     ignored: Option<Vec<String>>,
     ended: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     fn new(text: R, place: Place, parse: Parse) -> Self {
-        Self { text, place, parse, line: 0, ignored: Some(Vec::new()), ended: false }
-    }
-
-    /// The next line without its end; none at the end of the text.
-    fn next_line(&mut self) -> io::Result<Option<Result<Vec<u8>, String>>> {
-        let mut line = Vec::new();
-        if (&mut self.text).take(MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
-        }
-        self.line += 1;
-        if line.last() != Some(&b'\n') && line.len() == MAX_LINE {
-            self.text.skip_until(b'\n')?;
-            return Ok(Some(Err(format!("a line of more than {MAX_LINE} bytes"))));
-        }
-        let end = line.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
-        line.truncate(end);
-        Ok(Some(Ok(line)))
+        Self { text: Text::new(text), place, parse, ignored: Some(Vec::new()), ended: false }
     }
 }
 
@@ -137,12 +161,12 @@ impl<R: BufRead> Iterator for Lines<R> {
             return self.ignored.take().map(Listed::Ignored);
         }
         while !self.ended {
-            let line = match self.next_line() {
+            let line = match self.text.next() {
                 Ok(None) => break,
                 Ok(Some(line)) => line,
                 Err(error) => {
                     self.ended = true;
-                    return Some(self.place.unlisted(self.line + 1, error.to_string()));
+                    return Some(self.place.unlisted(self.text.line + 1, error.to_string()));
                 }
             };
             let parsed = match line {
@@ -157,7 +181,7 @@ impl<R: BufRead> Iterator for Lines<R> {
                     }
                     listed
                 }
-                Err(cause) => self.place.unlisted(self.line, cause),
+                Err(cause) => self.place.unlisted(self.text.line, cause),
             });
         }
         None
@@ -190,6 +214,14 @@ fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), S
     Ok((listed, rest.into_keys().collect()))
 }
 
+/// The cells of one row.
+fn parse_row(row: &[u8]) -> Result<csv::ByteRecord, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(row);
+    let mut record = csv::ByteRecord::new();
+    reader.read_byte_record(&mut record).map_err(|error| error.to_string())?;
+    Ok(record)
+}
+
 fn window(start: Option<Seconds>, end: Option<Seconds>) -> Result<Option<Window>, String> {
     match (start, end) {
         (None, None) => Ok(None),
@@ -209,14 +241,21 @@ fn checked(place: &Place, video: &[u8], window: Option<Window>, questions: Vec<Q
 }
 
 /// A table: rows about the same part of a video that follow each other are one item.
-struct Rows<R: Read> {
-    records: csv::ByteRecordsIntoIter<R>,
+struct Rows<R> {
+    text: Text<R>,
     place: Place,
     columns: Columns,
     ignored: Option<Vec<String>>,
     /// The row that belongs to the next item.
     ahead: Option<Result<Row, Listed>>,
+    ended: bool,
 }
+
+/// Lines that a row may go over, where a quoted cell does.
+const MAX_LINES_OF_ROW: usize = 100;
+
+/// The number of a row's first line, and the row, or what is wrong with it.
+type NumberedRow = (u64, Result<Vec<u8>, String>);
 
 /// Where in a row things stand.
 struct Columns {
@@ -234,12 +273,14 @@ struct Row {
     question: Option<Question>,
 }
 
-impl<R: Read> Rows<R> {
+impl<R: BufRead> Rows<R> {
     fn new(text: R, place: Place) -> Result<Self, BatchError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::Headers).from_reader(text);
         let wrong = |cause: String| BatchError::Manifest { name: place.name.clone(), cause };
-        let header = reader.byte_headers().map_err(|error| wrong(error.to_string()))?.clone();
-        let names: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let mut text = Text::new(text);
+        let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
+        let header = parse_row(&header).map_err(wrong)?;
+        let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_owned();
+        let names: Vec<String> = header.iter().map(name).collect();
         let find = |wanted: &str| names.iter().position(|name| name == wanted);
         let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
             let found = names.join(", ");
@@ -255,25 +296,55 @@ impl<R: Read> Rows<R> {
         let used = [Some(video), columns.start, columns.end, columns.question, columns.question_id];
         let ignored = names.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i)));
         let ignored = Some(ignored.map(|(_, name)| name.clone()).collect());
-        Ok(Self { records: reader.into_byte_records(), place, columns, ignored, ahead: None })
+        Ok(Self { text, place, columns, ignored, ahead: None, ended: false })
     }
 
     fn next_row(&mut self) -> Option<Result<Row, Listed>> {
         if self.ahead.is_some() {
             return self.ahead.take();
         }
-        loop {
-            let line = self.records.reader().position().line();
-            let record = match self.records.next()? {
-                Ok(record) => record,
-                Err(error) => return Some(Err(self.place.unlisted(line, error.to_string()))),
+        while !self.ended {
+            let lines = match self.lines_of_row() {
+                Ok(lines) => lines?,
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(self.place.unlisted(self.text.line + 1, error.to_string())));
+                }
             };
-            if record.iter().all(|cell| cell.trim_ascii().is_empty()) {
-                continue;
-            }
-            let line = record.position().map_or(line, csv::Position::line);
-            return Some(self.row(line, &record).map_err(|cause| self.place.unlisted(line, cause)));
+            let (line, row) = lines;
+            let parsed = match row {
+                Ok(row) if row.trim_ascii().is_empty() => continue,
+                Ok(row) => parse_row(&row).and_then(|record| self.row(line, &record)),
+                Err(cause) => Err(cause),
+            };
+            return Some(parsed.map_err(|cause| self.place.unlisted(line, cause)));
         }
+        None
+    }
+
+    /// The lines of the next row, and the number of the first. A quote that is never closed costs its line alone.
+    fn lines_of_row(&mut self) -> io::Result<Option<NumberedRow>> {
+        let Some(first) = self.text.next()? else { return Ok(None) };
+        let number = self.text.line;
+        let Ok(mut row) = first else { return Ok(Some((number, first))) };
+        let is_open = |row: &[u8]| row.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+        let mut more = Vec::new();
+        while is_open(&row) {
+            match self.text.next()? {
+                Some(Ok(line)) if more.len() + 1 < MAX_LINES_OF_ROW => {
+                    row.push(b'\n');
+                    row.extend(&line);
+                    more.push(line);
+                }
+                last => {
+                    // One that is too long itself is lost with it.
+                    more.extend(last.and_then(Result::ok));
+                    self.text.give_back(more);
+                    return Ok(Some((number, Err("a quote is not closed".to_owned()))));
+                }
+            }
+        }
+        Ok(Some((number, Ok(row))))
     }
 
     fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<Row, String> {
@@ -292,7 +363,7 @@ impl<R: Read> Rows<R> {
     }
 }
 
-impl<R: Read> Iterator for Rows<R> {
+impl<R: BufRead> Iterator for Rows<R> {
     type Item = Listed;
 
     fn next(&mut self) -> Option<Listed> {
@@ -387,6 +458,12 @@ not json
         assert!(cause(&found[3]).starts_with("5: `x` is no time"), "{:?}", found[3]);
         assert_eq!((item(&found[4]).video.as_str(), item(&found[4]).questions.len()), ("c.mp4", 0));
         assert_eq!(cause(&found[5]), "8: the video has no name");
+        // A quote that is never closed costs its line alone; one that is closed later is a cell of several lines.
+        let found = listed("csv", b"video,question\na.mp4,\"x\nb.mp4,y\nc.mp4,z\n");
+        assert_eq!(cause(&found[0]), "2: a quote is not closed");
+        assert_eq!(names(found[1..].iter().cloned()), ["b.mp4", "c.mp4"]);
+        let found = listed("csv", b"video,question\na.mp4,\"x\ny\"\nb.mp4,z\n");
+        assert_eq!(item(&found[0]).questions, [Question::new("x\ny")]);
         let error = list_error("csv", b"name,start\na,1\n");
         assert!(error.ends_with("no column `video` among name, start; hint: the first line names the columns"));
     }

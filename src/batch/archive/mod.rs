@@ -14,6 +14,8 @@ use super::item::{Id, Item, readable};
 
 /// Endings of manifests.
 const MANIFESTS: [&str; 6] = ["csv", "jsonl", "ndjson", "txt", "lst", "list"];
+/// The kind of failure of what cannot be looked into.
+pub const UNREADABLE: &str = "unreadable";
 /// What makes a path that is not there a glob.
 const GLOB_SIGNS: [char; 4] = ['*', '?', '[', '{'];
 
@@ -145,6 +147,11 @@ impl Archive {
                 Ok(Box::new(std::iter::once(item(name, path.clone()))))
             }
         }
+    }
+
+    /// Whether its items may have questions of their own.
+    pub fn may_ask(&self) -> bool {
+        matches!(self.kind, Kind::Manifest { format, .. } if format != Some(ManifestFormat::Lines))
     }
 
     /// Whether it gives the same items when it is listed again: a stream does not.

@@ -40,8 +40,8 @@ impl FromStr for TableFormat {
 
 /// What takes rows.
 trait Table {
-    fn add(&mut self, row: Row) -> Result<(), String>;
-    fn finish(self: Box<Self>) -> Result<(), String>;
+    fn add(&mut self, row: Row) -> io::Result<()>;
+    fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
 /// Writes results as a table to a file, beside and then renamed. Says how many rows it has.
@@ -68,8 +68,7 @@ pub fn export_to(results: &Results, format: TableFormat, out: &mut dyn Write) ->
         TableFormat::Csv => Box::new(text::Csv::new(out)),
         TableFormat::Jsonl => Box::new(text::Jsonl::new(out)),
         TableFormat::Parquet => {
-            let cause = "parquet is written to a file; hint: --out FILE".to_owned();
-            return Err(BatchError::Export { path: shown.to_owned(), cause });
+            return Err(BatchError::io(shown)(io::Error::other("parquet is written to a file; hint: --out FILE")));
         }
     };
     fill(results, table, shown)
@@ -77,8 +76,7 @@ pub fn export_to(results: &Results, format: TableFormat, out: &mut dyn Write) ->
 
 fn write(results: &Results, format: TableFormat, file: File, path: &Path) -> Result<u64, BatchError> {
     if format == TableFormat::Parquet {
-        let wrong = |cause| BatchError::Export { path: path.to_owned(), cause };
-        return fill(results, Box::new(parquet::Parquet::new(file).map_err(wrong)?), path);
+        return fill(results, Box::new(parquet::Parquet::new(file).map_err(BatchError::io(path))?), path);
     }
     let mut out = BufWriter::new(file);
     let n_rows = export_to(results, format, &mut out)?;
@@ -87,23 +85,13 @@ fn write(results: &Results, format: TableFormat, file: File, path: &Path) -> Res
 }
 
 fn fill(results: &Results, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {
-    let wrong = |cause| BatchError::Export { path: path.to_owned(), cause };
+    let wrong = BatchError::io(path);
     let (timings, mut n_rows) = (results.timings()?, 0);
     results.for_each(&mut |record| {
         let times = timings.get(&record.key()).copied();
         n_rows += 1;
-        table.add(Row::of(record, times, &results.header)).map_err(wrong)
+        table.add(Row::of(record, times, &results.header)).map_err(&wrong)
     })?;
-    table.finish().map_err(wrong)?;
+    table.finish().map_err(&wrong)?;
     Ok(n_rows)
-}
-
-/// An error's words.
-fn words(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-/// Whether whoever took a table has gone.
-pub fn is_broken_pipe(error: &BatchError) -> bool {
-    matches!(error, BatchError::Export { cause, .. } if cause.contains(&io::Error::from(io::ErrorKind::BrokenPipe).to_string()))
 }

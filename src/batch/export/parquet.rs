@@ -1,6 +1,7 @@
 //! Tables as Parquet: typed columns, in groups of rows, so that memory does not grow with the results.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, ListBuilder, PrimitiveBuilder, UInt32Builder, UInt64Builder};
@@ -11,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{Row, Table, words};
+use super::{Row, Table};
 
 /// Rows that are written together.
 const GROUP: usize = 4096;
@@ -23,36 +24,36 @@ pub(super) struct Parquet {
 }
 
 impl Parquet {
-    pub(super) fn new(file: File) -> Result<Self, String> {
+    pub(super) fn new(file: File) -> io::Result<Self> {
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         // The schema is that of the columns, also when there are no rows.
         let schema = batch(&[])?.schema();
-        let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(words)?;
+        let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(io::Error::other)?;
         Ok(Self { writer, rows: Vec::new() })
     }
 
-    fn flush(&mut self) -> Result<(), String> {
+    fn flush(&mut self) -> io::Result<()> {
         let batch = batch(&self.rows)?;
         self.rows.clear();
-        self.writer.write(&batch).map_err(words)
+        self.writer.write(&batch).map_err(io::Error::other)
     }
 }
 
 impl Table for Parquet {
-    fn add(&mut self, row: Row) -> Result<(), String> {
+    fn add(&mut self, row: Row) -> io::Result<()> {
         self.rows.push(row);
         if self.rows.len() >= GROUP { self.flush() } else { Ok(()) }
     }
 
-    fn finish(mut self: Box<Self>) -> Result<(), String> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.flush()?;
-        self.writer.close().map_err(words)?;
+        self.writer.close().map_err(io::Error::other)?;
         Ok(())
     }
 }
 
 /// Rows as columns.
-fn batch(rows: &[Row]) -> Result<RecordBatch, String> {
+fn batch(rows: &[Row]) -> io::Result<RecordBatch> {
     let text = |of: fn(&Row) -> Option<&str>| -> ArrayRef { Arc::new(StringArray::from_iter(rows.iter().map(of))) };
     let real = |of: fn(&Row) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(rows.iter().map(of))) };
     let whole = |of: fn(&Row) -> Option<u32>| -> ArrayRef { Arc::new(UInt32Array::from_iter(rows.iter().map(of))) };
@@ -97,7 +98,7 @@ fn batch(rows: &[Row]) -> Result<RecordBatch, String> {
     let fields: Vec<Field> =
         columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
     let arrays = columns.into_iter().map(|(_, column)| column).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(words)
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(io::Error::other)
 }
 
 /// What a list holds.

@@ -1,10 +1,10 @@
 //! Tables as text: an object a line, or comma-separated values.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{Row, Table, words};
+use super::{Row, Table};
 
 /// An object a line.
 pub(super) struct Jsonl<'o> {
@@ -18,13 +18,13 @@ impl<'o> Jsonl<'o> {
 }
 
 impl Table for Jsonl<'_> {
-    fn add(&mut self, row: Row) -> Result<(), String> {
-        serde_json::to_writer(&mut *self.out, &row).map_err(words)?;
-        self.out.write_all(b"\n").map_err(words)
+    fn add(&mut self, row: Row) -> io::Result<()> {
+        serde_json::to_writer(&mut *self.out, &row)?;
+        self.out.write_all(b"\n")
     }
 
-    fn finish(self: Box<Self>) -> Result<(), String> {
-        self.out.flush().map_err(words)
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -39,32 +39,32 @@ impl<'o> Csv<'o> {
         Self { out: csv::Writer::from_writer(out), has_header: false }
     }
 
-    fn header(&mut self, row: &Row) -> Result<(), String> {
+    fn header(&mut self, row: &Row) -> io::Result<()> {
         let names = columns(row)?;
         self.has_header = true;
-        self.out.write_record(names.iter().map(|(name, _)| name)).map_err(words)
+        self.out.write_record(names.iter().map(|(name, _)| name)).map_err(io::Error::from)
     }
 }
 
 impl Table for Csv<'_> {
-    fn add(&mut self, row: Row) -> Result<(), String> {
+    fn add(&mut self, row: Row) -> io::Result<()> {
         if !self.has_header {
             self.header(&row)?;
         }
-        self.out.write_record(columns(&row)?.iter().map(|(_, cell)| cell)).map_err(words)
+        self.out.write_record(columns(&row)?.iter().map(|(_, cell)| cell)).map_err(io::Error::from)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<(), String> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
         if !self.has_header {
             self.header(&Row::default())?;
         }
-        self.out.flush().map_err(words)
+        self.out.flush()
     }
 }
 
 /// The names and cells of a row, in their order.
-fn columns(row: &Row) -> Result<Vec<(String, String)>, String> {
-    let Value::Object(map) = serde_json::to_value(row).map_err(words)? else { return Ok(Vec::new()) };
+fn columns(row: &Row) -> io::Result<Vec<(String, String)>> {
+    let Value::Object(map) = serde_json::to_value(row)? else { return Ok(Vec::new()) };
     let cell = |value| match value {
         Value::Null => String::new(),
         Value::String(text) => text,

@@ -18,6 +18,8 @@ pub struct Header {
     pub version: String,
     /// The fingerprint of the plan over the model's files.
     pub plan: String,
+    /// How numbers were computed, such as `f32 on cpu`.
+    pub arithmetic: String,
     /// The model, as the plan names it.
     pub model: String,
     /// The plan: every choice that an answer depends on.
@@ -36,7 +38,7 @@ impl Header {
     /// Never for a plan that was resolved: its keys are texts.
     pub fn new(
         plan: &Plan,
-        fingerprint: &str,
+        (fingerprint, arithmetic): (&str, String),
         model_files: &[ModelFile],
         shard: Shard,
     ) -> Result<Self, serde_json::Error> {
@@ -49,6 +51,7 @@ impl Header {
             format: FORMAT.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plan: fingerprint.to_owned(),
+            arithmetic,
             model: plan.model.clone(),
             choices,
             model_files: model_files.to_vec(),
@@ -61,6 +64,9 @@ impl Header {
         let mut found = Vec::new();
         if self.format != other.format {
             found.push(format!("the form of the lines is {} there, {} here", self.format, other.format));
+        }
+        if self.arithmetic != other.arithmetic {
+            found.push(format!("computed as {} there, {} here", self.arithmetic, other.arithmetic));
         }
         if self.plan != other.plan {
             compare(&self.choices, &other.choices, &mut Vec::new(), &mut found);
@@ -120,7 +126,7 @@ mod tests {
 
     fn header(plan: &Plan, fingerprint: &str, hash: &str) -> Header {
         let file = ModelFile { name: "model.safetensors".into(), bytes: 7, blake3: hash.into() };
-        Header::new(plan, fingerprint, &[file], Shard::default()).expect("texts")
+        Header::new(plan, (fingerprint, "f32 on cpu".to_owned()), &[file], Shard::default()).expect("texts")
     }
 
     #[test]
@@ -140,6 +146,8 @@ mod tests {
                 "the model's file model.safetensors (7 bytes, a) there, model.safetensors (7 bytes, b) here"
             ]
         );
+        let halved = Header { arithmetic: "bf16 on cuda".to_owned(), ..there.clone() };
+        assert_eq!(there.differences(&halved), ["computed as f32 on cpu there, bf16 on cuda here"]);
         let shard = Header { shards: vec!["1/3".to_owned()], ..there.clone() };
         assert_eq!(there.differences_in_place(&shard), ["all of the archive there, shard 1/3 here"]);
     }

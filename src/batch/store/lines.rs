@@ -21,6 +21,7 @@ pub struct LineFile {
     /// Bytes of whole lines.
     length: u64,
     synced: Instant,
+    is_dirty: bool,
 }
 
 impl LineFile {
@@ -42,7 +43,7 @@ impl LineFile {
                 file.set_len(length)?;
             }
         }
-        Ok(Self { path: path.to_owned(), file, length, synced: Instant::now() })
+        Ok(Self { path: path.to_owned(), file, length, synced: Instant::now(), is_dirty: false })
     }
 
     /// Whether it has no line.
@@ -68,10 +69,16 @@ impl LineFile {
             return Err(error);
         }
         self.length += bytes.len() as u64;
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.sync()?;
-        }
+        self.is_dirty = true;
         Ok(())
+    }
+
+    /// Waits until everything is on the disk, if something has not been for long.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync_if_due(&mut self) -> io::Result<()> {
+        if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
     /// Waits until everything is on the disk.
@@ -79,13 +86,43 @@ impl LineFile {
     /// # Errors
     /// When the disk refuses.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.synced = Instant::now();
+        (self.synced, self.is_dirty) = (Instant::now(), false);
         match self.file.sync_data() {
             // What is no file on a disk has nothing to wait for.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             synced => synced,
         }
     }
+}
+
+/// What a file begins with.
+pub(super) enum FirstLine {
+    /// Nothing.
+    Missing,
+    /// A line with its end.
+    Whole,
+    /// A line without its end: these bytes.
+    Torn(Vec<u8>),
+}
+
+/// Bytes of a first line: no real one comes near.
+const MAX_FIRST: u64 = 64 << 20;
+
+/// Looks at what a file begins with.
+pub(super) fn first_line(path: &Path) -> io::Result<FirstLine> {
+    let file = match File::open(path) {
+        Ok(file) if file.metadata()?.is_file() => file,
+        Ok(_) => return Err(io::Error::other("not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FirstLine::Missing),
+        Err(error) => return Err(error),
+    };
+    let mut line = Vec::new();
+    BufReader::new(file.take(MAX_FIRST)).read_until(b'\n', &mut line)?;
+    Ok(match line.last() {
+        None => FirstLine::Missing,
+        Some(b'\n') => FirstLine::Whole,
+        Some(_) => FirstLine::Torn(line),
+    })
 }
 
 /// Bytes up to the end of the last whole line.

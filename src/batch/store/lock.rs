@@ -18,6 +18,9 @@ pub(super) const LOCK: &str = "lock";
 const SIGN_EVERY: Duration = Duration::from_secs(5);
 /// A holder on another machine is alive so long after its last sign.
 const ALIVE: Duration = Duration::from_secs(60);
+/// A lock that is held is tried again so often.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,18 +73,26 @@ impl Lock {
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(&io)?;
         let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(locked(read_holder(&mut file))),
-            // A disk without locks: the signs of life must do.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+        let mut tries = 0;
+        let has_locks = loop {
+            match file.try_lock() {
+                Ok(()) => break true,
+                // Somebody who only looks holds it for a moment.
+                Err(TryLockError::WouldBlock) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(BETWEEN_TRIES);
+                }
+                Err(TryLockError::WouldBlock) => return Err(locked(read_holder(&mut file))),
+                // A disk without locks: the signs of life must do.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => break false,
+                Err(TryLockError::Error(error)) => return Err(io(error)),
+            }
+        };
         let this = Holder::this();
         let stale = read_holder(&mut file);
         let sign = file.metadata().and_then(|meta| meta.modified()).map_err(&io)?;
-        if let Some(holder) = stale.clone().filter(|holder| holder.host != this.host)
-            && sign.elapsed().is_ok_and(|age| age < ALIVE)
+        if let Some(holder) = stale.clone().filter(|holder| holder.host != this.host || !has_locks)
+            && is_alive(sign)
         {
             return Err(locked(Some(holder)));
         }
@@ -120,9 +131,14 @@ pub fn holder(dir: &Path) -> Option<Holder> {
         _ => {
             let sign = file.metadata().and_then(|meta| meta.modified()).ok()?;
             let elsewhere = holder.host != Holder::this().host;
-            (elsewhere && sign.elapsed().is_ok_and(|age| age < ALIVE)).then_some(holder)
+            (elsewhere && is_alive(sign)).then_some(holder)
         }
     }
+}
+
+/// Whether a sign of life is young; one from the future is of a machine whose clock is ahead.
+fn is_alive(sign: SystemTime) -> bool {
+    sign.elapsed().map_or(true, |age| age < ALIVE)
 }
 
 fn read_holder(file: &mut File) -> Option<Holder> {
@@ -136,12 +152,14 @@ fn read_holder(file: &mut File) -> Option<Holder> {
 mod tests {
     use super::*;
 
-    fn write(dir: &Path, host: &str, age: u64) {
+    fn write(dir: &Path, host: &str, age: i64) {
         let holder = Holder { pid: 7, host: host.to_owned(), since: 0 };
         let path = dir.join(LOCK);
         std::fs::write(&path, serde_json::to_vec(&holder).expect("texts")).expect("ours");
         let file = OpenOptions::new().append(true).open(&path).expect("ours");
-        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("ours");
+        let now = i64::try_from(now()).expect("this century");
+        let sign = SystemTime::UNIX_EPOCH + Duration::from_secs((now - age).unsigned_abs());
+        file.set_modified(sign).expect("ours");
     }
 
     #[test]
@@ -162,8 +180,11 @@ mod tests {
         write(dir.path(), &Holder::this().host, 0);
         let stale = |lock: Lock| lock.stale.clone().map(|holder| holder.pid);
         assert_eq!(stale(Lock::take(dir.path()).expect("its holder is gone")), Some(7));
-        write(dir.path(), "elsewhere.example", 10);
-        assert!(holder(dir.path()).is_some());
+        // Its clock may be ahead.
+        for age in [-30, 10] {
+            write(dir.path(), "elsewhere.example", age);
+            assert!(holder(dir.path()).is_some() && Lock::take(dir.path()).is_err(), "{age}");
+        }
         assert!(
             Lock::take(dir.path()).expect_err("a sign of life").to_string().contains("process 7 on elsewhere.example")
         );

@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use header::{FORMAT, Header};
+use lines::{FirstLine, first_line};
 pub use lines::{LineFile, for_each_line, replace};
 pub(super) use lock::now;
 pub use lock::{Holder, Lock, holder};
-pub use record::{Answered, Failure, LIST, Lost, Outcome, Record, StepTimes, Timed};
+pub use record::{Answered, Failure, LIST, Lost, NO_QUESTION, Outcome, Record, StepTimes, Timed};
 pub use state::{Results, State};
 
 use super::BatchError;
@@ -58,7 +59,7 @@ impl Store {
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
         // Whoever has another file of this name there keeps it as it is.
-        if let Some(found) = Results::header_of(&path)? {
+        if let Some(found) = header_to_go_on(&path, header)? {
             let differences = found.differences_in_place(header);
             if !differences.is_empty() {
                 return Err(BatchError::OtherPlan { dir: dir.to_owned(), differences });
@@ -116,6 +117,17 @@ impl Store {
         replace(&path, picture)
     }
 
+    /// Waits until every line is on the disk that has not been for long.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync_if_due(&mut self) -> Result<(), BatchError> {
+        for file in [&mut self.timings, &mut self.answers] {
+            file.sync_if_due().map_err(BatchError::io(file.path()))?;
+        }
+        Ok(())
+    }
+
     /// Waits until every line is on the disk.
     ///
     /// # Errors
@@ -125,6 +137,23 @@ impl Store {
             file.sync().map_err(BatchError::io(file.path()))?;
         }
         Ok(())
+    }
+}
+
+/// The first line of a file that is to be gone on with; none if there is nothing of it, or a part of the one that is to be
+/// written.
+fn header_to_go_on(path: &Path, header: &Header) -> Result<Option<Header>, BatchError> {
+    let torn = match first_line(path).map_err(BatchError::io(path))? {
+        FirstLine::Missing => return Ok(None),
+        FirstLine::Whole => return Results::header_of(path),
+        FirstLine::Torn(line) => line,
+    };
+    // A kill may have left a part of it, or all but its end.
+    let ours = serde_json::to_vec(header).map_err(std::io::Error::from).map_err(BatchError::io(path))?;
+    match serde_json::from_slice::<Header>(&torn) {
+        Ok(found) => Ok(Some(found)),
+        Err(_) if ours.starts_with(&torn) || torn.iter().all(|&byte| byte == 0) => Ok(None),
+        Err(error) => Err(BatchError::NotResults { path: path.to_owned(), cause: format!("its first line: {error}") }),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::video::Damage;
 const HINT: &str = "; hint: ";
 /// The stage of what could not be listed.
 pub const LIST: &str = "list";
+/// The kind of failure of an item that nothing is asked about.
+pub const NO_QUESTION: &str = "no_question";
 
 /// A line of results. Of a video of which nothing could be seen there is one line, without a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,9 +102,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The failure of an item in a stage.
-    pub fn of(error: &ItemError) -> Self {
-        Self::new(error.stage, error.source.kind(), &error.to_string())
+    /// The failure of an item in a stage. It names the item as the archive does, wherever that is.
+    fn of(item: &Item, error: &ItemError) -> Self {
+        let message = error.to_string().replace(&item.path.display().to_string(), &item.video);
+        Self::new(error.stage, error.source.kind(), &message)
     }
 
     fn new(stage: &str, kind: &str, message: &str) -> Self {
@@ -161,13 +164,13 @@ impl Record {
 
     /// The line of an item, or of one question about it, that failed.
     pub fn failed(item: &Item, question: Option<&Question>, error: &ItemError) -> Self {
-        Self::of_item(item, question, Outcome::Failed { error: Failure::of(error) })
+        Self::of_item(item, question, Outcome::Failed { error: Failure::of(item, error) })
     }
 
     /// The line of an item without a question.
     pub fn unasked(item: &Item) -> Self {
         let message = "nothing is asked about it; hint: --questions, or questions in the manifest";
-        let error = Failure::new(LIST, "no_question", message);
+        let error = Failure::new(LIST, NO_QUESTION, message);
         Self::of_item(item, None, Outcome::Failed { error })
     }
 

@@ -125,6 +125,12 @@ impl State {
         self.failed.contains_key(&item)
     }
 
+    /// Whether nothing was asked about an item so far.
+    pub fn is_unasked(&self, item: Id) -> bool {
+        let category = format!("{}/{}", super::LIST, super::NO_QUESTION);
+        self.failed.get(&item).is_some_and(|failed| *failed.category == *category)
+    }
+
     /// What could not be listed.
     pub fn unlisted(&self) -> impl Iterator<Item = Id> {
         let is_unlisted = |failed: &FailedLine| failed.category.split('/').next() == Some(super::LIST);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use vidense::batch::export::{TableFormat, export, export_to, is_broken_pipe};
-use vidense::batch::store::Results as Held;
+use vidense::batch::export::{TableFormat, export, export_to};
+use vidense::batch::store::Results as Stored;
 use vidense::batch::{merge, report};
 
 use crate::cli::output;
@@ -93,7 +93,7 @@ impl Merge {
 
 impl Export {
     fn run(self) -> anyhow::Result<()> {
-        let results = Held::open(&self.results)?;
+        let results = Stored::open(&self.results)?;
         let ending = self.out.as_ref().and_then(|path| path.extension()).and_then(|ending| ending.to_str());
         let format = match (self.format, ending) {
             (Some(format), _) => format,
@@ -102,7 +102,7 @@ impl Export {
         };
         let Some(path) = &self.out else {
             return match export_to(&results, format, &mut std::io::stdout().lock()) {
-                Err(error) if is_broken_pipe(&error) => Ok(()),
+                Err(error) if error.is_broken_pipe() => Ok(()),
                 exported => Ok(exported.map(drop)?),
             };
         };

@@ -79,8 +79,12 @@ impl Run {
         let (mut n_failed, mut n_told, mut printed) = (0, 0, Ok(()));
         let on_span = trace.as_ref().map(trace::Trace::listener);
         let questions: Arc<[String]> = self.questions.clone().into();
-        let jobs =
-            self.videos.iter().map(|path| Job { path: path.clone(), window: None, questions: questions.clone() });
+        let jobs = self.videos.iter().map(|path| Job {
+            path: path.clone(),
+            window: None,
+            questions: questions.clone(),
+            all_questions: questions.clone(),
+        });
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
         let apart = Apart { limits, isolation: isolation.as_ref(), ..Apart::default() };
         let watched = (apart, &Watch::until(&stop).with_spans(on_span));

@@ -31,7 +31,7 @@ pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
     let visual = video.visual.contiguous().map_err(|error| error.to_string())?;
     let (dtype, values) = (View::dtype(&visual), visual.data());
     let thumbnail = video.thumbnail.as_deref().unwrap_or_default();
-    let hash = hash(&facts, dtype, &values, thumbnail);
+    let hash = hash(&facts, (dtype, visual.dims()), &values, thumbnail);
     let view = |dtype, shape: &[usize], data| TensorView::new(dtype, shape.to_vec(), data);
     let tensors = [
         (VISUAL, view(dtype, visual.dims(), &values).map_err(|error| error.to_string())?),
@@ -41,8 +41,8 @@ pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
     safetensors::serialize(tensors, Some(metadata)).map_err(|error| error.to_string())
 }
 
-/// The video of an entry; an error says in words what is wrong with it.
-pub(super) fn read(bytes: &[u8], temporal: Temporal, device: &Device) -> Result<EncodedVideo, String> {
+/// The video of an entry, on the CPU; an error says in words what is wrong with it.
+pub(super) fn read(bytes: &[u8], temporal: Temporal) -> Result<EncodedVideo, String> {
     let words = |error: safetensors::SafeTensorError| error.to_string();
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(words)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(words)?;
@@ -51,21 +51,21 @@ pub(super) fn read(bytes: &[u8], temporal: Temporal, device: &Device) -> Result<
     let (facts, expected) = facts.zip(expected).ok_or("its metadata is not ours")?;
     let visual = tensors.tensor(VISUAL).map_err(words)?;
     let thumbnail = tensors.tensor(THUMBNAIL).map_err(words)?;
-    if hash(facts, visual.dtype(), visual.data(), thumbnail.data()) != *expected {
+    if hash(facts, (visual.dtype(), visual.shape()), visual.data(), thumbnail.data()) != *expected {
         return Err("its bytes do not have the hash that was written with them".to_owned());
     }
     let Facts { frames, report } = serde_json::from_str(facts).map_err(|error| error.to_string())?;
     let dtype = DType::try_from(visual.dtype()).map_err(|error| error.to_string())?;
-    let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), device);
+    let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), &Device::Cpu);
     let visual = visual.map_err(|error| error.to_string())?;
     let thumbnail = Some(thumbnail.data().to_vec()).filter(|picture| !picture.is_empty());
     Ok(EncodedVideo { visual, frames, report, temporal, timings: Timings::default(), thumbnail, is_found: true })
 }
 
-fn hash(facts: &str, dtype: Dtype, visual: &[u8], thumbnail: &[u8]) -> String {
+fn hash(facts: &str, (dtype, shape): (Dtype, &[usize]), visual: &[u8], thumbnail: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(facts.as_bytes());
-    hasher.update(format!("{dtype:?}").as_bytes());
+    hasher.update(format!("{dtype:?} {shape:?}").as_bytes());
     hasher.update(&(visual.len() as u64).to_le_bytes());
     hasher.update(visual);
     hasher.update(thumbnail);
@@ -95,7 +95,7 @@ mod tests {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let video = video(dtype);
             let bytes = write(&video).expect("it is whole");
-            let read = read(&bytes, Temporal::D2, &Device::Cpu).expect("it is whole");
+            let read = read(&bytes, Temporal::D2).expect("it is whole");
             let rows = |tensor: &Tensor| tensor.to_dtype(DType::F32).and_then(|t| t.to_vec2::<f32>()).expect("2-D");
             assert_eq!((read.visual.dtype(), rows(&read.visual)), (dtype, rows(&video.visual)));
             assert_eq!((read.frames, read.report, read.thumbnail), (video.frames, video.report, video.thumbnail));
@@ -110,13 +110,13 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
             // A space of padding that became another byte is no damage to what is read, nor is another name for nothing.
-            if let Ok(read) = read(&damaged, Temporal::D2, &Device::Cpu) {
+            if let Ok(read) = read(&damaged, Temporal::D2) {
                 let rows = read.visual.to_vec2::<f32>().expect("2-D");
                 assert_eq!(rows[3], [9.0, 10.0, 11.0], "byte {at}");
             }
         }
         for length in 0..bytes.len() {
-            assert!(read(&bytes[..length], Temporal::D2, &Device::Cpu).is_err(), "cut at {length}");
+            assert!(read(&bytes[..length], Temporal::D2).is_err(), "cut at {length}");
         }
     }
 }

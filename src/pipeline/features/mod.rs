@@ -33,8 +33,8 @@ pub struct FeatureCache {
     limit: u64,
     /// The model, and all choices that its visual tokens depend on.
     made_by: String,
-    /// Bytes that it holds, as far as this process knows; none before it has looked.
-    total: Mutex<Option<u64>>,
+    /// Bytes that it held when this process last looked, and those that it wrote since; none before it has looked.
+    total: Mutex<Option<(u64, u64)>>,
     n_found: AtomicU64,
     n_damaged: AtomicU64,
     /// Why the last entry could not be written.
@@ -86,12 +86,14 @@ impl FeatureCache {
     pub(super) fn get(&self, key: &FeatureKey, temporal: Temporal, device: &Device) -> Option<EncodedVideo> {
         let path = self.path(key);
         let bytes = std::fs::read(&path).ok()?;
-        match entry::read(&bytes, temporal, device) {
+        match entry::read(&bytes, temporal) {
             Ok(video) => {
+                // A device that has no room says nothing of the entry.
+                let visual = video.visual.to_device(device).ok()?;
                 self.n_found.fetch_add(1, Ordering::Relaxed);
                 // Used last just now; a cache that cannot be written to is read all the same.
                 let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-                Some(video)
+                Some(EncodedVideo { visual, ..video })
             }
             Err(_) => {
                 self.n_damaged.fetch_add(1, Ordering::Relaxed);
@@ -123,17 +125,19 @@ impl FeatureCache {
         self.make_room(length)
     }
 
-    /// Counts new bytes, and removes what was not used for longest once there are too many.
+    /// Counts new bytes, and removes what was not used for longest once there are too many. Others may write as well, so it
+    /// looks again now and then.
     fn make_room(&self, new: u64) -> io::Result<()> {
+        let slack = self.limit / 10;
         let mut total = lock(&self.total);
-        let now = match *total {
-            Some(before) => before + new,
-            None => entries(&self.dir).map(|entry| entry.bytes).sum(),
+        let (held, written) = match *total {
+            Some((held, written)) if written + new <= slack => (held, written + new),
+            _ => (entries(&self.dir).map(|entry| entry.bytes).sum(), 0),
         };
-        *total = Some(now);
-        if now > self.limit {
-            // Some more than is needed: to look at all entries takes long, and others may have written as well.
-            *total = Some(shrink(&self.dir, self.limit - self.limit / 10)?);
+        *total = Some((held, written));
+        if held + written > self.limit {
+            // Some more than is needed: to look at all entries takes long.
+            *total = Some((shrink(&self.dir, self.limit - slack)?, 0));
         }
         Ok(())
     }

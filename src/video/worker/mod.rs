@@ -149,8 +149,11 @@ impl Running {
                     return;
                 }
             }
-        })?;
-        Ok(Self { child, requests, replies, reader: Some(reader) })
+        });
+        // Dropped on the way out, it takes the process with it.
+        let mut running = Self { child, requests, replies, reader: None };
+        running.reader = Some(reader?);
+        Ok(running)
     }
 
     /// The end of a reading, or none if the consumer wants no more.
@@ -170,8 +173,10 @@ impl Running {
         loop {
             let start = Instant::now();
             let told = self.replies.recv_timeout(PATIENCE);
-            waited += start.elapsed();
-            silent += start.elapsed();
+            // When all of this program was stopped for a while, that is nobody's fault.
+            let step = start.elapsed().min(2 * PATIENCE);
+            waited += step;
+            silent += step;
             let event = match told {
                 Ok(Ok(Told::End(end))) => return Ok(Some(end)),
                 Ok(Ok(Told::Event(event))) => {

@@ -16,6 +16,7 @@ use vidense::batch::{
 use vidense::exec::{Stop, Watch};
 use vidense::pipeline::Apart;
 use vidense::spec::{read_plan, visual_fingerprint};
+use vidense::video::library_versions;
 
 use self::status::Status;
 use self::tell::Teller;
@@ -124,6 +125,10 @@ impl RunBatch {
         let isolation = self.limits.isolation(Care::Unattended)?;
         let options = ArchiveOptions { exclude: self.exclude.clone(), root: self.root.clone(), format: self.manifest };
         let archive = Archive::open(archive_named, &options)?;
+        if questions.is_empty() && !archive.may_ask() {
+            anyhow::bail!("nothing is asked; hint: --questions FILE, -q TEXT, or a manifest with questions");
+        }
+        let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Before a model is read for nothing: whether the results may be written at all.
         std::fs::create_dir_all(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
         let (plan, document) = read_plan(pipeline, &self.sets)?;
@@ -131,9 +136,10 @@ impl RunBatch {
             Some(problem) => Err(document.error(&[problem]).into()),
             None => Ok(()),
         })?;
-        let header = Header::new(&session.plan, &session.fingerprint, &session.model_files, self.shard)?;
+        let made = (session.fingerprint.as_str(), arithmetic(&session));
+        let header = Header::new(&session.plan, made, &session.model_files, self.shard)?;
         let (mut store, state) = Store::open(out, &header)?;
-        tell::opened(&store, &state);
+        tell::opened(&store, &state)?;
         let features = self.cache.open(made_by(&session)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
@@ -156,9 +162,9 @@ impl RunBatch {
         store.note(&note("begin", None))?;
         let teller = Teller::new();
         let latest = Arc::new(Mutex::new(Snapshot::default()));
-        if let Some(address) = &self.metrics {
+        if let Some(server) = metrics {
             let latest = latest.clone();
-            metrics::serve(address, Arc::new(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone()))?;
+            server.serve(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone())?;
         }
         let tally = Tally::new(device_name(&session));
         let outcome = batch.run((&mut store, state), &Watch::until(&stop), &tally, &|event| {
@@ -225,8 +231,12 @@ fn note(event: &str, (archive, questions): (&Path, usize), summary: Option<Summa
 /// What visual tokens depend on: the plan up to `temporal`, the model's files, and how the numbers are computed.
 fn made_by(session: &Session) -> anyhow::Result<String> {
     let visual = visual_fingerprint(&session.plan, &session.model_files)?;
-    let (dtype, device) = (session.vlm.dtype(), device_name(session));
-    Ok(format!("{} {visual} {dtype:?} {device}", env!("CARGO_PKG_VERSION")))
+    Ok(format!("{} {} {visual} {}", env!("CARGO_PKG_VERSION"), library_versions(), arithmetic(session)))
+}
+
+/// How numbers are computed: answers of different ways are not mixed.
+fn arithmetic(session: &Session) -> String {
+    format!("{} on {}", session.vlm.dtype().as_str(), device_name(session))
 }
 
 fn device_name(session: &Session) -> &'static str {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use vidense::batch::store::{State, Store};
+use vidense::batch::store::{Results, State, Store};
 use vidense::batch::{Event, Snapshot, Summary};
 
 use crate::cli::{output, progress};
@@ -16,7 +16,14 @@ use crate::cli::{output, progress};
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells what the results hold already.
-pub fn opened(store: &Store, state: &State) {
+///
+/// # Errors
+/// When they cannot be read.
+pub fn opened(store: &Store, state: &State) -> anyhow::Result<()> {
+    let (begun, here) = (Results::open(store.dir())?.header.version, env!("CARGO_PKG_VERSION"));
+    if begun != here {
+        output::warning(&format!("{}: begun by vidense {begun}, gone on with by {here}", store.dir().display()));
+    }
     if let Some(holder) = store.stale_holder() {
         output::note(&format!("{}: {holder} ended without letting go of it; going on", store.dir().display()));
     }
@@ -31,6 +38,7 @@ pub fn opened(store: &Store, state: &State) {
             store.dir().display()
         ));
     }
+    Ok(())
 }
 
 /// Tells what happens, from whichever thread.
