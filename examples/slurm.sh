@@ -14,7 +14,8 @@
 set -u
 
 i=$SLURM_ARRAY_TASK_ID
-n=$SLURM_ARRAY_TASK_COUNT
+# The same for all submissions: SHARDS=16 sbatch --array=7 examples/slurm.sh runs one of them again.
+n=${SHARDS:-$SLURM_ARRAY_TASK_COUNT}
 out=results/shard-$i
 
 vidense batch "${PIPELINE:-pipelines/mini.yaml}" "${ARCHIVE:-videos}" --questions "${QUESTIONS:-questions.yaml}" \

@@ -1,13 +1,13 @@
 //! Joining results that several machines made of parts of an archive, and finding what overlaps and what is missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::BatchError;
 use super::item::{Id, Shard};
 use super::store::{Header, Record, Results, Store, holder, thumbnail_path};
-use super::summary::{Held, Session, Summary};
+use super::summary::{Held, Summary};
 
 /// What joining found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
         }
     }
     let (shards, missing) = coverage(&parts);
+    let n_missing = missing.len();
     let header = Header { shards, ..first.header.clone() };
     let (mut store, state) = Store::open(out, &header)?;
     if state.n_answered() + state.n_failed() > 0 {
@@ -61,8 +62,10 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
             joining.merged.gaps.push(format!("{} has {n_damaged} unreadable line(s)", part.dir.display()));
         }
     }
+    joining.merged.gaps.extend(unasked(&parts)?);
     store.sync()?;
-    let complete = joining.merged.gaps.is_empty();
+    // Of the shards that it names, as a shard's own summary is.
+    let complete = joining.merged.gaps.len() == n_missing;
     Summary { complete, results: Held::of(&Results::open(out)?.state), ..Summary::default() }.write(out)?;
     Ok(joining.merged)
 }
@@ -156,13 +159,28 @@ fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
     if let Some(holder) = holder(&part.dir) {
         return Ok(Some(format!("{dir} is not finished: {holder} writes there")));
     }
-    let complete = match part.last_session::<Session>()? {
+    let complete = match part.sessions()?.pop() {
         Some(session) => session.summary.is_some_and(|summary| summary.complete),
-        // What was joined before has no sessions, and says itself whether it is whole.
+        // What was joined before has no sessions, and says itself whether its parts were whole.
         None => std::fs::read(part.dir.join(super::summary::SUMMARY))
             .ok()
             .and_then(|text| serde_json::from_slice::<Summary>(&text).ok())
             .is_some_and(|summary| summary.complete),
     };
     Ok((!complete).then(|| format!("{dir} is not finished; hint: run its command again")))
+}
+
+/// Questions that were asked about every item of some parts, but not of others.
+fn unasked(parts: &[Results]) -> Result<Vec<String>, BatchError> {
+    let asked = |part: &Results| -> Result<BTreeSet<String>, BatchError> {
+        Ok(part.sessions()?.into_iter().flat_map(|session| session.questions).collect())
+    };
+    let asked = parts.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
+    let all: BTreeSet<&String> = asked.iter().flatten().collect();
+    // What was joined before has no sessions.
+    let lacking = parts.iter().zip(&asked).filter(|(_, asked)| !asked.is_empty());
+    Ok(lacking
+        .flat_map(|(part, asked)| all.iter().filter(|question| !asked.contains(**question)).map(move |q| (part, q)))
+        .map(|(part, question)| format!("{} was not asked: {question}", part.dir.display()))
+        .collect())
 }

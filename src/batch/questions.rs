@@ -1,5 +1,6 @@
 //! The questions of a batch: a YAML list of texts, or of maps with `id` and `question`.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -104,10 +105,13 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
 /// # Errors
 /// See above.
 pub fn check_questions(questions: &[Question]) -> Result<(), String> {
-    let mut seen = std::collections::HashSet::new();
+    let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, question) in questions.iter().enumerate() {
         if question.question.trim().is_empty() {
             return Err(format!("question {} is empty", i + 1));
+        }
+        if question.id.as_ref().is_some_and(|id| !names.insert(id)) {
+            return Err(format!("question {} has the id of another one", i + 1));
         }
         if !seen.insert(&question.question) {
             return Err(format!("question {} stands there twice: {}", i + 1, question.question));
@@ -143,6 +147,8 @@ mod tests {
         assert_eq!(read("[]").expect_err("nothing"), "it holds no question");
         assert_eq!(read("- a\n- ' '\n").expect_err("empty"), "question 2 is empty");
         assert_eq!(read("- a\n- a\n").expect_err("twice"), "question 2 stands there twice: a");
+        let twice = "- {id: x, question: a}\n- {id: x, question: b}\n";
+        assert_eq!(read(twice).expect_err("twice"), "question 2 has the id of another one");
         let hint = "no list of questions; hint: a list of texts, or of maps with `id` and `question`";
         for text in ["a: b", "- {id: x}", "- {question: a, idd: b}", "7"] {
             assert_eq!(read(text).expect_err(text), hint, "{text}");

@@ -39,6 +39,8 @@ pub struct Batch<'a> {
     pub shard: Shard,
     /// Whether what failed before is tried again.
     pub retry_failed: bool,
+    /// Whether the results are of this archive alone: what could not be listed before, and can be now, counts no more then.
+    pub is_only_archive: bool,
     /// What keeps items apart.
     pub apart: Apart<'a>,
 }
@@ -51,7 +53,12 @@ pub enum Event<'a> {
     /// Columns or keys of a manifest that mean nothing here.
     Ignored(&'a [String]),
     /// Something beside the answers could not be written: the answers are not touched by it.
-    Missed(String),
+    Missed {
+        /// What, in two words.
+        what: &'static str,
+        /// Of which item, and why.
+        cause: String,
+    },
     /// How the run stands, twice a second.
     Tick(&'a Snapshot),
 }
@@ -330,7 +337,7 @@ impl Feed<'_, '_> {
 
     /// At the archive's end: what could not be listed before, and is not among what cannot be listed now, counts no more.
     fn resolve(&self) {
-        if !self.shared.batch.retry_failed || self.is_partial {
+        if !self.shared.batch.retry_failed || !self.shared.batch.is_only_archive || self.is_partial {
             return;
         }
         let is_ours = |id: &Id| self.shared.batch.shard.holds(*id) && !self.unlisted.contains(id);
@@ -415,14 +422,15 @@ impl Answering<'_, '_> {
         }
         self.pictured = Some(number);
         let Some(picture) = &seen.thumbnail else { return };
-        if let Err(error) = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture) {
-            (self.shared.listen)(Event::Missed(format!("{}: no small picture could be kept: {error}", item.video)));
+        let kept = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture);
+        if let Err(error) = kept {
+            (self.shared.listen)(Event::Missed { what: "small pictures", cause: error.to_string() });
         }
     }
 
     fn tell_refusal(&self) {
         if let Some(refusal) = self.shared.batch.apart.features.and_then(|features| features.take_refusal()) {
-            (self.shared.listen)(Event::Missed(format!("visual tokens could not be kept: {refusal}")));
+            (self.shared.listen)(Event::Missed { what: "visual tokens", cause: refusal });
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct Session {
     pub version: String,
     /// The archive, as it was named.
     pub archive: String,
-    /// Questions that are asked about every item.
-    pub questions: usize,
+    /// What is asked about every item.
+    pub questions: Vec<String>,
     /// At the end: what came of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub summary: Option<Summary>,

@@ -591,6 +591,13 @@ fn whatever_lies_in_an_archive_is_told_item_by_item() {
     for record in records.iter().filter(|record| !record["error"].is_null()) {
         assert!(record["error"]["hint"].is_string(), "{record}");
     }
+    // Results among the videos are none of them, whatever a glob says.
+    for _ in 0..2 {
+        assert_code(&place.run("archive/**/*.{mp4,jpg}", "archive/below/results", &[]), 1);
+        let lines = place.lines("archive/below/results").len();
+        assert_eq!(lines, place.lines("results").len() - 1, "the text that is no .mp4 is left out");
+    }
+    std::fs::remove_dir_all(at("below/results")).unwrap();
     // Once they are gone, nothing is left to tell.
     for name in ["empty.mp4", "text.mkv", "pipe.mp4", "below/loop", "link.mp4"] {
         std::fs::remove_file(at(name)).unwrap();
@@ -610,7 +617,7 @@ fn a_manifest_names_parts_and_questions() {
     let output = output(&mut place.batch("archive/list.csv", "results", &[]));
     assert_code(&output, 1);
     assert!(err(&output).contains("more than is used here: label"), "{}", err(&output));
-    let expected = [failure("missing.mp4", "decode", "not_found"), failure("archive/list.csv:6", "list", "manifest")];
+    let expected = [failure("missing.mp4", "decode", "not_found"), failure("list.csv:6", "list", "manifest")];
     assert_eq!(place.failures("results"), BTreeSet::from(expected));
     let records = place.records("results");
     let parts = records.iter().filter(|record| record["end"] == 0.4).count();
@@ -775,6 +782,19 @@ fn shards_joined_are_one_run() {
     let n_first = place.records("shard-1").len();
     let words = String::from_utf8(gap.stdout).unwrap();
     assert!(words.contains(&format!(" {n_first} overlap")), "{words}");
+    // A part that was asked more than the others, and one with a damaged line.
+    assert_code(&place.run("archive", "shard-2", &["--shard", "2/3", "-q", "What shape is red?"]), 1);
+    let more = merge(&["shard-1", "shard-2", "shard-3"], "more");
+    assert_code(&more, 1);
+    assert!(err(&more).contains("a gap: shard-1 was not asked: What shape is red?"), "{}", err(&more));
+    std::fs::create_dir(place.path("torn")).unwrap();
+    let text = std::fs::read_to_string(place.path("shard-1/answers.jsonl")).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines[2] = "{";
+    std::fs::write(place.path("torn/answers.jsonl"), lines.join("\n") + "\n").unwrap();
+    let torn = merge(&["torn", "shard-2", "shard-3"], "from-torn");
+    assert_code(&torn, 1);
+    assert!(err(&torn).contains("a gap: torn has 1 unreadable line(s)"), "{}", err(&torn));
     // Two that do not agree.
     let path = place.path("shard-1/answers.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();

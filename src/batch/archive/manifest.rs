@@ -18,6 +18,8 @@ use crate::video::Window;
 
 /// Bytes of a line: no real one comes near.
 const MAX_LINE: usize = 1 << 20;
+/// Bytes of a path that a system takes.
+const MAX_NAME: usize = 4096;
 /// Names of the column or key that holds the path.
 const VIDEO: [&str; 3] = ["video", "path", "file"];
 
@@ -27,14 +29,16 @@ pub(super) fn list(
     root: PathBuf,
     format: Option<ManifestFormat>,
 ) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
-    let name = path.map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+    // A line's identity is the same wherever the manifest lies.
+    let name =
+        path.and_then(Path::file_name).map_or_else(|| "-".to_owned(), |name| name.to_string_lossy().into_owned());
     let opened: io::Result<Box<dyn Read + Send>> = match path {
         None => Ok(Box::new(io::stdin())),
         Some(path) => File::open(path).map(|file| Box::new(file) as Box<dyn Read + Send>),
     };
     let shown = path.unwrap_or(Path::new("-"));
     let mut reader = BufReader::new(opened.map_err(BatchError::io(shown))?);
-    let (first, format) = first_line(&mut reader, path, format).map_err(BatchError::io(shown))?;
+    let (first, format) = first_line(&mut reader, format).map_err(BatchError::io(shown))?;
     let text = Cursor::new(first).chain(reader);
     let place = Place { name, root };
     match format {
@@ -44,26 +48,21 @@ pub(super) fn list(
     }
 }
 
-/// The beginning of a manifest, and how it is written: as asked for, as its name says, or as the beginning looks.
-fn first_line(
-    reader: &mut impl BufRead,
-    path: Option<&Path>,
-    format: Option<ManifestFormat>,
-) -> io::Result<(Vec<u8>, ManifestFormat)> {
+/// The beginning of a manifest, and how it is written: as is known, or as the beginning looks.
+fn first_line(reader: &mut impl BufRead, format: Option<ManifestFormat>) -> io::Result<(Vec<u8>, ManifestFormat)> {
     let mut first = Vec::new();
     reader.take(MAX_LINE as u64).read_until(b'\n', &mut first)?;
     let first = first.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(first);
-    let ending = path.and_then(Path::extension).unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let is_header = || String::from_utf8_lossy(&first).trim().split(',').any(|column| VIDEO.contains(&column.trim()));
-    let guessed = match &*ending {
-        "csv" => ManifestFormat::Csv,
-        "jsonl" | "ndjson" => ManifestFormat::Jsonl,
-        "txt" | "lst" | "list" => ManifestFormat::Lines,
-        _ if first.trim_ascii_start().starts_with(b"{") => ManifestFormat::Jsonl,
-        _ if is_header() => ManifestFormat::Csv,
-        _ => ManifestFormat::Lines,
+    let is_header = || {
+        let text = String::from_utf8_lossy(&first);
+        text.trim().split(',').any(|column| VIDEO.iter().any(|name| column.trim().eq_ignore_ascii_case(name)))
     };
-    Ok((first, format.unwrap_or(guessed)))
+    let format = format.unwrap_or_else(|| match () {
+        () if first.trim_ascii_start().starts_with(b"{") => ManifestFormat::Jsonl,
+        () if is_header() => ManifestFormat::Csv,
+        () => ManifestFormat::Lines,
+    });
+    Ok((first, format))
 }
 
 /// Where a manifest is.
@@ -189,7 +188,7 @@ impl<R: BufRead> Iterator for Lines<R> {
 }
 
 fn path_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
-    Ok((place.item(line, None, Vec::new()), Vec::new()))
+    Ok((checked(place, line, None, Vec::new())?, Vec::new()))
 }
 
 #[derive(Deserialize)]
@@ -233,6 +232,9 @@ fn window(start: Option<Seconds>, end: Option<Seconds>) -> Result<Option<Window>
 fn checked(place: &Place, video: &[u8], window: Option<Window>, questions: Vec<Question>) -> Result<Listed, String> {
     if video.is_empty() {
         return Err("the video has no name".to_owned());
+    }
+    if video.len() > MAX_NAME {
+        return Err(format!("a name of {} bytes; no path has more than {MAX_NAME}", video.len()));
     }
     if questions.iter().any(|question| question.question.trim().is_empty()) {
         return Err("a question is empty".to_owned());
@@ -279,7 +281,7 @@ impl<R: BufRead> Rows<R> {
         let mut text = Text::new(text);
         let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
         let header = parse_row(&header).map_err(wrong)?;
-        let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_owned();
+        let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_ascii_lowercase();
         let names: Vec<String> = header.iter().map(name).collect();
         let find = |wanted: &str| names.iter().position(|name| name == wanted);
         let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
@@ -331,7 +333,7 @@ impl<R: BufRead> Rows<R> {
         let mut more = Vec::new();
         while is_open(&row) {
             match self.text.next()? {
-                Some(Ok(line)) if more.len() + 1 < MAX_LINES_OF_ROW => {
+                Some(Ok(line)) if more.len() + 1 < MAX_LINES_OF_ROW && row.len() + line.len() < MAX_LINE => {
                     row.push(b'\n');
                     row.extend(&line);
                     more.push(line);
@@ -477,9 +479,9 @@ not json
 
     #[test]
     fn a_stream_is_read_as_it_begins() {
-        let guess = |text: &[u8]| first_line(&mut &text[..], None, None).expect("memory").1;
+        let guess = |text: &[u8]| first_line(&mut &text[..], None).expect("memory").1;
         assert_eq!(guess(b"{\"video\": 1}\n"), ManifestFormat::Jsonl);
-        assert_eq!(guess(b"\xef\xbb\xbfid,video\n1,a"), ManifestFormat::Csv);
+        assert_eq!(guess(b"\xef\xbb\xbfid,Video\n1,a"), ManifestFormat::Csv);
         assert_eq!(guess(b"videos/a,b.mp4\n"), ManifestFormat::Lines);
         assert_eq!(guess(b""), ManifestFormat::Lines);
         let long = [b"a".repeat(MAX_LINE + 10), b"\nb.mp4\n".to_vec()].concat();

@@ -9,11 +9,10 @@ use std::str::FromStr;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
+use self::folder::Folder;
 use super::BatchError;
 use super::item::{Id, Item, readable};
 
-/// Endings of manifests.
-const MANIFESTS: [&str; 6] = ["csv", "jsonl", "ndjson", "txt", "lst", "list"];
 /// The kind of failure of what cannot be looked into.
 pub const UNREADABLE: &str = "unreadable";
 /// What makes a path that is not there a glob.
@@ -60,6 +59,18 @@ pub enum ManifestFormat {
     Lines,
 }
 
+impl ManifestFormat {
+    /// The format that a file's name says.
+    fn of_ending(ending: &str) -> Option<Self> {
+        match ending {
+            "csv" => Some(Self::Csv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "txt" | "lst" | "list" => Some(Self::Lines),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for ManifestFormat {
     type Err = String;
 
@@ -82,6 +93,8 @@ pub struct ArchiveOptions {
     pub root: Option<PathBuf>,
     /// How a manifest is written, if that is not to be guessed.
     pub format: Option<ManifestFormat>,
+    /// A directory that is not looked into: where the results are.
+    pub aside: Option<PathBuf>,
 }
 
 /// Where items come from.
@@ -92,7 +105,7 @@ pub struct Archive {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Folder { root: PathBuf, only: Option<GlobSet>, exclude: GlobSet },
+    Folder(Folder),
     Manifest { source: Option<PathBuf>, root: PathBuf, format: Option<ManifestFormat> },
     Video(PathBuf),
 }
@@ -103,24 +116,26 @@ impl Archive {
     /// # Errors
     /// When there is nothing of that name, or a glob is none.
     pub fn open(argument: &Path, options: &ArchiveOptions) -> Result<Self, BatchError> {
+        let text = argument.to_string_lossy();
+        let ending = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let format = options.format.or_else(|| ManifestFormat::of_ending(&ending));
         let manifest = |source: Option<&Path>| {
-            let beside = source.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+            // The paths of a stream begin here.
+            let file = source.filter(|path| path.is_file());
+            let beside = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
             let root = options.root.clone().unwrap_or(beside);
-            Kind::Manifest { source: source.map(Path::to_owned), root, format: options.format }
+            Kind::Manifest { source: source.map(Path::to_owned), root, format }
         };
         let folder = |root: &Path, only: Option<&str>| -> Result<Kind, BatchError> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
-            Ok(Kind::Folder { root: root.to_owned(), only, exclude: globs(&options.exclude)? })
+            let (root, exclude, aside) = (root.to_owned(), globs(&options.exclude)?, options.aside.clone());
+            Ok(Kind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| dir.canonicalize().ok()) }))
         };
-        let text = argument.to_string_lossy();
-        let ending = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let kind = match std::fs::metadata(argument) {
             _ if text == "-" => manifest(None),
             Ok(meta) if meta.is_dir() => folder(argument, None)?,
             // A pipe may be a manifest: `<(find ...)`.
-            Ok(meta) if options.format.is_some() || MANIFESTS.contains(&&*ending) || !meta.is_file() => {
-                manifest(Some(argument))
-            }
+            Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => Kind::Video(argument.to_owned()),
             Err(_) if text.contains(GLOB_SIGNS) => {
                 let (root, pattern) = split_glob(&text);
@@ -138,9 +153,7 @@ impl Archive {
     /// When a manifest cannot be opened, or has no column of videos.
     pub fn list(&self) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
         match &self.kind {
-            Kind::Folder { root, only, exclude } => {
-                Ok(Box::new(folder::list(root.clone(), only.clone(), exclude.clone())))
-            }
+            Kind::Folder(folder) => Ok(Box::new(folder.clone().list())),
             Kind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
             Kind::Video(path) => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes();
@@ -158,7 +171,7 @@ impl Archive {
     pub fn is_lasting(&self) -> bool {
         match &self.kind {
             Kind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
-            Kind::Folder { .. } | Kind::Video(_) => true,
+            Kind::Folder(_) | Kind::Video(_) => true,
         }
     }
 }

@@ -49,6 +49,13 @@ trait Table {
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
 pub fn export(results: &Results, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
+    // A link is followed, and what is no file, such as a pipe, is written to, not replaced.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = target.as_path();
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let file = File::options().write(true).open(path).map_err(BatchError::io(path))?;
+        return write(results, format, file, path);
+    }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".tmp").tempfile_in(dir).map_err(BatchError::io(path))?;
     let n_rows = write(results, format, file.reopen().map_err(BatchError::io(path))?, path)?;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{ANSWERS, FORMAT, Header, Record, SESSIONS, TIMINGS, Timed, for_each_line};
 use crate::batch::BatchError;
 use crate::batch::item::Id;
+use crate::batch::summary::Session;
 
 /// What is done and what failed, by identity: some 40 bytes a line.
 #[derive(Debug, Default)]
@@ -240,17 +241,17 @@ impl Results {
         Ok(found)
     }
 
-    /// The last thing that was noted of a process that wrote here.
+    /// What was noted of the processes that wrote here.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn last_session<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>, BatchError> {
-        let mut last = None;
+    pub fn sessions(&self) -> Result<Vec<Session>, BatchError> {
+        let mut found = Vec::new();
         for_each_line::<BatchError>(&self.dir.join(SESSIONS), &mut |_, line| {
-            last = Some(line.to_vec());
+            found.extend(serde_json::from_slice(line).ok());
             Ok(())
         })?;
-        Ok(last.and_then(|line| serde_json::from_slice(&line).ok()))
+        Ok(found)
     }
 }
 

@@ -123,7 +123,12 @@ impl RunBatch {
         let questions = self.questions()?;
         let limits = self.limits.limits(Care::Unattended)?;
         let isolation = self.limits.isolation(Care::Unattended)?;
-        let options = ArchiveOptions { exclude: self.exclude.clone(), root: self.root.clone(), format: self.manifest };
+        let options = ArchiveOptions {
+            exclude: self.exclude.clone(),
+            root: self.root.clone(),
+            format: self.manifest,
+            aside: Some(out.to_owned()),
+        };
         let archive = Archive::open(archive_named, &options)?;
         if questions.is_empty() && !archive.may_ask() {
             anyhow::bail!("nothing is asked; hint: --questions FILE, -q TEXT, or a manifest with questions");
@@ -156,9 +161,10 @@ impl RunBatch {
             questions: &questions,
             shard: self.shard,
             retry_failed: self.retry_failed,
+            is_only_archive: tell::archives(&store, archive_named)?,
             apart,
         };
-        let note = |event: &str, summary| note(event, (archive_named, questions.len()), summary);
+        let note = |event: &str, summary| note(event, (archive_named, &questions), summary);
         store.note(&note("begin", None))?;
         let teller = Teller::new();
         let latest = Arc::new(Mutex::new(Snapshot::default()));
@@ -171,7 +177,7 @@ impl RunBatch {
             if let Event::Tick(snapshot) = event {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
                 if let Err(error) = write_status(out, snapshot) {
-                    teller.warn_once(&error.to_string());
+                    teller.warn_once("the status", &error.to_string());
                 }
             }
             teller.take(&event);
@@ -185,10 +191,11 @@ impl RunBatch {
     /// Writes and tells what came of it.
     fn conclude(&self, out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
+        tell::summary(&summary);
         write_status(out, &summary.session)?;
         summary.write(out)?;
         let page = report::write(out)?;
-        tell::summary(&summary, &page);
+        output::note(&format!("see {}", page.display()));
         if self.timings {
             timings::tell(&outcome.stages, std::time::Duration::from_secs_f64(summary.session.seconds));
         }
@@ -217,13 +224,13 @@ impl RunBatch {
     }
 }
 
-fn note(event: &str, (archive, questions): (&Path, usize), summary: Option<Summary>) -> Note {
+fn note(event: &str, (archive, questions): (&Path, &[Question]), summary: Option<Summary>) -> Note {
     Note {
         event: event.to_owned(),
         holder: Holder::this(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         archive: archive.to_string_lossy().into_owned(),
-        questions,
+        questions: questions.iter().map(|question| question.question.clone()).collect(),
         summary,
     }
 }

@@ -1,5 +1,6 @@
 //! What a batch tells while it runs, and at its end.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -41,12 +42,29 @@ pub fn opened(store: &Store, state: &State) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether no other archive was asked about in these results; if one was, that is told.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn archives(store: &Store, archive: &Path) -> anyhow::Result<bool> {
+    let archive = archive.to_string_lossy();
+    let sessions = Results::open(store.dir())?.sessions()?;
+    let other = sessions.iter().map(|session| &session.archive).rev().find(|other| **other != archive);
+    if let Some(other) = other {
+        output::warning(&format!(
+            "{}: begun with {other}; what has the same name in {archive} is taken for the same video",
+            store.dir().display()
+        ));
+    }
+    Ok(other.is_none())
+}
+
 /// Tells what happens, from whichever thread.
 pub struct Teller {
     bar: ProgressBar,
     has_bar: bool,
     last_line: Mutex<Instant>,
-    warned: Mutex<Vec<String>>,
+    warned: Mutex<HashSet<&'static str>>,
 }
 
 impl Teller {
@@ -65,18 +83,16 @@ impl Teller {
                 let keys = keys.join(", ");
                 self.bar.suspend(|| output::warning(&format!("the manifest has more than is used here: {keys}")));
             }
-            Event::Missed(cause) => self.warn_once(cause),
+            Event::Missed { what, cause } => self.warn_once(what, cause),
             Event::Tick(snapshot) => self.tick(snapshot),
         }
     }
 
-    /// Warns of something that may happen again and again.
-    pub fn warn_once(&self, text: &str) {
-        let kind = text.rsplit(": ").next().unwrap_or(text).to_owned();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if !warned.contains(&kind) {
-            warned.push(kind);
-            self.bar.suspend(|| output::warning(text));
+    /// Warns once of something that may happen again and again.
+    pub fn warn_once(&self, what: &'static str, cause: &str) {
+        let is_new = self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
+        if is_new {
+            self.bar.suspend(|| output::warning(&format!("{what} could not be kept; told once: {cause}")));
         }
     }
 
@@ -128,7 +144,7 @@ pub fn line(snapshot: &Snapshot) -> String {
 }
 
 /// Tells what came of it.
-pub fn summary(summary: &Summary, page: &Path) {
+pub fn summary(summary: &Summary) {
     let (now, held) = (&summary.session, &summary.results);
     let mut text = format!(
         "videos: {} answered about, {} failed, {} done before; answers: {}, {} failed; in {:.1} s: {:.2} videos/s, {:.1} \
@@ -153,6 +169,8 @@ pub fn summary(summary: &Summary, page: &Path) {
         let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
         let _ = write!(text, "\n  {n} {kind} (in the stage {stage})");
     }
-    let _ = write!(text, "\nsee {}", page.display());
+    if summary.complete && now.behind() == 0 {
+        output::warning("nothing in the archive is a video, or of this shard");
+    }
     output::conclusion(summary, &text);
 }
