@@ -402,7 +402,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(format!("m.{ending}"));
         std::fs::write(&path, text).expect("a small file");
-        list(Some(&path), PathBuf::from("/root"), None).expect("a manifest").collect()
+        list(Some(&path), PathBuf::from("/root"), ManifestFormat::of_ending(ending)).expect("a manifest").collect()
     }
 
     fn item(listed: &Listed) -> &Item {
@@ -474,7 +474,7 @@ not json
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(format!("m.{ending}"));
         std::fs::write(&path, text).expect("a small file");
-        list(Some(&path), PathBuf::new(), None).err().expect("no manifest").to_string()
+        list(Some(&path), PathBuf::new(), ManifestFormat::of_ending(ending)).err().expect("no manifest").to_string()
     }
 
     #[test]
