@@ -1,7 +1,7 @@
 //! Running a plan: from videos and questions to answers.
 //!
 //! [`stages`] turns videos into visual tokens, several at a time; [`dialogue`] is a conversation about one of them over one
-//! key-value cache, [`together`] asks questions that each stand alone; [`run`] does it for many videos. [`features`] keeps visual tokens from one run to the next.
+//! key-value cache, `together` asks questions that each stand alone; [`run`] does it for many videos. [`features`] keeps visual tokens from one run to the next.
 
 mod aggregate;
 mod decode;
