@@ -89,6 +89,14 @@ impl Projector {
         Ok(Self { layers })
     }
 
+    /// Packs the weights for inference, where that may be: see [`Linear::pack`].
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn pack(&mut self) -> Result<()> {
+        self.layers.iter_mut().try_for_each(Linear::pack)
+    }
+
     /// # Shapes
     /// `(T, N', k D)` to `(T, N', H)`.
     ///

@@ -80,6 +80,19 @@ impl Llama {
         })
     }
 
+    /// Packs the weights for inference, where that may be: see [`Linear::pack`].
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn pack(&mut self) -> Result<()> {
+        self.head.pack()?;
+        self.layers.iter_mut().try_for_each(|layer| {
+            let SelfAttention { query, key, value, out, .. } = &mut layer.attention;
+            let SwiGlu { gate, up, down } = &mut layer.mlp;
+            [query, key, value, out, gate, up, down].into_iter().try_for_each(Linear::pack)
+        })
+    }
+
     /// Its geometry.
     pub fn config(&self) -> &LlamaConfig {
         &self.config

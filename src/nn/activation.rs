@@ -1,11 +1,48 @@
 //! The gates and activations that are more than one operation, as one, for inference and for training.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
+use super::elementwise;
 use super::rows::{contiguous, per_row, per_row_pair};
 
 /// Numbers that one row of an elementwise kernel takes.
 const ROW: usize = 256;
+
+/// What stands between two linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(1.702 x)`, CLIP's approximation of GELU.
+    QuickGelu,
+    /// GELU by the hyperbolic tangent (arXiv 1606.08415).
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+}
+
+impl Activation {
+    /// # Errors
+    /// When candle fails.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::QuickGelu => quick_gelu(x),
+            Self::GeluTanh => x.gelu(),
+            Self::Gelu => x.gelu_erf(),
+        }
+    }
+
+    /// The same over a slice, in place.
+    pub(super) fn in_place(self) -> fn(&mut [f32]) {
+        match self {
+            Self::QuickGelu => elementwise::quick_gelu,
+            Self::GeluTanh => elementwise::gelu_tanh,
+            Self::Gelu => |x| {
+                x.iter_mut().for_each(|x| *x *= (candle_core::cpu::erf::erf_f32(*x * FRAC_1_SQRT_2) + 1.0) * 0.5);
+            },
+        }
+    }
+}
 
 /// `x sigmoid(1.702 x)`, CLIP's approximation of GELU.
 ///
@@ -23,7 +60,7 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the shapes differ.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.device().is_cpu() && gate.dtype() == DType::F32 && (gate.track_op() || up.track_op()) {
+    if gate.device().is_cpu() && gate.dtype() == DType::F32 {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu);
     }
     gate.silu()? * up
@@ -99,7 +136,12 @@ impl CustomOp2 for SwiGlu {
     }
 
     fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
-        map2((gate, lg), (up, lu), |gate, up| gate * sigmoid(gate) * up)
+        let (a, b) = (contiguous(gate, lg)?, contiguous(up, lu)?);
+        if a.len() != b.len() {
+            candle_core::bail!("shapes differ: {:?} and {:?}", lg.shape(), lu.shape());
+        }
+        let width = if a.len().is_multiple_of(ROW) { ROW } else { a.len().max(1) };
+        Ok((CpuStorage::F32(per_row_pair(a, b, width, elementwise::swiglu)), lg.shape().clone()))
     }
 
     /// By the gate: `dy up silu'(gate)`; by the other: `dy silu(gate)`.

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
+use super::full_attention::FullAttention;
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
 
@@ -51,6 +52,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
     };
     let weights = weights.reshape((b, n_kv_heads, group * s, n_keys))?;
     matmul(&weights, v)?.reshape((b, n_heads, s, d))
+}
+
+/// Attention in which every query sees every key, over queries, keys and values that one layer made side by side: for inference
+/// on the CPU.
+///
+/// # Shapes
+/// `(B, S, 3 n d)` to `(B, S, n d)`.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn full_attention(qkv: &Tensor, n_heads: usize) -> Result<Tensor> {
+    qkv.apply_op1_no_bwd(&FullAttention { n_heads })
 }
 
 /// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.

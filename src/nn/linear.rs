@@ -1,16 +1,32 @@
 //! A matrix times activations, in any precision on any device.
 
-use candle_core::{DType, Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::few_rows::{FewRows, MAX_ROWS};
-use super::rows::add_bias;
+use super::activation::Activation;
+use super::gemm::{Epilogue, Packed, kernel, product};
+use super::rows::{add_bias, contiguous};
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weights: Weights,
+}
+
+#[derive(Debug, Clone)]
+enum Weights {
+    /// As they were read.
+    Plain { weight: Tensor, bias: Option<Tensor> },
+    /// For inference on the CPU.
+    Packed(Arc<PackedWeights>),
+}
+
+#[derive(Debug)]
+struct PackedWeights {
+    matrix: Packed,
+    bias: Option<Vec<f32>>,
 }
 
 /// Whether a linear layer has a bias.
@@ -30,12 +46,64 @@ impl Linear {
     pub fn load(d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Self> {
         let weight = vb.get((d_out, d_in), "weight")?;
         let bias = (bias == Bias::With).then(|| vb.get(d_out, "bias")).transpose()?;
-        Ok(Self { weight, bias })
+        Ok(Self { weights: Weights::Plain { weight, bias } })
     }
 
     /// A layer that shares its weight with another, such as a tied output head.
     pub fn from_weight(weight: Tensor) -> Self {
-        Self { weight, bias: None }
+        Self { weights: Weights::Plain { weight, bias: None } }
+    }
+
+    /// Several layers over the same input as one, whose outputs stand beside each other.
+    ///
+    /// # Errors
+    /// When they are packed, or their inputs differ, or some of them have a bias and others none.
+    pub fn join(layers: &[&Self]) -> Result<Self> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for layer in layers {
+            let Weights::Plain { weight, bias } = &layer.weights else {
+                candle_core::bail!("packed layers cannot be joined")
+            };
+            weights.push(weight);
+            biases.extend(bias);
+        }
+        let bias = match biases.len() {
+            0 => None,
+            n if n == weights.len() => Some(Tensor::cat(&biases, 0)?),
+            n => candle_core::bail!("{n} of {} layers have a bias", weights.len()),
+        };
+        Ok(Self { weights: Weights::Plain { weight: Tensor::cat(&weights, 0)?, bias } })
+    }
+
+    /// Whether packing it changes anything: for inference in f32 on the CPU.
+    pub fn may_pack(&self) -> bool {
+        match &self.weights {
+            Weights::Plain { weight, .. } => {
+                weight.device().is_cpu() && weight.dtype() == DType::F32 && !weight.track_op()
+            }
+            Weights::Packed(_) => false,
+        }
+    }
+
+    /// Packs the weights in the order in which the CPU's kernel reads them, where that may be. There is no gradient then.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn pack(&mut self) -> Result<()> {
+        let Weights::Plain { weight, bias } = &self.weights else { return Ok(()) };
+        if !self.may_pack() {
+            return Ok(());
+        }
+        let weight = weight.contiguous()?;
+        let depth = weight.dim(1)?;
+        let matrix = {
+            let (storage, layout) = weight.storage_and_layout();
+            let candle_core::Storage::Cpu(storage) = &*storage else { return Ok(()) };
+            Packed::transpose_of(contiguous(storage, layout)?, depth, kernel())
+        };
+        let bias = bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
+        self.weights = Weights::Packed(Arc::new(PackedWeights { matrix, bias }));
+        Ok(())
     }
 
     /// # Shapes
@@ -44,30 +112,64 @@ impl Linear {
     /// # Errors
     /// When the last dimension is not `d_in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, None)
+    }
+
+    /// As [`Self::forward`], with an activation behind it.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.run(x, Some(activation))
+    }
+
+    fn run(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
         // One large product: batch and sequence are rows of the same matrix.
         let rows = x.reshape(((), d_in))?; // (rows, d_in)
-        let y = self.product(&rows)?; // (rows, d_out)
-        let y = match &self.bias {
-            Some(bias) => add_bias(&y, bias)?,
-            None => y,
+        let (y, d_out) = match &self.weights {
+            Weights::Plain { weight, bias } => {
+                let y = matmul(&rows, &weight.t()?)?; // (rows, d_out)
+                let y = match bias {
+                    Some(bias) => add_bias(&y, bias)?,
+                    None => y,
+                };
+                let y = activation.map_or(Ok(y.clone()), |activation| activation.apply(&y))?;
+                (y, weight.dim(0)?)
+            }
+            Weights::Packed(weights) => {
+                if x.track_op() {
+                    candle_core::bail!("a packed layer has no gradient");
+                }
+                let op = PackedProduct { weights: weights.clone(), activation };
+                (rows.contiguous()?.apply_op1_no_bwd(&op)?, weights.matrix.columns())
+            }
         };
-        dims.push(self.weight.dim(0)?);
+        dims.push(d_out);
         y.reshape(dims)
     }
 }
 
-impl Linear {
-    /// `x W^T`, with the kernel that suits it.
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        let w = &self.weight;
-        let is_plain =
-            |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous() && !t.track_op();
-        if x.dim(0)? <= MAX_ROWS && is_plain(x) && is_plain(w) {
-            return x.apply_op2_no_bwd(w, &FewRows);
+struct PackedProduct {
+    weights: Arc<PackedWeights>,
+    activation: Option<Activation>,
+}
+
+impl CustomOp1 for PackedProduct {
+    fn name(&self) -> &'static str {
+        "packed-product"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let PackedWeights { matrix, bias } = &*self.weights;
+        let (rows, d_in) = layout.shape().dims2()?;
+        if d_in != matrix.depth() {
+            candle_core::bail!("a linear layer takes rows of {}, not of {d_in}", matrix.depth());
         }
-        matmul(x, &w.t()?)
+        let activation = self.activation.map(Activation::in_place);
+        let y = product(contiguous(x, layout)?, matrix, Epilogue { bias: bias.as_deref(), activation }, kernel());
+        Ok((CpuStorage::F32(y), (rows, matrix.columns()).into()))
     }
 }
 
@@ -91,20 +193,41 @@ mod tests {
     #[test]
     fn leading_dimensions_stay() {
         // W = [[1, 2]], b = 10: (3, 4) gives 3 + 8 + 10 = 21.
-        let layer = Linear {
-            weight: Tensor::new(&[[1f32, 2.0]], &Device::Cpu).expect("small"),
-            bias: Some(Tensor::new(&[10f32], &Device::Cpu).expect("small")),
-        };
+        let weight = Tensor::new(&[[1f32, 2.0]], &Device::Cpu).expect("small");
+        let bias = Some(Tensor::new(&[10f32], &Device::Cpu).expect("small"));
+        let mut layer = Linear { weights: Weights::Plain { weight, bias } };
         let x = Tensor::new(&[[[3f32, 4.0], [0.0, 0.0]]], &Device::Cpu).expect("small");
-        let y = layer.forward(&x).expect("the widths fit");
-        assert_eq!(y.to_vec3::<f32>().expect("rank 3"), [[[21.0], [10.0]]]);
+        for _ in 0..2 {
+            let y = layer.forward(&x).expect("the widths fit");
+            assert_eq!(y.to_vec3::<f32>().expect("rank 3"), [[[21.0], [10.0]]]);
+            layer.pack().expect("f32 on the CPU");
+        }
+        let tracked = candle_core::Var::from_tensor(&x).expect("small");
+        assert!(layer.forward(&tracked).expect_err("no gradient").to_string().contains("has no gradient"));
+        assert!(layer.forward(&x.narrow(2, 0, 1).expect("two wide")).is_err());
+    }
+
+    #[test]
+    fn layers_over_one_input_may_be_joined() {
+        let layer = |rows: &[[f32; 2]], bias: Option<&[f32]>| Linear {
+            weights: Weights::Plain {
+                weight: Tensor::from_slice(rows.as_flattened(), (rows.len(), 2), &Device::Cpu).expect("small"),
+                bias: bias.map(|bias| Tensor::new(bias, &Device::Cpu).expect("small")),
+            },
+        };
+        let (a, b) = (layer(&[[1.0, 0.0]], Some(&[5.0])), layer(&[[0.0, 1.0], [2.0, 0.0]], Some(&[0.0, 1.0])));
+        let joined = Linear::join(&[&a, &b]).expect("the widths fit");
+        let x = Tensor::new(&[[3f32, 4.0]], &Device::Cpu).expect("small");
+        let y = joined.forward(&x).and_then(|y| y.to_vec2::<f32>()).expect("the widths fit");
+        assert_eq!(y, [[8.0, 4.0, 7.0]]);
+        assert!(Linear::join(&[&a, &layer(&[[1.0, 1.0]], None)]).is_err());
     }
 
     #[test]
     fn a_linear_layer_has_its_gradients() {
         use crate::nn::finite_difference::{assert_gradients, random};
         assert_gradients(&[random((2, 3, 4), 1), random((5, 4), 2), random(5, 3)], |t| {
-            Linear { weight: t[1].clone(), bias: Some(t[2].clone()) }.forward(&t[0])
+            Linear { weights: Weights::Plain { weight: t[1].clone(), bias: Some(t[2].clone()) } }.forward(&t[0])
         });
     }
 

@@ -3,15 +3,18 @@
 
 pub mod activation;
 pub mod attention;
-mod few_rows;
+mod elementwise;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+mod full_attention;
+mod gemm;
 pub mod linear;
 pub mod norm;
 mod rows;
 pub mod softmax;
 
-pub use attention::{Mask, attention};
+pub use activation::Activation;
+pub use attention::{Mask, attention, full_attention};
 pub use linear::{Linear, matmul};
 pub use norm::{LayerNorm, RmsNorm};
 pub use softmax::softmax;

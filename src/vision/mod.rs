@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+pub use crate::nn::Activation;
 use crate::units::LayerIndex;
 use clip::ClipEmbeddings;
 use siglip::SiglipEmbeddings;
@@ -25,17 +26,6 @@ pub enum TowerFamily {
     Clip,
     /// SigLIP's (arXiv 2303.15343).
     Siglip,
-}
-
-/// The activation between the two matrices of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x sigmoid(1.702 x)`.
-    QuickGelu,
-    /// GELU by its tanh approximation.
-    GeluTanh,
-    /// GELU by the error function.
-    Gelu,
 }
 
 /// A tower's geometry, as its `config.json` tells it.
@@ -109,6 +99,14 @@ impl Tower {
         };
         let n_layers = n_layers_needed.min(config.n_layers);
         Ok(Self { config: config.clone(), embeddings, encoder: Encoder::load(config, n_layers, &vb.pp("encoder"))? })
+    }
+
+    /// Packs the weights for inference, where that may be: see [`crate::nn::Linear::pack`].
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn pack(&mut self) -> Result<()> {
+        self.encoder.pack()
     }
 
     /// Its geometry.

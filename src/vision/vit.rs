@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Activation, TowerConfig};
+use super::TowerConfig;
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{LayerNorm, Mask, activation, attention};
+use crate::nn::{Activation, LayerNorm, Mask, attention, full_attention};
 use crate::units::LayerIndex;
 
 /// The stack of blocks.
@@ -23,6 +23,15 @@ impl Encoder {
     pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
         let layers = vb.pp("layers");
         Ok(Self { layers: (0..n_layers).map(|i| Block::load(config, &layers.pp(i))).collect::<Result<_>>()? })
+    }
+
+    /// Packs the weights for inference, where that may be.
+    pub(super) fn pack(&mut self) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| {
+            layer.attention.pack()?;
+            layer.mlp.fc1.pack()?;
+            layer.mlp.fc2.pack()
+        })
     }
 
     /// Visits `embedded` as state 0, then the output of each layer, until the visitor breaks.
@@ -71,29 +80,54 @@ impl Block {
 
 #[derive(Debug)]
 struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    projections: Projections,
     out: Linear,
     n_heads: usize,
+}
+
+#[derive(Debug)]
+enum Projections {
+    /// As they were read.
+    Apart { query: Linear, key: Linear, value: Linear },
+    /// As one, packed for inference on the CPU.
+    Joined(Linear),
 }
 
 impl SelfAttention {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
         let linear = |name| Linear::load(config.d_hidden, config.d_hidden, Bias::With, &vb.pp(name));
         Ok(Self {
-            query: linear("q_proj")?,
-            key: linear("k_proj")?,
-            value: linear("v_proj")?,
+            projections: Projections::Apart {
+                query: linear("q_proj")?,
+                key: linear("k_proj")?,
+                value: linear("v_proj")?,
+            },
             out: linear("out_proj")?,
             n_heads: config.n_heads,
         })
     }
 
+    fn pack(&mut self) -> Result<()> {
+        if let Projections::Apart { query, key, value } = &self.projections
+            && query.may_pack()
+        {
+            let mut joined = Linear::join(&[query, key, value])?;
+            joined.pack()?;
+            self.projections = Projections::Joined(joined);
+        }
+        self.out.pack()
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let heads = |projection: &Linear| split_heads(&projection.forward(x)?, self.n_heads);
-        let (q, k, v) = (heads(&self.query)?, heads(&self.key)?, heads(&self.value)?); // (T, n_heads, N, d)
-        self.out.forward(&join_heads(&attention(&q, &k, &v, Mask::Full)?)?)
+        let attended = match &self.projections {
+            Projections::Apart { query, key, value } => {
+                let heads = |projection: &Linear| split_heads(&projection.forward(x)?, self.n_heads);
+                let (q, k, v) = (heads(query)?, heads(key)?, heads(value)?); // (T, n_heads, N, d)
+                join_heads(&attention(&q, &k, &v, Mask::Full)?)?
+            }
+            Projections::Joined(all) => full_attention(&all.forward(x)?, self.n_heads)?,
+        };
+        self.out.forward(&attended) // (T, N, D)
     }
 }
 
@@ -115,17 +149,7 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.activation.apply(&self.fc1.forward(x)?)?)
-    }
-}
-
-impl Activation {
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::QuickGelu => activation::quick_gelu(x),
-            Self::GeluTanh => x.gelu(),
-            Self::Gelu => x.gelu_erf(),
-        }
+        self.fc2.forward(&self.fc1.forward_then(x, self.activation)?)
     }
 }
 

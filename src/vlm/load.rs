@@ -42,7 +42,7 @@ impl Vlm {
             llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
         );
         let vb = ledger.part(names::language(ledger.checkpoint()), why, dtype, device);
-        let language = Llama::load(llama, &vb).map_err(&failed)?;
+        let mut language = Llama::load(llama, &vb).map_err(&failed)?;
 
         let width = connector.width(tower.d_hidden);
         let why = format!(
@@ -53,7 +53,7 @@ impl Vlm {
             llama.d_hidden
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, dtype, device);
-        let projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
+        let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
 
         let (tower_ledger, prefix) = match tower_source {
             TowerSource::Inside => (Arc::clone(&ledger), names::tower_inside(ledger.checkpoint()).unwrap_or_default()),
@@ -67,10 +67,12 @@ impl Vlm {
             tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
         );
         let vb = tower_ledger.part(Rename::none().prefix("", prefix), why, dtype, device);
-        let tower = Tower::load(&tower, connector.last_layer().0, &vb).map_err(&failed)?;
+        let mut tower = Tower::load(&tower, connector.last_layer().0, &vb).map_err(&failed)?;
 
         ledger.check()?;
         tower_ledger.check()?;
+        // What a checkpoint lacks stands for itself until here, and has no room to be packed.
+        tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
         let warnings = unused_warning(&ledger, &name);
         let n_class_tokens = match (config.select_feature, tower.config().family) {
             (SelectFeature::Patch, TowerFamily::Clip) => 1,

@@ -1,0 +1,166 @@
+//! The exponential and what is made of it, over whole slices: written so that the compiler makes vectors of it, once for each kind
+//! of processor. The numbers are the same on all of them.
+
+/// A function over slices, compiled for each kind of processor, and the choice between them.
+macro_rules! for_each_processor {
+    ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        pub(super) fn $name($($argument: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                use std::arch::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512dq") && has!("avx512bw") && has!("avx512vl") {
+                    // SAFETY: the features are there.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if has!("avx2") && has!("fma") {
+                    // SAFETY: the features are there.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            $body($($argument),*)
+        }
+    };
+}
+
+/// Numbers that are worked on side by side.
+const LANES: usize = 16;
+
+/// `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`). What would
+/// be infinite is the largest power, what would be nothing is 0.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LOW: f32 = -87.0;
+    const HIGH: f32 = 88.0;
+    let clamped = x.clamp(LOW, HIGH);
+    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    // ln 2 in two parts, so that the difference is exact.
+    let r = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + coefficient;
+    }
+    let power = p * r * r + r + 1.0;
+    // What is no number has no exponent, and stays none.
+    let exponent = n as i32 + 127;
+    let scaled = power * f32::from_bits((exponent as u32) << 23);
+    if x < LOW { 0.0 } else { scaled }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn quick_gelu_of(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x *= sigmoid(1.702 * *x));
+}
+
+#[inline(always)]
+fn gelu_tanh_of(x: &mut [f32]) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    x.iter_mut().for_each(|x| {
+        // (1 + tanh(u)) / 2 = sigmoid(2 u).
+        let u = SQRT_2_OVER_PI * (*x + 0.044_715 * *x * *x * *x);
+        *x *= sigmoid(2.0 * u);
+    });
+}
+
+#[inline(always)]
+fn swiglu_of(gate: &[f32], up: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(gate.iter().zip(up)).for_each(|(y, (&gate, up))| *y = gate * sigmoid(gate) * up);
+}
+
+#[inline(always)]
+fn exp_from_largest_of(x: &mut [f32], scale: f32) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
+        largest.iter_mut().zip(chunk).for_each(|(largest, &x)| *largest = if x > *largest { x } else { *largest });
+    }
+    let largest =
+        largest.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, &x| if x > largest { x } else { largest });
+    let mut sums = [0.0; LANES];
+    let (whole, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in whole {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *x = exp((*x - largest) * scale);
+            *sum += *x;
+        }
+    }
+    let mut sum: f32 = sums.iter().sum();
+    for x in rest {
+        *x = exp((*x - largest) * scale);
+        sum += *x;
+    }
+    sum
+}
+
+for_each_processor! {
+    /// `x sigmoid(1.702 x)`, in place.
+    quick_gelu, quick_gelu_of, (x: &mut [f32])
+}
+for_each_processor! {
+    /// GELU by the hyperbolic tangent (arXiv 1606.08415), in place.
+    gelu_tanh, gelu_tanh_of, (x: &mut [f32])
+}
+for_each_processor! {
+    /// `silu(gate) up` (arXiv 2002.05202).
+    swiglu, swiglu_of, (gate: &[f32], up: &[f32], y: &mut [f32])
+}
+for_each_processor! {
+    /// `e^(scale (x - largest x))`, in place, and their sum: a softmax but for the division. `scale` is above 0.
+    exp_from_largest, exp_from_largest_of, (x: &mut [f32], scale: f32) -> f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exponential_is_exact_to_a_few_units() {
+        let mut largest = 0.0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            let exact = f64::from(x).exp();
+            largest = largest.max((f64::from(exp(x)) - exact).abs() / exact);
+        }
+        assert!(largest < 2e-7, "{largest:e}");
+        assert_eq!((exp(-100.0), exp(f32::NEG_INFINITY), exp(0.0)), (0.0, 0.0, 1.0));
+        assert!(exp(1000.0) > 1e38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn slices_of_every_length_are_what_their_numbers_are() {
+        for n in [1, 15, 16, 17, 100] {
+            let x: Vec<f32> = (0..n).map(|i| (i as f32 - 30.0) * 0.3).collect();
+            let check = |name: &str, run: fn(&mut [f32]), exact: fn(f64) -> f64| {
+                let mut y = x.clone();
+                run(&mut y);
+                for (&x, &y) in x.iter().zip(&y) {
+                    let exact = exact(f64::from(x));
+                    assert!((f64::from(y) - exact).abs() < 1e-6 * exact.abs().max(1.0), "{name} {x}: {y}, not {exact}");
+                }
+            };
+            check("quick_gelu", quick_gelu, |x| x / (1.0 + (-1.702 * x).exp()));
+            check("gelu_tanh", gelu_tanh, |x| {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)).tanh())
+            });
+            let mut y = x.clone();
+            let sum = exp_from_largest(&mut y, 0.5);
+            let top = f64::from(*x.last().expect("not empty"));
+            let exact: Vec<f64> = x.iter().map(|&x| ((f64::from(x) - top) * 0.5).exp()).collect();
+            assert!((f64::from(sum) - exact.iter().sum::<f64>()).abs() < 1e-5 * n as f64);
+            assert!(y.iter().zip(&exact).all(|(&y, exact)| (f64::from(y) - exact).abs() < 1e-6));
+        }
+    }
+}

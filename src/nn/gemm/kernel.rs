@@ -1,0 +1,201 @@
+//! The innermost loop: a tile of a product, in registers. The best that the processor has is chosen when the program runs.
+
+/// A tile of a product: some rows of the left side with one panel of the right side.
+pub(in crate::nn) struct Tile<'a> {
+    /// At most the kernel's height.
+    pub(in crate::nn) rows: usize,
+    /// `K`.
+    pub(in crate::nn) depth: usize,
+    /// `(rows, K)`, a row every `left_stride` numbers.
+    pub(in crate::nn) left: &'a [f32],
+    pub(in crate::nn) left_stride: usize,
+    /// `(K, width)`.
+    pub(in crate::nn) panel: &'a [f32],
+}
+
+/// Where a tile goes.
+pub(in crate::nn) struct Target<'a> {
+    /// A row every `stride` numbers.
+    pub(in crate::nn) numbers: &'a mut [f32],
+    pub(in crate::nn) stride: usize,
+    /// At most the kernel's width.
+    pub(in crate::nn) columns: usize,
+}
+
+/// How a processor makes tiles.
+pub(in crate::nn) struct Kernel {
+    /// Rows of a tile.
+    pub(in crate::nn) height: usize,
+    /// Columns of a panel.
+    pub(in crate::nn) width: usize,
+    name: &'static str,
+    run: fn(&Tile<'_>, &mut Target<'_>),
+}
+
+impl Kernel {
+    /// The best of this processor.
+    pub(in crate::nn) fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                // SAFETY: the feature is there.
+                return Self { height: 14, width: 32, name: "avx512", run: |t, y| unsafe { x86::avx512(t, y) } };
+            }
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                return Self::avx2();
+            }
+        }
+        Self::plain()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx2() -> Self {
+        // SAFETY: only made where the features are there.
+        Self { height: 6, width: 16, name: "avx2", run: |t, y| unsafe { x86::avx2(t, y) } }
+    }
+
+    /// Without instructions of a particular processor.
+    fn plain() -> Self {
+        Self { height: 4, width: 16, name: "plain", run: plain }
+    }
+
+    /// Writes a tile.
+    ///
+    /// # Panics
+    /// When the sides or the target are smaller than the tile.
+    pub(in crate::nn) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
+        let Tile { rows, depth, left, left_stride, panel } = tile;
+        assert!(
+            (1..=self.height).contains(rows)
+                && left.len() >= (rows - 1) * left_stride + depth
+                && panel.len() >= depth * self.width
+                && (1..=self.width).contains(&target.columns)
+                && target.numbers.len() >= (rows - 1) * target.stride + target.columns,
+            "a tile of {rows} x {} for {}",
+            target.columns,
+            self.name
+        );
+        (self.run)(tile, target);
+    }
+}
+
+/// A tile in plain words.
+fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
+    const WIDTH: usize = 16;
+    for row in 0..tile.rows {
+        let mut sums = [0.0; WIDTH];
+        let left = &tile.left[row * tile.left_stride..][..tile.depth];
+        for (&value, weights) in left.iter().zip(tile.panel.chunks_exact(WIDTH)) {
+            sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
+        }
+        let columns = target.columns;
+        target.numbers[row * target.stride..][..columns].copy_from_slice(&sums[..columns]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Target, Tile};
+
+    /// Calls a function with as many rows as there are, as a constant.
+    macro_rules! by_rows {
+        ($tile:ident, $target:ident, $run:ident, $($rows:literal)*) => {
+            match $tile.rows {
+                $($rows => $run::<$rows>($tile, $target),)*
+                _ => {}
+            }
+        };
+    }
+
+    /// # Safety
+    /// The processor has the feature, and the tile was checked.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512(tile: &Tile<'_>, target: &mut Target<'_>) {
+        // SAFETY: as the caller says.
+        unsafe { by_rows!(tile, target, rows_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
+    }
+
+    /// # Safety
+    /// As [`avx512`].
+    #[target_feature(enable = "avx512f")]
+    unsafe fn rows_512<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let (left, stride) = (tile.left.as_ptr(), tile.left_stride);
+        let mut weights = tile.panel.as_ptr();
+        for k in 0..tile.depth {
+            // SAFETY: the panel has 32 numbers for each `k`, and each of the rows has `depth`.
+            unsafe {
+                let (first, second) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
+                weights = weights.add(32);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm512_set1_ps(*left.add(row * stride + k));
+                    sums[0] = _mm512_fmadd_ps(value, first, sums[0]);
+                    sums[1] = _mm512_fmadd_ps(value, second, sums[1]);
+                }
+            }
+        }
+        let (all, columns) = (target.numbers.as_mut_ptr(), target.columns);
+        let mask = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
+        for (row, sums) in sums.iter().enumerate() {
+            // SAFETY: the target has `columns` numbers in each row, and the masks let no more through.
+            unsafe {
+                let to = all.add(row * target.stride);
+                _mm512_mask_storeu_ps(to, mask(columns), sums[0]);
+                if columns > 16 {
+                    _mm512_mask_storeu_ps(to.add(16), mask(columns - 16), sums[1]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has the features, and the tile was checked.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2(tile: &Tile<'_>, target: &mut Target<'_>) {
+        // SAFETY: as the caller says.
+        unsafe { by_rows!(tile, target, rows_256, 1 2 3 4 5 6) }
+    }
+
+    /// # Safety
+    /// As [`avx2`].
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows_256<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        let (left, stride) = (tile.left.as_ptr(), tile.left_stride);
+        let mut weights = tile.panel.as_ptr();
+        for k in 0..tile.depth {
+            // SAFETY: the panel has 16 numbers for each `k`, and each of the rows has `depth`.
+            unsafe {
+                let (first, second) = (_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8)));
+                weights = weights.add(16);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm256_set1_ps(*left.add(row * stride + k));
+                    sums[0] = _mm256_fmadd_ps(value, first, sums[0]);
+                    sums[1] = _mm256_fmadd_ps(value, second, sums[1]);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let mut numbers = [0.0; 16];
+            // SAFETY: there is room for sixteen numbers.
+            unsafe {
+                _mm256_storeu_ps(numbers.as_mut_ptr(), sums[0]);
+                _mm256_storeu_ps(numbers.as_mut_ptr().add(8), sums[1]);
+            }
+            target.numbers[row * target.stride..][..target.columns].copy_from_slice(&numbers[..target.columns]);
+        }
+    }
+}
+
+/// All kernels that this processor has.
+#[cfg(test)]
+pub(in crate::nn) fn all() -> Vec<Kernel> {
+    let mut found = vec![Kernel::plain(), Kernel::best()];
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        found.push(Kernel::avx2());
+    }
+    found
+}
