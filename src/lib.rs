@@ -29,10 +29,11 @@
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
-//! | 6 uses | [`train`], [`eval`], [`batch`] |
+//! | 6 uses | [`train`], [`eval`], [`batch`], [`bench`] |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
 pub mod batch;
+pub mod bench;
 pub mod choice;
 pub mod connector;
 pub mod device;

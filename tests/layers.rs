@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("units", 0),
     ("device", 0),
     ("files", 0),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("train", 6),
     ("eval", 6),
     ("batch", 6),
+    ("bench", 6),
 ];
 
 fn layer(module: &str) -> Option<u8> {

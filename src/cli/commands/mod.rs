@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod batch;
+pub mod bench;
 pub mod cache;
 pub mod chat;
 pub mod decode_worker;

@@ -1,0 +1,25 @@
+//! Speed on this machine: networks of real geometry with random weights, timed, beside what the machine can do.
+
+mod language;
+mod machine;
+mod random;
+mod tower;
+
+use std::time::Instant;
+
+pub use language::{LanguageBench, LanguageSize, bench_language};
+pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
+pub use tower::{TowerBench, TowerName, bench_tower};
+
+/// The median of the seconds that some runs take, the first one aside, which fills caches.
+fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    run()?;
+    let mut seconds = Vec::with_capacity(runs);
+    for _ in 0..runs.max(1) {
+        let start = Instant::now();
+        run()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}

@@ -1,0 +1,56 @@
+//! `vidense bench`: how fast this machine is, in one JSON object.
+
+use clap::{Args, Subcommand};
+use vidense::bench::{LanguageSize, TowerName, bench_language, bench_tower};
+
+use crate::cli::output;
+
+/// Time networks of real geometry with random weights on this machine's CPU, and print one JSON object
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+    /// Runs of which the median is taken
+    #[arg(long, global = true, default_value_t = 3)]
+    runs: usize,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// A vision tower, all of its layers
+    Tower {
+        /// clip-l-336, siglip-so400m
+        #[arg(long, default_value = "clip-l-336")]
+        tower: TowerName,
+        /// Frames that go through it together
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+        batch: u16,
+    },
+    /// A language model: a prompt, then token after token
+    Llm {
+        /// 1.1b, 7b
+        #[arg(long, default_value = "1.1b")]
+        size: LanguageSize,
+        /// Positions of the prompt
+        #[arg(long, default_value_t = 576, value_parser = clap::value_parser!(u16).range(1..=3072))]
+        tokens: u16,
+        /// Tokens that are decoded after it
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        new: u16,
+    },
+}
+
+impl Bench {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.what {
+            What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), self.runs)?),
+            What::Llm { size, tokens, new } => {
+                output::json(&bench_language(size, usize::from(tokens), usize::from(new), self.runs)?)
+            }
+        }
+    }
+}
