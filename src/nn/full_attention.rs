@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{Kernel, Target, Tile, kernel, pack_transpose};
+use super::gemm::{Kernel, Left, Target, Tile, kernel, pack_transpose};
 use super::rows::contiguous;
 
 /// Tiles of queries whose scores are made together.
@@ -59,6 +59,8 @@ struct Scratch {
     /// `V` in panels of its channels.
     values: Vec<f32>,
     scores: Vec<f32>,
+    /// Some queries, one after the other: where they come from they may be a power of two apart.
+    queries: Vec<f32>,
 }
 
 /// One head of one sequence.
@@ -85,9 +87,12 @@ impl Head<'_> {
         for (begin, y) in (0..s).step_by(block).zip(y.chunks_mut(block * d)) {
             let queries = y.len() / d;
             let scores = &mut scratch.scores[..queries * s];
-            let left = &self.sequence[begin * self.width + self.first..];
+            scratch.queries.clear();
+            for row in self.sequence[begin * self.width..].chunks(self.width).take(queries) {
+                scratch.queries.extend_from_slice(&row[self.first..][..d]);
+            }
             for (keys, first) in scratch.keys.chunks_exact(d * panel).zip((0..s).step_by(panel)) {
-                self.tiles((left, self.width, d), keys, (&mut *scores, s, first));
+                self.tiles((&scratch.queries, d, d), keys, (&mut *scores, s, first));
             }
             let sums: Vec<f32> = scores.chunks_exact_mut(s).map(|row| exp_from_largest(row, scale)).collect();
             for (values, first) in scratch.values.chunks_exact(s * panel).zip((0..d).step_by(panel)) {
@@ -123,7 +128,7 @@ impl Head<'_> {
     /// Rows of `left`, one every `stride` and `depth` long, with one panel, to the columns of `y` from `first` on.
     fn tiles(
         &self,
-        (left, left_stride, depth): (&[f32], usize, usize),
+        (left, stride_of_left, depth): (&[f32], usize, usize),
         panel: &[f32],
         (y, stride, first): (&mut [f32], usize, usize),
     ) {
@@ -131,7 +136,8 @@ impl Head<'_> {
         let height = self.kernel.height;
         for (i, y) in y.chunks_mut(height * stride).enumerate() {
             let rows = y.len() / stride;
-            let tile = Tile { rows, depth, left: &left[i * height * left_stride..], left_stride, panel };
+            let left = Left::Rows { numbers: &left[i * height * stride_of_left..], stride: stride_of_left };
+            let tile = Tile { rows, depth, left, panel };
             self.kernel.tile(&tile, &mut Target { numbers: &mut y[first..], stride, columns });
         }
     }

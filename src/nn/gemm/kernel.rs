@@ -6,11 +6,36 @@ pub(in crate::nn) struct Tile<'a> {
     pub(in crate::nn) rows: usize,
     /// `K`.
     pub(in crate::nn) depth: usize,
-    /// `(rows, K)`, a row every `left_stride` numbers.
-    pub(in crate::nn) left: &'a [f32],
-    pub(in crate::nn) left_stride: usize,
+    /// `(rows, K)`.
+    pub(in crate::nn) left: Left<'a>,
     /// `(K, width)`.
     pub(in crate::nn) panel: &'a [f32],
+}
+
+/// The left side of a tile.
+#[derive(Clone, Copy)]
+pub(in crate::nn) enum Left<'a> {
+    /// Row by row, one every `stride` numbers. Rows that are a power of two apart push each other out of the cache.
+    Rows {
+        /// From the first row on.
+        numbers: &'a [f32],
+        /// From one row to the next.
+        stride: usize,
+    },
+    /// `(K, rows)`: see [`pack_rows`].
+    Packed(&'a [f32]),
+}
+
+/// Packs up to `height` rows of `depth` numbers each, tile by tile, in the order in which a kernel reads them.
+pub(in crate::nn) fn pack_rows(x: &[f32], depth: usize, height: usize, packed: &mut Vec<f32>) {
+    packed.clear();
+    packed.resize(x.len(), 0.0);
+    for (x, packed) in x.chunks(height * depth).zip(packed.chunks_mut(height * depth)) {
+        let rows = x.len() / depth;
+        for (row, x) in x.chunks_exact(depth).enumerate() {
+            packed[row..].iter_mut().step_by(rows).zip(x).for_each(|(to, &from)| *to = from);
+        }
+    }
 }
 
 /// Where a tile goes.
@@ -64,10 +89,14 @@ impl Kernel {
     /// # Panics
     /// When the sides or the target are smaller than the tile.
     pub(in crate::nn) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
-        let Tile { rows, depth, left, left_stride, panel } = tile;
+        let Tile { rows, depth, left, panel } = tile;
+        let has_left = match left {
+            Left::Rows { numbers, stride } => numbers.len() >= (rows - 1) * stride + depth,
+            Left::Packed(numbers) => numbers.len() >= rows * depth,
+        };
         assert!(
             (1..=self.height).contains(rows)
-                && left.len() >= (rows - 1) * left_stride + depth
+                && has_left
                 && panel.len() >= depth * self.width
                 && (1..=self.width).contains(&target.columns)
                 && target.numbers.len() >= (rows - 1) * target.stride + target.columns,
@@ -84,8 +113,11 @@ fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
     const WIDTH: usize = 16;
     for row in 0..tile.rows {
         let mut sums = [0.0; WIDTH];
-        let left = &tile.left[row * tile.left_stride..][..tile.depth];
-        for (&value, weights) in left.iter().zip(tile.panel.chunks_exact(WIDTH)) {
+        for (k, weights) in tile.panel.chunks_exact(WIDTH).take(tile.depth).enumerate() {
+            let value = match tile.left {
+                Left::Rows { numbers, stride } => numbers[row * stride + k],
+                Left::Packed(numbers) => numbers[k * tile.rows + row],
+            };
             sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
         }
         let columns = target.columns;
@@ -97,13 +129,14 @@ fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Target, Tile};
+    use super::{Left, Target, Tile};
 
     /// Calls a function with as many rows as there are, as a constant.
     macro_rules! by_rows {
         ($tile:ident, $target:ident, $run:ident, $($rows:literal)*) => {
-            match $tile.rows {
-                $($rows => $run::<$rows>($tile, $target),)*
+            match ($tile.left, $tile.rows) {
+                $((Left::Rows { numbers, stride }, $rows) => $run::<$rows, false>((numbers, stride), $tile, $target),)*
+                $((Left::Packed(numbers), $rows) => $run::<$rows, true>((numbers, 1), $tile, $target),)*
                 _ => {}
             }
         };
@@ -120,9 +153,13 @@ mod x86 {
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f")]
-    unsafe fn rows_512<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+    unsafe fn rows_512<const ROWS: usize, const PACKED: bool>(
+        (left, stride): (&[f32], usize),
+        tile: &Tile<'_>,
+        target: &mut Target<'_>,
+    ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-        let (left, stride) = (tile.left.as_ptr(), tile.left_stride);
+        let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
         for k in 0..tile.depth {
             // SAFETY: the panel has 32 numbers for each `k`, and each of the rows has `depth`.
@@ -130,7 +167,7 @@ mod x86 {
                 let (first, second) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
                 weights = weights.add(32);
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = _mm512_set1_ps(*left.add(row * stride + k));
+                    let value = _mm512_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
                     sums[0] = _mm512_fmadd_ps(value, first, sums[0]);
                     sums[1] = _mm512_fmadd_ps(value, second, sums[1]);
                 }
@@ -161,9 +198,13 @@ mod x86 {
     /// # Safety
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_256<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+    unsafe fn rows_256<const ROWS: usize, const PACKED: bool>(
+        (left, stride): (&[f32], usize),
+        tile: &Tile<'_>,
+        target: &mut Target<'_>,
+    ) {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-        let (left, stride) = (tile.left.as_ptr(), tile.left_stride);
+        let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
         for k in 0..tile.depth {
             // SAFETY: the panel has 16 numbers for each `k`, and each of the rows has `depth`.
@@ -171,7 +212,7 @@ mod x86 {
                 let (first, second) = (_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8)));
                 weights = weights.add(16);
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = _mm256_set1_ps(*left.add(row * stride + k));
+                    let value = _mm256_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
                     sums[0] = _mm256_fmadd_ps(value, first, sums[0]);
                     sums[1] = _mm256_fmadd_ps(value, second, sums[1]);
                 }

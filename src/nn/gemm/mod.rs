@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-pub(super) use kernel::{Kernel, Target, Tile};
+pub(super) use kernel::{Kernel, Left, Target, Tile, pack_rows};
 
 /// Bytes of activations that are worked on together: they stay in the second-level cache while the weight passes by.
 const BLOCK: usize = 384 << 10;
@@ -120,12 +120,14 @@ fn rows_per_block(rows: usize, depth: usize, kernel: &Kernel) -> usize {
 
 /// One block of rows with the whole weight.
 fn block(x: &[f32], w: &Packed, y: &mut [f32], epilogue: Epilogue<'_>, kernel: &Kernel) {
+    let mut packed = Vec::new();
+    pack_rows(x, w.depth, kernel.height, &mut packed);
     for (panel, first) in w.panels.chunks_exact(w.depth * w.width).zip((0..w.columns).step_by(w.width)) {
         let columns = w.width.min(w.columns - first);
-        let tiles = x.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.columns));
+        let tiles = packed.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.columns));
         for (x, y) in tiles {
             let rows = x.len() / w.depth;
-            let tile = Tile { rows, depth: w.depth, left: x, left_stride: w.depth, panel };
+            let tile = Tile { rows, depth: w.depth, left: Left::Packed(x), panel };
             kernel.tile(&tile, &mut Target { numbers: &mut y[first..], stride: w.columns, columns });
             y.chunks_mut(w.columns).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
         }
@@ -135,14 +137,16 @@ fn block(x: &[f32], w: &Packed, y: &mut [f32], epilogue: Epilogue<'_>, kernel: &
 /// So few rows that the threads share the weight instead: it is bound by reading that.
 fn few_rows(x: &[f32], w: &Packed, epilogue: Epilogue<'_>, kernel: &Kernel) -> Vec<f32> {
     let rows = x.len() / w.depth;
+    let mut packed = Vec::new();
+    pack_rows(x, w.depth, kernel.height, &mut packed);
     // By panel, then by row.
     let mut across = vec![0.0; w.panels.len() / w.depth * rows];
     let panels = across.par_chunks_mut(rows * w.width).zip(w.panels.par_chunks(w.depth * w.width)).enumerate();
     panels.for_each(|(i, (y, panel))| {
         let columns = w.width.min(w.columns - i * w.width);
-        for (x, y) in x.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.width)) {
+        for (x, y) in packed.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.width)) {
             let rows = x.len() / w.depth;
-            let tile = Tile { rows, depth: w.depth, left: x, left_stride: w.depth, panel };
+            let tile = Tile { rows, depth: w.depth, left: Left::Packed(x), panel };
             kernel.tile(&tile, &mut Target { numbers: y, stride: w.width, columns });
         }
         y.chunks_mut(w.width).for_each(|y| epilogue.finish(&mut y[..columns], i * w.width));
