@@ -29,7 +29,7 @@
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |
-//! | 6 uses | [`train`], [`eval`], [`batch`], [`bench`] |
+//! | 6 uses | [`train`], [`eval`], [`batch`], [`bench`](mod@bench) |
 //! | 7 outside | the binary: `main.rs` and `cli` |
 
 pub mod batch;
