@@ -7,9 +7,8 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::limits::Running;
-use super::run::GENERATE;
 use super::timing::timed;
-use super::{Asking, EncodedVideo, Limits, PipelineError};
+use super::{Asking, EncodedVideo, PipelineError};
 use crate::exec::Stop;
 use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
 use crate::spec::PromptPlan;
@@ -109,7 +108,6 @@ impl<'a> Dialogue<'a> {
     }
 
     fn answer(&mut self, ids: &PromptIds, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
-        let time = Limits::default().begin(GENERATE);
         let budget = self.budget(ids);
         let room = budget.room()?.0;
         let max_new_tokens = self.config.max_new_tokens.min(room);
@@ -117,7 +115,7 @@ impl<'a> Dialogue<'a> {
 
         let mut prefill = Duration::ZERO;
         let (mut cache, reused) = self.take_cache(ids, budget.prompt().0 + max_new_tokens)?;
-        let logits = timed(&mut prefill, || self.prefill(ids, &mut cache, &time))?;
+        let logits = timed(&mut prefill, || self.prefill(ids, &mut cache))?;
 
         let mut stream = TextStream::new(self.vlm.tokenizer(), &self.stop_strings);
         let config = GenerateConfig { max_new_tokens, ..self.config.clone() };
@@ -194,26 +192,25 @@ impl<'a> Dialogue<'a> {
     ///
     /// The part that all prompts share goes through on its own, so that what follows it is computed in the same pieces whether
     /// the cache holds that part already or not.
-    fn prefill(&self, ids: &PromptIds, cache: &mut KvCache, time: &Running) -> Result<Tensor, PipelineError> {
+    fn prefill(&self, ids: &PromptIds, cache: &mut KvCache) -> Result<Tensor, PipelineError> {
         let failed = ModelError::compute("reading the prompt");
         let n_shared = ids.before_visual.len() + self.n_visual()?;
         let mut last = None;
         if cache.is_empty() {
             let shared = PromptIds { after_visual: Vec::new(), ..ids.clone() };
-            last = Some(self.run_chunks(&self.vlm.splice(&shared, &self.video.visual)?, cache, time)?);
+            last = Some(self.run_chunks(&self.vlm.splice(&shared, &self.video.visual)?, cache)?);
         }
         let rest = &ids.after_visual[cache.len() - n_shared..];
         if !rest.is_empty() {
             let embeds = self.vlm.language().embed(rest).map_err(&failed)?;
-            last = Some(self.run_chunks(&embeds, cache, time)?);
+            last = Some(self.run_chunks(&embeds, cache)?);
         }
         let last = last.ok_or_else(|| failed(candle_core::Error::msg("nothing of the prompt is left to read")))?;
         self.vlm.language().logits(&last).and_then(|logits| logits.squeeze(0)).map_err(&failed).map_err(Into::into)
     }
 
-    fn run_chunks(&self, embeds: &Tensor, cache: &mut KvCache, time: &Running) -> Result<Tensor, PipelineError> {
-        let prefill = Prefill { time, stop: None };
-        prefill.run(embeds, &mut |chunk| self.vlm.language().forward(chunk, cache))
+    fn run_chunks(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor, PipelineError> {
+        Prefill::default().run(embeds, &mut |chunk| self.vlm.language().forward(chunk, cache))
     }
 
     fn n_visual(&self) -> Result<usize, ModelError> {
@@ -222,8 +219,9 @@ impl<'a> Dialogue<'a> {
 }
 
 /// Reading a prompt, chunk by chunk, until it is read or there is a reason to end.
+#[derive(Default)]
 pub(super) struct Prefill<'a> {
-    pub(super) time: &'a Running,
+    pub(super) time: Option<&'a Running>,
     pub(super) stop: Option<&'a Stop>,
 }
 
@@ -241,7 +239,7 @@ impl Prefill<'_> {
         let n = embeds.dim(0).map_err(&failed)?;
         let mut last = None;
         for start in (0..n).step_by(PREFILL_CHUNK) {
-            self.time.check()?;
+            self.time.map_or(Ok(()), Running::check)?;
             if self.stop.is_some_and(Stop::is_aborted) {
                 return Err(PipelineError::Nothing);
             }

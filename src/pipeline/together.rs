@@ -279,7 +279,7 @@ impl<'a> Together<'a> {
     }
 
     fn prefill(&self, time: &'a Running) -> Prefill<'_> {
-        Prefill { time, stop: Some(self.stop) }
+        Prefill { time: Some(time), stop: Some(self.stop) }
     }
 }
 
