@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::BatchError;
 use super::item::{Id, Shard};
-use super::store::{Header, Record, Results, Store, holder, thumbnail_path};
+use super::store::{Header, Record, Results, Store, holder, read_sessions, thumbnail_path};
 use super::summary::{Held, Summary};
 
 /// What joining found.
@@ -159,7 +159,7 @@ fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
     if let Some(holder) = holder(&part.dir) {
         return Ok(Some(format!("{dir} is not finished: {holder} writes there")));
     }
-    let complete = match part.sessions()?.pop() {
+    let complete = match read_sessions(&part.dir)?.pop() {
         Some(session) => session.summary.is_some_and(|summary| summary.complete),
         // What was joined before has no sessions, and says itself whether its parts were whole.
         None => std::fs::read(part.dir.join(super::summary::SUMMARY))
@@ -173,7 +173,7 @@ fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
 /// Questions that were asked about every item of some parts, but not of others.
 fn unasked(parts: &[Results]) -> Result<Vec<String>, BatchError> {
     let asked = |part: &Results| -> Result<BTreeSet<String>, BatchError> {
-        Ok(part.sessions()?.into_iter().flat_map(|session| session.questions).collect())
+        Ok(read_sessions(&part.dir)?.into_iter().flat_map(|session| session.questions).collect())
     };
     let asked = parts.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
     let all: BTreeSet<&String> = asked.iter().flatten().collect();

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -15,7 +15,7 @@ use super::item::{Id, Item, Shard};
 use super::questions::Question;
 use super::store::{Record, State, StepTimes, Store};
 use super::tally::{Size, Snapshot, Tally};
-use crate::exec::{StageReport, Watch};
+use crate::exec::{StageReport, Watch, lock};
 use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, Told};
 
 /// Between two looks at how the run stands.
@@ -451,8 +451,4 @@ fn list_aside(listing: Box<dyn Iterator<Item = Listed> + Send>) -> Receiver<List
 /// Bytes of an item's file; what cannot be looked at has none.
 fn length(item: &Item) -> u64 {
     std::fs::metadata(&item.path).map_or(0, |meta| meta.len())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

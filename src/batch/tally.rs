@@ -1,14 +1,14 @@
 //! What a batch did so far, counted as it goes, and how it stands.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::store::{Record, now};
-use crate::exec::StageReport;
+use crate::exec::{StageReport, lock};
 use crate::pipeline::{Answer, EncodedVideo};
 
 /// Stages whose work is on the model's device; that of the others is on the CPU.
@@ -261,10 +261,6 @@ impl Tally {
         *last = (Instant::now(), stages.to_vec());
         uses
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod tests;
 mod watch;
 
 pub use channel::{Closed, Inlet, Outlet};
+pub(crate) use run::lock;
 pub use run::{ExecError, Scope, panic_message, run};
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;

@@ -1,7 +1,8 @@
 //! What may be wanted of a run from outside: its end, its spans, and how it stands.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::run::lock;
 use super::stage::{Clock, OnSpan};
 use super::{StageReport, Stop};
 
@@ -41,11 +42,11 @@ type Watched = (String, Vec<Arc<Clock>>);
 impl Monitor {
     /// What each stage did so far.
     pub fn reports(&self) -> Vec<StageReport> {
-        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = lock(&self.stages);
         stages.iter().map(|(name, clocks)| Clock::report(name, clocks)).collect()
     }
 
     pub(super) fn add(&self, name: &str, clocks: &[Arc<Clock>]) {
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), clocks.to_vec()));
+        lock(&self.stages).push((name.to_owned(), clocks.to_vec()));
     }
 }

@@ -26,7 +26,7 @@ pub use lines::{LineFile, for_each_line, replace};
 pub(super) use lock::now;
 pub use lock::{Holder, Lock, holder};
 pub use record::{Answered, Failure, LIST, Lost, NO_QUESTION, Outcome, Record, StepTimes, Timed};
-pub use state::{Results, State};
+pub use state::{Results, State, read_sessions};
 
 use super::BatchError;
 use super::item::Id;
@@ -47,6 +47,8 @@ pub struct Store {
     timings: LineFile,
     sessions: LineFile,
     lock: Lock,
+    /// Of the program that began them.
+    begun_by: String,
 }
 
 impl Store {
@@ -59,25 +61,31 @@ impl Store {
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
         // Whoever has another file of this name there keeps it as it is.
-        if let Some(found) = header_to_go_on(&path, header)? {
-            let differences = found.differences_in_place(header);
-            if !differences.is_empty() {
-                return Err(BatchError::OtherPlan { dir: dir.to_owned(), differences });
-            }
+        let found = header_to_go_on(&path, header)?;
+        let differences = found.as_ref().map_or(Vec::new(), |found| found.differences_in_place(header));
+        if !differences.is_empty() {
+            return Err(BatchError::OtherPlan { dir: dir.to_owned(), differences });
         }
+        let begun_by = found.as_ref().unwrap_or(header).version.clone();
         let open = |name: &str| LineFile::open(&dir.join(name)).map_err(BatchError::io(&dir.join(name)));
         let mut answers = open(ANSWERS)?;
         if answers.is_empty() {
             answers.append(header).and_then(|()| answers.sync()).map_err(BatchError::io(&path))?;
         }
         let state = State::read(&path)?;
-        let store = Self { dir: dir.to_owned(), answers, timings: open(TIMINGS)?, sessions: open(SESSIONS)?, lock };
+        let store =
+            Self { dir: dir.to_owned(), answers, timings: open(TIMINGS)?, sessions: open(SESSIONS)?, lock, begun_by };
         Ok((store, state))
     }
 
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The version of the program that began them.
+    pub fn begun_by(&self) -> &str {
+        &self.begun_by
     }
 
     /// Who died writing there, if the lock was found so.

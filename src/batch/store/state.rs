@@ -240,19 +240,19 @@ impl Results {
         })?;
         Ok(found)
     }
+}
 
-    /// What was noted of the processes that wrote here.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn sessions(&self) -> Result<Vec<Session>, BatchError> {
-        let mut found = Vec::new();
-        for_each_line::<BatchError>(&self.dir.join(SESSIONS), &mut |_, line| {
-            found.extend(serde_json::from_slice(line).ok());
-            Ok(())
-        })?;
-        Ok(found)
-    }
+/// What was noted of the processes that wrote into a directory.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_sessions(dir: &Path) -> Result<Vec<Session>, BatchError> {
+    let mut found = Vec::new();
+    for_each_line::<BatchError>(&dir.join(SESSIONS), &mut |_, line| {
+        found.extend(serde_json::from_slice(line).ok());
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Why a walk over lines ended early.

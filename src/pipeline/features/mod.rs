@@ -8,8 +8,8 @@ mod key;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use candle_core::Device;
@@ -18,6 +18,7 @@ use walkdir::WalkDir;
 pub use key::FeatureKey;
 
 use super::EncodedVideo;
+use crate::exec::lock;
 use crate::temporal::Temporal;
 
 const ENDING: &str = "safetensors";
@@ -220,10 +221,6 @@ fn entries(dir: &Path) -> impl Iterator<Item = Entry> {
         let meta = found.metadata().ok().filter(std::fs::Metadata::is_file)?;
         Some(Entry { path: found.into_path(), bytes: meta.len(), used: meta.modified().ok()?, is_whole })
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl RunBatch {
         let made = (session.fingerprint.as_str(), arithmetic(&session));
         let header = Header::new(&session.plan, made, &session.model_files, self.shard)?;
         let (mut store, state) = Store::open(out, &header)?;
-        tell::opened(&store, &state)?;
+        tell::opened(&store, &state);
         let features = self.cache.open(made_by(&session)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use vidense::batch::store::{Results, State, Store};
+use vidense::batch::store::{State, Store, read_sessions};
 use vidense::batch::{Event, Snapshot, Summary};
 
 use crate::cli::{output, progress};
@@ -17,11 +17,8 @@ use crate::cli::{output, progress};
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells what the results hold already.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn opened(store: &Store, state: &State) -> anyhow::Result<()> {
-    let (begun, here) = (Results::open(store.dir())?.header.version, env!("CARGO_PKG_VERSION"));
+pub fn opened(store: &Store, state: &State) {
+    let (begun, here) = (store.begun_by(), env!("CARGO_PKG_VERSION"));
     if begun != here {
         output::warning(&format!("{}: begun by vidense {begun}, gone on with by {here}", store.dir().display()));
     }
@@ -39,7 +36,6 @@ pub fn opened(store: &Store, state: &State) -> anyhow::Result<()> {
             store.dir().display()
         ));
     }
-    Ok(())
 }
 
 /// Whether no other archive was asked about in these results; if one was, that is told.
@@ -48,7 +44,7 @@ pub fn opened(store: &Store, state: &State) -> anyhow::Result<()> {
 /// When they cannot be read.
 pub fn archives(store: &Store, archive: &Path) -> anyhow::Result<bool> {
     let archive = archive.to_string_lossy();
-    let sessions = Results::open(store.dir())?.sessions()?;
+    let sessions = read_sessions(store.dir())?;
     let other = sessions.iter().map(|session| &session.archive).rev().find(|other| **other != archive);
     if let Some(other) = other {
         output::warning(&format!(
