@@ -9,7 +9,7 @@ use super::rope::{RopeAngles, RopeScaling, RopeTable, inverse_frequencies};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::softmax::Visible;
-use crate::nn::{Mask, RmsNorm, activation, attention};
+use crate::nn::{AsRead, Mask, Matrices, RmsNorm, activation, attention};
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,15 +60,25 @@ impl Llama {
     /// # Errors
     /// When the weights cannot be read.
     pub fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+        Self::load_with(config, vb, &AsRead)
+    }
+
+    /// As [`Self::load`], the linear layers from `matrices`.
+    ///
+    /// # Errors
+    /// When the weights cannot be read.
+    pub fn load_with(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let model = vb.pp("model");
         let table = model.get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
         let head = if config.tied_embeddings {
-            Linear::from_weight(table.clone())
+            let mut head = Linear::from_weight(table.clone());
+            matrices.hold(&mut head)?;
+            head
         } else {
-            Linear::load(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
+            matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
         };
-        let layers =
-            (0..config.n_layers).map(|i| Block::load(config, &model.pp("layers").pp(i))).collect::<Result<_>>()?;
+        let block = |i: usize| Block::load(config, &model.pp("layers").pp(i), matrices);
+        let layers = (0..config.n_layers).map(block).collect::<Result<_>>()?;
         Ok(Self {
             config: config.clone(),
             embeddings: Embedding::new(table, config.d_hidden),
@@ -91,6 +101,14 @@ impl Llama {
             let SwiGlu { gate, up, down } = &mut layer.mlp;
             [query, key, value, out, gate, up, down].into_iter().try_for_each(Linear::pack)
         })
+    }
+
+    /// Its linear layers.
+    pub fn linear_layers(&self) -> impl Iterator<Item = &Linear> {
+        let of_layers = self.layers.iter().flat_map(|Block { attention, mlp, .. }| {
+            [&attention.query, &attention.key, &attention.value, &attention.out, &mlp.gate, &mlp.up, &mlp.down]
+        });
+        of_layers.chain([&self.head])
     }
 
     /// Its geometry.
@@ -227,13 +245,13 @@ struct Block {
 }
 
 impl Block {
-    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let norm = |name| RmsNorm::load(config.d_hidden, config.rms_norm_eps, &vb.pp(name));
         Ok(Self {
             input_norm: norm("input_layernorm")?,
-            attention: SelfAttention::load(config, &vb.pp("self_attn"))?,
+            attention: SelfAttention::load(config, &vb.pp("self_attn"), matrices)?,
             post_norm: norm("post_attention_layernorm")?,
-            mlp: SwiGlu::load(config, &vb.pp("mlp"))?,
+            mlp: SwiGlu::load(config, &vb.pp("mlp"), matrices)?,
         })
     }
 
@@ -255,15 +273,15 @@ pub(super) struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
         let bias = if config.attention_bias { Bias::With } else { Bias::Without };
-        let into = |name, n: usize| Linear::load(h, n * d, bias, &vb.pp(name));
+        let into = |name, n: usize| matrices.linear(h, n * d, bias, &vb.pp(name));
         Ok(Self {
             query: into("q_proj", config.n_heads)?,
             key: into("k_proj", config.n_kv_heads)?,
             value: into("v_proj", config.n_kv_heads)?,
-            out: Linear::load(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
+            out: matrices.linear(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
         })
@@ -322,12 +340,12 @@ struct SwiGlu {
 }
 
 impl SwiGlu {
-    fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {
-            gate: Linear::load(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
-            up: Linear::load(h, wide, Bias::Without, &vb.pp("up_proj"))?,
-            down: Linear::load(wide, h, Bias::Without, &vb.pp("down_proj"))?,
+            gate: matrices.linear(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
+            up: matrices.linear(h, wide, Bias::Without, &vb.pp("up_proj"))?,
+            down: matrices.linear(wide, h, Bias::Without, &vb.pp("down_proj"))?,
         })
     }
 

@@ -1,35 +1,7 @@
 //! The exponential and what is made of it, over whole slices: written so that the compiler makes vectors of it, once for each kind
 //! of processor. The numbers are the same on all of them.
 
-/// A function over slices, compiled for each kind of processor, and the choice between them.
-macro_rules! for_each_processor {
-    ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
-        $(#[$doc])*
-        pub(super) fn $name($($argument: $type),*) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-                fn avx512($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
-                }
-                #[target_feature(enable = "avx2,fma")]
-                fn avx2($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
-                }
-                use std::arch::is_x86_feature_detected as has;
-                if has!("avx512f") && has!("avx512dq") && has!("avx512bw") && has!("avx512vl") {
-                    // SAFETY: the features are there.
-                    return unsafe { avx512($($argument),*) };
-                }
-                if has!("avx2") && has!("fma") {
-                    // SAFETY: the features are there.
-                    return unsafe { avx2($($argument),*) };
-                }
-            }
-            $body($($argument),*)
-        }
-    };
-}
+use super::processor::for_each_processor;
 
 /// Numbers that are worked on side by side.
 const LANES: usize = 16;
@@ -40,8 +12,11 @@ const LANES: usize = 16;
 fn exp(x: f32) -> f32 {
     const LOW: f32 = -87.0;
     const HIGH: f32 = 88.0;
+    // So large that what is added to it is rounded to a whole number, which then stands in its lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
     let clamped = x.clamp(LOW, HIGH);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
     // ln 2 in two parts, so that the difference is exact.
     let r = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
@@ -49,9 +24,8 @@ fn exp(x: f32) -> f32 {
         p = p * r + coefficient;
     }
     let power = p * r * r + r + 1.0;
-    // What is no number has no exponent, and stays none.
-    let exponent = n as i32 + 127;
-    let scaled = power * f32::from_bits((exponent as u32) << 23);
+    // 2^n by its bits. What is no number stays none, whatever it is multiplied by.
+    let scaled = power * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < LOW { 0.0 } else { scaled }
 }
 

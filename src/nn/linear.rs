@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
 use super::activation::Activation;
-use super::gemm::{Epilogue, Packed, kernel, product};
+use super::gemm::{Epilogue, Packed, Panels, kernel, product};
+use super::quantized::{self, QuantFormat, QuantizedMatrix};
 use super::rows::{add_bias, contiguous};
 
 /// `x W^T + b`.
@@ -25,8 +27,24 @@ enum Weights {
 
 #[derive(Debug)]
 struct PackedWeights {
-    matrix: Packed,
+    matrix: Matrix,
     bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+enum Matrix {
+    Full(Packed),
+    Quantized(QuantizedMatrix),
+}
+
+impl Matrix {
+    /// `K`, `N`.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            Self::Full(matrix) => (matrix.depth(), matrix.columns()),
+            Self::Quantized(matrix) => (matrix.depth(), matrix.columns()),
+        }
+    }
 }
 
 /// Whether a linear layer has a bias.
@@ -90,6 +108,44 @@ impl Linear {
     /// # Errors
     /// When candle fails.
     pub fn pack(&mut self) -> Result<()> {
+        self.hold_as(|weight, depth| Ok(Matrix::Full(Packed::transpose_of(weight, depth, kernel()))))
+    }
+
+    /// Holds the weights in fewer bits: in `format`, or in the next one that fits rows of this length. Where none does they stay as
+    /// they are, and so they do on other devices, in other precisions, and where they only stand in for weights that are missing.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn quantize(&mut self, format: QuantFormat) -> Result<()> {
+        let Weights::Plain { weight, .. } = &self.weights else { return Ok(()) };
+        let is_stand_in = weight.elem_count() > 1 && weight.stride().iter().all(|&stride| stride == 0);
+        let Some(format) = format.fitting(weight.dim(1)?).filter(|_| !is_stand_in) else { return Ok(()) };
+        self.hold_as(|weight, depth| {
+            QuantizedMatrix::quantize(weight, depth, format, quantized::kernel()).map(Matrix::Quantized)
+        })
+    }
+
+    /// A layer without a bias whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says.
+    ///
+    /// # Errors
+    /// When it is not in `format`.
+    pub fn from_quantized(weight: &QTensor, format: QuantFormat, row: impl Fn(usize) -> usize + Sync) -> Result<Self> {
+        let matrix = QuantizedMatrix::from_candle(weight, format, row, quantized::kernel())?;
+        Ok(Self { weights: Weights::Packed(Arc::new(PackedWeights { matrix: Matrix::Quantized(matrix), bias: None })) })
+    }
+
+    /// In which format the weights are held, if in fewer bits.
+    pub fn format(&self) -> Option<QuantFormat> {
+        match &self.weights {
+            Weights::Packed(weights) => match &weights.matrix {
+                Matrix::Quantized(matrix) => Some(matrix.format()),
+                Matrix::Full(_) => None,
+            },
+            Weights::Plain { .. } => None,
+        }
+    }
+
+    fn hold_as(&mut self, make: impl FnOnce(&[f32], usize) -> Result<Matrix>) -> Result<()> {
         let Weights::Plain { weight, bias } = &self.weights else { return Ok(()) };
         if !self.may_pack() {
             return Ok(());
@@ -99,7 +155,7 @@ impl Linear {
         let matrix = {
             let (storage, layout) = weight.storage_and_layout();
             let candle_core::Storage::Cpu(storage) = &*storage else { return Ok(()) };
-            Packed::transpose_of(contiguous(storage, layout)?, depth, kernel())
+            make(contiguous(storage, layout)?, depth)?
         };
         let bias = bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
         self.weights = Weights::Packed(Arc::new(PackedWeights { matrix, bias }));
@@ -143,7 +199,7 @@ impl Linear {
                     candle_core::bail!("a packed layer has no gradient");
                 }
                 let op = PackedProduct { weights: weights.clone(), activation };
-                (rows.contiguous()?.apply_op1_no_bwd(&op)?, weights.matrix.columns())
+                (rows.contiguous()?.apply_op1_no_bwd(&op)?, weights.matrix.dims().1)
             }
         };
         dims.push(d_out);
@@ -164,12 +220,17 @@ impl CustomOp1 for PackedProduct {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let PackedWeights { matrix, bias } = &*self.weights;
         let (rows, d_in) = layout.shape().dims2()?;
-        if d_in != matrix.depth() {
-            candle_core::bail!("a linear layer takes rows of {}, not of {d_in}", matrix.depth());
+        let (depth, columns) = matrix.dims();
+        if d_in != depth {
+            candle_core::bail!("a linear layer takes rows of {depth}, not of {d_in}");
         }
-        let activation = self.activation.map(Activation::in_place);
-        let y = product(contiguous(x, layout)?, matrix, Epilogue { bias: bias.as_deref(), activation }, kernel());
-        Ok((CpuStorage::F32(y), (rows, matrix.columns()).into()))
+        let (x, activation) = (contiguous(x, layout)?, self.activation.map(Activation::in_place));
+        let epilogue = Epilogue { bias: bias.as_deref(), activation };
+        let y = match matrix {
+            Matrix::Full(matrix) => product(x, matrix, epilogue),
+            Matrix::Quantized(matrix) => product(x, matrix, epilogue),
+        };
+        Ok((CpuStorage::F32(y), (rows, columns).into()))
     }
 }
 

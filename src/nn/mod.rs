@@ -9,12 +9,17 @@ pub(crate) mod finite_difference;
 mod full_attention;
 mod gemm;
 pub mod linear;
+pub mod matrices;
 pub mod norm;
+mod processor;
+mod quantized;
 mod rows;
 pub mod softmax;
 
 pub use activation::Activation;
 pub use attention::{Mask, attention, full_attention};
 pub use linear::{Linear, matmul};
+pub use matrices::{AsRead, Matrices, Quantizing};
 pub use norm::{LayerNorm, RmsNorm};
+pub use quantized::QuantFormat;
 pub use softmax::softmax;

@@ -9,14 +9,18 @@
 
 mod kernel;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-pub(super) use kernel::{Kernel, Left, Target, Tile, pack_rows};
+use kernel::pack_rows;
+pub(super) use kernel::{Kernel, Left, Target, Tile};
 
 /// Bytes of activations that are worked on together: they stay in the second-level cache while the weight passes by.
 const BLOCK: usize = 384 << 10;
+/// Tiles that are worked on together at least, however long their rows are: the weight passes by once for all of them.
+const MIN_TILES: usize = 4;
 /// Products below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
@@ -26,35 +30,99 @@ pub(super) fn kernel() -> &'static Kernel {
     BEST.get_or_init(Kernel::best)
 }
 
-/// A matrix `(K, N)` as panels of columns, each `(K, width)`; the last one is filled with zeros.
+/// A weight `(K, N)` as panels of columns, in whatever form its kernel reads them.
+pub(super) trait Panels: Sync {
+    /// Rows of the left side, as the kernel reads them.
+    type Left: Sync;
+
+    /// Rows of a tile.
+    fn height(&self) -> usize;
+    /// Columns of a panel.
+    fn width(&self) -> usize;
+    /// `K`.
+    fn depth(&self) -> usize;
+    /// `N`.
+    fn columns(&self) -> usize;
+    /// Bytes of a row of the left side.
+    fn row_bytes(&self) -> usize;
+    /// Prepares rows of `K` numbers.
+    fn prepare(&self, x: &[f32]) -> Self::Left;
+    /// Writes one tile.
+    fn tile(&self, left: &Self::Left, place: &Place, target: &mut Target<'_>);
+}
+
+/// Where a tile lies.
+pub(super) struct Place {
+    /// They begin at a multiple of the height.
+    pub(super) rows: Range<usize>,
+    pub(super) panel: usize,
+    /// Which of how many tiles of this panel it is: each fetches its part of the next panel, which else would be waited for.
+    pub(super) turn: (usize, usize),
+}
+
+impl Place {
+    /// Its part of something that belongs to the next panel.
+    pub(super) fn part<'a, T>(&self, next: &'a [T]) -> &'a [T] {
+        let (i, n) = self.turn;
+        &next[next.len() * i / n..next.len() * (i + 1) / n]
+    }
+}
+
+/// A matrix `(K, N)` in f32, each panel `(K, width)`; the last one is filled with zeros.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
     panels: Vec<f32>,
     depth: usize,
     columns: usize,
-    width: usize,
+    kernel: &'static Kernel,
 }
 
 impl Packed {
     /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
-    pub(super) fn transpose_of(w: &[f32], depth: usize, kernel: &Kernel) -> Self {
+    pub(super) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
         let (columns, width) = (w.len() / depth.max(1), kernel.width);
         let mut panels = vec![0.0; columns.div_ceil(width) * depth * width];
         if depth > 0 {
             let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
             packs.for_each(|(panel, rows)| pack_transpose(rows, (depth, depth), width, panel));
         }
-        Self { panels, depth, columns, width }
+        Self { panels, depth, columns, kernel }
+    }
+}
+
+impl Panels for Packed {
+    type Left = Vec<f32>;
+
+    fn height(&self) -> usize {
+        self.kernel.height
     }
 
-    /// `K`.
-    pub(super) fn depth(&self) -> usize {
+    fn width(&self) -> usize {
+        self.kernel.width
+    }
+
+    fn depth(&self) -> usize {
         self.depth
     }
 
-    /// `N`.
-    pub(super) fn columns(&self) -> usize {
+    fn columns(&self) -> usize {
         self.columns
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.depth * size_of::<f32>()
+    }
+
+    fn prepare(&self, x: &[f32]) -> Vec<f32> {
+        pack_rows(x, self.depth, self.kernel.height)
+    }
+
+    fn tile(&self, left: &Vec<f32>, place: &Place, target: &mut Target<'_>) {
+        let (depth, rows) = (self.depth, &place.rows);
+        let left = Left::Packed(&left[rows.start * depth..rows.end * depth]);
+        let (panel, next) = self.panels[place.panel * depth * self.kernel.width..].split_at(depth * self.kernel.width);
+        let ahead = place.part(&next[..panel.len().min(next.len())]);
+        self.kernel.tile(&Tile { rows: rows.len(), depth, left, panel, ahead }, target);
     }
 }
 
@@ -87,80 +155,81 @@ impl Epilogue<'_> {
 }
 
 /// `x W`, with what follows it. `x (M, K)`, `w (K, N)` to `(M, N)`.
-pub(super) fn product(x: &[f32], w: &Packed, epilogue: Epilogue<'_>, kernel: &Kernel) -> Vec<f32> {
-    let rows = x.len() / w.depth.max(1);
-    if rows * w.columns == 0 || w.depth == 0 {
-        return vec![0.0; rows * w.columns];
+pub(super) fn product<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let (depth, columns) = (w.depth(), w.columns());
+    let rows = x.len() / depth.max(1);
+    if rows * columns == 0 || depth == 0 {
+        return vec![0.0; rows * columns];
     }
-    let is_small = rows * w.depth * w.columns < PARALLEL;
-    if !is_small && rows < rayon::current_num_threads() * kernel.height {
-        return few_rows(x, w, epilogue, kernel);
+    let is_small = rows * depth * columns < PARALLEL;
+    if !is_small && rows < rayon::current_num_threads() * w.height() {
+        return few_rows(x, w, epilogue);
     }
-    let mut y = vec![0.0; rows * w.columns];
+    let mut y = vec![0.0; rows * columns];
     if is_small {
-        block(x, w, &mut y, epilogue, kernel);
+        block(x, w, &mut y, epilogue);
         return y;
     }
-    let per_block = rows_per_block(rows, w.depth, kernel);
-    let blocks = y.par_chunks_mut(per_block * w.columns).zip(x.par_chunks(per_block * w.depth));
-    blocks.for_each(|(y, x)| block(x, w, y, epilogue, kernel));
+    let per_block = rows_per_block(rows, w);
+    let blocks = y.par_chunks_mut(per_block * columns).zip(x.par_chunks(per_block * depth));
+    blocks.for_each(|(y, x)| block(x, w, y, epilogue));
     y
 }
 
 /// About as many rows as the cache holds, but such that the threads have as equally much as can be.
-fn rows_per_block(rows: usize, depth: usize, kernel: &Kernel) -> usize {
-    let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(kernel.height));
-    let most = (BLOCK / (depth * kernel.height * size_of::<f32>())).max(1);
+fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
+    let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(w.height()));
+    let most = (BLOCK / (w.row_bytes() * w.height())).max(MIN_TILES);
     let fewest_rounds = n_tiles.div_ceil(most * threads);
     // The tiles that the busiest thread has; of equally good ones the larger blocks.
     let busiest = |rounds: &usize| rounds * n_tiles.div_ceil(rounds * threads);
     let rounds = (fewest_rounds..fewest_rounds + 4).min_by_key(busiest).unwrap_or(fewest_rounds);
-    n_tiles.div_ceil(rounds * threads) * kernel.height
+    n_tiles.div_ceil(rounds * threads) * w.height()
+}
+
+/// The tiles of some rows with a panel.
+fn places(rows: usize, height: usize, panel: usize) -> impl Iterator<Item = Place> {
+    let n = rows.div_ceil(height);
+    (0..n).map(move |i| Place { rows: i * height..rows.min((i + 1) * height), panel, turn: (i, n) })
 }
 
 /// One block of rows with the whole weight.
-fn block(x: &[f32], w: &Packed, y: &mut [f32], epilogue: Epilogue<'_>, kernel: &Kernel) {
-    let mut packed = Vec::new();
-    pack_rows(x, w.depth, kernel.height, &mut packed);
-    for (panel, first) in w.panels.chunks_exact(w.depth * w.width).zip((0..w.columns).step_by(w.width)) {
-        let columns = w.width.min(w.columns - first);
-        let tiles = packed.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.columns));
-        for (x, y) in tiles {
-            let rows = x.len() / w.depth;
-            let tile = Tile { rows, depth: w.depth, left: Left::Packed(x), panel };
-            kernel.tile(&tile, &mut Target { numbers: &mut y[first..], stride: w.columns, columns });
-            y.chunks_mut(w.columns).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
+fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
+    let (n, rows, left) = (w.columns(), x.len() / w.depth(), w.prepare(x));
+    for (panel, first) in (0..n).step_by(w.width()).enumerate() {
+        let columns = w.width().min(n - first);
+        for place in places(rows, w.height(), panel) {
+            let y = &mut y[place.rows.start * n..place.rows.end * n];
+            w.tile(&left, &place, &mut Target { numbers: &mut y[first..], stride: n, columns });
+            y.chunks_mut(n).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
         }
     }
 }
 
 /// So few rows that the threads share the weight instead: it is bound by reading that.
-fn few_rows(x: &[f32], w: &Packed, epilogue: Epilogue<'_>, kernel: &Kernel) -> Vec<f32> {
-    let rows = x.len() / w.depth;
-    let mut packed = Vec::new();
-    pack_rows(x, w.depth, kernel.height, &mut packed);
+fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let (n, width, rows, left) = (w.columns(), w.width(), x.len() / w.depth(), w.prepare(x));
     // By panel, then by row.
-    let mut across = vec![0.0; w.panels.len() / w.depth * rows];
-    let panels = across.par_chunks_mut(rows * w.width).zip(w.panels.par_chunks(w.depth * w.width)).enumerate();
-    panels.for_each(|(i, (y, panel))| {
-        let columns = w.width.min(w.columns - i * w.width);
-        for (x, y) in packed.chunks(kernel.height * w.depth).zip(y.chunks_mut(kernel.height * w.width)) {
-            let rows = x.len() / w.depth;
-            let tile = Tile { rows, depth: w.depth, left: Left::Packed(x), panel };
-            kernel.tile(&tile, &mut Target { numbers: y, stride: w.width, columns });
+    let mut across = vec![0.0; n.div_ceil(width) * width * rows];
+    across.par_chunks_mut(rows * width).enumerate().for_each(|(panel, y)| {
+        let first = panel * width;
+        let columns = width.min(n - first);
+        for place in places(rows, w.height(), panel) {
+            let numbers = &mut y[place.rows.start * width..place.rows.end * width];
+            w.tile(&left, &place, &mut Target { numbers, stride: width, columns });
         }
-        y.chunks_mut(w.width).for_each(|y| epilogue.finish(&mut y[..columns], i * w.width));
+        y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
     });
     if rows == 1 {
-        across.truncate(w.columns);
+        across.truncate(n);
         return across;
     }
-    let mut y = vec![0.0; rows * w.columns];
-    for (i, panel) in across.chunks_exact(rows * w.width).enumerate() {
-        let first = i * w.width;
-        let columns = w.width.min(w.columns - first);
-        for (row, from) in panel.chunks_exact(w.width).enumerate() {
-            y[row * w.columns + first..][..columns].copy_from_slice(&from[..columns]);
+    let mut y = vec![0.0; rows * n];
+    for (i, panel) in across.chunks_exact(rows * width).enumerate() {
+        let first = i * width;
+        let columns = width.min(n - first);
+        for (row, from) in panel.chunks_exact(width).enumerate() {
+            y[row * n + first..][..columns].copy_from_slice(&from[..columns]);
         }
     }
     y
@@ -185,10 +254,10 @@ mod tests {
         for kernel in kernel::all() {
             for (rows, depth, columns) in shapes {
                 let (x, w, bias) = (random(rows * depth, 1), random(columns * depth, 2), random(columns, 3));
-                let packed = Packed::transpose_of(&w, depth, &kernel);
+                let packed = Packed::transpose_of(&w, depth, kernel);
                 let epilogue =
                     Epilogue { bias: Some(&bias), activation: Some(|y| y.iter_mut().for_each(|y| *y *= 2.0)) };
-                let y = product(&x, &packed, epilogue, &kernel);
+                let y = product(&x, &packed, epilogue);
                 for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
                     let pairs = x[m * depth..][..depth].iter().zip(&w[n * depth..][..depth]);
                     let sum: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
@@ -206,8 +275,8 @@ mod tests {
         let (depth, columns) = (203, 5000);
         let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
         for kernel in kernel::all() {
-            let packed = Packed::transpose_of(&w, depth, &kernel);
-            let run = |x: &[f32]| product(x, &packed, Epilogue::default(), &kernel);
+            let packed = Packed::transpose_of(&w, depth, kernel);
+            let run = |x: &[f32]| product(x, &packed, Epilogue::default());
             let alone: Vec<f32> = x.chunks(depth).flat_map(run).collect();
             for rows in [2, 3, 13, 14, 15, 27, 28, 29, 90] {
                 assert!(run(&x[..rows * depth]) == alone[..rows * columns], "{rows} rows");

@@ -1,0 +1,33 @@
+//! Loops in plain words, compiled once for each kind of processor; the best is chosen when the program runs.
+
+/// A function over slices, compiled for each kind of processor, and the choice between them.
+macro_rules! for_each_processor {
+    ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        pub(super) fn $name($($argument: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                use std::arch::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512dq") && has!("avx512bw") && has!("avx512vl") {
+                    // SAFETY: the features are there.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if has!("avx2") && has!("fma") {
+                    // SAFETY: the features are there.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            $body($($argument),*)
+        }
+    };
+}
+
+pub(super) use for_each_processor;

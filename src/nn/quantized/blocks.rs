@@ -1,0 +1,149 @@
+//! Weights in blocks: candle's laid out as panels of sixteen columns.
+
+use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
+
+/// Four numbers, or eight of half a byte, of each column: what one instruction takes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; 4 * WIDTH]);
+
+/// A matrix of `q8_0` has for each block 8 lines, each with four numbers of each column. One of `q4_k` has 4, in the lower halves of
+/// whose bytes are four numbers of each column and in the upper halves the next four.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    format: QuantFormat,
+    /// Blocks of a column.
+    n_blocks: usize,
+    quants: Vec<Line>,
+    /// `q8_0`: a scale of each block, as half-precision bits. `q4_k`: for each super-block, a scale of scales, then one of minima.
+    halves: Vec<[u16; WIDTH]>,
+    /// `q4_k`: for each block a scale, then a minimum.
+    bytes: Vec<[u8; WIDTH]>,
+}
+
+/// One panel of [`Blocks`].
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub(super) format: QuantFormat,
+    pub(super) quants: &'a [Line],
+    pub(super) halves: &'a [[u16; WIDTH]],
+    pub(super) bytes: &'a [[u8; WIDTH]],
+}
+
+/// A panel that is being filled.
+pub(super) struct PanelMut<'a> {
+    format: QuantFormat,
+    quants: &'a mut [Line],
+    halves: &'a mut [[u16; WIDTH]],
+    bytes: &'a mut [[u8; WIDTH]],
+}
+
+/// Of one panel: lines, halves, bytes.
+fn sizes(format: QuantFormat, n_blocks: usize) -> [usize; 3] {
+    match format {
+        QuantFormat::Q8_0 => [8 * n_blocks, n_blocks, 0],
+        QuantFormat::Q4K => [4 * n_blocks, 2 * n_blocks * BLOCK / SUPER_BLOCK, 2 * n_blocks],
+    }
+}
+
+impl Blocks {
+    pub(super) fn new(format: QuantFormat, depth: usize, n_panels: usize) -> Self {
+        let n_blocks = depth / BLOCK;
+        let [lines, halves, bytes] = sizes(format, n_blocks).map(|n| n * n_panels);
+        Self {
+            format,
+            n_blocks,
+            quants: vec![Line([0; 4 * WIDTH]); lines],
+            halves: vec![[0; WIDTH]; halves],
+            bytes: vec![[0; WIDTH]; bytes],
+        }
+    }
+
+    pub(super) fn panels_mut(&mut self) -> Vec<PanelMut<'_>> {
+        let (format, [lines, halves, bytes]) = (self.format, sizes(self.format, self.n_blocks));
+        let mut all_bytes = self.bytes.as_mut_slice();
+        let panels = self.quants.chunks_exact_mut(lines).zip(self.halves.chunks_exact_mut(halves));
+        panels
+            .map(|(quants, halves)| {
+                // Not in chunks: there may be none of them.
+                let (these, others) = std::mem::take(&mut all_bytes).split_at_mut(bytes);
+                all_bytes = others;
+                PanelMut { format, quants, halves, bytes: these }
+            })
+            .collect()
+    }
+
+    pub(super) fn panel(&self, i: usize) -> Panel<'_> {
+        let [lines, halves, bytes] = sizes(self.format, self.n_blocks);
+        Panel {
+            format: self.format,
+            quants: &self.quants[i * lines..][..lines],
+            halves: &self.halves[i * halves..][..halves],
+            bytes: &self.bytes[i * bytes..][..bytes],
+        }
+    }
+
+    /// The numbers of a panel; none where there is no such panel.
+    pub(super) fn quants_of(&self, i: usize) -> &[Line] {
+        let lines = sizes(self.format, self.n_blocks)[0];
+        self.quants.get(i * lines..(i + 1) * lines).unwrap_or_default()
+    }
+}
+
+impl PanelMut<'_> {
+    /// Lays out up to sixteen rows of candle's blocks, which become columns.
+    pub(super) fn lay_out(self, rows: &[u8]) {
+        match self.format {
+            QuantFormat::Q8_0 => self.lay_out_q8_0(rows),
+            QuantFormat::Q4K => self.lay_out_q4_k(rows),
+        }
+    }
+
+    /// A block of candle's is a scale and 32 numbers (`BlockQ8_0`).
+    fn lay_out_q8_0(self, rows: &[u8]) {
+        const SIZE: usize = 2 + BLOCK;
+        let n_blocks = self.halves.len();
+        for (column, row) in rows.chunks_exact(n_blocks * SIZE).enumerate() {
+            for (i, block) in row.chunks_exact(SIZE).enumerate() {
+                self.halves[i][column] = u16::from_le_bytes([block[0], block[1]]);
+                for (line, four) in self.quants[8 * i..].iter_mut().zip(block[2..].chunks_exact(4)) {
+                    line.0[4 * column..][..4].copy_from_slice(four);
+                }
+            }
+        }
+    }
+
+    /// A block of candle's is a scale of scales, one of minima, eight scales and eight minima of six bits each, and 256 numbers of
+    /// half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K`).
+    fn lay_out_q4_k(self, rows: &[u8]) {
+        const SIZE: usize = 4 + 12 + SUPER_BLOCK / 2;
+        let n_super = self.halves.len() / 2;
+        for (column, row) in rows.chunks_exact(n_super * SIZE).enumerate() {
+            for (i, block) in row.chunks_exact(SIZE).enumerate() {
+                self.halves[2 * i][column] = u16::from_le_bytes([block[0], block[1]]);
+                self.halves[2 * i + 1][column] = u16::from_le_bytes([block[2], block[3]]);
+                for j in 0..8 {
+                    let (scale, minimum) = scale_and_minimum(&block[4..16], j);
+                    let place = 8 * i + j;
+                    self.bytes[2 * place][column] = scale;
+                    self.bytes[2 * place + 1][column] = minimum;
+                    let number = |k: usize| block[16 + j / 2 * 32 + k] >> (4 * (j % 2)) & 0xf;
+                    for (l, line) in self.quants[4 * place..][..4].iter_mut().enumerate() {
+                        for k in 0..4 {
+                            line.0[4 * column + k] = number(8 * l + k) | number(8 * l + 4 + k) << 4;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The scale and the minimum of block `j` of eight, of six bits each in twelve bytes (`get_scale_min_k4` of GGML).
+fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        return (packed[j] & 63, packed[j + 4] & 63);
+    }
+    let high = |byte: u8| byte >> 6 << 4;
+    (packed[j + 4] & 0xf | high(packed[j - 4]), packed[j + 4] >> 4 | high(packed[j]))
+}

@@ -1,0 +1,328 @@
+//! Weights in fewer bits, in the k-quants of GGML as candle makes and reads them: for inference on the CPU.
+//!
+//! Candle's blocks are laid out once more when a weight is loaded, sixteen columns beside each other, so that one instruction serves
+//! all of them and no sum has to be gathered from several places. What is in the blocks stays as it is, and takes no room twice.
+//!
+//! Activations are rounded to eight bits, in blocks of 32 with a scale each. Whole numbers are multiplied and summed within a block,
+//! which is exact; the blocks of a row are summed in f32 in their order. So a row comes out the same, to the bit, whichever rows are
+//! beside it and whichever processor it is.
+
+mod blocks;
+mod kernel;
+mod rows;
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use super::gemm::{Panels, Place, Target};
+use blocks::{Blocks, Line};
+use kernel::{Kernel, Tile};
+use rows::QuantizedRows;
+
+/// Columns of a panel.
+pub(super) const WIDTH: usize = 16;
+/// Numbers that share a scale.
+pub(super) const BLOCK: usize = 32;
+/// Numbers that share the scales of scales in `q4_k`.
+pub(super) const SUPER_BLOCK: usize = 256;
+
+/// How weights are held in fewer bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuantFormat {
+    /// 8 bits, and a scale for each 32: 8.5 bits a weight.
+    Q8_0,
+    /// 4 bits, with a scale and a minimum for each 32, and scales of those for each 256: 4.6 bits a weight as they are held here.
+    Q4K,
+}
+
+impl QuantFormat {
+    /// Numbers of a row that form one unit: rows are a multiple of it.
+    pub fn unit(self) -> usize {
+        match self {
+            Self::Q8_0 => BLOCK,
+            Self::Q4K => SUPER_BLOCK,
+        }
+    }
+
+    /// Bytes in which so many weights are held.
+    pub fn bytes(self, n_weights: usize) -> usize {
+        n_weights / BLOCK
+            * match self {
+                // A scale, and 32 numbers.
+                Self::Q8_0 => 2 + 32,
+                // Scale and minimum, half as many bytes as numbers, and an eighth of two scales.
+                Self::Q4K => 2 + 16,
+            }
+            + match self {
+                Self::Q8_0 => 0,
+                Self::Q4K => n_weights / SUPER_BLOCK * 4,
+            }
+    }
+
+    /// This format, or the next one that rows of `depth` numbers can be held in.
+    pub fn fitting(self, depth: usize) -> Option<Self> {
+        [self, Self::Q8_0].into_iter().find(|format| depth > 0 && depth.is_multiple_of(format.unit()))
+    }
+
+    fn ggml(self) -> GgmlDType {
+        match self {
+            Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q4K => GgmlDType::Q4K,
+        }
+    }
+}
+
+impl fmt::Display for QuantFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
+        })
+    }
+}
+
+impl FromStr for QuantFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        [Self::Q8_0, Self::Q4K]
+            .into_iter()
+            .find(|format| format.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no format of quantised weights; hint: q8_0, q4_k"))
+    }
+}
+
+/// A matrix `(K, N)` in fewer bits.
+#[derive(Debug)]
+pub(super) struct QuantizedMatrix {
+    format: QuantFormat,
+    blocks: Blocks,
+    depth: usize,
+    columns: usize,
+    kernel: &'static Kernel,
+}
+
+impl QuantizedMatrix {
+    /// Rounds the transpose of `w (N, K)`, as candle does it.
+    ///
+    /// # Errors
+    /// When the rows are no multiple of the format's unit, or candle fails.
+    pub(super) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static Kernel) -> Result<Self> {
+        let columns = w.len() / depth.max(1);
+        Self::build(format, (depth, columns), kernel, |panel| {
+            let rows = &w[panel * WIDTH * depth..][..WIDTH.min(columns - panel * WIDTH) * depth];
+            let rows = Tensor::from_slice(rows, (rows.len() / depth, depth), &Device::Cpu)?;
+            Ok(QTensor::quantize(&rows, format.ggml())?.data()?.into_owned())
+        })
+    }
+
+    /// Takes `(N, K)` as it is, its rows in the order that `row` says.
+    ///
+    /// # Errors
+    /// When it is of another format, or candle fails.
+    pub(super) fn from_candle(
+        w: &QTensor,
+        format: QuantFormat,
+        row: impl Fn(usize) -> usize + Sync,
+        kernel: &'static Kernel,
+    ) -> Result<Self> {
+        if w.dtype() != format.ggml() {
+            candle_core::bail!("weights in {:?} are not held as {format}", w.dtype());
+        }
+        let (columns, depth) = w.shape().dims2()?;
+        let bytes = w.data()?;
+        let row_bytes = depth / format.ggml().block_size() * format.ggml().type_size();
+        Self::build(format, (depth, columns), kernel, |panel| {
+            let rows = panel * WIDTH..columns.min((panel + 1) * WIDTH);
+            Ok(rows.flat_map(|i| &bytes[row(i) * row_bytes..][..row_bytes]).copied().collect())
+        })
+    }
+
+    /// Lays out panels, each from its rows in candle's blocks.
+    fn build(
+        format: QuantFormat,
+        (depth, columns): (usize, usize),
+        kernel: &'static Kernel,
+        rows_of: impl Fn(usize) -> Result<Vec<u8>> + Sync,
+    ) -> Result<Self> {
+        if depth == 0 || !depth.is_multiple_of(format.unit()) {
+            candle_core::bail!("rows of {depth} numbers are no multiple of the {} of {format}", format.unit());
+        }
+        let mut blocks = Blocks::new(format, depth, columns.div_ceil(WIDTH));
+        let panels = blocks.panels_mut();
+        panels.into_par_iter().enumerate().try_for_each(|(i, panel)| -> Result<()> {
+            panel.lay_out(&rows_of(i)?);
+            Ok(())
+        })?;
+        Ok(Self { format, blocks, depth, columns, kernel })
+    }
+
+    /// How it is held.
+    pub(super) fn format(&self) -> QuantFormat {
+        self.format
+    }
+}
+
+impl Panels for QuantizedMatrix {
+    type Left = QuantizedRows;
+
+    fn height(&self) -> usize {
+        self.kernel.height
+    }
+
+    fn width(&self) -> usize {
+        WIDTH
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.depth + self.depth / BLOCK * rows::BLOCK_BYTES
+    }
+
+    fn prepare(&self, x: &[f32]) -> QuantizedRows {
+        QuantizedRows::new(x, self.depth, self.kernel.height)
+    }
+
+    fn tile(&self, left: &QuantizedRows, place: &Place, target: &mut Target<'_>) {
+        let (weights, next) = (self.blocks.panel(place.panel), self.blocks.quants_of(place.panel + 1));
+        let rows = place.rows.len();
+        let left = left.tile(place.rows.start, rows, self.depth);
+        let ahead: &[Line] = place.part(next);
+        self.kernel.tile(&Tile { rows, depth: self.depth, left, weights, ahead }, target);
+    }
+}
+
+/// The kernel of this machine.
+pub(super) fn kernel() -> &'static Kernel {
+    use std::sync::OnceLock;
+    static BEST: OnceLock<Kernel> = OnceLock::new();
+    BEST.get_or_init(Kernel::best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::gemm::{Epilogue, product};
+
+    fn random(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    const FORMATS: [QuantFormat; 2] = [QuantFormat::Q8_0, QuantFormat::Q4K];
+
+    /// What candle says that the weights are.
+    fn dequantized(w: &[f32], depth: usize, format: QuantFormat) -> Vec<f32> {
+        let w = Tensor::from_slice(w, (w.len() / depth, depth), &Device::Cpu).expect("a matrix");
+        QTensor::quantize(&w, format.ggml())
+            .and_then(|w| w.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1())
+            .expect("whole blocks")
+    }
+
+    #[test]
+    fn products_are_those_of_candles_weights_and_rounded_activations() {
+        let shapes = [(1, 256, 16), (3, 512, 5), (13, 256, 33), (70, 768, 100)];
+        for (format, (rows, depth, columns)) in FORMATS.into_iter().flat_map(|f| shapes.map(|shape| (f, shape))) {
+            let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
+            let (exact_x, exact_w) = (rows::rounded(&x), dequantized(&w, depth, format));
+            let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
+            let y = product(&x, &matrix, Epilogue::default());
+            for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
+                let pairs = exact_x[m * depth..][..depth].iter().zip(&exact_w[n * depth..][..depth]);
+                let sum: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                let difference = (f64::from(y[m * columns + n]) - sum).abs();
+                assert!(difference < 3e-5, "{format}: {rows} x {depth} x {columns} at {m}, {n}: {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_gives_the_same_bits_whichever_rows_are_beside_a_row() {
+        // So large that the threads share it: the weight for few rows, the rows for many.
+        let (depth, columns) = (512, 2100);
+        let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
+        for format in FORMATS {
+            let run = |kernel: &'static Kernel, x: &[f32]| {
+                let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
+                product(x, &matrix, Epilogue::default())
+            };
+            let plain = run(kernel::all().first().expect("the plain one"), &x);
+            for kernel in kernel::all() {
+                let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
+                for rows in [1, 2, 3, 11, 12, 13, 25, 90] {
+                    let y = product(&x[..rows * depth], &matrix, Epilogue::default());
+                    assert!(y == plain[..rows * columns], "{format}, {}: {rows} rows", kernel.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_numbers_do_not_overflow() {
+        // Every product at its largest, of both signs: 8-bit kernels that saturate would show it here.
+        let depth = 256;
+        let x: Vec<f32> = (0..2 * depth).map(|i| if i < depth { 1.0 } else { -1.0 }).collect();
+        let w: Vec<f32> = (0..2 * depth).map(|i| if i < depth { -1.0 } else { 1.0 }).collect();
+        for kernel in kernel::all() {
+            let matrix = QuantizedMatrix::quantize(&w, depth, QuantFormat::Q8_0, kernel).expect("whole blocks");
+            let y = product(&x, &matrix, Epilogue::default());
+            for (y, exact) in y.iter().zip([-256.0, 256.0, 256.0, -256.0]) {
+                assert!((y - exact).abs() < 0.1, "{}: {y}", kernel.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_no_number_or_nothing_stays_so() {
+        let w = random(16 * 32, 5);
+        let matrix = QuantizedMatrix::quantize(&w, 32, QuantFormat::Q8_0, kernel()).expect("whole blocks");
+        assert!(product(&[0.0; 32], &matrix, Epilogue::default()).iter().all(|&y| y == 0.0));
+        let mut x = [1.0; 32];
+        x[7] = f32::NAN;
+        assert!(product(&x, &matrix, Epilogue::default()).iter().all(|y| y.is_nan()));
+    }
+
+    #[test]
+    fn rows_may_come_in_another_order() {
+        let (depth, columns) = (256, 20);
+        let w = random(columns * depth, 6);
+        let tensor = Tensor::from_slice(&w, (columns, depth), &Device::Cpu).expect("a matrix");
+        for format in FORMATS {
+            let candle = QTensor::quantize(&tensor, format.ggml()).expect("whole blocks");
+            let turned =
+                QuantizedMatrix::from_candle(&candle, format, |i| columns - 1 - i, kernel()).expect("the same format");
+            let straight = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
+            let x = random(depth, 7);
+            let mut y = product(&x, &turned, Epilogue::default());
+            y.reverse();
+            assert_eq!(y, product(&x, &straight, Epilogue::default()));
+            let other = if format == QuantFormat::Q4K { QuantFormat::Q8_0 } else { QuantFormat::Q4K };
+            assert!(QuantizedMatrix::from_candle(&candle, other, |i| i, kernel()).is_err());
+        }
+    }
+
+    #[test]
+    fn formats_tell_what_they_take() {
+        assert_eq!((QuantFormat::Q8_0.bytes(256), QuantFormat::Q4K.bytes(256)), (272, 148));
+        assert_eq!(QuantFormat::Q4K.fitting(512), Some(QuantFormat::Q4K));
+        assert_eq!(QuantFormat::Q4K.fitting(128), Some(QuantFormat::Q8_0));
+        assert_eq!((QuantFormat::Q4K.fitting(100), QuantFormat::Q8_0.fitting(0)), (None, None));
+        assert_eq!("q4_k".parse(), Ok(QuantFormat::Q4K));
+        assert!("q5_k".parse::<QuantFormat>().is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! Activations in eight bits: rows as the kernels read them.
+
+use super::BLOCK;
+use crate::nn::processor::for_each_processor;
+
+/// Bytes of a block beside its numbers.
+pub(super) const BLOCK_BYTES: usize = size_of::<Scale>();
+
+/// What belongs to a block of a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scale {
+    /// What its numbers are multiplied by.
+    pub(super) scale: f32,
+    /// Their sum, so multiplied.
+    pub(super) sum: f32,
+    /// -128 times their sum as whole numbers: for weights that stand there 128 too large.
+    pub(super) offset: i32,
+}
+
+/// Rows, tile by tile; in a tile block by block, and of each block one row after the other.
+#[derive(Debug)]
+pub(in crate::nn) struct QuantizedRows {
+    numbers: Vec<i8>,
+    scales: Vec<Scale>,
+}
+
+/// The rows of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct TileRows<'a> {
+    /// `(K / 32, rows, 32)`.
+    pub(super) numbers: &'a [i8],
+    /// `(K / 32, rows)`.
+    pub(super) scales: &'a [Scale],
+}
+
+impl QuantizedRows {
+    /// Rounds rows of `depth` numbers, a multiple of 32, for tiles of `height` rows.
+    pub(super) fn new(x: &[f32], depth: usize, height: usize) -> Self {
+        let (mut numbers, mut scales) = (vec![0; x.len()], vec![Scale::default(); x.len() / BLOCK]);
+        let n_blocks = depth / BLOCK;
+        let tiles = x.chunks(height * depth).zip(numbers.chunks_mut(height * depth));
+        for ((x, numbers), scales) in tiles.zip(scales.chunks_mut(height * n_blocks)) {
+            let rows = x.len() / depth;
+            for (row, x) in x.chunks_exact(depth).enumerate() {
+                round_row(x, row, rows, numbers, scales);
+            }
+        }
+        Self { numbers, scales }
+    }
+
+    /// The tile of `rows` rows that begins with row `first`.
+    pub(super) fn tile(&self, first: usize, rows: usize, depth: usize) -> TileRows<'_> {
+        let n_blocks = depth / BLOCK;
+        TileRows {
+            numbers: &self.numbers[first * depth..][..rows * depth],
+            scales: &self.scales[first * n_blocks..][..rows * n_blocks],
+        }
+    }
+}
+
+for_each_processor! {
+    /// Rounds one of the `rows` rows of a tile.
+    round_row, round_row_of, (x: &[f32], row: usize, rows: usize, numbers: &mut [i8], scales: &mut [Scale])
+}
+
+#[inline(always)]
+fn round_row_of(x: &[f32], row: usize, rows: usize, numbers: &mut [i8], scales: &mut [Scale]) {
+    let blocks = numbers.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(rows);
+    for ((x, to), scale) in x.as_chunks::<BLOCK>().0.iter().zip(blocks).zip(scales[row..].iter_mut().step_by(rows)) {
+        *scale = round_block(x, to);
+    }
+}
+
+/// The largest number becomes 127. A block with a number that is none is none.
+#[inline(always)]
+fn round_block(x: &[f32; BLOCK], to: &mut [i8; BLOCK]) -> Scale {
+    // So large that what is added to it is rounded to a whole number, which then stands in its lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let mut largest = [0.0f32; BLOCK / 2];
+    let (low, high) = x.split_at(BLOCK / 2);
+    largest.iter_mut().zip(low.iter().zip(high)).for_each(|(largest, (low, high))| {
+        // Bits of numbers without sign are in the order of the numbers, and those of what is no number come last.
+        let (low, high) = (low.abs().to_bits(), high.abs().to_bits());
+        *largest = f32::from_bits(if low > high { low } else { high });
+    });
+    let largest = f32::from_bits(largest.iter().fold(0, |most, x| most.max(x.to_bits())));
+    let scale = largest / 127.0;
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let mut whole = [0i32; BLOCK];
+    whole
+        .iter_mut()
+        .zip(x)
+        .for_each(|(whole, x)| *whole = (x * inverse + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32);
+    to.iter_mut().zip(&whole).for_each(|(to, &whole)| *to = whole as i8);
+    let sum = to.iter().map(|&to| i32::from(to)).sum::<i32>();
+    Scale { scale, sum: scale * sum as f32, offset: -128 * sum }
+}
+
+/// What numbers become by being rounded.
+#[cfg(test)]
+pub(super) fn rounded(x: &[f32]) -> Vec<f32> {
+    let blocks = x.as_chunks::<BLOCK>().0.iter().flat_map(|x| {
+        let mut numbers = [0; BLOCK];
+        let scale = round_block(x, &mut numbers);
+        numbers.map(|number| f32::from(number) * scale.scale)
+    });
+    blocks.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_rounded_to_half_a_step() {
+        let x: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 - 20.0) * 0.37);
+        let step = 20.0 * 0.37 / 127.0;
+        for (x, y) in x.iter().zip(rounded(&x)) {
+            assert!((x - y).abs() <= step * 0.501, "{x} became {y}");
+        }
+        let mut numbers = [0; BLOCK];
+        let scale = round_block(&x, &mut numbers);
+        assert_eq!(numbers.iter().min(), Some(&-127));
+        let sum: i32 = numbers.iter().map(|&n| i32::from(n)).sum();
+        assert_eq!((scale.sum, scale.offset), (scale.scale * sum as f32, -128 * sum));
+    }
+
+    #[test]
+    fn rows_of_a_tile_stand_block_by_block() {
+        // Three rows of two blocks for tiles of two: rows 0 and 1, then row 2.
+        let x: Vec<f32> = (0..3 * 64).map(|i| (i / 32 + 1) as f32).collect();
+        let rows = QuantizedRows::new(&x, 64, 2);
+        let scales = |tile: TileRows<'_>| tile.scales.iter().map(|s| (s.scale * 127.0).round()).collect::<Vec<_>>();
+        assert_eq!(scales(rows.tile(0, 2, 64)), [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(scales(rows.tile(2, 1, 64)), [5.0, 6.0]);
+        assert!(rows.numbers.iter().all(|&n| n == 127));
+    }
+}
