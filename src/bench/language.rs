@@ -7,10 +7,16 @@ use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 
 use super::{copy_bandwidth, gemm_peak, median_seconds, memory_peak, random};
+use crate::eval::kl_divergence;
 use crate::language::{Llama, LlamaConfig, RopeScaling};
+use crate::nn::{QuantFormat, Quantizing};
 
 /// Positions that go through the model together.
 const CHUNK: usize = 256;
+/// Positions of which the logits are compared.
+const COMPARED: usize = 64;
+/// The deviation of the prompt's embeddings: about that of trained ones.
+const EMBEDS: f32 = 0.02;
 
 /// A geometry by its number of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,8 @@ impl LanguageSize {
 pub struct LanguageBench {
     /// Its size.
     pub size: &'static str,
+    /// How its linear layers are held.
+    pub weights: String,
     /// Positions of the prompt.
     pub prefill_tokens: usize,
     /// Tokens that were decoded after it.
@@ -96,17 +104,51 @@ pub struct LanguageBench {
     pub copy_gb_per_second: f64,
     /// The most memory that was used.
     pub memory_peak_bytes: Option<u64>,
+    /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the prompt, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_kl: Option<f64>,
 }
 
-/// Times a language model with random weights, in f32 on the CPU.
+/// What a language model is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct LanguageTask {
+    /// Its size.
+    pub size: LanguageSize,
+    /// In fewer bits than f32.
+    pub quantization: Option<QuantFormat>,
+    /// Positions of the prompt.
+    pub n_tokens: usize,
+    /// Tokens that are decoded after it.
+    pub n_new: usize,
+    /// Runs of which the medians are taken.
+    pub runs: usize,
+    /// Whether the logits are compared with those of the same weights in f32, which takes their memory and time too.
+    pub compares: Compares,
+}
+
+/// Whether weights in fewer bits are compared with those in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compares {
+    /// Not.
+    Nothing,
+    /// The logits at the last positions of the prompt.
+    Logits,
+}
+
+/// Times a language model with random weights on the CPU, computing in f32.
 ///
 /// # Errors
 /// When candle fails.
-pub fn bench_language(size: LanguageSize, n_tokens: usize, n_new: usize, runs: usize) -> Result<LanguageBench> {
+pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
+    let LanguageTask { size, quantization, n_tokens, n_new, runs, compares } = *task;
     let config = size.config();
-    let mut model = Llama::load(&config, &random::weights())?;
-    model.pack()?;
-    let embeds = Tensor::randn(0f32, 0.02, (n_tokens, config.d_hidden), &Device::Cpu)?;
+    let embeds = random::normal("embeds", n_tokens * config.d_hidden, EMBEDS);
+    let embeds = Tensor::from_vec(embeds, (n_tokens, config.d_hidden), &Device::Cpu)?;
+    let full = match compares {
+        Compares::Logits => Some(last_logits(&load(&config, None)?, &embeds)?),
+        Compares::Nothing => None,
+    };
+    let model = load(&config, quantization)?;
     let mut cache = model.new_cache(n_tokens + n_new)?;
     let prefill_seconds = median_seconds(runs, || {
         cache.truncate(0);
@@ -125,12 +167,15 @@ pub fn bench_language(size: LanguageSize, n_tokens: usize, n_new: usize, runs: u
     seconds.sort_by(f64::total_cmp);
     let decode = n_new as f64 / seconds[seconds.len() / 2];
     let memory_peak_bytes = memory_peak();
-    let weights = weights_read(&config);
+    let weights = config.n_linear_weights() as f64;
+    let bytes = quantization
+        .map_or(config.n_linear_weights() * size_of::<f32>(), |format| format.bytes(config.n_linear_weights()));
     let head = 2.0 * (config.d_hidden * config.vocab_size) as f64;
     // The head is for the last position alone.
     let prefill_flops = 2.0 * (weights - head / 2.0) * n_tokens as f64 + head;
     Ok(LanguageBench {
         size: size.name(),
+        weights: quantization.map_or("f32".to_owned(), |format| format.to_string()),
         prefill_tokens: n_tokens,
         new_tokens: n_new,
         runs,
@@ -138,17 +183,38 @@ pub fn bench_language(size: LanguageSize, n_tokens: usize, n_new: usize, runs: u
         prefill_gflops: prefill_flops / prefill_seconds / 1e9,
         gemm_peak_gflops: gemm_peak()?,
         decode_tokens_per_second: decode,
-        decode_gb_per_second: decode * weights * size_of::<f32>() as f64 / 1e9,
+        decode_gb_per_second: decode * bytes as f64 / 1e9,
         copy_gb_per_second: copy_bandwidth(),
         memory_peak_bytes,
+        mean_kl: full
+            .map(|full| Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &embeds)?)))
+            .transpose()?,
     })
 }
 
-/// Weights of the matrices that one token passes.
-fn weights_read(config: &LlamaConfig) -> f64 {
-    let (h, wide, d) = (config.d_hidden, config.d_intermediate, config.d_head);
-    let layer = 2 * h * config.n_heads * d + 2 * h * config.n_kv_heads * d + 3 * h * wide;
-    (config.n_layers * layer + h * config.vocab_size) as f64
+/// The logits at the last positions of a prompt.
+fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let n = embeds.dim(0)?;
+    let mut cache = model.new_cache(n)?;
+    let first = n.saturating_sub(COMPARED);
+    if first > 0 {
+        model.prefill(&embeds.narrow(0, 0, first)?, CHUNK, &mut cache)?;
+    }
+    model.logits(&model.forward(&embeds.narrow(0, first, n - first)?, &mut cache)?)?.to_vec2()
+}
+
+fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+    full.iter().zip(found).map(|(p, q)| kl_divergence(p, q)).sum::<f64>() / full.len().max(1) as f64
+}
+
+fn load(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Result<Llama> {
+    let weights = random::weights();
+    let mut model = match quantization {
+        Some(format) => Llama::load_with(config, &weights, &Quantizing(format))?,
+        None => Llama::load(config, &weights)?,
+    };
+    model.pack()?;
+    Ok(model)
 }
 
 #[cfg(test)]
@@ -158,7 +224,7 @@ mod tests {
     #[test]
     fn a_token_reads_every_matrix_once() {
         // TinyLlama has 1.1 billion weights, of which 65.5 million are its embeddings.
-        let weights = weights_read(&LanguageSize::Small.config());
+        let weights = LanguageSize::Small.config().n_linear_weights() as f64;
         assert!((weights / 1e9 - 1.0345).abs() < 0.001, "{weights}");
     }
 }

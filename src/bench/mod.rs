@@ -7,7 +7,7 @@ mod tower;
 
 use std::time::Instant;
 
-pub use language::{LanguageBench, LanguageSize, bench_language};
+pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
 pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
 pub use tower::{TowerBench, TowerName, bench_tower};
 

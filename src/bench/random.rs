@@ -1,9 +1,15 @@
-//! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode.
+//! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode. The same name gives the same ones.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rayon::prelude::*;
+
+/// Numbers that one generator makes.
+const PART: usize = 1 << 16;
 
 /// Makes every tensor that is asked for.
 struct Random;
@@ -15,10 +21,28 @@ impl Random {
             [_] => Tensor::zeros(shape, dtype, device),
             dims => {
                 let n_in: usize = dims[1..].iter().product();
-                Tensor::randn(0f32, (n_in as f32).powf(-0.5), shape, device)?.to_dtype(dtype)
+                Tensor::from_vec(normal(name, shape.elem_count(), (n_in as f32).powf(-0.5)), shape, device)?
+                    .to_dtype(dtype)
             }
         }
     }
+}
+
+/// `n` numbers of a normal distribution about 0 (Box and Muller, Ann. Math. Stat. 29, 1958).
+pub(super) fn normal(name: &str, n: usize, deviation: f32) -> Vec<f32> {
+    let seed = *blake3::hash(name.as_bytes()).as_bytes();
+    let mut numbers = vec![0.0; n];
+    numbers.par_chunks_mut(PART).enumerate().for_each(|(i, part)| {
+        let mut generator = ChaCha8Rng::from_seed(seed);
+        generator.set_stream(i as u64);
+        // From just above 0 to 1, so that there is a logarithm.
+        let mut uniform = || ((generator.next_u32() >> 8) + 1) as f32 / (1 << 24) as f32;
+        for pair in part.chunks_mut(2) {
+            let (radius, angle) = ((-2.0 * uniform().ln()).sqrt() * deviation, uniform() * std::f32::consts::TAU);
+            pair.iter_mut().zip([angle.cos(), angle.sin()]).for_each(|(x, y)| *x = radius * y);
+        }
+    });
+    numbers
 }
 
 impl SimpleBackend for Random {
@@ -38,4 +62,17 @@ impl SimpleBackend for Random {
 /// Random weights of any name and shape, in f32 on the CPU.
 pub(super) fn weights() -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(Random), DType::F32, Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_normal_and_those_of_their_name() {
+        let x = normal("a.weight", 100_001, 0.5);
+        let moment = |power: i32| x.iter().map(|x| f64::from(x / 0.5).powi(power)).sum::<f64>() / x.len() as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.02 && (moment(4) - 3.0).abs() < 0.15);
+        assert!(x == normal("a.weight", 100_001, 0.5) && x[..100] != normal("b.weight", 100, 0.5)[..]);
+    }
 }

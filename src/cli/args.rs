@@ -1,9 +1,12 @@
 //! The flags that commands share, and the plan that they resolve to.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::files::MINI;
 use vidense::language::SamplingConfig;
+use vidense::nn::QuantFormat;
 use vidense::spec::{GeneratePlan, Plan, PromptPlan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -35,6 +38,12 @@ pub struct ModelArgs {
     /// Another vision tower than the checkpoint's own: a directory or a hub id
     #[arg(long, value_name = "DIR|ID")]
     pub vision_tower: Option<String>,
+    /// A language model in a GGUF file, in place of the checkpoint's own
+    #[arg(long, value_name = "FILE.gguf")]
+    pub llm: Option<PathBuf>,
+    /// Hold the language model's linear layers in fewer bits: q8_0, q4_k
+    #[arg(long, value_name = "FORMAT")]
+    pub quant: Option<QuantFormat>,
     /// auto, cpu, cuda, cuda:1, metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
@@ -136,6 +145,8 @@ impl PlanArgs {
         Ok(Plan {
             model: model.model.clone(),
             vision_tower: model.vision_tower.clone(),
+            llm: model.llm.clone(),
+            quantization: model.quant.into(),
             device: model.device,
             dtype: model.dtype,
             sample,

@@ -12,7 +12,7 @@ use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
 use vidense::video::{ReadReport, expected_frames};
-use vidense::vlm::{Blueprint, PromptIds, Vlm};
+use vidense::vlm::{Blueprint, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
 use super::{output, progress};
@@ -90,7 +90,8 @@ impl Session {
 
         let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
         let (bar, on_load) = progress::loading(blueprint.n_parameters());
-        let vlm = timed(&mut load, || Vlm::load(blueprint, &device, dtype, &on_load));
+        let placement = Placement { device, dtype, quantization: plan.quantization.format() };
+        let vlm = timed(&mut load, || Vlm::load(blueprint, &placement, &on_load));
         bar.finish_and_clear();
         let vlm = vlm?;
         vlm.warnings().iter().for_each(|text| output::warning(text));

@@ -42,6 +42,15 @@ pub struct LlamaConfig {
     pub attention_bias: bool,
 }
 
+impl LlamaConfig {
+    /// Weights of the linear layers, which each token passes once.
+    pub fn n_linear_weights(&self) -> usize {
+        let (h, wide, d) = (self.d_hidden, self.d_intermediate, self.d_head);
+        let layer = 2 * h * self.n_heads * d + 2 * h * self.n_kv_heads * d + 3 * h * wide;
+        self.n_layers * layer + h * self.vocab_size
+    }
+}
+
 /// A decoder-only transformer.
 #[derive(Debug)]
 pub struct Llama {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{ExecPlan, Plan};
 use crate::device::DeviceSpec;
 use crate::files;
-use crate::spec::{GeneratePlan, PromptPlan, RopePlan};
+use crate::spec::{GeneratePlan, PromptPlan, Quantization, RopePlan};
 use crate::video::Window;
 
 /// Files up to this size are hashed whole.
@@ -65,6 +65,7 @@ pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<S
     let visual = Plan {
         device: DeviceSpec::Auto,
         window: Window::default(),
+        quantization: Quantization::None,
         rope: RopePlan::Checkpoint,
         prompt: PromptPlan::default(),
         generate: GeneratePlan::default(),
@@ -75,7 +76,7 @@ pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<S
 }
 
 fn digest(plan: Plan, files: &[ModelFile]) -> std::io::Result<String> {
-    let nameless = Plan { model: String::new(), vision_tower: None, ..plan };
+    let nameless = Plan { model: String::new(), vision_tower: None, llm: None, ..plan };
     let mut hasher = blake3::Hasher::new();
     hasher.update(nameless.to_yaml().map_err(std::io::Error::other)?.as_bytes());
     for ModelFile { name, bytes, blake3 } in files {

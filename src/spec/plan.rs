@@ -1,12 +1,15 @@
 //! The plan: every choice between a video and an answer. It is what a pipeline file says, with defaults where that is silent,
 //! and prints back as such a file.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files::MINI;
 use crate::language::SamplingConfig;
+use crate::nn::QuantFormat;
 use crate::temporal::Temporal;
 use crate::video::sample::Uniform;
 use crate::video::{FrameRequest, Sample, Window};
@@ -24,7 +27,10 @@ pub struct Plan {
     pub device: DeviceSpec,
     /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
-    /// How weights are compressed in memory. Only `none` so far. Default: `none`.
+    /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub llm: Option<PathBuf>,
+    /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are stored.
     pub quantization: Quantization,
     /// Which frames are looked at. Default: `uniform`, 8 frames.
     pub sample: Sample,
@@ -46,13 +52,40 @@ pub struct Plan {
     pub exec: ExecPlan,
 }
 
-/// How weights are compressed in memory.
+/// How the language model's linear layers are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
-    /// Not at all.
+    /// In full, or as a GGUF file stores them.
     #[default]
     None,
+    /// 8.5 bits a weight.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// 4.6 bits a weight.
+    #[serde(rename = "q4_k")]
+    Q4K,
+}
+
+impl Quantization {
+    /// The format, if they are held in fewer bits.
+    pub fn format(self) -> Option<QuantFormat> {
+        match self {
+            Self::None => None,
+            Self::Q8_0 => Some(QuantFormat::Q8_0),
+            Self::Q4K => Some(QuantFormat::Q4K),
+        }
+    }
+}
+
+impl From<Option<QuantFormat>> for Quantization {
+    fn from(format: Option<QuantFormat>) -> Self {
+        match format {
+            None => Self::None,
+            Some(QuantFormat::Q8_0) => Self::Q8_0,
+            Some(QuantFormat::Q4K) => Self::Q4K,
+        }
+    }
 }
 
 /// How a frame is fitted to the tower's square.
@@ -227,6 +260,7 @@ impl Default for Plan {
         Self {
             model: MINI.to_owned(),
             vision_tower: None,
+            llm: None,
             device: DeviceSpec::Auto,
             dtype: DTypeSpec::Auto,
             quantization: Quantization::None,

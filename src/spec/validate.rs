@@ -27,6 +27,7 @@ impl Plan {
     pub fn overrides(&self) -> Overrides {
         Overrides {
             vision_tower: self.vision_tower.clone(),
+            llm: self.llm.clone(),
             connector: match self.connector {
                 ConnectorPlan::Checkpoint => None,
                 ConnectorPlan::None => Some(ConnectorKind::None),

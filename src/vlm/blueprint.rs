@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 
 use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
-use super::{ModelError, Overrides, TokenBudget, names};
+use super::{ModelError, Overrides, TokenBudget, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
@@ -43,6 +43,8 @@ pub struct Blueprint {
     /// The template that fits it.
     pub template: Template,
     pub(super) checkpoint: Checkpoint,
+    /// Where the language model's weights are, if not in the checkpoint: a GGUF file.
+    pub(super) llm: Option<Checkpoint>,
 }
 
 /// Where a tower's weights are.
@@ -63,6 +65,7 @@ impl Blueprint {
         let mut config = VlmConfig::read(&dir)?;
         let rope_conflict = overrides.apply(&mut config);
         let checkpoint = Checkpoint::open(&dir)?;
+        let llm = overrides.llm.as_deref().map(|path| gguf::open(path, &config)).transpose()?;
         let tokenizer = Tokenizer::open(&dir, config.bos)?;
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
@@ -84,6 +87,7 @@ impl Blueprint {
             tokenizer,
             template,
             checkpoint,
+            llm,
         })
     }
 
@@ -125,7 +129,7 @@ impl Blueprint {
     pub fn files(&self) -> Vec<PathBuf> {
         let beside = match &self.tower_source {
             TowerSource::Inside => None,
-            TowerSource::Beside(tower) => Some(tower),
+            TowerSource::Beside(tower) => Some(&**tower),
         };
         let described =
             ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
@@ -133,17 +137,17 @@ impl Blueprint {
         let mut files: Vec<PathBuf> =
             dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| files::is_file(path)).collect();
         files.extend(self.checkpoint.paths().iter().cloned());
-        files.extend(beside.into_iter().flat_map(|tower| tower.paths().iter().cloned()));
+        files.extend(beside.into_iter().chain(&self.llm).flat_map(|part| part.paths().iter().cloned()));
         files
     }
 
-    /// Numbers in the checkpoint, and in a tower beside it.
+    /// Numbers in the checkpoint, and in a tower and a language model beside it.
     pub fn n_parameters(&self) -> usize {
-        let beside = match &self.tower_source {
+        let tower = match &self.tower_source {
             TowerSource::Inside => 0,
             TowerSource::Beside(tower) => tower.n_parameters(),
         };
-        self.checkpoint.n_parameters() + beside
+        self.checkpoint.n_parameters() + tower + self.llm.as_ref().map_or(0, Checkpoint::n_parameters)
     }
 
     /// Bytes of the key-value cache at the whole context.

@@ -6,20 +6,56 @@ use candle_core::{DType, Device};
 
 use super::blueprint::{Blueprint, TowerSource};
 use super::config::SelectFeature;
+use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::{ModelError, names};
 use crate::image::Preprocessor;
-use crate::language::Llama;
+use crate::language::{Llama, LlamaConfig};
+use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerFamily};
-use crate::weights::{Ledger, OnLoad, Rename};
+use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
+
+/// Where a model runs, and how it is held there.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Where.
+    pub device: Device,
+    /// In which precision it computes.
+    pub dtype: DType,
+    /// In fewer bits than that, the language model's linear layers: in f32 on the CPU only.
+    pub quantization: Option<QuantFormat>,
+}
+
+impl Placement {
+    /// On the CPU, in f32.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32, quantization: None }
+    }
+
+    /// Refuses what has no kernels.
+    fn check(&self, llm: Option<&Checkpoint>) -> Result<(), ModelError> {
+        let what = match (self.quantization, llm) {
+            (Some(format), _) => format!("weights in {format}"),
+            (None, Some(gguf)) => format!("the weights of {}", gguf.dir().display()),
+            (None, None) => return Ok(()),
+        };
+        if self.device.is_cpu() && self.dtype == DType::F32 {
+            return Ok(());
+        }
+        let place = self.device.location();
+        Err(ModelError::Quantized { what, place: format!("{place:?} in {}", self.dtype.as_str()) })
+    }
+}
 
 impl Vlm {
     /// Reads the weights; `on_load` hears of each tensor. What the checkpoint holds beyond what the model needs is named in [`Vlm::warnings`].
     ///
     /// # Errors
     /// [`ModelError`] naming every tensor that is missing or mis-shaped.
-    pub fn load(blueprint: Blueprint, device: &Device, dtype: DType, on_load: &OnLoad) -> Result<Self, ModelError> {
+    pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+        placement.check(blueprint.llm.as_ref())?;
+        let (device, dtype) = (&placement.device, placement.dtype);
         let Blueprint {
             name,
             config,
@@ -31,18 +67,16 @@ impl Vlm {
             tokenizer,
             template,
             checkpoint,
+            llm,
             ..
         } = blueprint;
         let ledger = Ledger::new(checkpoint, Arc::clone(on_load));
         let failed = ModelError::compute("loading the weights");
 
         let llama = &config.llama;
-        let why = format!(
-            "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
-            llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
-        );
-        let vb = ledger.part(names::language(ledger.checkpoint()), why, dtype, device);
-        let mut language = Llama::load(llama, &vb).map_err(&failed)?;
+        let has_llm = llm.is_some();
+        let llm_ledger = llm.map_or_else(|| Arc::clone(&ledger), |llm| Ledger::new(llm, Arc::clone(on_load)));
+        let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
 
         let width = connector.width(tower.d_hidden);
         let why = format!(
@@ -70,10 +104,12 @@ impl Vlm {
         let mut tower = Tower::load(&tower, connector.last_layer().0, &vb).map_err(&failed)?;
 
         ledger.check()?;
+        llm_ledger.check()?;
         tower_ledger.check()?;
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
         tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
-        let warnings = unused_warning(&ledger, &name);
+        let mut warnings: Vec<String> = unused_warning(&ledger, has_llm, &name).into_iter().collect();
+        warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
         let n_class_tokens = match (config.select_feature, tower.config().family) {
             (SelectFeature::Patch, TowerFamily::Clip) => 1,
             _ => 0,
@@ -92,15 +128,50 @@ impl Vlm {
             image_marks: config.image_marks,
             eos: config.eos,
             n_dropped_tokens: n_class_tokens,
-            warnings: warnings.into_iter().collect(),
+            warnings,
         })
     }
 }
 
+/// The language model, from a checkpoint or from a GGUF file.
+fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placement) -> candle_core::Result<Llama> {
+    let Placement { device, dtype, quantization } = placement;
+    let why = format!(
+        "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
+        llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
+    );
+    if ledger.checkpoint().gguf().is_some() {
+        let rename = gguf::names(llama.n_layers);
+        let vb = ledger.part(rename.clone(), why, *dtype, device);
+        return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, format: *quantization });
+    }
+    let vb = ledger.part(names::language(ledger.checkpoint()), why, *dtype, device);
+    match quantization {
+        Some(format) => Llama::load_with(llama, &vb, &Quantizing(*format)),
+        None => Llama::load(llama, &vb),
+    }
+}
+
+/// A warning that counts the linear layers which are not held in the format that was asked for.
+fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
+    let formats: Vec<Option<QuantFormat>> = language.linear_layers().map(Linear::format).collect();
+    let count = |wanted: Option<QuantFormat>| formats.iter().filter(|&&found| found == wanted).count();
+    let (n_q8_0, n_full, n) = (count(Some(QuantFormat::Q8_0)), count(None), formats.len());
+    let n_q8_0 = if format == QuantFormat::Q8_0 { 0 } else { n_q8_0 };
+    (n_q8_0 + n_full > 0).then(|| {
+        format!(
+            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in f32: {format} takes rows that are a multiple of {}",
+            format.unit()
+        )
+    })
+}
+
 /// A warning that names the tensors which nothing asked for.
-fn unused_warning(ledger: &Ledger, name: &str) -> Option<String> {
+fn unused_warning(ledger: &Ledger, has_llm: bool, name: &str) -> Option<String> {
     const MAX_NAMED: usize = 5;
-    let unused: Vec<String> = ledger.unused().into_iter().filter(|name| !names::is_expected_unused(name)).collect();
+    let language = names::language(ledger.checkpoint());
+    let is_expected = |name: &str| names::is_expected_unused(name) || has_llm && names::is_of_language(name, &language);
+    let unused: Vec<String> = ledger.unused().into_iter().filter(|name| !is_expected(name)).collect();
     let named = unused.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let rest = unused.len().saturating_sub(MAX_NAMED);
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };

@@ -37,6 +37,13 @@ pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
     Rename::none().prefix("model.", model).prefix("lm_head.", head)
 }
 
+/// Whether a tensor belongs to the language model, whose names are `language`.
+pub(super) fn is_of_language(name: &str, language: &Rename) -> bool {
+    ["model.layers.", "model.embed_tokens.", "model.norm.", "lm_head."]
+        .iter()
+        .any(|ours| name.starts_with(&language.apply(ours)))
+}
+
 pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     let begins = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     if let Some(prefix) = HF_PROJECTOR.into_iter().find(|prefix| begins(prefix)) {

@@ -1,5 +1,7 @@
 //! What a plan changes of a checkpoint's own description.
 
+use std::path::PathBuf;
+
 use super::VlmConfig;
 use super::config::FrameFit;
 use crate::connector::ConnectorKind;
@@ -10,6 +12,8 @@ use crate::language::RopeScaling;
 pub struct Overrides {
     /// Another tower than the checkpoint's own: a directory or a hub id.
     pub vision_tower: Option<String>,
+    /// A language model in a GGUF file, in place of the checkpoint's own.
+    pub llm: Option<PathBuf>,
     /// Another connector.
     pub connector: Option<ConnectorKind>,
     /// Frames over which the connector's lower groups are averaged; 0 and 1 are none but the frame itself.

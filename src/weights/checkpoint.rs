@@ -1,15 +1,17 @@
-//! A directory's tensors by name, memory-mapped (safetensors) or read on demand (PyTorch).
+//! A directory's tensors by name, memory-mapped (safetensors) or read on demand (PyTorch); or those of a GGUF file.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
+use candle_core::quantized::QTensor;
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::tensor::TensorView;
 
 use super::WeightError;
+use super::gguf::Gguf;
 use super::source::WeightFiles;
 use crate::files;
 
@@ -32,6 +34,7 @@ struct TensorFacts {
 enum Files {
     Safetensors(Vec<Safetensors>),
     TorchBin(Vec<PthTensors>),
+    Gguf(Gguf),
 }
 
 impl Checkpoint {
@@ -49,7 +52,34 @@ impl Checkpoint {
         Ok(Self { dir: dir.to_owned(), paths, tensors, files })
     }
 
-    /// The directory.
+    /// Opens a GGUF file.
+    ///
+    /// # Errors
+    /// [`WeightError`] when it is not there, or broken.
+    pub fn open_gguf(path: &Path) -> Result<Self, WeightError> {
+        let gguf = Gguf::open(path)?;
+        let facts = |shape: &Shape| TensorFacts { file: 0, shape: shape.clone(), dtype: DType::F32 };
+        let tensors = gguf.shapes().map(|(name, shape)| (name.to_owned(), facts(shape))).collect();
+        Ok(Self { dir: path.to_owned(), paths: vec![path.to_owned()], tensors, files: Files::Gguf(gguf) })
+    }
+
+    /// What a GGUF file says of itself.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.files {
+            Files::Gguf(gguf) => Some(gguf),
+            _ => None,
+        }
+    }
+
+    /// Reads one tensor of a GGUF file as it is stored.
+    ///
+    /// # Errors
+    /// When it is not there, its bytes cannot be read, or this is no GGUF file.
+    pub fn quantized(&self, name: &str) -> candle_core::Result<QTensor> {
+        self.gguf().ok_or_else(|| candle_core::Error::msg(format!("`{name}` is not in a GGUF file")))?.get(name)
+    }
+
+    /// The directory, or the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -94,10 +124,11 @@ impl Checkpoint {
         let tensor = match &self.files {
             Files::Safetensors(files) => files[facts.file].get(name)?.load(device)?,
             Files::TorchBin(files) => {
-                let read = guarded(|| files[facts.file].get(name))?;
+                let read = guarded("the pickle is malformed", || files[facts.file].get(name))?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
                 tensor.to_device(device)?.contiguous()?
             }
+            Files::Gguf(gguf) => gguf.get(name)?.dequantize(device)?,
         };
         tensor.to_dtype(dtype)
     }
@@ -155,7 +186,8 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
         let broken = |cause: String| WeightError::Format { path: path.clone(), format: "PyTorch file", cause };
-        let opened = guarded(|| PthTensors::new(path, None)).map_err(|error| broken(plain(&error)))?;
+        let opened = guarded("the pickle is malformed", || PthTensors::new(path, None))
+            .map_err(|error| broken(plain(&error)))?;
         for (name, info) in opened.tensor_infos() {
             let facts = TensorFacts { file, shape: info.layout.shape().clone(), dtype: info.dtype };
             tensors.insert(name.clone(), facts);
@@ -168,13 +200,16 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     Ok((Files::TorchBin(files), tensors))
 }
 
-/// Runs candle's pickle reader, which panics on some broken files, as an error.
-fn guarded<T>(read: impl FnOnce() -> candle_core::Result<T>) -> candle_core::Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg("the pickle is malformed")))
+/// Runs one of candle's readers, which panic on some broken files; that is an error.
+pub(super) fn guarded<T>(
+    malformed: &'static str,
+    read: impl FnOnce() -> candle_core::Result<T>,
+) -> candle_core::Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg(malformed)))
 }
 
 /// Candle's message without its backtrace and paths.
-fn plain(error: &candle_core::Error) -> String {
+pub(super) fn plain(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(inner),
         other => other.to_string().lines().next().unwrap_or_default().to_owned(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
@@ -44,6 +45,22 @@ impl Ledger {
     pub fn part(self: &Arc<Self>, rename: Rename, why: String, dtype: DType, device: &Device) -> VarBuilder<'static> {
         let part = Part { ledger: Arc::clone(self), rename, why };
         VarBuilder::from_backend(Box::new(part), dtype, device.clone())
+    }
+
+    /// A tensor of a GGUF file as it is stored; none where it is missing or mis-shaped, which
+    /// is noted once its stand-in is asked for.
+    ///
+    /// # Errors
+    /// When its bytes cannot be read.
+    pub fn quantized(&self, name: &str, expected: Shape) -> candle_core::Result<Option<QTensor>> {
+        self.book().used.insert(name.to_owned());
+        let found = self.checkpoint.shape(name);
+        if found != Some(&expected) {
+            return Ok(None);
+        }
+        let tensor = self.checkpoint.quantized(name)?;
+        (self.on_load)(expected.elem_count());
+        Ok(Some(tensor))
     }
 
     /// Whether everything asked for so far was there in the right shape.

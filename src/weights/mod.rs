@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod error;
+mod gguf;
 mod hub;
 mod ledger;
 mod rename;
@@ -13,6 +14,7 @@ mod source;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Problem, WeightError};
+pub use gguf::Gguf;
 pub use hub::{Hub, HubError};
 pub use ledger::{Ledger, OnLoad};
 pub use rename::Rename;

@@ -17,9 +17,11 @@ const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 const SAFETENSORS: &str = "model.safetensors";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const TORCH: &str = "pytorch_model.bin";
+/// A projector alone, for a language model that comes from elsewhere.
+const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
 
 impl WeightFiles {
-    /// Looks for the four names that released checkpoints use, in this order of preference.
+    /// Looks for the names that released checkpoints use, in this order of preference.
     pub(super) fn find(dir: &Path) -> Result<Self, WeightError> {
         let has = |name: &str| files::is_file(&dir.join(name));
         if has(SAFETENSORS_INDEX) {
@@ -30,8 +32,13 @@ impl WeightFiles {
             Ok(Self::TorchBin(shards(dir, TORCH_INDEX)?))
         } else if has(TORCH) {
             Ok(Self::TorchBin(vec![dir.join(TORCH)]))
+        } else if has(PROJECTORS[0]) {
+            Ok(Self::Safetensors(vec![dir.join(PROJECTORS[0])]))
+        } else if has(PROJECTORS[1]) {
+            Ok(Self::TorchBin(vec![dir.join(PROJECTORS[1])]))
         } else {
-            let expected = [SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX].join(", ");
+            let whole = [SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX];
+            let expected = whole.into_iter().chain(PROJECTORS).collect::<Vec<_>>().join(", ");
             Err(WeightError::NoWeights { dir: dir.to_owned(), expected })
         }
     }
@@ -123,6 +130,6 @@ mod tests {
     fn a_directory_without_weights_says_what_it_lacks() {
         let dir = directory(&[("config.json", "{}")]);
         let error = WeightFiles::find(dir.path()).expect_err("nothing there").to_string();
-        assert!(error.ends_with("no weights here; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json"), "{error}");
+        assert!(error.ends_with("no weights here; expected one of model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, mm_projector.safetensors, mm_projector.bin"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use vidense::exec::Stop;
 use vidense::language::{Branch, FinishReason, SamplingConfig};
 use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Limits, Turns, encode_video};
@@ -12,7 +12,7 @@ use vidense::temporal::Temporal;
 use vidense::text::Template;
 use vidense::units::Tokens;
 use vidense::video::Sample;
-use vidense::vlm::{Blueprint, Overrides, Vlm};
+use vidense::vlm::{Blueprint, Overrides, Placement, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{ids, json, repository};
@@ -22,7 +22,7 @@ const LAYOUTS: [&str; 5] = ["llava-sharded", "llava-bin", "llava-bin-sharded", "
 fn load(layout: &str) -> Vlm {
     let dir = repository("tests/golden/checkpoints").join(layout);
     let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &Hub::offline(None)).unwrap();
-    Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap()
+    Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap()
 }
 
 fn encode(vlm: &Vlm) -> EncodedVideo {
@@ -117,7 +117,7 @@ fn a_tower_named_by_hand_replaces_the_one_inside() {
     let tower = repository("tests/golden/checkpoints/llava-sharded/tower");
     let blueprint =
         Blueprint::read(dir.to_str().unwrap(), &Overrides::tower(tower.to_str()), &Hub::offline(None)).unwrap();
-    let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
+    let vlm = Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap();
     let expected = json(&repository("tests/golden/checkpoints/expected.json"));
     let video = encode(&vlm);
     let answer = dialogue(&vlm, &video, 16, Turns::One).ask("What is happening?", &mut |_| {}).unwrap();
@@ -129,7 +129,7 @@ fn half_precision_answers_too() {
     for dtype in [DType::F16, DType::BF16] {
         let dir = repository("tests/golden/checkpoints/hf-4");
         let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &Hub::offline(None)).unwrap();
-        let vlm = Vlm::load(blueprint, &Device::Cpu, dtype, &(Arc::new(|_| {}) as _)).unwrap();
+        let vlm = Vlm::load(blueprint, &Placement { dtype, ..Placement::cpu() }, &(Arc::new(|_| {}) as _)).unwrap();
         let video = encode(&vlm);
         assert_eq!(video.visual.dtype(), dtype);
         let answer = dialogue(&vlm, &video, 4, Turns::One).ask("Why?", &mut |_| {}).unwrap();

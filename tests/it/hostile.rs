@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tempfile::TempDir;
-use vidense::vlm::{Blueprint, Overrides, Vlm};
+use vidense::vlm::{Blueprint, Overrides, Placement, Vlm};
 use vidense::weights::{Checkpoint, Hub};
 
 use crate::harness::{json as read_json, repository, tensors};
@@ -34,8 +34,7 @@ fn load(dir: &Path) -> Result<Vec<String>, String> {
     let hub = Hub::offline(None);
     let blueprint =
         Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &hub).map_err(|error| error.to_string())?;
-    let vlm =
-        Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).map_err(|error| error.to_string())?;
+    let vlm = Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).map_err(|error| error.to_string())?;
     Ok(vlm.warnings().to_vec())
 }
 

@@ -16,6 +16,7 @@ mod hostile;
 mod hub;
 mod image;
 mod pipelines;
+mod quantized;
 mod reference;
 mod stream;
 mod train;

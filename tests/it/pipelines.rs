@@ -194,7 +194,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     ),
     ("device: gpu", &[":1:1: device: wants another form, found \"gpu\"; hint: auto, cpu, cuda, cuda:1, metal"]),
     ("dtype: f64", &[":1:1: dtype: there is no choice `f64`; hint: `f32`?"]),
-    ("quantization: q4", &[":1:1: quantization: there is no choice `q4`; hint: one of none"]),
+    ("quantization: q4", &[":1:1: quantization: there is no choice `q4`; hint: one of none, q8_0, q4_k"]),
     (
         "window: { start: soon }",
         &[":1:11: window.start: wants another form, found \"soon\"; hint: seconds, or h:mm:ss"],

@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use vidense::pipeline::{Asking, Dialogue, Turns, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::{Conversation, Template};
 use vidense::video::Sample;
-use vidense::vlm::{Blueprint, Overrides, PromptIds, Vlm};
+use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{assert_close, every, ids, json, largest, repository, shared, tensors};
@@ -38,7 +38,7 @@ fn load(reference: &Path, name: &str) -> Case {
     let towers = reference.join("towers");
     let hub = Hub::offline(Some(towers));
     let blueprint = Blueprint::read(dir.to_str().unwrap(), &Overrides::default(), &hub).unwrap();
-    let vlm = Vlm::load(blueprint, &Device::Cpu, DType::F32, &(Arc::new(|_| {}) as _)).unwrap();
+    let vlm = Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap();
     let expected = json(&dir.join("expected.json"));
     Case { dir, vlm, expected }
 }

@@ -1,7 +1,8 @@
 //! `vidense bench`: how fast this machine is, in one JSON object.
 
 use clap::{Args, Subcommand};
-use vidense::bench::{LanguageSize, TowerName, bench_language, bench_tower};
+use vidense::bench::{Compares, LanguageSize, LanguageTask, TowerName, bench_language, bench_tower};
+use vidense::nn::QuantFormat;
 
 use crate::cli::output;
 
@@ -31,6 +32,12 @@ enum What {
         /// 1.1b, 7b
         #[arg(long, default_value = "1.1b")]
         size: LanguageSize,
+        /// Hold its linear layers in fewer bits than f32: q8_0, q4_k
+        #[arg(long, value_name = "FORMAT")]
+        quant: Option<QuantFormat>,
+        /// Compare its logits with those of the same weights in f32, which needs the memory of both in turn
+        #[arg(long, requires = "quant")]
+        kl: bool,
         /// Positions of the prompt
         #[arg(long, default_value_t = 576, value_parser = clap::value_parser!(u16).range(1..=3072))]
         tokens: u16,
@@ -48,9 +55,14 @@ impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
             What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), self.runs)?),
-            What::Llm { size, tokens, new } => {
-                output::json(&bench_language(size, usize::from(tokens), usize::from(new), self.runs)?)
-            }
+            What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
+                size,
+                quantization: quant,
+                n_tokens: usize::from(tokens),
+                n_new: usize::from(new),
+                runs: self.runs,
+                compares: if kl { Compares::Logits } else { Compares::Nothing },
+            })?),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::DType;
 use clap::Args;
+use vidense::nn::QuantFormat;
 use vidense::spec::{fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
@@ -215,7 +216,17 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
         let weights = blueprint.n_parameters() * dtype.size_in_bytes();
         let cache = blueprint.cache_bytes(dtype);
         let name = dtype.as_str();
-        writeln!(text, "  {name}  weights {}, key-value cache of the whole context {}", bytes(weights), bytes(cache))?;
+        writeln!(text, "  {name}   weights {}, key-value cache of the whole context {}", bytes(weights), bytes(cache))?;
+    }
+    let n_linear = blueprint.config.llama.n_linear_weights().min(blueprint.n_parameters());
+    for format in [QuantFormat::Q8_0, QuantFormat::Q4K] {
+        let rest = (blueprint.n_parameters() - n_linear) * DType::F32.size_in_bytes();
+        let weights = format.bytes(n_linear) + rest;
+        writeln!(
+            text,
+            "  {format}  weights {} with the language model's linear layers so, the rest in f32",
+            bytes(weights)
+        )?;
     }
     Ok(())
 }

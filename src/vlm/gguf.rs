@@ -1,0 +1,160 @@
+//! A language model in a GGUF file, beside a checkpoint's tower and projector: its names, its description, its matrices.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::quantized::GgmlDType;
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::ModelError;
+use super::config::VlmConfig;
+use crate::language::LlamaConfig;
+use crate::nn::linear::{Bias, Linear};
+use crate::nn::{Matrices, QuantFormat};
+use crate::weights::{Checkpoint, Gguf, Ledger, Rename};
+
+/// The architecture whose layout is known: Llama's, which Mistral and Yi share.
+const ARCHITECTURE: &str = "llama";
+/// How far two settings may be apart that were written in different precisions.
+const TOLERANCE: f64 = 1e-5;
+
+/// From our names to those of llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
+pub(super) fn names(n_layers: usize) -> Rename {
+    const OF_LAYER: [(&str, &str); 9] = [
+        ("self_attn.q_proj.", "attn_q."),
+        ("self_attn.k_proj.", "attn_k."),
+        ("self_attn.v_proj.", "attn_v."),
+        ("self_attn.o_proj.", "attn_output."),
+        ("mlp.gate_proj.", "ffn_gate."),
+        ("mlp.up_proj.", "ffn_up."),
+        ("mlp.down_proj.", "ffn_down."),
+        ("input_layernorm.", "attn_norm."),
+        ("post_attention_layernorm.", "ffn_norm."),
+    ];
+    let whole = Rename::none()
+        .prefix("model.embed_tokens.", "token_embd.")
+        .prefix("model.norm.", "output_norm.")
+        .prefix("lm_head.", "output.");
+    (0..n_layers).flat_map(|i| OF_LAYER.map(|names| (i, names))).fold(whole, |rename, (i, (ours, theirs))| {
+        rename.prefix(&format!("model.layers.{i}.{ours}"), &format!("blk.{i}.{theirs}"))
+    })
+}
+
+/// Opens a file, and checks that it describes the language model that `config.json` describes.
+pub(super) fn open(path: &Path, config: &VlmConfig) -> std::result::Result<Checkpoint, ModelError> {
+    let checkpoint = Checkpoint::open_gguf(path)?;
+    if let Some(gguf) = checkpoint.gguf() {
+        check(gguf, &config.llama).map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+    }
+    Ok(checkpoint)
+}
+
+fn check(gguf: &Gguf, llama: &LlamaConfig) -> std::result::Result<(), String> {
+    let architecture = gguf.text("general.architecture").unwrap_or("none");
+    if architecture != ARCHITECTURE {
+        return Err(format!("its architecture is {architecture}, and only {ARCHITECTURE} is known"));
+    }
+    if llama.attention_bias {
+        return Err("config.json asks for attention_bias, which is not read from GGUF files".to_owned());
+    }
+    let same = [
+        ("block_count", "num_hidden_layers", llama.n_layers as f64),
+        ("embedding_length", "hidden_size", llama.d_hidden as f64),
+        ("feed_forward_length", "intermediate_size", llama.d_intermediate as f64),
+        ("attention.head_count", "num_attention_heads", llama.n_heads as f64),
+        ("attention.head_count_kv", "num_key_value_heads", llama.n_kv_heads as f64),
+        ("attention.layer_norm_rms_epsilon", "rms_norm_eps", llama.rms_norm_eps),
+        ("rope.freq_base", "rope_theta", f64::from(llama.rope_theta)),
+    ];
+    for (theirs, ours, expected) in same {
+        let found = gguf.number(&format!("{ARCHITECTURE}.{theirs}"));
+        if let Some(found) = found.filter(|found| (found - expected).abs() > TOLERANCE * expected.abs()) {
+            return Err(format!(
+                "{ARCHITECTURE}.{theirs} is {found}, but {ours} of the model's config.json is {expected}; \
+                 hint: the file of the model that the projector was trained for"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats without a kernel
+/// of their own are held in `q8_0`.
+pub(super) struct GgufMatrices<'a> {
+    pub(super) ledger: &'a Arc<Ledger>,
+    pub(super) rename: Rename,
+    pub(super) llama: &'a LlamaConfig,
+    /// Held in this format, whatever they are stored in.
+    pub(super) format: Option<QuantFormat>,
+}
+
+impl Matrices for GgufMatrices<'_> {
+    fn linear(&self, d_in: usize, d_out: usize, _: Bias, vb: &VarBuilder) -> Result<Linear> {
+        let ours = format!("{}.weight", vb.prefix());
+        let name = self.rename.apply(&ours);
+        let Some(weight) = self.ledger.quantized(&name, (d_out, d_in).into())? else {
+            // It is in the ledger's book; zeros that occupy no memory stand for it.
+            return Linear::load(d_in, d_out, Bias::Without, vb);
+        };
+        let heads = match ours.rsplit('.').nth(1) {
+            Some("q_proj") => Some(self.llama.n_heads),
+            Some("k_proj") => Some(self.llama.n_kv_heads),
+            _ => None,
+        };
+        let row = |i: usize| heads.map_or(i, |n_heads| stored_row(i, d_out / n_heads.max(1)));
+        let stored = match weight.dtype() {
+            GgmlDType::Q8_0 => Some(QuantFormat::Q8_0),
+            GgmlDType::Q4K => Some(QuantFormat::Q4K),
+            _ => None,
+        };
+        if let Some(format) = stored.filter(|&stored| self.format.is_none_or(|format| format == stored)) {
+            return Linear::from_quantized(&weight, format, row);
+        }
+        let full = weight.dequantize(&Device::Cpu)?;
+        let rows: Vec<u32> = (0..d_out).map(|i| row(i) as u32).collect();
+        let mut layer = Linear::from_weight(full.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?);
+        let is_full = matches!(weight.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        if let Some(format) = self.format.or((!is_full).then_some(QuantFormat::Q8_0)) {
+            layer.quantize(format)?;
+        }
+        Ok(layer)
+    }
+
+    fn hold(&self, layer: &mut Linear) -> Result<()> {
+        self.format.map_or(Ok(()), |format| layer.quantize(format))
+    }
+}
+
+/// Where row `i` of queries or keys is stored: llama.cpp turns neighbouring channels of a head, where the checkpoints turn those that
+/// are half a head apart, so its converter interleaves the halves.
+fn stored_row(i: usize, d_head: usize) -> usize {
+    let (head, channel) = (i / d_head, i % d_head);
+    let (half, place) = (channel / (d_head / 2).max(1), channel % (d_head / 2).max(1));
+    head * d_head + 2 * place + half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_head_are_interleaved() {
+        // Two heads of four: channels 0 1 | 2 3 are stored as 0 2 1 3.
+        let rows: Vec<usize> = (0..8).map(|i| stored_row(i, 4)).collect();
+        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
+    }
+
+    #[test]
+    fn names_are_those_of_llama_cpp() {
+        let rename = names(12);
+        for (ours, theirs) in [
+            ("model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight"),
+            ("model.layers.11.post_attention_layernorm.weight", "blk.11.ffn_norm.weight"),
+            ("model.embed_tokens.weight", "token_embd.weight"),
+            ("lm_head.weight", "output.weight"),
+        ] {
+            assert_eq!(rename.apply(ours), theirs);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! GGUF files: a language model's tensors in GGML's formats, with the model's description beside them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::quantized::QTensor;
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{Device, Shape};
+
+use super::WeightError;
+use super::checkpoint::{guarded, plain};
+
+/// An open GGUF file. Tensors are read on demand.
+pub struct Gguf {
+    content: Content,
+    file: Mutex<File>,
+}
+
+impl Gguf {
+    /// Opens a file and reads what it says of itself.
+    ///
+    /// # Errors
+    /// [`WeightError`] when it is not there, or no GGUF file.
+    pub(super) fn open(path: &Path) -> Result<Self, WeightError> {
+        let io = |source| WeightError::Io { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
+            WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause: plain(&error) }
+        })?;
+        Ok(Self { content, file: Mutex::new(file) })
+    }
+
+    /// Its tensors' names and shapes, in no order.
+    pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &Shape)> {
+        self.content.tensor_infos.iter().map(|(name, info)| (name.as_str(), &info.shape))
+    }
+
+    /// Reads one tensor.
+    pub(super) fn get(&self, name: &str) -> candle_core::Result<QTensor> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu))
+    }
+
+    /// A text of its description.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
+    }
+
+    /// A number of its description.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        match *self.content.metadata.get(key)? {
+            Value::F32(x) => Some(f64::from(x)),
+            Value::F64(x) => Some(x),
+            ref whole => whole.to_u64().ok().map(|n| n as f64),
+        }
+    }
+}
