@@ -8,11 +8,9 @@ use serde::Serialize;
 
 use super::{copy_bandwidth, gemm_peak, median_seconds, memory_peak, random};
 use crate::eval::kl_divergence;
-use crate::language::{Llama, LlamaConfig, RopeScaling};
+use crate::language::{Llama, LlamaConfig, PREFILL_CHUNK, RopeScaling};
 use crate::nn::{QuantFormat, Quantizing};
 
-/// Positions that go through the model together.
-const CHUNK: usize = 256;
 /// Positions of which the logits are compared.
 const COMPARED: usize = 64;
 /// The deviation of the prompt's embeddings: about that of trained ones.
@@ -152,7 +150,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
     let mut cache = model.new_cache(n_tokens + n_new)?;
     let prefill_seconds = median_seconds(runs, || {
         cache.truncate(0);
-        model.prefill(&embeds, CHUNK, &mut cache).map(drop)
+        model.prefill(&embeds, PREFILL_CHUNK, &mut cache).map(drop)
     })?;
     let mut seconds = Vec::new();
     for _ in 0..runs.max(1) {
@@ -198,7 +196,7 @@ fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
     let mut cache = model.new_cache(n)?;
     let first = n.saturating_sub(COMPARED);
     if first > 0 {
-        model.prefill(&embeds.narrow(0, 0, first)?, CHUNK, &mut cache)?;
+        model.prefill(&embeds.narrow(0, 0, first)?, PREFILL_CHUNK, &mut cache)?;
     }
     model.logits(&model.forward(&embeds.narrow(0, first, n - first)?, &mut cache)?)?.to_vec2()
 }

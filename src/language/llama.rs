@@ -11,6 +11,10 @@ use crate::nn::linear::{Bias, Linear};
 use crate::nn::softmax::Visible;
 use crate::nn::{AsRead, Mask, Matrices, RmsNorm, activation, attention};
 
+/// Positions that go through the language model together in prefill: so many that the weights pass by seldom, so few that what is
+/// between the layers stays small.
+pub const PREFILL_CHUNK: usize = 1024;
+
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {

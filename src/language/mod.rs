@@ -10,6 +10,6 @@ pub mod sample;
 pub use branches::Branch;
 pub use cache::KvCache;
 pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
-pub use llama::{Llama, LlamaConfig};
+pub use llama::{Llama, LlamaConfig, PREFILL_CHUNK};
 pub use rope::RopeScaling;
 pub use sample::{Sampler, SamplingConfig};

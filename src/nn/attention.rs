@@ -1,10 +1,13 @@
 //! Scaled dot-product attention with grouped key-value heads, without copying keys or values.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
-use super::full_attention::FullAttention;
+use super::blockwise_attention::{CausalAttention, FullAttention};
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
+
+/// Queries from which on packing keys and values is worth it.
+const MIN_QUERIES: usize = 16;
 
 /// What a query may see.
 #[derive(Debug, Clone, Copy)]
@@ -27,18 +30,27 @@ pub enum Mask<'a> {
 /// # Errors
 /// When the shapes do not fit.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
-    let (b, n_heads, s, d) = q.dims4()?;
-    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
+    let (_, n_heads, s, _) = q.dims4()?;
+    let (_, n_kv_heads, _, _) = k.dims4()?;
     if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
         candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
     }
     #[cfg(feature = "flash-attn")]
-    if q.device().is_cuda()
-        && matches!(q.dtype(), candle_core::DType::F16 | candle_core::DType::BF16)
-        && !matches!(mask, Mask::Visible(_))
-    {
+    if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) && !matches!(mask, Mask::Visible(_)) {
         return flash(q, k, v, mask);
     }
+    let is_tracked = [q, k, v].iter().any(|x| x.track_op());
+    if matches!(mask, Mask::Causal) && s >= MIN_QUERIES && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked
+    {
+        return q.contiguous()?.apply_op3_no_bwd(k, v, &CausalAttention);
+    }
+    masked(q, k, v, mask)
+}
+
+/// Attention on candle's own operations, with gradients, on any device.
+pub(super) fn masked(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+    let (b, n_heads, s, d) = q.dims4()?;
+    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
     let group = n_heads / n_kv_heads;
     let scale = 1.0 / (d as f64).sqrt();
     // The queries of one group are rows against the same keys.
@@ -101,7 +113,7 @@ pub fn join_heads(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     #[test]
     fn a_causal_query_sees_its_past_and_itself() {

@@ -3,13 +3,14 @@
 
 pub mod activation;
 pub mod attention;
+mod blockwise_attention;
 mod elementwise;
 #[cfg(test)]
 pub(crate) mod finite_difference;
-mod full_attention;
 mod gemm;
 pub mod linear;
 pub mod matrices;
+mod memory;
 pub mod norm;
 mod processor;
 mod quantized;

@@ -10,15 +10,11 @@ use super::limits::Running;
 use super::timing::timed;
 use super::{Asking, EncodedVideo, PipelineError};
 use crate::exec::Stop;
-use crate::language::{FinishReason, GenerateConfig, KvCache, Step, generate};
+use crate::language::{FinishReason, GenerateConfig, KvCache, PREFILL_CHUNK, Step, generate};
 use crate::spec::PromptPlan;
 use crate::text::{Conversation, Template, TextStream};
 use crate::units::Tokens;
 use crate::vlm::{ModelError, PromptIds, TokenBudget, Vlm};
-
-/// Positions that go through the language model together in prefill: enough to fill the matrix products, few enough
-/// that their attention scores stay small.
-const PREFILL_CHUNK: usize = 256;
 
 /// How long a dialogue is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

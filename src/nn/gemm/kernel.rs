@@ -145,6 +145,11 @@ mod x86 {
 
     use super::{Left, Target, Tile};
 
+    /// Rows below which a tile waits for its weights more than it multiplies.
+    const FEW: usize = 4;
+    /// How far ahead these are fetched then, in numbers: a kilobyte.
+    const SOON: usize = 256;
+
     /// Calls a function with as many rows as there are, as a constant.
     macro_rules! by_rows {
         ($tile:ident, $target:ident, $run:ident, $($rows:literal)*) => {
@@ -181,8 +186,14 @@ mod x86 {
             unsafe {
                 let (first, second) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
                 weights = weights.add(32);
-                _mm_prefetch::<_MM_HINT_T1>(ahead);
-                ahead = ahead.wrapping_add(step);
+                if ROWS < FEW {
+                    // The weights themselves are waited for: what follows at once is more urgent than the next panel.
+                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON + 16).cast());
+                } else {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(step);
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = _mm512_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
                     sums[0] = _mm512_fmadd_ps(value, first, sums[0]);

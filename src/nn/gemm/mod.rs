@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::memory::zeros;
+
 use kernel::pack_rows;
 pub(super) use kernel::{Kernel, Left, Target, Tile};
 
@@ -81,7 +83,7 @@ impl Packed {
     /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
     pub(super) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
         let (columns, width) = (w.len() / depth.max(1), kernel.width);
-        let mut panels = vec![0.0; columns.div_ceil(width) * depth * width];
+        let mut panels = zeros(columns.div_ceil(width) * depth * width);
         if depth > 0 {
             let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
             packs.for_each(|(panel, rows)| pack_transpose(rows, (depth, depth), width, panel));
@@ -165,7 +167,7 @@ pub(super) fn product<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Ve
     if !is_small && rows < rayon::current_num_threads() * w.height() {
         return few_rows(x, w, epilogue);
     }
-    let mut y = vec![0.0; rows * columns];
+    let mut y = zeros(rows * columns);
     if is_small {
         block(x, w, &mut y, epilogue);
         return y;

@@ -1,5 +1,7 @@
 //! Weights in blocks: candle's laid out as panels of sixteen columns.
 
+use crate::nn::memory::filled;
+
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 
 /// Four numbers, or eight of half a byte, of each column: what one instruction takes.
@@ -53,7 +55,7 @@ impl Blocks {
         Self {
             format,
             n_blocks,
-            quants: vec![Line([0; 4 * WIDTH]); lines],
+            quants: filled(lines, Line([0; 4 * WIDTH])),
             halves: vec![[0; WIDTH]; halves],
             bytes: vec![[0; WIDTH]; bytes],
         }

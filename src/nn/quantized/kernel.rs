@@ -149,6 +149,10 @@ mod x86 {
     use super::super::rows::Scale;
     use super::{BLOCK, QuantFormat, SUPER_BLOCK, Target, Tile, WIDTH};
 
+    /// Rows below which a tile waits for its weights more than it multiplies.
+    const FEW: usize = 4;
+    /// How far ahead these are fetched then, in lines: two kilobytes.
+    const SOON: usize = 32;
     /// Blocks that share the scales of their scales.
     const PER_SUPER: usize = SUPER_BLOCK / BLOCK;
 
@@ -285,7 +289,8 @@ mod x86 {
         }
     }
 
-    /// Fetches the next panel, a part with each block.
+    /// Fetches what is read later, a part with each block: the next panel; with few rows, where the weights themselves are waited for,
+    /// what follows soon.
     struct Ahead {
         next: *const i8,
         lines: usize,
@@ -294,7 +299,13 @@ mod x86 {
 
     impl Ahead {
         fn of(tile: &Tile<'_>) -> Self {
-            let step = tile.ahead.len().div_ceil(tile.depth / BLOCK);
+            let n_blocks = tile.depth / BLOCK;
+            if tile.rows < FEW {
+                let lines = tile.weights.quants.len();
+                let next = tile.weights.quants.as_ptr().wrapping_add(SOON);
+                return Self { next: next.cast(), lines, step: lines / n_blocks };
+            }
+            let step = tile.ahead.len().div_ceil(n_blocks);
             Self { next: tile.ahead.as_ptr().cast(), lines: tile.ahead.len(), step }
         }
 
@@ -302,7 +313,7 @@ mod x86 {
         fn fetch(&mut self) {
             for _ in 0..self.step.min(self.lines) {
                 // SAFETY: a prefetch may name any address.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.next) };
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.next) };
                 self.next = self.next.wrapping_add(64);
             }
             self.lines -= self.step.min(self.lines);
