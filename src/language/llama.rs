@@ -110,16 +110,18 @@ impl Llama {
     pub fn pack(&mut self) -> Result<()> {
         self.head.pack()?;
         self.layers.iter_mut().try_for_each(|layer| {
-            let SelfAttention { query, key, value, out, .. } = &mut layer.attention;
-            let SwiGlu { gate, up, down } = &mut layer.mlp;
-            [query, key, value, out, gate, up, down].into_iter().try_for_each(Linear::pack)
+            layer.attention.inputs.pack()?;
+            layer.attention.out.pack()?;
+            layer.mlp.inputs.pack()?;
+            layer.mlp.down.pack()
         })
     }
 
-    /// Its linear layers.
+    /// Its linear layers; those over the same input may be one.
     pub fn linear_layers(&self) -> impl Iterator<Item = &Linear> {
         let of_layers = self.layers.iter().flat_map(|Block { attention, mlp, .. }| {
-            [&attention.query, &attention.key, &attention.value, &attention.out, &mlp.gate, &mlp.up, &mlp.down]
+            let inputs = attention.inputs.layers().iter().chain(mlp.inputs.layers());
+            inputs.chain([&attention.out, &mlp.down])
         });
         of_layers.chain([&self.head])
     }
@@ -275,11 +277,38 @@ impl Block {
     }
 }
 
+/// Several linear layers over the same input.
+#[derive(Debug)]
+enum Together<const N: usize> {
+    /// As they were read.
+    Apart([Linear; N]),
+    /// As one, whose outputs stand beside each other: for inference on the CPU.
+    Joined(Linear),
+}
+
+impl<const N: usize> Together<N> {
+    /// Packs them, and joins them where they are held alike.
+    fn pack(&mut self) -> Result<()> {
+        let Self::Apart(layers) = self else { return Ok(()) };
+        layers.iter_mut().try_for_each(Linear::pack)?;
+        if let Some(joined) = Linear::join_packed(&layers.each_ref()) {
+            *self = Self::Joined(joined);
+        }
+        Ok(())
+    }
+
+    fn layers(&self) -> &[Linear] {
+        match self {
+            Self::Apart(layers) => layers,
+            Self::Joined(layer) => std::slice::from_ref(layer),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Query, key, value.
+    inputs: Together<3>,
     out: Linear,
     n_heads: usize,
     n_kv_heads: usize,
@@ -291,30 +320,49 @@ impl SelfAttention {
         let bias = if config.attention_bias { Bias::With } else { Bias::Without };
         let into = |name, n: usize| matrices.linear(h, n * d, bias, &vb.pp(name));
         Ok(Self {
-            query: into("q_proj", config.n_heads)?,
-            key: into("k_proj", config.n_kv_heads)?,
-            value: into("v_proj", config.n_kv_heads)?,
+            inputs: Together::Apart([
+                into("q_proj", config.n_heads)?,
+                into("k_proj", config.n_kv_heads)?,
+                into("v_proj", config.n_kv_heads)?,
+            ]),
             out: matrices.linear(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
         })
     }
 
+    /// Queries, keys and values: `(B, n_heads or n_kv_heads, S, d)`.
+    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let (n, n_kv) = (self.n_heads, self.n_kv_heads);
+        match &self.inputs {
+            Together::Apart([query, key, value]) => Ok([
+                split_heads(&query.forward(x)?, n)?,
+                split_heads(&key.forward(x)?, n_kv)?,
+                split_heads(&value.forward(x)?, n_kv)?,
+            ]),
+            Together::Joined(all) => {
+                let all = all.forward(x)?; // (B, S, (n_heads + 2 n_kv_heads) d)
+                let (b, s, width) = all.dims3()?;
+                let heads = all.reshape((b, s, n + 2 * n_kv, width / (n + 2 * n_kv).max(1)))?;
+                let part = |first: usize, n: usize| heads.narrow(2, first, n)?.transpose(1, 2)?.contiguous();
+                Ok([part(0, n)?, part(n, n_kv)?, part(n + n_kv, n_kv)?])
+            }
+        }
+    }
+
     /// Queries and keys, rotated, and values: `(B, n_heads or n_kv_heads, S, d)`.
-    fn project(&self, x: &Tensor, angles: &RopeAngles) -> Result<[Tensor; 3]> {
-        let q = split_heads(&self.query.forward(x)?, self.n_heads)?;
-        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?;
-        let v = split_heads(&self.value.forward(x)?, self.n_kv_heads)?;
+    fn project_rotated(&self, x: &Tensor, angles: &RopeAngles) -> Result<[Tensor; 3]> {
+        let [q, k, v] = self.project(x)?;
         Ok([angles.rotate(&q)?, angles.rotate(&k)?, v])
     }
 
     fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
-        let [q, k, v] = self.project(x, angles)?;
+        let [q, k, v] = self.project_rotated(x, angles)?;
         self.out.forward(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?)
     }
 
     fn forward_cached(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let [q, k, v] = self.project(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
+        let [q, k, v] = self.project_rotated(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
         let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d_head)
         self.out.forward(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?)
     }
@@ -327,9 +375,7 @@ impl SelfAttention {
         parts: &mut [(&mut Branch, usize)],
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        let q = split_heads(&self.query.forward(x)?, self.n_heads)?; // (1, n_heads, R, d)
-        let k = split_heads(&self.key.forward(x)?, self.n_kv_heads)?;
-        let v = split_heads(&self.value.forward(x)?, self.n_kv_heads)?;
+        let [q, k, v] = self.project(x)?; // (1, n_heads or n_kv_heads, R, d)
         let (mut first, mut outs) = (0, Vec::with_capacity(parts.len()));
         for (branch, n) in parts.iter_mut() {
             let of_branch = |t: &Tensor| t.narrow(2, first, *n)?.contiguous();
@@ -347,8 +393,8 @@ impl SelfAttention {
 /// `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
 #[derive(Debug)]
 struct SwiGlu {
-    gate: Linear,
-    up: Linear,
+    /// Gate, up.
+    inputs: Together<2>,
     down: Linear,
 }
 
@@ -356,13 +402,19 @@ impl SwiGlu {
     fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {
-            gate: matrices.linear(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
-            up: matrices.linear(h, wide, Bias::Without, &vb.pp("up_proj"))?,
+            inputs: Together::Apart([
+                matrices.linear(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
+                matrices.linear(h, wide, Bias::Without, &vb.pp("up_proj"))?,
+            ]),
             down: matrices.linear(wide, h, Bias::Without, &vb.pp("down_proj"))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&activation::swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+        let gated = match &self.inputs {
+            Together::Apart([gate, up]) => activation::swiglu(&gate.forward(x)?, &up.forward(x)?)?,
+            Together::Joined(both) => activation::swiglu_of_joined(&both.forward(x)?)?,
+        };
+        self.down.forward(&gated)
     }
 }

@@ -4,7 +4,10 @@ use std::f32::consts::FRAC_1_SQRT_2;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
+use rayon::prelude::*;
+
 use super::elementwise;
+use super::memory::zeros;
 use super::rows::{contiguous, per_row, per_row_pair};
 
 /// Numbers that one row of an elementwise kernel takes.
@@ -64,6 +67,17 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu);
     }
     gate.silu()? * up
+}
+
+/// As [`swiglu`], of gate and up beside each other in each row: for inference on the CPU in f32.
+///
+/// # Shapes
+/// `(..., 2 w)` to `(..., w)`.
+///
+/// # Errors
+/// When the width is odd.
+pub fn swiglu_of_joined(gate_and_up: &Tensor) -> Result<Tensor> {
+    gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu)
 }
 
 const QUICK: f64 = 1.702;
@@ -153,6 +167,29 @@ impl CustomOp2 for SwiGlu {
     }
 }
 
+struct JoinedSwiGlu;
+
+impl CustomOp1 for JoinedSwiGlu {
+    fn name(&self) -> &'static str {
+        "joined-swiglu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut dims = layout.dims().to_vec();
+        let Some(width) = dims.pop().filter(|&width| width > 0 && width.is_multiple_of(2)) else {
+            candle_core::bail!("joined-swiglu: {:?} has no two halves", layout.dims());
+        };
+        let x = contiguous(x, layout)?;
+        let mut y = zeros(x.len() / 2);
+        y.par_chunks_mut(width / 2).zip(x.par_chunks(width)).for_each(|(y, x)| {
+            let (gate, up) = x.split_at(width / 2);
+            elementwise::swiglu(gate, up, y);
+        });
+        dims.push(width / 2);
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
+
 struct SiluGrad;
 
 impl CustomOp2 for SiluGrad {
@@ -177,6 +214,11 @@ mod tests {
     fn activations_have_their_gradients() {
         assert_gradients(&[random((2, 7), 1)], |t| quick_gelu(&t[0]));
         assert_gradients(&[random((2, 7), 1), random((2, 7), 2)], |t| swiglu(&t[0], &t[1]));
+        let halves = (random((2, 7), 1), random((2, 7), 2));
+        let joined = Tensor::cat(&[&halves.0, &halves.1], 1).expect("rows");
+        let (joined, apart) = (swiglu_of_joined(&joined), swiglu(&halves.0, &halves.1));
+        let numbers = |x: Result<Tensor>| x.and_then(|x| x.to_vec2::<f32>()).expect("a matrix");
+        assert_eq!(numbers(joined), numbers(apart));
         // Candle's own, which the projector and SigLIP use.
         assert_gradients(&[random((2, 7), 1)], |t| t[0].gelu_erf());
         assert_gradients(&[random((2, 7), 1)], |t| t[0].gelu());

@@ -45,6 +45,20 @@ impl Matrix {
             Self::Quantized(matrix) => (matrix.depth(), matrix.columns()),
         }
     }
+
+    fn full(&self) -> Option<&Packed> {
+        match self {
+            Self::Full(matrix) => Some(matrix),
+            Self::Quantized(_) => None,
+        }
+    }
+
+    fn quantized(&self) -> Option<&QuantizedMatrix> {
+        match self {
+            Self::Full(_) => None,
+            Self::Quantized(matrix) => Some(matrix),
+        }
+    }
 }
 
 /// Whether a linear layer has a bias.
@@ -91,6 +105,32 @@ impl Linear {
             n => candle_core::bail!("{n} of {} layers have a bias", weights.len()),
         };
         Ok(Self { weights: Weights::Plain { weight: Tensor::cat(&weights, 0)?, bias } })
+    }
+
+    /// Several layers over the same input as one, whose outputs stand beside each other, of layers that are packed or held in fewer
+    /// bits; none where they are not, or not alike, or do not fill what the kernel takes at once.
+    pub fn join_packed(layers: &[&Self]) -> Option<Self> {
+        let packed: Vec<&PackedWeights> = layers
+            .iter()
+            .map(|layer| match &layer.weights {
+                Weights::Packed(weights) => Some(&**weights),
+                Weights::Plain { .. } => None,
+            })
+            .collect::<Option<_>>()?;
+        let full: Option<Vec<&Packed>> = packed.iter().map(|weights| weights.matrix.full()).collect();
+        let matrix = if let Some(parts) = full {
+            Matrix::Full(Packed::join(&parts)?)
+        } else {
+            let parts: Option<Vec<_>> = packed.iter().map(|weights| weights.matrix.quantized()).collect();
+            Matrix::Quantized(QuantizedMatrix::join(&parts?)?)
+        };
+        let biases: Vec<&Vec<f32>> = packed.iter().filter_map(|weights| weights.bias.as_ref()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            n if n == packed.len() => Some(biases.into_iter().flatten().copied().collect()),
+            _ => return None,
+        };
+        Some(Self { weights: Weights::Packed(Arc::new(PackedWeights { matrix, bias })) })
     }
 
     /// Whether packing it changes anything: for inference in f32 on the CPU.
@@ -282,6 +322,33 @@ mod tests {
         let y = joined.forward(&x).and_then(|y| y.to_vec2::<f32>()).expect("the widths fit");
         assert_eq!(y, [[8.0, 4.0, 7.0]]);
         assert!(Linear::join(&[&a, &layer(&[[1.0, 1.0]], None)]).is_err());
+    }
+
+    #[test]
+    fn packed_layers_are_joined_where_they_are_alike() {
+        let layer = |n: usize, seed: f32| {
+            let numbers: Vec<f32> = (0..n * 32).map(|i| ((i as f32 + seed) * 0.37).sin()).collect();
+            Linear::from_weight(Tensor::from_vec(numbers, (n, 32), &Device::Cpu).expect("small"))
+        };
+        let x = Tensor::randn(0f32, 1.0, (3, 32), &Device::Cpu).expect("small");
+        let hold = |format: Option<QuantFormat>, mut layer: Linear| {
+            let held = match format {
+                Some(format) => layer.quantize(format),
+                None => layer.pack(),
+            };
+            held.map(|()| layer).expect("f32 on the CPU")
+        };
+        for format in [None, Some(QuantFormat::Q8_0)] {
+            let (a, b) = (hold(format, layer(32, 0.0)), hold(format, layer(64, 5.0)));
+            let joined = Linear::join_packed(&[&a, &b]).expect("whole panels");
+            let apart = Tensor::cat(&[a.forward(&x).expect("fits"), b.forward(&x).expect("fits")], 1).expect("rows");
+            let numbers = |x: &Tensor| x.to_vec2::<f32>().expect("a matrix");
+            assert_eq!(numbers(&joined.forward(&x).expect("fits")), numbers(&apart));
+            assert!(Linear::join_packed(&[&a, &hold(format, layer(5, 0.0))]).is_none());
+            assert!(Linear::join_packed(&[&a, &layer(32, 0.0)]).is_none());
+        }
+        let other = [hold(None, layer(32, 0.0)), hold(Some(QuantFormat::Q8_0), layer(32, 0.0))];
+        assert!(Linear::join_packed(&[&other[0], &other[1]]).is_none());
     }
 
     #[test]

@@ -15,9 +15,15 @@ pub(super) fn zeros(n: usize) -> Vec<f32> {
 
 /// `n` times the same.
 pub(super) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
-    let mut values = Vec::with_capacity(n);
-    advise(values.as_ptr(), n);
+    let mut values = with_room(n);
     values.resize(n, value);
+    values
+}
+
+/// Nothing yet, with room for `n` values.
+pub(super) fn with_room<T>(n: usize) -> Vec<T> {
+    let values = Vec::with_capacity(n);
+    advise(values.as_ptr(), n);
     values
 }
 

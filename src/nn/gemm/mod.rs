@@ -90,6 +90,23 @@ impl Packed {
         }
         Self { panels, depth, columns, kernel }
     }
+
+    /// The columns of several matrices beside each other, where those of each fill its panels.
+    pub(super) fn join(parts: &[&Self]) -> Option<Self> {
+        let &&Self { depth, kernel, .. } = parts.first()?;
+        let fits = |part: &&Self| part.depth == depth && part.columns.is_multiple_of(kernel.width);
+        if !parts.iter().all(|part| fits(part) && part.kernel.width == kernel.width) {
+            return None;
+        }
+        let mut panels = zeros(parts.iter().map(|part| part.panels.len()).sum());
+        let mut rest = panels.as_mut_slice();
+        for part in parts {
+            let (these, others) = rest.split_at_mut(part.panels.len());
+            these.copy_from_slice(&part.panels);
+            rest = others;
+        }
+        Some(Self { panels, depth, columns: parts.iter().map(|part| part.columns).sum(), kernel })
+    }
 }
 
 impl Panels for Packed {

@@ -1,6 +1,6 @@
 //! Weights in blocks: candle's laid out as panels of sixteen columns.
 
-use crate::nn::memory::filled;
+use crate::nn::memory::{filled, with_room};
 
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 
@@ -61,6 +61,17 @@ impl Blocks {
         }
     }
 
+    /// Panels of the same format and depth, one matrix's after the other's; there is at least one.
+    pub(super) fn join(parts: &[&Self]) -> Self {
+        Self {
+            format: parts[0].format,
+            n_blocks: parts[0].n_blocks,
+            quants: joined(parts.iter().map(|part| part.quants.as_slice())),
+            halves: joined(parts.iter().map(|part| part.halves.as_slice())),
+            bytes: joined(parts.iter().map(|part| part.bytes.as_slice())),
+        }
+    }
+
     pub(super) fn panels_mut(&mut self) -> Vec<PanelMut<'_>> {
         let (format, [lines, halves, bytes]) = (self.format, sizes(self.format, self.n_blocks));
         let mut all_bytes = self.bytes.as_mut_slice();
@@ -90,6 +101,12 @@ impl Blocks {
         let lines = sizes(self.format, self.n_blocks)[0];
         self.quants.get(i * lines..(i + 1) * lines).unwrap_or_default()
     }
+}
+
+fn joined<'a, T: Copy + 'a>(parts: impl Iterator<Item = &'a [T]> + Clone) -> Vec<T> {
+    let mut all = with_room(parts.clone().map(<[T]>::len).sum());
+    parts.for_each(|part| all.extend_from_slice(part));
+    all
 }
 
 impl PanelMut<'_> {

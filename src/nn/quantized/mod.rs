@@ -161,6 +161,20 @@ impl QuantizedMatrix {
         Ok(Self { format, blocks, depth, columns, kernel })
     }
 
+    /// The columns of several matrices beside each other, where they are held alike and those of each fill its panels.
+    pub(super) fn join(parts: &[&Self]) -> Option<Self> {
+        let &&Self { format, depth, kernel, .. } = parts.first()?;
+        let fits = |part: &&Self| part.format == format && part.depth == depth && part.columns.is_multiple_of(WIDTH);
+        let blocks: Vec<&Blocks> = parts.iter().map(|part| &part.blocks).collect();
+        parts.iter().all(fits).then(|| Self {
+            format,
+            blocks: Blocks::join(&blocks),
+            depth,
+            columns: parts.iter().map(|part| part.columns).sum(),
+            kernel,
+        })
+    }
+
     /// How it is held.
     pub(super) fn format(&self) -> QuantFormat {
         self.format
