@@ -201,7 +201,7 @@ impl Tally {
         if seen.is_found {
             self.found.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.frames_decoded.fetch_add(seen.report.n_frames as u64, Ordering::Relaxed);
+            self.frames_decoded.fetch_add(seen.report.n_decoded as u64, Ordering::Relaxed);
             self.frames_encoded.fetch_add(seen.frames.len() as u64, Ordering::Relaxed);
         }
         let milliseconds = seen.report.duration().map_or(0.0, |duration| duration.0 * 1e3);

@@ -7,11 +7,11 @@ use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
-use vidense::spec::{GeneratePlan, Plan, PromptPlan};
+use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
 use vidense::units::Seconds;
-use vidense::video::{FrameRequest, Sample, Window};
+use vidense::video::{Access, FrameRequest, Sample, Window};
 
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
@@ -62,6 +62,10 @@ pub struct FrameArgs {
     /// options follow as NAME:OPTION=VALUE,...
     #[arg(long, default_value = "uniform", value_name = "RULE")]
     pub sample: Sample,
+    /// How frames are got at: auto (by seeking where that saves much), straight (everything is decoded, so that every frame which does
+    /// not decode is known of), seek
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub access: Access,
     /// Only frames from this time on: seconds, or h:mm:ss
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub start: Option<Seconds>,
@@ -157,6 +161,7 @@ impl PlanArgs {
                 system: prompt.system.clone(),
                 ..PromptPlan::default()
             },
+            exec: ExecPlan { access: frames.access, ..ExecPlan::default() },
             generate: GeneratePlan { max_new_tokens: generate.max_new_tokens, sampling: generate.sampling() },
             ..Plan::default()
         })

@@ -9,7 +9,7 @@ use super::rope::{RopeAngles, RopeScaling, RopeTable, inverse_frequencies};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::softmax::Visible;
-use crate::nn::{AsRead, Mask, Matrices, RmsNorm, activation, attention};
+use crate::nn::{AsRead, Mask, Matrices, RmsNorm, activation, attention, on_workers};
 
 /// Positions that go through the language model together in prefill: so many that the weights pass by seldom, so few that what is
 /// between the layers stays small.
@@ -180,7 +180,9 @@ impl Llama {
     /// When the cache is full.
     pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         cache.check_room(embeds.dim(0)?)?;
-        let x = self.through_layers(embeds, |attention, x, layer| attention.forward_cached(x, layer, cache))?;
+        let x = on_workers(|| {
+            self.through_layers(embeds, |attention, x, layer| attention.forward_cached(x, layer, cache))
+        })?;
         cache.advance(embeds.dim(0)?);
         Ok(x)
     }
@@ -228,7 +230,7 @@ impl Llama {
     /// # Errors
     /// When candle fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32)
+        on_workers(|| self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32))
     }
 
     /// Runs a prompt through the model in chunks of `chunk` positions, and gives the logits at its last one.

@@ -16,6 +16,7 @@ mod processor;
 mod quantized;
 mod rows;
 pub mod softmax;
+mod workers;
 
 pub use activation::Activation;
 pub use attention::{Mask, attention, full_attention};
@@ -24,3 +25,4 @@ pub use matrices::{AsRead, Matrices, Quantizing};
 pub use norm::{LayerNorm, RmsNorm};
 pub use quantized::QuantFormat;
 pub use softmax::softmax;
+pub use workers::on_workers;

@@ -95,7 +95,12 @@ impl Reading<'_> {
         worker: Option<&mut Worker<'_>>,
     ) -> Result<Result<ReadReport, PipelineError>, Closed> {
         let Apart { limits, n_restarts, .. } = self.stages.apart;
-        let limits = ReadLimits { time: limits.time(DECODE), frame_bytes: limits.frame_bytes, threads: self.threads };
+        let limits = ReadLimits {
+            time: limits.time(DECODE),
+            frame_bytes: limits.frame_bytes,
+            threads: self.threads,
+            access: self.stages.access,
+        };
         let path = self.video.job.path.clone();
         let (mut sent, mut over_budget) = (Ok(()), None);
         let mut take = |event: Event| {

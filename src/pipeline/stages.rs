@@ -19,7 +19,7 @@ use crate::spec::{Capacities, ExecPlan, Plan};
 use crate::temporal::Temporal;
 use crate::units::Tokens;
 use crate::video::worker::Isolation;
-use crate::video::{FrameRequest, ReadReport};
+use crate::video::{Access, FrameRequest, ReadReport};
 use crate::vlm::Vlm;
 
 /// The names of the stages.
@@ -105,6 +105,7 @@ pub struct Stages<'a> {
     pub(super) encode_batch: usize,
     pub(super) on_progress: &'a OnProgress<'a>,
     pub(super) apart: Apart<'a>,
+    pub(super) access: Access,
     decode_threads: Threads,
     capacity: Capacities,
 }
@@ -112,7 +113,7 @@ pub struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// The stages that `plan` describes for a loaded model.
     pub fn new(vlm: &'a Vlm, plan: &Plan, on_progress: &'a OnProgress<'a>) -> Self {
-        let ExecPlan { decode_threads, encode_batch, capacity } = &plan.exec;
+        let ExecPlan { decode_threads, access, encode_batch, capacity } = &plan.exec;
         let default_batch = if vlm.device().is_cpu() { BATCH_ON_CPU } else { BATCH_ON_GPU };
         Self {
             vlm,
@@ -121,6 +122,7 @@ impl<'a> Stages<'a> {
             encode_batch: encode_batch.unwrap_or(default_batch).max(1),
             on_progress,
             apart: Apart::default(),
+            access: *access,
             decode_threads: Threads::new(*decode_threads).unwrap_or(Threads::MIN),
             capacity: capacity.clone(),
         }

@@ -12,7 +12,7 @@ use crate::language::SamplingConfig;
 use crate::nn::QuantFormat;
 use crate::temporal::Temporal;
 use crate::video::sample::Uniform;
-use crate::video::{FrameRequest, Sample, Window};
+use crate::video::{Access, FrameRequest, Sample, Window};
 
 /// Every choice between a video and an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -217,6 +217,9 @@ pub struct ExecPlan {
     /// Videos that are decoded side by side. Default: `2`.
     #[schemars(range(min = 1, max = 256))]
     pub decode_threads: usize,
+    /// How frames are got at: auto, straight, seek. Only of a video that is damaged in parts which seeking passes over may they be
+    /// other ones. Default: `auto`.
+    pub access: Access,
     /// Images that go through the tower together, of whichever videos. Default: one on the CPU, 8 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
@@ -227,7 +230,7 @@ pub struct ExecPlan {
 
 impl Default for ExecPlan {
     fn default() -> Self {
-        Self { decode_threads: 2, encode_batch: None, capacity: Capacities::default() }
+        Self { decode_threads: 2, access: Access::Auto, encode_batch: None, capacity: Capacities::default() }
     }
 }
 

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 
 use ffmpeg::format::context::Input;
-use ffmpeg::{Dictionary, Rational, color, ffi, media, packet};
+use ffmpeg::packet::side_data;
+use ffmpeg::{Dictionary, Rational, codec, color, ffi, media, packet};
 use ffmpeg_next as ffmpeg;
 
 use super::decode::orientation_of;
+use super::entry::{Coding, Framing};
 use super::limits::{ReadLimits, Spent, Watch};
+use super::packets::{Packet, Packets};
 use super::probe::PictureInfo;
 use super::reader::{Event, Flow};
 use super::sample::{FrameFact, Timeline};
@@ -22,13 +25,43 @@ pub(super) const MAX_ERRORS: usize = 10_000;
 /// Packets between two signs of life.
 const WAITING_EVERY: usize = 256;
 
-/// The frames inside `window` by their packets, leaving out those that an edit list discards.
-pub(super) fn packet_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
+/// What a file's packets tell, without decoding.
+pub(super) struct Scan {
+    /// The frames inside the window.
+    pub(super) timeline: Timeline,
+    /// What it takes to fetch single frames, where that can be done exactly.
+    pub(super) indexed: Option<Indexed>,
+}
+
+/// A file whose packets are known.
+pub(super) struct Indexed {
+    pub(super) media: Media,
+    pub(super) packets: Packets,
+    time_base: Rational,
+    /// Of one picture.
+    pub(super) n_pixels: u64,
+    /// Whether pictures that no other one needs can be told.
+    pub(super) tells_unneeded: bool,
+    /// The first frame inside the window, by its index in the whole video.
+    pub(super) first_inside: usize,
+}
+
+impl Indexed {
+    /// When a frame with this presentation time is shown.
+    pub(super) fn time(&self, pts: i64) -> Seconds {
+        seconds(pts, self.time_base)
+    }
+}
+
+/// Reads all packets of a file, leaving out the frames that an edit list discards.
+pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Scan, VideoError> {
     let mut media = Media::open(path, &watch.limits, &watch.spent)?;
     watch.check(path)?;
     let stream = best_video_stream(path, &media.input)?;
-    let (index, time_base) = (stream.index(), stream.time_base());
-    let (mut frames, mut errors) = (Vec::new(), 0);
+    let (index, time_base, coding) = (stream.index(), stream.time_base(), coding_of(&stream));
+    let (width, height) = size_of(&stream);
+    let n_pixels = u64::from(width) * u64::from(height);
+    let (mut frames, mut packets, mut errors) = (Vec::new(), coding.map(|_| Vec::new()), 0);
     for n_packets in 1.. {
         watch.check(path)?;
         if n_packets % WAITING_EVERY == 0 && watch.emit(Event::Waiting) == Flow::Stop {
@@ -36,16 +69,28 @@ pub(super) fn packet_timeline(path: &Path, window: &Window, watch: &mut Watch<'_
         }
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut media.input) {
-            Ok(()) if packet.stream() == index && !is_discarded(&packet) => {
-                let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
-                if time.is_none_or(|time| window.side(time) == Side::Inside) {
-                    frames.push(FrameFact { time, is_key: packet.is_key() });
+            Ok(()) if packet.stream() == index => {
+                if !is_discarded(&packet) {
+                    let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
+                    if time.is_none_or(|time| window.side(time) == Side::Inside) {
+                        frames.push(FrameFact { time, is_key: packet.is_key() });
+                    }
                 }
+                packets = packets.zip(coding).and_then(|(mut packets, coding)| {
+                    packets.push(facts(&packet, coding)?);
+                    Some(packets)
+                });
             }
             Ok(()) => {}
+            Err(ffmpeg::Error::Eof) => {
+                watch.check(path)?;
+                break;
+            }
             Err(error) => {
+                // What is damaged is read from front to back.
+                packets = None;
                 errors += 1;
-                if error == ffmpeg::Error::Eof || errors >= MAX_ERRORS || !may_read_on(error) {
+                if errors >= MAX_ERRORS || !may_read_on(error) {
                     watch.check(path)?;
                     break;
                 }
@@ -56,7 +101,75 @@ pub(super) fn packet_timeline(path: &Path, window: &Window, watch: &mut Watch<'_
     if frames.iter().all(|frame: &FrameFact| frame.time.is_some()) {
         frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
     }
-    Ok(Timeline { frames, distances: Vec::new() })
+    let indexed = packets.and_then(Packets::new).map(|packets| Indexed {
+        first_inside: packets.first_frame(|pts| window.side(seconds(pts, time_base)) == Side::Inside),
+        time_base,
+        n_pixels,
+        tells_unneeded: coding.is_some_and(Coding::tells_unneeded),
+        media,
+        packets,
+    });
+    Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed })
+}
+
+/// Width and height that the header claims.
+pub(super) fn size_of(stream: &ffmpeg::Stream) -> (u32, u32) {
+    // SAFETY: the parameters live as long as the stream, and the fields are plain numbers.
+    let (width, height) = unsafe {
+        let parameters = stream.parameters();
+        ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height)
+    };
+    (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0))
+}
+
+/// How a stream is coded, if it is known where its decoding may begin.
+fn coding_of(stream: &ffmpeg::Stream) -> Option<Coding> {
+    let parameters = stream.parameters();
+    let id = parameters.id();
+    // SAFETY: the parameters live as long as the stream; the fields are plain numbers and a buffer with its length.
+    let (order, extradata) = unsafe {
+        let parameters = &*parameters.as_ptr();
+        let length = usize::try_from(parameters.extradata_size).unwrap_or(0);
+        let extradata = match parameters.extradata.is_null() {
+            true => &[][..],
+            false => std::slice::from_raw_parts(parameters.extradata, length),
+        };
+        (parameters.field_order, extradata)
+    };
+    // Where fields are coded apart, a frame may be two packets.
+    let is_progressive = order == ffi::AVFieldOrder::AV_FIELD_PROGRESSIVE;
+    let is_unknown = order == ffi::AVFieldOrder::AV_FIELD_UNKNOWN;
+    match id {
+        codec::Id::H264 if is_progressive => Some(Coding::H264(Framing::of(extradata, 4))),
+        codec::Id::HEVC if is_progressive || is_unknown => Some(Coding::Hevc(Framing::of(extradata, 21))),
+        codec::Id::VP9 | codec::Id::AV1 => Some(Coding::MarkedKeys),
+        codec::Id::H264 | codec::Id::HEVC => None,
+        _ if is_intra_only(id) && (is_progressive || is_unknown) => Some(Coding::IntraOnly),
+        _ => None,
+    }
+}
+
+fn is_intra_only(id: codec::Id) -> bool {
+    // SAFETY: descriptors are static; there is none for some numbers.
+    let descriptor = unsafe { ffi::avcodec_descriptor_get(id.into()).as_ref() };
+    descriptor.is_some_and(|descriptor| descriptor.props & ffi::AV_CODEC_PROP_INTRA_ONLY != 0)
+}
+
+/// What is known of a packet; nothing where it has no time, is damaged, or brings another description of the stream.
+fn facts(packet: &ffmpeg::Packet, coding: Coding) -> Option<Packet> {
+    let brings_description = || packet.side_data().any(|data| data.kind() == side_data::Type::NewExtraData);
+    if packet.is_corrupt() || brings_description() {
+        return None;
+    }
+    let data = packet.data()?;
+    Some(Packet {
+        pts: packet.pts()?,
+        dts: packet.dts(),
+        bytes: u32::try_from(data.len()).ok()?,
+        role: coding.role(data, packet.is_key()),
+        is_marked: packet.is_key(),
+        is_discarded: is_discarded(packet),
+    })
 }
 
 /// An open media file. FFmpeg gives up what it does with it once the time is over.
@@ -74,6 +187,8 @@ impl Media {
             let cause = VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() };
             spent.check(path).err().unwrap_or(cause)
         })?;
+        let mut input = input;
+        read_one_stream(&mut input);
         if input.format().name() == "tty" {
             return Err(VideoError::NotMedia { path: path.to_owned(), cause: "it holds text".to_owned() });
         }
@@ -186,13 +301,25 @@ pub(super) fn best_video_stream<'a>(path: &Path, input: &'a Input) -> Result<ffm
     })
 }
 
+/// Has all streams passed over but the best video stream: demuxers then need not read them.
+fn read_one_stream(input: &mut Input) {
+    let Some(best) = input.streams().best(media::Type::Video).map(|stream| stream.index()) else { return };
+    // SAFETY: the context is alive and ours, it has as many streams as it says, and the field is a plain choice.
+    unsafe {
+        let context = input.as_mut_ptr();
+        for i in (0..(*context).nb_streams as usize).filter(|&i| i != best) {
+            (**(*context).streams.add(i)).discard = ffi::AVDiscard::AVDISCARD_ALL;
+        }
+    }
+}
+
 /// Whether a demuxer may have more packets after this error.
 pub(super) fn may_read_on(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::InvalidData || error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
 }
 
 /// Whether an edit list cuts this packet's frame out of the presentation.
-fn is_discarded(packet: &ffmpeg::Packet) -> bool {
+pub(super) fn is_discarded(packet: &ffmpeg::Packet) -> bool {
     use packet::Ref;
     // SAFETY: the packet is alive, and `flags` is a plain field. ffmpeg-next's own flags leave this bit out.
     unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 }

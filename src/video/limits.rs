@@ -1,10 +1,13 @@
-//! How far one reading may go: in time, in memory, in threads. A limit changes no frame; one that is reached is an error.
+//! How far one reading may go: in time, in memory, in threads; and how it gets at frames. None of it changes a frame; a limit that is
+//! reached is an error.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::VideoError;
@@ -15,6 +18,32 @@ const FRAME_BYTES: u64 = 3 << 28;
 /// Bytes of a pixel in RGB.
 const RGB: u64 = 3;
 
+/// How frames are got at. The frames are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// By seeking where that saves much and the packets show no damage, else straight.
+    #[default]
+    Auto,
+    /// From front to back, all of it: the only way to know of every frame that it decodes.
+    Straight,
+    /// By seeking wherever the packets show no damage.
+    Seek,
+}
+
+impl FromStr for Access {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "straight" => Ok(Self::Straight),
+            "seek" => Ok(Self::Seek),
+            _ => Err(format!("`{text}` is no way to get at frames; hint: auto, straight, seek")),
+        }
+    }
+}
+
 /// How far one reading may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadLimits {
@@ -24,11 +53,13 @@ pub struct ReadLimits {
     pub frame_bytes: u64,
     /// Threads of the decoder; 0 is one for each core. Default: `0`.
     pub threads: usize,
+    /// How frames are got at. Default: `auto`.
+    pub access: Access,
 }
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self { time: None, frame_bytes: FRAME_BYTES, threads: 0 }
+        Self { time: None, frame_bytes: FRAME_BYTES, threads: 0, access: Access::Auto }
     }
 }
 

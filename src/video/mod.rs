@@ -2,15 +2,17 @@
 //!
 //! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `demux.rs`, `decode.rs` and `encode.rs` name FFmpeg.
+//! frames by arithmetic alone; only `demux.rs`, `decode/` and `encode.rs` name FFmpeg.
 
 mod decode;
 mod demux;
 mod encode;
+mod entry;
 mod error;
 pub mod frame;
 mod images;
 mod limits;
+mod packets;
 pub mod probe;
 pub mod reader;
 pub mod sample;
@@ -21,7 +23,7 @@ pub use demux::library_versions;
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;
-pub use limits::ReadLimits;
+pub use limits::{Access, ReadLimits};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
 pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
 pub use sample::Sample;

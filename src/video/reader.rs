@@ -4,6 +4,10 @@
 //! sampled depends on that. So the packets are read first, which is cheap; the frames are decoded and the sampled ones handed
 //! out under the assumption that every packet gives a frame; and where that turns out to choose wrongly, [`Event::Restart`]
 //! takes them back and a second pass goes by what was found.
+//!
+//! Where that saves much, only what the sampled frames need is decoded, by seeking. Then nothing is known of the frames in between:
+//! should the file be damaged there, so that some do not decode, indices count them all the same. [`Access::Straight`] decodes
+//! everything. Any sign of damage on the way, and any packet that is not as it was, does so too.
 //! Frames that are not sampled are never kept, and never converted but for a rule that must see them all (`scene`).
 
 use std::path::{Path, PathBuf};
@@ -12,13 +16,18 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::decode::VideoFile;
+use super::decode::{Fetched, VideoFile, fetch};
+use super::demux::{Indexed, Scan};
 use super::images::ImageDirectory;
-use super::limits::{ReadLimits, Watch};
+use super::limits::{Access, ReadLimits, Watch};
+use super::packets::cost;
 use super::sample::{FrameFact, Histogram, Timeline};
 use super::window::Side;
 use super::{Frame, Sample, VideoError, Window, demux, images};
 use crate::units::{FrameIndex, Seconds};
+
+/// Pixels that need not be decoded, from which on it is worth to know less of a file: a few tenths of a second.
+const MIN_SAVED: u64 = 64 << 20;
 
 /// Which frames of a video are wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,10 +74,13 @@ pub enum Flow {
 /// What one reading found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReadReport {
-    /// Frames of the whole video that decode.
+    /// Frames of the whole video that decode; by seeking, those that its packets promise.
     pub n_frames: usize,
     /// Those of them inside the window.
     pub n_inside: usize,
+    /// Frames that were decoded for it, over all passes.
+    #[serde(default)]
+    pub n_decoded: usize,
     /// Times of the first and the last frame of the whole video.
     pub times: Option<(Seconds, Seconds)>,
     /// What could not be read.
@@ -130,31 +142,67 @@ pub fn read_frames(
     if request.sample.needs_histograms() {
         return read_looked_at(path, request, watch);
     }
-    let expected = expected_timeline(path, &request.window, watch)?;
+    let (expected, indexed) = scanned(path, &request.window, watch)?;
     // A rule that refuses what the packets promise is asked again when the frames are known.
     let wanted = request.sample.select(&expected).unwrap_or_default();
+    if watch.emit(Event::Expected { n_frames: expected.len(), n_sampled: wanted.len() }) == Flow::Stop {
+        return Ok(ReadReport::default());
+    }
+    if let Some(indexed) = indexed
+        && let Some(report) = read_by_seeking(path, request, (indexed, &wanted, expected.len()), watch)?
+    {
+        return Ok(report);
+    }
     let mut source = open(path, watch)?;
     let mut pass = Pass::new(path, request, wanted);
-    let (n_frames, n_sampled) = (expected.len(), pass.wanted.len());
-    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop || pass.run(&mut *source, watch)? == Flow::Stop
-    {
+    if pass.run(&mut *source, watch)? == Flow::Stop {
         return Ok(pass.report(&*source));
     }
-    let report = pass.finish(&*source)?;
+    let mut report = pass.finish(&*source)?;
     let right = select(path, request, &pass.found)?;
     if right != pass.wanted {
-        read_again(path, request, (right, pass.found.len()), watch)?;
+        report.n_decoded += read_again(path, request, (right, pass.found.len()), watch)?;
     }
     Ok(report)
 }
 
-/// Takes back what was handed out, and reads `wanted` of the `n_found` frames that were found.
+/// Reads only what the wanted frames need; nothing where that saves little, or cannot be done exactly. What was handed out is then
+/// taken back.
+fn read_by_seeking(
+    path: &Path,
+    request: &FrameRequest,
+    (indexed, wanted, n_inside): (Indexed, &[usize], usize),
+    watch: &mut Watch<'_>,
+) -> Result<Option<ReadReport>, VideoError> {
+    let packets = &indexed.packets;
+    let by_marks = matches!(request.sample, Sample::Keyframes(_));
+    if watch.limits.access == Access::Straight || wanted.is_empty() || by_marks && !packets.marks_are_entries() {
+        return Ok(None);
+    }
+    let frames: Vec<usize> = wanted.iter().map(|place| indexed.first_inside + place).collect();
+    let runs = packets.runs(&frames);
+    let saved = packets.len().saturating_sub(cost(&runs)) as u64;
+    if watch.limits.access == Access::Auto && saved * indexed.n_pixels < MIN_SAVED {
+        return Ok(None);
+    }
+    let time = |frame: usize| indexed.time(packets.of_frame(frame).pts);
+    let times = Some((time(0), time(packets.n_shown() - 1)));
+    let counted = ReadReport { n_frames: packets.n_shown(), n_inside, times, ..ReadReport::default() };
+    match fetch(path, indexed, &runs, watch)? {
+        Fetched::All { n_decoded, damage } => Ok(Some(ReadReport { n_decoded, damage, ..counted })),
+        Fetched::Stopped => Ok(Some(counted)),
+        Fetched::Doubtful if watch.emit(Event::Restart) == Flow::Stop => Ok(Some(counted)),
+        Fetched::Doubtful => Ok(None),
+    }
+}
+
+/// Takes back what was handed out, and reads `wanted` of the `n_found` frames that were found. The number that it decodes.
 fn read_again(
     path: &Path,
     request: &FrameRequest,
     (wanted, n_found): (Vec<usize>, usize),
     watch: &mut Watch<'_>,
-) -> Result<(), VideoError> {
+) -> Result<usize, VideoError> {
     let mut source = open(path, watch)?;
     let mut pass = Pass::new(path, request, wanted);
     pass.last_needed = pass.wanted.last().copied();
@@ -164,7 +212,7 @@ fn read_again(
     {
         return Err(VideoError::Unstable { path: path.to_owned(), first: n_found, second: pass.found.len() });
     }
-    Ok(())
+    Ok(pass.n_frames)
 }
 
 /// Reads for a rule that must see all pictures before it can choose.
@@ -178,9 +226,9 @@ fn read_looked_at(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) ->
     {
         return Ok(look.report(&*source));
     }
-    let report = look.finish(&*source)?;
+    let mut report = look.finish(&*source)?;
     let wanted = select(path, request, &look.found)?;
-    read_again(path, request, (wanted, look.found.len()), watch)?;
+    report.n_decoded += read_again(path, request, (wanted, look.found.len()), watch)?;
     Ok(report)
 }
 
@@ -215,7 +263,16 @@ fn go_on(_: Event) -> Flow {
 
 /// The frames that the window is expected to hold, by their packets, without decoding.
 fn expected_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
-    if path.is_dir() { images::timeline(path, window) } else { demux::packet_timeline(path, window, watch) }
+    scanned(path, window, watch).map(|(timeline, _)| timeline)
+}
+
+/// As [`expected_timeline`], with what it takes to fetch single frames, where there is that.
+fn scanned(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<(Timeline, Option<Indexed>), VideoError> {
+    if path.is_dir() {
+        return Ok((images::timeline(path, window)?, None));
+    }
+    let Scan { timeline, indexed } = demux::scan(path, window, watch)?;
+    Ok((timeline, indexed))
 }
 
 /// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
@@ -239,6 +296,17 @@ fn open(path: &Path, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoErr
         true => Ok(Box::new(ImageDirectory::open(path, limits, spent)?)),
         false => Ok(Box::new(VideoFile::open(path, limits, spent)?)),
     }
+}
+
+/// Whether it is time to tell the consumer again, after `n_decoded` frames.
+pub(super) fn is_due(n_decoded: usize, told: &mut Instant) -> bool {
+    const PROGRESS_EVERY: usize = 16;
+    const SIGN_EVERY: Duration = Duration::from_secs(1);
+    let is_due = n_decoded.is_multiple_of(PROGRESS_EVERY) || told.elapsed() > SIGN_EVERY;
+    if is_due {
+        *told = Instant::now();
+    }
+    is_due
 }
 
 /// One walk through a source, under the assumption that certain places are wanted.
@@ -278,8 +346,6 @@ impl Pass {
 
     /// Walks to the end, or to the last frame needed.
     fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
-        const PROGRESS_EVERY: usize = 16;
-        const SIGN_EVERY: Duration = Duration::from_secs(1);
         let mut told = Instant::now();
         while let Some(time) = source.advance()? {
             watch.check(&self.path)?;
@@ -309,11 +375,9 @@ impl Pass {
                     return Ok(Flow::Continue);
                 }
             }
-            let is_due = self.n_frames.is_multiple_of(PROGRESS_EVERY) || told.elapsed() > SIGN_EVERY;
-            if is_due {
-                told = Instant::now();
-            }
-            if is_due && watch.emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop {
+            if is_due(self.n_frames, &mut told)
+                && watch.emit(Event::Progress { n_decoded: self.n_frames }) == Flow::Stop
+            {
                 return Ok(Flow::Stop);
             }
         }
@@ -356,6 +420,12 @@ impl Pass {
 
     fn report(&self, source: &dyn FrameSource) -> ReadReport {
         let damage = source.damage().clone();
-        ReadReport { n_frames: self.n_frames, n_inside: self.found.len(), times: self.times, damage }
+        ReadReport {
+            n_frames: self.n_frames,
+            n_inside: self.found.len(),
+            n_decoded: self.n_frames,
+            times: self.times,
+            damage,
+        }
     }
 }

@@ -3,8 +3,28 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
+use tempfile::TempDir;
+
+/// A directory with a clip in it that `ffmpeg` made.
+pub struct Clip {
+    _dir: TempDir,
+    pub path: PathBuf,
+}
+
+/// Runs `ffmpeg` with these arguments; the last names the file.
+pub fn ffmpeg(arguments: &str) -> Clip {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let (name, arguments) = arguments.split_last().unwrap();
+    let path = dir.path().join(name);
+    let run = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(arguments).arg(&path).output();
+    let run = run.expect("the ffmpeg command; `make setup` installs it");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    Clip { _dir: dir, path }
+}
 
 /// A path below the repository.
 pub fn repository(path: &str) -> PathBuf {

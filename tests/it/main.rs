@@ -18,6 +18,7 @@ mod image;
 mod pipelines;
 mod quantized;
 mod reference;
+mod seek;
 mod stream;
 mod train;
 mod video;

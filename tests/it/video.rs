@@ -6,32 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::RgbImage;
-use tempfile::TempDir;
 use vidense::units::{FrameIndex, Seconds};
 use vidense::video::sample::Timeline;
 use vidense::video::{
     Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, count_frames, read_frames,
 };
 
-use crate::harness::{json, shared};
-
-/// A directory with a clip in it that `ffmpeg` made.
-struct Clip {
-    _dir: TempDir,
-    path: PathBuf,
-}
-
-/// Runs `ffmpeg` with these arguments; the last names the file.
-fn ffmpeg(arguments: &str) -> Clip {
-    let dir = tempfile::tempdir().unwrap();
-    let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    let (name, arguments) = arguments.split_last().unwrap();
-    let path = dir.path().join(name);
-    let run = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(arguments).arg(&path).output();
-    let run = run.expect("the ffmpeg command; `make setup` installs it");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    Clip { _dir: dir, path }
-}
+use crate::harness::{ffmpeg, json, shared};
 
 /// The frames that `ffmpeg` itself decodes, as RGB, without turning them.
 fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {

@@ -107,7 +107,8 @@ impl Frames {
     fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let bar = progress::decoding();
         let mut failure = None;
-        let report = read_frames(&self.video, &self.frames.resolve()?, &ReadLimits::default(), &mut |event| {
+        let limits = ReadLimits { access: self.frames.access, ..ReadLimits::default() };
+        let report = read_frames(&self.video, &self.frames.resolve()?, &limits, &mut |event| {
             let taken = match event {
                 Event::Frame(frame) => take(Some(frame)),
                 Event::Restart => take(None),

@@ -1,24 +1,27 @@
-//! FFmpeg: decoding in presentation order, converting to RGB. Files are opened in `demux`.
+//! FFmpeg: decoding in presentation order, from front to back or by seeking. Files are opened in `demux`.
 //!
 //! It knows nothing of sampling. Errors of single packets are
 //! counted in [`Damage`] and passed over; only what stops everything is an error.
+
+mod scaler;
+mod seek;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use ::image::RgbImage;
 use ffmpeg::codec::threading;
-use ffmpeg::format::Pixel;
-use ffmpeg::software::scaling;
-use ffmpeg::{Rational, color, ffi, frame, packet};
+use ffmpeg::{Rational, frame, packet};
 use ffmpeg_next as ffmpeg;
 
-use super::VideoError;
-use super::demux::{MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds};
-use super::frame::Orientation;
-use super::limits::{ReadLimits, Spent};
-use super::reader::{Damage, FrameSource};
+use self::scaler::{Layout, Scaler};
+pub(super) use self::seek::{Fetched, fetch};
 use crate::units::Seconds;
+use crate::video::VideoError;
+use crate::video::demux::{MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds, size_of};
+use crate::video::frame::Orientation;
+use crate::video::limits::{ReadLimits, Spent};
+use crate::video::reader::{Damage, FrameSource};
 
 /// The best video stream of a media file, decoded front to back.
 pub(super) struct VideoFile {
@@ -38,7 +41,10 @@ pub(super) struct VideoFile {
 
 impl VideoFile {
     pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
-        let media = Media::open(path, limits, spent)?;
+        Self::of(path, Media::open(path, limits, spent)?, limits)
+    }
+
+    fn of(path: &Path, media: Media, limits: &ReadLimits) -> Result<Self, VideoError> {
         let stream = best_video_stream(path, &media.input)?;
         let (index, time_base) = (stream.index(), stream.time_base());
         let orientation = orientation_of(&stream);
@@ -132,7 +138,7 @@ impl FrameSource for VideoFile {
     fn picture(&mut self) -> Result<RgbImage, String> {
         let orientation = frame_orientation(&self.current).unwrap_or(self.orientation);
         let layout = Layout::of(&self.current);
-        if self.scaler.as_ref().is_none_or(|scaler| scaler.layout != layout) {
+        if self.scaler.as_ref().is_none_or(|scaler| scaler.layout() != layout) {
             self.scaler = Some(Scaler::new(layout)?);
         }
         let scaler = self.scaler.as_mut().ok_or("no scaler")?;
@@ -177,16 +183,6 @@ fn open_decoder(
     decoder.open_as_with(codec, decoder_options(limits)).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
-/// Width and height that the header claims.
-fn size_of(stream: &ffmpeg::Stream) -> (u32, u32) {
-    // SAFETY: the parameters live as long as the stream, and the fields are plain numbers.
-    let (width, height) = unsafe {
-        let parameters = stream.parameters();
-        ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height)
-    };
-    (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0))
-}
-
 pub(super) fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
     stream
         .side_data()
@@ -207,89 +203,4 @@ fn parse_matrix(bytes: &[u8]) -> Option<[i32; 9]> {
         *cell = i32::from_ne_bytes(bytes.try_into().ok()?);
     }
     Some(matrix)
-}
-
-/// Everything about a decoded frame that its conversion to RGB depends on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Layout {
-    format: Pixel,
-    width: u32,
-    height: u32,
-    space: color::Space,
-    range: color::Range,
-}
-
-impl Layout {
-    fn of(frame: &frame::Video) -> Self {
-        Self {
-            format: frame.format(),
-            width: frame.width(),
-            height: frame.height(),
-            space: frame.color_space(),
-            range: frame.color_range(),
-        }
-    }
-}
-
-/// Conversion of frames of one layout to RGB.
-struct Scaler {
-    layout: Layout,
-    context: scaling::Context,
-    rgb: frame::Video,
-}
-
-impl Scaler {
-    fn new(layout: Layout) -> Result<Self, String> {
-        let Layout { format, width, height, .. } = layout;
-        // The size stays; the flags concern chroma: interpolated to full resolution, rounded, not truncated.
-        let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INT;
-        let context = scaling::Context::get(format, width, height, Pixel::RGB24, width, height, flags)
-            .map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
-        let mut scaler = Self { layout, context, rgb: frame::Video::empty() };
-        scaler.set_colours();
-        Ok(scaler)
-    }
-
-    /// Tells the scaler the stream's own matrix and range. A stream that names no matrix is read as BT.601,
-    /// as FFmpeg does and as the reference's frames were.
-    fn set_colours(&mut self) {
-        let full_range = match self.layout.range {
-            color::Range::JPEG => 1,
-            color::Range::MPEG => 0,
-            color::Range::Unspecified => i32::from(is_full_range_format(self.layout.format)),
-        };
-        let space = ffi::AVColorSpace::from(self.layout.space) as i32;
-        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number.
-        // Formats without a matrix (RGB, gray) are refused with a code, and there is nothing to set for them.
-        unsafe {
-            let source = ffi::sws_getCoefficients(space);
-            let target = ffi::sws_getCoefficients(ffi::SWS_CS_DEFAULT);
-            ffi::sws_setColorspaceDetails(
-                self.context.as_mut_ptr(),
-                source,
-                full_range,
-                target,
-                1,
-                0,
-                1 << 16,
-                1 << 16,
-            );
-        }
-    }
-
-    fn convert(&mut self, frame: &frame::Video) -> Result<RgbImage, String> {
-        let Layout { format, width, height, .. } = self.layout;
-        self.context.run(frame, &mut self.rgb).map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
-        let (row, stride) = (width as usize * 3, self.rgb.stride(0));
-        let mut pixels = Vec::with_capacity(row * height as usize);
-        for line in self.rgb.data(0).chunks(stride).take(height as usize) {
-            pixels.extend_from_slice(&line[..row]);
-        }
-        RgbImage::from_raw(width, height, pixels).ok_or_else(|| format!("{format:?} {width}x{height}: short picture"))
-    }
-}
-
-/// The formats whose name alone says full range.
-fn is_full_range_format(format: Pixel) -> bool {
-    matches!(format, Pixel::YUVJ420P | Pixel::YUVJ422P | Pixel::YUVJ444P | Pixel::YUVJ440P | Pixel::YUVJ411P)
 }
