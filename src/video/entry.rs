@@ -25,11 +25,20 @@ pub(super) enum Framing {
     StartCodes,
 }
 
+impl Role {
+    /// Whether decoding may begin here.
+    pub(super) fn is_entry(self) -> bool {
+        matches!(self, Self::Entry | Self::Recovery)
+    }
+}
+
 /// What a packet is for decoding that would begin with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// From here on every picture that is shown later comes out right.
     Entry,
+    /// As [`Self::Entry`], by a message; decoders hold back what they decode before the first picture that they show.
+    Recovery,
     /// It needs others.
     Inside,
     /// It needs others, and brings parameters that later ones may need: who begins after it would miss them.
@@ -115,7 +124,7 @@ fn h264(units: Units<'_>) -> Role {
         }
     }
     match (is_recovery, has_parameters) {
-        (true, _) => Role::Entry,
+        (true, _) => Role::Recovery,
         (false, true) => Role::Parameters,
         (false, false) => Role::Inside,
     }
@@ -181,11 +190,11 @@ mod tests {
             (&[&[0x41, 1]], Role::Inside),
             (&[&[0x68, 1], &[0x41, 1]], Role::Parameters),
             // A recovery point at once and exact; one after frames; one that is not exact.
-            (&[&[6, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Entry),
+            (&[&[6, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Recovery),
             (&[&[6, 6, 1, 0x64, 0x80], &[0x41, 1]], Role::Inside),
             (&[&[6, 6, 1, 0x84, 0x80], &[0x41, 1]], Role::Inside),
             // Behind another message.
-            (&[&[6, 5, 2, 9, 9, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Entry),
+            (&[&[6, 5, 2, 9, 9, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Recovery),
             (&[], Role::Inside),
         ] {
             assert_eq!(H264.role(&packet(units), true), role, "{units:?}");

@@ -42,6 +42,8 @@ pub(super) struct Run {
 
 /// Packets that are read on over rather than jumped over: a jump throws away what the decoder has begun.
 const GAP: usize = 8;
+/// Pictures that may be decoded before one that is shown first, at most (ITU-T H.264, annex A.3.1, MaxDpbFrames).
+const REORDERED: usize = 16;
 /// What a jump costs, in packets.
 const JUMP: usize = 4;
 
@@ -55,11 +57,11 @@ impl Packets {
         if !is_distinct || packets.iter().any(|packet| packet.role == Role::Parameters) {
             return None;
         }
-        let marks_are_entries = packets.iter().all(|packet| packet.is_marked == (packet.role == Role::Entry));
+        let marks_are_entries = packets.iter().all(|packet| packet.is_marked == packet.role.is_entry());
         // What is shown after an entry must not come before it.
         let mut latest = i64::MIN;
         for packet in &mut packets {
-            if packet.role == Role::Entry && latest > packet.pts {
+            if packet.role.is_entry() && latest > packet.pts {
                 packet.role = Role::Inside;
             }
             latest = latest.max(packet.pts);
@@ -123,8 +125,20 @@ impl Packets {
     /// Where decoding begins for the frame of a packet: the last entry before it that is not shown after it, or the first packet.
     fn entry(&self, place: usize) -> usize {
         let pts = self.packets[place].pts;
-        let begins = |&at: &usize| self.packets[at].role == Role::Entry && self.packets[at].pts <= pts;
+        let begins = |&at: &usize| {
+            let reaches = match self.packets[at].role {
+                Role::Entry => true,
+                Role::Recovery => place - at > REORDERED,
+                Role::Inside | Role::Parameters => false,
+            };
+            reaches && self.packets[at].pts <= pts
+        };
         (0..=place).rev().find(begins).unwrap_or(0)
+    }
+
+    /// The last packet before this one where decoding may begin, or the first.
+    pub(super) fn entry_before(&self, place: usize) -> usize {
+        (0..place).rev().find(|&at| self.packets[at].role.is_entry()).unwrap_or(0)
     }
 }
 
@@ -172,6 +186,17 @@ mod tests {
         assert_eq!(runs(open, &[4]), [(0, 5)]);
         assert_eq!(runs(open, &[6]), [(4, 4)]);
         assert_eq!(runs(open, &[7]), [(4, 8)]);
+    }
+
+    #[test]
+    fn a_recovery_point_shows_what_comes_some_packets_later() {
+        let mut groups = packets(&(0..60).map(|i| format!("{i} ")).collect::<String>());
+        groups[0].role = Role::Entry;
+        groups[20].role = Role::Recovery;
+        let groups = Packets::new(groups).expect("they can be told apart");
+        let first = |frame: usize| groups.runs(&[frame])[0].first;
+        assert_eq!((first(20), first(36), first(37), first(59)), (0, 0, 20, 20));
+        assert_eq!((groups.entry_before(59), groups.entry_before(20), groups.entry_before(0)), (20, 0, 0));
     }
 
     #[test]

@@ -17,9 +17,12 @@ struct Read {
 }
 
 fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<Read, VideoError> {
+    read_within(path, request, &ReadLimits { access, ..ReadLimits::default() })
+}
+
+fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<Read, VideoError> {
     let (mut frames, mut n_restarts) = (Vec::new(), 0);
-    let limits = ReadLimits { access, ..ReadLimits::default() };
-    let report = read_frames(path, request, &limits, &mut |event| {
+    let report = read_frames(path, request, limits, &mut |event| {
         match event {
             Event::Frame(frame) => frames.push(frame),
             Event::Restart => {
@@ -178,15 +181,22 @@ fn damage_on_the_way_leads_back_to_decoding_everything() {
         damaged[at..at + 40].iter_mut().for_each(|byte| *byte ^= 0x5a);
         let path = clip.path.with_file_name(format!("{i}.mkv"));
         std::fs::write(&path, damaged).unwrap();
-        let (Ok(straight), Ok(seek)) = (read(&path, &request, Access::Straight), read(&path, &request, Access::Seek))
-        else {
-            continue;
-        };
+        // On one thread: on several, what FFmpeg hides errors with differs from run to run.
+        let read = |access| read_within(&path, &request, &ReadLimits { access, threads: 1, ..ReadLimits::default() });
+        let (Ok(straight), Ok(seek)) = (read(Access::Straight), read(Access::Seek)) else { continue };
         // Where some frame is lost in a part that no sampled frame needs, only decoding everything can know it.
         if straight.report.n_frames == 125 {
             let indices = |read: &Read| read.frames.iter().map(|frame| frame.index.0).collect::<Vec<_>>();
             assert_eq!(indices(&straight), indices(&seek), "{i}");
-            assert!(straight.frames.iter().zip(&seek.frames).all(|(a, b)| a.image == b.image), "{i}");
+            for (a, b) in straight.frames.iter().zip(&seek.frames) {
+                assert!(
+                    a.image == b.image,
+                    "{i}: frame {}, restarts {}, damage {:?}",
+                    a.index,
+                    seek.n_restarts,
+                    straight.report.damage
+                );
+            }
         }
     }
 }

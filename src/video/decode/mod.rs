@@ -41,16 +41,16 @@ pub(super) struct VideoFile {
 
 impl VideoFile {
     pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
-        Self::of(path, Media::open(path, limits, spent)?, limits)
+        Self::of(path, Media::open(path, limits, spent)?, limits, Errors::Hidden)
     }
 
-    fn of(path: &Path, media: Media, limits: &ReadLimits) -> Result<Self, VideoError> {
+    fn of(path: &Path, media: Media, limits: &ReadLimits, errors: Errors) -> Result<Self, VideoError> {
         let stream = best_video_stream(path, &media.input)?;
         let (index, time_base) = (stream.index(), stream.time_base());
         let orientation = orientation_of(&stream);
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
-        let decoder = open_decoder(path, &stream, limits)?;
+        let decoder = open_decoder(path, &stream, limits, errors)?;
         Ok(Self {
             media,
             stream: index,
@@ -160,10 +160,20 @@ pub(super) fn first_picture(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>
     }
 }
 
+/// What a decoder does with what it cannot make sense of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Errors {
+    /// It makes the best of it: of a damaged picture that is better than nothing.
+    Hidden,
+    /// It refuses. What errors are hidden with may depend on what was decoded before.
+    Told,
+}
+
 fn open_decoder(
     path: &Path,
     stream: &ffmpeg::Stream,
     limits: &ReadLimits,
+    errors: Errors,
 ) -> Result<ffmpeg::decoder::Video, VideoError> {
     let id = stream.parameters().id();
     let failed = |error: ffmpeg::Error| VideoError::Decoder {
@@ -180,7 +190,11 @@ fn open_decoder(
     let (width, height) = size_of(stream);
     limits.check_frame(path, width, height)?;
     decoder.set_packet_time_base(stream.time_base());
-    decoder.open_as_with(codec, decoder_options(limits)).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
+    let mut options = decoder_options(limits);
+    if errors == Errors::Told {
+        options.set("err_detect", "explode");
+    }
+    decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
 pub(super) fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {

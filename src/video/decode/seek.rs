@@ -7,12 +7,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use ::image::RgbImage;
-use ffmpeg::ffi;
+use ffmpeg::{ffi, frame};
 use ffmpeg_next as ffmpeg;
 
-use super::VideoFile;
+use super::{Errors, VideoFile};
 use crate::units::{FrameIndex, Seconds};
 use crate::video::demux::{Indexed, is_discarded, seconds};
+use crate::video::entry::Role;
 use crate::video::limits::Watch;
 use crate::video::packets::{Packets, Run};
 use crate::video::reader::{Event, Flow, FrameSource, is_due};
@@ -43,7 +44,10 @@ pub(in crate::video) fn fetch(
     watch: &mut Watch<'_>,
 ) -> Result<Fetched, VideoError> {
     let Indexed { media, packets, tells_unneeded, .. } = indexed;
-    let file = VideoFile::of(path, media, &watch.limits)?;
+    // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before it.
+    let leads = runs.iter().any(|run| packets.get(run.first).role == Role::Recovery);
+    let errors = if leads { Errors::Hidden } else { Errors::Told };
+    let file = VideoFile::of(path, media, &watch.limits, errors)?;
     let mut fetcher = Fetcher { path, file, packets: &packets, tells_unneeded, n_decoded: 0, told: Instant::now() };
     for run in runs {
         match fetcher.run(run, watch) {
@@ -78,7 +82,7 @@ struct Fetcher<'a> {
 
 impl Fetcher<'_> {
     fn run(&mut self, run: &Run, watch: &mut Watch<'_>) -> Result<(), End> {
-        let mut packet = self.jump(run.first, watch)?;
+        let mut packet = Some(self.jump(run.first, watch)?);
         let mut wanted = run.frames.as_slice();
         for place in run.first..=run.last {
             let found = match packet.take() {
@@ -107,26 +111,36 @@ impl Fetcher<'_> {
     }
 
     /// Goes to a packet, and gives it.
-    fn jump(&mut self, place: usize, watch: &mut Watch<'_>) -> Result<Option<ffmpeg::Packet>, End> {
-        let target = *self.packets.get(place);
-        // Some demuxers seek by presentation times, some by decoding times; who lands too late tries the earlier one.
-        let mut times = vec![target.pts];
-        times.extend(target.dts.filter(|&dts| dts != target.pts));
-        for ticks in times {
-            if !self.seek(ticks) {
-                continue;
-            }
-            // What lies before it is passed over.
-            for _ in 0..=self.packets.len() {
-                let packet = self.next(watch)?;
-                match packet.pts().and_then(|pts| self.packets.place_of(pts)) {
-                    Some(found) if found == place => return Ok(Some(packet)),
-                    Some(found) if found > place => break,
-                    _ => {}
-                }
+    fn jump(&mut self, place: usize, watch: &mut Watch<'_>) -> Result<ffmpeg::Packet, End> {
+        // Some demuxers seek by presentation times, some by decoding times, and some land a little late: then further ahead.
+        let (target, before) = (*self.packets.get(place), *self.packets.get(self.packets.entry_before(place)));
+        let times = [Some(target.pts), target.dts, Some(before.pts), before.dts];
+        for ticks in times.into_iter().flatten() {
+            if self.seek(ticks)
+                && let Some(packet) = self.pass_over(place, watch)?
+            {
+                return Ok(packet);
             }
         }
         Err(End::Doubtful)
+    }
+
+    /// Reads on to a packet; nothing if it does not come.
+    fn pass_over(&mut self, place: usize, watch: &mut Watch<'_>) -> Result<Option<ffmpeg::Packet>, End> {
+        for _ in 0..=self.packets.len() {
+            let packet = match self.next(watch) {
+                Ok(packet) => packet,
+                Err(End::Doubtful) => return Ok(None),
+                Err(end) => return Err(end),
+            };
+            match packet.pts().and_then(|pts| self.packets.place_of(pts)) {
+                // The first packet after a jump may be less than it was, where a parser cuts packets out of a stream.
+                Some(found) if found == place => return Ok(self.is_same(&packet, place).then_some(packet)),
+                Some(found) if found > place => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     fn seek(&mut self, ticks: i64) -> bool {
@@ -150,17 +164,22 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Hands a packet to the decoder, which may pass over what neither is kept nor needed.
-    fn feed(&mut self, packet: &ffmpeg::Packet, place: usize, wanted: &[usize]) -> Result<(), End> {
+    /// Whether a packet is the one that was found at this place.
+    fn is_same(&self, packet: &ffmpeg::Packet, place: usize) -> bool {
         let expected = self.packets.get(place);
-        let is_same = packet.pts() == Some(expected.pts)
+        packet.pts() == Some(expected.pts)
             && packet.size() == expected.bytes as usize
             && is_discarded(packet) == expected.is_discarded
-            && !packet.is_corrupt();
-        if !is_same {
+            && !packet.is_corrupt()
+    }
+
+    /// Hands a packet to the decoder, which may pass over what neither is kept nor needed.
+    fn feed(&mut self, packet: &ffmpeg::Packet, place: usize, wanted: &[usize]) -> Result<(), End> {
+        if !self.is_same(packet, place) {
             return Err(End::Doubtful);
         }
-        let is_wanted = wanted.iter().any(|&frame| self.packets.of_frame(frame).pts == expected.pts);
+        let pts = self.packets.get(place).pts;
+        let is_wanted = wanted.iter().any(|&frame| self.packets.of_frame(frame).pts == pts);
         let passes_over = self.tells_unneeded && !is_wanted;
         self.file.decoder.skip_frame(if passes_over {
             ffmpeg::Discard::NonReference
@@ -184,6 +203,9 @@ impl Fetcher<'_> {
     }
 
     fn take(&mut self, wanted: &mut &[usize], watch: &mut Watch<'_>) -> Result<(), End> {
+        if has_errors(&self.file.current) {
+            return Err(End::Doubtful);
+        }
         let Some((&frame, _)) = wanted.split_first() else { return Ok(()) };
         let expected = self.packets.of_frame(frame).pts;
         let Some(pts) = self.file.current.pts() else { return Err(End::Doubtful) };
@@ -191,7 +213,7 @@ impl Fetcher<'_> {
             return Ok(());
         }
         // One that is later means that this one does not come.
-        if pts > expected || self.file.current.is_corrupt() {
+        if pts > expected {
             return Err(End::Doubtful);
         }
         let image = self
@@ -213,4 +235,10 @@ impl Fetcher<'_> {
             Flow::Stop => Err(End::Stopped),
         }
     }
+}
+
+/// Whether a decoder hid errors in a frame. What it hides them with may depend on what it decoded before.
+fn has_errors(frame: &frame::Video) -> bool {
+    // SAFETY: the frame is alive, and the field is a plain number.
+    frame.is_corrupt() || unsafe { (*frame.as_ptr()).decode_error_flags != 0 }
 }
