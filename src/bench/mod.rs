@@ -1,15 +1,18 @@
-//! Speed on this machine: networks of real geometry with random weights, timed, beside what the machine can do.
+//! Speed on this machine: networks of real geometry with random weights, and the reading of a real video, timed, beside what the machine
+//! can do.
 
 mod language;
 mod machine;
 mod random;
 mod tower;
+mod video;
 
 use std::time::Instant;
 
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
 pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
 pub use tower::{TowerBench, TowerName, bench_tower};
+pub use video::{VideoBench, bench_video};
 
 /// The median of the seconds that some runs take, the first one aside, which fills caches.
 fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {

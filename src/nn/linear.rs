@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
 use super::activation::Activation;
-use super::gemm::{Epilogue, Packed, Panels, kernel, product};
+use super::gemm::{Epilogue, Packed, Panels, Prologue, kernel, product, two_products};
+use super::norm::{LayerNorm, NormalisedRows};
 use super::quantized::{self, QuantFormat, QuantizedMatrix};
 use super::rows::{add_bias, contiguous};
 
@@ -219,6 +220,27 @@ impl Linear {
         self.run(x, Some(activation))
     }
 
+    /// As [`Self::forward`] of the normalised `x`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_normalised(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let Weights::Packed(weights) = &self.weights else { return self.forward(&norm.forward(x)?) };
+        let op = PackedProduct { weights: weights.clone(), activation: None, norm: Some(norm.rows()?) };
+        packed(x, |rows| rows.apply_op1_no_bwd(&op), weights)
+    }
+
+    /// As [`Self::forward`], added to `residual`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], or when `residual` has another shape than the result.
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let Weights::Packed(weights) = &self.weights else { return residual + self.forward(x)? };
+        let op = PackedOnto { weights: weights.clone() };
+        let residual = residual.contiguous()?;
+        packed(x, |rows| rows.apply_op2_no_bwd(&residual.reshape((rows.dim(0)?, ()))?, &op), weights)
+    }
+
     fn run(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
@@ -238,7 +260,7 @@ impl Linear {
                 if x.track_op() {
                     candle_core::bail!("a packed layer has no gradient");
                 }
-                let op = PackedProduct { weights: weights.clone(), activation };
+                let op = PackedProduct { weights: weights.clone(), activation, norm: None };
                 (rows.contiguous()?.apply_op1_no_bwd(&op)?, weights.matrix.dims().1)
             }
         };
@@ -247,9 +269,74 @@ impl Linear {
     }
 }
 
+/// `x + second(activation(first(norm(x))))`: a transformer's feed-forward part, packed layers in one pass.
+///
+/// # Shapes
+/// `(..., d)` to the same.
+///
+/// # Errors
+/// When the widths do not fit.
+pub fn feed_forward(
+    x: &Tensor,
+    norm: &LayerNorm,
+    (first, activation): (&Linear, Activation),
+    second: &Linear,
+) -> Result<Tensor> {
+    if let (Weights::Packed(first), Weights::Packed(second)) = (&first.weights, &second.weights)
+        && let (Matrix::Full(w1), Matrix::Full(w2)) = (&first.matrix, &second.matrix)
+    {
+        if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
+            candle_core::bail!(
+                "{} x {} does not go back from {} x {}",
+                w2.depth(),
+                w2.columns(),
+                w1.depth(),
+                w1.columns()
+            );
+        }
+        let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm: norm.rows()? };
+        return packed(x, |rows| rows.apply_op1_no_bwd(&op), second);
+    }
+    x + second.forward(&first.forward_then(&norm.forward(x)?, activation)?)?
+}
+
+/// Runs an operation on the rows of `x`, which gives rows as wide as `weights` makes them.
+fn packed(x: &Tensor, run: impl FnOnce(&Tensor) -> Result<Tensor>, weights: &PackedWeights) -> Result<Tensor> {
+    if x.track_op() {
+        candle_core::bail!("a packed layer has no gradient");
+    }
+    let mut dims = x.dims().to_vec();
+    let d_in = dims.pop().unwrap_or(0);
+    dims.push(weights.matrix.dims().1);
+    run(&x.reshape(((), d_in))?.contiguous()?)?.reshape(dims)
+}
+
+impl PackedWeights {
+    /// `x (M, K)` to `(M, N)`.
+    fn product(
+        &self,
+        (x, layout): (&CpuStorage, &Layout),
+        prologue: Prologue<'_>,
+        epilogue: Epilogue<'_>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, d_in) = layout.shape().dims2()?;
+        let (depth, columns) = self.matrix.dims();
+        if d_in != depth {
+            candle_core::bail!("a linear layer takes rows of {depth}, not of {d_in}");
+        }
+        let (x, epilogue) = (contiguous(x, layout)?, Epilogue { bias: self.bias.as_deref(), ..epilogue });
+        let y = match &self.matrix {
+            Matrix::Full(matrix) => product(x, matrix, prologue, epilogue),
+            Matrix::Quantized(matrix) => product(x, matrix, prologue, epilogue),
+        };
+        Ok((CpuStorage::F32(y), (rows, columns).into()))
+    }
+}
+
 struct PackedProduct {
     weights: Arc<PackedWeights>,
     activation: Option<Activation>,
+    norm: Option<NormalisedRows>,
 }
 
 impl CustomOp1 for PackedProduct {
@@ -258,19 +345,55 @@ impl CustomOp1 for PackedProduct {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let PackedWeights { matrix, bias } = &*self.weights;
-        let (rows, d_in) = layout.shape().dims2()?;
-        let (depth, columns) = matrix.dims();
-        if d_in != depth {
-            candle_core::bail!("a linear layer takes rows of {depth}, not of {d_in}");
+        let normalise = self.norm.as_ref().map(|norm| |x: &[f32], y: &mut [f32]| norm.run(x, y));
+        let prologue: Prologue<'_> = normalise.as_ref().map(|normalise| normalise as _);
+        let activation = self.activation.map(Activation::in_place);
+        self.weights.product((x, layout), prologue, Epilogue { activation, ..Epilogue::default() })
+    }
+}
+
+struct PackedOnto {
+    weights: Arc<PackedWeights>,
+}
+
+impl CustomOp2 for PackedOnto {
+    fn name(&self) -> &'static str {
+        "packed-onto"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (residual, columns) = (contiguous(r, lr)?, self.weights.matrix.dims().1);
+        if lr.dims() != [lx.dims()[0], columns] {
+            candle_core::bail!("{:?} is not added to {} x {columns}", lr.dims(), lx.dims()[0]);
         }
-        let (x, activation) = (contiguous(x, layout)?, self.activation.map(Activation::in_place));
-        let epilogue = Epilogue { bias: bias.as_deref(), activation };
-        let y = match matrix {
-            Matrix::Full(matrix) => product(x, matrix, epilogue),
-            Matrix::Quantized(matrix) => product(x, matrix, epilogue),
+        self.weights.product((x, lx), None, Epilogue { residual: Some(residual), ..Epilogue::default() })
+    }
+}
+
+struct FeedForward {
+    first: Arc<PackedWeights>,
+    activation: Activation,
+    second: Arc<PackedWeights>,
+    norm: NormalisedRows,
+}
+
+impl CustomOp1 for FeedForward {
+    fn name(&self) -> &'static str {
+        "feed-forward"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (Matrix::Full(w1), Matrix::Full(w2)) = (&self.first.matrix, &self.second.matrix) else {
+            candle_core::bail!("feed-forward wants weights in full");
         };
-        Ok((CpuStorage::F32(y), (rows, columns).into()))
+        if layout.dims().last() != Some(&w1.depth()) {
+            candle_core::bail!("a linear layer takes rows of {}, not of {:?}", w1.depth(), layout.dims());
+        }
+        let first =
+            Epilogue { bias: self.first.bias.as_deref(), activation: Some(self.activation.in_place()), residual: None };
+        let second = Epilogue { bias: self.second.bias.as_deref(), ..Epilogue::default() };
+        let y = two_products(contiguous(x, layout)?, Some(&|x, y| self.norm.run(x, y)), (w1, first), (w2, second));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
 
@@ -349,6 +472,38 @@ mod tests {
         }
         let other = [hold(None, layer(32, 0.0)), hold(Some(QuantFormat::Q8_0), layer(32, 0.0))];
         assert!(Linear::join_packed(&[&other[0], &other[1]]).is_none());
+    }
+
+    #[test]
+    fn what_is_done_in_one_pass_is_what_its_parts_do() {
+        let weight = |n: usize, k: usize, seed: f32| {
+            let numbers = (0..n * k).map(|i| ((i as f32 + seed) * 0.61).sin() * 0.2).collect::<Vec<f32>>();
+            Linear::from_weight(Tensor::from_vec(numbers, (n, k), &Device::Cpu).expect("small"))
+        };
+        let norm = {
+            let numbers =
+                |shift: f32| Tensor::arange(0f32, 32.0, &Device::Cpu).and_then(|x| x.affine(0.1, f64::from(shift)));
+            LayerNorm::new(numbers(1.0).expect("small"), numbers(-0.5).expect("small"), 1e-5)
+        };
+        let x = Tensor::randn(0.3f32, 2.0, (2, 40, 32), &Device::Cpu).expect("small");
+        let residual = Tensor::randn(0f32, 1.0, (2, 40, 64), &Device::Cpu).expect("small");
+        let (mut wide, mut back) = (weight(64, 32, 0.0), weight(32, 64, 3.0));
+        let run = |wide: &Linear, back: &Linear| {
+            let all = [
+                wide.forward_normalised(&x, &norm),
+                wide.forward_onto(&x, &residual),
+                feed_forward(&x, &norm, (wide, Activation::QuickGelu), back),
+            ];
+            all.map(|y| y.and_then(|y| y.flatten_all()?.to_vec1::<f32>()).expect("the widths fit"))
+        };
+        let apart = run(&wide, &back);
+        wide.pack().and_then(|()| back.pack()).expect("f32 on the CPU");
+        for (one, apart) in run(&wide, &back).into_iter().zip(apart) {
+            assert!(one.iter().zip(&apart).all(|(a, b)| (a - b).abs() < 2e-5));
+        }
+        assert!(
+            wide.forward_onto(&x, &x).is_err() && feed_forward(&x, &norm, (&wide, Activation::Gelu), &wide).is_err()
+        );
     }
 
     #[test]

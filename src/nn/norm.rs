@@ -6,6 +6,7 @@
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
+use super::processor::for_each_processor;
 use super::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (arXiv 1607.06450).
@@ -17,12 +18,27 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Of a weight and a bias, `(width)` each.
+    #[cfg(test)]
+    pub(super) fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
     /// Reads `weight (width)` and `bias (width)`.
     ///
     /// # Errors
     /// When the weights cannot be read.
     pub fn load(width: usize, eps: f64, vb: &VarBuilder) -> Result<Self> {
         Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
+    }
+
+    /// What it does to rows, for a kernel that takes them one by one.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub(super) fn rows(&self) -> Result<NormalisedRows> {
+        let (weight, bias) = (self.weight.to_vec1()?, self.bias.to_vec1()?);
+        Ok(NormalisedRows { weight, bias, eps: self.eps as f32 })
     }
 
     /// # Shapes
@@ -42,6 +58,48 @@ impl LayerNorm {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         scale_to_one(&centred, self.eps)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
+}
+
+/// [`LayerNorm`] in f32 on the CPU, row by row.
+pub(super) struct NormalisedRows {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl NormalisedRows {
+    /// Normalises a row of as many numbers as there are weights.
+    pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
+        normalise_row(x, &self.weight, &self.bias, self.eps, y);
+    }
+}
+
+for_each_processor! {
+    /// One row of [`LayerNorm`].
+    normalise_row, normalise_row_of, (x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32])
+}
+
+#[inline(always)]
+fn normalise_row_of(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+    let n = x.len() as f32;
+    let mean = sum_of(x, |x| x) / n;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
+    let scale = 1.0 / (variance + eps).sqrt();
+    for ((y, x), (weight, bias)) in y.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+        *y = (x - mean) * scale * weight + bias;
+    }
+}
+
+/// The sum of `f` over some numbers, in lanes.
+#[inline(always)]
+fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    const LANES: usize = 32;
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for chunk in whole {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f(x));
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (arXiv 1910.07467).

@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 
 use super::TowerConfig;
 use crate::nn::attention::{join_heads, split_heads};
-use crate::nn::linear::{Bias, Linear};
+use crate::nn::linear::{Bias, Linear, feed_forward};
 use crate::nn::{Activation, LayerNorm, Mask, attention, full_attention};
 use crate::units::LayerIndex;
 
@@ -73,8 +73,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.norm1.forward(x)?)?)?;
-        &x + self.mlp.forward(&self.norm2.forward(&x)?)?
+        let x = self.attention.forward(x, &self.norm1)?;
+        let Mlp { fc1, fc2, activation } = &self.mlp;
+        feed_forward(&x, &self.norm2, (fc1, *activation), fc2)
     }
 }
 
@@ -118,16 +119,18 @@ impl SelfAttention {
         self.out.pack()
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x + attention(norm(x))`.
+    fn forward(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
         let attended = match &self.projections {
             Projections::Apart { query, key, value } => {
-                let heads = |projection: &Linear| split_heads(&projection.forward(x)?, self.n_heads);
+                let normalised = norm.forward(x)?;
+                let heads = |projection: &Linear| split_heads(&projection.forward(&normalised)?, self.n_heads);
                 let (q, k, v) = (heads(query)?, heads(key)?, heads(value)?); // (T, n_heads, N, d)
                 join_heads(&attention(&q, &k, &v, Mask::Full)?)?
             }
-            Projections::Joined(all) => full_attention(&all.forward(x)?, self.n_heads)?,
+            Projections::Joined(all) => full_attention(&all.forward_normalised(x, norm)?, self.n_heads)?,
         };
-        self.out.forward(&attended) // (T, N, D)
+        self.out.forward_onto(&attended, x) // (T, N, D)
     }
 }
 
@@ -146,10 +149,6 @@ impl Mlp {
             fc2: Linear::load(wide, d, Bias::With, &vb.pp("fc2"))?,
             activation: config.activation,
         })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.fc1.forward_then(x, self.activation)?)
     }
 }
 

@@ -1,12 +1,15 @@
 //! `vidense bench`: how fast this machine is, in one JSON object.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
-use vidense::bench::{Compares, LanguageSize, LanguageTask, TowerName, bench_language, bench_tower};
+use vidense::bench::{Compares, LanguageSize, LanguageTask, TowerName, bench_language, bench_tower, bench_video};
 use vidense::nn::QuantFormat;
+use vidense::video::{Access, ReadLimits};
 
 use crate::cli::output;
 
-/// Time networks of real geometry with random weights on this machine's CPU, and print one JSON object
+/// Time networks of real geometry with random weights, or the reading of a video, on this machine's CPU, and print one JSON object
 #[derive(Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -26,6 +29,19 @@ enum What {
         /// Frames that go through it together
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
         batch: u16,
+    },
+    /// Frames of a video, from opening it to their RGB
+    Decode {
+        video: PathBuf,
+        /// Number of frames, uniformly sampled
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+        frames: u16,
+        /// How they are got at: auto, straight, seek
+        #[arg(long, default_value = "auto", value_name = "HOW")]
+        access: Access,
+        /// Threads of the decoder; 0 is one for each core
+        #[arg(long, default_value_t = 0)]
+        threads: u16,
     },
     /// A language model: a prompt, then token after token
     Llm {
@@ -55,6 +71,10 @@ impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
             What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), self.runs)?),
+            What::Decode { video, frames, access, threads } => {
+                let limits = ReadLimits { access, threads: usize::from(threads), ..ReadLimits::default() };
+                output::json(&bench_video(&video, usize::from(frames), &limits, self.runs)?)
+            }
             What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
                 size,
                 quantization: quant,

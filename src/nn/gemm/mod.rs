@@ -9,6 +9,7 @@
 
 mod kernel;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -152,6 +153,9 @@ pub(super) fn pack_transpose(rows: &[f32], (depth, stride): (usize, usize), widt
     }
 }
 
+/// What comes before a product: done to each row, from the first buffer to the second.
+pub(super) type Prologue<'a> = Option<&'a (dyn Fn(&[f32], &mut [f32]) + Sync)>;
+
 /// What follows a product.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Epilogue<'a> {
@@ -159,22 +163,32 @@ pub(super) struct Epilogue<'a> {
     pub(super) bias: Option<&'a [f32]>,
     /// Done to every number then.
     pub(super) activation: Option<fn(&mut [f32])>,
+    /// Added last: as many numbers as the product has.
+    pub(super) residual: Option<&'a [f32]>,
 }
 
-impl Epilogue<'_> {
-    /// Finishes a part of a row that begins in column `first`.
-    fn finish(&self, y: &mut [f32], first: usize) {
+impl<'a> Epilogue<'a> {
+    /// Finishes a part of row `row` that begins in column `first` of `columns`.
+    fn finish(&self, y: &mut [f32], (row, columns): (usize, usize), first: usize) {
         if let Some(bias) = self.bias {
             y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
         }
         if let Some(activation) = self.activation {
             activation(y);
         }
+        if let Some(residual) = self.residual {
+            y.iter_mut().zip(&residual[row * columns + first..]).for_each(|(y, x)| *y += x);
+        }
+    }
+
+    /// The same for the rows from `first` on.
+    fn after(self, first: usize, columns: usize) -> Self {
+        Self { residual: self.residual.map(|residual| &residual[first * columns..]), ..self }
     }
 }
 
-/// `x W`, with what follows it. `x (M, K)`, `w (K, N)` to `(M, N)`.
-pub(super) fn product<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
+/// `x W`, with what comes before and follows it. `x (M, K)`, `w (K, N)` to `(M, N)`.
+pub(super) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (depth, columns) = (w.depth(), w.columns());
     let rows = x.len() / depth.max(1);
     if rows * columns == 0 || depth == 0 {
@@ -182,17 +196,47 @@ pub(super) fn product<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Ve
     }
     let is_small = rows * depth * columns < PARALLEL;
     if !is_small && rows < rayon::current_num_threads() * w.height() {
-        return few_rows(x, w, epilogue);
+        return few_rows(&prologued(x, depth, prologue), w, epilogue);
     }
     let mut y = zeros(rows * columns);
     if is_small {
-        block(x, w, &mut y, epilogue);
+        block(&prologued(x, depth, prologue), w, &mut y, epilogue);
         return y;
     }
     let per_block = rows_per_block(rows, w);
     let blocks = y.par_chunks_mut(per_block * columns).zip(x.par_chunks(per_block * depth));
-    blocks.for_each(|(y, x)| block(x, w, y, epilogue));
+    blocks.enumerate().for_each(|(i, (y, x))| {
+        block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
+    });
     y
+}
+
+/// `(act((prologue x) W1 + b1)) W2 + b2 + x`, some rows after the other, so that what is between the two products never stands in memory
+/// as a whole. `x (M, K)`, `w1 (K, H)`, `w2 (H, K)` to `(M, K)`.
+pub(super) fn two_products<P: Panels>(
+    x: &[f32],
+    prologue: Prologue<'_>,
+    (w1, first): (&P, Epilogue<'_>),
+    (w2, second): (&P, Epilogue<'_>),
+) -> Vec<f32> {
+    let (depth, hidden) = (w1.depth(), w1.columns());
+    let mut y = zeros(x.len());
+    let per_block = rows_per_block(x.len() / depth.max(1), w1);
+    let blocks = y.par_chunks_mut(per_block * depth).zip(x.par_chunks(per_block * depth));
+    blocks.for_each_init(Vec::new, |between, (y, x)| {
+        between.clear();
+        between.resize(x.len() / depth * hidden, 0.0);
+        block(&prologued(x, depth, prologue), w1, between, first);
+        block(between, w2, y, Epilogue { residual: Some(x), ..second });
+    });
+    y
+}
+
+fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, [f32]> {
+    let Some(prologue) = prologue else { return Cow::Borrowed(x) };
+    let mut y = vec![0.0; x.len()];
+    x.chunks_exact(depth).zip(y.chunks_exact_mut(depth)).for_each(|(x, y)| prologue(x, y));
+    Cow::Owned(y)
 }
 
 /// About as many rows as the cache holds, but such that the threads have as equally much as can be.
@@ -220,7 +264,9 @@ fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
         for place in places(rows, w.height(), panel) {
             let y = &mut y[place.rows.start * n..place.rows.end * n];
             w.tile(&left, &place, &mut Target { numbers: &mut y[first..], stride: n, columns });
-            y.chunks_mut(n).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
+            for (row, y) in place.rows.clone().zip(y.chunks_mut(n)) {
+                epilogue.finish(&mut y[first..][..columns], (row, n), first);
+            }
         }
     }
 }
@@ -237,7 +283,9 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
             let numbers = &mut y[place.rows.start * width..place.rows.end * width];
             w.tile(&left, &place, &mut Target { numbers, stride: width, columns });
         }
-        y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
+        for (row, y) in y.chunks_mut(width).enumerate() {
+            epilogue.finish(&mut y[..columns], (row, n), first);
+        }
     });
     if rows == 1 {
         across.truncate(n);
@@ -273,17 +321,38 @@ mod tests {
         for kernel in kernel::all() {
             for (rows, depth, columns) in shapes {
                 let (x, w, bias) = (random(rows * depth, 1), random(columns * depth, 2), random(columns, 3));
+                let residual = random(rows * columns, 4);
                 let packed = Packed::transpose_of(&w, depth, kernel);
-                let epilogue =
-                    Epilogue { bias: Some(&bias), activation: Some(|y| y.iter_mut().for_each(|y| *y *= 2.0)) };
-                let y = product(&x, &packed, epilogue);
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    activation: Some(|y| y.iter_mut().for_each(|y| *y *= 2.0)),
+                    residual: Some(&residual),
+                };
+                let y = product(&x, &packed, Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = -x)), epilogue);
                 for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
                     let pairs = x[m * depth..][..depth].iter().zip(&w[n * depth..][..depth]);
                     let sum: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                    let exact = 2.0 * (sum + f64::from(bias[n]));
+                    let exact = 2.0 * (f64::from(bias[n]) - sum) + f64::from(residual[m * columns + n]);
                     let difference = (f64::from(y[m * columns + n]) - exact).abs();
                     assert!(difference < 2e-5 * depth as f64, "{rows} x {depth} x {columns} at {m}, {n}: {difference}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn two_products_are_one_after_the_other() {
+        let (depth, hidden) = (64, 96);
+        let bias = random(hidden, 1);
+        for rows in [1, 13, 100, 2000] {
+            let (x, w1, w2) = (random(rows * depth, 2), random(hidden * depth, 3), random(depth * hidden, 4));
+            for kernel in kernel::all() {
+                let (w1, w2) = (Packed::transpose_of(&w1, depth, kernel), Packed::transpose_of(&w2, hidden, kernel));
+                let first = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                let halve: Prologue<'_> = Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = x / 2.0));
+                let between = product(&x, &w1, halve, first);
+                let apart = product(&between, &w2, None, Epilogue { residual: Some(&x), ..Epilogue::default() });
+                assert!(two_products(&x, halve, (&w1, first), (&w2, Epilogue::default())) == apart, "{rows} rows");
             }
         }
     }
@@ -295,7 +364,7 @@ mod tests {
         let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
         for kernel in kernel::all() {
             let packed = Packed::transpose_of(&w, depth, kernel);
-            let run = |x: &[f32]| product(x, &packed, Epilogue::default());
+            let run = |x: &[f32]| product(x, &packed, None, Epilogue::default());
             let alone: Vec<f32> = x.chunks(depth).flat_map(run).collect();
             for rows in [2, 3, 13, 14, 15, 27, 28, 29, 90] {
                 assert!(run(&x[..rows * depth]) == alone[..rows * columns], "{rows} rows");

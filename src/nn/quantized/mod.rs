@@ -255,7 +255,7 @@ mod tests {
             let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
             let (exact_x, exact_w) = (rows::rounded(&x), dequantized(&w, depth, format));
             let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
-            let y = product(&x, &matrix, Epilogue::default());
+            let y = product(&x, &matrix, None, Epilogue::default());
             for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
                 let pairs = exact_x[m * depth..][..depth].iter().zip(&exact_w[n * depth..][..depth]);
                 let sum: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
@@ -273,13 +273,13 @@ mod tests {
         for format in FORMATS {
             let run = |kernel: &'static Kernel, x: &[f32]| {
                 let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
-                product(x, &matrix, Epilogue::default())
+                product(x, &matrix, None, Epilogue::default())
             };
             let plain = run(kernel::all().first().expect("the plain one"), &x);
             for kernel in kernel::all() {
                 let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
                 for rows in [1, 2, 3, 11, 12, 13, 25, 90] {
-                    let y = product(&x[..rows * depth], &matrix, Epilogue::default());
+                    let y = product(&x[..rows * depth], &matrix, None, Epilogue::default());
                     assert!(y == plain[..rows * columns], "{format}, {}: {rows} rows", kernel.name);
                 }
             }
@@ -294,7 +294,7 @@ mod tests {
         let w: Vec<f32> = (0..2 * depth).map(|i| if i < depth { -1.0 } else { 1.0 }).collect();
         for kernel in kernel::all() {
             let matrix = QuantizedMatrix::quantize(&w, depth, QuantFormat::Q8_0, kernel).expect("whole blocks");
-            let y = product(&x, &matrix, Epilogue::default());
+            let y = product(&x, &matrix, None, Epilogue::default());
             for (y, exact) in y.iter().zip([-256.0, 256.0, 256.0, -256.0]) {
                 assert!((y - exact).abs() < 0.1, "{}: {y}", kernel.name);
             }
@@ -305,10 +305,10 @@ mod tests {
     fn a_row_that_is_no_number_or_nothing_stays_so() {
         let w = random(16 * 32, 5);
         let matrix = QuantizedMatrix::quantize(&w, 32, QuantFormat::Q8_0, kernel()).expect("whole blocks");
-        assert!(product(&[0.0; 32], &matrix, Epilogue::default()).iter().all(|&y| y == 0.0));
+        assert!(product(&[0.0; 32], &matrix, None, Epilogue::default()).iter().all(|&y| y == 0.0));
         let mut x = [1.0; 32];
         x[7] = f32::NAN;
-        assert!(product(&x, &matrix, Epilogue::default()).iter().all(|y| y.is_nan()));
+        assert!(product(&x, &matrix, None, Epilogue::default()).iter().all(|y| y.is_nan()));
     }
 
     #[test]
@@ -322,9 +322,9 @@ mod tests {
                 QuantizedMatrix::from_candle(&candle, format, |i| columns - 1 - i, kernel()).expect("the same format");
             let straight = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
             let x = random(depth, 7);
-            let mut y = product(&x, &turned, Epilogue::default());
+            let mut y = product(&x, &turned, None, Epilogue::default());
             y.reverse();
-            assert_eq!(y, product(&x, &straight, Epilogue::default()));
+            assert_eq!(y, product(&x, &straight, None, Epilogue::default()));
             let other = if format == QuantFormat::Q4K { QuantFormat::Q8_0 } else { QuantFormat::Q4K };
             assert!(QuantizedMatrix::from_candle(&candle, other, |i| i, kernel()).is_err());
         }

@@ -1,0 +1,62 @@
+//! Sampled frames of a real video.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{median_seconds, memory_peak};
+use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, Sample, VideoError, Window, read_frames};
+
+/// What reading did.
+#[derive(Debug, Clone, Serialize)]
+pub struct VideoBench {
+    /// Frames of the video.
+    pub video_frames: usize,
+    /// Frames that were decoded for the sampled ones.
+    pub decoded_frames: usize,
+    /// Runs of which the median is taken.
+    pub runs: usize,
+    /// From opening the file to the last frame in RGB.
+    pub seconds: f64,
+    /// The sampled frames.
+    pub indices: Vec<usize>,
+    /// The mean of each one's numbers.
+    pub mean_rgb: Vec<f64>,
+    /// The most memory that was used.
+    pub memory_peak_bytes: Option<u64>,
+}
+
+/// Times the reading of `n_frames` uniformly sampled frames.
+///
+/// # Errors
+/// When the video cannot be read.
+pub fn bench_video(path: &Path, n_frames: usize, limits: &ReadLimits, runs: usize) -> Result<VideoBench, VideoError> {
+    let request = FrameRequest { sample: Sample::uniform(n_frames), window: Window::default() };
+    let (mut frames, mut report) = (Vec::new(), None);
+    let seconds = median_seconds(runs, || {
+        frames.clear();
+        report = Some(read_frames(path, &request, limits, &mut |event| {
+            match event {
+                Event::Frame(frame) => frames.push(frame),
+                Event::Restart => frames.clear(),
+                Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+            }
+            Flow::Continue
+        })?);
+        Ok(())
+    })?;
+    let report = report.unwrap_or_default();
+    Ok(VideoBench {
+        video_frames: report.n_frames,
+        decoded_frames: report.n_decoded,
+        runs,
+        seconds,
+        indices: frames.iter().map(|frame: &Frame| frame.index.0).collect(),
+        mean_rgb: frames.iter().map(|frame| mean(frame.image.as_raw())).collect(),
+        memory_peak_bytes: memory_peak(),
+    })
+}
+
+fn mean(numbers: &[u8]) -> f64 {
+    numbers.iter().map(|&x| u64::from(x)).sum::<u64>() as f64 / numbers.len().max(1) as f64
+}
