@@ -19,7 +19,7 @@ fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {
     let run = Command::new("ffmpeg")
         .args(["-v", "error", "-noautorotate", "-i"])
         .arg(path)
-        .args(["-sws_flags", "bicubic+accurate_rnd+full_chroma_int", "-vsync", "passthrough"])
+        .args(["-sws_flags", "bicubic", "-vsync", "passthrough"])
         .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
         .output()
         .unwrap();

@@ -1,10 +1,15 @@
 //! FFmpeg: decoded frames as RGB of the same size.
 
+use std::ffi::c_int;
+
 use ::image::RgbImage;
 use ffmpeg::format::Pixel;
 use ffmpeg::software::scaling;
 use ffmpeg::{color, ffi, frame};
 use ffmpeg_next as ffmpeg;
+
+/// Pixels of a row in whose multiples FFmpeg writes at most.
+const STEP: u32 = 64;
 
 /// Everything about a decoded frame that its conversion to RGB depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,8 +43,8 @@ pub(super) struct Scaler {
 impl Scaler {
     pub(super) fn new(layout: Layout) -> Result<Self, String> {
         let Layout { format, width, height, .. } = layout;
-        // The size stays; the flags concern chroma: interpolated to full resolution, rounded, not truncated.
-        let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INT;
+        // The size stays. FFmpeg's plain conversion is what decord, PyAV and torchcodec use, and so what models have seen.
+        let flags = scaling::Flags::BICUBIC;
         let context = scaling::Context::get(format, width, height, Pixel::RGB24, width, height, flags)
             .map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
         let mut scaler = Self { layout, context, rgb: frame::Video::empty() };
@@ -80,13 +85,43 @@ impl Scaler {
 
     pub(super) fn convert(&mut self, frame: &frame::Video) -> Result<RgbImage, String> {
         let Layout { format, width, height, .. } = self.layout;
-        self.context.run(frame, &mut self.rgb).map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
-        let (row, stride) = (width as usize * 3, self.rgb.stride(0));
-        let mut pixels = Vec::with_capacity(row * height as usize);
-        for line in self.rgb.data(0).chunks(stride).take(height as usize) {
+        let failed = |cause: String| format!("{format:?} {width}x{height}: {cause}");
+        // FFmpeg's kernels write rows in steps; where rows are no whole steps it wants room behind each.
+        let pixels = match width.is_multiple_of(STEP) {
+            true => self.convert_in_place(frame),
+            false => self.convert_and_copy(frame).map_err(|error| failed(error.to_string()))?,
+        };
+        RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("short picture".to_owned()))
+    }
+
+    fn convert_in_place(&mut self, frame: &frame::Video) -> Vec<u8> {
+        let row = self.layout.width as usize * 3;
+        let mut pixels = vec![0; row * self.layout.height as usize];
+        let (rows, strides) = ([pixels.as_mut_ptr()], [row as c_int]);
+        // SAFETY: the context was made for frames of this layout, whose planes and strides are the frame's own, and for RGB rows of this
+        // width, of which the buffer holds as many as there are.
+        unsafe {
+            ffi::sws_scale(
+                self.context.as_mut_ptr(),
+                (*frame.as_ptr()).data.as_ptr().cast(),
+                (*frame.as_ptr()).linesize.as_ptr(),
+                0,
+                self.layout.height as c_int,
+                rows.as_ptr(),
+                strides.as_ptr(),
+            );
+        }
+        pixels
+    }
+
+    fn convert_and_copy(&mut self, frame: &frame::Video) -> Result<Vec<u8>, ffmpeg::Error> {
+        self.context.run(frame, &mut self.rgb)?;
+        let (row, stride, height) = (self.layout.width as usize * 3, self.rgb.stride(0), self.layout.height as usize);
+        let mut pixels = Vec::with_capacity(row * height);
+        for line in self.rgb.data(0).chunks(stride).take(height) {
             pixels.extend_from_slice(&line[..row]);
         }
-        RgbImage::from_raw(width, height, pixels).ok_or_else(|| format!("{format:?} {width}x{height}: short picture"))
+        Ok(pixels)
     }
 }
 
