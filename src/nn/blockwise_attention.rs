@@ -235,7 +235,7 @@ impl Head<'_> {
         for (i, y) in y.chunks_mut(height * stride).enumerate() {
             let rows = y.len() / stride;
             let left = Left::Rows { numbers: &left[i * height * stride_of_left..], stride: stride_of_left };
-            let tile = Tile { rows, depth, left, panel, ahead: &[] };
+            let tile = Tile { rows, depth, left, panel, goes_on: false, ahead: &[] };
             self.kernel.tile(&tile, &mut Target { numbers: &mut y[first..], stride, columns });
         }
     }

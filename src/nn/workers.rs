@@ -1,11 +1,64 @@
 //! Work made of many small parallel parts, on the threads that share them.
 
-/// Runs something on a thread of the pool: each parallel part of it then begins at once, where a thread from outside would hand every
-/// one of them over, go to sleep, and be woken.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rayon::Yield;
+
+/// How long a thread stays awake without having found anything to do.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// Runs something on a thread of the pool, while the other ones stay awake. Each parallel part of it then begins at once, where else a
+/// thread from outside would hand every one of them over, and those that had nothing to do for some microseconds would have gone to
+/// sleep and be woken.
 pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let attended = || {
+        let _attendance = Attendance::begin();
+        run()
+    };
     match rayon::current_thread_index() {
-        Some(_) => run(),
-        None => rayon::scope(|_| run()),
+        Some(_) => attended(),
+        None => rayon::scope(|_| attended()),
+    }
+}
+
+/// Keeps the pool's other threads awake until it is dropped.
+struct Attendance {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Attendance {
+    fn begin() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let owner = rayon::current_thread_index();
+        for _ in 1..rayon::current_num_threads() {
+            let is_over = is_over.clone();
+            rayon::spawn(move || {
+                // The thread whose work it is finds this too while it waits for a part of it.
+                if rayon::current_thread_index() != owner {
+                    attend(&is_over);
+                }
+            });
+        }
+        Self { is_over }
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does what there is to do, and waits for more for a while.
+fn attend(is_over: &AtomicBool) {
+    let mut last = Instant::now();
+    while !is_over.load(Ordering::Relaxed) && last.elapsed() < PATIENCE {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => last = Instant::now(),
+            Some(Yield::Idle) | None => std::thread::yield_now(),
+        }
     }
 }
 
@@ -17,5 +70,13 @@ mod tests {
     fn what_runs_on_a_worker_stays_there() {
         let index = on_workers(|| (rayon::current_thread_index(), on_workers(rayon::current_thread_index)));
         assert!(index.0.is_some() && index.0 == index.1);
+    }
+
+    #[test]
+    fn work_within_work_ends() {
+        use rayon::prelude::*;
+        let sum = |n: u64| on_workers(|| (0..n).into_par_iter().map(|i| on_workers(|| i)).sum::<u64>());
+        let sums: Vec<u64> = (0..200).into_par_iter().map(sum).collect();
+        assert!(sums.iter().enumerate().all(|(n, sum)| *sum == (n * n.saturating_sub(1) / 2) as u64));
     }
 }

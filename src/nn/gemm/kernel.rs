@@ -10,6 +10,8 @@ pub(in crate::nn) struct Tile<'a> {
     pub(in crate::nn) left: Left<'a>,
     /// `(K, width)`.
     pub(in crate::nn) panel: &'a [f32],
+    /// Whether the sums go on from what the target holds, which earlier numbers of the depth have made.
+    pub(in crate::nn) goes_on: bool,
     /// What is read later, and is to come nearer meanwhile.
     pub(in crate::nn) ahead: &'a [f32],
 }
@@ -126,7 +128,11 @@ impl Kernel {
 fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
     const WIDTH: usize = 16;
     for row in 0..tile.rows {
-        let mut sums = [0.0; WIDTH];
+        let (mut sums, columns) = ([0.0; WIDTH], target.columns);
+        let target = &mut target.numbers[row * target.stride..][..columns];
+        if tile.goes_on {
+            sums[..columns].copy_from_slice(target);
+        }
         for (k, weights) in tile.panel.chunks_exact(WIDTH).take(tile.depth).enumerate() {
             let value = match tile.left {
                 Left::Rows { numbers, stride } => numbers[row * stride + k],
@@ -134,8 +140,7 @@ fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
             };
             sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
         }
-        let columns = target.columns;
-        target.numbers[row * target.stride..][..columns].copy_from_slice(&sums[..columns]);
+        target.copy_from_slice(&sums[..columns]);
     }
 }
 
@@ -178,6 +183,19 @@ mod x86 {
         target: &mut Target<'_>,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let (all, columns) = (target.numbers.as_mut_ptr(), target.columns);
+        let mask = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
+        let masks = (mask(columns), mask(columns.saturating_sub(16)));
+        if tile.goes_on {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the target has `columns` numbers in each row, and the masks let no more through.
+                unsafe {
+                    let from = all.add(row * target.stride);
+                    sums[0] = _mm512_maskz_loadu_ps(masks.0, from);
+                    sums[1] = _mm512_maskz_loadu_ps(masks.1, from.wrapping_add(16));
+                }
+            }
+        }
         let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
         let (mut ahead, step) = tile.ahead();
@@ -201,16 +219,12 @@ mod x86 {
                 }
             }
         }
-        let (all, columns) = (target.numbers.as_mut_ptr(), target.columns);
-        let mask = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
         for (row, sums) in sums.iter().enumerate() {
-            // SAFETY: the target has `columns` numbers in each row, and the masks let no more through.
+            // SAFETY: as above.
             unsafe {
                 let to = all.add(row * target.stride);
-                _mm512_mask_storeu_ps(to, mask(columns), sums[0]);
-                if columns > 16 {
-                    _mm512_mask_storeu_ps(to.add(16), mask(columns - 16), sums[1]);
-                }
+                _mm512_mask_storeu_ps(to, masks.0, sums[0]);
+                _mm512_mask_storeu_ps(to.wrapping_add(16), masks.1, sums[1]);
             }
         }
     }
@@ -232,6 +246,14 @@ mod x86 {
         target: &mut Target<'_>,
     ) {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        if tile.goes_on {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let mut numbers = [0.0; 16];
+                numbers[..target.columns].copy_from_slice(&target.numbers[row * target.stride..][..target.columns]);
+                // SAFETY: there are sixteen numbers.
+                unsafe { *sums = [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] };
+            }
+        }
         let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
         let (mut ahead, step) = tile.ahead();

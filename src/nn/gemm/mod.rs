@@ -3,9 +3,9 @@
 //! A general product copies its right side into that order each time, and reads and writes the result once more for a bias and an
 //! activation. Here a weight is packed once, and what follows the product is done while its numbers are near.
 //!
-//! A tile of the result, some rows by one panel of columns, stays in registers while its products are summed over the whole depth.
-//! So each number is one sum, in an order that depends on nothing else: a row comes out the same, to the bit, whichever rows are
-//! beside it, and sequences may be run together or alone.
+//! A tile of the result, some rows by one panel of columns, stays in registers while its products are summed over a part of the depth,
+//! and goes on from there with the next part. So each number is one sum, in an order that depends on nothing else: a row comes out the
+//! same, to the bit, whichever rows are beside it, and sequences may be run together or alone.
 
 mod kernel;
 
@@ -24,6 +24,8 @@ pub(super) use kernel::{Kernel, Left, Target, Tile};
 const BLOCK: usize = 384 << 10;
 /// Tiles that are worked on together at least, however long their rows are: the weight passes by once for all of them.
 const MIN_TILES: usize = 4;
+/// Numbers of the depth that are summed for all of these tiles before the next ones: their part of a panel stays near meanwhile.
+const DEPTH: usize = 512;
 /// Products below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
@@ -44,6 +46,8 @@ pub(super) trait Panels: Sync {
     fn width(&self) -> usize;
     /// `K`.
     fn depth(&self) -> usize;
+    /// How much of it tiles are summed over at a time.
+    fn depth_at_once(&self) -> usize;
     /// `N`.
     fn columns(&self) -> usize;
     /// Bytes of a row of the left side.
@@ -59,12 +63,14 @@ pub(super) struct Place {
     /// They begin at a multiple of the height.
     pub(super) rows: Range<usize>,
     pub(super) panel: usize,
-    /// Which of how many tiles of this panel it is: each fetches its part of the next panel, which else would be waited for.
+    /// The part of the depth that is summed over: the whole, or one part after the other.
+    pub(super) depth: Range<usize>,
+    /// Which of how many tiles of this part of the panel it is: each fetches its part of what comes next, which else would be waited for.
     pub(super) turn: (usize, usize),
 }
 
 impl Place {
-    /// Its part of something that belongs to the next panel.
+    /// Its part of what comes next.
     pub(super) fn part<'a, T>(&self, next: &'a [T]) -> &'a [T] {
         let (i, n) = self.turn;
         &next[next.len() * i / n..next.len() * (i + 1) / n]
@@ -125,6 +131,10 @@ impl Panels for Packed {
         self.depth
     }
 
+    fn depth_at_once(&self) -> usize {
+        DEPTH
+    }
+
     fn columns(&self) -> usize {
         self.columns
     }
@@ -138,11 +148,12 @@ impl Panels for Packed {
     }
 
     fn tile(&self, left: &Vec<f32>, place: &Place, target: &mut Target<'_>) {
-        let (depth, rows) = (self.depth, &place.rows);
-        let left = Left::Packed(&left[rows.start * depth..rows.end * depth]);
-        let (panel, next) = self.panels[place.panel * depth * self.kernel.width..].split_at(depth * self.kernel.width);
+        let (rows, depth, width) = (place.rows.len(), place.depth.len(), self.kernel.width);
+        let left = Left::Packed(&left[place.rows.start * self.depth + place.depth.start * rows..][..depth * rows]);
+        let (panel, next) =
+            self.panels[(place.panel * self.depth + place.depth.start) * width..].split_at(depth * width);
         let ahead = place.part(&next[..panel.len().min(next.len())]);
-        self.kernel.tile(&Tile { rows: rows.len(), depth, left, panel, ahead }, target);
+        self.kernel.tile(&Tile { rows, depth, left, panel, goes_on: place.depth.start > 0, ahead }, target);
     }
 }
 
@@ -224,7 +235,7 @@ pub(super) fn two_products<P: Panels>(
     let per_block = rows_per_block(x.len() / depth.max(1), w1);
     let blocks = y.par_chunks_mut(per_block * depth).zip(x.par_chunks(per_block * depth));
     blocks.for_each_init(Vec::new, |between, (y, x)| {
-        between.clear();
+        // Every number is written anew.
         between.resize(x.len() / depth * hidden, 0.0);
         block(&prologued(x, depth, prologue), w1, between, first);
         block(between, w2, y, Epilogue { residual: Some(x), ..second });
@@ -250,23 +261,25 @@ fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
     n_tiles.div_ceil(rounds * threads) * w.height()
 }
 
-/// The tiles of some rows with a panel.
-fn places(rows: usize, height: usize, panel: usize) -> impl Iterator<Item = Place> {
+/// The tiles of some rows with a part of a panel.
+fn places(rows: usize, height: usize, panel: usize, depth: Range<usize>) -> impl Iterator<Item = Place> {
     let n = rows.div_ceil(height);
-    (0..n).map(move |i| Place { rows: i * height..rows.min((i + 1) * height), panel, turn: (i, n) })
+    let rows = move |i: usize| i * height..rows.min((i + 1) * height);
+    (0..n).map(move |i| Place { rows: rows(i), panel, depth: depth.clone(), turn: (i, n) })
 }
 
 /// One block of rows with the whole weight.
 fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
     let (n, rows, left) = (w.columns(), x.len() / w.depth(), w.prepare(x));
+    let parts = (0..w.depth()).step_by(w.depth_at_once()).map(|k| k..w.depth().min(k + w.depth_at_once()));
     for (panel, first) in (0..n).step_by(w.width()).enumerate() {
         let columns = w.width().min(n - first);
-        for place in places(rows, w.height(), panel) {
-            let y = &mut y[place.rows.start * n..place.rows.end * n];
-            w.tile(&left, &place, &mut Target { numbers: &mut y[first..], stride: n, columns });
-            for (row, y) in place.rows.clone().zip(y.chunks_mut(n)) {
-                epilogue.finish(&mut y[first..][..columns], (row, n), first);
-            }
+        for place in parts.clone().flat_map(|depth| places(rows, w.height(), panel, depth)) {
+            let numbers = &mut y[place.rows.start * n..place.rows.end * n][first..];
+            w.tile(&left, &place, &mut Target { numbers, stride: n, columns });
+        }
+        for (row, y) in y.chunks_mut(n).enumerate() {
+            epilogue.finish(&mut y[first..][..columns], (row, n), first);
         }
     }
 }
@@ -279,7 +292,7 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
     across.par_chunks_mut(rows * width).enumerate().for_each(|(panel, y)| {
         let first = panel * width;
         let columns = width.min(n - first);
-        for place in places(rows, w.height(), panel) {
+        for place in places(rows, w.height(), panel, 0..w.depth()) {
             let numbers = &mut y[place.rows.start * width..place.rows.end * width];
             w.tile(&left, &place, &mut Target { numbers, stride: width, columns });
         }

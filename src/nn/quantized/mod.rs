@@ -196,6 +196,10 @@ impl Panels for QuantizedMatrix {
         self.depth
     }
 
+    fn depth_at_once(&self) -> usize {
+        self.depth
+    }
+
     fn columns(&self) -> usize {
         self.columns
     }
