@@ -255,9 +255,7 @@ impl Llama {
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Debug)]
 struct Block {
-    input_norm: RmsNorm,
     attention: SelfAttention,
-    post_norm: RmsNorm,
     mlp: SwiGlu,
 }
 
@@ -265,17 +263,14 @@ impl Block {
     fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let norm = |name| RmsNorm::load(config.d_hidden, config.rms_norm_eps, &vb.pp(name));
         Ok(Self {
-            input_norm: norm("input_layernorm")?,
-            attention: SelfAttention::load(config, &vb.pp("self_attn"), matrices)?,
-            post_norm: norm("post_attention_layernorm")?,
-            mlp: SwiGlu::load(config, &vb.pp("mlp"), matrices)?,
+            attention: SelfAttention::load(config, norm("input_layernorm")?, &vb.pp("self_attn"), matrices)?,
+            mlp: SwiGlu::load(config, norm("post_attention_layernorm")?, &vb.pp("mlp"), matrices)?,
         })
     }
 
-    /// Runs the block, its attention as `attend` says.
+    /// Runs the block, its first part as `attend` says.
     fn apply(&self, x: &Tensor, attend: impl FnOnce(&SelfAttention, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let x = (x + attend(&self.attention, &self.input_norm.forward(x)?)?)?;
-        &x + self.mlp.forward(&self.post_norm.forward(&x)?)?
+        self.mlp.forward(&attend(&self.attention, x)?)
     }
 }
 
@@ -307,8 +302,10 @@ impl<const N: usize> Together<N> {
     }
 }
 
+/// `x + out(attention(norm(x)))`.
 #[derive(Debug)]
 pub(super) struct SelfAttention {
+    norm: RmsNorm,
     /// Query, key, value.
     inputs: Together<3>,
     out: Linear,
@@ -317,11 +314,12 @@ pub(super) struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
         let bias = if config.attention_bias { Bias::With } else { Bias::Without };
         let into = |name, n: usize| matrices.linear(h, n * d, bias, &vb.pp(name));
         Ok(Self {
+            norm,
             inputs: Together::Apart([
                 into("q_proj", config.n_heads)?,
                 into("k_proj", config.n_kv_heads)?,
@@ -333,17 +331,20 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values: `(B, n_heads or n_kv_heads, S, d)`.
+    /// Queries, keys and values of the normalised `x`: `(B, n_heads or n_kv_heads, S, d)`.
     fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let (n, n_kv) = (self.n_heads, self.n_kv_heads);
         match &self.inputs {
-            Together::Apart([query, key, value]) => Ok([
-                split_heads(&query.forward(x)?, n)?,
-                split_heads(&key.forward(x)?, n_kv)?,
-                split_heads(&value.forward(x)?, n_kv)?,
-            ]),
+            Together::Apart([query, key, value]) => {
+                let x = self.norm.forward(x)?;
+                Ok([
+                    split_heads(&query.forward(&x)?, n)?,
+                    split_heads(&key.forward(&x)?, n_kv)?,
+                    split_heads(&value.forward(&x)?, n_kv)?,
+                ])
+            }
             Together::Joined(all) => {
-                let all = all.forward(x)?; // (B, S, (n_heads + 2 n_kv_heads) d)
+                let all = all.forward_normalised(x, &self.norm)?; // (B, S, (n_heads + 2 n_kv_heads) d)
                 let (b, s, width) = all.dims3()?;
                 let heads = all.reshape((b, s, n + 2 * n_kv, width / (n + 2 * n_kv).max(1)))?;
                 let part = |first: usize, n: usize| heads.narrow(2, first, n)?.transpose(1, 2)?.contiguous();
@@ -360,16 +361,16 @@ impl SelfAttention {
 
     fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
         let [q, k, v] = self.project_rotated(x, angles)?;
-        self.out.forward(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?)
+        self.out.forward_onto(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?, x)
     }
 
     fn forward_cached(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
         let [q, k, v] = self.project_rotated(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
         let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d_head)
-        self.out.forward(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?)
+        self.out.forward_onto(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?, x)
     }
 
-    /// The attention of several branches, each over the prefix and itself: see [`Llama::forward_branches`].
+    /// The same for several branches, each over the prefix and itself: see [`Llama::forward_branches`].
     pub(super) fn forward_branches(
         &self,
         x: &Tensor,
@@ -388,22 +389,24 @@ impl SelfAttention {
             outs.push(join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?); // (1, n, n_heads d)
             first += *n;
         }
-        self.out.forward(&Tensor::cat(&outs, 1)?)
+        self.out.forward_onto(&Tensor::cat(&outs, 1)?, x)
     }
 }
 
-/// `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
+/// `x + down(silu(gate(norm(x))) * up(norm(x)))` (arXiv 2002.05202).
 #[derive(Debug)]
 struct SwiGlu {
+    norm: RmsNorm,
     /// Gate, up.
     inputs: Together<2>,
     down: Linear,
 }
 
 impl SwiGlu {
-    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {
+            norm,
             inputs: Together::Apart([
                 matrices.linear(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
                 matrices.linear(h, wide, Bias::Without, &vb.pp("up_proj"))?,
@@ -414,9 +417,12 @@ impl SwiGlu {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let gated = match &self.inputs {
-            Together::Apart([gate, up]) => activation::swiglu(&gate.forward(x)?, &up.forward(x)?)?,
-            Together::Joined(both) => activation::swiglu_of_joined(&both.forward(x)?)?,
+            Together::Apart([gate, up]) => {
+                let x = self.norm.forward(x)?;
+                activation::swiglu(&gate.forward(&x)?, &up.forward(&x)?)?
+            }
+            Together::Joined(both) => activation::swiglu_of_joined(&both.forward_normalised(x, &self.norm)?)?,
         };
-        self.down.forward(&gated)
+        self.down.forward_onto(&gated, x)
     }
 }

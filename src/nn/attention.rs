@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use super::blockwise_attention::{CausalAttention, FullAttention};
+use super::decode_attention::DecodeAttention;
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
 
@@ -40,9 +41,12 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
         return flash(q, k, v, mask);
     }
     let is_tracked = [q, k, v].iter().any(|x| x.track_op());
-    if matches!(mask, Mask::Causal) && s >= MIN_QUERIES && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked
-    {
-        return q.contiguous()?.apply_op3_no_bwd(k, v, &CausalAttention);
+    if matches!(mask, Mask::Causal) && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
+        let q = q.contiguous()?;
+        return match s {
+            ..MIN_QUERIES => q.apply_op3_no_bwd(k, v, &DecodeAttention),
+            _ => q.apply_op3_no_bwd(k, v, &CausalAttention),
+        };
     }
     masked(q, k, v, mask)
 }

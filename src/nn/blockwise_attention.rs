@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
 use super::gemm::{Kernel, Left, Target, Tile, kernel, pack_transpose};
-use super::memory::zeros;
+use super::memory::in_parts;
 use super::rows::contiguous;
 
 /// Tiles of queries whose scores are made together.
@@ -47,13 +47,17 @@ impl CustomOp1 for FullAttention {
                     .run(scratch)
             })
             .collect();
-        let mut y = zeros(batch * s * d_all);
-        y.par_chunks_mut(d_all).enumerate().for_each(|(row, y)| {
-            let (b, row) = (row / s, row % s);
-            for (y, head) in y.chunks_exact_mut(d).zip(&heads[b * self.n_heads..]) {
-                y.copy_from_slice(&head[row * d..][..d]);
-            }
-        });
+        let y = in_parts(
+            batch * s * d_all,
+            d_all,
+            || (),
+            |(), row, y| {
+                let (b, row) = (row / s, row % s);
+                for (y, head) in y.chunks_exact_mut(d).zip(&heads[b * self.n_heads..]) {
+                    y.copy_from_slice(&head[row * d..][..d]);
+                }
+            },
+        );
         Ok((CpuStorage::F32(y), (batch, s, d_all).into()))
     }
 }
@@ -86,8 +90,7 @@ impl CustomOp3 for CausalAttention {
             candle_core::bail!("causal-attention: {:?} over {:?}", q_layout.dims(), k_layout.dims());
         }
         let (group, past) = (n_heads / n_kv_heads, n_keys - s);
-        let mut y = zeros(batch * n_heads * s * d);
-        y.par_chunks_mut(s * d).enumerate().for_each_init(Scratch::default, |scratch, (i, y)| {
+        let y = in_parts(batch * n_heads * s * d, s * d, Scratch::default, |scratch, i, y| {
             let (b, head) = (i / n_heads, i % n_heads);
             let (queries, keys, values) = (q.head(b, head), k.head(b, head / group), v.head(b, head / group));
             let head =
@@ -99,20 +102,20 @@ impl CustomOp3 for CausalAttention {
 }
 
 /// The heads of a tensor `(B, n, S, d)`.
-struct Heads<'x> {
+pub(super) struct Heads<'x> {
     numbers: &'x [f32],
     stride: [usize; 3],
 }
 
 impl<'x> Heads<'x> {
-    fn of(x: &'x CpuStorage, layout: &Layout) -> Result<Self> {
+    pub(super) fn of(x: &'x CpuStorage, layout: &Layout) -> Result<Self> {
         let &[of_batch, of_head, of_row, 1] = layout.stride() else {
-            candle_core::bail!("causal-attention wants contiguous rows, not strides {:?}", layout.stride());
+            candle_core::bail!("attention wants contiguous rows, not strides {:?}", layout.stride());
         };
         Ok(Self { numbers: &x.as_slice::<f32>()?[layout.start_offset()..], stride: [of_batch, of_head, of_row] })
     }
 
-    fn head(&self, b: usize, head: usize) -> Rows<'x> {
+    pub(super) fn head(&self, b: usize, head: usize) -> Rows<'x> {
         let [of_batch, of_head, stride] = self.stride;
         Rows { numbers: &self.numbers[b * of_batch + head * of_head..], stride }
     }
@@ -120,13 +123,13 @@ impl<'x> Heads<'x> {
 
 /// Rows of `d` numbers, one every `stride`.
 #[derive(Clone, Copy)]
-struct Rows<'x> {
-    numbers: &'x [f32],
-    stride: usize,
+pub(super) struct Rows<'x> {
+    pub(super) numbers: &'x [f32],
+    pub(super) stride: usize,
 }
 
 impl<'x> Rows<'x> {
-    fn row(&self, i: usize, d: usize) -> &'x [f32] {
+    pub(super) fn row(&self, i: usize, d: usize) -> &'x [f32] {
         &self.numbers[i * self.stride..][..d]
     }
 }

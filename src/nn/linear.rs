@@ -1,14 +1,13 @@
 //! A matrix times activations, in any precision on any device.
 
-use std::sync::Arc;
-
 use candle_core::quantized::QTensor;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::activation::Activation;
-use super::gemm::{Epilogue, Packed, Panels, Prologue, kernel, product, two_products};
-use super::norm::{LayerNorm, NormalisedRows};
+use super::gemm::{Packed, kernel};
+use super::norm::Norm;
+use super::packed::{Matrix, PackedLinear};
 use super::quantized::{self, QuantFormat, QuantizedMatrix};
 use super::rows::{add_bias, contiguous};
 
@@ -23,43 +22,7 @@ enum Weights {
     /// As they were read.
     Plain { weight: Tensor, bias: Option<Tensor> },
     /// For inference on the CPU.
-    Packed(Arc<PackedWeights>),
-}
-
-#[derive(Debug)]
-struct PackedWeights {
-    matrix: Matrix,
-    bias: Option<Vec<f32>>,
-}
-
-#[derive(Debug)]
-enum Matrix {
-    Full(Packed),
-    Quantized(QuantizedMatrix),
-}
-
-impl Matrix {
-    /// `K`, `N`.
-    fn dims(&self) -> (usize, usize) {
-        match self {
-            Self::Full(matrix) => (matrix.depth(), matrix.columns()),
-            Self::Quantized(matrix) => (matrix.depth(), matrix.columns()),
-        }
-    }
-
-    fn full(&self) -> Option<&Packed> {
-        match self {
-            Self::Full(matrix) => Some(matrix),
-            Self::Quantized(_) => None,
-        }
-    }
-
-    fn quantized(&self) -> Option<&QuantizedMatrix> {
-        match self {
-            Self::Full(_) => None,
-            Self::Quantized(matrix) => Some(matrix),
-        }
-    }
+    Packed(PackedLinear),
 }
 
 /// Whether a linear layer has a bias.
@@ -111,27 +74,14 @@ impl Linear {
     /// Several layers over the same input as one, whose outputs stand beside each other, of layers that are packed or held in fewer
     /// bits; none where they are not, or not alike, or do not fill what the kernel takes at once.
     pub fn join_packed(layers: &[&Self]) -> Option<Self> {
-        let packed: Vec<&PackedWeights> = layers
+        let packed: Option<Vec<&PackedLinear>> = layers
             .iter()
             .map(|layer| match &layer.weights {
-                Weights::Packed(weights) => Some(&**weights),
+                Weights::Packed(layer) => Some(layer),
                 Weights::Plain { .. } => None,
             })
-            .collect::<Option<_>>()?;
-        let full: Option<Vec<&Packed>> = packed.iter().map(|weights| weights.matrix.full()).collect();
-        let matrix = if let Some(parts) = full {
-            Matrix::Full(Packed::join(&parts)?)
-        } else {
-            let parts: Option<Vec<_>> = packed.iter().map(|weights| weights.matrix.quantized()).collect();
-            Matrix::Quantized(QuantizedMatrix::join(&parts?)?)
-        };
-        let biases: Vec<&Vec<f32>> = packed.iter().filter_map(|weights| weights.bias.as_ref()).collect();
-        let bias = match biases.len() {
-            0 => None,
-            n if n == packed.len() => Some(biases.into_iter().flatten().copied().collect()),
-            _ => return None,
-        };
-        Some(Self { weights: Weights::Packed(Arc::new(PackedWeights { matrix, bias })) })
+            .collect();
+        Some(Self { weights: Weights::Packed(PackedLinear::join(&packed?)?) })
     }
 
     /// Whether packing it changes anything: for inference in f32 on the CPU.
@@ -172,16 +122,13 @@ impl Linear {
     /// When it is not in `format`.
     pub fn from_quantized(weight: &QTensor, format: QuantFormat, row: impl Fn(usize) -> usize + Sync) -> Result<Self> {
         let matrix = QuantizedMatrix::from_candle(weight, format, row, quantized::kernel())?;
-        Ok(Self { weights: Weights::Packed(Arc::new(PackedWeights { matrix: Matrix::Quantized(matrix), bias: None })) })
+        Ok(Self { weights: Weights::Packed(PackedLinear::new(Matrix::Quantized(matrix), None)) })
     }
 
     /// In which format the weights are held, if in fewer bits.
     pub fn format(&self) -> Option<QuantFormat> {
         match &self.weights {
-            Weights::Packed(weights) => match &weights.matrix {
-                Matrix::Quantized(matrix) => Some(matrix.format()),
-                Matrix::Full(_) => None,
-            },
+            Weights::Packed(layer) => layer.format(),
             Weights::Plain { .. } => None,
         }
     }
@@ -199,7 +146,7 @@ impl Linear {
             make(contiguous(storage, layout)?, depth)?
         };
         let bias = bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
-        self.weights = Weights::Packed(Arc::new(PackedWeights { matrix, bias }));
+        self.weights = Weights::Packed(PackedLinear::new(matrix, bias));
         Ok(())
     }
 
@@ -224,10 +171,12 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_normalised(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-        let Weights::Packed(weights) = &self.weights else { return self.forward(&norm.forward(x)?) };
-        let op = PackedProduct { weights: weights.clone(), activation: None, norm: Some(norm.rows()?) };
-        packed(x, |rows| rows.apply_op1_no_bwd(&op), weights)
+    pub fn forward_normalised<'a>(&self, x: &Tensor, norm: impl Into<Norm<'a>>) -> Result<Tensor> {
+        let norm = norm.into();
+        match &self.weights {
+            Weights::Packed(layer) => layer.forward(x, Some(norm.rows()?), None),
+            Weights::Plain { .. } => self.forward(&norm.forward(x)?),
+        }
     }
 
     /// As [`Self::forward`], added to `residual`.
@@ -235,36 +184,27 @@ impl Linear {
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
     pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let Weights::Packed(weights) = &self.weights else { return residual + self.forward(x)? };
-        let op = PackedOnto { weights: weights.clone() };
-        let residual = residual.contiguous()?;
-        packed(x, |rows| rows.apply_op2_no_bwd(&residual.reshape((rows.dim(0)?, ()))?, &op), weights)
+        match &self.weights {
+            Weights::Packed(layer) => layer.forward_onto(x, residual),
+            Weights::Plain { .. } => residual + self.forward(x)?,
+        }
     }
 
     fn run(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
+        let (weight, bias) = match &self.weights {
+            Weights::Packed(layer) => return layer.forward(x, None, activation),
+            Weights::Plain { weight, bias } => (weight, bias),
+        };
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
         // One large product: batch and sequence are rows of the same matrix.
-        let rows = x.reshape(((), d_in))?; // (rows, d_in)
-        let (y, d_out) = match &self.weights {
-            Weights::Plain { weight, bias } => {
-                let y = matmul(&rows, &weight.t()?)?; // (rows, d_out)
-                let y = match bias {
-                    Some(bias) => add_bias(&y, bias)?,
-                    None => y,
-                };
-                let y = activation.map_or(Ok(y.clone()), |activation| activation.apply(&y))?;
-                (y, weight.dim(0)?)
-            }
-            Weights::Packed(weights) => {
-                if x.track_op() {
-                    candle_core::bail!("a packed layer has no gradient");
-                }
-                let op = PackedProduct { weights: weights.clone(), activation, norm: None };
-                (rows.contiguous()?.apply_op1_no_bwd(&op)?, weights.matrix.dims().1)
-            }
+        let y = matmul(&x.reshape(((), d_in))?, &weight.t()?)?; // (rows, d_out)
+        let y = match bias {
+            Some(bias) => add_bias(&y, bias)?,
+            None => y,
         };
-        dims.push(d_out);
+        let y = activation.map_or(Ok(y.clone()), |activation| activation.apply(&y))?;
+        dims.push(weight.dim(0)?);
         y.reshape(dims)
     }
 }
@@ -276,125 +216,19 @@ impl Linear {
 ///
 /// # Errors
 /// When the widths do not fit.
-pub fn feed_forward(
+pub fn feed_forward<'a>(
     x: &Tensor,
-    norm: &LayerNorm,
+    norm: impl Into<Norm<'a>>,
     (first, activation): (&Linear, Activation),
     second: &Linear,
 ) -> Result<Tensor> {
-    if let (Weights::Packed(first), Weights::Packed(second)) = (&first.weights, &second.weights)
-        && let (Matrix::Full(w1), Matrix::Full(w2)) = (&first.matrix, &second.matrix)
+    let norm = norm.into();
+    if let (Weights::Packed(to), Weights::Packed(back)) = (&first.weights, &second.weights)
+        && let Some(y) = PackedLinear::feed_forward(x, norm.rows()?, (to, activation), back)
     {
-        if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
-            candle_core::bail!(
-                "{} x {} does not go back from {} x {}",
-                w2.depth(),
-                w2.columns(),
-                w1.depth(),
-                w1.columns()
-            );
-        }
-        let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm: norm.rows()? };
-        return packed(x, |rows| rows.apply_op1_no_bwd(&op), second);
+        return y;
     }
-    x + second.forward(&first.forward_then(&norm.forward(x)?, activation)?)?
-}
-
-/// Runs an operation on the rows of `x`, which gives rows as wide as `weights` makes them.
-fn packed(x: &Tensor, run: impl FnOnce(&Tensor) -> Result<Tensor>, weights: &PackedWeights) -> Result<Tensor> {
-    if x.track_op() {
-        candle_core::bail!("a packed layer has no gradient");
-    }
-    let mut dims = x.dims().to_vec();
-    let d_in = dims.pop().unwrap_or(0);
-    dims.push(weights.matrix.dims().1);
-    run(&x.reshape(((), d_in))?.contiguous()?)?.reshape(dims)
-}
-
-impl PackedWeights {
-    /// `x (M, K)` to `(M, N)`.
-    fn product(
-        &self,
-        (x, layout): (&CpuStorage, &Layout),
-        prologue: Prologue<'_>,
-        epilogue: Epilogue<'_>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, d_in) = layout.shape().dims2()?;
-        let (depth, columns) = self.matrix.dims();
-        if d_in != depth {
-            candle_core::bail!("a linear layer takes rows of {depth}, not of {d_in}");
-        }
-        let (x, epilogue) = (contiguous(x, layout)?, Epilogue { bias: self.bias.as_deref(), ..epilogue });
-        let y = match &self.matrix {
-            Matrix::Full(matrix) => product(x, matrix, prologue, epilogue),
-            Matrix::Quantized(matrix) => product(x, matrix, prologue, epilogue),
-        };
-        Ok((CpuStorage::F32(y), (rows, columns).into()))
-    }
-}
-
-struct PackedProduct {
-    weights: Arc<PackedWeights>,
-    activation: Option<Activation>,
-    norm: Option<NormalisedRows>,
-}
-
-impl CustomOp1 for PackedProduct {
-    fn name(&self) -> &'static str {
-        "packed-product"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let normalise = self.norm.as_ref().map(|norm| |x: &[f32], y: &mut [f32]| norm.run(x, y));
-        let prologue: Prologue<'_> = normalise.as_ref().map(|normalise| normalise as _);
-        let activation = self.activation.map(Activation::in_place);
-        self.weights.product((x, layout), prologue, Epilogue { activation, ..Epilogue::default() })
-    }
-}
-
-struct PackedOnto {
-    weights: Arc<PackedWeights>,
-}
-
-impl CustomOp2 for PackedOnto {
-    fn name(&self) -> &'static str {
-        "packed-onto"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (residual, columns) = (contiguous(r, lr)?, self.weights.matrix.dims().1);
-        if lr.dims() != [lx.dims()[0], columns] {
-            candle_core::bail!("{:?} is not added to {} x {columns}", lr.dims(), lx.dims()[0]);
-        }
-        self.weights.product((x, lx), None, Epilogue { residual: Some(residual), ..Epilogue::default() })
-    }
-}
-
-struct FeedForward {
-    first: Arc<PackedWeights>,
-    activation: Activation,
-    second: Arc<PackedWeights>,
-    norm: NormalisedRows,
-}
-
-impl CustomOp1 for FeedForward {
-    fn name(&self) -> &'static str {
-        "feed-forward"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (Matrix::Full(w1), Matrix::Full(w2)) = (&self.first.matrix, &self.second.matrix) else {
-            candle_core::bail!("feed-forward wants weights in full");
-        };
-        if layout.dims().last() != Some(&w1.depth()) {
-            candle_core::bail!("a linear layer takes rows of {}, not of {:?}", w1.depth(), layout.dims());
-        }
-        let first =
-            Epilogue { bias: self.first.bias.as_deref(), activation: Some(self.activation.in_place()), residual: None };
-        let second = Epilogue { bias: self.second.bias.as_deref(), ..Epilogue::default() };
-        let y = two_products(contiguous(x, layout)?, Some(&|x, y| self.norm.run(x, y)), (w1, first), (w2, second));
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
+    second.forward_onto(&first.forward_then(&norm.forward(x)?, activation)?, x)
 }
 
 /// `a b`, over leading batch dimensions. Candle's CPU kernels have no bf16: there the product is taken in f32 and
@@ -476,21 +310,21 @@ mod tests {
 
     #[test]
     fn what_is_done_in_one_pass_is_what_its_parts_do() {
+        use crate::nn::{LayerNorm, RmsNorm};
         let weight = |n: usize, k: usize, seed: f32| {
             let numbers = (0..n * k).map(|i| ((i as f32 + seed) * 0.61).sin() * 0.2).collect::<Vec<f32>>();
             Linear::from_weight(Tensor::from_vec(numbers, (n, k), &Device::Cpu).expect("small"))
         };
-        let norm = {
-            let numbers =
-                |shift: f32| Tensor::arange(0f32, 32.0, &Device::Cpu).and_then(|x| x.affine(0.1, f64::from(shift)));
-            LayerNorm::new(numbers(1.0).expect("small"), numbers(-0.5).expect("small"), 1e-5)
-        };
+        let numbers =
+            |shift: f64| Tensor::arange(0f32, 32.0, &Device::Cpu).and_then(|x| x.affine(0.1, shift)).expect("small");
+        let (norm, rms_norm) = (LayerNorm::new(numbers(1.0), numbers(-0.5), 1e-5), RmsNorm::new(numbers(1.0), 1e-5));
         let x = Tensor::randn(0.3f32, 2.0, (2, 40, 32), &Device::Cpu).expect("small");
         let residual = Tensor::randn(0f32, 1.0, (2, 40, 64), &Device::Cpu).expect("small");
         let (mut wide, mut back) = (weight(64, 32, 0.0), weight(32, 64, 3.0));
         let run = |wide: &Linear, back: &Linear| {
             let all = [
                 wide.forward_normalised(&x, &norm),
+                wide.forward_normalised(&x, &rms_norm),
                 wide.forward_onto(&x, &residual),
                 feed_forward(&x, &norm, (wide, Activation::QuickGelu), back),
             ];

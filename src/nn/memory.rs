@@ -1,6 +1,10 @@
 //! Large buffers in large pages, where the system gives them when asked: fewer faults while they are filled, and fewer walks through
 //! page tables while they are read.
 
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
 /// Bytes from which on asking is worth a call: a few large pages of 2 MiB.
 #[cfg(target_os = "linux")]
 const LARGE: usize = 8 << 20;
@@ -11,6 +15,29 @@ pub(super) fn zeros(n: usize) -> Vec<f32> {
     let numbers = vec![0.0; n];
     advise(numbers.as_ptr(), n);
     numbers
+}
+
+/// `n` numbers that several threads make in parts of `part` each, which are zeros when they begin: no pass over memory fills all of
+/// them before. Each thread has a state of its own.
+pub(super) fn in_parts<S>(
+    n: usize,
+    part: usize,
+    state: impl Fn() -> S + Sync + Send,
+    make: impl Fn(&mut S, usize, &mut [f32]) + Sync + Send,
+) -> Vec<f32> {
+    let mut numbers = with_room(n);
+    let parts = numbers.spare_capacity_mut()[..n].par_chunks_mut(part.max(1)).enumerate();
+    parts.for_each_init(state, |state, (i, part)| make(state, i, zeroed(part)));
+    // SAFETY: each of them was set.
+    unsafe { numbers.set_len(n) };
+    numbers
+}
+
+/// Sets what was not set yet.
+fn zeroed(numbers: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    numbers.fill(MaybeUninit::new(0.0));
+    // SAFETY: all of them are set now.
+    unsafe { &mut *(std::ptr::from_mut(numbers) as *mut [f32]) }
 }
 
 /// `n` times the same.
@@ -55,6 +82,8 @@ mod tests {
     fn large_buffers_hold_what_was_asked_for() {
         for n in [0, 1, 1000, 3_000_001] {
             assert!(zeros(n).iter().all(|&x| x == 0.0) && zeros(n).len() == n);
+            let parts = in_parts(n, 1000, || (), |(), i, part| part.iter_mut().for_each(|x| *x += i as f32));
+            assert!(parts.iter().enumerate().all(|(i, &x)| x == (i / 1000) as f32) && parts.len() == n);
             assert!(filled(n, [7u8; 3]).iter().all(|&x| x == [7; 3]) && filled(n, 1u8).len() == n);
         }
     }

@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 mod blockwise_attention;
+mod decode_attention;
 mod elementwise;
 #[cfg(test)]
 pub(crate) mod finite_difference;
@@ -12,6 +13,7 @@ pub mod linear;
 pub mod matrices;
 mod memory;
 pub mod norm;
+mod packed;
 mod processor;
 mod quantized;
 mod rows;

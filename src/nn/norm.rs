@@ -32,15 +32,6 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
     }
 
-    /// What it does to rows, for a kernel that takes them one by one.
-    ///
-    /// # Errors
-    /// When candle fails.
-    pub(super) fn rows(&self) -> Result<NormalisedRows> {
-        let (weight, bias) = (self.weight.to_vec1()?, self.bias.to_vec1()?);
-        Ok(NormalisedRows { weight, bias, eps: self.eps as f32 })
-    }
-
     /// # Shapes
     /// `(..., width)` to the same.
     ///
@@ -60,27 +51,85 @@ impl LayerNorm {
     }
 }
 
-/// [`LayerNorm`] in f32 on the CPU, row by row.
+/// What comes before a linear layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Norm<'a> {
+    /// In a tower.
+    Layer(&'a LayerNorm),
+    /// In a language model.
+    Rms(&'a RmsNorm),
+}
+
+impl<'a> From<&'a LayerNorm> for Norm<'a> {
+    fn from(norm: &'a LayerNorm) -> Self {
+        Self::Layer(norm)
+    }
+}
+
+impl<'a> From<&'a RmsNorm> for Norm<'a> {
+    fn from(norm: &'a RmsNorm) -> Self {
+        Self::Rms(norm)
+    }
+}
+
+impl Norm<'_> {
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => norm.forward(x),
+        }
+    }
+
+    /// What it does to rows, for a kernel that takes them one by one, in f32 on the CPU.
+    pub(super) fn rows(self) -> Result<NormalisedRows> {
+        Ok(match self {
+            Self::Layer(LayerNorm { weight, bias, eps }) => {
+                NormalisedRows { weight: weight.to_vec1()?, bias: Some(bias.to_vec1()?), eps: *eps as f32 }
+            }
+            Self::Rms(RmsNorm { weight, eps }) => {
+                NormalisedRows { weight: weight.to_vec1()?, bias: None, eps: *eps as f32 }
+            }
+        })
+    }
+}
+
+/// [`Norm`] in f32 on the CPU, row by row.
 pub(super) struct NormalisedRows {
     weight: Vec<f32>,
-    bias: Vec<f32>,
+    /// Of a layer norm alone.
+    bias: Option<Vec<f32>>,
     eps: f32,
 }
 
 impl NormalisedRows {
     /// Normalises a row of as many numbers as there are weights.
     pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
-        normalise_row(x, &self.weight, &self.bias, self.eps, y);
+        match &self.bias {
+            Some(bias) => layer_norm(x, &self.weight, bias, self.eps, y),
+            None => rms_norm(x, &self.weight, self.eps, y),
+        }
     }
 }
 
 for_each_processor! {
     /// One row of [`LayerNorm`].
-    normalise_row, normalise_row_of, (x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32])
+    layer_norm, layer_norm_of, (x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32])
+}
+for_each_processor! {
+    /// One row of [`RmsNorm`].
+    rms_norm, rms_norm_of, (x: &[f32], weight: &[f32], eps: f32, y: &mut [f32])
 }
 
 #[inline(always)]
-fn normalise_row_of(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+fn rms_norm_of(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let scale = 1.0 / (sum_of(x, |x| x * x) / x.len() as f32 + eps).sqrt();
+    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+        *y = x * scale * weight;
+    }
+}
+
+#[inline(always)]
+fn layer_norm_of(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
     let n = x.len() as f32;
     let mean = sum_of(x, |x| x) / n;
     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
@@ -110,6 +159,12 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// Of a weight, `(width)`.
+    #[cfg(test)]
+    pub(super) fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
     /// Reads `weight (width)`.
     ///
     /// # Errors

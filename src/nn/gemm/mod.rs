@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::zeros;
+use super::memory::{in_parts, zeros};
 
 use kernel::pack_rows;
 pub(super) use kernel::{Kernel, Left, Target, Tile};
@@ -209,17 +209,21 @@ pub(super) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     if !is_small && rows < rayon::current_num_threads() * w.height() {
         return few_rows(&prologued(x, depth, prologue), w, epilogue);
     }
-    let mut y = zeros(rows * columns);
     if is_small {
+        let mut y = vec![0.0; rows * columns];
         block(&prologued(x, depth, prologue), w, &mut y, epilogue);
         return y;
     }
     let per_block = rows_per_block(rows, w);
-    let blocks = y.par_chunks_mut(per_block * columns).zip(x.par_chunks(per_block * depth));
-    blocks.enumerate().for_each(|(i, (y, x))| {
-        block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
-    });
-    y
+    in_parts(
+        rows * columns,
+        per_block * columns,
+        || (),
+        |(), i, y| {
+            let x = &x[i * per_block * depth..][..y.len() / columns * depth];
+            block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
+        },
+    )
 }
 
 /// `(act((prologue x) W1 + b1)) W2 + b2 + x`, some rows after the other, so that what is between the two products never stands in memory
@@ -231,16 +235,14 @@ pub(super) fn two_products<P: Panels>(
     (w2, second): (&P, Epilogue<'_>),
 ) -> Vec<f32> {
     let (depth, hidden) = (w1.depth(), w1.columns());
-    let mut y = zeros(x.len());
     let per_block = rows_per_block(x.len() / depth.max(1), w1);
-    let blocks = y.par_chunks_mut(per_block * depth).zip(x.par_chunks(per_block * depth));
-    blocks.for_each_init(Vec::new, |between, (y, x)| {
+    in_parts(x.len(), per_block * depth, Vec::new, |between, i, y| {
+        let x = &x[i * per_block * depth..][..y.len()];
         // Every number is written anew.
         between.resize(x.len() / depth * hidden, 0.0);
         block(&prologued(x, depth, prologue), w1, between, first);
         block(between, w2, y, Epilogue { residual: Some(x), ..second });
-    });
-    y
+    })
 }
 
 fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, [f32]> {

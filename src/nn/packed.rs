@@ -1,0 +1,225 @@
+//! Linear layers for inference in f32 on the CPU: weights as their kernels read them, and the passes that products share with what
+//! comes before and after them.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::activation::Activation;
+use super::gemm::{Epilogue, Packed, Panels, Prologue, product, two_products};
+use super::norm::NormalisedRows;
+use super::quantized::{QuantFormat, QuantizedMatrix};
+use super::rows::contiguous;
+
+/// Weights as a kernel reads them, and a bias. There is no gradient.
+#[derive(Debug, Clone)]
+pub(super) struct PackedLinear(Arc<PackedWeights>);
+
+#[derive(Debug)]
+struct PackedWeights {
+    matrix: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
+/// A weight `(K, N)`.
+#[derive(Debug)]
+pub(super) enum Matrix {
+    Full(Packed),
+    Quantized(QuantizedMatrix),
+}
+
+impl Matrix {
+    /// `K`, `N`.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            Self::Full(matrix) => (matrix.depth(), matrix.columns()),
+            Self::Quantized(matrix) => (matrix.depth(), matrix.columns()),
+        }
+    }
+
+    /// The columns of several matrices beside each other, where they are held alike and fill what a kernel takes at once.
+    fn join(parts: &[&Self]) -> Option<Self> {
+        let full: Option<Vec<&Packed>> = parts.iter().map(|part| part.full()).collect();
+        if let Some(parts) = full {
+            return Some(Self::Full(Packed::join(&parts)?));
+        }
+        let quantized: Option<Vec<_>> = parts.iter().map(|part| part.quantized()).collect();
+        Some(Self::Quantized(QuantizedMatrix::join(&quantized?)?))
+    }
+
+    fn full(&self) -> Option<&Packed> {
+        match self {
+            Self::Full(matrix) => Some(matrix),
+            Self::Quantized(_) => None,
+        }
+    }
+
+    fn quantized(&self) -> Option<&QuantizedMatrix> {
+        match self {
+            Self::Full(_) => None,
+            Self::Quantized(matrix) => Some(matrix),
+        }
+    }
+}
+
+impl PackedLinear {
+    pub(super) fn new(matrix: Matrix, bias: Option<Vec<f32>>) -> Self {
+        Self(Arc::new(PackedWeights { matrix, bias }))
+    }
+
+    /// Several layers over the same input as one; none where they are not alike, or do not fill what the kernel takes at once.
+    pub(super) fn join(layers: &[&Self]) -> Option<Self> {
+        let matrices: Vec<&Matrix> = layers.iter().map(|layer| &layer.0.matrix).collect();
+        let biases: Vec<&Vec<f32>> = layers.iter().filter_map(|layer| layer.0.bias.as_ref()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            n if n == layers.len() => Some(biases.into_iter().flatten().copied().collect()),
+            _ => return None,
+        };
+        Some(Self::new(Matrix::join(&matrices)?, bias))
+    }
+
+    /// In which format the weights are held, if in fewer bits than f32.
+    pub(super) fn format(&self) -> Option<QuantFormat> {
+        self.0.matrix.quantized().map(QuantizedMatrix::format)
+    }
+
+    /// `activation(norm(x) W + b)`.
+    ///
+    /// # Errors
+    /// When the last dimension of `x` is not `K`, or `x` wants a gradient.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        norm: Option<NormalisedRows>,
+        activation: Option<Activation>,
+    ) -> Result<Tensor> {
+        let op = Product { weights: self.clone(), activation, norm };
+        self.on_rows(x, |rows| rows.apply_op1_no_bwd(&op))
+    }
+
+    /// `residual + x W + b`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], or when `residual` has another shape than the result.
+    pub(super) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let residual = residual.contiguous()?;
+        let op = Onto { weights: self.clone() };
+        self.on_rows(x, |rows| rows.apply_op2_no_bwd(&residual.reshape((rows.dim(0)?, ()))?, &op))
+    }
+
+    /// `x + second(activation(first(norm(x))))` in one pass; none where the weights are not in f32.
+    ///
+    /// # Errors
+    /// When the widths do not fit, or `x` wants a gradient.
+    pub(super) fn feed_forward(
+        x: &Tensor,
+        norm: NormalisedRows,
+        (first, activation): (&Self, Activation),
+        second: &Self,
+    ) -> Option<Result<Tensor>> {
+        let (w1, w2) = (first.0.matrix.full()?, second.0.matrix.full()?);
+        if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
+            let dims = |w: &Packed| format!("{} x {}", w.depth(), w.columns());
+            return Some(Err(candle_core::Error::msg(format!("{} does not go back from {}", dims(w2), dims(w1)))));
+        }
+        let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm };
+        Some(second.on_rows(x, |rows| rows.apply_op1_no_bwd(&op)))
+    }
+
+    /// Runs an operation on the rows of `x`: batch and sequence are rows of the same matrix.
+    fn on_rows(&self, x: &Tensor, run: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        if x.track_op() {
+            candle_core::bail!("a packed layer has no gradient");
+        }
+        let mut dims = x.dims().to_vec();
+        let d_in = dims.pop().unwrap_or(0);
+        dims.push(self.0.matrix.dims().1);
+        run(&x.reshape(((), d_in))?.contiguous()?)?.reshape(dims)
+    }
+
+    /// `x (M, K)` to `(M, N)`.
+    fn product(
+        &self,
+        (x, layout): (&CpuStorage, &Layout),
+        prologue: Prologue<'_>,
+        epilogue: Epilogue<'_>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let PackedWeights { matrix, bias } = &*self.0;
+        let ((rows, d_in), (depth, columns)) = (layout.shape().dims2()?, matrix.dims());
+        if d_in != depth {
+            candle_core::bail!("a linear layer takes rows of {depth}, not of {d_in}");
+        }
+        let (x, epilogue) = (contiguous(x, layout)?, Epilogue { bias: bias.as_deref(), ..epilogue });
+        let y = match matrix {
+            Matrix::Full(matrix) => product(x, matrix, prologue, epilogue),
+            Matrix::Quantized(matrix) => product(x, matrix, prologue, epilogue),
+        };
+        Ok((CpuStorage::F32(y), (rows, columns).into()))
+    }
+}
+
+struct Product {
+    weights: PackedLinear,
+    activation: Option<Activation>,
+    norm: Option<NormalisedRows>,
+}
+
+impl CustomOp1 for Product {
+    fn name(&self) -> &'static str {
+        "packed-product"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let normalise = self.norm.as_ref().map(|norm| |x: &[f32], y: &mut [f32]| norm.run(x, y));
+        let prologue: Prologue<'_> = normalise.as_ref().map(|normalise| normalise as _);
+        let activation = self.activation.map(Activation::in_place);
+        self.weights.product((x, layout), prologue, Epilogue { activation, ..Epilogue::default() })
+    }
+}
+
+struct Onto {
+    weights: PackedLinear,
+}
+
+impl CustomOp2 for Onto {
+    fn name(&self) -> &'static str {
+        "packed-onto"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (residual, columns) = (contiguous(r, lr)?, self.weights.0.matrix.dims().1);
+        if lr.dims() != [lx.dims()[0], columns] {
+            candle_core::bail!("{:?} is not added to {} x {columns}", lr.dims(), lx.dims()[0]);
+        }
+        self.weights.product((x, lx), None, Epilogue { residual: Some(residual), ..Epilogue::default() })
+    }
+}
+
+struct FeedForward {
+    first: PackedLinear,
+    activation: Activation,
+    second: PackedLinear,
+    norm: NormalisedRows,
+}
+
+impl CustomOp1 for FeedForward {
+    fn name(&self) -> &'static str {
+        "feed-forward"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (first, second) = (&*self.first.0, &*self.second.0);
+        let (Some(w1), Some(w2)) = (first.matrix.full(), second.matrix.full()) else {
+            candle_core::bail!("feed-forward wants weights in full");
+        };
+        if layout.dims().last() != Some(&w1.depth()) {
+            candle_core::bail!("a linear layer takes rows of {}, not of {:?}", w1.depth(), layout.dims());
+        }
+        let activation = Some(self.activation.in_place());
+        let to = Epilogue { bias: first.bias.as_deref(), activation, residual: None };
+        let back = Epilogue { bias: second.bias.as_deref(), ..Epilogue::default() };
+        let y = two_products(contiguous(x, layout)?, Some(&|x, y| self.norm.run(x, y)), (w1, to), (w2, back));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+}
