@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
+use rayon::prelude::*;
 
 use super::KvCache;
 use super::branches::Branch;
@@ -76,7 +77,7 @@ impl Llama {
         Self::load_with(config, vb, &AsRead)
     }
 
-    /// As [`Self::load`], the linear layers from `matrices`.
+    /// As [`Self::load`], the linear layers from `matrices`, several at once.
     ///
     /// # Errors
     /// When the weights cannot be read.
@@ -90,8 +91,9 @@ impl Llama {
         } else {
             matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
         };
-        let block = |i: usize| Block::load(config, &model.pp("layers").pp(i), matrices);
-        let layers = (0..config.n_layers).map(block).collect::<Result<_>>()?;
+        let layers = model.pp("layers");
+        let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
+        let layers = (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?;
         Ok(Self {
             config: config.clone(),
             embeddings: Embedding::new(table, config.d_hidden),

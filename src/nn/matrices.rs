@@ -8,7 +8,7 @@ use super::linear::{Bias, Linear};
 use super::quantized::QuantFormat;
 
 /// Gives a network its linear layers.
-pub trait Matrices {
+pub trait Matrices: Sync {
     /// The layer that `vb` points at, from `d_in` to `d_out`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 
 use super::TowerConfig;
 use crate::nn::attention::{join_heads, split_heads};
@@ -22,7 +23,8 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
         let layers = vb.pp("layers");
-        Ok(Self { layers: (0..n_layers).map(|i| Block::load(config, &layers.pp(i))).collect::<Result<_>>()? })
+        let load = |i: usize| Block::load(config, &layers.pp(i));
+        Ok(Self { layers: (0..n_layers).into_par_iter().map(load).collect::<Result<_>>()? })
     }
 
     /// Packs the weights for inference, where that may be.

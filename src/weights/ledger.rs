@@ -68,7 +68,9 @@ impl Ledger {
     /// # Errors
     /// [`WeightError::Unfit`] with every problem.
     pub fn check(&self) -> Result<(), WeightError> {
-        let problems = self.book().problems.clone();
+        let mut problems = self.book().problems.clone();
+        // Layers are read side by side.
+        problems.sort_by_cached_key(|problem| by_layer(&problem.name));
         if problems.is_empty() {
             return Ok(());
         }
@@ -88,6 +90,11 @@ impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A name's place in the order of names, in which layer 10 comes after layer 2.
+fn by_layer(name: &str) -> Vec<(Option<u64>, String)> {
+    name.split('.').map(|part| (part.parse().ok(), part.to_owned())).collect()
 }
 
 /// One part's view of the checkpoint.
@@ -168,6 +175,13 @@ mod tests {
                  missing: d.bias [1, 3] (width 3)"
             )
         );
+    }
+
+    #[test]
+    fn layers_come_in_the_order_of_their_numbers() {
+        let mut names = ["b.10.w", "b.2.w", "b.2.a", "a"];
+        names.sort_by_cached_key(|name| by_layer(name));
+        assert_eq!(names, ["a", "b.2.a", "b.2.w", "b.10.w"]);
     }
 
     #[test]
