@@ -45,6 +45,24 @@ pub fn copy_bandwidth() -> f64 {
     2.0 * COPIED as f64 / best / 1e9
 }
 
+/// The most memory that a process which this one started and waited for had, in bytes, where the system says it.
+pub fn children_memory_peak() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: there is room for what the call writes.
+        if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) } != 0 {
+            return None;
+        }
+        // SAFETY: zeros are a value, and the call has written one.
+        let most = u64::try_from(unsafe { usage.assume_init() }.ru_maxrss).ok()?;
+        // In kilobytes, but on Apple's systems.
+        Some(if cfg!(target_vendor = "apple") { most } else { most * 1024 })
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// The most memory that this process had so far, in bytes, where the system says it.
 pub fn memory_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

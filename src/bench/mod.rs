@@ -1,6 +1,7 @@
-//! Speed on this machine: networks of real geometry with random weights, and the reading of a real video, timed, beside what the machine
-//! can do.
+//! Speed on this machine: networks of real geometry with random weights, the reading of a real video, and a whole command, timed, beside
+//! what the machine can do.
 
+mod ask;
 mod language;
 mod machine;
 mod random;
@@ -9,6 +10,7 @@ mod video;
 
 use std::time::Instant;
 
+pub use ask::{AskBench, bench_ask};
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
 pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
 pub use tower::{TowerBench, TowerName, bench_tower};

@@ -375,3 +375,23 @@ fn memory_does_not_grow_with_the_length_of_the_video() {
     // 36 MB more of video, 9,750 more frames of 230 kB each.
     assert!(long < short + 16_000, "{short} kB for 10 seconds, {long} kB for 400");
 }
+
+#[test]
+fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
+    let object = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let decode = object(&["bench", "decode", VIDEO, "--frames", "3", "--runs", "1"]);
+    let asked = object(&["ask", VIDEO, "What color is the circle?", "--frames", "3", "--json"]);
+    let frames = asked["frames"].as_array().unwrap();
+    let indices: Vec<_> = frames.iter().map(|frame| frame["index"].clone()).collect();
+    assert_eq!(decode["indices"].as_array().unwrap(), &indices);
+    assert!(decode["seconds"].as_f64().unwrap() > 0.0 && decode["mean_rgb"].as_array().unwrap().len() == 3);
+    let ask = object(&["bench", "ask", VIDEO, "What color is the circle?", "--runs", "1", "--", "--model", MODEL]);
+    assert_eq!((ask["answer_tokens"].as_u64(), ask["runs"].as_u64()), (Some(2), Some(1)));
+    assert!(ask["seconds"].as_f64().unwrap() * 1000.0 >= ask["timings_ms"]["total"].as_f64().unwrap());
+    assert_refused(&run(&["bench", "ask", "nothing.mp4", "--runs", "1"]), "nothing.mp4: no such file");
+    assert_refused(&run(&["bench", "decode", "nothing.mp4", "--runs", "1"]), "nothing.mp4: no such file");
+}

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use vidense::bench::{Compares, LanguageSize, LanguageTask, TowerName, bench_language, bench_tower, bench_video};
+use vidense::bench::{
+    Compares, LanguageSize, LanguageTask, TowerName, bench_ask, bench_language, bench_tower, bench_video,
+};
 use vidense::nn::QuantFormat;
 use vidense::video::{Access, ReadLimits};
 
 use crate::cli::output;
 
-/// Time networks of real geometry with random weights, or the reading of a video, on this machine's CPU, and print one JSON object
+/// Time networks of real geometry with random weights, the reading of a video, or a whole `ask`, on this machine's CPU, and print one
+/// JSON object
 #[derive(Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -43,6 +46,15 @@ enum What {
         #[arg(long, default_value_t = 0)]
         threads: u16,
     },
+    /// The whole command `ask`, from the start of its process to its end
+    Ask {
+        video: PathBuf,
+        #[arg(default_value = "What happens?")]
+        question: String,
+        /// Further arguments of `ask`, such as `--model DIR`
+        #[arg(last = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
     /// A language model: a prompt, then token after token
     Llm {
         /// 1.1b, 7b
@@ -67,13 +79,17 @@ impl Bench {
     /// Runs the command.
     ///
     /// # Errors
-    /// When candle fails.
+    /// When candle fails, or the video cannot be read, or `ask` fails.
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
             What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), self.runs)?),
             What::Decode { video, frames, access, threads } => {
                 let limits = ReadLimits { access, threads: usize::from(threads), ..ReadLimits::default() };
                 output::json(&bench_video(&video, usize::from(frames), &limits, self.runs)?)
+            }
+            What::Ask { video, question, arguments } => {
+                let program = std::env::current_exe()?;
+                output::json(&bench_ask(&program, &video, &question, &arguments, self.runs)?)
             }
             What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
                 size,

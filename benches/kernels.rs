@@ -1,0 +1,117 @@
+//! The kernels of inference on the CPU, one by one: `cargo bench`, or `cargo bench -- linear` for some. Throughput is in floating-point
+//! operations a second where a kernel multiplies ("elem/s"), in bytes of weights where it is bound by reading them.
+
+#![allow(clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use image::RgbImage;
+use vidense::image::{PreprocessConfig, Preprocessor};
+use vidense::nn::linear::{Linear, feed_forward};
+use vidense::nn::{Activation, LayerNorm, Mask, QuantFormat, attention, full_attention, on_workers};
+
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 0.05, shape, &Device::Cpu).expect("there is memory")
+}
+
+fn packed(d_in: usize, d_out: usize) -> Linear {
+    let mut layer = Linear::from_weight(random(&[d_out, d_in]));
+    layer.pack().expect("f32 on the CPU");
+    layer
+}
+
+fn quantized(d_in: usize, d_out: usize, format: QuantFormat) -> Linear {
+    let mut layer = Linear::from_weight(random(&[d_out, d_in]));
+    layer.quantize(format).expect("whole blocks");
+    layer
+}
+
+/// Many rows, as in a tower and in prefill.
+fn linear(c: &mut Criterion) {
+    let mut group = c.benchmark_group("linear");
+    group.sample_size(20);
+    for (rows, d_in, d_out) in [(2048, 2048, 2048), (2308, 1024, 4096), (2308, 4096, 1024), (2916, 1152, 4304)] {
+        let (layer, x) = (packed(d_in, d_out), random(&[rows, d_in]));
+        group.throughput(Throughput::Elements(2 * (rows * d_in * d_out) as u64));
+        let name = format!("{rows}x{d_in}x{d_out}");
+        group.bench_function(BenchmarkId::new("f32", name), |b| b.iter(|| layer.forward(black_box(&x))));
+    }
+    for format in [QuantFormat::Q8_0, QuantFormat::Q4K] {
+        let (layer, x) = (quantized(2048, 5632, format), random(&[576, 2048]));
+        group.throughput(Throughput::Elements(2 * 576 * 2048 * 5632));
+        let id = BenchmarkId::new(format.to_string(), "576x2048x5632");
+        group.bench_function(id, |b| b.iter(|| layer.forward(black_box(&x))));
+    }
+    group.finish();
+}
+
+/// One row, as in decoding, over more weights than any cache holds.
+fn linear_of_one_row(c: &mut Criterion) {
+    const LAYERS: usize = 12;
+    let mut group = c.benchmark_group("linear_of_one_row");
+    group.sample_size(20);
+    let x = random(&[1, 2048]);
+    let n_weights = LAYERS * 2048 * 11264;
+    for format in [None, Some(QuantFormat::Q8_0), Some(QuantFormat::Q4K)] {
+        let layer = || format.map_or_else(|| packed(2048, 11264), |format| quantized(2048, 11264, format));
+        let layers: Vec<Linear> = (0..LAYERS).map(|_| layer()).collect();
+        group.throughput(Throughput::Bytes(format.map_or(4 * n_weights, |format| format.bytes(n_weights)) as u64));
+        let name = format.map_or("f32".to_owned(), |format| format.to_string());
+        group.bench_function(name, |b| {
+            b.iter(|| on_workers(|| layers.iter().try_for_each(|layer| layer.forward(black_box(&x)).map(drop))));
+        });
+    }
+    group.finish();
+}
+
+/// A layer's feed-forward part and attention in CLIP-L/336, four frames together.
+fn tower_layer(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tower_layer");
+    group.sample_size(20);
+    let (frames, tokens, d, wide, heads) = (4, 577, 1024, 4096, 16);
+    let weights = HashMap::from([("weight".to_owned(), random(&[d])), ("bias".to_owned(), random(&[d]))]);
+    let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+    let norm = LayerNorm::load(d, 1e-5, &vb).expect("it is there");
+    let (to, back, x) = (packed(d, wide), packed(wide, d), random(&[frames, tokens, d]));
+    group.throughput(Throughput::Elements(4 * (frames * tokens * d * wide) as u64));
+    group.bench_function("feed_forward", |b| {
+        b.iter(|| feed_forward(black_box(&x), &norm, (&to, Activation::QuickGelu), &back));
+    });
+    let qkv = random(&[frames, tokens, 3 * d]);
+    group.throughput(Throughput::Elements(4 * (frames * tokens * tokens * d) as u64));
+    group.bench_function("full_attention", |b| b.iter(|| full_attention(black_box(&qkv), heads)));
+    group.finish();
+}
+
+/// Attention in a Llama of 1.1B: a prompt, and one token after it.
+fn causal_attention(c: &mut Criterion) {
+    let mut group = c.benchmark_group("causal_attention");
+    group.sample_size(20);
+    for (queries, keys) in [(576, 576), (1, 576), (1, 2304)] {
+        let (q, k, v) = (random(&[1, 32, queries, 64]), random(&[1, 4, keys, 64]), random(&[1, 4, keys, 64]));
+        group.bench_function(format!("{queries}_over_{keys}"), |b| {
+            b.iter(|| attention(black_box(&q), &k, &v, Mask::Causal));
+        });
+    }
+    group.finish();
+}
+
+/// A frame of 1080p to a tower's pixels.
+fn preprocess(c: &mut Criterion) {
+    let mut group = c.benchmark_group("preprocess");
+    let picture = RgbImage::from_fn(1920, 1080, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    for (name, config) in
+        [("clip_336", PreprocessConfig::clip(336).padded()), ("siglip_384", PreprocessConfig::siglip(384))]
+    {
+        let preprocessor = Preprocessor::new(config);
+        group.bench_function(name, |b| b.iter(|| preprocessor.run(black_box(picture.clone()))));
+    }
+    group.finish();
+}
+
+criterion_group!(kernels, linear, linear_of_one_row, tower_layer, causal_attention, preprocess);
+criterion_main!(kernels);
