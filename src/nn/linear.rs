@@ -45,9 +45,14 @@ impl Linear {
         Ok(Self { weights: Weights::Plain { weight, bias } })
     }
 
+    /// Of a `weight (d_out, d_in)` and perhaps a `bias (d_out)`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Plain { weight, bias } }
+    }
+
     /// A layer that shares its weight with another, such as a tied output head.
     pub fn from_weight(weight: Tensor) -> Self {
-        Self { weights: Weights::Plain { weight, bias: None } }
+        Self::new(weight, None)
     }
 
     /// Several layers over the same input as one, whose outputs stand beside each other.

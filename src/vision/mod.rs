@@ -5,6 +5,7 @@
 //! that it needs.
 
 mod clip;
+mod patches;
 mod siglip;
 mod vit;
 
@@ -106,6 +107,10 @@ impl Tower {
     /// # Errors
     /// When candle fails.
     pub fn pack(&mut self) -> Result<()> {
+        match &mut self.embeddings {
+            Embeddings::Clip(embeddings) => embeddings.pack()?,
+            Embeddings::Siglip(embeddings) => embeddings.pack()?,
+        }
         self.encoder.pack()
     }
 

@@ -153,23 +153,3 @@ impl Mlp {
         })
     }
 }
-
-/// Cuts images into patches and projects each: a convolution whose stride is its kernel, as one product.
-///
-/// # Shapes
-/// `(T, 3, S, S)` to `(T, N, D)`; `weight (D, 3, p, p)`.
-pub(super) fn embed_patches(pixels: &Tensor, weight: &Tensor, grid: usize) -> Result<Tensor> {
-    let (d_hidden, channels, p, _) = weight.dims4()?;
-    let frames = pixels.dim(0)?;
-    let side = grid * p;
-    let patches = pixels
-        .narrow(2, 0, side)?
-        .narrow(3, 0, side)?
-        .contiguous()?
-        .reshape((frames, channels, grid, p, grid, p))?
-        .permute((0, 2, 4, 1, 3, 5))? // (T, grid, grid, 3, p, p)
-        .contiguous()?
-        .reshape((frames * grid * grid, channels * p * p))?;
-    let weight = weight.reshape((d_hidden, channels * p * p))?;
-    crate::nn::matmul(&patches, &weight.t()?)?.reshape((frames, grid * grid, d_hidden))
-}
