@@ -4,10 +4,8 @@ use std::f32::consts::FRAC_1_SQRT_2;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
-use rayon::prelude::*;
-
 use super::elementwise;
-use super::memory::zeros;
+use super::memory::in_parts;
 use super::rows::{contiguous, per_row, per_row_pair};
 
 /// Numbers that one row of an elementwise kernel takes.
@@ -180,11 +178,15 @@ impl CustomOp1 for JoinedSwiGlu {
             candle_core::bail!("joined-swiglu: {:?} has no two halves", layout.dims());
         };
         let x = contiguous(x, layout)?;
-        let mut y = zeros(x.len() / 2);
-        y.par_chunks_mut(width / 2).zip(x.par_chunks(width)).for_each(|(y, x)| {
-            let (gate, up) = x.split_at(width / 2);
-            elementwise::swiglu(gate, up, y);
-        });
+        let y = in_parts(
+            x.len() / 2,
+            width / 2,
+            || (),
+            |(), row, y| {
+                let (gate, up) = x[row * width..][..width].split_at(width / 2);
+                elementwise::swiglu(gate, up, y);
+            },
+        );
         dims.push(width / 2);
         Ok((CpuStorage::F32(y), dims.into()))
     }

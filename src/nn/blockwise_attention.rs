@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
 use super::gemm::{Kernel, Left, Target, Tile, kernel, pack_transpose};
-use super::memory::in_parts;
+use super::memory::{Lines, in_parts};
 use super::rows::contiguous;
 
 /// Tiles of queries whose scores are made together.
@@ -146,9 +146,9 @@ enum Sees {
 #[derive(Default)]
 struct Scratch {
     /// `K^T` in panels of keys.
-    keys: Vec<f32>,
+    keys: Lines,
     /// `V` in panels of its channels.
-    values: Vec<f32>,
+    values: Lines,
     scores: Vec<f32>,
     /// Some queries, one after the other: where they come from they may be a power of two apart.
     queries: Vec<f32>,
@@ -209,15 +209,13 @@ impl Head<'_> {
     /// Packs keys and values.
     fn pack(&self, scratch: &mut Scratch) {
         let (s, d, panel) = (self.n_keys, self.d, self.kernel.width);
-        scratch.keys.clear();
-        scratch.keys.resize(s.div_ceil(panel) * d * panel, 0.0);
+        scratch.keys.reset(s.div_ceil(panel) * d * panel);
         for (to, first) in scratch.keys.chunks_exact_mut(d * panel).zip((0..s).step_by(panel)) {
             let n = panel.min(s - first);
             let rows = &self.keys.numbers[first * self.keys.stride..][..(n - 1) * self.keys.stride + d];
             pack_transpose(rows, (d, self.keys.stride), panel, to);
         }
-        scratch.values.clear();
-        scratch.values.resize(d.div_ceil(panel) * s * panel, 0.0);
+        scratch.values.reset(d.div_ceil(panel) * s * panel);
         for (to, first) in scratch.values.chunks_exact_mut(s * panel).zip((0..d).step_by(panel)) {
             let columns = panel.min(d - first);
             for (i, to) in to.chunks_exact_mut(panel).enumerate() {

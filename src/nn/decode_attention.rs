@@ -94,12 +94,11 @@ fn score_of(query: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
         for (q, k) in whole.iter().zip(whole_key) {
             sums.iter_mut().zip(q.iter().zip(k)).for_each(|(sum, (q, k))| *sum += q * k);
         }
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                sums[i] += sums[i + width];
-            }
-        }
-        *score = sums[0] + rest.iter().zip(rest_key).map(|(q, k)| q * k).sum::<f32>();
+        // Halves onto each other, in registers.
+        let eight: [f32; 8] = std::array::from_fn(|i| sums[i] + sums[i + 8]);
+        let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+        let rest: f32 = rest.iter().zip(rest_key).map(|(q, k)| q * k).sum();
+        *score = (four[0] + four[2]) + (four[1] + four[3]) + rest;
     }
 }
 

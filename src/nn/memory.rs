@@ -2,6 +2,7 @@
 //! page tables while they are read.
 
 use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
 
 use rayon::prelude::*;
 
@@ -9,12 +10,44 @@ use rayon::prelude::*;
 #[cfg(target_os = "linux")]
 const LARGE: usize = 8 << 20;
 
-/// `n` zeros.
-pub(super) fn zeros(n: usize) -> Vec<f32> {
-    // The system gives pages of zeros, none of which is there before it is touched.
-    let numbers = vec![0.0; n];
-    advise(numbers.as_ptr(), n);
-    numbers
+/// A line of the cache.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+const LINE: usize = 16;
+
+/// Numbers that begin where a line of the cache does, so that no instruction which reads a line's worth of them reads two.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// `n` zeros, and more up to the end of a line.
+    pub(super) fn zeros(n: usize) -> Self {
+        Self(filled(n.div_ceil(LINE), Line([0.0; LINE])))
+    }
+
+    /// Becomes `n` zeros, and more up to the end of a line.
+    pub(super) fn reset(&mut self, n: usize) {
+        self.0.clear();
+        self.0.resize(n.div_ceil(LINE), Line([0.0; LINE]));
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is sixteen numbers and nothing else.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
 }
 
 /// `n` numbers that several threads make in parts of `part` each, which are zeros when they begin: no pass over memory fills all of
@@ -81,7 +114,12 @@ mod tests {
     #[test]
     fn large_buffers_hold_what_was_asked_for() {
         for n in [0, 1, 1000, 3_000_001] {
-            assert!(zeros(n).iter().all(|&x| x == 0.0) && zeros(n).len() == n);
+            let mut lines = Lines::zeros(n);
+            assert!(lines.iter().all(|&x| x == 0.0) && lines.len() == n.next_multiple_of(LINE));
+            assert!(lines.as_ptr().addr().is_multiple_of(64));
+            lines.fill(1.0);
+            lines.reset(n + 1);
+            assert!(lines.iter().all(|&x| x == 0.0) && lines.len() == (n + 1).next_multiple_of(LINE));
             let parts = in_parts(n, 1000, || (), |(), i, part| part.iter_mut().for_each(|x| *x += i as f32));
             assert!(parts.iter().enumerate().all(|(i, &x)| x == (i / 1000) as f32) && parts.len() == n);
             assert!(filled(n, [7u8; 3]).iter().all(|&x| x == [7; 3]) && filled(n, 1u8).len() == n);

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::{in_parts, zeros};
+use super::memory::{Lines, in_parts};
 
 use kernel::pack_rows;
 pub(super) use kernel::{Kernel, Left, Target, Tile};
@@ -80,7 +80,7 @@ impl Place {
 /// A matrix `(K, N)` in f32, each panel `(K, width)`; the last one is filled with zeros.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
-    panels: Vec<f32>,
+    panels: Lines,
     depth: usize,
     columns: usize,
     kernel: &'static Kernel,
@@ -90,7 +90,7 @@ impl Packed {
     /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
     pub(super) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
         let (columns, width) = (w.len() / depth.max(1), kernel.width);
-        let mut panels = zeros(columns.div_ceil(width) * depth * width);
+        let mut panels = Lines::zeros(columns.div_ceil(width) * depth * width);
         if depth > 0 {
             let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
             packs.for_each(|(panel, rows)| pack_transpose(rows, (depth, depth), width, panel));
@@ -105,8 +105,8 @@ impl Packed {
         if !parts.iter().all(|part| fits(part) && part.kernel.width == kernel.width) {
             return None;
         }
-        let mut panels = zeros(parts.iter().map(|part| part.panels.len()).sum());
-        let mut rest = panels.as_mut_slice();
+        let mut panels = Lines::zeros(parts.iter().map(|part| part.panels.len()).sum());
+        let mut rest = &mut *panels;
         for part in parts {
             let (these, others) = rest.split_at_mut(part.panels.len());
             these.copy_from_slice(&part.panels);
@@ -179,16 +179,20 @@ pub(super) struct Epilogue<'a> {
 }
 
 impl<'a> Epilogue<'a> {
-    /// Finishes a part of row `row` that begins in column `first` of `columns`.
-    fn finish(&self, y: &mut [f32], (row, columns): (usize, usize), first: usize) {
+    /// Finishes a part of a row that begins in column `first`, but for the residual.
+    fn finish(&self, y: &mut [f32], first: usize) {
         if let Some(bias) = self.bias {
             y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
         }
         if let Some(activation) = self.activation {
             activation(y);
         }
+    }
+
+    /// Adds the residual to whole rows: in parts of them, a power of two apart, its numbers would push each other out of the cache.
+    fn add_residual(&self, y: &mut [f32]) {
         if let Some(residual) = self.residual {
-            y.iter_mut().zip(&residual[row * columns + first..]).for_each(|(y, x)| *y += x);
+            y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
         }
     }
 
@@ -280,10 +284,9 @@ fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
             let numbers = &mut y[place.rows.start * n..place.rows.end * n][first..];
             w.tile(&left, &place, &mut Target { numbers, stride: n, columns });
         }
-        for (row, y) in y.chunks_mut(n).enumerate() {
-            epilogue.finish(&mut y[first..][..columns], (row, n), first);
-        }
+        y.chunks_mut(n).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
     }
+    epilogue.add_residual(y);
 }
 
 /// So few rows that the threads share the weight instead: it is bound by reading that.
@@ -298,12 +301,11 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
             let numbers = &mut y[place.rows.start * width..place.rows.end * width];
             w.tile(&left, &place, &mut Target { numbers, stride: width, columns });
         }
-        for (row, y) in y.chunks_mut(width).enumerate() {
-            epilogue.finish(&mut y[..columns], (row, n), first);
-        }
+        y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
     });
     if rows == 1 {
         across.truncate(n);
+        epilogue.add_residual(&mut across);
         return across;
     }
     let mut y = vec![0.0; rows * n];
@@ -314,6 +316,7 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
             y[row * n + first..][..columns].copy_from_slice(&from[..columns]);
         }
     }
+    epilogue.add_residual(&mut y);
     y
 }
 
