@@ -77,7 +77,7 @@ impl Llama {
         Self::load_with(config, vb, &AsRead)
     }
 
-    /// As [`Self::load`], the linear layers from `matrices`, several at once.
+    /// As [`Self::load`], the linear layers from `matrices`.
     ///
     /// # Errors
     /// When the weights cannot be read.
@@ -93,7 +93,10 @@ impl Llama {
         };
         let layers = model.pp("layers");
         let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
-        let layers = (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?;
+        let layers: Vec<Block> = match matrices.side_by_side() {
+            true => (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?,
+            false => (0..config.n_layers).map(load).collect::<Result<_>>()?,
+        };
         Ok(Self {
             config: config.clone(),
             embeddings: Embedding::new(table, config.d_hidden),

@@ -20,6 +20,9 @@ pub trait Matrices: Sync {
     /// # Errors
     /// When candle fails.
     fn hold(&self, layer: &mut Linear) -> Result<()>;
+
+    /// Whether parts of a network are read side by side, which takes the memory of what each is before it is held.
+    fn side_by_side(&self) -> bool;
 }
 
 /// As they are read.
@@ -33,6 +36,10 @@ impl Matrices for AsRead {
 
     fn hold(&self, _: &mut Linear) -> Result<()> {
         Ok(())
+    }
+
+    fn side_by_side(&self) -> bool {
+        true
     }
 }
 
@@ -52,5 +59,9 @@ impl Matrices for Quantizing {
 
     fn hold(&self, layer: &mut Linear) -> Result<()> {
         layer.quantize(self.0)
+    }
+
+    fn side_by_side(&self) -> bool {
+        false
     }
 }

@@ -124,6 +124,10 @@ impl Matrices for GgufMatrices<'_> {
     fn hold(&self, layer: &mut Linear) -> Result<()> {
         self.format.map_or(Ok(()), |format| layer.quantize(format))
     }
+
+    fn side_by_side(&self) -> bool {
+        false
+    }
 }
 
 /// Where row `i` of queries or keys is stored: llama.cpp turns neighbouring channels of a head, where the checkpoints turn those that

@@ -171,28 +171,64 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512(tile: &Tile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
-        unsafe { by_rows!(tile, target, rows_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
+        unsafe {
+            if target.columns > 16 {
+                by_rows!(tile, target, rows_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            } else {
+                by_rows!(tile, target, half_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            }
+        }
     }
 
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f")]
     unsafe fn rows_512<const ROWS: usize, const PACKED: bool>(
+        left: (&[f32], usize),
+        tile: &Tile<'_>,
+        target: &mut Target<'_>,
+    ) {
+        // SAFETY: as the caller says.
+        unsafe { vectors_512::<ROWS, PACKED, 2>(left, tile, target) }
+    }
+
+    /// Of a panel whose second half is empty.
+    ///
+    /// # Safety
+    /// As [`avx512`].
+    #[target_feature(enable = "avx512f")]
+    unsafe fn half_512<const ROWS: usize, const PACKED: bool>(
+        left: (&[f32], usize),
+        tile: &Tile<'_>,
+        target: &mut Target<'_>,
+    ) {
+        // SAFETY: as the caller says.
+        unsafe { vectors_512::<ROWS, PACKED, 1>(left, tile, target) }
+    }
+
+    /// The first `VECTORS` times sixteen columns.
+    ///
+    /// # Safety
+    /// As [`avx512`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn vectors_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
         (left, stride): (&[f32], usize),
         tile: &Tile<'_>,
         target: &mut Target<'_>,
     ) {
-        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
         let (all, columns) = (target.numbers.as_mut_ptr(), target.columns);
-        let mask = |n: usize| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
-        let masks = (mask(columns), mask(columns.saturating_sub(16)));
+        let mask = |i: usize| match columns - 16 * i {
+            16.. => u16::MAX,
+            n => (1 << n) - 1,
+        };
         if tile.goes_on {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the target has `columns` numbers in each row, and the masks let no more through.
                 unsafe {
                     let from = all.add(row * target.stride);
-                    sums[0] = _mm512_maskz_loadu_ps(masks.0, from);
-                    sums[1] = _mm512_maskz_loadu_ps(masks.1, from.wrapping_add(16));
+                    *sums = std::array::from_fn(|i| _mm512_maskz_loadu_ps(mask(i), from.add(16 * i)));
                 }
             }
         }
@@ -202,7 +238,7 @@ mod x86 {
         for k in 0..tile.depth {
             // SAFETY: the panel has 32 numbers for each `k`, and each of the rows has `depth`; a prefetch may name any address.
             unsafe {
-                let (first, second) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
+                let these: [__m512; VECTORS] = std::array::from_fn(|i| _mm512_loadu_ps(weights.add(16 * i)));
                 weights = weights.add(32);
                 if ROWS < FEW {
                     // The weights themselves are waited for: what follows at once is more urgent than the next panel.
@@ -214,8 +250,7 @@ mod x86 {
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = _mm512_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
-                    sums[0] = _mm512_fmadd_ps(value, first, sums[0]);
-                    sums[1] = _mm512_fmadd_ps(value, second, sums[1]);
+                    sums.iter_mut().zip(these).for_each(|(sum, these)| *sum = _mm512_fmadd_ps(value, these, *sum));
                 }
             }
         }
@@ -223,8 +258,7 @@ mod x86 {
             // SAFETY: as above.
             unsafe {
                 let to = all.add(row * target.stride);
-                _mm512_mask_storeu_ps(to, masks.0, sums[0]);
-                _mm512_mask_storeu_ps(to.wrapping_add(16), masks.1, sums[1]);
+                sums.iter().enumerate().for_each(|(i, &sum)| _mm512_mask_storeu_ps(to.add(16 * i), mask(i), sum));
             }
         }
     }
