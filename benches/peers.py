@@ -1,0 +1,192 @@
+"""Time vidense beside PyTorch, decord, torchcodec and PyAV, in turns, and print medians and their ratio as JSON.
+
+    python benches/peers.py tower [--tower clip-l-336|siglip-so400m] [--batch 4]
+    python benches/peers.py llm [--quant q8_0|q4_k]
+    python benches/peers.py decode VIDEO [--frames 8] [--readers decord,torchcodec,pyav]
+
+It wants torch, transformers, decord, torchcodec and av (`pip install`), and target/release/vidense. Each measurement is a process of its
+own; the peers are the libraries' own modules and readers, in their default settings, with random weights where they have any.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+RUNS_WITHIN = 3
+
+
+def seconds(run):
+    """The median of some runs, the first one aside."""
+    times = []
+    for _ in range(RUNS_WITHIN + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def torch_tower(a):
+    import torch
+    import transformers as t
+
+    torch.manual_seed(0)
+    if a.tower == "clip-l-336":
+        size = 336
+        config = t.CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+                                    image_size=size, patch_size=14, projection_dim=768)
+        model = t.CLIPVisionModel(config)
+    else:
+        size = 384
+        config = t.SiglipVisionConfig(hidden_size=1152, intermediate_size=4304, num_hidden_layers=26, num_attention_heads=16,
+                                      image_size=size, patch_size=14)
+        model = t.SiglipVisionModel(config)
+    model.eval()
+    x = torch.randn(a.batch, 3, size, size)
+    m = torch.randn(2048, 2048)
+    with torch.inference_mode():
+        frame = seconds(lambda: model(x, output_hidden_states=True)) / a.batch
+        product = seconds(lambda: [m @ m for _ in range(10)]) / 10
+    return {"seconds_per_frame": frame, "gemm_peak_gflops": 2 * 2048**3 / product / 1e9}
+
+
+def torch_llm(a):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32,
+                         num_key_value_heads=4, vocab_size=32000, max_position_embeddings=4096)
+    model = LlamaForCausalLM(config).eval()
+    x = torch.randn(1, 576, 2048) * 0.02
+    result = {}
+
+    def prefill():
+        result["out"] = model(inputs_embeds=x, use_cache=True, logits_to_keep=1)
+
+    with torch.inference_mode():
+        prefill_seconds = seconds(prefill)
+        cache, token = result["out"].past_key_values, result["out"].logits[:, -1].argmax(-1, keepdim=True)
+        start = time.perf_counter()
+        for _ in range(16):
+            out = model(input_ids=token, past_key_values=cache, use_cache=True)
+            cache, token = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
+        decode = 16 / (time.perf_counter() - start)
+    return {"prefill_seconds": prefill_seconds, "decode_tokens_per_second": decode}
+
+
+def uniform(total, wanted):
+    """The midpoints of equal segments: what `--sample uniform` takes."""
+    n = min(total, wanted)
+    step = (total - 1) / n
+    edges = [round(step * i) for i in range(n + 1)]
+    return [(a + b) // 2 for a, b in zip(edges, edges[1:])]
+
+
+def read_decord(path, n):
+    from decord import VideoReader
+
+    reader = VideoReader(path)
+    indices = uniform(len(reader), n)
+    return indices, reader.get_batch(indices).asnumpy()
+
+
+def read_torchcodec(path, n):
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, seek_mode="exact")
+    indices = uniform(len(decoder), n)
+    return indices, decoder.get_frames_at(indices).data.permute(0, 2, 3, 1).numpy()
+
+
+def read_pyav(path, n):
+    import av
+
+    def frames():
+        container = av.open(path)
+        container.streams.video[0].thread_type = "AUTO"
+        return container.decode(video=0)
+
+    indices = uniform(sum(1 for _ in frames()), n)
+    wanted = set(indices)
+    return indices, [f.to_ndarray(format="rgb24") for i, f in enumerate(frames()) if i in wanted]
+
+
+def reader(a):
+    run = {"decord": read_decord, "torchcodec": read_torchcodec, "pyav": read_pyav}[a.peer]
+    indices, pictures = run(a.video, a.frames)
+    means = [float(p.mean()) for p in pictures]
+    return {"seconds": seconds(lambda: run(a.video, a.frames)), "indices": [int(i) for i in indices], "mean_rgb": means}
+
+
+def process(command):
+    """Runs a command; its JSON, with the most memory that it had."""
+    with tempfile.TemporaryFile() as out:
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        text = out.read()
+    if child.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
+    return json.loads(text) | {"memory_peak_bytes": usage.ru_maxrss * 1024}
+
+
+def vidense(a):
+    ours = [a.vidense, "bench", "--runs", str(RUNS_WITHIN)]
+    if a.what == "tower":
+        return ours + ["tower", "--tower", a.tower, "--batch", str(a.batch)]
+    if a.what == "llm":
+        return ours + ["llm"] + (["--quant", a.quant] if a.quant else [])
+    return ours + ["decode", a.video, "--frames", str(a.frames)]
+
+
+def medians(results):
+    numbers = {k for r in results for k, v in r.items() if isinstance(v, (int, float))}
+    return {k: statistics.median(r[k] for r in results if k in r) for k in sorted(numbers)}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=["tower", "llm", "decode"])
+    p.add_argument("video", nargs="?")
+    p.add_argument("--tower", choices=["clip-l-336", "siglip-so400m"], default="clip-l-336")
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--quant")
+    p.add_argument("--frames", type=int, default=8)
+    p.add_argument("--readers", default="decord,torchcodec")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--vidense", default="target/release/vidense")
+    p.add_argument("--peer", help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.what == "decode" and not a.video:
+        p.error("decode wants a VIDEO")
+    if a.peer:
+        print(json.dumps({"tower": torch_tower, "llm": torch_llm, "decode": reader}[a.what](a)))
+        return
+    peers = a.readers.split(",") if a.what == "decode" else ["torch"]
+    results = {name: [] for name in ["vidense", *peers]}
+    for _ in range(a.rounds):
+        results["vidense"].append(process(vidense(a)))
+        for peer in peers:
+            results[peer].append(process([sys.executable, *sys.argv, "--peer", peer]))
+    table = {name: medians(found) for name, found in results.items()}
+    ours = table["vidense"]
+    for peer in peers:
+        theirs = table[peer]
+        table[f"vidense / {peer}"] = {k: ours[k] / v for k, v in theirs.items() if k in ours and v}
+    if a.what == "decode":
+        first = results["vidense"][0]
+        for peer in peers:
+            other = results[peer][0]
+            table[f"same frames as {peer}"] = first["indices"] == other["indices"] and all(
+                abs(x - y) < 0.01 for x, y in zip(first["mean_rgb"], other["mean_rgb"]))
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
