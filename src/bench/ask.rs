@@ -46,6 +46,9 @@ pub fn bench_ask(
     arguments: &[String],
     runs: usize,
 ) -> io::Result<AskBench> {
+    if let Some(flag) = arguments.iter().find(|argument| argument.starts_with("--json")) {
+        return Err(io::Error::other(format!("{flag}: it is given already; hint: leave it out after `--`")));
+    }
     let mut told = Vec::new();
     let seconds = median_seconds(runs, || {
         told.push(ask(program, video, question, arguments)?);
@@ -72,7 +75,11 @@ fn ask(program: &Path, video: &Path, question: &str, arguments: &[String]) -> io
         let told = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(told.trim().trim_start_matches("error: ").to_owned()));
     }
-    serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+    serde_json::from_slice(&output.stdout).map_err(|error| {
+        let told = String::from_utf8_lossy(&output.stdout);
+        let line = told.lines().next().unwrap_or_default();
+        io::Error::other(format!("`ask` with {arguments:?} printed no answer as JSON, but `{line}`: {error}"))
+    })
 }
 
 fn median(numbers: impl Iterator<Item = f64>) -> f64 {

@@ -6,7 +6,6 @@
 use candle_core::{Result, Tensor};
 
 use super::{KvCache, Llama, LlamaConfig};
-use crate::nn::on_workers;
 
 /// Positions that a branch has room for at first; it doubles when they are full.
 const FIRST_ROOM: usize = 64;
@@ -87,7 +86,7 @@ impl Llama {
             cache.check_room(branch.len + *n)?;
             branch.make_room(*n, self.config(), embeds)?;
         }
-        let x = on_workers(|| {
+        let x = self.on_workers(|| {
             self.through_layers(embeds, |attention, x, layer| attention.forward_branches(x, layer, parts, cache))
         })?;
         for (branch, n) in parts.iter_mut() {

@@ -185,7 +185,7 @@ impl Llama {
     /// When the cache is full.
     pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         cache.check_room(embeds.dim(0)?)?;
-        let x = on_workers(|| {
+        let x = self.on_workers(|| {
             self.through_layers(embeds, |attention, x, layer| attention.forward_cached(x, layer, cache))
         })?;
         cache.advance(embeds.dim(0)?);
@@ -221,6 +221,11 @@ impl Llama {
         Ok(x)
     }
 
+    /// Runs something on the pool's threads where these compute, on the CPU.
+    pub(super) fn on_workers<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        if self.device.is_cpu() { on_workers(run) } else { run() }
+    }
+
     fn rope_table(&self) -> Result<RopeTable> {
         let LlamaConfig { d_head, rope_theta, rope_scaling, context, .. } = self.config;
         let inv_freq = inverse_frequencies(d_head, rope_theta, rope_scaling, context);
@@ -235,7 +240,7 @@ impl Llama {
     /// # Errors
     /// When candle fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        on_workers(|| self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32))
+        self.on_workers(|| self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32))
     }
 
     /// Runs a prompt through the model in chunks of `chunk` positions, and gives the logits at its last one.

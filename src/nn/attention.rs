@@ -40,11 +40,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
     if q.device().is_cuda() && matches!(q.dtype(), DType::F16 | DType::BF16) && !matches!(mask, Mask::Visible(_)) {
         return flash(q, k, v, mask);
     }
+    if k.dims() != v.dims()
+        || k.dim(0)? != q.dim(0)?
+        || k.dim(3)? != q.dim(3)?
+        || k.dim(2)? < s && matches!(mask, Mask::Causal)
+    {
+        candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
+    }
     let is_tracked = [q, k, v].iter().any(|x| x.track_op());
-    if matches!(mask, Mask::Causal) && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
+    if matches!(mask, Mask::Causal) && s > 0 && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
         let q = q.contiguous()?;
         return match s {
-            ..MIN_QUERIES => q.apply_op3_no_bwd(k, v, &DecodeAttention),
+            1..MIN_QUERIES => q.apply_op3_no_bwd(k, v, &DecodeAttention),
             _ => q.apply_op3_no_bwd(k, v, &CausalAttention),
         };
     }
@@ -155,6 +162,11 @@ mod tests {
 
     #[test]
     fn heads_that_cannot_be_shared_are_refused() {
+        let of = |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("small");
+        for (k, v) in [((1, 1, 3, 8), (1, 1, 3, 8)), ((2, 1, 3, 4), (2, 1, 3, 4)), ((1, 1, 3, 4), (1, 1, 2, 4))] {
+            assert!(attention(&of((1, 1, 1, 4)), &of(k), &of(v), Mask::Causal).is_err());
+        }
+        assert!(attention(&of((1, 1, 3, 4)), &of((1, 1, 2, 4)), &of((1, 1, 2, 4)), Mask::Causal).is_err());
         let zeros = |heads| Tensor::zeros((1, heads, 1, 2), DType::F32, &Device::Cpu).expect("small");
         assert!(attention(&zeros(3), &zeros(2), &zeros(2), Mask::Full).is_err());
     }

@@ -1,8 +1,9 @@
 //! Attention whose scores never stand in memory as a whole: for inference in f32 on the CPU.
 //!
 //! A head's scores are made for a few queries at a time, become weights where they are, and are gone when the queries' sums are made.
-//! Nothing is moved into another layout but a head's keys and values, which are packed for the kernel. What comes out for a query
-//! depends, to the bit, on that query and the keys that it sees, not on the queries beside it.
+//! A head's keys and values are packed for the kernel, and its queries lie together while their scores are made. What comes out for a
+//! query depends, to the bit, on that query and the keys that it sees, not on the queries that are run beside it here; fewer than sixteen
+//! queries are for `decode_attention`, whose sums are in another order.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
@@ -43,8 +44,10 @@ impl CustomOp1 for FullAttention {
                 let [queries, keys, values] =
                     [0, 1, 2].map(|part| Rows { numbers: &sequence[part * d_all + head * d..], stride: width });
                 let past = s - 1;
+                let mut y = vec![0.0; s * d];
                 Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, past, kernel: kernel() }
-                    .run(scratch)
+                    .run(scratch, &mut y);
+                y
             })
             .collect();
         let y = in_parts(
@@ -95,7 +98,7 @@ impl CustomOp3 for CausalAttention {
             let (queries, keys, values) = (q.head(b, head), k.head(b, head / group), v.head(b, head / group));
             let head =
                 Head { queries, keys, values, n_queries: s, n_keys, d, sees: Sees::Past, past, kernel: kernel() };
-            y.copy_from_slice(&head.run(scratch));
+            head.run(scratch, y);
         });
         Ok((CpuStorage::F32(y), (batch, n_heads, s, d).into()))
     }
@@ -168,11 +171,10 @@ struct Head<'x> {
 }
 
 impl Head<'_> {
-    /// `(S, d)`.
-    fn run(&self, scratch: &mut Scratch) -> Vec<f32> {
+    /// To `y (S, d)`.
+    fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
         let (d, panel) = (self.d, self.kernel.width);
         self.pack(scratch);
-        let mut y = vec![0.0; self.n_queries * d];
         let scale = (d as f32).powf(-0.5);
         let block = TILES * self.kernel.height;
         for (begin, y) in (0..self.n_queries).step_by(block).zip(y.chunks_mut(block * d)) {
@@ -195,7 +197,6 @@ impl Head<'_> {
                 row.iter_mut().for_each(|y| *y /= sum);
             }
         }
-        y
     }
 
     /// The keys that query `i` sees.

@@ -340,6 +340,10 @@ mod tests {
         for (one, apart) in run(&wide, &back).into_iter().zip(apart) {
             assert!(one.iter().zip(&apart).all(|(a, b)| (a - b).abs() < 2e-5));
         }
+        let narrow = RmsNorm::new(numbers(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5);
+        assert!(wide.forward_normalised(&x, &narrow).is_err());
+        let rows = residual.reshape((1, 80, 64)).expect("as many");
+        assert!(wide.forward_onto(&x, &rows).is_err());
         assert!(
             wide.forward_onto(&x, &x).is_err() && feed_forward(&x, &norm, (&wide, Activation::Gelu), &wide).is_err()
         );

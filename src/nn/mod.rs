@@ -1,5 +1,6 @@
-//! The few primitives that towers, projector and language model share, on candle's own. Each can be trained: where an
-//! input or a weight is tracked, the gradient is there, and a test compares it with finite differences.
+//! The few primitives that towers, projector and language model share, on candle's own. Each can be trained: where an input or a weight
+//! is tracked, the gradient is there, and a test compares it with finite differences. What is for inference alone (weights that are
+//! packed or in fewer bits, attention that holds no scores) says so, and refuses what is tracked.
 
 pub mod activation;
 pub mod attention;

@@ -102,6 +102,15 @@ pub(super) struct NormalisedRows {
 }
 
 impl NormalisedRows {
+    /// Refuses rows of another width than its own.
+    pub(super) fn check(&self, width: usize) -> Result<()> {
+        let bias = self.bias.as_ref().map_or(width, Vec::len);
+        if (self.weight.len(), bias) != (width, width) {
+            candle_core::bail!("a norm of {} weights and {bias} biases is not for rows of {width}", self.weight.len());
+        }
+        Ok(())
+    }
+
     /// Normalises a row of as many numbers as there are weights.
     pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
         match &self.bias {

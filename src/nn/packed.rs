@@ -94,6 +94,9 @@ impl PackedLinear {
         norm: Option<NormalisedRows>,
         activation: Option<Activation>,
     ) -> Result<Tensor> {
+        if let Some(norm) = &norm {
+            norm.check(self.0.matrix.dims().0)?;
+        }
         let op = Product { weights: self.clone(), activation, norm };
         self.on_rows(x, |rows| rows.apply_op1_no_bwd(&op))
     }
@@ -103,9 +106,15 @@ impl PackedLinear {
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
     pub(super) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let residual = residual.contiguous()?;
+        let (mut dims, columns) = (x.dims().to_vec(), self.0.matrix.dims().1);
+        dims.pop();
+        dims.push(columns);
+        if residual.dims() != dims || residual.track_op() {
+            candle_core::bail!("{dims:?} is not added to {:?}, or that wants a gradient", residual.dims());
+        }
+        let residual = residual.contiguous()?.reshape(((), columns))?;
         let op = Onto { weights: self.clone() };
-        self.on_rows(x, |rows| rows.apply_op2_no_bwd(&residual.reshape((rows.dim(0)?, ()))?, &op))
+        self.on_rows(x, |rows| rows.apply_op2_no_bwd(&residual, &op))
     }
 
     /// `x + second(activation(first(norm(x))))` in one pass; none where the weights are not in f32.
@@ -122,6 +131,9 @@ impl PackedLinear {
         if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
             let dims = |w: &Packed| format!("{} x {}", w.depth(), w.columns());
             return Some(Err(candle_core::Error::msg(format!("{} does not go back from {}", dims(w2), dims(w1)))));
+        }
+        if let Err(error) = norm.check(w1.depth()) {
+            return Some(Err(error));
         }
         let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm };
         Some(second.on_rows(x, |rows| rows.apply_op1_no_bwd(&op)))

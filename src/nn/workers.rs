@@ -1,5 +1,6 @@
 //! Work made of many small parallel parts, on the threads that share them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,12 +16,20 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let attended = || {
         let _attendance = Attendance::begin();
-        run()
+        let before = IS_OWNER.replace(true);
+        let result = run();
+        IS_OWNER.set(before);
+        result
     };
     match rayon::current_thread_index() {
         Some(_) => attended(),
         None => rayon::scope(|_| attended()),
     }
+}
+
+thread_local! {
+    /// Whether this thread runs such work itself: what it waits for then is a part of that, and it attends to no other.
+    static IS_OWNER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Keeps the pool's other threads awake until it is dropped.
@@ -31,16 +40,12 @@ struct Attendance {
 impl Attendance {
     fn begin() -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let owner = rayon::current_thread_index();
-        for _ in 1..rayon::current_num_threads() {
-            let is_over = is_over.clone();
-            rayon::spawn(move || {
-                // The thread whose work it is finds this too while it waits for a part of it.
-                if rayon::current_thread_index() != owner {
-                    attend(&is_over);
-                }
-            });
-        }
+        let theirs = is_over.clone();
+        rayon::spawn_broadcast(move |_| {
+            if !IS_OWNER.get() {
+                attend(&theirs);
+            }
+        });
         Self { is_over }
     }
 }

@@ -1,8 +1,10 @@
 //! A directory's tensors by name, memory-mapped (safetensors) or read on demand (PyTorch); or those of a GGUF file.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use candle_core::pickle::PthTensors;
 use candle_core::quantized::QTensor;
@@ -200,12 +202,27 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     Ok((Files::TorchBin(files), tensors))
 }
 
-/// Runs one of candle's readers, which panic on some broken files; that is an error.
+/// Runs one of candle's readers, which panic on some broken files; that is an error, and nothing else is told of it.
 pub(super) fn guarded<T>(
     malformed: &'static str,
     read: impl FnOnce() -> candle_core::Result<T>,
 ) -> candle_core::Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg(malformed)))
+    thread_local! {
+        static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+    }
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_GUARDED.get() {
+                told(info);
+            }
+        }));
+    });
+    let before = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg(malformed)));
+    IS_GUARDED.set(before);
+    result
 }
 
 /// Candle's message without its backtrace and paths.

@@ -13,6 +13,7 @@ use super::checkpoint::{guarded, plain};
 
 /// An open GGUF file. Tensors are read on demand.
 pub struct Gguf {
+    path: PathBuf,
     content: Content,
     file: Mutex<File>,
 }
@@ -28,7 +29,7 @@ impl Gguf {
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
             WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause: plain(&error) }
         })?;
-        Ok(Self { content, file: Mutex::new(file) })
+        Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
     }
 
     /// Its tensors' names and shapes, in no order.
@@ -39,7 +40,9 @@ impl Gguf {
     /// Reads one tensor.
     pub(super) fn get(&self, name: &str) -> candle_core::Result<QTensor> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu))
+        guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu)).map_err(|error| {
+            candle_core::Error::msg(format!("{}: tensor {name}: {}", self.path.display(), plain(&error)))
+        })
     }
 
     /// A text of its description.

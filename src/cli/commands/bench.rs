@@ -18,8 +18,8 @@ pub struct Bench {
     #[command(subcommand)]
     what: What,
     /// Runs of which the median is taken
-    #[arg(long, global = true, default_value_t = 3)]
-    runs: usize,
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
 }
 
 #[derive(Subcommand)]
@@ -42,8 +42,8 @@ enum What {
         /// How they are got at: auto, straight, seek
         #[arg(long, default_value = "auto", value_name = "HOW")]
         access: Access,
-        /// Threads of the decoder; 0 is one for each core
-        #[arg(long, default_value_t = 0)]
+        /// Threads of the decoder, up to 64; 0 is one for each core
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=64))]
         threads: u16,
     },
     /// The whole command `ask`, from the start of its process to its end
@@ -81,22 +81,23 @@ impl Bench {
     /// # Errors
     /// When candle fails, or the video cannot be read, or `ask` fails.
     pub fn run(self) -> anyhow::Result<()> {
+        let runs = usize::from(self.runs);
         match self.what {
-            What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), self.runs)?),
+            What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), runs)?),
             What::Decode { video, frames, access, threads } => {
                 let limits = ReadLimits { access, threads: usize::from(threads), ..ReadLimits::default() };
-                output::json(&bench_video(&video, usize::from(frames), &limits, self.runs)?)
+                output::json(&bench_video(&video, usize::from(frames), &limits, runs)?)
             }
             What::Ask { video, question, arguments } => {
                 let program = std::env::current_exe()?;
-                output::json(&bench_ask(&program, &video, &question, &arguments, self.runs)?)
+                output::json(&bench_ask(&program, &video, &question, &arguments, runs)?)
             }
             What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
                 size,
                 quantization: quant,
                 n_tokens: usize::from(tokens),
                 n_new: usize::from(new),
-                runs: self.runs,
+                runs,
                 compares: if kl { Compares::Logits } else { Compares::Nothing },
             })?),
         }

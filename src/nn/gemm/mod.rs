@@ -260,11 +260,11 @@ fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, 
 fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
     let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(w.height()));
     let most = (BLOCK / (w.row_bytes() * w.height())).max(MIN_TILES);
-    let fewest_rounds = n_tiles.div_ceil(most * threads);
+    let fewest_rounds = n_tiles.div_ceil(most * threads).max(1);
     // The tiles that the busiest thread has; of equally good ones the larger blocks.
     let busiest = |rounds: &usize| rounds * n_tiles.div_ceil(rounds * threads);
     let rounds = (fewest_rounds..fewest_rounds + 4).min_by_key(busiest).unwrap_or(fewest_rounds);
-    n_tiles.div_ceil(rounds * threads) * w.height()
+    n_tiles.div_ceil(rounds * threads).max(1) * w.height()
 }
 
 /// The tiles of some rows with a part of a panel.
@@ -362,7 +362,7 @@ mod tests {
     fn two_products_are_one_after_the_other() {
         let (depth, hidden) = (64, 96);
         let bias = random(hidden, 1);
-        for rows in [1, 13, 100, 2000] {
+        for rows in [0, 1, 13, 100, 2000] {
             let (x, w1, w2) = (random(rows * depth, 2), random(hidden * depth, 3), random(depth * hidden, 4));
             for kernel in kernel::all() {
                 let (w1, w2) = (Packed::transpose_of(&w1, depth, kernel), Packed::transpose_of(&w2, hidden, kernel));
