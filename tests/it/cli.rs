@@ -400,3 +400,18 @@ fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
     assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--", "--json"]), "--json: it is given already");
     assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--", "--help"]), "printed no answer as JSON");
 }
+
+#[test]
+fn answers_are_the_same_at_every_number_of_threads() {
+    for flags in [&[][..], &["--quant", "q8_0"], &["--temporal", "concat", "--frames", "4"]] {
+        let answers: Vec<serde_json::Value> = ["1", "2", "5", "16"]
+            .map(|threads| {
+                let arguments = [&["ask", VIDEO, "Describe the video.", "--json"], flags].concat();
+                let output = vidense().args(arguments).env("RAYON_NUM_THREADS", threads).output().unwrap();
+                serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["token_ids"].clone()
+            })
+            .into();
+        assert!(answers[0].as_array().unwrap().len() > 2, "{flags:?}: {:?}", answers[0]);
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{flags:?}: {answers:?}");
+    }
+}
