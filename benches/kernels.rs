@@ -40,6 +40,10 @@ fn linear(c: &mut Criterion) {
         let name = format!("{rows}x{d_in}x{d_out}");
         group.bench_function(BenchmarkId::new("f32", name), |b| b.iter(|| layer.forward(black_box(&x))));
     }
+    // Candle's own product, of weights that are not packed.
+    let (layer, x) = (Linear::from_weight(random(&[2048, 2048])), random(&[2048, 2048]));
+    group.throughput(Throughput::Elements(2 * 2048 * 2048 * 2048));
+    group.bench_function(BenchmarkId::new("candle", "2048x2048x2048"), |b| b.iter(|| layer.forward(black_box(&x))));
     for format in [QuantFormat::Q8_0, QuantFormat::Q4K] {
         let (layer, x) = (quantized(2048, 5632, format), random(&[576, 2048]));
         group.throughput(Throughput::Elements(2 * 576 * 2048 * 5632));

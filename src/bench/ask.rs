@@ -8,7 +8,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::machine::children_memory_peak;
-use super::median_seconds;
+use super::{median, median_seconds};
 
 /// What the command did.
 #[derive(Debug, Clone, Serialize)]
@@ -35,29 +35,38 @@ struct Told {
     timings_ms: BTreeMap<String, f64>,
 }
 
-/// Times `program ask VIDEO QUESTION --json`, with further arguments.
+/// What is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct AskTask<'a> {
+    /// The binary.
+    pub program: &'a Path,
+    /// The video.
+    pub video: &'a Path,
+    /// The question.
+    pub question: &'a str,
+    /// Further arguments of the command.
+    pub arguments: &'a [String],
+}
+
+/// Times the command, which prints JSON.
 ///
 /// # Errors
-/// When the command cannot be run, or fails, in its own words.
-pub fn bench_ask(
-    program: &Path,
-    video: &Path,
-    question: &str,
-    arguments: &[String],
-    runs: usize,
-) -> io::Result<AskBench> {
-    if let Some(flag) = arguments.iter().find(|argument| argument.starts_with("--json")) {
+/// When it cannot be run, or fails, in its own words.
+pub fn bench_ask(task: &AskTask<'_>, runs: usize) -> io::Result<AskBench> {
+    if let Some(flag) = task.arguments.iter().find(|argument| argument.starts_with("--json")) {
         return Err(io::Error::other(format!("{flag}: it is given already; hint: leave it out after `--`")));
     }
     let mut told = Vec::new();
     let seconds = median_seconds(runs, || {
-        told.push(ask(program, video, question, arguments)?);
+        told.push(ask(task)?);
         Ok::<_, io::Error>(())
     })?;
     // The first run filled the system's caches.
     let warm = told.split_off(1);
     let last = warm.last().ok_or_else(|| io::Error::other("no run"))?;
-    let part = |name: &String| (name.clone(), median(warm.iter().filter_map(|run| run.timings_ms.get(name)).copied()));
+    let part = |name: &String| {
+        (name.clone(), median(warm.iter().filter_map(|run| run.timings_ms.get(name)).copied().collect()))
+    };
     Ok(AskBench {
         model: last.model.clone(),
         runs: warm.len(),
@@ -68,7 +77,8 @@ pub fn bench_ask(
     })
 }
 
-fn ask(program: &Path, video: &Path, question: &str, arguments: &[String]) -> io::Result<Told> {
+fn ask(task: &AskTask<'_>) -> io::Result<Told> {
+    let AskTask { program, video, question, arguments } = *task;
     let output =
         Command::new(program).arg("ask").args(arguments).arg("--json").arg("--").arg(video).arg(question).output()?;
     if !output.status.success() {
@@ -80,10 +90,4 @@ fn ask(program: &Path, video: &Path, question: &str, arguments: &[String]) -> io
         let line = told.lines().next().unwrap_or_default();
         io::Error::other(format!("`ask` with {arguments:?} printed no answer as JSON, but `{line}`: {error}"))
     })
-}
-
-fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 
-use super::{copy_bandwidth, gemm_peak, median_seconds, memory_peak, random};
+use super::{copy_bandwidth, gemm_peak, median, median_seconds, memory_peak, random};
 use crate::eval::kl_divergence;
 use crate::language::{Llama, LlamaConfig, PREFILL_CHUNK, RopeScaling};
 use crate::nn::{QuantFormat, Quantizing};
@@ -162,8 +162,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         }
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    let decode = n_new as f64 / seconds[seconds.len() / 2];
+    let decode = n_new as f64 / median(seconds);
     let memory_peak_bytes = memory_peak();
     let weights = config.n_linear_weights() as f64;
     let bytes = quantization

@@ -46,7 +46,7 @@ pub fn copy_bandwidth() -> f64 {
 }
 
 /// The most memory that a process which this one started and waited for had, in bytes, where the system says it.
-pub fn children_memory_peak() -> Option<u64> {
+pub(super) fn children_memory_peak() -> Option<u64> {
     #[cfg(unix)]
     {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();

@@ -10,7 +10,7 @@ mod video;
 
 use std::time::Instant;
 
-pub use ask::{AskBench, bench_ask};
+pub use ask::{AskBench, AskTask, bench_ask};
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
 pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
 pub use tower::{TowerBench, TowerName, bench_tower};
@@ -19,12 +19,17 @@ pub use video::{VideoBench, bench_video};
 /// The median of the seconds that some runs take, the first one aside, which fills caches.
 fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     run()?;
-    let mut seconds = Vec::with_capacity(runs);
+    let mut seconds = Vec::new();
     for _ in 0..runs.max(1) {
         let start = Instant::now();
         run()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[seconds.len() / 2])
+    Ok(median(seconds))
+}
+
+/// The number in the middle, the upper one of two; 0 of none.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }

@@ -93,9 +93,10 @@ impl Llama {
         };
         let layers = model.pp("layers");
         let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
-        let layers: Vec<Block> = match matrices.side_by_side() {
-            true => (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?,
-            false => (0..config.n_layers).map(load).collect::<Result<_>>()?,
+        let layers = if matrices.side_by_side() {
+            (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?
+        } else {
+            (0..config.n_layers).map(load).collect::<Result<_>>()?
         };
         Ok(Self {
             config: config.clone(),
@@ -240,7 +241,7 @@ impl Llama {
     /// # Errors
     /// When candle fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.on_workers(|| self.head.forward(&self.norm.forward(&hidden.contiguous()?)?)?.to_dtype(DType::F32))
+        self.on_workers(|| self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
     }
 
     /// Runs a prompt through the model in chunks of `chunk` positions, and gives the logits at its last one.

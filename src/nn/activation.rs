@@ -178,15 +178,10 @@ impl CustomOp1 for JoinedSwiGlu {
             candle_core::bail!("joined-swiglu: {:?} has no two halves", layout.dims());
         };
         let x = contiguous(x, layout)?;
-        let y = in_parts(
-            x.len() / 2,
-            width / 2,
-            || (),
-            |(), row, y| {
-                let (gate, up) = x[row * width..][..width].split_at(width / 2);
-                elementwise::swiglu(gate, up, y);
-            },
-        );
+        let y = in_parts(x.len() / 2, width / 2, |row, y| {
+            let (gate, up) = x[row * width..][..width].split_at(width / 2);
+            elementwise::swiglu(gate, up, y);
+        });
         dims.push(width / 2);
         Ok((CpuStorage::F32(y), dims.into()))
     }

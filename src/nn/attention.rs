@@ -2,13 +2,10 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::blockwise_attention::{CausalAttention, FullAttention};
-use super::decode_attention::DecodeAttention;
+use super::blockwise_attention::FullAttention;
+use super::causal_attention::CausalAttention;
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
-
-/// Queries from which on packing keys and values is worth it.
-const MIN_QUERIES: usize = 16;
 
 /// What a query may see.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +45,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
         candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
     }
     let is_tracked = [q, k, v].iter().any(|x| x.track_op());
-    if matches!(mask, Mask::Causal) && s > 0 && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
-        let q = q.contiguous()?;
-        return match s {
-            1..MIN_QUERIES => q.apply_op3_no_bwd(k, v, &DecodeAttention),
-            _ => q.apply_op3_no_bwd(k, v, &CausalAttention),
-        };
+    if matches!(mask, Mask::Causal) && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
+        return q.contiguous()?.apply_op3_no_bwd(k, v, &CausalAttention);
     }
     masked(q, k, v, mask)
 }

@@ -2,10 +2,9 @@
 //!
 //! A head's scores are made for a few queries at a time, become weights where they are, and are gone when the queries' sums are made.
 //! A head's keys and values are packed for the kernel, and its queries lie together while their scores are made. What comes out for a
-//! query depends, to the bit, on that query and the keys that it sees, not on the queries that are run beside it here; fewer than sixteen
-//! queries are for `decode_attention`, whose sums are in another order.
+//! query depends, to the bit, on that query and the keys that it sees, not on the queries that are run beside it.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
@@ -43,84 +42,19 @@ impl CustomOp1 for FullAttention {
                 let sequence = &x[b * s * width..][..s * width];
                 let [queries, keys, values] =
                     [0, 1, 2].map(|part| Rows { numbers: &sequence[part * d_all + head * d..], stride: width });
-                let past = s - 1;
                 let mut y = vec![0.0; s * d];
-                Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, past, kernel: kernel() }
+                Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, kernel: kernel() }
                     .run(scratch, &mut y);
                 y
             })
             .collect();
-        let y = in_parts(
-            batch * s * d_all,
-            d_all,
-            || (),
-            |(), row, y| {
-                let (b, row) = (row / s, row % s);
-                for (y, head) in y.chunks_exact_mut(d).zip(&heads[b * self.n_heads..]) {
-                    y.copy_from_slice(&head[row * d..][..d]);
-                }
-            },
-        );
-        Ok((CpuStorage::F32(y), (batch, s, d_all).into()))
-    }
-}
-
-/// The last query sees every key, the one before it all but the last, and so on. Key-value heads may be fewer than heads.
-///
-/// # Shapes
-/// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`; rows are contiguous, and whatever holds them
-/// may be larger.
-pub(super) struct CausalAttention;
-
-impl CustomOp3 for CausalAttention {
-    fn name(&self) -> &'static str {
-        "causal-attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (batch, n_heads, s, d) = q_layout.shape().dims4()?;
-        let (_, n_kv_heads, n_keys, _) = k_layout.shape().dims4()?;
-        let (q, k, v) = (Heads::of(q, q_layout)?, Heads::of(k, k_layout)?, Heads::of(v, v_layout)?);
-        if n_keys < s || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) || v_layout.dims() != k_layout.dims() {
-            candle_core::bail!("causal-attention: {:?} over {:?}", q_layout.dims(), k_layout.dims());
-        }
-        let (group, past) = (n_heads / n_kv_heads, n_keys - s);
-        let y = in_parts(batch * n_heads * s * d, s * d, Scratch::default, |scratch, i, y| {
-            let (b, head) = (i / n_heads, i % n_heads);
-            let (queries, keys, values) = (q.head(b, head), k.head(b, head / group), v.head(b, head / group));
-            let head =
-                Head { queries, keys, values, n_queries: s, n_keys, d, sees: Sees::Past, past, kernel: kernel() };
-            head.run(scratch, y);
+        let y = in_parts(batch * s * d_all, d_all, |row, y| {
+            let (b, row) = (row / s, row % s);
+            for (y, head) in y.chunks_exact_mut(d).zip(&heads[b * self.n_heads..]) {
+                y.copy_from_slice(&head[row * d..][..d]);
+            }
         });
-        Ok((CpuStorage::F32(y), (batch, n_heads, s, d).into()))
-    }
-}
-
-/// The heads of a tensor `(B, n, S, d)`.
-pub(super) struct Heads<'x> {
-    numbers: &'x [f32],
-    stride: [usize; 3],
-}
-
-impl<'x> Heads<'x> {
-    pub(super) fn of(x: &'x CpuStorage, layout: &Layout) -> Result<Self> {
-        let &[of_batch, of_head, of_row, 1] = layout.stride() else {
-            candle_core::bail!("attention wants contiguous rows, not strides {:?}", layout.stride());
-        };
-        Ok(Self { numbers: &x.as_slice::<f32>()?[layout.start_offset()..], stride: [of_batch, of_head, of_row] })
-    }
-
-    pub(super) fn head(&self, b: usize, head: usize) -> Rows<'x> {
-        let [of_batch, of_head, stride] = self.stride;
-        Rows { numbers: &self.numbers[b * of_batch + head * of_head..], stride }
+        Ok((CpuStorage::F32(y), (batch, s, d_all).into()))
     }
 }
 
@@ -139,15 +73,15 @@ impl<'x> Rows<'x> {
 
 /// The keys that a query sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sees {
+pub(super) enum Sees {
     All,
-    /// Those up to its own, which is `past` later than its number.
+    /// Those up to its own: the last query's is the last key.
     Past,
 }
 
 /// What a thread needs for a head.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// `K^T` in panels of keys.
     keys: Lines,
     /// `V` in panels of its channels.
@@ -158,21 +92,20 @@ struct Scratch {
 }
 
 /// One head of one sequence.
-struct Head<'x> {
-    queries: Rows<'x>,
-    keys: Rows<'x>,
-    values: Rows<'x>,
-    n_queries: usize,
-    n_keys: usize,
-    d: usize,
-    sees: Sees,
-    past: usize,
-    kernel: &'x Kernel,
+pub(super) struct Head<'x> {
+    pub(super) queries: Rows<'x>,
+    pub(super) keys: Rows<'x>,
+    pub(super) values: Rows<'x>,
+    pub(super) n_queries: usize,
+    pub(super) n_keys: usize,
+    pub(super) d: usize,
+    pub(super) sees: Sees,
+    pub(super) kernel: &'x Kernel,
 }
 
 impl Head<'_> {
     /// To `y (S, d)`.
-    fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
+    pub(super) fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
         let (d, panel) = (self.d, self.kernel.width);
         self.pack(scratch);
         let scale = (d as f32).powf(-0.5);
@@ -203,7 +136,7 @@ impl Head<'_> {
     fn n_seen(&self, i: usize) -> usize {
         match self.sees {
             Sees::All => self.n_keys,
-            Sees::Past => self.past + i + 1,
+            Sees::Past => self.n_keys - self.n_queries + i + 1,
         }
     }
 
@@ -253,7 +186,7 @@ fn weigh(scores: &mut [f32], n_seen: usize, scale: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::attention::{Mask, attention, join_heads, masked, split_heads};
+    use crate::nn::attention::{Mask, attention, join_heads, split_heads};
     use candle_core::{Device, Tensor};
 
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
@@ -277,32 +210,5 @@ mod tests {
         }
         let x = Tensor::zeros((1, 2, 7), candle_core::DType::F32, &Device::Cpu).expect("small");
         assert!(x.apply_op1_no_bwd(&FullAttention { n_heads: 2 }).is_err());
-    }
-
-    #[test]
-    fn causal_attention_is_attention_over_what_a_query_may_see() {
-        for (n_heads, n_kv_heads, s, n_keys, d) in
-            [(1, 1, 1, 1, 1), (4, 2, 9, 12, 4), (6, 2, 70, 200, 72), (2, 2, 130, 130, 64)]
-        {
-            let random = |n: usize, s: usize| Tensor::randn(0f32, 1.0, (1, n, s, d), &Device::Cpu).expect("small");
-            let q = random(n_heads, s);
-            // Keys and values are views into something larger, as in a cache.
-            let view = |x: Tensor| x.narrow(2, 0, n_keys).expect("long enough");
-            let (k, v) = (view(random(n_kv_heads, n_keys + 3)), view(random(n_kv_heads, n_keys + 3)));
-            let found = q.apply_op3_no_bwd(&k, &v, &CausalAttention).expect("the shapes fit");
-            let expected = masked(&q, &k, &v, Mask::Causal).expect("the shapes fit");
-            let difference = difference(&found, &expected);
-            assert!(difference < 2e-6, "{n_heads} x {s} x {n_keys} x {d}: {difference}");
-            // The last query alone comes out the same to the bit.
-            let last = q.narrow(2, s - 1, 1).expect("there is one");
-            let alone = last.apply_op3_no_bwd(&k, &v, &CausalAttention).expect("the shapes fit");
-            let numbers = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
-            assert_eq!(numbers(&alone), numbers(&found.narrow(2, s - 1, 1).expect("there is one")));
-        }
-        let x = Tensor::zeros((1, 2, 3, 4), candle_core::DType::F32, &Device::Cpu).expect("small");
-        let few = x.narrow(2, 0, 2).expect("two rows");
-        assert!(x.apply_op3_no_bwd(&few, &few, &CausalAttention).is_err());
-        let turned = x.transpose(2, 3).expect("a matrix");
-        assert!(turned.apply_op3_no_bwd(&turned, &turned, &CausalAttention).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Large buffers in large pages, where the system gives them when asked: fewer faults while they are filled, and fewer walks through
-//! page tables while they are read.
+//! Large buffers: in large pages, where the system gives them when asked, so that there are fewer faults while they are filled and fewer
+//! walks through page tables while they are read; from the beginning of a line of the cache; filled by those who use them next.
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
@@ -51,8 +51,13 @@ impl DerefMut for Lines {
 }
 
 /// `n` numbers that several threads make in parts of `part` each, which are zeros when they begin: no pass over memory fills all of
-/// them before. Each thread has a state of its own.
-pub(super) fn in_parts<S>(
+/// them before.
+pub(super) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
+    in_parts_with(n, part, || (), |(), i, part| make(i, part))
+}
+
+/// As [`in_parts`], with a state that parts of the same thread share.
+pub(super) fn in_parts_with<S>(
     n: usize,
     part: usize,
     state: impl Fn() -> S + Sync + Send,
@@ -120,7 +125,7 @@ mod tests {
             lines.fill(1.0);
             lines.reset(n + 1);
             assert!(lines.iter().all(|&x| x == 0.0) && lines.len() == (n + 1).next_multiple_of(LINE));
-            let parts = in_parts(n, 1000, || (), |(), i, part| part.iter_mut().for_each(|x| *x += i as f32));
+            let parts = in_parts(n, 1000, |i, part| part.iter_mut().for_each(|x| *x += i as f32));
             assert!(parts.iter().enumerate().all(|(i, &x)| x == (i / 1000) as f32) && parts.len() == n);
             assert!(filled(n, [7u8; 3]).iter().all(|&x| x == [7; 3]) && filled(n, 1u8).len() == n);
         }

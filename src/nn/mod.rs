@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod attention;
 mod blockwise_attention;
+mod causal_attention;
 mod decode_attention;
 mod elementwise;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vidense::bench::{
-    Compares, LanguageSize, LanguageTask, TowerName, bench_ask, bench_language, bench_tower, bench_video,
+    AskTask, Compares, LanguageSize, LanguageTask, TowerName, bench_ask, bench_language, bench_tower, bench_video,
 };
 use vidense::nn::QuantFormat;
 use vidense::video::{Access, ReadLimits};
@@ -90,7 +90,8 @@ impl Bench {
             }
             What::Ask { video, question, arguments } => {
                 let program = std::env::current_exe()?;
-                output::json(&bench_ask(&program, &video, &question, &arguments, runs)?)
+                let task = AskTask { program: &program, video: &video, question: &question, arguments: &arguments };
+                output::json(&bench_ask(&task, runs)?)
             }
             What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
                 size,

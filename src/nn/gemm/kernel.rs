@@ -155,12 +155,14 @@ mod x86 {
     /// How far ahead these are fetched then, in numbers: a kilobyte.
     const SOON: usize = 256;
 
-    /// Calls a function with as many rows as there are, as a constant.
-    macro_rules! by_rows {
-        ($tile:ident, $target:ident, $run:ident, $($rows:literal)*) => {
+    /// Calls a function with as many vectors of columns and rows as there are, as constants.
+    macro_rules! by_size {
+        ($tile:ident, $target:ident, $run:ident, $vectors:literal, $($rows:literal)*) => {
             match ($tile.left, $tile.rows) {
-                $((Left::Rows { numbers, stride }, $rows) => $run::<$rows, false>((numbers, stride), $tile, $target),)*
-                $((Left::Packed(numbers), $rows) => $run::<$rows, true>((numbers, 1), $tile, $target),)*
+                $((Left::Rows { numbers, stride }, $rows) => {
+                    $run::<$rows, false, $vectors>((numbers, stride), $tile, $target)
+                })*
+                $((Left::Packed(numbers), $rows) => $run::<$rows, true, $vectors>((numbers, 1), $tile, $target),)*
                 _ => {}
             }
         };
@@ -173,46 +175,19 @@ mod x86 {
         // SAFETY: as the caller says.
         unsafe {
             if target.columns > 16 {
-                by_rows!(tile, target, rows_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                by_size!(tile, target, rows_512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
             } else {
-                by_rows!(tile, target, half_512, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                by_size!(tile, target, rows_512, 1, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
             }
         }
-    }
-
-    /// # Safety
-    /// As [`avx512`].
-    #[target_feature(enable = "avx512f")]
-    unsafe fn rows_512<const ROWS: usize, const PACKED: bool>(
-        left: (&[f32], usize),
-        tile: &Tile<'_>,
-        target: &mut Target<'_>,
-    ) {
-        // SAFETY: as the caller says.
-        unsafe { vectors_512::<ROWS, PACKED, 2>(left, tile, target) }
-    }
-
-    /// Of a panel whose second half is empty.
-    ///
-    /// # Safety
-    /// As [`avx512`].
-    #[target_feature(enable = "avx512f")]
-    unsafe fn half_512<const ROWS: usize, const PACKED: bool>(
-        left: (&[f32], usize),
-        tile: &Tile<'_>,
-        target: &mut Target<'_>,
-    ) {
-        // SAFETY: as the caller says.
-        unsafe { vectors_512::<ROWS, PACKED, 1>(left, tile, target) }
     }
 
     /// The first `VECTORS` times sixteen columns.
     ///
     /// # Safety
     /// As [`avx512`].
-    #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn vectors_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
+    unsafe fn rows_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
         (left, stride): (&[f32], usize),
         tile: &Tile<'_>,
         target: &mut Target<'_>,
@@ -268,24 +243,33 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2(tile: &Tile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
-        unsafe { by_rows!(tile, target, rows_256, 1 2 3 4 5 6) }
+        unsafe {
+            if target.columns > 8 {
+                by_size!(tile, target, rows_256, 2, 1 2 3 4 5 6)
+            } else {
+                by_size!(tile, target, rows_256, 1, 1 2 3 4 5 6)
+            }
+        }
     }
 
+    /// The first `VECTORS` times eight columns.
+    ///
     /// # Safety
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_256<const ROWS: usize, const PACKED: bool>(
+    unsafe fn rows_256<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
         (left, stride): (&[f32], usize),
         tile: &Tile<'_>,
         target: &mut Target<'_>,
     ) {
-        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+        let columns = target.columns;
         if tile.goes_on {
             for (row, sums) in sums.iter_mut().enumerate() {
                 let mut numbers = [0.0; 16];
-                numbers[..target.columns].copy_from_slice(&target.numbers[row * target.stride..][..target.columns]);
+                numbers[..columns].copy_from_slice(&target.numbers[row * target.stride..][..columns]);
                 // SAFETY: there are sixteen numbers.
-                unsafe { *sums = [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] };
+                unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(numbers.as_ptr().add(8 * i))) };
             }
         }
         let left = left.as_ptr();
@@ -294,14 +278,13 @@ mod x86 {
         for k in 0..tile.depth {
             // SAFETY: the panel has 16 numbers for each `k`, and each of the rows has `depth`; a prefetch may name any address.
             unsafe {
-                let (first, second) = (_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8)));
+                let these: [__m256; VECTORS] = std::array::from_fn(|i| _mm256_loadu_ps(weights.add(8 * i)));
                 weights = weights.add(16);
                 _mm_prefetch::<_MM_HINT_T1>(ahead);
                 ahead = ahead.wrapping_add(step);
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = _mm256_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
-                    sums[0] = _mm256_fmadd_ps(value, first, sums[0]);
-                    sums[1] = _mm256_fmadd_ps(value, second, sums[1]);
+                    sums.iter_mut().zip(these).for_each(|(sum, these)| *sum = _mm256_fmadd_ps(value, these, *sum));
                 }
             }
         }
@@ -309,10 +292,9 @@ mod x86 {
             let mut numbers = [0.0; 16];
             // SAFETY: there is room for sixteen numbers.
             unsafe {
-                _mm256_storeu_ps(numbers.as_mut_ptr(), sums[0]);
-                _mm256_storeu_ps(numbers.as_mut_ptr().add(8), sums[1]);
+                sums.iter().enumerate().for_each(|(i, &sum)| _mm256_storeu_ps(numbers.as_mut_ptr().add(8 * i), sum));
             }
-            target.numbers[row * target.stride..][..target.columns].copy_from_slice(&numbers[..target.columns]);
+            target.numbers[row * target.stride..][..columns].copy_from_slice(&numbers[..columns]);
         }
     }
 }

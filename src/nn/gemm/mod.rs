@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::{Lines, in_parts};
+use super::memory::{Lines, in_parts, in_parts_with};
 
 use kernel::pack_rows;
 pub(super) use kernel::{Kernel, Left, Target, Tile};
@@ -219,15 +219,10 @@ pub(super) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
         return y;
     }
     let per_block = rows_per_block(rows, w);
-    in_parts(
-        rows * columns,
-        per_block * columns,
-        || (),
-        |(), i, y| {
-            let x = &x[i * per_block * depth..][..y.len() / columns * depth];
-            block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
-        },
-    )
+    in_parts(rows * columns, per_block * columns, |i, y| {
+        let x = &x[i * per_block * depth..][..y.len() / columns * depth];
+        block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
+    })
 }
 
 /// `(act((prologue x) W1 + b1)) W2 + b2 + x`, some rows after the other, so that what is between the two products never stands in memory
@@ -240,7 +235,7 @@ pub(super) fn two_products<P: Panels>(
 ) -> Vec<f32> {
     let (depth, hidden) = (w1.depth(), w1.columns());
     let per_block = rows_per_block(x.len() / depth.max(1), w1);
-    in_parts(x.len(), per_block * depth, Vec::new, |between, i, y| {
+    in_parts_with(x.len(), per_block * depth, Vec::new, |between, i, y| {
         let x = &x[i * per_block * depth..][..y.len()];
         // Every number is written anew.
         between.resize(x.len() / depth * hidden, 0.0);
@@ -355,6 +350,18 @@ mod tests {
                     assert!(difference < 2e-5 * depth as f64, "{rows} x {depth} x {columns} at {m}, {n}: {difference}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sums_over_parts_of_the_depth_are_those_over_the_whole() {
+        let (rows, depth, columns) = (33, 2 * DEPTH + 70, 75);
+        let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
+        for kernel in kernel::all() {
+            let packed = Packed::transpose_of(&w, depth, kernel);
+            let mut in_parts = vec![f32::NAN; rows * columns];
+            block(&x, &packed, &mut in_parts, Epilogue::default());
+            assert!(few_rows(&x, &packed, Epilogue::default()) == in_parts);
         }
     }
 
