@@ -7,9 +7,6 @@ use super::rows::TileRows;
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 use crate::nn::gemm::Target;
 
-/// The weights of a tile.
-pub(super) type Weights<'a> = Panel<'a>;
-
 /// Some rows of activations with one panel of weights.
 pub(super) struct Tile<'a> {
     /// At most the kernel's height.
@@ -17,7 +14,8 @@ pub(super) struct Tile<'a> {
     /// `K`.
     pub(super) depth: usize,
     pub(super) left: TileRows<'a>,
-    pub(super) weights: Weights<'a>,
+    /// By reference: a copy would wait for what the tile before wrote.
+    pub(super) weights: &'a Panel<'a>,
     /// What is read later, and is to come nearer meanwhile.
     pub(super) ahead: &'a [Line],
 }
@@ -98,7 +96,7 @@ fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
         for block in 0..tile.depth / BLOCK {
             let place = block * tile.rows + row;
             let (x, scale) = (&tile.left.numbers[place * BLOCK..][..BLOCK], tile.left.scales[place]);
-            let dots = dots(&tile.weights, block, x);
+            let dots = dots(tile.weights, block, x);
             for (column, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
                 let half = |i: usize| f16::from_bits(tile.weights.halves[i][column]).to_f32();
                 match tile.weights.format {
@@ -119,7 +117,7 @@ fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
 }
 
 /// The sums of products within a block, of each column.
-fn dots(weights: &Weights<'_>, block: usize, x: &[i8]) -> [i32; WIDTH] {
+fn dots(weights: &Panel<'_>, block: usize, x: &[i8]) -> [i32; WIDTH] {
     let mut dots = [0; WIDTH];
     let mut add = |column: usize, weight: i32, x: i8| dots[column] += weight * i32::from(x);
     match weights.format {

@@ -217,7 +217,7 @@ impl Panels for QuantizedMatrix {
         let rows = place.rows.len();
         let left = left.tile(place.rows.start, rows, self.depth);
         let ahead: &[Line] = place.part(next);
-        self.kernel.tile(&Tile { rows, depth: self.depth, left, weights, ahead }, target);
+        self.kernel.tile(&Tile { rows, depth: self.depth, left, weights: &weights, ahead }, target);
     }
 }
 
