@@ -1,15 +1,17 @@
 //! Where tensors live and in which precision: `--device` and `--dtype` as candle understands them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A device as asked for. Default: `auto`, the first GPU that this build supports, else the CPU.
+/// A device as asked for. Default: `auto`, the first GPU that this build supports and that answers, else the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceSpec {
     /// The first GPU that this build supports and this machine has, else the CPU.
@@ -45,16 +47,16 @@ pub struct DeviceError {
 }
 
 impl DeviceSpec {
-    /// Opens the device.
+    /// Opens the device. `auto` is the CPU where no GPU answers.
     ///
     /// # Errors
     /// When this build does not support the device, or the machine does not have it.
     pub fn open(self) -> Result<Device, DeviceError> {
         let opened = match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal),
+            Self::Cuda(ordinal) => cuda(ordinal),
             Self::Metal(ordinal) => Device::new_metal(ordinal),
-            Self::Auto if cfg!(feature = "cuda") => Device::cuda_if_available(0),
+            Self::Auto if cfg!(feature = "cuda") => cuda(0).or(Ok(Device::Cpu)),
             Self::Auto if cfg!(feature = "metal") => Device::new_metal(0).or(Ok(Device::Cpu)),
             Self::Auto => Ok(Device::Cpu),
         };
@@ -63,6 +65,21 @@ impl DeviceSpec {
             cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// Opens an NVIDIA GPU with one explicit stream, which all threads of the process share.
+///
+/// Candle's own default is a stream for each host thread, with no order between them: tensors that pass from stage to
+/// stage would be a data race, and threads that end while others compute wait in the driver for good.
+fn cuda(ordinal: usize) -> candle_core::Result<Device> {
+    static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    open.insert(ordinal, device.clone());
+    Ok(device)
 }
 
 impl DTypeSpec {
@@ -93,13 +110,13 @@ impl FromStr for DeviceSpec {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, ordinal) = text.split_once(':').unwrap_or((text, "0"));
-        let ordinal = ordinal.parse().map_err(|_| format!("`{ordinal}` is no device number"))?;
+        let ordinal = ordinal.parse().map_err(|_| format!("invalid device number `{ordinal}`"))?;
         match (name, text.contains(':')) {
             ("auto", false) => Ok(Self::Auto),
             ("cpu", false) => Ok(Self::Cpu),
             ("cuda", _) => Ok(Self::Cuda(ordinal)),
             ("metal", _) => Ok(Self::Metal(ordinal)),
-            _ => Err(format!("`{text}` is no device; hint: auto, cpu, cuda, cuda:1, metal")),
+            _ => Err(format!("unknown device `{text}`; hint: auto, cpu, cuda, cuda:1, metal")),
         }
     }
 }
@@ -122,7 +139,7 @@ impl FromStr for DTypeSpec {
             "f32" => Ok(Self::Fixed(DType::F32)),
             "f16" => Ok(Self::Fixed(DType::F16)),
             "bf16" => Ok(Self::Fixed(DType::BF16)),
-            _ => Err(format!("`{text}` is no precision; hint: auto, f32, f16, bf16")),
+            _ => Err(format!("unknown precision `{text}`; hint: auto, f32, f16, bf16")),
         }
     }
 }
@@ -195,6 +212,22 @@ mod tests {
             assert!(text.parse::<DeviceSpec>().is_err(), "{text}");
         }
         assert!("f64".parse::<DTypeSpec>().is_err());
+    }
+
+    #[test]
+    fn auto_is_the_cpu_where_no_gpu_answers_and_a_named_gpu_is_refused() {
+        if Device::new_cuda_with_stream(0).is_err() && Device::new_metal(0).is_err() {
+            assert!(DeviceSpec::Auto.open().expect("the CPU").is_cpu());
+            let error = DeviceSpec::Cuda(0).open().expect_err("no GPU answers").to_string();
+            assert!(error.starts_with("cuda:0: ") && error.contains("hint: --device cpu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_is_opened_once_with_a_stream_that_threads_share() {
+        let Ok(first) = DeviceSpec::Cuda(0).open() else { return };
+        let second = std::thread::spawn(|| DeviceSpec::Cuda(0).open()).join().expect("a thread").expect("open already");
+        assert!(first.same_device(&second));
     }
 
     #[test]

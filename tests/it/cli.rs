@@ -167,7 +167,7 @@ fn what_cannot_be_is_refused_before_any_weight_is_read() {
             "metal:0: the candle crate has not been built with metal support; hint: ",
         );
     }
-    assert_refused(&ask("Why?", &["--device", "tpu"]), "`tpu` is no device; hint: auto, cpu, cuda");
+    assert_refused(&ask("Why?", &["--device", "tpu"]), "unknown device `tpu`; hint: auto, cpu, cuda");
 }
 
 #[test]
