@@ -1,11 +1,12 @@
 # The everyday commands. `make test` is what CI runs; `make demo` is the shortest way to an answer.
 
 CARGO ?= cargo
+PYTHON ?= python3
 VIDENSE = ./target/release/vidense
 ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint doc accuracy ablation questions
+.PHONY: help setup build demo test lint doc accuracy ablation questions differential
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -39,6 +40,9 @@ accuracy: build ## exact answers of vidense-mini about worlds that it was not tr
 	$(VIDENSE) world --seed 5002 --videos 120 --out target/accuracy/videos
 	$(VIDENSE) eval target/accuracy/images/questions.jsonl --temporal concat
 	$(VIDENSE) eval target/accuracy/videos/questions.jsonl
+
+differential: build ## every kind of checkpoint beside transformers, token by token (wants the packages that tests/differential/run.py names)
+	$(PYTHON) tests/differential/run.py --binary $(VIDENSE)
 
 questions: build ## what further questions about one video cost
 	$(CARGO) run --release --locked --example questions

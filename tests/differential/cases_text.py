@@ -1,0 +1,158 @@
+"""Tokenizers (`tok`), prompts and chat templates (`prompt`), several turns (`chat`)."""
+
+import json
+
+import tokens
+from cases_llm import changed
+from judge import Case
+from tiny import edit
+
+LLAVA_HF = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% if message['role'] != 'assistant' %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}")
+LLAMA_3 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ content['text'] | trim }}"
+    "{% endif %}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<image>{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+MISTRAL = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] {% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<image>\n{% else %}{{ content['text'] }}{% endif %}{% endfor %} [/INST]"
+    "{% elif message['role'] == 'assistant' %} {{ message['content'][0]['text'] }}</s>"
+    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}")
+TEMPLATES = {"llava": ("sp legacy", LLAVA_HF), "llava_first": ("sp", LLAVA_HF), "llama3": ("llama3", LLAMA_3),
+             "chatml": ("smol", CHATML), "mistral": ("sp legacy", MISTRAL)}
+PLACES = {
+    "jinja_file": lambda d, text: (d / "chat_template.jinja").write_text(text),
+    "json_file": lambda d, text: (d / "chat_template.json").write_text(json.dumps(dict(chat_template=text))),
+    "processor_config": lambda d, text: edit(d / "processor_config.json", lambda c: c.update(chat_template=text)),
+}
+FIXED_LENGTH = dict(strategy={"Fixed": 80}, direction="Right", pad_to_multiple_of=None, pad_id=701, pad_type_id=0,
+                    pad_token="<|end_of_text|>")
+LONGEST = dict(strategy="BatchLongest", direction="Left", pad_to_multiple_of=16, pad_id=701, pad_type_id=0,
+               pad_token="<|end_of_text|>")
+
+
+def saved(w, name, change, **how):
+    """A checkpoint whose tokenizer.json is changed after it is saved."""
+    d = w.build(name, **how)
+    edit(d / "tokenizer.json", change)
+    return d
+
+
+def old(w, name, **how):
+    """A checkpoint of transformers 4, with its tokenizer's files as `how` says."""
+    d = w.as_version_4(w.build(name, tokenizer="sp legacy"), rewrite_tokenizer=False)
+    tokens.as_version_4(d, w.tokenizers, **how)
+    return d
+
+
+def model_only(w, name, legacy, add_bos=True):
+    """A checkpoint with tokenizer.model and tokenizer_config.json alone."""
+    d = old(w, name)
+    (d / "tokenizer.json").unlink()
+    edit(d / "tokenizer_config.json", lambda c: c.update(legacy=legacy, add_bos_token=add_bos))
+    return d
+
+
+def image_token(w, name, **flags):
+    """A checkpoint whose `<image>` token takes the space beside it."""
+    def change(tokenizer):
+        for token in tokenizer["added_tokens"]:
+            if token["content"] == "<image>":
+                token.update(flags)
+    return saved(w, name, change)
+
+
+def adds_end(tokenizer):
+    """A post-processor that puts an end behind the text."""
+    post = tokenizer["post_processor"]["processors"][1]
+    post["single"].append({"SpecialToken": {"id": "<|end_of_text|>", "type_id": 0}})
+    post["special_tokens"]["<|end_of_text|>"] = {"id": "<|end_of_text|>", "ids": [701], "tokens": ["<|end_of_text|>"]}
+
+
+def tokenizer_cases(w):
+    def bos(value):
+        return lambda n, **how: changed(w, n, lambda c: c["text_config"].update(bos_token_id=value), **how)
+
+    made = {
+        "v5": lambda n: w.build(n, tokenizer="sp"),
+        "v5_legacy": lambda n: w.build(n, tokenizer="sp legacy"),
+        "v5_nobos": lambda n: w.build(n, tokenizer="sp nobos"),
+        "v5_legacy_nobos": lambda n: w.build(n, tokenizer="sp legacy nobos"),
+        "v4_legacy": lambda n: old(w, n),
+        "v4_first": lambda n: old(w, n, first=True, legacy=False),
+        "v4_prepend_not_legacy": lambda n: old(w, n, legacy=False),
+        "v4_LlamaTokenizerFast": lambda n: old(w, n, kind="LlamaTokenizerFast", model=False),
+        "v4_PreTrainedTokenizerFast": lambda n: old(w, n, kind="PreTrainedTokenizerFast", model=False),
+        "v4_first_PreTrainedTokenizerFast": lambda n: old(w, n, kind="PreTrainedTokenizerFast", model=False, first=True),
+        "model_only_legacy": lambda n: model_only(w, n, True),
+        "model_only_not_legacy": lambda n: model_only(w, n, False),
+        "model_only_nobos": lambda n: model_only(w, n, True, add_bos=False),
+        "truncation": lambda n: saved(w, n, lambda j: j.update(
+            truncation=dict(direction="Right", max_length=20, strategy="LongestFirst", stride=0))),
+        "padding_fixed": lambda n: saved(w, n, lambda j: j.update(padding=FIXED_LENGTH)),
+        "padding_longest": lambda n: saved(w, n, lambda j: j.update(padding=LONGEST)),
+        "image_token_rstrip": lambda n: image_token(w, n, rstrip=True),
+        "image_token_lstrip": lambda n: image_token(w, n, lstrip=True),
+        "image_token_both": lambda n: image_token(w, n, lstrip=True, rstrip=True),
+        "post_processor_adds_end": lambda n: saved(w, n, adds_end),
+        "bos_null": bos(None),
+        "bos_other": bos(5),
+        "bos_absent": lambda n: changed(w, n, lambda c: c["text_config"].pop("bos_token_id") and None),
+        "bos_null_smol": lambda n: bos(None)(n, tokenizer="smol"),
+        "smol": lambda n: w.build(n, tokenizer="smol"),
+        "llama3": lambda n: w.build(n),
+    }
+    found = [Case("tok", name, how) for name, how in made.items()]
+    questions = ["Où est le café? 何が起きていますか。", "  two  spaces and\ttab", "emoji 🎬🎞️ here", "1234567 and 3.14", "x" * 60]
+    for kind in ("sp", "sp legacy", "llama3", "smol"):
+        found += [Case("tok", f"question_{i}_{kind.replace(' ', '_')}", lambda n, kind=kind: w.build(n, tokenizer=kind), question=question)
+                  for i, question in enumerate(questions)]
+    found.append(Case("tok", "two_frames_first", lambda n: w.build(n, tokenizer="sp"), n_frames=2))
+    return found
+
+
+def with_template(w, name, kind, place=None):
+    tokenizer, text = TEMPLATES[kind]
+    if place is None:
+        return w.build(name, tokenizer=tokenizer, chat_template=text)
+    d = w.build(name, tokenizer=tokenizer)
+    PLACES[place](d, text)
+    return d
+
+
+def prompt_cases(w):
+    """The default prompt of vidense beside transformers' chat template; one image mark for all frames, as vidense has it."""
+    found = []
+    for kind in TEMPLATES:
+        found.append(Case("prompt", kind, lambda n, kind=kind: with_template(w, n, kind), chat=True, template=[]))
+    for place in PLACES:
+        found.append(Case("prompt", f"llava_in_{place}", lambda n, place=place: with_template(w, n, "llava", place), chat=True, template=[]))
+    found.append(Case("prompt", "built_in_by_name", lambda n: with_template(w, n, "llava")))
+    found.append(Case("prompt", "by_the_name_of_the_checkpoint", lambda n: with_template(w, n, "llama3"), chat=True,
+                      template=["--template", "checkpoint"]))
+    return found
+
+
+def chat_cases(w):
+    """Three turns of one chat."""
+    later = ["Why?", "What else is there?"]
+    found = [Case("chat", f"vicuna_{kind.replace(' ', '_')}", lambda n, kind=kind: w.build(n, tokenizer=kind), turns=later)
+             for kind in ("sp", "sp legacy", "llama3", "smol")]
+    found += [Case("chat", f"template_{kind}", lambda n, kind=kind: with_template(w, n, kind), turns=later, chat=True, template=[])
+              for kind in TEMPLATES]
+    found.append(Case("chat", "model_only_not_legacy", lambda n: model_only(w, n, False), turns=later))
+    return found
+
+
+def cases(w):
+    return tokenizer_cases(w) + prompt_cases(w) + chat_cases(w)
