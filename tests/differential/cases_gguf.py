@@ -1,5 +1,7 @@
 """Language models in GGUF files beside a checkpoint (`gguf`): those that say the same as config.json, and those that do not."""
 
+import json
+
 import numpy
 import torch
 
@@ -47,8 +49,6 @@ def llama3_factors(d_head, theta, factor, low_freq_factor, high_freq_factor, ori
 
 def convert(d, kind="f32", facts=lambda writer: None, more={}, drop=(), architecture="llama"):
     """Write d/language.gguf from the checkpoint's language model."""
-    import json
-
     text = json.loads((d / "config.json").read_text())["text_config"]
     heads, kv_heads = text["num_attention_heads"], text.get("num_key_value_heads") or text["num_attention_heads"]
     d_head = text.get("head_dim") or text["hidden_size"] // heads
@@ -107,6 +107,9 @@ def cases(w):
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(4.0)
 
+    def tied(config):
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+
     def forget(**keys):
         return lambda c: c["text_config"].update(keys)
 
@@ -127,8 +130,7 @@ def cases(w):
         case("other_linear_factor", text=rope("linear", factor=2.0), facts=linear, refused="rope"),
         case("attention_bias_unknown_to_config", text=biases, config=forget(attention_bias=False), refused="attn_"),
         case("mlp_bias_unknown_to_config", text=dict(mlp_bias=True), config=forget(mlp_bias=False), refused="ffn_"),
-        case("output_beside_tied_embeddings", config=lambda c: (c["text_config"].update(tie_word_embeddings=True),
-                                                               c.update(tie_word_embeddings=True)) and None, refused="output.weight"),
+        case("output_beside_tied_embeddings", config=tied, refused="output.weight"),
         case("more_tensors", more=lambda d: {"blk.0.attn_q_norm.weight": numpy.ones(16, numpy.float32)}, refused="attn_q_norm"),
         case("other_width", config=forget(intermediate_size=128), refused="feed_forward_length"),
         case("other_head_dim", text=dict(head_dim=24), config=forget(head_dim=16), refused="24"),

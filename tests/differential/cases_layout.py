@@ -9,7 +9,7 @@ import transformers as t
 
 from cases_text import LLAVA_HF
 from judge import QUESTION, Case, Peer, generated, vicuna
-from tiny import edit, new_name, old_name, rename, split_processor, tensors, write
+from tiny import copy, edit, new_name, old_name, rename, tensors, write
 
 
 def stored(w, name, change, **how):
@@ -86,9 +86,7 @@ FINE_GRAINED = dict(quant_method="fp8", activation_scheme="dynamic", weight_bloc
 
 def dequantized(d, frames):
     """transformers' answer over weights that are the stored ones times their scales."""
-    twin = d.parent / f"{d.name}-dequantized"
-    shutil.rmtree(twin, ignore_errors=True)
-    shutil.copytree(d, twin)
+    twin = copy(d, "dequantized")
     weights, found = tensors(d), {}
     for name, value in weights.items():
         if "weight_scale" in name:
@@ -103,7 +101,7 @@ def dequantized(d, frames):
             value = value.float() * scale
         found[name] = value
     write(twin, found)
-    edit(twin / "config.json", lambda c: c.pop("quantization_config") and None)
+    edit(twin / "config.json", lambda c: c.pop("quantization_config"))
     return Peer(twin).answer(vicuna([(QUESTION, None)], len(frames)), frames)
 
 

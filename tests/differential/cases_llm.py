@@ -1,10 +1,5 @@
 """Language models: options of Llama and Mistral as transformers 5 writes them (`llm`) and as version 4 did (`llm4`)."""
 
-import json
-
-import torch
-import transformers as t
-
 from judge import Case
 from tiny import edit, tensors, write
 
@@ -80,8 +75,7 @@ def without(*keys):
 def cases(w):
     llm, llm4 = [], []
     for name, text in OPTIONS.items():
-        refused = {"pretraining_tp": None}.get(name)
-        llm.append(Case("llm", name, lambda n, text=text: w.build(n, text=text), refused=refused))
+        llm.append(Case("llm", name, lambda n, text=text: w.build(n, text=text)))
         if name not in ("pretraining_tp", "dropout_in_training"):
             llm4.append(Case("llm4", name, lambda n, text=text: w.as_version_4(w.build(n, tokenizer="sp legacy", text=text))))
     for name, text in MISTRAL.items():

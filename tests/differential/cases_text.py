@@ -4,8 +4,8 @@ import json
 
 import tokens
 from cases_llm import changed
-from judge import Case
-from tiny import edit
+from judge import QUESTION, Case, Peer, vicuna
+from tiny import copy, edit
 
 LLAVA_HF = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -79,6 +79,13 @@ def adds_end(tokenizer):
     post["special_tokens"]["<|end_of_text|>"] = {"id": "<|end_of_text|>", "ids": [701], "tokens": ["<|end_of_text|>"]}
 
 
+def untruncated(d, frames):
+    """transformers' answer without the saved truncation, with which its processor refuses every prompt."""
+    twin = copy(d, "untruncated")
+    edit(twin / "tokenizer.json", lambda j: j.update(truncation=None))
+    return Peer(twin).answer(vicuna([(QUESTION, None)], len(frames)), frames)
+
+
 def tokenizer_cases(w):
     def bos(value):
         return lambda n, **how: changed(w, n, lambda c: c["text_config"].update(bos_token_id=value), **how)
@@ -107,12 +114,12 @@ def tokenizer_cases(w):
         "post_processor_adds_end": lambda n: saved(w, n, adds_end),
         "bos_null": bos(None),
         "bos_other": bos(5),
-        "bos_absent": lambda n: changed(w, n, lambda c: c["text_config"].pop("bos_token_id") and None),
+        "bos_absent": lambda n: changed(w, n, lambda c: c["text_config"].pop("bos_token_id")),
         "bos_null_smol": lambda n: bos(None)(n, tokenizer="smol"),
         "smol": lambda n: w.build(n, tokenizer="smol"),
         "llama3": lambda n: w.build(n),
     }
-    found = [Case("tok", name, how) for name, how in made.items()]
+    found = [Case("tok", name, how, truth=untruncated if name == "truncation" else None) for name, how in made.items()]
     questions = ["Où est le café? 何が起きていますか。", "  two  spaces and\ttab", "emoji 🎬🎞️ here", "1234567 and 3.14", "x" * 60]
     for kind in ("sp", "sp legacy", "llama3", "smol"):
         found += [Case("tok", f"question_{i}_{kind.replace(' ', '_')}", lambda n, kind=kind: w.build(n, tokenizer=kind), question=question)

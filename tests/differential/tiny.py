@@ -147,11 +147,19 @@ def frames(d, n=1, size=(100, 72), seed=0, mode="RGB"):
 
 
 def edit(path, change):
-    """Change a JSON file: `change` takes its object and changes it, or returns another."""
+    """Change a JSON file: `change` takes its object and changes it; what it returns does not count."""
     path = Path(path)
     value = json.loads(path.read_text())
-    changed = change(value)
-    path.write_text(json.dumps(value if changed is None else changed, indent=1))
+    change(value)
+    path.write_text(json.dumps(value, indent=1))
+
+
+def copy(d, ending):
+    """A copy of a checkpoint beside it."""
+    twin = d.parent / f"{d.name}-{ending}"
+    shutil.rmtree(twin, ignore_errors=True)
+    shutil.copytree(d, twin)
+    return twin
 
 
 def tensors(d):
