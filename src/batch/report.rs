@@ -106,9 +106,12 @@ impl<W: Write> Page<'_, W> {
         let question = record.question.as_deref().map(escape).unwrap_or_default();
         match &record.outcome {
             Outcome::Answered(answered) => {
-                let note = answered.damage.as_ref().map_or(String::new(), |lost| {
+                let mut note = answered.damage.as_ref().map_or(String::new(), |lost| {
                     format!(" <small>({} packets of the video are lost)</small>", lost.packets)
                 });
+                for warning in &answered.warnings {
+                    note += &format!(" <small>({})</small>", escape(warning));
+                }
                 writeln!(self.out, "<p data-kind=\"answer\"><b>{question}</b> {}{note}</p>", escape(&answered.answer))
             }
             Outcome::Failed { error: Failure { stage, kind, cause, hint } } => {

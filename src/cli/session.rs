@@ -107,7 +107,7 @@ impl Session {
         let encoded = encode_video(&self.vlm, video, &self.plan, &|event| progress::listen(&bar, event));
         bar.finish_and_clear();
         let encoded = encoded?;
-        warn_of_damage(video, &encoded.report);
+        warn_of_reading(video, &encoded.report);
         Ok(encoded)
     }
 
@@ -174,8 +174,9 @@ fn check_budget(
     Ok(())
 }
 
-/// Says what could not be read of a video that gave frames all the same.
-pub fn warn_of_damage(video: &Path, report: &ReadReport) {
+/// Prints the warnings of a reading, and the damage of a video that gave frames all the same.
+pub fn warn_of_reading(video: &Path, report: &ReadReport) {
+    report.warnings.iter().for_each(|warning| output::warning(&format!("{}: {warning}", video.display())));
     let (damage, n) = (&report.damage, report.n_frames);
     let declared = damage.n_declared.filter(|&declared| declared > n && damage.n_lost > 0);
     let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));

@@ -83,8 +83,11 @@ pub struct ReadReport {
     pub n_decoded: usize,
     /// Times of the first and the last frame of the whole video.
     pub times: Option<(Seconds, Seconds)>,
-    /// What could not be read.
+    /// Damage that was met on the way.
     pub damage: Damage,
+    /// Plain sentences about what was assumed, or found odd, while reading; each stands for the whole video.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl ReadReport {
@@ -125,6 +128,10 @@ pub(super) trait FrameSource {
     fn picture(&mut self) -> Result<RgbImage, String>;
     /// What was lost so far.
     fn damage(&self) -> &Damage;
+    /// Warnings about what was read so far, as in [`ReadReport::warnings`].
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Reads the frames that `request` chooses, and hands them to `emit` in order.
@@ -426,6 +433,7 @@ impl Pass {
             n_decoded: self.n_frames,
             times: self.times,
             damage,
+            warnings: source.warnings(),
         }
     }
 }

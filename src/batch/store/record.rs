@@ -77,6 +77,9 @@ pub struct Answered {
     /// What could not be read of the video.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub damage: Option<Lost>,
+    /// Warnings of the reading, as in [`crate::video::ReadReport::warnings`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }
 
 /// What could not be read of a video that gave frames all the same.
@@ -158,6 +161,7 @@ impl Record {
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
             damage: first.clone().map(|first| Lost { packets: *n_lost, first }),
+            warnings: seen.report.warnings.clone(),
         };
         Self::of_item(item, Some(question), Outcome::Answered(answered))
     }

@@ -11,7 +11,7 @@ use vidense::pipeline::FrameStamp;
 use vidense::video::{Event, Flow, Frame, ReadLimits, read_frames};
 
 use crate::cli::args::FrameArgs;
-use crate::cli::session::warn_of_damage;
+use crate::cli::session::warn_of_reading;
 use crate::cli::sheet::{sheet, thumbnail};
 use crate::cli::{output, progress};
 
@@ -129,7 +129,7 @@ impl Frames {
         if let Some(error) = failure {
             return Err(error);
         }
-        warn_of_damage(&self.video, &report?);
+        warn_of_reading(&self.video, &report?);
         Ok(())
     }
 

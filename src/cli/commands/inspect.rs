@@ -13,7 +13,7 @@ use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource};
 use vidense::weights::Hub;
 
-use crate::cli::session::warn_of_damage;
+use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
 
 /// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice of a
@@ -101,7 +101,7 @@ fn video(path: &Path) -> anyhow::Result<()> {
         writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
     }
     output::part(&text)?;
-    warn_of_damage(path, &report);
+    warn_of_reading(path, &report);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
 use crate::cli::limits::{Care, LimitArgs};
-use crate::cli::session::{Seen, Session, warn_of_damage, warn_of_full_context};
+use crate::cli::session::{Seen, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
 
 /// Answer questions about videos as a pipeline file says
@@ -122,7 +122,7 @@ impl Run {
                 self.tell_failure(&video, None, &error)
             }
             Ok(AnsweredVideo { frames, report, timings, answers }) => {
-                warn_of_damage(answered.video.path(), &report);
+                warn_of_reading(answered.video.path(), &report);
                 *n_failed += usize::from(answers.iter().any(Result::is_err));
                 for (question, answer) in self.questions.iter().zip(answers) {
                     match answer {
