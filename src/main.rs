@@ -8,7 +8,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     cli::threads::settle();
-    match cli::run(cli::Arguments::parse()) {
+    let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| cli::output::refuse(&error));
+    match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has had enough.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ use super::BatchError;
 use super::item::Id;
 use super::store::{Failure, Outcome, Record, Results, thumbnail_path};
 use super::summary::Held;
+use crate::files::{Flush, Output};
 
 /// The page's file.
 pub const REPORT: &str = "report.html";
@@ -27,8 +28,7 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
     let results = Results::open(dir)?;
     let path = dir.join(REPORT);
     let io = BatchError::io(&path);
-    let file = tempfile::Builder::new().prefix(".tmp").tempfile_in(dir).map_err(&io)?;
-    let mut page = Page { out: std::io::BufWriter::new(file), dir, open: None };
+    let mut page = Page { out: Output::create(&path).map_err(&io)?, dir, open: None };
     page.begin(&results).map_err(&io)?;
     // Failures first: they are what somebody has to look at.
     for wants_failures in [true, false] {
@@ -43,10 +43,7 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
         page.close().map_err(&io)?;
     }
     page.out.write_all(TAIL.as_bytes()).map_err(&io)?;
-    let file = page.out.into_inner().map_err(|error| io(error.into_error()))?;
-    #[cfg(unix)]
-    let _ = file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    file.persist(&path).map_err(|error| io(error.error))?;
+    page.out.finish(Flush::Rename).map_err(&io)?;
     Ok(path)
 }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::BatchError;
 use super::run::Outcome;
-use super::store::{Holder, replace};
+use super::store::Holder;
 use super::tally::Snapshot;
+use crate::files::{Flush, output};
 
 /// The summary's file.
 pub const SUMMARY: &str = "summary.json";
@@ -94,5 +95,5 @@ pub fn read_status(dir: &Path) -> Option<Snapshot> {
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), BatchError> {
     let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
-    bytes.and_then(|bytes| replace(path, &bytes)).map_err(BatchError::io(path))
+    bytes.and_then(|bytes| output::write(path, &bytes, Flush::Rename)).map_err(BatchError::io(path))
 }

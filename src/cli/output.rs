@@ -1,11 +1,14 @@
-//! Everything that is printed.
+//! Everything that is printed. Names may hold any character, so texts for people are printed by [`printable`].
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
 use vidense::batch::store::Record;
 use vidense::batch::{Snapshot, Summary};
+use vidense::spec::SpecError;
 
 /// How standard error is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,21 @@ pub fn part(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
+/// Prints the path of a file that was written, byte by byte for a program, printable on a terminal.
+///
+/// # Errors
+/// As [`line`].
+pub fn path(path: &Path) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        writeln!(out, "{}", printable(&path.to_string_lossy()))?;
+    } else {
+        out.write_all(path.as_os_str().as_encoded_bytes())?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
 /// Prints an object as one line of JSON.
 ///
 /// # Errors
@@ -73,7 +91,11 @@ pub fn json(object: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Tells what stopped the command.
 pub fn error(error: &anyhow::Error) {
-    told("error", "31", &error.to_string());
+    match error.downcast_ref::<SpecError>() {
+        // One problem a line.
+        Some(SpecError { lines }) => told("error", "31", lines),
+        None => told("error", "31", &[error.to_string()]),
+    }
 }
 
 /// Tells of an item, or a question about it, that failed.
@@ -88,13 +110,35 @@ pub fn failure(record: &Record) {
     let question = record.question.as_ref().map_or(String::new(), |question| format!(" {question}"));
     let named = if failure.cause.contains(&record.video) { "" } else { &format!("{}:{question} ", record.video) };
     let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("; hint: {hint}"));
-    told("error", "31", &printable(&format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)));
+    told("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
 }
 
-/// A text whose control characters are written out: names may hold any.
-fn printable(text: &str) -> String {
-    let write = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    text.chars().map(write).collect()
+/// A text whose control characters are written out, and those that turn the direction of writing. The end of a line stays only
+/// where an indented line follows, as in a list of problems.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        match c {
+            '\n' if text[at + 1..].starts_with("  ") => shown.push(c),
+            '\n' => shown += "\\n",
+            '\r' => shown += "\\r",
+            '\t' => shown += "\\t",
+            c if c.is_ascii_control() => shown += &format!("\\x{:02x}", u32::from(c)),
+            c if is_hidden(c) => shown += &format!("\\u{{{:x}}}", u32::from(c)),
+            c => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal may obey a character rather than show it: controls, marks of direction (Unicode Bidi_Control), separators of
+/// lines and paragraphs, and the mark of byte order.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Tells how a batch stands, where no bar does.
@@ -121,22 +165,23 @@ pub fn conclusion(summary: &Summary, text: &str) {
 
 /// Tells what the user should know although the command goes on.
 pub fn warning(text: &str) {
-    told("warning", "33", text);
+    told("warning", "33", &[text]);
 }
 
 /// Tells what the user may like to know.
 pub fn note(text: &str) {
-    told("note", "36", text);
+    told("note", "36", &[text]);
 }
 
-/// Tells what was asked for beside the answers.
+/// Tells what was asked for beside the answers; names in it are [`printable`] already.
 pub fn plain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A line to standard error; if nobody listens there, nobody is told.
-fn told(word: &str, colour: &str, text: &str) {
+/// Lines to standard error; if nobody listens there, nobody is told.
+fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
     if is_json() {
+        let text = lines.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("\n");
         match word {
             "error" => tracing::error!("{text}"),
             "warning" => tracing::warn!("{text}"),
@@ -147,5 +192,37 @@ fn told(word: &str, colour: &str, text: &str) {
     let mut out = std::io::stderr().lock();
     let coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let word = if coloured { format!("\x1b[{colour};1m{word}\x1b[0m") } else { word.to_owned() };
+    let text = lines.iter().map(|line| printable(line.as_ref())).collect::<Vec<_>>().join("\n");
     let _ = writeln!(out, "{word}: {text}");
+}
+
+/// Tells that the command line cannot be understood, and ends the process. What was typed may hold any character.
+pub fn refuse(error: &clap::Error) -> ! {
+    let typed = std::env::args_os().any(|argument| argument.to_string_lossy().contains(is_hidden));
+    if !typed || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let lines: Vec<Cow<'_, str>> = text.trim_end().lines().map(printable).collect();
+    plain(&lines.join("\n"));
+    std::process::exit(error.exit_code());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        for (text, shown) in [
+            ("a b.mp4", "a b.mp4"),
+            ("ä \u{1f469}\u{200d}\u{1f680}.mp4", "ä \u{1f469}\u{200d}\u{1f680}.mp4"),
+            ("a\x1b[31m\x07.mp4", "a\\x1b[31m\\x07.mp4"),
+            ("a\nerror: b\r\t\x7f", "a\\nerror: b\\r\\t\\x7f"),
+            ("gpj.\u{202e}4pm\u{2066}\u{9b}", "gpj.\\u{202e}4pm\\u{2066}\\u{9b}"),
+            ("problems:\n  one\n  two", "problems:\n  one\n  two"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
 }

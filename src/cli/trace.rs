@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use serde_json::json;
 use vidense::exec::{OnSpan, Span};
+use vidense::files::output::create_growing;
 
 /// A trace that is being written.
 pub struct Trace {
@@ -30,7 +31,7 @@ impl Trace {
     /// When it cannot be written.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let create = || {
-            let mut file = BufWriter::new(File::create(path)?);
+            let mut file = BufWriter::new(create_growing(path)?);
             file.write_all(b"[")?;
             std::io::Result::Ok(file)
         };

@@ -14,7 +14,7 @@ use super::data::Dataset;
 use super::recipe::{Recipe, StageKind};
 use super::state::write_file;
 use super::{Output, TrainError};
-use crate::files;
+use crate::files::{self, output::create_directory};
 use crate::text::{Conversation, Template};
 use crate::vlm::config::JsonFile;
 use crate::vlm::{Design, ModelError};
@@ -111,7 +111,7 @@ pub fn write_design(
     output: &Output<'_>,
 ) -> Result<Design, TrainError> {
     let dir = output.model;
-    std::fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
+    create_directory(dir).map_err(TrainError::io(dir))?;
     let mut config = merged(start.from.as_ref().map(|from| from.join("config.json")), &recipe.model.config)?;
     config.insert("mm_vision_tower".to_owned(), json!(start.tower_name));
     config.insert(DTYPE_KEY.to_owned(), json!(dtype_name(output.dtype)));
@@ -131,7 +131,7 @@ pub fn write_design(
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.
 fn write_tower(recipe: &Recipe, start: &Start, output: &Output<'_>) -> Result<PathBuf, TrainError> {
     let to = output.model.join(TOWER_DIR);
-    std::fs::create_dir_all(&to).map_err(TrainError::io(&to))?;
+    create_directory(&to).map_err(TrainError::io(&to))?;
     let beside = |name: &str| start.tower.as_ref().map(|tower| tower.join(name));
     let mut config = merged(beside("config.json"), &recipe.model.vision_tower.config)?;
     if start.place == TowerPlace::Own {

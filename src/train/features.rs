@@ -1,7 +1,7 @@
 //! The frozen tower's features, fused by the connector, on disk: computed once for all steps and stages that want them.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::data::Dataset;
 use crate::connector::Connector;
+use crate::files::{Flush, Output};
 use crate::image::Preprocessor;
 use crate::vision::Tower;
 use crate::vlm::fuse;
@@ -92,9 +93,8 @@ fn compute(
     encoder: &Encoder,
     report: &mut dyn FnMut(usize),
 ) -> Result<(), TrainError> {
-    let beside = path.with_extension("tmp");
-    let failed = TrainError::io(&beside);
-    let mut file = BufWriter::new(File::create(&beside).map_err(&failed)?);
+    let failed = TrainError::io(path);
+    let mut file = Output::create(path).map_err(&failed)?;
     let side = encoder.tower.config().image_size;
     let indices: Vec<usize> = (0..data.n_images()).collect();
     for (i, batch) in indices.chunks(BATCH).enumerate() {
@@ -110,7 +110,5 @@ fn compute(
         file.write_all(&bytes).map_err(&failed)?;
         report((i * BATCH + batch.len()).min(indices.len()));
     }
-    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(&failed)?;
-    std::fs::rename(&beside, path).map_err(TrainError::io(path))
+    file.finish(Flush::Disk).map_err(&failed)
 }

@@ -11,6 +11,7 @@ use super::curve::{Curve, svg};
 use super::recipe::Stage;
 use super::stage::StepReport;
 use super::state::{Progress, write_file};
+use crate::files::output;
 
 /// The file of lines and the picture in a run's directory.
 pub struct Metrics {
@@ -39,7 +40,7 @@ impl Metrics {
             }
         }
         write_file(&lines, kept.as_bytes())?;
-        let file = File::options().append(true).open(&lines).map_err(TrainError::io(&lines))?;
+        let file = output::open_to_append(&lines).map_err(TrainError::io(&lines))?;
         Ok(Self { lines, picture, file, curves })
     }
 

@@ -18,6 +18,7 @@ use super::stage::{Run, StepReport};
 use super::state::{Progress, State, write_tensors};
 use super::tower::TowerObjective;
 use super::workers::Workers;
+use crate::files::output::create_directory;
 use crate::image::Preprocessor;
 use crate::vision::{Tower, TowerFamily};
 use crate::vlm::config::SelectFeature;
@@ -76,8 +77,8 @@ pub fn train(
 ) -> Result<(), TrainError> {
     let dir = output.model;
     let run_dir = dir.join(RUN_DIR);
-    std::fs::create_dir_all(output.features).map_err(TrainError::io(output.features))?;
-    std::fs::create_dir_all(&run_dir).map_err(TrainError::io(&run_dir))?;
+    create_directory(output.features).map_err(TrainError::io(output.features))?;
+    create_directory(&run_dir).map_err(TrainError::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
     let start = Start::find(recipe, hub)?;
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;

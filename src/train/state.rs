@@ -2,7 +2,6 @@
 //! there at every moment.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -10,6 +9,7 @@ use candle_core::safetensors::{Load, MmapedSafetensors};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use crate::files::{Flush, output};
 
 /// How far a run came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,19 +111,10 @@ pub fn write_tensors(
     write_file(path, &packed)
 }
 
-/// Writes a file: beside, flushed to the disk, then renamed.
+/// Writes a file so that it is on the disk, as a whole.
 ///
 /// # Errors
 /// When the disk refuses; a file that was there before then stands.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let beside = path.with_extension("tmp");
-    let write = || {
-        std::fs::write(&beside, bytes)?;
-        File::open(&beside)?.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|source| {
-        let _ = std::fs::remove_file(&beside);
-        TrainError::Io { path: path.to_owned(), source }
-    })
+    output::write(path, bytes, Flush::Disk).map_err(TrainError::io(path))
 }

@@ -9,6 +9,8 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::util::frame;
 
+use crate::files::{Flush, Output};
+
 /// How a clip is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClipFormat {
@@ -72,7 +74,7 @@ pub enum EncodeError {
 /// Writes pictures as a clip of `rate` frames a second.
 ///
 /// # Errors
-/// [`EncodeError`] naming the file; what was written of it stays.
+/// [`EncodeError`] naming the file; what was there before then stands.
 pub fn write_clip(
     path: &Path,
     format: ClipFormat,
@@ -80,24 +82,32 @@ pub fn write_clip(
     pictures: &mut dyn Iterator<Item = RgbImage>,
 ) -> Result<(), EncodeError> {
     let refused = |cause: String| EncodeError::Refused { path: path.to_owned(), cause };
+    let mut output = Output::create(path).map_err(|error| refused(error.to_string()))?;
     if format == ClipFormat::Gif {
-        return write_gif(path, rate, pictures).map_err(|error| refused(error.to_string()));
+        write_gif(&mut output, rate, pictures).map_err(|error| refused(error.to_string()))?;
+        return output.finish(Flush::Rename).map_err(|error| refused(error.to_string()));
     }
+    // FFmpeg writes by name, and goes back to the beginning for the index.
+    let unfinished = output.path().ok_or_else(|| refused("a clip is written to a file".to_owned()))?.to_owned();
     let wrong_pictures = || EncodeError::Pictures { path: path.to_owned() };
     let first = pictures.next().ok_or_else(wrong_pictures)?;
     let size = first.dimensions();
-    let mut writer = Writer::open(path, format, rate, size)?;
+    let mut writer = Writer::open((path, &unfinished), format, rate, size)?;
     for picture in std::iter::once(first).chain(pictures) {
         if picture.dimensions() != size {
             return Err(wrong_pictures());
         }
         writer.push(&picture).map_err(|error| refused(error.to_string()))?;
     }
-    writer.finish().map_err(|error| refused(error.to_string()))
+    writer.finish().map_err(|error| refused(error.to_string()))?;
+    output.finish(Flush::Rename).map_err(|error| refused(error.to_string()))
 }
 
-fn write_gif(path: &Path, rate: u32, pictures: &mut dyn Iterator<Item = RgbImage>) -> ::image::ImageResult<()> {
-    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+fn write_gif(
+    file: &mut Output,
+    rate: u32,
+    pictures: &mut dyn Iterator<Item = RgbImage>,
+) -> ::image::ImageResult<()> {
     // Speed 1 is the best palette.
     let mut encoder = GifEncoder::new_with_speed(file, 1);
     encoder.set_repeat(Repeat::Infinite)?;
@@ -119,7 +129,13 @@ struct Writer {
 }
 
 impl Writer {
-    fn open(path: &Path, format: ClipFormat, rate: u32, (width, height): (u32, u32)) -> Result<Self, EncodeError> {
+    /// Opens `unfinished`, which errors call `path`.
+    fn open(
+        (path, unfinished): (&Path, &Path),
+        format: ClipFormat,
+        rate: u32,
+        (width, height): (u32, u32),
+    ) -> Result<Self, EncodeError> {
         let refused = |error: ffmpeg::Error| EncodeError::Refused { path: path.to_owned(), cause: error.to_string() };
         ffmpeg::init().map_err(refused)?;
         // x264 tells its life story at every file.
@@ -129,7 +145,7 @@ impl Writer {
         let codec = codec.ok_or_else(|| EncodeError::NoEncoder { path: path.to_owned(), encoder: name })?;
         let time_base = ffmpeg::Rational(1, rate.max(1) as i32);
         let open = || {
-            let mut output = ffmpeg::format::output(&path)?;
+            let mut output = ffmpeg::format::output_as(&unfinished, format.extension())?;
             let global_header = output.format().flags().contains(ffmpeg::format::Flags::GLOBAL_HEADER);
             let mut stream = output.add_stream(codec)?;
             let mut encoder = ffmpeg::codec::context::Context::new_with_codec(codec).encoder().video()?;

@@ -4,8 +4,7 @@ mod parquet;
 mod row;
 mod text;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -13,6 +12,7 @@ pub use row::Row;
 
 use super::BatchError;
 use super::store::Results;
+use crate::files::{Flush, Output};
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +44,18 @@ trait Table {
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Writes results as a table to a file, beside and then renamed. Says how many rows it has.
+/// Writes results as a table to a file, or to what else [`Output`] takes. Returns the number of rows.
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
 pub fn export(results: &Results, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
-    // A link is followed, and what is no file, such as a pipe, is written to, not replaced.
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let path = target.as_path();
-    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        let file = File::options().write(true).open(path).map_err(BatchError::io(path))?;
-        return write(results, format, file, path);
-    }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".tmp").tempfile_in(dir).map_err(BatchError::io(path))?;
-    let n_rows = write(results, format, file.reopen().map_err(BatchError::io(path))?, path)?;
-    #[cfg(unix)]
-    let _ = file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    file.persist(path).map_err(|error| BatchError::io(path)(error.error))?;
+    let io = BatchError::io(path);
+    let mut output = Output::create(path).map_err(&io)?;
+    let n_rows = match format {
+        TableFormat::Parquet => fill(results, Box::new(parquet::Parquet::new(&mut output).map_err(&io)?), path)?,
+        TableFormat::Csv | TableFormat::Jsonl => export_to(results, format, &mut output)?,
+    };
+    output.finish(Flush::Disk).map_err(&io)?;
     Ok(n_rows)
 }
 
@@ -79,16 +73,6 @@ pub fn export_to(results: &Results, format: TableFormat, out: &mut dyn Write) ->
         }
     };
     fill(results, table, shown)
-}
-
-fn write(results: &Results, format: TableFormat, file: File, path: &Path) -> Result<u64, BatchError> {
-    if format == TableFormat::Parquet {
-        return fill(results, Box::new(parquet::Parquet::new(file).map_err(BatchError::io(path))?), path);
-    }
-    let mut out = BufWriter::new(file);
-    let n_rows = export_to(results, format, &mut out)?;
-    out.flush().map_err(BatchError::io(path))?;
-    Ok(n_rows)
 }
 
 fn fill(results: &Results, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {

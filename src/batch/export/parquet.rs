@@ -1,7 +1,6 @@
 //! Tables as Parquet: typed columns, in groups of rows, so that memory does not grow with the results.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, ListBuilder, PrimitiveBuilder, UInt32Builder, UInt64Builder};
@@ -18,13 +17,13 @@ use super::{Row, Table};
 const GROUP: usize = 4096;
 
 /// A Parquet file that is being written.
-pub(super) struct Parquet {
-    writer: ArrowWriter<File>,
+pub(super) struct Parquet<W: Write + Send> {
+    writer: ArrowWriter<W>,
     rows: Vec<Row>,
 }
 
-impl Parquet {
-    pub(super) fn new(file: File) -> io::Result<Self> {
+impl<W: Write + Send> Parquet<W> {
+    pub(super) fn new(file: W) -> io::Result<Self> {
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         // The schema is that of the columns, also when there are no rows.
         let schema = batch(&[])?.schema();
@@ -39,7 +38,7 @@ impl Parquet {
     }
 }
 
-impl Table for Parquet {
+impl<W: Write + Send> Table for Parquet<W> {
     fn add(&mut self, row: Row) -> io::Result<()> {
         self.rows.push(row);
         if self.rows.len() >= GROUP { self.flush() } else { Ok(()) }
@@ -120,6 +119,8 @@ fn list<T: ArrowPrimitiveType>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     #[test]

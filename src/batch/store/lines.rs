@@ -1,12 +1,14 @@
 //! A file of JSON lines that only grows: each line is written at once, and what a kill left torn is mended when it is opened.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::files::output::open_to_append;
 
 /// A line is safe from a kill at once, and from a loss of power after so long.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ impl LineFile {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut file = open_to_append(path)?;
         let mut length = whole_lines(&mut file)?;
         if length < file.metadata()?.len() {
             file.seek(SeekFrom::Start(length))?;
@@ -110,12 +112,7 @@ const MAX_FIRST: u64 = 64 << 20;
 
 /// Looks at what a file begins with.
 pub(super) fn first_line(path: &Path) -> io::Result<FirstLine> {
-    let file = match File::open(path) {
-        Ok(file) if file.metadata()?.is_file() => file,
-        Ok(_) => return Err(io::Error::other("not a regular file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FirstLine::Missing),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = open_if_there(path)? else { return Ok(FirstLine::Missing) };
     let mut line = Vec::new();
     BufReader::new(file.take(MAX_FIRST)).read_until(b'\n', &mut line)?;
     Ok(match line.last() {
@@ -123,6 +120,16 @@ pub(super) fn first_line(path: &Path) -> io::Result<FirstLine> {
         Some(b'\n') => FirstLine::Whole,
         Some(_) => FirstLine::Torn(line),
     })
+}
+
+/// Opens a file for reading, if there is one. A pipe is not opened: it would be waited for.
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => File::open(path).map(Some),
+        Ok(_) => Err(io::Error::other("not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Bytes up to the end of the last whole line.
@@ -150,11 +157,8 @@ pub type TakeLine<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 /// # Errors
 /// When the file cannot be read, or `take` fails.
 pub fn for_each_line<E: From<io::Error>>(path: &Path, take: &mut TakeLine<'_, E>) -> Result<(), E> {
-    let mut reader = match File::open(path) {
-        Ok(file) => BufReader::with_capacity(1 << 16, file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(file) = open_if_there(path)? else { return Ok(()) };
+    let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -164,23 +168,6 @@ pub fn for_each_line<E: From<io::Error>>(path: &Path, take: &mut TakeLine<'_, E>
         }
         take(number, &line)?;
     }
-    Ok(())
-}
-
-/// Writes a whole file beside, and renames it.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp");
-    // A temporary file is its owner's alone, this one is not.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -234,7 +221,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_an_error() {
-        let mut file = LineFile::open(Path::new("/dev/full")).expect("it opens");
+        let path = Path::new("/dev/full");
+        assert!(LineFile::open(path).is_err(), "a device holds no lines");
+        let full = File::options().write(true).open(path).expect("it opens");
+        let mut file =
+            LineFile { path: path.to_owned(), file: full, length: 0, synced: Instant::now(), is_dirty: false };
         assert_eq!(file.append(&1).expect_err("no room").kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -1,7 +1,7 @@
 //! One writer a directory: a lock that names its holder. The system frees it when the holder dies, however that happens; where
 //! a network disk does not pass locks between machines, the holder's last sign of life tells.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -11,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchError;
+use crate::files::output::open_to_append;
 
 /// The lock's file.
 pub(super) const LOCK: &str = "lock";
@@ -71,7 +72,7 @@ impl Lock {
         let path = dir.join(LOCK);
         let io = BatchError::io(&path);
         let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(&io)?;
+            open_to_append(&path).map_err(&io)?;
         let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
         let mut tries = 0;
         let has_locks = loop {
@@ -156,7 +157,7 @@ mod tests {
         let holder = Holder { pid: 7, host: host.to_owned(), since: 0 };
         let path = dir.join(LOCK);
         std::fs::write(&path, serde_json::to_vec(&holder).expect("texts")).expect("ours");
-        let file = OpenOptions::new().append(true).open(&path).expect("ours");
+        let file = File::options().append(true).open(&path).expect("ours");
         let now = i64::try_from(now()).expect("this century");
         let sign = SystemTime::UNIX_EPOCH + Duration::from_secs((now - age).unsigned_abs());
         file.set_modified(sign).expect("ours");

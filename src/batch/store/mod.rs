@@ -22,7 +22,7 @@ use serde::Serialize;
 
 pub use header::{FORMAT, Header};
 use lines::{FirstLine, first_line};
-pub use lines::{LineFile, for_each_line, replace};
+pub use lines::{LineFile, for_each_line};
 pub(super) use lock::now;
 pub use lock::{Holder, Lock, holder};
 pub use record::{Answered, Failure, LIST, Lost, NO_QUESTION, Outcome, Record, StepTimes, Timed};
@@ -30,6 +30,7 @@ pub use state::{Results, State, read_sessions};
 
 use super::BatchError;
 use super::item::Id;
+use crate::files::{Flush, output};
 
 /// The answers' file.
 pub const ANSWERS: &str = "answers.jsonl";
@@ -57,7 +58,7 @@ impl Store {
     /// # Errors
     /// [`BatchError`] when another process writes there, they are another plan's, or the disk refuses.
     pub fn open(dir: &Path, header: &Header) -> Result<(Self, State), BatchError> {
-        std::fs::create_dir_all(dir).map_err(BatchError::io(dir))?;
+        output::create_directory(dir).map_err(BatchError::io(dir))?;
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
         // Whoever has another file of this name there keeps it as it is.
@@ -121,8 +122,8 @@ impl Store {
     /// When the disk refuses.
     pub fn add_thumbnail(&self, item: Id, picture: &[u8]) -> std::io::Result<()> {
         let path = thumbnail_path(&self.dir, item);
-        std::fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
-        replace(&path, picture)
+        output::create_directory(path.parent().unwrap_or(&self.dir))?;
+        output::write(&path, picture, Flush::Rename)
     }
 
     /// Waits until every line is on the disk that has not been for long.

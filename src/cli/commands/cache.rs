@@ -63,7 +63,12 @@ impl Cache {
         let oldest = oldest.map_or(String::new(), |time| {
             format!("; the one that was not used for longest: {}", humantime::format_rfc3339_seconds(time))
         });
-        output::line(&format!("{} {word} {n_entries} entries, {}{oldest}", dir.display(), ByteSize(bytes)))?;
+        let shown = dir.to_string_lossy();
+        output::line(&format!(
+            "{} {word} {n_entries} entries, {}{oldest}",
+            output::printable(&shown),
+            ByteSize(bytes)
+        ))?;
         Ok(())
     }
 }

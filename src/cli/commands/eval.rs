@@ -1,10 +1,12 @@
 //! `vidense eval QUESTIONS`: exact answers counted, by type of question.
 
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use vidense::files::output::create_growing;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
 
 use crate::cli::args::PlanArgs;
@@ -27,6 +29,11 @@ pub struct Eval {
     /// Print one JSON object in place of the table
     #[arg(long)]
     json: bool,
+}
+
+/// Opens the file of answers.
+fn create(path: &Path) -> anyhow::Result<File> {
+    create_growing(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
 /// A line of the file of answers.
@@ -74,7 +81,7 @@ impl Eval {
             anyhow::bail!("{}: no questions", self.questions.display());
         };
         let session = Session::open_for(self.plan.plan()?, &first.video, &first.question)?;
-        let mut answers = self.answers.as_ref().map(std::fs::File::create).transpose()?;
+        let mut answers = self.answers.as_deref().map(create).transpose()?;
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
         let scores = evaluate(session.asking(), &asked, &mut |event| {

@@ -1,12 +1,12 @@
 //! `vidense frames VIDEO`: see what the model sees, as a contact sheet or as PNGs.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use image::{ImageFormat, RgbImage};
 use serde::Serialize;
+use vidense::files::{self, Flush};
 use vidense::pipeline::FrameStamp;
 use vidense::video::{Event, Flow, Frame, ReadLimits, read_frames};
 
@@ -57,7 +57,7 @@ impl Frames {
 
     /// One PNG a frame, named by its place in the sample and its index.
     fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(dir)
+        files::output::create_directory(dir)
             .with_context(|| format!("{}: cannot create the directory", dir.display()))
             .map_err(flat)?;
         let mut written: Vec<Written> = Vec::new();
@@ -134,7 +134,12 @@ impl Frames {
     }
 
     fn tell(&self, file: &Written) -> anyhow::Result<()> {
-        if self.json { output::json(file) } else { Ok(output::line(&file.path.display().to_string())?) }
+        match self.json {
+            true => output::json(file),
+            // What was written to standard output has nothing behind it.
+            false if files::output::is_standard_output(&file.path) => Ok(()),
+            false => Ok(output::path(&file.path)?),
+        }
     }
 }
 
@@ -148,30 +153,13 @@ fn default_sheet(video: &Path) -> PathBuf {
     PathBuf::from(format!("{name}.frames.png"))
 }
 
-/// Writes beside the file, then renames: whoever finds the file finds all of it.
 fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let mut bytes = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut bytes, ImageFormat::Png)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = temporary_file(dir)?;
-        file.write_all(bytes.get_ref())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        Ok(files::output::write(path, bytes.get_ref(), Flush::Disk)?)
     };
     write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
-}
-
-/// A file that is removed unless it is renamed, with the permissions that a file gets which is made the ordinary way.
-fn temporary_file(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(dir)
 }
 
 /// The whole chain in one line.

@@ -106,7 +106,7 @@ fn video(path: &Path) -> anyhow::Result<()> {
 }
 
 fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
-    writeln!(text, "video       {}", info.path.display())?;
+    writeln!(text, "video       {}", output::printable(&info.path.to_string_lossy()))?;
     writeln!(text, "container   {}", info.container)?;
     if let Some(Seconds(seconds)) = info.duration {
         writeln!(text, "duration    {} (as the header claims)", Seconds(seconds))?;
@@ -133,7 +133,7 @@ fn describe_stream(stream: &StreamInfo) -> String {
 
 fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
-    writeln!(text, "model       {}", blueprint.name)?;
+    writeln!(text, "model       {}", output::printable(&blueprint.name))?;
     writeln!(
         text,
         "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
@@ -147,7 +147,7 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     )?;
     let place = match &blueprint.tower_source {
         TowerSource::Inside => "inside the checkpoint".to_owned(),
-        TowerSource::Beside(checkpoint) => checkpoint.dir().display().to_string(),
+        TowerSource::Beside(checkpoint) => output::printable(&checkpoint.dir().to_string_lossy()).into_owned(),
     };
     writeln!(
         text,

@@ -63,7 +63,7 @@ impl Results {
         match self.action {
             Action::Merge(merge) => merge.run(),
             Action::Export(export) => export.run(),
-            Action::Report(Report { results }) => Ok(output::line(&report::write(&results)?.display().to_string())?),
+            Action::Report(Report { results }) => Ok(output::path(&report::write(&results)?)?),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Merge {
         report::write(&self.out)?;
         output::line(&format!(
             "{}: {} lines added, {} overlap",
-            self.out.display(),
+            output::printable(&self.out.to_string_lossy()),
             merged.n_lines,
             merged.n_overlaps
         ))?;

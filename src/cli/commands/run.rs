@@ -144,7 +144,7 @@ impl Run {
     fn tell_text(&self, video: &str, question: &str, answer: &Answer) -> anyhow::Result<()> {
         let mut line = String::new();
         if self.videos.len() > 1 {
-            line += &format!("{video}: ");
+            line += &format!("{}: ", output::printable(video));
         }
         if self.questions.len() > 1 {
             line += &format!("{question} ");

@@ -56,8 +56,7 @@ impl Train {
             Ok(())
         })?;
         bar.finish_and_clear();
-        output::line(&self.out.display().to_string())?;
-        Ok(())
+        Ok(output::path(&self.out)?)
     }
 }
 

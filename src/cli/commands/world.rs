@@ -3,9 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
+use image::ImageFormat;
 use rayon::prelude::*;
 use serde::Serialize;
+use vidense::files::output::create_directory;
+use vidense::files::{self, Flush, Output};
 use vidense::video::{ClipFormat, write_clip};
 use vidense::world::{Clip, Draw, Medium, Question, QuestionKind, Scene, questions};
 
@@ -76,7 +80,7 @@ impl World {
         if self.videos + self.images == 0 {
             anyhow::bail!("nothing to write; hint: --videos 10, or --images 10");
         }
-        std::fs::create_dir_all(&self.out)?;
+        create_directory(&self.out).with_context(|| self.out.display().to_string())?;
         let bar = progress::writing(self.videos + self.images);
         let made = |item: anyhow::Result<(String, Vec<Question>)>| {
             bar.inc(1);
@@ -90,15 +94,17 @@ impl World {
         bar.finish_and_clear();
         let path = self.out.join("questions.jsonl");
         write_questions(&path, &items)?;
-        output::line(&path.display().to_string())?;
-        Ok(())
+        Ok(output::path(&path)?)
     }
 
     fn picture(&self, index: usize) -> anyhow::Result<(String, Vec<Question>)> {
         let mut draw = Draw::new(self.seed, PICTURES + index as u64);
         let scene = Scene::still(&mut draw, None);
         let name = format!("image-{index:05}.png");
-        scene.render().save(self.out.join(&name))?;
+        let mut png = std::io::Cursor::new(Vec::new());
+        scene.render().write_to(&mut png, ImageFormat::Png)?;
+        let path = self.out.join(&name);
+        files::output::write(&path, png.get_ref(), Flush::Rename).with_context(|| path.display().to_string())?;
         Ok((name, questions(&scene, Medium::Image, &mut draw)))
     }
 
@@ -114,12 +120,11 @@ impl World {
 }
 
 fn write_questions(path: &Path, items: &[(String, Vec<Question>)]) -> anyhow::Result<()> {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let mut file = Output::create(path).with_context(|| path.display().to_string())?;
     for (video, asked) in items {
         for Question { kind, question, answer } in asked {
             writeln!(file, "{}", serde_json::to_string(&Line { video, question, answer, kind: *kind })?)?;
         }
     }
-    file.flush()?;
-    Ok(())
+    Ok(file.finish(Flush::Rename)?)
 }

@@ -19,11 +19,11 @@ pub use key::FeatureKey;
 
 use super::EncodedVideo;
 use crate::exec::lock;
+use crate::files::output::{UNFINISHED, create_directory};
+use crate::files::{Flush, output};
 use crate::temporal::Temporal;
 
 const ENDING: &str = "safetensors";
-/// What is begun with this is being written.
-const UNFINISHED: &str = ".tmp";
 /// What was begun so long ago, nobody will finish.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -66,7 +66,7 @@ impl FeatureCache {
     /// # Errors
     /// When it cannot be made.
     pub fn open(dir: &Path, limit: u64, made_by: String) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        create_directory(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             limit,
@@ -118,16 +118,8 @@ impl FeatureCache {
             return Ok(());
         }
         let path = self.path(key);
-        let dir = path.parent().unwrap_or(&self.dir);
-        std::fs::create_dir_all(dir)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(UNFINISHED);
-        // A temporary file is its owner's alone; a cache may be shared.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(dir)?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.persist(&path).map_err(|error| error.error)?;
+        create_directory(path.parent().unwrap_or(&self.dir))?;
+        output::write(&path, bytes, Flush::Rename)?;
         self.make_room(length)
     }
 

@@ -14,6 +14,7 @@ use vidense::batch::{
     Summary, Tally, check_questions, read_questions, report,
 };
 use vidense::exec::{Stop, Watch};
+use vidense::files::output::create_directory;
 use vidense::pipeline::Apart;
 use vidense::spec::{read_plan, visual_fingerprint};
 use vidense::video::library_versions;
@@ -135,7 +136,7 @@ impl RunBatch {
         }
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Before a model is read for nothing: whether the results may be written at all.
-        std::fs::create_dir_all(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
+        create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
         let (plan, document) = read_plan(pipeline, &self.sets)?;
         let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
             Some(problem) => Err(document.error(&[problem]).into()),

@@ -1,11 +1,20 @@
-//! Files of a model, on disk or inside the binary.
+//! Files: those of a model, on disk or inside the binary; outputs; and what names and first bytes tell.
 //!
 //! The one model that the binary carries, `vidense-mini`, is read through paths that begin with `builtin:`; no disk has
 //! them. So everything that reads a model's files reads this one as well, and says in errors what it read.
+//! [`output`] writes, [`kind`] knows the endings of names, [`sign`] recognises what is often mistaken for a video or a model.
+
+pub mod kind;
+pub mod output;
+pub mod sign;
 
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use kind::{Kind, kind_of};
+pub use output::{Flush, Output};
+pub use sign::{Sign, sign_of};
 
 /// The name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";
@@ -15,12 +24,12 @@ const BUILTIN: &str = "builtin:vidense-mini";
 /// Its files, by their path in its directory.
 #[cfg(feature = "mini")]
 const FILES: [(&str, &[u8]); 6] = [
-    ("config.json", include_bytes!("../samples/mini/config.json")),
-    ("model.safetensors", include_bytes!("../samples/mini/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../samples/mini/tokenizer.json")),
-    ("vision_tower/config.json", include_bytes!("../samples/mini/vision_tower/config.json")),
-    ("vision_tower/model.safetensors", include_bytes!("../samples/mini/vision_tower/model.safetensors")),
-    ("vision_tower/preprocessor_config.json", include_bytes!("../samples/mini/vision_tower/preprocessor_config.json")),
+    ("config.json", include_bytes!("../../samples/mini/config.json")),
+    ("model.safetensors", include_bytes!("../../samples/mini/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../samples/mini/tokenizer.json")),
+    ("vision_tower/config.json", include_bytes!("../../samples/mini/vision_tower/config.json")),
+    ("vision_tower/model.safetensors", include_bytes!("../../samples/mini/vision_tower/model.safetensors")),
+    ("vision_tower/preprocessor_config.json", include_bytes!("../../samples/mini/vision_tower/preprocessor_config.json")),
 ];
 #[cfg(not(feature = "mini"))]
 const FILES: [(&str, &[u8]); 0] = [];
@@ -47,14 +56,34 @@ pub fn is_dir(path: &Path) -> bool {
     path.strip_prefix(BUILTIN).is_ok_and(holds) || path.is_dir()
 }
 
-/// The bytes of a file.
+/// The bytes of a file of a model.
 ///
 /// # Errors
-/// The system's own.
+/// The system's own, or what stands there in place of the file: see [`check`].
 pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
-    match builtin(path) {
-        Some(bytes) => Ok(Cow::Borrowed(bytes)),
-        None => std::fs::read(path).map(Cow::Owned),
+    if let Some(bytes) = builtin(path) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let bytes = std::fs::read(path)?;
+    match sign::stand_in(&bytes) {
+        Some(sign) => Err(io::Error::other(sign.to_string())),
+        None => Ok(Cow::Owned(bytes)),
+    }
+}
+
+/// Refuses what stands in place of a model's file: a Git LFS pointer, a web page, nothing at all.
+///
+/// # Errors
+/// The system's own, or what it is, with a hint.
+pub fn check(path: &Path) -> io::Result<()> {
+    if builtin(path).is_some() {
+        return Ok(());
+    }
+    let first = sign::first_bytes(path)?;
+    let empty = || Sign { cause: "the file is empty (0 bytes)".to_owned(), hint: "copy or download it again" };
+    match sign::stand_in(&first).or_else(|| first.is_empty().then(empty)) {
+        Some(sign) => Err(io::Error::other(sign.to_string())),
+        None => Ok(()),
     }
 }
 
