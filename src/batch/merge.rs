@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::BatchError;
 use super::item::{Id, Shard};
 use super::store::{Header, Record, Results, Store, holder, read_sessions, thumbnail_path};
-use super::summary::{Held, Summary};
+use super::summary::{Held, Summary, read_summary};
 
 /// What joining found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,10 +162,7 @@ fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
     let complete = match read_sessions(&part.dir)?.pop() {
         Some(session) => session.summary.is_some_and(|summary| summary.complete),
         // What was joined before has no sessions, and says itself whether its parts were whole.
-        None => std::fs::read(part.dir.join(super::summary::SUMMARY))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Summary>(&text).ok())
-            .is_some_and(|summary| summary.complete),
+        None => read_summary(&part.dir).is_some_and(|summary| summary.complete),
     };
     Ok((!complete).then(|| format!("{dir} is not finished; hint: run its command again")))
 }

@@ -15,10 +15,10 @@ pub mod store;
 pub mod summary;
 pub mod tally;
 
-pub use archive::{Archive, ArchiveOptions, ManifestFormat};
+pub use archive::{Archive, ArchiveOptions, ManifestFormat, PassedOver, Reason};
 pub use error::BatchError;
 pub use item::{Id, Item, Shard};
 pub use questions::{Question, check_questions, read_questions};
 pub use run::{Batch, Event, Outcome};
 pub use summary::{Held, Session, Summary};
-pub use tally::{Snapshot, StageUse, Tally};
+pub use tally::{PassedFiles, Snapshot, StageUse, Tally};

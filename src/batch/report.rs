@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::BatchError;
 use super::item::Id;
 use super::store::{Failure, Outcome, Record, Results, thumbnail_path};
-use super::summary::Held;
+use super::summary::{Held, read_summary};
 use crate::files::{Flush, Output};
 
 /// The page's file.
@@ -71,6 +71,15 @@ impl<W: Write> Page<'_, W> {
             text += "<ul>";
             for (category, n) in &held.failed_by {
                 let _ = write!(text, "<li>{n} {}</li>", escape(category));
+            }
+            text += "</ul>\n";
+        }
+        let passed_over = read_summary(self.dir).map(|summary| summary.session.passed_over).unwrap_or_default();
+        if !passed_over.is_empty() {
+            text += "<p>Files that were passed over:</p><ul>";
+            for (reason, files) in &passed_over {
+                let examples = files.examples.join(", ");
+                let _ = write!(text, "<li>{} {}: {}</li>", files.files, escape(reason), escape(&examples));
             }
             text += "</ul>\n";
         }

@@ -257,6 +257,10 @@ impl Iterator for Feed<'_, '_> {
                 // Standard input may have nothing to say for long.
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Listed::Ignored(keys)) => (self.shared.listen)(Event::Ignored(&keys)),
+                Ok(Listed::PassedOver(passed)) if self.shared.batch.shard.holds(passed.id) => {
+                    self.shared.tally.pass_over(&passed);
+                }
+                Ok(Listed::PassedOver(_)) => {}
                 Ok(Listed::Unlisted(unlisted)) => {
                     self.is_partial |= unlisted.kind == UNREADABLE;
                     if self.shared.batch.shard.holds(unlisted.id) {

@@ -80,6 +80,11 @@ impl Summary {
     }
 }
 
+/// What the last run in a directory came to, if it has ended.
+pub fn read_summary(dir: &Path) -> Option<Summary> {
+    serde_json::from_slice(&std::fs::read(dir.join(SUMMARY)).ok()?).ok()
+}
+
 /// Tells others how far a run is.
 ///
 /// # Errors

@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::PassedOver;
 use super::store::{Record, now};
 use crate::exec::{StageReport, lock};
 use crate::pipeline::{Answer, EncodedVideo};
 
 /// Stages whose work is on the model's device; that of the others is on the CPU.
 const ON_DEVICE: [&str; 3] = ["encode", "aggregate", "generate"];
+
+/// Names of files passed over that are kept for each reason.
+const N_EXAMPLES: usize = 3;
 
 /// How many items an archive has, and how large their files are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,7 @@ pub struct Tally {
     /// Decoder processes that were replaced.
     pub restarts: AtomicU64,
     failed_by: Mutex<BTreeMap<String, u64>>,
+    passed_over: Mutex<BTreeMap<String, PassedFiles>>,
     last: Mutex<(Instant, Vec<StageReport>)>,
 }
 
@@ -62,6 +67,15 @@ impl Sum {
     fn get(&self) -> Size {
         Size { items: self.items.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
+}
+
+/// Files that were passed over for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedFiles {
+    /// How many; a hidden directory counts as one.
+    pub files: u64,
+    /// Names of the first.
+    pub examples: Vec<String>,
 }
 
 /// How a batch stands.
@@ -85,6 +99,9 @@ pub struct Snapshot {
     pub failed_answers: u64,
     /// Items and questions that failed, by stage and kind.
     pub failed_by: BTreeMap<String, u64>,
+    /// Files of the folder that were not taken for videos, by reason.
+    #[serde(default)]
+    pub passed_over: BTreeMap<String, PassedFiles>,
     /// Frames that were decoded, sampled or not.
     pub frames_decoded: u64,
     /// Frames that went through the tower.
@@ -164,6 +181,7 @@ impl Tally {
             milliseconds_of_video: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             failed_by: Mutex::default(),
+            passed_over: Mutex::default(),
             last: Mutex::new((Instant::now(), Vec::new())),
         }
     }
@@ -187,6 +205,16 @@ impl Tally {
         *lock(&self.failed_by).entry(failure.category()).or_insert(0) += 1;
         if record.question.is_some() {
             self.failed_answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a file that is not taken for a video.
+    pub(super) fn pass_over(&self, passed: &PassedOver) {
+        let mut all = lock(&self.passed_over);
+        let left = all.entry(passed.reason.name().to_owned()).or_default();
+        left.files += 1;
+        if left.examples.len() < N_EXAMPLES {
+            left.examples.push(passed.name.clone());
         }
     }
 
@@ -230,6 +258,7 @@ impl Tally {
             answers: get(&self.answers),
             failed_answers: get(&self.failed_answers),
             failed_by: lock(&self.failed_by).clone(),
+            passed_over: lock(&self.passed_over).clone(),
             frames_decoded: get(&self.frames_decoded),
             frames_encoded: get(&self.frames_encoded),
             found_in_cache: get(&self.found),

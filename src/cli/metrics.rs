@@ -96,6 +96,9 @@ impl Collector for Page {
             (vec![("stage", stage), ("kind", kind)], *n as f64)
         });
         family(("failures", "Items and questions that failed"), true, &categories.collect::<Vec<_>>())?;
+        let passed_over = now.passed_over.iter().map(|(reason, left)| (vec![("reason", &**reason)], left.files as f64));
+        let rows: Vec<_> = passed_over.collect();
+        family(("passed_over", "Files of the folder that were not taken for videos"), true, &rows)?;
         for (name, help, value) in [
             ("answers", "Answers", now.answers as f64),
             ("frames_decoded", "Frames that were decoded, sampled or not", now.frames_decoded as f64),

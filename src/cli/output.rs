@@ -157,7 +157,19 @@ pub fn conclusion(summary: &Summary, text: &str) {
         let (complete, held, now) = (summary.complete, &summary.results, &summary.session);
         let (answers, failures, seconds) = (held.answers, held.failed, now.seconds);
         let (frames_decoded, decoder_restarts) = (now.frames_decoded, now.decoder_restarts);
-        tracing::info!(complete, answers, failures, seconds, frames_decoded, decoder_restarts, "the batch ended");
+        let passed_over = now.passed_over.values().map(|left| left.files).sum::<u64>();
+        let passed_over_by = serde_json::to_string(&now.passed_over).unwrap_or_default();
+        tracing::info!(
+            passed_over,
+            passed_over_by,
+            complete,
+            answers,
+            failures,
+            seconds,
+            frames_decoded,
+            decoder_restarts,
+            "the batch ended"
+        );
     } else {
         plain(text);
     }

@@ -11,7 +11,7 @@ use vidense::pipeline::{
 use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
-use vidense::video::{ReadReport, expected_frames};
+use vidense::video::{ReadReport, check_argument, expected_frames};
 use vidense::vlm::{Blueprint, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -58,6 +58,8 @@ impl Session {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_for(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
+        // A model may have to be fetched, which is for nothing without the video.
+        check_argument(video)?;
         Self::open(plan, &Document::empty(), |plan, blueprint, template| {
             check_budget(plan, blueprint, template, video, question)
         })

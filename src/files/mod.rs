@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use kind::{Kind, kind_of};
+pub use kind::{FileKind, kind_of};
 pub use output::{Flush, Output};
 pub use sign::{Sign, sign_of};
 
@@ -29,7 +29,10 @@ const FILES: [(&str, &[u8]); 6] = [
     ("tokenizer.json", include_bytes!("../../samples/mini/tokenizer.json")),
     ("vision_tower/config.json", include_bytes!("../../samples/mini/vision_tower/config.json")),
     ("vision_tower/model.safetensors", include_bytes!("../../samples/mini/vision_tower/model.safetensors")),
-    ("vision_tower/preprocessor_config.json", include_bytes!("../../samples/mini/vision_tower/preprocessor_config.json")),
+    (
+        "vision_tower/preprocessor_config.json",
+        include_bytes!("../../samples/mini/vision_tower/preprocessor_config.json"),
+    ),
 ];
 #[cfg(not(feature = "mini"))]
 const FILES: [(&str, &[u8]); 0] = [];

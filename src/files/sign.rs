@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::{Kind, kind_of};
+use super::{FileKind, kind_of};
 
 /// Bytes that are looked at.
 const FIRST: u64 = 4096;
@@ -40,7 +40,7 @@ pub fn sign_of(path: &Path) -> Option<Sign> {
     let first = first_bytes(path).ok()?;
     let by_name = || {
         let partial = || Sign::new("an unfinished download or copy", "wait for its end, or download it again");
-        (kind_of(path) == Some(Kind::Partial)).then(partial)
+        (kind_of(path) == Some(FileKind::Partial)).then(partial)
     };
     stand_in(&first).or_else(|| packed(&first)).or_else(|| without_index(path, &first)).or_else(by_name)
 }
@@ -84,7 +84,8 @@ fn packed(first: &[u8]) -> Option<Sign> {
         (b"%PDF-", "a PDF document"),
     ];
     if let Some((_, what)) = archives.iter().find(|(magic, _)| first.starts_with(magic)) {
-        let hint = if *what == "a PDF document" { "name a video" } else { "unpack it, and name the video that is in it" };
+        let hint =
+            if *what == "a PDF document" { "name a video" } else { "unpack it, and name the video that is in it" };
         return Some(Sign::new(*what, hint));
     }
     if first.get(257..262) == Some(b"ustar") {
@@ -97,7 +98,8 @@ fn packed(first: &[u8]) -> Option<Sign> {
         return Some(Sign::new("an SQLite database", "name a video"));
     }
     let is_blank = first.len() as u64 == FIRST && first.iter().all(|&byte| byte == 0);
-    is_blank.then(|| Sign::new("a file that begins with zeros", "its copy or download never came that far: get it again"))
+    is_blank
+        .then(|| Sign::new("a file that begins with zeros", "its copy or download never came that far: get it again"))
 }
 
 /// An MP4 or QuickTime file without the box that describes its streams.

@@ -11,6 +11,7 @@ use ffmpeg_next as ffmpeg;
 
 use super::decode::orientation_of;
 use super::entry::{Coding, Framing};
+use super::error::not_media;
 use super::limits::{ReadLimits, Spent, Watch};
 use super::packets::{Packet, Packets};
 use super::probe::PictureInfo;
@@ -18,6 +19,7 @@ use super::reader::{Event, Flow};
 use super::sample::{FrameFact, Timeline};
 use super::window::Side;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
+use crate::files::sign_of;
 use crate::units::Seconds;
 
 /// What fails this often in a row has nothing more to give.
@@ -184,13 +186,12 @@ impl Media {
         let name = check_file(path)?;
         let input = open_input(&name, limits, spent).map_err(|error| {
             // What FFmpeg gave up for lack of time it calls an error as well.
-            let cause = VideoError::NotMedia { path: path.to_owned(), cause: error.to_string() };
-            spent.check(path).err().unwrap_or(cause)
+            spent.check(path).err().unwrap_or_else(|| not_media(path, error.to_string()))
         })?;
         let mut input = input;
         read_one_stream(&mut input);
         if input.format().name() == "tty" {
-            return Err(VideoError::NotMedia { path: path.to_owned(), cause: "it holds text".to_owned() });
+            return Err(not_media(path, "it holds text"));
         }
         Ok(Self { input, _spent: spent.clone() })
     }
@@ -216,6 +217,14 @@ pub fn library_versions() -> String {
     // SAFETY: they give numbers.
     let versions = unsafe { [ffi::avformat_version(), ffi::avcodec_version(), ffi::swscale_version()] };
     versions.map(|version| format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)).join(" ")
+}
+
+/// Checks that a path leads to a file that may be read, or to a directory, before anything else is read for it.
+///
+/// # Errors
+/// [`VideoError`] naming the path.
+pub fn check_argument(path: &Path) -> Result<(), VideoError> {
+    if path.is_dir() { Ok(()) } else { check_file(path).map(drop) }
 }
 
 /// What FFmpeg is to open for a path, if it is a regular file that may be read.
@@ -297,7 +306,13 @@ pub(super) fn best_video_stream<'a>(path: &Path, input: &'a Input) -> Result<ffm
             .streams()
             .map(|stream| format!("{} {}", kind_of(&stream).name(), stream.parameters().id().name()))
             .collect();
-        VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
+        match sign_of(path) {
+            // A page may pass for subtitles, an unfinished recording for one without pictures.
+            Some(_) => not_media(path, ""),
+            None => {
+                VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
+            }
+        }
     })
 }
 

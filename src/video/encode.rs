@@ -103,11 +103,7 @@ pub fn write_clip(
     output.finish(Flush::Rename).map_err(|error| refused(error.to_string()))
 }
 
-fn write_gif(
-    file: &mut Output,
-    rate: u32,
-    pictures: &mut dyn Iterator<Item = RgbImage>,
-) -> ::image::ImageResult<()> {
+fn write_gif(file: &mut Output, rate: u32, pictures: &mut dyn Iterator<Item = RgbImage>) -> ::image::ImageResult<()> {
     // Speed 1 is the best palette.
     let mut encoder = GifEncoder::new_with_speed(file, 1);
     encoder.set_repeat(Repeat::Infinite)?;

@@ -1,14 +1,19 @@
 //! What can be wrong with a video argument. Every variant names the file and the cause.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::files::{FileKind, kind_of, sign_of};
+
+/// Files of a directory that are looked at for a hint.
+const MAX_ENTRIES: usize = 1000;
 
 /// Why a video could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VideoError {
     /// There is nothing at this path.
-    #[error("{path}: no such file or directory")]
+    #[error("{path}: {}", missing(path))]
     NotFound {
         /// The video argument.
         path: PathBuf,
@@ -38,7 +43,7 @@ pub enum VideoError {
     NotMedia {
         /// The video argument.
         path: PathBuf,
-        /// FFmpeg's own words.
+        /// What it probably is, with a hint, or FFmpeg's own words.
         cause: String,
     },
     /// A readable container without a video stream.
@@ -72,7 +77,7 @@ pub enum VideoError {
         cause: String,
     },
     /// A directory without an image in it.
-    #[error("{path}: no image in this directory; hint: it takes {extensions}")]
+    #[error("{path}: no image in this directory; hint: {}", instead_of(path, extensions))]
     NoImages {
         /// The video argument.
         path: PathBuf,
@@ -183,6 +188,36 @@ pub enum VideoError {
         /// The video argument.
         path: PathBuf,
     },
+}
+
+/// What is to be said of a path to nothing.
+fn missing(path: &Path) -> &'static str {
+    let text = path.to_string_lossy();
+    let scheme = text.split_once(":/").map(|(scheme, _)| scheme).unwrap_or_default();
+    let is_url = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    if is_url {
+        "a URL, which is not fetched; hint: download it first, and name the file"
+    } else {
+        "no such file or directory"
+    }
+}
+
+/// What to name instead of a directory without an image.
+fn instead_of(dir: &Path, extensions: &str) -> String {
+    if ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file()) {
+        return "it holds a model, which is named with --model".to_owned();
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().take(MAX_ENTRIES).map(|entry| entry.path());
+    match entries.filter(|path| kind_of(path) == Some(FileKind::Video)).min() {
+        Some(video) => format!("it holds videos: name one, such as {}, or ask about all with `batch`", video.display()),
+        None => format!("it takes {extensions}"),
+    }
+}
+
+/// What a file that FFmpeg does not open probably is, or FFmpeg's words.
+pub(super) fn not_media(path: &Path, words: impl Into<String>) -> VideoError {
+    let cause = sign_of(path).map_or(words.into(), |sign| sign.to_string());
+    VideoError::NotMedia { path: path.to_owned(), cause }
 }
 
 impl VideoError {

@@ -2,10 +2,11 @@
 //!
 //! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `demux.rs`, `decode/` and `encode.rs` name FFmpeg.
+//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `decode/` and `encode.rs` name FFmpeg.
 
 mod decode;
 mod demux;
+pub mod detect;
 mod encode;
 mod entry;
 mod error;
@@ -19,7 +20,7 @@ pub mod sample;
 mod window;
 pub mod worker;
 
-pub use demux::library_versions;
+pub use demux::{check_argument, library_versions};
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;

@@ -147,6 +147,7 @@ impl Safetensors {
         if let Some(bytes) = files::builtin(path) {
             return Ok(Self::Builtin(SliceSafetensors::new(bytes)?));
         }
+        files::check(path)?;
         // SAFETY: the map is read-only; like every memory-mapped reader, we rely on nobody truncating the file.
         Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
     }

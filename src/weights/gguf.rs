@@ -25,6 +25,7 @@ impl Gguf {
     /// [`WeightError`] when it is not there, or no GGUF file.
     pub(super) fn open(path: &Path) -> Result<Self, WeightError> {
         let io = |source| WeightError::Io { path: path.to_owned(), source };
+        crate::files::check(path).map_err(io)?;
         let mut file = File::open(path).map_err(io)?;
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
             WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause: plain(&error) }

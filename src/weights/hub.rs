@@ -6,8 +6,14 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::source::WeightFiles;
-use crate::files;
+use crate::files::{self, FileKind};
 
+/// The file that makes an adapter of a directory (PEFT).
+const ADAPTER: &str = "adapter_config.json";
+/// Letters of a hub id.
+const MAX_ID: usize = 96;
+/// Files of a directory that are looked at for a hint.
+const MAX_ENTRIES: usize = 1000;
 /// A file of several gigabytes deserves another try; what was fetched of it is kept.
 const N_RETRIES: usize = 3;
 
@@ -21,6 +27,42 @@ pub enum HubError {
         /// As given.
         name: String,
     },
+    /// A path, by the looks of it, to nothing.
+    #[error("{name}: no such file or directory; hint: {hint}")]
+    NoSuchPath {
+        /// As given.
+        name: String,
+        /// Why it is taken for a path, or what else may have been meant.
+        hint: String,
+    },
+    /// An address of the network.
+    #[error("{url}: a URL, which is not fetched; hint: {hint}")]
+    Url {
+        /// As given.
+        url: String,
+        /// The hub id in it, or what else to do.
+        hint: String,
+    },
+    /// A file in place of a directory.
+    #[error("{path}: a file, not a model's directory; hint: {hint}")]
+    NotADirectory {
+        /// The file.
+        path: PathBuf,
+        /// What to name instead.
+        hint: String,
+    },
+    /// A LoRA adapter, as PEFT writes it.
+    #[error(
+        "{dir}: an adapter (adapter_config.json), which is not applied; \
+         hint: merge it into {base} first (PEFT: merge_and_unload, save_pretrained), or remove adapter_config.json if the weights \
+         are merged already"
+    )]
+    Adapter {
+        /// The directory, or the hub id.
+        dir: PathBuf,
+        /// The model that it adapts.
+        base: String,
+    },
     /// The model that other builds carry.
     #[error(
         "{}: this build carries no model; hint: name one with --model, or build with the feature `mini`",
@@ -28,12 +70,12 @@ pub enum HubError {
     )]
     NotBuiltIn,
     /// A directory that is no model.
-    #[error(
-        "{dir}: no config.json here, so it is no model; hint: name the directory that holds config.json and the weights"
-    )]
+    #[error("{dir}: no config.json here, so it is no model; hint: {hint}")]
     NotAModel {
         /// The directory.
         dir: PathBuf,
+        /// What to name instead.
+        hint: String,
     },
     /// A hub id that is not on this machine, while downloading is forbidden.
     #[error(
@@ -90,9 +132,7 @@ impl Hub {
         if direct.is_dir() {
             return model_directory(direct.to_owned());
         }
-        if !is_hub_id(name) {
-            return Err(HubError::NotFound { name: name.to_owned() });
-        }
+        refuse_others(name)?;
         if let Some(dir) = self.models.as_ref().map(|models| models.join(name)).filter(|dir| dir.is_dir()) {
             return model_directory(dir);
         }
@@ -104,6 +144,14 @@ impl Hub {
         }
         if self.offline {
             return Err(HubError::Offline { id: name.to_owned(), looked: self.looked(&cache) });
+        }
+        // A directory of the organisation's name makes a path of it, unless it is on this machine after all.
+        if let Some(parent) = direct.parent().filter(|parent| parent.is_dir()) {
+            let hint = format!(
+                "`{}` is a directory, so this is a path; run it elsewhere to fetch the hub's {name}",
+                parent.display()
+            );
+            return Err(HubError::NoSuchPath { name: name.to_owned(), hint });
         }
         self.download(name, &cache)
     }
@@ -130,6 +178,9 @@ impl Hub {
             ApiBuilder::from_env().with_retries(N_RETRIES).with_progress(self.progress).build().map_err(failed)?;
         let repo = api.model(id.to_owned());
         let names: Vec<String> = repo.info().map_err(failed)?.siblings.into_iter().map(|file| file.rfilename).collect();
+        if names.iter().any(|name| name == ADAPTER) {
+            return Err(HubError::Adapter { dir: PathBuf::from(id), base: "its base model".to_owned() });
+        }
         fetch(&repo, &wanted(&names)).map_err(failed)?;
         let config = cache.model(id.to_owned()).get("config.json");
         config.and_then(|file| file.parent().map(Path::to_owned)).ok_or_else(|| HubError::Download {
@@ -160,17 +211,97 @@ fn wanted(names: &[String]) -> Vec<&String> {
 }
 
 fn model_directory(dir: PathBuf) -> Result<PathBuf, HubError> {
-    if files::is_file(&dir.join("config.json")) { Ok(dir) } else { Err(HubError::NotAModel { dir }) }
+    let adapter = dir.join(ADAPTER);
+    if files::is_file(&adapter) {
+        return Err(HubError::Adapter { base: base_of(&adapter), dir });
+    }
+    if files::is_file(&dir.join("config.json")) {
+        return Ok(dir);
+    }
+    Err(HubError::NotAModel { hint: instead_of(&dir), dir })
 }
 
-/// `org/name`, in the letters that the hub allows.
+/// The model that an adapter says it adapts.
+fn base_of(adapter: &Path) -> String {
+    let config: Option<serde_json::Value> =
+        files::read(adapter).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let name = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(|name| name.as_str());
+    name.filter(|name| !name.is_empty()).map_or("its base model".to_owned(), |name| format!("its base model `{name}`"))
+}
+
+/// What to name instead of a directory that is no model.
+fn instead_of(dir: &Path) -> String {
+    let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten().take(MAX_ENTRIES).map(|entry| entry.path());
+    // As the hub's cache lays it out: `models--org--name/snapshots/<revision>`.
+    let is_model = |dir: &PathBuf| dir.join("config.json").is_file();
+    let mut inner =
+        entries().chain(std::fs::read_dir(dir.join("snapshots")).into_iter().flatten().flatten().map(|e| e.path()));
+    if let Some(found) = inner.find(is_model) {
+        return format!("{} is one", found.display());
+    }
+    let mut names = entries();
+    match names.find(|file| file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))) {
+        Some(file) => {
+            format!("name {} with --llm, beside the --model that has the tower and the projector", file.display())
+        }
+        None => "name the directory that holds config.json and the weights".to_owned(),
+    }
+}
+
+/// Refuses what is no hub id: nothing that is meant as a file or an address is looked for in the network.
+fn refuse_others(name: &str) -> Result<(), HubError> {
+    let path = Path::new(name);
+    let owned = || name.to_owned();
+    if let Some((scheme, rest)) = name.split_once("://")
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    {
+        let id = rest.strip_prefix("huggingface.co/").or_else(|| rest.strip_prefix("hf.co/"));
+        let id = id.map(|id| id.splitn(3, '/').take(2).collect::<Vec<_>>().join("/")).filter(|id| is_hub_id(id));
+        let hint = id.map_or("download it, and name the directory".to_owned(), |id| format!("the hub id alone: {id}"));
+        return Err(HubError::Url { url: owned(), hint });
+    }
+    if path.exists() {
+        return Err(HubError::NotADirectory { hint: instead_of_file(path), path: path.to_owned() });
+    }
+    if files::kind_of(path).is_some() {
+        let hint = "a model is named by its directory, or by a hub id such as org/name".to_owned();
+        return Err(HubError::NoSuchPath { name: owned(), hint });
+    }
+    if is_hub_id(name) { Ok(()) } else { Err(HubError::NotFound { name: owned() }) }
+}
+
+/// What to name instead of a file.
+fn instead_of_file(path: &Path) -> String {
+    let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    match files::kind_of(path) {
+        Some(FileKind::Weights) if is_gguf => {
+            "a GGUF file is named with --llm, beside the --model that has the tower and the projector".to_owned()
+        }
+        Some(FileKind::Weights) => {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            format!("its directory, {}, if config.json is there too", dir.display())
+        }
+        Some(FileKind::Video | FileKind::Image) => {
+            "a video is named by its place in the command, not with --model".to_owned()
+        }
+        Some(FileKind::Archive) => "unpack it, and name the directory".to_owned(),
+        _ => "name the directory that holds config.json and the weights".to_owned(),
+    }
+}
+
+/// `org/name`, as the hub allows it (huggingface_hub, `validate_repo_id`).
 fn is_hub_id(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
-            && !part.starts_with('.')
+            && !part.starts_with(['.', '-'])
+            && !part.ends_with(['.', '-'])
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+    name.len() <= MAX_ID
+        && !name.contains("--")
+        && !name.contains("..")
+        && !name.ends_with(".git")
+        && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
 #[cfg(test)]
@@ -210,6 +341,69 @@ mod tests {
             let error = hub(None).find(name).expect_err(name).to_string();
             assert!(error.contains("no such directory, and not a hub id"), "{error}");
         }
+    }
+
+    /// A hub that would ask the network, if anything were looked for there.
+    fn online(models: Option<&Path>) -> Hub {
+        Hub { models: models.map(Path::to_owned), offline: false, progress: false }
+    }
+
+    #[test]
+    fn what_is_meant_as_a_file_or_an_address_is_not_looked_for_in_the_network() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        for name in ["model.gguf", "weights.safetensors", "a.mp4"] {
+            std::fs::write(at(name), "x").expect("a small file");
+        }
+        let no_path = "no such file or directory; hint: a model is named by its directory";
+        for (name, message) in [
+            ("clips/gone.mp4".to_owned(), no_path),
+            ("clips/gone.MKV".to_owned(), no_path),
+            ("models/gone.gguf".to_owned(), no_path),
+            ("models/gone.safetensors".to_owned(), no_path),
+            ("./x".to_owned(), "not a hub id"),
+            ("../x".to_owned(), "not a hub id"),
+            ("/x/y".to_owned(), "not a hub id"),
+            ("~/x".to_owned(), "not a hub id"),
+            ("x/y/".to_owned(), "not a hub id"),
+            ("org\\name".to_owned(), "not a hub id"),
+            ("org/na--me".to_owned(), "not a hub id"),
+            ("org/name.git".to_owned(), "not a hub id"),
+            ("-org/name".to_owned(), "not a hub id"),
+            ("src/gone".to_owned(), "hint: `src` is a directory, so this is a path"),
+            ("https://huggingface.co/org/name/tree/main".to_owned(), "hint: the hub id alone: org/name"),
+            ("https://example.org/a.mp4".to_owned(), "a URL, which is not fetched; hint: download it"),
+            (at("model.gguf"), "a file, not a model's directory; hint: a GGUF file is named with --llm"),
+            (at("weights.safetensors"), "a file, not a model's directory; hint: its directory, "),
+            (at("a.mp4"), "a file, not a model's directory; hint: a video is named by its place"),
+        ] {
+            let error = online(None).find(&name).expect_err(&name).to_string();
+            assert!(error.starts_with(&name) && error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_is_to_be_merged_first() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let adapter = dir.path().join(ADAPTER);
+        std::fs::write(&adapter, r#"{"base_model_name_or_path": "org/base"}"#).expect("a small file");
+        for also_config in [false, true] {
+            if also_config {
+                std::fs::write(dir.path().join("config.json"), "{}").expect("a small file");
+            }
+            let error = hub(None).find(&dir.path().to_string_lossy()).expect_err("an adapter").to_string();
+            assert!(error.contains("hint: merge it into its base model `org/base` first"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_above_a_model_names_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let inside = dir.path().join("snapshots/abc");
+        std::fs::create_dir_all(&inside).expect("ours");
+        std::fs::write(inside.join("config.json"), "{}").expect("a small file");
+        let error = hub(None).find(&dir.path().to_string_lossy()).expect_err("none itself").to_string();
+        assert!(error.ends_with(&format!("hint: {} is one", inside.display())), "{error}");
     }
 
     #[test]

@@ -1,26 +1,24 @@
-//! A folder as an archive: its media files, sorted, links followed, hidden ones left out.
+//! A folder as an archive: its videos, sorted, links followed. A file is a video by the ending of its name; where that says nothing, by
+//! its content. What is passed over is listed with the reason.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use globset::GlobSet;
-use walkdir::{DirEntry, Error, WalkDir};
+use walkdir::{DirEntry, Error, IntoIter, WalkDir};
 
-use super::{Listed, UNREADABLE, Unlisted, item};
+use super::{Listed, PassedOver, Reason, UNREADABLE, Unlisted, item};
+use crate::files::{FileKind, kind_of};
+use crate::video::detect::{Content, begins_as_text, content_of};
 
-/// Endings of files that are taken for videos where no glob says which are.
-const MEDIA: [&str; 34] = [
-    "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "h265", "hevc", "ivf", "m2ts", "m2v", "m4v",
-    "mjpeg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "nut", "obu", "ogm", "ogv", "qt", "rm", "ts",
-    "webm", "wmv",
-];
+/// Endings of videos that text has as well: TypeScript and others.
+const SHARED_WITH_TEXT: [&str; 9] = ["drc", "mpv", "mts", "rv", "tod", "tp", "ts", "ty", "vdr"];
 
 /// A folder, and what of it is wanted.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     pub(super) root: PathBuf,
-    /// Names that are wanted; without it those of media files.
+    /// Names that are wanted; without it those of videos.
     pub(super) only: Option<GlobSet>,
     pub(super) exclude: GlobSet,
     /// A directory, by its canonical path, that is not looked into.
@@ -28,47 +26,125 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Its items.
+    /// Its items, and what is passed over.
     pub(super) fn list(self) -> impl Iterator<Item = Listed> + Send {
-        let Self { root, only, exclude, aside } = self;
-        let is_left_out = move |entry: &DirEntry| {
-            let is_hidden = entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
-            let is_aside = |dir: &PathBuf| {
-                entry.file_type().is_dir()
-                    && dir.file_name() == Some(entry.file_name())
-                    && entry.path().canonicalize().is_ok_and(|path| path == *dir)
-            };
-            is_hidden || (entry.depth() > 0 && aside.as_ref().is_some_and(is_aside))
+        let walk = WalkDir::new(&self.root).follow_links(true).sort_by_file_name().into_iter();
+        Walk { folder: self, walk }
+    }
+
+    fn is_aside(&self, entry: &DirEntry) -> bool {
+        let is_it = |dir: &PathBuf| {
+            dir.file_name() == Some(entry.file_name()) && entry.path().canonicalize().is_ok_and(|path| path == *dir)
         };
-        let walk = WalkDir::new(&root).follow_links(true).sort_by_file_name().into_iter();
-        walk.filter_entry(move |entry| !is_left_out(entry))
-            .filter_map(move |found| listed(found, &root, &only, &exclude))
+        entry.file_type().is_dir() && self.aside.as_ref().is_some_and(is_it)
+    }
+
+    /// Its name below the folder; the folder itself has one too.
+    fn below(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root).unwrap_or(path) {
+            name if name.as_os_str().is_empty() => PathBuf::from("."),
+            name => name.to_owned(),
+        }
+    }
+
+    /// Whether a name that leads to nothing would have been a video.
+    fn is_wanted(&self, name: &Path) -> bool {
+        let chosen = match &self.only {
+            Some(only) => only.is_match(name),
+            None => kind_of(name) == Some(FileKind::Video),
+        };
+        chosen && !self.exclude.is_match(name)
+    }
+
+    /// What a file gives; nothing, if the user did not ask for it.
+    fn file(&self, entry: DirEntry) -> Option<Listed> {
+        let name = self.below(entry.path());
+        if self.exclude.is_match(&name) {
+            return None;
+        }
+        let reason = match &self.only {
+            Some(only) if only.is_match(&name) => None,
+            Some(_) => return None,
+            None => why_not(&entry),
+        };
+        let name = name.as_os_str().as_encoded_bytes();
+        Some(match reason {
+            None => item(name, entry.into_path()),
+            Some(reason) => Listed::PassedOver(PassedOver::new(name, reason)),
+        })
+    }
+
+    /// What cannot be looked at.
+    fn error(&self, error: &Error) -> Option<Listed> {
+        let name = self.below(error.path().unwrap_or(&self.root));
+        // A link to nothing is nothing, unless it would have been a video.
+        let is_gone = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let ancestor = error.loop_ancestor().map(|path| self.below(path));
+        (!is_gone || self.is_wanted(&name)).then(|| unlisted(&name, error, ancestor.as_deref()))
     }
 }
 
-fn listed(found: Result<DirEntry, Error>, root: &Path, only: &Option<GlobSet>, exclude: &GlobSet) -> Option<Listed> {
-    let is_wanted = |name: &Path| {
-        let chosen = only.as_ref().map_or_else(|| is_media(name), |only| only.is_match(name));
-        chosen && !exclude.is_match(name)
-    };
-    // The folder itself has a name too.
-    let below = |path: &Path| match path.strip_prefix(root).unwrap_or(path) {
-        name if name.as_os_str().is_empty() => PathBuf::from("."),
-        name => name.to_owned(),
-    };
-    match found {
-        Ok(entry) if entry.file_type().is_dir() => None,
-        Ok(entry) => {
-            let name = below(entry.path());
-            is_wanted(&name).then(|| item(name.as_os_str().as_encoded_bytes(), entry.into_path()))
+/// The files of a folder, one after the other.
+struct Walk {
+    folder: Folder,
+    walk: IntoIter,
+}
+
+impl Iterator for Walk {
+    type Item = Listed;
+
+    fn next(&mut self) -> Option<Listed> {
+        loop {
+            let listed = match self.walk.next()? {
+                Err(error) => self.folder.error(&error),
+                Ok(entry) if entry.depth() == 0 && entry.file_type().is_dir() => None,
+                Ok(entry) if self.folder.is_aside(&entry) => {
+                    self.walk.skip_current_dir();
+                    None
+                }
+                Ok(entry) if is_hidden(&entry) => {
+                    if entry.file_type().is_dir() {
+                        self.walk.skip_current_dir();
+                    }
+                    // Who names files by a glob has not asked for all of them.
+                    let name = self.folder.below(entry.path());
+                    let passed = PassedOver::new(name.as_os_str().as_encoded_bytes(), Reason::Hidden);
+                    self.folder.only.is_none().then_some(Listed::PassedOver(passed))
+                }
+                Ok(entry) if entry.file_type().is_dir() => None,
+                Ok(entry) => self.folder.file(entry),
+            };
+            if listed.is_some() {
+                return listed;
+            }
         }
-        Err(error) => {
-            let name = below(error.path().unwrap_or(root));
-            // A link to nothing is nothing, unless it would have been a video.
-            let is_gone = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
-            let ancestor = error.loop_ancestor().map(below);
-            (!is_gone || is_wanted(&name)).then(|| unlisted(&name, &error, ancestor.as_deref()))
+    }
+}
+
+fn is_hidden(entry: &DirEntry) -> bool {
+    entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// Why a file is no item. Pipes and devices are never opened; of those that are named as videos it is told when they are read.
+fn why_not(entry: &DirEntry) -> Option<Reason> {
+    let (path, is_file) = (entry.path(), entry.file_type().is_file());
+    match kind_of(path) {
+        Some(FileKind::Video) => {
+            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+            let is_shared = ending.is_some_and(|ending| SHARED_WITH_TEXT.iter().any(|shared| ending == *shared));
+            (is_file && is_shared && begins_as_text(path).unwrap_or(false)).then_some(Reason::Kind(FileKind::Text))
         }
+        _ if !is_file => Some(Reason::NotRegular),
+        Some(kind) => Some(Reason::Kind(kind)),
+        None => match content_of(path) {
+            Ok(Content::Video) => None,
+            Ok(Content::Audio) => Some(Reason::Kind(FileKind::Audio)),
+            Ok(Content::Image) => Some(Reason::Kind(FileKind::Image)),
+            Ok(Content::Text) => Some(Reason::Kind(FileKind::Text)),
+            Ok(Content::Empty) => Some(Reason::Empty),
+            Ok(Content::Unknown) => Some(Reason::Unknown),
+            Err(_) => Some(Reason::Unreadable),
+        },
     }
 }
 
@@ -87,15 +163,11 @@ fn unlisted(name: &Path, error: &Error, ancestor: Option<&Path>) -> Listed {
     })
 }
 
-fn is_media(name: &Path) -> bool {
-    let ending = name.extension().and_then(OsStr::to_str);
-    ending.is_some_and(|ending| MEDIA.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use super::super::tests::names;
     use super::*;
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 

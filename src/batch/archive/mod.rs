@@ -12,6 +12,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use self::folder::Folder;
 use super::BatchError;
 use super::item::{Id, Item, readable};
+use crate::files::FileKind;
 
 /// The kind of failure of what cannot be looked into.
 pub const UNREADABLE: &str = "unreadable";
@@ -25,8 +26,67 @@ pub enum Listed {
     Item(Item),
     /// Something that is there, but is no item.
     Unlisted(Unlisted),
+    /// A file of a folder that is not taken for a video.
+    PassedOver(PassedOver),
     /// Columns or keys of a manifest that mean nothing here; told once.
     Ignored(Vec<String>),
+}
+
+/// A file of a folder that is not taken for a video.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Its identity, by which it belongs to a shard.
+    pub id: Id,
+    /// Its name in the archive.
+    pub name: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl PassedOver {
+    fn new(name: &[u8], reason: Reason) -> Self {
+        Self { id: Id::of_item(name, None), name: readable(name), reason }
+    }
+}
+
+/// Why a file is not taken for a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its name or its content is that of something else.
+    Kind(FileKind),
+    /// Its name begins with a dot; of a directory, all that is in it.
+    Hidden,
+    /// A pipe, a device or a socket.
+    NotRegular,
+    /// It has no bytes, and its name says nothing.
+    Empty,
+    /// It cannot be read, and its name says nothing.
+    Unreadable,
+    /// Neither its name nor its content is that of a video.
+    Unknown,
+}
+
+impl Reason {
+    /// The word by which files are counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kind(FileKind::Video) => "video",
+            Self::Kind(FileKind::Image) => "image",
+            Self::Kind(FileKind::Audio) => "audio",
+            Self::Kind(FileKind::Text) => "text",
+            Self::Kind(FileKind::Playlist) => "playlist",
+            Self::Kind(FileKind::Segment) => "segment",
+            Self::Kind(FileKind::Partial) => "unfinished",
+            Self::Kind(FileKind::Archive) => "archive",
+            Self::Kind(FileKind::Weights) => "weights",
+            Self::Kind(FileKind::Data) => "data",
+            Self::Hidden => "hidden",
+            Self::NotRegular => "not_regular",
+            Self::Empty => "empty",
+            Self::Unreadable => "unreadable",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Something that could not be listed.
@@ -212,6 +272,7 @@ mod tests {
         let name = |listed| match listed {
             Listed::Item(item) => item.video,
             Listed::Unlisted(Unlisted { video, kind, .. }) => format!("{video} ({kind})"),
+            Listed::PassedOver(PassedOver { name, reason, .. }) => format!("{name} - {}", reason.name()),
             Listed::Ignored(keys) => format!("ignored {}", keys.join(" ")),
         };
         listed.map(name).collect()
@@ -233,8 +294,9 @@ mod tests {
             std::fs::write(at(name), "").expect("ours");
         }
         let found = |argument: &Path, exclude: &[&str]| open(argument, exclude).expect("it is there");
-        assert_eq!(found(dir.path(), &[]), ["1.webm", "b/2.mp4", "b/c/3.MKV", "b/c/x y.mp4"]);
-        assert_eq!(found(dir.path(), &["**/c/**", "1.*"]), ["b/2.mp4"]);
+        let all = [".hidden.mp4 - hidden", "1.webm", "b/2.mp4", "b/c/3.MKV", "b/c/x y.mp4", "b/notes.txt - text"];
+        assert_eq!(found(dir.path(), &[]), all);
+        assert_eq!(found(dir.path(), &["**/c/**", "1.*", "**/*.txt"]), [".hidden.mp4 - hidden", "b/2.mp4"]);
         assert_eq!(found(&at("b/*.mp4"), &[]), ["2.mp4"]);
         assert_eq!(found(&at("**/*.mp4"), &[]), ["b/2.mp4", "b/c/x y.mp4"]);
         assert_eq!(found(&at("b/2.mp4"), &[]), ["2.mp4"]);

@@ -71,8 +71,7 @@ impl Lock {
     pub fn take(dir: &Path) -> Result<Self, BatchError> {
         let path = dir.join(LOCK);
         let io = BatchError::io(&path);
-        let mut file =
-            open_to_append(&path).map_err(&io)?;
+        let mut file = open_to_append(&path).map_err(&io)?;
         let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
         let mut tries = 0;
         let has_locks = loop {

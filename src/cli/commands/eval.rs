@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use vidense::files::output::create_growing;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
+use vidense::files::output::create_growing;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::session::Session;

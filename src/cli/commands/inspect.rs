@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::DType;
 use clap::Args;
+use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
 use vidense::spec::{fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
@@ -44,7 +45,14 @@ impl Inspect {
         if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
             return self.pipeline(path);
         }
-        let is_video = path.is_file() || (path.is_dir() && !path.join("config.json").is_file());
+        let is_model = |dir: &Path| ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file());
+        let is_video = match kind_of(path) {
+            _ if path.is_dir() => !is_model(path),
+            Some(FileKind::Weights) => false,
+            // A name that ends as those of videos do is one, whether it is there or not.
+            Some(FileKind::Video | FileKind::Image) => true,
+            _ => path.exists(),
+        };
         if is_video { video(path) } else { self.model() }
     }
 

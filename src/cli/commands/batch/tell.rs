@@ -139,6 +139,24 @@ pub fn line(snapshot: &Snapshot) -> String {
     text
 }
 
+/// A reason for which files are passed over, in words that follow a number.
+fn words(reason: &str) -> &str {
+    match reason {
+        "image" => "image(s)",
+        "audio" => "with sound alone",
+        "text" => "text(s)",
+        "playlist" => "playlist(s)",
+        "segment" => "part(s) that cannot be opened alone",
+        "unfinished" => "unfinished download(s)",
+        "archive" => "archive(s)",
+        "weights" => "file(s) of weights",
+        "data" => "file(s) of other data",
+        "not_regular" => "that are no regular files",
+        "unknown" => "that are not recognised",
+        reason => reason,
+    }
+}
+
 /// Tells what came of it.
 pub fn summary(summary: &Summary) {
     let (now, held) = (&summary.session, &summary.results);
@@ -164,6 +182,11 @@ pub fn summary(summary: &Summary) {
     for (category, n) in &held.failed_by {
         let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
         let _ = write!(text, "\n  {n} {kind} (in the stage {stage})");
+    }
+    for (reason, left) in &now.passed_over {
+        let names = left.examples.iter().map(|name| output::printable(name)).collect::<Vec<_>>().join(", ");
+        let more = if left.files > left.examples.len() as u64 { ", ..." } else { "" };
+        let _ = write!(text, "\n  passed over: {} {} ({names}{more})", left.files, words(reason));
     }
     if summary.complete && now.behind() == 0 {
         output::warning("nothing in the archive is a video, or of this shard");

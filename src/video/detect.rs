@@ -1,0 +1,260 @@
+//! Whether a file of an unknown name is a video, as its beginning tells. No frame is decoded, no other file is opened.
+//!
+//! An archive asks this of files whose endings say nothing. Text is told apart before FFmpeg sees it: FFmpeg would take it for a
+//! terminal's picture, or for a playlist that leads elsewhere.
+
+use std::ffi::{CString, c_int, c_void};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ffmpeg_next::ffi;
+
+/// Bytes that are looked at without FFmpeg.
+const FIRST: u64 = 4096;
+/// Bytes that FFmpeg may read to know the format.
+const FORMAT_BYTES: c_int = 64 << 10;
+/// Bytes that FFmpeg may read to know the streams.
+const STREAM_BYTES: i64 = 512 << 10;
+/// Packets that are read where only packets tell of the streams.
+const MAX_PACKETS: usize = 256;
+/// What takes longer is not known to be a video.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Of FFmpeg's scores from 0 to 100, the least that is more than a guess: that of several JPEG images in a row.
+const MIN_SCORE: c_int = 25;
+/// Demuxers of single images, besides those whose names end in `_pipe`.
+const IMAGES: [&str; 6] = ["image2", "ico", "fits", "alias_pix", "brender_pix", "txd"];
+
+/// Content of a file, as far as it matters for videos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A stream of video that is no cover picture.
+    Video,
+    /// Sound, with or without a cover picture.
+    Audio,
+    /// A single image.
+    Image,
+    /// Text of any kind.
+    Text,
+    /// Nothing at all.
+    Empty,
+    /// Nothing that FFmpeg knows.
+    Unknown,
+}
+
+/// Looks at the beginning of a regular file.
+///
+/// # Errors
+/// The system's own, and one for what is no regular file, which is not opened.
+pub fn content_of(path: &Path) -> io::Result<Content> {
+    let first = beginning(path)?;
+    if first.is_empty() {
+        return Ok(Content::Empty);
+    }
+    if is_text(&first) {
+        return Ok(Content::Text);
+    }
+    if is_still_brand(&first) {
+        return Ok(Content::Image);
+    }
+    Ok(Probe::open(path).map_or(Content::Unknown, |mut probe| probe.content()))
+}
+
+/// Whether the beginning of a file is text.
+///
+/// # Errors
+/// As [`content_of`].
+pub fn begins_as_text(path: &Path) -> io::Result<bool> {
+    beginning(path).map(|first| is_text(&first))
+}
+
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut first = Vec::new();
+    File::open(path)?.take(FIRST).read_to_end(&mut first)?;
+    Ok(first)
+}
+
+/// Whether bytes are text: UTF-16 by its mark, or UTF-8 without control characters, but for a last character that is cut.
+fn is_text(bytes: &[u8]) -> bool {
+    // The header of uncompressed video is a line of text, and dark pictures may look like more of it.
+    if bytes.is_empty() || bytes.starts_with(b"YUV4MPEG2") {
+        return false;
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return true;
+    }
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
+        Err(_) => return is_latin_text(bytes),
+    };
+    !valid.is_empty() && !valid.bytes().any(is_binary)
+}
+
+/// Text in an encoding of one byte a character: no control characters, and letters for the most part.
+fn is_latin_text(bytes: &[u8]) -> bool {
+    let n_letters = bytes.iter().filter(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()).count();
+    !bytes.iter().copied().any(is_binary) && n_letters * 10 >= bytes.len() * 7
+}
+
+/// A control character that text does not have.
+fn is_binary(byte: u8) -> bool {
+    byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0x1b)
+}
+
+/// Whether an ISO base media file says that it is a still image (HEIF, AVIF), which FFmpeg's demuxer takes for a video.
+fn is_still_brand(bytes: &[u8]) -> bool {
+    const STILLS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"];
+    bytes.get(4..8) == Some(b"ftyp") && bytes.get(8..12).is_some_and(|brand| STILLS.contains(&brand))
+}
+
+/// A file that FFmpeg has opened to look at.
+struct Probe {
+    context: *mut ffi::AVFormatContext,
+    /// FFmpeg holds its address as long as the context lives.
+    _begin: Box<Instant>,
+}
+
+impl Probe {
+    fn open(path: &Path) -> Option<Self> {
+        // What FFmpeg would print of every file that is no video is of no use.
+        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
+        let name = CString::new([b"file:", path.as_os_str().as_encoded_bytes()].concat()).ok()?;
+        let begin = Box::new(Instant::now());
+        let mut options = ffmpeg_next::Dictionary::new();
+        options.set("protocol_whitelist", "file");
+        // SAFETY: the context is ours; `avformat_open_input` frees it when it fails, and `drop` closes it otherwise. The options are
+        // taken out of their owner, and what FFmpeg leaves of them goes back to one.
+        let context = unsafe {
+            let mut context = ffi::avformat_alloc_context();
+            if context.is_null() {
+                return None;
+            }
+            let opaque: *const Instant = &*begin;
+            (*context).interrupt_callback =
+                ffi::AVIOInterruptCB { callback: Some(is_over), opaque: opaque.cast_mut().cast() };
+            (*context).format_probesize = FORMAT_BYTES;
+            (*context).probesize = STREAM_BYTES;
+            let mut left = options.disown();
+            let opened = ffi::avformat_open_input(&mut context, name.as_ptr(), std::ptr::null(), &mut left);
+            drop(ffmpeg_next::Dictionary::own(left));
+            if opened < 0 {
+                return None;
+            }
+            context
+        };
+        Some(Self { context, _begin: begin })
+    }
+
+    fn content(&mut self) -> Content {
+        let name = self.format();
+        if self.score() < MIN_SCORE || name == "tty" {
+            return Content::Unknown;
+        }
+        if name.ends_with("_pipe") || IMAGES.contains(&name.as_str()) {
+            return Content::Image;
+        }
+        let mut found = self.streams();
+        // Some formats tell of a stream only with its first packet.
+        for _ in 0..MAX_PACKETS {
+            if found == Content::Video || !self.may_have_more_streams() || !self.read_packet() {
+                break;
+            }
+            found = self.streams();
+        }
+        found
+    }
+
+    /// What the streams that are known so far make of the file.
+    fn streams(&self) -> Content {
+        let mut found = Content::Unknown;
+        // SAFETY: the context is open and has as many streams as it says; the fields are plain numbers.
+        unsafe {
+            for i in 0..(*self.context).nb_streams as usize {
+                let stream = *(*self.context).streams.add(i);
+                let is_cover = (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0;
+                match (*(*stream).codecpar).codec_type {
+                    ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if !is_cover => return Content::Video,
+                    ffi::AVMediaType::AVMEDIA_TYPE_AUDIO => found = Content::Audio,
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
+    fn format(&self) -> String {
+        // SAFETY: the context is open, so it has a format, whose name is a static string.
+        let name = unsafe { std::ffi::CStr::from_ptr((*(*self.context).iformat).name) };
+        name.to_string_lossy().into_owned()
+    }
+
+    fn score(&self) -> c_int {
+        // SAFETY: the context is open, and the field is a plain number.
+        unsafe { (*self.context).probe_score }
+    }
+
+    fn may_have_more_streams(&self) -> bool {
+        // SAFETY: the context is open, and the fields are plain numbers; a format that reads for itself has no reader to ask.
+        unsafe {
+            let reader = (*self.context).pb;
+            let is_near = reader.is_null() || (*reader).pos <= STREAM_BYTES;
+            (*self.context).ctx_flags & ffi::AVFMTCTX_NOHEADER != 0 && is_near
+        }
+    }
+
+    fn read_packet(&mut self) -> bool {
+        let mut packet = ffmpeg_next::Packet::empty();
+        // SAFETY: both are ours and alive; the packet frees what it gets.
+        unsafe { ffi::av_read_frame(self.context, ffmpeg_next::packet::Mut::as_mut_ptr(&mut packet)) >= 0 }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // SAFETY: the context is ours and open, and nothing holds it after this.
+        unsafe { ffi::avformat_close_input(&mut self.context) };
+    }
+}
+
+/// FFmpeg's interrupt callback: whether the time is over.
+extern "C" fn is_over(begin: *mut c_void) -> c_int {
+    // SAFETY: `Probe::open` gave the address of an `Instant` that outlives the context.
+    let begin = unsafe { &*begin.cast::<Instant>() };
+    c_int::from(begin.elapsed() > LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_told_from_what_only_begins_like_it() {
+        for (bytes, expected) in [
+            (&b"{\"a\": 1}\n"[..], true),
+            ("käse\n".as_bytes(), true),
+            (&"käse".as_bytes()[..2], true),
+            (b"caf\xe9 au lait, deux\n", true),
+            (b"\xff\xfea\0", true),
+            (b"\x1b[31mred\n", true),
+            (b"YUV4MPEG2 W64 H48\nFRAME\n", false),
+            (b"\0\0\0\x18ftypisom", false),
+            (b"\x1aE\xdf\xa3", false),
+            (b"GIF89a\x40\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_text(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_regular_file_is_opened() {
+        assert!(content_of(Path::new("/dev/zero")).is_err());
+        assert!(content_of(Path::new(env!("CARGO_MANIFEST_DIR"))).is_err());
+        assert!(content_of(Path::new("nowhere")).is_err());
+    }
+}
