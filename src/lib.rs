@@ -24,7 +24,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 foundations | [`units`], [`device`], [`files`], [`choice`] |
-//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`] |
+//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
 //! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
@@ -45,6 +45,7 @@ pub mod language;
 pub mod nn;
 pub mod pipeline;
 pub mod projector;
+pub mod records;
 pub mod spec;
 pub mod temporal;
 pub mod text;

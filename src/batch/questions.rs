@@ -1,11 +1,16 @@
-//! The questions of a batch: a YAML list of texts, or of maps with `id` and `question`.
+//! The questions of a batch: a list of texts, or of maps with `id` and `question`, as YAML, JSON, JSON lines or a table.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::BatchError;
+use crate::records::{RecordFormat, decode, parse_json, parse_table};
 use crate::spec::parse_yaml;
 
 /// Bytes of a file of questions: no real one comes near.
@@ -21,33 +26,17 @@ pub struct Question {
     pub question: String,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Text(String),
-    Named(Named),
-}
-
+/// A question as a map; numbers are taken as they are written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
-    #[serde(default)]
+    #[serde(default, alias = "question_id")]
     id: Option<String>,
     question: String,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum File {
-    List(Vec<Written>),
-    Map(Map),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Map {
-    questions: Vec<Written>,
-}
+/// A file of questions: a list, or a map with one.
+struct Questions(Vec<Question>);
 
 impl Question {
     /// A question without a name.
@@ -57,22 +46,61 @@ impl Question {
 }
 
 impl<'de> Deserialize<'de> for Question {
-    /// Reads a text, or a map.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Written::deserialize(deserializer).map(Self::from)
+    /// Reads a text, or a map. Nothing is read ahead: a reader that knows that a text is wanted gives a number's digits as they are.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(QuestionVisitor)
     }
 }
 
-impl From<Written> for Question {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Text(question) => Self { id: None, question },
-            Written::Named(Named { id, question }) => Self { id, question },
+struct QuestionVisitor;
+
+impl<'de> Visitor<'de> for QuestionVisitor {
+    type Value = Question;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a question, or a map with `id` and `question`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Question, E> {
+        Ok(Question::new(text))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Question, A::Error> {
+        let Named { id, question } = Named::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Question { id, question })
+    }
+}
+
+impl<'de> Deserialize<'de> for Questions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(QuestionsVisitor)
+    }
+}
+
+struct QuestionsVisitor;
+
+impl<'de> Visitor<'de> for QuestionsVisitor {
+    type Value = Questions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of questions")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Questions, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Questions)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Questions, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Map {
+            questions: Vec<Question>,
         }
+        Map::deserialize(MapAccessDeserializer::new(map)).map(|map| Questions(map.questions))
     }
 }
 
-/// Reads a file of questions.
+/// Reads a file of questions: YAML, or as its name ends JSON, JSON lines, or a table.
 ///
 /// # Errors
 /// [`BatchError`] when it cannot be read, is none, or asks nothing, the same twice, or an empty question.
@@ -85,19 +113,40 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
     if meta.len() > MAX_BYTES {
         return Err(wrong(format!("{} bytes are no list of questions; at most {MAX_BYTES}", meta.len())));
     }
-    let text = std::fs::read_to_string(path).map_err(BatchError::io(path))?;
-    const HINT: &str = "a list of texts, or of maps with `id` and `question`";
-    let file: File = parse_yaml(&text).map_err(|cause: String| match cause {
-        cause if cause.contains("did not match any variant") => wrong(format!("no list of questions; hint: {HINT}")),
-        cause => wrong(cause),
-    })?;
-    let written = match file {
-        File::List(list) => list,
-        File::Map(map) => map.questions,
-    };
-    let questions: Vec<Question> = written.into_iter().map(Question::from).collect();
+    let bytes = std::fs::read(path).map_err(BatchError::io(path))?;
+    let questions = decode(&bytes).and_then(|text| parse(text, RecordFormat::of_name(path))).map_err(wrong)?;
     check_questions(&questions).map_err(wrong)?;
     Ok(questions)
+}
+
+/// The questions of a text.
+fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<Question>, String> {
+    let hinted = |cause: String| format!("{cause}; hint: a list of texts, or of maps with `id` and `question`");
+    match format {
+        None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
+        Some(RecordFormat::Json) => parse_json::<Questions>(text).map(|file| file.0).map_err(hinted),
+        Some(RecordFormat::Jsonl) => {
+            let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+            let read = |(line, number)| parse_json(line).map_err(|cause| hinted(format!("line {number}: {cause}")));
+            lines.map(read).collect()
+        }
+        Some(RecordFormat::Table) => {
+            let rows = parse_table(text, &["question"])?;
+            rows.into_iter().map(|(line, row)| of_row(&row).map_err(|cause| format!("line {line}: {cause}"))).collect()
+        }
+    }
+}
+
+/// The question of a table's row; columns besides are nobody's.
+fn of_row(row: &Value) -> Result<Question, String> {
+    let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+    if row.get("video").is_some() {
+        return Err(
+            "a question about one video; hint: a table with a column `video` is an archive's manifest".to_owned()
+        );
+    }
+    let question = text("question").ok_or("the question is empty")?;
+    Ok(Question { id: text("question_id").or_else(|| text("id")), question })
 }
 
 /// Refuses questions that cannot be told apart, or ask nothing; in words.
@@ -125,8 +174,12 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Question>, String> {
+        read_as("q.yaml", text)
+    }
+
+    fn read_as(name: &str, text: &str) -> Result<Vec<Question>, String> {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("q.yaml");
+        let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a small file");
         read_questions(&path).map_err(|error| error.to_string().replace(&format!("{}: ", path.display()), ""))
     }
@@ -149,10 +202,42 @@ mod tests {
         assert_eq!(read("- a\n- a\n").expect_err("twice"), "question 2 stands there twice: a");
         let twice = "- {id: x, question: a}\n- {id: x, question: b}\n";
         assert_eq!(read(twice).expect_err("twice"), "question 2 has the id of another one");
-        let hint = "no list of questions; hint: a list of texts, or of maps with `id` and `question`";
-        for text in ["a: b", "- {id: x}", "- {question: a, idd: b}", "7"] {
-            assert_eq!(read(text).expect_err(text), hint, "{text}");
+        let hint = "; hint: a list of texts, or of maps with `id` and `question`";
+        for (text, cause) in [
+            ("a: b", "unknown field `a`, expected `questions`"),
+            ("- {id: x}", "missing field `question`"),
+            ("- {question: a, idd: b}", "unknown field `idd`, expected one of `id`"),
+            ("7", "invalid type: integer `7`, expected a list of questions"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(cause) && error.ends_with(hint), "{error}");
         }
         assert!(read("- [").is_err());
+    }
+
+    #[test]
+    fn numbers_name_questions_as_they_are_written() {
+        let big = "340282366920938463463374607431768211456";
+        let named = |id: &str, question: &str| Question { id: Some(id.to_owned()), question: question.to_owned() };
+        let expected = Ok(vec![named("7", "a?"), named("007", "b?"), named(big, "c?"), named("1.10", "d?")]);
+        let ids = ["7", "007", big, "1.10"].into_iter().zip(["a?", "b?", "c?", "d?"]);
+        let join =
+            |of: fn((&str, &str)) -> String, between: &str| ids.clone().map(of).collect::<Vec<_>>().join(between);
+        let yaml = join(|(id, question)| format!("- id: {id}\n  question: {question}"), "\n");
+        let objects =
+            |between| join(|(id, question)| format!("{{\"id\": {id}, \"question\": \"{question}\"}}"), between);
+        let table =
+            "\u{feff}ID;Question;note\r\n".to_owned() + &join(|(id, question)| format!("{id};{question};x"), "\r\n");
+        assert_eq!(read(&yaml), expected);
+        assert_eq!(read_as("q.json", &format!("[{}]", objects(", "))), expected);
+        assert_eq!(read_as("q.json", &format!("{{\"questions\": [{}]}}", objects(", "))), expected);
+        assert_eq!(read_as("q.JSONL", &objects("\n\n")), expected);
+        assert_eq!(read_as("q.csv", &table), expected);
+        assert_eq!(read_as("q.tsv", &table.replace(';', "\t").replace("ID", "question_id")), expected);
+        let error = read_as("q.csv", "video,question\na.mp4,x?\n").expect_err("a manifest");
+        assert_eq!(
+            error,
+            "line 2: a question about one video; hint: a table with a column `video` is an archive's manifest"
+        );
     }
 }

@@ -1,21 +1,49 @@
-//! Questions in a file: one JSON object a line, with `video`, `question`, `answer` and, if there are types, `type`.
+//! Questions in a file, with the answers that are wanted: JSON objects, one a line or in an array, or a table. Each has `video`,
+//! `question`, `answer` and, if there are, `type` and `question_id` (or `id`). Numbers are taken as they are written.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
 
 /// A question with the answer that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Asked {
     /// Beside the file of questions, or absolute.
     pub video: PathBuf,
+    /// Its name, if it has one.
+    #[serde(rename = "question_id", skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Its words.
     pub question: String,
     /// The answer's.
     pub answer: String,
     /// The type, by which scores are kept apart.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type")]
     pub kind: String,
+}
+
+/// A question as its object is written.
+#[derive(Deserialize)]
+struct Written {
+    video: PathBuf,
+    question_id: Option<String>,
+    id: Option<String>,
+    question: String,
+    answer: String,
+    #[serde(rename = "type", default)]
+    kind: String,
+}
+
+impl Written {
+    /// With the video beside the file of questions.
+    fn beside(self, file: &Path) -> Asked {
+        let Self { video, question_id, id, question, answer, kind } = self;
+        let video = file.parent().unwrap_or(Path::new("")).join(video);
+        Asked { video, id: question_id.or(id), question, answer, kind }
+    }
 }
 
 /// Why questions could not be read.
@@ -29,7 +57,15 @@ pub enum QuestionError {
         /// The system's own words.
         source: std::io::Error,
     },
-    /// A line is none of the kind.
+    /// It is no list of questions.
+    #[error("{path}: {cause}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with a hint.
+        cause: String,
+    },
+    /// A line, or a record of an array, is none of the kind.
     #[error("{path}: line {line}: {cause}")]
     Line {
         /// The file.
@@ -46,16 +82,64 @@ pub enum QuestionError {
 /// # Errors
 /// [`QuestionError`] naming the first line that is unusable.
 pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
-    let text = std::fs::read_to_string(path).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
-    let parse = |(i, line): (usize, &str)| {
-        let wrong = |error: serde_json::Error| QuestionError::Line {
-            path: path.to_owned(),
-            line: i + 1,
-            cause: error.to_string(),
-        };
-        let mut asked: Asked = serde_json::from_str(line).map_err(wrong)?;
-        asked.video = path.parent().unwrap_or(Path::new("")).join(&asked.video);
-        Ok(asked)
+    let bytes = std::fs::read(path).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
+    let wrong = |cause: String| QuestionError::Format { path: path.to_owned(), cause };
+    let at = |line: usize| move |cause: String| QuestionError::Line { path: path.to_owned(), line, cause };
+    let text = decode(&bytes).map_err(wrong)?;
+    let read = |(line, record): (usize, Value)| {
+        let written: Result<Written, String> = serde_json::from_value(record).map_err(|error| error.to_string());
+        written.map(|written| written.beside(path)).map_err(at(line))
     };
-    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+    match RecordFormat::of_name(path) {
+        Some(RecordFormat::Table) => {
+            let rows = parse_table(text, &["video"]).map_err(wrong)?;
+            rows.into_iter().map(|(line, row)| read((usize::try_from(line).unwrap_or(0), row))).collect()
+        }
+        // An object a line, under the name of an array, is read as such.
+        Some(RecordFormat::Json) if !text.trim_start().starts_with('{') => {
+            (1..).zip(parse_array(text).map_err(wrong)?).map(read).collect()
+        }
+        _ => {
+            let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(at(number))?));
+            lines.map(|line| parsed(line).and_then(read)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<Vec<Asked>, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a small file");
+        let prefix = format!("{}: ", path.display());
+        let asked = read_questions(&path).map_err(|error| error.to_string().replace(&prefix, ""))?;
+        let name = |video: PathBuf| PathBuf::from(video.file_name().unwrap_or_default());
+        Ok(asked.into_iter().map(|asked| Asked { video: name(asked.video), ..asked }).collect())
+    }
+
+    #[test]
+    fn numbers_are_taken_as_they_are_written_in_every_format() {
+        let big = "18446744073709551617";
+        let object = format!("{{\"video\": \"a.mp4\", \"question\": \"How many?\", \"answer\": 3, \"id\": {big}}}");
+        let expected = Ok(vec![Asked {
+            video: PathBuf::from("a.mp4"),
+            id: Some(big.to_owned()),
+            question: "How many?".to_owned(),
+            answer: "3".to_owned(),
+            kind: String::new(),
+        }]);
+        assert_eq!(read("q.jsonl", &object), expected);
+        assert_eq!(read("q.txt", &format!("\u{feff}{object}\r\n\r\n")), expected);
+        assert_eq!(read("q.json", &format!("[{object}]")), expected);
+        assert_eq!(read("q.json", &object), expected);
+        assert_eq!(read("q.csv", &format!("video;question;answer;question_id\na.mp4;How many?;3;{big}\n")), expected);
+        assert_eq!(read("q.tsv", &format!("id\tvideo\tquestion\tanswer\n{big}\ta.mp4\tHow many?\t3\n")), expected);
+        assert!(read("q.csv", "name,answer\n").expect_err("no video").starts_with("no column `video` in "));
+        assert_eq!(read("q.csv", "video,question\na,b\n").expect_err("no answer"), "line 2: missing field `answer`");
+        assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("line 2: EOF"));
+    }
 }

@@ -6,13 +6,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Listed, ManifestFormat, Unlisted};
 use crate::batch::BatchError;
 use crate::batch::item::{Id, Item, readable};
 use crate::batch::questions::Question;
+use crate::records::{cells, decode, delimiter, parse_array, parse_json};
 use crate::units::Seconds;
 use crate::video::Window;
 
@@ -22,6 +24,9 @@ const MAX_LINE: usize = 1 << 20;
 const MAX_NAME: usize = 4096;
 /// Names of the column or key that holds the path.
 const VIDEO: [&str; 3] = ["video", "path", "file"];
+
+/// Bytes of a manifest that is one JSON array, which is read as a whole.
+const MAX_ARRAY: u64 = 1 << 30;
 
 /// The items of a manifest; without a path, of standard input.
 pub(super) fn list(
@@ -39,9 +44,22 @@ pub(super) fn list(
     let shown = path.unwrap_or(Path::new("-"));
     let mut reader = BufReader::new(opened.map_err(BatchError::io(shown))?);
     let (first, format) = first_line(&mut reader, format).map_err(BatchError::io(shown))?;
+    let wrong = |cause: String| BatchError::Manifest { name: shown.to_string_lossy().into_owned(), cause };
+    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
+        return Err(wrong("it is UTF-16; hint: save it as UTF-8".to_owned()));
+    }
     let text = Cursor::new(first).chain(reader);
     let place = Place { name, root };
     match format {
+        ManifestFormat::Json => {
+            let mut bytes = Vec::new();
+            text.take(MAX_ARRAY + 1).read_to_end(&mut bytes).map_err(BatchError::io(shown))?;
+            if bytes.len() as u64 > MAX_ARRAY {
+                return Err(wrong(format!("over {MAX_ARRAY} bytes in one array; hint: .jsonl, an object a line")));
+            }
+            let records = parse_array(decode(&bytes).map_err(wrong)?).map_err(wrong)?;
+            Ok(Box::new(array(records, place)))
+        }
         ManifestFormat::Lines => Ok(Box::new(Lines::new(text, place, path_of_line))),
         ManifestFormat::Jsonl => Ok(Box::new(Lines::new(text, place, object_of_line))),
         ManifestFormat::Csv => Ok(Box::new(Rows::new(text, place)?)),
@@ -53,15 +71,18 @@ fn first_line(reader: &mut impl BufRead, format: Option<ManifestFormat>) -> io::
     let mut first = Vec::new();
     reader.take(MAX_LINE as u64).read_until(b'\n', &mut first)?;
     let first = first.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(first);
-    let is_header = || {
-        let text = String::from_utf8_lossy(&first);
-        text.trim().split(',').any(|column| VIDEO.iter().any(|name| column.trim().eq_ignore_ascii_case(name)))
+    let begins = |sign: &[u8]| first.trim_ascii_start().starts_with(sign);
+    let is_object = || serde_json::from_slice::<serde::de::IgnoredAny>(&first).is_ok();
+    let format = match format {
+        // An object a line, under the name of an array.
+        Some(ManifestFormat::Json) if begins(b"{") && is_object() => ManifestFormat::Jsonl,
+        Some(format) => format,
+        None if begins(b"{") => ManifestFormat::Jsonl,
+        // A path may begin with a bracket too.
+        None if begins(b"[{") || first.trim_ascii() == b"[" => ManifestFormat::Json,
+        None if delimiter(&first, &VIDEO).is_some() => ManifestFormat::Csv,
+        None => ManifestFormat::Lines,
     };
-    let format = format.unwrap_or_else(|| match () {
-        () if first.trim_ascii_start().starts_with(b"{") => ManifestFormat::Jsonl,
-        () if is_header() => ManifestFormat::Csv,
-        () => ManifestFormat::Lines,
-    });
     Ok((first, format))
 }
 
@@ -191,11 +212,14 @@ fn path_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), Str
     Ok((checked(place, line, None, Vec::new())?, Vec::new()))
 }
 
+/// An object of a manifest; its numbers are texts by now.
 #[derive(Deserialize)]
 struct Object {
     #[serde(alias = "path", alias = "file")]
     video: String,
+    #[serde(default, deserialize_with = "time")]
     start: Option<Seconds>,
+    #[serde(default, deserialize_with = "time")]
     end: Option<Seconds>,
     question: Option<String>,
     question_id: Option<String>,
@@ -205,20 +229,41 @@ struct Object {
     rest: BTreeMap<String, Value>,
 }
 
+/// Reads a number as JSON writes it, or a text as [`Seconds`] does.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() => Ok(Some(Seconds(seconds))),
+        _ => text.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// The items of an array of objects, or of paths.
+fn array(records: Vec<Value>, place: Place) -> impl Iterator<Item = Listed> + Send {
+    let mut is_told = false;
+    records.into_iter().zip(1..).flat_map(move |(record, number)| {
+        let item = match record {
+            Value::String(path) => path_of_line(&place, path.as_bytes()),
+            record => serde_json::from_value(record)
+                .map_err(|error| error.to_string())
+                .and_then(|object| item_of_object(&place, object)),
+        };
+        let (item, ignored) = item.unwrap_or_else(|cause| (place.unlisted(number, cause), Vec::new()));
+        let is_news = !is_told && !ignored.is_empty();
+        is_told |= is_news;
+        [Some(item), is_news.then_some(Listed::Ignored(ignored))].into_iter().flatten()
+    })
+}
+
 fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
-    let Object { video, start, end, question, question_id, mut questions, rest } =
-        serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    item_of_object(place, parse_json(decode(line)?)?)
+}
+
+fn item_of_object(place: &Place, object: Object) -> Result<(Listed, Vec<String>), String> {
+    let Object { video, start, end, question, question_id, mut questions, rest } = object;
     questions.extend(question.map(|question| Question { id: question_id, question }));
     let listed = checked(place, video.as_bytes(), window(start, end)?, questions)?;
     Ok((listed, rest.into_keys().collect()))
-}
-
-/// The cells of one row.
-fn parse_row(row: &[u8]) -> Result<csv::ByteRecord, String> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(row);
-    let mut record = csv::ByteRecord::new();
-    reader.read_byte_record(&mut record).map_err(|error| error.to_string())?;
-    Ok(record)
 }
 
 fn window(start: Option<Seconds>, end: Option<Seconds>) -> Result<Option<Window>, String> {
@@ -247,6 +292,8 @@ struct Rows<R> {
     text: Text<R>,
     place: Place,
     columns: Columns,
+    /// What stands between cells.
+    delimiter: u8,
     ignored: Option<Vec<String>>,
     /// The row that belongs to the next item.
     ahead: Option<Result<Row, Listed>>,
@@ -280,13 +327,16 @@ impl<R: BufRead> Rows<R> {
         let wrong = |cause: String| BatchError::Manifest { name: place.name.clone(), cause };
         let mut text = Text::new(text);
         let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
-        let header = parse_row(&header).map_err(wrong)?;
+        let delimiter = delimiter(&header, &VIDEO).unwrap_or(b',');
+        let header = cells(&header, delimiter).map_err(wrong)?;
         let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_ascii_lowercase();
         let names: Vec<String> = header.iter().map(name).collect();
         let find = |wanted: &str| names.iter().position(|name| name == wanted);
         let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
             let found = names.join(", ");
-            wrong(format!("no column `video` among {found}; hint: the first line names the columns"))
+            wrong(format!(
+                "no column `video` among {found}; hint: the first line names the columns, between commas, semicolons or tabs"
+            ))
         })?;
         let columns = Columns {
             video,
@@ -298,7 +348,7 @@ impl<R: BufRead> Rows<R> {
         let used = [Some(video), columns.start, columns.end, columns.question, columns.question_id];
         let ignored = names.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i)));
         let ignored = Some(ignored.map(|(_, name)| name.clone()).collect());
-        Ok(Self { text, place, columns, ignored, ahead: None, ended: false })
+        Ok(Self { text, place, columns, delimiter, ignored, ahead: None, ended: false })
     }
 
     fn next_row(&mut self) -> Option<Result<Row, Listed>> {
@@ -316,7 +366,7 @@ impl<R: BufRead> Rows<R> {
             let (line, row) = lines;
             let parsed = match row {
                 Ok(row) if row.trim_ascii().is_empty() => continue,
-                Ok(row) => parse_row(&row).and_then(|record| self.row(line, &record)),
+                Ok(row) => cells(&row, self.delimiter).and_then(|record| self.row(line, &record)),
                 Err(cause) => Err(cause),
             };
             return Some(parsed.map_err(|cause| self.place.unlisted(line, cause)));
@@ -433,7 +483,7 @@ mod tests {
     fn objects_have_parts_and_questions_and_bad_ones_are_told_by_line() {
         let text = br#"{"video": "a.mp4", "start": "1:00", "end": 61.5, "questions": ["x?", {"id": "y", "question": "y?"}], "note": 1}
 {"path": "/b.mp4", "question": "z?"}
-{"video": 7}
+{"video": []}
 {"video": "c.mp4", "start": 2, "end": 1}
 not json
 {"video": "d.mp4", "question": " "}
@@ -444,7 +494,7 @@ not json
         assert_eq!(first.questions, [Question::new("x?"), Question { id: Some("y".into()), question: "y?".into() }]);
         assert_eq!(found[1], Listed::Ignored(vec!["note".to_owned()]));
         assert_eq!((item(&found[2]).path.as_path(), item(&found[2]).window), (Path::new("/b.mp4"), None));
-        assert!(cause(&found[3]).starts_with("3: invalid type: integer `7`"), "{:?}", found[3]);
+        assert_eq!(cause(&found[3]), "3: invalid type: sequence, expected a string at line 1 column 10");
         assert_eq!(cause(&found[4]), "4: start 0:02.000 is not before end 0:01.000");
         assert!(cause(&found[5]).starts_with("5: expected"), "{:?}", found[5]);
         assert_eq!(cause(&found[6]), "6: a question is empty");
@@ -467,7 +517,7 @@ not json
         let found = listed("csv", b"video,question\na.mp4,\"x\ny\"\nb.mp4,z\n");
         assert_eq!(item(&found[0]).questions, [Question::new("x\ny")]);
         let error = list_error("csv", b"name,start\na,1\n");
-        assert!(error.ends_with("no column `video` among name, start; hint: the first line names the columns"));
+        assert!(error.ends_with("no column `video` among name, start; hint: the first line names the columns, between commas, semicolons or tabs"));
     }
 
     fn list_error(ending: &str, text: &[u8]) -> String {
@@ -482,11 +532,53 @@ not json
         let guess = |text: &[u8]| first_line(&mut &text[..], None).expect("memory").1;
         assert_eq!(guess(b"{\"video\": 1}\n"), ManifestFormat::Jsonl);
         assert_eq!(guess(b"\xef\xbb\xbfid,Video\n1,a"), ManifestFormat::Csv);
+        assert_eq!(guess(b"id;Video\n1;a"), ManifestFormat::Csv);
+        assert_eq!(guess(b"[{\"video\": \"a\"}]"), ManifestFormat::Json);
+        assert_eq!(guess(b"[\n"), ManifestFormat::Json);
+        assert_eq!(guess(b"[group] a.mp4\n"), ManifestFormat::Lines);
         assert_eq!(guess(b"videos/a,b.mp4\n"), ManifestFormat::Lines);
         assert_eq!(guess(b""), ManifestFormat::Lines);
         let long = [b"a".repeat(MAX_LINE + 10), b"\nb.mp4\n".to_vec()].concat();
         let found = listed("txt", &long);
         assert_eq!(cause(&found[0]), "1: a line of more than 1048576 bytes");
         assert_eq!(item(&found[1]).video, "b.mp4");
+    }
+
+    #[test]
+    fn numbers_name_questions_and_videos_as_they_are_written() {
+        let big = "340282366920938463463374607431768211456";
+        let lines = format!(
+            "{{\"video\": \"a.mp4\", \"question\": \"x?\", \"question_id\": {big}}}\n\
+             {{\"video\": 12, \"questions\": [{{\"id\": 007, \"question\": \"y?\"}}], \"start\": 1.5}}\n"
+        );
+        let array = format!("[{}]", lines.trim().replace('\n', ",\n"));
+        let table = format!("video;question;question_id\r\na.mp4;x?;{big}\r\n12;\"y?\";007\r\n");
+        let (semicolons, tabs) = (format!("\u{feff}{table}"), table.replace(';', "\t"));
+        for (ending, text) in [
+            ("jsonl", &lines),
+            ("json", &array),
+            ("json", &lines),
+            ("csv", &semicolons),
+            ("tsv", &tabs),
+            ("csv", &tabs),
+        ] {
+            let found = listed(ending, text.as_bytes());
+            let question = |i: usize| item(&found[i]).questions[0].clone();
+            assert_eq!(question(0), Question { id: Some(big.to_owned()), question: "x?".to_owned() }, "{ending}");
+            assert_eq!(question(1), Question { id: Some("007".to_owned()), question: "y?".to_owned() }, "{ending}");
+            assert_eq!((item(&found[0]).video.as_str(), item(&found[1]).video.as_str()), ("a.mp4", "12"));
+            assert_eq!(found.len(), 2, "{ending}");
+        }
+    }
+
+    #[test]
+    fn an_array_says_what_is_wrong_with_each_of_its_records() {
+        let text = br#"["a.mp4", {"video": "b.mp4", "label": 1}, {"question": "x?"}, {"video": "c.mp4", "label": 2}]"#;
+        let found = listed("json", text);
+        assert_eq!(names(found.iter().cloned()), ["a.mp4", "b.mp4", "ignored label", "m.json:3 (manifest)", "c.mp4"]);
+        assert!(cause(&found[3]).starts_with("3: missing field `video`"), "{:?}", found[3]);
+        assert!(list_error("json", b"{\n\"video\": 1\n}").contains("one JSON object; hint: an array of objects"));
+        assert!(list_error("json", b"[{]").contains("key must be a string at line 1 column 3"));
+        assert!(list_error("csv", b"\xff\xfev\0").ends_with("it is UTF-16; hint: save it as UTF-8"));
     }
 }

@@ -111,10 +111,12 @@ impl Unlisted {
 /// How a manifest is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestFormat {
-    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`.
+    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`; commas, semicolons or tabs between them.
     Csv,
-    /// Objects with these keys; `questions` is a list.
+    /// Objects with these keys, one a line; `questions` is a list.
     Jsonl,
+    /// An array of such objects, or of paths.
+    Json,
     /// A path a line, and nothing else.
     Lines,
 }
@@ -123,7 +125,8 @@ impl ManifestFormat {
     /// The format that a file's name says.
     fn of_ending(ending: &str) -> Option<Self> {
         match ending {
-            "csv" => Some(Self::Csv),
+            "csv" | "tsv" | "tab" => Some(Self::Csv),
+            "json" => Some(Self::Json),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "txt" | "lst" | "list" => Some(Self::Lines),
             _ => None,
@@ -136,10 +139,11 @@ impl FromStr for ManifestFormat {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "csv" => Ok(Self::Csv),
+            "csv" | "tsv" => Ok(Self::Csv),
+            "json" => Ok(Self::Json),
             "jsonl" | "ndjson" => Ok(Self::Jsonl),
             "lines" => Ok(Self::Lines),
-            _ => Err(format!("`{text}` is no format of a manifest; hint: csv, jsonl, lines")),
+            _ => Err(format!("unknown manifest format `{text}`; hint: csv, tsv, json, jsonl, lines")),
         }
     }
 }

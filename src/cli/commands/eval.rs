@@ -16,7 +16,7 @@ use crate::cli::{SomeFailed, output, progress};
 /// Ask every question of a file, and count the exact answers
 #[derive(Args)]
 pub struct Eval {
-    /// One JSON object a line: video, question, answer, type
+    /// JSON objects, one a line or in an array, or a table (.csv, .tsv): video, question, answer, type, question_id
     questions: PathBuf,
     #[command(flatten)]
     plan: PlanArgs,

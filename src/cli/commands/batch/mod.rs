@@ -48,8 +48,8 @@ struct Places {
     /// A pipeline file (YAML)
     #[arg(required = true)]
     pipeline: Option<PathBuf>,
-    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .jsonl, .txt: a path a line), or -
-    /// for one on standard input; or one video
+    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl, .txt: a
+    /// path a line), or - for one on standard input; or one video. Of a folder, files are videos by their names or by their content
     #[arg(required = true)]
     archive: Option<PathBuf>,
     /// Where the results are, or are to be
@@ -64,7 +64,7 @@ enum Other {
 
 #[derive(Args)]
 struct RunBatch {
-    /// Questions (YAML): a list of texts, or of maps with id and question
+    /// Questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these columns
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
     /// A question besides; may be given several times
@@ -85,7 +85,7 @@ struct RunBatch {
     /// Where the paths of a manifest begin [default: beside it; of standard input, here]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// How a manifest is written: csv, jsonl, lines [default: as its name or its beginning says]
+    /// How a manifest is written: csv, tsv, json, jsonl, lines [default: as its name or its beginning says]
     #[arg(long, value_name = "FORMAT")]
     manifest: Option<ManifestFormat>,
     #[command(flatten)]

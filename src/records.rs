@@ -1,0 +1,229 @@
+//! Lists that people write: JSON, JSON lines, and tables delimited by a comma, a semicolon or a tab.
+//!
+//! Numbers in JSON are kept as they are written, so an identity of many digits stays what it is. Who reads a list knows its columns; this
+//! file knows none.
+
+use std::path::Path;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// A table whose first line names the columns.
+    Table,
+    /// An array of objects.
+    Json,
+    /// An object a line.
+    Jsonl,
+}
+
+impl RecordFormat {
+    /// The format that a file's name says.
+    pub fn of_name(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "csv" | "tsv" | "tab" => Some(Self::Table),
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            _ => None,
+        }
+    }
+}
+
+/// The text of a list without a byte order mark.
+///
+/// # Errors
+/// In words, when it is no UTF-8.
+pub fn decode(bytes: &[u8]) -> Result<&str, String> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err("it is UTF-16; hint: save it as UTF-8".to_owned());
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| format!("not valid UTF-8 from byte {} on", error.valid_up_to()))
+}
+
+/// Parses JSON whose numbers become texts, as they are written: `7` is "7", and `007` is "007".
+///
+/// # Errors
+/// The parser's words.
+pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(&quote_numbers(text)).map_err(|error| {
+        // Of the text as it was written, the place is right too.
+        serde_json::from_str::<IgnoredAny>(text).err().unwrap_or(error).to_string()
+    })
+}
+
+/// The objects of a JSON array, each as [`parse_json`] reads it.
+///
+/// # Errors
+/// In words, when it is none, with what is taken instead.
+pub fn parse_array(text: &str) -> Result<Vec<Value>, String> {
+    match parse_json::<Value>(text)? {
+        Value::Array(records) => Ok(records),
+        Value::Object(_) => {
+            Err("one JSON object; hint: an array of objects, `[{...}, {...}]`, or .jsonl with one a line".to_owned())
+        }
+        other => Err(format!("JSON, but {other} is no list; hint: an array of objects, `[{{...}}, {{...}}]`")),
+    }
+}
+
+/// JSON with quotes around its numbers.
+fn quote_numbers(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + text.len() / 8);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let n = match c {
+            '"' => end_of_string(rest),
+            '-' | '0'..='9' => {
+                let n =
+                    rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
+                quoted.push('"');
+                quoted.push_str(&rest[..n]);
+                quoted.push('"');
+                rest = &rest[n..];
+                continue;
+            }
+            c => c.len_utf8(),
+        };
+        quoted.push_str(&rest[..n]);
+        rest = &rest[n..];
+    }
+    quoted
+}
+
+/// Bytes of the string that a text begins with, its quotes included.
+fn end_of_string(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Characters that may stand between the cells of a row.
+const DELIMITERS: [u8; 3] = *b",;\t";
+
+/// What stands between the cells of a table, from its first line: of the delimiters under which a column has one of the `names`, the
+/// one that makes the most columns. None where no column has.
+pub fn delimiter(header: &[u8], names: &[&str]) -> Option<u8> {
+    let columns = |delimiter: u8| -> Option<usize> {
+        let cells = cells(header, delimiter).ok()?;
+        let is_wanted = |cell: &[u8]| {
+            let cell = String::from_utf8_lossy(cell);
+            names.iter().any(|name| cell.trim().eq_ignore_ascii_case(name))
+        };
+        cells.iter().any(is_wanted).then_some(cells.len())
+    };
+    let found = DELIMITERS.iter().filter_map(|&delimiter| Some((columns(delimiter)?, delimiter)));
+    // Of one column any delimiter makes one: the first, a comma, stands.
+    found.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, delimiter)| delimiter)
+}
+
+/// The cells of one row.
+///
+/// # Errors
+/// The parser's words.
+pub fn cells(row: &[u8], delimiter: u8) -> Result<csv::ByteRecord, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(row);
+    let mut record = csv::ByteRecord::new();
+    reader.read_byte_record(&mut record).map_err(|error| error.to_string())?;
+    Ok(record)
+}
+
+/// A whole table as objects of texts, by the names in its first line, in lower case; empty cells are left out. Each with the number of
+/// its line.
+///
+/// # Errors
+/// In words, with the line, when it has no column of one of the `names`, or a row is malformed.
+pub fn parse_table(text: &str, names: &[&str]) -> Result<Vec<(u64, Value)>, String> {
+    let first = text.lines().next().unwrap_or_default();
+    let delimiter = delimiter(first.as_bytes(), names).ok_or_else(|| {
+        let wanted = names.join("` or `");
+        format!("no column `{wanted}` in `{first}`; hint: the first line names the columns, between commas, semicolons or tabs")
+    })?;
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .delimiter(delimiter)
+        .trim(csv::Trim::Headers)
+        .from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| error.to_string())?.clone();
+    let (mut rows, mut at, mut line) = (Vec::new(), 0, 1);
+    for record in reader.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        let start = record.position().map_or(at, |place| usize::try_from(place.byte()).unwrap_or(at));
+        // The rest of the last line's end, and empty lines, are before the row.
+        let n_ends = text.as_bytes()[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        line += text.as_bytes()[at..start + n_ends].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        at = start + n_ends;
+        let filled = header.iter().zip(&record).filter(|(_, cell)| !cell.trim().is_empty());
+        let object: serde_json::Map<String, Value> =
+            filled.map(|(name, cell)| (name.to_ascii_lowercase(), Value::from(cell))).collect();
+        if !object.is_empty() {
+            rows.push((line, Value::Object(object)));
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_are_kept_as_they_are_written() {
+        let text = r#"{"a": 7, "b": 340282366920938463463374607431768211456, "c": 007, "d": 1.10, "e": [-2e3, true, null], "f\"3": "4\\", "g": 5}"#;
+        let expected = json!({
+            "a": "7", "b": "340282366920938463463374607431768211456", "c": "007", "d": "1.10",
+            "e": ["-2e3", true, null], "f\"3": "4\\", "g": "5",
+        });
+        assert_eq!(parse_json::<Value>(text), Ok(expected));
+        for text in ["", "{", "{\"a\": \"x", "{\"a\": 1 2}", "{a: 1}", "\"\\"] {
+            let words = serde_json::from_str::<Value>(text).expect_err("no JSON").to_string();
+            assert_eq!(parse_json::<Value>(text), Err(words), "the place is that of the text as it was written");
+        }
+    }
+
+    #[test]
+    fn the_first_line_tells_the_delimiter() {
+        let names = ["video", "path"];
+        for (header, expected) in [
+            ("video", Some(b',')),
+            ("video,question", Some(b',')),
+            ("id;Video;question, in words", Some(b';')),
+            ("question, in words\tvideo", Some(b'\t')),
+            ("\"a;b\",video", Some(b',')),
+            ("\"video\";\"a,b\"", Some(b';')),
+            ("name,start", None),
+            ("", None),
+        ] {
+            assert_eq!(delimiter(header.as_bytes(), &names), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn tables_are_objects_of_texts() {
+        let text = "id;Question;note\r\n007;\"What; why?\";\r\n\r\n8;\"two\nlines\";x\r\n";
+        let rows = parse_table(text, &["question"]).expect("a table");
+        assert_eq!(rows[0], (2, json!({ "id": "007", "question": "What; why?" })));
+        assert_eq!(rows[1], (4, json!({ "id": "8", "question": "two\nlines", "note": "x" })));
+        let error = parse_table("a,b\n1,2\n", &["question"]).expect_err("no such column");
+        assert!(error.starts_with("no column `question` in `a,b`; hint: "), "{error}");
+    }
+
+    #[test]
+    fn a_list_is_an_array() {
+        assert_eq!(parse_array("[{\"a\": 1}]"), Ok(vec![json!({ "a": "1" })]));
+        assert!(parse_array("{\"a\": 1}").expect_err("one").starts_with("one JSON object; hint: an array"));
+        assert!(parse_array("7").expect_err("a number").contains("is no list"));
+        assert!(decode(b"\xff\xfea\0").expect_err("UTF-16").starts_with("it is UTF-16"));
+        assert_eq!(decode(b"\xef\xbb\xbfa"), Ok("a"));
+    }
+}
