@@ -12,6 +12,7 @@ use vidense::temporal::Temporal;
 use vidense::text::Template;
 use vidense::units::Seconds;
 use vidense::video::{Access, FrameRequest, Sample, Window};
+use vidense::vlm::Unused;
 
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
@@ -50,6 +51,23 @@ pub struct ModelArgs {
     /// auto, f32, f16, bf16; auto is f32 on the CPU and half precision on a GPU
     #[arg(long, default_value = "auto")]
     pub dtype: DTypeSpec,
+    #[command(flatten)]
+    pub unused: UnusedArgs,
+}
+
+/// The exception from the strict reading of a checkpoint.
+#[derive(Args)]
+pub struct UnusedArgs {
+    /// Load a model although tensors of it or keys of its configuration are not used, with a warning
+    #[arg(long)]
+    allow_unused: bool,
+}
+
+impl UnusedArgs {
+    /// The rule to follow, `otherwise` without the flag.
+    pub fn rule(&self, otherwise: Unused) -> Unused {
+        if self.allow_unused { Unused::Allow } else { otherwise }
+    }
 }
 
 /// Which frames.
@@ -151,6 +169,7 @@ impl PlanArgs {
             vision_tower: model.vision_tower.clone(),
             llm: model.llm.clone(),
             quantization: model.quant.into(),
+            unused: model.unused.rule(Unused::Refuse),
             device: model.device,
             dtype: model.dtype,
             sample,

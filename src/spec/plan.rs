@@ -13,6 +13,7 @@ use crate::nn::QuantFormat;
 use crate::temporal::Temporal;
 use crate::video::sample::Uniform;
 use crate::video::{Access, FrameRequest, Sample, Window};
+use crate::vlm::Unused;
 
 /// Every choice between a video and an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,9 @@ pub struct Plan {
     pub llm: Option<PathBuf>,
     /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are stored.
     pub quantization: Quantization,
+    /// What happens to a checkpoint with tensors or configuration keys that change the answers and are not used: refuse, allow.
+    /// Default: `refuse`.
+    pub unused: Unused,
     /// Which frames are looked at. Default: `uniform`, 8 frames.
     pub sample: Sample,
     /// Of which part of the video. Default: all of it.
@@ -267,6 +271,7 @@ impl Default for Plan {
             device: DeviceSpec::Auto,
             dtype: DTypeSpec::Auto,
             quantization: Quantization::None,
+            unused: Unused::Refuse,
             sample: Sample::Uniform(Uniform::default()),
             window: Window::default(),
             preprocess: PreprocessPlan::Checkpoint,
@@ -310,7 +315,7 @@ mod tests {
             prompt: PromptPlan { system: Some("Be brief.".to_owned()), ..PromptPlan::default() },
             ..Plan::default()
         };
-        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nsample:\n  uniform:\n    frames: 8\n    \
+        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nunused: refuse\nsample:\n  uniform:\n    frames: 8\n    \
                     short: fewer\nwindow:\n  start: null\n  end: null\npreprocess: checkpoint\nconnector:\n  dci:\n    \
                     window: 3\ntemporal:\n  max_pool:\n    stride: 2\nrope: checkpoint\nprompt:\n  system: Be brief.\n  \
                     question: '{question}'\ngenerate:\n  max_new_tokens: 512\n  temperature: 0.0\n  top_k: null\n  \

@@ -52,6 +52,7 @@ impl Plan {
                     Some((RopeScaling::DynamicNtk { factor: rope.factor as f32, original_context: 0.0 }, rope.factor))
                 }
             },
+            unused: self.unused,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 
 use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
-use super::{ModelError, Overrides, TokenBudget, gguf, names};
+use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
@@ -42,6 +42,10 @@ pub struct Blueprint {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// What happens to tensors that should be used and are not.
+    pub(super) unused: Unused,
+    /// Layers of the tower that its configuration describes, whether or not they run.
+    pub(super) n_tower_layers: usize,
     pub(super) checkpoint: Checkpoint,
     /// Where the language model's weights are, if not in the checkpoint: a GGUF file.
     pub(super) llm: Option<Checkpoint>,
@@ -69,6 +73,7 @@ impl Blueprint {
         let tokenizer = Tokenizer::open(&dir, config.bos)?;
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
+        let n_tower_layers = tower.n_layers;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(&dir, &config, &tower)?;
         let preprocess = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
@@ -86,6 +91,8 @@ impl Blueprint {
             preprocess,
             tokenizer,
             template,
+            unused: overrides.unused,
+            n_tower_layers,
             checkpoint,
             llm,
         })

@@ -109,6 +109,18 @@ pub enum ModelError {
         /// Tokens of a frame.
         longest: usize,
     },
+    /// Parts of a checkpoint that change the answers and are not used.
+    #[error("{path}: {what} that are not used ({n}): {names}; hint: --allow-unused loads the model without them")]
+    Unused {
+        /// The checkpoint, or the file in it.
+        path: PathBuf,
+        /// Kind of part, such as `tensors`.
+        what: &'static str,
+        /// Number of parts.
+        n: usize,
+        /// The names of the first of them.
+        names: String,
+    },
     /// Weights in fewer bits where there are no kernels for them.
     #[error("{what} run on the CPU in f32, not on {place}; hint: --device cpu --dtype f32")]
     Quantized {

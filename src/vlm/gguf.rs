@@ -9,6 +9,7 @@ use candle_nn::VarBuilder;
 
 use super::ModelError;
 use super::config::VlmConfig;
+use super::spare::Spares;
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{Matrices, QuantFormat};
@@ -39,6 +40,11 @@ pub(super) fn names(n_layers: usize) -> Rename {
     (0..n_layers).flat_map(|i| OF_LAYER.map(|names| (i, names))).fold(whole, |rename, (i, (ours, theirs))| {
         rename.prefix(&format!("model.layers.{i}.{ours}"), &format!("blk.{i}.{theirs}"))
     })
+}
+
+/// Tensors of a file that llama.cpp computes instead of reading.
+pub(super) fn spares(llama: &LlamaConfig) -> Spares {
+    Spares::named((0..llama.n_layers).map(|i| format!("blk.{i}.attn_rot_embd.weight")))
 }
 
 /// Opens a file, and checks that it describes the language model that `config.json` describes.

@@ -8,7 +8,8 @@ use super::blueprint::{Blueprint, TowerSource};
 use super::config::SelectFeature;
 use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
-use super::{ModelError, names};
+use super::spare::{Spares, TowerPart};
+use super::{ModelError, Unused, names};
 use crate::image::Preprocessor;
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
@@ -49,10 +50,11 @@ impl Placement {
 }
 
 impl Vlm {
-    /// Reads the weights; `on_load` hears of each tensor. What the checkpoint holds beyond what the model needs is named in [`Vlm::warnings`].
+    /// Reads the weights; `on_load` hears of each tensor.
     ///
     /// # Errors
-    /// [`ModelError`] naming every tensor that is missing or mis-shaped.
+    /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the plan allows
+    /// unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
         placement.check(blueprint.llm.as_ref())?;
         let (device, dtype) = (&placement.device, placement.dtype);
@@ -66,6 +68,8 @@ impl Vlm {
             preprocess,
             tokenizer,
             template,
+            unused,
+            n_tower_layers,
             checkpoint,
             llm,
             ..
@@ -74,7 +78,6 @@ impl Vlm {
         let failed = ModelError::compute("loading the weights");
 
         let llama = &config.llama;
-        let has_llm = llm.is_some();
         let llm_ledger = llm.map_or_else(|| Arc::clone(&ledger), |llm| Ledger::new(llm, Arc::clone(on_load)));
         let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
 
@@ -101,14 +104,17 @@ impl Vlm {
             tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
         );
         let vb = tower_ledger.part(Rename::none().prefix("", prefix), why, dtype, device);
-        let mut tower = Tower::load(&tower, connector.last_layer().0, &vb).map_err(&failed)?;
+        let n_read = connector.last_layer().0.min(tower.n_layers);
+        let mut tower = Tower::load(&tower, n_read, &vb).map_err(&failed)?;
 
         ledger.check()?;
         llm_ledger.check()?;
         tower_ledger.check()?;
+        let part = TowerPart { prefix, n_read, n_described: n_tower_layers };
+        let ledgers = Ledgers { main: &ledger, llm: &llm_ledger, tower: &tower_ledger };
+        let mut warnings = ledgers.judge_unused(unused, llama, &part)?;
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
         tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
-        let mut warnings: Vec<String> = unused_warning(&ledger, has_llm, &name).into_iter().collect();
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
         let n_class_tokens = match (config.select_feature, tower.config().family) {
             (SelectFeature::Patch, TowerFamily::Clip) => 1,
@@ -166,15 +172,46 @@ fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
     })
 }
 
-/// A warning that names the tensors which nothing asked for.
-fn unused_warning(ledger: &Ledger, has_llm: bool, name: &str) -> Option<String> {
-    const MAX_NAMED: usize = 5;
-    let language = names::language(ledger.checkpoint());
-    let is_expected = |name: &str| names::is_expected_unused(name) || has_llm && names::is_of_language(name, &language);
-    let unused: Vec<String> = ledger.unused().into_iter().filter(|name| !is_expected(name)).collect();
-    let named = unused.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let rest = unused.len().saturating_sub(MAX_NAMED);
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    (!unused.is_empty())
-        .then(|| format!("{name}: {} tensor(s) of the checkpoint are not used: {named}{more}", unused.len()))
+/// The ledgers of a model's checkpoints, of which several may be the same.
+struct Ledgers<'a> {
+    main: &'a Arc<Ledger>,
+    llm: &'a Arc<Ledger>,
+    tower: &'a Arc<Ledger>,
+}
+
+impl Ledgers<'_> {
+    /// Judges the tensors of each checkpoint that nothing asked for and nothing spares; returns the warnings.
+    fn judge_unused(
+        &self,
+        unused: Unused,
+        llama: &LlamaConfig,
+        tower: &TowerPart<'_>,
+    ) -> Result<Vec<String>, ModelError> {
+        let mut warnings = Vec::new();
+        let mut judge = |ledger: &Ledger, spares: &Spares| {
+            let rest = spares.rest(ledger.unused());
+            warnings.extend(unused.judge(ledger.checkpoint().dir(), "tensors", &rest)?);
+            Ok::<_, ModelError>(())
+        };
+        let language = names::language(self.main.checkpoint());
+        let mut main = Spares::default();
+        main.image_newline();
+        if Arc::ptr_eq(self.main, self.llm) {
+            main.language_buffers(&language, llama);
+        } else {
+            main.replaced_language(&language);
+            judge(self.llm, &gguf::spares(llama))?;
+        }
+        if Arc::ptr_eq(self.main, self.tower) {
+            main.beyond_hidden_states(tower);
+        } else {
+            main.replaced_tower(self.main.checkpoint());
+            let mut beside = Spares::default();
+            beside.beyond_hidden_states(tower);
+            beside.beside_tower(self.tower.checkpoint(), tower.prefix);
+            judge(self.tower, &beside)?;
+        }
+        judge(self.main, &main)?;
+        Ok(warnings)
+    }
 }

@@ -12,7 +12,9 @@ mod load;
 mod model;
 mod names;
 mod overrides;
+mod spare;
 mod start;
+mod unused;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::TokenBudget;
@@ -22,3 +24,4 @@ pub use load::Placement;
 pub use model::{PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};
+pub use unused::Unused;

@@ -37,13 +37,6 @@ pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
     Rename::none().prefix("model.", model).prefix("lm_head.", head)
 }
 
-/// Whether a tensor belongs to the language model, whose names are `language`.
-pub(super) fn is_of_language(name: &str, language: &Rename) -> bool {
-    ["model.layers.", "model.embed_tokens.", "model.norm.", "lm_head."]
-        .iter()
-        .any(|ours| name.starts_with(&language.apply(ours)))
-}
-
 pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     let begins = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     if let Some(prefix) = HF_PROJECTOR.into_iter().find(|prefix| begins(prefix)) {
@@ -62,13 +55,4 @@ pub(super) fn tower_inside(checkpoint: &Checkpoint) -> Option<&'static str> {
 pub(super) fn tower_beside(checkpoint: &Checkpoint) -> &'static str {
     let has = |prefix: &&str| checkpoint.contains(&format!("{prefix}{TOWER_PROBE}"));
     TOWER_BESIDE.into_iter().find(has).or_else(|| tower_inside(checkpoint)).unwrap_or(TOWER_BESIDE[0])
-}
-
-/// Whether a tensor is rightly left alone: buffers that are computed, and the parts of a tower that no hidden state
-/// needs: its pooling head, its last norm, its text side, and layers beyond the last that runs.
-pub(super) fn is_expected_unused(name: &str) -> bool {
-    const BUFFERS: [&str; 3] = ["rotary_emb.inv_freq", "position_ids", "image_newline"];
-    const TOWER: [&str; 6] =
-        ["vision_tower", "vision_model.", "text_model.", "logit_", "visual_projection", "text_projection"];
-    BUFFERS.iter().any(|part| name.contains(part)) || TOWER.iter().any(|part| name.contains(part))
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::VlmConfig;
 use super::config::FrameFit;
+use super::{Unused, VlmConfig};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 
@@ -22,12 +22,20 @@ pub struct Overrides {
     pub frame_fit: Option<FrameFit>,
     /// Another scaling of positions, and the factor that the context grows by.
     pub rope: Option<(RopeScaling, f64)>,
+    /// Whether a checkpoint with unused tensors or unknown configuration keys is refused.
+    pub unused: Unused,
 }
 
 impl Overrides {
     /// Another tower, if one is named, and nothing else.
     pub fn tower(vision_tower: Option<&str>) -> Self {
         Self { vision_tower: vision_tower.map(str::to_owned), ..Self::default() }
+    }
+
+    /// The same changes with another rule for unused tensors and configuration keys.
+    #[must_use]
+    pub fn with_unused(self, unused: Unused) -> Self {
+        Self { unused, ..self }
     }
 
     /// Changes a description. In words, what of it does not go with the checkpoint.

@@ -11,9 +11,10 @@ use vidense::spec::{fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource};
+use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource, Unused};
 use vidense::weights::Hub;
 
+use crate::cli::args::UnusedArgs;
 use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
 
@@ -30,6 +31,8 @@ pub struct Inspect {
     /// For a model: another vision tower than the checkpoint's own
     #[arg(long, value_name = "DIR|ID")]
     vision_tower: Option<String>,
+    #[command(flatten)]
+    unused: UnusedArgs,
     /// For a model: frames of the token budget
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
@@ -58,7 +61,8 @@ impl Inspect {
 
     /// The resolved plan as YAML, then what follows from it, each line a comment: what is printed is a pipeline file.
     fn pipeline(&self, path: &Path) -> anyhow::Result<()> {
-        let (plan, document) = read_plan(path, &self.sets)?;
+        let (mut plan, document) = read_plan(path, &self.sets)?;
+        plan.unused = self.unused.rule(plan.unused);
         let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(true))?;
         let mut finding = plan.check_model(&blueprint);
         finding.problems.extend(plan.check_budget(&blueprint));
@@ -78,8 +82,8 @@ impl Inspect {
     }
 
     fn model(&self) -> anyhow::Result<()> {
-        let blueprint =
-            Blueprint::read(&self.target, &Overrides::tower(self.vision_tower.as_deref()), &Hub::from_env(true))?;
+        let overrides = Overrides::tower(self.vision_tower.as_deref()).with_unused(self.unused.rule(Unused::Refuse));
+        let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(true))?;
         let mut text = String::new();
         describe_parts(&mut text, &blueprint)?;
         describe_shapes(&mut text, &blueprint, Temporal::D2, self.frames)?;

@@ -11,6 +11,7 @@ use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
+use crate::cli::args::UnusedArgs;
 use crate::cli::limits::{Care, LimitArgs};
 use crate::cli::session::{Seen, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
@@ -33,6 +34,8 @@ pub struct Run {
     /// A value over that of the file, such as temporal.max_pool.stride=4; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    #[command(flatten)]
+    unused: UnusedArgs,
     /// Print one JSON object an answer in place of the text
     #[arg(long)]
     json: bool,
@@ -65,7 +68,8 @@ impl Run {
         if self.questions.iter().any(|question| question.trim().is_empty()) {
             anyhow::bail!("a question is empty");
         }
-        let (plan, document) = read_plan(&self.pipeline, &self.sets)?;
+        let (mut plan, document) = read_plan(&self.pipeline, &self.sets)?;
+        plan.unused = self.unused.rule(plan.unused);
         let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
             Some(problem) => Err(document.error(&[problem]).into()),
             None => Ok(()),

@@ -21,6 +21,7 @@ use vidense::video::library_versions;
 
 use self::status::Status;
 use self::tell::Teller;
+use crate::cli::args::UnusedArgs;
 use crate::cli::limits::{CacheArgs, Care, LimitArgs};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
@@ -73,6 +74,8 @@ struct RunBatch {
     /// A value over that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    #[command(flatten)]
+    unused: UnusedArgs,
     /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
@@ -137,7 +140,8 @@ impl RunBatch {
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Before a model is read for nothing: whether the results may be written at all.
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
-        let (plan, document) = read_plan(pipeline, &self.sets)?;
+        let (mut plan, document) = read_plan(pipeline, &self.sets)?;
+        plan.unused = self.unused.rule(plan.unused);
         let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
             Some(problem) => Err(document.error(&[problem]).into()),
             None => Ok(()),

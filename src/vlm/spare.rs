@@ -1,0 +1,124 @@
+//! Tensors of a checkpoint that are rightly left alone: computed buffers, and parts that no answer depends on.
+//!
+//! Every other tensor that nothing asked for refuses the model (see [`super::Unused`]), so the names here are exact: a prefix
+//! ends with a dot and stands for one module.
+
+use super::names;
+use crate::language::LlamaConfig;
+use crate::weights::{Checkpoint, Rename};
+
+/// Names and modules that may stay unused.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    names: Vec<String>,
+    modules: Vec<String>,
+}
+
+/// A tower in a checkpoint.
+pub(super) struct TowerPart<'a> {
+    /// Where the names of the tower begin.
+    pub(super) prefix: &'a str,
+    /// Layers that are read.
+    pub(super) n_read: usize,
+    /// Layers that the configuration describes.
+    pub(super) n_described: usize,
+}
+
+impl Spares {
+    /// Spares the tensors of these names.
+    pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
+        Self { names: names.into_iter().collect(), modules: Vec::new() }
+    }
+
+    /// The names of `unused` that are not spared.
+    pub(super) fn rest(&self, unused: Vec<String>) -> Vec<String> {
+        unused.into_iter().filter(|name| !self.covers(name)).collect()
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.names.iter().any(|spared| spared == name)
+            || self.modules.iter().any(|module| name.starts_with(module.as_str()))
+    }
+
+    /// Spares the buffers of a language model: the inverse frequencies, which old files store.
+    pub(super) fn language_buffers(&mut self, language: &Rename, llama: &LlamaConfig) {
+        let of_layer = |i: usize| language.apply(&format!("model.layers.{i}.self_attn.rotary_emb.inv_freq"));
+        self.names.extend((0..llama.n_layers).map(of_layer));
+        self.names.push(language.apply("model.rotary_emb.inv_freq"));
+    }
+
+    /// Spares a whole language model, for one that comes from another file.
+    pub(super) fn replaced_language(&mut self, language: &Rename) {
+        let ours = ["model.layers.", "model.embed_tokens.", "model.norm.", "model.rotary_emb.", "lm_head."];
+        self.modules.extend(ours.map(|ours| language.apply(ours)));
+    }
+
+    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only the base view is encoded.
+    pub(super) fn image_newline(&mut self) {
+        self.names.extend(["image_newline", "model.image_newline"].map(str::to_owned));
+    }
+
+    /// Spares the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the last
+    /// layer, SigLIP's pooling head, the position ids.
+    pub(super) fn beyond_hidden_states(&mut self, part: &TowerPart<'_>) {
+        let TowerPart { prefix, n_read, n_described } = part;
+        self.names.push(format!("{prefix}embeddings.position_ids"));
+        self.modules.extend((*n_read..*n_described).map(|i| format!("{prefix}encoder.layers.{i}.")));
+        self.modules.extend(["post_layernorm.", "head."].map(|module| format!("{prefix}{module}")));
+    }
+
+    /// Spares the tower inside a checkpoint whose images go through another one.
+    pub(super) fn replaced_tower(&mut self, checkpoint: &Checkpoint) {
+        self.modules.extend(names::tower_inside(checkpoint).map(str::to_owned));
+    }
+
+    /// Spares what a repository with a tower holds beside the tower: CLIP's and SigLIP's text side, or the rest of a LLaVA.
+    pub(super) fn beside_tower(&mut self, checkpoint: &Checkpoint, prefix: &str) {
+        self.modules.extend(["text_model.", "visual_projection.", "text_projection."].map(str::to_owned));
+        self.names.extend(["logit_scale", "logit_bias"].map(str::to_owned));
+        if names::tower_inside(checkpoint) == Some(prefix) {
+            self.names.extend(checkpoint.names().filter(|name| !name.starts_with(prefix)).map(str::to_owned));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_tower_are_spared_by_their_exact_place() {
+        let mut spares = Spares::default();
+        spares.beyond_hidden_states(&TowerPart { prefix: "vision_tower.", n_read: 3, n_described: 5 });
+        let unused = [
+            "vision_tower.embeddings.position_ids",
+            "vision_tower.encoder.layers.2.mlp.fc1.scale",
+            "vision_tower.encoder.layers.3.mlp.fc1.weight",
+            "vision_tower.encoder.layers.4.mlp.fc1.weight",
+            "vision_tower.encoder.layers.5.mlp.fc1.weight",
+            "vision_tower.head.probe",
+            "vision_tower.merger.weight",
+            "model.vision_tower.head.probe",
+        ];
+        assert_eq!(
+            spares.rest(unused.map(str::to_owned).to_vec()),
+            [
+                "vision_tower.encoder.layers.2.mlp.fc1.scale",
+                "vision_tower.encoder.layers.5.mlp.fc1.weight",
+                "vision_tower.merger.weight",
+                "model.vision_tower.head.probe",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_replaced_language_model_its_own_modules_are_spared() {
+        let language =
+            Rename::none().prefix("model.", "language_model.model.").prefix("lm_head.", "language_model.lm_head.");
+        let mut spares = Spares::default();
+        spares.replaced_language(&language);
+        let unused =
+            ["language_model.model.layers.0.x", "language_model.lm_head.weight", "language_model.model.x", "model.x"];
+        assert_eq!(spares.rest(unused.map(str::to_owned).to_vec()), ["language_model.model.x", "model.x"]);
+    }
+}

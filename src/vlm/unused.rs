@@ -1,0 +1,67 @@
+//! The rule for parts of a checkpoint that the program would leave unused: refused, unless the user allows it.
+//!
+//! A tensor or a `config.json` key that changes the arithmetic and is not used means other answers than those of the model as
+//! it was trained. The callers are [`super::Vlm::load`] and the readers of configuration files.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+
+/// Names that are listed one by one; the rest is counted.
+const MAX_NAMED: usize = 8;
+
+/// What happens to a checkpoint with tensors or configuration keys that should be used and are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unused {
+    /// The model is refused.
+    #[default]
+    Refuse,
+    /// The model is loaded, with a warning.
+    Allow,
+}
+
+impl Unused {
+    /// Refuses the checkpoint at `path` for its unused `names`, each a tensor or a key as `what` says (`tensors`), or returns
+    /// the warning to print in place of that; `None` without names.
+    ///
+    /// # Errors
+    /// [`ModelError::Unused`] unless allowed.
+    pub fn judge(self, path: &Path, what: &'static str, names: &[String]) -> Result<Option<String>, ModelError> {
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let error = ModelError::Unused { path: path.to_owned(), what, n: names.len(), names: list(names) };
+        match self {
+            Self::Refuse => Err(error),
+            Self::Allow => Ok(Some(error.to_string().split("; hint:").next().unwrap_or_default().to_owned())),
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let named = names.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => named,
+        rest => format!("{named} and {rest} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_names_refuse_or_warn_and_are_counted() {
+        let names: Vec<String> = (0..10).map(|i| format!("x.{i}")).collect();
+        let judge = |unused: Unused, names: &[String]| unused.judge(Path::new("m"), "tensors", names);
+        let listed = "m: tensors that are not used (10): x.0, x.1, x.2, x.3, x.4, x.5, x.6, x.7 and 2 more";
+        let refused = judge(Unused::Refuse, &names).expect_err("refused").to_string();
+        assert_eq!(refused, format!("{listed}; hint: --allow-unused loads the model without them"));
+        assert_eq!(judge(Unused::Allow, &names).expect("allowed").as_deref(), Some(listed));
+        assert_eq!(judge(Unused::Refuse, &[]).expect("nothing unused"), None);
+    }
+}
