@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::BatchError;
 use super::item::Id;
-use super::store::{Failure, Outcome, Record, Results, thumbnail_path};
+use super::store::{Failure, Lost, Outcome, Record, Results, thumbnail_path};
 use super::summary::{Held, read_summary};
 use crate::files::{Flush, Output};
 
@@ -113,7 +113,10 @@ impl<W: Write> Page<'_, W> {
         match &record.outcome {
             Outcome::Answered(answered) => {
                 let mut note = answered.damage.as_ref().map_or(String::new(), |lost| {
-                    format!(" <small>({} packets of the video are lost)</small>", lost.packets)
+                    let Lost { packets, concealed, .. } = lost;
+                    format!(
+                        " <small>({packets} packets of the video are lost, errors are hidden in {concealed} frames)</small>"
+                    )
                 });
                 for warning in &answered.warnings {
                     note += &format!(" <small>({})</small>", escape(warning));

@@ -11,7 +11,7 @@ use vidense::pipeline::{
 use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
-use vidense::video::{ReadReport, check_argument, expected_frames};
+use vidense::video::{Damage, ReadReport, check_argument, expected_frames};
 use vidense::vlm::{Blueprint, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -180,12 +180,13 @@ fn check_budget(
 pub fn warn_of_reading(video: &Path, report: &ReadReport) {
     report.warnings.iter().for_each(|warning| output::warning(&format!("{}: {warning}", video.display())));
     let (damage, n) = (&report.damage, report.n_frames);
-    let declared = damage.n_declared.filter(|&declared| declared > n && damage.n_lost > 0);
+    let declared = damage.n_declared.filter(|&declared| declared > n && !damage.is_none());
     let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
     if let Some(first) = &damage.first {
-        let lost = damage.n_lost;
+        let Damage { n_lost, n_concealed, .. } = damage;
         output::warning(&format!(
-            "{}: damaged: {lost} packet(s) lost, {n} frames{of} decode (first: {first})",
+            "{}: damaged: {n_lost} packet(s) lost, errors hidden in {n_concealed} frame(s), {n} frames{of} decode (first: \
+             {first})",
             video.display()
         ));
     }

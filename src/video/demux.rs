@@ -9,14 +9,16 @@ use ffmpeg::packet::side_data;
 use ffmpeg::{Dictionary, Rational, codec, color, ffi, media, packet};
 use ffmpeg_next as ffmpeg;
 
-use super::decode::orientation_of;
+use super::clock::Clock;
+use super::decode::{PictureOrder, listen, orientation_of};
 use super::entry::{Coding, Framing};
 use super::error::not_media;
 use super::limits::{ReadLimits, Spent, Watch};
-use super::packets::{Packet, Packets};
+use super::packets::{Packet, Packets, Rank};
 use super::probe::PictureInfo;
 use super::reader::{Event, Flow};
 use super::sample::{FrameFact, Timeline};
+use super::schedule::{PacketTimes, Schedule};
 use super::window::Side;
 use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
 use crate::files::sign_of;
@@ -51,7 +53,7 @@ pub(super) struct Indexed {
 impl Indexed {
     /// When a frame with this presentation time is shown.
     pub(super) fn time(&self, pts: i64) -> Seconds {
-        seconds(pts, self.time_base)
+        seconds(pts as f64, self.time_base)
     }
 }
 
@@ -63,7 +65,9 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
     let (index, time_base, coding) = (stream.index(), stream.time_base(), coding_of(&stream));
     let (width, height) = size_of(&stream);
     let n_pixels = u64::from(width) * u64::from(height);
-    let (mut frames, mut packets, mut errors) = (Vec::new(), coding.map(|_| Vec::new()), 0);
+    let (clock, delay) = (Clock::new(step_of(&stream)), delay_of(&stream));
+    let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
+    let (mut schedule, mut packets, mut errors) = (Schedule::default(), coding.map(|_| Vec::new()), 0);
     for n_packets in 1.. {
         watch.check(path)?;
         if n_packets % WAITING_EVERY == 0 && watch.emit(Event::Waiting) == Flow::Stop {
@@ -72,14 +76,12 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut media.input) {
             Ok(()) if packet.stream() == index => {
+                let rank = order.as_mut().and_then(|order| order.rank(packet.data()?));
                 if !is_discarded(&packet) {
-                    let time = packet.pts().or(packet.dts()).map(|ticks| seconds(ticks, time_base));
-                    if time.is_none_or(|time| window.side(time) == Side::Inside) {
-                        frames.push(FrameFact { time, is_key: packet.is_key() });
-                    }
+                    schedule.push(times_of(&packet, rank));
                 }
-                packets = packets.zip(coding).and_then(|(mut packets, coding)| {
-                    packets.push(facts(&packet, coding)?);
+                packets = packets.zip(coding).zip(rank).and_then(|((mut packets, coding), rank)| {
+                    packets.push(facts(&packet, coding, rank)?);
                     Some(packets)
                 });
             }
@@ -99,12 +101,12 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
             }
         }
     }
-    // Packets come in decoding order. Where some have no time, nothing better is known.
-    if frames.iter().all(|frame: &FrameFact| frame.time.is_some()) {
-        frames.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(std::cmp::Ordering::Equal));
-    }
-    let indexed = packets.and_then(Packets::new).map(|packets| Indexed {
-        first_inside: packets.first_frame(|pts| window.side(seconds(pts, time_base)) == Side::Inside),
+    let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
+    let frames = schedule.frames(clock, delay).into_iter().map(|frame| fact(frame.ticks, frame.is_key));
+    let is_inside = |frame: &FrameFact| frame.time.is_some_and(|time| window.side(time) == Side::Inside);
+    let frames = frames.filter(is_inside).collect();
+    let indexed = packets.and_then(|packets| Packets::new(packets, delay)).map(|packets| Indexed {
+        first_inside: packets.first_frame(|pts| window.side(seconds(pts as f64, time_base)) == Side::Inside),
         time_base,
         n_pixels,
         tells_unneeded: coding.is_some_and(Coding::tells_unneeded),
@@ -112,6 +114,26 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         packets,
     });
     Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed })
+}
+
+/// The times of a packet whose picture has this place.
+fn times_of(packet: &ffmpeg::Packet, rank: Option<Rank>) -> PacketTimes {
+    let (pts, dts, duration) = (packet.pts(), packet.dts(), packet.duration());
+    PacketTimes { pts, dts, duration, rank, is_key: packet.is_key() }
+}
+
+/// Ticks of a frame by the rate that a stream declares, 0 where it declares none.
+pub(super) fn step_of(stream: &ffmpeg::Stream) -> f64 {
+    let is_rate = |rate: &Rational| rate.numerator() > 0 && rate.denominator() > 0;
+    let rate = Some(stream.avg_frame_rate()).filter(is_rate).or(Some(stream.rate()).filter(is_rate));
+    rate.map_or(0.0, |rate| 1.0 / (f64::from(rate) * f64::from(stream.time_base())))
+}
+
+/// Frames that the decoder of a stream holds back to bring them into order.
+fn delay_of(stream: &ffmpeg::Stream) -> usize {
+    // SAFETY: the parameters live as long as the stream, and the field is a plain number.
+    let delay = unsafe { (*stream.parameters().as_ptr()).video_delay };
+    usize::try_from(delay).unwrap_or(0)
 }
 
 /// Width and height that the header claims.
@@ -158,15 +180,17 @@ fn is_intra_only(id: codec::Id) -> bool {
 }
 
 /// What is known of a packet; nothing where it has no time, is damaged, or brings another description of the stream.
-fn facts(packet: &ffmpeg::Packet, coding: Coding) -> Option<Packet> {
+fn facts(packet: &ffmpeg::Packet, coding: Coding, rank: Rank) -> Option<Packet> {
     let brings_description = || packet.side_data().any(|data| data.kind() == side_data::Type::NewExtraData);
     if packet.is_corrupt() || brings_description() {
         return None;
     }
-    let data = packet.data()?;
+    // A packet without a byte repeats a frame, or gives none.
+    let data = packet.data().filter(|data| !data.is_empty())?;
     Some(Packet {
         pts: packet.pts()?,
         dts: packet.dts(),
+        rank,
         bytes: u32::try_from(data.len()).ok()?,
         role: coding.role(data, packet.is_key()),
         is_marked: packet.is_key(),
@@ -234,7 +258,7 @@ fn check_file(path: &Path) -> Result<CString, VideoError> {
     QUIET.call_once(|| {
         // It also fills the table of error texts; it cannot fail.
         let _ = ffmpeg::init();
-        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+        listen();
     });
     let owned = || path.to_owned();
     let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
@@ -340,8 +364,8 @@ pub(super) fn is_discarded(packet: &ffmpeg::Packet) -> bool {
     unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 }
 }
 
-pub(super) fn seconds(ticks: i64, time_base: Rational) -> Seconds {
-    Seconds(ticks as f64 * f64::from(time_base.numerator()) / f64::from(time_base.denominator()))
+pub(super) fn seconds(ticks: f64, time_base: Rational) -> Seconds {
+    Seconds(ticks * f64::from(time_base.numerator()) / f64::from(time_base.denominator()))
 }
 
 fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {

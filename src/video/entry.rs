@@ -45,7 +45,67 @@ pub(super) enum Role {
     Parameters,
 }
 
+/// How a picture stands to those around it in output order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It begins a sequence, which numbers its pictures anew.
+    Sequence,
+    /// As [`Self::Sequence`], and pictures that lead it cannot be decoded.
+    BrokenLink,
+    /// Decoding may begin with it, numbers go on.
+    RandomAccess,
+    /// It is shown before the random access picture that it follows, and needs what came before that.
+    Leading,
+    /// None of these.
+    None,
+}
+
 impl Coding {
+    /// How the picture of a packet of H.264 or HEVC stands to others.
+    pub(super) fn start(self, packet: &[u8]) -> Start {
+        let Some(kind) = self.units(packet).find_map(|unit| self.slice(unit)) else { return Start::None };
+        match (self, kind) {
+            (Self::H264(_), 5) => Start::Sequence,
+            // ITU-T H.265, table 7-1: RASL, BLA, IDR, CRA.
+            (Self::Hevc(_), 8 | 9) => Start::Leading,
+            (Self::Hevc(_), 16..=18) => Start::BrokenLink,
+            (Self::Hevc(_), 19 | 20) => Start::Sequence,
+            (Self::Hevc(_), 21) => Start::RandomAccess,
+            _ => Start::None,
+        }
+    }
+
+    /// A packet of H.264 or HEVC up to its first slice, of which `limit` bytes are kept.
+    pub(super) fn head(self, packet: &[u8], limit: usize) -> Vec<u8> {
+        let (Self::H264(framing) | Self::Hevc(framing)) = self else { return Vec::new() };
+        let mut head = Vec::with_capacity(limit);
+        for unit in self.units(packet) {
+            let is_slice = self.slice(unit).is_some();
+            framing.write(if is_slice { &unit[..unit.len().min(limit)] } else { unit }, &mut head);
+            if is_slice {
+                break;
+            }
+        }
+        head
+    }
+
+    fn units(self, packet: &[u8]) -> Units<'_> {
+        match self {
+            Self::H264(framing) | Self::Hevc(framing) => framing.units(packet),
+            Self::MarkedKeys | Self::IntraOnly => Framing::StartCodes.units(&[]),
+        }
+    }
+
+    /// The kind of a unit, if it is a slice.
+    fn slice(self, unit: &[u8]) -> Option<u8> {
+        let first = *unit.first()?;
+        match self {
+            Self::H264(_) => Some(first & 0x1f).filter(|kind| (1..=5).contains(kind)),
+            Self::Hevc(_) => Some(first >> 1 & 0x3f).filter(|&kind| kind < 32),
+            Self::MarkedKeys | Self::IntraOnly => None,
+        }
+    }
+
     /// The role of a packet, which its container marks as key or not.
     pub(super) fn role(self, packet: &[u8], is_marked: bool) -> Role {
         match self {
@@ -69,6 +129,22 @@ impl Framing {
         match extradata {
             [1, ..] if extradata.len() > at => Self::Lengths(usize::from(extradata[at] & 3) + 1),
             _ => Self::StartCodes,
+        }
+    }
+
+    /// Appends a unit. One that is longer than its length can tell is cut.
+    fn write(self, unit: &[u8], to: &mut Vec<u8>) {
+        match self {
+            Self::StartCodes => {
+                to.extend_from_slice(&[0, 0, 1]);
+                to.extend_from_slice(unit);
+            }
+            Self::Lengths(size) => {
+                let longest = u32::MAX.checked_shr(32 - 8 * size as u32).unwrap_or(0) as usize;
+                let unit = &unit[..unit.len().min(longest)];
+                to.extend_from_slice(&(unit.len() as u32).to_be_bytes()[4 - size..]);
+                to.extend_from_slice(unit);
+            }
         }
     }
 
@@ -108,7 +184,16 @@ impl<'p> Iterator for Units<'p> {
 
 /// Where the next start code is, `00 00 01`.
 fn start_code(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(3).position(|three| three == [0, 0, 1])
+    let mut last = 2;
+    while let Some(&byte) = bytes.get(last) {
+        match byte {
+            1 if bytes[last - 2..last] == [0, 0] => return Some(last - 2),
+            0 => last += 1,
+            // No start code has this byte before its end.
+            _ => last += 3,
+        }
+    }
+    None
 }
 
 /// ITU-T H.264, table 7-1: what comes before the first slice decides.
@@ -216,6 +301,27 @@ mod tests {
         assert_eq!(units(Framing::Lengths(4), &[0, 0, 1, 7, 0, 0]), Vec::<Vec<u8>>::new());
         assert_eq!(units(Framing::StartCodes, &[1, 2, 3]), Vec::<Vec<u8>>::new());
         assert_eq!(Coding::H264(Framing::Lengths(4)).role(&[255; 9], true), Role::Inside);
+    }
+
+    #[test]
+    fn start_codes_are_found_wherever_they_are() {
+        for n in 0..9 {
+            let bytes = [vec![7; n], vec![0, 0, 1, 9]].concat();
+            assert_eq!(start_code(&bytes), Some(n));
+            assert_eq!(start_code(&[vec![0; n], vec![1, 1, 0]].concat()), n.checked_sub(2));
+        }
+        assert_eq!((start_code(&[0, 1, 0, 0]), start_code(&[0, 0])), (None, None));
+    }
+
+    #[test]
+    fn the_head_of_a_packet_is_what_comes_before_its_first_slice_and_some_of_that() {
+        let hevc = Coding::Hevc(Framing::Lengths(2));
+        let packet = [0, 2, 34 << 1, 1, 0, 4, 21 << 1, 1, 5, 6, 0, 2, 1 << 1, 1];
+        assert_eq!(hevc.head(&packet, 3), [0, 2, 34 << 1, 1, 0, 3, 21 << 1, 1, 5]);
+        assert_eq!((hevc.start(&packet), hevc.start(&packet[10..])), (Start::RandomAccess, Start::None));
+        assert_eq!(H264.head(&[0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2, 3], 2), [0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2]);
+        assert_eq!(H264.start(&[0, 0, 1, 0x65]), Start::Sequence);
+        assert_eq!(Coding::MarkedKeys.head(&packet, 3), [0; 0]);
     }
 
     #[test]

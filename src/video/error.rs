@@ -1,12 +1,36 @@
 //! What can be wrong with a video argument. Every variant names the file and the cause.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::files::{FileKind, kind_of, sign_of};
+use crate::units::{FrameIndex, Seconds};
 
 /// Files of a directory that are looked at for a hint.
 const MAX_ENTRIES: usize = 1000;
+
+/// Two frames in a row whose times run backwards, as where streams were joined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TimeFall {
+    /// The second frame.
+    pub index: FrameIndex,
+    /// Time of the first.
+    pub before: Seconds,
+    /// Time of the second.
+    pub after: Seconds,
+}
+
+impl TimeFall {
+    pub(super) const HINT: &str =
+        "uniform, linspace, every, all go by number; or join the parts again with `ffmpeg -f concat`";
+}
+
+impl fmt::Display for TimeFall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at frame {}, from {} to {}", self.index, self.before, self.after)
+    }
+}
 
 /// Why a video could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +206,14 @@ pub enum VideoError {
         /// As it was told there.
         message: String,
     },
+    /// A part by time is ambiguous where times come twice.
+    #[error("{path}: --start and --end do not apply: its times run backwards {fall}; hint: {}", TimeFall::HINT)]
+    TimesFall {
+        /// The video argument.
+        path: PathBuf,
+        /// Where.
+        fall: TimeFall,
+    },
     /// Frames without timestamps cannot be cut by time.
     #[error("{path}: its frames carry no times, so --start and --end do not apply")]
     NoTimes {
@@ -244,6 +276,7 @@ impl VideoError {
             Self::Spawn { .. } => "no_process",
             Self::Told { kind, .. } => kind,
             Self::NoTimes { .. } => "no_times",
+            Self::TimesFall { .. } => "times_fall",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
 //! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `decode/` and `encode.rs` name FFmpeg.
 
+mod clock;
 mod decode;
 mod demux;
 pub mod detect;
@@ -17,6 +18,7 @@ mod packets;
 pub mod probe;
 pub mod reader;
 pub mod sample;
+mod schedule;
 mod window;
 pub mod worker;
 

@@ -9,12 +9,21 @@ pub(super) struct Packet {
     pub(super) pts: i64,
     /// Decoding time, where there is one.
     pub(super) dts: Option<i64>,
+    /// Its picture's place in output order.
+    pub(super) rank: Rank,
     pub(super) bytes: u32,
     pub(super) role: Role,
     /// Whether the container marks it as key.
     pub(super) is_marked: bool,
     /// Whether an edit list cuts its frame out.
     pub(super) is_discarded: bool,
+}
+
+/// The place of a picture in output order: its sequence, and its number within that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) sequence: u32,
+    pub(super) number: i32,
 }
 
 /// The packets of a healthy stream: each gives one frame.
@@ -48,13 +57,20 @@ const REORDERED: usize = 16;
 const JUMP: usize = 4;
 
 impl Packets {
-    /// Nothing where frames cannot be told apart by their times, or a packet brings parameters where decoding would not begin.
-    pub(super) fn new(mut packets: Vec<Packet>) -> Option<Self> {
+    /// The packets of a stream whose decoder holds back `delay` frames. Nothing where it is not certain that the decoder gives
+    /// the frames in the order of their times, or a packet brings parameters where decoding would not begin.
+    pub(super) fn new(mut packets: Vec<Packet>, delay: usize) -> Option<Self> {
         let pts = |place: u32| packets[place as usize].pts;
         let mut by_pts: Vec<u32> = (0..u32::try_from(packets.len()).ok()?).collect();
         by_pts.sort_unstable_by_key(|&place| pts(place));
-        let is_distinct = by_pts.windows(2).all(|pair| pts(pair[0]) < pts(pair[1]));
-        if !is_distinct || packets.iter().any(|packet| packet.role == Role::Parameters) {
+        let rank = |place: u32| packets[place as usize].rank;
+        let is_ordered = by_pts.windows(2).all(|pair| pts(pair[0]) < pts(pair[1]) && rank(pair[0]) < rank(pair[1]));
+        let is_whole = packets.first().is_none_or(|packet| packet.role == Role::Entry);
+        if !is_ordered
+            || !is_whole
+            || reordering(&packets) > delay
+            || packets.iter().any(|packet| packet.role == Role::Parameters)
+        {
             return None;
         }
         let marks_are_entries = packets.iter().all(|packet| packet.is_marked == packet.role.is_entry());
@@ -142,6 +158,21 @@ impl Packets {
     }
 }
 
+/// The most packets that come before one and are shown after it (ITU-T H.264, annex E.2.1, max_num_reorder_frames), up to
+/// one more than any decoder holds.
+fn reordering(packets: &[Packet]) -> usize {
+    // The latest times so far, in falling order.
+    let mut latest: Vec<i64> = Vec::new();
+    let mut most = 0;
+    for packet in packets {
+        let n_after = latest.partition_point(|&pts| pts > packet.pts);
+        most = most.max(n_after);
+        latest.insert(n_after, packet.pts);
+        latest.truncate(REORDERED + 1);
+    }
+    most
+}
+
 /// Packets that are decoded in some runs, jumps counted as packets too.
 pub(super) fn cost(runs: &[Run]) -> usize {
     runs.iter().map(|run| run.last - run.first + 1 + JUMP).sum()
@@ -156,6 +187,7 @@ mod tests {
         let packet = |word: &str| Packet {
             pts: word.trim_end_matches('e').parse().expect("a number"),
             dts: None,
+            rank: Rank { sequence: 0, number: word.trim_end_matches('e').parse().expect("a number") },
             bytes: 1,
             role: if word.ends_with('e') { Role::Entry } else { Role::Inside },
             is_marked: word.ends_with('e'),
@@ -165,7 +197,7 @@ mod tests {
     }
 
     fn runs(text: &str, frames: &[usize]) -> Vec<(usize, usize)> {
-        let packets = Packets::new(packets(text)).expect("they can be told apart");
+        let packets = Packets::new(packets(text), 2).expect("they can be told apart");
         packets.runs(frames).iter().map(|run| (run.first, run.last)).collect()
     }
 
@@ -176,7 +208,7 @@ mod tests {
         assert_eq!(runs(&closed, &[5, 5, 25]), [(0, 5), (20, 25)]);
         // Too near to jump.
         assert_eq!(runs(&closed, &[15, 25]), [(0, 25)]);
-        assert_eq!(cost(&Packets::new(packets(&closed)).expect("fine").runs(&[5, 25])), 6 + 6 + 8);
+        assert_eq!(cost(&Packets::new(packets(&closed), 2).expect("fine").runs(&[5, 25])), 6 + 6 + 8);
     }
 
     #[test]
@@ -193,7 +225,7 @@ mod tests {
         let mut groups = packets(&(0..60).map(|i| format!("{i} ")).collect::<String>());
         groups[0].role = Role::Entry;
         groups[20].role = Role::Recovery;
-        let groups = Packets::new(groups).expect("they can be told apart");
+        let groups = Packets::new(groups, 2).expect("they can be told apart");
         let first = |frame: usize| groups.runs(&[frame])[0].first;
         assert_eq!((first(20), first(36), first(37), first(59)), (0, 0, 20, 20));
         assert_eq!((groups.entry_before(59), groups.entry_before(20), groups.entry_before(0)), (20, 0, 0));
@@ -209,19 +241,32 @@ mod tests {
         let mut cut = packets("0e 1 2 3");
         cut[0].is_discarded = true;
         cut[1].is_discarded = true;
-        let cut = Packets::new(cut).expect("they can be told apart");
+        let cut = Packets::new(cut, 2).expect("they can be told apart");
         assert_eq!((cut.n_shown(), cut.len(), cut.of_frame(0).pts), (2, 4, 2));
         assert_eq!(cut.runs(&[0]), [Run { first: 0, last: 2, frames: vec![0] }]);
     }
 
     #[test]
+    fn times_that_are_not_the_output_order_are_not_indexed() {
+        // Decoding times in place of presentation times: I0 P3 B1 B2.
+        let mut stored = packets("0e 1 2 3");
+        stored.iter_mut().zip([0, 3, 1, 2]).for_each(|(packet, number)| packet.rank.number = number);
+        assert!(Packets::new(stored, 2).is_none());
+        // Two packets come before one that is shown before both.
+        assert_eq!(reordering(&packets("0e 4 2 1 3")), 2);
+        assert!(Packets::new(packets("0e 4 2 1 3"), 1).is_none());
+        // It begins where decoding may not.
+        assert!(Packets::new(packets("0 1e 2"), 2).is_none());
+    }
+
+    #[test]
     fn what_cannot_be_told_apart_is_not_indexed() {
-        assert!(Packets::new(packets("0e 1 1")).is_none());
+        assert!(Packets::new(packets("0e 1 1"), 2).is_none());
         let mut late = packets("0e 1 2");
         late[1].role = Role::Parameters;
-        assert!(Packets::new(late).is_none());
+        assert!(Packets::new(late, 2).is_none());
         let mut marked = packets("0e 1 2");
         marked[2].is_marked = true;
-        assert!(!Packets::new(marked).expect("fine").marks_are_entries());
+        assert!(!Packets::new(marked, 2).expect("fine").marks_are_entries());
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Fetched, VideoFile, fetch};
 use super::demux::{Indexed, Scan};
+use super::error::TimeFall;
 use super::images::ImageDirectory;
 use super::limits::{Access, ReadLimits, Watch};
 use super::packets::cost;
@@ -107,7 +108,10 @@ pub struct Damage {
     pub n_lost: usize,
     /// Frames that the header declares.
     pub n_declared: Option<usize>,
-    /// The first refusal, in FFmpeg's words.
+    /// Frames with errors that the decoder hid.
+    #[serde(default)]
+    pub n_concealed: usize,
+    /// The first refusal or hidden error, in FFmpeg's words.
     pub first: Option<String>,
 }
 
@@ -115,6 +119,16 @@ impl Damage {
     pub(super) fn note(&mut self, cause: String) {
         self.n_lost += 1;
         self.first.get_or_insert(cause);
+    }
+
+    pub(super) fn note_concealed(&mut self) {
+        self.n_concealed += 1;
+        self.first.get_or_insert_with(|| "decoding: errors were hidden in a frame".to_owned());
+    }
+
+    /// Whether nothing was lost or hidden.
+    pub fn is_none(&self) -> bool {
+        self.n_lost + self.n_concealed == 0
     }
 }
 
@@ -128,6 +142,14 @@ pub(super) trait FrameSource {
     fn picture(&mut self) -> Result<RgbImage, String>;
     /// What was lost so far.
     fn damage(&self) -> &Damage;
+    /// Whether damage was met that may come out otherwise the next time, as errors do that several threads hide.
+    fn is_doubtful(&self) -> bool {
+        false
+    }
+    /// The first frame so far whose time is before that of the frame that it follows.
+    fn fall(&self) -> Option<TimeFall> {
+        None
+    }
     /// Warnings about what was read so far, as in [`ReadReport::warnings`].
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -160,17 +182,54 @@ pub fn read_frames(
     {
         return Ok(report);
     }
-    let mut source = open(path, watch)?;
-    let mut pass = Pass::new(path, request, wanted);
-    if pass.run(&mut *source, watch)? == Flow::Stop {
-        return Ok(pass.report(&*source));
+    let walked = walk(|| Pass::new(path, request, wanted.clone()), watch)?;
+    if walked.flow == Flow::Stop {
+        return Ok(walked.report());
     }
-    let mut report = pass.finish(&*source)?;
-    let right = select(path, request, &pass.found)?;
-    if right != pass.wanted {
-        report.n_decoded += read_again(path, request, (right, pass.found.len()), watch)?;
+    let mut report = walked.finish()?;
+    let right = select(path, request, &walked.pass.found)?;
+    if right != walked.pass.wanted {
+        report.n_decoded += read_again(path, request, (right, walked.pass.found.len()), watch)?;
     }
     Ok(report)
+}
+
+/// A walk through all frames of a source, and how it ended.
+struct Walked {
+    source: Box<dyn FrameSource>,
+    pass: Pass,
+    flow: Flow,
+}
+
+impl Walked {
+    fn report(&self) -> ReadReport {
+        self.pass.report(&*self.source)
+    }
+
+    /// The report, or the error of a video (or a window) without a frame.
+    fn finish(&self) -> Result<ReadReport, VideoError> {
+        self.pass.finish(&*self.source)
+    }
+}
+
+/// Walks through all frames. Where several threads meet damage, what was handed out is taken back, and this and all later walks
+/// use one thread: then a damaged file gives the same frames whenever it is read.
+fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, VideoError> {
+    let mut n_before = 0;
+    loop {
+        let mut pass = pass();
+        pass.n_before = n_before;
+        let mut source = open(&pass.path, watch)?;
+        let flow = pass.run(&mut *source, watch)?;
+        if flow == Flow::Stop || !source.is_doubtful() {
+            return Ok(Walked { source, pass, flow });
+        }
+        watch.limits.threads = 1;
+        n_before += pass.n_frames;
+        if pass.n_taken > 0 && watch.emit(Event::Restart) == Flow::Stop {
+            return Ok(Walked { source, pass, flow: Flow::Stop });
+        }
+    }
 }
 
 /// Reads only what the wanted frames need; nothing where that saves little, or cannot be done exactly. What was handed out is then
@@ -210,32 +269,35 @@ fn read_again(
     (wanted, n_found): (Vec<usize>, usize),
     watch: &mut Watch<'_>,
 ) -> Result<usize, VideoError> {
-    let mut source = open(path, watch)?;
-    let mut pass = Pass::new(path, request, wanted);
-    pass.last_needed = pass.wanted.last().copied();
-    if watch.emit(Event::Restart) == Flow::Continue
-        && pass.run(&mut *source, watch)? == Flow::Continue
-        && pass.n_taken < pass.wanted.len()
-    {
+    if watch.emit(Event::Restart) == Flow::Stop {
+        return Ok(0);
+    }
+    let again = || {
+        let last_needed = wanted.last().copied();
+        Pass { last_needed, ..Pass::new(path, request, wanted.clone()) }
+    };
+    let Walked { pass, flow, .. } = walk(again, watch)?;
+    if flow == Flow::Continue && pass.n_taken < pass.wanted.len() {
         return Err(VideoError::Unstable { path: path.to_owned(), first: n_found, second: pass.found.len() });
     }
-    Ok(pass.n_frames)
+    Ok(pass.n_before + pass.n_frames)
 }
 
 /// Reads for a rule that must see all pictures before it can choose.
 fn read_looked_at(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
     let n_frames = expected_timeline(path, &request.window, watch)?.len();
     let n_sampled = most_sampled(&request.sample, n_frames);
-    let mut source = open(path, watch)?;
-    let mut look = Pass::new(path, request, Vec::new());
-    look.takes_histograms = true;
-    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop || look.run(&mut *source, watch)? == Flow::Stop
-    {
-        return Ok(look.report(&*source));
+    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop {
+        return Ok(ReadReport::default());
     }
-    let mut report = look.finish(&*source)?;
-    let wanted = select(path, request, &look.found)?;
-    report.n_decoded += read_again(path, request, (wanted, look.found.len()), watch)?;
+    let look = || Pass { takes_histograms: true, ..Pass::new(path, request, Vec::new()) };
+    let looked = walk(look, watch)?;
+    if looked.flow == Flow::Stop {
+        return Ok(looked.report());
+    }
+    let mut report = looked.finish()?;
+    let wanted = select(path, request, &looked.pass.found)?;
+    report.n_decoded += read_again(path, request, (wanted, looked.pass.found.len()), watch)?;
     Ok(report)
 }
 
@@ -290,11 +352,8 @@ pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Res
     let request = FrameRequest { sample: Sample::All, window: Window::default() };
     let watch = &mut Watch::new(ReadLimits::default(), progress);
     let n_frames = expected_timeline(path, &request.window, watch)?.len();
-    let mut source = open(path, watch)?;
     watch.emit(Event::Expected { n_frames, n_sampled: 0 });
-    let mut pass = Pass::new(path, &request, Vec::new());
-    pass.run(&mut *source, watch)?;
-    pass.finish(&*source)
+    walk(|| Pass::new(path, &request, Vec::new()), watch)?.finish()
 }
 
 fn open(path: &Path, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoError> {
@@ -328,6 +387,8 @@ struct Pass {
     takes_histograms: bool,
     last_histogram: Option<Histogram>,
     n_frames: usize,
+    /// Frames that were decoded before, in vain.
+    n_before: usize,
     /// The frames of the window so far.
     found: Timeline,
     /// Of `wanted`, those handed out.
@@ -345,17 +406,24 @@ impl Pass {
             takes_histograms: false,
             last_histogram: None,
             n_frames: 0,
+            n_before: 0,
             found: Timeline::default(),
             n_taken: 0,
             times: None,
         }
     }
 
-    /// Walks to the end, or to the last frame needed.
+    /// Walks to the end, or to the last frame needed, or until the source is doubtful.
     fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
         let mut told = Instant::now();
         while let Some(time) = source.advance()? {
             watch.check(&self.path)?;
+            if source.is_doubtful() {
+                return Ok(Flow::Continue);
+            }
+            if let Some(fall) = source.fall().filter(|_| !self.window.is_whole()) {
+                return Err(VideoError::TimesFall { path: self.path.clone(), fall });
+            }
             let index = FrameIndex(self.n_frames);
             self.n_frames += 1;
             if let Some(time) = time {
@@ -430,7 +498,7 @@ impl Pass {
         ReadReport {
             n_frames: self.n_frames,
             n_inside: self.found.len(),
-            n_decoded: self.n_frames,
+            n_decoded: self.n_before + self.n_frames,
             times: self.times,
             damage,
             warnings: source.warnings(),

@@ -87,7 +87,10 @@ pub struct Answered {
 pub struct Lost {
     /// Packets.
     pub packets: usize,
-    /// The first refusal, in FFmpeg's words.
+    /// Frames with errors that the decoder hid.
+    #[serde(default)]
+    pub concealed: usize,
+    /// The first refusal or hidden error, in FFmpeg's words.
     pub first: String,
 }
 
@@ -152,7 +155,7 @@ impl Record {
 
     /// The line of an answer.
     pub fn answered(item: &Item, question: &Question, seen: &EncodedVideo, answer: &Answer) -> Self {
-        let Damage { n_lost, first, .. } = &seen.report.damage;
+        let Damage { n_lost, n_concealed, first, .. } = &seen.report.damage;
         let answered = Answered {
             answer: answer.text.clone(),
             token_ids: answer.token_ids.clone(),
@@ -160,7 +163,7 @@ impl Record {
             frames: seen.frames.clone(),
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
-            damage: first.clone().map(|first| Lost { packets: *n_lost, first }),
+            damage: first.clone().map(|first| Lost { packets: *n_lost, concealed: *n_concealed, first }),
             warnings: seen.report.warnings.clone(),
         };
         Self::of_item(item, Some(question), Outcome::Answered(answered))

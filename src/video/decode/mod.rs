@@ -3,8 +3,10 @@
 //! It knows nothing of sampling. Errors of single packets are
 //! counted in [`Damage`] and passed over; only what stops everything is an error.
 
+mod order;
 mod scaler;
 mod seek;
+mod signs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +16,18 @@ use ffmpeg::codec::threading;
 use ffmpeg::{Rational, frame, packet};
 use ffmpeg_next as ffmpeg;
 
+pub(super) use self::order::PictureOrder;
 use self::scaler::{Layout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
-use crate::units::Seconds;
+use self::signs::Signs;
+pub(super) use self::signs::listen;
+use crate::units::{FrameIndex, Seconds};
 use crate::video::VideoError;
-use crate::video::demux::{MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds, size_of};
+use crate::video::clock::{Clock, Fall, Stamp};
+use crate::video::demux::{
+    MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds, size_of, step_of,
+};
+use crate::video::error::TimeFall;
 use crate::video::frame::Orientation;
 use crate::video::limits::{ReadLimits, Spent};
 use crate::video::reader::{Damage, FrameSource};
@@ -37,6 +46,11 @@ pub(super) struct VideoFile {
     read_errors: usize,
     decode_errors: usize,
     damage: Damage,
+    clock: Clock,
+    /// Whether several threads decode, so that what errors are hidden with depends on chance.
+    is_threaded: bool,
+    /// The decoder holds its address, and goes first.
+    signs: Arc<Signs>,
 }
 
 impl VideoFile {
@@ -50,7 +64,10 @@ impl VideoFile {
         let orientation = orientation_of(&stream);
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
-        let decoder = open_decoder(path, &stream, limits, errors)?;
+        let (clock, signs) = (Clock::new(step_of(&stream)), Arc::default());
+        let decoder = open_decoder(path, &stream, limits, (errors, &signs))?;
+        // SAFETY: the decoder is open and ours.
+        let is_threaded = unsafe { signs::is_threaded(decoder.as_ptr()) };
         Ok(Self {
             media,
             stream: index,
@@ -63,7 +80,26 @@ impl VideoFile {
             read_errors: 0,
             decode_errors: 0,
             damage,
+            clock,
+            is_threaded,
+            signs,
         })
+    }
+
+    /// Whether the frame that was just decoded shows errors that the decoder hid.
+    fn shows_damage(&self) -> bool {
+        has_errors(&self.current) || self.is_threaded && signs::is_unwritten(&self.current)
+    }
+
+    /// The time of the frame that was just decoded.
+    fn time(&mut self) -> Seconds {
+        let facts = self.current.packet();
+        let stamp = Stamp {
+            ticks: self.current.timestamp().or(self.current.pts()),
+            is_backed: facts.dts != ffmpeg::ffi::AV_NOPTS_VALUE,
+            duration: facts.duration,
+        };
+        seconds(self.clock.next(stamp), self.time_base)
     }
 
     /// Feeds the decoder one packet of our stream, or the end of the stream.
@@ -110,8 +146,10 @@ impl FrameSource for VideoFile {
             match self.decoder.receive_frame(&mut self.current) {
                 Ok(()) => {
                     self.decode_errors = 0;
-                    let ticks = self.current.timestamp().or(self.current.pts());
-                    return Ok(Some(ticks.map(|ticks| seconds(ticks, self.time_base))));
+                    if self.shows_damage() {
+                        self.damage.note_concealed();
+                    }
+                    return Ok(Some(Some(self.time())));
                 }
                 Err(ffmpeg::Error::Eof) => return Ok(None),
                 Err(ffmpeg::Error::Other { errno }) if errno == ffmpeg::error::EAGAIN => {
@@ -148,6 +186,43 @@ impl FrameSource for VideoFile {
     fn damage(&self) -> &Damage {
         &self.damage
     }
+
+    fn is_doubtful(&self) -> bool {
+        self.is_threaded && (!self.damage.is_none() || self.signs.n_logged() > 0)
+    }
+
+    fn fall(&self) -> Option<TimeFall> {
+        let Fall { index, before, after } = self.clock.first_fall()?;
+        let [before, after] = [before, after].map(|ticks| seconds(ticks, self.time_base));
+        Some(TimeFall { index: FrameIndex(index), before, after })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(step) = self.clock.derived_step() {
+            let rate = 1.0 / seconds(step, self.time_base).0;
+            let rate = (rate * 1e3).round() / 1e3;
+            warnings.push(match rate.is_finite() {
+                true => format!("its frames carry no times; taken by the rate of the stream, {rate} frames/s"),
+                false => "its frames carry no times, and the stream declares no rate; all are taken at 0 s".to_owned(),
+            });
+        }
+        if let Some(fall) = self.fall() {
+            let n = self.clock.n_falls();
+            warnings.push(format!("times run backwards {n} time(s), first {fall}; hint: {}", TimeFall::HINT));
+        }
+        let n_logged = self.signs.n_logged();
+        if n_logged > 0 && self.damage.is_none() {
+            warnings.push(format!("the decoder reports {n_logged} error(s), though every packet gives a frame"));
+        }
+        warnings
+    }
+}
+
+/// Whether a decoder hid errors in a frame. What it hides them with may depend on what it decoded before.
+fn has_errors(frame: &frame::Video) -> bool {
+    // SAFETY: the frame is alive, and the field is a plain number.
+    frame.is_corrupt() || unsafe { (*frame.as_ptr()).decode_error_flags != 0 }
 }
 
 /// The first frame of a file: an image that FFmpeg reads as a video of one frame.
@@ -173,7 +248,7 @@ fn open_decoder(
     path: &Path,
     stream: &ffmpeg::Stream,
     limits: &ReadLimits,
-    errors: Errors,
+    (errors, signs): (Errors, &Arc<Signs>),
 ) -> Result<ffmpeg::decoder::Video, VideoError> {
     let id = stream.parameters().id();
     let failed = |error: ffmpeg::Error| VideoError::Decoder {
@@ -183,9 +258,10 @@ fn open_decoder(
     };
     let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
     let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;
-    // Frame threads where the codec can, else slices.
+    // Frame threads where the codec can, and buffers from whichever of them.
     let (kind, count) = (threading::Type::Frame, limits.threads);
-    context.set_threading(threading::Config { kind, count, ..threading::Config::default() });
+    context.set_threading(threading::Config { kind, count, safe: true });
+    Signs::attach(signs, &mut context);
     let mut decoder = context.decoder();
     let (width, height) = size_of(stream);
     limits.check_frame(path, width, height)?;

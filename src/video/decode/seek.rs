@@ -7,14 +7,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use ::image::RgbImage;
-use ffmpeg::{ffi, frame};
+use ffmpeg::ffi;
 use ffmpeg_next as ffmpeg;
 
 use super::{Errors, VideoFile};
 use crate::units::{FrameIndex, Seconds};
 use crate::video::demux::{Indexed, is_discarded, seconds};
 use crate::video::entry::Role;
-use crate::video::limits::Watch;
+use crate::video::limits::{ReadLimits, Watch};
 use crate::video::packets::{Packets, Run};
 use crate::video::reader::{Event, Flow, FrameSource, is_due};
 use crate::video::{Damage, Frame, VideoError};
@@ -46,9 +46,11 @@ pub(in crate::video) fn fetch(
     let Indexed { media, packets, tells_unneeded, .. } = indexed;
     // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before it.
     let leads = runs.iter().any(|run| packets.get(run.first).role == Role::Recovery);
-    let errors = if leads { Errors::Hidden } else { Errors::Told };
-    let file = VideoFile::of(path, media, &watch.limits, errors)?;
-    let mut fetcher = Fetcher { path, file, packets: &packets, tells_unneeded, n_decoded: 0, told: Instant::now() };
+    // Those are errors too, and only on one thread it is certain which frame they are in.
+    let (errors, threads) = if leads { (Errors::Hidden, 1) } else { (Errors::Told, watch.limits.threads) };
+    let file = VideoFile::of(path, media, &ReadLimits { threads, ..watch.limits }, errors)?;
+    let mut fetcher =
+        Fetcher { path, file, packets: &packets, tells_unneeded, leads, n_decoded: 0, told: Instant::now() };
     for run in runs {
         match fetcher.run(run, watch) {
             Ok(()) => {}
@@ -70,11 +72,19 @@ enum End {
     Failed(VideoError),
 }
 
+/// The frames of a run that have not come yet, and the time of the last frame that came.
+struct Wanted<'r> {
+    frames: &'r [usize],
+    last: i64,
+}
+
 struct Fetcher<'a> {
     path: &'a Path,
     file: VideoFile,
     packets: &'a Packets,
     tells_unneeded: bool,
+    /// Whether pictures are decoded that miss others.
+    leads: bool,
     n_decoded: usize,
     /// When the consumer heard of it last.
     told: Instant,
@@ -83,7 +93,7 @@ struct Fetcher<'a> {
 impl Fetcher<'_> {
     fn run(&mut self, run: &Run, watch: &mut Watch<'_>) -> Result<(), End> {
         let mut packet = Some(self.jump(run.first, watch)?);
-        let mut wanted = run.frames.as_slice();
+        let mut wanted = Wanted { frames: &run.frames, last: i64::MIN };
         for place in run.first..=run.last {
             let found = match packet.take() {
                 Some(packet) => packet,
@@ -96,7 +106,8 @@ impl Fetcher<'_> {
         self.file.decoder.send_eof().map_err(|_| End::Doubtful)?;
         self.receive(&mut wanted, watch)?;
         self.file.decoder.flush();
-        if wanted.is_empty() { Ok(()) } else { Err(End::Doubtful) }
+        let has_signs = !self.leads && self.file.signs.n_logged() > 0;
+        if wanted.frames.is_empty() && !has_signs { Ok(()) } else { Err(End::Doubtful) }
     }
 
     /// A sign of life now and then.
@@ -191,7 +202,7 @@ impl Fetcher<'_> {
     }
 
     /// Hands out the wanted ones of the frames that are decoded by now.
-    fn receive(&mut self, wanted: &mut &[usize], watch: &mut Watch<'_>) -> Result<(), End> {
+    fn receive(&mut self, wanted: &mut Wanted<'_>, watch: &mut Watch<'_>) -> Result<(), End> {
         loop {
             match self.file.decoder.receive_frame(&mut self.file.current) {
                 Ok(()) => self.take(wanted, watch)?,
@@ -202,13 +213,17 @@ impl Fetcher<'_> {
         }
     }
 
-    fn take(&mut self, wanted: &mut &[usize], watch: &mut Watch<'_>) -> Result<(), End> {
-        if has_errors(&self.file.current) {
+    fn take(&mut self, wanted: &mut Wanted<'_>, watch: &mut Watch<'_>) -> Result<(), End> {
+        if self.file.shows_damage() {
             return Err(End::Doubtful);
         }
-        let Some((&frame, _)) = wanted.split_first() else { return Ok(()) };
-        let expected = self.packets.of_frame(frame).pts;
         let Some(pts) = self.file.current.pts() else { return Err(End::Doubtful) };
+        // Frames that leave the decoder in another order than that of their times are numbered by decoding them all.
+        if pts <= std::mem::replace(&mut wanted.last, pts) {
+            return Err(End::Doubtful);
+        }
+        let Some((&frame, _)) = wanted.frames.split_first() else { return Ok(()) };
+        let expected = self.packets.of_frame(frame).pts;
         if pts < expected {
             return Ok(());
         }
@@ -220,9 +235,9 @@ impl Fetcher<'_> {
             .file
             .picture()
             .map_err(|cause| End::Failed(VideoError::Convert { path: self.path.to_owned(), index: frame, cause }))?;
-        let time = Some(seconds(pts, self.file.time_base));
-        let n = wanted.iter().take_while(|&&other| other == frame).count();
-        *wanted = &wanted[n..];
+        let time = Some(seconds(pts as f64, self.file.time_base));
+        let n = wanted.frames.iter().take_while(|&&other| other == frame).count();
+        wanted.frames = &wanted.frames[n..];
         for _ in 1..n {
             self.hand_out(frame, time, image.clone(), watch)?;
         }
@@ -235,10 +250,4 @@ impl Fetcher<'_> {
             Flow::Stop => Err(End::Stopped),
         }
     }
-}
-
-/// Whether a decoder hid errors in a frame. What it hides them with may depend on what it decoded before.
-fn has_errors(frame: &frame::Video) -> bool {
-    // SAFETY: the frame is alive, and the field is a plain number.
-    frame.is_corrupt() || unsafe { (*frame.as_ptr()).decode_error_flags != 0 }
 }

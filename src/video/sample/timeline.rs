@@ -36,10 +36,20 @@ impl Timeline {
         self.frames.is_empty()
     }
 
-    /// The times of all frames.
+    /// The times of all frames, none smaller than the one before.
     pub(super) fn times(&self) -> Result<Vec<f64>, String> {
         let times: Option<Vec<f64>> = self.frames.iter().map(|frame| frame.time.map(|time| time.0)).collect();
-        times.ok_or_else(|| "goes by times, but the frames carry none; hint: uniform, linspace, every, all".to_owned())
+        let times = times.ok_or("goes by times, but the frames carry none; hint: uniform, linspace, every, all")?;
+        match times.windows(2).position(|pair| pair[1] < pair[0]) {
+            None => Ok(times),
+            Some(i) => Err(format!(
+                "goes by times, but they run backwards at frame {}, from {} to {}; hint: uniform, linspace, every, all go by \
+                 number; or join the parts again with `ffmpeg -f concat`",
+                i + 1,
+                Seconds(times[i]),
+                Seconds(times[i + 1])
+            )),
+        }
     }
 }
 

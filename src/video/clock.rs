@@ -1,0 +1,149 @@
+//! Times of frames in the order in which a decoder gives them: missing ones are derived, small falls are levelled, and
+//! times that really run backwards are kept and noted. Arithmetic alone, in ticks of a stream's time base; the same clock
+//! reads the stamps of packets and those of decoded frames.
+
+/// The stamp of a frame.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stamp {
+    /// Presentation time in ticks, by FFmpeg's best effort.
+    pub(super) ticks: Option<i64>,
+    /// Whether a decoding time backs it. The last frames of a stream, which leave when no packet comes any more, have none.
+    pub(super) is_backed: bool,
+    /// Ticks for which the frame is shown, 0 where that is unknown.
+    pub(super) duration: i64,
+}
+
+/// Two frames in a row of which the second has the smaller time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Fall {
+    /// Index of the second frame.
+    pub(super) index: usize,
+    /// Time of the first frame in ticks.
+    pub(super) before: f64,
+    /// Time of the second frame in ticks.
+    pub(super) after: f64,
+}
+
+/// Gives each frame its time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clock {
+    /// Ticks of a frame by the declared rate, 0 where none is declared.
+    step: f64,
+    /// Time of the last frame, and the ticks for which it is shown.
+    last: Option<(f64, f64)>,
+    n_frames: usize,
+    n_stamped: usize,
+    first_fall: Option<Fall>,
+    n_falls: usize,
+}
+
+impl Clock {
+    /// A clock for frames that are shown for `step` ticks each where they do not say so themselves; 0 if that is unknown.
+    pub(super) fn new(step: f64) -> Self {
+        Self { step: Some(step).filter(|step| step.is_finite() && *step > 0.0).unwrap_or(0.0), ..Self::default() }
+    }
+
+    /// Returns the time of the next frame in ticks.
+    pub(super) fn next(&mut self, stamp: Stamp) -> f64 {
+        let time = match (stamp.ticks, self.last) {
+            (Some(ticks), None) => ticks as f64,
+            (Some(ticks), Some(last)) => self.after(last, ticks as f64, stamp.is_backed),
+            (None, Some((last, shown))) => last + shown,
+            (None, None) => 0.0,
+        };
+        self.n_stamped += usize::from(stamp.ticks.is_some());
+        self.n_frames += 1;
+        self.last = Some((time, self.shown(stamp.duration)));
+        time
+    }
+
+    /// The time of a frame that is stamped, after one at `last` that is shown for `shown` ticks.
+    fn after(&mut self, (last, shown): (f64, f64), ticks: f64, is_backed: bool) -> f64 {
+        if ticks >= last {
+            return ticks;
+        }
+        // Without a decoding time FFmpeg takes the presentation time, though it found those of this stream to be wrong.
+        if !is_backed {
+            return last + shown;
+        }
+        // Jitter; or the first stamp at all, after frames whose times were counted from 0.
+        if last - ticks <= shown || self.n_stamped == 0 {
+            return last;
+        }
+        self.n_falls += 1;
+        self.first_fall.get_or_insert(Fall { index: self.n_frames, before: last, after: ticks });
+        ticks
+    }
+
+    /// Ticks for which a frame of this duration is shown. Durations are whole ticks, a declared rate is exact.
+    fn shown(&self, duration: i64) -> f64 {
+        let duration = duration.max(0) as f64;
+        if duration == 0.0 || (duration - self.step).abs() < 1.0 { self.step } else { duration }
+    }
+
+    /// The first fall, where times run backwards.
+    pub(super) fn first_fall(&self) -> Option<Fall> {
+        self.first_fall
+    }
+
+    /// Number of falls.
+    pub(super) fn n_falls(&self) -> usize {
+        self.n_falls
+    }
+
+    /// Ticks of a frame, if all times so far are derived from that alone.
+    pub(super) fn derived_step(&self) -> Option<f64> {
+        let (_, shown) = self.last?;
+        (self.n_stamped == 0 && self.n_frames > 1).then_some(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(ticks: Option<i64>) -> Stamp {
+        Stamp { ticks, is_backed: true, duration: 10 }
+    }
+
+    fn times(clock: &mut Clock, ticks: &[Option<i64>]) -> Vec<f64> {
+        ticks.iter().map(|&ticks| clock.next(stamp(ticks))).collect()
+    }
+
+    #[test]
+    fn a_missing_time_is_the_last_one_and_a_duration() {
+        let mut clock = Clock::new(10.0);
+        assert_eq!(times(&mut clock, &[Some(5), Some(15), None, None, Some(60), None]), [5., 15., 25., 35., 60., 70.]);
+        assert_eq!((clock.first_fall(), clock.derived_step()), (None, None));
+    }
+
+    #[test]
+    fn without_any_time_frames_are_counted_by_their_rate() {
+        // 1/7 s in milliseconds: durations are rounded, the rate is not.
+        let step = 1000.0 / 7.0;
+        let mut clock = Clock::new(step);
+        let frames: Vec<f64> =
+            (0..8).map(|_| clock.next(Stamp { ticks: None, is_backed: false, duration: 143 })).collect();
+        assert!((frames[7] - 1000.0).abs() < 1e-9, "{frames:?}");
+        assert_eq!(clock.derived_step(), Some(step));
+    }
+
+    #[test]
+    fn jitter_is_levelled_and_a_fall_is_kept_and_noted() {
+        let mut clock = Clock::new(10.0);
+        assert_eq!(times(&mut clock, &[Some(0), Some(10), Some(8), Some(20), Some(20)]), [0., 10., 10., 20., 20.]);
+        assert_eq!(clock.first_fall(), None);
+        assert_eq!(times(&mut clock, &[Some(3), Some(13), Some(2)]), [3., 13., 2.]);
+        assert_eq!(clock.first_fall(), Some(Fall { index: 5, before: 20.0, after: 3.0 }));
+        assert_eq!(clock.n_falls(), 2);
+    }
+
+    #[test]
+    fn the_last_frames_do_not_fall_back_to_wrong_stamps() {
+        let mut clock = Clock::new(10.0);
+        clock.next(stamp(Some(100)));
+        let unbacked = |ticks| Stamp { is_backed: false, ..stamp(Some(ticks)) };
+        assert_eq!([clock.next(unbacked(60)), clock.next(unbacked(100))], [110.0, 120.0]);
+        assert_eq!(clock.first_fall(), None);
+    }
+}
