@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Serialize, Serializer};
 
+use crate::nn::Activation;
 use crate::nn::linear::{Bias, Linear};
 
 /// A kind of projector, as `mm_projector_type` names it.
@@ -18,8 +19,101 @@ pub enum ProjectorKind {
     Identity,
     /// One matrix, `linear`.
     Linear,
-    /// `mlp{n}x_gelu`: `n` matrices with GELU (by the error function) between them.
-    Mlp(usize),
+    /// `mlp{n}x_gelu`: `n` matrices with an activation between them.
+    Mlp(Mlp),
+}
+
+/// A projector of several matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mlp {
+    /// Matrices.
+    pub depth: usize,
+    /// Between two of them.
+    pub activation: ProjectorActivation,
+    /// Whether each has a bias.
+    pub bias: ProjectorBias,
+}
+
+impl Mlp {
+    /// LLaVA's `mlp{depth}x_gelu`.
+    pub fn gelu(depth: usize) -> Self {
+        Self { depth, activation: ProjectorActivation::Gelu, bias: ProjectorBias::AsStored }
+    }
+}
+
+/// The function between a projector's matrices, as `projector_hidden_act` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProjectorActivation {
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent, under each of its names.
+    GeluTanh,
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x sigmoid(x)`.
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// None: the matrices follow each other.
+    Linear,
+}
+
+impl ProjectorActivation {
+    /// The activation of that name in transformers' `ACT2CLS`.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "relu" => Self::Relu,
+            "silu" | "swish" => Self::Silu,
+            "tanh" => Self::Tanh,
+            "sigmoid" => Self::Sigmoid,
+            "linear" => Self::Linear,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::QuickGelu => "quick_gelu",
+            Self::Relu => "relu",
+            Self::Silu => "silu",
+            Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
+            Self::Linear => "linear",
+        }
+    }
+
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Gelu => Activation::Gelu.apply(x),
+            Self::GeluTanh => Activation::GeluTanh.apply(x),
+            Self::QuickGelu => Activation::QuickGelu.apply(x),
+            Self::Relu => x.relu(),
+            Self::Silu => x.silu(),
+            Self::Tanh => x.tanh(),
+            Self::Sigmoid => candle_nn::ops::sigmoid(x),
+            Self::Linear => Ok(x.clone()),
+        }
+    }
+}
+
+/// Whether a projector's matrices have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProjectorBias {
+    /// Where the checkpoint holds one, as LLaVA's files leave it open.
+    AsStored,
+    /// Each; `multimodal_projector_bias: true`.
+    With,
+    /// None; `multimodal_projector_bias: false`.
+    Without,
 }
 
 /// More matrices than this are a mistake in a file.
@@ -33,7 +127,7 @@ impl FromStr for ProjectorKind {
         match (text, depth.map(str::parse::<usize>)) {
             ("identity", _) => Ok(Self::Identity),
             ("linear", _) => Ok(Self::Linear),
-            (_, Some(Ok(depth))) if (1..=MAX_DEPTH).contains(&depth) => Ok(Self::Mlp(depth)),
+            (_, Some(Ok(depth))) if (1..=MAX_DEPTH).contains(&depth) => Ok(Self::Mlp(Mlp::gelu(depth))),
             _ => Err(format!(
                 "projector `{text}` is not supported; hint: linear, mlp2x_gelu (or another depth to {MAX_DEPTH}), identity"
             )),
@@ -46,7 +140,7 @@ impl fmt::Display for ProjectorKind {
         match self {
             Self::Identity => f.write_str("identity"),
             Self::Linear => f.write_str("linear"),
-            Self::Mlp(depth) => write!(f, "mlp{depth}x_gelu"),
+            Self::Mlp(mlp) => write!(f, "mlp{}x_{}", mlp.depth, mlp.activation.name()),
         }
     }
 }
@@ -61,18 +155,27 @@ impl Serialize for ProjectorKind {
 #[derive(Debug)]
 pub struct Projector {
     layers: Vec<Linear>,
+    activation: ProjectorActivation,
 }
 
 impl Projector {
-    /// Reads a projector. The matrices are named as in PyTorch's `Sequential`: `0`, `2`, `4`, the GELUs between
-    /// them counted; a `linear` one has no number. A checkpoint may leave all biases out.
+    /// Reads a projector. The matrices are named as in PyTorch's `Sequential`: `0`, `2`, `4`, the activations between
+    /// them counted; a `linear` one has no number.
     ///
     /// # Errors
     /// When the weights cannot be read, or the identity is asked to change the width.
     pub fn load(kind: ProjectorKind, d_in: usize, d_out: usize, vb: &VarBuilder) -> Result<Self> {
+        let mlp = match kind {
+            ProjectorKind::Mlp(mlp) => mlp,
+            _ => Mlp::gelu(1),
+        };
         let load = |d_in, vb: VarBuilder| {
-            let bias =
-                if vb.contains_tensor("weight") && !vb.contains_tensor("bias") { Bias::Without } else { Bias::With };
+            let is_left_out = vb.contains_tensor("weight") && !vb.contains_tensor("bias");
+            let bias = match mlp.bias {
+                ProjectorBias::AsStored if is_left_out => Bias::Without,
+                ProjectorBias::Without => Bias::Without,
+                ProjectorBias::AsStored | ProjectorBias::With => Bias::With,
+            };
             Linear::load(d_in, d_out, bias, &vb)
         };
         let layers = match kind {
@@ -81,12 +184,12 @@ impl Projector {
             }
             ProjectorKind::Identity => Vec::new(),
             ProjectorKind::Linear => vec![load(d_in, vb.clone())?],
-            ProjectorKind::Mlp(depth) => {
+            ProjectorKind::Mlp(_) => {
                 let width = |i| if i == 0 { d_in } else { d_out };
-                (0..depth).map(|i| load(width(i), vb.pp(2 * i))).collect::<Result<_>>()?
+                (0..mlp.depth).map(|i| load(width(i), vb.pp(2 * i))).collect::<Result<_>>()?
             }
         };
-        Ok(Self { layers })
+        Ok(Self { layers, activation: mlp.activation })
     }
 
     /// Packs the weights for inference, where that may be: see [`Linear::pack`].
@@ -105,7 +208,7 @@ impl Projector {
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
         let mut x = tokens.clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&if i == 0 { x } else { x.gelu_erf()? })?;
+            x = layer.forward(&if i == 0 { x } else { self.activation.apply(&x)? })?;
         }
         Ok(x)
     }
@@ -124,6 +227,28 @@ mod tests {
         for text in ["", "mlp", "mlp0x_gelu", "mlp17x_gelu", "mlpx_gelu", "mlp2x_relu", "resampler"] {
             assert!(text.parse::<ProjectorKind>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn each_activation_is_that_of_its_name() {
+        let x = Tensor::new(&[-1f32, 2.0], &Device::Cpu).expect("small");
+        // gelu(2) = 2 * 0.97725; tanh form: 1.9546; 2 * sigmoid(3.404) = 1.9356; silu: 2 * sigmoid(2) = 1.7616.
+        for (name, negative, positive) in [
+            ("gelu", -0.158_655, 1.954_500),
+            ("gelu_new", -0.158_808, 1.954_598),
+            ("gelu_fast", -0.158_808, 1.954_598),
+            ("quick_gelu", -0.154_203, 1.935_656),
+            ("relu", 0.0, 2.0),
+            ("swish", -0.268_941, 1.761_594),
+            ("tanh", -0.761_594, 0.964_028),
+            ("sigmoid", 0.268_941, 0.880_797),
+            ("linear", -1.0, 2.0),
+        ] {
+            let y = ProjectorActivation::named(name).expect("a known name").apply(&x).expect("small");
+            let y: Vec<f32> = y.to_vec1().expect("rank 1");
+            assert!((y[0] - negative).abs() < 1e-5 && (y[1] - positive).abs() < 1e-5, "{name}: {y:?}");
+        }
+        assert_eq!(ProjectorActivation::named("gelu_10"), None);
     }
 
     #[test]

@@ -114,18 +114,20 @@ pub struct GenerateArgs {
     /// At most this many tokens of answer
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NEW_TOKENS, value_parser = positive, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// 0 is greedy: the same answer every time
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
-    pub temperature: f64,
+    /// 0 is greedy: the same answer every time. Default: as the checkpoint, greedy unless its generation_config.json says
+    /// do_sample
+    #[arg(long, value_name = "T", value_parser = temperature, allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
     /// Draw from this many best tokens only
     #[arg(long, value_name = "K", value_parser = positive, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Draw from the best tokens that together reach this probability
     #[arg(long, value_name = "P", value_parser = probability, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
-    /// Above 1, tokens that stand in the answer already become less likely
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty, allow_negative_numbers = true)]
-    pub repetition_penalty: f32,
+    /// Above 1, tokens that stand in the answer already become less likely, with a Hugging Face checkpoint those in the prompt
+    /// too. Default: as the checkpoint
+    #[arg(long, value_name = "X", value_parser = penalty, allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f32>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

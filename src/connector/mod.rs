@@ -42,6 +42,8 @@ pub struct Connector {
     final_layer: LayerIndex,
     /// `L`: layers that run.
     n_layers: usize,
+    /// The states of SCI where a checkpoint lists them itself, in its order.
+    listed: Option<Vec<LayerIndex>>,
 }
 
 /// A running fusion of the states of some frames.
@@ -76,7 +78,31 @@ impl Connector {
         if n_layers < needed {
             return Err(format!("{kind} needs a tower of at least {needed} layers, this one has {n_layers}"));
         }
-        Ok(Self { kind, final_layer, n_layers })
+        Ok(Self { kind, final_layer, n_layers, listed: None })
+    }
+
+    /// The states that a checkpoint lists (`vision_feature_layer: [..]`), on the channel axis in that order; a list of one
+    /// is no connector.
+    ///
+    /// # Errors
+    /// In words, when there is none, or one does not exist.
+    pub fn listed(layers: Vec<LayerIndex>, n_layers: usize) -> std::result::Result<Self, String> {
+        let Some(&first) = layers.first() else { return Err("the list of selected layers is empty".to_owned()) };
+        if let Some(layer) = layers.iter().find(|layer| layer.0 > n_layers) {
+            return Err(format!("the selected layer {} is beyond the tower's {n_layers} layers", layer.0));
+        }
+        let (kind, listed) =
+            if layers.len() == 1 { (ConnectorKind::None, None) } else { (ConnectorKind::Sci, Some(layers)) };
+        Ok(Self { kind, final_layer: first, n_layers, listed })
+    }
+
+    /// The states of SCI, in their order on the channel axis.
+    fn sci_layers(&self) -> Vec<LayerIndex> {
+        let sparse = || {
+            let [early, middle] = sparse_layers(self.n_layers);
+            vec![self.final_layer, early, middle]
+        };
+        self.listed.clone().unwrap_or_else(sparse)
     }
 
     /// Its kind.
@@ -93,7 +119,8 @@ impl Connector {
     pub fn last_layer(&self) -> LayerIndex {
         let fused = match self.kind {
             ConnectorKind::None => 0,
-            ConnectorKind::Sti | ConnectorKind::Sci => sparse_layers(self.n_layers)[1].0,
+            ConnectorKind::Sti => sparse_layers(self.n_layers)[1].0,
+            ConnectorKind::Sci => self.sci_layers().iter().map(|layer| layer.0).max().unwrap_or(0),
             ConnectorKind::Dci => dci::N_GROUPS * dci::group_size(self.n_layers) - 1,
         };
         LayerIndex(fused.max(self.final_layer.0))
@@ -111,7 +138,8 @@ impl Connector {
     pub fn width(&self, d_hidden: usize) -> usize {
         match self.kind {
             ConnectorKind::None | ConnectorKind::Sti => d_hidden,
-            ConnectorKind::Sci | ConnectorKind::Dci => 3 * d_hidden,
+            ConnectorKind::Sci => self.sci_layers().len() * d_hidden,
+            ConnectorKind::Dci => 3 * d_hidden,
         }
     }
 
@@ -121,7 +149,7 @@ impl Connector {
         match self.kind {
             ConnectorKind::None => Box::new(none::NoneFold::new(final_layer)),
             ConnectorKind::Sti => Box::new(sti::StiFold::new(final_layer, sparse_layers(self.n_layers))),
-            ConnectorKind::Sci => Box::new(sci::SciFold::new(final_layer, sparse_layers(self.n_layers))),
+            ConnectorKind::Sci => Box::new(sci::SciFold::new(&self.sci_layers())),
             ConnectorKind::Dci => Box::new(dci::DciFold::new(final_layer, self.n_layers)),
         }
     }
@@ -141,8 +169,10 @@ impl Connector {
                 )
             }
             ConnectorKind::Sci => {
-                let [a, b] = sparse_layers(self.n_layers);
-                format!("sci: hidden states {last}, {} and {} on the channel axis", a.0, b.0)
+                let layers: Vec<String> = self.sci_layers().iter().map(|layer| layer.0.to_string()).collect();
+                let (last, others) =
+                    layers.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+                format!("sci: hidden states {} and {last} on the channel axis", others.join(", "))
             }
             ConnectorKind::Dci => {
                 let size = dci::group_size(self.n_layers);
@@ -243,6 +273,17 @@ mod tests {
         // DCI's second group ends after an early final state.
         let early = Connector::new(ConnectorKind::Dci, LayerIndex(4), 24).expect("deep enough");
         assert_eq!(early.last_layer(), LayerIndex(23));
+    }
+
+    #[test]
+    fn layers_that_a_checkpoint_lists_are_sci_in_its_own_order() {
+        let of = |layers: &[usize]| Connector::listed(layers.iter().copied().map(LayerIndex).collect(), 6);
+        let three = of(&[5, 2, 0, 5]).expect("they exist");
+        assert_eq!((three.kind(), three.width(8), three.last_layer()), (ConnectorKind::Sci, 32, LayerIndex(5)));
+        assert_eq!(three.describe(), "sci: hidden states 5, 2, 0 and 5 on the channel axis");
+        assert_eq!(of(&[4]), Connector::new(ConnectorKind::None, LayerIndex(4), 6));
+        assert_eq!(of(&[1, 7]), Err("the selected layer 7 is beyond the tower's 6 layers".to_owned()));
+        assert_eq!(of(&[]), Err("the list of selected layers is empty".to_owned()));
     }
 
     #[test]

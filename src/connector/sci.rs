@@ -1,7 +1,8 @@
-//! SCI, sparse channel integration (arXiv 2405.13800, section 3.2): `[final, early, middle]` on the channel axis.
+//! SCI, sparse channel integration (arXiv 2405.13800, section 3.2): `[final, early, middle]` on the channel axis. A checkpoint
+//! that lists its layers itself (`vision_feature_layer` of Hugging Face's LLaVA) is the same with other states.
 //!
 //! # Shapes
-//! Three states `(T, N, D)` to `(T, N, 3D)`.
+//! `k` states `(T, N, D)` to `(T, N, k D)`; `k` is 3 in the paper.
 
 use candle_core::{Result, Tensor};
 
@@ -11,8 +12,8 @@ use crate::units::LayerIndex;
 pub(super) struct SciFold(Kept);
 
 impl SciFold {
-    pub(super) fn new(final_layer: LayerIndex, [early, middle]: [LayerIndex; 2]) -> Self {
-        Self(Kept::new(&[final_layer, early, middle]))
+    pub(super) fn new(layers: &[LayerIndex]) -> Self {
+        Self(Kept::new(layers))
     }
 }
 
@@ -23,6 +24,6 @@ impl Fold for SciFold {
     }
 
     fn finish(self: Box<Self>) -> Result<Tensor> {
-        Tensor::cat(&self.0.finish()?, 2) // (T, N, 3D)
+        Tensor::cat(&self.0.finish()?, 2) // (T, N, k D)
     }
 }

@@ -1,14 +1,15 @@
-//! How pixels are prepared: read from `preprocessor_config.json`, or the default of the tower's family.
+//! How pixels are prepared: the steps between a decoded frame and the tower's input.
+//!
+//! [`super::ImageProcessor`] reads them from a checkpoint's file; without a file they are the defaults of the tower's family.
 
 use serde::Serialize;
-use serde_json::Value;
 
 /// Why frames could not be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreprocessError {
-    /// A key of `preprocessor_config.json` has an unusable value.
-    #[error("preprocessor_config.json: {key}: {value} is not usable; expected {expected}")]
+    /// A key of a processor file has an unusable value.
+    #[error("{key}: {value} is not usable; expected {expected}")]
     Config {
         /// The key.
         key: &'static str,
@@ -39,6 +40,20 @@ pub enum PreprocessError {
 pub enum Resize {
     /// The shorter side to this many pixels, the longer in proportion, rounded down.
     ShortestEdge(u32),
+    /// The shorter side to `shortest` pixels, in proportion, unless the longer would then be over `longest`.
+    Edges {
+        /// Pixels.
+        shortest: u32,
+        /// Pixels.
+        longest: u32,
+    },
+    /// The largest size in proportion within this one.
+    Within {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
     /// To this size, whatever the proportions.
     Exact {
         /// Pixels.
@@ -73,6 +88,9 @@ pub enum Filter {
 pub struct PreprocessConfig {
     /// Pad to a square with this colour first (LLaVA's `image_aspect_ratio: pad`).
     pub pad: Option<[u8; 3]>,
+    /// The colour that padding takes: the processor's mean, whether or not levels are normalised by it.
+    #[serde(skip)]
+    pub mean_colour: [u8; 3],
     /// The resize.
     pub resize: Resize,
     /// Its filter.
@@ -95,6 +113,7 @@ impl PreprocessConfig {
     pub fn clip(size: u32) -> Self {
         Self {
             pad: None,
+            mean_colour: Self::colour_of(CLIP_MEAN),
             resize: Resize::ShortestEdge(size),
             filter: Filter::Bicubic,
             crop: Some((size, size)),
@@ -109,53 +128,22 @@ impl PreprocessConfig {
         Self {
             resize: Resize::Exact { width: size, height: size },
             crop: None,
+            mean_colour: Self::colour_of([0.5; 3]),
             mean: [0.5; 3],
             std: [0.5; 3],
             ..Self::clip(size)
         }
     }
 
-    /// Reads Hugging Face's `preprocessor_config.json`; what it leaves out comes from `default`.
-    ///
-    /// # Errors
-    /// [`PreprocessError::Config`] naming the first key that is unusable.
-    pub fn from_json(json: &Value, default: Self) -> Result<Self, PreprocessError> {
-        let on = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(true);
-        let mut config = default;
-        if !on("do_resize") {
-            config.resize = Resize::None;
-        } else if let Some(size) = json.get("size") {
-            config.resize = resize_from(size)?;
-        }
-        if json.get("do_center_crop").and_then(Value::as_bool) == Some(false) {
-            config.crop = None;
-        } else if let Some(size) = json.get("crop_size") {
-            config.crop = Some(crop_from(size)?);
-        }
-        if let Some(value) = json.get("resample") {
-            config.filter = filter_from(value)?;
-        }
-        config.rescale = match json.get("rescale_factor") {
-            _ if !on("do_rescale") => 1.0,
-            Some(value) => finite("rescale_factor", value)?,
-            None => config.rescale,
-        };
-        if on("do_normalize") {
-            config.mean = json.get("image_mean").map_or(Ok(config.mean), |value| triple("image_mean", value))?;
-            config.std = json.get("image_std").map_or(Ok(config.std), |value| triple("image_std", value))?;
-        } else {
-            (config.mean, config.std) = ([0.0; 3], [1.0; 3]);
-        }
-        if config.std.contains(&0.0) {
-            return Err(wrong("image_std", &json["image_std"], "three numbers other than zero"));
-        }
-        Ok(config)
-    }
-
     /// The same, padding to a square with the mean colour first: `int(mean * 255)` a channel.
     #[must_use]
     pub fn padded(self) -> Self {
-        Self { pad: Some(self.mean.map(|mean| (mean * 255.0) as u8)), ..self }
+        Self { pad: Some(self.mean_colour), ..self }
+    }
+
+    /// The mean as a colour, rounded down, as LLaVA's code takes it.
+    pub(super) fn colour_of(mean: [f64; 3]) -> [u8; 3] {
+        mean.map(|mean| (mean * 255.0) as u8)
     }
 
     /// The same, but squeezed to `size` x `size` whatever the proportions: LLaVA's base view under `anyres`.
@@ -165,112 +153,13 @@ impl PreprocessConfig {
     }
 }
 
-fn wrong(key: &'static str, value: &Value, expected: &'static str) -> PreprocessError {
-    PreprocessError::Config { key, value: value.to_string(), expected }
-}
-
-/// Sides beyond this are a mistake: no tower takes them.
-const MAX_SIDE: u64 = 16_384;
-
-fn side(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
-    let expected = "a number of pixels from 1 to 16384";
-    let side = value.as_u64().filter(|side| (1..=MAX_SIDE).contains(side));
-    side.and_then(|side| u32::try_from(side).ok()).ok_or_else(|| wrong(key, value, expected))
-}
-
-fn resize_from(value: &Value) -> Result<Resize, PreprocessError> {
-    if value.is_u64() {
-        return Ok(Resize::ShortestEdge(side("size", value)?));
-    }
-    match (value.get("shortest_edge"), value.get("width"), value.get("height")) {
-        (Some(edge), _, _) => Ok(Resize::ShortestEdge(side("size", edge)?)),
-        (None, Some(width), Some(height)) => {
-            Ok(Resize::Exact { width: side("size", width)?, height: side("size", height)? })
-        }
-        _ => Err(wrong("size", value, "a number, {shortest_edge}, or {height, width}")),
-    }
-}
-
-fn crop_from(value: &Value) -> Result<(u32, u32), PreprocessError> {
-    if value.is_u64() {
-        let size = side("crop_size", value)?;
-        return Ok((size, size));
-    }
-    match (value.get("width"), value.get("height")) {
-        (Some(width), Some(height)) => Ok((side("crop_size", width)?, side("crop_size", height)?)),
-        _ => Err(wrong("crop_size", value, "a number, or {height, width}")),
-    }
-}
-
-fn filter_from(value: &Value) -> Result<Filter, PreprocessError> {
-    match value.as_u64() {
-        Some(0) => Ok(Filter::Nearest),
-        Some(1) => Ok(Filter::Lanczos),
-        Some(2) => Ok(Filter::Bilinear),
-        Some(3) => Ok(Filter::Bicubic),
-        Some(4) => Ok(Filter::Box),
-        Some(5) => Ok(Filter::Hamming),
-        _ => Err(wrong("resample", value, "Pillow's number of a filter, 0 to 5 (3 is bicubic)")),
-    }
-}
-
-fn finite(key: &'static str, value: &Value) -> Result<f64, PreprocessError> {
-    value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(key, value, "a number"))
-}
-
-fn triple(key: &'static str, value: &Value) -> Result<[f64; 3], PreprocessError> {
-    let numbers = value.as_array().filter(|list| list.len() == 3).ok_or_else(|| wrong(key, value, "three numbers"))?;
-    Ok([finite(key, &numbers[0])?, finite(key, &numbers[1])?, finite(key, &numbers[2])?])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn both_spellings_of_the_sizes_are_read() {
-        let old = json!({"size": 336, "crop_size": 224, "resample": 3});
-        let new = json!({"size": {"shortest_edge": 336}, "crop_size": {"height": 224, "width": 224}});
-        let of = |json| PreprocessConfig::from_json(json, PreprocessConfig::clip(1)).expect("a good file");
-        assert_eq!(of(&old), of(&new));
-        assert_eq!((of(&old).resize, of(&old).crop), (Resize::ShortestEdge(336), Some((224, 224))));
-        let straight = json!({"size": {"height": 64, "width": 48}, "do_center_crop": false});
-        assert_eq!((of(&straight).resize, of(&straight).crop), (Resize::Exact { width: 48, height: 64 }, None));
-    }
 
     #[test]
     fn the_pad_colour_is_the_mean_rounded_down() {
         assert_eq!(PreprocessConfig::clip(336).padded().pad, Some([122, 116, 104]));
         assert_eq!(PreprocessConfig::siglip(384).padded().pad, Some([127, 127, 127]));
-    }
-
-    #[test]
-    fn unusable_values_are_named() {
-        for (json, message) in [
-            (
-                json!({"size": 0}),
-                "preprocessor_config.json: size: 0 is not usable; expected a number of pixels from 1 to 16384",
-            ),
-            (
-                json!({"size": {"longest_edge": 3}}),
-                "preprocessor_config.json: size: {\"longest_edge\":3} is not usable; expected a number, {shortest_edge}, or {height, width}",
-            ),
-            (
-                json!({"resample": 9}),
-                "preprocessor_config.json: resample: 9 is not usable; expected Pillow's number of a filter, 0 to 5 (3 is bicubic)",
-            ),
-            (
-                json!({"image_std": [1, 0, 1]}),
-                "preprocessor_config.json: image_std: [1,0,1] is not usable; expected three numbers other than zero",
-            ),
-            (
-                json!({"image_mean": [1, 2]}),
-                "preprocessor_config.json: image_mean: [1,2] is not usable; expected three numbers",
-            ),
-        ] {
-            let error = PreprocessConfig::from_json(&json, PreprocessConfig::clip(336)).expect_err("a bad file");
-            assert_eq!(error.to_string(), message);
-        }
     }
 }

@@ -3,7 +3,9 @@
 pub mod config;
 pub mod mosaic;
 pub mod preprocess;
+pub mod processor;
 mod resize;
 
 pub use config::{PreprocessConfig, PreprocessError, Resize};
 pub use preprocess::Preprocessor;
+pub use processor::{ImageProcessor, ProcessorReading};

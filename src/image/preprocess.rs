@@ -1,7 +1,8 @@
 //! From an RGB frame to the tower's pixel values.
 //!
 //! The steps and their order are those of LLaVA's `expand2square` and Hugging Face's `CLIPImageProcessor` and
-//! `SiglipImageProcessor`: pad, resize on u8, centre crop, rescale, normalise.
+//! `SiglipImageProcessor`: pad, resize on u8, centre crop, rescale, normalise. [`super::ImageProcessor`] brings the steps of
+//! the other classes to this order.
 
 use ::image::{Rgb, RgbImage, imageops};
 
@@ -94,7 +95,7 @@ fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, Preproc
     Ok(square)
 }
 
-/// The size after the resize. The longer side is `int(size * long / short)`, as in `transformers`.
+/// The size after the resize, with the roundings of transformers: `int(size * long / short)` for the longer side.
 fn target_size(resize: Resize, (width, height): (u32, u32)) -> (u32, u32) {
     match resize {
         Resize::None => (width, height),
@@ -106,7 +107,26 @@ fn target_size(resize: Resize, (width, height): (u32, u32)) -> (u32, u32) {
             };
             if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
         }
+        Resize::Edges { shortest, longest } => edges((shortest, longest), (width, height)),
+        Resize::Within { width: most_width, height: most_height } => {
+            let scale = (f64::from(most_height) / f64::from(height)).min(f64::from(most_width) / f64::from(width));
+            let scaled = |side: u32| ((f64::from(side) * scale) as u32).max(1);
+            (scaled(width), scaled(height))
+        }
     }
+}
+
+/// `get_size_with_aspect_ratio` of transformers.
+fn edges((shortest, longest): (u32, u32), (width, height): (u32, u32)) -> (u32, u32) {
+    let (short, long) = (f64::from(width.min(height)), f64::from(width.max(height)));
+    let is_over = long / short * f64::from(shortest) > f64::from(longest);
+    let exact = if is_over { f64::from(longest) * short / long } else { f64::from(shortest) };
+    let shorter = (exact.round_ties_even() as u32).max(1);
+    if f64::from(shorter) == short {
+        return (width, height);
+    }
+    let longer = ((exact * long / short) as u32).clamp(1, MAX_PADDED_SIDE);
+    if width < height { (shorter, longer) } else { (longer, shorter) }
 }
 
 /// Cuts the middle out; where the picture is smaller than the cut, black is laid around it.
@@ -149,6 +169,18 @@ mod tests {
         let cut = centre_crop(picture, (2, 2));
         // (5 - 2) / 2 = 1 from the left, (4 - 2) / 2 = 1 from the top.
         assert_eq!(cut.get_pixel(0, 0), &Rgb([1, 1, 0]));
+    }
+
+    #[test]
+    fn sides_are_rounded_as_transformers_rounds_them() {
+        let edges = Resize::Edges { shortest: 224, longest: 300 };
+        // 640 / 480 * 224 = 298.7 fits; 1920 / 1080 * 224 = 398 does not: 300 * 1080 / 1920 = 168.75, rounded to 169.
+        assert_eq!(target_size(edges, (640, 480)), (298, 224));
+        assert_eq!(target_size(edges, (1920, 1080)), (300, 169));
+        assert_eq!(target_size(edges, (1080, 1920)), (169, 300));
+        assert_eq!(target_size(edges, (224, 224)), (224, 224));
+        // 100 / 480 is the smaller scale: 640 * 100 / 480 = 133.3.
+        assert_eq!(target_size(Resize::Within { width: 200, height: 100 }, (640, 480)), (133, 100));
     }
 
     #[test]

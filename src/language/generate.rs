@@ -3,16 +3,17 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{KvCache, Llama, Sampler, SamplingConfig};
+use super::{Decoding, KvCache, Llama, PromptHistory, Sampler};
 
 /// When to stop and how to choose.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GenerateConfig {
     /// At most this many ids. Default: `512`.
     pub max_new_tokens: usize,
     /// How each is chosen.
-    #[serde(flatten)]
-    pub sampling: SamplingConfig,
+    pub decoding: Decoding,
+    /// What came before.
+    pub prompt: PromptHistory,
     /// Ids that end the answer.
     pub stop_tokens: Vec<u32>,
 }
@@ -60,7 +61,7 @@ pub fn generate(
     config: &GenerateConfig,
     listen: &mut dyn FnMut(u32) -> Step,
 ) -> Result<Generation> {
-    let mut sampler = Sampler::new(&config.sampling);
+    let mut sampler = Sampler::new(&config.decoding, config.prompt.clone());
     let (mut ids, mut logits) = (Vec::new(), logits);
     while ids.len() < config.max_new_tokens {
         let id = sampler.next(&logits, &ids)?;

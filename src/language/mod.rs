@@ -5,6 +5,7 @@ pub mod cache;
 pub mod generate;
 pub mod llama;
 pub mod rope;
+pub mod rules;
 pub mod sample;
 
 pub use branches::Branch;
@@ -12,4 +13,5 @@ pub use cache::KvCache;
 pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
 pub use llama::{Llama, LlamaConfig, PREFILL_CHUNK};
 pub use rope::RopeScaling;
-pub use sample::{Sampler, SamplingConfig};
+pub use rules::{LogitRules, PromptHistory};
+pub use sample::{Decoding, Sampler, SamplingConfig};

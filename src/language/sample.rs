@@ -1,61 +1,72 @@
 //! From logits to the next id: greedy, or drawn after temperature, top-k and top-p.
 //!
-//! The drawing is `candle_transformers::generation`'s; the order of the filters is Hugging Face's: repetition
-//! penalty, temperature, top-k, top-p.
+//! The drawing is `candle_transformers::generation`'s; the order of the filters is Hugging Face's: the rules of
+//! [`super::rules`], temperature, top-k, top-p.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use candle_transformers::utils::apply_repeat_penalty;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the next id is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+use super::rules::{LogitRules, PromptHistory};
+
+/// How the next id is to be chosen. What is left open is as the checkpoint's `generation_config.json` says.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SamplingConfig {
-    /// Default: `0`, greedy: the same answer every time. Higher ones vary more.
+    /// `0` is greedy: the same answer every time. Higher ones vary more. Default: as the checkpoint, which is greedy unless its
+    /// `generation_config.json` says `do_sample`; LLaVA's original checkpoints are always greedy.
     #[schemars(range(min = 0.0))]
-    pub temperature: f64,
-    /// Draw from this many best ids only. Default: all.
+    pub temperature: Option<f64>,
+    /// Draw from this many best ids only. Default: all; where the checkpoint decides the temperature, as the checkpoint.
     #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
-    /// Draw from the smallest set of best ids whose probabilities reach this. Default: all.
+    /// Draw from the smallest set of best ids whose probabilities reach this. Default: as `top_k`.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f64>,
-    /// Divide the logits of ids that were generated already. Default: `1`, which changes nothing.
+    /// Divide the logits of ids that were generated already, and of a Hugging Face checkpoint of those in the prompt; `1` changes
+    /// nothing. Default: as the checkpoint.
     #[schemars(range(min = 0.01, max = 100.0))]
-    pub repetition_penalty: f32,
+    pub repetition_penalty: Option<f32>,
     /// Seed of the draws. Default: `0`.
     pub seed: u64,
 }
 
-impl Default for SamplingConfig {
-    fn default() -> Self {
-        Self { temperature: 0.0, top_k: None, top_p: None, repetition_penalty: 1.0, seed: 0 }
-    }
+/// How the next id is chosen, with nothing left open.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decoding {
+    /// `0` is greedy.
+    pub temperature: f64,
+    /// Best ids that are drawn from; all if there is none.
+    pub top_k: Option<usize>,
+    /// Probability that the best ids reach which are drawn from; all if there is none.
+    pub top_p: Option<f64>,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// What happens to the logits before.
+    pub rules: LogitRules,
 }
 
 /// Chooses ids, one after the other.
 pub struct Sampler {
     processor: LogitsProcessor,
-    repetition_penalty: f32,
+    rules: LogitRules,
+    prompt: PromptHistory,
 }
 
 impl Sampler {
-    /// A sampler at the beginning of its random sequence.
-    pub fn new(config: &SamplingConfig) -> Self {
-        let temperature = config.temperature;
-        let sampling = match (config.top_k, config.top_p.filter(|&p| p < 1.0)) {
+    /// A sampler at the beginning of its random sequence, after a prompt.
+    pub fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
+        let temperature = decoding.temperature;
+        let sampling = match (decoding.top_k, decoding.top_p.filter(|&p| p < 1.0)) {
             _ if temperature <= 0.0 => Sampling::ArgMax,
             (None, None) => Sampling::All { temperature },
             (Some(k), None) => Sampling::TopK { k, temperature },
             (None, Some(p)) => Sampling::TopP { p, temperature },
             (Some(k), Some(p)) => Sampling::TopKThenTopP { k, p, temperature },
         };
-        Self {
-            processor: LogitsProcessor::from_sampling(config.seed, sampling),
-            repetition_penalty: config.repetition_penalty,
-        }
+        let rules = decoding.rules.clone();
+        Self { processor: LogitsProcessor::from_sampling(decoding.seed, sampling), rules, prompt }
     }
 
     /// The next id, given those generated so far. Of equal logits the first wins.
@@ -64,18 +75,23 @@ impl Sampler {
     /// `logits (vocab_size)`, in f32.
     ///
     /// # Errors
-    /// When a logit is no number: the weights are broken, or the precision does not suffice.
+    /// When a logit is no number: the weights are broken, or the precision does not suffice; or when no id may come.
     pub fn next(&mut self, logits: &Tensor, generated: &[u32]) -> Result<u32> {
         let largest = logits.max(0)?.to_scalar::<f32>()?;
         let sum = logits.sum_all()?.to_scalar::<f32>()?;
         if largest.is_nan() || sum.is_nan() || largest.is_infinite() {
             candle_core::bail!("the model's logits are not finite; hint: damaged weights, or try --dtype f32");
         }
-        #[expect(clippy::float_cmp, reason = "1 is the exact value that means `off`")]
-        if self.repetition_penalty == 1.0 || generated.is_empty() {
+        if self.rules.is_neutral() {
             return self.processor.sample(logits);
         }
-        self.processor.sample(&apply_repeat_penalty(logits, self.repetition_penalty, generated)?)
+        let mut values = logits.to_vec1::<f32>()?;
+        self.rules.apply(&mut values, &self.prompt, generated);
+        if values.iter().all(|value| value.is_infinite()) {
+            candle_core::bail!("the rules of generation_config.json leave no token to choose");
+        }
+        let n_values = values.len();
+        self.processor.sample(&Tensor::from_vec(values, n_values, &Device::Cpu)?)
     }
 }
 
@@ -88,38 +104,49 @@ mod tests {
         Tensor::new(values, &Device::Cpu).expect("small")
     }
 
+    fn sampler(decoding: &Decoding) -> Sampler {
+        Sampler::new(decoding, PromptHistory::default())
+    }
+
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
-        let mut sampler = Sampler::new(&SamplingConfig::default());
-        assert_eq!(sampler.next(&logits(&[1.0, 3.0, 3.0]), &[]).expect("finite"), 1);
+        assert_eq!(sampler(&Decoding::default()).next(&logits(&[1.0, 3.0, 3.0]), &[]).expect("finite"), 1);
     }
 
     #[test]
     fn the_penalty_pushes_repeated_ids_down() {
-        let config = SamplingConfig { repetition_penalty: 2.0, ..SamplingConfig::default() };
+        let rules = LogitRules { repetition_penalty: 2.0, ..LogitRules::default() };
+        let decoding = Decoding { rules, ..Decoding::default() };
         // 3 / 2 = 1.5 < 2; and -1 * 2 = -2 for a negative one.
-        assert_eq!(Sampler::new(&config).next(&logits(&[3.0, 2.0]), &[0]).expect("finite"), 1);
-        assert_eq!(Sampler::new(&config).next(&logits(&[-1.0, -1.5]), &[0]).expect("finite"), 1);
+        assert_eq!(sampler(&decoding).next(&logits(&[3.0, 2.0]), &[0]).expect("finite"), 1);
+        assert_eq!(sampler(&decoding).next(&logits(&[-1.0, -1.5]), &[0]).expect("finite"), 1);
+    }
+
+    #[test]
+    fn rules_that_leave_no_token_are_an_error() {
+        let rules = LogitRules { suppressed: vec![0, 1], ..LogitRules::default() };
+        let error = sampler(&Decoding { rules, ..Decoding::default() }).next(&logits(&[3.0, 2.0]), &[]);
+        assert!(error.expect_err("nothing is left").to_string().contains("leave no token to choose"));
     }
 
     #[test]
     fn a_seed_repeats_its_draws_and_filters_bound_them() {
         let values = logits(&[1.0, 2.0, 3.0, 4.0]);
-        let draw = |config: SamplingConfig| {
-            let mut sampler = Sampler::new(&config);
+        let draw = |decoding: Decoding| {
+            let mut sampler = sampler(&decoding);
             (0..64).map(|_| sampler.next(&values, &[]).expect("finite")).collect::<Vec<_>>()
         };
-        let hot = SamplingConfig { temperature: 5.0, seed: 7, ..SamplingConfig::default() };
-        assert_eq!(draw(hot), draw(hot));
-        assert_ne!(draw(hot), draw(SamplingConfig { seed: 8, ..hot }));
-        assert!(draw(SamplingConfig { top_k: Some(2), ..hot }).iter().all(|&id| id >= 2));
-        assert!(draw(SamplingConfig { top_p: Some(1e-9), ..hot }).iter().all(|&id| id == 3));
-        assert_eq!(draw(SamplingConfig { top_p: Some(1.0), ..hot }), draw(hot));
+        let hot = || Decoding { temperature: 5.0, seed: 7, ..Decoding::default() };
+        assert_eq!(draw(hot()), draw(hot()));
+        assert_ne!(draw(hot()), draw(Decoding { seed: 8, ..hot() }));
+        assert!(draw(Decoding { top_k: Some(2), ..hot() }).iter().all(|&id| id >= 2));
+        assert!(draw(Decoding { top_p: Some(1e-9), ..hot() }).iter().all(|&id| id == 3));
+        assert_eq!(draw(Decoding { top_p: Some(1.0), ..hot() }), draw(hot()));
     }
 
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
-        let mut sampler = Sampler::new(&SamplingConfig::default());
+        let mut sampler = sampler(&Decoding::default());
         for bad in [f32::NAN, f32::INFINITY] {
             assert!(sampler.next(&logits(&[0.0, bad]), &[]).is_err());
         }

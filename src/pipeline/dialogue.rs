@@ -10,7 +10,7 @@ use super::limits::Running;
 use super::timing::timed;
 use super::{Asking, EncodedVideo, PipelineError};
 use crate::exec::Stop;
-use crate::language::{FinishReason, GenerateConfig, KvCache, PREFILL_CHUNK, Step, generate};
+use crate::language::{FinishReason, GenerateConfig, KvCache, PREFILL_CHUNK, PromptHistory, Step, generate};
 use crate::spec::PromptPlan;
 use crate::text::{Conversation, Template, TextStream};
 use crate::units::Tokens;
@@ -74,12 +74,13 @@ impl<'a> Dialogue<'a> {
         let Asking { vlm, template, plan } = asking;
         let config = GenerateConfig {
             max_new_tokens: plan.generate.max_new_tokens,
-            sampling: plan.generate.sampling,
+            decoding: vlm.decoding(&plan.generate.sampling),
+            prompt: PromptHistory::default(),
             stop_tokens: vlm.stop_tokens(template),
         };
         let cached = PromptIds { before_visual: Vec::new(), after_visual: Vec::new() };
         let (stop_strings, conversation) =
-            (template.stop_strings(), conversation(template, &plan.prompt, vlm.image_marks()));
+            (vlm.stop_strings(template), conversation(template, &plan.prompt, vlm.image_marks()));
         Self { vlm, video, conversation, stop_strings, config, turns, cache: None, cached }
     }
 
@@ -114,7 +115,8 @@ impl<'a> Dialogue<'a> {
         let logits = timed(&mut prefill, || self.prefill(ids, &mut cache))?;
 
         let mut stream = TextStream::new(self.vlm.tokenizer(), &self.stop_strings);
-        let config = GenerateConfig { max_new_tokens, ..self.config.clone() };
+        let prompt = self.vlm.prompt_history(ids, budget.visual().0);
+        let config = GenerateConfig { max_new_tokens, prompt, ..self.config.clone() };
         let mut generate_time = Duration::ZERO;
         let generation = timed(&mut generate_time, || {
             generate(self.vlm.language(), logits, &mut cache, &config, &mut |id| {

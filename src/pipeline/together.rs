@@ -15,7 +15,7 @@ use super::run::GENERATE;
 use super::timing::timed;
 use super::{Asking, EncodedVideo, Limits, PipelineError};
 use crate::exec::Stop;
-use crate::language::{Branch, FinishReason, KvCache, Sampler};
+use crate::language::{Branch, FinishReason, KvCache, PromptHistory, Sampler};
 use crate::text::TextStream;
 use crate::units::Tokens;
 use crate::vlm::{ModelError, PromptIds, TokenBudget};
@@ -164,7 +164,8 @@ impl<'a> Together<'a> {
         tell: &mut TellAnswer<'_>,
     ) -> Result<(), PipelineError> {
         let [first, ..] = group else { return Ok(()) };
-        let stop_strings = self.asking.template.stop_strings();
+        let stop_strings = self.asking.vlm.stop_strings(self.asking.template);
+        let decoding = self.asking.vlm.decoding(&self.asking.plan.generate.sampling);
         let stop_tokens = self.asking.vlm.stop_tokens(self.asking.template);
         let time = self.limits.begin(GENERATE);
         let mut shared = Duration::ZERO;
@@ -180,7 +181,7 @@ impl<'a> Together<'a> {
                     prompt,
                     branch,
                     logits,
-                    sampler: Sampler::new(&self.asking.plan.generate.sampling),
+                    sampler: Sampler::new(&decoding, self.history(prompt)),
                     stream: TextStream::new(self.asking.vlm.tokenizer(), &stop_strings),
                     ids: Vec::new(),
                     time,
@@ -276,6 +277,10 @@ impl<'a> Together<'a> {
             Ok(())
         };
         run().map_err(ModelError::compute("answering")).map_err(Into::into)
+    }
+
+    fn history(&self, prompt: &Prompt) -> PromptHistory {
+        self.asking.vlm.prompt_history(&prompt.ids, prompt.budget.visual().0)
     }
 
     fn prefill(&self, time: &'a Running) -> Prefill<'_> {

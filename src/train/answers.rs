@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::language::{LlamaConfig, RopeScaling};
     use crate::nn::finite_difference::random;
-    use crate::projector::ProjectorKind;
+    use crate::projector::{Mlp, ProjectorKind};
     use crate::train::gradients::assert_directional;
     use crate::train::pack::Segment;
     use candle_core::Shape;
@@ -242,8 +242,8 @@ mod tests {
     fn language_model_and_projector_have_their_gradients() {
         let parameters = parameters();
         let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
-        let projector =
-            Projector::load(ProjectorKind::Mlp(2), 6, 8, &parameters.part(Part::Projector)).expect("it is laid out");
+        let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
+            .expect("it is laid out");
         let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
         let packed = Packed::new(&images, geometry(2));
         let features = random((2, 3, 6), 8);

@@ -138,9 +138,15 @@ fn write_tower(recipe: &Recipe, start: &Start, output: &Output<'_>) -> Result<Pa
         config.insert(DTYPE_KEY.to_owned(), json!(dtype_name(output.dtype)));
     }
     write_json(&to.join("config.json"), &config)?;
-    match beside("preprocessor_config.json").filter(|path| files::is_file(path)) {
-        Some(path) => copy(&path, &to.join("preprocessor_config.json"))?,
-        None => write_json(&to.join("preprocessor_config.json"), &preprocessor(&config))?,
+    let mut has_processor = false;
+    for name in ["processor_config.json", "preprocessor_config.json"] {
+        if let Some(path) = beside(name).filter(|path| files::is_file(path)) {
+            copy(&path, &to.join(name))?;
+            has_processor = true;
+        }
+    }
+    if !has_processor {
+        write_json(&to.join("preprocessor_config.json"), &preprocessor(&config))?;
     }
     if start.place == TowerPlace::Copied
         && let Some(path) = beside(WEIGHTS)

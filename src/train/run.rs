@@ -20,8 +20,7 @@ use super::tower::TowerObjective;
 use super::workers::Workers;
 use crate::files::output::create_directory;
 use crate::image::Preprocessor;
-use crate::vision::{Tower, TowerFamily};
-use crate::vlm::config::SelectFeature;
+use crate::vision::Tower;
 use crate::vlm::{Design, ModelError, StartingTower, StartingWeights};
 use crate::weights::Hub;
 
@@ -265,13 +264,11 @@ impl Trainer<'_> {
         let tower =
             Tower::load(&design.tower, design.connector.last_layer().0, &self.parameters.part(Part::VisionTower))
                 .map_err(TrainError::compute("laying out the tower"))?;
-        let patch_only =
-            design.config.select_feature == SelectFeature::Patch && design.tower.family == TowerFamily::Clip;
         let preprocessor = Preprocessor::new(design.preprocess.clone());
         let encoder = Encoder {
             tower: &tower,
             connector: &design.connector,
-            n_dropped_tokens: usize::from(patch_only),
+            n_dropped_tokens: design.config.n_dropped(design.tower.family),
             preprocessor: &preprocessor,
             device: self.parameters.device(),
         };

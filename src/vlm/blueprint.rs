@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
-use super::config::{FrameFit, JsonFile, SelectFeature, VlmConfig, published_tower, tower_config};
+use super::config::processor::{ProcessorClass, ProcessorFile};
+use super::config::{
+    FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, published_tower, tower_config, tower_notes,
+};
 use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
@@ -42,6 +45,8 @@ pub struct Blueprint {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// What the user should know of its descriptions.
+    pub warnings: Vec<String>,
     /// What happens to tensors that should be used and are not.
     pub(super) unused: Unused,
     /// Layers of the tower that its configuration describes, whether or not they run.
@@ -76,7 +81,12 @@ impl Blueprint {
         let n_tower_layers = tower.n_layers;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(&dir, &config, &tower)?;
-        let preprocess = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
+        let mut notes = config.notes.clone();
+        notes.extend(found.notes);
+        let (preprocess, preprocess_notes) = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
+        notes.extend(preprocess_notes);
+        let mut warnings = notes.warnings;
+        warnings.extend(overrides.unused.judge(&dir, "keys", &notes.refused)?);
         let template = default_template(&config, &tokenizer)?;
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
@@ -91,6 +101,7 @@ impl Blueprint {
             preprocess,
             tokenizer,
             template,
+            warnings,
             unused: overrides.unused,
             n_tower_layers,
             checkpoint,
@@ -100,11 +111,7 @@ impl Blueprint {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let n_class_tokens = match self.config.select_feature {
-            SelectFeature::Patch => 0,
-            SelectFeature::ClsPatch => self.tower.n_class_tokens(),
-        };
-        frame_tokens(&self.tower, &self.connector, n_class_tokens)
+        frame_tokens(&self.tower, &self.connector, self.config.n_dropped(self.tower.family))
     }
 
     /// Why the connector's tokens do not fit the checkpoint's projector, in words, if they do not.
@@ -138,11 +145,10 @@ impl Blueprint {
             TowerSource::Inside => None,
             TowerSource::Beside(tower) => Some(&**tower),
         };
-        let described =
-            ["config.json", "tokenizer.json", "tokenizer.model", "preprocessor_config.json", "generation_config.json"];
         let dirs = std::iter::once(self.dir.as_path()).chain(beside.map(|tower| tower.dir()));
         let mut files: Vec<PathBuf> =
-            dirs.flat_map(|dir| described.map(|name| dir.join(name))).filter(|path| files::is_file(path)).collect();
+            dirs.flat_map(|dir| DESCRIPTIONS.map(|name| dir.join(name))).filter(|path| files::is_file(path)).collect();
+        files.extend(more_templates(&self.dir));
         files.extend(self.checkpoint.paths().iter().cloned());
         files.extend(beside.into_iter().chain(&self.llm).flat_map(|part| part.paths().iter().cloned()));
         files
@@ -163,11 +169,35 @@ impl Blueprint {
     }
 }
 
-/// The tokens of a frame after `connector`, with the class tokens that are kept before them.
-pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, n_class_tokens: usize) -> FrameTokens {
+/// The files that describe a model or a tower, beside its weights.
+const DESCRIPTIONS: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// The templates of a checkpoint that has several, in the order of their names.
+fn more_templates(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("additional_chat_templates")).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| files::is_file(path)).collect();
+    paths.sort();
+    paths
+}
+
+/// The tokens of a frame after `connector`, where the first `n_dropped` of each hidden state are left out.
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, n_dropped: usize) -> FrameTokens {
     let side = tower.grid();
-    let count = connector.n_tokens(tower.n_patches()) + n_class_tokens;
+    let n_kept = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(n_dropped);
     let grid = Grid { height: side, width: side };
+    let count = connector.n_tokens(n_kept);
     if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
 }
 
@@ -198,7 +228,8 @@ impl Design {
         let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(dir, &config, &tower)?;
-        let preprocess = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        let (preprocess, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
         let template = default_template(&config, &tokenizer)?;
         Ok(Self { config, tower, connector, preprocess, tokenizer, template })
     }
@@ -208,8 +239,10 @@ impl Design {
 struct FoundTower {
     config: TowerConfig,
     source: TowerSource,
-    /// Where a `preprocessor_config.json` of its own would be.
+    /// Where a processor file of its own would be.
     dir: Option<PathBuf>,
+    /// What its own `config.json` says that is not used.
+    notes: KeyNotes,
 }
 
 /// The tower that the command line, the checkpoint's tensors, or its `config.json` names, in this order.
@@ -222,7 +255,8 @@ fn find_tower(
 ) -> Result<FoundTower, ModelError> {
     let is_inside = names::tower_inside(checkpoint).is_some();
     if let (None, true, Some(tower)) = (asked, is_inside, &config.tower) {
-        return Ok(FoundTower { config: tower.clone(), source: TowerSource::Inside, dir: None });
+        let (source, notes) = (TowerSource::Inside, KeyNotes::default());
+        return Ok(FoundTower { config: tower.clone(), source, dir: None, notes });
     }
     let Some(name) = asked.or(config.tower_name.as_deref()) else {
         let rule = "it names no vision tower and holds none; hint: name one with --vision-tower".to_owned();
@@ -234,16 +268,18 @@ fn find_tower(
             // The weights are inside; only the geometry is wanted, and of these towers it is public knowledge.
             let known = published_tower(name).filter(|_| is_inside && asked.is_none());
             let config = known.ok_or_else(|| no_tower(dir, name, asked, error))?;
-            return Ok(FoundTower { config, source: TowerSource::Inside, dir: None });
+            let (source, notes) = (TowerSource::Inside, KeyNotes::default());
+            return Ok(FoundTower { config, source, dir: None, notes });
         }
     };
-    let config = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
+    let file = JsonFile::read(&tower_dir.join("config.json"))?;
+    let (config, notes) = (tower_config(&file)?, tower_notes(&file)?);
     let source = if is_inside && asked.is_none() {
         TowerSource::Inside
     } else {
         TowerSource::Beside(Box::new(Checkpoint::open(&tower_dir)?))
     };
-    Ok(FoundTower { config, source, dir: Some(tower_dir) })
+    Ok(FoundTower { config, source, dir: Some(tower_dir), notes })
 }
 
 /// A path of the machine that trained the checkpoint means nothing here; the user must name the tower.
@@ -264,7 +300,7 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }
-    let final_layer = config.final_layer(tower.family, tower.n_layers).map_err(wrong)?;
+    let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
         let rule = format!(
@@ -273,7 +309,11 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
         );
         return Err(wrong(rule));
     }
-    Connector::new(config.connector, final_layer, tower.n_layers).map_err(wrong)
+    let made = match (config.connector, layers.first()) {
+        (ConnectorKind::None, _) | (_, None) => Connector::listed(layers, tower.n_layers),
+        (kind, Some(&final_layer)) => Connector::new(kind, final_layer, tower.n_layers),
+    };
+    made.map_err(wrong)
 }
 
 /// The preprocessing: from the first directory that describes one, else the default of the tower's family; then fitted
@@ -282,29 +322,54 @@ fn preprocess_config(
     config: &VlmConfig,
     tower: &TowerConfig,
     dirs: &[Option<&Path>],
-) -> Result<PreprocessConfig, ModelError> {
+) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
     let size = tower.image_size as u32;
-    let mut preprocess = match tower.family {
-        TowerFamily::Clip => PreprocessConfig::clip(size),
-        TowerFamily::Siglip => PreprocessConfig::siglip(size),
+    let class = match config.processor {
+        Some(class) => ProcessorClass::Named(class),
+        None => ProcessorClass::Fixed(ProcessorClass::of_tower(tower.family)),
     };
+    let mut found = None;
     for dir in dirs.iter().flatten() {
-        let path = dir.join("preprocessor_config.json");
-        if files::is_file(&path) {
-            let file = JsonFile::read(&path)?;
-            preprocess = PreprocessConfig::from_json(file.json(), preprocess)
-                .map_err(|source| ModelError::Preprocess { dir: (*dir).to_owned(), source })?;
-            if file.flag("do_pad")?.unwrap_or(false) {
-                preprocess = preprocess.padded();
-            }
+        found = ProcessorFile::find(dir)?;
+        if found.is_some() {
             break;
         }
     }
-    Ok(match config.frame_fit {
+    let (preprocess, notes) = match found {
+        Some(file) => {
+            let (preprocess, mut notes) = file.read(class)?;
+            if config.spelling == Spelling::HuggingFace {
+                notes.refused.extend(file.check_tokens(config, tower)?);
+            }
+            (preprocess, notes)
+        }
+        None => family_default(config, tower, dirs),
+    };
+    let preprocess = match config.frame_fit {
         FrameFit::Native => preprocess,
         FrameFit::Pad => preprocess.padded(),
         FrameFit::AnyresBase => preprocess.squeezed(size),
-    })
+    };
+    Ok((preprocess, notes))
+}
+
+/// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is told.
+fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>]) -> (PreprocessConfig, KeyNotes) {
+    let size = tower.image_size as u32;
+    let preprocess = match tower.family {
+        TowerFamily::Clip => PreprocessConfig::clip(size),
+        TowerFamily::Siglip => PreprocessConfig::siglip(size),
+    };
+    let mut notes = KeyNotes::default();
+    if config.spelling == Spelling::HuggingFace {
+        let dir = dirs.iter().flatten().last().map_or(Path::new(""), |dir| *dir).display();
+        let family = format!("{:?}", tower.family);
+        notes.warnings.push(format!(
+            "{dir}: no processor_config.json and no preprocessor_config.json: frames are prepared as {family} does by default"
+        ));
+    }
+    let is_base_view = config.processor == Some(crate::image::ImageProcessor::LlavaNext);
+    (if is_base_view { preprocess.squeezed(size) } else { preprocess }, notes)
 }
 
 /// The checkpoint's own prompt, or the template that its tokenizer's special tokens belong to.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use super::blueprint::{Blueprint, TowerSource};
-use super::config::SelectFeature;
 use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
@@ -14,7 +13,7 @@ use crate::image::Preprocessor;
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
-use crate::vision::{Tower, TowerFamily};
+use crate::vision::Tower;
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
 /// Where a model runs, and how it is held there.
@@ -116,10 +115,7 @@ impl Vlm {
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
         tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
-        let n_class_tokens = match (config.select_feature, tower.config().family) {
-            (SelectFeature::Patch, TowerFamily::Clip) => 1,
-            _ => 0,
-        };
+        let n_dropped_tokens = config.n_dropped(tower.config().family);
         Ok(Self {
             name,
             preprocessor: Preprocessor::new(preprocess),
@@ -132,8 +128,10 @@ impl Vlm {
             template,
             context: config.context,
             image_marks: config.image_marks,
-            eos: config.eos,
-            n_dropped_tokens: n_class_tokens,
+            spelling: config.spelling,
+            image_token: config.image_token,
+            generation: config.generation,
+            n_dropped_tokens,
             warnings,
         })
     }

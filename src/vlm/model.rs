@@ -7,9 +7,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
 use super::blueprint::frame_tokens;
+use super::config::{GenerationDefaults, Spelling};
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
-use crate::language::Llama;
+use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
 use crate::temporal::FrameTokens;
 use crate::text::{Piece, Prompt, Template, Tokenizer};
@@ -29,8 +30,11 @@ pub struct Vlm {
     pub(super) template: Template,
     pub(super) context: usize,
     pub(super) image_marks: bool,
-    pub(super) eos: Vec<u32>,
-    /// Class tokens at the beginning of each state that are left out.
+    pub(super) spelling: Spelling,
+    /// The id that stands for a visual token in Hugging Face's prompts.
+    pub(super) image_token: Option<u32>,
+    pub(super) generation: GenerationDefaults,
+    /// Tokens at the beginning of each state that are left out.
     pub(super) n_dropped_tokens: usize,
     pub(super) warnings: Vec<String>,
 }
@@ -110,8 +114,7 @@ impl Vlm {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let n_class_tokens = self.tower.config().n_class_tokens() - self.n_dropped_tokens;
-        frame_tokens(self.tower.config(), &self.connector, n_class_tokens)
+        frame_tokens(self.tower.config(), &self.connector, self.n_dropped_tokens)
     }
 
     /// Positions that prompt and answer may fill.
@@ -129,13 +132,38 @@ impl Vlm {
         &self.warnings
     }
 
-    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token.
+    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token of a checkpoint that
+    /// LLaVA's code runs. Transformers knows the ids alone.
     pub fn stop_tokens(&self, template: &Template) -> Vec<u32> {
-        let mut stop = self.eos.clone();
-        stop.extend(template.stop_strings().iter().filter_map(|text| self.tokenizer.token_id(text)));
+        let mut stop = self.generation.rules.ends.clone();
+        stop.extend(self.stop_strings(template).iter().filter_map(|text| self.tokenizer.token_id(text)));
         stop.sort_unstable();
         stop.dedup();
         stop
+    }
+
+    /// The strings that end an answer: the template's, of a checkpoint that LLaVA's code runs.
+    pub fn stop_strings(&self, template: &Template) -> Vec<String> {
+        match self.spelling {
+            Spelling::Llava => template.stop_strings(),
+            Spelling::HuggingFace => Vec::new(),
+        }
+    }
+
+    /// How the next id is chosen, as `asked` and, where that leaves it open, the checkpoint say.
+    pub fn decoding(&self, asked: &SamplingConfig) -> Decoding {
+        self.generation.decoding(asked)
+    }
+
+    /// A prompt as the rules over its answer see it: of a Hugging Face checkpoint all ids, of LLaVA's none, whose code gives
+    /// the model embeddings.
+    pub fn prompt_history(&self, ids: &PromptIds, n_visual: usize) -> PromptHistory {
+        let n_tokens = ids.n_text() + n_visual;
+        let ids = self.image_token.map(|image| {
+            let visual = std::iter::repeat_n(image, n_visual);
+            ids.before_visual.iter().copied().chain(visual).chain(ids.after_visual.iter().copied()).collect()
+        });
+        PromptHistory { ids: ids.unwrap_or_default(), n_tokens }
     }
 
     /// Prepares one frame.
@@ -144,15 +172,14 @@ impl Vlm {
     /// `(3, side, side)`, row-major, for the tower's side.
     ///
     /// # Errors
-    /// When the frame is too large, or `preprocessor_config.json` makes another size than the tower takes.
+    /// When the frame is too large, or the image processor makes another size than the tower takes.
     pub fn prepare(&self, picture: RgbImage) -> Result<Vec<f32>, ModelError> {
         let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
         let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
         let side = self.tower.config().image_size;
         if (width as usize, height as usize) != (side, side) {
-            let rule = format!(
-                "preprocessor_config.json makes frames of {width} x {height}, but the tower takes {side} x {side}"
-            );
+            let rule =
+                format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
             return Err(ModelError::Combination { path: self.name.clone().into(), rule });
         }
         Ok(values)

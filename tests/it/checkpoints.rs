@@ -146,7 +146,7 @@ fn questions_that_are_asked_together_get_the_tokens_that_each_gets_alone() {
         let mut questions: Vec<String> = (0..40).map(|i| format!("{} number {i}?", "what ".repeat(i % 7))).collect();
         questions[11] = "what ".repeat(5000);
         for temperature in [0.0, 0.9] {
-            let sampling = SamplingConfig { temperature, ..SamplingConfig::default() };
+            let sampling = SamplingConfig { temperature: Some(temperature), ..SamplingConfig::default() };
             let plan = Plan { generate: GeneratePlan { max_new_tokens: 12, sampling }, ..Plan::default() };
             let asking = Asking { vlm: &vlm, template: &Template::VicunaV1, plan: &plan };
             let mut together = BTreeMap::new();

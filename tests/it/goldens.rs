@@ -8,8 +8,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use vidense::connector::{Connector, ConnectorKind};
-use vidense::language::{GenerateConfig, Llama, SamplingConfig, Step, generate};
-use vidense::projector::{Projector, ProjectorKind};
+use vidense::language::{Decoding, GenerateConfig, Llama, PromptHistory, Step, generate};
+use vidense::projector::{Mlp, Projector, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
 use vidense::text::{Piece, SentencePiece, Tokenizer};
 use vidense::units::LayerIndex;
@@ -92,7 +92,7 @@ fn a_connector_that_misses_a_state_says_so() {
 #[test]
 fn projectors_agree_with_pytorch() {
     let golden = tensors(&repository("tests/golden/projector/expected.safetensors"));
-    for kind in [ProjectorKind::Linear, ProjectorKind::Mlp(2), ProjectorKind::Mlp(3)] {
+    for kind in [ProjectorKind::Linear, ProjectorKind::Mlp(Mlp::gelu(2)), ProjectorKind::Mlp(Mlp::gelu(3))] {
         let vb = VarBuilder::from_tensors(golden.clone(), DType::F32, &Device::Cpu).pp(kind);
         let projector = Projector::load(kind, 24, 16, &vb).unwrap();
         let output = projector.forward(&golden["input"]).unwrap();
@@ -141,7 +141,8 @@ fn llamas_agree_with_transformers_in_any_chunks() {
             let logits = llama.prefill(&embeds, chunk, &mut cache).unwrap();
             let config = GenerateConfig {
                 max_new_tokens: wanted.len(),
-                sampling: SamplingConfig::default(),
+                decoding: Decoding::default(),
+                prompt: PromptHistory::default(),
                 stop_tokens: Vec::new(),
             };
             let generation = generate(&llama, logits, &mut cache, &config, &mut |_| Step::Continue).unwrap();

@@ -175,7 +175,8 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(text, "connector   {}", blueprint.connector.describe())?;
     writeln!(text, "projector   {}", blueprint.config.projector)?;
     writeln!(text, "tokenizer   {}, {} ids", blueprint.tokenizer.kind(), blueprint.tokenizer.vocab_size())?;
-    writeln!(text, "template    {}", blueprint.template.name())
+    writeln!(text, "template    {}", blueprint.template.name())?;
+    writeln!(text, "generation  {}", blueprint.config.generation)
 }
 
 fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {

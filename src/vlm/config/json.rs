@@ -55,15 +55,39 @@ impl JsonFile {
         Ok(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), json })
     }
 
+    /// As [`Self::section`], empty where there is none.
+    ///
+    /// # Errors
+    /// When it is no object.
+    pub fn section_or_empty(&self, key: &str) -> Result<Self, ModelError> {
+        match self.get(key) {
+            Some(_) => self.section(key),
+            None => {
+                let (path, prefix) = (self.path.clone(), format!("{}{key}.", self.prefix));
+                Ok(Self { path, prefix, json: Value::Object(serde_json::Map::new()) })
+            }
+        }
+    }
+
+    /// Other contents under the same name.
+    pub(super) fn with(&self, json: Value) -> Self {
+        Self { json, ..self.clone() }
+    }
+
+    /// Whether a key stands there as `null`, which says more than no key.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.json.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A key with those of the objects around it.
+    pub fn full_key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
     /// The error that says what is wrong with a key.
     pub fn wrong(&self, key: &str, rule: &str) -> ModelError {
         let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
-        ModelError::Config {
-            path: self.path.clone(),
-            key: format!("{}{key}", self.prefix),
-            value,
-            rule: rule.to_owned(),
-        }
+        ModelError::Config { path: self.path.clone(), key: self.full_key(key), value, rule: rule.to_owned() }
     }
 
     /// A text.

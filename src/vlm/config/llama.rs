@@ -35,7 +35,8 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
     };
     let d_hidden = shape("hidden_size", MAX_WIDTH, 4096)?;
     let n_heads = shape("num_attention_heads", MAX_HEADS, 32)?;
-    let kv_default = if mistral && defaults == Defaults::HuggingFace { 8 } else { n_heads };
+    // `MistralConfig` has a default of its own; a null means as many as heads, there too.
+    let kv_default = if mistral && !file.is_null("num_key_value_heads") { 8 } else { n_heads };
     let n_kv_heads = file.count("num_key_value_heads", 1..=MAX_HEADS)?.unwrap_or(kv_default);
     if n_heads % n_kv_heads != 0 {
         return Err(file.wrong("num_key_value_heads", &format!("it must divide num_attention_heads, {n_heads}")));
@@ -74,12 +75,17 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
 /// The smallest of the model's positions, the length it was trained on, and a Mistral's attention window: beyond the
 /// window our full attention would not be what the model was trained with.
 pub(super) fn context(file: &JsonFile, llama: &LlamaConfig, longest: Option<usize>) -> Result<usize, ModelError> {
-    let window = match file.flag("use_sliding_window")? {
-        Some(false) => None,
-        _ => file.count("sliding_window", 1..=MAX_CONTEXT)?,
-    };
-    let limits = [Some(llama.context), longest, window];
+    let limits = [Some(llama.context), longest, window(file)?];
     Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
+}
+
+/// The attention window of `MistralConfig`, whose files leave out 4096 and say null for none. `LlamaConfig` has none.
+fn window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
+    const DEFAULT: usize = 4096;
+    if !is_mistral(file)? || file.is_null("sliding_window") {
+        return Ok(None);
+    }
+    Ok(Some(file.count("sliding_window", 1..=MAX_CONTEXT)?.unwrap_or(DEFAULT)))
 }
 
 /// Refuses other families by name, rather than by a list of missing tensors.

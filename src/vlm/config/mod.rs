@@ -4,21 +4,27 @@
 //! a hub id; Hugging Face's (`LlavaForConditionalGeneration`) has a `text_config` and a `vision_config`, both of which
 //! leave out what equals the library's defaults.
 
+mod classes;
+mod generation;
 mod json;
+pub(super) mod keys;
 mod llama;
+pub(super) mod processor;
 mod tower;
 
 use std::path::Path;
 
 use crate::connector::ConnectorKind;
-use crate::files;
+use crate::image::ImageProcessor;
 use crate::language::LlamaConfig;
-use crate::projector::ProjectorKind;
+use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
 use crate::units::LayerIndex;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::ModelError;
+pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
-pub use tower::{published_tower, tower_config};
+pub use keys::KeyNotes;
+pub use tower::{published_tower, tower_config, tower_notes};
 
 /// Which spelling a `config.json` has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub enum Spelling {
 /// Which tokens of a hidden state are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelectFeature {
-    /// The patches, without CLIP's class token.
+    /// The patches, without CLIP's class token; in Hugging Face's spelling without the first token, whatever it is.
     Patch,
     /// All.
     ClsPatch,
@@ -66,8 +72,9 @@ pub struct VlmConfig {
     pub connector: ConnectorKind,
     /// `mm_projector_type`.
     pub projector: ProjectorKind,
-    /// `mm_vision_select_layer`: an index into the hidden states, from the end when negative.
-    pub select_layer: i64,
+    /// `mm_vision_select_layer` or `vision_feature_layer`: indices into the hidden states, from the end when negative. Several are
+    /// put beside each other on the channel axis.
+    pub select_layers: Vec<i64>,
     /// `mm_vision_select_feature`.
     pub select_feature: SelectFeature,
     /// `image_aspect_ratio`.
@@ -80,12 +87,18 @@ pub struct VlmConfig {
     pub is_mistral: bool,
     /// The id that begins a text.
     pub bos: Option<u32>,
-    /// The ids that end one.
-    pub eos: Vec<u32>,
+    /// The id that stands for a visual token in Hugging Face's prompts.
+    pub image_token: Option<u32>,
+    /// The class whose processor prepares frames, where the checkpoint has a say.
+    pub processor: Option<ImageProcessor>,
+    /// How it generates where a plan leaves it open.
+    pub generation: GenerationDefaults,
+    /// What its files say that is not used.
+    pub notes: KeyNotes,
 }
 
 impl VlmConfig {
-    /// Reads `config.json` (and the stop tokens of `generation_config.json`, if there is one) of a checkpoint.
+    /// Reads `config.json` and `generation_config.json` of a checkpoint.
     ///
     /// # Errors
     /// [`ModelError`] naming the first key that is unusable, its value and the rule.
@@ -95,20 +108,17 @@ impl VlmConfig {
             let rule = "this is a vision tower alone; hint: name it with --vision-tower, beside a --model";
             return Err(file.wrong("model_type", rule));
         }
-        let mut config = match file.get("text_config") {
-            Some(_) => Self::from_hugging_face(&file)?,
-            None => Self::from_llava(&file)?,
+        let spelling = classes::spelling(&file)?;
+        let (generation, generation_notes) = GenerationDefaults::read(dir, &file, spelling)?;
+        let mut config = match spelling {
+            Spelling::HuggingFace => Self::from_hugging_face(&file, generation)?,
+            Spelling::Llava => Self::from_llava(&file, generation)?,
         };
-        let generation = dir.join("generation_config.json");
-        if files::is_file(&generation) {
-            config.eos.extend(JsonFile::read(&generation)?.ids("eos_token_id")?);
-        }
-        config.eos.sort_unstable();
-        config.eos.dedup();
+        config.notes.extend(generation_notes);
         Ok(config)
     }
 
-    fn from_llava(file: &JsonFile) -> Result<Self, ModelError> {
+    fn from_llava(file: &JsonFile, generation: GenerationDefaults) -> Result<Self, ModelError> {
         if file.string("mm_vision_tower")?.is_none() && file.get("mm_projector_type").is_none() {
             return Err(file.wrong(
                 "mm_vision_tower",
@@ -123,7 +133,8 @@ impl VlmConfig {
         let frame_fit = match file.string("image_aspect_ratio")? {
             Some("pad") => FrameFit::Pad,
             Some(name) if name.starts_with("anyres") => FrameFit::AnyresBase,
-            _ => FrameFit::Native,
+            None | Some("square") => FrameFit::Native,
+            Some(_) => return Err(file.wrong("image_aspect_ratio", "expected square, pad, or anyres")),
         };
         let select_feature = match file.string("mm_vision_select_feature")? {
             None | Some("patch") => SelectFeature::Patch,
@@ -139,52 +150,66 @@ impl VlmConfig {
             tower: None,
             connector,
             projector: projector.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?,
-            select_layer: file.integer("mm_vision_select_layer")?.unwrap_or(-2),
+            select_layers: vec![file.integer("mm_vision_select_layer")?.unwrap_or(-2)],
             select_feature,
             frame_fit,
             image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(file)?,
             bos: file.ids("bos_token_id")?.first().copied(),
-            eos: file.ids("eos_token_id")?,
+            image_token: None,
+            processor: None,
+            generation,
+            notes: classes::llava_notes(file)?,
             llama,
         })
     }
 
-    fn from_hugging_face(file: &JsonFile) -> Result<Self, ModelError> {
-        let (text, vision) = (file.section("text_config")?, file.section("vision_config")?);
+    fn from_hugging_face(file: &JsonFile, generation: GenerationDefaults) -> Result<Self, ModelError> {
+        let class = classes::hugging_face(file)?;
+        let (text, vision) = (file.section_or_empty("text_config")?, file.section_or_empty("vision_config")?);
         let select_feature = match file.string("vision_feature_select_strategy")? {
             None | Some("default") => SelectFeature::Patch,
             Some("full") => SelectFeature::ClsPatch,
             Some(_) => return Err(file.wrong("vision_feature_select_strategy", "expected default or full")),
         };
-        if !matches!(file.string("projector_hidden_act")?, None | Some("gelu")) {
-            return Err(file.wrong("projector_hidden_act", "only gelu is supported"));
-        }
         let llama = llama::read(&text, llama::Defaults::HuggingFace)?;
-        let ids = |key| -> Result<Vec<u32>, ModelError> {
-            let own = text.ids(key)?;
-            if own.is_empty() { file.ids(key) } else { Ok(own) }
+        let tower = if file.get("vision_config").is_some() {
+            tower::inner_tower_config(&vision)?
+        } else {
+            tower::llava_default()
         };
-        let (bos, eos) = (ids("bos_token_id")?, ids("eos_token_id")?);
+        const DEFAULT_IMAGE_TOKEN: u32 = 32_000;
+        let image_token = [file.ids("image_token_index")?, file.ids("image_token_id")?].concat();
         Ok(Self {
             spelling: Spelling::HuggingFace,
             context: llama::context(&text, &llama, None)?,
             tower_name: None,
-            tower: Some(tower_config(&vision)?),
+            tower: Some(tower),
             connector: ConnectorKind::None,
-            projector: ProjectorKind::Mlp(2),
-            select_layer: file.integer("vision_feature_layer")?.unwrap_or(-2),
+            projector: hugging_face_projector(file)?,
+            select_layers: hugging_face_layers(file)?,
             select_feature,
             frame_fit: FrameFit::Native,
             image_marks: false,
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(&text)?,
-            // The library's defaults for Llama, which its files leave out.
-            bos: Some(bos.first().copied().unwrap_or(1)),
-            eos: if eos.is_empty() { vec![2] } else { eos },
+            bos: None,
+            image_token: Some(image_token.first().copied().unwrap_or(DEFAULT_IMAGE_TOKEN)),
+            processor: Some(class),
+            generation,
+            notes: classes::hugging_face_notes(file)?,
             llama,
         })
+    }
+
+    /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token, transformers the
+    /// first token of any tower.
+    pub fn n_dropped(&self, family: TowerFamily) -> usize {
+        match (self.select_feature, self.spelling, family) {
+            (SelectFeature::ClsPatch, ..) | (SelectFeature::Patch, Spelling::Llava, TowerFamily::Siglip) => 0,
+            (SelectFeature::Patch, ..) => 1,
+        }
     }
 
     /// The depth that runs of a tower: LLaVA's code deletes the last layer of a SigLIP tower.
@@ -195,25 +220,51 @@ impl VlmConfig {
         }
     }
 
-    /// The hidden state that is selected, of a tower with `n_layers_run` layers: for LLaVA's SigLIP towers always the
-    /// last one that runs, else `select_layer`.
+    /// The hidden states that are selected, of a tower with `n_layers_run` layers: for LLaVA's SigLIP towers always the
+    /// last one that runs, else `select_layers`.
     ///
     /// # Errors
     /// In words, when there is no such state.
-    pub fn final_layer(&self, family: TowerFamily, n_layers_run: usize) -> Result<LayerIndex, String> {
+    pub fn selected_layers(&self, family: TowerFamily, n_layers_run: usize) -> Result<Vec<LayerIndex>, String> {
         if self.spelling == Spelling::Llava && family == TowerFamily::Siglip {
-            return Ok(LayerIndex(n_layers_run));
+            return Ok(vec![LayerIndex(n_layers_run)]);
         }
         let n_states = n_layers_run as i64 + 1;
-        let index = if self.select_layer < 0 { n_states + self.select_layer } else { self.select_layer };
-        match usize::try_from(index) {
-            Ok(index) if index <= n_layers_run => Ok(LayerIndex(index)),
-            _ => Err(format!(
-                "the selected hidden state {} does not exist: the tower has {n_states} (0 to {n_layers_run})",
-                self.select_layer
-            )),
-        }
+        let state = |&layer: &i64| {
+            let index = if layer < 0 { n_states + layer } else { layer };
+            match usize::try_from(index) {
+                Ok(index) if index <= n_layers_run => Ok(LayerIndex(index)),
+                _ => Err(format!(
+                    "the selected hidden state {layer} does not exist: the tower has {n_states} (0 to {n_layers_run})"
+                )),
+            }
+        };
+        self.select_layers.iter().map(state).collect()
     }
+}
+
+/// The two matrices of Hugging Face's `multi_modal_projector`.
+fn hugging_face_projector(file: &JsonFile) -> Result<ProjectorKind, ModelError> {
+    let name = file.string("projector_hidden_act")?.unwrap_or("gelu");
+    let activation = ProjectorActivation::named(name).ok_or_else(|| {
+        let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, sigmoid, linear";
+        file.wrong("projector_hidden_act", rule)
+    })?;
+    let has_bias = file.flag("multimodal_projector_bias")?.unwrap_or(true);
+    let bias = if has_bias { ProjectorBias::With } else { ProjectorBias::Without };
+    Ok(ProjectorKind::Mlp(Mlp { depth: 2, activation, bias }))
+}
+
+/// `vision_feature_layer`: one, or a list.
+fn hugging_face_layers(file: &JsonFile) -> Result<Vec<i64>, ModelError> {
+    const KEY: &str = "vision_feature_layer";
+    let Some(list) = file.get(KEY).and_then(serde_json::Value::as_array) else {
+        return Ok(vec![file.integer(KEY)?.unwrap_or(-2)]);
+    };
+    let layers: Option<Vec<i64>> = list.iter().map(serde_json::Value::as_i64).collect();
+    layers
+        .filter(|layers| !layers.is_empty())
+        .ok_or_else(|| file.wrong(KEY, "expected a whole number, or a list of whole numbers"))
 }
 
 /// The language model that a `config.json` with its keys at top level describes.

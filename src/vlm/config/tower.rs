@@ -1,6 +1,7 @@
 //! A vision tower's keys: CLIP's and SigLIP's, alone or as the `vision_config` of a whole model.
 
 use super::JsonFile;
+use super::keys::{BASE, GENERATION, KeyNotes, TOWER, WHOLE_TOWER};
 use crate::vision::{Activation, TowerConfig, TowerFamily};
 use crate::vlm::ModelError;
 
@@ -14,13 +15,50 @@ const MAX_IMAGE: usize = 16_384;
 /// [`ModelError`] naming the first key that is unusable, its value and the rule.
 pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
     let outer = family(file)?;
-    let file = &match file.get("vision_config") {
-        Some(_) => file.section("vision_config")?,
-        None => file.clone(),
+    let inner = inner(file)?;
+    let Some(family) = family(&inner)?.or(outer) else {
+        return Err(inner.wrong("model_type", "supported towers are CLIP's and SigLIP's"));
     };
-    let Some(family) = family(file)?.or(outer) else {
-        return Err(file.wrong("model_type", "supported towers are CLIP's and SigLIP's"));
-    };
+    of_family(&inner, family)
+}
+
+/// The keys of the vision model, which stand in a section where the file describes a text model too.
+fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
+    if file.get("vision_config").is_some() { file.section("vision_config") } else { Ok(file.clone()) }
+}
+
+/// Notes the keys of a tower's own `config.json`.
+///
+/// # Errors
+/// When its `vision_config` is no object.
+pub fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
+    let tables = [TOWER, BASE, GENERATION];
+    if file.get("vision_config").is_none() {
+        return Ok(KeyNotes::audit(file, &tables));
+    }
+    let mut notes = KeyNotes::audit(file, &[WHOLE_TOWER, BASE, GENERATION]);
+    notes.extend(KeyNotes::audit(&file.section("vision_config")?, &tables));
+    Ok(notes)
+}
+
+/// The `vision_config` of Hugging Face's LLaVA: CLIP's, where it names no other.
+///
+/// # Errors
+/// As [`tower_config`].
+pub(super) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
+    match (family(file)?, file.get("model_type")) {
+        (Some(family), _) => of_family(file, family),
+        (None, None) => of_family(file, TowerFamily::Clip),
+        (None, Some(_)) => Err(file.wrong("model_type", "supported towers are CLIP's and SigLIP's")),
+    }
+}
+
+/// The tower of a `LlavaConfig` without any `vision_config`.
+pub(super) fn llava_default() -> TowerConfig {
+    clip_l_336()
+}
+
+fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelError> {
     let clip = family == TowerFamily::Clip;
     let count =
         |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
@@ -52,8 +90,8 @@ pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
 
 fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
     Ok(match file.string("model_type")? {
-        Some(kind) if kind.starts_with("clip") => Some(TowerFamily::Clip),
-        Some(kind) if kind.starts_with("siglip") => Some(TowerFamily::Siglip),
+        Some("clip" | "clip_vision_model") => Some(TowerFamily::Clip),
+        Some("siglip" | "siglip_vision_model") => Some(TowerFamily::Siglip),
         Some(_) | None => None,
     })
 }
@@ -73,18 +111,7 @@ fn activation(file: &JsonFile, clip: bool) -> Result<Activation, ModelError> {
 /// the tower's own repository is not at hand.
 pub fn published_tower(name: &str) -> Option<TowerConfig> {
     match name {
-        "openai/clip-vit-large-patch14-336" => Some(TowerConfig {
-            family: TowerFamily::Clip,
-            d_hidden: 1024,
-            d_intermediate: 4096,
-            n_layers: 24,
-            n_heads: 16,
-            image_size: 336,
-            patch_size: 14,
-            n_channels: 3,
-            activation: Activation::QuickGelu,
-            layer_norm_eps: 1e-5,
-        }),
+        "openai/clip-vit-large-patch14-336" => Some(clip_l_336()),
         "google/siglip-so400m-patch14-384" => Some(TowerConfig {
             family: TowerFamily::Siglip,
             d_hidden: 1152,
@@ -98,5 +125,21 @@ pub fn published_tower(name: &str) -> Option<TowerConfig> {
             layer_norm_eps: 1e-6,
         }),
         _ => None,
+    }
+}
+
+/// `openai/clip-vit-large-patch14-336`.
+fn clip_l_336() -> TowerConfig {
+    TowerConfig {
+        family: TowerFamily::Clip,
+        d_hidden: 1024,
+        d_intermediate: 4096,
+        n_layers: 24,
+        n_heads: 16,
+        image_size: 336,
+        patch_size: 14,
+        n_channels: 3,
+        activation: Activation::QuickGelu,
+        layer_norm_eps: 1e-5,
     }
 }

@@ -1,0 +1,427 @@
+//! Hugging Face's image processors: the classes that are known, their defaults, and the keys of their files.
+//!
+//! Reference: `models/*/image_processing_pil_*.py` and `image_processing_backends.py` of transformers 5.24. A key that a
+//! file leaves out, or sets to null, has the default of its class; classes differ in the order of their steps too.
+
+use serde_json::Value;
+
+use super::config::{Filter, PreprocessConfig, PreprocessError, Resize};
+
+/// An image processor class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageProcessor {
+    /// `CLIPImageProcessor`, and `BitImageProcessor`, which does the same.
+    Clip,
+    /// `SiglipImageProcessor`.
+    Siglip,
+    /// `LlavaImageProcessor`: CLIP's steps, after padding to a square where `do_pad` says so.
+    Llava,
+    /// `LlavaNextImageProcessor`: of its views, the base view alone, which is squeezed to `size`.
+    LlavaNext,
+    /// `ViTImageProcessor`.
+    Vit,
+    /// `DeiTImageProcessor`.
+    Deit,
+    /// `BlipImageProcessor`.
+    Blip,
+}
+
+/// A processor file's contents as far as they are understood.
+#[derive(Debug)]
+pub struct ProcessorReading {
+    /// The steps.
+    pub config: PreprocessConfig,
+    /// Keys whose values would change the pixels and are not obeyed.
+    pub refused: Vec<PreprocessError>,
+    /// Keys that no processor class knows.
+    pub unknown: Vec<String>,
+}
+
+/// Keys that decide nothing of the pixel values of one RGB frame.
+const NEUTRAL: [&str; 22] = [
+    "image_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "auto_map",
+    "_valid_processor_keys",
+    "do_convert_rgb",
+    "input_data_format",
+    "device",
+    "return_tensors",
+    "disable_grouping",
+    "image_seq_length",
+    "model_input_names",
+    "image_grid_pinpoints",
+    "aspect_ratio_setting",
+    "patch_size",
+    "num_additional_image_tokens",
+    "vision_feature_select_strategy",
+    "image_token",
+    "video_token",
+    "chat_template",
+    "transformers_version",
+    "_name_or_path",
+];
+
+/// Keys that are obeyed.
+const OBEYED: [&str; 14] = [
+    "do_resize",
+    "size",
+    "default_to_square",
+    "use_square_size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "do_pad",
+    "data_format",
+];
+
+/// Keys of other classes, with the value that changes nothing.
+const FOREIGN: [(&str, &str); 12] = [
+    ("pad_size", "null"),
+    ("rescale_offset", "false"),
+    ("crop_pct", "null"),
+    ("do_image_splitting", "false"),
+    ("max_image_size", "null"),
+    ("do_thumbnail", "false"),
+    ("do_align_long_axis", "false"),
+    ("do_flip_channel_order", "false"),
+    ("size_divisor", "null"),
+    ("do_reduce_labels", "false"),
+    ("min_pixels", "null"),
+    ("max_pixels", "null"),
+];
+
+const MAX_SIDE: u64 = 16_384;
+
+impl ImageProcessor {
+    /// The class that a file names, `Fast` and `Pil` left out; of old files the feature extractor's name.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.replace("FeatureExtractor", "ImageProcessor");
+        let base = ["Fast", "Pil"].into_iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+        Some(match base {
+            "CLIPImageProcessor" | "BitImageProcessor" => Self::Clip,
+            "SiglipImageProcessor" => Self::Siglip,
+            "LlavaImageProcessor" => Self::Llava,
+            "LlavaNextImageProcessor" => Self::LlavaNext,
+            "ViTImageProcessor" => Self::Vit,
+            "DeiTImageProcessor" => Self::Deit,
+            "BlipImageProcessor" => Self::Blip,
+            _ => return None,
+        })
+    }
+
+    /// Whether a single number in `size` means a square rather than the shorter side.
+    fn defaults_to_square(self) -> bool {
+        matches!(self, Self::Vit | Self::Deit | Self::Blip)
+    }
+
+    /// The steps of a file that says nothing.
+    fn default_config(self) -> PreprocessConfig {
+        let square = |side| Resize::Exact { width: side, height: side };
+        match self {
+            Self::Clip | Self::Llava => PreprocessConfig::clip(224),
+            Self::LlavaNext => PreprocessConfig { resize: square(224), ..PreprocessConfig::clip(224) },
+            Self::Siglip => PreprocessConfig::siglip(224),
+            Self::Vit => PreprocessConfig { filter: Filter::Bilinear, ..PreprocessConfig::siglip(224) },
+            Self::Deit => PreprocessConfig { crop: Some((224, 224)), ..PreprocessConfig::siglip(256) },
+            Self::Blip => PreprocessConfig { resize: square(384), crop: None, ..PreprocessConfig::clip(384) },
+        }
+    }
+
+    /// Reads a processor file of this class.
+    ///
+    /// # Errors
+    /// [`PreprocessError::Config`] naming the first key that has an unusable value.
+    pub fn read(self, json: &Value) -> Result<ProcessorReading, PreprocessError> {
+        let keys = Keys(json);
+        let default = self.default_config();
+        let mut config = default.clone();
+        self.read_resize(&keys, &mut config)?;
+        config.crop = match keys.get("crop_size") {
+            _ if !keys.flag("do_center_crop", default.crop.is_some())? => None,
+            Some(size) => Some(crop_from(size)?),
+            None => Some(default.crop.ok_or_else(|| {
+                wrong("crop_size", &Value::Null, "a number, or {height, width}, as do_center_crop is true")
+            })?),
+        };
+        if let Some(value) = keys.get("resample") {
+            config.filter = filter_from(value)?;
+        }
+        config.rescale = match keys.get("rescale_factor") {
+            _ if !keys.flag("do_rescale", true)? => 1.0,
+            Some(value) => finite("rescale_factor", value)?,
+            None => default.rescale,
+        };
+        let mean = keys.get("image_mean").map_or(Ok(default.mean), |value| triple("image_mean", value))?;
+        let std = keys.get("image_std").map_or(Ok(default.std), |value| triple("image_std", value))?;
+        (config.mean, config.std) = if keys.flag("do_normalize", true)? { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
+        if config.std.contains(&0.0) {
+            return Err(wrong("image_std", &json["image_std"], "three numbers other than zero"));
+        }
+        config.mean_colour = PreprocessConfig::colour_of(mean);
+        if self == Self::Llava && keys.flag("do_pad", false)? {
+            if let Some(value) = keys.get("image_mean").filter(|value| !value.is_array()) {
+                return Err(wrong("image_mean", value, "three numbers, which do_pad takes the colour of"));
+            }
+            config = config.padded();
+        }
+        Ok(ProcessorReading { config, refused: keys.refused(), unknown: keys.unknown() })
+    }
+
+    fn read_resize(self, keys: &Keys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
+        let is_square = keys.flag("default_to_square", self.defaults_to_square())?;
+        if let Some(size) = keys.get("size") {
+            config.resize = resize_from(size, is_square)?;
+        }
+        if self == Self::Clip && keys.flag("use_square_size", false)? {
+            config.resize = Resize::Exact { width: 224, height: 224 };
+        }
+        if self == Self::LlavaNext {
+            // The base view has been squeezed before the steps that `do_resize` switches begin.
+            config.resize = match config.resize {
+                Resize::ShortestEdge(side) => Resize::Exact { width: side, height: side },
+                exact @ Resize::Exact { .. } => exact,
+                _ => return Err(wrong("size", &keys.0["size"], "a number, {shortest_edge}, or {height, width}")),
+            };
+        } else if !keys.flag("do_resize", true)? {
+            config.resize = Resize::None;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a file; null is the same as no key.
+struct Keys<'a>(&'a Value);
+
+impl Keys<'_> {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn flag(&self, key: &'static str, default: bool) -> Result<bool, PreprocessError> {
+        self.get(key).map_or(Ok(default), |value| value.as_bool().ok_or_else(|| wrong(key, value, "true or false")))
+    }
+
+    fn refused(&self) -> Vec<PreprocessError> {
+        let foreign = FOREIGN.iter().filter_map(|&(key, neutral)| {
+            let value = self.get(key).filter(|value| value.to_string() != neutral)?;
+            Some(wrong(key, value, "no such key, which is not obeyed"))
+        });
+        let layout = self.get("data_format").filter(|value| value.as_str() != Some("channels_first"));
+        foreign.chain(layout.map(|value| wrong("data_format", value, "\"channels_first\""))).collect()
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        let is_known = |key: &str| {
+            NEUTRAL.contains(&key) || OBEYED.contains(&key) || FOREIGN.iter().any(|(foreign, _)| *foreign == key)
+        };
+        let keys = self.0.as_object().into_iter().flat_map(|object| object.keys());
+        keys.filter(|key| !is_known(key)).cloned().collect()
+    }
+}
+
+fn wrong(key: &'static str, value: &Value, expected: &'static str) -> PreprocessError {
+    PreprocessError::Config { key, value: value.to_string(), expected }
+}
+
+fn side(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
+    value
+        .as_u64()
+        .filter(|&n| (1..=MAX_SIDE).contains(&n))
+        .map(|n| n as u32)
+        .ok_or_else(|| wrong(key, value, "a number of pixels from 1 to 16384"))
+}
+
+fn resize_from(value: &Value, is_square: bool) -> Result<Resize, PreprocessError> {
+    const KEY: &str = "size";
+    match value {
+        Value::Number(_) if is_square => {
+            let side = side(KEY, value)?;
+            Ok(Resize::Exact { width: side, height: side })
+        }
+        Value::Number(_) => Ok(Resize::ShortestEdge(side(KEY, value)?)),
+        Value::Array(list) if list.len() == 2 => {
+            Ok(Resize::Exact { height: side(KEY, &list[0])?, width: side(KEY, &list[1])? })
+        }
+        Value::Object(object) => {
+            let get = |key: &str| object.get(key).filter(|value| !value.is_null());
+            let sides = ["shortest_edge", "longest_edge", "height", "width", "max_height", "max_width"];
+            if object.iter().any(|(key, value)| !value.is_null() && !sides.contains(&key.as_str())) {
+                return Err(wrong(KEY, value, "sides in pixels"));
+            }
+            match sides.map(get) {
+                [Some(edge), None, None, None, None, None] => Ok(Resize::ShortestEdge(side(KEY, edge)?)),
+                [Some(shortest), Some(longest), None, None, None, None] => {
+                    Ok(Resize::Edges { shortest: side(KEY, shortest)?, longest: side(KEY, longest)? })
+                }
+                [None, None, Some(height), Some(width), None, None] => {
+                    Ok(Resize::Exact { width: side(KEY, width)?, height: side(KEY, height)? })
+                }
+                [None, None, None, None, Some(height), Some(width)] => {
+                    Ok(Resize::Within { width: side(KEY, width)?, height: side(KEY, height)? })
+                }
+                _ => Err(wrong(
+                    KEY,
+                    value,
+                    "a number, {shortest_edge}, {shortest_edge, longest_edge}, {height, width}, \
+                     or {max_height, max_width}",
+                )),
+            }
+        }
+        _ => Err(wrong(KEY, value, "a number, {shortest_edge}, or {height, width}")),
+    }
+}
+
+fn crop_from(value: &Value) -> Result<(u32, u32), PreprocessError> {
+    const KEY: &str = "crop_size";
+    match (value, value.get("width"), value.get("height")) {
+        (Value::Number(_), ..) => side(KEY, value).map(|side| (side, side)),
+        (Value::Array(list), ..) if list.len() == 2 => Ok((side(KEY, &list[1])?, side(KEY, &list[0])?)),
+        (_, Some(width), Some(height)) => Ok((side(KEY, width)?, side(KEY, height)?)),
+        _ => Err(wrong(KEY, value, "a number, or {height, width}")),
+    }
+}
+
+fn filter_from(value: &Value) -> Result<Filter, PreprocessError> {
+    match value.as_u64() {
+        Some(0) => Ok(Filter::Nearest),
+        Some(1) => Ok(Filter::Lanczos),
+        Some(2) => Ok(Filter::Bilinear),
+        Some(3) => Ok(Filter::Bicubic),
+        Some(4) => Ok(Filter::Box),
+        Some(5) => Ok(Filter::Hamming),
+        _ => Err(wrong("resample", value, "Pillow's number of a filter, 0 to 5 (3 is bicubic)")),
+    }
+}
+
+fn finite(key: &'static str, value: &Value) -> Result<f64, PreprocessError> {
+    value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(key, value, "a number"))
+}
+
+/// A number a channel, or one for all.
+fn triple(key: &'static str, value: &Value) -> Result<[f64; 3], PreprocessError> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([red, green, blue]) => Ok([finite(key, red)?, finite(key, green)?, finite(key, blue)?]),
+        None if value.is_number() => Ok([finite(key, value)?; 3]),
+        _ => Err(wrong(key, value, "three numbers, or one for all channels")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn clip(json: Value) -> PreprocessConfig {
+        ImageProcessor::Clip.read(&json).expect("a good file").config
+    }
+
+    #[test]
+    fn both_spellings_of_the_sizes_are_read() {
+        let old = json!({"size": 336, "crop_size": 224, "resample": 3});
+        let new = json!({"size": {"shortest_edge": 336}, "crop_size": {"height": 224, "width": 224}});
+        assert_eq!(clip(old.clone()), clip(new));
+        assert_eq!((clip(old.clone()).resize, clip(old).crop), (Resize::ShortestEdge(336), Some((224, 224))));
+        let straight = clip(json!({"size": {"height": 64, "width": 48}, "do_center_crop": false}));
+        assert_eq!((straight.resize, straight.crop), (Resize::Exact { width: 48, height: 64 }, None));
+    }
+
+    #[test]
+    fn each_class_has_its_own_defaults_and_meanings() {
+        let size = json!({"size": 56});
+        let resize = |class: ImageProcessor| class.read(&size).expect("a good file").config.resize;
+        let square = Resize::Exact { width: 56, height: 56 };
+        assert_eq!(resize(ImageProcessor::Clip), Resize::ShortestEdge(56));
+        assert_eq!(resize(ImageProcessor::Siglip), Resize::ShortestEdge(56));
+        assert_eq!((resize(ImageProcessor::Vit), resize(ImageProcessor::LlavaNext)), (square, square));
+        // `do_pad` pads to a square in LLaVA's class alone; in the others it fills a batch.
+        let padding = json!({"do_pad": true});
+        let pad = |class: ImageProcessor| class.read(&padding).expect("a good file").config.pad;
+        assert_eq!(pad(ImageProcessor::Llava), Some([122, 116, 104]));
+        assert_eq!((pad(ImageProcessor::Clip), pad(ImageProcessor::LlavaNext)), (None, None));
+        let vit = ImageProcessor::Vit.read(&json!({})).expect("a good file").config;
+        assert_eq!((vit.filter, vit.crop, vit.mean), (Filter::Bilinear, None, [0.5; 3]));
+        // The base view is squeezed whether or not the views are resized afterwards.
+        let base = ImageProcessor::LlavaNext.read(&json!({"size": {"shortest_edge": 56}, "do_resize": false}));
+        assert_eq!(base.expect("a good file").config.resize, square);
+    }
+
+    #[test]
+    fn null_is_the_default_of_the_class() {
+        let nulls = json!({"do_resize": null, "size": null, "resample": null, "image_mean": null, "crop_size": null});
+        assert_eq!(clip(nulls), clip(json!({})));
+    }
+
+    #[test]
+    fn names_of_every_age_lead_to_a_class() {
+        for name in ["CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor"] {
+            assert_eq!(ImageProcessor::named(name), Some(ImageProcessor::Clip), "{name}");
+        }
+        assert_eq!(ImageProcessor::named("Idefics3ImageProcessor"), None);
+    }
+
+    #[test]
+    fn the_pad_colour_is_that_of_the_mean_even_without_normalisation() {
+        let json = json!({"do_pad": true, "do_normalize": false, "image_mean": [0.5, 0.25, 0.0]});
+        assert_eq!(ImageProcessor::Llava.read(&json).expect("a good file").config.pad, Some([127, 63, 0]));
+    }
+
+    #[test]
+    fn one_number_stands_for_all_channels() {
+        let config = clip(json!({"image_mean": 0.5, "image_std": 0.25}));
+        assert_eq!((config.mean, config.std), ([0.5; 3], [0.25; 3]));
+    }
+
+    #[test]
+    fn keys_of_other_classes_are_refused_and_unknown_ones_named() {
+        let json = json!({"rescale_offset": true, "crop_pct": 0.9, "size_divisor": null, "brightness": 2});
+        let reading = ImageProcessor::Clip.read(&json).expect("a good file");
+        let refused: Vec<String> = reading.refused.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            refused,
+            [
+                "rescale_offset: true is not usable; expected no such key, which is not obeyed",
+                "crop_pct: 0.9 is not usable; expected no such key, which is not obeyed"
+            ]
+        );
+        assert_eq!(reading.unknown, ["brightness"]);
+    }
+
+    #[test]
+    fn unusable_values_are_named() {
+        for (json, message) in [
+            (json!({"size": 0}), "size: 0 is not usable; expected a number of pixels from 1 to 16384"),
+            (
+                json!({"size": {"longest_edge": 3}}),
+                "size: {\"longest_edge\":3} is not usable; expected a number, {shortest_edge}, \
+                 {shortest_edge, longest_edge}, {height, width}, or {max_height, max_width}",
+            ),
+            (
+                json!({"resample": 9}),
+                "resample: 9 is not usable; expected Pillow's number of a filter, 0 to 5 (3 is bicubic)",
+            ),
+            (json!({"do_resize": "no"}), "do_resize: \"no\" is not usable; expected true or false"),
+            (
+                json!({"image_std": [1, 0, 1]}),
+                "image_std: [1,0,1] is not usable; expected three numbers other than zero",
+            ),
+            (
+                json!({"image_mean": [1, 2]}),
+                "image_mean: [1,2] is not usable; expected three numbers, or one for all channels",
+            ),
+        ] {
+            assert_eq!(ImageProcessor::Clip.read(&json).expect_err("a bad file").to_string(), message);
+        }
+        let siglip = ImageProcessor::Siglip.read(&json!({"do_center_crop": true})).expect_err("no size to cut");
+        assert_eq!(
+            siglip.to_string(),
+            "crop_size: null is not usable; expected a number, or {height, width}, as do_center_crop is true"
+        );
+    }
+}

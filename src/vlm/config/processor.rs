@@ -1,0 +1,147 @@
+//! The image processor's file of a checkpoint or a tower: which of two files it is, which class it names, and what it says.
+//!
+//! Reference: `image_processing_base.py` and `auto/image_processing_auto.py` of transformers 5.24. An `image_processor` in
+//! `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Sections for videos are for
+//! models that take videos; frames are images here, as for transformers' LLaVA.
+
+use std::path::Path;
+
+use super::keys::{Key, KeyNotes, Meaning};
+use super::{JsonFile, VlmConfig};
+use crate::files;
+use crate::image::{ImageProcessor, PreprocessConfig};
+use crate::vision::{TowerConfig, TowerFamily};
+use crate::vlm::ModelError;
+
+/// The file that transformers 5 writes.
+const PROCESSOR: &str = "processor_config.json";
+/// The file of the image processor alone.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+/// The section of [`PROCESSOR`] in place of [`PREPROCESSOR`].
+const SECTION: &str = "image_processor";
+
+/// What a directory says of preparing frames.
+pub struct ProcessorFile {
+    /// The image processor's own keys.
+    image: JsonFile,
+    /// `processor_config.json`, where there is one.
+    whole: Option<JsonFile>,
+}
+
+/// Which class prepares frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessorClass {
+    /// This one, whatever a file names: LLaVA's code loads the tower's own.
+    Fixed(ImageProcessor),
+    /// The one that the file names, else this one.
+    Named(ImageProcessor),
+}
+
+impl ProcessorClass {
+    /// The class of LLaVA's code for a tower.
+    pub fn of_tower(family: TowerFamily) -> ImageProcessor {
+        match family {
+            TowerFamily::Clip => ImageProcessor::Clip,
+            TowerFamily::Siglip => ImageProcessor::Siglip,
+        }
+    }
+}
+
+/// Keys of `processor_config.json` around the image processor.
+const WHOLE: &[Key] = &[
+    ("auto_map", Meaning::Neutral),
+    ("chat_template", Meaning::Neutral),
+    ("feature_extractor", Meaning::Neutral),
+    ("image_processor", Meaning::Neutral),
+    ("image_seq_length", Meaning::Neutral),
+    ("image_token", Meaning::Neutral),
+    ("num_additional_image_tokens", Meaning::Neutral),
+    ("patch_size", Meaning::Neutral),
+    ("processor_class", Meaning::Neutral),
+    ("tokenizer", Meaning::Neutral),
+    ("transformers_version", Meaning::Neutral),
+    ("video_processor", Meaning::Neutral),
+    ("video_token", Meaning::Neutral),
+    ("vision_feature_select_strategy", Meaning::Neutral),
+];
+
+impl ProcessorFile {
+    /// Finds the file of a directory.
+    ///
+    /// # Errors
+    /// When a file is not JSON, or its section is no object.
+    pub fn find(dir: &Path) -> Result<Option<Self>, ModelError> {
+        let open = |name: &str| {
+            let path = dir.join(name);
+            files::is_file(&path).then(|| JsonFile::read(&path)).transpose()
+        };
+        let whole = open(PROCESSOR)?;
+        if let Some(file) = &whole
+            && file.get(SECTION).is_some()
+        {
+            return Ok(Some(Self { image: file.section(SECTION)?, whole }));
+        }
+        Ok(open(PREPROCESSOR)?.map(|image| Self { image, whole }))
+    }
+
+    /// Reads the steps.
+    ///
+    /// # Errors
+    /// [`ModelError`] for a class that is not known, or naming the first key that is unusable.
+    pub fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
+        let class = match class {
+            ProcessorClass::Fixed(class) => class,
+            ProcessorClass::Named(default) => self.class(default)?,
+        };
+        let failed = |source| ModelError::Preprocess { dir: self.image.path().to_owned(), source };
+        let reading = class.read(self.image.json()).map_err(failed)?;
+        let path = self.image.path().display();
+        let mut notes = KeyNotes::default();
+        notes.refused = reading.refused.iter().map(|error| format!("{path}: {error}")).collect();
+        let unknown: Vec<String> = reading.unknown.iter().map(|key| self.image.full_key(key)).collect();
+        notes.warn_of_unknown(&self.image, &unknown);
+        if let Some(whole) = &self.whole {
+            notes.extend(KeyNotes::audit(whole, &[WHOLE]));
+        }
+        Ok((reading.config, notes))
+    }
+
+    /// The class that the file names; of old files by its feature extractor.
+    fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, ModelError> {
+        let key =
+            ["image_processor_type", "feature_extractor_type"].into_iter().find(|key| self.image.get(key).is_some());
+        let Some(key) = key else { return Ok(default) };
+        let named = self.image.string(key)?.and_then(ImageProcessor::named).ok_or_else(|| {
+            self.image.wrong(
+                key,
+                "supported are CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor, \
+                 BitImageProcessor, ViTImageProcessor, DeiTImageProcessor and BlipImageProcessor",
+            )
+        })?;
+        // The base view of LLaVA-NeXT is squeezed whichever processor fills in the numbers.
+        Ok(if default == ImageProcessor::LlavaNext { default } else { named })
+    }
+
+    /// Where the processor counts other visual tokens than the model makes; transformers refuses such a prompt.
+    ///
+    /// # Errors
+    /// When a key has an unusable value.
+    pub fn check_tokens(&self, config: &VlmConfig, tower: &TowerConfig) -> Result<Vec<String>, ModelError> {
+        const MAX: usize = 1 << 16;
+        let Some(whole) = &self.whole else { return Ok(Vec::new()) };
+        let (patch, strategy) = (whole.count("patch_size", 1..=MAX)?, whole.string("vision_feature_select_strategy")?);
+        let additional = whole.count("num_additional_image_tokens", 0..=MAX)?.unwrap_or(0);
+        let (Some(patch), Some(strategy)) = (patch, strategy) else { return Ok(Vec::new()) };
+        let side = tower.image_size / patch;
+        let counted = (side * side + additional).saturating_sub(usize::from(strategy == "default"));
+        let made = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(config.n_dropped(tower.family));
+        let rule = || {
+            format!(
+                "{}: patch_size {patch}, num_additional_image_tokens {additional} and vision_feature_select_strategy {strategy} \
+                 count {counted} tokens a frame, but the model makes {made}",
+                whole.path().display()
+            )
+        };
+        Ok((counted != made).then(rule).into_iter().collect())
+    }
+}
