@@ -1,7 +1,8 @@
 //! Hugging Face's image processors: the classes that are known, their defaults, and the keys of their files.
 //!
 //! Reference: `models/*/image_processing_pil_*.py` and `image_processing_backends.py` of transformers 5.24. A key that a
-//! file leaves out, or sets to null, has the default of its class; classes differ in the order of their steps too.
+//! file leaves out has the default of its class; one that is null switches its step off, or is missing in a step that is on.
+//! Classes differ in the order of their steps too.
 
 use serde_json::Value;
 
@@ -143,24 +144,35 @@ impl ImageProcessor {
         let default = self.default_config();
         let mut config = default.clone();
         self.read_resize(&keys, &mut config)?;
-        config.crop = match keys.get("crop_size") {
+        config.crop = match json.get("crop_size") {
             _ if !keys.flag("do_center_crop", default.crop.is_some())? => None,
             Some(size) => Some(crop_from(size)?),
             None => Some(default.crop.ok_or_else(|| {
                 wrong("crop_size", &Value::Null, "a number, or {height, width}, as do_center_crop is true")
             })?),
         };
-        if let Some(value) = keys.get("resample") {
+        if config.resize != Resize::None
+            && let Some(value) = json.get("resample")
+        {
             config.filter = filter_from(value)?;
         }
-        config.rescale = match keys.get("rescale_factor") {
+        config.rescale = match json.get("rescale_factor") {
             _ if !keys.flag("do_rescale", true)? => 1.0,
             Some(value) => finite("rescale_factor", value)?,
             None => default.rescale,
         };
-        let mean = keys.get("image_mean").map_or(Ok(default.mean), |value| triple("image_mean", value))?;
-        let std = keys.get("image_std").map_or(Ok(default.std), |value| triple("image_std", value))?;
-        (config.mean, config.std) = if keys.flag("do_normalize", true)? { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
+        let is_normalised = keys.flag("do_normalize", true)?;
+        let mean = match json.get("image_mean") {
+            // Padding is black then.
+            Some(Value::Null) if !is_normalised => [0.0; 3],
+            Some(value) => triple("image_mean", value)?,
+            None => default.mean,
+        };
+        (config.mean, config.std) = match json.get("image_std") {
+            _ if !is_normalised => ([0.0; 3], [1.0; 3]),
+            Some(value) => (mean, triple("image_std", value)?),
+            None => (mean, default.std),
+        };
         if config.std.contains(&0.0) {
             return Err(wrong("image_std", &json["image_std"], "three numbers other than zero"));
         }
@@ -176,7 +188,8 @@ impl ImageProcessor {
 
     fn read_resize(self, keys: &Keys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
         let is_square = keys.flag("default_to_square", self.defaults_to_square())?;
-        if let Some(size) = keys.get("size") {
+        let is_resized = keys.flag("do_resize", true)?;
+        if let Some(size) = keys.0.get("size").filter(|_| is_resized || self == Self::LlavaNext) {
             config.resize = resize_from(size, is_square)?;
         }
         if self == Self::Clip && keys.flag("use_square_size", false)? {
@@ -189,23 +202,29 @@ impl ImageProcessor {
                 exact @ Resize::Exact { .. } => exact,
                 _ => return Err(wrong("size", &keys.0["size"], "a number, {shortest_edge}, or {height, width}")),
             };
-        } else if !keys.flag("do_resize", true)? {
+        } else if !is_resized {
             config.resize = Resize::None;
         }
         Ok(())
     }
 }
 
-/// The keys of a file; null is the same as no key.
+/// The keys of a file.
 struct Keys<'a>(&'a Value);
 
 impl Keys<'_> {
+    /// A value other than null.
     fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
+    /// A switch: off where it is null.
     fn flag(&self, key: &'static str, default: bool) -> Result<bool, PreprocessError> {
-        self.get(key).map_or(Ok(default), |value| value.as_bool().ok_or_else(|| wrong(key, value, "true or false")))
+        match self.0.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(false),
+            Some(value) => value.as_bool().ok_or_else(|| wrong(key, value, "true or false")),
+        }
     }
 
     fn refused(&self) -> Vec<PreprocessError> {
@@ -353,9 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn null_is_the_default_of_the_class() {
-        let nulls = json!({"do_resize": null, "size": null, "resample": null, "image_mean": null, "crop_size": null});
-        assert_eq!(clip(nulls), clip(json!({})));
+    fn null_switches_a_step_off_and_is_missing_in_one_that_is_on() {
+        let nulls = json!({"do_resize": null, "size": null, "resample": null, "do_center_crop": null, "crop_size": null,
+            "do_normalize": null, "image_mean": null, "image_std": null, "do_rescale": null, "rescale_factor": null});
+        let off = clip(nulls);
+        assert_eq!(
+            (off.resize, off.crop, off.rescale, off.mean, off.std),
+            (Resize::None, None, 1.0, [0.0; 3], [1.0; 3])
+        );
+        for key in ["size", "resample", "crop_size", "image_mean", "image_std", "rescale_factor"] {
+            let error = ImageProcessor::Clip.read(&json!({key: null})).expect_err("it is needed").to_string();
+            assert!(error.starts_with(&format!("{key}: null is not usable")), "{error}");
+        }
     }
 
     #[test]

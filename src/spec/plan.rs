@@ -318,8 +318,8 @@ mod tests {
         let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nunused: refuse\nsample:\n  uniform:\n    frames: 8\n    \
                     short: fewer\nwindow:\n  start: null\n  end: null\npreprocess: checkpoint\nconnector:\n  dci:\n    \
                     window: 3\ntemporal:\n  max_pool:\n    stride: 2\nrope: checkpoint\nprompt:\n  system: Be brief.\n  \
-                    question: '{question}'\ngenerate:\n  max_new_tokens: 512\n  temperature: 0.0\n  top_k: null\n  \
-                    top_p: null\n  repetition_penalty: 1.0\n  seed: 0\nexec:\n  decode_threads: 2\n  access: auto\n  capacity:\n    \
+                    question: '{question}'\ngenerate:\n  max_new_tokens: 512\n  temperature: null\n  top_k: null\n  \
+                    top_p: null\n  repetition_penalty: null\n  seed: 0\nexec:\n  decode_threads: 2\n  access: auto\n  capacity:\n    \
                     decoded: 2\n    prepared: 4\n    encoded: 4\n    aggregated: 1\n";
         assert_eq!(plan.to_yaml().expect("plain keys"), yaml);
     }

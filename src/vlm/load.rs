@@ -67,6 +67,7 @@ impl Vlm {
             preprocess,
             tokenizer,
             template,
+            mut warnings,
             unused,
             n_tower_layers,
             checkpoint,
@@ -111,7 +112,7 @@ impl Vlm {
         tower_ledger.check()?;
         let part = TowerPart { prefix, n_read, n_described: n_tower_layers };
         let ledgers = Ledgers { main: &ledger, llm: &llm_ledger, tower: &tower_ledger };
-        let mut warnings = ledgers.judge_unused(unused, llama, &part)?;
+        warnings.extend(ledgers.judge_unused(unused, llama, &part)?);
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
         tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));

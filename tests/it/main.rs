@@ -10,6 +10,7 @@
 mod batch;
 mod checkpoints;
 mod cli;
+mod descriptions;
 mod goldens;
 mod harness;
 mod hostile;

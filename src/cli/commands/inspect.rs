@@ -69,6 +69,7 @@ impl Inspect {
         if !finding.problems.is_empty() {
             return Err(document.error(&finding.problems).into());
         }
+        blueprint.warnings.iter().for_each(|warning| output::warning(warning));
         finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
         let mut facts = String::new();
         describe_parts(&mut facts, &blueprint)?;
@@ -84,6 +85,7 @@ impl Inspect {
     fn model(&self) -> anyhow::Result<()> {
         let overrides = Overrides::tower(self.vision_tower.as_deref()).with_unused(self.unused.rule(Unused::Refuse));
         let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(true))?;
+        blueprint.warnings.iter().for_each(|warning| output::warning(warning));
         let mut text = String::new();
         describe_parts(&mut text, &blueprint)?;
         describe_shapes(&mut text, &blueprint, Temporal::D2, self.frames)?;

@@ -5,6 +5,8 @@
 //! leave out what equals the library's defaults.
 
 mod classes;
+#[cfg(test)]
+mod defaults_tests;
 mod generation;
 mod json;
 pub(super) mod keys;
