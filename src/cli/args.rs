@@ -100,7 +100,8 @@ pub struct PromptArgs {
     /// follow as NAME:OPTION=VALUE,...
     #[arg(long, default_value = "max_pool", value_name = "STRATEGY")]
     pub temporal: Temporal,
-    /// vicuna_v1, llama_3, llama_2, mistral_instruct, chatml_direct, plain [default: what fits the checkpoint]
+    /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
+    /// chatml_direct, plain [default: a Hugging Face checkpoint's own, else what fits the checkpoint]
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
     /// A system text in place of the template's
@@ -164,7 +165,7 @@ impl PlanArgs {
         let Self { model, frames, prompt, generate } = self;
         let FrameRequest { sample, window } = frames.resolve()?;
         if let Some(name) = &prompt.template {
-            Template::named(name)?;
+            Template::check_name(name)?;
         }
         Ok(Plan {
             model: model.model.clone(),

@@ -151,7 +151,7 @@ impl Session {
 /// The template that was asked for, or the checkpoint's.
 fn template(plan: &Plan, blueprint: &Blueprint) -> anyhow::Result<Template> {
     let template = match &plan.prompt.template {
-        Some(name) => Template::named(name)?,
+        Some(name) => blueprint.named_template(name)?,
         None => blueprint.template.clone(),
     };
     if plan.prompt.system.is_some() && !template.has_system() {
@@ -170,7 +170,7 @@ fn check_budget(
 ) -> anyhow::Result<()> {
     let n_frames = expected_frames(video, &plan.frames())?;
     let mut conversation = conversation(template, &plan.prompt, blueprint.config.image_marks);
-    let text = PromptIds::encode(&conversation.ask(question), &blueprint.tokenizer)?.n_text();
+    let text = PromptIds::encode(&conversation.ask(question)?, &blueprint.tokenizer)?.n_text();
     // A window without a frame is told by the reader, which knows the times.
     blueprint.budget(plan.temporal, n_frames.max(1), Tokens(text)).room()?;
     Ok(())

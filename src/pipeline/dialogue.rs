@@ -89,9 +89,9 @@ impl<'a> Dialogue<'a> {
     /// # Errors
     /// When the prompt does not fit the context; the question is then forgotten.
     pub fn ask(&mut self, question: &str, on_text: &mut dyn FnMut(&str)) -> Result<Answer, PipelineError> {
-        let prompt = self.conversation.ask(question);
-        let ids = PromptIds::encode(&prompt, self.vlm.tokenizer()).map_err(PipelineError::from);
-        let answer = ids.and_then(|ids| self.answer(&ids, on_text));
+        let prompt = self.conversation.ask(question).map_err(ModelError::from);
+        let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, self.vlm.tokenizer()));
+        let answer = ids.map_err(PipelineError::from).and_then(|ids| self.answer(&ids, on_text));
         match answer {
             Ok(answer) => {
                 self.conversation.answer(&answer.text);

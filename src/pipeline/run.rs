@@ -144,7 +144,7 @@ impl Asking<'_> {
     fn texts(&self, questions: &[String]) -> impl Iterator<Item = Tokens> {
         questions.iter().filter_map(|question| {
             let mut conversation = conversation(self.template, &self.plan.prompt, self.vlm.image_marks());
-            let ids = PromptIds::encode(&conversation.ask(question), self.vlm.tokenizer()).ok()?;
+            let ids = PromptIds::encode(&conversation.ask(question).ok()?, self.vlm.tokenizer()).ok()?;
             Some(Tokens(ids.n_text()))
         })
     }

@@ -120,7 +120,7 @@ impl<'a> Together<'a> {
     /// A question in the words of the plan, if it fits the context.
     fn prompt(&self, place: usize, question: &str) -> Result<Prompt, PipelineError> {
         let Asking { vlm, template, plan } = self.asking;
-        let text = conversation(template, &plan.prompt, vlm.image_marks()).ask(question);
+        let text = conversation(template, &plan.prompt, vlm.image_marks()).ask(question).map_err(ModelError::from)?;
         let ids = PromptIds::encode(&text, vlm.tokenizer())?;
         let budget = TokenBudget {
             temporal: self.seen.temporal,

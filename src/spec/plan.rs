@@ -176,7 +176,8 @@ pub(super) const QUESTION: &str = "{question}";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
-    /// vicuna_v1, llama_3, llama_2, mistral_instruct, chatml_direct or plain. Default: the one that fits the checkpoint.
+    /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
+    /// chatml_direct or plain. Default: a Hugging Face checkpoint's own, else the one that fits the checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A system text. Default: the template's.

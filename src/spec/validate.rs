@@ -79,8 +79,8 @@ impl Plan {
             let rule = format!("a window has a middle frame, so it is odd, not {window}");
             problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
         }
-        if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::named(name).is_err()) {
-            let hint = nearest(name, &Template::NAMES);
+        if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::check_name(name).is_err()) {
+            let hint = nearest(name, &[&Template::NAMES[..], &[Template::CHECKPOINT]].concat());
             problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
         }
         if self.prompt.question.matches(QUESTION).count() != 1 {
@@ -155,11 +155,12 @@ impl Plan {
 
     /// Tokens of a prompt's text with the shortest question.
     fn least_text(&self, blueprint: &Blueprint) -> Tokens {
-        let named = self.prompt.template.as_deref().and_then(|name| Template::named(name).ok());
+        let named = self.prompt.template.as_deref().and_then(|name| blueprint.named_template(name).ok());
         let template = named.unwrap_or_else(|| blueprint.template.clone());
         let conversation = Conversation::new(template, self.prompt.system.clone());
-        let prompt = conversation.worded(&self.prompt.question, &self.prompt.answer).ask("?");
-        Tokens(PromptIds::encode(&prompt, &blueprint.tokenizer).map_or(0, |ids| ids.n_text()))
+        let prompt = conversation.worded(&self.prompt.question, &self.prompt.answer).ask("?").ok();
+        let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, &blueprint.tokenizer).ok());
+        Tokens(ids.map_or(0, |ids| ids.n_text()))
     }
 
     /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known before there is

@@ -28,11 +28,43 @@ pub enum TextError {
         /// The parser's words.
         cause: String,
     },
+    /// A file of settings that cannot be understood.
+    #[error("{path}: {cause}")]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in words.
+        cause: String,
+    },
     /// The tokenizer refused a text.
     #[error("the tokenizer cannot encode the prompt: {cause}")]
     Encode {
         /// Its words.
         cause: String,
+    },
+    /// An image token with two ids.
+    #[error(
+        "{path}: image_token_index: {config} is not the id of `{token}` in the tokenizer, {tokenizer}; \
+         hint: the tokenizer's files belong to another checkpoint"
+    )]
+    ImageToken {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The token's text.
+        token: String,
+        /// The id in the `config.json`.
+        config: u32,
+        /// The id in the tokenizer.
+        tokenizer: u32,
+    },
+    /// A prompt whose words contain the placeholder of the image.
+    #[error(
+        "the prompt contains `{token}` beside the video's own; this checkpoint's tokenizer reads each as an image; \
+         hint: write it otherwise in the question, for example with spaces"
+    )]
+    Placeholder {
+        /// The placeholder.
+        token: String,
     },
     /// A template that does not exist.
     #[error("template `{name}` is not known; hint: {known}")]
@@ -42,6 +74,12 @@ pub enum TextError {
         /// Those that are.
         known: String,
     },
+    /// A checkpoint without a template of its own.
+    #[error("template `checkpoint`: the checkpoint has no chat template; hint: {known}")]
+    NoOwnTemplate {
+        /// The templates that are built in.
+        known: String,
+    },
     /// A checkpoint's own prompt format without a place for the question, the answer or the image.
     #[error("prompt_format of the checkpoint has no {missing}: {format:?}")]
     PromptFormat {
@@ -49,5 +87,15 @@ pub enum TextError {
         format: String,
         /// The missing mark.
         missing: &'static str,
+    },
+    /// A checkpoint's own chat template that cannot be used.
+    #[error("{origin}: chat template: {cause}; hint: --template with one of {known}")]
+    ChatTemplate {
+        /// The file, and the key in it.
+        origin: String,
+        /// What is wrong, in words.
+        cause: String,
+        /// The templates that are built in.
+        known: String,
     },
 }

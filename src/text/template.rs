@@ -1,18 +1,24 @@
 //! Conversation templates: the words around a question, to the space.
 //!
 //! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt is the text before the
-//! visual tokens and the text after them; the two are tokenised apart. A question's own words never move
-//! that cut: `<image>` in a question is text.
+//! visual tokens and the text after them. A question's own words never move that cut: `<image>` in a question is text.
+
+use std::sync::Arc;
 
 use super::TextError;
+use super::chat_template::{Chat, ChatTemplate};
 
 /// A conversation format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Template {
     /// Vicuna 1.1 and up, and LLaVA-1.5: `USER: ... ASSISTANT:`.
     VicunaV1,
+    /// LLaVA-1.5 as its Hugging Face checkpoints document it: `USER: ... ASSISTANT:` without a system text.
+    LlavaHf,
     /// Llama-3 as the Dense Connector trained it: the assistant's header says `system`.
     Llama3,
+    /// Llama-3 as LLaVA-NeXT trained it: the assistant's header says `assistant`.
+    LlavaLlama3,
     /// Llama-2 chat: `[INST] <<SYS>> ... [/INST]`.
     Llama2,
     /// Mistral instruct: `[INST] ... [/INST]`.
@@ -23,6 +29,8 @@ pub enum Template {
     Plain,
     /// A checkpoint's own `prompt_format`, one turn long.
     Custom(CustomTemplate),
+    /// A checkpoint's own chat template in Jinja.
+    Checkpoint(Arc<ChatTemplate>),
 }
 
 /// A format of one turn with the marks `<image>`, `{question}` and `{answer}`.
@@ -39,17 +47,17 @@ pub struct CustomTemplate {
 /// The text of a prompt on both sides of the visual tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Tokenised first, with BOS.
+    /// From its beginning.
     pub before_visual: String,
-    /// Tokenised on its own.
+    /// To its end.
     pub after_visual: String,
 }
 
 /// One question with its answer; the last turn has none yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Turn {
-    question: String,
-    answer: Option<String>,
+pub(super) struct Turn {
+    pub(super) question: String,
+    pub(super) answer: Option<String>,
 }
 
 /// Questions and answers about one video.
@@ -76,9 +84,32 @@ const CHATML_SYSTEM: &str = "Answer the questions.";
 const VISUAL: char = '\u{10FFFF}';
 
 impl Template {
+    /// The name of a checkpoint's own template.
+    pub const CHECKPOINT: &'static str = "checkpoint";
+
     /// The names that [`Self::named`] knows.
-    pub const NAMES: [&'static str; 6] =
-        ["vicuna_v1", "llama_3", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
+    pub const NAMES: [&'static str; 8] =
+        ["vicuna_v1", "llama_3", "llava_llama_3", "llava_hf", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
+
+    /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
+    ///
+    /// # Errors
+    /// [`TextError::UnknownTemplate`] with the names that are known.
+    pub fn check_name(name: &str) -> Result<(), TextError> {
+        if name == Self::CHECKPOINT { Ok(()) } else { Self::named(name).map(|_| ()) }
+    }
+
+    /// The template of a name; `own` is the checkpoint's.
+    ///
+    /// # Errors
+    /// [`TextError::UnknownTemplate`]; [`TextError::NoOwnTemplate`] when the checkpoint has none and is asked for it.
+    pub fn choose(name: &str, own: Option<&Self>) -> Result<Self, TextError> {
+        match (name, own) {
+            (Self::CHECKPOINT, Some(own)) => Ok(own.clone()),
+            (Self::CHECKPOINT, None) => Err(TextError::NoOwnTemplate { known: Self::NAMES.join(", ") }),
+            (name, _) => Self::named(name),
+        }
+    }
 
     /// The template of a name.
     ///
@@ -88,11 +119,16 @@ impl Template {
         Ok(match name {
             "vicuna_v1" => Self::VicunaV1,
             "llama_3" => Self::Llama3,
+            "llava_llama_3" => Self::LlavaLlama3,
+            "llava_hf" => Self::LlavaHf,
             "llama_2" => Self::Llama2,
             "mistral_instruct" => Self::Mistral,
             "chatml_direct" => Self::ChatMl,
             "plain" => Self::Plain,
-            _ => return Err(TextError::UnknownTemplate { name: name.to_owned(), known: Self::NAMES.join(", ") }),
+            _ => {
+                let known = [&Self::NAMES[..], &[Self::CHECKPOINT]].concat().join(", ");
+                return Err(TextError::UnknownTemplate { name: name.to_owned(), known });
+            }
         })
     }
 
@@ -116,38 +152,54 @@ impl Template {
         }))
     }
 
-    /// Its name, as [`Self::named`] takes it; `custom` for a checkpoint's own.
+    /// Its name, as [`Self::choose`] takes it; `custom` for a checkpoint's `prompt_format`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::VicunaV1 => "vicuna_v1",
             Self::Llama3 => "llama_3",
+            Self::LlavaLlama3 => "llava_llama_3",
+            Self::LlavaHf => "llava_hf",
             Self::Llama2 => "llama_2",
             Self::Mistral => "mistral_instruct",
             Self::ChatMl => "chatml_direct",
             Self::Plain => "plain",
             Self::Custom(_) => "custom",
+            Self::Checkpoint(_) => Self::CHECKPOINT,
         }
     }
 
-    /// Texts that end an answer. Where one is a token of the vocabulary, that token ends it too.
+    /// The file that it comes from, where it is a checkpoint's own.
+    pub fn origin(&self) -> Option<&str> {
+        match self {
+            Self::Custom(_) => Some("config.json: prompt_format"),
+            Self::Checkpoint(chat) => Some(chat.origin()),
+            _ => None,
+        }
+    }
+
+    /// Texts that end an answer. Where one is a token of the vocabulary, that token ends it too. A chat template names
+    /// none: the checkpoint's own stop tokens decide.
     pub fn stop_strings(&self) -> Vec<String> {
         let stop = match self {
-            Self::VicunaV1 | Self::Llama2 | Self::Mistral | Self::Plain => "</s>",
-            Self::Llama3 => "<|eot_id|>",
+            Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral | Self::Plain => "</s>",
+            Self::Llama3 | Self::LlavaLlama3 => "<|eot_id|>",
             Self::ChatMl => "<|im_end|>",
             Self::Custom(custom) => &custom.stop,
+            Self::Checkpoint(_) => "",
         };
         if stop.is_empty() { Vec::new() } else { vec![stop.to_owned()] }
     }
 
-    /// What follows a prompt when its answer is `answer`, stop text and all: what a model learns to write.
+    /// What follows a prompt when its answer is `answer`, stop text and all: what a model learns to write. A chat
+    /// template closes answers itself, within the next prompt.
     pub fn reply(&self, answer: &str) -> String {
         let stop = match self {
-            Self::VicunaV1 | Self::Plain => "</s>",
-            Self::Llama3 => "<|eot_id|>",
+            Self::VicunaV1 | Self::LlavaHf | Self::Plain => "</s>",
+            Self::Llama3 | Self::LlavaLlama3 => "<|eot_id|>",
             Self::Llama2 | Self::Mistral => " </s>",
             Self::ChatMl => "<|im_end|>",
             Self::Custom(custom) => &custom.stop,
+            Self::Checkpoint(_) => "",
         };
         format!("{}{stop}", self.begin_reply(answer))
     }
@@ -155,8 +207,8 @@ impl Template {
     /// What follows a prompt when its answer begins with `words`.
     fn begin_reply(&self, words: &str) -> String {
         match self {
-            Self::VicunaV1 | Self::Llama2 | Self::Mistral => format!(" {words}"),
-            Self::Llama3 | Self::ChatMl | Self::Plain => words.to_owned(),
+            Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral => format!(" {words}"),
+            Self::Llama3 | Self::LlavaLlama3 | Self::ChatMl | Self::Plain | Self::Checkpoint(_) => words.to_owned(),
             Self::Custom(custom) => format!("{}{words}", custom.answer_space),
         }
     }
@@ -174,9 +226,9 @@ impl Template {
     fn default_system(&self) -> &'static str {
         match self {
             Self::VicunaV1 => VICUNA_SYSTEM,
-            Self::Llama3 | Self::Llama2 => LLAVA_SYSTEM,
+            Self::Llama3 | Self::LlavaLlama3 | Self::Llama2 => LLAVA_SYSTEM,
             Self::ChatMl => CHATML_SYSTEM,
-            Self::Mistral | Self::Plain | Self::Custom(_) => "",
+            Self::LlavaHf | Self::Mistral | Self::Plain | Self::Custom(_) | Self::Checkpoint(_) => "",
         }
     }
 
@@ -185,18 +237,21 @@ impl Template {
         let mut out = String::new();
         let reply = |turn: &Turn| turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer));
         match self {
-            Self::VicunaV1 => {
-                out += &format!("{system} ");
+            Self::VicunaV1 | Self::LlavaHf => {
+                if !system.is_empty() {
+                    out += &format!("{system} ");
+                }
                 for turn in turns {
                     out += &format!("USER: {} ASSISTANT:", turn.question);
                     out += &reply(turn);
                 }
             }
-            Self::Llama3 => {
+            Self::Llama3 | Self::LlavaLlama3 => {
+                let assistant = if *self == Self::Llama3 { "system" } else { "assistant" };
                 out += &format!("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>");
                 for turn in turns {
                     out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
-                    out += "<|start_header_id|>system<|end_header_id|>\n\n";
+                    out += &format!("<|start_header_id|>{assistant}<|end_header_id|>\n\n");
                     out += &reply(turn);
                 }
             }
@@ -224,6 +279,8 @@ impl Template {
                 let question = turns.last().map_or("", |turn| turn.question.as_str());
                 out += &format!("{}{question}{}", custom.before_visual, custom.before_answer);
             }
+            // It makes its prompts itself.
+            Self::Checkpoint(_) => {}
         }
         out
     }
@@ -251,13 +308,26 @@ impl Conversation {
         Self { visual_wrapper: ("<im_start>", "<im_end>"), ..self }
     }
 
-    /// Adds a question and gives the prompt that asks it.
-    pub fn ask(&mut self, question: &str) -> Prompt {
+    /// Adds a question. The prompt holds all turns so far.
+    ///
+    /// # Errors
+    /// [`TextError::ChatTemplate`] when a checkpoint's own template makes no prompt of the conversation. A built-in one
+    /// always does.
+    pub fn ask(&mut self, question: &str) -> Result<Prompt, TextError> {
         if !self.template.has_turns() {
             self.turns.clear();
         }
         let (before, after) = &self.question_wrapper;
         let question = format!("{before}{}{after}", question.replace(VISUAL, ""));
+        if let Template::Checkpoint(chat) = &self.template {
+            self.turns.push(Turn { question, answer: None });
+            let system = self.system.as_deref().filter(|system| !system.is_empty());
+            let Prompt { before_visual, after_visual } =
+                chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed })?;
+            let (open, close) = self.visual_wrapper;
+            let (before_visual, after_visual) = (before_visual + open, format!("{close}{after_visual}"));
+            return Ok(Prompt { before_visual, after_visual });
+        }
         let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };
         self.turns.push(Turn { question, answer: None });
         let system = self.system.as_deref().unwrap_or(self.template.default_system()).replace(VISUAL, "");
@@ -266,7 +336,7 @@ impl Conversation {
             text += &self.template.begin_reply(&self.primed);
         }
         let (before, after) = text.split_once(VISUAL).unwrap_or((&text, ""));
-        Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() }
+        Ok(Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() })
     }
 
     /// Records the answer to the last question.
@@ -301,7 +371,7 @@ mod tests {
     use super::*;
 
     fn prompt(template: Template, question: &str) -> (String, String) {
-        let prompt = Conversation::new(template, None).ask(question);
+        let prompt = Conversation::new(template, None).ask(question).expect("a built-in template");
         (prompt.before_visual, prompt.after_visual)
     }
 
@@ -321,6 +391,26 @@ mod tests {
     }
 
     #[test]
+    fn other_llama_3_models_answer_as_the_assistant() {
+        let (before, after) = prompt(Template::LlavaLlama3, "Why?");
+        assert_eq!(before, prompt(Template::Llama3, "Why?").0);
+        assert_eq!(after, "\nWhy?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    }
+
+    #[test]
+    fn hugging_faces_llava_has_no_system_text() {
+        assert_eq!(prompt(Template::LlavaHf, "Why?"), ("USER: ".to_owned(), "\nWhy? ASSISTANT:".to_owned()));
+        let mut bare = Conversation::new(Template::VicunaV1, Some(String::new()));
+        assert_eq!(bare.ask("Why?").expect("a built-in template").before_visual, "USER: ");
+        let mut own = Conversation::new(Template::LlavaHf, Some("S".to_owned()));
+        own.ask("A?").expect("a built-in template");
+        own.answer("a");
+        let prompt = own.ask("B?").expect("a built-in template");
+        assert_eq!(prompt.before_visual, "S USER: ");
+        assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
+    }
+
+    #[test]
     fn the_others_follow_their_separators() {
         let llama_2 = prompt(Template::Llama2, "Why?");
         assert_eq!(llama_2, (format!("[INST] <<SYS>>\n{LLAVA_SYSTEM}\n<</SYS>>\n\n"), "\nWhy? [/INST]".to_owned()));
@@ -336,9 +426,9 @@ mod tests {
     #[test]
     fn a_second_turn_repeats_the_first_and_adds_no_image() {
         let mut conversation = Conversation::new(Template::VicunaV1, Some("S".to_owned()));
-        conversation.ask("A?");
+        conversation.ask("A?").expect("a built-in template");
         conversation.answer("a");
-        let prompt = conversation.ask("B?");
+        let prompt = conversation.ask("B?").expect("a built-in template");
         assert_eq!(prompt.before_visual, "S USER: ");
         assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
     }
@@ -347,11 +437,11 @@ mod tests {
     fn questions_are_wrapped_and_answers_primed() {
         let mut conversation =
             Conversation::new(Template::VicunaV1, Some("S".to_owned())).worded("Q: {question}\n", "It is");
-        let first = conversation.ask("{question}?");
+        let first = conversation.ask("{question}?").expect("a built-in template");
         assert_eq!(first.after_visual, "\nQ: {question}?\n ASSISTANT: It is");
         conversation.answer("red");
         assert_eq!(
-            conversation.ask("B").after_visual,
+            conversation.ask("B").expect("a built-in template").after_visual,
             "\nQ: {question}?\n ASSISTANT: It is red</s>USER: Q: B\n ASSISTANT: It is"
         );
     }
@@ -362,7 +452,7 @@ mod tests {
         assert_eq!(template.stop_strings(), ["</s>"]);
         let mut conversation = Conversation::new(template, None);
         for question in ["A?", "B?"] {
-            let prompt = conversation.ask(question);
+            let prompt = conversation.ask(question).expect("a built-in template");
             assert_eq!(prompt.before_visual, "<s>USER: ");
             assert_eq!(prompt.after_visual, format!("\n{question} ASSISTANT:"));
             conversation.answer("a");

@@ -236,7 +236,7 @@ fn write_tokenizer(
     for index in 0..data.n_images().min(TOKENIZER_IMAGES) {
         for dialogue in data.dialogues(index, &mut Draw::new(0, index as u64)) {
             for (question, answer) in dialogue.turns {
-                let prompt = Conversation::new(template.clone(), None).ask(&question);
+                let prompt = Conversation::new(template.clone(), None).ask(&question).map_err(ModelError::from)?;
                 texts.push(format!("{}{}{}", prompt.before_visual, prompt.after_visual, template.reply(&answer)));
             }
         }

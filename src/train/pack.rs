@@ -49,7 +49,7 @@ impl<'m> Packer<'m> {
     /// # Errors
     /// When the tokenizer refuses.
     pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
-        self.tokenizer.encode(&self.conversation().ask("").before_visual, Piece::First)
+        self.tokenizer.encode(&self.conversation().ask("")?.before_visual, Piece::First)
     }
 
     /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.
@@ -70,7 +70,7 @@ impl<'m> Packer<'m> {
         let mut answers = Vec::new();
         let mut text = String::new();
         for (question, answer) in turns {
-            let prompt = conversation.ask(question).after_visual;
+            let prompt = conversation.ask(question)?.after_visual;
             text = format!("{prompt}{}", self.template.reply(answer));
             answers.push((prompt, text.clone()));
             conversation.answer(answer);

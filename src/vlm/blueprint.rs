@@ -3,6 +3,7 @@
 //! Enough to answer `inspect`, to check a token budget, and to refuse a plan before anything heavy is done.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::DType;
 
@@ -16,7 +17,7 @@ use crate::files;
 use crate::image::PreprocessConfig;
 use crate::language::KvCache;
 use crate::temporal::{FrameTokens, Grid, Temporal};
-use crate::text::{Template, Tokenizer};
+use crate::text::{ChatTemplate, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub, HubError};
@@ -45,6 +46,8 @@ pub struct Blueprint {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// The checkpoint's own template, if it has one.
+    own_template: Option<Template>,
     /// What the user should know of its descriptions.
     pub warnings: Vec<String>,
     /// What happens to tensors that should be used and are not.
@@ -72,10 +75,11 @@ impl Blueprint {
     pub fn read(name: &str, overrides: &Overrides, hub: &Hub) -> Result<Self, ModelError> {
         let dir = hub.find(name)?;
         let mut config = VlmConfig::read(&dir)?;
+        let default_template = DefaultTemplate::of(&config);
         let rope_conflict = overrides.apply(&mut config);
         let checkpoint = Checkpoint::open(&dir)?;
         let llm = overrides.llm.as_deref().map(|path| gguf::open(path, &config)).transpose()?;
-        let tokenizer = Tokenizer::open(&dir, config.bos)?;
+        let tokenizer = Tokenizer::open(&dir, reading(&config))?;
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
         let n_tower_layers = tower.n_layers;
@@ -87,7 +91,8 @@ impl Blueprint {
         notes.extend(preprocess_notes);
         let mut warnings = notes.warnings;
         warnings.extend(overrides.unused.judge(&dir, "keys", &notes.refused)?);
-        let template = default_template(&config, &tokenizer)?;
+        let own_template = own_template(&dir, &config, &tokenizer)?;
+        let template = default_template.choose(&tokenizer, own_template.as_ref());
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
             rope_conflict,
@@ -101,12 +106,21 @@ impl Blueprint {
             preprocess,
             tokenizer,
             template,
+            own_template,
             warnings,
             unused: overrides.unused,
             n_tower_layers,
             checkpoint,
             llm,
         })
+    }
+
+    /// The template of a name, the checkpoint's own among them.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named_template(&self, name: &str) -> Result<Template, TextError> {
+        Template::choose(name, self.own_template.as_ref())
     }
 
     /// Tokens of a frame after the connector.
@@ -224,13 +238,15 @@ impl Design {
     /// [`ModelError`] when something is missing, broken, or does not go together.
     pub fn read(dir: &Path, tower_dir: &Path) -> Result<Self, ModelError> {
         let config = VlmConfig::read(dir)?;
-        let tokenizer = Tokenizer::open(dir, config.bos)?;
+        let tokenizer = Tokenizer::open(dir, reading(&config))?;
         let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(dir, &config, &tower)?;
         let (preprocess, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
         Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
-        let template = default_template(&config, &tokenizer)?;
+        // Answers are learned in the words of a built-in template, which says what closes them.
+        let own = config.prompt_format.as_deref().map(Template::custom).transpose()?;
+        let template = DefaultTemplate::of(&config).choose(&tokenizer, own.as_ref());
         Ok(Self { config, tower, connector, preprocess, tokenizer, template })
     }
 }
@@ -372,14 +388,48 @@ fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>
     (if is_base_view { preprocess.squeezed(size) } else { preprocess }, notes)
 }
 
-/// The checkpoint's own prompt, or the template that its tokenizer's special tokens belong to.
-fn default_template(config: &VlmConfig, tokenizer: &Tokenizer) -> Result<Template, ModelError> {
-    let has = |token| tokenizer.token_id(token).is_some();
-    Ok(match &config.prompt_format {
-        Some(format) => Template::custom(format)?,
-        None if has("<|eot_id|>") => Template::Llama3,
-        None if has("<|im_start|>") => Template::ChatMl,
-        None if config.is_mistral => Template::Mistral,
-        None => Template::VicunaV1,
-    })
+/// Whose code reads the checkpoint's tokenizer.
+fn reading(config: &VlmConfig) -> Reading {
+    match config.spelling {
+        Spelling::Llava => Reading::Llava,
+        Spelling::HuggingFace => Reading::HuggingFace { image_token_id: config.image_token },
+    }
+}
+
+/// The checkpoint's `prompt_format`, else its chat template.
+fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result<Option<Template>, ModelError> {
+    if let Some(format) = &config.prompt_format {
+        return Ok(Some(Template::custom(format)?));
+    }
+    Ok(ChatTemplate::find(dir, tokenizer).map(|chat| Template::Checkpoint(Arc::new(chat))))
+}
+
+/// What decides the template of a checkpoint that is not asked for another one.
+struct DefaultTemplate {
+    spelling: Spelling,
+    is_mistral: bool,
+    /// Whether the Dense Connector's authors trained it.
+    is_dense: bool,
+}
+
+impl DefaultTemplate {
+    fn of(config: &VlmConfig) -> Self {
+        let is_dense = config.connector != ConnectorKind::None;
+        Self { spelling: config.spelling, is_mistral: config.is_mistral, is_dense }
+    }
+
+    /// The checkpoint's own, unless LLaVA's code ran it with a conversation of its own; else the built-in one that its
+    /// tokenizer's special tokens belong to.
+    fn choose(&self, tokenizer: &Tokenizer, own: Option<&Template>) -> Template {
+        let has = |token| tokenizer.token_id(token).is_some();
+        match (own, self.spelling) {
+            (Some(own @ Template::Custom(_)), _) | (Some(own), Spelling::HuggingFace) => own.clone(),
+            _ if has("<|eot_id|>") && self.is_dense => Template::Llama3,
+            _ if has("<|eot_id|>") => Template::LlavaLlama3,
+            _ if has("<|im_start|>") => Template::ChatMl,
+            _ if self.is_mistral => Template::Mistral,
+            (_, Spelling::HuggingFace) => Template::LlavaHf,
+            (_, Spelling::Llava) => Template::VicunaV1,
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
 use crate::temporal::FrameTokens;
-use crate::text::{Piece, Prompt, Template, Tokenizer};
+use crate::text::{Prompt, Template, Tokenizer};
 use crate::vision::Tower;
 
 /// A vision-language model.
@@ -42,22 +42,20 @@ pub struct Vlm {
 /// The ids of a prompt on both sides of its visual tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptIds {
-    /// BOS first.
+    /// From the prompt's beginning, BOS included.
     pub before_visual: Vec<u32>,
-    /// Tokenised on its own.
+    /// To the prompt's end.
     pub after_visual: Vec<u32>,
 }
 
 impl PromptIds {
-    /// Tokenises both sides of a prompt, each on its own.
+    /// Encodes a prompt as the code of its checkpoint's family does: see [`Tokenizer::encode_prompt`].
     ///
     /// # Errors
     /// When the tokenizer refuses.
     pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
-        Ok(Self {
-            before_visual: tokenizer.encode(&prompt.before_visual, Piece::First)?,
-            after_visual: tokenizer.encode(&prompt.after_visual, Piece::Later)?,
-        })
+        let (before_visual, after_visual) = tokenizer.encode_prompt(prompt)?;
+        Ok(Self { before_visual, after_visual })
     }
 
     /// Tokens of the text.

@@ -206,8 +206,13 @@ fn wanted(names: &[String]) -> Vec<&String> {
         safetensors || (!has_safetensors && name.starts_with("pytorch_model") && ends(name, ".bin"))
     };
     let top_level = |name: &str| !name.contains('/');
-    let described = |name: &str| ends(name, ".json") || name == "tokenizer.model";
-    names.iter().filter(|name| top_level(name) && (described(name) || weights(name))).collect()
+    let described = |name: &str| ends(name, ".json") || ends(name, ".jinja") || name == "tokenizer.model";
+    // Chat templates stand in a directory of their own where there are several.
+    let is_template = |name: &str| {
+        name.strip_prefix("additional_chat_templates/").is_some_and(|rest| top_level(rest) && ends(rest, ".jinja"))
+    };
+    let is_wanted = |name: &str| is_template(name) || top_level(name) && (described(name) || weights(name));
+    names.iter().filter(|name| is_wanted(name)).collect()
 }
 
 fn model_directory(dir: PathBuf) -> Result<PathBuf, HubError> {

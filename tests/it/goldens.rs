@@ -11,7 +11,7 @@ use vidense::connector::{Connector, ConnectorKind};
 use vidense::language::{Decoding, GenerateConfig, Llama, PromptHistory, Step, generate};
 use vidense::projector::{Mlp, Projector, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
-use vidense::text::{Piece, SentencePiece, Tokenizer};
+use vidense::text::{Piece, Reading, SentencePiece, Tokenizer};
 use vidense::units::LayerIndex;
 use vidense::vision::{Tower, TowerFamily};
 use vidense::vlm::config::{JsonFile, llama_config, tower_config};
@@ -214,7 +214,7 @@ fn sentencepiece_ids_and_texts_are_those_of_the_library() {
 fn token_ids_are_those_of_the_slow_llama_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(repository("tests/golden/sentencepiece/a.model"), dir.path().join("tokenizer.model")).unwrap();
-    let tokenizer = Tokenizer::open(dir.path(), None).unwrap();
+    let tokenizer = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
     let golden = json(&repository("tests/golden/sentencepiece/slow_llama.json"));
     let cases = golden.as_array().unwrap();
     assert!(cases.len() > 100);

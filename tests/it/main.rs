@@ -17,6 +17,7 @@ mod hostile;
 mod hub;
 mod image;
 mod pipelines;
+mod prompts;
 mod quantized;
 mod reference;
 mod seek;

@@ -46,7 +46,7 @@ fn ask(vlm: &Vlm, video: &EncodedVideo, question: &str) -> Vec<u32> {
 
 /// The logits at each place of an answer, given what the video and the answer are.
 fn logits(vlm: &Vlm, video: &EncodedVideo, question: &str, answer: &[u32]) -> Vec<Vec<f32>> {
-    let prompt = Conversation::new(vlm.template().clone(), None).ask(question);
+    let prompt = Conversation::new(vlm.template().clone(), None).ask(question).unwrap();
     let ids = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
     let prompt = vlm.splice(&ids, &video.visual).unwrap();
     let embeds = Tensor::cat(&[prompt, vlm.language().embed(answer).unwrap()], 0).unwrap();

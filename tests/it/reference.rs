@@ -133,6 +133,6 @@ fn generated_ids_are_those_of_the_reference_and_of_pytorch() {
 }
 
 fn prompt_ids(vlm: &Vlm, expected: &serde_json::Value) -> PromptIds {
-    let prompt = Conversation::new(Template::VicunaV1, None).ask(expected["question"].as_str().unwrap());
+    let prompt = Conversation::new(Template::VicunaV1, None).ask(expected["question"].as_str().unwrap()).unwrap();
     PromptIds::encode(&prompt, vlm.tokenizer()).unwrap()
 }

@@ -1,14 +1,14 @@
 //! Streaming: whole characters, nothing of a stop string, and the pieces are the answer.
 
 use proptest::prelude::*;
-use vidense::text::{Piece, TextStream, Tokenizer};
+use vidense::text::{Piece, Reading, TextStream, Tokenizer};
 
 use crate::harness::repository;
 
 fn tokenizer() -> Tokenizer {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(repository("tests/golden/sentencepiece/a.model"), dir.path().join("tokenizer.model")).unwrap();
-    Tokenizer::open(dir.path(), None).unwrap()
+    Tokenizer::open(dir.path(), Reading::Llava).unwrap()
 }
 
 /// The pieces that come out while the ids of `text` go in, the last one after them.

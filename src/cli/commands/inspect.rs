@@ -177,7 +177,8 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(text, "connector   {}", blueprint.connector.describe())?;
     writeln!(text, "projector   {}", blueprint.config.projector)?;
     writeln!(text, "tokenizer   {}, {} ids", blueprint.tokenizer.kind(), blueprint.tokenizer.vocab_size())?;
-    writeln!(text, "template    {}", blueprint.template.name())?;
+    let origin = blueprint.template.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
+    writeln!(text, "template    {}{origin}", blueprint.template.name())?;
     writeln!(text, "generation  {}", blueprint.config.generation)
 }
 

@@ -5,6 +5,7 @@
 //! ties (of equal scores the leftmost), so the algorithm of `bpe_model.cc` stands here, and gives its ids.
 //! Unigram models are refused: no Llama-family checkpoint has one.
 
+mod convert;
 mod merge;
 mod normalize;
 
@@ -12,6 +13,7 @@ use std::collections::HashMap;
 
 use sentencepiece_model::{ModelType, SentencePieceModel, Type};
 
+pub use convert::{Converted, PrependScheme, convert};
 use normalize::Normalizer;
 
 /// SentencePiece's mark of a space, U+2581.
@@ -79,6 +81,12 @@ impl SentencePiece {
             reserved,
             pieces,
         })
+    }
+
+    /// The same model without the space that it puts before every text.
+    #[must_use]
+    pub fn without_dummy_prefix(self) -> Self {
+        Self { normalizer: self.normalizer.without_dummy_prefix(), ..self }
     }
 
     /// The number of ids.

@@ -30,6 +30,10 @@ impl Normalizer {
         })
     }
 
+    pub(super) fn without_dummy_prefix(self) -> Self {
+        Self { add_dummy_prefix: false, ..self }
+    }
+
     /// Whether a text begins with a space that decoding must drop.
     pub(super) fn begins_with_space(&self) -> bool {
         self.add_dummy_prefix || self.remove_extra_whitespaces

@@ -1,0 +1,251 @@
+//! A checkpoint's own chat template: where it stands, and the prompt that it makes of a conversation.
+//!
+//! Files and their order are those of transformers 5 (`ProcessorMixin.get_processor_dict`, then the tokenizer's). Messages
+//! are those that its users write: a list of parts with the image first; for a template that wants texts, the placeholder
+//! and a line end before the first question. A question's own words never make an image: the placeholder in them is
+//! hidden from the template.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::template::{Prompt, Template, Turn};
+use super::{TextError, Tokenizer, jinja};
+use crate::files;
+
+/// Stands for the placeholder of an image in the words of a conversation.
+const HIDDEN: char = '\u{10FFFE}';
+/// Marks the end of an answer that is to be continued, as transformers marks it.
+const CONTINUE: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+/// Directory of templates beside `chat_template.jinja`.
+const ADDITIONAL: &str = "additional_chat_templates";
+
+/// A chat template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// The Jinja source, or why there is none.
+    source: Result<String, String>,
+    /// The file, and the key in it.
+    origin: String,
+    /// `bos_token` and the like, which templates write.
+    special_tokens: Vec<(String, String)>,
+    /// The placeholder of an image.
+    image: String,
+}
+
+/// A conversation as a template sees it.
+pub(super) struct Chat<'c> {
+    pub(super) system: Option<&'c str>,
+    pub(super) turns: &'c [Turn],
+    /// Words that the next answer begins with.
+    pub(super) primed: &'c str,
+}
+
+/// How a message's content is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A list of parts, the first of them an image.
+    ImageParts,
+    /// A list of parts, the first of them a video.
+    VideoParts,
+    /// One text.
+    Text,
+}
+
+impl ChatTemplate {
+    /// The template of a checkpoint, if it has one. A file that cannot be read as one is told when it is used.
+    pub fn find(dir: &Path, tokenizer: &Tokenizer) -> Option<Self> {
+        let (origin, source) = of_processor(dir).or_else(|| {
+            let value = tokenizer.chat_template()?;
+            Some(("tokenizer_config.json: chat_template".to_owned(), named_default(value)))
+        })?;
+        let special_tokens = tokenizer.special_tokens().map(|(name, text)| (name.to_owned(), text.to_owned()));
+        Some(Self {
+            source,
+            origin,
+            special_tokens: special_tokens.collect(),
+            image: tokenizer.image_text().to_owned(),
+        })
+    }
+
+    /// The file that it was read from, and the key in it.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The prompt of a conversation: of the ways to write messages, the first of which the template makes a prompt with
+    /// exactly one image.
+    ///
+    /// # Errors
+    /// [`TextError::ChatTemplate`] when no way does, or the prompt leaves out the question or the system text.
+    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<Prompt, TextError> {
+        let wrong = |cause: String| TextError::ChatTemplate {
+            origin: self.origin.clone(),
+            cause,
+            known: Template::NAMES.join(", "),
+        };
+        let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
+        let mut first_cause = None;
+        for content in [Content::ImageParts, Content::VideoParts, Content::Text] {
+            match self.prompt_of(source, chat, content) {
+                Ok(prompt) => return Ok(prompt),
+                Err(cause) => _ = first_cause.get_or_insert((content, cause)),
+            }
+        }
+        let (_, cause) = first_cause.unwrap_or((Content::Text, String::new()));
+        Err(wrong(cause))
+    }
+
+    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<Prompt, String> {
+        let mut context = Map::new();
+        context.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
+        context.insert("messages".to_owned(), self.messages(chat, content).into());
+        context.insert("tools".to_owned(), Value::Null);
+        context.insert("documents".to_owned(), Value::Null);
+        context.insert("add_generation_prompt".to_owned(), chat.primed.is_empty().into());
+        let mut text = jinja::render(source, minijinja::value::Serde(Value::Object(context)).into())?;
+        if !chat.primed.is_empty() {
+            continue_final_message(&mut text, &self.hide(chat.primed))?;
+        }
+        let n_images = text.matches(&self.image).count();
+        let Some((before, after)) = text.split_once(&self.image).filter(|_| n_images == 1) else {
+            return Err(format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image));
+        };
+        let questions = chat.turns.last().map(|turn| turn.question.as_str());
+        for (what, words) in [("question", questions), ("system text", chat.system)] {
+            let words = self.hide(words.unwrap_or_default());
+            if !text.contains(words.trim()) {
+                return Err(format!("it leaves the {what} out, or changes its words"));
+            }
+        }
+        Ok(Prompt { before_visual: self.show(before), after_visual: self.show(after) })
+    }
+
+    fn messages(&self, chat: &Chat<'_>, content: Content) -> Vec<Value> {
+        let text = |text: &str| json!({ "type": "text", "text": text });
+        let words = |words: &str| match content {
+            Content::Text => Value::from(words),
+            Content::ImageParts | Content::VideoParts => json!([text(words)]),
+        };
+        let message = |role: &str, content: Value| json!({ "role": role, "content": content });
+        let mut messages = Vec::new();
+        messages.extend(chat.system.map(|system| message("system", words(&self.hide(system)))));
+        for (i, turn) in chat.turns.iter().enumerate() {
+            let question = self.hide(&turn.question);
+            let asked = match (i, content) {
+                (0, Content::ImageParts) => json!([{ "type": "image" }, text(&question)]),
+                (0, Content::VideoParts) => json!([{ "type": "video" }, text(&question)]),
+                (0, Content::Text) => Value::from(format!("{}\n{question}", self.image)),
+                _ => words(&question),
+            };
+            messages.push(message("user", asked));
+            messages.extend(turn.answer.as_ref().map(|answer| message("assistant", words(&self.hide(answer)))));
+        }
+        if !chat.primed.is_empty() {
+            messages.push(message("assistant", words(&format!("{}{CONTINUE}", self.hide(chat.primed)))));
+        }
+        messages
+    }
+
+    fn hide(&self, words: &str) -> String {
+        words.replace(HIDDEN, "").replace(&self.image, HIDDEN.encode_utf8(&mut [0; 4]))
+    }
+
+    fn show(&self, text: &str) -> String {
+        text.replace(HIDDEN, &self.image)
+    }
+}
+
+/// Cuts what follows the words of the last message, as `continue_final_message` of transformers does.
+fn continue_final_message(text: &mut String, words: &str) -> Result<(), String> {
+    let mark = CONTINUE.trim_end();
+    let Some(at) = text.rfind(mark).filter(|_| text.contains(words.trim())) else {
+        return Err("it leaves out the words that the answer is to begin with".to_owned());
+    };
+    // Without the space after the mark, the template trims messages.
+    let keeps_space = text[at..].starts_with(CONTINUE);
+    text.truncate(at);
+    if !keeps_space {
+        text.truncate(text.trim_end().len());
+    }
+    Ok(())
+}
+
+/// A source and where it was found.
+type Found = (String, Result<String, String>);
+
+/// The template that transformers' processor takes, if there is one.
+fn of_processor(dir: &Path) -> Option<Found> {
+    let key = |name: &str| match object(dir, name)? {
+        Ok(mut map) => {
+            let value = map.remove("chat_template").filter(|value| !value.is_null())?;
+            Some((format!("{name}: chat_template"), named_default(&value)))
+        }
+        Err(cause) => Some((name.to_owned(), Err(cause))),
+    };
+    if let Some(found) = key("processor_config.json") {
+        return Some(found);
+    }
+    let mut named = additional(dir);
+    if let Some((origin, source)) = key("chat_template.json") {
+        let both = format!("{ADDITIONAL} stands beside it; only chat_template.jinja goes with that");
+        return Some((origin, if named.is_empty() { source } else { Err(both) }));
+    }
+    if let Some(default) = text(dir, "chat_template.jinja") {
+        return Some(("chat_template.jinja".to_owned(), default));
+    }
+    if named.is_empty() {
+        return None;
+    }
+    let source = named.remove("default").unwrap_or_else(|| Err(no_default(named.keys())));
+    Some((ADDITIONAL.to_owned(), source))
+}
+
+/// The templates in the directory beside `chat_template.jinja`, by name.
+fn additional(dir: &Path) -> BTreeMap<String, Result<String, String>> {
+    let Ok(entries) = std::fs::read_dir(dir.join(ADDITIONAL)) else { return BTreeMap::new() };
+    let named = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?.strip_suffix(".jinja")?.to_owned();
+        let source = text(dir, &format!("{ADDITIONAL}/{name}.jinja"))?;
+        Some((name, source))
+    });
+    named.collect()
+}
+
+/// A template, or the one called `default` of a list or a map of named ones.
+fn named_default(value: &Value) -> Result<String, String> {
+    let name = |item: &Value| item.get("name").and_then(Value::as_str).map(str::to_owned);
+    let named: Vec<(String, &Value)> = match value {
+        Value::String(source) => return Ok(source.clone()),
+        Value::Object(map) => map.iter().map(|(name, source)| (name.clone(), source)).collect(),
+        Value::Array(list) => list.iter().filter_map(|item| Some((name(item)?, item.get("template")?))).collect(),
+        _ => return Err("expected a text, or named texts".to_owned()),
+    };
+    let default = named.iter().find(|(name, _)| name == "default").and_then(|(_, source)| source.as_str());
+    default.map(str::to_owned).ok_or_else(|| no_default(named.iter().map(|(name, _)| name)))
+}
+
+fn no_default<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    format!("none of the named templates is `default`: {}", names.join(", "))
+}
+
+fn object(dir: &Path, name: &str) -> Option<Result<Map<String, Value>, String>> {
+    let parse = |text: String| match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err("not a JSON object".to_owned()),
+        Err(error) => Err(format!("not JSON: {error}")),
+    };
+    text(dir, name).map(|text| text.and_then(parse))
+}
+
+/// A file's text, if there is such a file.
+fn text(dir: &Path, name: &str) -> Option<Result<String, String>> {
+    let path = dir.join(name);
+    let read = || {
+        let bytes = files::read(&path).map_err(|error| error.to_string())?;
+        String::from_utf8(bytes.into_owned()).map_err(|_| "not UTF-8".to_owned())
+    };
+    files::is_file(&path).then(read)
+}

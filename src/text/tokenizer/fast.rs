@@ -1,0 +1,117 @@
+//! A tokenizer of the `tokenizers` crate, set up as transformers' `TokenizersBackend` sets it up.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, PostProcessorWrapper};
+
+use super::settings::Settings;
+use crate::text::TextError;
+
+/// A tokenizer with its special tokens.
+#[derive(Debug)]
+pub(super) struct Fast {
+    inner: Box<tokenizers::Tokenizer>,
+    /// Special tokens, which decoding leaves out.
+    skipped: HashSet<u32>,
+    /// Tokens of one byte, where the decoder joins runs of them.
+    bytes: HashSet<u32>,
+}
+
+impl Fast {
+    /// Reads a `tokenizer.json`. Truncation and padding that were saved with it are left out: they are a caller's
+    /// choice, not the tokenizer's. Tokens that only the settings name are added.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn from_json(bytes: &[u8], settings: &Settings) -> Result<Self, String> {
+        let words = |error: tokenizers::Error| error.to_string();
+        let mut inner = Box::new(tokenizers::Tokenizer::from_bytes(bytes).map_err(words)?);
+        inner.with_truncation(None).map_err(words)?;
+        inner.with_padding(None);
+        inner.add_tokens(settings.added().iter().map(|(_, token)| token.clone())).map_err(words)?;
+        let is_new = |inner: &tokenizers::Tokenizer, token: &AddedToken| {
+            !inner.get_added_vocabulary().get_vocab().contains_key(&token.content)
+        };
+        let new: Vec<AddedToken> = settings.special_tokens().filter(|token| is_new(&inner, token)).cloned().collect();
+        inner.add_tokens(new).map_err(words)?;
+        Ok(Self { skipped: skipped(&inner), bytes: byte_tokens(&inner), inner })
+    }
+
+    /// Makes the tokenizer put these tokens around every text, and no others.
+    ///
+    /// # Errors
+    /// In words, when one is not in the vocabulary.
+    pub(super) fn surround(&mut self, bos: Option<&str>, eos: Option<&str>) -> Result<(), String> {
+        let special = |token: &str, kind: u32| json!({ "SpecialToken": { "id": token, "type_id": kind } });
+        let around = |sequence: &str, kind: u32| -> Vec<Value> {
+            let begin = bos.map(|token| special(token, kind));
+            let middle = json!({ "Sequence": { "id": sequence, "type_id": kind } });
+            begin.into_iter().chain([middle]).chain(eos.map(|token| special(token, kind))).collect()
+        };
+        let mut tokens = serde_json::Map::new();
+        for token in bos.into_iter().chain(eos) {
+            let id = self.inner.token_to_id(token).ok_or_else(|| format!("`{token}` is not in the vocabulary"))?;
+            tokens.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
+        }
+        let pair: Vec<Value> = [around("A", 0), around("B", 1)].concat();
+        let processor = json!({
+            "type": "TemplateProcessing", "single": around("A", 0), "pair": pair, "special_tokens": tokens,
+        });
+        let processor: PostProcessorWrapper = serde_json::from_value(processor).map_err(|error| error.to_string())?;
+        self.inner.with_post_processor(Some(processor));
+        Ok(())
+    }
+
+    /// The ids of a text, with the tokens that the post-processor adds or without.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] when the tokenizer refuses, which well-formed ones never do.
+    pub(super) fn encode(&self, text: &str, around: Surroundings) -> Result<Vec<u32>, TextError> {
+        let encoding = self.inner.encode(text, around == Surroundings::Added);
+        Ok(encoding.map_err(|error| TextError::Encode { cause: error.to_string() })?.get_ids().to_vec())
+    }
+
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, true).unwrap_or_default()
+    }
+
+    pub(super) fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    pub(super) fn is_skipped(&self, id: u32) -> bool {
+        self.skipped.contains(&id)
+    }
+
+    pub(super) fn is_byte(&self, id: u32) -> bool {
+        self.bytes.contains(&id)
+    }
+}
+
+/// Whether the post-processor's tokens (BOS, EOS) stand around a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    Added,
+    LeftOut,
+}
+
+fn skipped(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
+    let added = tokenizer.get_added_vocabulary();
+    let tokens = added.get_added_tokens_decoder().iter();
+    tokens.filter(|(_, token)| added.is_special_token(&token.content)).map(|(&id, _)| id).collect()
+}
+
+/// The tokens `<0x00>` to `<0xFF>`, if the decoder knows them: runs of them are decoded together.
+fn byte_tokens(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
+    let decoder = serde_json::to_string(&tokenizer.get_decoder()).unwrap_or_default();
+    if !decoder.contains("\"ByteFallback\"") {
+        return HashSet::new();
+    }
+    let spellings = (0..=u8::MAX).flat_map(|byte| [format!("<0x{byte:02X}>"), format!("<0x{byte:02x}>")]);
+    spellings.filter_map(|token| tokenizer.token_to_id(&token)).collect()
+}

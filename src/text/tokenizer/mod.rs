@@ -1,0 +1,297 @@
+//! The tokenizer of a checkpoint, whichever files it ships, and the ids of a prompt.
+//!
+//! Two code bases decide which ids are right. A checkpoint in Hugging Face's spelling is read as transformers 5 reads it:
+//! the prompt is one text with the placeholder of the image in it (`LlavaProcessor`). A checkpoint in LLaVA's spelling is
+//! read as LLaVA's code reads it: `AutoTokenizer(use_fast=False)`, and the texts on both sides of the image are encoded
+//! apart (`tokenizer_image_token`).
+
+mod fast;
+mod settings;
+mod slow;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::sentencepiece::{PrependScheme, convert};
+use super::{Prompt, SentencePiece, TextError};
+use crate::files;
+use fast::{Fast, Surroundings};
+use settings::Settings;
+use slow::Slow;
+
+/// The placeholder of an image where no file names another.
+const IMAGE_TOKEN: &str = "<image>";
+
+/// Whose code reads a checkpoint's tokenizer and its prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// LLaVA's and the Dense Connector's.
+    Llava,
+    /// Hugging Face transformers'.
+    HuggingFace {
+        /// The id of the image's placeholder in `config.json`, if it is there.
+        image_token_id: Option<u32>,
+    },
+}
+
+/// Which part of a prompt a text is, where the parts are encoded apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// The beginning: it keeps the BOS that the tokenizer adds.
+    First,
+    /// A part after the visual tokens: a BOS that the tokenizer adds is dropped.
+    Later,
+}
+
+/// Text to ids and back.
+#[derive(Debug)]
+pub struct Tokenizer {
+    codec: Codec,
+    file: &'static str,
+    settings: Settings,
+    /// The text of the image's placeholder.
+    image_text: String,
+    /// Its id, where prompts are encoded as one text.
+    image_id: Option<u32>,
+    /// BOS, where the tokenizer adds one to an empty text.
+    bos: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Codec {
+    Fast(Fast),
+    Slow(Box<Slow>),
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer of a directory: `tokenizer.json` or `tokenizer.model`, with the settings beside it.
+    ///
+    /// # Errors
+    /// [`TextError`] when there is none, or it is broken, or its placeholder of an image is not the one of `config.json`.
+    pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
+        let settings = Settings::read(dir)?;
+        let image_text = image_text(dir, &settings)?;
+        let (codec, file) = match reading {
+            Reading::Llava => open_as_llava(dir, &settings)?,
+            Reading::HuggingFace { .. } => open_as_transformers(dir, &settings, &image_text)?,
+        };
+        let image_id = match (&codec, reading) {
+            (Codec::Fast(fast), Reading::HuggingFace { image_token_id }) => {
+                let found = fast.token_id(&image_text);
+                check_image_token(dir, &image_text, found, image_token_id)?;
+                found
+            }
+            _ => None,
+        };
+        let bos = match &codec {
+            Codec::Fast(fast) => fast.encode("", Surroundings::Added)?.first().copied(),
+            Codec::Slow(_) => None,
+        };
+        Ok(Self { codec, file, settings, image_text, image_id, bos })
+    }
+
+    /// The ids of a prompt on both sides of its visual tokens.
+    ///
+    /// # Errors
+    /// [`TextError::Placeholder`] when the words of a prompt that is encoded as one text contain the placeholder of the
+    /// image: they must not move it. [`TextError::Encode`] when the tokenizer refuses.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+        let Prompt { before_visual, after_visual } = prompt;
+        let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) else {
+            return Ok((self.encode(before_visual, Piece::First)?, self.encode(after_visual, Piece::Later)?));
+        };
+        let placeholder = || TextError::Placeholder { token: self.image_text.clone() };
+        if [before_visual, after_visual].into_iter().any(|text| text.contains(&self.image_text)) {
+            return Err(placeholder());
+        }
+        let text = format!("{before_visual}{}{after_visual}", self.image_text);
+        // As `ProcessorMixin.apply_chat_template`: a prompt that writes BOS itself gets no second one.
+        let writes_bos = self.settings.token("bos_token").is_some_and(|bos| text.starts_with(bos));
+        let ids = fast.encode(&text, if writes_bos { Surroundings::LeftOut } else { Surroundings::Added })?;
+        let mut halves = ids.split(|&id| id == image);
+        match (halves.next(), halves.next(), halves.next()) {
+            (Some(before), Some(after), None) => Ok((before.to_vec(), after.to_vec())),
+            _ => Err(placeholder()),
+        }
+    }
+
+    /// The ids of one part of a prompt whose parts are encoded apart.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] when the tokenizer refuses, which well-formed ones never do.
+    pub fn encode(&self, text: &str, piece: Piece) -> Result<Vec<u32>, TextError> {
+        match (&self.codec, piece) {
+            (Codec::Slow(slow), Piece::First) => Ok(slow.encode(text)),
+            (Codec::Slow(slow), Piece::Later) => Ok(slow.encode_later(text)),
+            (Codec::Fast(fast), _) => {
+                let mut ids = fast.encode(text, Surroundings::Added)?;
+                if piece == Piece::Later && self.bos.is_some() && ids.first() == self.bos.as_ref() {
+                    ids.remove(0);
+                }
+                Ok(ids)
+            }
+        }
+    }
+
+    /// The text of ids, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        match &self.codec {
+            Codec::Fast(fast) => fast.decode(ids),
+            Codec::Slow(slow) => slow.decode(ids),
+        }
+    }
+
+    /// The number of ids whose text no later id can change. The text of a run of byte tokens is certain only once
+    /// another token ends the run: one bad byte changes all of it.
+    pub fn n_certain(&self, ids: &[u32]) -> usize {
+        let Codec::Fast(fast) = &self.codec else { return ids.len() };
+        let is_open = |&id: &u32| fast.is_byte(id) || fast.is_skipped(id);
+        let n_open = ids.iter().rev().take_while(|id| is_open(id)).count();
+        let (certain, open) = ids.split_at(ids.len() - n_open);
+        if open.iter().any(|&id| fast.is_byte(id)) { certain.len() } else { ids.len() }
+    }
+
+    /// The id of a token by its exact text.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        match &self.codec {
+            Codec::Fast(fast) => fast.token_id(token),
+            Codec::Slow(slow) => slow.token_id(token),
+        }
+    }
+
+    /// The largest number of ids that it can give, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        match &self.codec {
+            Codec::Fast(fast) => fast.vocab_size(),
+            Codec::Slow(slow) => slow.vocab_size(),
+        }
+    }
+
+    /// The file that it was read from, in words.
+    pub fn kind(&self) -> &'static str {
+        self.file
+    }
+
+    /// The named special tokens (`bos_token`, ...) and their texts.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.named()
+    }
+
+    /// The text of the image's placeholder, `<image>` unless a file names another.
+    pub fn image_text(&self) -> &str {
+        &self.image_text
+    }
+
+    /// `chat_template` of `tokenizer_config.json`.
+    pub(super) fn chat_template(&self) -> Option<&Value> {
+        self.settings.get("chat_template").filter(|value| !value.is_null())
+    }
+}
+
+/// As transformers 5's `TokenizersBackend`: `tokenizer.json`, whose post-processor alone says what stands around a text,
+/// else a `tokenizer.model` that is converted. A model without the placeholder can only be asked as LLaVA's code does it.
+fn open_as_transformers(dir: &Path, settings: &Settings, image_text: &str) -> Result<(Codec, &'static str), TextError> {
+    if let Some((path, bytes)) = read(dir, "tokenizer.json")? {
+        let fast = Fast::from_json(&bytes, settings).map_err(|cause| TextError::Format { path, cause })?;
+        return Ok((Codec::Fast(fast), "tokenizer.json"));
+    }
+    let Some((path, bytes)) = read(dir, "tokenizer.model")? else { return Err(no_tokenizer(dir)) };
+    let broken = |cause| TextError::Format { path: path.clone(), cause };
+    if !settings.knows(image_text) {
+        return Ok((open_slow(&bytes, settings).map_err(broken)?, "tokenizer.model (SentencePiece BPE)"));
+    }
+    let fast = convert_model(&bytes, settings).map_err(broken)?;
+    Ok((Codec::Fast(fast), "tokenizer.model (SentencePiece, converted as transformers does)"))
+}
+
+fn convert_model(bytes: &[u8], settings: &Settings) -> Result<Fast, String> {
+    let is_legacy = settings.get("legacy").is_none_or(|legacy| legacy.as_bool().unwrap_or(false));
+    let scheme = if is_legacy { PrependScheme::Always } else { PrependScheme::First };
+    let names: HashMap<u32, String> = settings.added().iter().map(|(id, token)| (*id, token.content.clone())).collect();
+    let converted = convert(bytes, &names, scheme)?;
+    let mut settings = settings.clone();
+    if converted.has_dummy_prefix {
+        settings.match_added_tokens_raw();
+    }
+    converted.named.iter().for_each(|(name, piece)| settings.set_default(name, piece));
+    settings.set_default_extra(converted.control.into_iter());
+    let json = serde_json::to_vec(&converted.json).map_err(|error| error.to_string())?;
+    let mut fast = Fast::from_json(&json, &settings)?;
+    surround(&mut fast, &settings, false)?;
+    Ok(fast)
+}
+
+/// As `AutoTokenizer(use_fast=False)` of transformers 4: the slow Llama tokenizer where there is a `tokenizer.model`,
+/// unless the tokenizer's class has no slow form.
+fn open_as_llava(dir: &Path, settings: &Settings) -> Result<(Codec, &'static str), TextError> {
+    let (json, model) = (read(dir, "tokenizer.json")?, read(dir, "tokenizer.model")?);
+    let class = settings.class().unwrap_or_default();
+    match (json, model) {
+        (None, None) => Err(no_tokenizer(dir)),
+        (json, Some((path, bytes))) if json.is_none() || !class.ends_with("Fast") => {
+            let slow = open_slow(&bytes, settings).map_err(|cause| TextError::Format { path, cause })?;
+            Ok((slow, "tokenizer.model (SentencePiece BPE)"))
+        }
+        (None, Some(_)) => Err(no_tokenizer(dir)),
+        (Some((path, bytes)), _) => {
+            let broken = |cause| TextError::Format { path: path.clone(), cause };
+            let mut fast = Fast::from_json(&bytes, settings).map_err(broken)?;
+            if class.starts_with("LlamaTokenizer") {
+                let mut settings = settings.clone();
+                settings.set_default("bos_token", "<s>");
+                settings.set_default("eos_token", "</s>");
+                surround(&mut fast, &settings, true).map_err(broken)?;
+            }
+            Ok((Codec::Fast(fast), "tokenizer.json"))
+        }
+    }
+}
+
+/// Sets the tokens around every text as `add_bos_token` and `add_eos_token` say; without the former, `adds_bos` decides.
+fn surround(fast: &mut Fast, settings: &Settings, adds_bos: bool) -> Result<(), String> {
+    let bos = settings.token("bos_token").filter(|_| settings.flag("add_bos_token").unwrap_or(adds_bos));
+    let eos = settings.token("eos_token").filter(|_| settings.flag("add_eos_token").unwrap_or(false));
+    fast.surround(bos, eos)
+}
+
+fn open_slow(bytes: &[u8], settings: &Settings) -> Result<Codec, String> {
+    Ok(Codec::Slow(Box::new(Slow::new(SentencePiece::from_bytes(bytes)?, settings)?)))
+}
+
+fn no_tokenizer(dir: &Path) -> TextError {
+    TextError::NoTokenizer { dir: dir.to_owned() }
+}
+
+/// A file of a directory and its bytes, if it is there.
+fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError> {
+    let path = dir.join(name);
+    if !files::is_file(&path) {
+        return Ok(None);
+    }
+    match files::read(&path) {
+        Ok(bytes) => Ok(Some((path, bytes.into_owned()))),
+        Err(source) => Err(TextError::Io { path, source }),
+    }
+}
+
+/// The placeholder of an image: the tokenizer's own `image_token`, else the processor's, else `<image>`.
+fn image_text(dir: &Path, settings: &Settings) -> Result<String, TextError> {
+    if let Some(token) = settings.token("image_token") {
+        return Ok(token.to_owned());
+    }
+    let processor = settings::object(&dir.join("processor_config.json"))?.unwrap_or_default();
+    let token = processor.get("image_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    Ok(token.unwrap_or(IMAGE_TOKEN).to_owned())
+}
+
+/// A model looks for the id of its `config.json`; a tokenizer that gives another id cannot be its own.
+fn check_image_token(dir: &Path, text: &str, found: Option<u32>, config: Option<u32>) -> Result<(), TextError> {
+    match (found, config) {
+        (Some(tokenizer), Some(config)) if tokenizer != config => {
+            Err(TextError::ImageToken { path: dir.join("config.json"), token: text.to_owned(), config, tokenizer })
+        }
+        _ => Ok(()),
+    }
+}
