@@ -71,11 +71,11 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError`] when there is none, or it is broken, or its placeholder of an image is not the one of `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
-        let settings = Settings::read(dir)?;
+        let mut settings = Settings::read(dir)?;
         let image_text = image_text(dir, &settings)?;
         let (codec, file) = match reading {
-            Reading::Llava => open_as_llava(dir, &settings)?,
-            Reading::HuggingFace { .. } => open_as_transformers(dir, &settings, &image_text)?,
+            Reading::Llava => open_as_llava(dir, &mut settings)?,
+            Reading::HuggingFace { .. } => open_as_transformers(dir, &mut settings, &image_text)?,
         };
         let image_id = match (&codec, reading) {
             (Codec::Fast(fast), Reading::HuggingFace { image_token_id }) => {
@@ -192,7 +192,11 @@ impl Tokenizer {
 
 /// As transformers 5's `TokenizersBackend`: `tokenizer.json`, whose post-processor alone says what stands around a text,
 /// else a `tokenizer.model` that is converted. A model without the placeholder can only be asked as LLaVA's code does it.
-fn open_as_transformers(dir: &Path, settings: &Settings, image_text: &str) -> Result<(Codec, &'static str), TextError> {
+fn open_as_transformers(
+    dir: &Path,
+    settings: &mut Settings,
+    image_text: &str,
+) -> Result<(Codec, &'static str), TextError> {
     if let Some((path, bytes)) = read(dir, "tokenizer.json")? {
         let fast = Fast::from_json(&bytes, settings).map_err(|cause| TextError::Format { path, cause })?;
         return Ok((Codec::Fast(fast), "tokenizer.json"));
@@ -206,28 +210,27 @@ fn open_as_transformers(dir: &Path, settings: &Settings, image_text: &str) -> Re
     Ok((Codec::Fast(fast), "tokenizer.model (SentencePiece, converted as transformers does)"))
 }
 
-fn convert_model(bytes: &[u8], settings: &Settings) -> Result<Fast, String> {
+fn convert_model(bytes: &[u8], settings: &mut Settings) -> Result<Fast, String> {
     let is_legacy = settings.get("legacy").is_none_or(|legacy| legacy.as_bool().unwrap_or(false));
     let scheme = if is_legacy { PrependScheme::Always } else { PrependScheme::First };
     let names: HashMap<u32, String> = settings.added().iter().map(|(id, token)| (*id, token.content.clone())).collect();
     let converted = convert(bytes, &names, scheme)?;
-    let mut settings = settings.clone();
     if converted.has_dummy_prefix {
         settings.match_added_tokens_raw();
     }
     converted.named.iter().for_each(|(name, piece)| settings.set_default(name, piece));
     settings.set_default_extra(converted.control.into_iter());
     let json = serde_json::to_vec(&converted.json).map_err(|error| error.to_string())?;
-    let mut fast = Fast::from_json(&json, &settings)?;
-    surround(&mut fast, &settings, false)?;
+    let mut fast = Fast::from_json(&json, settings)?;
+    surround(&mut fast, settings, false)?;
     Ok(fast)
 }
 
 /// As `AutoTokenizer(use_fast=False)` of transformers 4: the slow Llama tokenizer where there is a `tokenizer.model`,
 /// unless the tokenizer's class has no slow form.
-fn open_as_llava(dir: &Path, settings: &Settings) -> Result<(Codec, &'static str), TextError> {
+fn open_as_llava(dir: &Path, settings: &mut Settings) -> Result<(Codec, &'static str), TextError> {
     let (json, model) = (read(dir, "tokenizer.json")?, read(dir, "tokenizer.model")?);
-    let class = settings.class().unwrap_or_default();
+    let class = settings.class().unwrap_or_default().to_owned();
     match (json, model) {
         (None, None) => Err(no_tokenizer(dir)),
         (json, Some((path, bytes))) if json.is_none() || !class.ends_with("Fast") => {
@@ -239,10 +242,9 @@ fn open_as_llava(dir: &Path, settings: &Settings) -> Result<(Codec, &'static str
             let broken = |cause| TextError::Format { path: path.clone(), cause };
             let mut fast = Fast::from_json(&bytes, settings).map_err(broken)?;
             if class.starts_with("LlamaTokenizer") {
-                let mut settings = settings.clone();
                 settings.set_default("bos_token", "<s>");
                 settings.set_default("eos_token", "</s>");
-                surround(&mut fast, &settings, true).map_err(broken)?;
+                surround(&mut fast, settings, true).map_err(broken)?;
             }
             Ok((Codec::Fast(fast), "tokenizer.json"))
         }
@@ -256,7 +258,7 @@ fn surround(fast: &mut Fast, settings: &Settings, adds_bos: bool) -> Result<(), 
     fast.surround(bos, eos)
 }
 
-fn open_slow(bytes: &[u8], settings: &Settings) -> Result<Codec, String> {
+fn open_slow(bytes: &[u8], settings: &mut Settings) -> Result<Codec, String> {
     Ok(Codec::Slow(Box::new(Slow::new(SentencePiece::from_bytes(bytes)?, settings)?)))
 }
 

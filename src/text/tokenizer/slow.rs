@@ -28,6 +28,8 @@ pub(super) struct Slow {
 struct CutToken {
     token: AddedToken,
     id: u32,
+    /// Whether the settings list it among the special tokens; the flag of an added token alone does not count.
+    is_special: bool,
 }
 
 /// Where a dummy prefix stands.
@@ -40,21 +42,25 @@ enum Prefix {
 }
 
 impl Slow {
-    /// A tokenizer of a model and its settings.
+    /// A tokenizer of a model and its settings, which get the names of the class for BOS, EOS and the unknown token.
     ///
     /// # Errors
     /// In words, when a token that is to stand around texts is not in the vocabulary.
-    pub(super) fn new(model: SentencePiece, settings: &Settings) -> Result<Self, String> {
-        let mut settings = settings.clone();
+    pub(super) fn new(model: SentencePiece, settings: &mut Settings) -> Result<Self, String> {
         for (name, token) in [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")] {
             settings.set_default(name, token);
         }
-        let added = settings.added().iter().map(|(id, token)| CutToken { token: token.clone(), id: *id });
+        let is_special = |content: &str| settings.special_tokens().any(|token| token.content == content);
+        let added = settings.added().iter().map(|(id, token)| CutToken {
+            is_special: is_special(&token.content),
+            token: token.clone(),
+            id: *id,
+        });
         let mut cut: Vec<CutToken> = added.filter(|cut| !cut.token.content.is_empty()).collect();
         for token in settings.special_tokens().filter(|token| !token.content.is_empty()) {
             let known = cut.iter().any(|cut| cut.token.content == token.content);
             if let (false, Some(id)) = (known, model.piece_id(&token.content)) {
-                cut.push(CutToken { token: token.clone(), id });
+                cut.push(CutToken { token: token.clone(), id, is_special: true });
             }
         }
         cut.sort_by_key(|cut| std::cmp::Reverse(cut.token.content.len()));
@@ -96,7 +102,7 @@ impl Slow {
         // Before a special token the prefix alone is dropped again.
         if let (Prefix::Text { .. }, [first, second, ..]) = (&self.prefix, ids.as_slice())
             && Some(*first) == self.model.piece_id(SPACE)
-            && self.cut_of(*second).is_some_and(|cut| cut.token.special)
+            && self.cut_of(*second).is_some_and(|cut| cut.is_special)
         {
             ids.remove(0);
         }
@@ -152,7 +158,7 @@ impl Slow {
         for &id in ids {
             match self.cut_of(id) {
                 None => run.push(id),
-                Some(cut) if cut.token.special => {}
+                Some(cut) if cut.is_special => {}
                 Some(cut) => {
                     text += &self.model.decode(&std::mem::take(&mut run));
                     text += &cut.token.content;
