@@ -53,6 +53,22 @@ enum Content {
     Text,
 }
 
+/// Why a way to write messages makes no prompt.
+struct Failure {
+    progress: Progress,
+    cause: String,
+}
+
+/// How far a way to write messages came. The failure that came furthest is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    Begun,
+    Rendered,
+    OneImage,
+    /// The template itself said why not.
+    Refused,
+}
+
 impl ChatTemplate {
     /// The template of a checkpoint, if it has one. A file that cannot be read as one is told when it is used.
     pub fn find(dir: &Path, tokenizer: &Tokenizer) -> Option<Self> {
@@ -86,37 +102,42 @@ impl ChatTemplate {
             known: Template::NAMES.join(", "),
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
-        let mut first_cause = None;
+        let mut failures = Vec::new();
         for content in [Content::ImageParts, Content::VideoParts, Content::Text] {
             match self.prompt_of(source, chat, content) {
                 Ok(prompt) => return Ok(prompt),
-                Err(cause) => _ = first_cause.get_or_insert((content, cause)),
+                Err(failure) => failures.push(failure),
             }
         }
-        let (_, cause) = first_cause.unwrap_or((Content::Text, String::new()));
-        Err(wrong(cause))
+        let furthest = failures.into_iter().max_by_key(|failure| failure.progress);
+        Err(wrong(furthest.map_or_else(String::new, |failure| failure.cause)))
     }
 
-    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<Prompt, String> {
+    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<Prompt, Failure> {
+        let failed = |progress: Progress| move |cause: String| Failure { progress, cause };
         let mut context = Map::new();
         context.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
         context.insert("messages".to_owned(), self.messages(chat, content).into());
         context.insert("tools".to_owned(), Value::Null);
         context.insert("documents".to_owned(), Value::Null);
         context.insert("add_generation_prompt".to_owned(), chat.primed.is_empty().into());
-        let mut text = jinja::render(source, minijinja::value::Serde(Value::Object(context)).into())?;
+        let rendered = jinja::render(source, minijinja::value::Serde(Value::Object(context)).into());
+        let mut text = rendered.map_err(|failure| match failure {
+            jinja::Failure::Refused(cause) => failed(Progress::Refused)(cause),
+            jinja::Failure::Broken(cause) => failed(Progress::Begun)(cause),
+        })?;
         if !chat.primed.is_empty() {
-            continue_final_message(&mut text, &self.hide(chat.primed))?;
+            continue_final_message(&mut text, &self.hide(chat.primed)).map_err(failed(Progress::Rendered))?;
         }
         let n_images = text.matches(&self.image).count();
         let Some((before, after)) = text.split_once(&self.image).filter(|_| n_images == 1) else {
-            return Err(format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image));
+            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image);
+            return Err(failed(Progress::Rendered)(cause));
         };
-        let questions = chat.turns.last().map(|turn| turn.question.as_str());
-        for (what, words) in [("question", questions), ("system text", chat.system)] {
-            let words = self.hide(words.unwrap_or_default());
-            if !text.contains(words.trim()) {
-                return Err(format!("it leaves the {what} out, or changes its words"));
+        let question = chat.turns.last().map(|turn| turn.question.as_str());
+        for (part, words) in [("question", question), ("system text", chat.system)] {
+            if !text.contains(self.hide(words.unwrap_or_default()).trim()) {
+                return Err(failed(Progress::OneImage)(format!("it leaves the {part} out, or changes its words")));
             }
         }
         Ok(Prompt { before_visual: self.show(before), after_visual: self.show(after) })

@@ -22,19 +22,27 @@ const MAX_LENGTH: usize = 1 << 20;
 static GENERATION: LazyLock<Result<Regex, regex::Error>> =
     LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}"));
 
+/// Why a template gives no text, in words.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It refuses its input itself, with `raise_exception`.
+    Refused(String),
+    /// It is malformed, does not fit its input, or does not end.
+    Broken(String),
+}
+
 /// Renders a template.
 ///
 /// # Errors
-/// In words, when it is malformed, refuses its input (`raise_exception`), or does not end.
-pub(super) fn render(source: &str, context: Value) -> Result<String, String> {
+/// [`Failure`].
+pub(super) fn render(source: &str, context: Value) -> Result<String, Failure> {
     if source.len() > MAX_LENGTH {
-        return Err(format!("it has {} bytes, over the limit of {MAX_LENGTH}", source.len()));
+        return Err(Failure::Broken(format!("it has {} bytes, over the limit of {MAX_LENGTH}", source.len())));
     }
-    let marks = GENERATION.as_ref().map_err(ToString::to_string)?;
+    let marks = GENERATION.as_ref().map_err(|error| Failure::Broken(error.to_string()))?;
     let source = marks.replace_all(source, "{%$1 ${2}with $3%}");
-    let environment = environment().map_err(|error| words(&error))?;
-    let template = environment.template_from_named_str("template", &source).map_err(|error| words(&error))?;
-    template.render(context).map_err(|error| words(&error))
+    let environment = environment()?;
+    Ok(environment.template_from_named_str("template", &source)?.render(context)?)
 }
 
 fn environment<'s>() -> Result<Environment<'s>, Error> {
@@ -49,13 +57,15 @@ fn environment<'s>() -> Result<Environment<'s>, Error> {
     Ok(environment)
 }
 
-fn words(error: &Error) -> String {
-    match (error.kind(), error.detail(), error.line()) {
-        (ErrorKind::OutOfFuel, ..) => "it does not end, or its text has no end".to_owned(),
-        (_, Some(detail), Some(line)) if detail.starts_with(REFUSES) => format!("{detail} (line {line})"),
-        (kind, Some(detail), Some(line)) => format!("{kind}: {detail} (line {line})"),
-        (kind, _, Some(line)) => format!("{kind} (line {line})"),
-        (kind, detail, None) => format!("{kind}: {}", detail.unwrap_or_default()),
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
+        match (error.kind(), error.detail()) {
+            (ErrorKind::OutOfFuel, _) => Self::Broken("it does not end, or its text has no end".to_owned()),
+            (_, Some(detail)) if detail.starts_with(REFUSES) => Self::Refused(format!("{detail}{line}")),
+            (kind, Some(detail)) => Self::Broken(format!("{kind}: {detail}{line}")),
+            (kind, None) => Self::Broken(format!("{kind}{line}")),
+        }
     }
 }
 
@@ -174,7 +184,10 @@ mod tests {
     use minijinja::context;
 
     fn rendered(source: &str) -> Result<String, String> {
-        render(source, context! { messages => [context! { role => "user", content => "a" }], none_value => () })
+        let context = context! { messages => [context! { role => "user", content => "a" }] };
+        render(source, context).map_err(|failure| match failure {
+            Failure::Refused(cause) | Failure::Broken(cause) => cause,
+        })
     }
 
     #[test]

@@ -65,7 +65,10 @@ class Peer:
     @torch.no_grad()
     def answer(self, text, frames):
         """The greedy ids, and how far the second best logit was each time."""
-        inputs = self.processor(images=[frame.convert("RGB") for frame in frames], text=text, return_tensors="pt")
+        # As apply_chat_template(tokenize=True): a template that writes BOS itself gets no second one.
+        bos = self.processor.tokenizer.bos_token
+        adds = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
+        inputs = self.processor(images=[frame.convert("RGB") for frame in frames], text=text, return_tensors="pt", **adds)
         inputs.pop("token_type_ids", None)
         n_visual = int((inputs["input_ids"] == self.processor.image_token_id).sum())
         return generated(self.model, inputs, n_visual, self.processor.tokenizer)

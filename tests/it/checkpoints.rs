@@ -43,7 +43,8 @@ fn every_layout_loads_and_answers_as_transformers_does() {
     for layout in LAYOUTS {
         let vlm = load(layout);
         assert_eq!(vlm.warnings(), [""; 0], "{layout}");
-        assert_eq!(vlm.template(), &Template::VicunaV1, "{layout}");
+        let template = if layout.starts_with("hf") { Template::LlavaHf } else { Template::VicunaV1 };
+        assert_eq!(vlm.template(), &template, "{layout}");
         let video = encode(&vlm);
         for case in expected["answers"].as_array().unwrap() {
             let question = case["question"].as_str().unwrap();

@@ -22,6 +22,7 @@ mod quantized;
 mod reference;
 mod seek;
 mod stream;
+mod templates;
 mod train;
 mod video;
 mod world;

@@ -87,8 +87,6 @@ pub struct VlmConfig {
     pub prompt_format: Option<String>,
     /// Whether the language model is a Mistral.
     pub is_mistral: bool,
-    /// The id that begins a text.
-    pub bos: Option<u32>,
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub image_token: Option<u32>,
     /// The class whose processor prepares frames, where the checkpoint has a say.
@@ -158,7 +156,6 @@ impl VlmConfig {
             image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(file)?,
-            bos: file.ids("bos_token_id")?.first().copied(),
             image_token: None,
             processor: None,
             generation,
@@ -196,7 +193,6 @@ impl VlmConfig {
             image_marks: false,
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(&text)?,
-            bos: None,
             image_token: Some(image_token.first().copied().unwrap_or(DEFAULT_IMAGE_TOKEN)),
             processor: Some(class),
             generation,
