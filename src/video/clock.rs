@@ -1,13 +1,14 @@
 //! Times of frames in the order in which a decoder gives them: missing ones are derived, small falls are levelled, and
-//! times that really run backwards are kept and noted. Arithmetic alone, in ticks of a stream's time base; the same clock
-//! reads the stamps of packets and those of decoded frames.
+//! times that really run backwards are kept and noted. Arithmetic alone, in ticks of a stream's time base; the same
+//! clock reads the stamps of packets and those of decoded frames.
 
 /// The stamp of a frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stamp {
     /// Presentation time in ticks, by FFmpeg's best effort.
     pub(super) ticks: Option<i64>,
-    /// Whether a decoding time backs it. The last frames of a stream, which leave when no packet comes any more, have none.
+    /// Whether a decoding time backs it. The last frames of a stream, which leave when no packet comes any more, have
+    /// none.
     pub(super) is_backed: bool,
     /// Ticks for which the frame is shown, 0 where that is unknown.
     pub(super) duration: i64,
@@ -38,7 +39,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// A clock for frames that are shown for `step` ticks each where they do not say so themselves; 0 if that is unknown.
+    /// A clock for frames that are shown for `step` ticks each where they do not say so themselves; 0 if that is
+    /// unknown.
     pub(super) fn new(step: f64) -> Self {
         Self { step: Some(step).filter(|step| step.is_finite() && *step > 0.0).unwrap_or(0.0), ..Self::default() }
     }

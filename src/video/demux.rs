@@ -68,6 +68,7 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
     let (clock, delay) = (Clock::new(step_of(&stream)), delay_of(&stream));
     let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
     let (mut schedule, mut packets, mut errors) = (Schedule::default(), coding.map(|_| Vec::new()), 0);
+    let mut is_sliced = false;
     for n_packets in 1.. {
         watch.check(path)?;
         if n_packets % WAITING_EVERY == 0 && watch.emit(Event::Waiting) == Flow::Stop {
@@ -76,6 +77,7 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut media.input) {
             Ok(()) if packet.stream() == index => {
+                is_sliced = is_sliced || hides_damage(&packet, coding);
                 let rank = order.as_mut().and_then(|order| order.rank(packet.data()?));
                 if !is_discarded(&packet) {
                     schedule.push(times_of(&packet, rank));
@@ -101,6 +103,9 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
             }
         }
     }
+    if is_sliced {
+        watch.limits.threads = 1;
+    }
     let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
     let frames = schedule.frames(clock, delay).into_iter().map(|frame| fact(frame.ticks, frame.is_key));
     let is_inside = |frame: &FrameFact| frame.time.is_some_and(|time| window.side(time) == Side::Inside);
@@ -114,6 +119,13 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         packets,
     });
     Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed })
+}
+
+/// Whether several threads that decode a packet may meet damage without any sign of it: of slices of HEVC that are lost
+/// or out of place FFmpeg says nothing, and what other frames take from them depends on how far they are.
+fn hides_damage(packet: &ffmpeg::Packet, coding: Option<Coding>) -> bool {
+    let Some(coding @ Coding::Hevc(_)) = coding else { return false };
+    packet.data().is_some_and(|data| coding.is_sliced(data))
 }
 
 /// The times of a packet whose picture has this place.

@@ -89,6 +89,11 @@ impl Coding {
         head
     }
 
+    /// Whether the picture of a packet is cut into several slices.
+    pub(super) fn is_sliced(self, packet: &[u8]) -> bool {
+        self.units(packet).filter(|unit| self.slice(unit).is_some()).nth(1).is_some()
+    }
+
     fn units(self, packet: &[u8]) -> Units<'_> {
         match self {
             Self::H264(framing) | Self::Hevc(framing) => framing.units(packet),
@@ -322,6 +327,7 @@ mod tests {
         assert_eq!(H264.head(&[0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2, 3], 2), [0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2]);
         assert_eq!(H264.start(&[0, 0, 1, 0x65]), Start::Sequence);
         assert_eq!(Coding::MarkedKeys.head(&packet, 3), [0; 0]);
+        assert!(hevc.is_sliced(&packet) && !hevc.is_sliced(&packet[..10]));
     }
 
     #[test]

@@ -57,8 +57,9 @@ const REORDERED: usize = 16;
 const JUMP: usize = 4;
 
 impl Packets {
-    /// The packets of a stream whose decoder holds back `delay` frames. Nothing where it is not certain that the decoder gives
-    /// the frames in the order of their times, or a packet brings parameters where decoding would not begin.
+    /// The packets of a stream whose decoder holds back `delay` frames. Nothing where it is not certain that the
+    /// decoder gives the frames in the order of their times, or a packet brings parameters where decoding would not
+    /// begin.
     pub(super) fn new(mut packets: Vec<Packet>, delay: usize) -> Option<Self> {
         let pts = |place: u32| packets[place as usize].pts;
         let mut by_pts: Vec<u32> = (0..u32::try_from(packets.len()).ok()?).collect();
@@ -158,8 +159,8 @@ impl Packets {
     }
 }
 
-/// The most packets that come before one and are shown after it (ITU-T H.264, annex E.2.1, max_num_reorder_frames), up to
-/// one more than any decoder holds.
+/// The most packets that come before one and are shown after it (ITU-T H.264, annex E.2.1, max_num_reorder_frames), up
+/// to one more than any decoder holds.
 fn reordering(packets: &[Packet]) -> usize {
     // The latest times so far, in falling order.
     let mut latest: Vec<i64> = Vec::new();

@@ -212,8 +212,8 @@ impl Walked {
     }
 }
 
-/// Walks through all frames. Where several threads meet damage, what was handed out is taken back, and this and all later walks
-/// use one thread: then a damaged file gives the same frames whenever it is read.
+/// Walks through all frames. Where several threads meet damage, what was handed out is taken back, and this and all
+/// later walks use one thread: then a damaged file gives the same frames whenever it is read.
 fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, VideoError> {
     let mut n_before = 0;
     loop {

@@ -1,7 +1,8 @@
-//! The frames that packets promise, with their times, in the order in which a decoder will give them. Arithmetic, no decoding.
+//! The frames that packets promise, with their times, in the order in which a decoder will give them. Arithmetic, no
+//! decoding.
 //!
-//! Where every packet has a presentation time that agrees with the pictures' own order, that order is taken, apart for each
-//! part of a stream whose times begin anew. Elsewhere frames are expected as they come, with decoding times.
+//! Where every packet has a presentation time that agrees with the pictures' own order, that order is taken, apart for
+//! each part of a stream whose times begin anew. Elsewhere frames are expected as they come, with decoding times.
 
 use super::clock::{Clock, Stamp};
 use super::packets::Rank;
@@ -54,8 +55,8 @@ impl Schedule {
         expected.into_iter().map(frame).collect()
     }
 
-    /// Sorts the packets by their presentation times within each part of the stream, unless some have none or their pictures
-    /// contradict them.
+    /// Sorts the packets by their presentation times within each part of the stream, unless some have none or their
+    /// pictures contradict them.
     fn by_presentation(&mut self) -> bool {
         if self.packets.iter().any(|packet| packet.pts.is_none()) {
             return false;

@@ -23,6 +23,7 @@ mod reference;
 mod seek;
 mod stream;
 mod templates;
+mod times;
 mod train;
 mod video;
 mod world;

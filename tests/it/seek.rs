@@ -7,7 +7,7 @@ use vidense::video::{
     Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, read_frames,
 };
 
-use crate::harness::ffmpeg;
+use crate::harness::{Clip, ffmpeg};
 
 /// What was read, and how often it was taken back.
 struct Read {
@@ -170,6 +170,58 @@ fn times_that_are_uneven_or_cut() {
     assert_exact("sound", &sound.path, true);
 }
 
+/// A clip, and its stream copied into another file without new times.
+fn copied(source: &str, options: &str, file: &str) -> (Clip, Clip) {
+    let source = ffmpeg(&format!("{SOURCE} {source}"));
+    let copy = ffmpeg(&format!("{options} -i {} -c copy {file}", source.path.display()));
+    (source, copy)
+}
+
+#[test]
+fn decoding_times_in_place_of_presentation_times_are_not_trusted() {
+    const H264: &str = "-c:v libx264 -preset veryfast -g 25 -bf 3 -x264-params b-pyramid=normal:scenecut=0";
+    const OPEN: &str = "-c:v libx264 -preset veryfast -g 25 -bf 3 -x264-params open-gop=1:b-pyramid=none:scenecut=0";
+    const HEVC: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=25:bframes=4";
+    for (source, options, file) in [
+        (format!("{H264} a.avi"), "", "a.mp4"),
+        (format!("{H264} a.avi"), "-fflags +genpts", "a.mkv"),
+        (format!("{H264} a.avi"), "-fflags +genpts", "a.ts"),
+        (format!("{H264} a.h264"), "", "a.mov"),
+        (format!("{OPEN} a.h264"), "-fflags +genpts", "a.mp4"),
+        (format!("{HEVC} a.hevc"), "", "a.mp4"),
+        ("-c:v mpeg4 -g 25 -bf 2 a.avi".to_owned(), "", "a.mp4"),
+        ("-c:v mpeg2video -g 25 -bf 2 a.m2v".to_owned(), "-fflags +genpts", "a.mkv"),
+    ] {
+        let name = format!("{source} {options} {file}");
+        let (source, copy) = copied(&source, options, file);
+        assert_exact(&name, &copy.path, false);
+        let all = FrameRequest { sample: Sample::All, window: Window::default() };
+        let frames = |path: &Path| read(path, &all, Access::Auto).unwrap().frames;
+        let (original, copied) = (frames(&source.path), frames(&copy.path));
+        // An edit list may hide the first frames, as FFmpeg writes it for times that it made up.
+        let n_hidden = original.len() - copied.len();
+        assert!(n_hidden <= 2, "{name}");
+        let found = copied.iter().filter(|frame| original.iter().any(|other| other.image == frame.image)).count();
+        assert_eq!(found, copied.len(), "{name}");
+        assert!(copied.windows(2).all(|pair| pair[0].time <= pair[1].time), "{name}");
+    }
+}
+
+#[test]
+fn a_stream_cut_off_its_beginning_is_decoded_whole() {
+    for (name, options) in [
+        ("h264", "-c:v libx264 -preset veryfast -g 25 -bf 3 -x264-params open-gop=1:scenecut=0"),
+        ("hevc", "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=25:bframes=4"),
+    ] {
+        let whole = ffmpeg(&format!("{SOURCE} {options} a.ts"));
+        let bytes = std::fs::read(&whole.path).unwrap();
+        let cut = whole.path.with_file_name("cut.ts");
+        std::fs::write(&cut, &bytes[bytes.len() / 3..]).unwrap();
+        let request = FrameRequest { sample: Sample::uniform(3), window: Window::default() };
+        assert!(assert_same(name, &cut, &request) > 0);
+    }
+}
+
 #[test]
 fn damage_on_the_way_leads_back_to_decoding_everything() {
     let clip = ffmpeg(&format!("{SOURCE} -c:v libx264 -preset veryfast -g 25 -bf 2 a.mkv"));
@@ -181,8 +233,7 @@ fn damage_on_the_way_leads_back_to_decoding_everything() {
         damaged[at..at + 40].iter_mut().for_each(|byte| *byte ^= 0x5a);
         let path = clip.path.with_file_name(format!("{i}.mkv"));
         std::fs::write(&path, damaged).unwrap();
-        // On one thread: on several, what FFmpeg hides errors with differs from run to run.
-        let read = |access| read_within(&path, &request, &ReadLimits { access, threads: 1, ..ReadLimits::default() });
+        let read = |access| read(&path, &request, access);
         let (Ok(straight), Ok(seek)) = (read(Access::Straight), read(Access::Seek)) else { continue };
         // Where some frame is lost in a part that no sampled frame needs, only decoding everything can know it.
         if straight.report.n_frames == 125 {

@@ -213,7 +213,7 @@ impl FrameSource for VideoFile {
         }
         let n_logged = self.signs.n_logged();
         if n_logged > 0 && self.damage.is_none() {
-            warnings.push(format!("the decoder reports {n_logged} error(s), though every packet gives a frame"));
+            warnings.push(format!("the decoder reports {n_logged} error(s); frames may be missing or wrong"));
         }
         warnings
     }

@@ -28,8 +28,8 @@ impl PictureOrder {
         }
     }
 
-    /// The place of the next picture; nothing where its header is not understood, it is one field of a frame, or a decoder
-    /// drops it.
+    /// The place of the next picture; nothing where its header is not understood, it is one field of a frame, or a
+    /// decoder drops it.
     pub(in crate::video) fn rank(&mut self, packet: &[u8]) -> Option<Rank> {
         match self {
             Self::AsCoded(n) => {
@@ -90,8 +90,8 @@ impl Numbered {
         let length = i32::try_from(head.len()).ok()?;
         head.extend_from_slice(&[0; ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize]);
         let (mut unit, mut unit_length) = (std::ptr::null_mut(), 0);
-        // SAFETY: parser and context are ours and alive; the bytes are padded as FFmpeg wants it, and outlive the call. What it
-        // gives back points into them and is not used.
+        // SAFETY: parser and context are ours and alive; the bytes are padded as FFmpeg wants it, and outlive the call.
+        // What it gives back points into them and is not used.
         let (number, structure) = unsafe {
             (*self.parser).output_picture_number = UNKNOWN;
             let none = ffi::AV_NOPTS_VALUE;

@@ -1,8 +1,8 @@
 //! FFmpeg: signs of damage that a decoder gives no error code for.
 //!
-//! What a decoder hides errors with depends on what else it has at hand, and with several threads on which of them is first. So
-//! every sign must be seen: what decoders log (on any thread, at once, the same for any number of threads), and parts of frames that
-//! they never write.
+//! What a decoder hides errors with depends on what else it has at hand, and with several threads on which of them is
+//! first. So every sign must be seen: what decoders log (on any thread, at once, the same for any number of threads),
+//! and parts of frames that they never write.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,9 @@ impl Signs {
     /// Has a decoder that is not open yet report here. It must not outlive `signs`.
     pub(super) fn attach(signs: &Arc<Self>, context: &mut ffmpeg::codec::Context) {
         listen();
-        // SAFETY: the context is alive and ours. `opaque` is the user's own, and FFmpeg copies it to each thread's context;
-        // `heard` reads it as what it is. `mark` fulfils the contract of `get_buffer2` by FFmpeg's own function.
+        // SAFETY: the context is alive and ours. `opaque` is the user's own, and FFmpeg copies it to each thread's
+        // context; `heard` reads it as what it is. `mark` fulfils the contract of `get_buffer2` by FFmpeg's own
+        // function.
         unsafe {
             let context = context.as_mut_ptr();
             (*context).opaque = Arc::as_ptr(signs).cast_mut().cast();
@@ -48,8 +49,8 @@ unsafe extern "C" fn heard<Arguments>(source: *mut c_void, level: c_int, format:
     if source.is_null() || format.is_null() {
         return;
     }
-    // SAFETY: a source that is not null begins with a pointer to its class, and only a codec's context has this class. Its `opaque`
-    // is null but where `attach` set it, to signs that outlive the decoder. The format is a C string.
+    // SAFETY: a source that is not null begins with a pointer to its class, and only a codec's context has this class.
+    // Its `opaque` is null but where `attach` set it, to signs that outlive the decoder. The format is a C string.
     unsafe {
         if *source.cast::<*const ffi::AVClass>() != ffi::avcodec_get_class() {
             return;
@@ -71,7 +72,8 @@ const GRID: usize = 16;
 /// The row of a mark within its cell, where filters over the edges of blocks do not reach.
 const ROW: usize = 3;
 
-/// A frame's buffer, marked all over where frames are decoded on several threads: a mark that stays was never written over.
+/// A frame's buffer, marked all over where frames are decoded on several threads: a mark that stays was never written
+/// over.
 unsafe extern "C" fn mark(context: *mut ffi::AVCodecContext, frame: *mut ffi::AVFrame, flags: c_int) -> c_int {
     // SAFETY: FFmpeg calls this with a context and a frame of its own, as `get_buffer2` says.
     unsafe {
