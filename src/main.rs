@@ -4,12 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     cli::threads::settle();
-    let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| cli::output::refuse(&error));
-    match cli::run(arguments) {
+    match cli::run(cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has had enough.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,

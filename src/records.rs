@@ -1,7 +1,7 @@
 //! Lists that people write: JSON, JSON lines, and tables delimited by a comma, a semicolon or a tab.
 //!
-//! Numbers in JSON are kept as they are written, so an identity of many digits stays what it is. Who reads a list knows its columns; this
-//! file knows none.
+//! Numbers in JSON are kept as they are written, so an identity of many digits stays what it is. Who reads a list knows
+//! its columns; this file knows none.
 
 use std::path::Path;
 
@@ -110,8 +110,8 @@ fn end_of_string(text: &str) -> usize {
 /// Characters that may stand between the cells of a row.
 const DELIMITERS: [u8; 3] = *b",;\t";
 
-/// What stands between the cells of a table, from its first line: of the delimiters under which a column has one of the `names`, the
-/// one that makes the most columns. None where no column has.
+/// What stands between the cells of a table, from its first line: of the delimiters under which a column has one of the
+/// `names`, the one that makes the most columns. None where no column has.
 pub fn delimiter(header: &[u8], names: &[&str]) -> Option<u8> {
     let columns = |delimiter: u8| -> Option<usize> {
         let cells = cells(header, delimiter).ok()?;
@@ -137,8 +137,8 @@ pub fn cells(row: &[u8], delimiter: u8) -> Result<csv::ByteRecord, String> {
     Ok(record)
 }
 
-/// A whole table as objects of texts, by the names in its first line, in lower case; empty cells are left out. Each with the number of
-/// its line.
+/// A whole table as objects of texts, by the names in its first line, in lower case; empty cells are left out. Each
+/// with the number of its line.
 ///
 /// # Errors
 /// In words, with the line, when it has no column of one of the `names`, or a row is malformed.

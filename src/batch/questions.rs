@@ -1,4 +1,5 @@
-//! The questions of a batch: a list of texts, or of maps with `id` and `question`, as YAML, JSON, JSON lines or a table.
+//! The questions of a batch: a list of texts, or of maps with `id` and `question`, as YAML, JSON, JSON lines or a
+//! table.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -46,7 +47,8 @@ impl Question {
 }
 
 impl<'de> Deserialize<'de> for Question {
-    /// Reads a text, or a map. Nothing is read ahead: a reader that knows that a text is wanted gives a number's digits as they are.
+    /// Reads a text, or a map. Nothing is read ahead: a reader that knows that a text is wanted gives a number's digits
+    /// as they are.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(QuestionVisitor)
     }

@@ -43,6 +43,15 @@ enum Command {
     DecodeWorker(commands::decode_worker::DecodeWorker),
 }
 
+/// Reads the command line. Where it cannot be understood that is told, and the process ends; what was typed may hold any
+/// character, so it is read once more as it is printed.
+pub fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let shown = std::env::args_os().map(|typed| output::printable(&typed.to_string_lossy()).into_owned());
+        Arguments::try_parse_from(shown).err().unwrap_or(error).exit()
+    })
+}
+
 /// Runs the command that was asked for.
 ///
 /// # Errors

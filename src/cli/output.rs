@@ -113,8 +113,8 @@ pub fn failure(record: &Record) {
     told("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
 }
 
-/// A text whose control characters are written out, and those that turn the direction of writing. The end of a line stays only
-/// where an indented line follows, as in a list of problems.
+/// A text whose control characters are written out, and those that turn the direction of writing. The end of a line
+/// stays only where an indented line follows, as in a list of problems.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
@@ -134,8 +134,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal may obey a character rather than show it: controls, marks of direction (Unicode Bidi_Control), separators of
-/// lines and paragraphs, and the mark of byte order.
+/// Whether a terminal may obey a character rather than show it: controls, marks of direction (Unicode Bidi_Control),
+/// separators of lines and paragraphs, and the mark of byte order.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -206,18 +206,6 @@ fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
     let word = if coloured { format!("\x1b[{colour};1m{word}\x1b[0m") } else { word.to_owned() };
     let text = lines.iter().map(|line| printable(line.as_ref())).collect::<Vec<_>>().join("\n");
     let _ = writeln!(out, "{word}: {text}");
-}
-
-/// Tells that the command line cannot be understood, and ends the process. What was typed may hold any character.
-pub fn refuse(error: &clap::Error) -> ! {
-    let typed = std::env::args_os().any(|argument| argument.to_string_lossy().contains(is_hidden));
-    if !typed || !error.use_stderr() {
-        error.exit();
-    }
-    let text = error.render().to_string();
-    let lines: Vec<Cow<'_, str>> = text.trim_end().lines().map(printable).collect();
-    plain(&lines.join("\n"));
-    std::process::exit(error.exit_code());
 }
 
 #[cfg(test)]

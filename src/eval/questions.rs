@@ -1,5 +1,6 @@
-//! Questions in a file, with the answers that are wanted: JSON objects, one a line or in an array, or a table. Each has `video`,
-//! `question`, `answer` and, if there are, `type` and `question_id` (or `id`). Numbers are taken as they are written.
+//! Questions in a file, with the answers that are wanted: JSON objects, one a line or in an array, or a table. Each has
+//! `video`, `question`, `answer` and, if there are, `type` and `question_id` (or `id`). Numbers are taken as they are
+//! written.
 
 use std::path::{Path, PathBuf};
 

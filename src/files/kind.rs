@@ -1,5 +1,5 @@
-//! Kinds of files, as the endings of their names tell. An ending that says nothing, or several things, is in no list: the content
-//! decides then.
+//! Kinds of files, as the endings of their names tell. An ending that says nothing, or several things, is in no list:
+//! the content decides then.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Files: those of a model, on disk or inside the binary; outputs; and what names and first bytes tell.
 //!
 //! The one model that the binary carries, `vidense-mini`, is read through paths that begin with `builtin:`; no disk has
-//! them. So everything that reads a model's files reads this one as well, and says in errors what it read.
-//! [`output`] writes, [`kind`] knows the endings of names, [`sign`] recognises what is often mistaken for a video or a model.
+//! them. So everything that reads a model's files reads this one as well, and says in errors what it read. [`output`]
+//! writes, [`kind`] knows the endings of names, [`sign`] recognises what is often mistaken for a video or a model.
 
 pub mod kind;
 pub mod output;

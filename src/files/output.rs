@@ -1,9 +1,9 @@
 //! Outputs: files that are written beside their place, and renamed over it once they are whole.
 //!
-//! A link is written through: it stays, and the file that it leads to is replaced, or made if it leads to nothing yet. A pipe or a
-//! character device, such as `/dev/null`, is written to and never replaced; `/dev/stdout` and `/dev/fd/N` are the open files of this
-//! process. A directory, a socket, a block device and a pipe that nobody reads are refused. Whatever the program writes for its
-//! user goes through here.
+//! A link is written through: it stays, and the file that it leads to is replaced, or made if it leads to nothing yet.
+//! A pipe or a character device, such as `/dev/null`, is written to and never replaced; `/dev/stdout` and `/dev/fd/N`
+//! are the open files of this process. A directory, a socket, a block device and a pipe that nobody reads are refused.
+//! Whatever the program writes for its user goes through here.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -124,7 +124,8 @@ pub fn create_growing(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a file that is read and added to, and makes it if it is not there. A stream cannot be read again, so it is refused.
+/// Opens a file that is read and added to, and makes it if it is not there. A stream cannot be read again, so it is
+/// refused.
 ///
 /// # Errors
 /// As [`Output::create`], and for every stream.
@@ -162,7 +163,8 @@ pub fn is_standard_output(path: &Path) -> bool {
     false
 }
 
-/// An unfinished file in the directory of `target`, with the permissions that `target` has or an ordinary new file gets.
+/// An unfinished file in the directory of `target`, with the permissions that `target` has or an ordinary new file
+/// gets.
 fn beside(target: &Path) -> io::Result<NamedTempFile> {
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();

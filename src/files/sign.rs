@@ -1,4 +1,5 @@
-//! Signs of files that are often mistaken for a video or for a model: what the first bytes, or the boxes of an MP4 file, tell.
+//! Signs of files that are often mistaken for a video or for a model: what the first bytes, or the boxes of an MP4
+//! file, tell.
 //!
 //! Nothing here decides whether a file can be used. It says what a file probably is that could not be.
 

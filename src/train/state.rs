@@ -1,5 +1,5 @@
-//! A run's state on disk: weights, optimizer, and how far it came. Written beside and renamed, so that one whole state is
-//! there at every moment.
+//! A run's state on disk: weights, optimizer, and how far it came. Written beside and renamed, so that one whole state
+//! is there at every moment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Whether a file of an unknown name is a video, as its beginning tells. No frame is decoded, no other file is opened.
 //!
-//! An archive asks this of files whose endings say nothing. Text is told apart before FFmpeg sees it: FFmpeg would take it for a
-//! terminal's picture, or for a playlist that leads elsewhere.
+//! An archive asks this of files whose endings say nothing. Text is told apart before FFmpeg sees it: FFmpeg would take
+//! it for a terminal's picture, or for a playlist that leads elsewhere.
 
 use std::ffi::{CString, c_int, c_void};
 use std::fs::File;
@@ -78,7 +78,8 @@ fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// Whether bytes are text: UTF-16 by its mark, or UTF-8 without control characters, but for a last character that is cut.
+/// Whether bytes are text: UTF-16 by its mark, or UTF-8 without control characters, but for a last character that is
+/// cut.
 fn is_text(bytes: &[u8]) -> bool {
     // The header of uncompressed video is a line of text, and dark pictures may look like more of it.
     if bytes.is_empty() || bytes.starts_with(b"YUV4MPEG2") {
@@ -127,8 +128,8 @@ impl Probe {
         let begin = Box::new(Instant::now());
         let mut options = ffmpeg_next::Dictionary::new();
         options.set("protocol_whitelist", "file");
-        // SAFETY: the context is ours; `avformat_open_input` frees it when it fails, and `drop` closes it otherwise. The options are
-        // taken out of their owner, and what FFmpeg leaves of them goes back to one.
+        // SAFETY: the context is ours; `avformat_open_input` frees it when it fails, and `drop` closes it otherwise.
+        // The options are taken out of their owner, and what FFmpeg leaves of them goes back to one.
         let context = unsafe {
             let mut context = ffi::avformat_alloc_context();
             if context.is_null() {
@@ -199,7 +200,8 @@ impl Probe {
     }
 
     fn may_have_more_streams(&self) -> bool {
-        // SAFETY: the context is open, and the fields are plain numbers; a format that reads for itself has no reader to ask.
+        // SAFETY: the context is open, and the fields are plain numbers; a format that reads for itself has no reader
+        // to ask.
         unsafe {
             let reader = (*self.context).pb;
             let is_near = reader.is_null() || (*reader).pos <= STREAM_BYTES;

@@ -189,6 +189,7 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
         let broken = |cause: String| WeightError::Format { path: path.clone(), format: "PyTorch file", cause };
+        crate::files::check(path).map_err(|error| broken(error.to_string()))?;
         let opened = guarded("the pickle is malformed", || PthTensors::new(path, None))
             .map_err(|error| broken(plain(&error)))?;
         for (name, info) in opened.tensor_infos() {

@@ -11,6 +11,8 @@ mod batch;
 mod checkpoints;
 mod cli;
 mod descriptions;
+#[cfg(unix)]
+mod files;
 mod goldens;
 mod harness;
 mod hostile;

@@ -1,5 +1,5 @@
-//! A folder as an archive: its videos, sorted, links followed. A file is a video by the ending of its name; where that says nothing, by
-//! its content. What is passed over is listed with the reason.
+//! A folder as an archive: its videos, sorted, links followed. A file is a video by the ending of its name; where that
+//! says nothing, by its content. What is passed over is listed with the reason.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,8 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-/// Why a file is no item. Pipes and devices are never opened; of those that are named as videos it is told when they are read.
+/// Why a file is no item. Pipes and devices are never opened; of those that are named as videos it is told when they
+/// are read.
 fn why_not(entry: &DirEntry) -> Option<Reason> {
     let (path, is_file) = (entry.path(), entry.file_type().is_file());
     match kind_of(path) {

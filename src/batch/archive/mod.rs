@@ -1,5 +1,5 @@
-//! An archive: a folder, a glob, a manifest or a single video, listed item by item. Nothing is held of it, so it may be of any
-//! size; what cannot be listed becomes a failed item in its place.
+//! An archive: a folder, a glob, a manifest or a single video, listed item by item. Nothing is held of it, so it may be
+//! of any size; what cannot be listed becomes a failed item in its place.
 
 mod folder;
 mod manifest;
@@ -111,7 +111,8 @@ impl Unlisted {
 /// How a manifest is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestFormat {
-    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`; commas, semicolons or tabs between them.
+    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`; commas, semicolons or tabs
+    /// between them.
     Csv,
     /// Objects with these keys, one a line; `questions` is a list.
     Jsonl,

@@ -1,4 +1,5 @@
-//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos; `vidense batch status DIR` from elsewhere.
+//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos; `vidense batch status DIR` from
+//! elsewhere.
 
 mod status;
 mod tell;
@@ -29,9 +30,10 @@ use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
 
 /// Ask every question of every video of an archive, for days if need be
 ///
-/// Each answer is a line of DIR/answers.jsonl, written as it is earned. The same command goes on where it was stopped or
-/// killed: what is done is skipped, a torn line is mended, nothing is asked twice. What fails is a line as well, with stage, cause
-/// and hint, and costs no other video anything. Ctrl-C (or SIGTERM) finishes what is under way; a second one ends at once.
+/// Each answer is a line of DIR/answers.jsonl, written as it is earned. The same command goes on where it was stopped
+/// or killed: what is done is skipped, a torn line is mended, nothing is asked twice. What fails is a line as well,
+/// with stage, cause and hint, and costs no other video anything. Ctrl-C (or SIGTERM) finishes what is under way; a
+/// second one ends at once.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BatchCommand {
@@ -49,8 +51,9 @@ struct Places {
     /// A pipeline file (YAML)
     #[arg(required = true)]
     pipeline: Option<PathBuf>,
-    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl, .txt: a
-    /// path a line), or - for one on standard input; or one video. Of a folder, files are videos by their names or by their content
+    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl,
+    /// .txt: a path a line), or - for one on standard input; or one video. Of a folder, files are videos by their names
+    /// or by their content
     #[arg(required = true)]
     archive: Option<PathBuf>,
     /// Where the results are, or are to be
@@ -65,7 +68,8 @@ enum Other {
 
 #[derive(Args)]
 struct RunBatch {
-    /// Questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these columns
+    /// Questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these
+    /// columns
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
     /// A question besides; may be given several times
