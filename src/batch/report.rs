@@ -113,9 +113,13 @@ impl<W: Write> Page<'_, W> {
         match &record.outcome {
             Outcome::Answered(answered) => {
                 let mut note = answered.damage.as_ref().map_or(String::new(), |lost| {
-                    let Lost { packets, concealed, .. } = lost;
+                    let Lost { packets, concealed, files, .. } = lost;
+                    let files = match files {
+                        0 => String::new(),
+                        n => format!("{n} files of the playlist are missing, "),
+                    };
                     format!(
-                        " <small>({packets} packets of the video are lost, errors are hidden in {concealed} frames)</small>"
+                        " <small>({files}{packets} packets of the video are lost, errors are hidden in {concealed} frames)</small>"
                     )
                 });
                 for warning in &answered.warnings {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{median_seconds, memory_peak};
-use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, Sample, VideoError, Window, read_frames};
+use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, VideoError, read_frames};
 
 /// What reading did.
 #[derive(Debug, Clone, Serialize)]
@@ -26,16 +26,20 @@ pub struct VideoBench {
     pub memory_peak_bytes: Option<u64>,
 }
 
-/// Times the reading of `n_frames` uniformly sampled frames.
+/// Times the reading of the frames that are asked for.
 ///
 /// # Errors
 /// When the video cannot be read.
-pub fn bench_video(path: &Path, n_frames: usize, limits: &ReadLimits, runs: usize) -> Result<VideoBench, VideoError> {
-    let request = FrameRequest { sample: Sample::uniform(n_frames), window: Window::default() };
+pub fn bench_video(
+    path: &Path,
+    request: &FrameRequest,
+    limits: &ReadLimits,
+    runs: usize,
+) -> Result<VideoBench, VideoError> {
     let (mut frames, mut report) = (Vec::new(), None);
     let seconds = median_seconds(runs, || {
         frames.clear();
-        report = Some(read_frames(path, &request, limits, &mut |event| {
+        report = Some(read_frames(path, request, limits, &mut |event| {
             match event {
                 Event::Frame(frame) => frames.push(frame),
                 Event::Restart => frames.clear(),

@@ -7,12 +7,15 @@ use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
+use vidense::pipeline::Limits;
 use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
 use vidense::units::Seconds;
 use vidense::video::{Access, FrameRequest, Sample, Window};
 use vidense::vlm::Unused;
+
+use super::limits::ReadArgs;
 
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
@@ -84,12 +87,17 @@ pub struct FrameArgs {
     /// not decode is known of), seek
     #[arg(long, default_value = "auto", value_name = "HOW")]
     pub access: Access,
+    /// The video stream, by its index as `inspect` prints it [default: the best one]
+    #[arg(long, value_name = "N")]
+    pub stream: Option<usize>,
     /// Only frames from this time on: seconds, or h:mm:ss
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub start: Option<Seconds>,
     /// Only frames before this time: seconds, or h:mm:ss
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub end: Option<Seconds>,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 /// How frames become tokens, and the words around the question.
@@ -152,18 +160,23 @@ impl FrameArgs {
         {
             anyhow::bail!("--start {start} is not before --end {end}");
         }
-        Ok(FrameRequest { sample, window: Window { start: self.start, end: self.end } })
+        Ok(FrameRequest { sample, window: Window { start: self.start, end: self.end }, stream: self.stream })
     }
 }
 
 impl PlanArgs {
+    /// The limits of the video.
+    pub fn limits(&self) -> Limits {
+        self.frames.read.limits()
+    }
+
     /// The plan that the flags resolve to.
     ///
     /// # Errors
     /// When flags contradict each other, or a name is unknown.
     pub fn plan(&self) -> anyhow::Result<Plan> {
         let Self { model, frames, prompt, generate } = self;
-        let FrameRequest { sample, window } = frames.resolve()?;
+        let FrameRequest { sample, window, stream } = frames.resolve()?;
         if let Some(name) = &prompt.template {
             Template::check_name(name)?;
         }
@@ -177,6 +190,7 @@ impl PlanArgs {
             dtype: model.dtype,
             sample,
             window,
+            stream,
             temporal: prompt.temporal,
             prompt: PromptPlan {
                 template: prompt.template.clone(),
@@ -200,6 +214,11 @@ impl GenerateArgs {
             seed: self.seed,
         }
     }
+}
+
+/// `--set` assignments, and that of a stream that is named besides.
+pub fn with_stream(sets: &[String], stream: Option<usize>) -> Vec<String> {
+    sets.iter().cloned().chain(stream.map(|stream| format!("stream={stream}"))).collect()
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args};
 use vidense::pipeline::{FeatureCache, Limits};
+use vidense::video::ReadLimits;
 use vidense::video::worker::Isolation;
 
 use super::output;
@@ -22,18 +23,39 @@ pub struct LimitArgs {
     /// times; of generate an item is an answer [default: 1h in batch, else none]
     #[arg(long = "time-limit", value_name = "[STAGE=]TIME")]
     time_limits: Vec<String>,
-    /// The longest that a decoder's process may give no sign of life
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    stall_limit: Duration,
+    #[command(flatten)]
+    read: ReadArgs,
     /// The most that a frame may take as RGB
     #[arg(long, value_name = "BYTES", default_value = "768MiB")]
     frame_limit: ByteSize,
 }
 
+/// How long a read may wait.
+#[derive(Debug, Clone, Args)]
+pub struct ReadArgs {
+    /// The longest that a read may bring nothing, and that a decoder's process may give no sign of life
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    stall_limit: Duration,
+}
+
+impl ReadArgs {
+    /// The limits of a single video.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.stall = self.stall_limit;
+        limits
+    }
+
+    /// The limits of a reading.
+    pub fn read_limits(&self) -> ReadLimits {
+        ReadLimits { stall: self.stall_limit, ..ReadLimits::default() }
+    }
+}
+
 /// What holds where no flag says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Care {
-    /// Somebody looks on: no limit of time, and codecs are trusted.
+    /// Somebody looks on: no limit of time but for a read that brings nothing, and codecs are trusted.
     Attended,
     /// Nobody does.
     Unattended,
@@ -48,7 +70,7 @@ impl LimitArgs {
     /// # Errors
     /// When a limit is none, or of no stage.
     pub fn limits(&self, care: Care) -> anyhow::Result<Limits> {
-        let mut limits = Limits::default();
+        let mut limits = self.read.limits();
         limits.frame_bytes = self.frame_limit.as_u64();
         if care == Care::Unattended {
             limits = limits.with_time(UNATTENDED);
@@ -78,7 +100,7 @@ impl LimitArgs {
         let itself = Path::new("/proc/self/exe");
         let program = if itself.exists() { itself.to_owned() } else { std::env::current_exe()? };
         let arguments = vec![OsString::from("decode-worker")];
-        Ok(Some(Isolation { program, arguments, stall: self.stall_limit }))
+        Ok(Some(Isolation { program, arguments, stall: self.read.stall_limit }))
     }
 }
 

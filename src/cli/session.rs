@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vidense::pipeline::timing::timed;
 use vidense::pipeline::{
-    Answer, Asking, Dialogue, EncodedVideo, FrameStamp, Timings, Turns, conversation, encode_video,
+    Answer, Asking, Dialogue, EncodedVideo, FrameStamp, Limits, Timings, Turns, conversation, encode_video_within,
 };
 use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
-use vidense::video::{Damage, ReadReport, check_argument, expected_frames};
+use vidense::video::{Damage, ReadLimits, ReadReport, check_argument, expected_frames};
 use vidense::vlm::{Blueprint, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -25,6 +25,8 @@ pub struct Session {
     /// Of the plan and the model's files.
     pub fingerprint: String,
     pub model_files: Vec<ModelFile>,
+    /// Of a single video that is encoded.
+    limits: Limits,
     started: Instant,
     load: Duration,
 }
@@ -57,12 +59,15 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_for(plan: Plan, video: &Path, question: &str) -> anyhow::Result<Self> {
+    pub fn open_for(plan: Plan, limits: &Limits, (video, question): (&Path, &str)) -> anyhow::Result<Self> {
         // A model may have to be fetched, which is for nothing without the video.
         check_argument(video)?;
-        Self::open(plan, &Document::empty(), |plan, blueprint, template| {
-            check_budget(plan, blueprint, template, video, question)
-        })
+        let session = Self::open(plan, &Document::empty(), |plan, blueprint, template| {
+            let read = ReadLimits { stall: limits.stall, ..ReadLimits::default() };
+            let n_frames = expected_frames(video, &plan.frames(), &read)?;
+            check_budget(plan, blueprint, template, (question, n_frames))
+        })?;
+        Ok(Self { limits: *limits, ..session })
     }
 
     /// Reads the model's description, checks that the plan goes with it, and loads it. `document` is what the plan was
@@ -97,7 +102,8 @@ impl Session {
         bar.finish_and_clear();
         let vlm = vlm?;
         vlm.warnings().iter().for_each(|text| output::warning(text));
-        Ok(Self { plan, vlm, template, model_files, fingerprint, started, load })
+        let limits = Limits::default();
+        Ok(Self { plan, vlm, template, model_files, fingerprint, limits, started, load })
     }
 
     /// Encodes the video, and warns of what could not be read of it.
@@ -106,7 +112,9 @@ impl Session {
     /// When not one frame can be.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
-        let encoded = encode_video(&self.vlm, video, &self.plan, &|event| progress::listen(&bar, event));
+        let encoded = encode_video_within(&self.vlm, video, (&self.plan, &self.limits), &|event| {
+            progress::listen(&bar, event);
+        });
         bar.finish_and_clear();
         let encoded = encoded?;
         warn_of_reading(video, &encoded.report);
@@ -165,10 +173,8 @@ fn check_budget(
     plan: &Plan,
     blueprint: &Blueprint,
     template: &Template,
-    video: &Path,
-    question: &str,
+    (question, n_frames): (&str, usize),
 ) -> anyhow::Result<()> {
-    let n_frames = expected_frames(video, &plan.frames())?;
     let mut conversation = conversation(template, &plan.prompt, blueprint.config.image_marks);
     let text = PromptIds::encode(&conversation.ask(question)?, &blueprint.tokenizer)?.n_text();
     // A window without a frame is told by the reader, which knows the times.
@@ -183,10 +189,14 @@ pub fn warn_of_reading(video: &Path, report: &ReadReport) {
     let declared = damage.n_declared.filter(|&declared| declared > n && !damage.is_none());
     let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
     if let Some(first) = &damage.first {
-        let Damage { n_lost, n_concealed, .. } = damage;
+        let Damage { n_lost, n_concealed, n_missing, .. } = damage;
+        let missing = match n_missing {
+            0 => String::new(),
+            n => format!("{n} file(s) of the playlist missing, "),
+        };
         output::warning(&format!(
-            "{}: damaged: {n_lost} packet(s) lost, errors hidden in {n_concealed} frame(s), {n} frames{of} decode (first: \
-             {first})",
+            "{}: damaged: {missing}{n_lost} packet(s) lost, errors hidden in {n_concealed} frame(s), {n} frames{of} decode \
+             (first: {first})",
             video.display()
         ));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Asked, Scores};
 use crate::exec::Stop;
-use crate::pipeline::{Asking, Limits, PipelineError, encode_video};
+use crate::pipeline::{Asking, Limits, PipelineError, encode_video_within};
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -33,12 +33,13 @@ pub enum EvalEvent<'a> {
 pub fn evaluate<E>(
     asking: Asking<'_>,
     asked: &[Asked],
+    limits: &Limits,
     listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
 ) -> Result<Scores, E> {
     let mut scores = Scores::default();
     for about_one in asked.chunk_by(|a, b| a.video == b.video) {
         let video = &about_one[0].video;
-        let encoded = match encode_video(asking.vlm, video, asking.plan, &|_| {}) {
+        let encoded = match encode_video_within(asking.vlm, video, (asking.plan, limits), &|_| {}) {
             Ok(encoded) => encoded,
             Err(error) => {
                 about_one.iter().for_each(|asked| scores.add_unanswered(&asked.kind, &asked.answer));
@@ -48,7 +49,7 @@ pub fn evaluate<E>(
         };
         let questions: Vec<String> = about_one.iter().map(|asked| asked.question.clone()).collect();
         let mut answers = BTreeMap::new();
-        asking.ask_each(&encoded, &questions, (&Limits::default(), &Stop::new()), &mut |place, answer| {
+        asking.ask_each(&encoded, &questions, (limits, &Stop::new()), &mut |place, answer| {
             answers.insert(place, answer);
         });
         for (place, answer) in answers {

@@ -85,6 +85,11 @@ impl<T> Outlet<T> {
         sent
     }
 
+    /// The wish to end the run, for what waits on something other than a channel.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
     /// Whether the run is given up: what takes long looks now and then.
     pub fn is_aborted(&self) -> bool {
         self.stop.is_aborted()

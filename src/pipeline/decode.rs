@@ -14,7 +14,9 @@ use crate::exec::{Closed, Inlet, Outlet};
 use crate::temporal::Views;
 use crate::units::Tokens;
 use crate::video::worker::Worker;
-use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, read_frames};
+use crate::video::{
+    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, VideoError, read_frames,
+};
 use crate::vlm::{ModelError, TokenBudget};
 
 /// Decodes one video after the other, with so many threads.
@@ -97,10 +99,12 @@ impl Reading<'_> {
         let Apart { limits, n_restarts, .. } = self.stages.apart;
         let limits = ReadLimits {
             time: limits.time(DECODE),
+            stall: limits.stall,
             frame_bytes: limits.frame_bytes,
             threads: self.threads,
             access: self.stages.access,
         };
+        let bounds = Bounds { limits, halt: self.halt() };
         let path = self.video.job.path.clone();
         let (mut sent, mut over_budget) = (Ok(()), None);
         let mut take = |event: Event| {
@@ -112,10 +116,10 @@ impl Reading<'_> {
             if goes_on { Flow::Continue } else { Flow::Stop }
         };
         let report = match worker {
-            None => read_frames(&path, request, &limits, &mut take),
+            None => read_frames(&path, request, &bounds, &mut take),
             Some(worker) => {
                 let before = worker.n_restarts();
-                let report = worker.read_frames(&path, (request, &limits), &mut take);
+                let report = worker.read_frames(&path, (request, &bounds), &mut take);
                 if let Some(sum) = n_restarts {
                     sum.fetch_add(worker.n_restarts() - before, Ordering::Relaxed);
                 }
@@ -125,9 +129,21 @@ impl Reading<'_> {
         sent?;
         match (over_budget, report) {
             (Some(error), _) => Ok(Err(error)),
+            // The run ends, and this video was not read: neither frames nor a failure.
+            (None, Err(VideoError::Halted { .. })) => Err(Closed),
             (None, Err(error)) => Ok(Err(error.into())),
             (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
         }
+    }
+
+    /// Once the run drains, what waits for data is given up; once it is given up, all is.
+    fn halt(&self) -> Halt {
+        let stop = self.outlet.stop().clone();
+        Halt::new(move || match (stop.is_draining(), stop.is_aborted()) {
+            (false, _) => Patience::Full,
+            (true, false) => Patience::WhileMoving,
+            (true, true) => Patience::Exhausted,
+        })
     }
 
     /// Whether so many frames fit the context beside the text.

@@ -15,14 +15,17 @@ pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
 pub struct Limits {
     /// Bytes of a frame as RGB.
     pub frame_bytes: u64,
+    /// Of a read that brings nothing.
+    pub stall: Duration,
     /// As [`STAGES`].
     times: [Option<Duration>; STAGES.len()],
 }
 
 impl Default for Limits {
-    /// No limit but that of a frame's size.
+    /// No limit but those of a frame's size and of a read that brings nothing.
     fn default() -> Self {
-        Self { frame_bytes: ReadLimits::default().frame_bytes, times: [None; STAGES.len()] }
+        let ReadLimits { frame_bytes, stall, .. } = ReadLimits::default();
+        Self { frame_bytes, stall, times: [None; STAGES.len()] }
     }
 }
 

@@ -24,6 +24,6 @@ pub use features::{FeatureCache, FeatureKey};
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
 pub use run::{Answered, AnsweredVideo, Asking, Told};
-pub use stages::{Apart, Encoded, EncodedVideo, Progress, Stages, encode_video};
+pub use stages::{Apart, Encoded, EncodedVideo, Progress, Stages, encode_video, encode_video_within};
 pub use timing::Timings;
 pub use together::TellAnswer;

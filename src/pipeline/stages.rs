@@ -184,8 +184,21 @@ pub fn encode_video(
     plan: &Plan,
     on_progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<EncodedVideo, PipelineError> {
+    encode_video_within(vlm, path, (plan, &Limits::default()), on_progress)
+}
+
+/// As [`encode_video`], within limits.
+///
+/// # Errors
+/// As [`encode_video`]; besides, when a limit is reached.
+pub fn encode_video_within(
+    vlm: &Vlm,
+    path: &Path,
+    (plan, limits): (&Plan, &Limits),
+    on_progress: &(dyn Fn(Progress) + Sync),
+) -> Result<EncodedVideo, PipelineError> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
-    let stages = Stages::new(vlm, plan, &on_progress);
+    let stages = Stages::new(vlm, plan, &on_progress).with(Apart { limits: *limits, ..Apart::default() });
     let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
     let one = std::iter::once((job, None));
     let (encoded, _) = stages.run(one, &Watch::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;

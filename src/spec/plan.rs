@@ -40,6 +40,10 @@ pub struct Plan {
     pub sample: Sample,
     /// Of which part of the video. Default: all of it.
     pub window: Window,
+    /// Of which video stream of each file, by its index as `inspect` prints it. Default: the best one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 65535))]
+    pub stream: Option<usize>,
     /// How a frame is fitted to the tower's square. Default: `checkpoint`.
     pub preprocess: PreprocessPlan,
     /// How the tower's layers are fused. Default: `checkpoint`.
@@ -275,6 +279,7 @@ impl Default for Plan {
             unused: Unused::Refuse,
             sample: Sample::Uniform(Uniform::default()),
             window: Window::default(),
+            stream: None,
             preprocess: PreprocessPlan::Checkpoint,
             connector: ConnectorPlan::Checkpoint,
             temporal: Temporal::D2,
@@ -289,7 +294,7 @@ impl Default for Plan {
 impl Plan {
     /// The frames that it asks for.
     pub fn frames(&self) -> FrameRequest {
-        FrameRequest { sample: self.sample.clone(), window: self.window }
+        FrameRequest { sample: self.sample.clone(), window: self.window, stream: self.stream }
     }
 
     /// The plan as YAML.

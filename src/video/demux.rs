@@ -6,22 +6,22 @@ use std::sync::{Arc, Once};
 
 use ffmpeg::format::context::Input;
 use ffmpeg::packet::side_data;
-use ffmpeg::{Dictionary, Rational, codec, color, ffi, media, packet};
+use ffmpeg::{Dictionary, Rational, codec, ffi, packet};
 use ffmpeg_next as ffmpeg;
 
 use super::clock::Clock;
-use super::decode::{PictureOrder, listen, orientation_of};
+use super::decode::{PictureOrder, listen};
+use super::display::Display;
 use super::entry::{Coding, Framing};
 use super::error::not_media;
 use super::limits::{ReadLimits, Spent, Watch};
+use super::linked::Linked;
 use super::packets::{Packet, Packets, Rank};
-use super::probe::PictureInfo;
-use super::reader::{Event, Flow};
+use super::reader::{Event, Flow, FrameRequest};
 use super::sample::{FrameFact, Timeline};
 use super::schedule::{PacketTimes, Schedule};
 use super::window::Side;
-use super::{StreamInfo, StreamKind, VideoError, VideoInfo, Window};
-use crate::files::sign_of;
+use super::{VideoError, streams};
 use crate::units::Seconds;
 
 /// What fails this often in a row has nothing more to give.
@@ -46,6 +46,8 @@ pub(super) struct Indexed {
     pub(super) n_pixels: u64,
     /// Whether pictures that no other one needs can be told.
     pub(super) tells_unneeded: bool,
+    /// The orientations that its messages tell.
+    pub(super) display: Display,
     /// The first frame inside the window, by its index in the whole video.
     pub(super) first_inside: usize,
 }
@@ -58,13 +60,12 @@ impl Indexed {
 }
 
 /// Reads all packets of a file, leaving out the frames that an edit list discards.
-pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Scan, VideoError> {
-    let mut media = Media::open(path, &watch.limits, &watch.spent)?;
-    watch.check(path)?;
-    let stream = best_video_stream(path, &media.input)?;
-    let (index, time_base, coding) = (stream.index(), stream.time_base(), coding_of(&stream));
-    let (width, height) = size_of(&stream);
-    let n_pixels = u64::from(width) * u64::from(height);
+pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Scan, VideoError> {
+    let window = &request.window;
+    let mut media = Media::open(path, request.stream, &watch.spent)?;
+    let stream = media.stream(path)?;
+    let mut display = display_of(&stream);
+    let (index, time_base, coding, n_pixels) = facts_of(&stream);
     let (clock, delay) = (Clock::new(step_of(&stream)), delay_of(&stream));
     let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
     let (mut schedule, mut packets, mut errors) = (Schedule::default(), coding.map(|_| Vec::new()), 0);
@@ -74,10 +75,10 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         if n_packets % WAITING_EVERY == 0 && watch.emit(Event::Waiting) == Flow::Stop {
             break;
         }
-        let mut packet = ffmpeg::Packet::empty();
-        match packet.read(&mut media.input) {
-            Ok(()) if packet.stream() == index => {
+        match media.read() {
+            Ok(packet) if packet.stream() == index => {
                 is_sliced = is_sliced || hides_damage(&packet, coding);
+                display.take(packet.data().unwrap_or_default(), packet.pts());
                 let rank = order.as_mut().and_then(|order| order.rank(packet.data()?));
                 if !is_discarded(&packet) {
                     schedule.push(times_of(&packet, rank));
@@ -87,24 +88,26 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
                     Some(packets)
                 });
             }
-            Ok(()) => {}
-            Err(ffmpeg::Error::Eof) => {
-                watch.check(path)?;
-                break;
-            }
+            Ok(_) => {}
+            Err(ffmpeg::Error::Eof) => break,
             Err(error) => {
+                watch.check(path)?;
                 // What is damaged is read from front to back.
                 packets = None;
                 errors += 1;
                 if errors >= MAX_ERRORS || !may_read_on(error) {
-                    watch.check(path)?;
                     break;
                 }
             }
         }
     }
+    watch.check(path)?;
     if is_sliced {
         watch.limits.threads = 1;
+    }
+    // What is not whole is read from front to back, as is a stream whose orientation in force is not known everywhere.
+    if media.linked.n_missing() > 0 || !display.is_certain() {
+        packets = None;
     }
     let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
     let frames = schedule.frames(clock, delay).into_iter().map(|frame| fact(frame.ticks, frame.is_key));
@@ -115,6 +118,7 @@ pub(super) fn scan(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Resul
         time_base,
         n_pixels,
         tells_unneeded: coding.is_some_and(Coding::tells_unneeded),
+        display,
         media,
         packets,
     });
@@ -148,6 +152,22 @@ fn delay_of(stream: &ffmpeg::Stream) -> usize {
     usize::try_from(delay).unwrap_or(0)
 }
 
+/// Index, time base, coding, and pixels of a picture of a stream.
+fn facts_of(stream: &ffmpeg::Stream) -> (usize, Rational, Option<Coding>, u64) {
+    let (width, height) = size_of(stream);
+    (stream.index(), stream.time_base(), coding_of(stream), u64::from(width) * u64::from(height))
+}
+
+/// Where the orientations are collected that the messages of a stream tell.
+pub(super) fn display_of(stream: &ffmpeg::Stream) -> Display {
+    let (extradata, _) = description(stream);
+    Display::new(match stream.parameters().id() {
+        codec::Id::H264 => Some(Coding::H264(Framing::of(extradata, 4))),
+        codec::Id::HEVC => Some(Coding::Hevc(Framing::of(extradata, 21))),
+        _ => None,
+    })
+}
+
 /// Width and height that the header claims.
 pub(super) fn size_of(stream: &ffmpeg::Stream) -> (u32, u32) {
     // SAFETY: the parameters live as long as the stream, and the fields are plain numbers.
@@ -160,18 +180,7 @@ pub(super) fn size_of(stream: &ffmpeg::Stream) -> (u32, u32) {
 
 /// How a stream is coded, if it is known where its decoding may begin.
 fn coding_of(stream: &ffmpeg::Stream) -> Option<Coding> {
-    let parameters = stream.parameters();
-    let id = parameters.id();
-    // SAFETY: the parameters live as long as the stream; the fields are plain numbers and a buffer with its length.
-    let (order, extradata) = unsafe {
-        let parameters = &*parameters.as_ptr();
-        let length = usize::try_from(parameters.extradata_size).unwrap_or(0);
-        let extradata = match parameters.extradata.is_null() {
-            true => &[][..],
-            false => std::slice::from_raw_parts(parameters.extradata, length),
-        };
-        (parameters.field_order, extradata)
-    };
+    let (id, (extradata, order)) = (stream.parameters().id(), description(stream));
     // Where fields are coded apart, a frame may be two packets.
     let is_progressive = order == ffi::AVFieldOrder::AV_FIELD_PROGRESSIVE;
     let is_unknown = order == ffi::AVFieldOrder::AV_FIELD_UNKNOWN;
@@ -182,6 +191,21 @@ fn coding_of(stream: &ffmpeg::Stream) -> Option<Coding> {
         codec::Id::H264 | codec::Id::HEVC => None,
         _ if is_intra_only(id) && (is_progressive || is_unknown) => Some(Coding::IntraOnly),
         _ => None,
+    }
+}
+
+/// A stream's extradata, and the order of its fields.
+fn description<'s>(stream: &'s ffmpeg::Stream) -> (&'s [u8], ffi::AVFieldOrder) {
+    let parameters = stream.parameters();
+    // SAFETY: the parameters live as long as the stream; the fields are plain numbers and a buffer with its length.
+    unsafe {
+        let parameters = &*parameters.as_ptr();
+        let length = usize::try_from(parameters.extradata_size).unwrap_or(0);
+        let extradata = match parameters.extradata.is_null() {
+            true => &[][..],
+            false => std::slice::from_raw_parts(parameters.extradata, length),
+        };
+        (extradata, parameters.field_order)
     }
 }
 
@@ -210,42 +234,65 @@ fn facts(packet: &ffmpeg::Packet, coding: Coding, rank: Rank) -> Option<Packet> 
     })
 }
 
-/// An open media file. FFmpeg gives up what it does with it once the time is over.
+/// An open media file, and the stream of it that is read. FFmpeg gives up what it does with it once the time is over.
 pub(super) struct Media {
     pub(super) input: Input,
-    /// FFmpeg holds its address as long as the input lives, which goes first.
-    _spent: Arc<Spent>,
+    /// Of the stream; all others are discarded.
+    pub(super) index: usize,
+    /// Files that the container opens itself. FFmpeg holds their addresses as long as the input lives, which goes first.
+    pub(super) linked: Box<Linked>,
+    spent: Arc<Spent>,
 }
 
 impl Media {
-    pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
-        let name = check_file(path)?;
-        let input = open_input(&name, limits, spent).map_err(|error| {
-            // What FFmpeg gave up for lack of time it calls an error as well.
-            spent.check(path).err().unwrap_or_else(|| not_media(path, error.to_string()))
-        })?;
-        let mut input = input;
-        read_one_stream(&mut input);
-        if input.format().name() == "tty" {
-            return Err(not_media(path, "it holds text"));
-        }
-        Ok(Self { input, _spent: spent.clone() })
+    /// Opens a file, for its stream of this index or its best video stream.
+    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+        let (linked, mut input) = open(path, spent)?;
+        let index = streams::choose(path, &input, stream)?;
+        streams::discard_others(&mut input, index);
+        Ok(Self { input, index, linked, spent: spent.clone() })
+    }
+
+    /// The stream that is read.
+    pub(super) fn stream(&self, path: &Path) -> Result<ffmpeg::Stream<'_>, VideoError> {
+        self.input.stream(self.index).ok_or_else(|| not_media(path, format!("no stream {}", self.index)))
+    }
+
+    /// Reads the next packet, of whichever stream. One packet must not be read into twice: FFmpeg would forget the bytes of the
+    /// first time, not free them.
+    pub(super) fn read(&mut self) -> Result<ffmpeg::Packet, ffmpeg::Error> {
+        let mut packet = ffmpeg::Packet::empty();
+        self.spent.begin_call();
+        packet.read(&mut self.input)?;
+        Ok(packet)
+    }
+
+    /// Goes to the last packet before a time of the stream where decoding may begin.
+    pub(super) fn seek(&mut self, ticks: i64) -> bool {
+        let Ok(stream) = c_int::try_from(self.index) else { return false };
+        self.spent.begin_call();
+        // SAFETY: the context is alive and ours, and the stream is one of its own.
+        unsafe { ffi::av_seek_frame(self.input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
     }
 }
 
-/// The header facts of a media file.
-pub(super) fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
-    let media = Media::open(path, &ReadLimits::default(), &Spent::new(None))?;
-    let input = &media.input;
-    let best = best_video_stream(path, input)?.index();
-    let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
-    Ok(VideoInfo {
-        path: path.to_owned(),
-        container: input.format().description().to_owned(),
-        duration,
-        streams: input.streams().map(|stream| describe(&stream)).collect(),
-        best,
-    })
+/// Opens a file, with all of its streams. The input is to go first: variables do in the order in which it stands here.
+pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<(Box<Linked>, Input), VideoError> {
+    let name = check_file(path)?;
+    let linked = Box::new(Linked::new(spent.clone()));
+    let input = open_input(&name, &linked, spent).map_err(|error| {
+        let cause = linked.refusal().or_else(|| linked.first_missing()).unwrap_or_else(|| error.to_string());
+        // What FFmpeg gave up for lack of time it calls an error as well.
+        spent.check(path).err().unwrap_or_else(|| not_media(path, cause))
+    })?;
+    spent.check(path)?;
+    if input.format().name() == "tty" {
+        return Err(not_media(path, "it holds text"));
+    }
+    if let (0, Some(missing)) = (input.streams().len(), linked.first_missing()) {
+        return Err(not_media(path, missing));
+    }
+    Ok((linked, input))
 }
 
 /// The versions of the libraries that a frame's numbers depend on.
@@ -304,10 +351,14 @@ extern "C" fn is_over(spent: *mut c_void) -> c_int {
 }
 
 /// Opens a file as `ffmpeg::format::input_with_dictionary` does, which knows neither interrupts nor names that are no UTF-8.
-fn open_input(name: &CString, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
+fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
     let mut options = Dictionary::new();
     // A playlist must not reach the network.
     options.set("protocol_whitelist", "file,crypto,data");
+    // A name is a name: `%d`, `*` and `?` in it are no patterns of image files.
+    options.set("pattern_type", "none");
+    let limits = spent.limits();
+    spent.begin_call();
     // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards
     // `avformat_close_input` does. The options are taken out of their owner, and what FFmpeg leaves of them goes back to one.
     unsafe {
@@ -317,6 +368,7 @@ fn open_input(name: &CString, limits: &ReadLimits, spent: &Arc<Spent>) -> Result
         }
         (*context).interrupt_callback =
             ffi::AVIOInterruptCB { callback: Some(is_over), opaque: Arc::as_ptr(spent).cast_mut().cast() };
+        linked.attach(context);
         let mut left = options.disown();
         let opened = ffi::avformat_open_input(&mut context, name.as_ptr(), std::ptr::null(), &mut left);
         drop(Dictionary::own(left));
@@ -336,34 +388,6 @@ fn open_input(name: &CString, limits: &ReadLimits, spent: &Arc<Spent>) -> Result
     }
 }
 
-pub(super) fn best_video_stream<'a>(path: &Path, input: &'a Input) -> Result<ffmpeg::Stream<'a>, VideoError> {
-    input.streams().best(media::Type::Video).ok_or_else(|| {
-        let kinds: Vec<String> = input
-            .streams()
-            .map(|stream| format!("{} {}", kind_of(&stream).name(), stream.parameters().id().name()))
-            .collect();
-        match sign_of(path) {
-            // A page may pass for subtitles, an unfinished recording for one without pictures.
-            Some(_) => not_media(path, ""),
-            None => {
-                VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
-            }
-        }
-    })
-}
-
-/// Has all streams passed over but the best video stream: demuxers then need not read them.
-fn read_one_stream(input: &mut Input) {
-    let Some(best) = input.streams().best(media::Type::Video).map(|stream| stream.index()) else { return };
-    // SAFETY: the context is alive and ours, it has as many streams as it says, and the field is a plain choice.
-    unsafe {
-        let context = input.as_mut_ptr();
-        for i in (0..(*context).nb_streams as usize).filter(|&i| i != best) {
-            (**(*context).streams.add(i)).discard = ffi::AVDiscard::AVDISCARD_ALL;
-        }
-    }
-}
-
 /// Whether a demuxer may have more packets after this error.
 pub(super) fn may_read_on(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::InvalidData || error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
@@ -378,45 +402,4 @@ pub(super) fn is_discarded(packet: &ffmpeg::Packet) -> bool {
 
 pub(super) fn seconds(ticks: f64, time_base: Rational) -> Seconds {
     Seconds(ticks * f64::from(time_base.numerator()) / f64::from(time_base.denominator()))
-}
-
-fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
-    match stream.parameters().medium() {
-        media::Type::Video => StreamKind::Video,
-        media::Type::Audio => StreamKind::Audio,
-        media::Type::Subtitle => StreamKind::Subtitle,
-        _ => StreamKind::Other,
-    }
-}
-
-fn describe(stream: &ffmpeg::Stream) -> StreamInfo {
-    let kind = kind_of(stream);
-    StreamInfo {
-        kind,
-        codec: stream.parameters().id().name().to_owned(),
-        picture: (kind == StreamKind::Video).then(|| describe_picture(stream)).flatten(),
-        declared_frames: usize::try_from(stream.frames()).ok().filter(|&n| n > 0),
-    }
-}
-
-fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
-    let context = ffmpeg::codec::Context::from_parameters(stream.parameters()).ok()?;
-    let video = context.decoder().video().ok()?;
-    let rate = stream.avg_frame_rate();
-    Some(PictureInfo {
-        width: video.width(),
-        height: video.height(),
-        pixel_format: video.format().descriptor().map_or("unknown", |descriptor| descriptor.name()).to_owned(),
-        colour: format!(
-            "{}, {}",
-            video.color_space().name().unwrap_or("matrix unspecified"),
-            match video.color_range() {
-                color::Range::JPEG => "full range",
-                color::Range::MPEG => "limited range",
-                color::Range::Unspecified => "range unspecified",
-            }
-        ),
-        frame_rate: (rate.denominator() != 0 && rate.numerator() != 0).then(|| f64::from(rate)),
-        rotation: orientation_of(stream).describe(),
-    })
 }

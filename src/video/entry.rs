@@ -154,12 +154,12 @@ impl Framing {
     }
 
     /// The units of a packet, without what stands between them.
-    fn units(self, packet: &[u8]) -> Units<'_> {
+    pub(super) fn units(self, packet: &[u8]) -> Units<'_> {
         Units { rest: packet, framing: self }
     }
 }
 
-struct Units<'p> {
+pub(super) struct Units<'p> {
     rest: &'p [u8],
     framing: Framing,
 }
@@ -238,7 +238,7 @@ fn recovers_at_once(messages: &[u8]) -> bool {
 }
 
 /// A number of messages: bytes of 255, and the one that ends it.
-fn number(bytes: &mut &[u8]) -> Option<usize> {
+pub(super) fn number(bytes: &mut &[u8]) -> Option<usize> {
     let mut sum = 0;
     loop {
         let (&byte, rest) = bytes.split_first()?;

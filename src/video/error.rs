@@ -158,6 +158,44 @@ pub enum VideoError {
         /// The limit.
         limit: Duration,
     },
+    /// A call of FFmpeg waited for data that did not come.
+    #[error("{path}: reading stalled: no data for {} s; hint: a longer --stall-limit, if the disk is that slow", limit.as_secs_f64())]
+    Stalled {
+        /// The video argument.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// Whoever reads has been told to stop, and the file makes it wait.
+    #[error("{path}: stopped while it was read")]
+    Halted {
+        /// The video argument.
+        path: PathBuf,
+    },
+    /// The stream asked for is not one of pictures.
+    #[error("{path}: stream {stream}: {rule}; hint: {hint}")]
+    Stream {
+        /// The video argument.
+        path: PathBuf,
+        /// The index asked for.
+        stream: usize,
+        /// Its kind, or the number of streams.
+        rule: String,
+        /// The video streams.
+        hint: String,
+    },
+    /// An audio file: its only pictures are covers.
+    #[error(
+        "{path}: no video stream: its only picture is a cover ({cover}); hint: --stream {stream} takes the picture"
+    )]
+    CoverOnly {
+        /// The video argument.
+        path: PathBuf,
+        /// Codec and size of the first cover.
+        cover: String,
+        /// The index of its stream.
+        stream: usize,
+    },
     /// The frames are too large.
     #[error(
         "{path}: frames of {width} x {height} take {bytes} bytes as RGB, over the limit of {limit}; hint: a higher --frame-limit"
@@ -271,6 +309,10 @@ impl VideoError {
             Self::Sample { .. } => "sample",
             Self::TimeLimit { .. } => "time_limit",
             Self::FrameSize { .. } => "frame_size",
+            Self::Stalled { .. } => "stall",
+            Self::Halted { .. } => "stopped",
+            Self::Stream { .. } => "stream",
+            Self::CoverOnly { .. } => "cover_only",
             Self::Crashed { .. } => "crash",
             Self::Hung { .. } => "hang",
             Self::Spawn { .. } => "no_process",

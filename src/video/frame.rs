@@ -51,6 +51,21 @@ impl Orientation {
         }
     }
 
+    /// Reads the EXIF tag `Orientation` (EXIF 2.32, 4.6.4): 1 to 8, by where row 0 and column 0 are shown.
+    pub(crate) fn from_exif(value: u32) -> Option<Self> {
+        Some(match value {
+            1 => Self::Upright,
+            2 => Self::FlipHorizontal,
+            3 => Self::Rotate180,
+            4 => Self::FlipVertical,
+            5 => Self::Transpose,
+            6 => Self::Rotate90,
+            7 => Self::AntiTranspose,
+            8 => Self::Rotate270,
+            _ => return None,
+        })
+    }
+
     /// Degrees clockwise, as players report it, and whether the picture is mirrored too.
     pub(crate) fn describe(self) -> Option<&'static str> {
         match self {

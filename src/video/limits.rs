@@ -1,10 +1,13 @@
 //! How far one reading may go: in time, in memory, in threads; and how it gets at frames. None of it changes a frame; a limit that is
 //! reached is an error.
+//!
+//! FFmpeg asks [`Spent`] from within long calls whether to give up: when the time is over, when a call brings nothing for too long,
+//! or when the [`Halt`] of whoever reads says so.
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -13,6 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::VideoError;
 use super::reader::{Event, Flow};
 
+/// Time without progress after which a reading is given up, where nothing else is asked for.
+const STALL: Duration = Duration::from_secs(60);
+/// Time that one call may wait once a run drains: what waits for data is then not worth finishing.
+const DRAINING_STALL: Duration = Duration::from_millis(400);
 /// Bytes of an RGB frame where nothing else is asked for: 268 million pixels. No real picture is larger.
 const FRAME_BYTES: u64 = 3 << 28;
 /// Bytes of a pixel in RGB.
@@ -49,6 +56,8 @@ impl FromStr for Access {
 pub struct ReadLimits {
     /// Of demuxing and decoding; the consumer's own time is left out. Default: none.
     pub time: Option<Duration>,
+    /// Of one call that brings nothing: FFmpeg waits for data that does not come. Default: 60 s.
+    pub stall: Duration,
     /// The most that a frame may take as RGB, in bytes. Default: 768 MiB.
     pub frame_bytes: u64,
     /// Threads of the decoder; 0 is one for each core. Default: `0`.
@@ -59,7 +68,7 @@ pub struct ReadLimits {
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self { time: None, frame_bytes: FRAME_BYTES, threads: 0, access: Access::Auto }
+        Self { time: None, stall: STALL, frame_bytes: FRAME_BYTES, threads: 0, access: Access::Auto }
     }
 }
 
@@ -79,33 +88,147 @@ impl ReadLimits {
     }
 }
 
+/// Readiness to go on with a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Patience {
+    /// Until the limits are reached.
+    #[default]
+    Full,
+    /// While data comes: the run drains, and what waits is given up.
+    WhileMoving,
+    /// None: the run is given up.
+    Exhausted,
+}
+
+/// A way to end a reading early, asked from within FFmpeg's calls. Default: never.
+#[derive(Clone, Default)]
+pub struct Halt(Option<Arc<dyn Fn() -> Patience + Send + Sync>>);
+
+impl Halt {
+    /// A reading that goes on as long as `patience` says.
+    pub fn new(patience: impl Fn() -> Patience + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(patience)))
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.0.as_ref().map_or(Patience::Full, |patience| patience())
+    }
+
+    /// Whether what brought nothing for `silent` is to be given up.
+    pub(super) fn gives_up(&self, silent: Duration) -> bool {
+        match self.patience() {
+            Patience::Full => false,
+            Patience::WhileMoving => silent > DRAINING_STALL,
+            Patience::Exhausted => true,
+        }
+    }
+}
+
+impl std::fmt::Debug for Halt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Halt").field(&self.patience()).finish()
+    }
+}
+
+/// What ends a reading before it is done: its limits, and the wish of whoever reads.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// How far it may go.
+    pub limits: ReadLimits,
+    /// Whether it is still wanted.
+    pub halt: Halt,
+}
+
+impl From<&ReadLimits> for Bounds {
+    fn from(limits: &ReadLimits) -> Self {
+        Self { limits: *limits, halt: Halt::default() }
+    }
+}
+
+impl From<&Bounds> for Bounds {
+    fn from(bounds: &Bounds) -> Self {
+        bounds.clone()
+    }
+}
+
+/// Why a reading was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    Time,
+    Stall,
+    Halt,
+}
+
 /// The time that a reading has taken. FFmpeg asks it, from within long calls, whether to give up.
 #[derive(Debug)]
 pub(super) struct Spent {
     begin: Instant,
+    bounds: Bounds,
     /// Nanoseconds that passed with the consumer.
     elsewhere: AtomicU64,
-    limit: Option<Duration>,
+    /// Nanoseconds from `begin` to the start of the current call.
+    call: AtomicU64,
+    /// Set once FFmpeg was told to give up: what it returns afterwards is no end of the file.
+    given_up: OnceLock<GivenUp>,
 }
 
 impl Spent {
-    pub(super) fn new(limit: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { begin: Instant::now(), elsewhere: AtomicU64::new(0), limit })
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        let (elsewhere, call, given_up) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
+        Arc::new(Self { begin: Instant::now(), bounds, elsewhere, call, given_up })
     }
 
-    /// Whether the limit is reached.
+    pub(super) fn limits(&self) -> &ReadLimits {
+        &self.bounds.limits
+    }
+
+    /// Marks the start of a call that may wait for data.
+    pub(super) fn begin_call(&self) {
+        self.call.store(nanoseconds(self.begin.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Whether the current call is to be given up; FFmpeg's interrupt callback.
     pub(super) fn is_over(&self) -> bool {
-        let elsewhere = Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed));
-        self.limit.is_some_and(|limit| self.begin.elapsed().saturating_sub(elsewhere) > limit)
+        if let Some(reason) = self.reason() {
+            self.given_up.get_or_init(|| reason);
+        }
+        self.given_up.get().is_some()
     }
 
-    /// An error once the limit is reached.
-    pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
-        match self.limit {
-            Some(limit) if self.is_over() => Err(VideoError::TimeLimit { path: path.to_owned(), limit }),
-            _ => Ok(()),
+    fn reason(&self) -> Option<GivenUp> {
+        let in_call = self.since(&self.call);
+        if self.bounds.halt.gives_up(in_call) {
+            Some(GivenUp::Halt)
+        } else if self.is_time_over() {
+            Some(GivenUp::Time)
+        } else {
+            (in_call > self.bounds.limits.stall).then_some(GivenUp::Stall)
         }
     }
+
+    fn is_time_over(&self) -> bool {
+        self.bounds.limits.time.is_some_and(|limit| self.since(&self.elsewhere) > limit)
+    }
+
+    fn since(&self, nanoseconds: &AtomicU64) -> Duration {
+        self.begin.elapsed().saturating_sub(Duration::from_nanos(nanoseconds.load(Ordering::Relaxed)))
+    }
+
+    /// An error once a call was given up, or the time is over. A slow frame is no stall: only FFmpeg's own waiting is.
+    pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
+        let reason = self.given_up.get().copied().or_else(|| self.is_time_over().then_some(GivenUp::Time));
+        let (path, limits) = (|| path.to_owned(), &self.bounds.limits);
+        match reason {
+            None => Ok(()),
+            Some(GivenUp::Halt) => Err(VideoError::Halted { path: path() }),
+            Some(GivenUp::Stall) => Err(VideoError::Stalled { path: path(), limit: limits.stall }),
+            Some(GivenUp::Time) => Err(VideoError::TimeLimit { path: path(), limit: limits.time.unwrap_or_default() }),
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A reading's consumer, and the limits that it set.
@@ -116,16 +239,16 @@ pub(super) struct Watch<'e> {
 }
 
 impl<'e> Watch<'e> {
-    pub(super) fn new(limits: ReadLimits, emit: &'e mut dyn FnMut(Event) -> Flow) -> Self {
-        Self { limits, spent: Spent::new(limits.time), emit }
+    pub(super) fn new(bounds: Bounds, emit: &'e mut dyn FnMut(Event) -> Flow) -> Self {
+        Self { limits: bounds.limits, spent: Spent::new(bounds), emit }
     }
 
     /// Tells the consumer, whose time does not count.
     pub(super) fn emit(&mut self, event: Event) -> Flow {
         let start = Instant::now();
         let flow = (self.emit)(event);
-        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.spent.elsewhere.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.spent.elsewhere.fetch_add(nanoseconds(start.elapsed()), Ordering::Relaxed);
+        self.spent.begin_call();
         flow
     }
 
@@ -140,13 +263,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_that_brings_nothing_is_given_up() {
+        let path = Path::new("a.m3u8");
+        let limits = ReadLimits { stall: Duration::from_millis(30), ..ReadLimits::default() };
+        let spent = Spent::new(Bounds::from(&limits));
+        assert!(!spent.is_over() && spent.check(path).is_ok());
+        std::thread::sleep(Duration::from_millis(40));
+        // Not asked from within a call, it says nothing; a new call has its own time.
+        assert!(spent.check(path).is_ok());
+        spent.begin_call();
+        assert!(!spent.is_over());
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(spent.is_over());
+        let error = spent.check(path).expect_err("it waited beyond the limit").to_string();
+        assert_eq!(
+            error,
+            "a.m3u8: reading stalled: no data for 0.03 s; hint: a longer --stall-limit, if the disk is that slow"
+        );
+    }
+
+    #[test]
+    fn a_halt_ends_what_waits_and_at_last_everything() {
+        let path = Path::new("a.m3u8");
+        let patience = Arc::new(std::sync::Mutex::new(Patience::WhileMoving));
+        let asked = patience.clone();
+        let halt = Halt::new(move || *asked.lock().expect("no panic"));
+        let spent = Spent::new(Bounds { halt, ..Bounds::default() });
+        assert!(!spent.is_over());
+        *patience.lock().expect("no panic") = Patience::Exhausted;
+        assert!(spent.is_over());
+        assert_eq!(spent.check(path).expect_err("it is given up").kind(), "stopped");
+        let halt = Halt::new(|| Patience::WhileMoving);
+        assert!(!halt.gives_up(DRAINING_STALL) && halt.gives_up(2 * DRAINING_STALL));
+        assert!(!Halt::default().gives_up(Duration::MAX));
+    }
+
+    #[test]
     fn the_consumers_time_does_not_count() {
         let limit = Duration::from_millis(40);
         let mut slow = |_| {
             std::thread::sleep(Duration::from_millis(60));
             Flow::Continue
         };
-        let mut watch = Watch::new(ReadLimits { time: Some(limit), ..ReadLimits::default() }, &mut slow);
+        let limits = ReadLimits { time: Some(limit), ..ReadLimits::default() };
+        let mut watch = Watch::new(Bounds::from(&limits), &mut slow);
         assert_eq!(watch.emit(Event::Waiting), Flow::Continue);
         assert!(watch.spent.elsewhere.load(Ordering::Relaxed) >= 60_000_000);
         std::thread::sleep(Duration::from_millis(60));

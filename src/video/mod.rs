@@ -2,23 +2,27 @@
 //!
 //! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `decode/` and `encode.rs` name FFmpeg.
+//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `linked.rs`, `streams.rs`, `decode/` and `encode.rs` name FFmpeg.
 
 mod clock;
+mod dash;
 mod decode;
 mod demux;
 pub mod detect;
+mod display;
 mod encode;
 mod entry;
 mod error;
 pub mod frame;
 mod images;
 mod limits;
+mod linked;
 mod packets;
 pub mod probe;
 pub mod reader;
 pub mod sample;
 mod schedule;
+mod streams;
 mod window;
 pub mod worker;
 
@@ -26,7 +30,7 @@ pub use demux::{check_argument, library_versions};
 pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use error::VideoError;
 pub use frame::Frame;
-pub use limits::{Access, ReadLimits};
+pub use limits::{Access, Bounds, Halt, Patience, ReadLimits};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
 pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
 pub use sample::Sample;

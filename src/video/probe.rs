@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{VideoError, demux, images};
+use super::limits::Bounds;
+use super::{VideoError, images, streams};
 use crate::units::Seconds;
 
 /// The header facts of a video argument.
@@ -16,7 +17,7 @@ pub struct VideoInfo {
     pub duration: Option<Seconds>,
     /// All streams, in file order.
     pub streams: Vec<StreamInfo>,
-    /// The place in `streams` of the one that is decoded: FFmpeg's *best* video stream.
+    /// The index in `streams` of the one that is decoded: the one asked for, or FFmpeg's *best* video stream.
     pub best: usize,
 }
 
@@ -65,20 +66,32 @@ pub struct PictureInfo {
     pub width: u32,
     /// Coded height in pixels, before rotation.
     pub height: u32,
+    /// Width to height of a pixel, where they differ. Frames are given pixel by pixel.
+    pub pixel_aspect: Option<(i32, i32)>,
     /// FFmpeg's name of the pixel format, such as `yuv420p10le`.
     pub pixel_format: String,
     /// The colour matrix and range, such as `bt709, limited`.
     pub colour: String,
+    /// The transfer and primaries of a video of high dynamic range, whose values are taken as they are.
+    pub dynamic_range: Option<String>,
+    /// The order of the fields of an interlaced video, whose frames are taken whole.
+    pub fields: Option<&'static str>,
     /// The average rate that the header claims, in frames a second.
     pub frame_rate: Option<f64>,
     /// The rotation metadata in words; `None` when the picture stands upright.
     pub rotation: Option<&'static str>,
+    /// Whether it is one attached picture, such as an album's cover.
+    pub is_cover: bool,
 }
 
-/// Reads the header facts of a media file, or of a directory of images.
+/// Reads the header facts of a media file, or of a directory of images. `stream` is the index of the one to be decoded, if it is
+/// chosen.
 ///
 /// # Errors
-/// [`VideoError`] when there is nothing to read or nothing readable in it.
-pub fn probe(path: &Path) -> Result<VideoInfo, VideoError> {
-    if path.is_dir() { images::probe(path) } else { demux::probe(path) }
+/// [`VideoError`] when there is nothing to read or nothing readable in it, or no such video stream.
+pub fn probe(path: &Path, stream: Option<usize>, bounds: impl Into<Bounds>) -> Result<VideoInfo, VideoError> {
+    match path.is_dir() {
+        true => images::probe(path, stream),
+        false => streams::probe(path, stream, bounds.into()),
+    }
 }

@@ -20,7 +20,7 @@ use super::decode::{Fetched, VideoFile, fetch};
 use super::demux::{Indexed, Scan};
 use super::error::TimeFall;
 use super::images::ImageDirectory;
-use super::limits::{Access, ReadLimits, Watch};
+use super::limits::{Access, Bounds, Watch};
 use super::packets::cost;
 use super::sample::{FrameFact, Histogram, Timeline};
 use super::window::Side;
@@ -37,6 +37,16 @@ pub struct FrameRequest {
     pub sample: Sample,
     /// The part of the video that they come from.
     pub window: Window,
+    /// The video stream that they come from, by its index among all streams. Default: the best one.
+    #[serde(default)]
+    pub stream: Option<usize>,
+}
+
+impl FrameRequest {
+    /// Frames of the best video stream.
+    pub fn new(sample: Sample, window: Window) -> Self {
+        Self { sample, window, stream: None }
+    }
 }
 
 /// What the reader tells while it reads.
@@ -106,6 +116,9 @@ impl ReadReport {
 pub struct Damage {
     /// Packets that the demuxer or the decoder refused.
     pub n_lost: usize,
+    /// Files that a playlist names and that cannot be opened.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_missing: usize,
     /// Frames that the header declares.
     pub n_declared: Option<usize>,
     /// Frames with errors that the decoder hid.
@@ -126,10 +139,22 @@ impl Damage {
         self.first.get_or_insert_with(|| "decoding: errors were hidden in a frame".to_owned());
     }
 
+    /// Notes the number of files that could not be opened so far, and why the first could not.
+    pub(super) fn note_missing(&mut self, n_missing: usize, first: Option<String>) {
+        self.n_missing = n_missing;
+        // It is the cause of what follows.
+        self.first = first.or(self.first.take());
+    }
+
     /// Whether nothing was lost or hidden.
     pub fn is_none(&self) -> bool {
-        self.n_lost + self.n_concealed == 0
+        self.n_lost + self.n_missing + self.n_concealed == 0
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// A sequence of decodable frames, read once from front to back.
@@ -164,14 +189,14 @@ pub(super) trait FrameSource {
 pub fn read_frames(
     path: &Path,
     request: &FrameRequest,
-    limits: &ReadLimits,
+    bounds: impl Into<Bounds>,
     emit: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<ReadReport, VideoError> {
-    let watch = &mut Watch::new(*limits, emit);
+    let watch = &mut Watch::new(bounds.into(), emit);
     if request.sample.needs_histograms() {
         return read_looked_at(path, request, watch);
     }
-    let (expected, indexed) = scanned(path, &request.window, watch)?;
+    let (expected, indexed) = scanned(path, request, watch)?;
     // A rule that refuses what the packets promise is asked again when the frames are known.
     let wanted = request.sample.select(&expected).unwrap_or_default();
     if watch.emit(Event::Expected { n_frames: expected.len(), n_sampled: wanted.len() }) == Flow::Stop {
@@ -219,7 +244,7 @@ fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, VideoE
     loop {
         let mut pass = pass();
         pass.n_before = n_before;
-        let mut source = open(&pass.path, watch)?;
+        let mut source = open(&pass.path, pass.stream, watch)?;
         let flow = pass.run(&mut *source, watch)?;
         if flow == Flow::Stop || !source.is_doubtful() {
             return Ok(Walked { source, pass, flow });
@@ -285,7 +310,7 @@ fn read_again(
 
 /// Reads for a rule that must see all pictures before it can choose.
 fn read_looked_at(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
-    let n_frames = expected_timeline(path, &request.window, watch)?.len();
+    let n_frames = expected_timeline(path, request, watch)?.len();
     let n_sampled = most_sampled(&request.sample, n_frames);
     if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop {
         return Ok(ReadReport::default());
@@ -310,8 +335,8 @@ fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Ve
 ///
 /// # Errors
 /// When the video cannot be opened, or is too short for the sampling rule.
-pub fn expected_frames(path: &Path, request: &FrameRequest) -> Result<usize, VideoError> {
-    let timeline = expected_timeline(path, &request.window, &mut Watch::new(ReadLimits::default(), &mut go_on))?;
+pub fn expected_frames(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<usize, VideoError> {
+    let timeline = expected_timeline(path, request, &mut Watch::new(bounds.into(), &mut go_on))?;
     match request.sample.needs_histograms() {
         true => Ok(most_sampled(&request.sample, timeline.len())),
         false => Ok(select(path, request, &timeline)?.len()),
@@ -331,43 +356,52 @@ fn go_on(_: Event) -> Flow {
 }
 
 /// The frames that the window is expected to hold, by their packets, without decoding.
-fn expected_timeline(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
-    scanned(path, window, watch).map(|(timeline, _)| timeline)
+fn expected_timeline(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
+    scanned(path, request, watch).map(|(timeline, _)| timeline)
 }
 
 /// As [`expected_timeline`], with what it takes to fetch single frames, where there is that.
-fn scanned(path: &Path, window: &Window, watch: &mut Watch<'_>) -> Result<(Timeline, Option<Indexed>), VideoError> {
+fn scanned(
+    path: &Path,
+    request: &FrameRequest,
+    watch: &mut Watch<'_>,
+) -> Result<(Timeline, Option<Indexed>), VideoError> {
     if path.is_dir() {
-        return Ok((images::timeline(path, window)?, None));
+        return Ok((images::timeline(path, request)?, None));
     }
-    let Scan { timeline, indexed } = demux::scan(path, window, watch)?;
+    let Scan { timeline, indexed } = demux::scan(path, request, watch)?;
     Ok((timeline, indexed))
 }
 
-/// Counts the frames that decode, by decoding them all. `progress` hears the number now and then.
+/// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears the number
+/// now and then.
 ///
 /// # Errors
 /// As [`read_frames`].
-pub fn count_frames(path: &Path, progress: &mut dyn FnMut(Event) -> Flow) -> Result<ReadReport, VideoError> {
-    let request = FrameRequest { sample: Sample::All, window: Window::default() };
-    let watch = &mut Watch::new(ReadLimits::default(), progress);
-    let n_frames = expected_timeline(path, &request.window, watch)?.len();
+pub fn count_frames(
+    path: &Path,
+    stream: Option<usize>,
+    bounds: impl Into<Bounds>,
+    progress: &mut dyn FnMut(Event) -> Flow,
+) -> Result<ReadReport, VideoError> {
+    let request = FrameRequest { stream, ..FrameRequest::new(Sample::All, Window::default()) };
+    let watch = &mut Watch::new(bounds.into(), progress);
+    let n_frames = expected_timeline(path, &request, watch)?.len();
     watch.emit(Event::Expected { n_frames, n_sampled: 0 });
     walk(|| Pass::new(path, &request, Vec::new()), watch)?.finish()
 }
 
-fn open(path: &Path, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoError> {
-    let (limits, spent) = (&watch.limits, &watch.spent);
+fn open(path: &Path, stream: Option<usize>, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoError> {
     match path.is_dir() {
-        true => Ok(Box::new(ImageDirectory::open(path, limits, spent)?)),
-        false => Ok(Box::new(VideoFile::open(path, limits, spent)?)),
+        true => Ok(Box::new(ImageDirectory::open(path, stream, &watch.spent)?)),
+        false => Ok(Box::new(VideoFile::open(path, stream, &watch.limits, &watch.spent)?)),
     }
 }
 
 /// Whether it is time to tell the consumer again, after `n_decoded` frames.
 pub(super) fn is_due(n_decoded: usize, told: &mut Instant) -> bool {
     const PROGRESS_EVERY: usize = 16;
-    const SIGN_EVERY: Duration = Duration::from_secs(1);
+    const SIGN_EVERY: Duration = Duration::from_millis(250);
     let is_due = n_decoded.is_multiple_of(PROGRESS_EVERY) || told.elapsed() > SIGN_EVERY;
     if is_due {
         *told = Instant::now();
@@ -378,6 +412,7 @@ pub(super) fn is_due(n_decoded: usize, told: &mut Instant) -> bool {
 /// One walk through a source, under the assumption that certain places are wanted.
 struct Pass {
     path: PathBuf,
+    stream: Option<usize>,
     window: Window,
     /// Places inside the window, sorted; a place may stand there twice.
     wanted: Vec<usize>,
@@ -400,6 +435,7 @@ impl Pass {
     fn new(path: &Path, request: &FrameRequest, wanted: Vec<usize>) -> Self {
         Self {
             path: path.to_owned(),
+            stream: request.stream,
             window: request.window,
             wanted,
             last_needed: None,

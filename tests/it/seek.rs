@@ -75,10 +75,10 @@ fn windows() -> [Window; 3] {
 fn assert_exact(name: &str, path: &Path, seeks: bool) {
     for window in windows() {
         for sample in samples() {
-            assert_same(name, path, &FrameRequest { sample, window });
+            assert_same(name, path, &FrameRequest::new(sample, window));
         }
     }
-    let request = FrameRequest { sample: Sample::uniform(1), window: Window::default() };
+    let request = FrameRequest::new(Sample::uniform(1), Window::default());
     let (n_decoded, n_frames) =
         (assert_same(name, path, &request), read(path, &request, Access::Straight).unwrap().report.n_frames);
     assert_eq!(n_decoded < n_frames, seeks, "{name}: {n_decoded} of {n_frames} decoded");
@@ -226,7 +226,7 @@ fn a_stream_cut_off_its_beginning_is_decoded_whole() {
 fn damage_on_the_way_leads_back_to_decoding_everything() {
     let clip = ffmpeg(&format!("{SOURCE} -c:v libx264 -preset veryfast -g 25 -bf 2 a.mkv"));
     let bytes = std::fs::read(&clip.path).unwrap();
-    let request = FrameRequest { sample: Sample::uniform(5), window: Window::default() };
+    let request = FrameRequest::new(Sample::uniform(5), Window::default());
     for i in 1..30 {
         let mut damaged = bytes.clone();
         let at = bytes.len() * i / 31;
@@ -255,7 +255,7 @@ fn damage_on_the_way_leads_back_to_decoding_everything() {
 #[test]
 fn short_clips_are_decoded_whole_and_long_ones_are_not() {
     let n_decoded = |path: &Path| {
-        let request = FrameRequest { sample: Sample::uniform(2), window: Window::default() };
+        let request = FrameRequest::new(Sample::uniform(2), Window::default());
         let report = read(path, &request, Access::Auto).unwrap().report;
         (report.n_decoded, report.n_frames)
     };

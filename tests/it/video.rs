@@ -29,7 +29,7 @@ fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {
 
 fn read(path: &Path, sample: Sample, window: Window) -> Result<(Vec<Frame>, ReadReport), VideoError> {
     let mut frames = Vec::new();
-    let report = read_frames(path, &FrameRequest { sample, window }, &ReadLimits::default(), &mut |event| {
+    let report = read_frames(path, &FrameRequest::new(sample, window), &ReadLimits::default(), &mut |event| {
         match event {
             Event::Frame(frame) => frames.push(frame),
             Event::Restart => frames.clear(),
@@ -295,7 +295,7 @@ fn a_directory_of_images_is_read_by_name_and_has_no_times() {
 fn counting_frames_converts_none() {
     let clip = ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -c:v libx264 -pix_fmt yuv420p c.mp4");
     let mut events = 0;
-    let report = count_frames(&clip.path, &mut |event| {
+    let report = count_frames(&clip.path, None, &ReadLimits::default(), &mut |event| {
         assert!(!matches!(event, Event::Frame(_)));
         events += 1;
         Flow::Continue
@@ -307,7 +307,7 @@ fn counting_frames_converts_none() {
 #[test]
 fn a_consumer_that_has_enough_ends_the_reading() {
     let clip = ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -c:v libx264 -pix_fmt yuv420p s.mp4");
-    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    let request = FrameRequest::new(Sample::All, Window::default());
     let mut n_frames = 0;
     let report = read_frames(&clip.path, &request, &ReadLimits::default(), &mut |event| {
         n_frames += usize::from(matches!(event, Event::Frame(_)));

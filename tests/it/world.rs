@@ -14,7 +14,7 @@ fn vidense(arguments: &[&str]) -> Output {
 
 fn decoded(path: &Path) -> Vec<::image::RgbImage> {
     let mut pictures = Vec::new();
-    let request = FrameRequest { sample: Sample::All, window: Window::default() };
+    let request = FrameRequest::new(Sample::All, Window::default());
     read_frames(path, &request, &ReadLimits::default(), &mut |event| {
         match event {
             Event::Frame(frame) => pictures.push(frame.image),

@@ -90,8 +90,18 @@ pub struct Lost {
     /// Frames with errors that the decoder hid.
     #[serde(default)]
     pub concealed: usize,
+    /// Files that a playlist names and that are missing.
+    #[serde(default, skip_serializing_if = "Lost::is_zero")]
+    pub files: usize,
     /// The first refusal or hidden error, in FFmpeg's words.
     pub first: String,
+}
+
+impl Lost {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+    fn is_zero(n: &usize) -> bool {
+        *n == 0
+    }
 }
 
 /// Why there is no answer.
@@ -155,7 +165,7 @@ impl Record {
 
     /// The line of an answer.
     pub fn answered(item: &Item, question: &Question, seen: &EncodedVideo, answer: &Answer) -> Self {
-        let Damage { n_lost, n_concealed, first, .. } = &seen.report.damage;
+        let Damage { n_lost, n_concealed, n_missing, first, .. } = &seen.report.damage;
         let answered = Answered {
             answer: answer.text.clone(),
             token_ids: answer.token_ids.clone(),
@@ -163,7 +173,12 @@ impl Record {
             frames: seen.frames.clone(),
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
-            damage: first.clone().map(|first| Lost { packets: *n_lost, concealed: *n_concealed, first }),
+            damage: first.clone().map(|first| Lost {
+                packets: *n_lost,
+                concealed: *n_concealed,
+                files: *n_missing,
+                first,
+            }),
             warnings: seen.report.warnings.clone(),
         };
         Self::of_item(item, Some(question), Outcome::Answered(answered))

@@ -32,7 +32,7 @@ impl Ask {
         if self.question.trim().is_empty() {
             anyhow::bail!("the question is empty");
         }
-        let session = Session::open_for(self.plan.plan()?, &self.video, &self.question)?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, &self.question))?;
         let video = session.encode(&self.video)?;
         let mut dialogue = session.dialogue(&video, Turns::One);
 

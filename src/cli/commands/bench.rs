@@ -7,8 +7,9 @@ use vidense::bench::{
     AskTask, Compares, LanguageSize, LanguageTask, TowerName, bench_ask, bench_language, bench_tower, bench_video,
 };
 use vidense::nn::QuantFormat;
-use vidense::video::{Access, ReadLimits};
+use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
 
+use crate::cli::limits::ReadArgs;
 use crate::cli::output;
 
 /// Time networks of real geometry with random weights, the reading of a video, or a whole `ask`, on this machine's CPU, and print one
@@ -45,6 +46,11 @@ enum What {
         /// Threads of the decoder, up to 64; 0 is one for each core
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=64))]
         threads: u16,
+        /// The video stream, by its index as `inspect` prints it [default: the best one]
+        #[arg(long, value_name = "N")]
+        stream: Option<usize>,
+        #[command(flatten)]
+        read: ReadArgs,
     },
     /// The whole command `ask`, from the start of its process to its end
     Ask {
@@ -84,9 +90,11 @@ impl Bench {
         let runs = usize::from(self.runs);
         match self.what {
             What::Tower { tower, batch } => output::json(&bench_tower(tower, usize::from(batch), runs)?),
-            What::Decode { video, frames, access, threads } => {
-                let limits = ReadLimits { access, threads: usize::from(threads), ..ReadLimits::default() };
-                output::json(&bench_video(&video, usize::from(frames), &limits, runs)?)
+            What::Decode { video, frames, access, threads, stream, read } => {
+                let limits = ReadLimits { access, threads: usize::from(threads), ..read.read_limits() };
+                let sample = Sample::uniform(usize::from(frames));
+                let request = FrameRequest { stream, ..FrameRequest::new(sample, Window::default()) };
+                output::json(&bench_video(&video, &request, &limits, runs)?)
             }
             What::Ask { video, question, arguments } => {
                 let program = std::env::current_exe()?;

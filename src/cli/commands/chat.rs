@@ -31,7 +31,7 @@ impl Chat {
     /// # Errors
     /// Whatever stops it; a question that does not fit is told and forgotten.
     pub fn run(self) -> anyhow::Result<()> {
-        let session = Session::open_for(self.plan.plan()?, &self.video, "")?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, ""))?;
         let video = session.encode(&self.video)?;
         let mut dialogue = session.dialogue(&video, Turns::Many);
         if !session.template.has_turns() {

@@ -80,11 +80,11 @@ impl Eval {
         let Some(first) = asked.first() else {
             anyhow::bail!("{}: no questions", self.questions.display());
         };
-        let session = Session::open_for(self.plan.plan()?, &first.video, &first.question)?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&first.video, &first.question))?;
         let mut answers = self.answers.as_deref().map(create).transpose()?;
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
-        let scores = evaluate(session.asking(), &asked, &mut |event| {
+        let scores = evaluate(session.asking(), &asked, &self.plan.limits(), &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
                     bar.inc(1);

@@ -107,7 +107,7 @@ impl Frames {
     fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let bar = progress::decoding();
         let mut failure = None;
-        let limits = ReadLimits { access: self.frames.access, ..ReadLimits::default() };
+        let limits = ReadLimits { access: self.frames.access, ..self.frames.read.read_limits() };
         let report = read_frames(&self.video, &self.frames.resolve()?, &limits, &mut |event| {
             let taken = match event {
                 Event::Frame(frame) => take(Some(frame)),

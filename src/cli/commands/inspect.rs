@@ -15,6 +15,7 @@ use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource, Unused};
 use vidense::weights::Hub;
 
 use crate::cli::args::UnusedArgs;
+use crate::cli::limits::ReadArgs;
 use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
 
@@ -36,6 +37,11 @@ pub struct Inspect {
     /// For a model: frames of the token budget
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
+    /// For a video: the video stream that is counted, by its index as it is printed here [default: the best one]
+    #[arg(long, value_name = "N")]
+    stream: Option<usize>,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 impl Inspect {
@@ -56,7 +62,7 @@ impl Inspect {
             Some(FileKind::Video | FileKind::Image) => true,
             _ => path.exists(),
         };
-        if is_video { video(path) } else { self.model() }
+        if is_video { self.video(path) } else { self.model() }
     }
 
     /// The resolved plan as YAML, then what follows from it, each line a comment: what is printed is a pipeline file.
@@ -93,30 +99,32 @@ impl Inspect {
         describe_memory(&mut text, &blueprint)?;
         Ok(output::part(&text)?)
     }
-}
 
-fn video(path: &Path) -> anyhow::Result<()> {
-    let info = probe(path)?;
-    let bar = progress::decoding();
-    let report = count_frames(path, &mut |event| {
-        match event {
-            Event::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
-            Event::Progress { n_decoded } => bar.set_position(n_decoded as u64),
-            Event::Frame(_) | Event::Restart | Event::Waiting => {}
+    /// The header facts of a video, and what decoding finds.
+    fn video(&self, path: &Path) -> anyhow::Result<()> {
+        let limits = self.read.read_limits();
+        let info = probe(path, self.stream, &limits)?;
+        let bar = progress::decoding();
+        let report = count_frames(path, self.stream, &limits, &mut |event| {
+            match event {
+                Event::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
+                Event::Progress { n_decoded } => bar.set_position(n_decoded as u64),
+                Event::Frame(_) | Event::Restart | Event::Waiting => {}
+            }
+            Flow::Continue
+        });
+        bar.finish_and_clear();
+        let report = report?;
+        let mut text = String::new();
+        describe_container(&mut text, &info)?;
+        writeln!(text, "frames      {} decode, counted one by one", report.n_frames)?;
+        if let Some((first, last)) = report.times {
+            writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
         }
-        Flow::Continue
-    });
-    bar.finish_and_clear();
-    let report = report?;
-    let mut text = String::new();
-    describe_container(&mut text, &info)?;
-    writeln!(text, "frames      {} decode, counted one by one", report.n_frames)?;
-    if let Some((first, last)) = report.times {
-        writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
+        output::part(&text)?;
+        warn_of_reading(path, &report);
+        Ok(())
     }
-    output::part(&text)?;
-    warn_of_reading(path, &report);
-    Ok(())
 }
 
 fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
@@ -136,10 +144,14 @@ fn describe_stream(stream: &StreamInfo) -> String {
     let mut parts = vec![format!("{} {}", stream.kind.name(), stream.codec)];
     if let Some(picture) = &stream.picture {
         parts.push(format!("{} x {}", picture.width, picture.height));
+        parts.extend(picture.pixel_aspect.map(|(width, height)| format!("pixel aspect {width}:{height}")));
         parts.push(picture.pixel_format.clone());
         parts.push(picture.colour.clone());
+        parts.extend(picture.dynamic_range.clone());
+        parts.extend(picture.fields.map(str::to_owned));
         parts.extend(picture.frame_rate.map(|rate| format!("{rate:.3} frames/s")));
         parts.extend(picture.rotation.map(|rotation| format!("to be turned {rotation}")));
+        parts.extend(picture.is_cover.then(|| "a cover picture".to_owned()));
     }
     parts.extend(stream.declared_frames.map(|n| format!("{n} frames declared")));
     parts.join(", ")

@@ -11,7 +11,7 @@ use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
-use crate::cli::args::UnusedArgs;
+use crate::cli::args::{UnusedArgs, with_stream};
 use crate::cli::limits::{Care, LimitArgs};
 use crate::cli::session::{Seen, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
@@ -36,6 +36,9 @@ pub struct Run {
     sets: Vec<String>,
     #[command(flatten)]
     unused: UnusedArgs,
+    /// The video stream of each video, by its index as `inspect` prints it; over that of the file [default: the best one]
+    #[arg(long, value_name = "N")]
+    stream: Option<usize>,
     /// Print one JSON object an answer in place of the text
     #[arg(long)]
     json: bool,
@@ -68,7 +71,7 @@ impl Run {
         if self.questions.iter().any(|question| question.trim().is_empty()) {
             anyhow::bail!("a question is empty");
         }
-        let (mut plan, document) = read_plan(&self.pipeline, &self.sets)?;
+        let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
         let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
             Some(problem) => Err(document.error(&[problem]).into()),

@@ -77,6 +77,9 @@ impl LlavaImages {
             let path = base.join(&config.images).join(&image);
             let facts = std::fs::metadata(&path)
                 .map_err(|error| wrong(format!("{name}: image {}: {error}", path.display())))?;
+            if !facts.is_file() {
+                return Err(wrong(format!("{name}: image {}: not a regular file", path.display())));
+            }
             let dialogue = dialogue(&record.conversations).map_err(|rule| wrong(format!("{name}: {rule}")))?;
             let place = *places.entry(path.clone()).or_insert_with(|| {
                 hasher.update(image.as_bytes());
@@ -178,6 +181,7 @@ mod tests {
             (record(&format!(r#"{human}, {{"from": "gpt", "value": " "}}"#)), "an answer is empty"),
             (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1) has no image"),
             (r#"[{"id": 1, "image": "b.png", "conversations": []}]"#.to_owned(), "b.png: No such file"),
+            (r#"[{"id": 1, "image": ".", "conversations": []}]"#.to_owned(), "not a regular file"),
         ] {
             let error = open(&records).expect_err(message);
             assert!(error.contains(message) && error.contains("data.json"), "{error}");

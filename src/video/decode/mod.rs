@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ::image::RgbImage;
 use ffmpeg::codec::threading;
+use ffmpeg::format::context::Input;
 use ffmpeg::{Rational, frame, packet};
 use ffmpeg_next as ffmpeg;
 
@@ -24,21 +25,25 @@ pub(super) use self::signs::listen;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::VideoError;
 use crate::video::clock::{Clock, Fall, Stamp};
-use crate::video::demux::{
-    MAX_ERRORS, Media, best_video_stream, decoder_options, may_read_on, seconds, size_of, step_of,
-};
+use crate::video::demux::{MAX_ERRORS, Media, decoder_options, display_of, may_read_on, seconds, size_of, step_of};
+use crate::video::display::Display;
 use crate::video::error::TimeFall;
 use crate::video::frame::Orientation;
+use crate::video::images::exif_orientation;
 use crate::video::limits::{ReadLimits, Spent};
 use crate::video::reader::{Damage, FrameSource};
 
 /// The best video stream of a media file, decoded front to back.
 pub(super) struct VideoFile {
     media: Media,
-    stream: usize,
     time_base: Rational,
     decoder: ffmpeg::decoder::Video,
+    /// Of the container.
     orientation: Orientation,
+    /// Of the stream's own messages.
+    display: Display,
+    /// The last orientation that a frame carried, where messages have no times.
+    held: Option<Orientation>,
     scaler: Option<Scaler>,
     current: frame::Video,
     draining: bool,
@@ -54,14 +59,25 @@ pub(super) struct VideoFile {
 }
 
 impl VideoFile {
-    pub(super) fn open(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<Self, VideoError> {
-        Self::of(path, Media::open(path, limits, spent)?, limits, Errors::Hidden)
+    pub(super) fn open(
+        path: &Path,
+        stream: Option<usize>,
+        limits: &ReadLimits,
+        spent: &Arc<Spent>,
+    ) -> Result<Self, VideoError> {
+        let media = Media::open(path, stream, spent)?;
+        let display = display_of(&media.stream(path)?);
+        Self::of(path, (media, display), limits, Errors::Hidden)
     }
 
-    fn of(path: &Path, media: Media, limits: &ReadLimits, errors: Errors) -> Result<Self, VideoError> {
-        let stream = best_video_stream(path, &media.input)?;
-        let (index, time_base) = (stream.index(), stream.time_base());
-        let orientation = orientation_of(&stream);
+    fn of(
+        path: &Path,
+        (media, display): (Media, Display),
+        limits: &ReadLimits,
+        errors: Errors,
+    ) -> Result<Self, VideoError> {
+        let stream = media.stream(path)?;
+        let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
         let (clock, signs) = (Clock::new(step_of(&stream)), Arc::default());
@@ -70,10 +86,11 @@ impl VideoFile {
         let is_threaded = unsafe { signs::is_threaded(decoder.as_ptr()) };
         Ok(Self {
             media,
-            stream: index,
             time_base,
             decoder,
             orientation,
+            display,
+            held: None,
             scaler: None,
             current: frame::Video::empty(),
             draining: false,
@@ -105,14 +122,12 @@ impl VideoFile {
     /// Feeds the decoder one packet of our stream, or the end of the stream.
     fn feed(&mut self) {
         let packet = loop {
-            // A packet must not be read into twice: FFmpeg would forget the bytes of the first time, not free them.
-            let mut packet = ffmpeg::Packet::empty();
-            match packet.read(&mut self.media.input) {
-                Ok(()) if packet.stream() == self.stream => {
+            match self.media.read() {
+                Ok(packet) if packet.stream() == self.media.index => {
                     self.read_errors = 0;
                     break packet;
                 }
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(ffmpeg::Error::Eof) => return self.drain(),
                 Err(error) => {
                     self.damage.note(format!("reading: {error}"));
@@ -126,6 +141,7 @@ impl VideoFile {
         if packet.is_corrupt() {
             self.damage.note("the container marks a packet as corrupt".to_owned());
         }
+        self.display.take(packet.data().unwrap_or_default(), packet.pts());
         // EAGAIN cannot come: every frame was received before this packet was sent.
         if let Err(error) = self.decoder.send_packet(&packet) {
             self.damage.note(format!("decoding: {error}"));
@@ -134,8 +150,33 @@ impl VideoFile {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.note_missing();
         if let Err(error) = self.decoder.send_eof() {
             self.damage.note(format!("decoding: {error}"));
+        }
+    }
+
+    /// Counts the files that a playlist names and that could not be opened.
+    fn note_missing(&mut self) {
+        self.damage.note_missing(self.media.linked.n_missing(), self.media.linked.first_missing());
+    }
+
+    /// The orientation of the current frame.
+    fn current_orientation(&self) -> Orientation {
+        let own = frame_orientation(&self.current);
+        let told = match self.current.pts() {
+            _ if !self.display.has_messages() => own,
+            Some(pts) if self.display.is_certain() => self.display.at(pts).or(own),
+            _ => self.held,
+        };
+        told.unwrap_or(self.orientation)
+    }
+
+    /// Follows the orientation frame by frame, for where messages have no times.
+    fn hold_orientation(&mut self) {
+        if self.display.has_messages() {
+            let own = frame_orientation(&self.current);
+            self.held = self.display.after(self.held, (self.current.pts(), own));
         }
     }
 }
@@ -146,6 +187,7 @@ impl FrameSource for VideoFile {
             match self.decoder.receive_frame(&mut self.current) {
                 Ok(()) => {
                     self.decode_errors = 0;
+                    self.hold_orientation();
                     if self.shows_damage() {
                         self.damage.note_concealed();
                     }
@@ -174,7 +216,7 @@ impl FrameSource for VideoFile {
     }
 
     fn picture(&mut self) -> Result<RgbImage, String> {
-        let orientation = frame_orientation(&self.current).unwrap_or(self.orientation);
+        let orientation = self.current_orientation();
         let layout = Layout::of(&self.current);
         if self.scaler.as_ref().is_none_or(|scaler| scaler.layout() != layout) {
             self.scaler = Some(Scaler::new(layout)?);
@@ -188,7 +230,8 @@ impl FrameSource for VideoFile {
     }
 
     fn is_doubtful(&self) -> bool {
-        self.is_threaded && (!self.damage.is_none() || self.signs.n_logged() > 0)
+        let Damage { n_lost, n_concealed, .. } = self.damage;
+        self.is_threaded && (n_lost + n_concealed > 0 || self.signs.n_logged() > 0)
     }
 
     fn fall(&self) -> Option<TimeFall> {
@@ -226,8 +269,8 @@ fn has_errors(frame: &frame::Video) -> bool {
 }
 
 /// The first frame of a file: an image that FFmpeg reads as a video of one frame.
-pub(super) fn first_picture(path: &Path, limits: &ReadLimits, spent: &Arc<Spent>) -> Result<RgbImage, VideoError> {
-    let mut file = VideoFile::open(path, limits, spent)?;
+pub(super) fn first_picture(path: &Path, spent: &Arc<Spent>) -> Result<RgbImage, VideoError> {
+    let mut file = VideoFile::open(path, None, spent.limits(), spent)?;
     let nothing = |cause: String| VideoError::NoFrames { path: path.to_owned(), cause };
     match file.advance()? {
         Some(_) => file.picture().map_err(nothing),
@@ -273,7 +316,15 @@ fn open_decoder(
     decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
-pub(super) fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
+/// The orientation that a container tells; of a single image its EXIF data, which FFmpeg reads in JPEG alone.
+pub(super) fn container_orientation(path: &Path, input: &Input, stream: &ffmpeg::Stream) -> Orientation {
+    let format = input.format();
+    let is_image = format.name() == "image2" || format.name().ends_with("_pipe");
+    let told = is_image.then(|| exif_orientation(path)).flatten();
+    told.unwrap_or_else(|| orientation_of(stream))
+}
+
+fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
     stream
         .side_data()
         .find(|data| data.kind() == packet::side_data::Type::DisplayMatrix)

@@ -52,31 +52,50 @@ impl Scaler {
         Ok(scaler)
     }
 
-    /// Tells the scaler the stream's own matrix and range. A stream that names no matrix is read as BT.601,
-    /// as FFmpeg does and as the reference's frames were.
+    /// Tells the scaler the stream's own matrix and range, as FFmpeg's `scale` filter does. A stream that names no matrix is read
+    /// as BT.601, as FFmpeg does and as the reference's frames were.
+    ///
+    /// RGB of more than 8 bits goes through YUV inside the scaler: there and back must be the same matrix.
     fn set_colours(&mut self) {
         let full_range = match self.layout.range {
             color::Range::JPEG => 1,
             color::Range::MPEG => 0,
-            color::Range::Unspecified => i32::from(is_full_range_format(self.layout.format)),
+            color::Range::Unspecified => self.own_range(),
         };
-        let space = ffi::AVColorSpace::from(self.layout.space) as i32;
-        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number.
-        // Formats without a matrix (RGB, gray) are refused with a code, and there is nothing to set for them.
+        // Of RGB (0), unspecified (2) and the matrices that FFmpeg's table does not have, BT.601.
+        let space = match ffi::AVColorSpace::from(self.layout.space) as i32 {
+            space @ (1..=7 | 9 | 10) => space,
+            _ => ffi::SWS_CS_DEFAULT,
+        };
+        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number. A scaler without a
+        // matrix refuses with a code, and there is nothing to set for it.
         unsafe {
-            let source = ffi::sws_getCoefficients(space);
-            let target = ffi::sws_getCoefficients(ffi::SWS_CS_DEFAULT);
-            ffi::sws_setColorspaceDetails(
+            let matrix = ffi::sws_getCoefficients(space);
+            let context = self.context.as_mut_ptr();
+            ffi::sws_setColorspaceDetails(context, matrix, full_range, matrix, 1, 0, 1 << 16, 1 << 16);
+        }
+    }
+
+    /// The range that the scaler takes from the format alone: full for gray and for the old names of full-range YUV.
+    fn own_range(&mut self) -> c_int {
+        let mut tables: [*mut c_int; 2] = [std::ptr::null_mut(); 2];
+        let mut values = [0; 5];
+        let [full_range, target_range, brightness, contrast, saturation] = &mut values;
+        let [source, target] = &mut tables;
+        // SAFETY: the context is alive and ours, and each pointer leads to a place of the type that is written.
+        unsafe {
+            ffi::sws_getColorspaceDetails(
                 self.context.as_mut_ptr(),
                 source,
                 full_range,
                 target,
-                1,
-                0,
-                1 << 16,
-                1 << 16,
+                target_range,
+                brightness,
+                contrast,
+                saturation,
             );
         }
+        values[0]
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -123,9 +142,4 @@ impl Scaler {
         }
         Ok(pixels)
     }
-}
-
-/// The formats whose name alone says full range.
-fn is_full_range_format(format: Pixel) -> bool {
-    matches!(format, Pixel::YUVJ420P | Pixel::YUVJ422P | Pixel::YUVJ444P | Pixel::YUVJ440P | Pixel::YUVJ411P)
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use ::image::RgbImage;
-use ffmpeg::ffi;
 use ffmpeg_next as ffmpeg;
 
 use super::{Errors, VideoFile};
@@ -43,12 +42,12 @@ pub(in crate::video) fn fetch(
     runs: &[Run],
     watch: &mut Watch<'_>,
 ) -> Result<Fetched, VideoError> {
-    let Indexed { media, packets, tells_unneeded, .. } = indexed;
+    let Indexed { media, packets, tells_unneeded, display, .. } = indexed;
     // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before it.
     let leads = runs.iter().any(|run| packets.get(run.first).role == Role::Recovery);
     // Those are errors too, and only on one thread it is certain which frame they are in.
     let (errors, threads) = if leads { (Errors::Hidden, 1) } else { (Errors::Told, watch.limits.threads) };
-    let file = VideoFile::of(path, media, &ReadLimits { threads, ..watch.limits }, errors)?;
+    let file = VideoFile::of(path, (media, display), &ReadLimits { threads, ..watch.limits }, errors)?;
     let mut fetcher =
         Fetcher { path, file, packets: &packets, tells_unneeded, leads, n_decoded: 0, told: Instant::now() };
     for run in runs {
@@ -127,7 +126,7 @@ impl Fetcher<'_> {
         let (target, before) = (*self.packets.get(place), *self.packets.get(self.packets.entry_before(place)));
         let times = [Some(target.pts), target.dts, Some(before.pts), before.dts];
         for ticks in times.into_iter().flatten() {
-            if self.seek(ticks)
+            if self.file.media.seek(ticks)
                 && let Some(packet) = self.pass_over(place, watch)?
             {
                 return Ok(packet);
@@ -154,22 +153,12 @@ impl Fetcher<'_> {
         Ok(None)
     }
 
-    fn seek(&mut self, ticks: i64) -> bool {
-        let Ok(stream) = i32::try_from(self.file.stream) else { return false };
-        // SAFETY: the context is alive and ours, and the stream is one of its own.
-        unsafe {
-            let context = self.file.media.input.as_mut_ptr();
-            ffi::av_seek_frame(context, stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0
-        }
-    }
-
     /// The next packet of the stream.
     fn next(&mut self, watch: &mut Watch<'_>) -> Result<ffmpeg::Packet, End> {
         loop {
             watch.check(self.path).map_err(End::Failed)?;
-            let mut packet = ffmpeg::Packet::empty();
-            packet.read(&mut self.file.media.input).map_err(|_| End::Doubtful)?;
-            if packet.stream() == self.file.stream {
+            let packet = self.file.media.read().map_err(|_| End::Doubtful)?;
+            if packet.stream() == self.file.media.index {
                 return Ok(packet);
             }
         }

@@ -22,10 +22,13 @@ pub use protocol::Request;
 pub use serve::serve;
 
 use self::protocol::Told;
-use super::{Event, Flow, FrameRequest, ReadLimits, ReadReport, VideoError};
+use super::limits::Halt;
+use super::{Bounds, Event, Flow, FrameRequest, Patience, ReadReport, VideoError};
 
 /// Between two chances of the consumer to say [`Flow::Stop`].
 const PATIENCE: Duration = Duration::from_millis(100);
+/// What a process that decodes may need between two signs of life.
+const SIGN: Duration = Duration::from_millis(300);
 /// A process that keeps its own time limit says so itself; one that does not is ended so much later.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -85,10 +88,10 @@ impl<'i> Worker<'i> {
     pub fn read_frames(
         &mut self,
         path: &Path,
-        (frames, limits): (&FrameRequest, &ReadLimits),
+        (frames, bounds): (&FrameRequest, &Bounds),
         emit: &mut dyn FnMut(Event) -> Flow,
     ) -> Result<ReadReport, VideoError> {
-        let request = Request::new(path, frames, limits);
+        let request = Request::new(path, frames, &bounds.limits);
         let mut was_killed = false;
         loop {
             let running = match &mut self.running {
@@ -99,12 +102,15 @@ impl<'i> Worker<'i> {
                     self.running.insert(spawned)
                 }
             };
-            let error = match running.read(path, &request, self.isolation.stall, emit) {
+            let error = match running.read((path, &request), (self.isolation.stall, &bounds.halt), emit) {
                 Ok(Some(end)) => return end,
                 // The process is in the middle of what nobody wants.
                 Ok(None) => {
                     self.running = None;
-                    return Ok(ReadReport::default());
+                    if bounds.halt.patience() == Patience::Full {
+                        return Ok(ReadReport::default());
+                    }
+                    return Err(VideoError::Halted { path: path.to_owned() });
                 }
                 Err(Broken::Ended(status)) if is_killed(status) && !was_killed => {
                     was_killed = true;
@@ -159,9 +165,8 @@ impl Running {
     /// The end of a reading, or none if the consumer wants no more.
     fn read(
         &mut self,
-        path: &Path,
-        request: &Request,
-        stall: Duration,
+        (path, request): (&Path, &Request),
+        (stall, halt): (Duration, &Halt),
         emit: &mut dyn FnMut(Event) -> Flow,
     ) -> Result<Option<Result<ReadReport, VideoError>>, Broken> {
         let Some(requests) = &mut self.requests else { return Err(self.ended()) };
@@ -192,7 +197,9 @@ impl Running {
             if silent > stall {
                 return Err(Broken::Silent(VideoError::Hung { path: path.to_owned(), limit: stall }));
             }
-            if emit(event) == Flow::Stop {
+            // A run that drains waits for signs of life only, and they come several times a second.
+            let gives_up = halt.gives_up(silent.saturating_sub(SIGN));
+            if gives_up || emit(event) == Flow::Stop {
                 return Ok(None);
             }
         }

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_request_is_read_as_it_was_written() {
-        let frames = FrameRequest { sample: Sample::All, window: Window { start: Some(Seconds(0.1)), end: None } };
+        let window = Window { start: Some(Seconds(0.1)), end: None };
+        let frames = FrameRequest { stream: Some(2), ..FrameRequest::new(Sample::All, window) };
         let limits = ReadLimits { time: Some(std::time::Duration::from_millis(1500)), ..ReadLimits::default() };
         let mut bytes = Vec::new();
         Request::new(std::path::Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");

@@ -22,7 +22,7 @@ use vidense::video::library_versions;
 
 use self::status::Status;
 use self::tell::Teller;
-use crate::cli::args::UnusedArgs;
+use crate::cli::args::{UnusedArgs, with_stream};
 use crate::cli::limits::{CacheArgs, Care, LimitArgs};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
@@ -80,6 +80,9 @@ struct RunBatch {
     sets: Vec<String>,
     #[command(flatten)]
     unused: UnusedArgs,
+    /// The video stream of each video, by its index as `inspect` prints it; over that of the pipeline [default: the best one]
+    #[arg(long, value_name = "N")]
+    stream: Option<usize>,
     /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
@@ -144,7 +147,7 @@ impl RunBatch {
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Before a model is read for nothing: whether the results may be written at all.
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
-        let (mut plan, document) = read_plan(pipeline, &self.sets)?;
+        let (mut plan, document) = read_plan(pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
         let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
             Some(problem) => Err(document.error(&[problem]).into()),

@@ -1,0 +1,188 @@
+//! The files that a DASH manifest names (ISO 23009-1), by arithmetic on its text. FFmpeg opens them past every callback and passes over
+//! those that are missing without a word, so that `linked` looks for them beforehand. Nothing is opened here.
+
+use roxmltree::{Document, Node};
+
+/// Files of one manifest that are looked for, at most.
+const MAX_FILES: usize = 200_000;
+
+/// The names of all segments of a manifest, relative to it; an error in words where it is not understood.
+pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
+    let manifest = Document::parse(text).map_err(|error| format!("a DASH manifest: {error}"))?;
+    let root = manifest.root_element();
+    let mut names = Vec::new();
+    for period in children(root, "Period") {
+        let duration = period.attribute("duration").or_else(|| root.attribute("mediaPresentationDuration"));
+        let seconds = duration.and_then(whole_seconds);
+        for set in children(period, "AdaptationSet") {
+            for representation in children(set, "Representation") {
+                let levels = Levels { nodes: [representation, set, period, root], seconds };
+                names.extend(levels.names());
+                if names.len() > MAX_FILES {
+                    return Err(format!("a DASH manifest of more than {MAX_FILES} segments"));
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// A representation with the elements around it, from the inside out: what one does not say, the next one may.
+struct Levels<'a, 'd> {
+    nodes: [Node<'a, 'd>; 4],
+    /// Of the period.
+    seconds: Option<u64>,
+}
+
+impl<'a, 'd> Levels<'a, 'd> {
+    fn names(&self) -> Vec<String> {
+        let base: String =
+            self.nodes.iter().rev().filter_map(|node| child(*node, "BaseURL")?.text()).map(str::trim).collect();
+        let names = match (self.find("SegmentTemplate"), self.find("SegmentList")) {
+            (Some(_), _) => self.by_template(),
+            (None, Some(list)) => {
+                let first = child(list, "Initialization").and_then(|node| node.attribute("sourceURL"));
+                let media = children(list, "SegmentURL").filter_map(|segment| segment.attribute("media"));
+                first.into_iter().chain(media).map(str::to_owned).collect()
+            }
+            // One file, or none.
+            (None, None) => vec![String::new()],
+        };
+        let joined = names.into_iter().map(|name| if name.contains("://") { name } else { format!("{base}{name}") });
+        joined.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// The innermost element of this name.
+    fn find(&self, name: &str) -> Option<Node<'a, 'd>> {
+        self.nodes.iter().find_map(|node| child(*node, name))
+    }
+
+    /// An attribute of the templates, from the inside out.
+    fn template(&self, attribute: &str) -> Option<&'a str> {
+        self.nodes.iter().find_map(|node| child(*node, "SegmentTemplate")?.attribute(attribute))
+    }
+
+    fn by_template(&self) -> Vec<String> {
+        let number = |attribute: &str| self.template(attribute).and_then(|text| text.parse::<u64>().ok());
+        let (scale, first) = (number("timescale").unwrap_or(1).max(1), number("startNumber").unwrap_or(1));
+        let timeline = self.nodes.iter().find_map(|node| child(child(*node, "SegmentTemplate")?, "SegmentTimeline"));
+        let times = match (timeline, number("duration").filter(|&duration| duration > 0)) {
+            (Some(timeline), _) => self.times(timeline, scale),
+            (None, Some(duration)) => {
+                let n = (self.seconds.unwrap_or(0) * scale).div_ceil(duration).min(MAX_FILES as u64 + 1);
+                (0..n).map(|i| i * duration).collect()
+            }
+            (None, None) => Vec::new(),
+        };
+        let fill = |template: &str, number: u64, time: u64| self.fill(template, number, time);
+        let initialization = self.template("initialization").map(|template| fill(template, first, 0));
+        let media = self
+            .template("media")
+            .into_iter()
+            .flat_map(|template| times.iter().zip(first..).map(move |(&time, number)| fill(template, number, time)));
+        initialization.into_iter().chain(media).collect()
+    }
+
+    /// The times of the segments of a timeline, in ticks.
+    fn times(&self, timeline: Node<'a, 'd>, scale: u64) -> Vec<u64> {
+        let mut times = Vec::new();
+        let mut time = 0;
+        for run in children(timeline, "S") {
+            let number = |attribute: &str| run.attribute(attribute).and_then(|text| text.parse::<i64>().ok());
+            time = number("t").and_then(|time| u64::try_from(time).ok()).unwrap_or(time);
+            let duration = number("d").and_then(|duration| u64::try_from(duration).ok()).unwrap_or(0).max(1);
+            // A negative repetition lasts until the end of the period.
+            let to_end = || (self.seconds.unwrap_or(0) * scale).saturating_sub(time).div_ceil(duration);
+            let n = number("r").map_or(1, |r| u64::try_from(r).map_or_else(|_| to_end(), |r| r.saturating_add(1)));
+            for _ in 0..n.min((MAX_FILES + 1).saturating_sub(times.len()) as u64) {
+                times.push(time);
+                time = time.saturating_add(duration);
+            }
+        }
+        times
+    }
+
+    /// A template with its identifiers replaced (5.3.9.4.4): `$Number$`, `$Time%05d$`, `$$`.
+    fn fill(&self, template: &str, number: u64, time: u64) -> String {
+        let mut filled = String::new();
+        for (i, part) in template.split('$').enumerate() {
+            let (identifier, width) = part.split_once("%0").unwrap_or((part, "1d"));
+            let width = width.trim_end_matches(['d', 'x', 'u']).parse().unwrap_or(1);
+            match (i % 2, identifier) {
+                (0, _) => filled += part,
+                (_, "") => filled.push('$'),
+                (_, "Number") => filled += &format!("{number:0width$}"),
+                (_, "Time") => filled += &format!("{time:0width$}"),
+                (_, "RepresentationID") => filled += self.nodes[0].attribute("id").unwrap_or_default(),
+                (_, "Bandwidth") => filled += self.nodes[0].attribute("bandwidth").unwrap_or_default(),
+                _ => filled += part,
+            }
+        }
+        filled
+    }
+}
+
+fn children<'a, 'd>(node: Node<'a, 'd>, name: &str) -> impl Iterator<Item = Node<'a, 'd>> {
+    node.children().filter(move |child| child.tag_name().name() == name)
+}
+
+fn child<'a, 'd>(node: Node<'a, 'd>, name: &str) -> Option<Node<'a, 'd>> {
+    node.children().find(|child| child.tag_name().name() == name)
+}
+
+/// Reads a duration such as `PT1H2M3.5S`, in whole seconds as FFmpeg does.
+fn whole_seconds(text: &str) -> Option<u64> {
+    let mut rest = text.strip_prefix('P')?.trim_start_matches('T');
+    if let Some((days, time)) = text.strip_prefix('P')?.split_once('T') {
+        rest = time;
+        if !days.is_empty() {
+            return None;
+        }
+    }
+    let mut seconds = 0;
+    for (unit, each) in [('H', 3600), ('M', 60), ('S', 1)] {
+        if let Some((number, others)) = rest.split_once(unit) {
+            seconds += number.split('.').next()?.parse::<u64>().ok()? * each;
+            rest = others;
+        }
+    }
+    Some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(body: &str) -> Vec<String> {
+        segment_names(&format!("<MPD mediaPresentationDuration='PT4.3S'>{body}</MPD>")).expect("a manifest")
+    }
+
+    #[test]
+    fn templates_lists_and_single_files_name_their_segments() {
+        let timeline = "<Period><AdaptationSet><SegmentTemplate timescale='10' startNumber='7' initialization='i$RepresentationID$.m4s' \
+                        media='$Number%03d$-$Time$.m4s'><SegmentTimeline><S t='5' d='10' r='1'/><S d='20'/></SegmentTimeline>\
+                        </SegmentTemplate><Representation id='v'/></AdaptationSet></Period>";
+        assert_eq!(names(timeline), ["iv.m4s", "007-5.m4s", "008-15.m4s", "009-25.m4s"]);
+        // Whole seconds by the duration of a segment: 4 s by 1.5 s.
+        let by_duration = "<Period><AdaptationSet><Representation id='1' bandwidth='9'><BaseURL>a/</BaseURL><SegmentTemplate \
+                           duration='3' timescale='2' media='$Bandwidth$$$.$Number$'/></Representation></AdaptationSet></Period>";
+        assert_eq!(names(by_duration), ["a/9$.1", "a/9$.2", "a/9$.3"]);
+        let list = "<BaseURL>b/</BaseURL><Period><AdaptationSet><Representation><SegmentList><Initialization sourceURL='i'/>\
+                    <SegmentURL media='http://x/y'/></SegmentList></Representation></AdaptationSet></Period>";
+        assert_eq!(names(list), ["b/i", "http://x/y"]);
+        let single = "<Period><AdaptationSet><Representation><BaseURL> a.mp4 </BaseURL></Representation></AdaptationSet></Period>";
+        assert_eq!(names(single), ["a.mp4"]);
+        let to_end = timeline.replace("r='1'", "r='-1'");
+        assert_eq!(names(&to_end).len(), 1 + 4 + 1);
+    }
+
+    #[test]
+    fn what_is_no_manifest_or_has_no_end_is_refused() {
+        assert!(segment_names("<MPD>").expect_err("cut off").contains("DASH manifest"));
+        let endless = "<MPD><Period><AdaptationSet><SegmentTemplate media='$Number$'><SegmentTimeline><S d='1' r='9999999999'/>\
+                       </SegmentTimeline></SegmentTemplate><Representation/></AdaptationSet></Period></MPD>";
+        assert_eq!(segment_names(endless), Err("a DASH manifest of more than 200000 segments".to_owned()));
+        assert_eq!(whole_seconds("PT1H1M1.9S"), Some(3661));
+        assert_eq!(whole_seconds("P1DT1S"), None);
+    }
+}

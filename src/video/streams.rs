@@ -1,0 +1,198 @@
+//! FFmpeg: the streams of a file, which of them is read, and their header facts. Called by `demux` and `probe`.
+//!
+//! The best video stream is FFmpeg's choice among those that are videos: a cover picture is no video, whatever its disposition.
+
+use std::path::Path;
+
+use ffmpeg::format::context::Input;
+use ffmpeg::{color, ffi, media};
+use ffmpeg_next as ffmpeg;
+
+use super::decode::container_orientation;
+use super::demux::{self, size_of};
+use super::error::not_media;
+use super::limits::{Bounds, Spent};
+use super::probe::PictureInfo;
+use super::{StreamInfo, StreamKind, VideoError, VideoInfo};
+use crate::files::sign_of;
+use crate::units::Seconds;
+
+/// The index of the stream that is read: the one asked for, or the best video stream.
+pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result<usize, VideoError> {
+    if let Some(stream) = asked {
+        return check(path, input, stream);
+    }
+    let videos = || input.streams().filter(|stream| kind_of(stream) == StreamKind::Video);
+    let best = input.streams().best(media::Type::Video).filter(|stream| !is_cover(stream));
+    // FFmpeg prefers a cover that is marked as default to a video that is not.
+    let size = |stream: &ffmpeg::Stream| {
+        let (width, height) = size_of(stream);
+        (is_default(stream), u64::from(width) * u64::from(height))
+    };
+    // Of equals the first.
+    let real = videos().filter(|stream| !is_cover(stream)).collect::<Vec<_>>();
+    let best = best
+        .map(|stream| stream.index())
+        .or_else(|| real.iter().rev().max_by_key(|stream| size(stream)).map(|stream| stream.index()));
+    match (best, videos().next()) {
+        (Some(best), _) => Ok(best),
+        (None, Some(cover)) => {
+            Err(VideoError::CoverOnly { path: path.to_owned(), cover: in_words(&cover), stream: cover.index() })
+        }
+        (None, None) => Err(no_video(path, input)),
+    }
+}
+
+/// A stream by its index, if it is a video stream.
+fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, VideoError> {
+    let videos: Vec<String> = input
+        .streams()
+        .filter(|stream| kind_of(stream) == StreamKind::Video)
+        .map(|stream| format!("{} ({})", stream.index(), in_words(&stream)))
+        .collect();
+    if videos.is_empty() {
+        return Err(no_video(path, input));
+    }
+    let refused = |rule: String| VideoError::Stream {
+        path: path.to_owned(),
+        stream,
+        rule,
+        hint: format!("video streams: {}", videos.join(", ")),
+    };
+    match input.stream(stream).map(|found| (kind_of(&found), found)) {
+        None => Err(refused(format!("not among the {} stream(s) of the file", input.streams().len()))),
+        Some((StreamKind::Video, found)) => Ok(found.index()),
+        Some((_, found)) => Err(refused(format!("not a video stream but {}", in_words(&found)))),
+    }
+}
+
+fn no_video(path: &Path, input: &Input) -> VideoError {
+    // A page may pass for subtitles, an unfinished recording for one without pictures.
+    if sign_of(path).is_some() {
+        return not_media(path, "");
+    }
+    let kinds: Vec<String> = input.streams().map(|stream| in_words(&stream)).collect();
+    VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
+}
+
+/// Kind, codec and, of pictures, the size.
+fn in_words(stream: &ffmpeg::Stream) -> String {
+    let codec = stream.parameters().id().name();
+    match (kind_of(stream), size_of(stream)) {
+        (StreamKind::Video, (width, height)) => format!("{codec} {width} x {height}"),
+        (kind, _) => format!("{} {codec}", kind.name()),
+    }
+}
+
+/// Has all other streams passed over: demuxers then need not read them.
+pub(super) fn discard_others(input: &mut Input, stream: usize) {
+    // SAFETY: the context is alive and ours, it has as many streams as it says, and the field is a plain choice.
+    unsafe {
+        let context = input.as_mut_ptr();
+        for i in (0..(*context).nb_streams as usize).filter(|&i| i != stream) {
+            (**(*context).streams.add(i)).discard = ffi::AVDiscard::AVDISCARD_ALL;
+        }
+    }
+}
+
+/// The header facts of a media file.
+pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, VideoError> {
+    let (_linked, mut input) = demux::open(path, &Spent::new(bounds))?;
+    let best = choose(path, &input, stream)?;
+    let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
+    let pixel_aspects: Vec<_> = (0..input.streams().len()).map(|i| pixel_aspect(&mut input, i)).collect();
+    let streams =
+        input.streams().zip(pixel_aspects).map(|(stream, aspect)| describe(path, &input, (&stream, aspect))).collect();
+    let container = input.format().description().to_owned();
+    Ok(VideoInfo { path: path.to_owned(), container, duration, streams, best })
+}
+
+fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
+    match stream.parameters().medium() {
+        media::Type::Video => StreamKind::Video,
+        media::Type::Audio => StreamKind::Audio,
+        media::Type::Subtitle => StreamKind::Subtitle,
+        _ => StreamKind::Other,
+    }
+}
+
+/// Whether a stream is one attached picture, such as an album's cover.
+fn is_cover(stream: &ffmpeg::Stream) -> bool {
+    stream.disposition().contains(ffmpeg::format::stream::Disposition::ATTACHED_PIC)
+}
+
+fn is_default(stream: &ffmpeg::Stream) -> bool {
+    stream.disposition().contains(ffmpeg::format::stream::Disposition::DEFAULT)
+}
+
+/// Width to height of a pixel, where they differ.
+fn pixel_aspect(input: &mut Input, stream: usize) -> Option<(i32, i32)> {
+    // SAFETY: the context is alive and ours and has a stream of this index; no frame is given.
+    let ratio = unsafe {
+        let context = input.as_mut_ptr();
+        ffi::av_guess_sample_aspect_ratio(context, *(*context).streams.add(stream), std::ptr::null_mut())
+    };
+    (ratio.num > 0 && ratio.den > 0 && ratio.num != ratio.den).then_some((ratio.num, ratio.den))
+}
+
+fn describe(path: &Path, input: &Input, (stream, pixel_aspect): (&ffmpeg::Stream, Option<(i32, i32)>)) -> StreamInfo {
+    let kind = kind_of(stream);
+    let picture = (kind == StreamKind::Video).then(|| describe_picture(stream)).flatten();
+    let rotation = || container_orientation(path, input, stream).describe();
+    StreamInfo {
+        kind,
+        codec: stream.parameters().id().name().to_owned(),
+        picture: picture.map(|picture| PictureInfo { pixel_aspect, rotation: rotation(), ..picture }),
+        declared_frames: usize::try_from(stream.frames()).ok().filter(|&n| n > 0),
+    }
+}
+
+fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
+    let context = ffmpeg::codec::Context::from_parameters(stream.parameters()).ok()?;
+    let video = context.decoder().video().ok()?;
+    let rate = stream.avg_frame_rate();
+    Some(PictureInfo {
+        width: video.width(),
+        height: video.height(),
+        pixel_aspect: None,
+        pixel_format: video.format().descriptor().map_or("unknown", |descriptor| descriptor.name()).to_owned(),
+        colour: format!(
+            "{}, {}",
+            video.color_space().name().unwrap_or("matrix unspecified"),
+            match video.color_range() {
+                color::Range::JPEG => "full range",
+                color::Range::MPEG => "limited range",
+                color::Range::Unspecified => "range unspecified",
+            }
+        ),
+        dynamic_range: dynamic_range(&video),
+        fields: fields(stream),
+        frame_rate: (rate.denominator() != 0 && rate.numerator() != 0).then(|| f64::from(rate)),
+        rotation: None,
+        is_cover: is_cover(stream),
+    })
+}
+
+/// The transfer of high dynamic range (ITU-R BT.2100), with the primaries.
+fn dynamic_range(video: &ffmpeg::decoder::Video) -> Option<String> {
+    let transfer = match video.color_transfer_characteristic() {
+        color::TransferCharacteristic::SMPTE2084 => "PQ (smpte2084)",
+        color::TransferCharacteristic::ARIB_STD_B67 => "HLG (arib-std-b67)",
+        _ => return None,
+    };
+    let primaries = video.color_primaries().name().unwrap_or("unspecified");
+    Some(format!("HDR {transfer}, primaries {primaries}"))
+}
+
+/// The order of the fields of an interlaced stream.
+fn fields(stream: &ffmpeg::Stream) -> Option<&'static str> {
+    use ffi::AVFieldOrder::{AV_FIELD_BB, AV_FIELD_BT, AV_FIELD_TB, AV_FIELD_TT};
+    // SAFETY: the parameters live as long as the stream, and the field is a plain choice.
+    match unsafe { (*stream.parameters().as_ptr()).field_order } {
+        AV_FIELD_TT => Some("interlaced, top field first"),
+        AV_FIELD_BB => Some("interlaced, bottom field first"),
+        AV_FIELD_TB => Some("interlaced, top field coded first, bottom field shown first"),
+        AV_FIELD_BT => Some("interlaced, bottom field coded first, top field shown first"),
+        _ => None,
+    }
+}
