@@ -130,7 +130,7 @@ impl Vlm {
             context: config.context,
             image_marks: config.image_marks,
             spelling: config.spelling,
-            image_token: config.image_token_id,
+            image_token: config.image_token,
             generation: config.generation,
             n_dropped_tokens,
             warnings,

@@ -131,7 +131,7 @@ fn the_model_around_them_has_the_defaults_of_its_class() {
     let config = read(&json!({"model_type": "llava", "text_config": {}, "vision_config": {}}));
     assert_eq!((config.spelling, config.select_layers.as_slice()), (Spelling::HuggingFace, &[-2][..]));
     assert_eq!((config.n_dropped(TowerFamily::Clip), config.n_dropped(TowerFamily::Siglip)), (1, 1));
-    assert_eq!((config.image_token_id, config.projector.to_string().as_str()), (Some(32_000), "mlp2x_gelu"));
+    assert_eq!((config.image_token, config.projector.to_string().as_str()), (Some(32_000), "mlp2x_gelu"));
     let full = read(&json!({"text_config": {}, "vision_feature_select_strategy": "full"}));
     assert_eq!((full.n_dropped(TowerFamily::Clip), full.n_dropped(TowerFamily::Siglip)), (0, 0));
 }
