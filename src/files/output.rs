@@ -265,7 +265,8 @@ fn open_stream(path: &Path, meta: &Metadata) -> io::Result<File> {
     OpenOptions::new().write(true).open(path)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};

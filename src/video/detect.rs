@@ -21,8 +21,10 @@ const STREAM_BYTES: i64 = 512 << 10;
 const MAX_PACKETS: usize = 256;
 /// What takes longer is not known to be a video.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Of FFmpeg's scores from 0 to 100, the least that is more than a guess: that of several JPEG images in a row.
-const MIN_SCORE: c_int = 25;
+/// Of FFmpeg's scores from 0 to 100, the highest that is a guess: tables of time zones get it as H.263, programs as MPEG.
+const GUESS: c_int = 25;
+/// The demuxer whose certainty has that score: several JPEG images, one behind the other.
+const MOTION_JPEG: &str = "mjpeg";
 /// Demuxers of single images, besides those whose names end in `_pipe`.
 const IMAGES: [&str; 6] = ["image2", "ico", "fits", "alias_pix", "brender_pix", "txd"];
 
@@ -153,7 +155,8 @@ impl Probe {
 
     fn content(&mut self) -> Content {
         let name = self.format();
-        if self.score() < MIN_SCORE || name == "tty" {
+        let is_guess = self.score() < GUESS || (self.score() == GUESS && name != MOTION_JPEG);
+        if is_guess || name == "tty" {
             return Content::Unknown;
         }
         if name.ends_with("_pipe") || IMAGES.contains(&name.as_str()) {
@@ -178,8 +181,11 @@ impl Probe {
             for i in 0..(*self.context).nb_streams as usize {
                 let stream = *(*self.context).streams.add(i);
                 let is_cover = (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0;
-                match (*(*stream).codecpar).codec_type {
-                    ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if !is_cover => return Content::Video,
+                let parameters = &*(*stream).codecpar;
+                // Of some formats the codec is known only after some packets.
+                let is_decodable = !ffi::avcodec_find_decoder(parameters.codec_id).is_null();
+                match parameters.codec_type {
+                    ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if !is_cover && is_decodable => return Content::Video,
                     ffi::AVMediaType::AVMEDIA_TYPE_AUDIO => found = Content::Audio,
                     _ => {}
                 }

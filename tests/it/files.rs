@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,6 +57,12 @@ fn batch(dir: &Path, archive: &str, flags: &[&str]) -> (Vec<String>, Value, Outp
 
 const SOURCE: &str = "-f lavfi -i testsrc=size=64x48:rate=25:duration=0.2";
 
+/// A table of a time zone (Africa/Gaborone, IANA), which FFmpeg takes for a picture of H.263.
+const TIME_ZONE: &str = "VFppZjIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEAAAABAAAABKAAAAAgkbPaM6OboDPflFwAQIDAgAAGEwAAAAAFRgA\
+    BAAAHCAACQAAKjABDUxNVABTQVNUAENBVABDQVNUAFRaaWYyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABAAAAAQAAAAS\
+    /////2AfcDT/////gkbPaP/////Ojm6A/////89+UXABAgMCAAAYTAAAAAAVGAAEAAAcIAAJAAAqMAENTE1UAFNBU1QAQ0FUAENB\
+    U1QACkNBVC0yCg==";
+
 /// A clip, copied to a name of the test's choice.
 fn clip(arguments: &str, to: PathBuf) {
     std::fs::copy(ffmpeg(arguments).path, to).unwrap();
@@ -94,6 +101,8 @@ fn a_folder_gives_every_video_by_its_name_or_its_content_and_tells_the_rest() {
     std::fs::write(at("video.mp4.part"), "half").unwrap();
     std::fs::write(at(".hidden.mp4"), "x").unwrap();
     std::fs::write(at("nothing"), "").unwrap();
+    let zone = base64::engine::general_purpose::STANDARD.decode(TIME_ZONE).unwrap();
+    std::fs::write(at("zone"), zone).unwrap();
     std::fs::write(
         at("noise"),
         (0u32..4000).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect::<Vec<u8>>(),
@@ -124,7 +133,7 @@ fn a_folder_gives_every_video_by_its_name_or_its_content_and_tells_the_rest() {
         ("unfinished", &["video.mp4.part"]),
         ("hidden", &[".hidden.mp4"]),
         ("empty", &["nothing"]),
-        ("unknown", &["noise"]),
+        ("unknown", &["noise", "zone"]),
         ("not_regular", &["pipe"]),
     ] {
         assert_eq!(passed[reason]["files"], files.len(), "{reason}: {passed}");
