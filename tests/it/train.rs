@@ -306,16 +306,19 @@ fn a_full_disk_stops_the_run_and_the_checkpoint_before_stands() {
     let recipe = recipe(dir.path(), TINY);
     let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
     run(&recipe, &whole, &mut |_| Ok(())).unwrap();
-    // From the third step on, the file that is written beside the state is a device that is always full.
-    let beside = out.join(RUN_DIR).join("state.tmp");
+    // From the third step on, the state is written to a device that is always full; the one before is kept aside.
+    let (state, kept) = (out.join(RUN_DIR).join("state.safetensors"), out.join(RUN_DIR).join("kept"));
     let error = run(&recipe, &out, &mut |event| {
         if matches!(event, TrainEvent::Step(step) if step.step == 2) {
-            std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
+            std::fs::rename(&state, &kept).unwrap();
+            std::os::unix::fs::symlink("/dev/full", &state).unwrap();
         }
         Ok(())
     });
     let error = error.unwrap_err().to_string();
     assert!(error.contains("state.safetensors") && error.contains("No space left"), "{error}");
+    assert!(state.is_symlink(), "a device is never replaced");
+    std::fs::rename(&kept, &state).unwrap();
     let mut resumed_at = None;
     run(&recipe, &out, &mut |event| {
         if let TrainEvent::Resumed { step, .. } = event {
