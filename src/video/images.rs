@@ -206,7 +206,7 @@ mod tests {
             &["frame1.png", "frame2.png", "frame10.png", "frame11.png"][..],
             &["001.png", "2.png", "010.png"],
             // The number of zeros decides where the values are equal, and only then.
-            &["a01b3", "a1b2", "a1b3", "a01b4"],
+            &["a1b2", "a01b3", "a1b3", "a01b4"],
             &["s1e2", "s1e10", "s2e1", "s10e1"],
             // Longer than any integer type.
             &["99999999999999999999999999999999999999998", "99999999999999999999999999999999999999999"],
