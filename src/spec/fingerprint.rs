@@ -124,6 +124,10 @@ mod tests {
         assert!(other_whole != whole && same_visual == visual);
         let pooled = Plan { temporal: "concat".parse().expect("a strategy"), ..plan.clone() };
         assert_ne!(prints(&pooled, "x").1, visual);
+        // Another stream of a file is another video.
+        let streamed = Plan { stream: Some(1), ..plan.clone() };
+        let (streamed_whole, streamed_visual) = prints(&streamed, "x");
+        assert!(streamed_whole != whole && streamed_visual != visual);
         assert_ne!(prints(&plan, "y"), (whole, visual));
     }
 }

@@ -237,6 +237,34 @@ fn a_signal_ends_whatever_is_read() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn one_signal_ends_a_run_whose_decoder_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = dir.path().join("waits.mp4");
+    std::fs::copy(repository("samples/three_shapes.mp4"), &video).unwrap();
+    let (video, out) = (video.to_str().unwrap(), dir.path().join("out"));
+    for (arguments, words) in [
+        (&["run", "pipelines/mini.yaml", video, "-q", "Why?", "--isolate"][..], "1 of 1 videos were not looked at"),
+        (
+            &["batch", "pipelines/mini.yaml", video, "-q", "Why?", "--no-cache", "--out", out.to_str().unwrap()],
+            "stopped before",
+        ),
+    ] {
+        let child = vidense(arguments).env("VIDENSE_FAULT", "hang=waits.mp4").spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let begin = Instant::now();
+        let output = finish(child, DEADLINE);
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(5), "{arguments:?}: {:?}", begin.elapsed());
+        // Neither looked at nor failed: the next run takes it.
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains(words), "{err}");
+    }
+    assert!(!std::fs::read_to_string(out.join("answers.jsonl")).unwrap_or_default().contains("waits.mp4"));
+}
+
 #[test]
 fn a_halt_ends_a_reading_from_within() {
     let clip = long_playlist();
