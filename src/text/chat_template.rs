@@ -1,9 +1,9 @@
 //! A checkpoint's own chat template: where it stands, and the prompt that it makes of a conversation.
 //!
-//! Files and their order are those of transformers 5 (`ProcessorMixin.get_processor_dict`, then the tokenizer's). Messages
-//! are those that its users write: a list of parts with the image first; for a template that wants texts, the placeholder
-//! and a line end before the first question. A question's own words never make an image: the placeholder in them is
-//! hidden from the template.
+//! Files and their order are those of transformers 5 (`ProcessorMixin.get_processor_dict`, then the tokenizer's).
+//! Messages are those that its users write: a list of parts with the image first; for a template that wants texts,
+//! the placeholder and a line end before the first question. A question's own words never make an image: the
+//! placeholder in them is hidden from the template.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Jinja as transformers runs chat templates: `minijinja` with Python's methods, and transformers' own functions.
 //!
-//! A template is foreign code. It gets a fixed amount of fuel, which instructions and the text that they make both burn,
-//! and a fixed depth: an endless loop or a text without end fails in well under a second.
+//! A template is foreign code. It gets a fixed amount of fuel, which instructions and the text that they make both
+//! burn, and a fixed depth: an endless loop or a text without end fails in well under a second.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -75,7 +75,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, format!("{REFUSES}{message}")))
 }
 
-/// The time of day in a format of `strftime`.
+/// The time of day in a format of `strftime`. A template that prints it makes another prompt each day.
 fn strftime_now(format: String) -> Result<String, Error> {
     let mut text = String::new();
     let wrong = |_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown format {format:?}"));

@@ -1,8 +1,8 @@
 //! From generated ids to text that can be printed as it comes.
 //!
-//! A character of several tokens is printed once it is whole, nothing of a stop string is printed, and the pieces together
-//! are exactly the answer: all ids decoded, without white space at either end. Only a window of the last ids is decoded
-//! for each new one; the whole answer is decoded once, at its end.
+//! A character of several tokens is printed once it is whole, nothing of a stop string is printed, and the pieces
+//! together are exactly the answer: all ids decoded, without white space at either end. Only a window of the last ids
+//! is decoded for each new one; the whole answer is decoded once, at its end.
 
 use super::Tokenizer;
 

@@ -218,6 +218,32 @@ fn a_placeholder_in_a_question_moves_no_cut() {
 }
 
 #[test]
+fn only_a_bos_that_the_tokenizer_adds_is_dropped_from_a_later_part() {
+    let special = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
+    let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let tokens = json!({
+        "<s>": { "id": "<s>", "ids": [1], "tokens": ["<s>"] }, "</s>": { "id": "</s>", "ids": [2], "tokens": ["</s>"] },
+    });
+    for (single, first, later) in [
+        (json!([special("<s>"), text]), vec![1], vec![]),
+        (json!([text, special("</s>")]), vec![2], vec![2]),
+        (json!([special("<s>"), text, special("</s>")]), vec![1, 2], vec![2]),
+        (json!([text]), vec![], vec![]),
+    ] {
+        let processor =
+            json!({ "type": "TemplateProcessing", "single": single, "pair": [text], "special_tokens": tokens });
+        let mut file = golden("base.json")["pieces"].clone();
+        file["post_processor"] = processor;
+        let dir = with_files(&[("tokenizer.json", file)]);
+        let tokenizer = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
+        assert_eq!(tokenizer.encode("", Piece::First).unwrap(), first);
+        assert_eq!(tokenizer.encode("", Piece::Later).unwrap(), later);
+        // An end in the text itself stays.
+        assert_eq!(tokenizer.encode("</s>", Piece::Later).unwrap(), [&[2], &later[..]].concat());
+    }
+}
+
+#[test]
 fn an_image_token_of_another_id_is_refused() {
     let dir = with_files(&[]);
     let found = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap().token_id("<image>").unwrap();

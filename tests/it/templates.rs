@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::harness::repository;
 
-const LLAVA: &str = "{% for m in messages %}{{ m.role.upper() }}: {% for c in m.content %}{% if c.type == 'image' %}<image>\n\
+const LLAVA: &str = "{% for m in messages %}{{ m.role.upper() }}: \
+    {% for c in m.content %}{% if c.type == 'image' %}<image>\n\
     {% else %}{{ c.text }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}";
 
 fn vidense(arguments: &[&str]) -> Output {

@@ -72,6 +72,16 @@ impl Fast {
         Ok(encoding.map_err(|error| TextError::Encode { cause: error.to_string() })?.get_ids().to_vec())
     }
 
+    /// The id that the post-processor puts before a text, if it does.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub(super) fn added_first(&self) -> Result<Option<u32>, TextError> {
+        let (bare, around) = (self.encode("a", Surroundings::LeftOut)?, self.encode("a", Surroundings::Added)?);
+        let has_first = around.len() > bare.len() && !around.starts_with(&bare);
+        Ok(around.first().copied().filter(|_| has_first))
+    }
+
     pub(super) fn decode(&self, ids: &[u32]) -> String {
         self.inner.decode(ids, true).unwrap_or_default()
     }

@@ -1,9 +1,9 @@
 //! The tokenizer of a checkpoint, whichever files it ships, and the ids of a prompt.
 //!
-//! Two code bases decide which ids are right. A checkpoint in Hugging Face's spelling is read as transformers 5 reads it:
-//! the prompt is one text with the placeholder of the image in it (`LlavaProcessor`). A checkpoint in LLaVA's spelling is
-//! read as LLaVA's code reads it: `AutoTokenizer(use_fast=False)`, and the texts on both sides of the image are encoded
-//! apart (`tokenizer_image_token`).
+//! Two code bases decide which ids are right. A checkpoint in Hugging Face's spelling is read as transformers 5 reads
+//! it: the prompt is one text with the placeholder of the image in it (`LlavaProcessor`). A checkpoint in LLaVA's
+//! spelling is read as LLaVA's code reads it: `AutoTokenizer(use_fast=False)`, and the texts on both sides of the
+//! image are encoded apart (`tokenizer_image_token`).
 
 mod fast;
 mod settings;
@@ -55,7 +55,7 @@ pub struct Tokenizer {
     image_text: String,
     /// Its id, where prompts are encoded as one text.
     image_id: Option<u32>,
-    /// BOS, where the tokenizer adds one to an empty text.
+    /// BOS, where `tokenizer.json` puts one before every text.
     bos: Option<u32>,
 }
 
@@ -69,7 +69,8 @@ impl Tokenizer {
     /// Opens the tokenizer of a directory: `tokenizer.json` or `tokenizer.model`, with the settings beside it.
     ///
     /// # Errors
-    /// [`TextError`] when there is none, or it is broken, or its placeholder of an image is not the one of `config.json`.
+    /// [`TextError`] when there is none, or it is broken, or its placeholder of an image is not the one of
+    /// `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
         let mut settings = Settings::read(dir)?;
         let image_text = image_text(dir, &settings)?;
@@ -86,7 +87,7 @@ impl Tokenizer {
             _ => None,
         };
         let bos = match &codec {
-            Codec::Fast(fast) => fast.encode("", Surroundings::Added)?.first().copied(),
+            Codec::Fast(fast) => fast.added_first()?,
             Codec::Slow(_) => None,
         };
         Ok(Self { codec, file, settings, image_text, image_id, bos })
@@ -190,8 +191,9 @@ impl Tokenizer {
     }
 }
 
-/// As transformers 5's `TokenizersBackend`: `tokenizer.json`, whose post-processor alone says what stands around a text,
-/// else a `tokenizer.model` that is converted. A model without the placeholder can only be asked as LLaVA's code does it.
+/// As transformers 5's `TokenizersBackend`: `tokenizer.json`, whose post-processor alone says what stands around a
+/// text, else a `tokenizer.model` that is converted. A model without the placeholder can only be asked as LLaVA's
+/// code does it.
 fn open_as_transformers(
     dir: &Path,
     settings: &mut Settings,
@@ -251,7 +253,8 @@ fn open_as_llava(dir: &Path, settings: &mut Settings) -> Result<(Codec, &'static
     }
 }
 
-/// Sets the tokens around every text as `add_bos_token` and `add_eos_token` say; without the former, `adds_bos` decides.
+/// Sets the tokens around every text as `add_bos_token` and `add_eos_token` say; without the former, `adds_bos`
+/// decides.
 fn surround(fast: &mut Fast, settings: &Settings, adds_bos: bool) -> Result<(), String> {
     let bos = settings.token("bos_token").filter(|_| settings.flag("add_bos_token").unwrap_or(adds_bos));
     let eos = settings.token("eos_token").filter(|_| settings.flag("add_eos_token").unwrap_or(false));
