@@ -49,8 +49,10 @@ enum Content {
     ImageParts,
     /// A list of parts, the first of them a video.
     VideoParts,
-    /// One text.
+    /// One text, the placeholder before the first question.
     Text,
+    /// One text, for a template that writes the placeholder itself.
+    BareText,
 }
 
 /// Why a way to write messages makes no prompt.
@@ -103,7 +105,7 @@ impl ChatTemplate {
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();
-        for content in [Content::ImageParts, Content::VideoParts, Content::Text] {
+        for content in [Content::ImageParts, Content::VideoParts, Content::Text, Content::BareText] {
             match self.prompt_of(source, chat, content) {
                 Ok(prompt) => return Ok(prompt),
                 Err(failure) => failures.push(failure),
@@ -129,6 +131,12 @@ impl ChatTemplate {
         if !chat.primed.is_empty() {
             continue_final_message(&mut text, &self.hide(chat.primed)).map_err(failed(Progress::Rendered))?;
         }
+        // A template of texts prints a list as Python or JSON writes it.
+        if ["image", "video"].iter().any(|kind| {
+            text.contains(&format!("{{'type': '{kind}'}}")) || text.contains(&format!("{{\"type\": \"{kind}\"}}"))
+        }) {
+            return Err(failed(Progress::Begun)("it prints the parts of a message as a list".to_owned()));
+        }
         let n_images = text.matches(&self.image).count();
         let Some((before, after)) = text.split_once(&self.image).filter(|_| n_images == 1) else {
             let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image);
@@ -146,7 +154,7 @@ impl ChatTemplate {
     fn messages(&self, chat: &Chat<'_>, content: Content) -> Vec<Value> {
         let text = |text: &str| json!({ "type": "text", "text": text });
         let words = |words: &str| match content {
-            Content::Text => Value::from(words),
+            Content::Text | Content::BareText => Value::from(words),
             Content::ImageParts | Content::VideoParts => json!([text(words)]),
         };
         let message = |role: &str, content: Value| json!({ "role": role, "content": content });

@@ -183,7 +183,7 @@ fn chat_templates_are_found_in_transformers_order() {
 fn templates_that_make_no_prompt_about_one_video_are_refused() {
     let cases = [
         ("{% for m in messages %}{{ m.role }}{% endfor %}", None, "has `<image>` 0 times in its prompt"),
-        ("<image><image>{{ messages }}", None, "has `<image>` 2 times in its prompt"),
+        ("<image><image>{{ messages[0].role }}", None, "has `<image>` 2 times in its prompt"),
         ("<image>", None, "it leaves the question out"),
         ("<image>{{ messages[-1].content }}", Some("Be brief"), "it leaves the system text out"),
         ("{{ raise_exception('no ' ~ messages[0].role) }}", None, "it refuses the conversation: no user (line 1)"),
@@ -197,6 +197,22 @@ fn templates_that_make_no_prompt_about_one_video_are_refused() {
         let error = conversation.ask("Why?").unwrap_err().to_string();
         assert!(error.starts_with("chat_template.jinja: chat template: "), "{error}");
         assert!(error.contains(expected), "{source}: {error}");
+    }
+}
+
+#[test]
+fn a_template_of_texts_gets_texts() {
+    for (source, after) in [
+        ("U: {{ messages[0].content }}", "\nWhy?"),
+        ("U: {{ messages[0].content + '!' }}", "\nWhy?!"),
+        ("U: {{ messages[0]['content'] | trim }}", "\nWhy?"),
+        // This one writes the placeholder itself.
+        ("U: <image>{{ messages[0].content }}", "Why?"),
+    ] {
+        let dir = with_files(&[("chat_template.jinja", json!(source))]);
+        let template = chat_template(dir.path()).unwrap();
+        let Prompt { before_visual, after_visual } = Conversation::new(template, None).ask("Why?").unwrap();
+        assert_eq!((before_visual.as_str(), after_visual.as_str()), ("U: ", after), "{source}");
     }
 }
 
