@@ -98,7 +98,10 @@ fn every_description_answers_as_transformers_does() {
         }
         let name = case["name"].as_str().unwrap();
         let vlm = load(dir.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(vlm.warnings(), [""; 0], "{name}");
+        let endless = case["removed"].as_array().into_iter().flatten().any(|removed| removed[1] == "eos_token_id");
+        let warnings: Vec<bool> =
+            vlm.warnings().iter().map(|w| w.contains("answers end at --max-new-tokens only")).collect();
+        assert_eq!(warnings, vec![true; usize::from(endless)], "{name}: {:?}", vlm.warnings());
         let video = encode_video(&vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {});
         if let Some(rule) = case["refused"].as_str() {
             let error = video.map(drop).expect_err(name).to_string();

@@ -120,6 +120,7 @@ fn a_tower_has_the_defaults_of_its_class() {
         ..clip
     };
     assert_eq!(tower(json!({"model_type": "siglip_vision_model"})), siglip);
+    assert_eq!(tower(json!({"image_size": [112, 112], "patch_size": [16, 16]})).grid(), 7);
     // Without any `vision_config` LlavaConfig brings the tower of LLaVA-1.5.
     let whole = read(&json!({"architectures": ["LlavaForConditionalGeneration"]}));
     let tower = whole.tower.expect("it is described");

@@ -68,8 +68,8 @@ fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelE
         d_intermediate: count("intermediate_size", MAX_WIDTH, 3072)?,
         n_layers: count("num_hidden_layers", MAX_LAYERS, 12)?,
         n_heads: count("num_attention_heads", MAX_WIDTH, 12)?,
-        image_size: count("image_size", MAX_IMAGE, 224)?,
-        patch_size: count("patch_size", MAX_IMAGE, if clip { 32 } else { 16 })?,
+        image_size: side(file, "image_size")?.unwrap_or(224),
+        patch_size: side(file, "patch_size")?.unwrap_or(if clip { 32 } else { 16 }),
         n_channels: count("num_channels", 3, 3)?,
         activation: activation(file, clip)?,
         layer_norm_eps: file.positive("layer_norm_eps")?.unwrap_or(if clip { 1e-5 } else { 1e-6 }),
@@ -86,6 +86,18 @@ fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelE
         return Err(file.wrong("patch_size", &format!("it must not exceed image_size, {}", config.image_size)));
     }
     Ok(config)
+}
+
+/// A side in pixels, which may be given twice.
+fn side(file: &JsonFile, key: &str) -> Result<Option<usize>, ModelError> {
+    match file.get(key).and_then(serde_json::Value::as_array).map(Vec::as_slice) {
+        None => file.count(key, 1..=MAX_IMAGE),
+        Some([height, width]) if height == width => {
+            let value = file.with(serde_json::json!({ key: height }));
+            value.count(key, 1..=MAX_IMAGE)
+        }
+        Some(_) => Err(file.wrong(key, "frames and patches are square: expected a number, or twice the same one")),
+    }
 }
 
 fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
