@@ -81,8 +81,8 @@ impl Connector {
         Ok(Self { kind, final_layer, n_layers, listed: None })
     }
 
-    /// The states that a checkpoint lists (`vision_feature_layer: [..]`), on the channel axis in that order; a list of one
-    /// is no connector.
+    /// The states that a checkpoint lists (`vision_feature_layer: [..]`), on the channel axis in that order; a list of
+    /// one is no connector.
     ///
     /// # Errors
     /// In words, when there is none, or one does not exist.

@@ -1,5 +1,6 @@
-//! SCI, sparse channel integration (arXiv 2405.13800, section 3.2): `[final, early, middle]` on the channel axis. A checkpoint
-//! that lists its layers itself (`vision_feature_layer` of Hugging Face's LLaVA) is the same with other states.
+//! SCI, sparse channel integration (arXiv 2405.13800, section 3.2): `[final, early, middle]` on the channel axis. A
+//! checkpoint that lists its layers itself (`vision_feature_layer` of Hugging Face's LLaVA) is the same with other
+//! states.
 //!
 //! # Shapes
 //! `k` states `(T, N, D)` to `(T, N, k D)`; `k` is 3 in the paper.

@@ -1,6 +1,7 @@
 //! How pixels are prepared: the steps between a decoded frame and the tower's input.
 //!
-//! [`super::ImageProcessor`] reads them from a checkpoint's file; without a file they are the defaults of the tower's family.
+//! [`super::ImageProcessor`] reads them from a checkpoint's file; without a file they are the defaults of the tower's
+//! family.
 
 use serde::Serialize;
 

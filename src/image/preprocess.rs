@@ -1,8 +1,8 @@
 //! From an RGB frame to the tower's pixel values.
 //!
 //! The steps and their order are those of LLaVA's `expand2square` and Hugging Face's `CLIPImageProcessor` and
-//! `SiglipImageProcessor`: pad, resize on u8, centre crop, rescale, normalise. [`super::ImageProcessor`] brings the steps of
-//! the other classes to this order.
+//! `SiglipImageProcessor`: pad, resize on u8, centre crop, rescale, normalise. [`super::ImageProcessor`] brings the
+//! steps of the other classes to this order.
 
 use ::image::{Rgb, RgbImage, imageops};
 

@@ -1,8 +1,8 @@
 //! Hugging Face's image processors: the classes that are known, their defaults, and the keys of their files.
 //!
-//! Reference: `models/*/image_processing_pil_*.py` and `image_processing_backends.py` of transformers 5.24. A key that a
-//! file leaves out has the default of its class; one that is null switches its step off, or is missing in a step that is on.
-//! Classes differ in the order of their steps too.
+//! Reference: `models/*/image_processing_pil_*.py` and `image_processing_backends.py` of transformers 5.24. A key that
+//! a file leaves out has the default of its class; one that is null switches its step off, or is missing in a step that
+//! is on. Classes differ in the order of their steps too.
 
 use serde_json::Value;
 

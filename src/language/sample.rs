@@ -14,18 +14,19 @@ use super::rules::{LogitRules, PromptHistory};
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SamplingConfig {
-    /// `0` is greedy: the same answer every time. Higher ones vary more. Default: as the checkpoint, which is greedy unless its
-    /// `generation_config.json` says `do_sample`; LLaVA's original checkpoints are always greedy.
+    /// `0` is greedy: the same answer every time. Higher ones vary more. Default: as the checkpoint, which is greedy
+    /// unless its `generation_config.json` says `do_sample`; LLaVA's original checkpoints are always greedy.
     #[schemars(range(min = 0.0))]
     pub temperature: Option<f64>,
-    /// Draw from this many best ids only. Default: all; where the checkpoint decides the temperature, as the checkpoint.
+    /// Draw from this many best ids only. Default: all; where the checkpoint decides the temperature, as the
+    /// checkpoint.
     #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
     /// Draw from the smallest set of best ids whose probabilities reach this. Default: as `top_k`.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f64>,
-    /// Divide the logits of ids that were generated already, and of a Hugging Face checkpoint of those in the prompt; `1` changes
-    /// nothing. Default: as the checkpoint.
+    /// Divide the logits of ids that were generated already, and of a Hugging Face checkpoint of those in the prompt;
+    /// `1` changes nothing. Default: as the checkpoint.
     #[schemars(range(min = 0.01, max = 100.0))]
     pub repetition_penalty: Option<f32>,
     /// Seed of the draws. Default: `0`.

@@ -90,7 +90,7 @@ impl Blueprint {
         let (preprocess, preprocess_notes) = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
         notes.extend(preprocess_notes);
         let mut warnings = notes.warnings;
-        warnings.extend(overrides.unused.judge(&dir, "keys", &notes.refused)?);
+        warnings.extend(overrides.unused.judge(&dir, "keys", &below(&dir, &notes.refused))?);
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
@@ -181,6 +181,12 @@ impl Blueprint {
     pub fn cache_bytes(&self, dtype: DType) -> usize {
         KvCache::bytes(&self.config.llama, self.config.context, dtype)
     }
+}
+
+/// Notes on files of `dir`, with their names alone.
+fn below(dir: &Path, notes: &[String]) -> Vec<String> {
+    let prefix = format!("{}/", dir.display());
+    notes.iter().map(|note| note.strip_prefix(&prefix).unwrap_or(note).to_owned()).collect()
 }
 
 /// The files that describe a model or a tower, beside its weights.
@@ -369,7 +375,8 @@ fn preprocess_config(
     Ok((preprocess, notes))
 }
 
-/// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is told.
+/// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is
+/// told.
 fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>]) -> (PreprocessConfig, KeyNotes) {
     let size = tower.image_size as u32;
     let preprocess = match tower.family {

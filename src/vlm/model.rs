@@ -130,8 +130,8 @@ impl Vlm {
         &self.warnings
     }
 
-    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token of a checkpoint that
-    /// LLaVA's code runs. Transformers knows the ids alone.
+    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token of a
+    /// checkpoint that LLaVA's code runs. Transformers knows the ids alone.
     pub fn stop_tokens(&self, template: &Template) -> Vec<u32> {
         let mut stop = self.generation.rules.ends.clone();
         stop.extend(self.stop_strings(template).iter().filter_map(|text| self.tokenizer.token_id(text)));
@@ -153,8 +153,8 @@ impl Vlm {
         self.generation.decoding(asked)
     }
 
-    /// A prompt as the rules over its answer see it: of a Hugging Face checkpoint all ids, of LLaVA's none, whose code gives
-    /// the model embeddings.
+    /// A prompt as the rules over its answer see it: of a Hugging Face checkpoint all ids, of LLaVA's none, whose code
+    /// gives the model embeddings.
     pub fn prompt_history(&self, ids: &PromptIds, n_visual: usize) -> PromptHistory {
         let n_tokens = ids.n_text() + n_visual;
         let ids = self.image_token.map(|image| {
@@ -252,7 +252,8 @@ impl Vlm {
     }
 }
 
-/// Runs a tower as far as a connector needs it, and fuses its states; the first `n_dropped_tokens` of each are left out.
+/// Runs a tower as far as a connector needs it, and fuses its states; the first `n_dropped_tokens` of each are left
+/// out.
 ///
 /// # Shapes
 /// `pixels (T, 3, side, side)` to `(T, N', k D)`.

@@ -1,4 +1,5 @@
-//! What the JSON files of a checkpoint say decides the answer as it does in transformers: `tests/golden/make_descriptions.py`.
+//! What the JSON files of a checkpoint say decides the answer as it does in transformers:
+//! `tests/golden/make_descriptions.py`.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! `generation_config.json`: how the checkpoint itself generates, where a plan leaves it open.
 //!
-//! Reference: `generation/configuration_utils.py` of transformers 5.24. The file alone decides; without it transformers takes
-//! the same keys from `config.json`, those at top level before those of the `text_config`, and knows no defaults of the model
-//! class. LLaVA's own code sets the sampling itself, and its classes do have defaults.
+//! Reference: `generation/configuration_utils.py` of transformers 5.24. The file alone decides; without it transformers
+//! takes the same keys from `config.json`, those at top level before those of the `text_config`, and knows no defaults
+//! of the model class. LLaVA's own code sets the sampling itself, and its classes do have defaults.
 
 use std::fmt;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Every key of a checkpoint's JSON files: obeyed, without effect, or refused.
 //!
-//! A key that changes the arithmetic and is not understood must not be passed over: it is refused with its name and value. A
-//! key that no class of transformers knows is named in a warning. Keys that are read are read elsewhere; here stands only
-//! what each key of a class means.
+//! A key that changes the arithmetic and is not understood must not be passed over: it is refused with its name and
+//! value. A key that no class of transformers knows is named in a warning. Keys that are read are read elsewhere; here
+//! stands only what each key of a class means.
 
 use serde_json::Value;
 
@@ -120,6 +120,7 @@ pub(super) const BASE: &[Key] = &[
     ("tokenizer_class", Neutral),
     ("torch_dtype", Neutral),
     ("torchscript", Neutral),
+    ("transformers.js_config", Neutral),
     ("transformers_version", Neutral),
     ("use_bfloat16", Neutral),
     ("use_cache", Neutral),
@@ -167,6 +168,7 @@ pub(super) const LANGUAGE: &[Key] = &[
     ("hidden_dropout", Neutral),
     ("hidden_size", Neutral),
     ("intermediate_size", Neutral),
+    ("is_llama_config", Neutral),
     ("max_position_embeddings", Neutral),
     ("max_sequence_length", Neutral),
     ("mlp_bias", Neutral),
@@ -211,6 +213,7 @@ pub(super) const LANGUAGE: &[Key] = &[
     ("qk_norm", Only(&[])),
     ("query_pre_attn_scalar", Only(&[])),
     ("residual_multiplier", Only(&["1"])),
+    ("rope_interleaved", Only(&[])),
     ("rope_local_base_freq", Only(&[])),
     ("rotary_pct", Only(&["1"])),
     ("scale_emb", Only(&["1"])),
@@ -276,6 +279,7 @@ pub(super) const LLAVA: &[Key] = &[
     ("s2_scales", Neutral),
     ("tokenizer_model_max_length", Neutral),
     ("tokenizer_padding_side", Neutral),
+    ("tune_entire_model", Neutral),
     ("tune_mm_mlp_adapter", Neutral),
     ("tune_mm_vision_resampler", Neutral),
     ("unfreeze_mm_vision_tower", Neutral),

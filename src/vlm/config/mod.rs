@@ -74,8 +74,8 @@ pub struct VlmConfig {
     pub connector: ConnectorKind,
     /// `mm_projector_type`.
     pub projector: ProjectorKind,
-    /// `mm_vision_select_layer` or `vision_feature_layer`: indices into the hidden states, from the end when negative. Several are
-    /// put beside each other on the channel axis.
+    /// `mm_vision_select_layer` or `vision_feature_layer`: indices into the hidden states, from the end when negative.
+    /// Several are put beside each other on the channel axis.
     pub select_layers: Vec<i64>,
     /// `mm_vision_select_feature`.
     pub select_feature: SelectFeature,
@@ -201,8 +201,8 @@ impl VlmConfig {
         })
     }
 
-    /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token, transformers the
-    /// first token of any tower.
+    /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token,
+    /// transformers the first token of any tower.
     pub fn n_dropped(&self, family: TowerFamily) -> usize {
         match (self.select_feature, self.spelling, family) {
             (SelectFeature::ClsPatch, ..) | (SelectFeature::Patch, Spelling::Llava, TowerFamily::Siglip) => 0,
@@ -245,7 +245,8 @@ impl VlmConfig {
 fn hugging_face_projector(file: &JsonFile) -> Result<ProjectorKind, ModelError> {
     let name = file.string("projector_hidden_act")?.unwrap_or("gelu");
     let activation = ProjectorActivation::named(name).ok_or_else(|| {
-        let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, sigmoid, linear";
+        let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, \
+                    sigmoid, linear";
         file.wrong("projector_hidden_act", rule)
     })?;
     let has_bias = file.flag("multimodal_projector_bias")?.unwrap_or(true);

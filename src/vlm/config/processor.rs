@@ -1,8 +1,9 @@
-//! The image processor's file of a checkpoint or a tower: which of two files it is, which class it names, and what it says.
+//! The image processor's file of a checkpoint or a tower: which of two files it is, which class it names, and what it
+//! says.
 //!
-//! Reference: `image_processing_base.py` and `auto/image_processing_auto.py` of transformers 5.24. An `image_processor` in
-//! `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Sections for videos are for
-//! models that take videos; frames are images here, as for transformers' LLaVA.
+//! Reference: `image_processing_base.py` and `auto/image_processing_auto.py` of transformers 5.24. An `image_processor`
+//! in `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Sections for
+//! videos are for models that take videos; frames are images here, as for transformers' LLaVA.
 
 use std::path::Path;
 
@@ -130,8 +131,11 @@ impl ProcessorFile {
         const MAX: usize = 1 << 16;
         let Some(whole) = &self.whole else { return Ok(Vec::new()) };
         let (patch, strategy) = (whole.count("patch_size", 1..=MAX)?, whole.string("vision_feature_select_strategy")?);
-        let additional = whole.count("num_additional_image_tokens", 0..=MAX)?.unwrap_or(0);
-        let (Some(patch), Some(strategy)) = (patch, strategy) else { return Ok(Vec::new()) };
+        let additional = whole.count("num_additional_image_tokens", 0..=MAX)?;
+        // Files from before the last key leave the count to the model.
+        let (Some(patch), Some(strategy), Some(additional)) = (patch, strategy, additional) else {
+            return Ok(Vec::new());
+        };
         let side = tower.image_size / patch;
         let counted = (side * side + additional).saturating_sub(usize::from(strategy == "default"));
         let made = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(config.n_dropped(tower.family));
