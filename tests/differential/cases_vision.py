@@ -58,6 +58,12 @@ PROCESSORS = {
     "not_normalized": dict(processor=dict(do_normalize=False)),
     "not_rescaled": dict(processor=dict(do_rescale=False, do_normalize=False)),
     "rescale_factor": dict(processor=dict(rescale_factor=1 / 127.5)),
+    "two_edges": dict(processor=dict(size={"shortest_edge": 56, "longest_edge": 70})),
+    "within": dict(processor=dict(size={"max_height": 60, "max_width": 66})),
+    "one_mean": dict(processor=dict(image_mean=0.4, image_std=0.3)),
+    "vit": dict(image_processor="ViTImageProcessor", processor=dict(size={"height": 56, "width": 56}, crop_size=None)),
+    "bit": dict(image_processor="BitImageProcessor"),
+    "do_pad_of_clip": dict(processor=dict(do_pad=True)),
     "siglip": SIGLIP,
     "siglip_clip_mean": dict(SIGLIP, processor=dict(image_mean=CLIP_MEAN, image_std=CLIP_STD)),
     "siglip_bilinear": dict(SIGLIP, processor=dict(resample=2)),
@@ -183,9 +189,24 @@ def end_cases(w):
         "no_repeat_ngram": lambda n: make(n, key(no_repeat_ngram_size=2)),
         "suppress_tokens": lambda n: make(n, key(suppress_tokens=[probe()[0]])),
         "min_new_tokens": lambda n: make(n, key(eos_token_id=probe()[7], min_new_tokens=12)),
+        "begin_suppress_tokens": lambda n: make(n, key(begin_suppress_tokens=[probe()[0]])),
+        "bad_words_ids": lambda n: make(n, key(bad_words_ids=[[probe()[1]], [probe()[4], probe()[5]]])),
+        "sequence_bias": lambda n: make(n, key(sequence_bias=[[[probe()[0]], -2.0], [[probe()[1], probe()[2]], -5.0]])),
+        "min_length": lambda n: make(n, key(eos_token_id=probe()[7], min_length=80)),
+        "no_id_twice": lambda n: make(n, key(no_repeat_ngram_size=1)),
+        "strong_penalty": lambda n: make(n, key(repetition_penalty=3.0)),
+        "penalty_of_text_config": lambda n: make(n, config=text(repetition_penalty=1.5, eos_token_id=probe()[7]), absent=True),
+        "no_end_anywhere": lambda n: make(n, config=lambda config: config["text_config"].pop("eos_token_id"), absent=True),
         "sampling": lambda n: make(n, key(do_sample=True, temperature=0.2, top_p=0.9)),
     }
-    return [Case("eos", name, how) for name, how in ends.items()]
+    refused = {
+        "beams": dict(num_beams=3),
+        "contrastive_search": dict(penalty_alpha=0.6, top_k=4),
+        "guidance_scale": dict(guidance_scale=1.5),
+        "encoder_repetition_penalty": dict(encoder_repetition_penalty=1.5),
+    }
+    return [Case("eos", name, how) for name, how in ends.items()] + [
+        Case("eos", name, lambda n, keys=keys: make(n, key(**keys)), refused=next(iter(keys))) for name, keys in refused.items()]
 
 
 def family_cases(w):
