@@ -82,20 +82,20 @@ const OBEYED: [&str; 14] = [
     "data_format",
 ];
 
-/// Keys of other classes, with the value that changes nothing.
-const FOREIGN: [(&str, &str); 12] = [
-    ("pad_size", "null"),
-    ("rescale_offset", "false"),
-    ("crop_pct", "null"),
-    ("do_image_splitting", "false"),
-    ("max_image_size", "null"),
-    ("do_thumbnail", "false"),
-    ("do_align_long_axis", "false"),
-    ("do_flip_channel_order", "false"),
-    ("size_divisor", "null"),
-    ("do_reduce_labels", "false"),
-    ("min_pixels", "null"),
-    ("max_pixels", "null"),
+/// Keys of other classes, which change nothing where they are null or false.
+const FOREIGN: [&str; 12] = [
+    "pad_size",
+    "rescale_offset",
+    "crop_pct",
+    "do_image_splitting",
+    "max_image_size",
+    "do_thumbnail",
+    "do_align_long_axis",
+    "do_flip_channel_order",
+    "size_divisor",
+    "do_reduce_labels",
+    "min_pixels",
+    "max_pixels",
 ];
 
 const MAX_SIDE: u64 = 16_384;
@@ -228,8 +228,8 @@ impl Keys<'_> {
     }
 
     fn refused(&self) -> Vec<PreprocessError> {
-        let foreign = FOREIGN.iter().filter_map(|&(key, neutral)| {
-            let value = self.get(key).filter(|value| value.to_string() != neutral)?;
+        let foreign = FOREIGN.iter().filter_map(|&key| {
+            let value = self.get(key).filter(|value| value.as_bool() != Some(false))?;
             Some(wrong(key, value, "no such key, which is not obeyed"))
         });
         let layout = self.get("data_format").filter(|value| value.as_str() != Some("channels_first"));
@@ -237,9 +237,7 @@ impl Keys<'_> {
     }
 
     fn unknown(&self) -> Vec<String> {
-        let is_known = |key: &str| {
-            NEUTRAL.contains(&key) || OBEYED.contains(&key) || FOREIGN.iter().any(|(foreign, _)| *foreign == key)
-        };
+        let is_known = |key: &str| NEUTRAL.contains(&key) || OBEYED.contains(&key) || FOREIGN.contains(&key);
         let keys = self.0.as_object().into_iter().flat_map(|object| object.keys());
         keys.filter(|key| !is_known(key)).cloned().collect()
     }

@@ -66,7 +66,7 @@ pub(super) type Key = (&'static str, Meaning);
 fn is_neutral(value: &Value, neutral: &[&str]) -> bool {
     let same = |text: &&str| match (value.as_f64(), text.parse::<f64>()) {
         (Some(found), Ok(wanted)) => (found - wanted).abs() < f64::EPSILON,
-        _ => value.to_string() == **text,
+        _ => serde_json::from_str::<Value>(text).is_ok_and(|neutral| neutral == *value),
     };
     matches!(value, Value::Null | Value::Bool(false)) || neutral.iter().any(same)
 }

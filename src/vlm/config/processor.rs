@@ -97,8 +97,8 @@ impl ProcessorFile {
         let failed = |source| ModelError::Preprocess { dir: self.image.path().to_owned(), source };
         let reading = class.read(self.image.json()).map_err(failed)?;
         let path = self.image.path().display();
-        let mut notes = KeyNotes::default();
-        notes.refused = reading.refused.iter().map(|error| format!("{path}: {error}")).collect();
+        let refused = reading.refused.iter().map(|error| format!("{path}: {error}")).collect();
+        let mut notes = KeyNotes { refused, ..KeyNotes::default() };
         let unknown: Vec<String> = reading.unknown.iter().map(|key| self.image.full_key(key)).collect();
         notes.warn_of_unknown(&self.image, &unknown);
         if let Some(whole) = &self.whole {
