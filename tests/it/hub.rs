@@ -77,6 +77,8 @@ fn ask(home: &Path, endpoint: &str, offline: &str) -> Output {
             "concat",
             "--max-new-tokens",
             "16",
+            "--template",
+            "vicuna_v1",
             "--json",
         ])
         .arg(repository("tests/golden/checkpoints/frames"))
