@@ -560,22 +560,44 @@ fn a_decoder_that_is_killed_from_outside_costs_nothing_and_none_outlives_its_par
     });
 }
 
+/// Has the files of a process grow no further than this, as a disk that fills up.
+#[cfg(target_os = "linux")]
+fn limit_files(command: &mut Command, bytes: u64) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: both calls are async-signal-safe, and change the new process alone.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_stops_the_run_with_the_item_and_nothing_kept_is_lost() {
     let place = Place::with_clips(3);
     assert_code(&place.run("archive", "whole", &[]), 0);
-    std::fs::create_dir(place.path("results")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", place.path("results/timings.jsonl")).unwrap();
-    let output = place.run("archive", "results", &[]);
+    let n_bytes = std::fs::metadata(place.path("whole/answers.jsonl")).unwrap().len();
+    let mut full = place.batch("archive", "results", &["--questions", "q.yaml", "--no-cache"]);
+    limit_files(&mut full, n_bytes - 1);
+    let output = output(&mut full);
     assert_code(&output, 2);
     let error = err(&output);
     assert!(
-        error.contains("timings.jsonl: No space left on device")
-            && error.contains("could not be kept; hint: make room"),
+        error.contains("answers.jsonl: File too large") && error.contains("could not be kept; hint: make room"),
         "{error}"
     );
-    std::fs::remove_file(place.path("results/timings.jsonl")).unwrap();
+    // Neither is a device taken for results that are read again.
+    std::fs::create_dir(place.path("device")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", place.path("device/timings.jsonl")).unwrap();
+    let on_a_device = place.run("archive", "device", &[]);
+    assert_code(&on_a_device, 2);
+    assert!(err(&on_a_device).contains("device/timings.jsonl: not a regular file"), "{}", err(&on_a_device));
     assert_code(&place.run("archive", "results", &[]), 0);
     assert_eq!(place.lines("results"), place.lines("whole"));
     // A cache that is full, or no directory, is only missed.
