@@ -237,7 +237,22 @@ fn a_signal_ends_whatever_is_read() {
     }
 }
 
-#[cfg(unix)]
+/// Waits until a process has started another one.
+#[cfg(target_os = "linux")]
+fn wait_for_children(id: u32) {
+    let has_children = || {
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let children = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")));
+        children.flatten().any(|ids| !ids.is_empty())
+    };
+    let begin = Instant::now();
+    while !has_children() {
+        assert!(begin.elapsed() < DEADLINE, "no process was started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn one_signal_ends_a_run_whose_decoder_waits() {
     let dir = tempfile::tempdir().unwrap();
@@ -252,7 +267,7 @@ fn one_signal_ends_a_run_whose_decoder_waits() {
         ),
     ] {
         let child = vidense(arguments).env("VIDENSE_FAULT", "hang=waits.mp4").spawn().unwrap();
-        std::thread::sleep(Duration::from_secs(3));
+        wait_for_children(child.id());
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         let begin = Instant::now();
         let output = finish(child, DEADLINE);
