@@ -88,7 +88,8 @@ impl DTypeSpec {
         match self {
             Self::Fixed(dtype) => dtype,
             Self::Auto if device.is_cpu() => DType::F32,
-            Self::Auto if stored == DType::BF16 && device.supports_bf16() => DType::BF16,
+            // FP8 weights are made of bf16 ones, whose range f16 lacks.
+            Self::Auto if matches!(stored, DType::BF16 | DType::F8E4M3) && device.supports_bf16() => DType::BF16,
             Self::Auto => DType::F16,
         }
     }

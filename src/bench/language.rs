@@ -60,6 +60,7 @@ impl LanguageSize {
             context: 4096,
             tied_embeddings: false,
             attention_bias: false,
+            mlp_bias: false,
         };
         match self {
             Self::Small => small,

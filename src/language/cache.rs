@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::llama::LlamaConfig;
-use super::rope::{RopeTable, inverse_frequencies};
+use super::rope::RopeTable;
 
 /// Keys and values of all layers, for up to `capacity` positions.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for a sequence of up to `length` positions, of which `capacity` have room.
+    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
     ///
     /// # Errors
     /// When the memory cannot be had.
     pub fn new(
         config: &LlamaConfig,
-        (capacity, length): (usize, usize),
+        (capacity, prompt): (usize, usize),
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
@@ -32,9 +32,8 @@ impl KvCache {
         let zeros = || Tensor::zeros(shape, dtype, device);
         let layers = (0..config.n_layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
         let scaling = config.rope_scaling;
-        let inv_freq = inverse_frequencies(config.d_head, config.rope_theta, scaling, length);
-        let rope = RopeTable::new(&inv_freq, capacity, dtype, device)?;
-        Ok(Self { layers, rope, deciding_length: scaling.deciding_length(length), len: 0, capacity })
+        let rope = RopeTable::new(&config.rope(), (prompt, capacity), dtype, device)?;
+        Ok(Self { layers, rope, deciding_length: scaling.deciding_length(prompt), len: 0, capacity })
     }
 
     /// Positions filled.
@@ -47,9 +46,9 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Whether a sequence of up to `length` positions may go on in it.
-    pub fn serves(&self, config: &LlamaConfig, length: usize) -> bool {
-        self.capacity >= length && self.deciding_length == config.rope_scaling.deciding_length(length)
+    /// Whether a sequence of up to `length` positions, of which `prompt` are its prompt, may go on in it.
+    pub fn serves(&self, config: &LlamaConfig, prompt: usize, length: usize) -> bool {
+        self.capacity >= length && self.deciding_length == config.rope_scaling.deciding_length(prompt)
     }
 
     /// Forgets everything from position `len` on.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::KvCache;
 use super::branches::Branch;
-use super::rope::{RopeAngles, RopeScaling, RopeTable, inverse_frequencies};
+use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::softmax::Visible;
@@ -43,11 +43,18 @@ pub struct LlamaConfig {
     pub context: usize,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
-    /// Whether the attention projections have biases.
+    /// Whether the attention projections (query, key, value, output) have biases.
     pub attention_bias: bool,
+    /// Whether the feed-forward projections (gate, up, down) have biases.
+    pub mlp_bias: bool,
 }
 
 impl LlamaConfig {
+    /// The rotary frequencies.
+    pub fn rope(&self) -> Rope {
+        Rope { d_head: self.d_head, theta: self.rope_theta, scaling: self.rope_scaling }
+    }
+
     /// Weights of the linear layers, which each token passes once.
     pub fn n_linear_weights(&self) -> usize {
         let (h, wide, d) = (self.d_hidden, self.d_intermediate, self.d_head);
@@ -155,12 +162,12 @@ impl Llama {
         self.new_cache_with_room(capacity, capacity)
     }
 
-    /// An empty cache for a sequence of up to `length` positions, with room for `capacity`.
+    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
     ///
     /// # Errors
     /// When the memory cannot be had.
-    pub fn new_cache_with_room(&self, length: usize, capacity: usize) -> Result<KvCache> {
-        KvCache::new(&self.config, (capacity.max(length), length), self.dtype, &self.device)
+    pub fn new_cache_with_room(&self, prompt: usize, capacity: usize) -> Result<KvCache> {
+        KvCache::new(&self.config, (capacity.max(prompt), prompt), self.dtype, &self.device)
     }
 
     /// Embeds ids.
@@ -228,9 +235,7 @@ impl Llama {
     }
 
     fn rope_table(&self) -> Result<RopeTable> {
-        let LlamaConfig { d_head, rope_theta, rope_scaling, context, .. } = self.config;
-        let inv_freq = inverse_frequencies(d_head, rope_theta, rope_scaling, context);
-        RopeTable::new(&inv_freq, self.config.context, self.dtype, &self.device)
+        RopeTable::new(&self.config.rope(), (0, self.config.context), self.dtype, &self.device)
     }
 
     /// The logits of hidden states.
@@ -416,13 +421,14 @@ struct SwiGlu {
 impl SwiGlu {
     fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
+        let bias = if config.mlp_bias { Bias::With } else { Bias::Without };
         Ok(Self {
             norm,
             inputs: Together::Apart([
-                matrices.linear(h, wide, Bias::Without, &vb.pp("gate_proj"))?,
-                matrices.linear(h, wide, Bias::Without, &vb.pp("up_proj"))?,
+                matrices.linear(h, wide, bias, &vb.pp("gate_proj"))?,
+                matrices.linear(h, wide, bias, &vb.pp("up_proj"))?,
             ]),
-            down: matrices.linear(wide, h, Bias::Without, &vb.pp("down_proj"))?,
+            down: matrices.linear(wide, h, bias, &vb.pp("down_proj"))?,
         })
     }
 

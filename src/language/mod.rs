@@ -12,6 +12,6 @@ pub use branches::Branch;
 pub use cache::KvCache;
 pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
 pub use llama::{Llama, LlamaConfig, PREFILL_CHUNK};
-pub use rope::RopeScaling;
+pub use rope::{RampEnds, Rope, RopeScaling};
 pub use rules::{LogitRules, PromptHistory};
 pub use sample::{Decoding, Sampler, SamplingConfig};

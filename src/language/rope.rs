@@ -17,12 +17,29 @@ pub enum RopeScaling {
         /// The factor.
         factor: f32,
     },
-    /// Dynamic NTK: the base grows once a sequence is longer than the original context.
+    /// Dynamic NTK: the base grows once a sequence is longer than the original context. All positions of a prompt have the
+    /// frequencies of its length, each later position those of the length that it makes.
     DynamicNtk {
         /// The factor.
         factor: f32,
         /// The context of the pretraining, in positions.
         original_context: f32,
+    },
+    /// YaRN (arXiv 2309.00071): long waves divided by a factor, short ones kept, a ramp over the channels between; queries and
+    /// keys are multiplied by a factor too.
+    Yarn {
+        /// The factor.
+        factor: f32,
+        /// Waves with more turns than this over the original context are kept.
+        beta_fast: f32,
+        /// Waves with fewer turns than this over the original context are divided.
+        beta_slow: f32,
+        /// Factor of the cosines and sines.
+        attention_factor: f32,
+        /// The context of the pretraining, in positions.
+        original_context: f32,
+        /// Whether the ramp begins and ends at whole channels.
+        ramp: RampEnds,
     },
     /// Llama 3.1's: long waves divided by a factor, short ones kept, a smooth passage between.
     Llama3 {
@@ -37,6 +54,15 @@ pub enum RopeScaling {
     },
 }
 
+/// Where the ramp of YaRN begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RampEnds {
+    /// At the whole channels outside of it.
+    Whole,
+    /// Between channels.
+    Exact,
+}
+
 /// Cosines and sines for the positions from 0.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
@@ -47,16 +73,25 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Tables for `capacity` positions.
+    /// Tables for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
     ///
     /// # Errors
     /// When candle fails.
-    pub fn new(inv_freq: &[f32], capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let half = inv_freq.len();
-        let inv_freq = Tensor::from_slice(inv_freq, (1, half), device)?;
-        let positions = Tensor::arange(0u32, capacity as u32, device)?.to_dtype(DType::F32)?.reshape((capacity, 1))?;
-        let angles = positions.matmul(&inv_freq)?; // (capacity, d_head / 2)
-        Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)? })
+    pub fn new(rope: &Rope, (prompt, capacity): (usize, usize), dtype: DType, device: &Device) -> Result<Self> {
+        let half = rope.d_head / 2;
+        let deciding = rope.scaling.deciding_length(prompt);
+        let inv_freq = Tensor::from_vec(rope.inverse_frequencies(deciding), (1, half), device)?;
+        let n_alike = if rope.scaling.is_dynamic() { deciding.min(capacity) } else { capacity };
+        let positions = Tensor::arange(0u32, n_alike as u32, device)?.to_dtype(DType::F32)?.reshape((n_alike, 1))?;
+        let mut angles = positions.matmul(&inv_freq)?; // (n_alike, d_head / 2)
+        if n_alike < capacity {
+            let row = |p: usize| rope.inverse_frequencies(p + 1).into_iter().map(move |frequency| p as f32 * frequency);
+            let later: Vec<f32> = (n_alike..capacity).flat_map(row).collect();
+            angles = Tensor::cat(&[angles, Tensor::from_vec(later, (capacity - n_alike, half), device)?], 0)?;
+        }
+        let factor = rope.scaling.attention_factor();
+        let scaled = |table: Tensor| if factor == 1.0 { Ok(table) } else { table * f64::from(factor) };
+        Ok(Self { cos: scaled(angles.cos()?)?.to_dtype(dtype)?, sin: scaled(angles.sin()?)?.to_dtype(dtype)? })
     }
 
     /// The angles of `s` positions from `position` on.
@@ -143,21 +178,73 @@ impl CustomOp2 for Rotated {
     }
 }
 
-/// The `d_head / 2` angular frequencies of a base and a scaling, for a sequence of up to `length` positions.
-pub fn inverse_frequencies(d_head: usize, theta: f32, scaling: RopeScaling, length: usize) -> Vec<f32> {
-    let theta = scaling.base(theta, d_head, length);
-    let plain = (0..d_head / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / d_head as f32));
-    plain.map(|frequency| scaling.apply(frequency)).collect()
+/// The rotary frequencies of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rope {
+    /// Width of a head.
+    pub d_head: usize,
+    /// The base.
+    pub theta: f32,
+    /// The scaling.
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// Returns the `d_head / 2` angular frequencies for a sequence of `length` positions, which dynamic NTK alone depends on.
+    pub fn inverse_frequencies(&self, length: usize) -> Vec<f32> {
+        let theta = self.scaling.base(self.theta, self.d_head, length);
+        let plain = |i: usize| 1.0 / theta.powf((2 * i) as f32 / self.d_head as f32);
+        let (low, high) = self.ramp();
+        let frequency = |i: usize| match self.scaling {
+            RopeScaling::Yarn { factor, .. } => {
+                // 1 where the wave is kept, 0 where it is divided.
+                let kept = 1.0 - ((i as f32 - low) / (high - low)).clamp(0.0, 1.0);
+                plain(i) / factor * (1.0 - kept) + plain(i) * kept
+            }
+            scaling => scaling.apply(plain(i)),
+        };
+        (0..self.d_head / 2).map(frequency).collect()
+    }
+
+    /// The channels between which YaRN's ramp lies (paper, section 3.2: `find_correction_range`).
+    fn ramp(&self) -> (f32, f32) {
+        let RopeScaling::Yarn { beta_fast, beta_slow, original_context, ramp, .. } = self.scaling else {
+            return (0.0, 1.0);
+        };
+        let d = self.d_head as f64;
+        let channel = |turns: f32| {
+            let ratio = f64::from(original_context) / (f64::from(turns) * 2.0 * std::f64::consts::PI);
+            d * ratio.ln() / (2.0 * f64::from(self.theta).ln())
+        };
+        let (low, high) = match ramp {
+            RampEnds::Whole => (channel(beta_fast).floor(), channel(beta_slow).ceil()),
+            RampEnds::Exact => (channel(beta_fast), channel(beta_slow)),
+        };
+        let (low, high) = (low.max(0.0), high.min(d - 1.0));
+        (low as f32, if low == high { high + 0.001 } else { high } as f32)
+    }
 }
 
 impl RopeScaling {
-    /// The length that decides the frequencies: of dynamic NTK the sequence's, but not below the original context. Keys of
-    /// sequences for which it differs do not go together.
-    pub fn deciding_length(self, length: usize) -> usize {
+    /// The length that decides the frequencies of a prompt of `prompt` positions: of dynamic NTK the prompt's, but not below the
+    /// original context. Keys of prompts for which it differs do not go together.
+    pub fn deciding_length(self, prompt: usize) -> usize {
         match self {
-            Self::DynamicNtk { original_context, .. } => length.max(original_context as usize),
+            Self::DynamicNtk { original_context, .. } => prompt.max(original_context as usize),
             _ => 0,
         }
+    }
+
+    /// The factor of the cosines and sines.
+    pub fn attention_factor(self) -> f32 {
+        match self {
+            Self::Yarn { attention_factor, .. } => attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    fn is_dynamic(self) -> bool {
+        matches!(self, Self::DynamicNtk { .. })
     }
 
     /// Of dynamic NTK `base (s len / ctx - (s - 1)) ^ (d / (d - 2))` once `len` is above `ctx`.
@@ -174,7 +261,7 @@ impl RopeScaling {
 
     fn apply(self, frequency: f32) -> f32 {
         match self {
-            Self::None | Self::DynamicNtk { .. } => frequency,
+            Self::None | Self::DynamicNtk { .. } | Self::Yarn { .. } => frequency,
             Self::Linear { factor } => frequency / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let wavelength = 2.0 * PI / frequency;
@@ -196,18 +283,32 @@ impl RopeScaling {
 mod tests {
     use super::*;
 
+    fn rope(d_head: usize, scaling: RopeScaling) -> Rope {
+        Rope { d_head, theta: 100.0, scaling }
+    }
+
     #[test]
     fn rotations_have_their_gradients_at_any_positions() {
         use crate::nn::finite_difference::{assert_gradients, random};
-        let table = RopeTable::new(&[1.0, 0.3], 9, DType::F32, &Device::Cpu).expect("small");
-        let positions = Tensor::new(&[[0u32, 5, 2], [8, 1, 1]], &Device::Cpu).expect("small");
-        let angles = table.at(&positions).expect("all below 9");
-        assert_gradients(&[random((2, 2, 3, 4), 1)], |t| angles.rotate(&t[0]));
+        let yarn = RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.5,
+            original_context: 8.0,
+            ramp: RampEnds::Whole,
+        };
+        for scaling in [RopeScaling::None, yarn] {
+            let table = RopeTable::new(&rope(4, scaling), (0, 9), DType::F32, &Device::Cpu).expect("small");
+            let positions = Tensor::new(&[[0u32, 5, 2], [8, 1, 1]], &Device::Cpu).expect("small");
+            let angles = table.at(&positions).expect("all below 9");
+            assert_gradients(&[random((2, 2, 3, 4), 1)], |t| angles.rotate(&t[0]));
+        }
     }
 
     #[test]
     fn a_range_of_positions_is_those_positions() {
-        let table = RopeTable::new(&[1.0, 0.3], 9, DType::F32, &Device::Cpu).expect("small");
+        let table = RopeTable::new(&rope(4, RopeScaling::None), (0, 9), DType::F32, &Device::Cpu).expect("small");
         let x = crate::nn::finite_difference::random((1, 2, 3, 4), 1);
         let positions = Tensor::new(&[[4u32, 5, 6]], &Device::Cpu).expect("small");
         let rotated = |angles: Result<RopeAngles>| {
@@ -218,22 +319,62 @@ mod tests {
 
     #[test]
     fn linear_scaling_divides_and_llama3_keeps_the_short_waves() {
-        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::None, 64), [1.0, 0.1]);
-        assert_eq!(inverse_frequencies(4, 100.0, RopeScaling::Linear { factor: 4.0 }, 64), [0.25, 0.025]);
+        let frequencies = |scaling| rope(4, scaling).inverse_frequencies(64);
+        assert_eq!(frequencies(RopeScaling::None), [1.0, 0.1]);
+        assert_eq!(frequencies(RopeScaling::Linear { factor: 4.0 }), [0.25, 0.025]);
         let llama3 =
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 40.0 };
         // Waves of 6.3 (under 40 / 4) and 62.8 (over 40 / 1) positions.
-        assert_eq!(inverse_frequencies(4, 100.0, llama3, 64), [1.0, 0.1 / 8.0]);
+        assert_eq!(frequencies(llama3), [1.0, 0.1 / 8.0]);
     }
 
     #[test]
     fn dynamic_ntk_grows_the_base_beyond_the_original_context() {
         let ntk = RopeScaling::DynamicNtk { factor: 2.0, original_context: 40.0 };
-        assert_eq!(inverse_frequencies(4, 100.0, ntk, 40), [1.0, 0.1]);
+        assert_eq!(rope(4, ntk).inverse_frequencies(40), [1.0, 0.1]);
         // Twice the context: 100 (2 x 2 - 1) ^ (4 / 2) = 900.
-        let grown = inverse_frequencies(4, 100.0, ntk, 80);
+        let grown = rope(4, ntk).inverse_frequencies(80);
         assert!(grown[0] == 1.0 && (grown[1] - 1.0 / 30.0).abs() < 1e-6, "{grown:?}");
         assert_eq!([10, 40, 41].map(|n| ntk.deciding_length(n)), [40, 40, 41]);
         assert_eq!(RopeScaling::None.deciding_length(9), 0);
     }
+
+    #[test]
+    fn dynamic_ntk_turns_a_prompt_at_its_own_length_and_each_later_position_at_its_own() {
+        let ntk = rope(4, RopeScaling::DynamicNtk { factor: 2.0, original_context: 4.0 });
+        let angle = |prompt, position: usize| {
+            let table = RopeTable::new(&ntk, (prompt, 9), DType::F32, &Device::Cpu).expect("small");
+            let RopeAngles { sin, .. } = table.range(position, 1).expect("below 9");
+            sin.flatten_all().and_then(|sin| sin.to_vec1::<f32>()).expect("two channels")[1].asin()
+        };
+        let at_length = |length, position: usize| position as f32 * ntk.inverse_frequencies(length)[1];
+        for (prompt, position, length) in [(3, 2, 4), (3, 3, 4), (3, 4, 5), (6, 1, 6), (6, 5, 6), (6, 7, 8)] {
+            let (found, expected) = (angle(prompt, position), at_length(length, position));
+            assert!((found - expected).abs() < 1e-6, "{prompt} {position}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn yarn_is_that_of_transformers() {
+        // _compute_yarn_parameters of transformers 5.24: head_dim 16, rope_theta 10000, factor 4, original 64.
+        let yarn = |ramp| RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 4.0,
+            beta_slow: 0.5,
+            attention_factor: 1.0,
+            original_context: 64.0,
+            ramp,
+        };
+        let frequencies = |ramp| Rope { d_head: 16, theta: 10_000.0, scaling: yarn(ramp) }.inverse_frequencies(0);
+        for (ramp, expected) in [(RampEnds::Whole, YARN_WHOLE), (RampEnds::Exact, YARN_EXACT)] {
+            let found = frequencies(ramp);
+            let worst = found.iter().zip(expected).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f32::max);
+            assert!(found.len() == 8 && worst < 1e-5, "{found:?}");
+        }
+    }
+
+    const YARN_WHOLE: [f32; 8] =
+        [1.000000, 2.371708e-1, 5.000000e-2, 7.905695e-3, 2.500000e-3, 7.905695e-4, 2.500000e-4, 7.905695e-5];
+    const YARN_EXACT: [f32; 8] =
+        [1.000000, 2.915256e-1, 5.066440e-2, 7.905695e-3, 2.500000e-3, 7.905695e-4, 2.500000e-4, 7.905695e-5];
 }

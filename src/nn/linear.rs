@@ -121,13 +121,20 @@ impl Linear {
         })
     }
 
-    /// A layer without a bias whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says.
+    /// A layer whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says; `bias (d_out)` is in f32,
+    /// in the order of the outputs.
     ///
     /// # Errors
-    /// When it is not in `format`.
-    pub fn from_quantized(weight: &QTensor, format: QuantFormat, row: impl Fn(usize) -> usize + Sync) -> Result<Self> {
+    /// When the weight is not in `format`.
+    pub fn from_quantized(
+        weight: &QTensor,
+        format: QuantFormat,
+        row: impl Fn(usize) -> usize + Sync,
+        bias: Option<&Tensor>,
+    ) -> Result<Self> {
         let matrix = QuantizedMatrix::from_candle(weight, format, row, quantized::kernel())?;
-        Ok(Self { weights: Weights::Packed(PackedLinear::new(Matrix::Quantized(matrix), None)) })
+        let bias = bias.map(|bias| bias.to_vec1::<f32>()).transpose()?;
+        Ok(Self { weights: Weights::Packed(PackedLinear::new(Matrix::Quantized(matrix), bias)) })
     }
 
     /// In which format the weights are held, if in fewer bits.

@@ -111,7 +111,7 @@ impl<'a> Dialogue<'a> {
         let failed = ModelError::compute("answering");
 
         let mut prefill = Duration::ZERO;
-        let (mut cache, reused) = self.take_cache(ids, budget.prompt().0 + max_new_tokens)?;
+        let (mut cache, reused) = self.take_cache(ids, budget.prompt().0, max_new_tokens)?;
         let logits = timed(&mut prefill, || self.prefill(ids, &mut cache))?;
 
         let mut stream = TextStream::new(self.vlm.tokenizer(), &self.stop_strings);
@@ -157,7 +157,13 @@ impl<'a> Dialogue<'a> {
 
     /// A cache cut back to what it shares with the new prompt, and how much that is; at least the last position of the
     /// prompt is left to compute, for its logits.
-    fn take_cache(&mut self, ids: &PromptIds, needed: usize) -> Result<(KvCache, Tokens), ModelError> {
+    fn take_cache(
+        &mut self,
+        ids: &PromptIds,
+        n_prompt: usize,
+        max_new_tokens: usize,
+    ) -> Result<(KvCache, Tokens), ModelError> {
+        let needed = n_prompt + max_new_tokens;
         let capacity = match self.turns {
             Turns::One => needed,
             Turns::Many => self.vlm.context(),
@@ -165,7 +171,7 @@ impl<'a> Dialogue<'a> {
         // One that does not serve is freed before another is made.
         let serves = |cache: &KvCache| {
             // Without a word after the video there would be nothing left to compute.
-            cache.serves(self.vlm.language().config(), needed)
+            cache.serves(self.vlm.language().config(), n_prompt, needed)
                 && self.cached.before_visual == ids.before_visual
                 && !ids.after_visual.is_empty()
         };
@@ -179,7 +185,7 @@ impl<'a> Dialogue<'a> {
                 Ok((cache, reused))
             }
             None => {
-                let cache = self.vlm.language().new_cache_with_room(needed, capacity);
+                let cache = self.vlm.language().new_cache_with_room(n_prompt, capacity);
                 let cache = cache.map_err(ModelError::compute("allocating the cache"))?;
                 Ok((cache, Tokens(0)))
             }

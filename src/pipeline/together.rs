@@ -138,7 +138,7 @@ impl<'a> Together<'a> {
         let language = self.asking.vlm.language();
         let bytes = |positions| KvCache::bytes(language.config(), positions, language.dtype());
         let room = ROOM.max(bytes(language.config().context));
-        let deciding = |prompt: &Prompt| language.config().rope_scaling.deciding_length(prompt.length());
+        let deciding = |prompt: &Prompt| language.config().rope_scaling.deciding_length(prompt.budget.prompt().0);
         let mut group: Vec<Prompt> = Vec::new();
         let mut others = VecDeque::new();
         for prompt in waiting.drain(..) {
@@ -222,15 +222,17 @@ impl<'a> Together<'a> {
     ) -> Result<(&'c mut KvCache, Tokens), PipelineError> {
         let vlm = self.asking.vlm;
         let length = group.iter().map(Prompt::length).max().unwrap_or(0);
+        let n_prompt = group.iter().map(|prompt| prompt.budget.prompt().0).max().unwrap_or(0);
         let before = &group[0].ids.before_visual;
-        let found = kept.take().filter(|(ids, cache)| ids == before && cache.serves(vlm.language().config(), length));
+        let config = vlm.language().config();
+        let found = kept.take().filter(|(ids, cache)| ids == before && cache.serves(config, n_prompt, length));
         let (cache, reused) = match found {
             Some((_, cache)) => {
                 let reused = Tokens(cache.len());
                 (cache, reused)
             }
             None => {
-                let cache = vlm.language().new_cache_with_room(length, length);
+                let cache = vlm.language().new_cache_with_room(n_prompt, length);
                 let mut cache = cache.map_err(ModelError::compute("allocating the cache"))?;
                 let shared = PromptIds { before_visual: before.clone(), after_visual: Vec::new() };
                 let embeds = vlm.splice(&shared, &self.seen.visual)?;

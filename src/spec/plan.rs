@@ -153,8 +153,8 @@ pub enum RopePlan {
     Checkpoint,
     /// Positions divided by a factor, which the context grows by.
     Linear(RopeFactor),
-    /// The base grown for a prompt that, with the longest answer it may get, is longer than the trained context, up to a factor
-    /// times it (dynamic NTK).
+    /// The base grown for a sequence that is longer than the trained context, up to a factor times it (dynamic NTK, as
+    /// transformers computes it).
     DynamicNtk(RopeFactor),
 }
 

@@ -186,6 +186,7 @@ mod tests {
             context: 64,
             tied_embeddings: false,
             attention_bias: true,
+            mlp_bias: true,
         }
     }
 

@@ -9,7 +9,8 @@ use candle_core::DType;
 
 use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{
-    FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, published_tower, tower_config, tower_notes,
+    FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower, tower_config,
+    tower_notes,
 };
 use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
@@ -76,9 +77,11 @@ impl Blueprint {
         let dir = hub.find(name)?;
         let mut config = VlmConfig::read(&dir)?;
         let default_template = DefaultTemplate::of(&config);
+        // The file describes the checkpoint's own model: before a plan changes it.
+        let llm = overrides.llm.as_deref().map(|path| gguf::open(path, &config, overrides.unused)).transpose()?;
+        let (llm, llm_warnings) = llm.map_or((None, Vec::new()), |(llm, warnings)| (Some(llm), warnings));
         let rope_conflict = overrides.apply(&mut config);
-        let checkpoint = Checkpoint::open(&dir)?;
-        let llm = overrides.llm.as_deref().map(|path| gguf::open(path, &config)).transpose()?;
+        let checkpoint = Checkpoint::open(&dir)?.with_fp8(config.fp8.clone())?;
         let tokenizer = Tokenizer::open(&dir, reading(&config))?;
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
@@ -90,6 +93,7 @@ impl Blueprint {
         let (preprocess, preprocess_notes) = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
         notes.extend(preprocess_notes);
         let mut warnings = notes.warnings;
+        warnings.extend(llm_warnings);
         warnings.extend(overrides.unused.judge(&dir, "keys", &below(&dir, &notes.refused))?);
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
@@ -299,7 +303,7 @@ fn find_tower(
     let source = if is_inside && asked.is_none() {
         TowerSource::Inside
     } else {
-        TowerSource::Beside(Box::new(Checkpoint::open(&tower_dir)?))
+        TowerSource::Beside(Box::new(Checkpoint::open(&tower_dir)?.with_fp8(fp8_format(&file)?)?))
     };
     Ok(FoundTower { config, source, dir: Some(tower_dir), notes })
 }

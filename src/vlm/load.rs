@@ -8,12 +8,12 @@ use super::blueprint::{Blueprint, TowerSource};
 use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
-use super::{ModelError, Unused, names};
+use super::{ModelError, Unused, names, tying};
 use crate::image::Preprocessor;
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
-use crate::vision::Tower;
+use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
 /// Where a model runs, and how it is held there.
@@ -77,8 +77,10 @@ impl Vlm {
         let ledger = Ledger::new(checkpoint, Arc::clone(on_load));
         let failed = ModelError::compute("loading the weights");
 
-        let llama = &config.llama;
         let llm_ledger = llm.map_or_else(|| Arc::clone(&ledger), |llm| Ledger::new(llm, Arc::clone(on_load)));
+        let (llama, warning) = tying::resolve(config.llama.clone(), &llm_ledger)?;
+        let llama = &llama;
+        warnings.extend(warning);
         let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
 
         let width = connector.width(tower.d_hidden);
@@ -99,18 +101,13 @@ impl Vlm {
                 (Ledger::new(*beside, Arc::clone(on_load)), prefix)
             }
         };
-        let why = format!(
-            "tower config.json: hidden_size {}, {} layers run, image_size {}, patch_size {}",
-            tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
-        );
-        let vb = tower_ledger.part(Rename::none().prefix("", prefix), why, dtype, device);
-        let n_read = connector.last_layer().0.min(tower.n_layers);
-        let mut tower = Tower::load(&tower, n_read, &vb).map_err(&failed)?;
+        let part =
+            TowerPart { prefix, n_read: connector.last_layer().0.min(tower.n_layers), n_described: n_tower_layers };
+        let mut tower = load_tower(&tower, &part, &tower_ledger, placement).map_err(&failed)?;
 
         ledger.check()?;
         llm_ledger.check()?;
         tower_ledger.check()?;
-        let part = TowerPart { prefix, n_read, n_described: n_tower_layers };
         let ledgers = Ledgers { main: &ledger, llm: &llm_ledger, tower: &tower_ledger };
         warnings.extend(ledgers.judge_unused(unused, llama, &part)?);
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
@@ -138,6 +135,21 @@ impl Vlm {
     }
 }
 
+/// The tower, as deep as its hidden states are needed.
+fn load_tower(
+    tower: &TowerConfig,
+    part: &TowerPart<'_>,
+    ledger: &Arc<Ledger>,
+    placement: &Placement,
+) -> candle_core::Result<Tower> {
+    let why = format!(
+        "tower config.json: hidden_size {}, {} layers run, image_size {}, patch_size {}",
+        tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
+    );
+    let vb = ledger.part(Rename::none().prefix("", part.prefix), why, placement.dtype, &placement.device);
+    Tower::load(tower, part.n_read, &vb)
+}
+
 /// The language model, from a checkpoint or from a GGUF file.
 fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placement) -> candle_core::Result<Llama> {
     let Placement { device, dtype, quantization } = placement;
@@ -146,15 +158,30 @@ fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placemen
         llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
     );
     if ledger.checkpoint().gguf().is_some() {
-        let rename = gguf::names(llama.n_layers);
+        let rename = names_in(ledger, llama);
         let vb = ledger.part(rename.clone(), why, *dtype, device);
         return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, format: *quantization });
     }
-    let vb = ledger.part(names::language(ledger.checkpoint()), why, *dtype, device);
+    let vb = ledger.part(names_in(ledger, llama), why, *dtype, device);
     match quantization {
         Some(format) => Llama::load_with(llama, &vb, &Quantizing(*format)),
         None => Llama::load(llama, &vb),
     }
+}
+
+/// What the tensors of the language model are called in a checkpoint or in a GGUF file. A tied table may be stored as the head.
+pub(super) fn names_in(ledger: &Ledger, llama: &LlamaConfig) -> Rename {
+    let checkpoint = ledger.checkpoint();
+    let names = match checkpoint.gguf() {
+        Some(_) => gguf::names(llama.n_layers),
+        None => names::language(checkpoint),
+    };
+    let has = |name: &str| checkpoint.contains(&names.apply(name));
+    if llama.tied_embeddings && !has(names::EMBEDDINGS) && has(names::HEAD) {
+        let head = names.apply(names::HEAD);
+        return names.prefix(names::EMBEDDINGS, &head);
+    }
+    names
 }
 
 /// A warning that counts the linear layers which are not held in the format that was asked for.

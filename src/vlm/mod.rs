@@ -14,6 +14,7 @@ mod names;
 mod overrides;
 mod spare;
 mod start;
+mod tying;
 mod unused;
 
 pub use blueprint::{Blueprint, Design, TowerSource};

@@ -31,8 +31,15 @@ const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
 /// A tensor that every tower has.
 const TOWER_PROBE: &str = "embeddings.patch_embedding.weight";
 
+/// Our name of the embedding table.
+pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
+/// Our name of the output head.
+pub(super) const HEAD: &str = "lm_head.weight";
+/// Tensors of which every language model has one.
+const LANGUAGE_PROBES: [&str; 2] = ["embed_tokens.weight", "layers.0.input_layernorm.weight"];
+
 pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
-    let has = |prefix: &str| checkpoint.contains(&format!("{prefix}embed_tokens.weight"));
+    let has = |prefix: &str| LANGUAGE_PROBES.iter().any(|probe| checkpoint.contains(&format!("{prefix}{probe}")));
     let (model, head) = LANGUAGE.into_iter().find(|(model, _)| has(model)).unwrap_or(LANGUAGE[0]);
     Rename::none().prefix("model.", model).prefix("lm_head.", head)
 }

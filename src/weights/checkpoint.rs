@@ -6,15 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use candle_core::pickle::PthTensors;
 use candle_core::quantized::QTensor;
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::tensor::TensorView;
 
 use super::WeightError;
+use super::fp8::{Fp8Format, Scales, e8m0};
 use super::gguf::Gguf;
 use super::source::WeightFiles;
+use super::torch::TorchFile;
 use crate::files;
 
 /// The tensors of one directory.
@@ -23,6 +24,7 @@ pub struct Checkpoint {
     paths: Vec<PathBuf>,
     tensors: HashMap<String, TensorFacts>,
     files: Files,
+    fp8: Option<Fp8Format>,
 }
 
 /// What is known of a tensor without reading it.
@@ -35,7 +37,7 @@ struct TensorFacts {
 
 enum Files {
     Safetensors(Vec<Safetensors>),
-    TorchBin(Vec<PthTensors>),
+    TorchBin(Vec<TorchFile>),
     Gguf(Gguf),
 }
 
@@ -51,7 +53,7 @@ impl Checkpoint {
             WeightFiles::Safetensors(paths) => open_safetensors(paths)?,
             WeightFiles::TorchBin(paths) => open_torch(paths)?,
         };
-        Ok(Self { dir: dir.to_owned(), paths, tensors, files })
+        Ok(Self { dir: dir.to_owned(), paths, tensors, files, fp8: None })
     }
 
     /// Opens a GGUF file.
@@ -62,7 +64,39 @@ impl Checkpoint {
         let gguf = Gguf::open(path)?;
         let facts = |shape: &Shape| TensorFacts { file: 0, shape: shape.clone(), dtype: DType::F32 };
         let tensors = gguf.shapes().map(|(name, shape)| (name.to_owned(), facts(shape))).collect();
-        Ok(Self { dir: path.to_owned(), paths: vec![path.to_owned()], tensors, files: Files::Gguf(gguf) })
+        let (dir, paths) = (path.to_owned(), vec![path.to_owned()]);
+        Ok(Self { dir, paths, tensors, files: Files::Gguf(gguf), fp8: None })
+    }
+
+    /// The same checkpoint, its FP8 weights read in `format`.
+    ///
+    /// # Errors
+    /// [`WeightError::Fp8`] when it has FP8 tensors and no format, or one of them has no scales.
+    pub fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, WeightError> {
+        let mut names: Vec<&String> =
+            self.tensors.iter().filter(|(_, facts)| facts.dtype == DType::F8E4M3).map(|(name, _)| name).collect();
+        names.sort();
+        let wrong =
+            |name: &str, rule: String| Err(WeightError::Fp8 { dir: self.dir.clone(), name: name.to_owned(), rule });
+        for name in names {
+            let Some(format) = &format else {
+                return wrong(name, "config.json has no quantization_config that says how".to_owned());
+            };
+            match format.scale_of(name) {
+                Some(scale) if !self.contains(&scale) => {
+                    return wrong(name, format!("its scales, {scale}, are missing"));
+                }
+                None => return wrong(name, "only tensors called `weight` have scales".to_owned()),
+                Some(_) => {}
+            }
+        }
+        Ok(Self { fp8: format, ..self })
+    }
+
+    /// The names of tensors that are read, or rightly ignored, together with `name`: the scales of an FP8 weight.
+    pub(super) fn companions(&self, name: &str) -> Vec<String> {
+        let is_fp8 = self.tensors.get(name).is_some_and(|facts| facts.dtype == DType::F8E4M3);
+        self.fp8.as_ref().filter(|_| is_fp8).map_or_else(Vec::new, |format| format.companions(name))
     }
 
     /// What a GGUF file says of itself.
@@ -123,16 +157,51 @@ impl Checkpoint {
     /// When it is not there, or its bytes cannot be read.
     pub fn load(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
-        let tensor = match &self.files {
-            Files::Safetensors(files) => files[facts.file].get(name)?.load(device)?,
+        match facts.dtype {
+            DType::F8E4M3 => self.dequantized(name, facts)?.to_dtype(dtype)?.to_device(device),
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.stored(name, facts, device)?.to_dtype(dtype),
+            other => candle_core::bail!(
+                "{}: tensor {name} is stored as {}, which is no format of weights in full precision",
+                self.dir.display(),
+                other.as_str()
+            ),
+        }
+    }
+
+    /// Reads one tensor in the type that it is stored in.
+    fn stored(&self, name: &str, facts: &TensorFacts, device: &Device) -> candle_core::Result<Tensor> {
+        match &self.files {
+            Files::Safetensors(files) => files[facts.file].get(name)?.load(device),
             Files::TorchBin(files) => {
                 let read = guarded("the pickle is malformed", || files[facts.file].get(name))?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
-                tensor.to_device(device)?.contiguous()?
+                tensor.to_device(device)?.contiguous()
             }
-            Files::Gguf(gguf) => gguf.get(name)?.dequantize(device)?,
+            Files::Gguf(gguf) => gguf.get(name)?.dequantize(device),
+        }
+    }
+
+    /// Reads an FP8 weight in f32, on the CPU.
+    fn dequantized(&self, name: &str, facts: &TensorFacts) -> candle_core::Result<Tensor> {
+        let scale = self.fp8.as_ref().and_then(|format| Some((format, format.scale_of(name)?)));
+        let Some((format, scale)) = scale else { candle_core::bail!("tensor {name}: FP8 without scales") };
+        let values = self.stored(name, facts, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut values = values.flatten_all()?.to_vec1::<f32>()?;
+        let named = |error| candle_core::Error::msg(format!("{}: tensor {name}: {error}", self.dir.display()));
+        format.dequantize(&mut values, facts.shape.dims(), &self.scales(&scale)?).map_err(named)?;
+        Tensor::from_vec(values, facts.shape.clone(), &Device::Cpu)
+    }
+
+    /// Reads scales: floats, or bytes that are powers of two.
+    fn scales(&self, name: &str) -> candle_core::Result<Scales> {
+        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        let values = match (facts.dtype, &self.files) {
+            (DType::U8 | DType::F8E8M0, Files::Safetensors(files)) => {
+                files[facts.file].get(name)?.data().iter().map(|&byte| e8m0(byte)).collect()
+            }
+            _ => self.load(name, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?,
         };
-        tensor.to_dtype(dtype)
+        Ok(Scales { values, shape: facts.shape.dims().to_vec(), dtype: facts.dtype })
     }
 }
 
@@ -190,8 +259,8 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     for (file, path) in paths.iter().enumerate() {
         let broken = |cause: String| WeightError::Format { path: path.clone(), format: "PyTorch file", cause };
         crate::files::check(path).map_err(|error| broken(error.to_string()))?;
-        let opened = guarded("the pickle is malformed", || PthTensors::new(path, None))
-            .map_err(|error| broken(plain(&error)))?;
+        let opened =
+            guarded("the pickle is malformed", || TorchFile::open(path)).map_err(|error| broken(plain(&error)))?;
         for (name, info) in opened.tensor_infos() {
             let facts = TensorFacts { file, shape: info.layout.shape().clone(), dtype: info.dtype };
             tensors.insert(name.clone(), facts);

@@ -43,6 +43,18 @@ pub enum WeightError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A tensor in FP8 that cannot be converted.
+    #[error(
+        "{dir}: tensor {name} is stored in FP8, and {rule}; hint: the checkpoint in full precision, or with its scales"
+    )]
+    Fp8 {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Reason.
+        rule: String,
+    },
     /// Tensors that the model needs and the checkpoint does not have as needed.
     #[error("{dir}: the weights do not fit the configuration:\n{list}", list = Lines(problems))]
     Unfit {

@@ -10,6 +10,7 @@ use candle_core::{Device, Shape};
 
 use super::WeightError;
 use super::checkpoint::{guarded, plain};
+use super::gguf_types::{UnreadTensor, first_unread};
 
 /// An open GGUF file. Tensors are read on demand.
 pub struct Gguf {
@@ -28,7 +29,11 @@ impl Gguf {
         crate::files::check(path).map_err(io)?;
         let mut file = File::open(path).map_err(io)?;
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
-            WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause: plain(&error) }
+            let unread = first_unread(path).map(|UnreadTensor { name, format }| {
+                format!("tensor {name} is stored as {format}, which is not read; hint: a file in Q4_K_M, Q8_0 or F16")
+            });
+            let cause = unread.unwrap_or_else(|| plain(&error));
+            WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause }
         })?;
         Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
     }
@@ -51,12 +56,42 @@ impl Gguf {
         self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
     }
 
+    /// The keys of its description, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.content.metadata.keys().map(String::as_str)
+    }
+
+    /// A truth value of its description.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.content.metadata.get(key)?.to_bool().ok()
+    }
+
+    /// A number of its description, or a list of numbers.
+    ///
+    /// # Errors
+    /// In words, when the value is something else.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, String> {
+        let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
+        let values = match value {
+            Value::Array(values) => values.iter().map(number).collect(),
+            one => number(one).map(|one| vec![one]),
+        };
+        values.map(Some).ok_or_else(|| format!("{key} is {value:?}; expected a number"))
+    }
+
     /// A number of its description.
     pub fn number(&self, key: &str) -> Option<f64> {
-        match *self.content.metadata.get(key)? {
-            Value::F32(x) => Some(f64::from(x)),
-            Value::F64(x) => Some(x),
-            ref whole => whole.to_u64().ok().map(|n| n as f64),
-        }
+        number(self.content.metadata.get(key)?)
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match *value {
+        Value::F32(x) => Some(f64::from(x)),
+        Value::F64(x) => Some(x),
+        Value::I8(x) => Some(f64::from(x)),
+        Value::I16(x) => Some(f64::from(x)),
+        Value::I32(x) => Some(f64::from(x)),
+        ref whole => whole.to_u64().ok().map(|n| n as f64),
     }
 }

@@ -53,7 +53,7 @@ impl Ledger {
     /// # Errors
     /// When its bytes cannot be read.
     pub fn quantized(&self, name: &str, expected: Shape) -> candle_core::Result<Option<QTensor>> {
-        self.book().used.insert(name.to_owned());
+        self.use_tensor(name);
         let found = self.checkpoint.shape(name);
         if found != Some(&expected) {
             return Ok(None);
@@ -61,6 +61,14 @@ impl Ledger {
         let tensor = self.checkpoint.quantized(name)?;
         (self.on_load)(expected.elem_count());
         Ok(Some(tensor))
+    }
+
+    /// Notes that a tensor is used, with what belongs to it.
+    pub fn use_tensor(&self, name: &str) {
+        let companions = self.checkpoint.companions(name);
+        let mut book = self.book();
+        book.used.extend(companions);
+        book.used.insert(name.to_owned());
     }
 
     /// Whether everything asked for so far was there in the right shape.
@@ -123,7 +131,7 @@ impl SimpleBackend for Part {
         device: &Device,
     ) -> candle_core::Result<Tensor> {
         let name = self.rename.apply(name);
-        self.ledger.book().used.insert(name.clone());
+        self.ledger.use_tensor(&name);
         if self.ledger.checkpoint.shape(&name) != Some(&shape) {
             return self.stand_in(name, &shape, dtype, device);
         }
@@ -134,7 +142,7 @@ impl SimpleBackend for Part {
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let name = self.rename.apply(name);
-        self.ledger.book().used.insert(name.clone());
+        self.ledger.use_tensor(&name);
         self.ledger.checkpoint.load(&name, dtype, device)
     }
 

@@ -6,14 +6,19 @@
 
 mod checkpoint;
 mod error;
+mod fp8;
 mod gguf;
+mod gguf_types;
 mod hub;
 mod ledger;
 mod rename;
 mod source;
+mod torch;
+mod torch_legacy;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Problem, WeightError};
+pub use fp8::{Fp8Format, Product, ScaleBlock};
 pub use gguf::Gguf;
 pub use hub::{Hub, HubError};
 pub use ledger::{Ledger, OnLoad};

@@ -80,8 +80,8 @@ fn unusable_keys() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         (
             "config.json",
             "rope_scaling",
-            json!({"type": "yarn", "factor": 2}),
-            "supported types are default, linear and llama3",
+            json!({"type": "longrope", "factor": 2}),
+            "rope_scaling.type: \"longrope\" is not usable; supported types are default, linear, dynamic, yarn and llama3",
         ),
         (
             "config.json",
@@ -180,7 +180,7 @@ fn a_configuration_that_lies_about_the_weights_allocates_nothing() {
 }
 
 #[test]
-fn unused_tensors_are_named_in_a_warning() {
+fn unused_tensors_refuse_the_model() {
     let dir = copy();
     edit_weights(dir.path(), "model.safetensors", |weights| {
         weights.insert("model.extra".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
@@ -189,9 +189,12 @@ fn unused_tensors_are_named_in_a_warning() {
             Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap(),
         );
     });
-    let warnings = load(dir.path()).unwrap();
-    assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].ends_with("1 tensor(s) of the checkpoint are not used: model.extra"), "{warnings:?}");
+    let error = load(dir.path()).unwrap_err();
+    assert!(
+        error.ends_with(
+            ": tensors that are not used (1): model.extra; hint: --allow-unused loads the model without them"
+        )
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod cli;
 mod descriptions;
 #[cfg(unix)]
 mod files;
+mod gguf;
 mod goldens;
 mod harness;
 mod hostile;
@@ -29,5 +30,6 @@ mod stream;
 mod templates;
 mod times;
 mod train;
+mod variants;
 mod video;
 mod world;

@@ -88,6 +88,7 @@ pub(super) const BASE: &[Key] = &[
     ("begin_suppress_tokens", Neutral),
     ("bos_token_id", Neutral),
     ("chunk_size_feed_forward", Neutral),
+    ("compression_config", Neutral),
     ("cross_attention_hidden_size", Only(&[])),
     ("decoder_start_token_id", Neutral),
     ("dtype", Neutral),

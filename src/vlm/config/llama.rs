@@ -1,7 +1,7 @@
 //! The language model's keys, which both spellings share.
 
-use super::{JsonFile, MAX_CONTEXT};
-use crate::language::{LlamaConfig, RopeScaling};
+use super::{JsonFile, MAX_CONTEXT, rope};
+use crate::language::LlamaConfig;
 use crate::vlm::ModelError;
 
 /// What a missing key means.
@@ -51,6 +51,8 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
     if d_head % 2 != 0 {
         return Err(file.wrong("hidden_size", &format!("a head of odd width {d_head} cannot be rotated")));
     }
+    let positions = file.count("max_position_embeddings", 1..=MAX_CONTEXT)?;
+    let rope = rope::read(file, positions.unwrap_or(if mistral { 131_072 } else { 2048 }))?;
     Ok(LlamaConfig {
         vocab_size: shape("vocab_size", MAX_VOCAB, 32_000)?,
         d_hidden,
@@ -60,15 +62,13 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
         n_kv_heads,
         d_head,
         rms_norm_eps: file.positive("rms_norm_eps")?.unwrap_or(1e-6),
-        rope_theta: theta(file)?,
-        rope_scaling: rope_scaling(file)?,
-        context: file.count("max_position_embeddings", 1..=MAX_CONTEXT)?.unwrap_or(if mistral {
-            131_072
-        } else {
-            2048
-        }),
+        rope_theta: rope.theta,
+        rope_scaling: rope.scaling,
+        context: rope.context,
         tied_embeddings: file.flag("tie_word_embeddings")?.unwrap_or(false),
-        attention_bias: file.flag("attention_bias")?.unwrap_or(false),
+        // `modeling_mistral.py` knows no biases, whatever the file says.
+        attention_bias: !mistral && file.flag("attention_bias")?.unwrap_or(false),
+        mlp_bias: !mistral && file.flag("mlp_bias")?.unwrap_or(false),
     })
 }
 
@@ -99,42 +99,8 @@ fn check_family(file: &JsonFile) -> Result<(), ModelError> {
         _ => Ok(()),
     }?;
     match file.string("hidden_act")? {
-        None | Some("silu") => Ok(()),
-        Some(_) => Err(file.wrong("hidden_act", "only silu is supported")),
-    }
-}
-
-/// The base of the rotary frequencies; transformers 5 keeps it in `rope_parameters`.
-fn theta(file: &JsonFile) -> Result<f32, ModelError> {
-    let nested = match file.get("rope_parameters") {
-        Some(_) => file.section("rope_parameters")?.positive("rope_theta")?,
-        None => None,
-    };
-    Ok(nested.or(file.positive("rope_theta")?).unwrap_or(10_000.0) as f32)
-}
-
-fn rope_scaling(file: &JsonFile) -> Result<RopeScaling, ModelError> {
-    let Some(key) = ["rope_scaling", "rope_parameters"].into_iter().find(|key| file.get(key).is_some()) else {
-        return Ok(RopeScaling::None);
-    };
-    let section = file.section(key)?;
-    let kind = section.string("rope_type")?.or(section.string("type")?).unwrap_or("default");
-    let needed = |key: &str| -> Result<f32, ModelError> {
-        let value = section.positive(key)?.ok_or_else(|| section.wrong(key, "this scaling needs it"))?;
-        Ok(value as f32)
-    };
-    match kind {
-        "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor: needed("factor")? }),
-        "llama3" => {
-            let (low_freq_factor, high_freq_factor) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
-            if high_freq_factor <= low_freq_factor {
-                let rule = format!("it must be above low_freq_factor, {low_freq_factor}");
-                return Err(section.wrong("high_freq_factor", &rule));
-            }
-            let original_context = needed("original_max_position_embeddings")?;
-            Ok(RopeScaling::Llama3 { factor: needed("factor")?, low_freq_factor, high_freq_factor, original_context })
-        }
-        _ => Err(file.wrong(key, "supported types are default, linear and llama3")),
+        // One function under two names.
+        None | Some("silu" | "swish") => Ok(()),
+        Some(_) => Err(file.wrong("hidden_act", "only silu, also called swish, is supported")),
     }
 }

@@ -12,6 +12,8 @@ mod json;
 pub(super) mod keys;
 mod llama;
 pub(super) mod processor;
+mod quantization;
+mod rope;
 mod tower;
 
 use std::path::Path;
@@ -23,9 +25,11 @@ use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
 use crate::units::LayerIndex;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::ModelError;
+use crate::weights::Fp8Format;
 pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
 pub use keys::KeyNotes;
+pub use quantization::read as fp8_format;
 pub use tower::{published_tower, tower_config, tower_notes};
 
 /// Which spelling a `config.json` has.
@@ -87,6 +91,8 @@ pub struct VlmConfig {
     pub prompt_format: Option<String>,
     /// Whether the language model is a Mistral.
     pub is_mistral: bool,
+    /// How weights in FP8 are stored, where there are any.
+    pub fp8: Option<Fp8Format>,
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub image_token: Option<u32>,
     /// The class whose processor prepares frames, where the checkpoint has a say.
@@ -156,6 +162,7 @@ impl VlmConfig {
             image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(file)?,
+            fp8: quantization::read(file)?,
             image_token: None,
             processor: None,
             generation,
@@ -172,7 +179,9 @@ impl VlmConfig {
             Some("full") => SelectFeature::ClsPatch,
             Some(_) => return Err(file.wrong("vision_feature_select_strategy", "expected default or full")),
         };
-        let llama = llama::read(&text, llama::Defaults::HuggingFace)?;
+        let mut llama = llama::read(&text, llama::Defaults::HuggingFace)?;
+        // The whole model's key ties its head as well as the language model's does (`LlavaConfig.__post_init__`).
+        llama.tied_embeddings |= file.flag("tie_word_embeddings")?.unwrap_or(false);
         let tower = if file.get("vision_config").is_some() {
             tower::inner_tower_config(&vision)?
         } else {
@@ -193,6 +202,7 @@ impl VlmConfig {
             image_marks: false,
             prompt_format: file.string("prompt_format")?.map(str::to_owned),
             is_mistral: llama::is_mistral(&text)?,
+            fp8: quantization::read(file)?,
             image_token: Some(image_token.first().copied().unwrap_or(DEFAULT_IMAGE_TOKEN)),
             processor: Some(class),
             generation,

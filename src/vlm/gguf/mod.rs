@@ -1,24 +1,25 @@
 //! A language model in a GGUF file, beside a checkpoint's tower and projector: its names, its description, its matrices.
 
+mod check;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::ModelError;
+use self::check::Comparison;
 use super::config::VlmConfig;
 use super::spare::Spares;
+use super::{ModelError, Unused};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{Matrices, QuantFormat};
-use crate::weights::{Checkpoint, Gguf, Ledger, Rename};
+use crate::weights::{Checkpoint, Ledger, Rename};
 
-/// The architecture whose layout is known: Llama's, which Mistral and Yi share.
-const ARCHITECTURE: &str = "llama";
-/// How far two settings may be apart that were written in different precisions.
-const TOLERANCE: f64 = 1e-5;
+/// Divisors of the rotary frequencies (Llama 3.1).
+const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// From our names to those of llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
 pub(super) fn names(n_layers: usize) -> Rename {
@@ -42,47 +43,31 @@ pub(super) fn names(n_layers: usize) -> Rename {
     })
 }
 
-/// Tensors of a file that llama.cpp computes instead of reading.
+/// Tensors of a file that llama.cpp computes instead of reading, and those that were compared with `config.json`.
 pub(super) fn spares(llama: &LlamaConfig) -> Spares {
-    Spares::named((0..llama.n_layers).map(|i| format!("blk.{i}.attn_rot_embd.weight")))
+    let computed = (0..llama.n_layers).map(|i| format!("blk.{i}.attn_rot_embd.weight"));
+    Spares::named(computed.chain([ROPE_FREQS.to_owned()]))
 }
 
-/// Opens a file, and checks that it describes the language model that `config.json` describes.
-pub(super) fn open(path: &Path, config: &VlmConfig) -> std::result::Result<Checkpoint, ModelError> {
+/// Opens a file, and checks that it describes the language model that `config` describes; returns warnings beside it.
+pub(super) fn open(
+    path: &Path,
+    config: &VlmConfig,
+    unused: Unused,
+) -> std::result::Result<(Checkpoint, Vec<String>), ModelError> {
     let checkpoint = Checkpoint::open_gguf(path)?;
+    let mut warnings = Vec::new();
     if let Some(gguf) = checkpoint.gguf() {
-        check(gguf, &config.llama).map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+        let rope_freqs = checkpoint
+            .contains(ROPE_FREQS)
+            .then(|| checkpoint.load(ROPE_FREQS, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
+        let rope_freqs = rope_freqs.transpose().map_err(ModelError::compute("reading rope_freqs.weight"))?;
+        let comparison = Comparison { gguf, config, rope_freqs };
+        let found = comparison.check().map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+        warnings.extend(found.into_iter().map(|warning| format!("{}: {warning}", path.display())));
+        warnings.extend(unused.judge(path, "keys", &comparison.unknown_keys())?);
     }
-    Ok(checkpoint)
-}
-
-fn check(gguf: &Gguf, llama: &LlamaConfig) -> std::result::Result<(), String> {
-    let architecture = gguf.text("general.architecture").unwrap_or("none");
-    if architecture != ARCHITECTURE {
-        return Err(format!("its architecture is {architecture}, and only {ARCHITECTURE} is known"));
-    }
-    if llama.attention_bias {
-        return Err("config.json asks for attention_bias, which is not read from GGUF files".to_owned());
-    }
-    let same = [
-        ("block_count", "num_hidden_layers", llama.n_layers as f64),
-        ("embedding_length", "hidden_size", llama.d_hidden as f64),
-        ("feed_forward_length", "intermediate_size", llama.d_intermediate as f64),
-        ("attention.head_count", "num_attention_heads", llama.n_heads as f64),
-        ("attention.head_count_kv", "num_key_value_heads", llama.n_kv_heads as f64),
-        ("attention.layer_norm_rms_epsilon", "rms_norm_eps", llama.rms_norm_eps),
-        ("rope.freq_base", "rope_theta", f64::from(llama.rope_theta)),
-    ];
-    for (theirs, ours, expected) in same {
-        let found = gguf.number(&format!("{ARCHITECTURE}.{theirs}"));
-        if let Some(found) = found.filter(|found| (found - expected).abs() > TOLERANCE * expected.abs()) {
-            return Err(format!(
-                "{ARCHITECTURE}.{theirs} is {found}, but {ours} of the model's config.json is {expected}; \
-                 hint: the file of the model that the projector was trained for"
-            ));
-        }
-    }
-    Ok(())
+    Ok((checkpoint, warnings))
 }
 
 /// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats without a kernel
@@ -96,12 +81,12 @@ pub(super) struct GgufMatrices<'a> {
 }
 
 impl Matrices for GgufMatrices<'_> {
-    fn linear(&self, d_in: usize, d_out: usize, _: Bias, vb: &VarBuilder) -> Result<Linear> {
+    fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
         let ours = format!("{}.weight", vb.prefix());
         let name = self.rename.apply(&ours);
         let Some(weight) = self.ledger.quantized(&name, (d_out, d_in).into())? else {
             // It is in the ledger's book; zeros that occupy no memory stand for it.
-            return Linear::load(d_in, d_out, Bias::Without, vb);
+            return Linear::load(d_in, d_out, bias, vb);
         };
         let heads = match ours.rsplit('.').nth(1) {
             Some("q_proj") => Some(self.llama.n_heads),
@@ -109,17 +94,22 @@ impl Matrices for GgufMatrices<'_> {
             _ => None,
         };
         let row = |i: usize| heads.map_or(i, |n_heads| stored_row(i, d_out / n_heads.max(1)));
+        let rows: Vec<u32> = (0..d_out).map(|i| row(i) as u32).collect();
+        let rows = Tensor::new(rows, &Device::Cpu)?;
+        let bias = match bias {
+            Bias::With => Some(vb.get(d_out, "bias")?.contiguous()?.index_select(&rows, 0)?),
+            Bias::Without => None,
+        };
         let stored = match weight.dtype() {
             GgmlDType::Q8_0 => Some(QuantFormat::Q8_0),
             GgmlDType::Q4K => Some(QuantFormat::Q4K),
             _ => None,
         };
         if let Some(format) = stored.filter(|&stored| self.format.is_none_or(|format| format == stored)) {
-            return Linear::from_quantized(&weight, format, row);
+            return Linear::from_quantized(&weight, format, row, bias.as_ref());
         }
         let full = weight.dequantize(&Device::Cpu)?;
-        let rows: Vec<u32> = (0..d_out).map(|i| row(i) as u32).collect();
-        let mut layer = Linear::from_weight(full.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?);
+        let mut layer = Linear::new(full.index_select(&rows, 0)?, bias);
         let is_full = matches!(weight.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
         if let Some(format) = self.format.or((!is_full).then_some(QuantFormat::Q8_0)) {
             layer.quantize(format)?;

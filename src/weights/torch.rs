@@ -1,0 +1,47 @@
+//! One PyTorch file: a zip archive, or one pickle behind the other as before PyTorch 1.6.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::pickle::{PthTensors, TensorInfo};
+use candle_core::{Result, Tensor};
+
+use super::torch_legacy::LegacyTorch;
+
+/// An open file. Tensors are read on demand.
+pub(super) enum TorchFile {
+    Zip(PthTensors),
+    Legacy(LegacyTorch),
+}
+
+impl TorchFile {
+    /// Opens a file in the format that its first bytes tell.
+    ///
+    /// # Errors
+    /// When it cannot be read or is malformed.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        match LegacyTorch::open(path)? {
+            Some(file) => Ok(Self::Legacy(file)),
+            None => Ok(Self::Zip(PthTensors::new(path, None)?)),
+        }
+    }
+
+    /// The names, shapes and types of its tensors.
+    pub(super) fn tensor_infos(&self) -> &HashMap<String, TensorInfo> {
+        match self {
+            Self::Zip(file) => file.tensor_infos(),
+            Self::Legacy(file) => file.tensor_infos(),
+        }
+    }
+
+    /// Reads one tensor; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When its values cannot be read.
+    pub(super) fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        match self {
+            Self::Zip(file) => file.get(name),
+            Self::Legacy(file) => file.get(name),
+        }
+    }
+}

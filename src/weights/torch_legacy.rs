@@ -1,0 +1,126 @@
+//! PyTorch files as `torch.save` wrote them before 1.6, and still does with `_use_new_zipfile_serialization=False`.
+//!
+//! Five pickles follow each other: a magic number, the protocol's version, facts of the system, the state dict, the keys of its
+//! storages; then each storage in the order of the keys, its number of values (i64) before its bytes (`_legacy_save` in
+//! `torch/serialization.py`).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use candle_core::pickle::{Object, Stack, TensorInfo};
+use candle_core::{Device, Result, Tensor};
+
+/// The pickle of the magic number 0x1950a86a20f9469cfc6c.
+const MAGIC: &[u8] = b"\x80\x02\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+const PROTOCOL_VERSION: i32 = 1001;
+
+/// An open file. Tensors are read on demand.
+pub(super) struct LegacyTorch {
+    path: PathBuf,
+    tensors: HashMap<String, TensorInfo>,
+    /// Where the values of each storage begin.
+    storages: HashMap<String, u64>,
+}
+
+impl LegacyTorch {
+    /// Opens a file that begins with the magic number; `None` for any other.
+    ///
+    /// # Errors
+    /// When it cannot be read or is malformed.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        let mut file = BufReader::new(File::open(path)?);
+        let mut magic = [0; MAGIC.len()];
+        if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
+            return Ok(None);
+        }
+        let version = unpickle(&mut file)?;
+        if version != Object::Int(PROTOCOL_VERSION) {
+            candle_core::bail!("protocol version {version:?}; expected {PROTOCOL_VERSION}");
+        }
+        let facts = entries(unpickle(&mut file)?)?;
+        if facts.contains(&(Object::Unicode("little_endian".to_owned()), Object::Bool(false))) {
+            candle_core::bail!("its values are big-endian");
+        }
+        let tensors = tensors(unpickle(&mut file)?)?;
+        let storages = storages(&mut file, &tensors)?;
+        Ok(Some(Self { path: path.to_owned(), tensors, storages }))
+    }
+
+    pub(super) fn tensor_infos(&self) -> &HashMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(info) = self.tensors.get(name) else { return Ok(None) };
+        let (layout, dtype) = (&info.layout, info.dtype);
+        let Some(storage) = self.storages.get(key(info)) else {
+            candle_core::bail!("tensor {name}: its storage is missing")
+        };
+        let mut file = File::open(&self.path)?;
+        // The offset of candle's layout is in bytes.
+        file.seek(SeekFrom::Start(storage + layout.start_offset() as u64))?;
+        let mut bytes = vec![0; layout.shape().elem_count() * dtype.size_in_bytes()];
+        file.read_exact(&mut bytes)?;
+        let read = |dims: &[usize]| Tensor::from_raw_buffer(&bytes, dtype, dims, &Device::Cpu);
+        let dims = layout.dims();
+        if layout.is_contiguous() {
+            return read(dims).map(Some);
+        }
+        if !layout.is_fortran_contiguous() {
+            candle_core::bail!("tensor {name}: its values are not contiguous");
+        }
+        let reversed: Vec<usize> = dims.iter().rev().copied().collect();
+        let axes: Vec<usize> = (0..dims.len()).rev().collect();
+        read(&reversed)?.permute(axes).map(Some)
+    }
+}
+
+fn unpickle(file: &mut impl BufRead) -> Result<Object> {
+    let mut stack = Stack::empty();
+    stack.read_loop(file)?;
+    stack.finalize()
+}
+
+fn entries(object: Object) -> Result<Vec<(Object, Object)>> {
+    match object {
+        Object::Dict(entries) => Ok(entries),
+        _ => candle_core::bail!("it holds no state dict"),
+    }
+}
+
+fn tensors(state: Object) -> Result<HashMap<String, TensorInfo>> {
+    let mut tensors = HashMap::new();
+    for (name, value) in entries(state)? {
+        if let Some(info) = value.into_tensor_info(name, Path::new(""))? {
+            tensors.insert(info.name.clone(), info);
+        }
+    }
+    Ok(tensors)
+}
+
+/// Reads the keys of the storages, then passes over each storage.
+fn storages(file: &mut (impl BufRead + Seek), tensors: &HashMap<String, TensorInfo>) -> Result<HashMap<String, u64>> {
+    let Object::List(keys) = unpickle(file)? else { candle_core::bail!("it holds no list of storages") };
+    let sizes: HashMap<&str, usize> = tensors.values().map(|info| (key(info), info.dtype.size_in_bytes())).collect();
+    let mut places = HashMap::new();
+    for storage in keys {
+        let Object::Unicode(storage) = storage else { candle_core::bail!("a storage's key is not a text") };
+        let mut n = [0; 8];
+        file.read_exact(&mut n)?;
+        let n = u64::from_le_bytes(n);
+        places.insert(storage.clone(), file.stream_position()?);
+        let Some(&size) = sizes.get(storage.as_str()) else {
+            candle_core::bail!("storage {storage} belongs to no tensor that can be read")
+        };
+        let bytes = n.checked_mul(size as u64).and_then(|bytes| i64::try_from(bytes).ok());
+        file.seek_relative(bytes.ok_or_else(|| candle_core::Error::msg("a storage of impossible size"))?)?;
+    }
+    Ok(places)
+}
+
+/// A tensor's storage: the last part of the path that candle makes.
+fn key(info: &TensorInfo) -> &str {
+    info.path.rsplit('/').next().unwrap_or_default()
+}

@@ -1,0 +1,21 @@
+"""Makes legacy.bin: a state dict as torch.save wrote it before PyTorch 1.6, with what such files hold: storages that are shared,
+views at an offset, transposed views, half precision, parameters.
+
+    pip install torch==2.15.0
+    python tests/golden/make_legacy.py
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+shared = torch.arange(10.0, 18.0).reshape(4, 2)
+state = OrderedDict(
+    whole=torch.arange(6.0).reshape(2, 3),
+    part=shared[1:3],
+    turned=shared.t(),
+    half=torch.tensor([0.5, -2.0], dtype=torch.float16),
+    parameter=torch.nn.Parameter(torch.tensor([7.0])),
+)
+torch.save(state, Path(__file__).resolve().parent / "legacy.bin", _use_new_zipfile_serialization=False)
