@@ -18,7 +18,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
+    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt`
+    /// positions.
     ///
     /// # Errors
     /// When the memory cannot be had.

@@ -162,7 +162,8 @@ impl Llama {
         self.new_cache_with_room(capacity, capacity)
     }
 
-    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
+    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt`
+    /// positions.
     ///
     /// # Errors
     /// When the memory cannot be had.

@@ -17,16 +17,16 @@ pub enum RopeScaling {
         /// The factor.
         factor: f32,
     },
-    /// Dynamic NTK: the base grows once a sequence is longer than the original context. All positions of a prompt have the
-    /// frequencies of its length, each later position those of the length that it makes.
+    /// Dynamic NTK: the base grows once a sequence is longer than the original context. All positions of a prompt have
+    /// the frequencies of its length, each later position those of the length that it makes.
     DynamicNtk {
         /// The factor.
         factor: f32,
         /// The context of the pretraining, in positions.
         original_context: f32,
     },
-    /// YaRN (arXiv 2309.00071): long waves divided by a factor, short ones kept, a ramp over the channels between; queries and
-    /// keys are multiplied by a factor too.
+    /// YaRN (arXiv 2309.00071): long waves divided by a factor, short ones kept, a ramp over the channels between;
+    /// queries and keys are multiplied by a factor too.
     Yarn {
         /// The factor.
         factor: f32,
@@ -190,7 +190,8 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Returns the `d_head / 2` angular frequencies for a sequence of `length` positions, which dynamic NTK alone depends on.
+    /// Returns the `d_head / 2` angular frequencies for a sequence of `length` positions, which dynamic NTK alone
+    /// depends on.
     pub fn inverse_frequencies(&self, length: usize) -> Vec<f32> {
         let theta = self.scaling.base(self.theta, self.d_head, length);
         let plain = |i: usize| 1.0 / theta.powf((2 * i) as f32 / self.d_head as f32);
@@ -226,8 +227,8 @@ impl Rope {
 }
 
 impl RopeScaling {
-    /// The length that decides the frequencies of a prompt of `prompt` positions: of dynamic NTK the prompt's, but not below the
-    /// original context. Keys of prompts for which it differs do not go together.
+    /// The length that decides the frequencies of a prompt of `prompt` positions: of dynamic NTK the prompt's, but not
+    /// below the original context. Keys of prompts for which it differs do not go together.
     pub fn deciding_length(self, prompt: usize) -> usize {
         match self {
             Self::DynamicNtk { original_context, .. } => prompt.max(original_context as usize),

@@ -121,8 +121,8 @@ impl Linear {
         })
     }
 
-    /// A layer whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says; `bias (d_out)` is in f32,
-    /// in the order of the outputs.
+    /// A layer whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says; `bias (d_out)`
+    /// is in f32, in the order of the outputs.
     ///
     /// # Errors
     /// When the weight is not in `format`.

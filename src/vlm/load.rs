@@ -169,7 +169,8 @@ fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placemen
     }
 }
 
-/// What the tensors of the language model are called in a checkpoint or in a GGUF file. A tied table may be stored as the head.
+/// Names of the tensors of the language model in a checkpoint or in a GGUF file. A tied table may be stored as
+/// the head.
 pub(super) fn names_in(ledger: &Ledger, llama: &LlamaConfig) -> Rename {
     let checkpoint = ledger.checkpoint();
     let names = match checkpoint.gguf() {

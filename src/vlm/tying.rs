@@ -11,8 +11,8 @@ use super::{ModelError, names};
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger};
 
-/// Decides for a configuration that ties the head to the table and a file with tensors for both: equal tensors are tied, a
-/// different head of a checkpoint is used as transformers 5 does, with a warning.
+/// Decides for a configuration that ties the head to the table and a file with tensors for both: equal tensors are
+/// tied, a different head of a checkpoint is used as transformers 5 does, with a warning.
 ///
 /// # Errors
 /// When the head of a GGUF file differs, or a tensor cannot be read.

@@ -1,8 +1,8 @@
 //! FP8 weights: E4M3 values with scales in a tensor beside them, converted to full precision while they are read.
 //!
-//! What `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8` write. The scales of
-//! activations are not used: the products run in the precision that the model runs in, as transformers' do where a device has no
-//! FP8 arithmetic.
+//! What `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8` write. The scales
+//! of activations are not used: the products run in the precision that the model runs in, as transformers' do where a
+//! device has no FP8 arithmetic.
 
 use candle_core::{DType, Result};
 

@@ -1,8 +1,8 @@
 //! PyTorch files as `torch.save` wrote them before 1.6, and still does with `_use_new_zipfile_serialization=False`.
 //!
-//! Five pickles follow each other: a magic number, the protocol's version, facts of the system, the state dict, the keys of its
-//! storages; then each storage in the order of the keys, its number of values (i64) before its bytes (`_legacy_save` in
-//! `torch/serialization.py`).
+//! Five pickles follow each other: a magic number, the protocol's version, facts of the system, the state dict, the
+//! keys of its storages; then each storage in the order of the keys, its number of values (i64) before its bytes
+//! (`_legacy_save` in `torch/serialization.py`).
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! GGUF files beside a `config.json`: a file that says the same loads and answers alike, any other is refused by what it says.
+//! GGUF files beside a `config.json`: a file that says the same loads and answers alike, any other is refused by what
+//! it says.
 
 use std::collections::HashMap;
 use std::fs::File;

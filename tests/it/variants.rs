@@ -1,4 +1,5 @@
-//! Language models that differ in one thing from the tiny checkpoint: each answers as transformers does, or is refused by name.
+//! Language models that differ in one thing from the tiny checkpoint: each answers as transformers does, or is refused
+//! by name.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -8,8 +8,8 @@ use crate::weights::{Fp8Format, Product, ScaleBlock};
 
 /// Where a configuration may stand: compressed-tensors called it `compression_config` at first.
 const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
-const HINT: &str = "read are fp8, and compressed-tensors with weights of 8-bit floats; hint: the checkpoint in full precision, \
-                    or its language model as a GGUF file with --llm";
+const HINT: &str = "read are fp8, and compressed-tensors with weights of 8-bit floats; hint: the checkpoint in full \
+                    precision, or its language model as a GGUF file with --llm";
 const MAX_BLOCK: usize = 1 << 16;
 
 /// Reads how the weights are quantized; `None` for a checkpoint in full precision.

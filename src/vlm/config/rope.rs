@@ -1,4 +1,5 @@
-//! The keys of the rotary embeddings: transformers 5's `rope_parameters`, transformers 4's `rope_scaling` and `rope_theta`.
+//! The keys of the rotary embeddings: transformers 5's `rope_parameters`, transformers 4's `rope_scaling` and
+//! `rope_theta`.
 //!
 //! Reference: `modeling_rope_utils.py` of transformers, `convert_rope_params_to_dict` for which key wins.
 
@@ -10,7 +11,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 const SECTIONS: [&str; 2] = ["rope_scaling", "rope_parameters"];
 const TYPES: &str = "supported types are default, linear, dynamic, yarn and llama3";
 
-/// What the keys say.
+/// Settings that the keys resolve to.
 pub(super) struct RopeKeys {
     /// The base.
     pub(super) theta: f32,

@@ -1,7 +1,8 @@
 //! A GGUF file's description against the `config.json` that it is used with: whatever the file says must be what the
 //! configuration says, and what llama.cpp takes for an absent key counts as said.
 //!
-//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architecture `llama`), and `ggml_rope` for the frequencies.
+//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architecture `llama`), and `ggml_rope` for the
+//! frequencies.
 
 use crate::language::{LlamaConfig, RampEnds, Rope, RopeScaling};
 use crate::vlm::config::VlmConfig;
@@ -131,7 +132,8 @@ impl Comparison<'_> {
         let context = self.config.context;
         match number("attention.sliding_window").filter(|&window| window > 0.0 && window < context as f64) {
             Some(window) => Err(format!(
-                "{ARCHITECTURE}.attention.sliding_window is {window}, below the context of {context} of the model's config.json"
+                "{ARCHITECTURE}.attention.sliding_window is {window}, below the context of {context} of the model's \
+                 config.json"
             )),
             None => Ok(()),
         }
@@ -164,8 +166,8 @@ impl Comparison<'_> {
             format!("the frequency of channel {i} is {} for {}", theirs[i], ours[i])
         });
         Err(format!(
-            "its rotary positions ({ARCHITECTURE}.rope.scaling.type {scaling}, {freqs} rope_freqs.weight) differ from those of \
-             config.json ({:?}): {detail}; hint: the file of the model that the projector was trained for",
+            "its rotary positions ({ARCHITECTURE}.rope.scaling.type {scaling}, {freqs} rope_freqs.weight) differ from \
+             those of config.json ({:?}): {detail}; hint: the file of the model that the projector was trained for",
             llama.rope_scaling
         ))
     }
@@ -202,7 +204,8 @@ impl Comparison<'_> {
         Ok((Rope { d_head: llama.d_head, theta, scaling }, kind))
     }
 
-    /// A warning where the file was made for another context. It changes no answer: positions are compared by their frequencies.
+    /// A warning where the file was made for another context. It changes no answer: positions are compared by their
+    /// frequencies.
     fn context_warning(&self) -> Option<String> {
         let llama = &self.config.llama;
         if matches!(llama.rope_scaling, RopeScaling::DynamicNtk { .. } | RopeScaling::Yarn { .. }) {
@@ -211,7 +214,8 @@ impl Comparison<'_> {
         let found = self.gguf.number(&format!("{ARCHITECTURE}.context_length"))?;
         (found != llama.context as f64).then(|| {
             format!(
-                "{ARCHITECTURE}.context_length is {found}, but max_position_embeddings of config.json, which is used, is {}",
+                "{ARCHITECTURE}.context_length is {found}, but max_position_embeddings of config.json, which is used, \
+                 is {}",
                 llama.context
             )
         })

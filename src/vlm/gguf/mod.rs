@@ -1,4 +1,5 @@
-//! A language model in a GGUF file, beside a checkpoint's tower and projector: its names, its description, its matrices.
+//! A language model in a GGUF file, beside a checkpoint's tower and projector: its names, its description, its
+//! matrices.
 
 mod check;
 
@@ -70,8 +71,8 @@ pub(super) fn open(
     Ok((checkpoint, warnings))
 }
 
-/// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats without a kernel
-/// of their own are held in `q8_0`.
+/// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats
+/// without a kernel of their own are held in `q8_0`.
 pub(super) struct GgufMatrices<'a> {
     pub(super) ledger: &'a Arc<Ledger>,
     pub(super) rename: Rename,
@@ -126,8 +127,8 @@ impl Matrices for GgufMatrices<'_> {
     }
 }
 
-/// Where row `i` of queries or keys is stored: llama.cpp turns neighbouring channels of a head, where the checkpoints turn those that
-/// are half a head apart, so its converter interleaves the halves.
+/// Where row `i` of queries or keys is stored: llama.cpp turns neighbouring channels of a head, where the checkpoints
+/// turn those that are half a head apart, so its converter interleaves the halves.
 fn stored_row(i: usize, d_head: usize) -> usize {
     let (head, channel) = (i / d_head, i % d_head);
     let (half, place) = (channel / (d_head / 2).max(1), channel % (d_head / 2).max(1));
