@@ -146,96 +146,93 @@ fn set(facts: &mut Facts, key: &str, value: Value) {
     facts.insert(format!("llama.{key}"), value);
 }
 
+/// Files that say otherwise than config.json. The last two are a matter of `--allow-unused`.
+const CONTRADICTIONS: [Case; 14] = [
+    (
+        "linear",
+        |facts, _| {
+            set(facts, "rope.scaling.type", Value::String("linear".into()));
+            set(facts, "rope.scaling.factor", Value::F32(4.0));
+        },
+        "its rotary positions (llama.rope.scaling.type linear, without rope_freqs.weight) differ from those of config.json",
+    ),
+    (
+        "yarn",
+        |facts, _| {
+            set(facts, "rope.scaling.type", Value::String("yarn".into()));
+            set(facts, "rope.scaling.factor", Value::F32(4.0));
+            set(facts, "rope.scaling.original_context_length", Value::U32(128));
+        },
+        "its rotary positions (llama.rope.scaling.type yarn",
+    ),
+    (
+        "longrope",
+        |facts, _| set(facts, "rope.scaling.type", Value::String("longrope".into())),
+        "scaling.type is longrope",
+    ),
+    (
+        "frequencies",
+        |_, tensors| {
+            let divisors = Tensor::new(&[1f32, 1.0, 2.0, 8.0], &Device::Cpu).unwrap();
+            tensors.insert("rope_freqs.weight".into(), divisors);
+        },
+        "with rope_freqs.weight) differ from those of config.json (None): the frequency of channel 2",
+    ),
+    (
+        "base",
+        |facts, _| set(facts, "rope.freq_base", Value::F32(5e5)),
+        "llama.rope.freq_base is 500000, but rope_theta",
+    ),
+    (
+        "part",
+        |facts, _| set(facts, "rope.dimension_count", Value::U32(4)),
+        "llama.rope.dimension_count is 4, but head_dim",
+    ),
+    (
+        "keys",
+        |facts, _| set(facts, "attention.key_length", Value::U32(16)),
+        "llama.attention.key_length is 16, but head_dim",
+    ),
+    ("vocabulary", |facts, _| set(facts, "vocab_size", Value::U32(600)), "llama.vocab_size is 600, but vocab_size"),
+    (
+        "layers",
+        |facts, _| set(facts, "attention.head_count_kv", Value::Array(vec![Value::U32(2), Value::U32(1)])),
+        "llama.attention.head_count_kv is 1, but num_key_value_heads",
+    ),
+    ("experts", |facts, _| set(facts, "expert_count", Value::U32(8)), "llama.expert_count is 8"),
+    ("scale", |facts, _| set(facts, "logit_scale", Value::F32(0.5)), "llama.logit_scale is 0.5, and a Llama has none"),
+    (
+        "window",
+        |facts, _| set(facts, "attention.sliding_window", Value::U32(64)),
+        "llama.attention.sliding_window is 64",
+    ),
+    (
+        "word",
+        |facts, _| set(facts, "attention.temperature", Value::F32(2.0)),
+        "keys that are not used (1): llama.attention.temperature",
+    ),
+    (
+        "biases",
+        |_, tensors| {
+            tensors.insert("blk.1.attn_q.bias".into(), Tensor::ones(32, DType::F32, &Device::Cpu).unwrap());
+        },
+        "tensors that are not used (1): blk.1.attn_q.bias; hint: --allow-unused",
+    ),
+];
+
 #[test]
 fn a_file_that_says_otherwise_is_refused_by_what_it_says() {
-    let cases: [Case; 14] = [
-        (
-            "linear",
-            |facts, _| {
-                set(facts, "rope.scaling.type", Value::String("linear".into()));
-                set(facts, "rope.scaling.factor", Value::F32(4.0));
-            },
-            "its rotary positions (llama.rope.scaling.type linear, without rope_freqs.weight) differ from those of config.json",
-        ),
-        (
-            "yarn",
-            |facts, _| {
-                set(facts, "rope.scaling.type", Value::String("yarn".into()));
-                set(facts, "rope.scaling.factor", Value::F32(4.0));
-                set(facts, "rope.scaling.original_context_length", Value::U32(128));
-            },
-            "its rotary positions (llama.rope.scaling.type yarn",
-        ),
-        (
-            "longrope",
-            |facts, _| set(facts, "rope.scaling.type", Value::String("longrope".into())),
-            "scaling.type is longrope",
-        ),
-        (
-            "frequencies",
-            |_, tensors| {
-                let divisors = Tensor::new(&[1f32, 1.0, 2.0, 8.0], &Device::Cpu).unwrap();
-                tensors.insert("rope_freqs.weight".into(), divisors);
-            },
-            "with rope_freqs.weight) differ from those of config.json (None): the frequency of channel 2",
-        ),
-        (
-            "base",
-            |facts, _| set(facts, "rope.freq_base", Value::F32(5e5)),
-            "llama.rope.freq_base is 500000, but rope_theta",
-        ),
-        (
-            "part",
-            |facts, _| set(facts, "rope.dimension_count", Value::U32(4)),
-            "llama.rope.dimension_count is 4, but head_dim",
-        ),
-        (
-            "keys",
-            |facts, _| set(facts, "attention.key_length", Value::U32(16)),
-            "llama.attention.key_length is 16, but head_dim",
-        ),
-        ("vocabulary", |facts, _| set(facts, "vocab_size", Value::U32(600)), "llama.vocab_size is 600, but vocab_size"),
-        (
-            "layers",
-            |facts, _| set(facts, "attention.head_count_kv", Value::Array(vec![Value::U32(2), Value::U32(1)])),
-            "llama.attention.head_count_kv is 1, but num_key_value_heads",
-        ),
-        ("experts", |facts, _| set(facts, "expert_count", Value::U32(8)), "llama.expert_count is 8"),
-        (
-            "scale",
-            |facts, _| set(facts, "logit_scale", Value::F32(0.5)),
-            "llama.logit_scale is 0.5, and a Llama has none",
-        ),
-        (
-            "window",
-            |facts, _| set(facts, "attention.sliding_window", Value::U32(64)),
-            "llama.attention.sliding_window is 64",
-        ),
-        (
-            "word",
-            |facts, _| set(facts, "attention.temperature", Value::F32(2.0)),
-            "keys that are not used (1): llama.attention.temperature",
-        ),
-        (
-            "biases",
-            |_, tensors| {
-                tensors.insert("blk.1.attn_q.bias".into(), Tensor::ones(32, DType::F32, &Device::Cpu).unwrap());
-            },
-            "tensors that are not used (1): blk.1.attn_q.bias; hint: --allow-unused",
-        ),
-    ];
     let (config, weights) = base();
     let model = write_checkpoint(&config, &weights);
     let llm = model.path().join("llm.gguf");
-    for (name, change, message) in cases {
+    for (name, change, message) in CONTRADICTIONS {
         let (mut facts, mut tensors) = (facts(), converted(&weights));
         change(&mut facts, &mut tensors);
         store(&llm, &facts, &tensors, GgmlDType::F32);
         let error = load(model.path(), &llm, None, Unused::Refuse).err().unwrap_or_else(|| panic!("{name} is taken"));
         assert!(error.starts_with("llm.gguf: ") && error.contains(message), "{name}: {error}");
     }
-    // The last two are a matter of `--allow-unused`.
-    for (_, change, _) in &cases[12..] {
+    for (_, change, _) in &CONTRADICTIONS[12..] {
         let (mut facts, mut tensors) = (facts(), converted(&weights));
         change(&mut facts, &mut tensors);
         store(&llm, &facts, &tensors, GgmlDType::F32);
