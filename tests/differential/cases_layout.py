@@ -9,7 +9,7 @@ import transformers as t
 
 from cases_text import LLAVA_HF
 from judge import QUESTION, Case, Peer, generated, vicuna
-from tiny import copy, edit, new_name, old_name, rename, tensors, write
+from tiny import copy, edit, image_processor_of, new_name, old_name, rename, tensors, write
 
 
 def stored(w, name, change, **how):
@@ -149,7 +149,7 @@ def layout_cases(w):
         "something_new": dict(quant_method="something_new"),
     }.items():
         found.append(Case("layout", f"quantized_{method}", lambda n, config=config: quantized(w, n, config), refused=method))
-    found.append(Case("layout", "fp8_without_a_word", refused="F8_E4M3", make=lambda n: stored(w, n, lambda d: fp8(d, per_tensor))))
+    found.append(Case("layout", "fp8_without_a_word", refused="stored in FP8", make=lambda n: stored(w, n, lambda d: fp8(d, per_tensor))))
     found.append(Case("layout", "a_weight_too_many", lambda n: stored(w, n, extra_weight), refused="mlp.router.weight"))
     found.append(Case("layout", "a_weight_too_few", lambda n: stored(w, n, lost_weight), refused="mlp.up_proj.weight"))
     return found
@@ -167,10 +167,10 @@ def original(w, name, tower="inside", siglip=False, keys={}, **how):
     d.mkdir()
     config = json.loads((twin / "config.json").read_text())
     text, vision = config["text_config"], config["vision_config"]
-    rope = text.pop("rope_parameters")
+    rope = text.pop("rope_parameters", text)
     mistral = text["model_type"] == "mistral"
     llava = text | dict(
-        model_type="llava_mistral" if mistral else "llava_llama", rope_theta=rope["rope_theta"], rope_scaling=None,
+        model_type="llava_mistral" if mistral else "llava_llama", rope_theta=rope.get("rope_theta", 10000.0), rope_scaling=None,
         architectures=["LlavaMistralForCausalLM" if mistral else "LlavaLlamaForCausalLM"], mm_vision_tower="tower",
         mm_hidden_size=64, mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-2, mm_vision_select_feature="patch",
         mm_use_im_start_end=False, mm_use_im_patch_token=False, image_aspect_ratio="square", tokenizer_model_max_length=512,
@@ -194,9 +194,8 @@ def original(w, name, tower="inside", siglip=False, keys={}, **how):
     write(d, weights)
     (d / "tower").mkdir()
     (d / "tower/config.json").write_text(json.dumps(vision))
-    images = json.loads((twin / "processor_config.json").read_text())["image_processor"]
-    for key in ("do_pad",):
-        images.pop(key, None)
+    images = image_processor_of(twin)
+    images.pop("do_pad", None)
     images["image_processor_type"] = "SiglipImageProcessor" if siglip else "CLIPImageProcessor"
     (d / "tower/preprocessor_config.json").write_text(json.dumps(images))
     if beside:
@@ -215,7 +214,7 @@ def chunk_by_chunk(d, frames):
     ids = [1, *pieces.encode(before), *[peer.processor.image_token_id] * n_visual, *pieces.encode(after)]
     inputs = dict(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), **pixels)
     found = generated(peer.model, inputs, n_visual, peer.processor.tokenizer)
-    return found | dict(decode=lambda ids: pieces.decode([i for i in ids if i < pieces.vocab_size()]))
+    return found | dict(decode=lambda ids: pieces.decode([i for i in ids if 2 < i < pieces.vocab_size()]))
 
 
 def original_cases(w):

@@ -60,6 +60,8 @@ class Workshop:
         else:
             vision = tower(vision)
         text = TEXT | keys["text"]
+        if "rope_parameters" in text and t.__version__.startswith("4."):
+            text.update(old_rope(text.pop("rope_parameters")))
         if llm == "llama":
             text = t.LlamaConfig(**text)
         elif llm == "mistral":
@@ -215,11 +217,17 @@ def new_name(name):
     return f"model.{name}"
 
 
+def image_processor_of(d):
+    """The description of a checkpoint's image processor, in whichever file it stands."""
+    whole = json.loads((d / "processor_config.json").read_text())
+    return whole.get("image_processor") or json.loads((d / "preprocessor_config.json").read_text())
+
+
 def split_processor(d, kind=None, **keys):
     """Move the image processor to preprocessor_config.json, as transformers 4 has it, with another class and keys."""
     path = d / "processor_config.json"
     whole = json.loads(path.read_text())
-    images = whole.pop("image_processor")
+    images = whole.pop("image_processor") if "image_processor" in whole else image_processor_of(d)
     images.update(processor_class="LlavaProcessor", **keys)
     if kind:
         images["image_processor_type"] = kind
@@ -235,6 +243,14 @@ CLIP_DEFAULTS = dict(attention_dropout=0.0, hidden_act="quick_gelu", initializer
                      layer_norm_eps=1e-5, num_channels=3)
 
 
+def old_rope(parameters):
+    """rope_theta and rope_scaling of transformers 4 for the rope_parameters of version 5."""
+    parameters = dict(parameters)
+    theta, kind = parameters.pop("rope_theta", 10000.0), parameters.pop("rope_type", "default")
+    name = "type" if kind in ("linear", "dynamic") else "rope_type"
+    return dict(rope_theta=theta, rope_scaling=None if kind == "default" else {name: kind, **parameters})
+
+
 def old_config(d):
     """Rewrite config.json with the keys of transformers 4, which leaves out what equals the class's defaults."""
 
@@ -244,14 +260,11 @@ def old_config(d):
                 section.pop(key)
 
     def change(config):
-        config["torch_dtype"] = config.pop("dtype", None)
+        config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype"))
         config["transformers_version"] = "4.36.0"
         text, vision = config["text_config"], config["vision_config"]
-        rope = text.pop("rope_parameters", None) or {}
-        text["rope_theta"] = rope.pop("rope_theta", 10000.0)
-        kind = rope.pop("rope_type", "default")
-        name = "type" if kind in ("linear", "dynamic") else "rope_type"
-        text["rope_scaling"] = None if kind == "default" else {name: kind, **rope}
+        if "rope_parameters" in text:
+            text.update(old_rope(text.pop("rope_parameters")))
         text["torch_dtype"] = config["torch_dtype"]
         if text["model_type"] == "llama":
             without(text, LLAMA_DEFAULTS)

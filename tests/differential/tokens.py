@@ -72,7 +72,9 @@ def load(folder, kind):
         alone = folder / "sp"
         alone.mkdir(exist_ok=True)
         shutil.copy(folder / "sp.model", alone / "tokenizer.model")
-        tokenizer = transformers.LlamaTokenizer.from_pretrained(alone, add_bos_token="nobos" not in kind, legacy="legacy" in kind)
+        # Version 5's only tokenizer is version 4's fast one.
+        kind_of = transformers.LlamaTokenizerFast if transformers.__version__.startswith("4.") else transformers.LlamaTokenizer
+        tokenizer = kind_of.from_pretrained(alone, add_bos_token="nobos" not in kind, legacy="legacy" in kind)
         tokenizer.add_tokens([IMAGE], special_tokens=True)
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
         return tokenizer
