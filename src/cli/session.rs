@@ -185,21 +185,25 @@ fn check_budget(
 /// Prints the warnings of a reading, and the damage of a video that gave frames all the same.
 pub fn warn_of_reading(video: &Path, report: &ReadReport) {
     report.warnings.iter().for_each(|warning| output::warning(&format!("{}: {warning}", video.display())));
-    let (damage, n) = (&report.damage, report.n_frames);
-    let declared = damage.n_declared.filter(|&declared| declared > n && !damage.is_none());
-    let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
-    if let Some(first) = &damage.first {
-        let Damage { n_lost, n_concealed, n_missing, .. } = damage;
-        let missing = match n_missing {
-            0 => String::new(),
-            n => format!("{n} file(s) of the playlist missing, "),
-        };
-        output::warning(&format!(
-            "{}: damaged: {missing}{n_lost} packet(s) lost, errors hidden in {n_concealed} frame(s), {n} frames{of} decode \
-             (first: {first})",
-            video.display()
-        ));
+    if let Some(first) = &report.damage.first {
+        let counts = counts_of_damage(&report.damage, report.n_frames);
+        output::warning(&format!("{}: damaged: {counts} (first: {first})", video.display()));
     }
+}
+
+/// Counts of what is missing, lost or hidden, as far as there is any, and of the frames that decode.
+fn counts_of_damage(damage: &Damage, n_frames: usize) -> String {
+    let counted = [
+        (damage.n_missing, "file(s) of the playlist missing"),
+        (damage.n_lost, "packet(s) lost"),
+        (damage.n_concealed, "frame(s) with hidden errors"),
+    ];
+    let mut parts: Vec<String> =
+        counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let declared = damage.n_declared.filter(|&declared| declared > n_frames && !damage.is_none());
+    let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
+    parts.push(format!("{n_frames} frames{of} decode"));
+    parts.join(", ")
 }
 
 /// Says that an answer was cut by the context, if it was.
