@@ -3,6 +3,7 @@
 //! Numbers in JSON are kept as they are written, so an identity of many digits stays what it is. Who reads a list knows
 //! its columns; this file knows none.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -137,6 +138,90 @@ pub fn cells(row: &[u8], delimiter: u8) -> Result<csv::ByteRecord, String> {
     Ok(record)
 }
 
+/// A fault in the writing of a table, which the parser would read over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFault {
+    /// A quoted cell that never ends.
+    OpenQuote,
+    /// Text between the end of a quoted cell and the next delimiter.
+    TextAfterQuote,
+    /// A carriage return without a line feed, outside quotes.
+    LoneCarriageReturn,
+}
+
+impl fmt::Display for TableFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpenQuote => "a quote is not closed",
+            Self::TextAfterQuote => "text after a closing quote; hint: a quote within a quoted cell is written twice",
+            Self::LoneCarriageReturn => {
+                "a carriage return without a line feed; hint: save the table with line feeds (LF or CRLF)"
+            }
+        })
+    }
+}
+
+/// Finds the first fault of a table, or of one of its rows, with the offset of its byte; of an open quote that of the
+/// quote. A quote within an unquoted cell is text.
+pub fn find_fault(table: &[u8], delimiter: u8) -> Option<(usize, TableFault)> {
+    #[derive(PartialEq)]
+    enum At {
+        Start,
+        Unquoted,
+        /// In a quoted cell that began at this offset.
+        Quoted(usize),
+        /// After a quote in a quoted cell: its end, or the first of two.
+        Closed(usize),
+    }
+    let mut at = At::Start;
+    for (i, &byte) in table.iter().enumerate() {
+        if let At::Quoted(begin) = at {
+            if byte == b'"' {
+                at = At::Closed(begin);
+            }
+            continue;
+        }
+        at = match (at, byte) {
+            (_, b'\r') if table.get(i + 1).is_some_and(|&next| next != b'\n') => {
+                return Some((i, TableFault::LoneCarriageReturn));
+            }
+            (_, b'\r' | b'\n') => At::Start,
+            (_, byte) if byte == delimiter => At::Start,
+            (At::Start, b'"') => At::Quoted(i),
+            (At::Closed(begin), b'"') => At::Quoted(begin),
+            (At::Closed(begin), b' ' | b'\t') => At::Closed(begin),
+            (At::Closed(_), _) => return Some((i, TableFault::TextAfterQuote)),
+            _ => At::Unquoted,
+        };
+    }
+    match at {
+        At::Quoted(begin) => Some((begin, TableFault::OpenQuote)),
+        _ => None,
+    }
+}
+
+/// Refuses a row with text in a cell that no column names.
+///
+/// # Errors
+/// In words, with both counts.
+pub fn check_width<'a>(cells: impl IntoIterator<Item = &'a [u8]>, n_columns: usize) -> Result<(), String> {
+    let filled = cells.into_iter().enumerate().filter(|(_, cell)| !cell.trim_ascii().is_empty());
+    match filled.last().map_or(0, |(last, _)| last + 1) {
+        n_cells if n_cells > n_columns => {
+            Err(format!("{n_cells} cells, {n_columns} columns; hint: quote a cell that holds the delimiter"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hint about a first line in which no wanted column is found.
+pub fn hint_of_header(first: &str) -> &'static str {
+    match first.trim_start_matches(['"', ' ']).to_ascii_lowercase().starts_with("sep=") {
+        true => "remove the line `sep=`, which only spreadsheets read",
+        false => "the first line names the columns, between commas, semicolons or tabs",
+    }
+}
+
 /// A whole table as objects of texts, by the names in its first line, in lower case; empty cells are left out. Each
 /// with the number of its line.
 ///
@@ -146,8 +231,12 @@ pub fn parse_table(text: &str, names: &[&str]) -> Result<Vec<(u64, Value)>, Stri
     let first = text.lines().next().unwrap_or_default();
     let delimiter = delimiter(first.as_bytes(), names).ok_or_else(|| {
         let wanted = names.join("` or `");
-        format!("no column `{wanted}` in `{first}`; hint: the first line names the columns, between commas, semicolons or tabs")
+        format!("no column `{wanted}` in `{first}`; hint: {}", hint_of_header(first))
     })?;
+    if let Some((at, fault)) = find_fault(text.as_bytes(), delimiter) {
+        let line = 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+        return Err(format!("line {line}: {fault}"));
+    }
     let mut reader = csv::ReaderBuilder::new()
         .flexible(true)
         .delimiter(delimiter)
@@ -162,6 +251,7 @@ pub fn parse_table(text: &str, names: &[&str]) -> Result<Vec<(u64, Value)>, Stri
         let n_ends = text.as_bytes()[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
         line += text.as_bytes()[at..start + n_ends].iter().filter(|&&byte| byte == b'\n').count() as u64;
         at = start + n_ends;
+        check_width(record.iter().map(str::as_bytes), header.len()).map_err(|cause| format!("line {line}: {cause}"))?;
         let filled = header.iter().zip(&record).filter(|(_, cell)| !cell.trim().is_empty());
         let object: serde_json::Map<String, Value> =
             filled.map(|(name, cell)| (name.to_ascii_lowercase(), Value::from(cell))).collect();
@@ -216,6 +306,21 @@ mod tests {
         assert_eq!(rows[1], (4, json!({ "id": "8", "question": "two\nlines", "note": "x" })));
         let error = parse_table("a,b\n1,2\n", &["question"]).expect_err("no such column");
         assert!(error.starts_with("no column `question` in `a,b`; hint: "), "{error}");
+    }
+
+    #[test]
+    fn a_row_that_would_be_read_as_another_is_refused_by_its_line() {
+        let error = |text: &str| parse_table(text, &["question"]).expect_err(text);
+        let wide = "id,question\n1,a\n2,Is it red, or blue?\n";
+        assert_eq!(error(wide), "line 3: 3 cells, 2 columns; hint: quote a cell that holds the delimiter");
+        assert_eq!(error("id,question\n1,\"a\nb\"\n2,\"c\n3,d\n"), "line 4: a quote is not closed");
+        assert!(error("id,question\n1,\"a\" b\"\n").starts_with("line 2: text after a closing quote; hint: "));
+        assert!(error("id,question\r1,a\r2,b\r").starts_with("line 1: a carriage return without a line feed"));
+        assert!(error("sep=;\nid;question\n1;a\n").contains("`sep=;`; hint: remove the line `sep=`"));
+        // Empty cells beyond the header, short rows, and quotes within a cell say what they say.
+        let rows = parse_table("question,id\na,1,,\nb\na 5\" disk,2\n\"a \"\"b\"\"\" ,3\n", &["question"]);
+        let questions = rows.expect("a table").into_iter().map(|(_, row)| row["question"].clone());
+        assert_eq!(questions.collect::<Vec<_>>(), ["a", "b", "a 5\" disk", "a \"b\" "]);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use super::{Listed, ManifestFormat, Unlisted};
 use crate::batch::BatchError;
 use crate::batch::item::{Id, Item, readable};
 use crate::batch::questions::Question;
-use crate::records::{cells, decode, delimiter, parse_array, parse_json};
+use crate::records::{
+    TableFault, cells, check_width, decode, delimiter, find_fault, hint_of_header, parse_array, parse_json,
+};
 use crate::units::Seconds;
 use crate::video::Window;
 
@@ -79,11 +81,21 @@ fn first_line(reader: &mut impl BufRead, format: Option<ManifestFormat>) -> io::
         Some(format) => format,
         None if begins(b"{") => ManifestFormat::Jsonl,
         // A path may begin with a bracket too.
-        None if begins(b"[{") || first.trim_ascii() == b"[" => ManifestFormat::Json,
+        None if begins(b"[{") || first.trim_ascii() == b"[" || begins_as_array(&first) => ManifestFormat::Json,
         None if delimiter(&first, &VIDEO).is_some() => ManifestFormat::Csv,
         None => ManifestFormat::Lines,
     };
     Ok((first, format))
+}
+
+/// Whether a line is an array of JSON, or the beginning of one.
+fn begins_as_array(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(b"[")
+        && match serde_json::from_slice::<Value>(line) {
+            Ok(_) => true,
+            // Not after the bracket alone, which a path may begin with.
+            Err(error) => error.is_eof() && line.trim_ascii().len() > 1,
+        }
 }
 
 /// Where a manifest is.
@@ -260,7 +272,11 @@ fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), S
 }
 
 fn item_of_object(place: &Place, object: Object) -> Result<(Listed, Vec<String>), String> {
-    let Object { video, start, end, question, question_id, mut questions, rest } = object;
+    let Object { video, start, end, question, mut question_id, mut questions, mut rest } = object;
+    // Beside a question `id` is its name; alone, that of something else.
+    if question.is_some() && question_id.is_none() && rest.get("id").is_some_and(Value::is_string) {
+        question_id = rest.remove("id").and_then(|id| id.as_str().map(str::to_owned));
+    }
     questions.extend(question.map(|question| Question { id: question_id, question }));
     let listed = checked(place, video.as_bytes(), window(start, end)?, questions)?;
     Ok((listed, rest.into_keys().collect()))
@@ -313,6 +329,8 @@ struct Columns {
     end: Option<usize>,
     question: Option<usize>,
     question_id: Option<usize>,
+    /// Number of columns.
+    n: usize,
 }
 
 struct Row {
@@ -328,22 +346,25 @@ impl<R: BufRead> Rows<R> {
         let mut text = Text::new(text);
         let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
         let delimiter = delimiter(&header, &VIDEO).unwrap_or(b',');
+        if let Some((_, fault)) = find_fault(&header, delimiter) {
+            return Err(wrong(format!("line 1: {fault}")));
+        }
+        let first = String::from_utf8_lossy(&header).into_owned();
         let header = cells(&header, delimiter).map_err(wrong)?;
         let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_ascii_lowercase();
         let names: Vec<String> = header.iter().map(name).collect();
         let find = |wanted: &str| names.iter().position(|name| name == wanted);
         let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
-            let found = names.join(", ");
-            wrong(format!(
-                "no column `video` among {found}; hint: the first line names the columns, between commas, semicolons or tabs"
-            ))
+            wrong(format!("no column `video` among {}; hint: {}", names.join(", "), hint_of_header(&first)))
         })?;
         let columns = Columns {
             video,
             start: find("start"),
             end: find("end"),
             question: find("question"),
-            question_id: find("question_id"),
+            // Without a question it is an identity of something else.
+            question_id: find("question_id").or_else(|| find("question").and_then(|_| find("id"))),
+            n: names.len(),
         };
         let used = [Some(video), columns.start, columns.end, columns.question, columns.question_id];
         let ignored = names.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i)));
@@ -379,9 +400,12 @@ impl<R: BufRead> Rows<R> {
         let Some(first) = self.text.next()? else { return Ok(None) };
         let number = self.text.line;
         let Ok(mut row) = first else { return Ok(Some((number, first))) };
-        let is_open = |row: &[u8]| row.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
         let mut more = Vec::new();
-        while is_open(&row) {
+        while let Some((_, fault)) = find_fault(&row, self.delimiter) {
+            if fault != TableFault::OpenQuote {
+                self.text.give_back(more);
+                return Ok(Some((number, Err(fault.to_string()))));
+            }
             match self.text.next()? {
                 Some(Ok(line)) if more.len() + 1 < MAX_LINES_OF_ROW && row.len() + line.len() < MAX_LINE => {
                     row.push(b'\n');
@@ -392,7 +416,7 @@ impl<R: BufRead> Rows<R> {
                     // One that is too long itself is lost with it.
                     more.extend(last.and_then(Result::ok));
                     self.text.give_back(more);
-                    return Ok(Some((number, Err("a quote is not closed".to_owned()))));
+                    return Ok(Some((number, Err(fault.to_string()))));
                 }
             }
         }
@@ -400,6 +424,7 @@ impl<R: BufRead> Rows<R> {
     }
 
     fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<Row, String> {
+        check_width(record, self.columns.n)?;
         let text = |column: Option<usize>| {
             let cell = column.and_then(|column| record.get(column)).filter(|cell| !cell.trim_ascii().is_empty());
             cell.map(|cell| String::from_utf8(cell.to_vec()).map_err(|_| "a cell is not valid UTF-8".to_owned()))
@@ -569,6 +594,25 @@ not json
             assert_eq!((item(&found[0]).video.as_str(), item(&found[1]).video.as_str()), ("a.mp4", "12"));
             assert_eq!(found.len(), 2, "{ending}");
         }
+    }
+
+    #[test]
+    fn a_row_that_would_be_read_as_another_is_refused() {
+        let table = b"video,question,id\na.mp4,Is it red, or blue?,7\nb.mp4,\"x\"y,1\nc.mp4,a 5\" disk,c\nd.mp4,\"z?\n";
+        let found = listed("csv", table);
+        assert_eq!(cause(&found[0]), "2: 4 cells, 3 columns; hint: quote a cell that holds the delimiter");
+        assert!(cause(&found[1]).starts_with("3: text after a closing quote"), "{:?}", found[1]);
+        let named = Question { id: Some("c".to_owned()), question: "a 5\" disk".to_owned() };
+        assert_eq!(item(&found[2]).questions, [named]);
+        assert_eq!(cause(&found[3]), "5: a quote is not closed");
+        assert!(list_error("csv", b"video,question\ra.mp4,x\r").contains("a carriage return without a line feed"));
+        assert!(list_error("csv", b"sep=;\nvideo;question\na.mp4;x\n").ends_with("only spreadsheets read"));
+        let found = listed(
+            "jsonl",
+            b"{\"video\": \"a.mp4\", \"question\": \"x?\", \"id\": 7}\n{\"video\": \"b.mp4\", \"id\": 8}\n",
+        );
+        assert_eq!(item(&found[0]).questions[0].id.as_deref(), Some("7"));
+        assert_eq!(names(found.iter().cloned()), ["a.mp4", "b.mp4", "ignored id"]);
     }
 
     #[test]
