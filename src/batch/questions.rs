@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::BatchError;
+use crate::files;
 use crate::records::{RecordFormat, decode, parse_json, parse_table};
 use crate::spec::parse_yaml;
 
@@ -108,14 +109,7 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
 /// [`BatchError`] when it cannot be read, is none, or asks nothing, the same twice, or an empty question.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
     let wrong = |cause: String| BatchError::Questions { path: path.to_owned(), cause };
-    let meta = std::fs::metadata(path).map_err(BatchError::io(path))?;
-    if !meta.is_file() {
-        return Err(wrong("not a regular file".to_owned()));
-    }
-    if meta.len() > MAX_BYTES {
-        return Err(wrong(format!("{} bytes are no list of questions; at most {MAX_BYTES}", meta.len())));
-    }
-    let bytes = std::fs::read(path).map_err(BatchError::io(path))?;
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(BatchError::io(path))?;
     let questions = decode(&bytes).and_then(|text| parse(text, RecordFormat::of_name(path))).map_err(wrong)?;
     check_questions(&questions).map_err(wrong)?;
     Ok(questions)

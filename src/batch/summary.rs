@@ -9,7 +9,7 @@ use super::BatchError;
 use super::run::Outcome;
 use super::store::Holder;
 use super::tally::Snapshot;
-use crate::files::{Flush, output};
+use crate::files::{self, Flush, output};
 
 /// The summary's file.
 pub const SUMMARY: &str = "summary.json";
@@ -57,6 +57,9 @@ pub struct Held {
     pub failed_by: BTreeMap<String, u64>,
 }
 
+/// Bytes of a summary or a status: both are a few counts and examples.
+const MAX_BYTES: u64 = 16 << 20;
+
 impl Held {
     /// What a state says.
     pub fn of(state: &super::store::State) -> Self {
@@ -82,7 +85,7 @@ impl Summary {
 
 /// What the last run in a directory came to, if it has ended.
 pub fn read_summary(dir: &Path) -> Option<Summary> {
-    serde_json::from_slice(&std::fs::read(dir.join(SUMMARY)).ok()?).ok()
+    serde_json::from_slice(&files::read_bounded(&dir.join(SUMMARY), MAX_BYTES).ok()?).ok()
 }
 
 /// Tells others how far a run is.
@@ -95,7 +98,7 @@ pub fn write_status(dir: &Path, snapshot: &Snapshot) -> Result<(), BatchError> {
 
 /// How far the last run was when it last told.
 pub fn read_status(dir: &Path) -> Option<Snapshot> {
-    serde_json::from_slice(&std::fs::read(dir.join(STATUS)).ok()?).ok()
+    serde_json::from_slice(&files::read_bounded(&dir.join(STATUS), MAX_BYTES).ok()?).ok()
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), BatchError> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::files;
 use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
 
 /// A question with the answer that is wanted.
@@ -78,12 +79,16 @@ pub enum QuestionError {
     },
 }
 
+/// Bytes of a file of questions: the largest benchmarks have a tenth.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// Reads all questions of a file; empty lines are skipped.
 ///
 /// # Errors
 /// [`QuestionError`] naming the first line that is unusable.
 pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
-    let bytes = std::fs::read(path).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
+    let bytes =
+        files::read_bounded(path, MAX_BYTES).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
     let wrong = |cause: String| QuestionError::Format { path: path.to_owned(), cause };
     let at = |line: usize| move |cause: String| QuestionError::Line { path: path.to_owned(), line, cause };
     let text = decode(&bytes).map_err(wrong)?;

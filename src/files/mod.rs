@@ -9,7 +9,8 @@ pub mod output;
 pub mod sign;
 
 use std::borrow::Cow;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use kind::{FileKind, kind_of};
@@ -18,6 +19,10 @@ pub use sign::{Sign, sign_of};
 
 /// The name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";
+/// Bytes of a file of a model that is read as a whole: configurations, vocabularies, indices.
+const MAX_MODEL_FILE: u64 = 1 << 30;
+/// What is wrong with a file of a model that has no bytes.
+const EMPTY: &str = "the file is empty (0 bytes); hint: copy or download it again";
 /// What its paths begin with.
 const BUILTIN: &str = "builtin:vidense-mini";
 
@@ -67,10 +72,34 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
     if let Some(bytes) = builtin(path) {
         return Ok(Cow::Borrowed(bytes));
     }
-    let bytes = std::fs::read(path)?;
+    let bytes = read_bounded(path, MAX_MODEL_FILE)?;
+    if bytes.is_empty() {
+        return Err(io::Error::other(EMPTY));
+    }
+    Ok(Cow::Owned(bytes))
+}
+
+/// Reads a regular file of at most `limit` bytes. A pipe or a device, which could be read for ever, is not opened.
+///
+/// # Errors
+/// The system's own, that it is not regular or too long, or what stands in its place: a Git LFS pointer, a web page.
+pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let meta = std::fs::metadata(path)?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file; hint: write it to a file, and name that"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let n_bytes = meta.len().max(bytes.len() as u64);
+        return Err(io::Error::other(format!("{n_bytes} bytes, over the {limit} bytes that are read")));
+    }
     match sign::stand_in(&bytes) {
         Some(sign) => Err(io::Error::other(sign.to_string())),
-        None => Ok(Cow::Owned(bytes)),
+        None => Ok(bytes),
     }
 }
 
@@ -83,9 +112,9 @@ pub fn check(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let first = sign::first_bytes(path)?;
-    let empty = || Sign { cause: "the file is empty (0 bytes)".to_owned(), hint: "copy or download it again" };
-    match sign::stand_in(&first).or_else(|| first.is_empty().then(empty)) {
+    match sign::stand_in(&first) {
         Some(sign) => Err(io::Error::other(sign.to_string())),
+        None if first.is_empty() => Err(io::Error::other(EMPTY)),
         None => Ok(()),
     }
 }
@@ -93,6 +122,26 @@ pub fn check(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_within_the_limit_are_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("four"), "four").expect("ours");
+        std::fs::write(at("lfs"), "version https://git-lfs.github.com/spec/v1\noid sha256:aa\n").expect("ours");
+        std::fs::write(at("empty"), "").expect("ours");
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().expect("a system with pipes").success());
+        assert_eq!(read_bounded(&at("four"), 4).expect("small"), b"four");
+        let error = |path: &Path, limit| read_bounded(path, limit).expect_err("refused").to_string();
+        assert_eq!(error(&at("four"), 3), "4 bytes, over the 3 bytes that are read");
+        for path in [&at("pipe"), Path::new("/dev/zero")] {
+            assert!(error(path, 100).starts_with("not a regular file; hint: "));
+        }
+        assert!(error(&at("lfs"), 1000).starts_with("a Git LFS pointer, not the file itself; hint: "));
+        assert_eq!(read(&at("empty")).expect_err("empty").to_string(), EMPTY);
+        assert_eq!(read_bounded(&at("empty"), 1).expect("a list may be empty"), b"");
+    }
 
     #[cfg(feature = "mini")]
     #[test]

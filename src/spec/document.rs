@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::check::{Problem, SchemaNode};
 use super::locate::{depth, locate};
 use super::yaml::parse_values;
+use crate::files;
 
 /// Files that may extend each other.
 const MAX_DEPTH: usize = 16;
@@ -168,15 +169,10 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 fn read_map(path: &Path) -> Result<(String, Map<String, Value>), SpecError> {
     let wrong = |rule: String| SpecError::one(format!("{}: {rule}", path.display()));
-    // A device or a pipe could be read for ever.
-    let metadata = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(wrong("not a regular file; hint: the path of a pipeline file".to_owned()));
+    if path.to_string_lossy().contains("://") && !path.exists() {
+        return Err(wrong("a URL, which is not fetched; hint: download it, and name the file".to_owned()));
     }
-    if metadata.len() > MAX_BYTES {
-        return Err(wrong(format!("{} bytes are no pipeline; at most {MAX_BYTES}", metadata.len())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(|error| wrong(error.to_string()))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("no text; hint: the pipeline comes before the videos".to_owned()))?;
     let text = text.trim_start_matches('\u{feff}').to_owned();

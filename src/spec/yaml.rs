@@ -1,11 +1,17 @@
 //! The one place where YAML is parsed.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+
+use crate::files;
+
+/// Bytes of a file: no real one comes near.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// Why a YAML file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +39,11 @@ pub enum YamlError {
 /// # Errors
 /// [`YamlError`] naming the file, and the line where there is one.
 pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, YamlError> {
-    let text = std::fs::read_to_string(path).map_err(|source| YamlError::Io { path: path.to_owned(), source })?;
+    let read = || {
+        let bytes = files::read_bounded(path, MAX_BYTES)?;
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+    };
+    let text = read().map_err(|source| YamlError::Io { path: path.to_owned(), source })?;
     parse_yaml(&text).map_err(|cause| YamlError::Parse { path: path.to_owned(), cause })
 }
 

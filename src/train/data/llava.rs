@@ -10,6 +10,7 @@ use ::image::ImageReader;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Dialogue};
+use crate::files;
 use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::vlm::ModelError;
@@ -57,6 +58,9 @@ pub struct LlavaImages {
 /// What stands for the image in a question; the template puts the image itself.
 const MARK: &str = "<image>";
 
+/// Bytes of the records: LLaVA-1.5's 665,000 have a gigabyte.
+const MAX_BYTES: u64 = 8 << 30;
+
 impl LlavaImages {
     /// Reads the records below `base`, and checks that each has an image that is there and turns that can be learned.
     ///
@@ -64,7 +68,7 @@ impl LlavaImages {
     /// [`TrainError::Data`] naming the first record that is unusable.
     pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, TrainError> {
         let json = base.join(&config.json);
-        let bytes = std::fs::read(&json).map_err(TrainError::io(&json))?;
+        let bytes = files::read_bounded(&json, MAX_BYTES).map_err(TrainError::io(&json))?;
         let wrong = |rule: String| TrainError::Data { path: json.clone(), rule };
         let records: Vec<Record> = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         let mut entries: Vec<Entry> = Vec::new();
