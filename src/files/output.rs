@@ -150,6 +150,37 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Refuses an output that is one of the files or directories that the same command reads, by whatever name.
+///
+/// # Errors
+/// In words, with both names.
+pub fn check_apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<(), String> {
+    match inputs.into_iter().find(|input| is_same(output, input)) {
+        Some(input) => {
+            let (output, input) = (output.display(), input.display());
+            Err(format!("`{output}` is `{input}`, which this command reads; hint: another name"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether two names lead to the same file or directory.
+#[cfg(unix)]
+fn is_same(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |path: &Path| {
+        let meta = std::fs::metadata(path).ok().filter(|meta| meta.is_file() || meta.is_dir())?;
+        Some((meta.dev(), meta.ino()))
+    };
+    place(one).is_some_and(|found| place(other) == Some(found))
+}
+
+/// Whether two names lead to the same file or directory.
+#[cfg(not(unix))]
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|path| other.canonicalize().is_ok_and(|other| path == other))
+}
+
 /// Whether an output of this name goes to standard output.
 pub fn is_standard_output(path: &Path) -> bool {
     let mut target = path.to_owned();
@@ -171,7 +202,11 @@ fn beside(target: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(UNFINISHED);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(dir)?;
+    // The name of the unfinished file says nothing to whoever named another one.
+    let file = builder.tempfile_in(dir).map_err(|error| match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error.kind().into(),
+    })?;
     if let Ok(meta) = std::fs::metadata(target) {
         file.as_file().set_permissions(meta.permissions())?;
     }
@@ -307,6 +342,24 @@ mod tests {
         symlink("far/away", at("directory")).expect("ours");
         create_directory(&at("directory")).expect("room");
         assert!(at("far/away").is_dir() && at("directory").is_symlink());
+    }
+
+    #[test]
+    fn an_output_is_not_an_input_by_another_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("in"), "x").expect("ours");
+        symlink("in", at("link")).expect("ours");
+        std::fs::hard_link(at("in"), at("hard")).expect("ours");
+        let input = at("in");
+        for name in ["in", "link", "hard"] {
+            let error = check_apart(&at(name), [input.as_path()]).expect_err(name);
+            let (output, input) = (at(name), input.display());
+            let output = output.display();
+            assert_eq!(error, format!("`{output}` is `{input}`, which this command reads; hint: another name"));
+        }
+        assert_eq!(check_apart(&at("new"), [input.as_path(), &at("gone")]), Ok(()));
+        assert_eq!(check_apart(Path::new("/dev/null"), [Path::new("/dev/null")]), Ok(()), "nothing is lost there");
     }
 
     #[test]

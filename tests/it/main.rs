@@ -19,6 +19,8 @@ mod harness;
 mod hostile;
 mod hub;
 mod image;
+#[cfg(unix)]
+mod kept;
 mod opening;
 mod pipelines;
 mod pixels;

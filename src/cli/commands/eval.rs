@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
-use vidense::files::output::create_growing;
+use vidense::files::output::{check_apart, create_growing};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::session::Session;
@@ -34,6 +34,11 @@ pub struct Eval {
 /// Opens the file of answers.
 fn create(path: &Path) -> anyhow::Result<File> {
     create_growing(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+/// The name of the file of answers.
+fn shown(path: &Option<PathBuf>) -> std::path::Display<'_> {
+    path.as_deref().unwrap_or(Path::new("answers")).display()
 }
 
 /// A line of the file of answers.
@@ -80,6 +85,10 @@ impl Eval {
         let Some(first) = asked.first() else {
             anyhow::bail!("{}: no questions", self.questions.display());
         };
+        if let Some(path) = &self.answers {
+            let inputs = asked.iter().map(|asked| asked.video.as_path()).chain([self.questions.as_path()]);
+            check_apart(path, inputs).map_err(anyhow::Error::msg)?;
+        }
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&first.video, &first.question))?;
         let mut answers = self.answers.as_deref().map(create).transpose()?;
         let bar = progress::asking(asked.len());
@@ -89,7 +98,9 @@ impl Eval {
                 EvalEvent::Answered { asked, given } => {
                     bar.inc(1);
                     if let Some(file) = &mut answers {
-                        writeln!(file, "{}", serde_json::to_string(&Answered { asked, given })?)?;
+                        let line = serde_json::to_string(&Answered { asked, given })?;
+                        writeln!(file, "{line}")
+                            .map_err(|error| anyhow::anyhow!("{}: {error}", shown(&self.answers)))?;
                     }
                 }
                 EvalEvent::Failed { error, .. } => {
@@ -120,7 +131,7 @@ impl Eval {
             let interval = format!("{:.1} to {:.1}", 100.0 * row.interval_95.0, 100.0 * row.interval_95.1);
             output::line(&format!(
                 "{:<12} {:>9} {:>7} {:>9}  {:<15} {:>7}",
-                row.kind,
+                output::printable(&row.kind),
                 row.questions,
                 row.right,
                 percent(row.accuracy),

@@ -49,9 +49,12 @@ impl Frames {
     /// # Errors
     /// When the video cannot be read or a file cannot be written; what was half written is removed.
     pub fn run(self) -> anyhow::Result<()> {
+        let sheet = || self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
+        let output = self.out.clone().unwrap_or_else(sheet);
+        files::output::check_apart(&output, [self.video.as_path()]).map_err(anyhow::Error::msg)?;
         match &self.out {
             Some(dir) => self.write_each(dir),
-            None => self.write_sheet(),
+            None => self.write_sheet(output),
         }
     }
 
@@ -71,6 +74,7 @@ impl Frames {
                 return Ok(());
             };
             let path = dir.join(format!("{:04}-frame{}.png", written.len(), frame.index));
+            files::output::check_apart(&path, [self.video.as_path()]).map_err(anyhow::Error::msg)?;
             write_png(&frame.image, &path)?;
             written.push(Written { path, frames: vec![stamp(&frame)] });
             Ok(())
@@ -79,7 +83,7 @@ impl Frames {
     }
 
     /// All frames on one PNG.
-    fn write_sheet(&self) -> anyhow::Result<()> {
+    fn write_sheet(&self, path: PathBuf) -> anyhow::Result<()> {
         let mut cells = Vec::new();
         let mut stamps = Vec::new();
         self.read(&mut |frame| {
@@ -98,7 +102,6 @@ impl Frames {
             stamps.push(stamp(&frame));
             Ok(())
         })?;
-        let path = self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
         write_png(&sheet(&cells), &path)?;
         self.tell(&Written { path, frames: stamps })
     }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vidense::batch::export::{TableFormat, export, export_to};
-use vidense::batch::store::Results as Stored;
+use vidense::batch::store::{ANSWERS, Results as Stored, SESSIONS, TIMINGS};
 use vidense::batch::{merge, report};
+use vidense::files::output::check_apart;
 
 use crate::cli::output;
 
@@ -106,6 +107,8 @@ impl Export {
                 exported => Ok(exported.map(drop)?),
             };
         };
+        let inputs = [ANSWERS, TIMINGS, SESSIONS].map(|name| self.results.join(name));
+        check_apart(path, inputs.iter().map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
         let n_rows = export(&results, format, path)?;
         output::note(&format!("{}: {n_rows} rows", path.display()));
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use vidense::exec::{Stop, Watch};
+use vidense::files::output::check_apart;
 use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
@@ -70,6 +71,10 @@ impl Run {
     pub fn run(self) -> anyhow::Result<()> {
         if self.questions.iter().any(|question| question.trim().is_empty()) {
             anyhow::bail!("a question is empty");
+        }
+        if let Some(trace) = &self.trace {
+            let inputs = self.videos.iter().chain([&self.pipeline]).map(PathBuf::as_path);
+            check_apart(trace, inputs).map_err(anyhow::Error::msg)?;
         }
         let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
