@@ -50,6 +50,20 @@ pub enum BatchError {
         /// What is wrong.
         cause: String,
     },
+    /// Answers of a program whose frames or prompts may be others.
+    #[error(
+        "{dir}: begun by another version of vidense ({begun_by}, revision {there}; here {here}), whose frames or answers may differ; hint: another directory"
+    )]
+    OtherRevision {
+        /// The directory.
+        dir: PathBuf,
+        /// The version of the program.
+        begun_by: String,
+        /// The revision of the answers there.
+        there: u32,
+        /// That of this program.
+        here: u32,
+    },
     /// Answers of another plan.
     #[error("{dir}: holds the answers of another plan: {}; hint: another directory, or the plan that it was begun with", differences.join("; "))]
     OtherPlan {

@@ -9,6 +9,15 @@ use crate::spec::{ModelFile, Plan};
 /// The form of the lines; another one is another program's.
 pub const FORMAT: &str = "vidense-answers-1";
 
+/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give other ones: results and
+/// visual tokens of different revisions are not mixed.
+pub const REVISION: u32 = 2;
+
+/// The revision of headers that name none.
+fn first_revision() -> u32 {
+    1
+}
+
 /// What made the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
@@ -16,6 +25,9 @@ pub struct Header {
     pub format: String,
     /// Of this program.
     pub version: String,
+    /// [`REVISION`].
+    #[serde(default = "first_revision")]
+    pub revision: u32,
     /// The fingerprint of the plan over the model's files.
     pub plan: String,
     /// How numbers were computed, such as `f32 on cpu`.
@@ -50,6 +62,7 @@ impl Header {
         Ok(Self {
             format: FORMAT.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: REVISION,
             plan: fingerprint.to_owned(),
             arithmetic,
             model: plan.model.clone(),
@@ -64,6 +77,9 @@ impl Header {
         let mut found = Vec::new();
         if self.format != other.format {
             found.push(format!("the form of the lines is {} there, {} here", self.format, other.format));
+        }
+        if self.revision != other.revision {
+            found.push(format!("frames and prompts are of revision {} there, {} here", self.revision, other.revision));
         }
         if self.arithmetic != other.arithmetic {
             found.push(format!("computed as {} there, {} here", self.arithmetic, other.arithmetic));
@@ -148,6 +164,11 @@ mod tests {
         );
         let halved = Header { arithmetic: "bf16 on cuda".to_owned(), ..there.clone() };
         assert_eq!(there.differences(&halved), ["computed as f32 on cpu there, bf16 on cuda here"]);
+        let older = Header { revision: 1, ..there.clone() };
+        assert_eq!(older.differences(&there), ["frames and prompts are of revision 1 there, 2 here"]);
+        let mut written = serde_json::to_value(&there).expect("texts");
+        written.as_object_mut().expect("a map").remove("revision");
+        assert_eq!(serde_json::from_value::<Header>(written).expect("an older header"), older);
         let shard = Header { shards: vec!["1/3".to_owned()], ..there.clone() };
         assert_eq!(there.differences_in_place(&shard), ["all of the archive there, shard 1/3 here"]);
     }

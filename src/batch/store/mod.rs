@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use header::{FORMAT, Header};
+pub use header::{FORMAT, Header, REVISION};
 use lines::{FirstLine, first_line};
 pub use lines::{LineFile, for_each_line};
 pub(super) use lock::now;
@@ -63,6 +63,10 @@ impl Store {
         let path = dir.join(ANSWERS);
         // Whoever has another file of this name there keeps it as it is.
         let found = header_to_go_on(&path, header)?;
+        if let Some(found) = found.as_ref().filter(|found| found.revision != header.revision) {
+            let (dir, begun_by) = (dir.to_owned(), found.version.clone());
+            return Err(BatchError::OtherRevision { dir, begun_by, there: found.revision, here: header.revision });
+        }
         let differences = found.as_ref().map_or(Vec::new(), |found| found.differences_in_place(header));
         if !differences.is_empty() {
             return Err(BatchError::OtherPlan { dir: dir.to_owned(), differences });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
-use vidense::batch::store::{Header, Holder, Store};
+use vidense::batch::store::{Header, Holder, REVISION, Store};
 use vidense::batch::summary::write_status;
 use vidense::batch::{
     Archive, ArchiveOptions, Batch, Event, ManifestFormat, Outcome, Question, Session as Note, Shard, Snapshot,
@@ -250,7 +250,8 @@ fn note(event: &str, (archive, questions): (&Path, &[Question]), summary: Option
 /// What visual tokens depend on: the plan up to `temporal`, the model's files, and how the numbers are computed.
 fn made_by(session: &Session) -> anyhow::Result<String> {
     let visual = visual_fingerprint(&session.plan, &session.model_files)?;
-    Ok(format!("{} {} {visual} {}", env!("CARGO_PKG_VERSION"), library_versions(), arithmetic(session)))
+    let program = format!("{} revision {REVISION}", env!("CARGO_PKG_VERSION"));
+    Ok(format!("{program} {} {visual} {}", library_versions(), arithmetic(session)))
 }
 
 /// How numbers are computed: answers of different ways are not mixed.
