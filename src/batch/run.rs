@@ -2,6 +2,7 @@
 //!
 //! The archive is listed as the run goes, so its size does not matter. Answers are kept in the order in which they are earned.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +53,13 @@ pub enum Event<'a> {
     Failed(&'a Record),
     /// Columns or keys of a manifest that mean nothing here.
     Ignored(&'a [String]),
+    /// A question about a video comes again under another name: it is asked once, under the first one.
+    Renamed {
+        /// The item's name in the archive.
+        video: &'a str,
+        /// The question, with the name that is not used.
+        question: &'a Question,
+    },
     /// Something beside the answers could not be written: the answers are not touched by it.
     Missed {
         /// What, in two words.
@@ -89,8 +97,8 @@ impl Batch<'_> {
         tally: &Tally,
         listen: &Listener<'_>,
     ) -> Result<Outcome, BatchError> {
-        let listing = list_aside(self.archive.list()?);
-        let keeper = Mutex::new(Keeper { store, state, begun: HashSet::new(), lost: HashSet::new(), failure: None });
+        let listing = list_aside(self.archive)?;
+        let keeper = Mutex::new(Keeper { store, state, begun: HashMap::new(), lost: HashSet::new(), failure: None });
         let shared = Shared {
             batch: self,
             watch,
@@ -132,11 +140,20 @@ impl Batch<'_> {
         Ok(Outcome { complete: is_whole && unfinished == 0, stages, snapshot, state })
     }
 
-    /// All questions about an item, each once.
-    fn questions_about(&self, item: &Item) -> Vec<Question> {
-        let mut seen = HashSet::new();
-        let all = self.questions.iter().chain(&item.questions);
-        all.filter(|question| seen.insert(&question.question)).cloned().collect()
+    /// All questions about an item, each once, and those that come again under another name.
+    fn questions_about(&self, item: &Item) -> (Vec<Question>, Vec<Question>) {
+        let (mut names, mut unique, mut renamed) = (HashMap::new(), Vec::new(), Vec::new());
+        for question in self.questions.iter().chain(&item.questions) {
+            let Some(name) = names.get(&question.question) else {
+                names.insert(&question.question, &question.id);
+                unique.push(question.clone());
+                continue;
+            };
+            if question.id.is_some() && **name != question.id {
+                renamed.push(question.clone());
+            }
+        }
+        (unique, renamed)
     }
 }
 
@@ -159,8 +176,8 @@ struct Shared<'r> {
 struct Keeper<'r> {
     store: &'r mut Store,
     state: State,
-    /// Questions that this run has begun to ask: a manifest may name a video twice.
-    begun: HashSet<Id>,
+    /// Questions that this run has seen, with the names that they came with first: a manifest may name a video twice.
+    begun: HashMap<Id, Option<String>>,
     /// Items of which this run could see nothing.
     lost: HashSet<Id>,
     /// Why no more can be kept.
@@ -237,7 +254,7 @@ impl Shared<'_> {
 /// The jobs of an archive that are still to be done.
 struct Feed<'s, 'r> {
     shared: &'s Shared<'r>,
-    listing: Receiver<Listed>,
+    listing: Receiver<Result<Listed, BatchError>>,
     next: usize,
     /// What could not be listed this time, or nothing was asked about.
     unlisted: HashSet<Id>,
@@ -253,32 +270,40 @@ impl Iterator for Feed<'_, '_> {
             if self.shared.watch.stop.is_draining() {
                 return None;
             }
-            match self.listing.recv_timeout(PATIENCE) {
+            let listed = match self.listing.recv_timeout(PATIENCE) {
                 // Standard input may have nothing to say for long.
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Listed::Ignored(keys)) => (self.shared.listen)(Event::Ignored(&keys)),
-                Ok(Listed::PassedOver(passed)) if self.shared.batch.shard.holds(passed.id) => {
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.resolve();
+                    self.shared.is_listed.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                Ok(Err(error)) => {
+                    lock(&self.shared.keeper).failure.get_or_insert(error);
+                    self.shared.watch.stop.abort();
+                    return None;
+                }
+                Ok(Ok(listed)) => listed,
+            };
+            match listed {
+                Listed::Ignored(keys) => (self.shared.listen)(Event::Ignored(&keys)),
+                Listed::PassedOver(passed) if self.shared.batch.shard.holds(passed.id) => {
                     self.shared.tally.pass_over(&passed);
                 }
-                Ok(Listed::PassedOver(_)) => {}
-                Ok(Listed::Unlisted(unlisted)) => {
+                Listed::PassedOver(_) => {}
+                Listed::Unlisted(unlisted) => {
                     self.is_partial |= unlisted.kind == UNREADABLE;
                     if self.shared.batch.shard.holds(unlisted.id) {
                         self.unlisted.insert(unlisted.id);
                         self.lose(Record::unlisted(&unlisted), 0);
                     }
                 }
-                Ok(Listed::Item(item)) if self.shared.batch.shard.holds(item.id) => {
+                Listed::Item(item) if self.shared.batch.shard.holds(item.id) => {
                     if let Some(job) = self.plan(item) {
                         return Some(job);
                     }
                 }
-                Ok(Listed::Item(_)) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.resolve();
-                    self.shared.is_listed.store(true, Ordering::Relaxed);
-                    return None;
-                }
+                Listed::Item(_) => {}
             }
         }
     }
@@ -288,7 +313,7 @@ impl Feed<'_, '_> {
     /// The job of an item, if anything is left to be asked about it.
     fn plan(&mut self, item: Item) -> Option<Job> {
         let (batch, bytes) = (self.shared.batch, length(&item));
-        let questions = batch.questions_about(&item);
+        let (questions, mut renamed) = batch.questions_about(&item);
         if questions.is_empty() {
             self.unlisted.insert(item.id);
             self.lose(Record::unasked(&item), bytes);
@@ -298,17 +323,31 @@ impl Feed<'_, '_> {
         let Keeper { state, begun, .. } = &mut *keeper;
         // A question that comes later is asked of what had none before.
         let is_over = state.is_failed(item.id) && !state.is_unasked(item.id) && !batch.retry_failed;
-        let left = |question: &&Question| {
+        let mut left = |question: &&Question| {
             let text = &question.question;
             let is_done =
                 if batch.retry_failed { state.is_answered(item.id, text) } else { state.is_done(item.id, text) };
-            !is_over && !is_done && begun.insert(item.id.with_question(text))
+            match begun.entry(item.id.with_question(text)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(question.id.clone());
+                    !is_over && !is_done
+                }
+                Entry::Occupied(entry) => {
+                    if question.id.is_some() && *entry.get() != question.id {
+                        renamed.push((*question).clone());
+                    }
+                    false
+                }
+            }
         };
-        let left: Arc<[Question]> = questions.iter().filter(left).cloned().collect();
+        let left: Arc<[Question]> = questions.iter().filter(|question| left(question)).cloned().collect();
         // Nothing is left to be tried again of an item whose answers are all there.
         let is_answered = |question: &Question| state.is_answered(item.id, &question.question);
         let is_resolved = batch.retry_failed && state.is_failed(item.id) && questions.iter().all(is_answered);
         drop(keeper);
+        for question in &renamed {
+            (self.shared.listen)(Event::Renamed { video: &item.video, question });
+        }
         if is_resolved {
             self.shared.keep(&Record::resolved(item.id), None);
         }
@@ -440,16 +479,26 @@ impl Answering<'_, '_> {
 }
 
 /// Lists on a thread of its own, which nobody waits for: a stream may never say anything more.
-fn list_aside(listing: Box<dyn Iterator<Item = Listed> + Send>) -> Receiver<Listed> {
+/// The beginning of a stream is waited for there too.
+///
+/// # Errors
+/// When an archive that lasts cannot be listed; of a stream the receiver gets the error.
+fn list_aside(archive: &Archive) -> Result<Receiver<Result<Listed, BatchError>>, BatchError> {
+    let opened = if archive.is_lasting() { Some(archive.list()?) } else { None };
     let (sender, listed) = bounded(AHEAD);
-    std::thread::spawn(move || {
-        for listed in listing {
-            if sender.send(listed).is_err() {
-                return;
+    let archive = archive.clone();
+    std::thread::spawn(move || match opened.map_or_else(|| archive.list(), Ok) {
+        Ok(listing) => {
+            for listed in listing {
+                if sender.send(Ok(listed)).is_err() {
+                    return;
+                }
             }
         }
+        // Nobody waits for it if the run is over.
+        Err(error) => drop(sender.send(Err(error))),
     });
-    listed
+    Ok(listed)
 }
 
 /// Bytes of an item's file; what cannot be looked at has none.

@@ -12,7 +12,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use self::folder::Folder;
 use super::BatchError;
 use super::item::{Id, Item, readable};
-use crate::files::FileKind;
+use crate::files::{FileKind, kind_of};
 
 /// The kind of failure of what cannot be looked into.
 pub const UNREADABLE: &str = "unreadable";
@@ -194,11 +194,15 @@ impl Archive {
         let folder = |root: &Path, only: Option<&str>| -> Result<Kind, BatchError> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
             let (root, exclude, aside) = (root.to_owned(), globs(&options.exclude)?, options.aside.clone());
-            Ok(Kind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| dir.canonicalize().ok()) }))
+            Ok(Kind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| canonical(&dir)) }))
         };
         let kind = match std::fs::metadata(argument) {
             _ if text == "-" => manifest(None),
             Ok(meta) if meta.is_dir() => folder(argument, None)?,
+            Ok(meta) if !meta.is_file() && format.is_none() && kind_of(argument) == Some(FileKind::Video) => {
+                let cause = "not a regular file; hint: write the video to a file, and name that";
+                return Err(BatchError::io(argument)(std::io::Error::other(cause)));
+            }
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => Kind::Video(argument.to_owned()),
@@ -246,6 +250,14 @@ fn item(name: &[u8], path: PathBuf) -> Listed {
     Listed::Item(Item { id: Id::of_item(name, None), video: readable(name), path, window: None, questions: Vec::new() })
 }
 
+/// The canonical path of a directory, or the one that it will have once it is made.
+fn canonical(dir: &Path) -> Option<PathBuf> {
+    dir.canonicalize().ok().or_else(|| {
+        let dir = std::path::absolute(dir).ok()?;
+        Some(canonical(dir.parent()?)?.join(dir.file_name()?))
+    })
+}
+
 /// The directory that a glob begins with, and the rest.
 fn split_glob(glob: &str) -> (&Path, &str) {
     let signs = glob.find(GLOB_SIGNS).unwrap_or(glob.len());
@@ -288,6 +300,18 @@ mod tests {
         let options = ArchiveOptions { exclude, ..ArchiveOptions::default() };
         let archive = Archive::open(argument, &options).map_err(|error| error.to_string())?;
         Ok(names(archive.list().map_err(|error| error.to_string())?))
+    }
+
+    #[test]
+    fn results_below_the_folder_are_left_out_before_they_are_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("a.mp4"), "").expect("ours");
+        let options = ArchiveOptions { aside: Some(at("new/results")), ..ArchiveOptions::default() };
+        let archive = Archive::open(dir.path(), &options).expect("a folder");
+        std::fs::create_dir_all(at("new/results")).expect("ours");
+        std::fs::write(at("new/results/b.mp4"), "").expect("ours");
+        assert_eq!(names(archive.list().expect("a folder")), ["a.mp4"]);
     }
 
     #[test]

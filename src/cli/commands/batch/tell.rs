@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,8 @@ pub struct Teller {
     has_bar: bool,
     last_line: Mutex<Instant>,
     warned: Mutex<HashSet<&'static str>>,
+    /// Number of names of questions that are in no answer.
+    n_renamed: AtomicU64,
 }
 
 impl Teller {
@@ -68,7 +71,13 @@ impl Teller {
     pub fn new() -> Self {
         let has_bar = std::io::stderr().is_terminal() && !output::is_json();
         let bar = if has_bar { progress::batch() } else { ProgressBar::hidden() };
-        Self { bar, has_bar, last_line: Mutex::new(Instant::now()), warned: Mutex::default() }
+        Self {
+            bar,
+            has_bar,
+            last_line: Mutex::new(Instant::now()),
+            warned: Mutex::default(),
+            n_renamed: AtomicU64::new(0),
+        }
     }
 
     /// Takes an event.
@@ -78,6 +87,14 @@ impl Teller {
             Event::Ignored(keys) => {
                 let keys = keys.join(", ");
                 self.bar.suspend(|| output::warning(&format!("the manifest has more than is used here: {keys}")));
+            }
+            Event::Renamed { video, question } => {
+                if self.n_renamed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let (text, id) = (&question.question, question.id.as_deref().unwrap_or_default());
+                    let text =
+                        format!("{video}: `{text}` has another id besides `{id}`; asked once, under the first id");
+                    self.bar.suspend(|| output::warning(&text));
+                }
             }
             Event::Missed { what, cause } => self.warn_once(what, cause),
             Event::Tick(snapshot) => self.tick(snapshot),
@@ -95,6 +112,10 @@ impl Teller {
     /// Nothing more will be told.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+        let n_renamed = self.n_renamed.load(Ordering::Relaxed);
+        if n_renamed > 0 {
+            output::warning(&format!("{n_renamed} ids are in no answer: their questions came under another id before"));
+        }
     }
 
     fn tick(&self, snapshot: &Snapshot) {
