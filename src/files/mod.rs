@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use kind::{FileKind, kind_of};
 pub use output::{Flush, Output};
-pub use sign::{Sign, sign_of};
+pub use sign::{Sign, sign_of, unfetched};
 
 /// The name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";
@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
 /// # Errors
 /// The system's own, that it is not regular or too long, or what stands in its place: a Git LFS pointer, a web page.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let meta = std::fs::metadata(path)?;
+    let meta = sign::facts(path)?;
     if meta.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }

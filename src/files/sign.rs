@@ -4,7 +4,7 @@
 //! Nothing here decides whether a file can be used. It says what a file probably is that could not be.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -46,12 +46,34 @@ pub fn sign_of(path: &Path) -> Option<Sign> {
     stand_in(&first).or_else(|| packed(&first)).or_else(|| without_index(path, &first)).or_else(by_name)
 }
 
+/// What a name that leads to nothing says when it is a URL: that it is not fetched, with a hint.
+pub fn unfetched(path: &Path) -> Option<String> {
+    let text = path.to_string_lossy();
+    let (scheme, rest) = text.split_once(":/")?;
+    let is_scheme = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let local = rest.trim_start_matches('/').trim_start_matches("localhost/");
+    match scheme.eq_ignore_ascii_case("file") {
+        _ if !is_scheme || path.exists() => None,
+        true if !local.contains('%') => Some(format!("a URL, which is not opened; hint: name the path, /{local}")),
+        true => Some("a URL, which is not opened; hint: name the path, without `file://`".to_owned()),
+        false => Some("a URL, which is not fetched; hint: download it first, and name the file".to_owned()),
+    }
+}
+
+/// The facts of what is to be read.
+///
+/// # Errors
+/// The system's own, or that it is a URL.
+pub(super) fn facts(path: &Path) -> io::Result<Metadata> {
+    std::fs::metadata(path).map_err(|error| unfetched(path).map_or(error, io::Error::other))
+}
+
 /// The first bytes of a regular file.
 ///
 /// # Errors
 /// The system's own.
 pub(super) fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
+    if !facts(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut first = Vec::new();
@@ -181,6 +203,22 @@ mod tests {
             assert_eq!(sign("a.mp4", bytes).as_deref(), cause, "{:?}", String::from_utf8_lossy(bytes));
         }
         assert_eq!(sign("a.mp4.part", b"\x1aE\xdf\xa3").as_deref(), Some("an unfinished download or copy"));
+    }
+
+    #[test]
+    fn a_url_is_called_one_and_a_local_one_names_its_path() {
+        for (name, hint) in [
+            ("https://example.org/p.yaml", Some("; hint: download it first, and name the file")),
+            ("file:///x/a.mp4", Some("; hint: name the path, /x/a.mp4")),
+            ("file://localhost/x/a.mp4", Some("; hint: name the path, /x/a.mp4")),
+            ("file:///x/a%20b.mp4", Some("; hint: name the path, without `file://`")),
+            ("none/a.mp4", None),
+            ("c:/a.mp4", None),
+        ] {
+            let found = unfetched(Path::new(name));
+            assert_eq!(found.is_some(), hint.is_some(), "{name}");
+            assert!(found.is_none_or(|found| found.ends_with(hint.unwrap_or_default())), "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::files::{FileKind, kind_of, sign_of};
+use crate::files::{FileKind, kind_of, sign_of, unfetched};
 use crate::units::{FrameIndex, Seconds};
 
 /// Files of a directory that are looked at for a hint.
@@ -261,15 +261,8 @@ pub enum VideoError {
 }
 
 /// What is to be said of a path to nothing.
-fn missing(path: &Path) -> &'static str {
-    let text = path.to_string_lossy();
-    let scheme = text.split_once(":/").map(|(scheme, _)| scheme).unwrap_or_default();
-    let is_url = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-    if is_url {
-        "a URL, which is not fetched; hint: download it first, and name the file"
-    } else {
-        "no such file or directory"
-    }
+fn missing(path: &Path) -> String {
+    unfetched(path).unwrap_or_else(|| "no such file or directory".to_owned())
 }
 
 /// What to name instead of a directory without an image.

@@ -1,5 +1,6 @@
 //! Where a model named on the command line lies: a directory, `$VIDENSE_MODELS`, the hub's cache, or the hub.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
@@ -262,17 +263,30 @@ fn refuse_others(name: &str) -> Result<(), HubError> {
     {
         let id = rest.strip_prefix("huggingface.co/").or_else(|| rest.strip_prefix("hf.co/"));
         let id = id.map(|id| id.splitn(3, '/').take(2).collect::<Vec<_>>().join("/")).filter(|id| is_hub_id(id));
-        let hint = id.map_or("download it, and name the directory".to_owned(), |id| format!("the hub id alone: {id}"));
+        let path = || Some(format!("name the path, {rest}")).filter(|_| scheme.eq_ignore_ascii_case("file"));
+        let otherwise = || path().unwrap_or_else(|| "download it, and name the directory".to_owned());
+        let hint = id.map_or_else(otherwise, |id| format!("the hub id alone: {id}"));
         return Err(HubError::Url { url: owned(), hint });
     }
     if path.exists() {
         return Err(HubError::NotADirectory { hint: instead_of_file(path), path: path.to_owned() });
     }
-    if files::kind_of(path).is_some() {
+    if files::kind_of(path).is_some() || is_file_name(path) {
         let hint = "a model is named by its directory, or by a hub id such as org/name".to_owned();
         return Err(HubError::NoSuchPath { name: owned(), hint });
     }
     if is_hub_id(name) { Ok(()) } else { Err(HubError::NotFound { name: owned() }) }
+}
+
+/// Whether a name is one of a file although its ending is in no list: of media with another ending behind, as of
+/// `holiday.mp4.bak`, or of what the content has to tell.
+fn is_file_name(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let is_media = |stem: &OsStr| {
+        matches!(files::kind_of(Path::new(stem)), Some(FileKind::Video | FileKind::Audio | FileKind::Image))
+    };
+    path.file_stem().is_some_and(is_media)
+        || ending.is_some_and(|ending| ["bak", "dat", "ogg"].iter().any(|known| ending == *known))
 }
 
 /// What to name instead of a file.
@@ -364,6 +378,8 @@ mod tests {
         for (name, message) in [
             ("clips/gone.mp4".to_owned(), no_path),
             ("clips/gone.MKV".to_owned(), no_path),
+            ("clips/holiday.mp4.bak".to_owned(), no_path),
+            ("clips/gone.DAT".to_owned(), no_path),
             ("models/gone.gguf".to_owned(), no_path),
             ("models/gone.safetensors".to_owned(), no_path),
             ("./x".to_owned(), "not a hub id"),
@@ -377,6 +393,7 @@ mod tests {
             ("-org/name".to_owned(), "not a hub id"),
             ("src/gone".to_owned(), "hint: `src` is a directory, so this is a path"),
             ("https://huggingface.co/org/name/tree/main".to_owned(), "hint: the hub id alone: org/name"),
+            ("file:///models/a".to_owned(), "hint: name the path, /models/a"),
             ("https://example.org/a.mp4".to_owned(), "a URL, which is not fetched; hint: download it"),
             (at("model.gguf"), "a file, not a model's directory; hint: a GGUF file is named with --llm"),
             (at("weights.safetensors"), "a file, not a model's directory; hint: its directory, "),

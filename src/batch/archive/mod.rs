@@ -12,7 +12,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use self::folder::Folder;
 use super::BatchError;
 use super::item::{Id, Item, readable};
-use crate::files::{FileKind, kind_of};
+use crate::files::{FileKind, kind_of, unfetched};
 
 /// The kind of failure of what cannot be looked into.
 pub const UNREADABLE: &str = "unreadable";
@@ -58,6 +58,8 @@ pub enum Reason {
     Hidden,
     /// A pipe, a device or a socket.
     NotRegular,
+    /// A link to a directory that another link led to before.
+    Repeated,
     /// It has no bytes, and its name says nothing.
     Empty,
     /// It cannot be read, and its name says nothing.
@@ -82,6 +84,7 @@ impl Reason {
             Self::Kind(FileKind::Data) => "data",
             Self::Hidden => "hidden",
             Self::NotRegular => "not_regular",
+            Self::Repeated => "repeated",
             Self::Empty => "empty",
             Self::Unreadable => "unreadable",
             Self::Unknown => "unknown",
@@ -206,6 +209,10 @@ impl Archive {
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => Kind::Video(argument.to_owned()),
+            Err(error) if unfetched(argument).is_some() => {
+                let url = unfetched(argument).map_or(error, std::io::Error::other);
+                return Err(BatchError::io(argument)(url));
+            }
             Err(_) if text.contains(GLOB_SIGNS) => {
                 let (root, pattern) = split_glob(&text);
                 std::fs::metadata(root).map_err(BatchError::io(root))?;
