@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::repository;
+use crate::harness::{ffmpeg, repository};
 
 fn vidense(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
@@ -122,8 +122,54 @@ fn pipes_and_devices_are_no_files_of_questions_or_pipelines() {
         assert_eq!(found.status.code(), Some(2), "{arguments:?}: {}", err(&found));
         assert!(err(&found).contains(": not a regular file; hint: "), "{arguments:?}: {}", err(&found));
     }
-    let found = run(dir.path(), &["run", "https://example.org/p.yaml", "a.mp4", "-q", "Why?"]);
-    assert!(err(&found).contains("a URL, which is not fetched; hint: download it"), "{}", err(&found));
+}
+
+#[test]
+fn a_url_is_called_one_wherever_a_file_is_wanted() {
+    let dir = place();
+    let (url, local) = ("https://example.org/x", "file:///x/a.mp4");
+    for arguments in [
+        &["run", url, "a.mp4", "-q", "Why?"][..],
+        &["batch", "p.yaml", url, "--out", "r", "-q", "Why?"],
+        &["ask", "a.mp4", "Why?", "--llm", url],
+        &["eval", url],
+        &["ask", local, "Why?"],
+        &["run", local, "a.mp4", "-q", "Why?"],
+    ] {
+        let found = run(dir.path(), arguments);
+        assert_eq!(found.status.code(), Some(2), "{arguments:?}: {}", err(&found));
+        let hint = if arguments.contains(&local) { "hint: name the path, /x/a.mp4" } else { "hint: download it first" };
+        assert!(
+            err(&found).contains("a URL, which is not ") && err(&found).contains(hint),
+            "{arguments:?}: {}",
+            err(&found)
+        );
+    }
+}
+
+#[test]
+fn whole_videos_under_the_endings_of_segments_and_weights_are_listed() {
+    let dir = place();
+    std::fs::create_dir(dir.path().join("archive")).unwrap();
+    let at = |name: &str| dir.path().join("archive").join(name);
+    let clip = "-f lavfi -i testsrc=size=64x48:rate=25:duration=0.2 -c:v libx264 -pix_fmt yuv420p";
+    let whole = ffmpeg(&format!("{clip} -movflags frag_keyframe+empty_moov a.mp4"));
+    for name in ["whole.m4s", "whole.CMFV", "dump.bin", "disk.img"] {
+        std::fs::copy(&whole.path, at(name)).unwrap();
+    }
+    // A segment alone has no moov box; weights are no video.
+    let bytes = std::fs::read(&whole.path).unwrap();
+    let moof = bytes.windows(4).position(|word| word == b"moof").unwrap() - 4;
+    std::fs::write(at("part.m4s"), &bytes[moof..]).unwrap();
+    std::fs::write(at("weights.bin"), b"PK\x03\x04rest").unwrap();
+    let flags = ["--out", "r", "-q", "Why?", "--set", "sample.uniform.frames=1"];
+    let found = run(dir.path(), &[&["batch", "p.yaml", "archive"], &flags[..]].concat());
+    assert!(found.status.success(), "{}", err(&found));
+    let text = std::fs::read_to_string(dir.path().join("r/answers.jsonl")).unwrap();
+    let records = text.lines().skip(1).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut names: Vec<String> = records.map(|record| record["video"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["disk.img", "dump.bin", "whole.CMFV", "whole.m4s"]);
 }
 
 #[test]

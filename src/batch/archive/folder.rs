@@ -1,6 +1,7 @@
 //! A folder as an archive: its videos, sorted, links followed. A file is a video by the ending of its name; where that
 //! says nothing, by its content. What is passed over is listed with the reason.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,9 @@ use crate::video::detect::{Content, begins_as_text, content_of};
 
 /// Endings of videos that text has as well: TypeScript and others.
 const SHARED_WITH_TEXT: [&str; 9] = ["drc", "mpv", "mts", "rv", "tod", "tp", "ts", "ty", "vdr"];
+
+/// Endings of weights, disk images and segments that whole videos have as well.
+const SHARED_WITH_DATA: [&str; 4] = ["bin", "cmfv", "img", "m4s"];
 
 /// A folder, and what of it is wanted.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ impl Folder {
     /// Its items, and what is passed over.
     pub(super) fn list(self) -> impl Iterator<Item = Listed> + Send {
         let walk = WalkDir::new(&self.root).follow_links(true).sort_by_file_name().into_iter();
-        Walk { folder: self, walk }
+        Walk { folder: self, walk, linked: HashSet::new() }
     }
 
     fn is_aside(&self, entry: &DirEntry) -> bool {
@@ -88,6 +92,8 @@ impl Folder {
 struct Walk {
     folder: Folder,
     walk: IntoIter,
+    /// Directories that links led to: followed again, links that lead to each other's directories would multiply.
+    linked: HashSet<DirectoryId>,
 }
 
 impl Iterator for Walk {
@@ -111,6 +117,15 @@ impl Iterator for Walk {
                     let passed = PassedOver::new(name.as_os_str().as_encoded_bytes(), Reason::Hidden);
                     self.folder.only.is_none().then_some(Listed::PassedOver(passed))
                 }
+                Ok(entry) if entry.file_type().is_dir() && entry.path_is_symlink() => {
+                    let is_new = directory_id(entry.path()).is_none_or(|id| self.linked.insert(id));
+                    if !is_new {
+                        self.walk.skip_current_dir();
+                    }
+                    let name = self.folder.below(entry.path());
+                    let passed = || PassedOver::new(name.as_os_str().as_encoded_bytes(), Reason::Repeated);
+                    (!is_new && self.folder.only.is_none()).then(|| Listed::PassedOver(passed()))
+                }
                 Ok(entry) if entry.file_type().is_dir() => None,
                 Ok(entry) => self.folder.file(entry),
             };
@@ -121,8 +136,31 @@ impl Iterator for Walk {
     }
 }
 
+/// What tells a directory from others, whatever its names: its device and its inode, or its canonical path.
+#[cfg(unix)]
+type DirectoryId = (u64, u64);
+#[cfg(not(unix))]
+type DirectoryId = PathBuf;
+
+#[cfg(unix)]
+fn directory_id(path: &Path) -> Option<DirectoryId> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(not(unix))]
+fn directory_id(path: &Path) -> Option<DirectoryId> {
+    path.canonicalize().ok()
+}
+
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// Whether a name ends in one of the `endings`, whatever the case of its letters.
+fn is_shared(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| endings.iter().any(|shared| ending == *shared))
 }
 
 /// Why a file is no item. Pipes and devices are never opened; of those that are named as videos it is told when they
@@ -131,11 +169,12 @@ fn why_not(entry: &DirEntry) -> Option<Reason> {
     let (path, is_file) = (entry.path(), entry.file_type().is_file());
     match kind_of(path) {
         Some(FileKind::Video) => {
-            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-            let is_shared = ending.is_some_and(|ending| SHARED_WITH_TEXT.iter().any(|shared| ending == *shared));
+            let is_shared = is_shared(path, &SHARED_WITH_TEXT);
             (is_file && is_shared && begins_as_text(path).unwrap_or(false)).then_some(Reason::Kind(FileKind::Text))
         }
         _ if !is_file => Some(Reason::NotRegular),
+        // Whole videos have them too: players' dumps, fragmented MP4 files.
+        Some(_) if is_shared(path, &SHARED_WITH_DATA) && content_of(path).ok() == Some(Content::Video) => None,
         Some(kind) => Some(Reason::Kind(kind)),
         None => match content_of(path) {
             Ok(Content::Video) => None,
@@ -171,6 +210,27 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_directory_is_looked_into_by_one_link_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Twenty levels, each with two links to the next one: a million paths lead to the last.
+        for level in 0..20 {
+            std::fs::create_dir(dir.path().join(format!("d{level:02}"))).expect("ours");
+            for link in ["a", "b"] {
+                let link = dir.path().join(format!("d{level:02}/{link}"));
+                symlink(format!("../d{:02}", level + 1), link).expect("ours");
+            }
+        }
+        std::fs::create_dir(dir.path().join("d20")).expect("ours");
+        std::fs::write(dir.path().join("d20/x.mp4"), "").expect("ours");
+        let folder = Folder { root: dir.path().to_owned(), only: None, exclude: GlobSet::empty(), aside: None };
+        let listed = names(folder.list());
+        let deepest = format!("d00/{}x.mp4", "a/".repeat(20));
+        let videos: Vec<&str> = listed.iter().map(String::as_str).filter(|name| name.ends_with(".mp4")).collect();
+        assert_eq!(videos, [&deepest, "d20/x.mp4"]);
+        assert!(listed.contains(&"d00/b - repeated".to_owned()) && listed.len() < 100, "{}", listed.len());
+    }
 
     #[test]
     fn loops_are_told_and_odd_names_kept() {
