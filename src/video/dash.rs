@@ -1,15 +1,19 @@
-//! The files that a DASH manifest names (ISO 23009-1), by arithmetic on its text. FFmpeg opens them past every callback and passes over
-//! those that are missing without a word, so that `linked` looks for them beforehand. Nothing is opened here.
+//! The files that a DASH manifest names (ISO 23009-1), by arithmetic on its text. FFmpeg opens them past every callback
+//! and passes over those that are missing without a word, so that `linked` looks for them beforehand. Nothing is opened
+//! here. Manifests that FFmpeg would read without end are refused, or get an end.
 
-use roxmltree::{Document, Node};
+use roxmltree::{Document, Node, ParsingOptions};
 
 /// Files of one manifest that are looked for, at most.
 const MAX_FILES: usize = 200_000;
+/// Elements, attributes' owners and texts of one manifest, at most.
+const MAX_NODES: u32 = 4_000_000;
 
 /// The names of all segments of a manifest, relative to it; an error in words where it is not understood.
 pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
-    let manifest = Document::parse(text).map_err(|error| format!("a DASH manifest: {error}"))?;
+    let manifest = parse(text)?;
     let root = manifest.root_element();
+    refuse_byte_ranges(root)?;
     let mut names = Vec::new();
     for period in children(root, "Period") {
         let duration = period.attribute("duration").or_else(|| root.attribute("mediaPresentationDuration"));
@@ -25,6 +29,46 @@ pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
         }
     }
     Ok(names)
+}
+
+/// A manifest of a recording that goes on (`type="dynamic"`) as one of what is there; nothing where it has an end.
+pub(super) fn ended(text: &str) -> Result<Option<String>, String> {
+    let manifest = parse(text)?;
+    let root = manifest.root_element();
+    let Some(kind) = root.attribute_node("type").filter(|kind| kind.value().eq_ignore_ascii_case("dynamic")) else {
+        return Ok(None);
+    };
+    let lists_segments =
+        root.descendants().any(|node| is_named(node, "SegmentTimeline") || is_named(node, "SegmentURL"));
+    if !lists_segments && root.attribute("mediaPresentationDuration").is_none() {
+        return Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned());
+    }
+    let value = kind.range_value();
+    Ok(Some([&text[..value.start], "static", &text[value.end..]].concat()))
+}
+
+/// Parses a manifest. A document type is allowed: FFmpeg takes it too.
+fn parse(text: &str) -> Result<Document<'_>, String> {
+    let options = ParsingOptions { allow_dtd: true, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options).map_err(|error| format!("a DASH manifest: {error}"))
+}
+
+/// Refuses segments that are parts of one file: FFmpeg's demuxer reads them in a loop that ends neither with the file nor
+/// when it is interrupted.
+fn refuse_byte_ranges(root: Node) -> Result<(), String> {
+    let has_file = |node: &Node| node.attribute("media").is_some_and(|name| !name.is_empty());
+    let is_range = |node: &Node| node.has_attribute("mediaRange") || !has_file(node);
+    let Some(segment) = root.descendants().find(|node| is_named(*node, "SegmentURL") && is_range(node)) else {
+        return Ok(());
+    };
+    let range = segment.attribute("mediaRange").map_or(String::new(), |range| format!("=\"{range}\""));
+    let mut bases = segment.ancestors().filter_map(|node| child(node, "BaseURL")?.text()).map(str::trim);
+    let file = segment.attribute("media").or_else(|| bases.next());
+    let named = file.map_or(String::new(), |file| format!(": {file}"));
+    Err(format!(
+        "a DASH manifest whose segments are byte ranges of one file (mediaRange{range}); hint: name the media file \
+         itself{named}"
+    ))
 }
 
 /// A representation with the elements around it, from the inside out: what one does not say, the next one may.
@@ -122,12 +166,17 @@ impl<'a, 'd> Levels<'a, 'd> {
     }
 }
 
+/// Whether an element has this name, in any namespace and case, as FFmpeg compares it.
+fn is_named(node: Node, name: &str) -> bool {
+    node.is_element() && node.tag_name().name().eq_ignore_ascii_case(name)
+}
+
 fn children<'a, 'd>(node: Node<'a, 'd>, name: &str) -> impl Iterator<Item = Node<'a, 'd>> {
-    node.children().filter(move |child| child.tag_name().name() == name)
+    node.children().filter(move |child| is_named(*child, name))
 }
 
 fn child<'a, 'd>(node: Node<'a, 'd>, name: &str) -> Option<Node<'a, 'd>> {
-    node.children().find(|child| child.tag_name().name() == name)
+    node.children().find(|child| is_named(*child, name))
 }
 
 /// Reads a duration such as `PT1H2M3.5S`, in whole seconds as FFmpeg does.
@@ -174,6 +223,41 @@ mod tests {
         assert_eq!(names(single), ["a.mp4"]);
         let to_end = timeline.replace("r='1'", "r='-1'");
         assert_eq!(names(&to_end).len(), 1 + 4 + 1);
+    }
+
+    #[test]
+    fn segments_that_are_byte_ranges_are_refused_and_one_file_is_not() {
+        let refused = |segments: &str| {
+            segment_names(&format!(
+                "<MPD><Period><AdaptationSet><Representation><BaseURL>v.mp4</BaseURL><SegmentList>{segments}</SegmentList>\
+                 </Representation></AdaptationSet></Period></MPD>"
+            ))
+        };
+        let rule = |range: &str| {
+            let cause = format!("a DASH manifest whose segments are byte ranges of one file (mediaRange{range})");
+            Err(format!("{cause}; hint: name the media file itself: v.mp4"))
+        };
+        assert_eq!(refused("<Initialization range='0-9'/><SegmentURL mediaRange='10-19'/>"), rule("=\"10-19\""));
+        assert_eq!(refused("<SegmentURL media='v.mp4' mediaRange='1-2'/>"), rule("=\"1-2\""));
+        assert_eq!(refused("<SegmentURL media='a.mp4'/><SegmentURL indexRange='10-19'/>"), rule(""));
+        assert_eq!(refused("<SegmentURL media='a.mp4'/>"), Ok(vec!["v.mp4a.mp4".to_owned()]));
+        let one_file = "<Period><AdaptationSet><Representation><BaseURL>v.mp4</BaseURL><SegmentBase indexRange='5-9'>\
+                        <Initialization range='0-4'/></SegmentBase></Representation></AdaptationSet></Period>";
+        assert_eq!(names(one_file), ["v.mp4"]);
+    }
+
+    #[test]
+    fn a_live_manifest_is_known_by_its_type_and_gets_an_end() {
+        let ended = |tag: &str| ended(&format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>"));
+        let expected = |tag: &str| Ok(Some(format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>")));
+        assert_eq!(ended("a='1' type=\"dynamic\""), expected("a='1' type=\"static\""));
+        assert_eq!(ended("type = 'dynamic' b='>'"), expected("type = 'static' b='>'"));
+        assert_eq!(ended("type\n=\n\"dyn&#97;mic\""), expected("type\n=\n\"static\""));
+        assert_eq!(ended("type='static' note='type=\"dynamic\"'"), Ok(None));
+        // Only the manifest's own type counts.
+        assert_eq!(super::ended("<MPD><!-- <MPD type='dynamic'> --><Period type='dynamic'/></MPD>"), Ok(None));
+        let error = super::ended("<MPD type='dynamic'><SegmentTemplate media='$Number$.m4s' duration='2'/></MPD>");
+        assert_eq!(error, Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use ffmpeg::ffi;
 use ffmpeg_next as ffmpeg;
 
-use super::dash::segment_names;
+use super::dash;
 use super::limits::Spent;
 
 /// FFmpeg's way to open a file for a container.
@@ -263,7 +263,7 @@ impl Playlist {
         match self {
             // Its demuxer asks for each segment.
             Self::Hls(_) => Ok(Vec::new()),
-            Self::Dash(text) => segment_names(&String::from_utf8_lossy(text)),
+            Self::Dash(text) => dash::segment_names(&String::from_utf8_lossy(text)),
             Self::Concat(text) => Ok(String::from_utf8_lossy(text).lines().filter_map(concat_file).collect()),
         }
     }
@@ -273,29 +273,10 @@ impl Playlist {
         match self {
             Self::Hls(text) if find(&text, b"#EXT-X-ENDLIST").is_some() => Ok(None),
             Self::Hls(text) => Ok(Some([&text[..], b"\n#EXT-X-ENDLIST\n"].concat())),
-            Self::Dash(text) => ended_dash(text),
+            Self::Dash(text) => Ok(dash::ended(&String::from_utf8_lossy(&text))?.map(String::into_bytes)),
             Self::Concat(_) => Ok(None),
         }
     }
-}
-
-/// A manifest of a recording that goes on (`type="dynamic"`) as one of what is there.
-fn ended_dash(mut text: Vec<u8>) -> Result<Option<Vec<u8>>, String> {
-    let start = find(&text, b"<MPD").unwrap_or(0);
-    let length = find(&text[start..], b">").unwrap_or(text.len() - start);
-    let tag = &text[start..start + length];
-    let Some((at, old)) = [&b"type=\"dynamic\""[..], b"type='dynamic'"]
-        .iter()
-        .find_map(|old| find(tag, old).map(|at| (start + at, old.len())))
-    else {
-        return Ok(None);
-    };
-    let lists_segments = [&b"<SegmentTimeline"[..], b"<SegmentURL"].iter().any(|name| find(&text, name).is_some());
-    if !lists_segments && find(tag, b"mediaPresentationDuration").is_none() {
-        return Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned());
-    }
-    text.splice(at..at + old, *b"type=\"static\"");
-    Ok(Some(text))
 }
 
 /// The file that a line of a script names, in FFmpeg's quoting: `file 'a b.mp4'`, `file a\ b.mp4`.
@@ -327,17 +308,6 @@ mod tests {
         let ended = |text: &str| Playlist::Hls(text.as_bytes().to_vec()).ended().map(|text| text.map(|t| t.len()));
         assert_eq!(ended("#EXTM3U\n#EXT-X-ENDLIST\n"), Ok(None));
         assert_eq!(ended("#EXTM3U\na.ts"), Ok(Some(12 + 16)));
-        let dash = |text: &str| {
-            let ended = ended_dash(text.as_bytes().to_vec())?;
-            Ok::<_, String>(ended.map(|text| String::from_utf8_lossy(&text).into_owned()))
-        };
-        let timeline = "<MPD a='1' type=\"dynamic\"><SegmentTimeline/></MPD>";
-        assert_eq!(dash(timeline), Ok(Some(timeline.replace("dynamic", "static"))));
-        assert_eq!(dash("<MPD type=\"static\"></MPD>"), Ok(None));
-        // Only the manifest's own type counts.
-        assert_eq!(dash("<MPD><Period type=\"dynamic\"/></MPD>"), Ok(None));
-        let error = dash("<MPD type='dynamic'><SegmentTemplate media='$Number$.m4s' duration='2'/></MPD>");
-        assert_eq!(error, Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod kept;
 mod opening;
 mod pipelines;
 mod pixels;
+mod playlists;
 mod prompts;
 mod quantized;
 mod reference;

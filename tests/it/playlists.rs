@@ -1,0 +1,88 @@
+//! Playlists that FFmpeg reads wrongly or without end: segments that are byte ranges, ends that are none, types in other
+//! quotes, keys and segments that are missing or empty. Each is inspected in a process of its own, with a deadline.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Clip, ffmpeg, repository};
+
+const DEADLINE: Duration = Duration::from_secs(40);
+const SOURCE: &str = "-f lavfi -i testsrc=size=64x48:rate=10:duration=4 -c:v libx264 -preset ultrafast -g 10";
+
+/// Exit code and both outputs of a command, which must end.
+fn bounded(command: &mut Command) -> (Option<i32>, String, String) {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            panic!("it hangs: {:?}", child.wait_with_output().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn inspect(path: &Path) -> (Option<i32>, String, String) {
+    bounded(Command::new(env!("CARGO_BIN_EXE_vidense")).current_dir(repository("")).arg("inspect").arg(path))
+}
+
+/// Writes a file beside the clip.
+fn beside(clip: &Clip, name: &str, text: &str) -> PathBuf {
+    let path = clip.path.with_file_name(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn text(clip: &Clip) -> String {
+    std::fs::read_to_string(&clip.path).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(path: &Path, words: &str) {
+    let (code, _, err) = inspect(path);
+    assert!(code == Some(2) && err.contains(words), "{}: {code:?} {err}", path.display());
+}
+
+/// All 40 frames without a warning.
+#[track_caller]
+fn assert_whole(path: &Path) {
+    let (code, out, err) = inspect(path);
+    assert!(code == Some(0) && out.contains("frames      40 decode") && err.is_empty(), "{code:?} {out}{err}");
+}
+
+#[test]
+fn segments_that_are_byte_ranges_of_one_file_are_refused() {
+    let clip = ffmpeg(&format!("{SOURCE} -f dash -single_file 1 -seg_duration 1 p.mpd"));
+    let words = "byte ranges of one file (mediaRange=\"";
+    assert_refused(&clip.path, words);
+    let manifest = text(&clip);
+    assert!(manifest.contains("<SegmentList"), "{manifest}");
+    let line = |word: &str| manifest.lines().find(|line| line.contains(word)).unwrap().to_owned();
+    assert_refused(&beside(&clip, "noinit.mpd", &manifest.replace(&line("<Initialization"), "")), words);
+    let (start, end) = (manifest.find("<SegmentList").unwrap(), manifest.find("</SegmentList>").unwrap());
+    let list = &manifest[start..end + "</SegmentList>".len()];
+    // Each part after the first begins with the value and its quote.
+    let mut parts = list.split(" indexRange=\"");
+    let first = parts.next().unwrap();
+    let no_index = [first].into_iter().chain(parts.map(|part| part.split_once('"').unwrap().1)).collect::<String>();
+    assert_refused(&beside(&clip, "noidx.mpd", &manifest.replace(list, &no_index)), "mediaRange");
+    // One file as a whole is read, with the place of its index or without.
+    assert_whole(&beside(&clip, "plain.mpd", &manifest.replace(list, "")));
+    let range = line("<Initialization").split('"').nth(1).unwrap().to_owned();
+    let base = format!("<SegmentBase><Initialization range=\"{range}\"/></SegmentBase>");
+    assert_whole(&beside(&clip, "base.mpd", &manifest.replace(list, &base)));
+}
+
+#[test]
+fn a_live_manifest_is_known_by_its_attribute_and_a_document_type_is_allowed() {
+    let clip = ffmpeg(&format!("{SOURCE} -f dash -seg_duration 1 -use_template 1 -use_timeline 1 p.mpd"));
+    let manifest = text(&clip);
+    for (i, kind) in ["type = \"dynamic\"", "type='dynamic'", "note='>' type\n=\n'dynamic'"].iter().enumerate() {
+        assert_whole(&beside(&clip, &format!("{i}.mpd"), &manifest.replace("type=\"static\"", kind)));
+    }
+    assert_whole(&beside(&clip, "type.mpd", &manifest.replace("<MPD", "<!DOCTYPE MPD>\n<MPD")));
+}
