@@ -357,6 +357,12 @@ fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Inp
     options.set("protocol_whitelist", "file,crypto,data");
     // A name is a name: `%d`, `*` and `?` in it are no patterns of image files.
     options.set("pattern_type", "none");
+    // A segment or a key of HLS may have any name: what is opened is a local regular file, see `linked`.
+    for (option, value) in
+        [("allowed_extensions", "ALL"), ("allowed_segment_extensions", "ALL"), ("extension_picky", "0")]
+    {
+        options.set(option, value);
+    }
     let limits = spent.limits();
     spent.begin_call();
     // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards

@@ -71,7 +71,7 @@ pub enum VideoError {
         cause: String,
     },
     /// A readable container without a video stream.
-    #[error("{path}: no video stream among its {n_streams} stream(s) ({kinds})")]
+    #[error("{path}: no video stream{}", among(*n_streams, kinds))]
     NoVideoStream {
         /// The video argument.
         path: PathBuf,
@@ -258,6 +258,14 @@ pub enum VideoError {
         /// The video argument.
         path: PathBuf,
     },
+}
+
+/// The streams that a file has instead.
+fn among(n_streams: usize, kinds: &str) -> String {
+    match n_streams {
+        0 => ", nor any other".to_owned(),
+        n => format!(" among its {n} stream(s) ({kinds})"),
+    }
 }
 
 /// What is to be said of a path to nothing.

@@ -30,8 +30,12 @@ type OpenFile = unsafe extern "C" fn(
 /// FFmpeg's own, for contexts that a demuxer makes itself.
 static DEFAULT: OnceLock<OpenFile> = OnceLock::new();
 
-/// A playlist larger than this is left to FFmpeg.
+/// A playlist larger than this is refused.
 const MAX_PLAYLIST: u64 = 64 << 20;
+/// Bytes in which a playlist shows what it is.
+const FIRST: u64 = 4096;
+/// First line of an HLS playlist.
+const HLS: &[u8] = b"#EXTM3U";
 /// A playlist is opened once or twice; one that leads back to itself without end.
 const MAX_OPENED: usize = 4;
 
@@ -114,11 +118,11 @@ impl Linked {
     /// What to open in place of a file: itself, or the text of a playlist.
     fn prepare(&self, path: &Path) -> Result<Option<CString>, Refused> {
         check_regular(path)?;
-        let Some(playlist) = Playlist::read(path) else { return Ok(None) };
         let refuse = |cause: String| {
             self.found().refusal.get_or_insert_with(|| cause.clone());
             Refused { code: ffi::AVERROR(libc::EINVAL), cause }
         };
+        let Some(playlist) = Playlist::read(path).map_err(refuse)? else { return Ok(None) };
         // What FFmpeg opens past this callback is looked at here.
         for name in playlist.names().map_err(refuse)? {
             match check_linked(path, &name) {
@@ -133,22 +137,26 @@ impl Linked {
             *n_opened += 1;
             *n_opened
         };
+        let is_list = playlist.lists_playlists();
+        let ended = playlist.ended().map_err(refuse)?;
         if n_opened > MAX_OPENED {
-            return Err(Refused { code: ffi::AVERROR(libc::ELOOP), cause: "the playlist leads to itself".to_owned() });
+            // One of segments without an end is opened again for those to come, one of playlists only by itself.
+            let cause = match ended.is_some() && !is_list {
+                true => "a playlist without an end",
+                false => "the playlist leads to itself",
+            };
+            return Err(Refused { code: ffi::AVERROR(libc::ELOOP), cause: cause.to_owned() });
         }
-        match playlist.ended() {
-            Ok(None) => Ok(None),
-            // The text travels inside the name: it is opened by FFmpeg's own `data` protocol.
-            Ok(Some(text)) => Ok(CString::new(format!("data:text/plain;base64,{}", STANDARD.encode(text))).ok()),
-            Err(cause) => Err(refuse(cause)),
-        }
+        // The text travels inside the name: it is opened by FFmpeg's own `data` protocol.
+        Ok(ended.and_then(|text| CString::new(format!("data:text/plain;base64,{}", STANDARD.encode(text))).ok()))
     }
 }
 
-/// Refuses what is no regular file.
+/// Refuses what is no regular file, and one without a byte as if it were missing.
 fn check_regular(path: &Path) -> Result<(), Refused> {
     let refused = |code: i32, cause: &str| Refused { code: ffi::AVERROR(code), cause: cause.to_owned() };
     match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() == 0 => Err(refused(libc::ENOENT, "an empty file (0 bytes)")),
         Ok(meta) if meta.is_file() => Ok(()),
         Ok(meta) if meta.is_dir() => Err(refused(libc::EISDIR, "a directory")),
         Ok(_) => Err(refused(libc::EINVAL, "not a regular file")),
@@ -165,8 +173,10 @@ fn check_linked(playlist: &Path, name: &str) -> Result<(), Refused> {
     let path = playlist.with_file_name("").join(name.strip_prefix("file:").unwrap_or(name));
     check_regular(&path)?;
     match Playlist::read(&path) {
-        None => Ok(()),
-        Some(_) => Err(Refused { code: ffi::AVERROR(libc::ELOOP), cause: "a playlist inside another one".to_owned() }),
+        Ok(None) => Ok(()),
+        Ok(Some(_)) | Err(_) => {
+            Err(Refused { code: ffi::AVERROR(libc::ELOOP), cause: "a playlist inside another one".to_owned() })
+        }
     }
 }
 
@@ -238,24 +248,50 @@ enum Playlist {
 }
 
 impl Playlist {
-    /// Reads a file, if it is a playlist.
-    fn read(path: &Path) -> Option<Self> {
-        let mut file = std::fs::File::open(path).ok()?;
-        let mut text = vec![0; 4096];
-        let n = file.read(&mut text).ok()?;
-        text.truncate(n);
-        let is_hls = text.starts_with(b"#EXTM3U");
-        let is_dash = find(&text, b"<MPD").is_some();
-        let is_concat = text.starts_with(b"ffconcat version 1.0");
-        if !is_hls && !is_dash && !is_concat {
-            return None;
+    /// Reads a file, if it is a playlist; an error in words where FFmpeg would not take all of it.
+    fn read(path: &Path) -> Result<Option<Self>, String> {
+        // A file that cannot be read is for FFmpeg to tell of.
+        let Ok(mut file) = std::fs::File::open(path) else { return Ok(None) };
+        let mut text = Vec::new();
+        let Ok(_) = file.by_ref().take(FIRST).read_to_end(&mut text) else { return Ok(None) };
+        let Some(kind) = Self::kind(&text)? else { return Ok(None) };
+        let Ok(_) = file.take(MAX_PLAYLIST).read_to_end(&mut text) else { return Ok(None) };
+        if text.len() as u64 >= MAX_PLAYLIST {
+            return Err(format!("a playlist of more than {} MiB", MAX_PLAYLIST >> 20));
         }
-        file.take(MAX_PLAYLIST).read_to_end(&mut text).ok()?;
-        Some(match (is_hls, is_dash) {
-            (true, _) => Self::Hls(text),
-            (_, true) => Self::Dash(text),
-            _ => Self::Concat(text),
-        })
+        let playlist = kind(text);
+        match playlist.names_nothing() {
+            true => Err("the playlist names no segment".to_owned()),
+            false => Ok(Some(playlist)),
+        }
+    }
+
+    /// The kind of playlist that begins so.
+    fn kind(first: &[u8]) -> Result<Option<fn(Vec<u8>) -> Self>, String> {
+        let mark = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
+        if first.starts_with(HLS) {
+            Ok(Some(Self::Hls))
+        } else if mark.trim_ascii_start().starts_with(HLS) {
+            let before = if mark.len() < first.len() { "a byte order mark" } else { "blank lines or spaces" };
+            Err(format!("a playlist with {before} before `#EXTM3U`; hint: remove what stands before it"))
+        } else if find(first, b"<MPD").is_some() {
+            Ok(Some(Self::Dash))
+        } else {
+            Ok(first.starts_with(b"ffconcat version 1.0").then_some(Self::Concat))
+        }
+    }
+
+    /// Whether an HLS playlist names neither a segment nor another playlist.
+    fn names_nothing(&self) -> bool {
+        let Self::Hls(text) = self else { return false };
+        !lines(text)
+            .any(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#") || find(line, b"URI=").is_some())
+    }
+
+    /// Whether this is an HLS playlist of playlists.
+    fn lists_playlists(&self) -> bool {
+        let Self::Hls(text) = self else { return false };
+        lines(text).any(|line| line.starts_with(b"#EXT-X-STREAM-INF") || line.starts_with(b"#EXT-X-MEDIA:"))
     }
 
     /// The files that FFmpeg opens past `io_open`, as they are named; an error in words where they cannot be known.
@@ -271,7 +307,7 @@ impl Playlist {
     /// The text with an end, where it has none; an error in words where it cannot have one.
     fn ended(self) -> Result<Option<Vec<u8>>, String> {
         match self {
-            Self::Hls(text) if find(&text, b"#EXT-X-ENDLIST").is_some() => Ok(None),
+            Self::Hls(text) if lines(&text).any(|line| line.starts_with(b"#EXT-X-ENDLIST")) => Ok(None),
             Self::Hls(text) => Ok(Some([&text[..], b"\n#EXT-X-ENDLIST\n"].concat())),
             Self::Dash(text) => Ok(dash::ended(&String::from_utf8_lossy(&text))?.map(String::into_bytes)),
             Self::Concat(_) => Ok(None),
@@ -295,6 +331,11 @@ fn concat_file(line: &str) -> Option<String> {
     Some(name)
 }
 
+/// The lines of a text as FFmpeg splits them: a carriage return or a NUL ends one as well.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| matches!(byte, b'\n' | b'\r' | 0))
+}
+
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
@@ -308,6 +349,26 @@ mod tests {
         let ended = |text: &str| Playlist::Hls(text.as_bytes().to_vec()).ended().map(|text| text.map(|t| t.len()));
         assert_eq!(ended("#EXTM3U\n#EXT-X-ENDLIST\n"), Ok(None));
         assert_eq!(ended("#EXTM3U\na.ts"), Ok(Some(12 + 16)));
+        // Only at the beginning of a line, of whichever kind.
+        for text in ["#EXTM3U\n# no #EXT-X-ENDLIST\na.ts", "#EXTM3U\n #EXT-X-ENDLIST\na.ts", "#EXTM3U\na#EXT-X-ENDLIST"]
+        {
+            assert_eq!(ended(text), Ok(Some(text.len() + 16)), "{text}");
+        }
+        assert_eq!(ended("#EXTM3U\ra.ts\r#EXT-X-ENDLIST\r"), Ok(None));
+    }
+
+    #[test]
+    fn a_playlist_is_known_by_its_beginning() {
+        let kind = |text: &str| Playlist::kind(text.as_bytes()).map(|kind| kind.map(|kind| kind(Vec::new())));
+        assert_eq!(kind("#EXTM3U\n"), Ok(Some(Playlist::Hls(Vec::new()))));
+        assert_eq!(kind("<?xml?>\n<MPD>"), Ok(Some(Playlist::Dash(Vec::new()))));
+        assert_eq!(kind("text"), Ok(None));
+        let hint = "hint: remove what stands before it";
+        for (text, before) in [("\u{feff}#EXTM3U", "a byte order mark"), ("\n \n#EXTM3U", "blank lines or spaces")] {
+            assert_eq!(kind(text), Err(format!("a playlist with {before} before `#EXTM3U`; {hint}")));
+        }
+        assert!(Playlist::Hls(b"#EXTM3U\n\n#EXT-X-TARGETDURATION:2\n".to_vec()).names_nothing());
+        assert!(!Playlist::Hls(b"#EXTM3U\na.ts".to_vec()).names_nothing());
     }
 
     #[test]

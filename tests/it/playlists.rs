@@ -30,6 +30,11 @@ fn inspect(path: &Path) -> (Option<i32>, String, String) {
     bounded(Command::new(env!("CARGO_BIN_EXE_vidense")).current_dir(repository("")).arg("inspect").arg(path))
 }
 
+/// Four segments of ten frames each: `p0.ts` to `p3.ts`.
+fn hls() -> Clip {
+    ffmpeg(&format!("{SOURCE} -f hls -hls_time 1 -hls_list_size 0 p.m3u8"))
+}
+
 /// Writes a file beside the clip.
 fn beside(clip: &Clip, name: &str, text: &str) -> PathBuf {
     let path = clip.path.with_file_name(name);
@@ -78,6 +83,14 @@ fn segments_that_are_byte_ranges_of_one_file_are_refused() {
 }
 
 #[test]
+fn only_a_line_ends_a_playlist() {
+    let clip = hls();
+    for (i, end) in ["# no #EXT-X-ENDLIST", " #EXT-X-ENDLIST", "#NOTE #EXT-X-ENDLIST"].iter().enumerate() {
+        assert_whole(&beside(&clip, &format!("{i}.m3u8"), &text(&clip).replace("#EXT-X-ENDLIST", end)));
+    }
+}
+
+#[test]
 fn a_live_manifest_is_known_by_its_attribute_and_a_document_type_is_allowed() {
     let clip = ffmpeg(&format!("{SOURCE} -f dash -seg_duration 1 -use_template 1 -use_timeline 1 p.mpd"));
     let manifest = text(&clip);
@@ -85,4 +98,59 @@ fn a_live_manifest_is_known_by_its_attribute_and_a_document_type_is_allowed() {
         assert_whole(&beside(&clip, &format!("{i}.mpd"), &manifest.replace("type=\"static\"", kind)));
     }
     assert_whole(&beside(&clip, "type.mpd", &manifest.replace("<MPD", "<!DOCTYPE MPD>\n<MPD")));
+}
+
+#[test]
+fn names_of_any_ending_are_read_and_missing_keys_are_named() {
+    let clip = hls();
+    let names = text(&clip).replace(".ts", ".segment");
+    for i in 0..4 {
+        let segment = clip.path.with_file_name(format!("p{i}.ts"));
+        std::fs::copy(&segment, segment.with_extension("segment")).unwrap();
+    }
+    assert_whole(&beside(&clip, "other.m3u8", &names));
+
+    let keys = tempfile::tempdir().unwrap();
+    let (key, info) = (keys.path().join("k.key"), keys.path().join("k.info"));
+    std::fs::write(&key, [7; 16]).unwrap();
+    std::fs::write(&info, format!("k.key\n{}\n", key.display())).unwrap();
+    let clip =
+        ffmpeg(&format!("{SOURCE} -f hls -hls_time 1 -hls_list_size 0 -hls_key_info_file {} p.m3u8", info.display()));
+    let copy = clip.path.with_file_name("k.key");
+    std::fs::copy(&key, &copy).unwrap();
+    assert_whole(&clip.path);
+    std::fs::remove_file(&copy).unwrap();
+    assert_refused(&clip.path, "k.key: no such file");
+}
+
+#[test]
+fn beginnings_and_lists_without_a_segment_are_told() {
+    let clip = hls();
+    let playlist = text(&clip);
+    assert_refused(
+        &beside(&clip, "bom.m3u8", &format!("\u{feff}{playlist}")),
+        "a byte order mark before `#EXTM3U`; hint: ",
+    );
+    assert_refused(
+        &beside(&clip, "blank.m3u8", &format!("\n\n{playlist}")),
+        "blank lines or spaces before `#EXTM3U`; hint: ",
+    );
+    assert_refused(&beside(&clip, "empty.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n"), "the playlist names no segment");
+}
+
+#[test]
+fn a_segment_without_a_byte_is_counted_as_missing() {
+    let clip = hls();
+    std::fs::write(clip.path.with_file_name("p2.ts"), "").unwrap();
+    let (code, out, err) = inspect(&clip.path);
+    assert!(code == Some(0) && out.contains("30 decode"), "{out}{err}");
+    assert!(
+        err.contains("1 file(s) of the playlist missing") && err.contains("p2.ts: an empty file (0 bytes)"),
+        "{err}"
+    );
+    let dash = ffmpeg(&format!("{SOURCE} -f dash -seg_duration 1 -use_template 1 -use_timeline 1 p.mpd"));
+    std::fs::write(dash.path.with_file_name("chunk-stream0-00003.m4s"), "").unwrap();
+    let (_, out, err) = inspect(&dash.path);
+    // FFmpeg's DASH demuxer takes it for the end.
+    assert!(out.contains("20 decode") && err.contains("chunk-stream0-00003.m4s: an empty file"), "{out}{err}");
 }
