@@ -100,7 +100,7 @@ pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Vid
         container: "directory of images".to_owned(),
         duration: None,
         streams: vec![stream],
-        best: 0,
+        best: Some(0),
     })
 }
 

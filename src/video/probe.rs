@@ -17,8 +17,9 @@ pub struct VideoInfo {
     pub duration: Option<Seconds>,
     /// All streams, in file order.
     pub streams: Vec<StreamInfo>,
-    /// The index in `streams` of the one that is decoded: the one asked for, or FFmpeg's *best* video stream.
-    pub best: usize,
+    /// The index in `streams` of the one that is decoded: the one asked for, or FFmpeg's *best* video stream. `None` for an
+    /// audio file whose only pictures are covers.
+    pub best: Option<usize>,
 }
 
 /// The header facts of one stream.

@@ -98,7 +98,10 @@ pub(super) fn discard_others(input: &mut Input, stream: usize) {
 /// The header facts of a media file.
 pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, VideoError> {
     let (_linked, mut input) = demux::open(path, &Spent::new(bounds))?;
-    let best = choose(path, &input, stream)?;
+    let best = match choose(path, &input, stream) {
+        Err(VideoError::CoverOnly { .. }) => None,
+        best => Some(best?),
+    };
     let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
     let pixel_aspects: Vec<_> = (0..input.streams().len()).map(|i| pixel_aspect(&mut input, i)).collect();
     let streams =

@@ -364,6 +364,14 @@ fn a_cover_is_no_video_unless_it_is_chosen() {
         let error = read(&audio.path, &everything(), Access::Auto).unwrap_err();
         let rule = "no video stream: its only picture is a cover (png 40 x 30); hint: --stream 1 takes the picture";
         assert_eq!(error.to_string(), format!("{}: {rule}", audio.path.display()));
+        let (code, out, err) = inspect(&audio.path);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains("container") && out.contains("duration") && out.contains("stream 0    audio"), "{out}");
+        assert!(
+            out.contains("png, 40 x 30") && out.contains("a cover picture") && !out.contains("frames      "),
+            "{out}"
+        );
+        assert!(err.contains("no video: its only picture is a cover; hint: --stream 1"), "{err}");
         let chosen = FrameRequest { stream: Some(1), ..everything() };
         for access in [Access::Straight, Access::Seek] {
             let (frames, _) = read(&audio.path, &chosen, access).unwrap();
@@ -448,7 +456,7 @@ fn pixel_aspect_fields_and_dynamic_range_are_told() {
     let plain = told("-c:v libx264 a.mp4");
     assert!(!["aspect", "interlaced", "HDR"].iter().any(|word| plain.contains(word)), "{plain}");
     let clip = ffmpeg(&format!("{source} -c:v libx264 a.mp4"));
-    assert_eq!(probe(&clip.path, None, &ReadLimits::default()).unwrap().best, 0);
+    assert_eq!(probe(&clip.path, None, &ReadLimits::default()).unwrap().best, Some(0));
 }
 
 #[test]

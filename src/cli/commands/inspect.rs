@@ -104,6 +104,9 @@ impl Inspect {
     fn video(&self, path: &Path) -> anyhow::Result<()> {
         let limits = self.read.read_limits();
         let info = probe(path, self.stream, &limits)?;
+        if info.best.is_none() {
+            return audio(&info);
+        }
         let bar = progress::decoding();
         let report = count_frames(path, self.stream, &limits, &mut |event| {
             match event {
@@ -127,6 +130,21 @@ impl Inspect {
     }
 }
 
+/// An audio file with a cover: there is no frame to count.
+fn audio(info: &VideoInfo) -> anyhow::Result<()> {
+    let mut text = String::new();
+    describe_container(&mut text, info)?;
+    output::part(&text)?;
+    let is_cover = |stream: &StreamInfo| stream.picture.as_ref().is_some_and(|picture| picture.is_cover);
+    if let Some(cover) = info.streams.iter().position(is_cover) {
+        let name = info.path.display();
+        output::warning(&format!(
+            "{name}: no video: its only picture is a cover; hint: --stream {cover} takes the picture"
+        ));
+    }
+    Ok(())
+}
+
 fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
     writeln!(text, "video       {}", output::printable(&info.path.to_string_lossy()))?;
     writeln!(text, "container   {}", info.container)?;
@@ -134,7 +152,7 @@ fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
         writeln!(text, "duration    {} (as the header claims)", Seconds(seconds))?;
     }
     for (i, stream) in info.streams.iter().enumerate() {
-        let used = if i == info.best { " <- decoded" } else { "" };
+        let used = if Some(i) == info.best { " <- decoded" } else { "" };
         writeln!(text, "stream {i:<4} {}{used}", describe_stream(stream))?;
     }
     Ok(())
