@@ -57,6 +57,10 @@ pub fn parse() -> Arguments {
 /// # Errors
 /// Whatever stops it, in words for the user.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // A process that decodes for another one is watched by that.
+    if !matches!(arguments.command, Command::DecodeWorker(_)) {
+        interrupt::end_if_stuck();
+    }
     match arguments.command {
         Command::Ask(command) => command.run(),
         Command::Chat(command) => command.run(),

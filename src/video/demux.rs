@@ -21,7 +21,7 @@ use super::reader::{Event, Flow, FrameRequest};
 use super::sample::{FrameFact, Timeline};
 use super::schedule::{PacketTimes, Schedule};
 use super::window::Side;
-use super::{VideoError, streams};
+use super::{VideoError, streams, stuck};
 use crate::units::Seconds;
 
 /// What fails this often in a row has nothing more to give.
@@ -262,7 +262,7 @@ impl Media {
     /// first time, not free them.
     pub(super) fn read(&mut self) -> Result<ffmpeg::Packet, ffmpeg::Error> {
         let mut packet = ffmpeg::Packet::empty();
-        self.spent.begin_call();
+        let _inside = self.spent.enter();
         packet.read(&mut self.input)?;
         Ok(packet)
     }
@@ -270,7 +270,7 @@ impl Media {
     /// Goes to the last packet before a time of the stream where decoding may begin.
     pub(super) fn seek(&mut self, ticks: i64) -> bool {
         let Ok(stream) = c_int::try_from(self.index) else { return false };
-        self.spent.begin_call();
+        let _inside = self.spent.enter();
         // SAFETY: the context is alive and ours, and the stream is one of its own.
         unsafe { ffi::av_seek_frame(self.input.as_mut_ptr(), stream, ticks, ffi::AVSEEK_FLAG_BACKWARD) >= 0 }
     }
@@ -280,11 +280,16 @@ impl Media {
 pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<(Box<Linked>, Input), VideoError> {
     let name = check_file(path)?;
     let linked = Box::new(Linked::new(spent.clone()));
+    stuck::register(path, spent);
+    let inside = spent.enter();
+    #[cfg(debug_assertions)]
+    super::worker::strike_inside(path);
     let input = open_input(&name, &linked, spent).map_err(|error| {
         let cause = linked.refusal().or_else(|| linked.first_missing()).unwrap_or_else(|| error.to_string());
         // What FFmpeg gave up for lack of time it calls an error as well.
         spent.check(path).err().unwrap_or_else(|| not_media(path, cause))
     })?;
+    drop(inside);
     spent.check(path)?;
     if input.format().name() == "tty" {
         return Err(not_media(path, "it holds text"));
@@ -364,7 +369,6 @@ fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Inp
         options.set(option, value);
     }
     let limits = spent.limits();
-    spent.begin_call();
     // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards
     // `avformat_close_input` does. The options are taken out of their owner, and what FFmpeg leaves of them goes back to one.
     unsafe {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use super::reader::{Event, Flow};
 const STALL: Duration = Duration::from_secs(60);
 /// Time that one call may wait once a run drains: what waits for data is then not worth finishing.
 const DRAINING_STALL: Duration = Duration::from_millis(400);
+/// Time that FFmpeg has to return once a call is to be given up.
+const GRACE: Duration = Duration::from_secs(1);
 /// Bytes of an RGB frame where nothing else is asked for: 268 million pixels. No real picture is larger.
 const FRAME_BYTES: u64 = 3 << 28;
 /// Bytes of a pixel in RGB.
@@ -168,14 +170,25 @@ pub(super) struct Spent {
     elsewhere: AtomicU64,
     /// Nanoseconds from `begin` to the start of the current call.
     call: AtomicU64,
+    /// Whether FFmpeg is in a call that may wait for data.
+    is_inside: AtomicBool,
+    /// Nanoseconds from `begin` to when the current call was seen to be over its limit from outside; 0 before that.
+    seen_over: AtomicU64,
     /// Set once FFmpeg was told to give up: what it returns afterwards is no end of the file.
     given_up: OnceLock<GivenUp>,
 }
 
 impl Spent {
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
-        let (elsewhere, call, given_up) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
-        Arc::new(Self { begin: Instant::now(), bounds, elsewhere, call, given_up })
+        Arc::new(Self {
+            begin: Instant::now(),
+            bounds,
+            elsewhere: AtomicU64::new(0),
+            call: AtomicU64::new(0),
+            is_inside: AtomicBool::new(false),
+            seen_over: AtomicU64::new(0),
+            given_up: OnceLock::new(),
+        })
     }
 
     pub(super) fn limits(&self) -> &ReadLimits {
@@ -185,6 +198,22 @@ impl Spent {
     /// Marks the start of a call that may wait for data.
     pub(super) fn begin_call(&self) {
         self.call.store(nanoseconds(self.begin.elapsed()), Ordering::Relaxed);
+    }
+
+    /// As [`Self::begin_call`], for a call of FFmpeg that lasts as long as what is returned.
+    pub(super) fn enter(&self) -> Inside<'_> {
+        self.begin_call();
+        self.seen_over.store(0, Ordering::SeqCst);
+        self.is_inside.store(true, Ordering::SeqCst);
+        Inside(self)
+    }
+
+    /// The error of a call that goes on although it should have been given up for a while; asked from outside.
+    pub(super) fn stuck(&self, path: &Path) -> Option<VideoError> {
+        let reason = self.reason().filter(|_| self.is_inside.load(Ordering::SeqCst))?;
+        let now = nanoseconds(self.begin.elapsed());
+        let seen = self.seen_over.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst).err()?;
+        (now.saturating_sub(seen) > nanoseconds(GRACE)).then(|| self.error(reason, path))
     }
 
     /// Whether the current call is to be given up; FFmpeg's interrupt callback.
@@ -217,13 +246,26 @@ impl Spent {
     /// An error once a call was given up, or the time is over. A slow frame is no stall: only FFmpeg's own waiting is.
     pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
         let reason = self.given_up.get().copied().or_else(|| self.is_time_over().then_some(GivenUp::Time));
-        let (path, limits) = (|| path.to_owned(), &self.bounds.limits);
+        reason.map_or(Ok(()), |reason| Err(self.error(reason, path)))
+    }
+
+    fn error(&self, reason: GivenUp, path: &Path) -> VideoError {
+        let (path, limits) = (path.to_owned(), &self.bounds.limits);
         match reason {
-            None => Ok(()),
-            Some(GivenUp::Halt) => Err(VideoError::Halted { path: path() }),
-            Some(GivenUp::Stall) => Err(VideoError::Stalled { path: path(), limit: limits.stall }),
-            Some(GivenUp::Time) => Err(VideoError::TimeLimit { path: path(), limit: limits.time.unwrap_or_default() }),
+            GivenUp::Halt => VideoError::Halted { path },
+            GivenUp::Stall => VideoError::Stalled { path, limit: limits.stall },
+            GivenUp::Time => VideoError::TimeLimit { path, limit: limits.time.unwrap_or_default() },
         }
+    }
+}
+
+/// A call of FFmpeg that has not returned.
+#[must_use = "the call ends where this is dropped"]
+pub(super) struct Inside<'s>(&'s Spent);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.is_inside.store(false, Ordering::SeqCst);
     }
 }
 
@@ -280,6 +322,29 @@ mod tests {
             error,
             "a.m3u8: reading stalled: no data for 0.03 s; hint: a longer --stall-limit, if the disk is that slow"
         );
+    }
+
+    #[test]
+    fn a_call_that_does_not_return_is_stuck_a_while_after_its_limit() {
+        let path = Path::new("a.mpd");
+        let limits = ReadLimits { stall: Duration::ZERO, ..ReadLimits::default() };
+        let spent = Spent::new(Bounds::from(&limits));
+        let pause = || std::thread::sleep(GRACE + Duration::from_millis(50));
+        // Outside of a call nothing is.
+        assert!(spent.stuck(path).is_none());
+        pause();
+        assert!(spent.stuck(path).is_none());
+        let inside = spent.enter();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(spent.stuck(path).is_none());
+        pause();
+        assert_eq!(spent.stuck(path).expect("it did not return").kind(), "stall");
+        // Being asked from outside gives nothing up, and the next call has its own time.
+        assert!(spent.check(path).is_ok());
+        drop(inside);
+        assert!(spent.stuck(path).is_none());
+        let _inside = spent.enter();
+        assert!(spent.stuck(path).is_none());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod reader;
 pub mod sample;
 mod schedule;
 mod streams;
+mod stuck;
 mod window;
 pub mod worker;
 
@@ -34,4 +35,5 @@ pub use limits::{Access, Bounds, Halt, Patience, ReadLimits};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
 pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, expected_frames, read_frames};
 pub use sample::Sample;
+pub use stuck::stuck_read;
 pub use window::Window;

@@ -281,6 +281,52 @@ fn one_signal_ends_a_run_whose_decoder_waits() {
 }
 
 #[test]
+fn a_call_of_ffmpeg_that_does_not_return_ends_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = dir.path().join("loops.mp4");
+    std::fs::copy(repository("samples/three_shapes.mp4"), &video).unwrap();
+    let (video, out) = (video.to_str().unwrap(), dir.path().join("out"));
+    let out = out.to_str().unwrap();
+    let start = |arguments: &[&str]| vidense(arguments).env("VIDENSE_FAULT", "loop=loops.mp4").spawn().unwrap();
+    for arguments in [
+        &["inspect", video][..],
+        &["frames", video, "--out", out],
+        &["ask", video, "Why?"],
+        &["run", "pipelines/mini.yaml", video, "-q", "Why?"],
+    ] {
+        let output = finish(start(&[arguments, &["--stall-limit", "0.5s"]].concat()), DEADLINE);
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {err}");
+        assert!(err.contains("loops.mp4: reading stalled: no data for 0.5 s"), "{arguments:?}: {err}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn one_signal_ends_a_run_in_whose_process_ffmpeg_does_not_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = dir.path().join("loops.mp4");
+    std::fs::copy(repository("samples/three_shapes.mp4"), &video).unwrap();
+    let (video, out) = (video.to_str().unwrap(), dir.path().join("out"));
+    let batch = ["--no-cache", "--isolate", "false", "--out", out.to_str().unwrap()];
+    for arguments in [
+        &["run", "pipelines/mini.yaml", video, "-q", "Why?"][..],
+        &[&["batch", "pipelines/mini.yaml", video, "-q", "Why?"][..], &batch].concat(),
+    ] {
+        let child = vidense(arguments).env("VIDENSE_FAULT", "loop=loops.mp4").spawn().unwrap();
+        // Time to come to the file, where signals are heard.
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let begin = Instant::now();
+        let output = finish(child, DEADLINE);
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(5), "{arguments:?}: {:?}", begin.elapsed());
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("loops.mp4") && err.contains("stopped before"), "{err}");
+    }
+}
+
+#[test]
 fn a_halt_ends_a_reading_from_within() {
     let clip = long_playlist();
     let begin = Instant::now();

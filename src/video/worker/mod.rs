@@ -9,6 +9,9 @@ mod fault;
 mod protocol;
 mod serve;
 
+#[cfg(debug_assertions)]
+pub(super) use fault::strike_inside;
+
 use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
