@@ -53,8 +53,8 @@ fn parse(text: &str) -> Result<Document<'_>, String> {
     Document::parse_with_options(text, options).map_err(|error| format!("a DASH manifest: {error}"))
 }
 
-/// Refuses segments that are parts of one file: FFmpeg's demuxer reads them in a loop that ends neither with the file nor
-/// when it is interrupted.
+/// Refuses segments that are parts of one file: FFmpeg's demuxer reads them in a loop that ends neither with the file
+/// nor when it is interrupted.
 fn refuse_byte_ranges(root: Node) -> Result<(), String> {
     let has_file = |node: &Node| node.attribute("media").is_some_and(|name| !name.is_empty());
     let is_range = |node: &Node| node.has_attribute("mediaRange") || !has_file(node);

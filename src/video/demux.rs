@@ -239,7 +239,8 @@ pub(super) struct Media {
     pub(super) input: Input,
     /// Of the stream; all others are discarded.
     pub(super) index: usize,
-    /// Files that the container opens itself. FFmpeg holds their addresses as long as the input lives, which goes first.
+    /// Files that the container opens itself. FFmpeg holds their addresses as long as the input lives, which goes
+    /// first.
     pub(super) linked: Box<Linked>,
     spent: Arc<Spent>,
 }
@@ -258,8 +259,8 @@ impl Media {
         self.input.stream(self.index).ok_or_else(|| not_media(path, format!("no stream {}", self.index)))
     }
 
-    /// Reads the next packet, of whichever stream. One packet must not be read into twice: FFmpeg would forget the bytes of the
-    /// first time, not free them.
+    /// Reads the next packet, of whichever stream. One packet must not be read into twice: FFmpeg would forget the
+    /// bytes of the first time, not free them.
     pub(super) fn read(&mut self) -> Result<ffmpeg::Packet, ffmpeg::Error> {
         let mut packet = ffmpeg::Packet::empty();
         let _inside = self.spent.enter();
@@ -355,7 +356,8 @@ extern "C" fn is_over(spent: *mut c_void) -> c_int {
     c_int::from(spent.is_over())
 }
 
-/// Opens a file as `ffmpeg::format::input_with_dictionary` does, which knows neither interrupts nor names that are no UTF-8.
+/// Opens a file as `ffmpeg::format::input_with_dictionary` does, which knows neither interrupts nor names that are no
+/// UTF-8.
 fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Input, ffmpeg::Error> {
     let mut options = Dictionary::new();
     // A playlist must not reach the network.
@@ -370,7 +372,8 @@ fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Inp
     }
     let limits = spent.limits();
     // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards
-    // `avformat_close_input` does. The options are taken out of their owner, and what FFmpeg leaves of them goes back to one.
+    // `avformat_close_input` does. The options are taken out of their owner, and what FFmpeg leaves of them goes back
+    // to one.
     unsafe {
         let mut context = ffi::avformat_alloc_context();
         if context.is_null() {

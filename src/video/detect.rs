@@ -21,7 +21,8 @@ const STREAM_BYTES: i64 = 512 << 10;
 const MAX_PACKETS: usize = 256;
 /// What takes longer is not known to be a video.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Of FFmpeg's scores from 0 to 100, the highest that is a guess: tables of time zones get it as H.263, programs as MPEG.
+/// Of FFmpeg's scores from 0 to 100, the highest that is a guess: tables of time zones get it as H.263, programs as
+/// MPEG.
 const GUESS: c_int = 25;
 /// The demuxer whose certainty has that score: several JPEG images, one behind the other.
 const MOTION_JPEG: &str = "mjpeg";

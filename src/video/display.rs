@@ -1,9 +1,11 @@
-//! Orientations that H.264 and HEVC tell in messages of their own (display orientation SEI), and how long each is in force.
+//! Orientations that H.264 and HEVC tell in messages of their own (display orientation SEI), and how long each is in
+//! force.
 //!
-//! FFmpeg attaches a message to the one frame that carries it. By the standards (ITU-T H.264, D.2.27; H.265, D.3.17) a message
-//! that persists holds, in output order, for the frames after it too, until the next one or until one cancels it. They also end it
-//! where a new coded video sequence begins; writers repeat it there but often one access unit late, so that it is held on here.
-//! Messages are collected from packets, before the decoder sees them, and looked up by presentation time.
+//! FFmpeg attaches a message to the one frame that carries it. By the standards (ITU-T H.264, D.2.27; H.265, D.3.17) a
+//! message that persists holds, in output order, for the frames after it too, until the next one or until one cancels
+//! it. They also end it where a new coded video sequence begins; writers repeat it there but often one access unit
+//! late, so that it is held on here. Messages are collected from packets, before the decoder sees them, and looked up
+//! by presentation time.
 
 use super::entry::{Coding, number};
 use super::frame::Orientation;
@@ -75,8 +77,8 @@ impl Display {
         }
     }
 
-    /// The orientation after a frame with this presentation time and a matrix of its own, where it was `held` before it: what is
-    /// known where some messages have no times.
+    /// The orientation after a frame with this presentation time and a matrix of its own, where it was `held` before
+    /// it: what is known where some messages have no times.
     pub(super) fn after(
         &self,
         held: Option<Orientation>,
@@ -152,8 +154,9 @@ fn find_message(messages: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Reads a display orientation message: cancel u(1), horizontal flip u(1), vertical flip u(1), anticlockwise rotation u(16) in
-/// 1/65536 of a turn; then the persistence, u(1) in HEVC and in H.264 a repetition period ue(v), whose 0 is one frame.
+/// Reads a display orientation message: cancel u(1), horizontal flip u(1), vertical flip u(1), anticlockwise rotation
+/// u(16) in 1/65536 of a turn; then the persistence, u(1) in HEVC and in H.264 a repetition period ue(v), whose 0 is
+/// one frame.
 fn read_message(payload: &[u8], is_hevc: bool) -> Told {
     let bit = |i: usize| payload.get(i / 8).is_some_and(|byte| byte >> (7 - i % 8) & 1 == 1);
     if bit(0) {

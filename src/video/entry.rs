@@ -1,7 +1,7 @@
 //! Where decoding may begin: what a packet's first bytes say of it. No packet is decoded here.
 //!
-//! A container's marks are not enough: files mark pictures as key that show what came before them (periodic intra refresh, open groups
-//! of pictures), or mark every packet.
+//! A container's marks are not enough: files mark pictures as key that show what came before them (periodic intra
+//! refresh, open groups of pictures), or mark every packet.
 
 /// A coded stream, as far as its packets are understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,8 @@ impl Coding {
 }
 
 impl Framing {
-    /// From the description of a stream: `avcC` or `hvcC`, whose byte `at` ends with the size of lengths, or start codes.
+    /// From the description of a stream: `avcC` or `hvcC`, whose byte `at` ends with the size of lengths, or start
+    /// codes.
     pub(super) fn of(extradata: &[u8], at: usize) -> Self {
         match extradata {
             [1, ..] if extradata.len() > at => Self::Lengths(usize::from(extradata[at] & 3) + 1),

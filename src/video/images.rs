@@ -1,4 +1,5 @@
-//! A directory of image frames as a video: sorted by name, numbers in names by their values, one frame a file, no times.
+//! A directory of image frames as a video: sorted by name, numbers in names by their values, one frame a file, no
+//! times.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -138,8 +139,8 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, VideoError> {
     Ok(files)
 }
 
-/// A file's name in natural order: runs of digits by their value, all else byte by byte. Names that are equal so, such as `1` and
-/// `01`, are in the order of their bytes.
+/// A file's name in natural order: runs of digits by their value, all else byte by byte. Names that are equal so, such
+/// as `1` and `01`, are in the order of their bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct NaturalName(Vec<u8>);
 

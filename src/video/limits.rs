@@ -1,8 +1,8 @@
-//! How far one reading may go: in time, in memory, in threads; and how it gets at frames. None of it changes a frame; a limit that is
-//! reached is an error.
+//! How far one reading may go: in time, in memory, in threads; and how it gets at frames. None of it changes a frame; a
+//! limit that is reached is an error.
 //!
-//! FFmpeg asks [`Spent`] from within long calls whether to give up: when the time is over, when a call brings nothing for too long,
-//! or when the [`Halt`] of whoever reads says so.
+//! FFmpeg asks [`Spent`] from within long calls whether to give up: when the time is over, when a call brings nothing
+//! for too long, or when the [`Halt`] of whoever reads says so.
 
 use std::path::Path;
 use std::str::FromStr;

@@ -1,8 +1,8 @@
 //! FFmpeg: the files that a container opens itself, above all the segments of a playlist (HLS, DASH).
 //!
-//! They are regular files or they are not opened: a pipe or a device would wait for ever. What cannot be opened is counted, since
-//! FFmpeg passes over it without a word. A playlist that has no end yet is read as if it ended where it does: FFmpeg would wait
-//! for more. No segment is read here.
+//! They are regular files or they are not opened: a pipe or a device would wait for ever. What cannot be opened is
+//! counted, since FFmpeg passes over it without a word. A playlist that has no end yet is read as if it ended where it
+//! does: FFmpeg would wait for more. No segment is read here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -189,8 +189,8 @@ unsafe extern "C" fn open_file(
     options: *mut *mut ffi::AVDictionary,
 ) -> c_int {
     let Some(open) = DEFAULT.get() else { return ffi::AVERROR(libc::ENOSYS) };
-    // SAFETY: FFmpeg gives a live context and a C string; `opaque` is null or a `Linked` that outlives the context. All else is
-    // handed on as it came.
+    // SAFETY: FFmpeg gives a live context and a C string; `opaque` is null or a `Linked` that outlives the context. All
+    // else is handed on as it came.
     unsafe {
         let linked = (*context).opaque.cast::<Linked>().as_ref();
         let name = CStr::from_ptr(url);

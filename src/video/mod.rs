@@ -2,7 +2,8 @@
 //!
 //! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
 //! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `linked.rs`, `streams.rs`, `decode/` and `encode.rs` name FFmpeg.
+//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `linked.rs`, `streams.rs`, `decode/` and `encode.rs` name
+//! FFmpeg.
 
 mod clock;
 mod dash;

@@ -139,7 +139,8 @@ impl Packets {
         runs
     }
 
-    /// Where decoding begins for the frame of a packet: the last entry before it that is not shown after it, or the first packet.
+    /// Where decoding begins for the frame of a packet: the last entry before it that is not shown after it, or the
+    /// first packet.
     fn entry(&self, place: usize) -> usize {
         let pts = self.packets[place].pts;
         let begins = |&at: &usize| {

@@ -17,8 +17,8 @@ pub struct VideoInfo {
     pub duration: Option<Seconds>,
     /// All streams, in file order.
     pub streams: Vec<StreamInfo>,
-    /// The index in `streams` of the one that is decoded: the one asked for, or FFmpeg's *best* video stream. `None` for an
-    /// audio file whose only pictures are covers.
+    /// The index in `streams` of the one that is decoded: the one asked for, or FFmpeg's *best* video stream. `None`
+    /// for an audio file whose only pictures are covers.
     pub best: Option<usize>,
 }
 
@@ -85,8 +85,8 @@ pub struct PictureInfo {
     pub is_cover: bool,
 }
 
-/// Reads the header facts of a media file, or of a directory of images. `stream` is the index of the one to be decoded, if it is
-/// chosen.
+/// Reads the header facts of a media file, or of a directory of images. `stream` is the index of the one to be decoded,
+/// if it is chosen.
 ///
 /// # Errors
 /// [`VideoError`] when there is nothing to read or nothing readable in it, or no such video stream.

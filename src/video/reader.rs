@@ -1,14 +1,15 @@
 //! Reads the sampled frames of a video, exactly, in one decoding pass where the file is healthy.
 //!
 //! Which frames decode, and when they are shown, is known for certain only once all are decoded, and which frames are
-//! sampled depends on that. So the packets are read first, which is cheap; the frames are decoded and the sampled ones handed
-//! out under the assumption that every packet gives a frame; and where that turns out to choose wrongly, [`Event::Restart`]
-//! takes them back and a second pass goes by what was found.
+//! sampled depends on that. So the packets are read first, which is cheap; the frames are decoded and the sampled ones
+//! handed out under the assumption that every packet gives a frame; and where that turns out to choose wrongly,
+//! [`Event::Restart`] takes them back and a second pass goes by what was found.
 //!
-//! Where that saves much, only what the sampled frames need is decoded, by seeking. Then nothing is known of the frames in between:
-//! should the file be damaged there, so that some do not decode, indices count them all the same. [`Access::Straight`] decodes
-//! everything. Any sign of damage on the way, and any packet that is not as it was, does so too.
-//! Frames that are not sampled are never kept, and never converted but for a rule that must see them all (`scene`).
+//! Where that saves much, only what the sampled frames need is decoded, by seeking. Then nothing is known of the frames
+//! in between: should the file be damaged there, so that some do not decode, indices count them all the same.
+//! [`Access::Straight`] decodes everything. Any sign of damage on the way, and any packet that is not as it was, does
+//! so too. Frames that are not sampled are never kept, and never converted but for a rule that must see them all
+//! (`scene`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -184,8 +185,8 @@ pub(super) trait FrameSource {
 /// Reads the frames that `request` chooses, and hands them to `emit` in order.
 ///
 /// # Errors
-/// [`VideoError`] when the video cannot be opened, not one frame of it (or of the window) decodes, or it is too short for the
-/// sampling rule. Damage short of that is in the report.
+/// [`VideoError`] when the video cannot be opened, not one frame of it (or of the window) decodes, or it is too short
+/// for the sampling rule. Damage short of that is in the report.
 pub fn read_frames(
     path: &Path,
     request: &FrameRequest,
@@ -257,8 +258,8 @@ fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, VideoE
     }
 }
 
-/// Reads only what the wanted frames need; nothing where that saves little, or cannot be done exactly. What was handed out is then
-/// taken back.
+/// Reads only what the wanted frames need; nothing where that saves little, or cannot be done exactly. What was handed
+/// out is then taken back.
 fn read_by_seeking(
     path: &Path,
     request: &FrameRequest,
@@ -287,7 +288,8 @@ fn read_by_seeking(
     }
 }
 
-/// Takes back what was handed out, and reads `wanted` of the `n_found` frames that were found. The number that it decodes.
+/// Takes back what was handed out, and reads `wanted` of the `n_found` frames that were found. The number that it
+/// decodes.
 fn read_again(
     path: &Path,
     request: &FrameRequest,
@@ -373,8 +375,8 @@ fn scanned(
     Ok((timeline, indexed))
 }
 
-/// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears the number
-/// now and then.
+/// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears
+/// the number now and then.
 ///
 /// # Errors
 /// As [`read_frames`].

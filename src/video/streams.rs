@@ -1,6 +1,7 @@
 //! FFmpeg: the streams of a file, which of them is read, and their header facts. Called by `demux` and `probe`.
 //!
-//! The best video stream is FFmpeg's choice among those that are videos: a cover picture is no video, whatever its disposition.
+//! The best video stream is FFmpeg's choice among those that are videos: a cover picture is no video, whatever its
+//! disposition.
 
 use std::path::Path;
 

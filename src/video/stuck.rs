@@ -1,7 +1,7 @@
 //! Registry of the files that this process reads, for calls of FFmpeg that neither return nor ask whether to give up.
 //!
-//! Nothing but the end of the process ends such a call, and that is for the program: it asks [`stuck_read`] from time to
-//! time. A reading in a process of its own needs none of this.
+//! Nothing but the end of the process ends such a call, and that is for the program: it asks [`stuck_read`] from time
+//! to time. A reading in a process of its own needs none of this.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

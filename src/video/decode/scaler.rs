@@ -43,7 +43,8 @@ pub(super) struct Scaler {
 impl Scaler {
     pub(super) fn new(layout: Layout) -> Result<Self, String> {
         let Layout { format, width, height, .. } = layout;
-        // The size stays. FFmpeg's plain conversion is what decord, PyAV and torchcodec use, and so what models have seen.
+        // The size stays. FFmpeg's plain conversion is what decord, PyAV and torchcodec use, and so what models have
+        // seen.
         let flags = scaling::Flags::BICUBIC;
         let context = scaling::Context::get(format, width, height, Pixel::RGB24, width, height, flags)
             .map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
@@ -52,8 +53,8 @@ impl Scaler {
         Ok(scaler)
     }
 
-    /// Tells the scaler the stream's own matrix and range, as FFmpeg's `scale` filter does. A stream that names no matrix is read
-    /// as BT.601, as FFmpeg does and as the reference's frames were.
+    /// Tells the scaler the stream's own matrix and range, as FFmpeg's `scale` filter does. A stream that names no
+    /// matrix is read as BT.601, as FFmpeg does and as the reference's frames were.
     ///
     /// RGB of more than 8 bits goes through YUV inside the scaler: there and back must be the same matrix.
     fn set_colours(&mut self) {
@@ -67,8 +68,8 @@ impl Scaler {
             space @ (1..=7 | 9 | 10) => space,
             _ => ffi::SWS_CS_DEFAULT,
         };
-        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number. A scaler without a
-        // matrix refuses with a code, and there is nothing to set for it.
+        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number. A
+        // scaler without a matrix refuses with a code, and there is nothing to set for it.
         unsafe {
             let matrix = ffi::sws_getCoefficients(space);
             let context = self.context.as_mut_ptr();
@@ -117,8 +118,8 @@ impl Scaler {
         let row = self.layout.width as usize * 3;
         let mut pixels = vec![0; row * self.layout.height as usize];
         let (rows, strides) = ([pixels.as_mut_ptr()], [row as c_int]);
-        // SAFETY: the context was made for frames of this layout, whose planes and strides are the frame's own, and for RGB rows of this
-        // width, of which the buffer holds as many as there are.
+        // SAFETY: the context was made for frames of this layout, whose planes and strides are the frame's own, and for
+        // RGB rows of this width, of which the buffer holds as many as there are.
         unsafe {
             ffi::sws_scale(
                 self.context.as_mut_ptr(),

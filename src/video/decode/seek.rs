@@ -1,7 +1,7 @@
 //! FFmpeg: single frames of a file whose packets are known, by jumping to where their decoding may begin.
 //!
-//! Every packet is compared with what was found of it before, and every wanted frame must come; whatever is otherwise makes the file
-//! doubtful, which is then read from front to back.
+//! Every packet is compared with what was found of it before, and every wanted frame must come; whatever is otherwise
+//! makes the file doubtful, which is then read from front to back.
 
 use std::path::Path;
 use std::time::Instant;
@@ -43,7 +43,8 @@ pub(in crate::video) fn fetch(
     watch: &mut Watch<'_>,
 ) -> Result<Fetched, VideoError> {
     let Indexed { media, packets, tells_unneeded, display, .. } = indexed;
-    // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before it.
+    // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before
+    // it.
     let leads = runs.iter().any(|run| packets.get(run.first).role == Role::Recovery);
     // Those are errors too, and only on one thread it is certain which frame they are in.
     let (errors, threads) = if leads { (Errors::Hidden, 1) } else { (Errors::Told, watch.limits.threads) };
@@ -122,7 +123,8 @@ impl Fetcher<'_> {
 
     /// Goes to a packet, and gives it.
     fn jump(&mut self, place: usize, watch: &mut Watch<'_>) -> Result<ffmpeg::Packet, End> {
-        // Some demuxers seek by presentation times, some by decoding times, and some land a little late: then further ahead.
+        // Some demuxers seek by presentation times, some by decoding times, and some land a little late: then further
+        // ahead.
         let (target, before) = (*self.packets.get(place), *self.packets.get(self.packets.entry_before(place)));
         let times = [Some(target.pts), target.dts, Some(before.pts), before.dts];
         for ticks in times.into_iter().flatten() {

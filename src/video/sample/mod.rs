@@ -1,7 +1,7 @@
 //! Which frames are looked at: arithmetic on a video's timeline, no decoding.
 //!
-//! The reader gives the [`Timeline`] of the window; [`Sample::select`] gives places in it. Only `scene` needs pictures: the
-//! reader hands it their histograms.
+//! The reader gives the [`Timeline`] of the window; [`Sample::select`] gives places in it. Only `scene` needs pictures:
+//! the reader hands it their histograms.
 
 mod rules;
 mod scene;

@@ -9,8 +9,8 @@ use super::{Rule, at_most, check_bounds, check_frames};
 use crate::units::linspace;
 
 /// `uniform` (FreeVA, arXiv 2405.07798, and the released Dense Connector code): with `n = min(total, frames)` and
-/// `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r` rounds half to even. A
-/// place may come twice in a very short video; so it does in the reference.
+/// `s = (total - 1) / n`, place `i` is `(r(s i) + r(s (i + 1))) / 2` in integer division, where `r` rounds half to
+/// even. A place may come twice in a very short video; so it does in the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Uniform {
@@ -96,8 +96,8 @@ impl Default for Fps {
 impl Rule for Fps {
     fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
         let times = timeline.times()?;
-        // Ticks come every 1 / fps seconds from the first frame on. A frame is taken if one falls between its beginning and that
-        // of the next; the last one if one falls on it.
+        // Ticks come every 1 / fps seconds from the first frame on. A frame is taken if one falls between its beginning
+        // and that of the next; the last one if one falls on it.
         const SLACK: f64 = 1e-6;
         let tick_before = |time: f64| ((time - times[0]) * self.fps - SLACK).floor();
         let is_taken = |&i: &usize| {
@@ -198,7 +198,8 @@ pub struct Times {
     /// In seconds, on the stream's clock. Default: `[0]`.
     #[schemars(length(min = 1))]
     pub times: Vec<f64>,
-    /// For times after the last frame: they are left out, or take the last frame, or the video is refused. Default: `fewer`.
+    /// For times after the last frame: they are left out, or take the last frame, or the video is refused. Default:
+    /// `fewer`.
     pub short: Short,
 }
 

@@ -16,7 +16,8 @@ pub struct FrameFact {
 pub struct Timeline {
     /// One a frame.
     pub frames: Vec<FrameFact>,
-    /// How far each frame's colours are from those of the one before, for a rule that must see the pictures; 0 for the first.
+    /// How far each frame's colours are from those of the one before, for a rule that must see the pictures; 0 for the
+    /// first.
     pub distances: Vec<f32>,
 }
 

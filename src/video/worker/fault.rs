@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-/// `crash=NAME`, `hang=NAME` and `loop=NAME`, separated by commas: what happens to the files of these names. The first two
-/// strike in a process of its own, the last one in whichever process opens the file, as a demuxer without an end does.
+/// `crash=NAME`, `hang=NAME` and `loop=NAME`, separated by commas: what happens to the files of these names. The first
+/// two strike in a process of its own, the last one in whichever process opens the file, as a demuxer without an end
+/// does.
 const VARIABLE: &str = "VIDENSE_FAULT";
 
 /// Does what the variable wants for a file in a process of its own.

@@ -1,8 +1,8 @@
 //! Reading in a process of its own: a codec that crashes or hangs takes that process with it, and nothing else.
 //!
-//! A [`Worker`] starts the process when it is first needed and keeps it for the next video; one that died is replaced. The
-//! process is this program again, told to [`serve`]. It lives as long as its standard input is open, so it does not outlive
-//! whoever started it, however that ended.
+//! A [`Worker`] starts the process when it is first needed and keeps it for the next video; one that died is replaced.
+//! The process is this program again, told to [`serve`]. It lives as long as its standard input is open, so it does not
+//! outlive whoever started it, however that ended.
 
 #[cfg(debug_assertions)]
 mod fault;
