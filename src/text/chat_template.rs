@@ -69,6 +69,8 @@ enum Progress {
     OneImage,
     /// The template itself said why not.
     Refused,
+    /// The template missed its deadline; no other way is tried.
+    Late,
 }
 
 impl ChatTemplate {
@@ -108,6 +110,7 @@ impl ChatTemplate {
         for content in [Content::ImageParts, Content::VideoParts, Content::Text, Content::BareText] {
             match self.prompt_of(source, chat, content) {
                 Ok(prompt) => return Ok(prompt),
+                Err(failure) if failure.progress == Progress::Late => return Err(wrong(failure.cause)),
                 Err(failure) => failures.push(failure),
             }
         }
@@ -127,6 +130,7 @@ impl ChatTemplate {
         let mut text = rendered.map_err(|failure| match failure {
             jinja::Failure::Refused(cause) => failed(Progress::Refused)(cause),
             jinja::Failure::Broken(cause) => failed(Progress::Begun)(cause),
+            jinja::Failure::Late(cause) => failed(Progress::Late)(cause),
         })?;
         if !chat.primed.is_empty() {
             continue_final_message(&mut text, &self.hide(chat.primed)).map_err(failed(Progress::Rendered))?;

@@ -1,13 +1,19 @@
 //! Jinja as transformers runs chat templates: `minijinja` with Python's methods, and transformers' own functions.
 //!
 //! A template is foreign code. It gets a fixed amount of fuel, which instructions and the text that they make both
-//! burn, and a fixed depth: an endless loop or a text without end fails in well under a second.
+//! burn, a fixed depth, and values of a bounded size ([`bounds`]). It is compiled and rendered on a thread of its own
+//! with a large stack and a deadline of a second. A thread that misses the deadline is left behind: it cannot be
+//! stopped, and it works until it is done or the process ends.
+
+mod bounds;
+mod json;
 
 use std::fmt::Write;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use regex::Regex;
 
@@ -15,8 +21,13 @@ use regex::Regex;
 const FUEL: u64 = 1_000_000;
 /// Depth of calls.
 const DEPTH: usize = 64;
-/// The longest template, in bytes.
-const MAX_LENGTH: usize = 1 << 20;
+/// The longest template, in bytes. Released ones have up to 20 KB.
+const MAX_LENGTH: usize = 64 << 10;
+/// Time to compile and render. A model's template takes a few milliseconds.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// Stack of the thread: the compiler recurses into an operator's operand, which may be nested as deeply as the template
+/// is long.
+const STACK: usize = 512 << 20;
 
 /// `{% generation %}` marks what an assistant wrote and changes no text.
 static GENERATION: LazyLock<Result<Regex, regex::Error>> =
@@ -29,6 +40,8 @@ pub(super) enum Failure {
     Refused(String),
     /// It is malformed, does not fit its input, or does not end.
     Broken(String),
+    /// It missed the deadline, and will miss it whatever its input is.
+    Late(String),
 }
 
 /// Renders a template.
@@ -39,8 +52,26 @@ pub(super) fn render(source: &str, context: Value) -> Result<String, Failure> {
     if source.len() > MAX_LENGTH {
         return Err(Failure::Broken(format!("it has {} bytes, over the limit of {MAX_LENGTH}", source.len())));
     }
+    let source = source.to_owned();
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let work = move || {
+        // Nobody receives it after the deadline.
+        let _ = sender.send(render_here(&source, context));
+    };
+    let thread = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK).spawn(work);
+    thread.map_err(|error| Failure::Broken(format!("no thread to render it: {error}")))?;
+    receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => Err(Failure::Late(ENDLESS.to_owned())),
+        mpsc::RecvTimeoutError::Disconnected => Err(Failure::Broken("its renderer panicked".to_owned())),
+    })
+}
+
+const ENDLESS: &str = "it does not end, or its text has no end";
+
+fn render_here(source: &str, context: Value) -> Result<String, Failure> {
     let marks = GENERATION.as_ref().map_err(|error| Failure::Broken(error.to_string()))?;
     let source = marks.replace_all(source, "{%$1 ${2}with $3%}");
+    let source = bounds::checked_assignments(&source);
     let environment = environment()?;
     Ok(environment.template_from_named_str("template", &source)?.render(context)?)
 }
@@ -50,10 +81,10 @@ fn environment<'s>() -> Result<Environment<'s>, Error> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(DEPTH);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    bounds::install(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    environment.add_filter("tojson", tojson);
+    environment.add_filter("tojson", json::tojson);
     Ok(environment)
 }
 
@@ -61,7 +92,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
         match (error.kind(), error.detail()) {
-            (ErrorKind::OutOfFuel, _) => Self::Broken("it does not end, or its text has no end".to_owned()),
+            (ErrorKind::OutOfFuel, _) => Self::Broken(ENDLESS.to_owned()),
             (_, Some(detail)) if detail.starts_with(REFUSES) => Self::Refused(format!("{detail}{line}")),
             (kind, Some(detail)) => Self::Broken(format!("{kind}: {detail}{line}")),
             (kind, None) => Self::Broken(format!("{kind}{line}")),
@@ -83,101 +114,6 @@ fn strftime_now(format: String) -> Result<String, Error> {
     Ok(text)
 }
 
-/// A value as Python's `json.dumps` writes it, with `ensure_ascii=False` unless it is asked for.
-fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
-    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
-    let indent: Option<usize> = options.get("indent")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
-    options.assert_all_used()?;
-    let wrong = |words: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {words}"));
-    let value = serde_json::to_value(&value).map_err(|error| wrong(error.to_string()))?;
-    let (item, key) = match separators.as_deref() {
-        None => (if indent.is_some() { "," } else { ", " }, ": "),
-        Some([item, key]) => (item.as_str(), key.as_str()),
-        Some(_) => return Err(wrong("separators: expected two texts".to_owned())),
-    };
-    let is_ascii = ensure_ascii.unwrap_or(false);
-    let dump = Dump { item, key, indent, is_ascii, is_sorted: sort_keys.unwrap_or(false) };
-    let mut text = String::new();
-    dump.write(&value, 0, &mut text);
-    Ok(text)
-}
-
-/// How JSON is laid out.
-struct Dump<'o> {
-    item: &'o str,
-    key: &'o str,
-    indent: Option<usize>,
-    is_ascii: bool,
-    is_sorted: bool,
-}
-
-impl Dump<'_> {
-    fn write(&self, value: &serde_json::Value, depth: usize, out: &mut String) {
-        match value {
-            serde_json::Value::Array(items) if !items.is_empty() => {
-                out.push('[');
-                for (i, item) in items.iter().enumerate() {
-                    self.begin_item(i, depth + 1, out);
-                    self.write(item, depth + 1, out);
-                }
-                self.end_items(depth, out);
-                out.push(']');
-            }
-            serde_json::Value::Object(map) if !map.is_empty() => {
-                out.push('{');
-                let mut entries: Vec<_> = map.iter().collect();
-                if self.is_sorted {
-                    entries.sort_by_key(|&(key, _)| key);
-                }
-                for (i, (key, item)) in entries.into_iter().enumerate() {
-                    self.begin_item(i, depth + 1, out);
-                    self.write_string(key, out);
-                    out.push_str(self.key);
-                    self.write(item, depth + 1, out);
-                }
-                self.end_items(depth, out);
-                out.push('}');
-            }
-            serde_json::Value::String(text) => self.write_string(text, out),
-            other => out.push_str(&other.to_string()),
-        }
-    }
-
-    fn begin_item(&self, index: usize, depth: usize, out: &mut String) {
-        if index > 0 {
-            out.push_str(self.item);
-        }
-        self.break_line(depth, out);
-    }
-
-    fn end_items(&self, depth: usize, out: &mut String) {
-        self.break_line(depth, out);
-    }
-
-    fn break_line(&self, depth: usize, out: &mut String) {
-        if let Some(indent) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    }
-
-    fn write_string(&self, text: &str, out: &mut String) {
-        let quoted = serde_json::Value::from(text).to_string();
-        for c in quoted.chars() {
-            if self.is_ascii && !c.is_ascii() {
-                let mut units = [0; 2];
-                c.encode_utf16(&mut units).iter().for_each(|unit| {
-                    let _ = write!(out, "\\u{unit:04x}");
-                });
-            } else {
-                out.push(c);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,7 +122,7 @@ mod tests {
     fn rendered(source: &str) -> Result<String, String> {
         let context = context! { messages => [context! { role => "user", content => "a" }] };
         render(source, context).map_err(|failure| match failure {
-            Failure::Refused(cause) | Failure::Broken(cause) => cause,
+            Failure::Refused(cause) | Failure::Broken(cause) | Failure::Late(cause) => cause,
         })
     }
 
@@ -215,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_assigned_is_what_is_written() {
+        let source = "{% set a, b = 1, 'x %} y' %}{% set ns = namespace(l=[], n=0) %}{% for m in messages %}\n\
+            {%- set ns.l = ns.l + [m.role] -%}{%- set ns.n = ns.n + 1 if m else 5 -%}{% endfor %}\
+            {% set c %}{% raw %}{% set ns.q = 1 %}{% endraw %}{% endset %}{# {% set ns.n = 9 %} #}\
+            {{ a }}|{{ b }}|{{ ns.l | join(',') }}|{{ ns.n }}|{{ c }}|{{ '{% set ns.n = 1 %}' }}|{{ [1, 2] | join }}|\
+            {{ '-'.join(['a', 'b']) }}|{{ messages | join('; ', attribute='role') }}";
+        let expected = "1|x %} y|user|1|{% set ns.q = 1 %}|{% set ns.n = 1 %}|12|a-b|user";
+        assert_eq!(rendered(source).expect("a good template"), expected);
+    }
+
+    #[test]
     fn hostile_templates_end_with_an_error() {
         let endless = "it does not end, or its text has no end";
         let cases = [
@@ -235,11 +182,39 @@ mod tests {
                 "it refuses the conversation: Roles must alternate (line 1)",
             ),
             ("{{ strftime_now('%!') }}", "strftime_now: unknown format"),
+            ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "a namespace cannot hold a namespace"),
+            (
+                "{% set ns = namespace() %}{% set ns.a, b = [ns], 2 %}{{ ns ~ '' }}",
+                "a namespace cannot hold a namespace",
+            ),
+            (
+                "{% set ns = namespace() %}{% for x in [1, 2, ns, 3] %}{% set ns.a = loop %}{{ ns }}{% endfor %}",
+                "a namespace cannot hold a loop",
+            ),
+            (
+                "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+                endless,
+            ),
+            ("{% macro f(x, n) %}{{ f(x+x+x+x+x+x+x+x, n - 1) if n else x }}{% endmacro %}{{ f([1], 10) }}", endless),
+            ("{% set ns = namespace(l=1) %}{% for i in range(99) %}{% set ns.l = [ns.l] %}{% endfor %}", "nested"),
+            ("{{ {'a': 1} | tojson(indent=9999999999) }}", "tojson: indent: 9999999999 is over the limit"),
+            ("{% set x = 'a' * 100000 %}{{ ([x] * 100000) | join | length }}", endless),
+            ("{% set x = 'a' * 100000 %}{{ ','.join([x] * 100000) | length }}", endless),
+            ("{% set x = ['a' * 100000] * 9000 %}{{ x ~ '' }}", endless),
+            ("{% set x = ['a' * 100000] * 9000 %}{{ x | tojson }}", endless),
         ];
         for (source, expected) in cases {
             let error = rendered(source).expect_err(source);
             assert!(error.contains(expected), "{source}: {error}");
         }
-        assert!(rendered(&"{{ 1 }}".repeat(1 << 18)).is_err());
+        let long = rendered(&"{{ 1 }}".repeat(1 << 18)).expect_err("over the limit");
+        assert_eq!(long, "it has 1835008 bytes, over the limit of 65536");
+        // Whatever becomes of the deepest nesting that fits, the process lives.
+        for (operator, operand) in [("not ", "1"), ("-", "1"), ("", "a"), ("[", ""), ("(", "1"), ("1 if 1 else ", "1")]
+        {
+            let suffix = if operator.is_empty() { ".b" } else { "" };
+            let n = (MAX_LENGTH - 16) / (operator.len() + suffix.len());
+            let _ = rendered(&format!("{{{{ {}{operand}{} }}}}", operator.repeat(n), suffix.repeat(n)));
+        }
     }
 }
