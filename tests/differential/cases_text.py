@@ -72,6 +72,16 @@ def image_token(w, name, **flags):
     return saved(w, name, change)
 
 
+def added_tokens_file(w, name, **how):
+    """The layout up to 4.33 of transformers: `<image>` in added_tokens.json, no added_tokens_decoder."""
+    d = w.build(name, **how)
+    saved_tokens = json.loads((d / "tokenizer.json").read_text())["added_tokens"]
+    image = next(token["id"] for token in saved_tokens if token["content"] == "<image>")
+    (d / "added_tokens.json").write_text(json.dumps({"<image>": image}))
+    edit(d / "tokenizer_config.json", lambda c: c.pop("added_tokens_decoder", None))
+    return d
+
+
 def adds_end(tokenizer):
     """A post-processor that puts an end behind the text."""
     post = tokenizer["post_processor"]["processors"][1]
@@ -111,6 +121,9 @@ def tokenizer_cases(w):
         "image_token_rstrip": lambda n: image_token(w, n, rstrip=True),
         "image_token_lstrip": lambda n: image_token(w, n, lstrip=True),
         "image_token_both": lambda n: image_token(w, n, lstrip=True, rstrip=True),
+        "added_tokens_file": lambda n: added_tokens_file(w, n, tokenizer="sp"),
+        "added_tokens_file_legacy": lambda n: added_tokens_file(w, n, tokenizer="sp legacy"),
+        "added_tokens_file_llama3": lambda n: added_tokens_file(w, n),
         "post_processor_adds_end": lambda n: saved(w, n, adds_end),
         "bos_null": bos(None),
         "bos_other": bos(5),

@@ -7,7 +7,7 @@
 
 base.json        two small tokenizer.json: `pieces` (sentencepiece/a.model, converted) and `bytes` (byte-level BPE).
 tokenizers.json  cases: `base` with `patch` (keys of tokenizer.json that are replaced) or a `model`, `config`
-                 (tokenizer_config.json); `prompts`: [text before the image, text after it, ids before, ids after] as
+                 (tokenizer_config.json), other `files`; `prompts`: [text before the image, text after it, ids before, ids after] as
                  `AutoTokenizer` and `LlavaProcessor` give them for model_type llava; `answers`: [ids, text] as
                  `decode(ids, skip_special_tokens=True).strip()`.
 templates.json   chat templates, conversations, and the prompts that `apply_chat_template` makes of them.
@@ -47,6 +47,8 @@ def build(directory, case, bases):
     write(directory / "config.json", {"model_type": "llava", "text_config": {"model_type": "llama"}})
     if case["config"] is not None:
         write(directory / "tokenizer_config.json", case["config"])
+    for name, value in case.get("files", {}).items():
+        write(directory / name, value)
     if "base" in case:
         write(directory / "tokenizer.json", bases[case["base"]] | case["patch"])
     else:
@@ -118,6 +120,11 @@ def cases(bases):
                     {"added_tokens": [t for t in bases["pieces"]["added_tokens"] if t["content"] != "<image>"]},
                     named | {"added_tokens_decoder": image_token})
     yield json_case("config_changes_flags", "pieces", {}, named | {"added_tokens_decoder": spaced})
+    # Up to 4.33 of transformers: tokenizer.json's flags hold, whatever added_tokens.json lists.
+    image_id = next(t["id"] for t in bases["pieces"]["added_tokens"] if t["content"] == "<image>")
+    yield json_case("image_in_added_tokens_file", "pieces", {}) | {"files": {"added_tokens.json": {"<image>": image_id}}}
+    yield json_case("image_in_added_tokens_file_strips", "pieces", image("pieces", lstrip=True, rstrip=True)) | {
+        "files": {"added_tokens.json": {"<image>": image_id}}}
     yield json_case("image_by_extra_token", "pieces",
                     {"added_tokens": [t for t in bases["pieces"]["added_tokens"] if t["content"] != "<image>"]},
                     named | {"extra_special_tokens": {"image_token": "<image>"}})

@@ -33,6 +33,9 @@ fn tokenizer_dir(case: &Value, bases: &Value) -> tempfile::TempDir {
     if !case["config"].is_null() {
         write(dir.path(), "tokenizer_config.json", &case["config"]);
     }
+    for (name, value) in case.get("files").and_then(Value::as_object).into_iter().flatten() {
+        write(dir.path(), name, value);
+    }
     match case.get("base") {
         None => copy_model(dir.path()),
         Some(base) => {

@@ -47,6 +47,7 @@ impl Settings {
         let mut settings = Self { named: named(&config), extra: extra(&config), config, added };
         if !settings.config.contains_key("added_tokens_decoder") {
             settings.added = settings.legacy_added(dir)?;
+            settings.lay_over(fast_added(dir)?);
         }
         settings.added.sort_by_key(|&(id, _)| id);
         settings.mark_named_as_special();
@@ -66,6 +67,14 @@ impl Settings {
             Ok((id, AddedToken::from(content, special).normalized(!special)))
         };
         tokens.into_iter().map(read).collect()
+    }
+
+    /// Lays tokens over those of their ids.
+    fn lay_over(&mut self, tokens: Vec<(u32, AddedToken)>) {
+        for (id, token) in tokens {
+            self.added.retain(|&(known, _)| known != id);
+            self.added.push((id, token));
+        }
     }
 
     /// A named token without flags takes those of the added token of its text, which then is special.
@@ -162,6 +171,21 @@ fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     let normalized = flag("normalized").unwrap_or(!special);
     let stripped = plain.lstrip(flag("lstrip").unwrap_or(false)).rstrip(flag("rstrip").unwrap_or(false));
     Some(stripped.single_word(flag("single_word").unwrap_or(false)).normalized(normalized))
+}
+
+/// The added tokens of `tokenizer.json`, with the flags that it gives them; none where it is absent or malformed, which
+/// its reader tells.
+fn fast_added(dir: &Path) -> Result<Vec<(u32, AddedToken)>, TextError> {
+    let path = dir.join("tokenizer.json");
+    if !files::is_file(&path) {
+        return Ok(Vec::new());
+    }
+    let bytes = files::read(&path).map_err(|source| TextError::Io { path, source })?;
+    let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let tokens = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    Ok(tokens
+        .filter_map(|value| Some((u32::try_from(value.get("id")?.as_u64()?).ok()?, token(value, None)?)))
+        .collect())
 }
 
 fn decoder_tokens(tokens: &Value) -> Option<Vec<(u32, AddedToken)>> {
