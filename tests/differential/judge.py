@@ -108,7 +108,7 @@ def ask(binary, d, case):
         return dict(verdict="crash", detail=run.stderr[-600:], command=command)
     if run.returncode:
         return dict(verdict="refused", detail=run.stderr.strip(), command=command)
-    answers = [json.loads(line) for line in run.stdout.strip().splitlines()]
+    answers = [json.loads(line) for line in run.stdout.strip().split("\n")]
     if len(answers) != len(questions):
         return dict(verdict="refused", detail=run.stderr.strip(), command=command)
     answer, earlier = answers[-1], [answer["answer"] for answer in answers[:-1]]
