@@ -13,6 +13,13 @@ use crate::vlm::ModelError;
 const LLAVA_CLASSES: [&str; 4] =
     ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"];
 
+/// Classes that others derived from LLaVA's: tensors and arithmetic are the same, but their prompts may not be.
+const DERIVED_CLASSES: [&str; 2] = ["ShareGPT4VLlamaForCausalLM", "TinyLlavaLlamaForCausalLM"];
+/// Values of `model_type` in LLaVA's spelling.
+const LLAVA_KINDS: [&str; 7] = ["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"];
+/// Those of the derived classes.
+const DERIVED_KINDS: [&str; 2] = ["share4v", "tiny_llava_llama"];
+
 /// Which spelling a file has: Hugging Face's has sections.
 pub(super) fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
     let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
@@ -56,17 +63,51 @@ pub(super) fn hugging_face_notes(file: &JsonFile) -> Result<KeyNotes, ModelError
 /// Notes the keys of a file in LLaVA's spelling.
 pub(super) fn llava_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
     let mut notes = KeyNotes::audit(file, &[LLAVA, LANGUAGE, BASE, GENERATION]);
-    for name in architectures(file)? {
-        if !LLAVA_CLASSES.contains(&name.as_str()) {
-            let rule = format!("the class {name} is not known; known are {}", LLAVA_CLASSES.join(", "));
-            notes.refused.push(file.wrong("architectures", &rule).to_string());
+    note_class(file, &mut notes)?;
+    match file.string("image_aspect_ratio")? {
+        Some(name) if !["square", "pad"].contains(&name) && !name.starts_with("anyres") => {
+            notes.refused.push(file.wrong("image_aspect_ratio", "expected square, pad, or anyres").to_string());
         }
+        _ => {}
     }
     if file.flag("use_mm_proj")? == Some(false) {
         notes.refused.push(file.wrong("use_mm_proj", "a model without its projector cannot see").to_string());
     }
     refuse_other_layers(file, &mut notes);
     Ok(notes)
+}
+
+/// Notes a class or a `model_type` that is not LLaVA's own.
+fn note_class(file: &JsonFile, notes: &mut KeyNotes) -> Result<(), ModelError> {
+    let derived = |key: &str, value: &str| {
+        format!(
+            "{}: {}: {value} is taken for LLaVA's own class, from which it derives; hint: check its prompt, --template",
+            file.path().display(),
+            file.full_key(key)
+        )
+    };
+    for name in architectures(file)? {
+        if DERIVED_CLASSES.contains(&name.as_str()) {
+            notes.warnings.push(derived("architectures", &name));
+        } else if !LLAVA_CLASSES.contains(&name.as_str()) {
+            let rule = format!("the class {name} is not known; known are {}", LLAVA_CLASSES.join(", "));
+            notes.refused.push(file.wrong("architectures", &rule).to_string());
+        }
+    }
+    match file.string("model_type")?.map(str::to_ascii_lowercase).as_deref() {
+        None => {}
+        Some(kind) if LLAVA_KINDS.contains(&kind) => {}
+        Some(kind) if DERIVED_KINDS.contains(&kind) => {
+            if notes.warnings.iter().all(|warning| !warning.contains("is taken for LLaVA's own class")) {
+                notes.warnings.push(derived("model_type", kind));
+            }
+        }
+        Some(_) => {
+            let rule = "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral";
+            notes.refused.push(file.wrong("model_type", rule).to_string());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses layers that do not all attend alike: `layer_types`, of which a Mistral's window is told elsewhere.

@@ -72,8 +72,12 @@ fn null_is_another_thing_than_no_key() {
     assert_eq!(mistral("sliding_window", json!(1000)).1, 1000);
     assert_eq!(mistral("num_key_value_heads", Value::Null).0.n_kv_heads, 32);
     assert_eq!(mistral("head_dim", Value::Null).0.d_head, 128);
-    // A Llama knows no window.
-    assert_eq!(language(json!({"model_type": "llama", "sliding_window": 1000})).1, 2048);
+    // A given window is the cache's, whatever the class and `use_sliding_window`; `layer_types` speak for themselves.
+    let llama = |keys: Value| language(keys).1;
+    assert_eq!(llama(json!({"model_type": "llama", "sliding_window": 1000, "use_sliding_window": false})), 1000);
+    assert_eq!(llama(json!({"model_type": "llama", "sliding_window": null})), 2048);
+    let full = json!({"model_type": "llama", "sliding_window": 1000, "layer_types": ["full_attention"]});
+    assert_eq!(llama(full), 2048);
 }
 
 #[test]
@@ -135,4 +139,34 @@ fn the_model_around_them_has_the_defaults_of_its_class() {
     assert_eq!((config.image_token, config.projector.to_string().as_str()), (Some(32_000), "mlp2x_gelu"));
     let full = read(&json!({"text_config": {}, "vision_feature_select_strategy": "full"}));
     assert_eq!((full.n_dropped(TowerFamily::Clip), full.n_dropped(TowerFamily::Siglip)), (0, 0));
+}
+
+#[test]
+fn derived_classes_of_llava_are_taken_with_a_warning_and_unknown_ones_refused() {
+    let notes = |keys: Value| {
+        let mut config = json!({
+            "model_type": "llava_llama", "mm_vision_tower": "openai/clip-vit-large-patch14-336", "hidden_size": 64,
+            "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 100,
+        });
+        keys.as_object().into_iter().flatten().for_each(|(key, value)| config[key] = value.clone());
+        read(&config).notes
+    };
+    for (keys, n_refused, n_warnings) in [
+        (json!({"architectures": ["LlavaLlamaForCausalLM"]}), 0, 0),
+        (json!({"architectures": ["ShareGPT4VLlamaForCausalLM"], "model_type": "share4v"}), 0, 1),
+        (json!({"architectures": ["TinyLlavaLlamaForCausalLM"], "model_type": "tiny_llava_llama"}), 0, 1),
+        (json!({"model_type": "tiny_llava_llama"}), 0, 1),
+        (json!({"architectures": ["OtherForCausalLM"]}), 1, 0),
+        (json!({"model_type": "other"}), 1, 0),
+        (json!({"image_aspect_ratio": "highres"}), 1, 0),
+        (json!({"image_aspect_ratio": "anyres_max_9"}), 0, 0),
+        (json!({"mm_resampler_type": "none"}), 0, 0),
+        (json!({"mm_resampler_type": ""}), 0, 0),
+        (json!({"mm_resampler_type": "perceiver"}), 1, 0),
+        // LLaVA's own code has no such cache.
+        (json!({"sliding_window": 16}), 0, 0),
+    ] {
+        let notes = notes(keys.clone());
+        assert_eq!((notes.refused.len(), notes.warnings.len()), (n_refused, n_warnings), "{keys}: {notes:?}");
+    }
 }

@@ -24,7 +24,7 @@ pub(super) fn is_mistral(file: &JsonFile) -> Result<bool, ModelError> {
 }
 
 pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, ModelError> {
-    check_family(file)?;
+    check_family(file, defaults)?;
     let mistral = is_mistral(file)?;
     let shape = |key: &str, max: usize, default: usize| -> Result<usize, ModelError> {
         match file.count(key, 1..=max)? {
@@ -79,6 +79,13 @@ pub(super) fn context(file: &JsonFile, llama: &LlamaConfig, longest: Option<usiz
     Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
 }
 
+/// The window that transformers' cache keeps, whatever the class, where a file gives one and no `layer_types`
+/// (`get_layer_types_and_kwargs`). `use_sliding_window` has no say in it.
+pub(super) fn cache_window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
+    let has_types = file.get("layer_types").is_some();
+    Ok(file.count("sliding_window", 1..=MAX_CONTEXT)?.filter(|_| !has_types))
+}
+
 /// The attention window of `MistralConfig`, whose files leave out 4096 and say null for none. `LlamaConfig` has none.
 fn window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
     const DEFAULT: usize = 4096;
@@ -88,14 +95,14 @@ fn window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
     Ok(Some(file.count("sliding_window", 1..=MAX_CONTEXT)?.unwrap_or(DEFAULT)))
 }
 
-/// Refuses other families by name, rather than by a list of missing tensors.
-fn check_family(file: &JsonFile) -> Result<(), ModelError> {
-    let known = ["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"];
+/// Refuses other families by name, rather than by a list of missing tensors. The kinds of LLaVA's spelling are judged
+/// with its classes.
+fn check_family(file: &JsonFile, defaults: Defaults) -> Result<(), ModelError> {
+    let known = ["llama", "mistral"];
     match file.string("model_type")? {
-        Some(kind) if !known.contains(&kind.to_ascii_lowercase().as_str()) => Err(file.wrong(
-            "model_type",
-            "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral",
-        )),
+        Some(kind) if defaults == Defaults::HuggingFace && !known.contains(&kind.to_ascii_lowercase().as_str()) => {
+            Err(file.wrong("model_type", "supported are the Llama family's: llama, mistral"))
+        }
         _ => Ok(()),
     }?;
     match file.string("hidden_act")? {

@@ -139,8 +139,8 @@ impl VlmConfig {
         let frame_fit = match file.string("image_aspect_ratio")? {
             Some("pad") => FrameFit::Pad,
             Some(name) if name.starts_with("anyres") => FrameFit::AnyresBase,
-            None | Some("square") => FrameFit::Native,
-            Some(_) => return Err(file.wrong("image_aspect_ratio", "expected square, pad, or anyres")),
+            // Any other is refused with the keys that are not obeyed.
+            None | Some(_) => FrameFit::Native,
         };
         let select_feature = match file.string("mm_vision_select_feature")? {
             None | Some("patch") => SelectFeature::Patch,
@@ -191,7 +191,7 @@ impl VlmConfig {
         let image_token = [file.ids("image_token_index")?, file.ids("image_token_id")?].concat();
         Ok(Self {
             spelling: Spelling::HuggingFace,
-            context: llama::context(&text, &llama, None)?,
+            context: llama::context(&text, &llama, llama::cache_window(&text)?)?,
             tower_name: None,
             tower: Some(tower),
             connector: ConnectorKind::None,
