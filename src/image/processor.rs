@@ -11,8 +11,10 @@ use super::config::{Filter, PreprocessConfig, PreprocessError, Resize};
 /// An image processor class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageProcessor {
-    /// `CLIPImageProcessor`, and `BitImageProcessor`, which does the same.
+    /// `CLIPImageProcessor`.
     Clip,
+    /// `BitImageProcessor`: CLIP's steps and defaults, without its key `use_square_size`.
+    Bit,
     /// `SiglipImageProcessor`.
     Siglip,
     /// `LlavaImageProcessor`: CLIP's steps, after padding to a square where `do_pad` says so.
@@ -65,7 +67,8 @@ const NEUTRAL: [&str; 22] = [
 ];
 
 /// Keys that are obeyed.
-const OBEYED: [&str; 14] = [
+const OBEYED: [&str; 15] = [
+    "pad_size",
     "do_resize",
     "size",
     "default_to_square",
@@ -82,9 +85,9 @@ const OBEYED: [&str; 14] = [
     "data_format",
 ];
 
-/// Keys of other classes, which change nothing where they are null or false.
-const FOREIGN: [&str; 12] = [
-    "pad_size",
+/// Keys of other classes. The class that a file names ignores them; in a file that names none they tell of another
+/// class, unless they are null or false.
+const FOREIGN: [&str; 11] = [
     "rescale_offset",
     "crop_pct",
     "do_image_splitting",
@@ -106,7 +109,8 @@ impl ImageProcessor {
         let name = name.replace("FeatureExtractor", "ImageProcessor");
         let base = ["Fast", "Pil"].into_iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
         Some(match base {
-            "CLIPImageProcessor" | "BitImageProcessor" => Self::Clip,
+            "CLIPImageProcessor" => Self::Clip,
+            "BitImageProcessor" => Self::Bit,
             "SiglipImageProcessor" => Self::Siglip,
             "LlavaImageProcessor" => Self::Llava,
             "LlavaNextImageProcessor" => Self::LlavaNext,
@@ -126,7 +130,7 @@ impl ImageProcessor {
     fn default_config(self) -> PreprocessConfig {
         let square = |side| Resize::Exact { width: side, height: side };
         match self {
-            Self::Clip | Self::Llava => PreprocessConfig::clip(224),
+            Self::Clip | Self::Bit | Self::Llava => PreprocessConfig::clip(224),
             Self::LlavaNext => PreprocessConfig { resize: square(224), ..PreprocessConfig::clip(224) },
             Self::Siglip => PreprocessConfig::siglip(224),
             Self::Vit => PreprocessConfig { filter: Filter::Bilinear, ..PreprocessConfig::siglip(224) },
@@ -183,7 +187,16 @@ impl ImageProcessor {
             }
             config = config.padded();
         }
-        Ok(ProcessorReading { config, refused: keys.refused(), unknown: keys.unknown() })
+        Ok(ProcessorReading { config, refused: self.refused(&keys), unknown: keys.unknown() })
+    }
+
+    /// Keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a batch; in LLaVA's
+    /// classes `do_pad` means something else.
+    fn refused(self, keys: &Keys<'_>) -> Vec<PreprocessError> {
+        let is_filled = !matches!(self, Self::Llava | Self::LlavaNext) && keys.flag("do_pad", false).unwrap_or(true);
+        let padding = keys.get("pad_size").filter(|_| is_filled);
+        let padding = padding.map(|value| wrong("pad_size", value, "no size to pad to, which is not obeyed"));
+        keys.refused().into_iter().chain(padding).collect()
     }
 
     fn read_resize(self, keys: &Keys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
@@ -223,15 +236,27 @@ impl Keys<'_> {
         match self.0.get(key) {
             None => Ok(default),
             Some(Value::Null) => Ok(false),
-            Some(value) => value.as_bool().ok_or_else(|| wrong(key, value, "true or false")),
+            // Python takes the numbers 0 and 1 for them.
+            Some(value) => match (value.as_bool(), value.as_f64()) {
+                (Some(flag), _) => Ok(flag),
+                (None, Some(number)) if number == 0.0 || number == 1.0 => Ok(number == 1.0),
+                _ => Err(wrong(key, value, "true or false")),
+            },
         }
     }
 
+    fn names_class(&self) -> bool {
+        ["image_processor_type", "feature_extractor_type"].into_iter().any(|key| self.get(key).is_some())
+    }
+
+    /// Keys of other classes with values that would matter there.
+    fn foreign(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        FOREIGN.iter().filter_map(|&key| Some((key, self.get(key).filter(|value| value.as_bool() != Some(false))?)))
+    }
+
     fn refused(&self) -> Vec<PreprocessError> {
-        let foreign = FOREIGN.iter().filter_map(|&key| {
-            let value = self.get(key).filter(|value| value.as_bool() != Some(false))?;
-            Some(wrong(key, value, "no such key, which is not obeyed"))
-        });
+        let foreign = self.foreign().filter(|_| !self.names_class());
+        let foreign = foreign.map(|(key, value)| wrong(key, value, "no such key, which is not obeyed"));
         let layout = self.get("data_format").filter(|value| value.as_str() != Some("channels_first"));
         foreign.chain(layout.map(|value| wrong("data_format", value, "\"channels_first\""))).collect()
     }
@@ -239,7 +264,8 @@ impl Keys<'_> {
     fn unknown(&self) -> Vec<String> {
         let is_known = |key: &str| NEUTRAL.contains(&key) || OBEYED.contains(&key) || FOREIGN.contains(&key);
         let keys = self.0.as_object().into_iter().flat_map(|object| object.keys());
-        keys.filter(|key| !is_known(key)).cloned().collect()
+        let ignored = self.foreign().filter(|_| self.names_class()).map(|(key, _)| key.to_owned());
+        keys.filter(|key| !is_known(key)).cloned().chain(ignored).collect()
     }
 }
 
@@ -417,6 +443,30 @@ mod tests {
             ]
         );
         assert_eq!(reading.unknown, ["brightness"]);
+        // The class that a file names ignores them.
+        let json = json!({"image_processor_type": "CLIPImageProcessor", "rescale_offset": true, "pad_size": {"height": 9, "width": 9}});
+        let reading = ImageProcessor::Clip.read(&json).expect("a good file");
+        assert!(reading.refused.is_empty() && reading.unknown == ["rescale_offset"], "{reading:?}");
+        // `do_pad` obeys `pad_size`, but in LLaVA's class.
+        let padded = json!({"do_pad": true, "pad_size": {"height": 9, "width": 9}});
+        let n_refused = |class: ImageProcessor| class.read(&padded).expect("a good file").refused.len();
+        assert_eq!((n_refused(ImageProcessor::Clip), n_refused(ImageProcessor::Llava)), (1, 0));
+    }
+
+    #[test]
+    fn a_square_by_its_own_key_is_of_clips_class_alone() {
+        let json = json!({"use_square_size": true});
+        let resize = |class: ImageProcessor| class.read(&json).expect("a good file").config.resize;
+        assert_eq!(resize(ImageProcessor::Clip), Resize::Exact { width: 224, height: 224 });
+        assert_eq!(resize(ImageProcessor::Bit), Resize::ShortestEdge(224));
+        assert_eq!(ImageProcessor::named("BitImageProcessor"), Some(ImageProcessor::Bit));
+    }
+
+    #[test]
+    fn zero_and_one_are_switches() {
+        assert_eq!(clip(json!({"do_center_crop": 0})), clip(json!({"do_center_crop": false})));
+        assert_eq!(clip(json!({"do_center_crop": 1.0})), clip(json!({"do_center_crop": true})));
+        assert!(ImageProcessor::Clip.read(&json!({"do_center_crop": 2})).is_err());
     }
 
     #[test]
