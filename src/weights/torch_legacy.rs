@@ -14,6 +14,9 @@ use candle_core::{Device, Result, Tensor};
 
 /// The pickle of the magic number 0x1950a86a20f9469cfc6c.
 const MAGIC: &[u8] = b"\x80\x02\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// Classes of storages that candle reads.
+const READ: [&str; 6] =
+    ["FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "ByteStorage", "LongStorage"];
 const PROTOCOL_VERSION: i32 = 1001;
 
 /// An open file. Tensors are read on demand.
@@ -43,8 +46,15 @@ impl LegacyTorch {
         if facts.contains(&(Object::Unicode("little_endian".to_owned()), Object::Bool(false))) {
             candle_core::bail!("its values are big-endian");
         }
-        let tensors = tensors(unpickle(&mut file)?)?;
-        let storages = storages(&mut file, &tensors)?;
+        let state = unpickle(&mut file)?;
+        let mut kinds = HashMap::new();
+        storage_kinds(&state, &mut kinds);
+        let tensors = tensors(state)?;
+        if tensors.is_empty() {
+            // Perhaps a state dict inside another; the caller refuses a file without tensors.
+            return Ok(Some(Self { path: path.to_owned(), tensors, storages: HashMap::new() }));
+        }
+        let storages = storages(&mut file, &kinds)?;
         Ok(Some(Self { path: path.to_owned(), tensors, storages }))
     }
 
@@ -93,6 +103,12 @@ fn entries(object: Object) -> Result<Vec<(Object, Object)>> {
 fn tensors(state: Object) -> Result<HashMap<String, TensorInfo>> {
     let mut tensors = HashMap::new();
     for (name, value) in entries(state)? {
+        let mut kinds = HashMap::new();
+        storage_kinds(&value, &mut kinds);
+        if kinds.values().any(|kind| !READ.contains(&kind.as_str())) {
+            // Such as a mask of truth values: missing, by its name, where a model needs it.
+            continue;
+        }
         if let Some(info) = value.into_tensor_info(name, Path::new(""))? {
             tensors.insert(info.name.clone(), info);
         }
@@ -100,10 +116,41 @@ fn tensors(state: Object) -> Result<HashMap<String, TensorInfo>> {
     Ok(tensors)
 }
 
+/// Finds the class of each storage, by its key, in an object and everything inside it.
+fn storage_kinds(object: &Object, kinds: &mut HashMap<String, String>) {
+    match object {
+        Object::Tuple(items) | Object::List(items) => items.iter().for_each(|item| storage_kinds(item, kinds)),
+        Object::Dict(entries) => entries.iter().for_each(|(_, value)| storage_kinds(value, kinds)),
+        Object::Reduce { callable, args } | Object::Build { callable, args } => {
+            storage_kinds(callable, kinds);
+            storage_kinds(args, kinds);
+        }
+        Object::PersistentLoad(storage) => {
+            if let Object::Tuple(parts) = &**storage
+                && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = parts.as_slice()
+            {
+                kinds.insert(key.clone(), class_name.clone());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Bytes of a value in a class of storages.
+fn value_size(kind: &str) -> Option<u64> {
+    Some(match kind {
+        "BoolStorage" | "ByteStorage" | "CharStorage" | "QInt8Storage" | "QUInt8Storage" => 1,
+        "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
+        "FloatStorage" | "IntStorage" | "QInt32Storage" => 4,
+        "DoubleStorage" | "LongStorage" | "ComplexFloatStorage" => 8,
+        "ComplexDoubleStorage" => 16,
+        _ => return None,
+    })
+}
+
 /// Reads the keys of the storages, then passes over each storage.
-fn storages(file: &mut (impl BufRead + Seek), tensors: &HashMap<String, TensorInfo>) -> Result<HashMap<String, u64>> {
+fn storages(file: &mut (impl BufRead + Seek), kinds: &HashMap<String, String>) -> Result<HashMap<String, u64>> {
     let Object::List(keys) = unpickle(file)? else { candle_core::bail!("it holds no list of storages") };
-    let sizes: HashMap<&str, usize> = tensors.values().map(|info| (key(info), info.dtype.size_in_bytes())).collect();
     let mut places = HashMap::new();
     for storage in keys {
         let Object::Unicode(storage) = storage else { candle_core::bail!("a storage's key is not a text") };
@@ -111,10 +158,9 @@ fn storages(file: &mut (impl BufRead + Seek), tensors: &HashMap<String, TensorIn
         file.read_exact(&mut n)?;
         let n = u64::from_le_bytes(n);
         places.insert(storage.clone(), file.stream_position()?);
-        let Some(&size) = sizes.get(storage.as_str()) else {
-            candle_core::bail!("storage {storage} belongs to no tensor that can be read")
-        };
-        let bytes = n.checked_mul(size as u64).and_then(|bytes| i64::try_from(bytes).ok());
+        let Some(kind) = kinds.get(&storage) else { candle_core::bail!("storage {storage} belongs to no tensor") };
+        let Some(size) = value_size(kind) else { candle_core::bail!("storage {storage} is an unknown {kind}") };
+        let bytes = n.checked_mul(size).and_then(|bytes| i64::try_from(bytes).ok());
         file.seek_relative(bytes.ok_or_else(|| candle_core::Error::msg("a storage of impossible size"))?)?;
     }
     Ok(places)

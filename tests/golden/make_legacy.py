@@ -1,4 +1,4 @@
-"""Makes legacy.bin: a state dict as torch.save wrote it before PyTorch 1.6, with what such files hold: storages that are shared,
+"""Makes legacy*.bin: a state dict as torch.save wrote it before PyTorch 1.6, with what such files hold: storages that are shared,
 views at an offset, transposed views, half precision, parameters.
 
     pip install torch==2.15.0
@@ -18,4 +18,10 @@ state = OrderedDict(
     half=torch.tensor([0.5, -2.0], dtype=torch.float16),
     parameter=torch.nn.Parameter(torch.tensor([7.0])),
 )
-torch.save(state, Path(__file__).resolve().parent / "legacy.bin", _use_new_zipfile_serialization=False)
+here = Path(__file__).resolve().parent
+torch.save(state, here / "legacy.bin", _use_new_zipfile_serialization=False)
+# With a tensor of a type that no weight has, before one that is read.
+masked = OrderedDict(mask=torch.tensor([True, False, True]), whole=state["whole"])
+torch.save(masked, here / "legacy_mask.bin", _use_new_zipfile_serialization=False)
+# As training scripts save it: the state dict inside another.
+torch.save({"state_dict": state, "epoch": 3}, here / "legacy_nested.bin", _use_new_zipfile_serialization=False)

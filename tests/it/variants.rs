@@ -312,6 +312,21 @@ fn files_of_torch_save_before_1_6_are_read() {
 }
 
 #[test]
+fn old_files_are_read_past_masks_and_nested_ones_are_refused() {
+    let open = |name: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(repository("tests/golden").join(name), dir.path().join("pytorch_model.bin")).unwrap();
+        vidense::weights::Checkpoint::open(dir.path())
+    };
+    let masked = open("legacy_mask.bin").unwrap();
+    let whole = masked.load("whole", DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(whole.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert!(!masked.contains("mask"));
+    let error = open("legacy_nested.bin").err().unwrap().to_string();
+    assert!(error.ends_with("it holds no state dict of tensors"), "{error}");
+}
+
+#[test]
 fn the_flag_and_the_key_of_a_plan_let_a_model_with_unused_tensors_load() {
     let (config, mut weights) = base();
     weights.insert("vision_tower.merger.weight".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
