@@ -6,6 +6,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use serde_json::json;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use vidense::batch::store::Record;
 use vidense::batch::{Snapshot, Summary};
 use vidense::spec::SpecError;
@@ -158,18 +161,23 @@ pub fn conclusion(summary: &Summary, text: &str) {
         let (answers, failures, seconds) = (held.answers, held.failed, now.seconds);
         let (frames_decoded, decoder_restarts) = (now.frames_decoded, now.decoder_restarts);
         let passed_over = now.passed_over.values().map(|left| left.files).sum::<u64>();
-        let passed_over_by = serde_json::to_string(&now.passed_over).unwrap_or_default();
-        tracing::info!(
-            passed_over,
-            passed_over_by,
-            complete,
-            answers,
-            failures,
-            seconds,
-            frames_decoded,
-            decoder_restarts,
-            "the batch ended"
-        );
+        // An event's fields are flat, and `passed_over_by` is an object: the line is written as an event's is.
+        let mut timestamp = String::new();
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        let line = json!({
+            "timestamp": timestamp,
+            "level": "INFO",
+            "message": "the batch ended",
+            "passed_over": passed_over,
+            "passed_over_by": &now.passed_over,
+            "complete": complete,
+            "answers": answers,
+            "failures": failures,
+            "seconds": seconds,
+            "frames_decoded": frames_decoded,
+            "decoder_restarts": decoder_restarts,
+        });
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
     } else {
         plain(text);
     }

@@ -64,6 +64,31 @@ fn no_output_is_written_over_an_input_of_its_command() {
     assert!(err(&nowhere).contains("none/x.png: ") && !err(&nowhere).contains(".tmp"), "{}", err(&nowhere));
 }
 
+#[test]
+fn what_a_command_ends_with_names_its_subject() {
+    let dir = place();
+    let full = run(dir.path(), &["eval", "q.jsonl", "--frames", "1", "--answers", "/dev/full"]);
+    assert_eq!(full.status.code(), Some(2));
+    assert!(err(&full).contains("/dev/full: No space left"), "{}", err(&full));
+    let odd = r#"{"video": "a.mp4", "question": "How many?", "answer": "3", "type": "a\u001b[31m"}"#;
+    std::fs::write(dir.path().join("odd.jsonl"), odd).unwrap();
+    let table = run(dir.path(), &["eval", "odd.jsonl", "--frames", "1"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("a\\x1b[31m") && !table.contains('\x1b'), "{table:?}");
+    std::fs::create_dir(dir.path().join("archive")).unwrap();
+    std::fs::rename(dir.path().join("a.mp4"), dir.path().join("archive/a.mp4")).unwrap();
+    std::fs::write(dir.path().join("archive/notes.txt"), "notes").unwrap();
+    let set = "sample.uniform.frames=1";
+    let logged =
+        run(dir.path(), &["batch", "p.yaml", "archive", "--out", "r", "-q", "Why?", "--set", set, "--log", "json"]);
+    let told = err(&logged);
+    let last = told.lines().find(|line| line.contains("the batch ended")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["passed_over"], 1, "{told}");
+    assert_eq!(last["passed_over_by"]["text"]["files"], 1, "{told}");
+    assert!(last["timestamp"].as_str().unwrap().ends_with('Z') && last["level"] == "INFO", "{told}");
+}
+
 /// Ends a process with a signal, and waits for its end for a while.
 fn terminate(mut child: Child) -> bool {
     let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

@@ -9,7 +9,7 @@ use crate::spec::{ModelFile, Plan};
 /// The form of the lines; another one is another program's.
 pub const FORMAT: &str = "vidense-answers-1";
 
-/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give other ones: results and
+/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
 /// visual tokens of different revisions are not mixed.
 pub const REVISION: u32 = 2;
 
