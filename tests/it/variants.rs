@@ -316,13 +316,15 @@ fn old_files_are_read_past_masks_and_nested_ones_are_refused() {
     let open = |name: &str| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(repository("tests/golden").join(name), dir.path().join("pytorch_model.bin")).unwrap();
-        vidense::weights::Checkpoint::open(dir.path())
+        (vidense::weights::Checkpoint::open(dir.path()), dir)
     };
-    let masked = open("legacy_mask.bin").unwrap();
+    // Tensors are read on demand: the directory must live.
+    let (masked, _dir) = open("legacy_mask.bin");
+    let masked = masked.unwrap();
     let whole = masked.load("whole", DType::F32, &Device::Cpu).unwrap();
     assert_eq!(whole.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     assert!(!masked.contains("mask"));
-    let error = open("legacy_nested.bin").err().unwrap().to_string();
+    let error = open("legacy_nested.bin").0.err().unwrap().to_string();
     assert!(error.ends_with("it holds no state dict of tensors"), "{error}");
 }
 
