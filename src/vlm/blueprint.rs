@@ -79,10 +79,13 @@ impl Blueprint {
         let default_template = DefaultTemplate::of(&config);
         // The file describes the checkpoint's own model: before a plan changes it.
         let llm = overrides.llm.as_deref().map(|path| gguf::open(path, &config, overrides.unused)).transpose()?;
-        let (llm, llm_warnings) = llm.map_or((None, Vec::new()), |(llm, warnings)| (Some(llm), warnings));
+        let (llm, mut llm_warnings) = llm.map_or((None, Vec::new()), |(llm, warnings)| (Some(llm), warnings));
         let rope_conflict = overrides.apply(&mut config);
         let checkpoint = Checkpoint::open(&dir)?.with_fp8(config.fp8.clone())?;
         let tokenizer = Tokenizer::open(&dir, reading(&config))?;
+        if let Some(llm) = &llm {
+            llm_warnings.extend(gguf::check_vocabulary(llm, &config, &tokenizer)?);
+        }
         let found = find_tower(&dir, &config, &checkpoint, overrides.vision_tower.as_deref(), hub)?;
         let mut tower = found.config;
         let n_tower_layers = tower.n_layers;

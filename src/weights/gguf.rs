@@ -35,6 +35,7 @@ impl Gguf {
             let cause = unread.unwrap_or_else(|| plain(&error));
             WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause }
         })?;
+        check_sizes(path, &content)?;
         Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
     }
 
@@ -54,6 +55,17 @@ impl Gguf {
     /// A text of its description.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
+    }
+
+    /// A list of texts of its description.
+    pub fn texts(&self, key: &str) -> Option<Vec<&str>> {
+        let values = self.content.metadata.get(key)?.to_vec().ok()?;
+        values.iter().map(|value| value.to_string().ok().map(String::as_str)).collect()
+    }
+
+    /// Whether a value of its description switches something off: false, or zero.
+    pub fn is_off(&self, key: &str) -> bool {
+        self.flag(key) == Some(false) || self.number(key) == Some(0.0)
     }
 
     /// The keys of its description, in no order.
@@ -82,6 +94,22 @@ impl Gguf {
     /// A number of its description.
     pub fn number(&self, key: &str) -> Option<f64> {
         number(self.content.metadata.get(key)?)
+    }
+}
+
+/// Refuses tensors of more elements than memory has addresses.
+fn check_sizes(path: &Path, content: &Content) -> Result<(), WeightError> {
+    let is_absurd = |shape: &Shape| {
+        let n = shape.dims().iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+        n.is_none_or(|n| n > isize::MAX as usize / size_of::<f32>())
+    };
+    match content.tensor_infos.iter().find(|(_, info)| is_absurd(&info.shape)) {
+        Some((name, info)) => Err(WeightError::Format {
+            path: path.to_owned(),
+            format: "GGUF file",
+            cause: format!("tensor {name} has the impossible shape {:?}", info.shape.dims()),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -299,6 +299,80 @@ fn a_file_that_says_the_same_in_its_own_words_loads() {
     }
 }
 
+/// The tokens of the checkpoint's `tokenizer.model`, and padding up to the rows of the model.
+fn tokens() -> Vec<String> {
+    let bytes = std::fs::read(crate::harness::repository("tests/golden/checkpoints/hf-4/tokenizer.model")).unwrap();
+    let model = vidense::text::SentencePiece::from_bytes(&bytes).unwrap();
+    (0..608).map(|id| model.piece(id).map_or(format!("[PAD{id}]"), str::to_owned)).collect()
+}
+
+fn list(tokens: &[String]) -> Value {
+    Value::Array(tokens.iter().cloned().map(Value::String).collect())
+}
+
+#[test]
+fn a_vocabulary_that_is_not_the_checkpoints_is_refused() {
+    let (config, weights) = base();
+    let model = write_checkpoint(&config, &weights);
+    let llm = model.path().join("llm.gguf");
+    let load_with = |facts: &Facts| {
+        store(&llm, facts, &converted(&weights), GgmlDType::F32);
+        load(model.path(), &llm, None, Unused::Refuse)
+    };
+    let own = tokens();
+    let mut said = facts();
+    said.insert("general.type".into(), Value::String("model".into()));
+    said.insert("tokenizer.ggml.tokens".into(), list(&own));
+    said.insert("tokenizer.ggml.bos_token_id".into(), Value::U32(1));
+    said.insert("tokenizer.ggml.eos_token_id".into(), Value::U32(2));
+    said.insert("llama.attention.temperature_tuning".into(), Value::Bool(false));
+    assert_eq!(load_with(&said).unwrap().warnings(), [""; 0]);
+    // Other names of some tokens, and spaces written in another way.
+    let mut renamed: Vec<String> = own.iter().map(|token| token.replace('\u{2581}', "\u{120}")).collect();
+    renamed[5..50].iter_mut().for_each(|token| token.insert(0, '!'));
+    said.insert("tokenizer.ggml.tokens".into(), list(&renamed));
+    assert_eq!(load_with(&said).unwrap().warnings(), [""; 0]);
+    for (key, value, warning) in [
+        ("bos", 7, "tokenizer.ggml.bos_token_id is 7, but the checkpoint's tokenizer, which is used, has 1"),
+        ("eos", 9, "tokenizer.ggml.eos_token_id is 9, but answers end with the checkpoint's [2]"),
+    ] {
+        let mut said = said.clone();
+        said.insert(format!("tokenizer.ggml.{key}_token_id"), Value::U32(value));
+        let vlm = load_with(&said).unwrap();
+        assert!(vlm.warnings().len() == 1 && vlm.warnings()[0].ends_with(warning), "{:?}", vlm.warnings());
+    }
+    let mut turned = own.clone();
+    turned.reverse();
+    for (key, value, rule) in [
+        ("tokenizer.ggml.tokens", list(&turned), "is another vocabulary than the checkpoint's: "),
+        ("tokenizer.ggml.tokens", list(&own[1..]), "has 607 entries, but vocab_size of the model's config.json is 608"),
+        ("general.type", Value::String("adapter".into()), "its general.type is adapter; expected model"),
+    ] {
+        let mut said = said.clone();
+        said.insert(key.into(), value);
+        let error = load_with(&said).err().unwrap();
+        assert!(error.starts_with("llm.gguf: ") && error.contains(rule), "{error}");
+    }
+}
+
+#[test]
+fn a_tensor_of_impossible_size_is_refused_when_the_file_is_opened() {
+    let (config, weights) = base();
+    let model = write_checkpoint(&config, &weights);
+    let llm = model.path().join("llm.gguf");
+    store(&llm, &facts(), &converted(&weights), GgmlDType::F32);
+    let mut bytes = std::fs::read(&llm).unwrap();
+    let name = b"blk.1.ffn_up.weight";
+    let dims = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
+    bytes[dims..dims + 16].copy_from_slice(&[(1u64 << 40).to_le_bytes(), (1u64 << 40).to_le_bytes()].concat());
+    std::fs::write(&llm, bytes).unwrap();
+    let error = load(model.path(), &llm, None, Unused::Refuse).err().unwrap();
+    assert!(
+        error.contains("tensor blk.1.ffn_up.weight has the impossible shape [1099511627776, 1099511627776]"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_head_beside_tied_embeddings_must_equal_them() {
     let (mut config, mut weights) = base();

@@ -99,6 +99,11 @@ impl SentencePiece {
         self.reserved.get(piece).or_else(|| self.text.get(piece)).copied()
     }
 
+    /// The exact text of a piece.
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        Some(self.pieces.get(id as usize)?.text.as_str())
+    }
+
     /// The id of the unknown piece.
     pub fn unknown_id(&self) -> u32 {
         self.unknown

@@ -90,6 +90,10 @@ impl Fast {
         self.inner.token_to_id(token)
     }
 
+    pub(super) fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     pub(super) fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }

@@ -154,6 +154,14 @@ impl Tokenizer {
         if open.iter().any(|&id| fast.is_byte(id)) { certain.len() } else { ids.len() }
     }
 
+    /// The token of an id as the vocabulary spells it, with its marks of spaces and bytes.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        match &self.codec {
+            Codec::Fast(fast) => fast.piece(id),
+            Codec::Slow(slow) => slow.piece(id).map(str::to_owned),
+        }
+    }
+
     /// The id of a token by its exact text.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         match &self.codec {

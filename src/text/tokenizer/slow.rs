@@ -173,6 +173,11 @@ impl Slow {
         cut.or_else(|| self.model.piece_id(token))
     }
 
+    pub(super) fn piece(&self, id: u32) -> Option<&str> {
+        let cut = self.cut.iter().find(|cut| cut.id == id).map(|cut| cut.token.content.as_str());
+        cut.or_else(|| self.model.piece(id))
+    }
+
     pub(super) fn vocab_size(&self) -> usize {
         let last = self.cut.iter().map(|cut| cut.id as usize + 1).max().unwrap_or(0);
         last.max(self.model.vocab_size())

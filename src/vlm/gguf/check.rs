@@ -67,6 +67,9 @@ impl Comparison<'_> {
         if architecture != ARCHITECTURE {
             return Err(format!("its general.architecture is {architecture}, and only {ARCHITECTURE} is supported"));
         }
+        if let Some(kind) = self.gguf.text("general.type").filter(|&kind| kind != "model") {
+            return Err(format!("its general.type is {kind}; expected model"));
+        }
         if let Some(n) = self.gguf.number("split.count").filter(|&n| n > 1.0) {
             return Err(format!("it is one of {n} parts of a file; hint: join them with `llama-gguf-split --merge`"));
         }
@@ -76,11 +79,12 @@ impl Comparison<'_> {
         Ok(self.context_warning().into_iter().collect())
     }
 
-    /// The keys below the architecture that nothing here knows, sorted.
+    /// The keys below the architecture that nothing here knows and that are not switched off, sorted.
     pub(super) fn unknown_keys(&self) -> Vec<String> {
         let prefix = format!("{ARCHITECTURE}.");
         let is_unknown = |key: &&str| key.strip_prefix(&prefix).is_some_and(|key| !KNOWN.contains(&key));
-        let mut unknown: Vec<String> = self.gguf.keys().filter(is_unknown).map(str::to_owned).collect();
+        let mut unknown: Vec<String> =
+            self.gguf.keys().filter(is_unknown).filter(|key| !self.gguf.is_off(key)).map(str::to_owned).collect();
         unknown.sort();
         unknown
     }

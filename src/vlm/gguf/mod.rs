@@ -2,6 +2,7 @@
 //! matrices.
 
 mod check;
+mod vocabulary;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use self::check::Comparison;
+use self::vocabulary::Vocabulary;
 use super::config::VlmConfig;
 use super::spare::Spares;
 use super::{ModelError, Unused};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{Matrices, QuantFormat};
+use crate::text::Tokenizer;
 use crate::weights::{Checkpoint, Ledger, Rename};
 
 /// Divisors of the rotary frequencies (Llama 3.1).
@@ -69,6 +72,22 @@ pub(super) fn open(
         warnings.extend(unused.judge(path, "keys", &comparison.unknown_keys())?);
     }
     Ok((checkpoint, warnings))
+}
+
+/// Compares a file's vocabulary with the tokenizer and the rows of the checkpoint; returns warnings.
+///
+/// # Errors
+/// [`ModelError::Combination`] when it is another vocabulary.
+pub(super) fn check_vocabulary(
+    file: &Checkpoint,
+    config: &VlmConfig,
+    tokenizer: &Tokenizer,
+) -> std::result::Result<Vec<String>, ModelError> {
+    let Some(gguf) = file.gguf() else { return Ok(Vec::new()) };
+    let path = file.dir();
+    let found = Vocabulary { gguf, config, tokenizer }.check();
+    let warnings = found.map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+    Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
 }
 
 /// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats
