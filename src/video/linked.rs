@@ -247,6 +247,9 @@ enum Playlist {
     Concat(Vec<u8>),
 }
 
+/// Makes a playlist of its text.
+type FromText = fn(Vec<u8>) -> Playlist;
+
 impl Playlist {
     /// Reads a file, if it is a playlist; an error in words where FFmpeg would not take all of it.
     fn read(path: &Path) -> Result<Option<Self>, String> {
@@ -267,7 +270,7 @@ impl Playlist {
     }
 
     /// The kind of playlist that begins so.
-    fn kind(first: &[u8]) -> Result<Option<fn(Vec<u8>) -> Self>, String> {
+    fn kind(first: &[u8]) -> Result<Option<FromText>, String> {
         let mark = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
         if first.starts_with(HLS) {
             Ok(Some(Self::Hls))
