@@ -98,9 +98,8 @@ fn note_class(file: &JsonFile, notes: &mut KeyNotes) -> Result<(), ModelError> {
         None => {}
         Some(kind) if LLAVA_KINDS.contains(&kind) => {}
         Some(kind) if DERIVED_KINDS.contains(&kind) => {
-            if notes.warnings.iter().all(|warning| !warning.contains("is taken for LLaVA's own class")) {
-                notes.warnings.push(derived("model_type", kind));
-            }
+            let is_noted = notes.warnings.iter().any(|warning| warning.contains("is taken for LLaVA's own class"));
+            notes.warnings.extend((!is_noted).then(|| derived("model_type", kind)));
         }
         Some(_) => {
             let rule = "supported are the Llama family's: llava_llama, llava, llama, llava_mistral, mistral";
