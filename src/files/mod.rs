@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use kind::{FileKind, kind_of};
 pub use output::{Flush, Output};
-pub use sign::{Sign, sign_of, unfetched};
+pub use sign::{Sign, sign_of, stand_in, unfetched};
 
 /// The name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";

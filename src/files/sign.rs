@@ -81,8 +81,8 @@ pub(super) fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// What stands in place of a file that was meant: a Git LFS pointer, or a web page.
-pub(super) fn stand_in(bytes: &[u8]) -> Option<Sign> {
+/// What stands in place of a file that was meant, by its first bytes: a Git LFS pointer, or a web page.
+pub fn stand_in(bytes: &[u8]) -> Option<Sign> {
     let first = &bytes[..bytes.len().min(FIRST as usize)];
     if first.starts_with(b"version https://git-lfs.github.com/spec/") || first.starts_with(b"version https://hawser") {
         return Some(Sign::new("a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"));

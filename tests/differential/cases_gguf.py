@@ -60,7 +60,7 @@ def convert(d, kind="f32", facts=lambda writer: None, more={}, drop=(), architec
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
-    writer.add_rope_freq_base(text["rope_parameters"]["rope_theta"])
+    writer.add_rope_freq_base(text.get("rope_parameters", text).get("rope_theta", 10000.0))
     writer.add_rope_dimension_count(d_head)
     writer.add_vocab_size(text["vocab_size"])
     if d_head * heads != text["hidden_size"]:
@@ -113,7 +113,7 @@ def cases(w):
     def forget(**keys):
         return lambda c: c["text_config"].update(keys)
 
-    plain = dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0))
+    plain = dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0), rope_scaling=None)
     biases = dict(attention_bias=True)
     return [
         case("f32"), case("f16", "f16", dtype=torch.float16), case("bf16", "bf16", dtype=torch.bfloat16),

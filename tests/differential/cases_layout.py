@@ -109,7 +109,9 @@ def old_buffers(d):
     """Buffers that old files hold beside their weights."""
     weights = tensors(d)
     weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
-    weights["vision_tower.embeddings.position_ids"] = torch.arange(17)[None]
+    embedding = "patch_embedding.weight"
+    tower = next(name for name in weights if name.endswith(embedding)).removesuffix(embedding)
+    weights[f"{tower}position_ids"] = torch.arange(17)[None]
     write(d, weights)
 
 

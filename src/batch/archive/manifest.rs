@@ -14,6 +14,7 @@ use super::{Listed, ManifestFormat, Unlisted};
 use crate::batch::BatchError;
 use crate::batch::item::{Id, Item, readable};
 use crate::batch::questions::Question;
+use crate::files::stand_in;
 use crate::records::{
     TableFault, cells, check_width, decode, delimiter, find_fault, hint_of_header, parse_array, parse_json,
 };
@@ -49,6 +50,9 @@ pub(super) fn list(
     let wrong = |cause: String| BatchError::Manifest { name: shown.to_string_lossy().into_owned(), cause };
     if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
         return Err(wrong("it is UTF-16; hint: save it as UTF-8".to_owned()));
+    }
+    if let Some(sign) = stand_in(&first) {
+        return Err(wrong(sign.to_string()));
     }
     let text = Cursor::new(first).chain(reader);
     let place = Place { name, root };
@@ -624,5 +628,9 @@ not json
         assert!(list_error("json", b"{\n\"video\": 1\n}").contains("one JSON object; hint: an array of objects"));
         assert!(list_error("json", b"[{]").contains("key must be a string at line 1 column 3"));
         assert!(list_error("csv", b"\xff\xfev\0").ends_with("it is UTF-16; hint: save it as UTF-8"));
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n";
+        for ending in ["txt", "jsonl", "csv"] {
+            assert!(list_error(ending, pointer).contains("a Git LFS pointer, not the file itself; hint: "));
+        }
     }
 }
