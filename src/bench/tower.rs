@@ -7,7 +7,8 @@ use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 
 use super::{gemm_peak, median_seconds, memory_peak, random};
-use crate::vision::{Activation, Tower, TowerConfig, TowerFamily};
+use crate::vision::{Tower, TowerConfig};
+use crate::vlm::config::{clip_l_336, siglip_so400m};
 
 /// A tower by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,30 +40,10 @@ impl TowerName {
     }
 
     fn config(self) -> TowerConfig {
-        let clip = TowerConfig {
-            family: TowerFamily::Clip,
-            d_hidden: 1024,
-            d_intermediate: 4096,
-            n_layers: 24,
-            n_heads: 16,
-            image_size: 336,
-            patch_size: 14,
-            n_channels: 3,
-            activation: Activation::QuickGelu,
-            layer_norm_eps: 1e-5,
-        };
         match self {
-            Self::ClipL336 => clip,
-            Self::SiglipSo400m => TowerConfig {
-                family: TowerFamily::Siglip,
-                d_hidden: 1152,
-                d_intermediate: 4304,
-                n_layers: 26,
-                image_size: 384,
-                activation: Activation::GeluTanh,
-                layer_norm_eps: 1e-6,
-                ..clip
-            },
+            Self::ClipL336 => clip_l_336(),
+            // LLaVA's code deletes the last layer.
+            Self::SiglipSo400m => TowerConfig { n_layers: 26, ..siglip_so400m() },
         }
     }
 }

@@ -30,7 +30,7 @@ pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
 pub use keys::KeyNotes;
 pub use quantization::read as fp8_format;
-pub use tower::{published_tower, tower_config, tower_notes};
+pub use tower::{clip_l_336, published_tower, siglip_so400m, tower_config, tower_notes};
 
 /// Which spelling a `config.json` has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub struct VlmConfig {
     pub processor: Option<ImageProcessor>,
     /// How it generates where a plan leaves it open.
     pub generation: GenerationDefaults,
-    /// What its files say that is not used.
+    /// Keys of the files that are not used.
     pub notes: KeyNotes,
 }
 

@@ -30,7 +30,7 @@ fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
 /// Notes the keys of a tower's own `config.json`.
 ///
 /// # Errors
-/// When its `vision_config` is no object.
+/// When its `vision_config` is not an object.
 pub fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
     let tables = [TOWER, BASE, GENERATION];
     if file.get("vision_config").is_none() {
@@ -124,24 +124,27 @@ fn activation(file: &JsonFile, clip: bool) -> Result<Activation, ModelError> {
 pub fn published_tower(name: &str) -> Option<TowerConfig> {
     match name {
         "openai/clip-vit-large-patch14-336" => Some(clip_l_336()),
-        "google/siglip-so400m-patch14-384" => Some(TowerConfig {
-            family: TowerFamily::Siglip,
-            d_hidden: 1152,
-            d_intermediate: 4304,
-            n_layers: 27,
-            n_heads: 16,
-            image_size: 384,
-            patch_size: 14,
-            n_channels: 3,
-            activation: Activation::GeluTanh,
-            layer_norm_eps: 1e-6,
-        }),
+        "google/siglip-so400m-patch14-384" => Some(siglip_so400m()),
         _ => None,
     }
 }
 
-/// `openai/clip-vit-large-patch14-336`.
-fn clip_l_336() -> TowerConfig {
+/// Geometry of `google/siglip-so400m-patch14-384`.
+pub fn siglip_so400m() -> TowerConfig {
+    TowerConfig {
+        family: TowerFamily::Siglip,
+        d_hidden: 1152,
+        d_intermediate: 4304,
+        n_layers: 27,
+        image_size: 384,
+        activation: Activation::GeluTanh,
+        layer_norm_eps: 1e-6,
+        ..clip_l_336()
+    }
+}
+
+/// Geometry of `openai/clip-vit-large-patch14-336`.
+pub fn clip_l_336() -> TowerConfig {
     TowerConfig {
         family: TowerFamily::Clip,
         d_hidden: 1024,
