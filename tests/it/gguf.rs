@@ -15,6 +15,7 @@ use vidense::nn::QuantFormat;
 use vidense::vlm::{Blueprint, Overrides, Placement, Unused, Vlm};
 use vidense::weights::Hub;
 
+use crate::harness::llama_cpp_name;
 use crate::variants::{Weights, added, answer, base, merge, write as write_checkpoint};
 
 const N_HEADS: usize = 4;
@@ -35,22 +36,7 @@ fn converted(weights: &Weights) -> Weights {
     let mut theirs = HashMap::new();
     for (name, tensor) in weights {
         let Some(name) = name.strip_prefix("language_model.") else { continue };
-        let name = match name {
-            "model.embed_tokens.weight" => "token_embd.weight".to_owned(),
-            "model.norm.weight" => "output_norm.weight".to_owned(),
-            "lm_head.weight" => "output.weight".to_owned(),
-            layer => layer
-                .replace("model.layers.", "blk.")
-                .replace("self_attn.q_proj", "attn_q")
-                .replace("self_attn.k_proj", "attn_k")
-                .replace("self_attn.v_proj", "attn_v")
-                .replace("self_attn.o_proj", "attn_output")
-                .replace("mlp.gate_proj", "ffn_gate")
-                .replace("mlp.up_proj", "ffn_up")
-                .replace("mlp.down_proj", "ffn_down")
-                .replace("post_attention_layernorm", "ffn_norm")
-                .replace("input_layernorm", "attn_norm"),
-        };
+        let name = llama_cpp_name(name);
         let tensor = match name.split('.').nth(2) {
             Some("attn_q") => interleaved(tensor, N_HEADS),
             Some("attn_k") => interleaved(tensor, N_KV_HEADS),

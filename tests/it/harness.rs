@@ -7,6 +7,7 @@ use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
+use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, VideoError, read_frames};
 
 /// A directory with a clip in it that `ffmpeg` made.
 pub struct Clip {
@@ -68,6 +69,44 @@ pub fn largest(tensor: &Tensor) -> f32 {
 pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
     let difference = relative_difference(found, expected);
     assert!(difference <= tolerance, "{name}: relative difference {difference:e} over {tolerance:e}");
+}
+
+/// Reads the frames of a request; those before a restart do not count.
+pub fn read_video(
+    path: &Path,
+    request: &FrameRequest,
+    limits: &ReadLimits,
+) -> Result<(Vec<Frame>, ReadReport), VideoError> {
+    let mut frames = Vec::new();
+    let report = read_frames(path, request, limits, &mut |event| {
+        match event {
+            Event::Frame(frame) => frames.push(frame),
+            Event::Restart => frames.clear(),
+            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+        }
+        Flow::Continue
+    })?;
+    Ok((frames, report))
+}
+
+/// The name in a GGUF file (llama.cpp's `gguf-py/gguf/tensor_mapping.py`) of a language model's tensor.
+pub fn llama_cpp_name(name: &str) -> String {
+    const PARTS: [(&str, &str); 13] = [
+        ("lm_head", "output"),
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("model.layers.", "blk."),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("input_layernorm", "attn_norm"),
+    ];
+    PARTS.iter().fold(name.to_owned(), |name, (theirs, new)| name.replace(theirs, new))
 }
 
 /// Every `step`-th row of a tensor along `dim`, from the first.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 use vidense::video::{
-    Access, Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, VideoError,
-    Window, probe, read_frames,
+    Access, Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, VideoError, Window,
+    probe, read_frames,
 };
 
-use crate::harness::{Clip, ffmpeg, repository};
+use crate::harness::{Clip, ffmpeg, read_video, repository};
 
 /// Longer than anything here takes, shorter than patience.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -49,17 +49,7 @@ fn inspect(path: &Path) -> (Option<i32>, String, String) {
 }
 
 fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<(Vec<Frame>, ReadReport), VideoError> {
-    let mut frames = Vec::new();
-    let limits = ReadLimits { access, ..ReadLimits::default() };
-    let report = read_frames(path, request, &limits, &mut |event| {
-        match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
-        }
-        Flow::Continue
-    })?;
-    Ok((frames, report))
+    read_video(path, request, &ReadLimits { access, ..ReadLimits::default() })
 }
 
 fn everything() -> FrameRequest {

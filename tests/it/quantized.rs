@@ -16,7 +16,7 @@ use vidense::text::Conversation;
 use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{json, repository, tensors};
+use crate::harness::{json, llama_cpp_name, repository, tensors};
 
 const QUESTIONS: [&str; 4] =
     ["What color is the circle?", "How many objects are there?", "Is there a star?", "Describe the scene."];
@@ -108,25 +108,7 @@ fn write_gguf(
     let (n_heads, d) = (number("num_attention_heads") as usize, number("hidden_size") as usize);
     let mut theirs = HashMap::new();
     for (name, tensor) in tensors(&repository("samples/mini/model.safetensors")) {
-        let Some(mut new) = name.strip_prefix("model.").or(Some(name.as_str())).map(|name| {
-            name.replace("layers.", "blk.")
-                .replace("self_attn.q_proj", "attn_q")
-                .replace("self_attn.k_proj", "attn_k")
-                .replace("self_attn.v_proj", "attn_v")
-                .replace("self_attn.o_proj", "attn_output")
-                .replace("mlp.gate_proj", "ffn_gate")
-                .replace("mlp.up_proj", "ffn_up")
-                .replace("mlp.down_proj", "ffn_down")
-                .replace("input_layernorm", "attn_norm")
-                .replace("post_attention_layernorm", "ffn_norm")
-                .replace("embed_tokens", "token_embd")
-                .replace("lm_head", "output")
-        }) else {
-            continue;
-        };
-        if new == "norm.weight" {
-            new = "output_norm.weight".to_owned();
-        }
+        let new = llama_cpp_name(&name);
         if !["blk.", "token_embd.", "output"].iter().any(|prefix| new.starts_with(prefix)) {
             continue;
         }

@@ -5,11 +5,10 @@ use std::process::Command;
 
 use vidense::units::Seconds;
 use vidense::video::{
-    Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, expected_frames,
-    read_frames,
+    Access, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, expected_frames,
 };
 
-use crate::harness::ffmpeg;
+use crate::harness::{ffmpeg, read_video};
 
 const WHOLE: Window = Window { start: None, end: None };
 
@@ -18,16 +17,7 @@ fn read_within(
     request: &FrameRequest,
     limits: &ReadLimits,
 ) -> Result<(Vec<Frame>, ReadReport), VideoError> {
-    let mut frames = Vec::new();
-    let report = read_frames(path, request, limits, &mut |event| {
-        match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
-        }
-        Flow::Continue
-    })?;
-    Ok((frames, report))
+    read_video(path, request, limits)
 }
 
 fn read(path: &Path, sample: &str, window: Window) -> Result<(Vec<Frame>, ReadReport), VideoError> {

@@ -12,7 +12,7 @@ use vidense::video::{
     Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, count_frames, read_frames,
 };
 
-use crate::harness::{ffmpeg, json, shared};
+use crate::harness::{ffmpeg, json, read_video, shared};
 
 /// The frames that `ffmpeg` itself decodes, as RGB, without turning them.
 fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {
@@ -28,16 +28,7 @@ fn by_ffmpeg(path: &Path, width: u32, height: u32) -> Vec<RgbImage> {
 }
 
 fn read(path: &Path, sample: Sample, window: Window) -> Result<(Vec<Frame>, ReadReport), VideoError> {
-    let mut frames = Vec::new();
-    let report = read_frames(path, &FrameRequest::new(sample, window), &ReadLimits::default(), &mut |event| {
-        match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
-        }
-        Flow::Continue
-    })?;
-    Ok((frames, report))
+    read_video(path, &FrameRequest::new(sample, window), &ReadLimits::default())
 }
 
 fn all(path: &Path) -> (Vec<Frame>, ReadReport) {
