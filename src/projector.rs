@@ -58,7 +58,7 @@ pub enum ProjectorActivation {
     Tanh,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// None: the matrices follow each other.
+    /// No activation between the matrices.
     Linear,
 }
 
@@ -112,7 +112,7 @@ pub enum ProjectorBias {
     AsStored,
     /// Each; `multimodal_projector_bias: true`.
     With,
-    /// None; `multimodal_projector_bias: false`.
+    /// No bias; `multimodal_projector_bias: false`.
     Without,
 }
 

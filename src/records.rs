@@ -36,7 +36,7 @@ impl RecordFormat {
 /// The text of a list without a byte order mark.
 ///
 /// # Errors
-/// In words, when it is no UTF-8.
+/// In words, when the bytes are not UTF-8.
 pub fn decode(bytes: &[u8]) -> Result<&str, String> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err("it is UTF-16; hint: save it as UTF-8".to_owned());
@@ -66,7 +66,7 @@ pub fn parse_array(text: &str) -> Result<Vec<Value>, String> {
         Value::Object(_) => {
             Err("one JSON object; hint: an array of objects, `[{...}, {...}]`, or .jsonl with one a line".to_owned())
         }
-        other => Err(format!("JSON, but {other} is no list; hint: an array of objects, `[{{...}}, {{...}}]`")),
+        other => Err(format!("JSON, but {other} instead of a list; hint: an array of objects, `[{{...}}, {{...}}]`")),
     }
 }
 
@@ -111,7 +111,7 @@ fn end_of_string(text: &str) -> usize {
 /// Characters that may stand between the cells of a row.
 const DELIMITERS: [u8; 3] = *b",;\t";
 
-/// What stands between the cells of a table, from its first line: of the delimiters under which a column has one of the
+/// Detects the delimiter of a table from its first line: of the delimiters under which a column has one of the
 /// `names`, the one that makes the most columns. None where no column has.
 pub fn delimiter(header: &[u8], names: &[&str]) -> Option<u8> {
     let columns = |delimiter: u8| -> Option<usize> {
@@ -327,7 +327,7 @@ mod tests {
     fn a_list_is_an_array() {
         assert_eq!(parse_array("[{\"a\": 1}]"), Ok(vec![json!({ "a": "1" })]));
         assert!(parse_array("{\"a\": 1}").expect_err("one").starts_with("one JSON object; hint: an array"));
-        assert!(parse_array("7").expect_err("a number").contains("is no list"));
+        assert!(parse_array("7").expect_err("a number").contains("instead of a list"));
         assert!(decode(b"\xff\xfea\0").expect_err("UTF-16").starts_with("it is UTF-16"));
         assert_eq!(decode(b"\xef\xbb\xbfa"), Ok("a"));
     }

@@ -83,7 +83,7 @@ impl Summary {
     }
 }
 
-/// What the last run in a directory came to, if it has ended.
+/// Reads the summary of the last run in a directory, if the run has ended.
 pub fn read_summary(dir: &Path) -> Option<Summary> {
     serde_json::from_slice(&files::read_bounded(&dir.join(SUMMARY), MAX_BYTES).ok()?).ok()
 }

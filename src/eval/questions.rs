@@ -59,12 +59,12 @@ pub enum QuestionError {
         /// The system's own words.
         source: std::io::Error,
     },
-    /// It is no list of questions.
+    /// A file without a list of questions.
     #[error("{path}: {cause}")]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with a hint.
+        /// The cause, with a hint.
         cause: String,
     },
     /// A line, or a record of an array, is none of the kind.

@@ -21,9 +21,9 @@ pub use sign::{Sign, sign_of, stand_in, unfetched};
 pub const MINI: &str = "vidense-mini";
 /// Bytes of a file of a model that is read as a whole: configurations, vocabularies, indices.
 const MAX_MODEL_FILE: u64 = 1 << 30;
-/// What is wrong with a file of a model that has no bytes.
+/// Cause for a model's file without a byte.
 const EMPTY: &str = "the file is empty (0 bytes); hint: copy or download it again";
-/// What its paths begin with.
+/// Prefix of the paths of the built-in model.
 const BUILTIN: &str = "builtin:vidense-mini";
 
 /// Its files, by their path in its directory.

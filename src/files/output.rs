@@ -3,7 +3,7 @@
 //! A link is written through: it stays, and the file that it leads to is replaced, or made if it leads to nothing yet.
 //! A pipe or a character device, such as `/dev/null`, is written to and never replaced; `/dev/stdout` and `/dev/fd/N`
 //! are the open files of this process. A directory, a socket, a block device and a pipe that nobody reads are refused.
-//! Whatever the program writes for its user goes through here.
+//! All output for the user goes through this file.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -21,7 +21,7 @@ pub const UNFINISHED: &str = ".tmp";
 pub enum Flush {
     /// Others find it; a loss of power may lose it.
     Rename,
-    /// It is on the disk.
+    /// The bytes are on the disk.
     Disk,
 }
 
@@ -40,7 +40,7 @@ enum Sink {
 }
 
 /// Where an output goes, once links are followed.
-enum Place {
+enum Destination {
     /// A file that is there, or is to be.
     File(PathBuf),
     /// A pipe, a device, or an open file of this process.
@@ -54,8 +54,8 @@ impl Output {
     /// When there is no place for it, or what is there is no file and cannot be written to.
     pub fn create(path: &Path) -> io::Result<Self> {
         let sink = match resolve(path)? {
-            Place::File(target) => Sink::Beside { file: BufWriter::new(beside(&target)?), target },
-            Place::Stream(file) => Sink::Stream(BufWriter::new(file)),
+            Destination::File(target) => Sink::Beside { file: BufWriter::new(beside(&target)?), target },
+            Destination::Stream(file) => Sink::Stream(BufWriter::new(file)),
         };
         Ok(Self { sink })
     }
@@ -119,8 +119,8 @@ pub fn write(path: &Path, bytes: &[u8], flush: Flush) -> io::Result<()> {
 /// As [`Output::create`].
 pub fn create_growing(path: &Path) -> io::Result<File> {
     match resolve(path)? {
-        Place::File(target) => File::create(target),
-        Place::Stream(file) => Ok(file),
+        Destination::File(target) => File::create(target),
+        Destination::Stream(file) => Ok(file),
     }
 }
 
@@ -131,8 +131,8 @@ pub fn create_growing(path: &Path) -> io::Result<File> {
 /// As [`Output::create`], and for every stream.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     match resolve(path)? {
-        Place::File(target) => OpenOptions::new().read(true).append(true).create(true).open(target),
-        Place::Stream(_) => Err(io::Error::other("not a regular file: it cannot be read again")),
+        Destination::File(target) => OpenOptions::new().read(true).append(true).create(true).open(target),
+        Destination::Stream(_) => Err(io::Error::other("not a regular file: it cannot be read again")),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn open_to_append(path: &Path) -> io::Result<File> {
 pub fn create_directory(path: &Path) -> io::Result<()> {
     match std::fs::create_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match resolve(path)? {
-            Place::File(target) if !target.exists() => std::fs::create_dir_all(target),
+            Destination::File(target) if !target.exists() => std::fs::create_dir_all(target),
             _ => Err(io::Error::new(io::ErrorKind::NotADirectory, "not a directory")),
         },
         made => made,
@@ -214,18 +214,18 @@ fn beside(target: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// Follows links to where an output goes.
-fn resolve(path: &Path) -> io::Result<Place> {
+fn resolve(path: &Path) -> io::Result<Destination> {
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
         if let Some(number) = descriptor(&target) {
-            return open_descriptor(number).map(Place::Stream);
+            return open_descriptor(number).map(Destination::Stream);
         }
         match std::fs::symlink_metadata(&target) {
             Ok(meta) if meta.is_symlink() => target = behind(&target, &std::fs::read_link(&target)?),
-            Ok(meta) if meta.is_file() => return Ok(Place::File(target)),
-            Ok(meta) => return open_stream(&target, &meta).map(Place::Stream),
+            Ok(meta) if meta.is_file() => return Ok(Destination::File(target)),
+            Ok(meta) => return open_stream(&target, &meta).map(Destination::Stream),
             Err(error) if error.kind() == io::ErrorKind::NotFound && target.file_name().is_some() => {
-                return Ok(Place::File(target));
+                return Ok(Destination::File(target));
             }
             Err(error) => return Err(error),
         }

@@ -1,7 +1,7 @@
 //! Signs of files that are often mistaken for a video or for a model: what the first bytes, or the boxes of an MP4
 //! file, tell.
 //!
-//! Nothing here decides whether a file can be used. It says what a file probably is that could not be.
+//! Guesses for messages: no code here decides whether a file can be used.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -15,12 +15,12 @@ const FIRST: u64 = 4096;
 /// Boxes of an MP4 file that are looked at.
 const MAX_BOXES: usize = 10_000;
 
-/// What a file probably is.
+/// A guess at the nature of a file that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sign {
-    /// What it is, as a noun.
+    /// The nature of the file, as a noun.
     pub cause: String,
-    /// What to do about it.
+    /// The way out.
     pub hint: &'static str,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Sign {
     }
 }
 
-/// What a file that is no video probably is. Only a regular file is opened.
+/// Guesses the nature of a file that is not a video. Only a regular file is opened.
 pub fn sign_of(path: &Path) -> Option<Sign> {
     let first = first_bytes(path).ok()?;
     let by_name = || {
@@ -46,7 +46,7 @@ pub fn sign_of(path: &Path) -> Option<Sign> {
     stand_in(&first).or_else(|| packed(&first)).or_else(|| without_index(path, &first)).or_else(by_name)
 }
 
-/// What a name that leads to nothing says when it is a URL: that it is not fetched, with a hint.
+/// Returns the cause for a missing file whose name is a URL: addresses are not fetched.
 pub fn unfetched(path: &Path) -> Option<String> {
     let text = path.to_string_lossy();
     let (scheme, rest) = text.split_once(":/")?;
@@ -81,7 +81,7 @@ pub(super) fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// What stands in place of a file that was meant, by its first bytes: a Git LFS pointer, or a web page.
+/// Recognizes a stand-in for the intended file by its first bytes: a Git LFS pointer, or a web page.
 pub fn stand_in(bytes: &[u8]) -> Option<Sign> {
     let first = &bytes[..bytes.len().min(FIRST as usize)];
     if first.starts_with(b"version https://git-lfs.github.com/spec/") || first.starts_with(b"version https://hawser") {
@@ -94,7 +94,7 @@ pub fn stand_in(bytes: &[u8]) -> Option<Sign> {
     is_page.then(|| Sign::new("a web page (HTML), not the file itself", "download the file that the page leads to"))
 }
 
-/// What a packed file, a document or a model is.
+/// Recognizes archives, documents and models.
 fn packed(first: &[u8]) -> Option<Sign> {
     let archives: [(&[u8], &str); 8] = [
         (b"PK\x03\x04", "a ZIP archive"),

@@ -144,7 +144,7 @@ impl ImageProcessor {
     /// # Errors
     /// [`PreprocessError::Config`] naming the first key that has an unusable value.
     pub fn read(self, json: &Value) -> Result<ProcessorReading, PreprocessError> {
-        let keys = Keys(json);
+        let keys = ProcessorKeys(json);
         let default = self.default_config();
         let mut config = default.clone();
         self.read_resize(&keys, &mut config)?;
@@ -192,14 +192,14 @@ impl ImageProcessor {
 
     /// Keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a batch; in LLaVA's
     /// classes `do_pad` means something else.
-    fn refused(self, keys: &Keys<'_>) -> Vec<PreprocessError> {
+    fn refused(self, keys: &ProcessorKeys<'_>) -> Vec<PreprocessError> {
         let is_filled = !matches!(self, Self::Llava | Self::LlavaNext) && keys.flag("do_pad", false).unwrap_or(true);
         let padding = keys.get("pad_size").filter(|_| is_filled);
         let padding = padding.map(|value| wrong("pad_size", value, "no size to pad to, which is not obeyed"));
         keys.refused().into_iter().chain(padding).collect()
     }
 
-    fn read_resize(self, keys: &Keys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
+    fn read_resize(self, keys: &ProcessorKeys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
         let is_square = keys.flag("default_to_square", self.defaults_to_square())?;
         let is_resized = keys.flag("do_resize", true)?;
         if let Some(size) = keys.0.get("size").filter(|_| is_resized || self == Self::LlavaNext) {
@@ -223,9 +223,9 @@ impl ImageProcessor {
 }
 
 /// The keys of a file.
-struct Keys<'a>(&'a Value);
+struct ProcessorKeys<'a>(&'a Value);
 
-impl Keys<'_> {
+impl ProcessorKeys<'_> {
     /// A value other than null.
     fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())

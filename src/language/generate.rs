@@ -12,7 +12,7 @@ pub struct GenerateConfig {
     pub max_new_tokens: usize,
     /// How each is chosen.
     pub decoding: Decoding,
-    /// What came before.
+    /// The prompt's ids, for rules that count them.
     pub prompt: PromptHistory,
     /// Ids that end the answer.
     pub stop_tokens: Vec<u32>,

@@ -1,4 +1,4 @@
-//! What a checkpoint's `generation_config.json` does to the logits before a token is chosen, greedily or not.
+//! Changes of the logits by a checkpoint's `generation_config.json`, before a token is chosen, greedily or not.
 //!
 //! Reference: `generation/logits_process.py` of transformers 5.24, in the order of `_get_logits_processor`: biases of
 //! sequences, the penalty of repetitions, n-grams that must not repeat, sequences and ends that must not come,

@@ -44,7 +44,7 @@ pub struct Decoding {
     pub top_p: Option<f64>,
     /// Seed of the draws.
     pub seed: u64,
-    /// What happens to the logits before.
+    /// Changes of the logits before an id is chosen.
     pub rules: LogitRules,
 }
 
@@ -76,7 +76,7 @@ impl Sampler {
     /// `logits (vocab_size)`, in f32.
     ///
     /// # Errors
-    /// When a logit is no number: the weights are broken, or the precision does not suffice; or when no id may come.
+    /// When a logit is NaN: the weights are broken, or the precision does not suffice; or when no id may come.
     pub fn next(&mut self, logits: &Tensor, generated: &[u32]) -> Result<u32> {
         let largest = logits.max(0)?.to_scalar::<f32>()?;
         let sum = logits.sum_all()?.to_scalar::<f32>()?;

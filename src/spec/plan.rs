@@ -33,7 +33,7 @@ pub struct Plan {
     pub llm: Option<PathBuf>,
     /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are stored.
     pub quantization: Quantization,
-    /// What happens to a checkpoint with tensors or configuration keys that change the answers and are not used: refuse, allow.
+    /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse, allow.
     /// Default: `refuse`.
     pub unused: Unused,
     /// Which frames are looked at. Default: `uniform`, 8 frames.

@@ -49,9 +49,9 @@ enum Content {
     ImageParts,
     /// A list of parts, the first of them a video.
     VideoParts,
-    /// One text, the placeholder before the first question.
+    /// A single text, with the placeholder before the first question.
     Text,
-    /// One text, for a template that writes the placeholder itself.
+    /// A single text, for a template that writes the placeholder itself.
     BareText,
 }
 

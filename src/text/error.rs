@@ -33,7 +33,7 @@ pub enum TextError {
     Settings {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in words.
+        /// The cause, in words.
         cause: String,
     },
     /// The tokenizer refused a text.
@@ -93,7 +93,7 @@ pub enum TextError {
     ChatTemplate {
         /// The file, and the key in it.
         origin: String,
-        /// What is wrong, in words.
+        /// The cause, in words.
         cause: String,
         /// The templates that are built in.
         known: String,

@@ -190,7 +190,7 @@ impl Template {
         if stop.is_empty() { Vec::new() } else { vec![stop.to_owned()] }
     }
 
-    /// What follows a prompt when its answer is `answer`, stop text and all: what a model learns to write. A chat
+    /// Returns the text after a prompt whose answer is `answer`, stop text included: the target of training. A chat
     /// template closes answers itself, within the next prompt.
     pub fn reply(&self, answer: &str) -> String {
         let stop = match self {

@@ -27,7 +27,7 @@ pub(super) struct Fall {
 
 /// Gives each frame its time.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clock {
+pub(super) struct FrameClock {
     /// Ticks of a frame by the declared rate, 0 where none is declared.
     step: f64,
     /// Time of the last frame, and the ticks for which it is shown.
@@ -38,7 +38,7 @@ pub(super) struct Clock {
     n_falls: usize,
 }
 
-impl Clock {
+impl FrameClock {
     /// A clock for frames that are shown for `step` ticks each where they do not say so themselves; 0 if that is
     /// unknown.
     pub(super) fn new(step: f64) -> Self {
@@ -108,13 +108,13 @@ mod tests {
         Stamp { ticks, is_backed: true, duration: 10 }
     }
 
-    fn times(clock: &mut Clock, ticks: &[Option<i64>]) -> Vec<f64> {
+    fn times(clock: &mut FrameClock, ticks: &[Option<i64>]) -> Vec<f64> {
         ticks.iter().map(|&ticks| clock.next(stamp(ticks))).collect()
     }
 
     #[test]
     fn a_missing_time_is_the_last_one_and_a_duration() {
-        let mut clock = Clock::new(10.0);
+        let mut clock = FrameClock::new(10.0);
         assert_eq!(times(&mut clock, &[Some(5), Some(15), None, None, Some(60), None]), [5., 15., 25., 35., 60., 70.]);
         assert_eq!((clock.first_fall(), clock.derived_step()), (None, None));
     }
@@ -123,7 +123,7 @@ mod tests {
     fn without_any_time_frames_are_counted_by_their_rate() {
         // 1/7 s in milliseconds: durations are rounded, the rate is not.
         let step = 1000.0 / 7.0;
-        let mut clock = Clock::new(step);
+        let mut clock = FrameClock::new(step);
         let frames: Vec<f64> =
             (0..8).map(|_| clock.next(Stamp { ticks: None, is_backed: false, duration: 143 })).collect();
         assert!((frames[7] - 1000.0).abs() < 1e-9, "{frames:?}");
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn jitter_is_levelled_and_a_fall_is_kept_and_noted() {
-        let mut clock = Clock::new(10.0);
+        let mut clock = FrameClock::new(10.0);
         assert_eq!(times(&mut clock, &[Some(0), Some(10), Some(8), Some(20), Some(20)]), [0., 10., 10., 20., 20.]);
         assert_eq!(clock.first_fall(), None);
         assert_eq!(times(&mut clock, &[Some(3), Some(13), Some(2)]), [3., 13., 2.]);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_last_frames_do_not_fall_back_to_wrong_stamps() {
-        let mut clock = Clock::new(10.0);
+        let mut clock = FrameClock::new(10.0);
         clock.next(stamp(Some(100)));
         let unbacked = |ticks| Stamp { is_backed: false, ..stamp(Some(ticks)) };
         assert_eq!([clock.next(unbacked(60)), clock.next(unbacked(100))], [110.0, 120.0]);

@@ -9,7 +9,7 @@ use ffmpeg::packet::side_data;
 use ffmpeg::{Dictionary, Rational, codec, ffi, packet};
 use ffmpeg_next as ffmpeg;
 
-use super::clock::Clock;
+use super::clock::FrameClock;
 use super::decode::{PictureOrder, listen};
 use super::display::Display;
 use super::entry::{Coding, Framing};
@@ -19,7 +19,7 @@ use super::linked::Linked;
 use super::packets::{Packet, Packets, Rank};
 use super::reader::{Event, Flow, FrameRequest};
 use super::sample::{FrameFact, Timeline};
-use super::schedule::{PacketTimes, Schedule};
+use super::schedule::{FrameSchedule, PacketTimes};
 use super::window::Side;
 use super::{VideoError, streams, stuck};
 use crate::units::Seconds;
@@ -66,9 +66,9 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
     let stream = media.stream(path)?;
     let mut display = display_of(&stream);
     let (index, time_base, coding, n_pixels) = facts_of(&stream);
-    let (clock, delay) = (Clock::new(step_of(&stream)), delay_of(&stream));
+    let (clock, delay) = (FrameClock::new(step_of(&stream)), delay_of(&stream));
     let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
-    let (mut schedule, mut packets, mut errors) = (Schedule::default(), coding.map(|_| Vec::new()), 0);
+    let (mut schedule, mut packets, mut errors) = (FrameSchedule::default(), coding.map(|_| Vec::new()), 0);
     let mut is_sliced = false;
     for n_packets in 1.. {
         watch.check(path)?;

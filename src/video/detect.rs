@@ -19,7 +19,7 @@ const FORMAT_BYTES: c_int = 64 << 10;
 const STREAM_BYTES: i64 = 512 << 10;
 /// Packets that are read where only packets tell of the streams.
 const MAX_PACKETS: usize = 256;
-/// What takes longer is not known to be a video.
+/// Time limit of a probe; a file that takes longer is not known to be a video.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Of FFmpeg's scores from 0 to 100, the highest that is a guess: tables of time zones get it as H.263, programs as
 /// MPEG.
@@ -40,9 +40,9 @@ pub enum Content {
     Image,
     /// Text of any kind.
     Text,
-    /// Nothing at all.
+    /// An empty file.
     Empty,
-    /// Nothing that FFmpeg knows.
+    /// Content that FFmpeg does not recognize.
     Unknown,
 }
 
@@ -61,7 +61,7 @@ pub fn content_of(path: &Path) -> io::Result<Content> {
     if is_still_brand(&first) {
         return Ok(Content::Image);
     }
-    Ok(Probe::open(path).map_or(Content::Unknown, |mut probe| probe.content()))
+    Ok(ContentProbe::open(path).map_or(Content::Unknown, |mut probe| probe.content()))
 }
 
 /// Whether the beginning of a file is text.
@@ -117,13 +117,13 @@ fn is_still_brand(bytes: &[u8]) -> bool {
 }
 
 /// A file that FFmpeg has opened to look at.
-struct Probe {
+struct ContentProbe {
     context: *mut ffi::AVFormatContext,
     /// FFmpeg holds its address as long as the context lives.
     _begin: Box<Instant>,
 }
 
-impl Probe {
+impl ContentProbe {
     fn open(path: &Path) -> Option<Self> {
         // What FFmpeg would print of every file that is no video is of no use.
         ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
@@ -174,7 +174,7 @@ impl Probe {
         found
     }
 
-    /// What the streams that are known so far make of the file.
+    /// Classifies the file by the streams that are known so far.
     fn streams(&self) -> Content {
         let mut found = Content::Unknown;
         // SAFETY: the context is open and has as many streams as it says; the fields are plain numbers.
@@ -223,7 +223,7 @@ impl Probe {
     }
 }
 
-impl Drop for Probe {
+impl Drop for ContentProbe {
     fn drop(&mut self) {
         // SAFETY: the context is ours and open, and nothing holds it after this.
         unsafe { ffi::avformat_close_input(&mut self.context) };
@@ -232,7 +232,7 @@ impl Drop for Probe {
 
 /// FFmpeg's interrupt callback: whether the time is over.
 extern "C" fn is_over(begin: *mut c_void) -> c_int {
-    // SAFETY: `Probe::open` gave the address of an `Instant` that outlives the context.
+    // SAFETY: `ContentProbe::open` gave the address of an `Instant` that outlives the context.
     let begin = unsafe { &*begin.cast::<Instant>() };
     c_int::from(begin.elapsed() > LIMIT)
 }

@@ -28,12 +28,12 @@ pub(super) struct Display {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Change {
     pts: i64,
-    told: Told,
+    message: OrientationMessage,
 }
 
-/// What a packet tells of the orientation.
+/// Orientation message of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum OrientationMessage {
     /// No message is in force any more.
     Nothing,
     /// Of this frame alone.
@@ -49,15 +49,15 @@ impl Display {
 
     /// Takes the messages of a packet with this presentation time.
     pub(super) fn take(&mut self, packet: &[u8], pts: Option<i64>) {
-        let Some(told) = self.coding.and_then(|coding| told(coding, packet)) else { return };
+        let Some(message) = self.coding.and_then(|coding| orientation_message(coding, packet)) else { return };
         let Some(pts) = pts else {
             self.has_untimed = true;
             return;
         };
         let place = self.changes.partition_point(|change| change.pts < pts);
         match self.changes.get_mut(place).filter(|change| change.pts == pts) {
-            Some(change) => change.told = told,
-            None => self.changes.insert(place, Change { pts, told }),
+            Some(change) => change.message = message,
+            None => self.changes.insert(place, Change { pts, message }),
         }
     }
 
@@ -70,10 +70,10 @@ impl Display {
     pub(super) fn at(&self, pts: i64) -> Option<Orientation> {
         let place = self.changes.partition_point(|change| change.pts <= pts);
         let change = self.changes.get(place.checked_sub(1)?)?;
-        match change.told {
-            Told::FromHere(orientation) => Some(orientation),
-            Told::Once(orientation) if change.pts == pts => Some(orientation),
-            Told::Once(_) | Told::Nothing => None,
+        match change.message {
+            OrientationMessage::FromHere(orientation) => Some(orientation),
+            OrientationMessage::Once(orientation) if change.pts == pts => Some(orientation),
+            OrientationMessage::Once(_) | OrientationMessage::Nothing => None,
         }
     }
 
@@ -84,10 +84,12 @@ impl Display {
         held: Option<Orientation>,
         (pts, own): (Option<i64>, Option<Orientation>),
     ) -> Option<Orientation> {
-        let told = pts.and_then(|pts| self.changes.iter().rev().find(|change| change.pts == pts));
-        match told.map(|change| change.told) {
-            Some(Told::FromHere(orientation) | Told::Once(orientation)) => Some(orientation),
-            Some(Told::Nothing) => None,
+        let change = pts.and_then(|pts| self.changes.iter().rev().find(|change| change.pts == pts));
+        match change.map(|change| change.message) {
+            Some(OrientationMessage::FromHere(orientation) | OrientationMessage::Once(orientation)) => {
+                Some(orientation)
+            }
+            Some(OrientationMessage::Nothing) => None,
             None => own.or(held),
         }
     }
@@ -98,8 +100,8 @@ impl Display {
     }
 }
 
-/// What the message of a packet tells, if it has one.
-fn told(coding: Coding, packet: &[u8]) -> Option<Told> {
+/// Reads the orientation message of a packet, if there is one.
+fn orientation_message(coding: Coding, packet: &[u8]) -> Option<OrientationMessage> {
     let (framing, is_hevc) = match coding {
         Coding::H264(framing) => (framing, false),
         Coding::Hevc(framing) => (framing, true),
@@ -157,10 +159,10 @@ fn find_message(messages: &[u8]) -> Option<&[u8]> {
 /// Reads a display orientation message: cancel u(1), horizontal flip u(1), vertical flip u(1), anticlockwise rotation
 /// u(16) in 1/65536 of a turn; then the persistence, u(1) in HEVC and in H.264 a repetition period ue(v), whose 0 is
 /// one frame.
-fn read_message(payload: &[u8], is_hevc: bool) -> Told {
+fn read_message(payload: &[u8], is_hevc: bool) -> OrientationMessage {
     let bit = |i: usize| payload.get(i / 8).is_some_and(|byte| byte >> (7 - i % 8) & 1 == 1);
     if bit(0) {
-        return Told::Nothing;
+        return OrientationMessage::Nothing;
     }
     let rotation = (3..19).fold(0_u32, |rotation, i| rotation << 1 | u32::from(bit(i)));
     let quarters = (rotation + (1 << 13)) >> 14 & 3;
@@ -168,9 +170,9 @@ fn read_message(payload: &[u8], is_hevc: bool) -> Told {
     let persists = if is_hevc { bit(19) } else { !bit(19) };
     match (orientation(bit(1), bit(2), quarters), persists) {
         // Upright is no message: the container's own orientation is in force.
-        (Orientation::Upright, _) => Told::Nothing,
-        (orientation, true) => Told::FromHere(orientation),
-        (orientation, false) => Told::Once(orientation),
+        (Orientation::Upright, _) => OrientationMessage::Nothing,
+        (orientation, true) => OrientationMessage::FromHere(orientation),
+        (orientation, false) => OrientationMessage::Once(orientation),
     }
 }
 
@@ -244,20 +246,20 @@ mod tests {
 
     #[test]
     fn persistence_is_told_otherwise_in_hevc() {
-        let told = |bits: &str| {
+        let read = |bits: &str| {
             let h264 = packet(bits, 0x41);
             // The same payload behind headers of two bytes.
             let hevc = [&[0, 0, 1, 39 << 1, 1], &h264[4..h264.len() - 5], &[0, 0, 1, 1 << 1, 1]].concat();
-            told(Coding::Hevc(Framing::StartCodes), &hevc)
+            orientation_message(Coding::Hevc(Framing::StartCodes), &hevc)
         };
-        assert_eq!(told("00001000000000000001"), Some(Told::FromHere(Orientation::Rotate270)));
-        assert_eq!(told("00001000000000000000"), Some(Told::Once(Orientation::Rotate270)));
+        assert_eq!(read("00001000000000000001"), Some(OrientationMessage::FromHere(Orientation::Rotate270)));
+        assert_eq!(read("00001000000000000000"), Some(OrientationMessage::Once(Orientation::Rotate270)));
     }
 
     #[test]
     fn escaped_bytes_are_not_read() {
         assert_eq!(unescaped(&[47, 0, 0, 3, 1, 3, 0, 0, 3]), [47, 0, 0, 1, 3, 0, 0]);
-        assert_eq!(told(H264, &[0, 0, 1]), None);
-        assert_eq!(told(H264, &[0, 0, 1, 6, 47, 200, 1, 0, 0, 1, 0x41]), None);
+        assert_eq!(orientation_message(H264, &[0, 0, 1]), None);
+        assert_eq!(orientation_message(H264, &[0, 0, 1, 6, 47, 200, 1, 0, 0, 1, 0x41]), None);
     }
 }

@@ -48,15 +48,15 @@ pub(super) enum Role {
 /// How a picture stands to those around it in output order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// It begins a sequence, which numbers its pictures anew.
+    /// The first picture of a sequence, which numbers its pictures anew.
     Sequence,
     /// As [`Self::Sequence`], and pictures that lead it cannot be decoded.
     BrokenLink,
     /// Decoding may begin with it, numbers go on.
     RandomAccess,
-    /// It is shown before the random access picture that it follows, and needs what came before that.
+    /// A picture shown before the random access picture that it follows; it needs the pictures before that one.
     Leading,
-    /// None of these.
+    /// Any other picture.
     None,
 }
 

@@ -67,7 +67,7 @@ pub enum VideoError {
     NotMedia {
         /// The video argument.
         path: PathBuf,
-        /// What it probably is, with a hint, or FFmpeg's own words.
+        /// The probable nature of the file, with a hint, or FFmpeg's own words.
         cause: String,
     },
     /// A readable container without a video stream.
@@ -268,12 +268,12 @@ fn among(n_streams: usize, kinds: &str) -> String {
     }
 }
 
-/// What is to be said of a path to nothing.
+/// Returns the cause for a missing path, with a hint.
 fn missing(path: &Path) -> String {
     unfetched(path).unwrap_or_else(|| "no such file or directory".to_owned())
 }
 
-/// What to name instead of a directory without an image.
+/// Returns the hint for a directory without an image.
 fn instead_of(dir: &Path, extensions: &str) -> String {
     if ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file()) {
         return "it holds a model, which is named with --model".to_owned();
@@ -285,7 +285,7 @@ fn instead_of(dir: &Path, extensions: &str) -> String {
     }
 }
 
-/// What a file that FFmpeg does not open probably is, or FFmpeg's words.
+/// Returns the error for a file that FFmpeg does not open: its probable nature, or FFmpeg's words.
 pub(super) fn not_media(path: &Path, words: impl Into<String>) -> VideoError {
     let cause = sign_of(path).map_or(words.into(), |sign| sign.to_string());
     VideoError::NotMedia { path: path.to_owned(), cause }

@@ -98,7 +98,7 @@ pub enum Patience {
     Full,
     /// While data comes: the run drains, and what waits is given up.
     WhileMoving,
-    /// None: the run is given up.
+    /// No time: the run is given up.
     Exhausted,
 }
 
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Halt {
     }
 }
 
-/// What ends a reading before it is done: its limits, and the wish of whoever reads.
+/// Reasons to end a reading early: its limits, and the reader's request to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
     /// How far it may go.

@@ -39,7 +39,7 @@ const HLS: &[u8] = b"#EXTM3U";
 /// A playlist is opened once or twice; one that leads back to itself without end.
 const MAX_OPENED: usize = 4;
 
-/// What became of the files that a container opened.
+/// Record of the files that a container opened.
 #[derive(Debug)]
 pub(super) struct Linked {
     spent: Arc<Spent>,
@@ -115,7 +115,7 @@ impl Linked {
         found.missing.insert(url.to_owned(), cause.to_owned());
     }
 
-    /// What to open in place of a file: itself, or the text of a playlist.
+    /// Returns the name to open in place of a file: its own, or the text of a playlist.
     fn prepare(&self, path: &Path) -> Result<Option<CString>, Refused> {
         check_regular(path)?;
         let refuse = |cause: String| {

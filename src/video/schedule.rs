@@ -4,7 +4,7 @@
 //! Where every packet has a presentation time that agrees with the pictures' own order, that order is taken, apart for
 //! each part of a stream whose times begin anew. Elsewhere frames are expected as they come, with decoding times.
 
-use super::clock::{Clock, Stamp};
+use super::clock::{FrameClock, Stamp};
 use super::packets::Rank;
 
 /// The times of a packet.
@@ -24,7 +24,7 @@ pub(super) struct PacketTimes {
 
 /// The packets of a stream whose frames are shown, in decoding order.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
+pub(super) struct FrameSchedule {
     packets: Vec<PacketTimes>,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct Expected {
     pub(super) is_key: bool,
 }
 
-impl Schedule {
+impl FrameSchedule {
     pub(super) fn push(&mut self, packet: PacketTimes) {
         self.packets.push(packet);
     }
 
     /// Returns the expected frames of a decoder that holds back `delay` of them.
-    pub(super) fn frames(mut self, mut clock: Clock, delay: usize) -> Vec<Expected> {
+    pub(super) fn frames(mut self, mut clock: FrameClock, delay: usize) -> Vec<Expected> {
         let expected = match self.by_presentation() {
             true => self.packets.iter().map(|packet| (packet.pts, true, packet)).collect(),
             false => self.by_decoding(delay),
@@ -106,12 +106,12 @@ mod tests {
 
     /// Packets by presentation and decoding time, and their pictures' places where those are told.
     fn frames(packets: &[(Option<i64>, Option<i64>, Option<i32>)], delay: usize) -> Vec<f64> {
-        let mut schedule = Schedule::default();
+        let mut schedule = FrameSchedule::default();
         for &(pts, dts, number) in packets {
             let rank = number.map(|number| Rank { sequence: 0, number });
             schedule.push(PacketTimes { pts, dts, duration: 1, rank, is_key: false });
         }
-        schedule.frames(Clock::new(1.0), delay).iter().map(|frame| frame.ticks).collect()
+        schedule.frames(FrameClock::new(1.0), delay).iter().map(|frame| frame.ticks).collect()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Registry of the files that this process reads, for calls of FFmpeg that neither return nor ask whether to give up.
 //!
-//! Nothing but the end of the process ends such a call, and that is for the program: it asks [`stuck_read`] from time
+//! Only the end of the process ends such a call, and the program decides that: it asks [`stuck_read`] from time
 //! to time. A reading in a process of its own needs none of this.
 
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::VideoError;
 use super::limits::Spent;
 
-static READINGS: Mutex<Vec<Reading>> = Mutex::new(Vec::new());
+static READINGS: Mutex<Vec<OpenReading>> = Mutex::new(Vec::new());
 
 /// A file that is read.
-struct Reading {
+struct OpenReading {
     path: PathBuf,
     spent: Weak<Spent>,
 }
@@ -21,7 +21,7 @@ struct Reading {
 pub(super) fn register(path: &Path, spent: &Arc<Spent>) {
     let mut readings = READINGS.lock().unwrap_or_else(PoisonError::into_inner);
     readings.retain(|reading| reading.spent.strong_count() > 0);
-    readings.push(Reading { path: path.to_owned(), spent: Arc::downgrade(spent) });
+    readings.push(OpenReading { path: path.to_owned(), spent: Arc::downgrade(spent) });
 }
 
 /// Returns the error of a reading whose call of FFmpeg should have been given up for a second and did not return. To be

@@ -49,9 +49,9 @@ pub struct Blueprint {
     pub template: Template,
     /// The checkpoint's own template, if it has one.
     own_template: Option<Template>,
-    /// What the user should know of its descriptions.
+    /// Warnings about the model's descriptions.
     pub warnings: Vec<String>,
-    /// What happens to tensors that should be used and are not.
+    /// Handling of tensors that should be used and are not.
     pub(super) unused: Unused,
     /// Layers of the tower that its configuration describes, whether or not they run.
     pub(super) n_tower_layers: usize,
@@ -270,7 +270,7 @@ struct FoundTower {
     source: TowerSource,
     /// Where a processor file of its own would be.
     dir: Option<PathBuf>,
-    /// What its own `config.json` says that is not used.
+    /// Keys of the tower's own `config.json` that are not used.
     notes: KeyNotes,
 }
 
@@ -418,7 +418,7 @@ fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result
     Ok(ChatTemplate::find(dir, tokenizer).map(|chat| Template::Checkpoint(Arc::new(chat))))
 }
 
-/// What decides the template of a checkpoint that is not asked for another one.
+/// Facts that decide a checkpoint's default template.
 struct DefaultTemplate {
     spelling: Spelling,
     is_mistral: bool,

@@ -13,7 +13,7 @@ use super::ModelError;
 /// Names that are listed one by one; the rest is counted.
 const MAX_NAMED: usize = 8;
 
-/// What happens to a checkpoint with tensors or configuration keys that should be used and are not.
+/// Handling of a checkpoint with tensors or configuration keys that should be used and are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unused {

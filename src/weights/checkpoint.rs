@@ -161,7 +161,7 @@ impl Checkpoint {
             DType::F8E4M3 => self.dequantized(name, facts)?.to_dtype(dtype)?.to_device(device),
             DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.stored(name, facts, device)?.to_dtype(dtype),
             other => candle_core::bail!(
-                "{}: tensor {name} is stored as {}, which is no format of weights in full precision",
+                "{}: tensor {name} is stored as {}, an unsupported format of weights in full precision",
                 self.dir.display(),
                 other.as_str()
             ),

@@ -1,6 +1,6 @@
 //! FP8 weights: E4M3 values with scales in a tensor beside them, converted to full precision while they are read.
 //!
-//! What `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8` write. The scales
+//! Formats of `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8`. The scales
 //! of activations are not used: the products run in the precision that the model runs in, as transformers' do where a
 //! device has no FP8 arithmetic.
 
@@ -14,7 +14,7 @@ pub struct Fp8Format {
     /// Parts of a weight that share a scale, one for each group of layers.
     pub blocks: Vec<ScaleBlock>,
     /// Precision of the products of values and scales.
-    pub product: Product,
+    pub product: ScaleProduct,
 }
 
 /// Part of a weight `(d_out, d_in)` that shares a scale.
@@ -22,7 +22,7 @@ pub struct Fp8Format {
 pub enum ScaleBlock {
     /// The whole weight.
     Tensor,
-    /// One row: a scale for each output channel.
+    /// A row: a scale for each output channel.
     Row,
     /// Neighbouring values of a row.
     Group(usize),
@@ -32,7 +32,7 @@ pub enum ScaleBlock {
 
 /// Precision of the products of values and scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Product {
+pub enum ScaleProduct {
     /// f32 (`finegrained_fp8`).
     F32,
     /// That of the scales (`compressed-tensors`).
@@ -99,8 +99,8 @@ impl Fp8Format {
 
     fn rounded(&self, product: f32, dtype: DType) -> f32 {
         match (self.product, dtype) {
-            (Product::OfScales, DType::BF16) => half::bf16::from_f32(product).to_f32(),
-            (Product::OfScales, DType::F16) => half::f16::from_f32(product).to_f32(),
+            (ScaleProduct::OfScales, DType::BF16) => half::bf16::from_f32(product).to_f32(),
+            (ScaleProduct::OfScales, DType::F16) => half::f16::from_f32(product).to_f32(),
             _ => product,
         }
     }
@@ -126,14 +126,14 @@ pub(super) fn e8m0(byte: u8) -> f32 {
 mod tests {
     use super::*;
 
-    fn format(blocks: &[ScaleBlock], product: Product) -> Fp8Format {
+    fn format(blocks: &[ScaleBlock], product: ScaleProduct) -> Fp8Format {
         Fp8Format { scale: "weight_scale", blocks: blocks.to_vec(), product }
     }
 
     fn scaled(block: ScaleBlock, shape: &[usize], scales: &[f32]) -> std::result::Result<Vec<f32>, String> {
         let mut values = vec![1.0; 6];
         let scales = Scales { values: scales.to_vec(), shape: shape.to_vec(), dtype: DType::F32 };
-        let format = format(&[block], Product::F32);
+        let format = format(&[block], ScaleProduct::F32);
         format.dequantize(&mut values, &[2, 3], &scales).map_err(|error| error.to_string()).map(|()| values)
     }
 
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn products_are_rounded_as_the_scales_are_stored() {
         let (product, exact) = (1.25f32 * 0.333_984_38, 0.417_480_47);
-        assert_eq!(format(&[], Product::F32).rounded(product, DType::BF16), exact);
+        assert_eq!(format(&[], ScaleProduct::F32).rounded(product, DType::BF16), exact);
         // bf16 keeps 8 bits: 0.41748 is between 0.416015625 and 0.41796875.
-        assert_eq!(format(&[], Product::OfScales).rounded(product, DType::BF16), 0.417_968_75);
+        assert_eq!(format(&[], ScaleProduct::OfScales).rounded(product, DType::BF16), 0.417_968_75);
     }
 
     #[test]

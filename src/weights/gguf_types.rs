@@ -19,17 +19,17 @@ pub(super) struct UnreadTensor {
 
 /// Finds the first tensor in a format that is not read; `None` when there is none, or the header is malformed.
 pub(super) fn first_unread(path: &Path) -> Option<UnreadTensor> {
-    let mut header = Header { file: BufReader::new(File::open(path).ok()?), wide: true };
+    let mut header = GgufHeader { file: BufReader::new(File::open(path).ok()?), wide: true };
     header.find().ok().flatten()
 }
 
-struct Header {
+struct GgufHeader {
     file: BufReader<File>,
     /// Whether lengths have 64 bits: since version 2.
     wide: bool,
 }
 
-impl Header {
+impl GgufHeader {
     fn find(&mut self) -> io::Result<Option<UnreadTensor>> {
         if self.bytes::<4>()? != *b"GGUF" {
             return Ok(None);

@@ -49,7 +49,7 @@ pub enum HubError {
     NotADirectory {
         /// The file.
         path: PathBuf,
-        /// What to name instead.
+        /// The name to give instead.
         hint: String,
     },
     /// A LoRA adapter, as PEFT writes it.
@@ -70,12 +70,12 @@ pub enum HubError {
         files::MINI
     )]
     NotBuiltIn,
-    /// A directory that is no model.
-    #[error("{dir}: no config.json here, so it is no model; hint: {hint}")]
+    /// A directory that is not a model.
+    #[error("{dir}: not a model: no config.json here; hint: {hint}")]
     NotAModel {
         /// The directory.
         dir: PathBuf,
-        /// What to name instead.
+        /// The name to give instead.
         hint: String,
     },
     /// A hub id that is not on this machine, while downloading is forbidden.
@@ -235,7 +235,7 @@ fn base_of(adapter: &Path) -> String {
     name.filter(|name| !name.is_empty()).map_or("its base model".to_owned(), |name| format!("its base model `{name}`"))
 }
 
-/// What to name instead of a directory that is no model.
+/// Returns the hint for a directory that is not a model.
 fn instead_of(dir: &Path) -> String {
     let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten().take(MAX_ENTRIES).map(|entry| entry.path());
     // As the hub's cache lays it out: `models--org--name/snapshots/<revision>`.
@@ -254,7 +254,7 @@ fn instead_of(dir: &Path) -> String {
     }
 }
 
-/// Refuses what is no hub id: nothing that is meant as a file or an address is looked for in the network.
+/// Refuses names other than hub ids: a name that is meant as a file or an address is not looked for in the network.
 fn refuse_others(name: &str) -> Result<(), HubError> {
     let path = Path::new(name);
     let owned = || name.to_owned();
@@ -289,7 +289,7 @@ fn is_file_name(path: &Path) -> bool {
         || ending.is_some_and(|ending| ["bak", "dat", "ogg"].iter().any(|known| ending == *known))
 }
 
-/// What to name instead of a file.
+/// Returns the hint for a file given as a model.
 fn instead_of_file(path: &Path) -> String {
     let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     match files::kind_of(path) {

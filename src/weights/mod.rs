@@ -18,7 +18,7 @@ mod torch_legacy;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Problem, WeightError};
-pub use fp8::{Fp8Format, Product, ScaleBlock};
+pub use fp8::{Fp8Format, ScaleBlock, ScaleProduct};
 pub use gguf::Gguf;
 pub use hub::{Hub, HubError};
 pub use ledger::{Ledger, OnLoad};

@@ -1,4 +1,4 @@
-//! One PyTorch file: a zip archive, or one pickle behind the other as before PyTorch 1.6.
+//! A PyTorch file: a zip archive, or one pickle behind the other as before PyTorch 1.6.
 
 use std::collections::HashMap;
 use std::path::Path;

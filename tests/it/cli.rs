@@ -177,7 +177,7 @@ fn wrong_paths_are_named() {
         &run(&["ask", "--model", "no-model", VIDEO, "Why?"]),
         "no-model: no such directory, and not a hub id",
     );
-    assert_refused(&run(&["ask", "--model", "samples", VIDEO, "Why?"]), "samples: no config.json here");
+    assert_refused(&run(&["ask", "--model", "samples", VIDEO, "Why?"]), "samples: not a model: no config.json here");
     assert_refused(&run(&["ask", "--model", "org/name", VIDEO, "Why?"]), "HF_HUB_OFFLINE forbids the download; hint:");
     let tower = run(&["inspect", "tests/golden/siglip"]);
     assert_refused(

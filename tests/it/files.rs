@@ -359,7 +359,7 @@ fn what_is_not_a_model_is_called_what_it_is_and_not_looked_for_in_the_network() 
         ("./gone", "./gone: no such directory, and not a hub id"),
         ("org\\name", "org\\name: no such directory, and not a hub id"),
         ("https://huggingface.co/org/name", "a URL, which is not fetched; hint: the hub id alone: org/name"),
-        ("videos", "videos: no config.json here"),
+        ("videos", "videos: not a model: no config.json here"),
         ("lfs-weights", "lfs-weights/model.safetensors: not a readable safetensors file: a Git LFS pointer"),
         ("lfs-config", "lfs-config/config.json: a Git LFS pointer, not the file itself; hint: `git lfs pull`"),
         ("lfs-tokenizer", "lfs-tokenizer/tokenizer.json: a Git LFS pointer, not the file itself"),

@@ -202,7 +202,7 @@ fn missing_files_are_named() {
     for (file, message) in [
         ("model.safetensors", "no weights here; expected one of model.safetensors"),
         ("tokenizer.json", "no tokenizer here; expected tokenizer.json or tokenizer.model"),
-        ("config.json", "no config.json here, so it is no model"),
+        ("config.json", "not a model: no config.json here"),
         ("vision_tower/model.safetensors", "no weights here"),
     ] {
         let dir = copy();

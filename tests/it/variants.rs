@@ -290,7 +290,7 @@ fn bytes_are_not_taken_for_weights() {
     let bytes = weights[&name].zeros_like().unwrap().to_dtype(DType::U8).unwrap();
     weights.insert(name.clone(), bytes);
     let error = load(write(&config, &weights).path()).err().unwrap();
-    assert!(error.contains(&format!("tensor {name} is stored as u8, which is no format of weights")), "{error}");
+    assert!(error.contains(&format!("tensor {name} is stored as u8, an unsupported format of weights")), "{error}");
 }
 
 #[test]

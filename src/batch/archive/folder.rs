@@ -60,7 +60,7 @@ impl Folder {
         chosen && !self.exclude.is_match(name)
     }
 
-    /// What a file gives; nothing, if the user did not ask for it.
+    /// Returns the listing of a file; `None` if the user did not ask for it.
     fn file(&self, entry: DirEntry) -> Option<Listed> {
         let name = self.below(entry.path());
         if self.exclude.is_match(&name) {
@@ -78,7 +78,7 @@ impl Folder {
         })
     }
 
-    /// What cannot be looked at.
+    /// Returns the listing of an entry that cannot be read.
     fn error(&self, error: &Error) -> Option<Listed> {
         let name = self.below(error.path().unwrap_or(&self.root));
         // A link to nothing is nothing, unless it would have been a video.
@@ -136,7 +136,7 @@ impl Iterator for Walk {
     }
 }
 
-/// What tells a directory from others, whatever its names: its device and its inode, or its canonical path.
+/// Identity of a directory, whatever its names: its device and its inode, or its canonical path.
 #[cfg(unix)]
 type DirectoryId = (u64, u64);
 #[cfg(not(unix))]

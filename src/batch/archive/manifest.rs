@@ -312,7 +312,7 @@ struct Rows<R> {
     text: Text<R>,
     place: Place,
     columns: Columns,
-    /// What stands between cells.
+    /// Delimiter of the cells.
     delimiter: u8,
     ignored: Option<Vec<String>>,
     /// The row that belongs to the next item.

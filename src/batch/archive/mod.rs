@@ -60,9 +60,9 @@ pub enum Reason {
     NotRegular,
     /// A link to a directory that another link led to before.
     Repeated,
-    /// It has no bytes, and its name says nothing.
+    /// An empty file whose name says nothing.
     Empty,
-    /// It cannot be read, and its name says nothing.
+    /// An unreadable file whose name says nothing.
     Unreadable,
     /// Neither its name nor its content is that of a video.
     Unknown,

@@ -31,7 +31,7 @@ static RAW: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_function(CHECK_VARIABLE, |state: &State, value: Value| check_size(state, &value).map(|()| value));
     environment.add_function(CHECK_ATTRIBUTE, |state: &State, value: Value| {
-        Walk { state, holder: Holder::Namespace }.visit(&value, 0).map(|()| value)
+        SizeWalk { state, holder: Holder::Namespace }.visit(&value, 0).map(|()| value)
     });
     environment.set_formatter(|out, state, value| {
         check_size(state, value)?;
@@ -58,7 +58,7 @@ fn join(state: &mut State, value: Value, options: Rest<Value>, named: Kwargs) ->
 /// # Errors
 /// When the fuel runs out, or the value is nested too deeply.
 pub(super) fn check_size(state: &State, value: &Value) -> Result<(), Error> {
-    Walk { state, holder: Holder::Variable }.visit(value, 0)
+    SizeWalk { state, holder: Holder::Variable }.visit(value, 0)
 }
 
 /// Where a value is put.
@@ -69,12 +69,12 @@ enum Holder {
 }
 
 /// A walk through a value.
-struct Walk<'s, 'a, 'e> {
+struct SizeWalk<'s, 'a, 'e> {
     state: &'s State<'a, 'e>,
     holder: Holder,
 }
 
-impl Walk<'_, '_, '_> {
+impl SizeWalk<'_, '_, '_> {
     fn visit(&self, value: &Value, depth: usize) -> Result<(), Error> {
         let wrong = |rule: String| Error::new(ErrorKind::InvalidOperation, rule);
         if depth > MAX_DEPTH {

@@ -36,11 +36,11 @@ static GENERATION: LazyLock<Result<Regex, regex::Error>> =
 /// Why a template gives no text, in words.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It refuses its input itself, with `raise_exception`.
+    /// A template that refuses its input itself, with `raise_exception`.
     Refused(String),
-    /// It is malformed, does not fit its input, or does not end.
+    /// A template that is malformed, does not fit its input, or does not end.
     Broken(String),
-    /// It missed the deadline, and will miss it whatever its input is.
+    /// A template that missed the deadline, and will miss it whatever its input is.
     Late(String),
 }
 

@@ -37,7 +37,7 @@ pub struct Converted {
 pub fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme) -> Result<Converted, String> {
     let model = SentencePieceModel::from_slice(bytes).map_err(|error| error.to_string())?;
     let trainer = model.trainer().ok_or("it has no trainer spec")?;
-    let pieces: Vec<Piece> = renamed(&model, names);
+    let pieces: Vec<ConvertedPiece> = renamed(&model, names);
     let user_defined: Vec<&str> = pieces.iter().filter(|p| p.kind == Type::UserDefined).map(|p| p.text()).collect();
     let vocabulary = match trainer.model_type() {
         ModelType::Bpe => bpe(&pieces, trainer, !user_defined.is_empty()),
@@ -66,24 +66,24 @@ pub fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme
     })
 }
 
-struct Piece {
+struct ConvertedPiece {
     original: String,
     name: Option<String>,
     score: f32,
     kind: Type,
 }
 
-impl Piece {
+impl ConvertedPiece {
     fn text(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.original)
     }
 }
 
 /// The pieces under their new names. A name that another piece keeps is not given away.
-fn renamed(model: &SentencePieceModel, names: &HashMap<u32, String>) -> Vec<Piece> {
+fn renamed(model: &SentencePieceModel, names: &HashMap<u32, String>) -> Vec<ConvertedPiece> {
     let ids = || (0u32..).zip(model.pieces());
     let kept: HashSet<&str> = ids().filter(|(id, _)| !names.contains_key(id)).map(|(_, p)| p.piece()).collect();
-    let piece = |(id, piece): (u32, &sentencepiece_model::SentencePiece)| Piece {
+    let piece = |(id, piece): (u32, &sentencepiece_model::SentencePiece)| ConvertedPiece {
         original: piece.piece().to_owned(),
         name: names.get(&id).filter(|name| !kept.contains(name.as_str())).cloned(),
         score: piece.score(),
@@ -92,7 +92,7 @@ fn renamed(model: &SentencePieceModel, names: &HashMap<u32, String>) -> Vec<Piec
     ids().map(piece).collect()
 }
 
-fn bpe(pieces: &[Piece], trainer: &TrainerSpec, ignore_merges: bool) -> Value {
+fn bpe(pieces: &[ConvertedPiece], trainer: &TrainerSpec, ignore_merges: bool) -> Value {
     let normal: HashMap<&str, (f32, usize)> = (pieces.iter().enumerate())
         .filter(|(_, piece)| piece.kind == Type::Normal)
         .map(|(id, piece)| (piece.text(), (piece.score, id)))
@@ -117,7 +117,7 @@ fn bpe(pieces: &[Piece], trainer: &TrainerSpec, ignore_merges: bool) -> Value {
     })
 }
 
-fn unigram(pieces: &[Piece], trainer: &TrainerSpec) -> Value {
+fn unigram(pieces: &[ConvertedPiece], trainer: &TrainerSpec) -> Value {
     let vocabulary: Vec<Value> = pieces.iter().map(|piece| json!([piece.original, f64::from(piece.score)])).collect();
     json!({
         "type": "Unigram", "unk_id": trainer.unk_id(), "byte_fallback": trainer.byte_fallback(), "vocab": vocabulary,

@@ -24,7 +24,7 @@ use self::signs::Signs;
 pub(super) use self::signs::listen;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::VideoError;
-use crate::video::clock::{Clock, Fall, Stamp};
+use crate::video::clock::{Fall, FrameClock, Stamp};
 use crate::video::demux::{MAX_ERRORS, Media, decoder_options, display_of, may_read_on, seconds, size_of, step_of};
 use crate::video::display::Display;
 use crate::video::error::TimeFall;
@@ -51,7 +51,7 @@ pub(super) struct VideoFile {
     read_errors: usize,
     decode_errors: usize,
     damage: Damage,
-    clock: Clock,
+    clock: FrameClock,
     /// Whether several threads decode, so that what errors are hidden with depends on chance.
     is_threaded: bool,
     /// The decoder holds its address, and goes first.
@@ -80,7 +80,7 @@ impl VideoFile {
         let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
-        let (clock, signs) = (Clock::new(step_of(&stream)), Arc::default());
+        let (clock, signs) = (FrameClock::new(step_of(&stream)), Arc::default());
         let decoder = open_decoder(path, &stream, limits, (errors, &signs))?;
         // SAFETY: the decoder is open and ours.
         let is_threaded = unsafe { signs::is_threaded(decoder.as_ptr()) };

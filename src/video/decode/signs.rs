@@ -1,6 +1,6 @@
 //! FFmpeg: signs of damage that a decoder gives no error code for.
 //!
-//! What a decoder hides errors with depends on what else it has at hand, and with several threads on which of them is
+//! The concealment of an error depends on the frames at hand, and with several threads on which of them is
 //! first. So every sign must be seen: what decoders log (on any thread, at once, the same for any number of threads),
 //! and parts of frames that they never write.
 

@@ -30,7 +30,7 @@ use super::{Bounds, Event, Flow, FrameRequest, Patience, ReadReport, VideoError}
 
 /// Between two chances of the consumer to say [`Flow::Stop`].
 const PATIENCE: Duration = Duration::from_millis(100);
-/// What a process that decodes may need between two signs of life.
+/// Longest time between two signs of life of a decoding process.
 const SIGN: Duration = Duration::from_millis(300);
 /// A process that keeps its own time limit says so itself; one that does not is ended so much later.
 const GRACE: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ const LLAVA_CLASSES: [&str; 4] =
 const DERIVED_CLASSES: [&str; 2] = ["ShareGPT4VLlamaForCausalLM", "TinyLlavaLlamaForCausalLM"];
 /// Values of `model_type` in LLaVA's spelling.
 const LLAVA_KINDS: [&str; 7] = ["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"];
-/// Those of the derived classes.
+/// Values of `model_type` of the derived classes.
 const DERIVED_KINDS: [&str; 2] = ["share4v", "tiny_llava_llama"];
 
 /// Which spelling a file has: Hugging Face's has sections.

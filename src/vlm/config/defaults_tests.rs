@@ -1,4 +1,4 @@
-//! What a key means that a file leaves out, or sets to null: the class of the model in transformers decides.
+//! Tests of the meaning of keys that a file leaves out or sets to null: the model's class in transformers decides.
 
 use serde_json::{Value, json};
 

@@ -20,7 +20,7 @@ use crate::vlm::ModelError;
 pub struct GenerationDefaults {
     /// The sampling, where the checkpoint draws.
     pub sampling: Option<CheckpointSampling>,
-    /// What happens to the logits; its `ends` are the ids that end an answer.
+    /// Changes of the logits; `ends` are the ids that end an answer.
     pub rules: LogitRules,
 }
 

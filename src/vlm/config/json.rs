@@ -58,7 +58,7 @@ impl JsonFile {
     /// As [`Self::section`], empty where there is none.
     ///
     /// # Errors
-    /// When it is no object.
+    /// When the value is not an object.
     pub fn section_or_empty(&self, key: &str) -> Result<Self, ModelError> {
         match self.get(key) {
             Some(_) => self.section(key),

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::JsonFile;
 
-/// What stands in a file and is not used.
+/// Keys of a file that are not used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyNotes {
     /// Keys that would change the answers, with file, value and reason.
     pub refused: Vec<String>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -50,12 +50,12 @@ impl KeyNotes {
     }
 }
 
-/// What a key may say.
+/// Values that a key may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meaning {
-    /// It is read elsewhere, or it changes no answer.
+    /// Any value: the key is read elsewhere, or changes no answer.
     Neutral,
-    /// It changes the answers unless it is null, false, or one of these JSON values.
+    /// Null, false, or one of these JSON values; any other value changes the answers.
     Only(&'static [&'static str]),
 }
 use Meaning::{Neutral, Only};

@@ -21,7 +21,7 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The section of [`PROCESSOR`] in place of [`PREPROCESSOR`].
 const SECTION: &str = "image_processor";
 
-/// What a directory says of preparing frames.
+/// Image processor of a directory, as its files describe it.
 pub struct ProcessorFile {
     /// The image processor's own keys.
     image: JsonFile,
@@ -70,7 +70,7 @@ impl ProcessorFile {
     /// Finds the file of a directory.
     ///
     /// # Errors
-    /// When a file is not JSON, or its section is no object.
+    /// When a file is not JSON, or its section is not an object.
     pub fn find(dir: &Path) -> Result<Option<Self>, ModelError> {
         let open = |name: &str| {
             let path = dir.join(name);

@@ -4,7 +4,7 @@
 
 use super::JsonFile;
 use crate::vlm::ModelError;
-use crate::weights::{Fp8Format, Product, ScaleBlock};
+use crate::weights::{Fp8Format, ScaleBlock, ScaleProduct};
 
 /// Where a configuration may stand: compressed-tensors called it `compression_config` at first.
 const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
@@ -49,7 +49,7 @@ fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     if !matches!(config.string("expert_dtype")?, None | Some("fp8")) {
         return Err(config.wrong("expert_dtype", "only fp8 is read"));
     }
-    Ok(Fp8Format { scale: "weight_scale_inv", blocks: vec![block], product: Product::F32 })
+    Ok(Fp8Format { scale: "weight_scale_inv", blocks: vec![block], product: ScaleProduct::F32 })
 }
 
 fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, ModelError> {
@@ -76,7 +76,7 @@ fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     }
     check_packing(config)?;
     blocks.dedup();
-    Ok(Fp8Format { scale: "weight_scale", blocks, product: Product::OfScales })
+    Ok(Fp8Format { scale: "weight_scale", blocks, product: ScaleProduct::OfScales })
 }
 
 fn check_packing(config: &JsonFile) -> Result<(), ModelError> {
