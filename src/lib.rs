@@ -41,6 +41,7 @@ pub mod eval;
 pub mod exec;
 pub mod files;
 pub mod image;
+pub mod kernels;
 pub mod language;
 pub mod nn;
 pub mod pipeline;

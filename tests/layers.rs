@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 24] = [
+const LAYERS: [(&str, u8); 25] = [
     ("units", 0),
     ("device", 0),
     ("files", 0),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, u8); 24] = [
     ("world", 1),
     ("exec", 1),
     ("records", 1),
+    ("kernels", 2),
     ("nn", 2),
     ("vision", 2),
     ("connector", 2),

@@ -4,9 +4,9 @@ use std::f32::consts::FRAC_1_SQRT_2;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
-use super::elementwise;
-use super::memory::in_parts;
-use super::rows::{contiguous, per_row, per_row_pair};
+use crate::kernels::cpu::elementwise;
+use crate::kernels::cpu::memory::in_parts;
+use crate::kernels::cpu::rows::{contiguous, per_row, per_row_pair};
 
 /// Numbers that one row of an elementwise kernel takes.
 const ROW: usize = 256;
@@ -34,7 +34,7 @@ impl Activation {
     }
 
     /// The same over a slice, in place.
-    pub(super) fn in_place(self) -> fn(&mut [f32]) {
+    pub(crate) fn in_place(self) -> fn(&mut [f32]) {
         match self {
             Self::QuickGelu => elementwise::quick_gelu,
             Self::GeluTanh => elementwise::gelu_tanh,

@@ -2,10 +2,10 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::blockwise_attention::FullAttention;
-use super::causal_attention::CausalAttention;
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
+use crate::kernels::cpu::blockwise_attention::FullAttention;
+use crate::kernels::cpu::causal_attention::CausalAttention;
 
 /// What a query may see.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
 }
 
 /// Attention on candle's own operations, with gradients, on any device.
-pub(super) fn masked(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+pub(crate) fn masked(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
     let (b, n_heads, s, d) = q.dims4()?;
     let (_, n_kv_heads, n_keys, _) = k.dims4()?;
     let group = n_heads / n_kv_heads;

@@ -5,11 +5,11 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::activation::Activation;
-use super::gemm::{Packed, kernel};
 use super::norm::Norm;
-use super::packed::{Matrix, PackedLinear};
-use super::quantized::{self, QuantFormat, QuantizedMatrix};
-use super::rows::{add_bias, contiguous};
+use crate::kernels::cpu::gemm::{Packed, kernel};
+use crate::kernels::cpu::packed::{Matrix, PackedLinear};
+use crate::kernels::cpu::quantized::{self, QuantFormat, QuantizedMatrix};
+use crate::kernels::cpu::rows::{add_bias, contiguous};
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use candle_core::Result;
 use candle_nn::VarBuilder;
 
 use super::linear::{Bias, Linear};
-use super::quantized::QuantFormat;
+use crate::kernels::cpu::quantized::QuantFormat;
 
 /// Gives a network its linear layers.
 pub trait Matrices: Sync {

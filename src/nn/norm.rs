@@ -6,8 +6,8 @@
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::processor::for_each_processor;
-use super::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
+use crate::kernels::cpu::processor::for_each_processor;
+use crate::kernels::cpu::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (arXiv 1607.06450).
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// Of a weight and a bias, `(width)` each.
     #[cfg(test)]
-    pub(super) fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+    pub(crate) fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
         Self { weight, bias, eps }
     }
 
@@ -73,7 +73,7 @@ impl<'a> From<&'a RmsNorm> for Norm<'a> {
 }
 
 impl Norm<'_> {
-    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Layer(norm) => norm.forward(x),
             Self::Rms(norm) => norm.forward(x),
@@ -81,7 +81,7 @@ impl Norm<'_> {
     }
 
     /// What it does to rows, for a kernel that takes them one by one, in f32 on the CPU.
-    pub(super) fn rows(self) -> Result<NormalisedRows> {
+    pub(crate) fn rows(self) -> Result<NormalisedRows> {
         Ok(match self {
             Self::Layer(LayerNorm { weight, bias, eps }) => {
                 NormalisedRows { weight: weight.to_vec1()?, bias: Some(bias.to_vec1()?), eps: *eps as f32 }
@@ -94,7 +94,7 @@ impl Norm<'_> {
 }
 
 /// [`Norm`] in f32 on the CPU, row by row.
-pub(super) struct NormalisedRows {
+pub(crate) struct NormalisedRows {
     weight: Vec<f32>,
     /// Of a layer norm alone.
     bias: Option<Vec<f32>>,
@@ -103,7 +103,7 @@ pub(super) struct NormalisedRows {
 
 impl NormalisedRows {
     /// Refuses rows of another width than its own.
-    pub(super) fn check(&self, width: usize) -> Result<()> {
+    pub(crate) fn check(&self, width: usize) -> Result<()> {
         let bias = self.bias.as_ref().map_or(width, Vec::len);
         if (self.weight.len(), bias) != (width, width) {
             candle_core::bail!("a norm of {} weights and {bias} biases is not for rows of {width}", self.weight.len());
@@ -112,7 +112,7 @@ impl NormalisedRows {
     }
 
     /// Normalises a row of as many numbers as there are weights.
-    pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
+    pub(crate) fn run(&self, x: &[f32], y: &mut [f32]) {
         match &self.bias {
             Some(bias) => layer_norm(x, &self.weight, bias, self.eps, y),
             None => rms_norm(x, &self.weight, self.eps, y),
@@ -170,7 +170,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Of a weight, `(width)`.
     #[cfg(test)]
-    pub(super) fn new(weight: Tensor, eps: f64) -> Self {
+    pub(crate) fn new(weight: Tensor, eps: f64) -> Self {
         Self { weight, eps }
     }
 

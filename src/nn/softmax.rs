@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::rows::{contiguous, per_row_pair};
+use crate::kernels::cpu::rows::{contiguous, per_row_pair};
 
 /// # Shapes
 /// `(..., K)` to the same, in the input's precision, computed in f32. Minus infinity gives exactly 0.

@@ -1,7 +1,7 @@
 //! Activations in eight bits: rows as the kernels read them.
 
 use super::BLOCK;
-use crate::nn::processor::for_each_processor;
+use crate::kernels::cpu::processor::for_each_processor;
 
 /// Bytes of a block beside its numbers.
 pub(super) const BLOCK_BYTES: usize = size_of::<Scale>();
@@ -19,7 +19,7 @@ pub(super) struct Scale {
 
 /// Rows, tile by tile; in a tile block by block, and of each block one row after the other.
 #[derive(Debug)]
-pub(in crate::nn) struct QuantizedRows {
+pub(crate) struct QuantizedRows {
     numbers: Vec<i8>,
     scales: Vec<Scale>,
 }

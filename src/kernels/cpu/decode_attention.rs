@@ -6,7 +6,7 @@ use super::elementwise::exp_from_largest;
 use super::processor::for_each_processor;
 
 /// Each query, with the number of keys that it sees, over one head's keys and values.
-pub(super) fn over_head<'q>(
+pub(crate) fn over_head<'q>(
     queries: impl Iterator<Item = (&'q [f32], usize)>,
     (keys, values): (Rows<'_>, Rows<'_>),
     y: &mut [f32],

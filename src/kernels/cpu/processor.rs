@@ -4,7 +4,7 @@
 macro_rules! for_each_processor {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[$doc])*
-        pub(super) fn $name($($argument: $type),*) $(-> $result)? {
+        pub(crate) fn $name($($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
@@ -30,4 +30,4 @@ macro_rules! for_each_processor {
     };
 }
 
-pub(super) use for_each_processor;
+pub(crate) use for_each_processor;

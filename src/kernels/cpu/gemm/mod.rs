@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::memory::{Lines, in_parts, in_parts_with};
 
 use kernel::pack_rows;
-pub(super) use kernel::{Kernel, Left, Target, Tile};
+pub(crate) use kernel::{Kernel, Left, Target, Tile};
 
 /// Bytes of activations that are worked on together: they stay in the second-level cache while the weight passes by.
 const BLOCK: usize = 384 << 10;
@@ -30,13 +30,13 @@ const DEPTH: usize = 512;
 const PARALLEL: usize = 1 << 20;
 
 /// The kernel of this machine.
-pub(super) fn kernel() -> &'static Kernel {
+pub(crate) fn kernel() -> &'static Kernel {
     static BEST: OnceLock<Kernel> = OnceLock::new();
     BEST.get_or_init(Kernel::best)
 }
 
 /// A weight `(K, N)` as panels of columns, in whatever form its kernel reads them.
-pub(super) trait Panels: Sync {
+pub(crate) trait Panels: Sync {
     /// Rows of the left side, as the kernel reads them.
     type Left: Sync;
 
@@ -59,19 +59,19 @@ pub(super) trait Panels: Sync {
 }
 
 /// Where a tile lies.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// They begin at a multiple of the height.
-    pub(super) rows: Range<usize>,
-    pub(super) panel: usize,
+    pub(crate) rows: Range<usize>,
+    pub(crate) panel: usize,
     /// The part of the depth that is summed over: the whole, or one part after the other.
-    pub(super) depth: Range<usize>,
+    pub(crate) depth: Range<usize>,
     /// Which of how many tiles of this part of the panel it is: each fetches its part of what comes next, which else would be waited for.
-    pub(super) turn: (usize, usize),
+    pub(crate) turn: (usize, usize),
 }
 
 impl Place {
     /// Its part of what comes next.
-    pub(super) fn part<'a, T>(&self, next: &'a [T]) -> &'a [T] {
+    pub(crate) fn part<'a, T>(&self, next: &'a [T]) -> &'a [T] {
         let (i, n) = self.turn;
         &next[next.len() * i / n..next.len() * (i + 1) / n]
     }
@@ -79,7 +79,7 @@ impl Place {
 
 /// A matrix `(K, N)` in f32, each panel `(K, width)`; the last one is filled with zeros.
 #[derive(Debug, Clone)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     panels: Lines,
     depth: usize,
     columns: usize,
@@ -88,7 +88,7 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
-    pub(super) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
+    pub(crate) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
         let (columns, width) = (w.len() / depth.max(1), kernel.width);
         let mut panels = Lines::zeros(columns.div_ceil(width) * depth * width);
         if depth > 0 {
@@ -99,7 +99,7 @@ impl Packed {
     }
 
     /// The columns of several matrices beside each other, where those of each fill its panels.
-    pub(super) fn join(parts: &[&Self]) -> Option<Self> {
+    pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.depth == depth && part.columns.is_multiple_of(kernel.width);
         if !parts.iter().all(|part| fits(part) && part.kernel.width == kernel.width) {
@@ -158,24 +158,24 @@ impl Panels for Packed {
 }
 
 /// Packs up to `width` rows of `depth` numbers, one every `stride`, as the columns of a panel.
-pub(super) fn pack_transpose(rows: &[f32], (depth, stride): (usize, usize), width: usize, panel: &mut [f32]) {
+pub(crate) fn pack_transpose(rows: &[f32], (depth, stride): (usize, usize), width: usize, panel: &mut [f32]) {
     for (column, row) in rows.chunks(stride).take(width).enumerate() {
         panel[column..].iter_mut().step_by(width).zip(&row[..depth]).for_each(|(to, &from)| *to = from);
     }
 }
 
 /// What comes before a product: done to each row, from the first buffer to the second.
-pub(super) type Prologue<'a> = Option<&'a (dyn Fn(&[f32], &mut [f32]) + Sync)>;
+pub(crate) type Prologue<'a> = Option<&'a (dyn Fn(&[f32], &mut [f32]) + Sync)>;
 
 /// What follows a product.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Epilogue<'a> {
+pub(crate) struct Epilogue<'a> {
     /// Added to each row.
-    pub(super) bias: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
     /// Done to every number then.
-    pub(super) activation: Option<fn(&mut [f32])>,
+    pub(crate) activation: Option<fn(&mut [f32])>,
     /// Added last: as many numbers as the product has.
-    pub(super) residual: Option<&'a [f32]>,
+    pub(crate) residual: Option<&'a [f32]>,
 }
 
 impl<'a> Epilogue<'a> {
@@ -203,7 +203,7 @@ impl<'a> Epilogue<'a> {
 }
 
 /// `x W`, with what comes before and follows it. `x (M, K)`, `w (K, N)` to `(M, N)`.
-pub(super) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
+pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (depth, columns) = (w.depth(), w.columns());
     let rows = x.len() / depth.max(1);
     if rows * columns == 0 || depth == 0 {
@@ -227,7 +227,7 @@ pub(super) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
 
 /// `(act((prologue x) W1 + b1)) W2 + b2 + x`, some rows after the other, so that what is between the two products never stands in memory
 /// as a whole. `x (M, K)`, `w1 (K, H)`, `w2 (H, K)` to `(M, K)`.
-pub(super) fn two_products<P: Panels>(
+pub(crate) fn two_products<P: Panels>(
     x: &[f32],
     prologue: Prologue<'_>,
     (w1, first): (&P, Epilogue<'_>),

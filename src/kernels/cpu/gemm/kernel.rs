@@ -1,19 +1,19 @@
 //! The innermost loop: a tile of a product, in registers. The best that the processor has is chosen when the program runs.
 
 /// A tile of a product: some rows of the left side with one panel of the right side.
-pub(in crate::nn) struct Tile<'a> {
+pub(crate) struct Tile<'a> {
     /// At most the kernel's height.
-    pub(in crate::nn) rows: usize,
+    pub(crate) rows: usize,
     /// `K`.
-    pub(in crate::nn) depth: usize,
+    pub(crate) depth: usize,
     /// `(rows, K)`.
-    pub(in crate::nn) left: Left<'a>,
+    pub(crate) left: Left<'a>,
     /// `(K, width)`.
-    pub(in crate::nn) panel: &'a [f32],
+    pub(crate) panel: &'a [f32],
     /// Whether the sums go on from what the target holds, which earlier numbers of the depth have made.
-    pub(in crate::nn) goes_on: bool,
+    pub(crate) goes_on: bool,
     /// What is read later, and is to come nearer meanwhile.
-    pub(in crate::nn) ahead: &'a [f32],
+    pub(crate) ahead: &'a [f32],
 }
 
 impl Tile<'_> {
@@ -25,7 +25,7 @@ impl Tile<'_> {
 
 /// The left side of a tile.
 #[derive(Clone, Copy)]
-pub(in crate::nn) enum Left<'a> {
+pub(crate) enum Left<'a> {
     /// Row by row, one every `stride` numbers. Rows that are a power of two apart push each other out of the cache.
     Rows {
         /// From the first row on.
@@ -38,7 +38,7 @@ pub(in crate::nn) enum Left<'a> {
 }
 
 /// Packs up to `height` rows of `depth` numbers each, tile by tile, in the order in which a kernel reads them.
-pub(in crate::nn) fn pack_rows(x: &[f32], depth: usize, height: usize) -> Vec<f32> {
+pub(crate) fn pack_rows(x: &[f32], depth: usize, height: usize) -> Vec<f32> {
     /// Numbers of each row at a time, so that what they are scattered over stays near.
     const AT_ONCE: usize = 64;
     let mut packed = vec![0.0; x.len()];
@@ -54,28 +54,28 @@ pub(in crate::nn) fn pack_rows(x: &[f32], depth: usize, height: usize) -> Vec<f3
 }
 
 /// Where a tile goes.
-pub(in crate::nn) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// A row every `stride` numbers.
-    pub(in crate::nn) numbers: &'a mut [f32],
-    pub(in crate::nn) stride: usize,
+    pub(crate) numbers: &'a mut [f32],
+    pub(crate) stride: usize,
     /// At most the kernel's width.
-    pub(in crate::nn) columns: usize,
+    pub(crate) columns: usize,
 }
 
 /// How a processor makes tiles.
 #[derive(Debug)]
-pub(in crate::nn) struct Kernel {
+pub(crate) struct Kernel {
     /// Rows of a tile.
-    pub(in crate::nn) height: usize,
+    pub(crate) height: usize,
     /// Columns of a panel.
-    pub(in crate::nn) width: usize,
+    pub(crate) width: usize,
     name: &'static str,
     run: fn(&Tile<'_>, &mut Target<'_>),
 }
 
 impl Kernel {
     /// The best of this processor.
-    pub(in crate::nn) fn best() -> Self {
+    pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx512f") {
@@ -104,7 +104,7 @@ impl Kernel {
     ///
     /// # Panics
     /// When the sides or the target are smaller than the tile.
-    pub(in crate::nn) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
+    pub(crate) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
         let Tile { rows, depth, left, panel, .. } = tile;
         let has_left = match left {
             Left::Rows { numbers, stride } => numbers.len() >= (rows - 1) * stride + depth,
@@ -301,7 +301,7 @@ mod x86 {
 
 /// All kernels that this processor has.
 #[cfg(test)]
-pub(in crate::nn) fn all() -> &'static [Kernel] {
+pub(crate) fn all() -> &'static [Kernel] {
     let mut found = vec![Kernel::plain(), Kernel::best()];
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {

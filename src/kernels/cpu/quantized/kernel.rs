@@ -5,7 +5,7 @@ use half::f16;
 use super::blocks::{Line, Panel};
 use super::rows::TileRows;
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
-use crate::nn::gemm::Target;
+use crate::kernels::cpu::gemm::Target;
 
 /// Some rows of activations with one panel of weights.
 pub(super) struct Tile<'a> {
@@ -22,7 +22,7 @@ pub(super) struct Tile<'a> {
 
 /// How a processor makes tiles.
 #[derive(Debug)]
-pub(in crate::nn) struct Kernel {
+pub(crate) struct Kernel {
     /// Rows of a tile.
     pub(super) height: usize,
     pub(super) name: &'static str,

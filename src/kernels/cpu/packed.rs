@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::activation::Activation;
 use super::gemm::{Epilogue, Packed, Panels, Prologue, product, two_products};
-use super::norm::NormalisedRows;
 use super::quantized::{QuantFormat, QuantizedMatrix};
 use super::rows::contiguous;
+use crate::nn::activation::Activation;
+use crate::nn::norm::NormalisedRows;
 
 /// Weights as a kernel reads them, and a bias. There is no gradient.
 #[derive(Debug, Clone)]
-pub(super) struct PackedLinear(Arc<PackedWeights>);
+pub(crate) struct PackedLinear(Arc<PackedWeights>);
 
 #[derive(Debug)]
 struct PackedWeights {
@@ -23,7 +23,7 @@ struct PackedWeights {
 
 /// A weight `(K, N)`.
 #[derive(Debug)]
-pub(super) enum Matrix {
+pub(crate) enum Matrix {
     Full(Packed),
     Quantized(QuantizedMatrix),
 }
@@ -63,12 +63,12 @@ impl Matrix {
 }
 
 impl PackedLinear {
-    pub(super) fn new(matrix: Matrix, bias: Option<Vec<f32>>) -> Self {
+    pub(crate) fn new(matrix: Matrix, bias: Option<Vec<f32>>) -> Self {
         Self(Arc::new(PackedWeights { matrix, bias }))
     }
 
     /// Several layers over the same input as one; none where they are not alike, or do not fill what the kernel takes at once.
-    pub(super) fn join(layers: &[&Self]) -> Option<Self> {
+    pub(crate) fn join(layers: &[&Self]) -> Option<Self> {
         let matrices: Vec<&Matrix> = layers.iter().map(|layer| &layer.0.matrix).collect();
         let biases: Vec<&Vec<f32>> = layers.iter().filter_map(|layer| layer.0.bias.as_ref()).collect();
         let bias = match biases.len() {
@@ -80,7 +80,7 @@ impl PackedLinear {
     }
 
     /// In which format the weights are held, if in fewer bits than f32.
-    pub(super) fn format(&self) -> Option<QuantFormat> {
+    pub(crate) fn format(&self) -> Option<QuantFormat> {
         self.0.matrix.quantized().map(QuantizedMatrix::format)
     }
 
@@ -88,7 +88,7 @@ impl PackedLinear {
     ///
     /// # Errors
     /// When the last dimension of `x` is not `K`, or `x` wants a gradient.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         x: &Tensor,
         norm: Option<NormalisedRows>,
@@ -105,7 +105,7 @@ impl PackedLinear {
     ///
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
-    pub(super) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (mut dims, columns) = (x.dims().to_vec(), self.0.matrix.dims().1);
         dims.pop();
         dims.push(columns);
@@ -121,7 +121,7 @@ impl PackedLinear {
     ///
     /// # Errors
     /// When the widths do not fit, or `x` wants a gradient.
-    pub(super) fn feed_forward(
+    pub(crate) fn feed_forward(
         x: &Tensor,
         norm: NormalisedRows,
         (first, activation): (&Self, Activation),

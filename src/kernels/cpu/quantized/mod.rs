@@ -24,11 +24,11 @@ use kernel::{Kernel, Tile};
 use rows::QuantizedRows;
 
 /// Columns of a panel.
-pub(super) const WIDTH: usize = 16;
+pub(crate) const WIDTH: usize = 16;
 /// Numbers that share a scale.
-pub(super) const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 /// Numbers that share the scales of scales in `q4_k`.
-pub(super) const SUPER_BLOCK: usize = 256;
+pub(crate) const SUPER_BLOCK: usize = 256;
 
 /// How weights are held in fewer bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ impl FromStr for QuantFormat {
 
 /// A matrix `(K, N)` in fewer bits.
 #[derive(Debug)]
-pub(super) struct QuantizedMatrix {
+pub(crate) struct QuantizedMatrix {
     format: QuantFormat,
     blocks: Blocks,
     depth: usize,
@@ -111,7 +111,7 @@ impl QuantizedMatrix {
     ///
     /// # Errors
     /// When the rows are no multiple of the format's unit, or candle fails.
-    pub(super) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static Kernel) -> Result<Self> {
+    pub(crate) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static Kernel) -> Result<Self> {
         let columns = w.len() / depth.max(1);
         Self::build(format, (depth, columns), kernel, |panel| {
             let rows = &w[panel * WIDTH * depth..][..WIDTH.min(columns - panel * WIDTH) * depth];
@@ -124,7 +124,7 @@ impl QuantizedMatrix {
     ///
     /// # Errors
     /// When it is of another format, or candle fails.
-    pub(super) fn from_candle(
+    pub(crate) fn from_candle(
         w: &QTensor,
         format: QuantFormat,
         row: impl Fn(usize) -> usize + Sync,
@@ -162,7 +162,7 @@ impl QuantizedMatrix {
     }
 
     /// The columns of several matrices beside each other, where they are held alike and those of each fill its panels.
-    pub(super) fn join(parts: &[&Self]) -> Option<Self> {
+    pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { format, depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.format == format && part.depth == depth && part.columns.is_multiple_of(WIDTH);
         let blocks: Vec<&Blocks> = parts.iter().map(|part| &part.blocks).collect();
@@ -176,7 +176,7 @@ impl QuantizedMatrix {
     }
 
     /// How it is held.
-    pub(super) fn format(&self) -> QuantFormat {
+    pub(crate) fn format(&self) -> QuantFormat {
         self.format
     }
 }
@@ -222,7 +222,7 @@ impl Panels for QuantizedMatrix {
 }
 
 /// The kernel of this machine.
-pub(super) fn kernel() -> &'static Kernel {
+pub(crate) fn kernel() -> &'static Kernel {
     use std::sync::OnceLock;
     static BEST: OnceLock<Kernel> = OnceLock::new();
     BEST.get_or_init(Kernel::best)
@@ -231,7 +231,7 @@ pub(super) fn kernel() -> &'static Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::gemm::{Epilogue, product};
+    use crate::kernels::cpu::gemm::{Epilogue, product};
 
     fn random(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;

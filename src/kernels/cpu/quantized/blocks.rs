@@ -1,6 +1,6 @@
 //! Weights in blocks: candle's laid out as panels of sixteen columns.
 
-use crate::nn::memory::{filled, with_room};
+use crate::kernels::cpu::memory::{filled, with_room};
 
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 

@@ -7,14 +7,14 @@ use rayon::prelude::*;
 const ROWS_PER_JOB: usize = 32;
 
 /// The numbers of a contiguous f32 tensor.
-pub(super) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let (start, end) =
         layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a kernel wants contiguous tensors"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 /// A new buffer of the size of `x`, filled row by row.
-pub(super) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
+pub(crate) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let job = ROWS_PER_JOB * width;
     y.par_chunks_mut(job).zip(x.par_chunks(job)).for_each(|(y, x)| {
@@ -24,7 +24,7 @@ pub(super) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) 
 }
 
 /// As [`per_row`], from two buffers of the same size.
-pub(super) fn per_row_pair(
+pub(crate) fn per_row_pair(
     a: &[f32],
     b: &[f32],
     width: usize,
@@ -43,7 +43,7 @@ pub(super) fn per_row_pair(
 ///
 /// # Shapes
 /// `x (R, width)`, `bias (width)` to `(R, width)`.
-pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() && x.dtype() == candle_core::DType::F32 && bias.track_op() {
         return x.contiguous()?.apply_op2(bias, AddBias);
     }
@@ -52,7 +52,7 @@ pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 /// # Shapes
 /// `(R, width)` to `(width)`.
-pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn column_sums(x: &Tensor) -> Result<Tensor> {
     Tensor::ones((1, x.dim(0)?), x.dtype(), x.device())?.matmul(x)?.squeeze(0)
 }
 

@@ -18,7 +18,7 @@ const PARALLEL: usize = 1 << 17;
 /// # Shapes
 /// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`, as `attention` has checked; rows are
 /// contiguous, and whatever holds them may be larger.
-pub(super) struct CausalAttention;
+pub(crate) struct CausalAttention;
 
 impl CustomOp3 for CausalAttention {
     fn name(&self) -> &'static str {

@@ -19,16 +19,16 @@ const LINE: usize = 16;
 
 /// Numbers that begin where a line of the cache does, so that no instruction which reads a line's worth of them reads two.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lines(Vec<Line>);
+pub(crate) struct Lines(Vec<Line>);
 
 impl Lines {
     /// `n` zeros, and more up to the end of a line.
-    pub(super) fn zeros(n: usize) -> Self {
+    pub(crate) fn zeros(n: usize) -> Self {
         Self(filled(n.div_ceil(LINE), Line([0.0; LINE])))
     }
 
     /// Becomes `n` zeros, and more up to the end of a line.
-    pub(super) fn reset(&mut self, n: usize) {
+    pub(crate) fn reset(&mut self, n: usize) {
         self.0.clear();
         self.0.resize(n.div_ceil(LINE), Line([0.0; LINE]));
     }
@@ -52,12 +52,12 @@ impl DerefMut for Lines {
 
 /// `n` numbers that several threads make in parts of `part` each, which are zeros when they begin: no pass over memory fills all of
 /// them before.
-pub(super) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
+pub(crate) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
     in_parts_with(n, part, || (), |(), i, part| make(i, part))
 }
 
 /// As [`in_parts`], with a state that parts of the same thread share.
-pub(super) fn in_parts_with<S>(
+pub(crate) fn in_parts_with<S>(
     n: usize,
     part: usize,
     state: impl Fn() -> S + Sync + Send,
@@ -79,14 +79,14 @@ fn zeroed(numbers: &mut [MaybeUninit<f32>]) -> &mut [f32] {
 }
 
 /// `n` times the same.
-pub(super) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
+pub(crate) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
     let mut values = with_room(n);
     values.resize(n, value);
     values
 }
 
 /// Nothing yet, with room for `n` values.
-pub(super) fn with_room<T>(n: usize) -> Vec<T> {
+pub(crate) fn with_room<T>(n: usize) -> Vec<T> {
     let values = Vec::with_capacity(n);
     advise(values.as_ptr(), n);
     values

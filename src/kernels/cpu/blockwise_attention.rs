@@ -19,8 +19,8 @@ const TILES: usize = 4;
 ///
 /// # Shapes
 /// `(B, S, 3 n d)`, queries before keys before values, to `(B, S, n d)`.
-pub(super) struct FullAttention {
-    pub(super) n_heads: usize,
+pub(crate) struct FullAttention {
+    pub(crate) n_heads: usize,
 }
 
 impl CustomOp1 for FullAttention {
@@ -60,20 +60,20 @@ impl CustomOp1 for FullAttention {
 
 /// Rows of `d` numbers, one every `stride`.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'x> {
-    pub(super) numbers: &'x [f32],
-    pub(super) stride: usize,
+pub(crate) struct Rows<'x> {
+    pub(crate) numbers: &'x [f32],
+    pub(crate) stride: usize,
 }
 
 impl<'x> Rows<'x> {
-    pub(super) fn row(&self, i: usize, d: usize) -> &'x [f32] {
+    pub(crate) fn row(&self, i: usize, d: usize) -> &'x [f32] {
         &self.numbers[i * self.stride..][..d]
     }
 }
 
 /// The keys that a query sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sees {
+pub(crate) enum Sees {
     All,
     /// Those up to its own: the last query's is the last key.
     Past,
@@ -81,7 +81,7 @@ pub(super) enum Sees {
 
 /// What a thread needs for a head.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// `K^T` in panels of keys.
     keys: Lines,
     /// `V` in panels of its channels.
@@ -92,20 +92,20 @@ pub(super) struct Scratch {
 }
 
 /// One head of one sequence.
-pub(super) struct Head<'x> {
-    pub(super) queries: Rows<'x>,
-    pub(super) keys: Rows<'x>,
-    pub(super) values: Rows<'x>,
-    pub(super) n_queries: usize,
-    pub(super) n_keys: usize,
-    pub(super) d: usize,
-    pub(super) sees: Sees,
-    pub(super) kernel: &'x Kernel,
+pub(crate) struct Head<'x> {
+    pub(crate) queries: Rows<'x>,
+    pub(crate) keys: Rows<'x>,
+    pub(crate) values: Rows<'x>,
+    pub(crate) n_queries: usize,
+    pub(crate) n_keys: usize,
+    pub(crate) d: usize,
+    pub(crate) sees: Sees,
+    pub(crate) kernel: &'x Kernel,
 }
 
 impl Head<'_> {
     /// To `y (S, d)`.
-    pub(super) fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
+    pub(crate) fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
         let (d, panel) = (self.d, self.kernel.width);
         self.pack(scratch);
         let scale = (d as f32).powf(-0.5);

@@ -1,0 +1,3 @@
+//! Device-specific computation behind one seam: the networks of layer 2 call kernels and never ask which device they run on.
+
+pub mod cpu;
