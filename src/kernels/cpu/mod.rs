@@ -2,6 +2,8 @@
 
 pub(crate) mod blockwise_attention;
 pub(crate) mod causal_attention;
+pub(crate) mod kv_pages;
+pub(crate) mod paged_attention;
 pub(crate) mod decode_attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;

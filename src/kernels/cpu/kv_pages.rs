@@ -1,0 +1,290 @@
+//! Pages of keys and values in f32: rotary embedding and cache write in one pass, attention over the pages as they are.
+
+use candle_core::{CpuStorage, Result, Storage, Tensor};
+use rayon::prelude::*;
+
+use super::gemm::{Kernel, kernel};
+use super::memory::{Lines, in_parts};
+use super::paged_attention::{Block, PagedAttention, blocks};
+use super::rows::contiguous;
+use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+
+/// Elements below which other threads are not worth waking for rotating and storing.
+const PARALLEL: usize = 1 << 15;
+
+/// Where keys and values lie in a page: for each layer, the key panels of all heads, then the value panels of all heads.
+///
+/// A head's keys are `PAGE_LEN / width` panels `(d_head, width)`, one column a position; its values are
+/// `ceil(d_head / width)` panels `(PAGE_LEN, width)`, one row a position.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageLayout {
+    d_head: usize,
+    n_kv_heads: usize,
+    width: usize,
+}
+
+impl PageLayout {
+    fn new(geometry: &KvGeometry, kernel: &Kernel) -> Self {
+        Self { d_head: geometry.d_head, n_kv_heads: geometry.n_kv_heads, width: kernel.width }
+    }
+
+    fn keys_len(&self) -> usize {
+        PAGE_LEN * self.d_head
+    }
+
+    fn values_len(&self) -> usize {
+        PAGE_LEN * self.d_head.next_multiple_of(self.width)
+    }
+
+    fn layer_len(&self) -> usize {
+        self.n_kv_heads * (self.keys_len() + self.values_len())
+    }
+
+    fn keys_at(&self, layer: usize, head: usize) -> usize {
+        layer * self.layer_len() + head * self.keys_len()
+    }
+
+    fn values_at(&self, layer: usize, head: usize) -> usize {
+        layer * self.layer_len() + self.n_kv_heads * self.keys_len() + head * self.values_len()
+    }
+
+    /// The key panels of a head.
+    pub(crate) fn keys<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
+        &page[self.keys_at(layer, head)..][..self.keys_len()]
+    }
+
+    /// The value panels of a head.
+    pub(crate) fn values<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
+        &page[self.values_at(layer, head)..][..self.values_len()]
+    }
+
+    /// Stores a head's key and value of the position `at` of a page.
+    fn store(&self, page: &mut [f32], (layer, head, at): (usize, usize, usize), key: &[f32], value: &[f32]) {
+        let (panel, column) = (at / self.width, at % self.width);
+        let keys = &mut page[self.keys_at(layer, head)..][panel * self.d_head * self.width..];
+        keys[column..].iter_mut().step_by(self.width).zip(key).for_each(|(to, &from)| *to = from);
+        let values = &mut page[self.values_at(layer, head)..];
+        for (panel, value) in value.chunks(self.width).enumerate() {
+            values[(panel * PAGE_LEN + at) * self.width..][..value.len()].copy_from_slice(value);
+        }
+    }
+}
+
+/// Memory of pages, by their index.
+#[derive(Debug, Default)]
+pub(crate) struct Pages(Vec<Lines>);
+
+impl Pages {
+    /// The elements of a page that has memory.
+    pub(crate) fn page(&self, page: PageId) -> &[f32] {
+        &self.0[page.index()]
+    }
+
+    fn has(&self, page: PageId) -> bool {
+        self.0.get(page.index()).is_some_and(|page| !page.is_empty())
+    }
+}
+
+/// A step that was begun.
+struct Step {
+    layout: StepLayout,
+    first_rows: Vec<usize>,
+    blocks: Vec<Block>,
+    writes: Vec<PageWrite>,
+}
+
+/// New positions that fall into one page.
+struct PageWrite {
+    page: PageId,
+    /// The first one's index in the page.
+    at: usize,
+    /// The first one's row in the step.
+    row: usize,
+    n: usize,
+}
+
+/// Keys and values of all layers on the CPU, in f32.
+pub(crate) struct CpuPages {
+    geometry: KvGeometry,
+    layout: PageLayout,
+    kernel: &'static Kernel,
+    pages: Pages,
+    step: Option<Step>,
+}
+
+impl CpuPages {
+    /// An empty store.
+    ///
+    /// # Errors
+    /// When heads are not shared evenly.
+    pub(crate) fn new(geometry: KvGeometry) -> Result<Self> {
+        Self::with_kernel(geometry, kernel())
+    }
+
+    fn with_kernel(geometry: KvGeometry, kernel: &'static Kernel) -> Result<Self> {
+        geometry.check()?;
+        let layout = PageLayout::new(&geometry, kernel);
+        Ok(Self { geometry, layout, kernel, pages: Pages::default(), step: None })
+    }
+
+    fn page_len(&self) -> usize {
+        self.geometry.n_layers * self.layout.layer_len()
+    }
+
+    /// Rotates the queries: `(sum of n, n_heads d_head)`.
+    fn rotate_queries(&self, qkv: &[f32], angles: &StepLayout) -> Vec<f32> {
+        let KvGeometry { n_heads, d_head, .. } = self.geometry;
+        let (width, d_queries) = (self.geometry.width(), n_heads * d_head);
+        let row = |row: usize, y: &mut [f32]| {
+            let angles = RowAngles::of(angles, row, d_head);
+            let heads = y.chunks_exact_mut(d_head).zip(qkv[row * width..].chunks_exact(d_head));
+            heads.for_each(|(y, x)| angles.rotate(x, y));
+        };
+        let n = qkv.len() / width * d_queries;
+        if n < PARALLEL {
+            let mut y = vec![0.0; n];
+            y.chunks_exact_mut(d_queries).enumerate().for_each(|(i, y)| row(i, y));
+            return y;
+        }
+        in_parts(n, d_queries, row)
+    }
+
+    /// Rotates the keys, and stores them with the values.
+    fn store(&mut self, layer: usize, qkv: &[f32], step: &Step) {
+        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
+        let (width, layout) = (self.geometry.width(), self.layout);
+        let write = |write: &PageWrite, page: &mut [f32]| {
+            let mut key = vec![0.0; d_head];
+            for i in 0..write.n {
+                let row = write.row + i;
+                let angles = RowAngles::of(&step.layout, row, d_head);
+                let of = |head: usize| &qkv[row * width + head * d_head..][..d_head];
+                for head in 0..n_kv_heads {
+                    angles.rotate(of(n_heads + head), &mut key);
+                    layout.store(page, (layer, head, write.at + i), &key, of(n_heads + n_kv_heads + head));
+                }
+            }
+        };
+        let mut taken: Vec<(&PageWrite, Lines)> =
+            step.writes.iter().map(|write| (write, std::mem::take(&mut self.pages.0[write.page.index()]))).collect();
+        if qkv.len() < PARALLEL {
+            taken.iter_mut().for_each(|(to, page)| write(to, page));
+        } else {
+            taken.par_iter_mut().for_each(|(to, page)| write(to, page));
+        }
+        for (write, page) in taken {
+            self.pages.0[write.page.index()] = page;
+        }
+    }
+
+    fn run(&mut self, layer: usize, qkv: &[f32], step: &Step) -> Vec<f32> {
+        let queries = self.rotate_queries(qkv, &step.layout);
+        self.store(layer, qkv, step);
+        let attention = PagedAttention {
+            kernel: self.kernel,
+            geometry: self.geometry,
+            layout: self.layout,
+            pages: &self.pages,
+            layer,
+            sequences: &step.layout.sequences,
+            first_rows: &step.first_rows,
+            queries: &queries,
+        };
+        attention.run(&step.blocks)
+    }
+}
+
+impl KvStore for CpuPages {
+    fn page_bytes(&self) -> usize {
+        self.page_len() * size_of::<f32>()
+    }
+
+    fn allocate(&mut self, page: PageId) -> Result<()> {
+        if !self.pages.has(page) {
+            let len = self.pages.0.len().max(page.index() + 1);
+            self.pages.0.resize_with(len, Lines::default);
+            self.pages.0[page.index()] = Lines::zeros(self.page_len());
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, layout: StepLayout) -> Result<()> {
+        layout.check(&self.geometry)?;
+        let missing = |rows: &StepRows| rows.pages.iter().find(|page| !self.pages.has(**page)).copied();
+        if let Some(page) = layout.sequences.iter().find_map(missing) {
+            candle_core::bail!("attention: page {} has no memory", page.0);
+        }
+        let mut n_rows = 0;
+        let first_rows = layout.sequences.iter().map(|rows| {
+            n_rows += rows.n;
+            n_rows - rows.n
+        });
+        let first_rows: Vec<usize> = first_rows.collect();
+        let writes = layout.sequences.iter().zip(&first_rows).flat_map(|(rows, row)| writes(rows, *row)).collect();
+        let blocks = blocks(&layout.sequences, self.geometry.group(), PagedAttention::max_rows(self.kernel));
+        self.step = Some(Step { layout, first_rows, blocks, writes });
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
+        let Some(step) = self.step.take() else { candle_core::bail!("attention: no step was begun") };
+        let (n_rows, width) = qkv.dims2()?;
+        if (n_rows, width) != (step.layout.n_rows(), self.geometry.width()) || layer >= self.geometry.n_layers {
+            candle_core::bail!(
+                "attention: {n_rows} x {width} in layer {layer} for {} x {} of {} layers",
+                step.layout.n_rows(),
+                self.geometry.width(),
+                self.geometry.n_layers
+            );
+        }
+        let qkv = qkv.contiguous()?;
+        let (storage, at) = qkv.storage_and_layout();
+        let Storage::Cpu(storage @ CpuStorage::F32(_)) = &*storage else {
+            candle_core::bail!("attention: {:?} on {:?} for pages in f32 on the CPU", qkv.dtype(), qkv.device())
+        };
+        let y = self.run(layer, contiguous(storage, at)?, &step);
+        self.step = Some(step);
+        Tensor::from_vec(y, (n_rows, self.geometry.n_heads * self.geometry.d_head), qkv.device())
+    }
+}
+
+/// The pages that a sequence's new positions fall into.
+fn writes(rows: &StepRows, first_row: usize) -> Vec<PageWrite> {
+    let mut writes = Vec::new();
+    let mut position = rows.start;
+    while position < rows.end() {
+        let at = position % PAGE_LEN;
+        let n = (PAGE_LEN - at).min(rows.end() - position);
+        writes.push(PageWrite { page: rows.pages[position / PAGE_LEN], at, row: first_row + position - rows.start, n });
+        position += n;
+    }
+    writes
+}
+
+/// A row's rotary angles.
+struct RowAngles<'a> {
+    cos: &'a [f32],
+    sin: &'a [f32],
+}
+
+impl<'a> RowAngles<'a> {
+    fn of(layout: &'a StepLayout, row: usize, d_head: usize) -> Self {
+        let half = d_head / 2;
+        Self { cos: &layout.cos[row * half..][..half], sin: &layout.sin[row * half..][..half] }
+    }
+
+    /// Rotates a head, whose halves are the pairs' first and second elements (`rotate_half` of transformers).
+    fn rotate(&self, x: &[f32], y: &mut [f32]) {
+        let half = self.cos.len();
+        let (first, second) = x.split_at(half);
+        let (y_first, y_second) = y.split_at_mut(half);
+        for i in 0..half {
+            y_first[i] = first[i] * self.cos[i] - second[i] * self.sin[i];
+            y_second[i] = first[i] * self.sin[i] + second[i] * self.cos[i];
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "kv_pages_tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+//! Attention over pages of keys and values in f32.
+//!
+//! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing is packed
+//! or copied when they are read: scores and weighted sums are tiles of [`Kernel`] over the pages as they are. Rows of several
+//! sequences that share pages go through these together, which reads a shared prefix once for all of them.
+//!
+//! A row's scores are summed over the head's elements in order, its weights over its keys in order, and its output over its keys
+//! in order. Nothing of it depends on the rows beside it: a query's result is bit-identical in prefill, in chunks, in decode, and
+//! beside any other sequence.
+
+use rayon::prelude::*;
+
+use super::elementwise::exp_from_largest;
+use super::gemm::{Kernel, Left, Target, Tile};
+use super::kv_pages::{PageLayout, Pages};
+use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
+
+/// Tiles of rows whose scores are made together.
+const TILES: usize = 4;
+/// Multiply-adds below which other threads are not worth waking.
+const PARALLEL: usize = 1 << 17;
+
+/// Rows of one sequence within a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The sequence, by its index in the step.
+    pub(crate) sequence: usize,
+    /// Its first position in the block, counted from the sequence's first new position.
+    pub(crate) first: usize,
+    /// Positions.
+    pub(crate) n: usize,
+}
+
+/// Positions whose rows are worked on together, for one key-value head after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) parts: Vec<Part>,
+    /// Leading pages that all of them share and see whole.
+    pub(crate) n_shared: usize,
+}
+
+/// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages come
+/// together.
+pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<Block> {
+    let at_once = (max_rows / group.max(1)).max(1);
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by(|&a, &b| sequences[a].pages.cmp(&sequences[b].pages));
+    let mut blocks: Vec<Block> = Vec::new();
+    for sequence in order {
+        let StepRows { pages, start, n } = &sequences[sequence];
+        for first in (0..*n).step_by(at_once) {
+            let part = Part { sequence, first, n: at_once.min(n - first) };
+            let whole = (start + first + 1) / PAGE_LEN;
+            match blocks.last_mut().and_then(|block| Some((shared_with(block, sequences, pages, whole)?, block))) {
+                Some((n_shared, block)) if block.parts.iter().map(|part| part.n).sum::<usize>() + part.n <= at_once => {
+                    block.n_shared = n_shared;
+                    block.parts.push(part);
+                }
+                _ => blocks.push(Block { parts: vec![part], n_shared: whole }),
+            }
+        }
+    }
+    blocks
+}
+
+/// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is less than
+/// half of what either shares otherwise.
+fn shared_with(block: &Block, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
+    let those = &sequences[block.parts.first()?.sequence].pages;
+    let common = those.iter().zip(pages).take_while(|(a, b)| a == b).count().min(block.n_shared).min(whole);
+    (common > 0 && 2 * common >= block.n_shared.max(whole)).then_some(common)
+}
+
+/// Queries of a step over the pages of one layer.
+pub(crate) struct PagedAttention<'x> {
+    pub(crate) kernel: &'static Kernel,
+    pub(crate) geometry: KvGeometry,
+    pub(crate) layout: PageLayout,
+    pub(crate) pages: &'x Pages,
+    pub(crate) layer: usize,
+    pub(crate) sequences: &'x [StepRows],
+    /// The first row of each sequence in the step.
+    pub(crate) first_rows: &'x [usize],
+    /// Rotated: `(sum of n, n_heads d_head)`.
+    pub(crate) queries: &'x [f32],
+}
+
+/// Memory that a thread needs for a block.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl PagedAttention<'_> {
+    /// Rows that a block should have at most.
+    pub(crate) fn max_rows(kernel: &Kernel) -> usize {
+        TILES * kernel.height
+    }
+
+    /// To `(sum of n, n_heads d_head)`.
+    pub(crate) fn run(&self, blocks: &[Block]) -> Vec<f32> {
+        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
+        let items: Vec<(&Block, usize)> =
+            blocks.iter().flat_map(|block| (0..n_kv_heads).map(move |head| (block, head))).collect();
+        let work: usize = self.sequences.iter().map(|rows| rows.n * rows.end()).sum::<usize>() * n_heads * d_head;
+        let outputs: Vec<Vec<f32>> = if work < PARALLEL {
+            let mut scratch = Scratch::default();
+            items.iter().map(|(block, head)| self.block(&mut scratch, block, *head)).collect()
+        } else {
+            items.par_iter().map_init(Scratch::default, |scratch, (block, head)| self.block(scratch, block, *head)).collect()
+        };
+        let width = self.geometry.group() * d_head;
+        let mut y = vec![0.0; self.queries.len()];
+        for ((block, head), output) in items.iter().zip(&outputs) {
+            for (row, output) in self.rows(block).zip(output.chunks_exact(width)) {
+                y[row * n_heads * d_head + head * width..][..width].copy_from_slice(output);
+            }
+        }
+        y
+    }
+
+    /// The step's rows of a block's positions.
+    fn rows<'b>(&'b self, block: &'b Block) -> impl Iterator<Item = usize> + 'b {
+        block.parts.iter().flat_map(|part| (0..part.n).map(|i| self.first_rows[part.sequence] + part.first + i))
+    }
+
+    /// A block's rows over one key-value head: `(positions, group, d_head)`.
+    fn block(&self, scratch: &mut Scratch, block: &Block, head: usize) -> Vec<f32> {
+        let (d, group) = (self.geometry.d_head, self.geometry.group());
+        let Scratch { queries, scores } = scratch;
+        queries.clear();
+        for row in self.rows(block) {
+            queries.extend_from_slice(&self.queries[(row * self.geometry.n_heads + head * group) * d..][..group * d]);
+        }
+        let spans = self.spans(block);
+        let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
+        scores.resize(queries.len() / d * stride, 0.0);
+        self.score(block, head, &spans, (queries, &mut *scores, stride));
+        let sums = self.weigh(block, &spans, (&mut *scores, stride));
+        let mut y = vec![0.0; queries.len()];
+        self.sum_values(block, head, &spans, (scores, stride, &mut y));
+        for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
+            row.iter_mut().for_each(|y| *y /= sum);
+        }
+        y
+    }
+
+    /// The parts of a block, with their first row and the keys that their last position sees.
+    fn spans(&self, block: &Block) -> Vec<Span<'_>> {
+        let mut row = 0;
+        let group = self.geometry.group();
+        let span = |part: &Part| {
+            let sequence = &self.sequences[part.sequence];
+            let n_keys = sequence.start + part.first + part.n;
+            let span = Span { pages: &sequence.pages[..pages_for(n_keys)], row, n_rows: part.n * group, n_keys };
+            row += span.n_rows;
+            span
+        };
+        block.parts.iter().map(span).collect()
+    }
+
+    /// Scores of all rows with the keys of their pages.
+    fn score(&self, block: &Block, head: usize, spans: &[Span<'_>], to: (&[f32], &mut [f32], usize)) {
+        let (queries, scores, stride) = to;
+        let (d, width) = (self.geometry.d_head, self.kernel.width);
+        let n_rows = queries.len() / d;
+        let mut page = |pages: &[PageId], i: usize, (row, n_rows): (usize, usize)| {
+            let panels = self.layout.keys(self.pages.page(pages[i]), self.layer, head);
+            let next = pages.get(i + 1).map_or(&[][..], |next| self.layout.keys(self.pages.page(*next), self.layer, head));
+            for (j, panel) in panels.chunks_exact(d * width).enumerate() {
+                let left = Side { elements: &queries[row * d..], stride: d, depth: d, n_rows };
+                let first = i * PAGE_LEN + j * width;
+                let ahead = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
+                self.tiles(&left, Panel { elements: panel, ahead, goes_on: false }, (&mut scores[row * stride..], stride, first, width));
+            }
+        };
+        if let Some(Span { pages, .. }) = spans.first() {
+            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows)));
+        }
+        for span in spans {
+            (block.n_shared..span.pages.len()).for_each(|i| page(span.pages, i, (span.row, span.n_rows)));
+        }
+    }
+
+    /// Turns the scores that each row sees into weights, the others of its pages into 0, and gives the weights' sums.
+    fn weigh(&self, block: &Block, spans: &[Span<'_>], (scores, stride): (&mut [f32], usize)) -> Vec<f32> {
+        let (group, scale) = (self.geometry.group(), (self.geometry.d_head as f32).powf(-0.5));
+        let mut sums = Vec::with_capacity(scores.len() / stride.max(1));
+        for (part, span) in block.parts.iter().zip(spans) {
+            for i in 0..span.n_rows {
+                let n_seen = span.n_keys - part.n + i / group + 1;
+                let row = &mut scores[(span.row + i) * stride..][..span.n_keys];
+                let (seen, hidden) = row.split_at_mut(n_seen);
+                hidden.fill(0.0);
+                sums.push(exp_from_largest(seen, scale));
+            }
+        }
+        sums
+    }
+
+    /// Sums of values, each times its weight.
+    fn sum_values(&self, block: &Block, head: usize, spans: &[Span<'_>], to: (&[f32], usize, &mut [f32])) {
+        let (weights, stride, y) = to;
+        let (d, width) = (self.geometry.d_head, self.kernel.width);
+        let n_rows = y.len() / d;
+        let mut page = |pages: &[PageId], i: usize, (row, n_rows, n_keys): (usize, usize, usize)| {
+            let panels = self.layout.values(self.pages.page(pages[i]), self.layer, head);
+            let next = pages.get(i + 1).map_or(&[][..], |next| self.layout.values(self.pages.page(*next), self.layer, head));
+            let depth = PAGE_LEN.min(n_keys - i * PAGE_LEN);
+            for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
+                let left = Side { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
+                let columns = width.min(d - j * width);
+                let ahead = &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
+                let panel = Panel { elements: panel, ahead, goes_on: i > 0 };
+                self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
+            }
+        };
+        if let Some(Span { pages, .. }) = spans.first() {
+            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows, (i + 1) * PAGE_LEN)));
+        }
+        for span in spans {
+            for i in block.n_shared..span.pages.len() {
+                page(span.pages, i, (span.row, span.n_rows, span.n_keys));
+            }
+        }
+    }
+
+    /// Rows of the left side with one panel, to the columns of `y` from `first` on.
+    fn tiles(&self, left: &Side<'_>, panel: Panel<'_>, to: (&mut [f32], usize, usize, usize)) {
+        let (y, stride, first, columns) = to;
+        let height = self.kernel.height;
+        let n_tiles = left.n_rows.div_ceil(height);
+        for i in 0..n_tiles {
+            let rows = height.min(left.n_rows - i * height);
+            let elements = &left.elements[i * height * left.stride..];
+            let ahead = &panel.ahead[panel.ahead.len() * i / n_tiles..panel.ahead.len() * (i + 1) / n_tiles];
+            let tile = Tile {
+                rows,
+                depth: left.depth,
+                left: Left::Rows { numbers: elements, stride: left.stride },
+                panel: panel.elements,
+                goes_on: panel.goes_on,
+                ahead,
+            };
+            let numbers = &mut y[i * height * stride + first..];
+            self.kernel.tile(&tile, &mut Target { numbers, stride, columns });
+        }
+    }
+}
+
+/// Rows of one sequence in a block, and its pages.
+struct Span<'p> {
+    pages: &'p [PageId],
+    row: usize,
+    n_rows: usize,
+    /// Keys that the last position sees.
+    n_keys: usize,
+}
+
+/// The left side of tiles.
+struct Side<'x> {
+    elements: &'x [f32],
+    stride: usize,
+    depth: usize,
+    n_rows: usize,
+}
+
+/// The right side of tiles.
+struct Panel<'x> {
+    elements: &'x [f32],
+    /// The panel that is read next.
+    ahead: &'x [f32],
+    goes_on: bool,
+}
