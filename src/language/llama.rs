@@ -305,7 +305,7 @@ impl<const N: usize> Together<N> {
     fn pack(&mut self) -> Result<()> {
         let Self::Apart(layers) = self else { return Ok(()) };
         layers.iter_mut().try_for_each(Linear::pack)?;
-        if let Some(joined) = Linear::join_packed(&layers.each_ref()) {
+        if let Some(joined) = Linear::join(&layers.each_ref())? {
             *self = Self::Joined(joined);
         }
         Ok(())

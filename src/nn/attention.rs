@@ -70,16 +70,21 @@ pub(crate) fn masked(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Resu
     matmul(&weights, v)?.reshape((b, n_heads, s, d))
 }
 
-/// Attention in which every query sees every key, over queries, keys and values that one layer made side by side: for inference
-/// on the CPU.
+/// Attention in which every query sees every key, of queries, keys and values as linear layers make them.
 ///
 /// # Shapes
-/// `(B, S, 3 n d)` to `(B, S, n d)`.
+/// `(B, S, n d)` each, which may be views into one tensor, to `(B, S, n d)`.
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn full_attention(qkv: &Tensor, n_heads: usize) -> Result<Tensor> {
-    qkv.apply_op1_no_bwd(&FullAttention { n_heads })
+pub fn full_attention(qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+    let [q, k, v] = qkv;
+    let is_tracked = qkv.iter().any(Tensor::track_op);
+    if q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
+        return q.apply_op3_no_bwd(k, v, &FullAttention { n_heads });
+    }
+    let heads = |x: &Tensor| split_heads(x, n_heads);
+    join_heads(&attention(&heads(q)?, &heads(k)?, &heads(v)?, Mask::Full)?)
 }
 
 /// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.

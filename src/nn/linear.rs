@@ -55,38 +55,39 @@ impl Linear {
         Self::new(weight, None)
     }
 
-    /// Several layers over the same input as one, whose outputs stand beside each other.
+    /// Several layers over the same input as one, whose outputs are side by side; none where they cannot be joined: where one
+    /// wants a gradient, only some have a bias, formats differ, or packed columns do not fill the kernel's panels.
     ///
     /// # Errors
-    /// When they are packed, or their inputs differ, or some of them have a bias and others none.
-    pub fn join(layers: &[&Self]) -> Result<Self> {
+    /// When candle fails.
+    pub fn join(layers: &[&Self]) -> Result<Option<Self>> {
+        let packed = layers.iter().filter_map(|layer| layer.packed()).collect::<Vec<_>>();
+        if packed.len() == layers.len() {
+            return Ok(PackedLinear::join(&packed).map(|joined| Self { weights: Weights::Packed(joined) }));
+        }
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for layer in layers {
-            let Weights::Plain { weight, bias } = &layer.weights else {
-                candle_core::bail!("packed layers cannot be joined")
-            };
-            weights.push(weight);
-            biases.extend(bias);
+            match &layer.weights {
+                Weights::Plain { weight, bias } if !weight.track_op() => {
+                    weights.push(weight);
+                    biases.extend(bias);
+                }
+                _ => return Ok(None),
+            }
         }
         let bias = match biases.len() {
             0 => None,
-            n if n == weights.len() => Some(Tensor::cat(&biases, 0)?),
-            n => candle_core::bail!("{n} of {} layers have a bias", weights.len()),
+            n if n == weights.len() && !biases.iter().any(|bias| bias.track_op()) => Some(Tensor::cat(&biases, 0)?),
+            _ => return Ok(None),
         };
-        Ok(Self { weights: Weights::Plain { weight: Tensor::cat(&weights, 0)?, bias } })
+        Ok(Some(Self::new(Tensor::cat(&weights, 0)?, bias)))
     }
 
-    /// Several layers over the same input as one, whose outputs stand beside each other, of layers that are packed or held in fewer
-    /// bits; none where they are not, or not alike, or do not fill what the kernel takes at once.
-    pub fn join_packed(layers: &[&Self]) -> Option<Self> {
-        let packed: Option<Vec<&PackedLinear>> = layers
-            .iter()
-            .map(|layer| match &layer.weights {
-                Weights::Packed(layer) => Some(layer),
-                Weights::Plain { .. } => None,
-            })
-            .collect();
-        Some(Self { weights: Weights::Packed(PackedLinear::join(&packed?)?) })
+    fn packed(&self) -> Option<&PackedLinear> {
+        match &self.weights {
+            Weights::Packed(layer) => Some(layer),
+            Weights::Plain { .. } => None,
+        }
     }
 
     /// Whether packing it changes anything: for inference in f32 on the CPU.
@@ -286,11 +287,11 @@ mod tests {
             },
         };
         let (a, b) = (layer(&[[1.0, 0.0]], Some(&[5.0])), layer(&[[0.0, 1.0], [2.0, 0.0]], Some(&[0.0, 1.0])));
-        let joined = Linear::join(&[&a, &b]).expect("the widths fit");
+        let joined = Linear::join(&[&a, &b]).expect("the widths fit").expect("both have a bias");
         let x = Tensor::new(&[[3f32, 4.0]], &Device::Cpu).expect("small");
         let y = joined.forward(&x).and_then(|y| y.to_vec2::<f32>()).expect("the widths fit");
         assert_eq!(y, [[8.0, 4.0, 7.0]]);
-        assert!(Linear::join(&[&a, &layer(&[[1.0, 1.0]], None)]).is_err());
+        assert!(Linear::join(&[&a, &layer(&[[1.0, 1.0]], None)]).expect("no product is made").is_none());
     }
 
     #[test]
@@ -307,17 +308,18 @@ mod tests {
             };
             held.map(|()| layer).expect("f32 on the CPU")
         };
+        let join = |layers: &[&Linear]| Linear::join(layers).expect("on the CPU");
         for format in [None, Some(QuantFormat::Q8_0)] {
             let (a, b) = (hold(format, layer(32, 0.0)), hold(format, layer(64, 5.0)));
-            let joined = Linear::join_packed(&[&a, &b]).expect("whole panels");
+            let joined = join(&[&a, &b]).expect("whole panels");
             let apart = Tensor::cat(&[a.forward(&x).expect("fits"), b.forward(&x).expect("fits")], 1).expect("rows");
             let numbers = |x: &Tensor| x.to_vec2::<f32>().expect("a matrix");
             assert_eq!(numbers(&joined.forward(&x).expect("fits")), numbers(&apart));
-            assert!(Linear::join_packed(&[&a, &hold(format, layer(5, 0.0))]).is_none());
-            assert!(Linear::join_packed(&[&a, &layer(32, 0.0)]).is_none());
+            assert!(join(&[&a, &hold(format, layer(5, 0.0))]).is_none());
+            assert!(join(&[&a, &layer(32, 0.0)]).is_none());
         }
         let other = [hold(None, layer(32, 0.0)), hold(Some(QuantFormat::Q8_0), layer(32, 0.0))];
-        assert!(Linear::join_packed(&[&other[0], &other[1]]).is_none());
+        assert!(join(&[&other[0], &other[1]]).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod activation;
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+pub mod fused;
 pub mod linear;
 pub mod matrices;
 pub mod norm;
@@ -15,6 +16,7 @@ pub use crate::kernels::cpu::quantized::QuantFormat;
 pub use crate::kernels::cpu::workers::on_workers;
 pub use activation::Activation;
 pub use attention::{Mask, attention, full_attention};
+pub use fused::{Fused, FusedConfig};
 pub use linear::{Linear, matmul};
 pub use matrices::{AsRead, Matrices, Quantizing};
 pub use norm::{LayerNorm, RmsNorm};

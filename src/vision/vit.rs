@@ -9,9 +9,8 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::TowerConfig;
-use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear, feed_forward};
-use crate::nn::{Activation, LayerNorm, Mask, attention, full_attention};
+use crate::nn::{Activation, AsRead, Fused, FusedConfig, LayerNorm, full_attention};
 use crate::units::LayerIndex;
 
 /// The stack of blocks.
@@ -83,55 +82,32 @@ impl Block {
 
 #[derive(Debug)]
 struct SelfAttention {
-    projections: Projections,
+    /// Query, key, value.
+    inputs: Fused<3>,
     out: Linear,
     n_heads: usize,
 }
 
-#[derive(Debug)]
-enum Projections {
-    /// As they were read.
-    Apart { query: Linear, key: Linear, value: Linear },
-    /// As one, packed for inference on the CPU.
-    Joined(Linear),
-}
-
 impl SelfAttention {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
-        let linear = |name| Linear::load(config.d_hidden, config.d_hidden, Bias::With, &vb.pp(name));
+        let d = config.d_hidden;
+        let inputs = FusedConfig { d_in: d, outputs: [("q_proj", d), ("k_proj", d), ("v_proj", d)], bias: Bias::With };
         Ok(Self {
-            projections: Projections::Apart {
-                query: linear("q_proj")?,
-                key: linear("k_proj")?,
-                value: linear("v_proj")?,
-            },
-            out: linear("out_proj")?,
+            inputs: Fused::load(&inputs, vb, &AsRead)?,
+            out: Linear::load(d, d, Bias::With, &vb.pp("out_proj"))?,
             n_heads: config.n_heads,
         })
     }
 
     fn pack(&mut self) -> Result<()> {
-        if let Projections::Apart { query, key, value } = &self.projections
-            && query.may_pack()
-        {
-            let mut joined = Linear::join(&[query, key, value])?;
-            joined.pack()?;
-            self.projections = Projections::Joined(joined);
-        }
+        self.inputs.pack()?;
         self.out.pack()
     }
 
     /// `x + attention(norm(x))`.
     fn forward(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-        let attended = match &self.projections {
-            Projections::Apart { query, key, value } => {
-                let normalised = norm.forward(x)?;
-                let heads = |projection: &Linear| split_heads(&projection.forward(&normalised)?, self.n_heads);
-                let (q, k, v) = (heads(query)?, heads(key)?, heads(value)?); // (T, n_heads, N, d)
-                join_heads(&attention(&q, &k, &v, Mask::Full)?)?
-            }
-            Projections::Joined(all) => full_attention(&all.forward_normalised(x, norm)?, self.n_heads)?,
-        };
+        let qkv = self.inputs.forward_normalised_parts(x, norm)?; // 3 of (T, N, D)
+        let attended = full_attention(&qkv, self.n_heads)?;
         self.out.forward_onto(&attended, x) // (T, N, D)
     }
 }

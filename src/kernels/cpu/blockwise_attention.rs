@@ -4,57 +4,89 @@
 //! A head's keys and values are packed for the kernel, and its queries lie together while their scores are made. What comes out for a
 //! query depends, to the bit, on that query and the keys that it sees, not on the queries that are run beside it.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
 use super::gemm::{Kernel, Left, Target, Tile, kernel, pack_transpose};
 use super::memory::{Lines, in_parts};
-use super::rows::contiguous;
 
 /// Tiles of queries whose scores are made together.
 const TILES: usize = 4;
 
-/// Every query sees every key, and queries, keys and values stand side by side.
+/// Every query sees every key.
 ///
 /// # Shapes
-/// `(B, S, 3 n d)`, queries before keys before values, to `(B, S, n d)`.
+/// Queries, keys and values `(B, S, n d)` each, rows contiguous: whole tensors or views into one where they are side by side. To
+/// `(B, S, n d)`.
 pub(crate) struct FullAttention {
     pub(crate) n_heads: usize,
 }
 
-impl CustomOp1 for FullAttention {
+impl CustomOp3 for FullAttention {
     fn name(&self) -> &'static str {
         "full-attention"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, s, width) = layout.shape().dims3()?;
-        if self.n_heads == 0 || !width.is_multiple_of(3 * self.n_heads) {
-            candle_core::bail!("full-attention: {width} numbers are not three times {} heads", self.n_heads);
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (batch, s, width) = q_layout.shape().dims3()?;
+        if self.n_heads == 0
+            || !width.is_multiple_of(self.n_heads)
+            || k_layout.dims() != q_layout.dims()
+            || v_layout.dims() != q_layout.dims()
+        {
+            let dims = [q_layout, k_layout, v_layout].map(Layout::dims);
+            candle_core::bail!("full-attention: {dims:?} are not queries, keys and values of {} heads", self.n_heads);
         }
-        let (x, d_all) = (contiguous(x, layout)?, width / 3);
-        let d = d_all / self.n_heads;
+        let d = width / self.n_heads;
+        let parts = [Sequences::of(q, q_layout)?, Sequences::of(k, k_layout)?, Sequences::of(v, v_layout)?];
         let heads: Vec<Vec<f32>> = (0..batch * self.n_heads)
             .into_par_iter()
             .map_init(Scratch::default, |scratch, i| {
                 let (b, head) = (i / self.n_heads, i % self.n_heads);
-                let sequence = &x[b * s * width..][..s * width];
-                let [queries, keys, values] =
-                    [0, 1, 2].map(|part| Rows { numbers: &sequence[part * d_all + head * d..], stride: width });
+                let [queries, keys, values] = parts.each_ref().map(|part| part.head(b, head * d));
                 let mut y = vec![0.0; s * d];
                 Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, kernel: kernel() }
                     .run(scratch, &mut y);
                 y
             })
             .collect();
-        let y = in_parts(batch * s * d_all, d_all, |row, y| {
+        let y = in_parts(batch * s * width, width, |row, y| {
             let (b, row) = (row / s, row % s);
             for (y, head) in y.chunks_exact_mut(d).zip(&heads[b * self.n_heads..]) {
                 y.copy_from_slice(&head[row * d..][..d]);
             }
         });
-        Ok((CpuStorage::F32(y), (batch, s, d_all).into()))
+        Ok((CpuStorage::F32(y), (batch, s, width).into()))
+    }
+}
+
+/// Rows of the sequences of a batch.
+struct Sequences<'x> {
+    numbers: &'x [f32],
+    of_batch: usize,
+    stride: usize,
+}
+
+impl<'x> Sequences<'x> {
+    fn of(x: &'x CpuStorage, layout: &Layout) -> Result<Self> {
+        let &[of_batch, stride, 1] = layout.stride() else {
+            candle_core::bail!("full-attention: rows are not contiguous, strides {:?}", layout.stride());
+        };
+        Ok(Self { numbers: &x.as_slice::<f32>()?[layout.start_offset()..], of_batch, stride })
+    }
+
+    /// The rows of a head whose channels begin at `first`.
+    fn head(&self, b: usize, first: usize) -> Rows<'x> {
+        Rows { numbers: &self.numbers[b * self.of_batch + first..], stride: self.stride }
     }
 }
 
@@ -186,29 +218,36 @@ fn weigh(scores: &mut [f32], n_seen: usize, scale: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::attention::{Mask, attention, join_heads, split_heads};
+    use crate::nn::attention::{Mask, attention, full_attention, join_heads, split_heads};
     use candle_core::{Device, Tensor};
 
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
         (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar()).expect("same shape")
     }
 
+    fn elements(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().and_then(|x| x.to_vec1()).expect("f32")
+    }
+
     #[test]
     fn full_attention_is_attention() {
         for (batch, s, n_heads, d) in [(1, 1, 1, 1), (2, 5, 3, 4), (1, 70, 2, 72), (3, 130, 2, 64)] {
-            let x = Tensor::randn(0f32, 1.0, (batch, s, 3 * n_heads * d), &Device::Cpu).expect("small");
-            let found = x.apply_op1_no_bwd(&FullAttention { n_heads }).expect("the shapes fit");
-            let part = |i: usize| {
-                let part = x.narrow(2, i * n_heads * d, n_heads * d)?.contiguous()?;
-                split_heads(&part, n_heads)
-            };
-            let expected = part(0)
-                .and_then(|q| join_heads(&attention(&q, &part(1)?, &part(2)?, Mask::Full)?))
-                .expect("the shapes fit");
+            let width = n_heads * d;
+            let x = Tensor::randn(0f32, 1.0, (batch, s, 3 * width), &Device::Cpu).expect("small");
+            let views = [0, 1, 2].map(|i| x.narrow(2, i * width, width).expect("three widths"));
+            let found = full_attention(&views, n_heads).expect("the shapes fit");
+            let copies = views.map(|view| view.contiguous().expect("small"));
+            assert_eq!(elements(&found), elements(&full_attention(&copies, n_heads).expect("the shapes fit")));
+            let [q, k, v] = copies.map(|part| split_heads(&part, n_heads).expect("the shapes fit"));
+            let expected = attention(&q, &k, &v, Mask::Full).and_then(|y| join_heads(&y)).expect("the shapes fit");
             let difference = difference(&found, &expected);
             assert!(difference < 2e-6, "{batch} x {s} x {n_heads} x {d}: {difference}");
         }
         let x = Tensor::zeros((1, 2, 7), candle_core::DType::F32, &Device::Cpu).expect("small");
-        assert!(x.apply_op1_no_bwd(&FullAttention { n_heads: 2 }).is_err());
+        let run = |q: &Tensor, k: &Tensor| q.apply_op3_no_bwd(k, k, &FullAttention { n_heads: 2 });
+        assert!(run(&x, &x).is_err());
+        let even = x.narrow(2, 0, 6).expect("narrower");
+        assert!(run(&even, &even).is_ok());
+        assert!(run(&even, &x.narrow(2, 0, 4).expect("narrower")).is_err());
     }
 }
