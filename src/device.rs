@@ -82,6 +82,26 @@ fn cuda(ordinal: usize) -> candle_core::Result<Device> {
     Ok(device)
 }
 
+/// Bytes of memory that a device has left, as far as this build can ask. Of the CPU the least of what the system and the control
+/// group of this process have.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => {
+            let kind = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
+            let system = sysinfo::System::new_with_specifics(kind);
+            let group = system.cgroup_limits().map(|group| group.free_memory);
+            let free = system.available_memory();
+            Some(group.filter(|&group| group > 0).map_or(free, |group| group.min(free))).filter(|&free| free > 0)
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => {
+            let info = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+            info.ok().and_then(|(free, _)| u64::try_from(free).ok())
+        }
+        _ => None,
+    }
+}
+
 impl DTypeSpec {
     /// The precision for `device`, given the one that the checkpoint is stored in.
     pub fn resolve(self, device: &Device, stored: DType) -> DType {

@@ -37,6 +37,7 @@ pub mod bench;
 pub mod choice;
 pub mod connector;
 pub mod device;
+pub mod engine;
 pub mod eval;
 pub mod exec;
 pub mod files;

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Every module of the library with its layer. The binary's `cli` is layer 7 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 25] = [
+/// Every module of the library with its layer. The binary's `cli` is layer 8 and imports the library as `vidense::`.
+const LAYERS: [(&str, u8); 26] = [
     ("units", 0),
     ("device", 0),
     ("files", 0),
@@ -26,12 +26,13 @@ const LAYERS: [(&str, u8); 25] = [
     ("temporal", 2),
     ("language", 2),
     ("vlm", 3),
-    ("spec", 4),
-    ("pipeline", 5),
-    ("train", 6),
-    ("eval", 6),
-    ("batch", 6),
-    ("bench", 6),
+    ("engine", 4),
+    ("spec", 5),
+    ("pipeline", 6),
+    ("train", 7),
+    ("eval", 7),
+    ("batch", 7),
+    ("bench", 7),
 ];
 
 fn layer(module: &str) -> Option<u8> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::store::Holder;
-use crate::exec::ExecError;
+use crate::pipeline::PipelineError;
 
 /// Why a batch cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub enum BatchError {
     },
     /// A stage of the run.
     #[error(transparent)]
-    Exec(#[from] ExecError),
+    Pipeline(#[from] PipelineError),
 }
 
 impl BatchError {

@@ -16,8 +16,8 @@ use super::item::{Id, Item, Shard};
 use super::questions::Question;
 use super::store::{Record, State, StepTimes, Store};
 use super::tally::{Size, Snapshot, Tally};
-use crate::exec::{StageReport, Watch, lock};
-use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, Told};
+use crate::exec::{Watch, lock};
+use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, RunEvent, RunReport};
 
 /// Between two looks at how the run stands.
 const TICK: Duration = Duration::from_millis(500);
@@ -75,8 +75,8 @@ pub enum Event<'a> {
 pub struct Outcome {
     /// Whether everything that was listed is done.
     pub complete: bool,
-    /// What its stages did.
-    pub stages: Vec<StageReport>,
+    /// What its stages and its engine did.
+    pub report: RunReport,
     /// How it stands.
     pub snapshot: Snapshot,
     /// What the results hold.
@@ -112,7 +112,7 @@ impl Batch<'_> {
         let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new(), is_partial: false };
         let apart = Apart { n_restarts: Some(&tally.restarts), ..self.apart };
         let (ended, end) = bounded::<()>(0);
-        let stages = std::thread::scope(|scope| {
+        let report = std::thread::scope(|scope| {
             scope.spawn(|| shared.survey());
             scope.spawn(|| {
                 let end = end;
@@ -121,12 +121,12 @@ impl Batch<'_> {
                     listen(Event::Tick(&tally.snapshot(&watch.monitor.reports())));
                 }
             });
-            let mut answering = Answering { shared: &shared, pictured: None };
-            let stages = self.asking.run(feed, (apart, watch), &mut |told| answering.take(told));
+            let mut answering = Answering { shared: &shared, pictured: HashSet::new() };
+            let report = self.asking.run(feed, (apart, watch), &mut |event| answering.take(event));
             // A survey that is still under way is of no more use.
             shared.is_over.store(true, Ordering::Relaxed);
             drop(ended);
-            stages
+            report
         });
         let is_whole = shared.is_listed.load(Ordering::Relaxed);
         let unfinished = lock(&shared.planned).len();
@@ -134,10 +134,10 @@ impl Batch<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
-        let stages = stages?;
+        let report = report?;
         store.sync()?;
-        let snapshot = tally.snapshot(&stages);
-        Ok(Outcome { complete: is_whole && unfinished == 0, stages, snapshot, state })
+        let snapshot = tally.snapshot(&report.stages);
+        Ok(Outcome { complete: is_whole && unfinished == 0, report, snapshot, state })
     }
 
     /// All questions about an item, each once, and those that come again under another name.
@@ -394,19 +394,20 @@ impl Feed<'_, '_> {
 /// Takes what the run tells.
 struct Answering<'s, 'r> {
     shared: &'s Shared<'r>,
-    /// The last job whose small picture was kept.
-    pictured: Option<usize>,
+    /// The jobs under way whose small picture was kept.
+    pictured: HashSet<usize>,
 }
 
 impl Answering<'_, '_> {
-    fn take(&mut self, told: Told<'_>) {
-        match told {
-            Told::Answer { video, seen, question, answer } => {
+    fn take(&mut self, event: RunEvent<'_>) {
+        match event {
+            RunEvent::Answer { video, seen, question, answer } => {
                 let Some(planned) = lock(&self.shared.planned).get(&video.number).cloned() else { return };
                 self.picture(video.number, &planned.item, seen);
                 self.answer(&planned, &planned.questions[question], (seen, answer));
             }
-            Told::Done { video, seen } => {
+            RunEvent::Done { video, seen } => {
+                self.pictured.remove(&video.number);
                 let planned = lock(&self.shared.planned).remove(&video.number);
                 let Some(planned) = planned else { return };
                 let is_kept = match seen {
@@ -460,10 +461,9 @@ impl Answering<'_, '_> {
 
     /// Keeps an item's small picture, once.
     fn picture(&mut self, number: usize, item: &Item, seen: &EncodedVideo) {
-        if self.pictured == Some(number) {
+        if !self.pictured.insert(number) {
             return;
         }
-        self.pictured = Some(number);
         let Some(picture) = &seen.thumbnail else { return };
         let kept = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture);
         if let Err(error) = kept {

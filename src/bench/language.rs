@@ -1,14 +1,19 @@
 //! A language model of a released model's geometry.
 
+use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 
-use super::{copy_bandwidth, gemm_peak, median, median_seconds, memory_peak, random};
+use super::{copy_bandwidth, gemm_peak, median, memory_peak, quantile, random};
+use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, StopRules, Visual};
 use crate::eval::kl_divergence;
-use crate::language::{Llama, LlamaConfig, PREFILL_CHUNK, RopeScaling};
+use crate::kernels::kv::{PageId, pages_for};
+use crate::language::{Decoding, Llama, LlamaConfig, PromptHistory, RopeScaling, SequenceRows};
 use crate::nn::{QuantFormat, Quantizing};
 
 /// Positions of which the logits are compared.
@@ -76,56 +81,74 @@ impl LanguageSize {
     }
 }
 
-/// What a language model did.
+/// Measurements of a language model.
 #[derive(Debug, Clone, Serialize)]
 pub struct LanguageBench {
     /// Its size.
     pub size: &'static str,
     /// How its linear layers are held.
     pub weights: String,
-    /// Positions of the prompt.
+    /// Positions of each prompt.
     pub prefill_tokens: usize,
-    /// Tokens that were decoded after it.
+    /// Tokens of each answer.
     pub new_tokens: usize,
+    /// Sequences that were answered together.
+    pub sequences: usize,
+    /// Positions at the beginning of every prompt that are the same.
+    pub shared_tokens: usize,
     /// Runs of which the medians are taken.
     pub runs: usize,
-    /// The prompt, with the logits at its end.
+    /// One prompt alone, with the logits at its end.
     pub prefill_seconds: f64,
-    /// Products of matrices a second in prefill.
+    /// Floating-point operations of matrix products a second in prefill.
     pub prefill_gflops: f64,
     /// Of this machine, by this program's kernel.
     pub gemm_peak_gflops: f64,
-    /// One token after the other.
+    /// Tokens of all sequences, in the steps that read no prompt.
     pub decode_tokens_per_second: f64,
-    /// Weights that decoding reads a second.
+    /// Bytes of weights that these steps read a second.
     pub decode_gb_per_second: f64,
     /// Of this machine, read and written.
     pub copy_gb_per_second: f64,
-    /// The most memory that was used.
+    /// From the submission of all requests to the first token of each: the median over the sequences.
+    pub time_to_first_token_seconds: f64,
+    /// Between two tokens of a sequence: the median.
+    pub token_seconds_median: f64,
+    /// Between two tokens of a sequence: 95 of 100 take less.
+    pub token_seconds_p95: f64,
+    /// From the submission of all requests to the last token.
+    pub total_seconds: f64,
+    /// Key-value memory that was held at once.
+    pub kv_peak_bytes: usize,
+    /// The most memory that the process used.
     pub memory_peak_bytes: Option<u64>,
     /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the prompt, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_kl: Option<f64>,
 }
 
-/// What a language model is to do.
+/// Work of a language model.
 #[derive(Debug, Clone, Copy)]
 pub struct LanguageTask {
     /// Its size.
     pub size: LanguageSize,
-    /// In fewer bits than f32.
+    /// Format of quantized linear layers; f32 if there is none.
     pub quantization: Option<QuantFormat>,
-    /// Positions of the prompt.
+    /// Positions of each prompt.
     pub n_tokens: usize,
-    /// Tokens that are decoded after it.
+    /// Positions at the beginning of every prompt that are the same: one video, many questions.
+    pub n_shared: usize,
+    /// Tokens of each answer.
     pub n_new: usize,
+    /// Sequences that are answered together.
+    pub n_sequences: usize,
     /// Runs of which the medians are taken.
     pub runs: usize,
     /// Whether the logits are compared with those of the same weights in f32, which takes their memory and time too.
     pub compares: Compares,
 }
 
-/// Whether weights in fewer bits are compared with those in f32.
+/// Whether quantized weights are compared with those in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compares {
     /// Not.
@@ -134,37 +157,26 @@ pub enum Compares {
     Logits,
 }
 
-/// Times a language model with random weights on the CPU, computing in f32.
+/// Times a language model with random weights on the CPU, computing in f32, in the engine that answers questions.
 ///
 /// # Errors
 /// When candle fails.
 pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
-    let LanguageTask { size, quantization, n_tokens, n_new, runs, compares } = *task;
+    let LanguageTask { size, quantization, n_tokens, n_new, n_sequences, runs, compares, .. } = *task;
     let config = size.config();
-    let embeds = random::normal("embeds", n_tokens * config.d_hidden, EMBEDS);
-    let embeds = Tensor::from_vec(embeds, (n_tokens, config.d_hidden), &Device::Cpu)?;
     let full = match compares {
-        Compares::Logits => Some(last_logits(&load(&config, None)?, &embeds)?),
+        Compares::Logits => Some(last_logits(&load(&config, None)?, &prompt("prompt 0", n_tokens, &config)?)?),
         Compares::Nothing => None,
     };
     let model = load(&config, quantization)?;
-    let mut cache = model.new_cache(n_tokens + n_new)?;
-    let prefill_seconds = median_seconds(runs, || {
-        cache.truncate(0);
-        model.prefill(&embeds, PREFILL_CHUNK, &mut cache).map(drop)
-    })?;
-    let mut seconds = Vec::new();
-    for _ in 0..runs.max(1) {
-        cache.truncate(n_tokens);
-        let start = Instant::now();
-        for _ in 0..n_new {
-            let hidden = model.forward(&model.embed(&[1])?, &mut cache)?;
-            model.logits(&hidden)?;
-        }
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    let decode = n_new as f64 / median(seconds);
+    let prompts = prompts(task, &config)?;
+    let prefill = || answer(&model, &prompts[..1], 1).map(|run| run.total);
+    prefill()?;
+    let prefill_seconds = median((0..runs.max(1)).map(|_| prefill()).collect::<Result<_>>()?);
+    let answered = (0..runs.max(1)).map(|_| answer(&model, &prompts, n_new)).collect::<Result<Vec<_>>>()?;
     let memory_peak_bytes = memory_peak();
+    let over = |value: fn(&AnsweredRun) -> f64| median(answered.iter().map(value).collect());
+    let decode = over(|run| run.decoded as f64 / run.decode.max(f64::MIN_POSITIVE));
     let weights = config.n_linear_weights() as f64;
     let bytes = quantization
         .map_or(config.n_linear_weights() * size_of::<f32>(), |format| format.bytes(config.n_linear_weights()));
@@ -176,29 +188,133 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         weights: quantization.map_or("f32".to_owned(), |format| format.to_string()),
         prefill_tokens: n_tokens,
         new_tokens: n_new,
+        sequences: n_sequences,
+        shared_tokens: task.n_shared,
         runs,
         prefill_seconds,
         prefill_gflops: prefill_flops / prefill_seconds / 1e9,
         gemm_peak_gflops: gemm_peak()?,
         decode_tokens_per_second: decode,
-        decode_gb_per_second: decode * bytes as f64 / 1e9,
+        decode_gb_per_second: over(|run| run.decode_steps as f64 / run.decode.max(f64::MIN_POSITIVE)) * bytes as f64
+            / 1e9,
         copy_gb_per_second: copy_bandwidth(),
+        time_to_first_token_seconds: over(|run| median(run.first_tokens.clone())),
+        token_seconds_median: over(|run| median(run.between.clone())),
+        token_seconds_p95: over(|run| quantile(run.between.clone(), 0.95)),
+        total_seconds: over(|run| run.total),
+        kv_peak_bytes: answered.iter().map(|run| run.stats.peak_kv_bytes).max().unwrap_or(0),
         memory_peak_bytes,
         mean_kl: full
-            .map(|full| Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &embeds)?)))
+            .map(|full| {
+                let prompt = prompt("prompt 0", n_tokens, &config)?;
+                Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &prompt)?))
+            })
             .transpose()?,
+    })
+}
+
+/// Embeddings of a prompt: `(S, H)`.
+fn prompt(name: &str, n: usize, config: &LlamaConfig) -> Result<Tensor> {
+    Tensor::from_vec(random::normal(name, n * config.d_hidden, EMBEDS), (n, config.d_hidden), &Device::Cpu)
+}
+
+/// The prompt of each sequence: what all share, and its own.
+fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPart>>> {
+    let n_shared = task.n_shared.min(task.n_tokens);
+    let shared = Visual::new(prompt("shared", n_shared, config)?);
+    let one = |i: usize| {
+        let own = prompt(&format!("prompt {i}"), task.n_tokens - n_shared, config)?;
+        Ok(vec![PromptPart::Visual(shared.clone()), PromptPart::Visual(Visual::new(own))])
+    };
+    (0..task.n_sequences.max(1)).map(one).collect()
+}
+
+/// Times of one run.
+struct AnsweredRun {
+    /// From the submission of all requests, in seconds.
+    total: f64,
+    first_tokens: Vec<f64>,
+    /// Between two tokens of a sequence.
+    between: Vec<f64>,
+    /// Steps that read no prompt: their seconds, their tokens, their number.
+    decode: f64,
+    decoded: u64,
+    decode_steps: u64,
+    stats: EngineStats,
+}
+
+/// Answers all prompts together, with so many tokens each.
+fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<AnsweredRun> {
+    let begin = Instant::now();
+    let tokens: Vec<RefCell<Vec<f64>>> = prompts.iter().map(|_| RefCell::default()).collect();
+    let failure = RefCell::new(None);
+    let mut config = EngineConfig::for_model(model, None);
+    config.max_sequences = prompts.len();
+    let mut engine = Engine::new(model, None, config)?;
+    for (prompt, tokens) in prompts.iter().zip(&tokens) {
+        let failure = &failure;
+        let listener = move |event: RequestEvent<'_>| {
+            match event {
+                RequestEvent::Token { .. } => tokens.borrow_mut().push(begin.elapsed().as_secs_f64()),
+                RequestEvent::Done(Err(error)) => *failure.borrow_mut() = Some(error),
+                RequestEvent::Done(Ok(_)) => {}
+            }
+            ControlFlow::Continue(())
+        };
+        engine.submit(Request {
+            prompt: prompt.clone(),
+            history: PromptHistory::default(),
+            decoding: Decoding::default(),
+            stop: StopRules::default(),
+            max_new_tokens: n_new,
+            time_limit: None,
+            listener: Box::new(listener),
+        });
+    }
+    let (mut decode, mut decoded, mut decode_steps) = (0.0, 0, 0);
+    let mut before = engine.stats();
+    loop {
+        let start = Instant::now();
+        let goes_on = engine.step();
+        let after = engine.stats();
+        if after.prompt_tokens == before.prompt_tokens {
+            decode += start.elapsed().as_secs_f64();
+            decoded += after.new_tokens - before.new_tokens;
+            decode_steps += after.steps - before.steps;
+        }
+        before = after;
+        if !goes_on {
+            break;
+        }
+    }
+    drop(engine);
+    if let Some(error) = failure.take() {
+        candle_core::bail!("{error}");
+    }
+    let times: Vec<Vec<f64>> = tokens.into_iter().map(RefCell::into_inner).collect();
+    let first_tokens = times.iter().filter_map(|times| times.first().copied()).collect();
+    let between = times.iter().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0])).collect();
+    Ok(AnsweredRun {
+        total: begin.elapsed().as_secs_f64(),
+        first_tokens,
+        between,
+        decode,
+        decoded,
+        decode_steps,
+        stats: before,
     })
 }
 
 /// The logits at the last positions of a prompt.
 fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
     let n = embeds.dim(0)?;
-    let mut cache = model.new_cache(n)?;
-    let first = n.saturating_sub(COMPARED);
-    if first > 0 {
-        model.prefill(&embeds.narrow(0, 0, first)?, PREFILL_CHUNK, &mut cache)?;
-    }
-    model.logits(&model.forward(&embeds.narrow(0, first, n - first)?, &mut cache)?)?.to_vec2()
+    let mut store = model.new_kv_store()?;
+    let pages: Arc<[PageId]> = (0..pages_for(n) as u32).map(PageId).collect();
+    pages.iter().try_for_each(|page| store.allocate(*page))?;
+    let rows = SequenceRows { pages, start: 0, n, n_prompt: n };
+    let hidden = model.forward(embeds, &[rows], &mut *store)?;
+    let n_compared = COMPARED.min(n);
+    model.logits(&hidden.narrow(0, n - n_compared, n_compared)?)?.to_vec2()
 }
 
 fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {

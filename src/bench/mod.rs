@@ -28,8 +28,14 @@ fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Res
     Ok(median(seconds))
 }
 
-/// The number in the middle, the upper one of two; 0 of none.
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+/// The value in the middle, the upper one of two; 0 of none.
+fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that a share of all is below; 0 of none.
+fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * share) as usize;
+    values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vidense::pipeline::timing::timed;
 use vidense::pipeline::{
-    Answer, Asking, Dialogue, EncodedVideo, FrameStamp, Limits, Timings, Turns, conversation, encode_video_within,
+    Answer, Asking, Chat, EncodedVideo, FrameStamp, Limits, Timings, conversation, encode_video_within,
 };
 use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
@@ -45,7 +45,7 @@ pub struct AnswerObject<'a> {
     question: &'a str,
     answer: &'a str,
     token_ids: &'a [u32],
-    finish_reason: vidense::language::FinishReason,
+    finish_reason: vidense::engine::FinishReason,
     frames: &'a [FrameStamp],
     prompt_tokens: Tokens,
     visual_tokens: Tokens,
@@ -121,9 +121,12 @@ impl Session {
         Ok(encoded)
     }
 
-    /// A dialogue about an encoded video.
-    pub fn dialogue<'a>(&'a self, video: &'a EncodedVideo, turns: Turns) -> Dialogue<'a> {
-        Dialogue::new(self.asking(), video, turns)
+    /// A conversation about an encoded video.
+    ///
+    /// # Errors
+    /// When the model has no key-value memory.
+    pub fn chat<'a>(&'a self, video: &'a EncodedVideo) -> anyhow::Result<Chat<'a>> {
+        Ok(Chat::new(self.asking(), video, &self.limits)?)
     }
 
     /// The model, and how it is asked.

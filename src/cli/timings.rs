@@ -3,13 +3,31 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use vidense::engine::EngineStats;
 use vidense::exec::StageReport;
+use vidense::pipeline::RunReport;
 
 use super::output;
 
-/// Prints the table and the bottleneck.
-pub fn tell(reports: &[StageReport], wall: Duration) {
-    output::plain(&table(reports, wall));
+/// Prints the table, the bottleneck, and the engine's work.
+pub fn tell(report: &RunReport, wall: Duration) {
+    output::plain(&table(&report.stages, wall));
+    output::plain(&engine(&report.engine));
+}
+
+fn engine(stats: &EngineStats) -> String {
+    let EngineStats { steps, prompt_tokens, prefix_hits, new_tokens, preemptions, peak_running, peak_waiting, .. } =
+        stats;
+    let size = |bytes: usize| ByteSize::b(bytes as u64).display().iec();
+    format!(
+        "engine: {new_tokens} tokens in {steps} steps of {:.1} sequences (most {peak_running} running, {peak_waiting} waiting), \
+         {prompt_tokens} prompt positions computed and {prefix_hits} shared, {preemptions} preemptions, \
+         {} of {} key-value memory",
+        stats.mean_running(),
+        size(stats.peak_kv_bytes),
+        size(stats.kv_budget_bytes),
+    )
 }
 
 fn table(reports: &[StageReport], wall: Duration) -> String {

@@ -1,11 +1,12 @@
-//! Asking every question of a list: a video is encoded once for all questions about it.
+//! Asking every question of a list, through the stages of a run: videos are decoded while others are answered, and a video is
+//! encoded once for all questions about it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Asked, Scores};
-use crate::exec::Stop;
-use crate::pipeline::{Asking, Limits, PipelineError, encode_video_within};
+use crate::exec::Watch;
+use crate::pipeline::{Answered, Apart, Asking, ItemError, Job, PipelineError, RunReport};
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -22,49 +23,63 @@ pub enum EvalEvent<'a> {
         /// The video.
         video: &'a Path,
         /// Why.
-        error: PipelineError,
+        error: ItemError,
     },
 }
 
 /// Asks all questions as `asking` says, and counts the exact answers. Questions about one video should stand together.
+/// `listen` hears of the questions in their order, until it fails.
 ///
 /// # Errors
-/// Only those of `listen`.
+/// When a stage panics. What fails for one video, or one question, is told to `listen`; an error of `listen` ends the run, and is
+/// the inner one.
 pub fn evaluate<E>(
     asking: Asking<'_>,
     asked: &[Asked],
-    limits: &Limits,
+    (apart, watch): (Apart<'_>, &Watch),
     listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
-) -> Result<Scores, E> {
-    let mut scores = Scores::default();
-    for about_one in asked.chunk_by(|a, b| a.video == b.video) {
-        let video = &about_one[0].video;
-        let encoded = match encode_video_within(asking.vlm, video, (asking.plan, limits), &|_| {}) {
-            Ok(encoded) => encoded,
+) -> Result<Result<(Scores, RunReport), E>, PipelineError> {
+    let about_each: Vec<&[Asked]> = asked.chunk_by(|a, b| a.video == b.video).collect();
+    let jobs: Vec<Job> = about_each.iter().map(|about_one| job(about_one)).collect();
+    let (mut scores, mut heard) = (Scores::default(), Ok(()));
+    let report = asking.run_in_order(jobs.into_iter(), (apart, watch), &mut |Answered { video, outcome }| {
+        let about_one = about_each[video.number];
+        let answers = match outcome {
+            Ok(seen) => seen.answers,
             Err(error) => {
                 about_one.iter().for_each(|asked| scores.add_unanswered(&asked.kind, &asked.answer));
-                listen(EvalEvent::Failed { video, error })?;
-                continue;
+                tell(&mut heard, watch, || listen(EvalEvent::Failed { video: video.path(), error }));
+                return;
             }
         };
-        let questions: Vec<String> = about_one.iter().map(|asked| asked.question.clone()).collect();
-        let mut answers = BTreeMap::new();
-        asking.ask_each(&encoded, &questions, (limits, &Stop::new()), &mut |place, answer| {
-            answers.insert(place, answer);
-        });
-        for (place, answer) in answers {
-            let asked = &about_one[place];
+        for (asked, answer) in about_one.iter().zip(answers) {
             match answer {
                 Ok(answer) => {
                     scores.add(&asked.kind, &asked.answer, &answer.text);
-                    listen(EvalEvent::Answered { asked, given: &answer.text })?;
+                    tell(&mut heard, watch, || listen(EvalEvent::Answered { asked, given: &answer.text }));
                 }
                 Err(error) => {
                     scores.add_unanswered(&asked.kind, &asked.answer);
-                    listen(EvalEvent::Failed { video, error })?;
+                    tell(&mut heard, watch, || listen(EvalEvent::Failed { video: video.path(), error }));
                 }
             }
         }
+    })?;
+    Ok(heard.map(|()| (scores, report)))
+}
+
+/// All questions about one video.
+fn job(about_one: &[Asked]) -> Job {
+    let questions: Arc<[String]> = about_one.iter().map(|asked| asked.question.clone()).collect();
+    Job { path: about_one[0].video.clone(), window: None, questions: questions.clone(), all_questions: questions }
+}
+
+/// Tells a listener that has not failed yet; its failure ends the run.
+fn tell<E>(heard: &mut Result<(), E>, watch: &Watch, listen: impl FnOnce() -> Result<(), E>) {
+    if heard.is_ok() {
+        *heard = listen();
+        if heard.is_err() {
+            watch.stop.abort();
+        }
     }
-    Ok(scores)
 }

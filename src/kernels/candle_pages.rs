@@ -21,11 +21,11 @@ pub(crate) struct CandlePages {
     device: Device,
     /// Of each slab that has memory, for each layer keys and values: `(n_kv_heads, SLAB_PAGES * PAGE_LEN, d_head)`.
     slabs: Vec<Option<Vec<[Tensor; 2]>>>,
-    step: Option<Step>,
+    step: Option<CandleStep>,
 }
 
 /// A step that was begun.
-struct Step {
+struct CandleStep {
     sequences: Vec<StepRows>,
     /// `(sum of n, d_head / 2)`.
     cos: Tensor,
@@ -33,7 +33,7 @@ struct Step {
 }
 
 /// Consecutive positions of a sequence in one slab.
-struct Span {
+struct SlabSpan {
     slab: usize,
     positions: Range<usize>,
 }
@@ -61,10 +61,10 @@ impl CandlePages {
     }
 
     /// Stores the keys and values of a step: `(n_kv_heads, sum of n, d_head)` each.
-    fn store(&self, layer: usize, step: &Step, [keys, values]: [&Tensor; 2]) -> Result<()> {
+    fn store(&self, layer: usize, step: &CandleStep, [keys, values]: [&Tensor; 2]) -> Result<()> {
         let mut row = 0;
         for rows in &step.sequences {
-            for Span { slab, positions } in spans(&rows.pages, rows.start..rows.end()) {
+            for SlabSpan { slab, positions } in spans(&rows.pages, rows.start..rows.end()) {
                 let n = positions.len();
                 for (to, from) in self.slab(slab, layer)?.iter().zip([keys, values]) {
                     to.slice_set(&from.narrow(1, row, n)?.contiguous()?, 1, positions.start)?;
@@ -82,7 +82,7 @@ impl CandlePages {
         let scale = 1.0 / (d_head as f64).sqrt();
         let queries = (queries.contiguous()? * scale)?.reshape((n_kv_heads, group * n, d_head))?;
         let spans = spans(&rows.pages, 0..n_keys);
-        let view = |span: &Span, i: usize| {
+        let view = |span: &SlabSpan, i: usize| {
             self.slab(span.slab, layer)?[i].narrow(1, span.positions.start, span.positions.len())
         };
         let scores = spans.iter().map(|span| matmul(&queries, &view(span, 0)?.t()?)).collect::<Result<Vec<_>>>()?;
@@ -109,8 +109,11 @@ impl CandlePages {
 
 impl KvStore for CandlePages {
     fn page_bytes(&self) -> usize {
-        let KvGeometry { n_layers, n_kv_heads, d_head, .. } = self.geometry;
-        2 * n_layers * n_kv_heads * d_head * PAGE_LEN * self.dtype.size_in_bytes()
+        self.geometry.position_bytes(self.dtype) * PAGE_LEN
+    }
+
+    fn pages_at_once(&self) -> usize {
+        SLAB_PAGES
     }
 
     fn allocate(&mut self, page: PageId) -> Result<()> {
@@ -132,7 +135,7 @@ impl KvStore for CandlePages {
         let (n, half) = (layout.n_rows(), self.geometry.d_head / 2);
         let angles = |values| Tensor::from_vec(values, (n, half), &self.device)?.to_dtype(self.dtype);
         let StepLayout { sequences, cos, sin } = layout;
-        self.step = Some(Step { sequences, cos: angles(cos)?, sin: angles(sin)? });
+        self.step = Some(CandleStep { sequences, cos: angles(cos)?, sin: angles(sin)? });
         Ok(())
     }
 
@@ -155,8 +158,8 @@ impl KvStore for CandlePages {
 }
 
 /// The spans that positions of a block table lie in.
-fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
+fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<SlabSpan> {
+    let mut spans: Vec<SlabSpan> = Vec::new();
     let mut position = positions.start;
     while position < positions.end {
         let (page, at) = (pages[position / PAGE_LEN].index(), position % PAGE_LEN);
@@ -164,7 +167,7 @@ fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<Span> {
         let (slab, first) = (page / SLAB_PAGES, page % SLAB_PAGES * PAGE_LEN + at);
         match spans.last_mut() {
             Some(span) if span.slab == slab && span.positions.end == first => span.positions.end += n,
-            _ => spans.push(Span { slab, positions: first..first + n }),
+            _ => spans.push(SlabSpan { slab, positions: first..first + n }),
         }
         position += n;
     }

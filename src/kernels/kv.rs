@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Positions of a page.
 pub const PAGE_LEN: usize = 32;
@@ -50,6 +50,11 @@ impl KvGeometry {
     /// Elements of a position's queries, keys and values side by side.
     pub fn width(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.d_head
+    }
+
+    /// Bytes of a position's keys and values in all layers.
+    pub fn position_bytes(&self, dtype: DType) -> usize {
+        2 * self.n_layers * self.n_kv_heads * self.d_head * dtype.size_in_bytes()
     }
 
     /// Query heads that share a key-value head.
@@ -130,6 +135,11 @@ impl StepLayout {
 pub trait KvStore: Send {
     /// Bytes of a page.
     fn page_bytes(&self) -> usize;
+
+    /// Number of pages that memory is given to at once.
+    fn pages_at_once(&self) -> usize {
+        1
+    }
 
     /// Gives memory to a page, whose contents are then undefined. A page that has memory keeps it.
     ///

@@ -1,20 +1,18 @@
 //! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
 use rayon::prelude::*;
 
-use super::KvCache;
-use super::branches::Branch;
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
+use crate::kernels::kv::{KvGeometry, KvStore, PageId, StepLayout, StepRows};
+use crate::kernels::kv_store;
 use crate::nn::attention::{join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::softmax::Visible;
-use crate::nn::{AsRead, Mask, Matrices, RmsNorm, activation, attention, on_workers};
-
-/// Positions that go through the language model together in prefill: so many that the weights pass by seldom, so few that what is
-/// between the layers stays small.
-pub const PREFILL_CHUNK: usize = 1024;
+use crate::nn::{AsRead, Fused, FusedConfig, Mask, Matrices, RmsNorm, activation, attention, on_workers};
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +51,12 @@ impl LlamaConfig {
     /// The rotary frequencies.
     pub fn rope(&self) -> Rope {
         Rope { d_head: self.d_head, theta: self.rope_theta, scaling: self.rope_scaling }
+    }
+
+    /// Sizes of the key-value memory.
+    pub fn kv_geometry(&self) -> KvGeometry {
+        let Self { n_layers, n_heads, n_kv_heads, d_head, .. } = *self;
+        KvGeometry { n_layers, n_heads, n_kv_heads, d_head }
     }
 
     /// Weights of the linear layers, which each token passes once.
@@ -154,21 +158,12 @@ impl Llama {
         &self.device
     }
 
-    /// An empty cache for a sequence of up to `capacity` positions.
+    /// Makes an empty key-value store for this model.
     ///
     /// # Errors
-    /// When the memory cannot be had.
-    pub fn new_cache(&self, capacity: usize) -> Result<KvCache> {
-        self.new_cache_with_room(capacity, capacity)
-    }
-
-    /// An empty cache with room for `capacity` positions, of a sequence that begins with a prompt of `prompt`
-    /// positions.
-    ///
-    /// # Errors
-    /// When the memory cannot be had.
-    pub fn new_cache_with_room(&self, prompt: usize, capacity: usize) -> Result<KvCache> {
-        KvCache::new(&self.config, (capacity.max(prompt), prompt), self.dtype, &self.device)
+    /// When the geometry's heads are not shared evenly.
+    pub fn new_kv_store(&self) -> Result<Box<dyn KvStore>> {
+        kv_store(self.config.kv_geometry(), self.dtype, &self.device)
     }
 
     /// Embeds ids.
@@ -185,33 +180,24 @@ impl Llama {
         self.embeddings.forward(&Tensor::from_slice(ids, ids.len(), &self.device)?)
     }
 
-    /// Runs new positions through all layers, after those that the cache holds.
+    /// Runs one step: new positions of any number of sequences through all layers, each after those that the store holds of it.
     ///
     /// # Shapes
-    /// `(S, H)` to `(S, H)`, before the final norm.
+    /// `embeds (S, H)`, the rows of one sequence after those of the other; to `(S, H)`, before the final norm.
     ///
     /// # Errors
-    /// When the cache is full.
-    pub fn forward(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
-        cache.check_room(embeds.dim(0)?)?;
-        let x = self.on_workers(|| {
-            self.through_layers(embeds, |attention, x, layer| attention.forward_cached(x, layer, cache))
-        })?;
-        cache.advance(embeds.dim(0)?);
-        Ok(x)
-    }
-
-    /// Runs `(S, H)` through all layers, the attention of each as `attend` says.
-    pub(super) fn through_layers(
-        &self,
-        embeds: &Tensor,
-        mut attend: impl FnMut(&SelfAttention, &Tensor, usize) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let mut x = embeds.unsqueeze(0)?; // (1, S, H)
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.apply(&x, |attention, x| attend(attention, x, i))?;
-        }
-        x.squeeze(0)
+    /// When the shapes do not fit, or a page has no memory.
+    pub fn forward(&self, embeds: &Tensor, rows: &[SequenceRows], store: &mut dyn KvStore) -> Result<Tensor> {
+        let (cos, sin) = self.config.rope().angles(rows.iter().flat_map(SequenceRows::positions));
+        let sequences = rows.iter().map(|rows| StepRows { pages: rows.pages.clone(), start: rows.start, n: rows.n });
+        store.begin(StepLayout { sequences: sequences.collect(), cos, sin })?;
+        self.on_workers(|| {
+            let mut x = embeds.clone();
+            for (i, layer) in self.layers.iter().enumerate() {
+                x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?; // (S, H)
+            }
+            Ok(x)
+        })
     }
 
     /// Runs whole sequences through all layers, without a cache: the forward pass of training.
@@ -231,12 +217,12 @@ impl Llama {
     }
 
     /// Runs something on the pool's threads where these compute, on the CPU.
-    pub(super) fn on_workers<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+    fn on_workers<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
         if self.device.is_cpu() { on_workers(run) } else { run() }
     }
 
     fn rope_table(&self) -> Result<RopeTable> {
-        RopeTable::new(&self.config.rope(), (0, self.config.context), self.dtype, &self.device)
+        RopeTable::new(&self.config.rope(), self.config.context, self.dtype, &self.device)
     }
 
     /// The logits of hidden states.
@@ -249,23 +235,25 @@ impl Llama {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.on_workers(|| self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
     }
+}
 
-    /// Runs a prompt through the model in chunks of `chunk` positions, and gives the logits at its last one.
-    ///
-    /// # Shapes
-    /// `embeds (S, H)` to `(vocab_size)`.
-    ///
-    /// # Errors
-    /// When the prompt is empty, or longer than the cache.
-    pub fn prefill(&self, embeds: &Tensor, chunk: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let total = embeds.dim(0)?;
-        let mut last = None;
-        for start in (0..total).step_by(chunk.max(1)) {
-            let hidden = self.forward(&embeds.narrow(0, start, chunk.max(1).min(total - start))?, cache)?;
-            last = Some(hidden.narrow(0, hidden.dim(0)? - 1, 1)?);
-        }
-        let last = last.ok_or_else(|| candle_core::Error::msg("prefill of an empty prompt"))?;
-        self.logits(&last)?.squeeze(0)
+/// New positions of one sequence.
+#[derive(Debug, Clone)]
+pub struct SequenceRows {
+    /// The sequence's block table, for at least `start + n` positions.
+    pub pages: Arc<[PageId]>,
+    /// Positions that are stored already.
+    pub start: usize,
+    /// New positions.
+    pub n: usize,
+    /// Positions of the sequence's prompt, which the frequencies of dynamic NTK depend on.
+    pub n_prompt: usize,
+}
+
+impl SequenceRows {
+    /// The new positions, each with the length of the prompt.
+    fn positions(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (self.start..self.start + self.n).map(|position| (position, self.n_prompt))
     }
 }
 
@@ -291,40 +279,12 @@ impl Block {
     }
 }
 
-/// Several linear layers over the same input.
-#[derive(Debug)]
-enum Together<const N: usize> {
-    /// As they were read.
-    Apart([Linear; N]),
-    /// As one, whose outputs stand beside each other: for inference on the CPU.
-    Joined(Linear),
-}
-
-impl<const N: usize> Together<N> {
-    /// Packs them, and joins them where they are held alike.
-    fn pack(&mut self) -> Result<()> {
-        let Self::Apart(layers) = self else { return Ok(()) };
-        layers.iter_mut().try_for_each(Linear::pack)?;
-        if let Some(joined) = Linear::join(&layers.each_ref())? {
-            *self = Self::Joined(joined);
-        }
-        Ok(())
-    }
-
-    fn layers(&self) -> &[Linear] {
-        match self {
-            Self::Apart(layers) => layers,
-            Self::Joined(layer) => std::slice::from_ref(layer),
-        }
-    }
-}
-
 /// `x + out(attention(norm(x)))`.
 #[derive(Debug)]
-pub(super) struct SelfAttention {
+struct SelfAttention {
     norm: RmsNorm,
     /// Query, key, value.
-    inputs: Together<3>,
+    inputs: Fused<3>,
     out: Linear,
     n_heads: usize,
     n_kv_heads: usize,
@@ -334,79 +294,29 @@ impl SelfAttention {
     fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
         let bias = if config.attention_bias { Bias::With } else { Bias::Without };
-        let into = |name, n: usize| matrices.linear(h, n * d, bias, &vb.pp(name));
+        let (queries, keys) = (config.n_heads * d, config.n_kv_heads * d);
+        let outputs = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         Ok(Self {
             norm,
-            inputs: Together::Apart([
-                into("q_proj", config.n_heads)?,
-                into("k_proj", config.n_kv_heads)?,
-                into("v_proj", config.n_kv_heads)?,
-            ]),
+            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
             out: matrices.linear(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
         })
     }
 
-    /// Queries, keys and values of the normalised `x`: `(B, n_heads or n_kv_heads, S, d)`.
-    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let (n, n_kv) = (self.n_heads, self.n_kv_heads);
-        match &self.inputs {
-            Together::Apart([query, key, value]) => {
-                let x = self.norm.forward(x)?;
-                Ok([
-                    split_heads(&query.forward(&x)?, n)?,
-                    split_heads(&key.forward(&x)?, n_kv)?,
-                    split_heads(&value.forward(&x)?, n_kv)?,
-                ])
-            }
-            Together::Joined(all) => {
-                let all = all.forward_normalised(x, &self.norm)?; // (B, S, (n_heads + 2 n_kv_heads) d)
-                let (b, s, width) = all.dims3()?;
-                let heads = all.reshape((b, s, n + 2 * n_kv, width / (n + 2 * n_kv).max(1)))?;
-                let part = |first: usize, n: usize| heads.narrow(2, first, n)?.transpose(1, 2)?.contiguous();
-                Ok([part(0, n)?, part(n, n_kv)?, part(n + n_kv, n_kv)?])
-            }
-        }
-    }
-
-    /// Queries and keys, rotated, and values: `(B, n_heads or n_kv_heads, S, d)`.
-    fn project_rotated(&self, x: &Tensor, angles: &RopeAngles) -> Result<[Tensor; 3]> {
-        let [q, k, v] = self.project(x)?;
-        Ok([angles.rotate(&q)?, angles.rotate(&k)?, v])
-    }
-
+    /// Attends within whole sequences: `(B, S, H)` to `(B, S, H)`.
     fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
-        let [q, k, v] = self.project_rotated(x, angles)?;
+        let [q, k, v] = self.inputs.forward_normalised_parts(x, &self.norm)?;
+        let (q, k) = (split_heads(&q, self.n_heads)?, split_heads(&k, self.n_kv_heads)?);
+        let (q, k, v) = (angles.rotate(&q)?, angles.rotate(&k)?, split_heads(&v, self.n_kv_heads)?);
         self.out.forward_onto(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?, x)
     }
 
-    fn forward_cached(&self, x: &Tensor, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let [q, k, v] = self.project_rotated(x, &cache.rope().range(cache.len(), x.dim(1)?)?)?;
-        let (keys, values) = cache.write(layer, &k, &v)?; // (1, n_kv_heads, len + S, d_head)
-        self.out.forward_onto(&join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?, x)
-    }
-
-    /// The same for several branches, each over the prefix and itself: see [`Llama::forward_branches`].
-    pub(super) fn forward_branches(
-        &self,
-        x: &Tensor,
-        layer: usize,
-        parts: &mut [(&mut Branch, usize)],
-        cache: &mut KvCache,
-    ) -> Result<Tensor> {
-        let [q, k, v] = self.project(x)?; // (1, n_heads or n_kv_heads, R, d)
-        let (mut first, mut outs) = (0, Vec::with_capacity(parts.len()));
-        for (branch, n) in parts.iter_mut() {
-            let of_branch = |t: &Tensor| t.narrow(2, first, *n)?.contiguous();
-            let angles = cache.rope().range(cache.len() + branch.len(), *n)?;
-            let (q, k) = (angles.rotate(&of_branch(&q)?)?, angles.rotate(&of_branch(&k)?)?);
-            let (own_keys, own_values) = branch.write(layer, &k, &of_branch(&v)?)?;
-            let (keys, values) = cache.write(layer, &own_keys, &own_values)?;
-            outs.push(join_heads(&attention(&q, &keys, &values, Mask::Causal)?)?); // (1, n, n_heads d)
-            first += *n;
-        }
-        self.out.forward_onto(&Tensor::cat(&outs, 1)?, x)
+    /// Attends over the positions of a store: `(S, H)` to `(S, H)`.
+    fn forward_stored(&self, x: &Tensor, layer: usize, store: &mut dyn KvStore) -> Result<Tensor> {
+        let qkv = self.inputs.forward_normalised(x, &self.norm)?; // (S, (n_heads + 2 n_kv_heads) d)
+        self.out.forward_onto(&store.attend(layer, &qkv)?, x)
     }
 }
 
@@ -415,7 +325,7 @@ impl SelfAttention {
 struct SwiGlu {
     norm: RmsNorm,
     /// Gate, up.
-    inputs: Together<2>,
+    inputs: Fused<2>,
     down: Linear,
 }
 
@@ -423,23 +333,21 @@ impl SwiGlu {
     fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
         let bias = if config.mlp_bias { Bias::With } else { Bias::Without };
+        let outputs = [("gate_proj", wide), ("up_proj", wide)];
         Ok(Self {
             norm,
-            inputs: Together::Apart([
-                matrices.linear(h, wide, bias, &vb.pp("gate_proj"))?,
-                matrices.linear(h, wide, bias, &vb.pp("up_proj"))?,
-            ]),
+            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
             down: matrices.linear(wide, h, bias, &vb.pp("down_proj"))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gated = match &self.inputs {
-            Together::Apart([gate, up]) => {
-                let x = self.norm.forward(x)?;
-                activation::swiglu(&gate.forward(&x)?, &up.forward(&x)?)?
+        let gated = match self.inputs.layers() {
+            [both] => activation::swiglu_of_joined(&both.forward_normalised(x, &self.norm)?)?,
+            _ => {
+                let [gate, up] = self.inputs.forward_normalised_parts(x, &self.norm)?;
+                activation::swiglu(&gate, &up)?
             }
-            Together::Joined(both) => activation::swiglu_of_joined(&both.forward_normalised(x, &self.norm)?)?,
         };
         self.down.forward_onto(&gated, x)
     }

@@ -1,17 +1,11 @@
-//! The language model: the Llama family, its cache, sampling and generation.
+//! The language model: the Llama family, and how its next tokens are chosen. Loops over tokens are the engine's.
 
-pub mod branches;
-pub mod cache;
-pub mod generate;
 pub mod llama;
 pub mod rope;
 pub mod rules;
 pub mod sample;
 
-pub use branches::Branch;
-pub use cache::KvCache;
-pub use generate::{FinishReason, GenerateConfig, Generation, Step, generate};
-pub use llama::{Llama, LlamaConfig, PREFILL_CHUNK};
+pub use llama::{Llama, LlamaConfig, SequenceRows};
 pub use rope::{RampEnds, Rope, RopeScaling};
 pub use rules::{LogitRules, PromptHistory};
-pub use sample::{Decoding, Sampler, SamplingConfig};
+pub use sample::{Choosing, Decoding, Sampler, SamplingConfig, choose_each};

@@ -73,33 +73,14 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Tables for `capacity` positions, of a sequence that begins with a prompt of `prompt` positions.
+    /// Makes the tables for `capacity` positions; dynamic NTK keeps its base up to the original context.
     ///
     /// # Errors
     /// When candle fails.
-    pub fn new(rope: &Rope, (prompt, capacity): (usize, usize), dtype: DType, device: &Device) -> Result<Self> {
-        let half = rope.d_head / 2;
-        let deciding = rope.scaling.deciding_length(prompt);
-        let inv_freq = Tensor::from_vec(rope.inverse_frequencies(deciding), (1, half), device)?;
-        let n_alike = if rope.scaling.is_dynamic() { deciding.min(capacity) } else { capacity };
-        let positions = Tensor::arange(0u32, n_alike as u32, device)?.to_dtype(DType::F32)?.reshape((n_alike, 1))?;
-        let mut angles = positions.matmul(&inv_freq)?; // (n_alike, d_head / 2)
-        if n_alike < capacity {
-            let row = |p: usize| rope.inverse_frequencies(p + 1).into_iter().map(move |frequency| p as f32 * frequency);
-            let later: Vec<f32> = (n_alike..capacity).flat_map(row).collect();
-            angles = Tensor::cat(&[angles, Tensor::from_vec(later, (capacity - n_alike, half), device)?], 0)?;
-        }
-        let factor = rope.scaling.attention_factor();
-        let scaled = |table: Tensor| if factor == 1.0 { Ok(table) } else { table * f64::from(factor) };
-        Ok(Self { cos: scaled(angles.cos()?)?.to_dtype(dtype)?, sin: scaled(angles.sin()?)?.to_dtype(dtype)? })
-    }
-
-    /// The angles of `s` positions from `position` on.
-    ///
-    /// # Errors
-    /// When a position is beyond the table.
-    pub fn range(&self, position: usize, s: usize) -> Result<RopeAngles> {
-        Ok(RopeAngles { cos: self.cos.narrow(0, position, s)?, sin: self.sin.narrow(0, position, s)? })
+    pub fn new(rope: &Rope, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let (cos, sin) = rope.angles((0..capacity).map(|position| (position, 0)));
+        let table = |angles| Tensor::from_vec(angles, (capacity, rope.d_head / 2), device)?.to_dtype(dtype);
+        Ok(Self { cos: table(cos)?, sin: table(sin)? })
     }
 
     /// The angles of any positions.
@@ -116,10 +97,10 @@ impl RopeTable {
     }
 }
 
-/// Cosines and sines for the positions of a sequence, or of each sequence of a batch.
+/// Cosines and sines for the positions of each sequence of a batch.
 #[derive(Debug, Clone)]
 pub struct RopeAngles {
-    /// `(S, d_head / 2)` or `(B, S, d_head / 2)`.
+    /// `(B, S, d_head / 2)`.
     cos: Tensor,
     /// As `cos`.
     sin: Tensor,
@@ -205,6 +186,31 @@ impl Rope {
             scaling => scaling.apply(plain(i)),
         };
         (0..self.d_head / 2).map(frequency).collect()
+    }
+
+    /// Cosines and sines of rows, each at a position of a sequence whose prompt has so many positions.
+    ///
+    /// # Shapes
+    /// `(position, prompt)` of each of `S` rows to `(S, d_head / 2)`, row-major, twice.
+    pub fn angles(&self, rows: impl Iterator<Item = (usize, usize)>) -> (Vec<f32>, Vec<f32>) {
+        let factor = self.scaling.attention_factor();
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let mut known: Option<(usize, Vec<f32>)> = None;
+        for (position, prompt) in rows {
+            let deciding = self.scaling.deciding_length(prompt);
+            let length = if self.scaling.is_dynamic() { deciding.max(position + 1) } else { deciding };
+            let (_, frequencies) = match known.take().filter(|(of, _)| *of == length) {
+                Some(known) => known,
+                None => (length, self.inverse_frequencies(length)),
+            };
+            for frequency in &frequencies {
+                let angle = position as f32 * frequency;
+                cos.push(angle.cos() * factor);
+                sin.push(angle.sin() * factor);
+            }
+            known = Some((length, frequencies));
+        }
+        (cos, sin)
     }
 
     /// The channels between which YaRN's ramp lies (paper, section 3.2: `find_correction_range`).
@@ -300,22 +306,11 @@ mod tests {
             ramp: RampEnds::Whole,
         };
         for scaling in [RopeScaling::None, yarn] {
-            let table = RopeTable::new(&rope(4, scaling), (0, 9), DType::F32, &Device::Cpu).expect("small");
+            let table = RopeTable::new(&rope(4, scaling), 9, DType::F32, &Device::Cpu).expect("small");
             let positions = Tensor::new(&[[0u32, 5, 2], [8, 1, 1]], &Device::Cpu).expect("small");
             let angles = table.at(&positions).expect("all below 9");
             assert_gradients(&[random((2, 2, 3, 4), 1)], |t| angles.rotate(&t[0]));
         }
-    }
-
-    #[test]
-    fn a_range_of_positions_is_those_positions() {
-        let table = RopeTable::new(&rope(4, RopeScaling::None), (0, 9), DType::F32, &Device::Cpu).expect("small");
-        let x = crate::nn::finite_difference::random((1, 2, 3, 4), 1);
-        let positions = Tensor::new(&[[4u32, 5, 6]], &Device::Cpu).expect("small");
-        let rotated = |angles: Result<RopeAngles>| {
-            angles.and_then(|angles| angles.rotate(&x)?.flatten_all()?.to_vec1::<f32>()).expect("fits")
-        };
-        assert_eq!(rotated(table.range(4, 3)), rotated(table.at(&positions)));
     }
 
     #[test]
@@ -343,11 +338,7 @@ mod tests {
     #[test]
     fn dynamic_ntk_turns_a_prompt_at_its_own_length_and_each_later_position_at_its_own() {
         let ntk = rope(4, RopeScaling::DynamicNtk { factor: 2.0, original_context: 4.0 });
-        let angle = |prompt, position: usize| {
-            let table = RopeTable::new(&ntk, (prompt, 9), DType::F32, &Device::Cpu).expect("small");
-            let RopeAngles { sin, .. } = table.range(position, 1).expect("below 9");
-            sin.flatten_all().and_then(|sin| sin.to_vec1::<f32>()).expect("two channels")[1].asin()
-        };
+        let angle = |prompt, position: usize| ntk.angles(std::iter::once((position, prompt))).1[1].asin();
         let at_length = |length, position: usize| position as f32 * ntk.inverse_frequencies(length)[1];
         for (prompt, position, length) in [(3, 2, 4), (3, 3, 4), (3, 4, 5), (6, 1, 6), (6, 5, 6), (6, 7, 8)] {
             let (found, expected) = (angle(prompt, position), at_length(length, position));

@@ -5,10 +5,12 @@
 
 use candle_core::{Device, Result, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{LogitRules, PromptHistory};
+use crate::kernels::{self, argmax::argmax};
 
 /// How the next id is to be chosen. What is left open is as the checkpoint's `generation_config.json` says.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +53,7 @@ pub struct Decoding {
 /// Chooses ids, one after the other.
 pub struct Sampler {
     processor: LogitsProcessor,
+    is_greedy: bool,
     rules: LogitRules,
     prompt: PromptHistory,
 }
@@ -67,51 +70,86 @@ impl Sampler {
             (Some(k), Some(p)) => Sampling::TopKThenTopP { k, p, temperature },
         };
         let rules = decoding.rules.clone();
-        Self { processor: LogitsProcessor::from_sampling(decoding.seed, sampling), rules, prompt }
+        let processor = LogitsProcessor::from_sampling(decoding.seed, sampling);
+        Self { processor, is_greedy: temperature <= 0.0, rules, prompt }
+    }
+
+    /// Whether every choice is the largest logit as it is.
+    fn is_plain_argmax(&self) -> bool {
+        self.is_greedy && self.rules.is_neutral()
     }
 
     /// The next id, given those generated so far. Of equal logits the first wins.
     ///
-    /// # Shapes
-    /// `logits (vocab_size)`, in f32.
-    ///
     /// # Errors
-    /// When a logit is NaN: the weights are broken, or the precision does not suffice; or when no id may come.
-    pub fn next(&mut self, logits: &Tensor, generated: &[u32]) -> Result<u32> {
-        let largest = logits.max(0)?.to_scalar::<f32>()?;
-        let sum = logits.sum_all()?.to_scalar::<f32>()?;
-        if largest.is_nan() || sum.is_nan() || largest.is_infinite() {
-            candle_core::bail!("the model's logits are not finite; hint: damaged weights, or try --dtype f32");
+    /// When a logit is NaN or all are infinite: the weights are broken, or the precision does not suffice; or when no id may come.
+    pub fn next(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
+        let largest = argmax(logits).ok_or_else(not_finite)?;
+        if self.is_plain_argmax() {
+            return Ok(largest);
         }
-        if self.rules.is_neutral() {
-            return self.processor.sample(logits);
-        }
-        let mut values = logits.to_vec1::<f32>()?;
-        self.rules.apply(&mut values, &self.prompt, generated);
-        if values.iter().all(|value| value.is_infinite()) {
-            candle_core::bail!("the rules of generation_config.json leave no token to choose");
+        let mut values = logits.to_vec();
+        if !self.rules.is_neutral() {
+            self.rules.apply(&mut values, &self.prompt, generated);
+            if values.iter().all(|value| value.is_infinite()) {
+                candle_core::bail!("the rules of generation_config.json leave no token to choose");
+            }
         }
         let n_values = values.len();
         self.processor.sample(&Tensor::from_vec(values, n_values, &Device::Cpu)?)
     }
 }
 
+/// A sequence whose next id is to be chosen.
+pub struct Choosing<'s> {
+    /// How it is chosen.
+    pub sampler: &'s mut Sampler,
+    /// The ids that were generated so far.
+    pub generated: &'s [u32],
+}
+
+/// Chooses the next id of `R` sequences at once. Where all of them take the largest logit, nothing but ids leaves the device.
+///
+/// # Shapes
+/// `logits (R, vocab_size)`, f32.
+///
+/// # Errors
+/// For each sequence those of [`Sampler::next`].
+pub fn choose_each(logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
+    let all_plain = sequences.iter().all(|sequence| sequence.sampler.is_plain_argmax());
+    let mut choose = || -> Result<Vec<Result<u32>>> {
+        if all_plain && let Some(ids) = kernels::argmax_rows(logits)? {
+            return Ok(ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect());
+        }
+        let (n_rows, width) = logits.dims2()?;
+        if n_rows != sequences.len() {
+            candle_core::bail!("logits of {n_rows} sequences, not of {}", sequences.len());
+        }
+        let values = logits.flatten_all()?.to_vec1::<f32>()?;
+        let rows = sequences.par_iter_mut().zip(values.par_chunks_exact(width.max(1)));
+        Ok(rows.map(|(sequence, row)| sequence.sampler.next(row, sequence.generated)).collect())
+    };
+    let chosen = choose();
+    chosen.unwrap_or_else(|error| {
+        let message = error.to_string();
+        sequences.iter().map(|_| Err(candle_core::Error::msg(message.clone()))).collect()
+    })
+}
+
+fn not_finite() -> candle_core::Error {
+    candle_core::Error::msg("the model's logits are not finite; hint: damaged weights, or try --dtype f32")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
-
-    fn logits(values: &[f32]) -> Tensor {
-        Tensor::new(values, &Device::Cpu).expect("small")
-    }
-
     fn sampler(decoding: &Decoding) -> Sampler {
         Sampler::new(decoding, PromptHistory::default())
     }
 
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
-        assert_eq!(sampler(&Decoding::default()).next(&logits(&[1.0, 3.0, 3.0]), &[]).expect("finite"), 1);
+        assert_eq!(sampler(&Decoding::default()).next(&[1.0, 3.0, 3.0], &[]).expect("finite"), 1);
     }
 
     #[test]
@@ -119,20 +157,20 @@ mod tests {
         let rules = LogitRules { repetition_penalty: 2.0, ..LogitRules::default() };
         let decoding = Decoding { rules, ..Decoding::default() };
         // 3 / 2 = 1.5 < 2; and -1 * 2 = -2 for a negative one.
-        assert_eq!(sampler(&decoding).next(&logits(&[3.0, 2.0]), &[0]).expect("finite"), 1);
-        assert_eq!(sampler(&decoding).next(&logits(&[-1.0, -1.5]), &[0]).expect("finite"), 1);
+        assert_eq!(sampler(&decoding).next(&[3.0, 2.0], &[0]).expect("finite"), 1);
+        assert_eq!(sampler(&decoding).next(&[-1.0, -1.5], &[0]).expect("finite"), 1);
     }
 
     #[test]
     fn rules_that_leave_no_token_are_an_error() {
         let rules = LogitRules { suppressed: vec![0, 1], ..LogitRules::default() };
-        let error = sampler(&Decoding { rules, ..Decoding::default() }).next(&logits(&[3.0, 2.0]), &[]);
+        let error = sampler(&Decoding { rules, ..Decoding::default() }).next(&[3.0, 2.0], &[]);
         assert!(error.expect_err("nothing is left").to_string().contains("leave no token to choose"));
     }
 
     #[test]
     fn a_seed_repeats_its_draws_and_filters_bound_them() {
-        let values = logits(&[1.0, 2.0, 3.0, 4.0]);
+        let values = [1.0, 2.0, 3.0, 4.0];
         let draw = |decoding: Decoding| {
             let mut sampler = sampler(&decoding);
             (0..64).map(|_| sampler.next(&values, &[]).expect("finite")).collect::<Vec<_>>()
@@ -149,7 +187,33 @@ mod tests {
     fn logits_that_are_no_numbers_are_an_error() {
         let mut sampler = sampler(&Decoding::default());
         for bad in [f32::NAN, f32::INFINITY] {
-            assert!(sampler.next(&logits(&[0.0, bad]), &[]).is_err());
+            assert!(sampler.next(&[0.0, bad], &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn rows_are_chosen_as_each_alone_and_fail_alone() {
+        let rows = [[0.0, 3.0, 1.0, 2.0], [f32::NAN, 0.0, 0.0, 0.0], [5.0, 1.0, 2.0, 5.0], [0.5, 0.1, 0.2, 0.9]];
+        let logits = Tensor::new(&rows, &Device::Cpu).expect("small");
+        let hot = Decoding { temperature: 5.0, seed: 3, ..Decoding::default() };
+        let penalty = LogitRules { repetition_penalty: 9.0, ..LogitRules::default() };
+        let ruled = Decoding { rules: penalty, ..Decoding::default() };
+        for decodings in [
+            [Decoding::default(), Decoding::default(), ruled.clone(), hot],
+            std::array::from_fn(|_| Decoding::default()),
+        ] {
+            let generated = [vec![1], vec![], vec![0], vec![2]];
+            let mut samplers: Vec<Sampler> = decodings.iter().map(sampler).collect();
+            let mut choosing: Vec<Choosing<'_>> = samplers
+                .iter_mut()
+                .zip(&generated)
+                .map(|(sampler, generated)| Choosing { sampler, generated })
+                .collect();
+            let together = choose_each(&logits, &mut choosing);
+            for (i, together) in together.into_iter().enumerate() {
+                let alone = sampler(&decodings[i]).next(&rows[i], &generated[i]);
+                assert_eq!(together.ok(), alone.ok(), "row {i}");
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gate.silu()? * up
 }
 
-/// As [`swiglu`], of gate and up beside each other in each row: for inference on the CPU in f32.
+/// As [`swiglu`], of gate and up side by side in each row: for inference.
 ///
 /// # Shapes
 /// `(..., 2 w)` to `(..., w)`.
@@ -75,7 +75,11 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the width is odd.
 pub fn swiglu_of_joined(gate_and_up: &Tensor) -> Result<Tensor> {
-    gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu)
+    if gate_and_up.device().is_cpu() && gate_and_up.dtype() == DType::F32 {
+        return gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu);
+    }
+    let parts = gate_and_up.chunk(2, candle_core::D::Minus1)?;
+    swiglu(&parts[0], &parts[1])
 }
 
 const QUICK: f64 = 1.702;

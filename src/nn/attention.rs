@@ -5,7 +5,6 @@ use candle_core::{D, DType, Result, Tensor};
 use super::matmul;
 use super::softmax::{Visible, softmax, softmax_visible};
 use crate::kernels::cpu::blockwise_attention::FullAttention;
-use crate::kernels::cpu::causal_attention::CausalAttention;
 
 /// What a query may see.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +42,6 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
         || k.dim(2)? < s && matches!(mask, Mask::Causal)
     {
         candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
-    }
-    let is_tracked = [q, k, v].iter().any(|x| x.track_op());
-    if matches!(mask, Mask::Causal) && q.device().is_cpu() && q.dtype() == DType::F32 && !is_tracked {
-        return q.contiguous()?.apply_op3_no_bwd(k, v, &CausalAttention);
     }
     masked(q, k, v, mask)
 }

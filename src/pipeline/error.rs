@@ -4,6 +4,8 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::run::GENERATE;
+use crate::engine::EngineError;
 use crate::exec::{ExecError, panic_message};
 use crate::video::VideoError;
 use crate::vlm::ModelError;
@@ -35,6 +37,9 @@ pub enum PipelineError {
         /// Its limit.
         limit: Duration,
     },
+    /// A request that the engine refused or gave up.
+    #[error(transparent)]
+    Engine(EngineError),
     /// The run was ended before its only video was done.
     #[error("stopped before the video was done")]
     Nothing,
@@ -48,7 +53,22 @@ impl PipelineError {
             Self::Model(error) => error.kind(),
             Self::Exec(_) | Self::Panic { .. } => "defect",
             Self::TimeLimit { .. } => "time_limit",
+            Self::Engine(EngineError::OverBudget { .. }) => "kv_memory",
+            Self::Engine(_) => "stopped",
             Self::Nothing => "stopped",
+        }
+    }
+}
+
+impl From<EngineError> for PipelineError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Compute(source) => {
+                ModelError::compute("answering")(candle_core::Error::msg(source.to_string())).into()
+            }
+            EngineError::Panic(message) => Self::Panic { message },
+            EngineError::TimeLimit(limit) => Self::TimeLimit { stage: GENERATE, limit },
+            other => Self::Engine(other),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How long a stage may work on one item. A limit that is reached fails the item, not the run.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::PipelineError;
 use super::run::GENERATE;
@@ -10,7 +10,7 @@ use crate::video::ReadLimits;
 /// The stages whose time may be limited.
 pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
 
-/// The most that one item may take. An item is a video; of `generate`, an answer.
+/// The most that one item may take. An item is a video; of `generate`, an answer, whose time runs from its first step on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a frame as RGB.
@@ -58,26 +58,6 @@ impl Limits {
             Some(limit) if spent > limit => Err(PipelineError::TimeLimit { stage, limit }),
             _ => Ok(()),
         }
-    }
-
-    /// A limit that begins to run now.
-    pub(super) fn begin(&self, stage: &'static str) -> Running {
-        Running { limits: *self, stage, begin: Instant::now() }
-    }
-}
-
-/// A limit that runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Running {
-    limits: Limits,
-    stage: &'static str,
-    begin: Instant,
-}
-
-impl Running {
-    /// Fails once the time is over.
-    pub(super) fn check(&self) -> Result<(), PipelineError> {
-        self.limits.check(self.stage, self.begin.elapsed())
     }
 }
 

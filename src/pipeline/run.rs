@@ -1,31 +1,23 @@
-//! Questions about many videos: the stages of [`Stages`] with the language model at their end.
+//! Questions about many videos: the stages of [`Stages`] with the engine at their end.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
 
+use super::ask::{Answer, Asking, FittingPrompt};
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{Answer, Apart, EncodedVideo, FrameStamp, ItemError, Job, Stages, Timings, conversation};
-use crate::exec::{ExecError, Inlet, StageReport, Watch};
-use crate::spec::Plan;
-use crate::text::Template;
+use super::{Apart, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings};
+use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
+use crate::exec::{Inlet, StageReport, Stop, Watch};
 use crate::units::Tokens;
 use crate::video::ReadReport;
-use crate::vlm::{PromptIds, Vlm};
+use crate::vlm::{ModelError, PromptIds};
 
 /// The name of the last stage.
 pub(super) const GENERATE: &str = "generate";
-
-/// A loaded model, and how it is asked.
-#[derive(Clone, Copy)]
-pub struct Asking<'a> {
-    /// The model.
-    pub vlm: &'a Vlm,
-    /// The words around a question.
-    pub template: &'a Template,
-    /// All other choices.
-    pub plan: &'a Plan,
-}
 
 /// What became of one video.
 #[derive(Debug)]
@@ -49,10 +41,10 @@ pub struct AnsweredVideo {
     pub answers: Vec<Result<Answer, ItemError>>,
 }
 
-/// What happens in a run, told at once.
+/// An event of a run, as it happens: answers about several videos come in any order.
 #[derive(Debug)]
-pub enum Told<'a> {
-    /// A question was asked.
+pub enum RunEvent<'a> {
+    /// A question was answered, or could not be.
     Answer {
         /// About this video.
         video: &'a VideoRef,
@@ -63,7 +55,7 @@ pub enum Told<'a> {
         /// The answer, or why there is none.
         answer: Result<Answer, ItemError>,
     },
-    /// All questions about a video were asked, or none could be.
+    /// The last event of a video: all questions about it were answered, or none could be asked.
     Done {
         /// The video.
         video: &'a VideoRef,
@@ -72,45 +64,41 @@ pub enum Told<'a> {
     },
 }
 
-impl Asking<'_> {
-    /// Asks every question about every video. `listen` hears of each answer as it comes.
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// Each stage.
+    pub stages: Vec<StageReport>,
+    /// The engine.
+    pub engine: EngineStats,
+}
+
+impl<'a> Asking<'a> {
+    /// Asks every question about every video, many at once. `listen` hears of each answer as it comes.
     ///
     /// # Errors
-    /// When a stage panics. What fails for one video, or one question, is told to `listen`.
+    /// When a stage panics, or the model has no key-value memory. What fails for one video, or one question, is told to `listen`.
     pub fn run(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
         (apart, watch): (Apart<'_>, &Watch),
-        listen: &mut dyn FnMut(Told<'_>),
-    ) -> Result<Vec<StageReport>, ExecError> {
+        listen: &mut dyn FnMut(RunEvent<'_>),
+    ) -> Result<RunReport, PipelineError> {
         let stages = Stages::new(self.vlm, self.plan, &|_, _| {}).with(apart);
         let with_text = jobs.map(|job| {
             // A question that cannot even be tokenised fails where it is asked.
             let text = guarded(|| Ok(self.texts(&job.all_questions).min())).ok().flatten();
             (job, text)
         });
+        // The memory is counted before the stages take theirs.
+        let engine = self.engine()?;
         let generate = |inlet: &Inlet<Encoded>| {
-            while let Some(Encoded { video, outcome }) = inlet.recv() {
-                if let Ok(seen) = &outcome {
-                    self.ask_each(seen, &video.job.questions, (&apart.limits, &watch.stop), &mut |question, answer| {
-                        // An answer that was cut off is none.
-                        if !watch.stop.is_aborted() {
-                            let answer = answer.map_err(|source| ItemError::new(GENERATE, source));
-                            listen(Told::Answer { video: &video, seen, question, answer });
-                        }
-                    });
-                }
-                if watch.stop.is_aborted() {
-                    return;
-                }
-                match outcome {
-                    Ok(seen) => listen(Told::Done { video: &video, seen: Ok(&seen) }),
-                    Err(error) => listen(Told::Done { video: &video, seen: Err(error) }),
-                }
-            }
+            let listen = RefCell::new(listen);
+            let tell = |event: RunEvent<'_>| (listen.borrow_mut())(event);
+            AnswerStage { asking: *self, limits: apart.limits, stop: &watch.stop, tell: &tell }.run(engine, inlet)
         };
-        let ((), reports) = stages.run(with_text, watch, (GENERATE, generate))?;
-        Ok(reports)
+        let (engine, stages) = stages.run(with_text, watch, (GENERATE, generate))?;
+        Ok(RunReport { stages, engine })
     }
 
     /// As [`Self::run`], but `listen` hears of whole videos, in the order in which they were given.
@@ -122,13 +110,15 @@ impl Asking<'_> {
         jobs: impl Iterator<Item = Job> + Send,
         (apart, watch): (Apart<'_>, &Watch),
         listen: &mut dyn FnMut(Answered),
-    ) -> Result<Vec<StageReport>, ExecError> {
+    ) -> Result<RunReport, PipelineError> {
         let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
-        let mut answers = BTreeMap::new();
-        let reports = self.run(jobs, (apart, watch), &mut |told| match told {
-            Told::Answer { question, answer, .. } => drop(answers.insert(question, answer)),
-            Told::Done { video, seen } => {
-                let answers = std::mem::take(&mut answers).into_values().collect();
+        let mut answers: BTreeMap<usize, BTreeMap<usize, _>> = BTreeMap::new();
+        let report = self.run(jobs, (apart, watch), &mut |event| match event {
+            RunEvent::Answer { video, question, answer, .. } => {
+                answers.entry(video.number).or_default().insert(question, answer);
+            }
+            RunEvent::Done { video, seen } => {
+                let answers = answers.remove(&video.number).unwrap_or_default().into_values().collect();
                 let outcome = seen.map(|seen| {
                     let (frames, report, timings) = (seen.frames.clone(), seen.report.clone(), seen.timings);
                     AnsweredVideo { frames, report, timings, answers }
@@ -137,16 +127,104 @@ impl Asking<'_> {
             }
         })?;
         in_order.finish(listen);
-        Ok(reports)
+        Ok(report)
     }
 
     /// Tokens of each prompt's text, where it can be tokenised.
     fn texts(&self, questions: &[String]) -> impl Iterator<Item = Tokens> {
         questions.iter().filter_map(|question| {
-            let mut conversation = conversation(self.template, &self.plan.prompt, self.vlm.image_marks());
-            let ids = PromptIds::encode(&conversation.ask(question).ok()?, self.vlm.tokenizer()).ok()?;
+            let ids = PromptIds::encode(&self.conversation().ask(question).ok()?, self.vlm.tokenizer()).ok()?;
             Some(Tokens(ids.n_text()))
         })
+    }
+}
+
+/// The last stage: encoded videos become requests, as long as those before them do not wait.
+#[derive(Clone, Copy)]
+struct AnswerStage<'r> {
+    asking: Asking<'r>,
+    limits: Limits,
+    stop: &'r Stop,
+    tell: &'r (dyn Fn(RunEvent<'_>) + 'r),
+}
+
+/// A video that is asked about.
+struct AskedVideo {
+    video: VideoRef,
+    seen: EncodedVideo,
+    /// Questions without an answer.
+    n_open: Cell<usize>,
+}
+
+impl<'r> AnswerStage<'r> {
+    fn run(self, mut engine: Engine<'r>, inlet: &Inlet<Encoded>) -> EngineStats {
+        while !self.stop.is_aborted() {
+            while engine.n_waiting() == 0 {
+                let next = if engine.is_idle() { inlet.recv() } else { inlet.recv_now() };
+                match next {
+                    Some(Encoded { video, outcome: Ok(seen) }) => self.submit(video, seen, &mut engine),
+                    Some(Encoded { video, outcome: Err(error) }) => {
+                        (self.tell)(RunEvent::Done { video: &video, seen: Err(error) });
+                    }
+                    None if engine.is_idle() => return engine.stats(),
+                    None => break,
+                }
+                if self.stop.is_aborted() {
+                    return engine.stats();
+                }
+            }
+            engine.step();
+        }
+        engine.stats()
+    }
+
+    /// Submits every question about a video.
+    fn submit(self, video: VideoRef, seen: EncodedVideo, engine: &mut Engine<'r>) {
+        let visual = Visual::new(seen.visual.clone());
+        let n_open = Cell::new(video.job.questions.len());
+        let asked = Rc::new(AskedVideo { video, seen, n_open });
+        if asked.n_open.get() == 0 {
+            (self.tell)(RunEvent::Done { video: &asked.video, seen: Ok(&asked.seen) });
+        }
+        for (place, text) in asked.video.job.questions.iter().enumerate() {
+            match guarded(|| self.question(text, &asked.seen)) {
+                Err(error) => self.answer(&asked, place, Err(error)),
+                Ok(question) => {
+                    let listener = self.listener(asked.clone(), place, question.clone());
+                    engine.submit(self.asking.request(&question, &visual, &self.limits, listener));
+                }
+            }
+        }
+    }
+
+    fn question(self, text: &str, seen: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+        let prompt = self.asking.conversation().ask(text).map_err(ModelError::from)?;
+        self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, seen)
+    }
+
+    fn listener(self, asked: Rc<AskedVideo>, place: usize, question: FittingPrompt) -> RequestListener<'r> {
+        Box::new(move |event| {
+            match event {
+                RequestEvent::Token { .. } => {}
+                RequestEvent::Done(outcome) => self.answer(&asked, place, self.asking.answer(&question, outcome)),
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Tells an answer, and after the last one that the video is done.
+    fn answer(self, asked: &AskedVideo, place: usize, answer: Result<Answer, PipelineError>) {
+        // An answer that was cut off is none.
+        if self.stop.is_aborted() {
+            return;
+        }
+        let AskedVideo { video, seen, n_open } = asked;
+        let answer = answer.map_err(|source| ItemError::new(GENERATE, source));
+        (self.tell)(RunEvent::Answer { video, seen, question: place, answer });
+        n_open.set(n_open.get().saturating_sub(1));
+        if n_open.get() == 0 {
+            (self.tell)(RunEvent::Done { video, seen: Ok(seen) });
+        }
     }
 }
 

@@ -113,7 +113,7 @@ pub struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// The stages that `plan` describes for a loaded model.
     pub fn new(vlm: &'a Vlm, plan: &Plan, on_progress: &'a OnProgress<'a>) -> Self {
-        let ExecPlan { decode_threads, access, encode_batch, capacity } = &plan.exec;
+        let ExecPlan { decode_threads, access, encode_batch, capacity, .. } = &plan.exec;
         let default_batch = if vlm.device().is_cpu() { BATCH_ON_CPU } else { BATCH_ON_GPU };
         Self {
             vlm,

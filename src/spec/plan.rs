@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -233,13 +234,24 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
+    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine has left once
+    /// the model is loaded, nine tenths on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub kv_memory: Option<ByteSize>,
     /// What may wait between two stages.
     pub capacity: Capacities,
 }
 
 impl Default for ExecPlan {
     fn default() -> Self {
-        Self { decode_threads: 2, access: Access::Auto, encode_batch: None, capacity: Capacities::default() }
+        Self {
+            decode_threads: 2,
+            access: Access::Auto,
+            encode_batch: None,
+            kv_memory: None,
+            capacity: Capacities::default(),
+        }
     }
 }
 

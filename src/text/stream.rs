@@ -4,12 +4,14 @@
 //! together are exactly the answer: all ids decoded, without white space at either end. Only a window of the last ids
 //! is decoded for each new one; the whole answer is decoded once, at its end.
 
+use std::sync::Arc;
+
 use super::Tokenizer;
 
 /// Turns ids into text, piece by piece.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    stop_strings: &'a [String],
+    stop_strings: Arc<[String]>,
     ids: Vec<u32>,
     /// The first id that is decoded again with each new one: those from here to `n_settled` are context.
     window: usize,
@@ -24,7 +26,7 @@ pub struct TextStream<'a> {
 
 impl<'a> TextStream<'a> {
     /// A stream that ends before the first of `stop_strings`.
-    pub fn new(tokenizer: &'a Tokenizer, stop_strings: &'a [String]) -> Self {
+    pub fn new(tokenizer: &'a Tokenizer, stop_strings: Arc<[String]>) -> Self {
         let (text, answer) = (String::new(), String::new());
         Self { tokenizer, stop_strings, ids: Vec::new(), window: 0, n_settled: 0, text, answer, stopped: false }
     }

@@ -16,7 +16,6 @@ use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
-use crate::language::KvCache;
 use crate::temporal::{FrameTokens, Grid, Temporal};
 use crate::text::{ChatTemplate, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
@@ -184,9 +183,9 @@ impl Blueprint {
         self.checkpoint.n_parameters() + tower + self.llm.as_ref().map_or(0, Checkpoint::n_parameters)
     }
 
-    /// Bytes of the key-value cache at the whole context.
-    pub fn cache_bytes(&self, dtype: DType) -> usize {
-        KvCache::bytes(&self.config.llama, self.config.context, dtype)
+    /// Bytes of keys and values of a sequence that fills the context.
+    pub fn kv_bytes(&self, dtype: DType) -> usize {
+        self.config.llama.kv_geometry().position_bytes(dtype) * self.config.context
     }
 }
 

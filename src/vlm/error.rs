@@ -158,7 +158,8 @@ impl ModelError {
     }
 }
 
-fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+/// Candle's error without the backtrace that it prints.
+pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
         other => other,

@@ -21,6 +21,7 @@ pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
+pub(crate) use error::without_backtrace;
 pub use load::Placement;
 pub use model::{PromptIds, Vlm, fuse};
 pub use overrides::Overrides;

@@ -1,12 +1,12 @@
 //! One model in every layout that released checkpoints have: all load, and all answer as transformers does.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
-use vidense::exec::Stop;
-use vidense::language::{Branch, FinishReason, SamplingConfig};
-use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Limits, Turns, encode_video};
+use candle_core::DType;
+use vidense::engine::FinishReason;
+use vidense::kernels::kv::PAGE_LEN;
+use vidense::pipeline::{Asking, Chat, EncodedVideo, Limits, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -30,11 +30,11 @@ fn encode(vlm: &Vlm) -> EncodedVideo {
     encode_video(vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {}).unwrap()
 }
 
-fn dialogue<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize, turns: Turns) -> Dialogue<'a> {
+fn chat<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize) -> Chat<'a> {
     let generate = GeneratePlan { max_new_tokens, ..GeneratePlan::default() };
     // A test's plan may live as long as the test.
     let plan = Box::leak(Box::new(Plan { generate, ..Plan::default() }));
-    Dialogue::new(Asking { vlm, template: &Template::VicunaV1, plan }, video, turns)
+    Chat::new(Asking { vlm, template: &Template::VicunaV1, plan }, video, &Limits::default()).unwrap()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn every_layout_loads_and_answers_as_transformers_does() {
         let video = encode(&vlm);
         for case in expected["answers"].as_array().unwrap() {
             let question = case["question"].as_str().unwrap();
-            let answer = dialogue(&vlm, &video, 16, Turns::One).ask(question, &mut |_| {}).unwrap();
+            let answer = chat(&vlm, &video, 16).ask(question, &mut |_| ControlFlow::Continue(())).unwrap();
             assert_eq!(answer.token_ids, ids(&case["ids"]), "{layout}: {question}");
             assert_eq!(answer.prompt_tokens.0 as u64, case["n_text"].as_u64().unwrap());
             assert_eq!(answer.visual_tokens.0 as u64, case["n_visual"].as_u64().unwrap());
@@ -60,31 +60,29 @@ fn every_layout_loads_and_answers_as_transformers_does() {
 fn a_second_turn_computes_its_own_words_only() {
     let vlm = load("llava-sharded");
     let video = encode(&vlm);
-    let mut chat = dialogue(&vlm, &video, 8, Turns::Many);
-    let first = chat.ask("What is happening?", &mut |_| {}).unwrap();
+    let mut turns = chat(&vlm, &video, 8);
+    let first = turns.ask("What is happening?", &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(first.reused, Tokens(0));
-    let second = chat.ask("Why?", &mut |_| {}).unwrap();
-    // The whole first prompt is kept: its text, the video, and whatever of the answer is spelled the same again.
-    assert!(second.reused.0 >= first.prompt_tokens.0 + first.visual_tokens.0, "{second:?}");
-
-    // A dialogue that is given the first turn as history computes everything, and says the same.
-    let mut fresh = dialogue(&vlm, &video, 8, Turns::One);
-    fresh.ask("What is happening?", &mut |_| {}).unwrap();
-    let again = fresh.ask("Why?", &mut |_| {}).unwrap();
-    assert_eq!(again.reused, Tokens(0));
-    assert_eq!((again.token_ids, again.text), (second.token_ids, second.text));
+    let second = turns.ask("Why?", &mut |_| ControlFlow::Continue(())).unwrap();
+    // The first prompt is kept but for its last page, which is not full.
+    let first_prompt = first.prompt_tokens.0 + first.visual_tokens.0;
+    assert!(second.reused.0 >= first_prompt / PAGE_LEN * PAGE_LEN, "{second:?}");
+    // Nothing is kept of another video, though it is the same.
+    let mut again = chat(&vlm, &video, 8);
+    assert_eq!(again.ask("What is happening?", &mut |_| ControlFlow::Continue(())).unwrap().reused, Tokens(0));
+    assert_eq!(again.ask("Why?", &mut |_| ControlFlow::Continue(())).unwrap().token_ids, second.token_ids);
 }
 
 #[test]
 fn a_chat_that_outgrows_the_context_goes_on_with_what_fits() {
     let vlm = load("hf-4");
     let video = encode(&vlm);
-    let mut chat = dialogue(&vlm, &video, 4, Turns::Many);
-    let first = chat.ask("Why?", &mut |_| {}).unwrap();
-    let error = chat.ask(&"what ".repeat(600), &mut |_| {}).unwrap_err().to_string();
+    let mut turns = chat(&vlm, &video, 4);
+    let first = turns.ask("Why?", &mut |_| ControlFlow::Continue(())).unwrap();
+    let error = turns.ask(&"what ".repeat(600), &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.contains("over the model's context of 512; hint: shorten the question"), "{error}");
     // The question that did not fit is forgotten.
-    let second = chat.ask("And now?", &mut |_| {}).unwrap();
+    let second = turns.ask("And now?", &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(second.prompt_tokens.0 < first.prompt_tokens.0 + 60, "{second:?}");
     assert_eq!(second.finish_reason, FinishReason::Length);
 }
@@ -93,7 +91,7 @@ fn a_chat_that_outgrows_the_context_goes_on_with_what_fits() {
 fn an_answer_that_fills_the_context_says_so() {
     let vlm = load("hf-4");
     let video = encode(&vlm);
-    let ask = |n, limit| dialogue(&vlm, &video, limit, Turns::One).ask(&"what ".repeat(n), &mut |_| {}).unwrap();
+    let ask = |n, limit| chat(&vlm, &video, limit).ask(&"what ".repeat(n), &mut |_| ControlFlow::Continue(())).unwrap();
     let n_text = |n| ask(n, 1).prompt_tokens.0;
     // The longest question that still fits leaves room for a few tokens only.
     let word = n_text(20) - n_text(19);
@@ -108,7 +106,12 @@ fn the_streamed_pieces_are_the_answer() {
     let vlm = load("hf-5");
     let video = encode(&vlm);
     let mut pieces = String::new();
-    let answer = dialogue(&vlm, &video, 24, Turns::One).ask("Why?", &mut |text| pieces.push_str(text)).unwrap();
+    let answer = chat(&vlm, &video, 24)
+        .ask("Why?", &mut |text| {
+            pieces.push_str(text);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     assert_eq!(pieces, answer.text);
 }
 
@@ -121,7 +124,7 @@ fn a_tower_named_by_hand_replaces_the_one_inside() {
     let vlm = Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap();
     let expected = json(&repository("tests/golden/checkpoints/expected.json"));
     let video = encode(&vlm);
-    let answer = dialogue(&vlm, &video, 16, Turns::One).ask("What is happening?", &mut |_| {}).unwrap();
+    let answer = chat(&vlm, &video, 16).ask("What is happening?", &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(answer.token_ids, ids(&expected["answers"][0]["ids"]));
 }
 
@@ -133,87 +136,7 @@ fn half_precision_answers_too() {
         let vlm = Vlm::load(blueprint, &Placement { dtype, ..Placement::cpu() }, &(Arc::new(|_| {}) as _)).unwrap();
         let video = encode(&vlm);
         assert_eq!(video.visual.dtype(), dtype);
-        let answer = dialogue(&vlm, &video, 4, Turns::One).ask("Why?", &mut |_| {}).unwrap();
+        let answer = chat(&vlm, &video, 4).ask("Why?", &mut |_| ControlFlow::Continue(())).unwrap();
         assert!(!answer.token_ids.is_empty(), "{dtype:?}");
     }
-}
-
-#[test]
-fn questions_that_are_asked_together_get_the_tokens_that_each_gets_alone() {
-    for layout in ["llava-sharded", "hf-5"] {
-        let vlm = load(layout);
-        let video = encode(&vlm);
-        // Of different lengths, more than are answered at once, and one that does not fit.
-        let mut questions: Vec<String> = (0..40).map(|i| format!("{} number {i}?", "what ".repeat(i % 7))).collect();
-        questions[11] = "what ".repeat(5000);
-        for temperature in [0.0, 0.9] {
-            let sampling = SamplingConfig { temperature: Some(temperature), ..SamplingConfig::default() };
-            let plan = Plan { generate: GeneratePlan { max_new_tokens: 12, sampling }, ..Plan::default() };
-            let asking = Asking { vlm: &vlm, template: &Template::VicunaV1, plan: &plan };
-            let mut together = BTreeMap::new();
-            asking.ask_each(&video, &questions, (&Limits::default(), &Stop::new()), &mut |place, answer| {
-                assert!(together.insert(place, answer).is_none(), "{place} is told twice");
-            });
-            assert_eq!(together.len(), questions.len());
-            let mut n_reused = 0;
-            for (place, answer) in together {
-                let alone = Dialogue::new(asking, &video, Turns::One).ask(&questions[place], &mut |_| {});
-                match (answer, alone) {
-                    (Ok(answer), Ok(alone)) => {
-                        assert_eq!(answer.token_ids, alone.token_ids, "{layout}: {place}");
-                        assert_eq!((&answer.text, answer.finish_reason), (&alone.text, alone.finish_reason));
-                        assert_eq!(
-                            (answer.prompt_tokens, answer.visual_tokens),
-                            (alone.prompt_tokens, alone.visual_tokens)
-                        );
-                        n_reused += usize::from(answer.reused.0 >= answer.visual_tokens.0);
-                    }
-                    (Err(answer), Err(alone)) => assert_eq!((place, answer.to_string()), (11, alone.to_string())),
-                    (answer, alone) => panic!("{place}: {answer:?} together, {alone:?} alone"),
-                }
-            }
-            // All but the first.
-            assert_eq!(n_reused, 38);
-        }
-    }
-}
-
-#[test]
-fn branches_of_one_prefix_come_out_the_same_to_the_bit_whatever_is_beside_them() {
-    let vlm = load("llava-sharded");
-    let language = vlm.language();
-    let prefix = language.embed(&[1, 5, 9, 7, 3]).unwrap();
-    let words: [&[u32]; 3] = [&[4, 8], &[6], &[2, 9, 9, 4, 1, 7]];
-    let bits = |hidden: &Tensor| -> Vec<Vec<u32>> {
-        let rows = language.logits(hidden).unwrap().to_vec2::<f32>().unwrap();
-        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
-    };
-    // Each alone, in a cache of its own: its words, then 70 times the same token, one by one.
-    let alone: Vec<Vec<Vec<u32>>> = words
-        .iter()
-        .map(|words| {
-            let mut cache = language.new_cache(100).unwrap();
-            language.forward(&prefix, &mut cache).unwrap();
-            let mut found = bits(&language.forward(&language.embed(words).unwrap(), &mut cache).unwrap());
-            for _ in 0..70 {
-                found.extend(bits(&language.forward(&language.embed(&[5]).unwrap(), &mut cache).unwrap()));
-            }
-            found
-        })
-        .collect();
-    let mut cache = language.new_cache(100).unwrap();
-    language.forward(&prefix, &mut cache).unwrap();
-    let mut branches = [Branch::new(), Branch::new(), Branch::new()];
-    let mut together = vec![Vec::new(); 3];
-    let mut run = |ids: &[u32], counts: [usize; 3]| {
-        let mut parts: Vec<(&mut Branch, usize)> = branches.iter_mut().zip(counts).collect();
-        let hidden = language.forward_branches(&language.embed(ids).unwrap(), &mut parts, &mut cache).unwrap();
-        let mut rows = bits(&hidden).into_iter();
-        for (found, count) in together.iter_mut().zip(counts) {
-            found.extend(rows.by_ref().take(count));
-        }
-    };
-    run(&words.concat(), [2, 1, 6]);
-    (0..70).for_each(|_| run(&[5, 5, 5], [1, 1, 1]));
-    assert!(together == alone);
 }

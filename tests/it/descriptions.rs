@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vidense::pipeline::{Asking, Dialogue, Turns, encode_video};
+use vidense::pipeline::{Asking, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -16,7 +16,7 @@ use vidense::video::Sample;
 use vidense::vlm::{Blueprint, Overrides, Placement, Unused, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{ids, json as read_json, repository};
+use crate::harness::{ask, ids, json as read_json, repository};
 
 /// A copy of the checkpoint that the cases change.
 fn checkpoint() -> TempDir {
@@ -110,7 +110,7 @@ fn every_description_answers_as_transformers_does() {
             continue;
         }
         let asking = Asking { vlm: &vlm, template: &Template::VicunaV1, plan: &plan };
-        let answer = Dialogue::new(asking, &video.unwrap(), Turns::One).ask(question, &mut |_| {}).unwrap();
+        let answer = ask(asking, &video.unwrap(), question).unwrap();
         let found = (answer.token_ids, answer.visual_tokens.0 as u64);
         let wanted = (ids(&case["ids"]), case["n_visual"].as_u64().unwrap());
         if found != wanted {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use vidense::connector::{Connector, ConnectorKind};
-use vidense::language::{Decoding, GenerateConfig, Llama, PromptHistory, Step, generate};
+use vidense::engine::{EngineConfig, PromptPart};
+use vidense::language::Llama;
 use vidense::projector::{Mlp, Projector, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
 use vidense::text::{Piece, Reading, SentencePiece, Tokenizer};
@@ -17,7 +18,7 @@ use vidense::vision::{Tower, TowerFamily};
 use vidense::vlm::config::{JsonFile, llama_config, tower_config};
 use vidense::weights::{Checkpoint, Ledger, Rename};
 
-use crate::harness::{assert_close, ids, json, repository, tensors};
+use crate::harness::{assert_close, generate, hidden_states, ids, json, last_logits, repository, tensors};
 
 const TOLERANCE: f32 = 2e-5;
 
@@ -28,7 +29,7 @@ fn weights(dir: &str, rename: Rename) -> (Arc<Ledger>, VarBuilder<'static>) {
 }
 
 /// All states of the tower in `dir`, of which the first `n_layers` layers run.
-fn hidden_states(dir: &str, n_layers: usize) -> (Tensor, Tensor, TowerFamily) {
+fn tower_states(dir: &str, n_layers: usize) -> (Tensor, Tensor, TowerFamily) {
     let file = JsonFile::read(&repository(dir).join("config.json")).unwrap();
     let config = tower_config(&file).unwrap();
     let prefix = Rename::none().prefix("", "vision_model.");
@@ -51,11 +52,11 @@ fn towers_hand_out_every_hidden_state() {
     for (dir, n_layers, family) in
         [("tests/golden/clip", 5, TowerFamily::Clip), ("tests/golden/siglip", 4, TowerFamily::Siglip)]
     {
-        let (states, expected, found) = hidden_states(dir, n_layers);
+        let (states, expected, found) = tower_states(dir, n_layers);
         assert_eq!(found, family);
         assert_close(dir, &states, &expected, TOLERANCE);
         // A tower that is cut off hands out the beginning of the same list.
-        let (states, expected, _) = hidden_states(dir, n_layers - 1);
+        let (states, expected, _) = tower_states(dir, n_layers - 1);
         assert_close(dir, &states, &expected.narrow(0, 0, n_layers).unwrap(), TOLERANCE);
     }
 }
@@ -123,53 +124,25 @@ fn llamas_agree_with_transformers_in_any_chunks() {
         let dir = format!("tests/golden/llama/{case}");
         let config = llama_config(&JsonFile::read(&repository(&dir).join("config.json")).unwrap()).unwrap();
         let (ledger, vb) = weights(&dir, Rename::none());
-        let llama = Llama::load(&config, &vb).unwrap();
+        let mut llama = Llama::load(&config, &vb).unwrap();
         ledger.check().unwrap();
         assert_eq!(ledger.unused(), [""; 0], "{case}");
         let expected = tensors(&repository(&dir).join("expected.safetensors"));
         let input: Vec<u32> = integers(&expected["input_ids"]);
         let embeds = llama.embed(&input).unwrap();
 
-        let mut cache = llama.new_cache(input.len()).unwrap();
-        let hidden = llama.forward(&embeds, &mut cache).unwrap();
-        let logits = llama.logits(&hidden).unwrap();
+        // Packed, as every model is that answers.
+        llama.pack().unwrap();
+        let logits = llama.logits(&hidden_states(&llama, &embeds, input.len())).unwrap();
         assert_close(case, &logits, &expected["logits"].squeeze(0).unwrap(), TOLERANCE);
 
         let wanted = integers(&expected["generated_ids"]);
         for chunk in [1, 7, 64, 1000] {
-            let mut cache = llama.new_cache(input.len() + wanted.len()).unwrap();
-            let logits = llama.prefill(&embeds, chunk, &mut cache).unwrap();
-            let config = GenerateConfig {
-                max_new_tokens: wanted.len(),
-                decoding: Decoding::default(),
-                prompt: PromptHistory::default(),
-                stop_tokens: Vec::new(),
-            };
-            let generation = generate(&llama, logits, &mut cache, &config, &mut |_| Step::Continue).unwrap();
-            assert_eq!(generation.ids, wanted, "{case}, chunks of {chunk}");
+            let config = EngineConfig { chunk, ..EngineConfig::with_kv_bytes(1 << 30) };
+            let prompt = vec![PromptPart::Ids(input.clone())];
+            assert_eq!(generate(&llama, prompt, wanted.len(), config), wanted, "{case}, chunks of {chunk}");
         }
     }
-}
-
-#[test]
-fn a_cache_cut_back_continues_as_a_new_one() {
-    let dir = "tests/golden/llama/grouped";
-    let config = llama_config(&JsonFile::read(&repository(dir).join("config.json")).unwrap()).unwrap();
-    let (_, vb) = weights(dir, Rename::none());
-    let llama = Llama::load(&config, &vb).unwrap();
-    let embeds = llama.embed(&(0..40).collect::<Vec<_>>()).unwrap();
-    let part = |start, len| embeds.narrow(0, start, len).unwrap();
-
-    let mut cache = llama.new_cache(40).unwrap();
-    let expected = llama.prefill(&embeds, 64, &mut cache).unwrap();
-    let mut reused = llama.new_cache(40).unwrap();
-    llama.prefill(&part(0, 25), 64, &mut reused).unwrap();
-    llama.prefill(&part(3, 10), 64, &mut reused).unwrap();
-    reused.truncate(25);
-    let found = llama.prefill(&part(25, 15), 64, &mut reused).unwrap();
-    assert_close("cut back", &found, &expected, TOLERANCE);
-    let error = llama.prefill(&part(0, 1), 64, &mut reused).unwrap_err().to_string();
-    assert!(error.contains("40 + 1 positions, over its capacity of 40"), "{error}");
 }
 
 #[test]
@@ -181,10 +154,8 @@ fn half_precisions_run_and_stay_near() {
     let last = expected["logits"].squeeze(0).unwrap().get(99).unwrap();
     for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::BF16, 1e-1)] {
         let llama = Llama::load(&config, &ledger.part(Rename::none(), String::new(), dtype, &Device::Cpu)).unwrap();
-        let mut cache = llama.new_cache(100).unwrap();
         let embeds = llama.embed(&integers(&expected["input_ids"])).unwrap();
-        let logits = llama.prefill(&embeds, 32, &mut cache).unwrap();
-        assert_close(dtype.as_str(), &logits, &last, tolerance);
+        assert_close(dtype.as_str(), &last_logits(&llama, &embeds, 32), &last, tolerance);
     }
 }
 

@@ -1,12 +1,20 @@
 //! The few things that the tests share: paths, tensors from files, comparisons, running the binary.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
+use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent, StopRules};
+use vidense::exec::Stop;
+use vidense::kernels::kv::{PageId, pages_for};
+use vidense::language::{Decoding, Llama, PromptHistory, SequenceRows};
+use vidense::pipeline::{Answer, Asking, Chat, EncodedVideo, Limits, PipelineError};
 use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, VideoError, read_frames};
 
 /// A directory with a clip in it that `ffmpeg` made.
@@ -119,4 +127,62 @@ pub fn every(tensor: &Tensor, dim: usize, step: u32) -> Tensor {
 /// A list of ids in a JSON value.
 pub fn ids(value: &serde_json::Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as u32).collect()
+}
+
+/// The hidden states of a prompt before the final norm, read in chunks through pages of key-value memory.
+pub fn hidden_states(llama: &Llama, embeds: &Tensor, chunk: usize) -> Tensor {
+    let n = embeds.dim(0).unwrap();
+    let mut store = llama.new_kv_store().unwrap();
+    let pages: Arc<[PageId]> = (0..pages_for(n) as u32).map(PageId).collect();
+    pages.iter().for_each(|page| store.allocate(*page).unwrap());
+    let parts = (0..n).step_by(chunk).map(|start| {
+        let rows = SequenceRows { pages: pages.clone(), start, n: chunk.min(n - start), n_prompt: n };
+        llama.forward(&embeds.narrow(0, start, rows.n).unwrap(), &[rows], &mut *store).unwrap()
+    });
+    Tensor::cat(&parts.collect::<Vec<_>>(), 0).unwrap()
+}
+
+/// The logits at the end of a prompt.
+pub fn last_logits(llama: &Llama, embeds: &Tensor, chunk: usize) -> Tensor {
+    let hidden = hidden_states(llama, embeds, chunk);
+    let last = hidden.narrow(0, hidden.dim(0).unwrap() - 1, 1).unwrap();
+    llama.logits(&last).unwrap().squeeze(0).unwrap()
+}
+
+/// A request for so many greedy tokens, whose completion goes into `to`.
+pub fn request<'l>(
+    prompt: Vec<PromptPart>,
+    max_new_tokens: usize,
+    to: &'l RefCell<Option<Result<Completion, EngineError>>>,
+) -> Request<'l> {
+    let listener = Box::new(move |event: RequestEvent<'_>| {
+        if let RequestEvent::Done(outcome) = event {
+            assert!(to.replace(Some(outcome)).is_none(), "done twice");
+        }
+        ControlFlow::Continue(())
+    });
+    Request {
+        prompt,
+        history: PromptHistory::default(),
+        decoding: Decoding::default(),
+        stop: StopRules::default(),
+        max_new_tokens,
+        time_limit: None,
+        listener,
+    }
+}
+
+/// The greedy tokens after a prompt, from an engine of these sizes.
+pub fn generate(llama: &Llama, prompt: Vec<PromptPart>, n: usize, config: EngineConfig) -> Vec<u32> {
+    let done = RefCell::new(None);
+    let mut engine = Engine::new(llama, None, config).unwrap();
+    engine.submit(request(prompt, n, &done));
+    engine.run(&Stop::new());
+    drop(engine);
+    done.take().unwrap().unwrap().ids
+}
+
+/// One answer about a video.
+pub fn ask(asking: Asking<'_>, video: &EncodedVideo, question: &str) -> Result<Answer, PipelineError> {
+    Chat::new(asking, video, &Limits::default())?.ask(question, &mut |_| ControlFlow::Continue(()))
 }

@@ -11,6 +11,7 @@ mod batch;
 mod checkpoints;
 mod cli;
 mod descriptions;
+mod engine;
 #[cfg(unix)]
 mod files;
 mod gguf;

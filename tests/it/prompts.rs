@@ -74,7 +74,7 @@ fn pieces_of_every_answer_are_what_transformers_decodes() {
         let dir = tokenizer_dir(case, &bases);
         let tokenizer = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap();
         for expected in case["answers"].as_array().unwrap() {
-            let mut stream = TextStream::new(&tokenizer, &[]);
+            let mut stream = TextStream::new(&tokenizer, [].into());
             let mut text: String = ids(&expected[0]).into_iter().map(|id| stream.push(id)).collect();
             text += &stream.finish();
             assert_eq!(text, expected[1].as_str().unwrap(), "{}: {}", case["name"], expected[0]);
@@ -314,7 +314,7 @@ fn pieces_of_random_ids_join_to_the_decoded_answer() {
         let special: Vec<u32> = named.iter().filter_map(|token| tokenizer.token_id(token)).collect();
         for n in 0..60 {
             let ids = random_ids(&mut draw, &special, n, tokenizer.vocab_size());
-            let mut stream = TextStream::new(&tokenizer, &[]);
+            let mut stream = TextStream::new(&tokenizer, [].into());
             let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
             text += &stream.finish();
             let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);

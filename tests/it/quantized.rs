@@ -10,13 +10,13 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use vidense::eval::kl_divergence;
 use vidense::nn::QuantFormat;
-use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Turns, encode_video};
+use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::Plan;
 use vidense::text::Conversation;
 use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{json, llama_cpp_name, repository, tensors};
+use crate::harness::{self, hidden_states, json, llama_cpp_name, repository, tensors};
 
 const QUESTIONS: [&str; 4] =
     ["What color is the circle?", "How many objects are there?", "Is there a star?", "Describe the scene."];
@@ -41,7 +41,7 @@ fn encode(vlm: &Vlm) -> EncodedVideo {
 fn ask(vlm: &Vlm, video: &EncodedVideo, question: &str) -> Vec<u32> {
     let plan = Plan::default();
     let asking = Asking { vlm, template: vlm.template(), plan: &plan };
-    Dialogue::new(asking, video, Turns::One).ask(question, &mut |_| {}).unwrap().token_ids
+    harness::ask(asking, video, question).unwrap().token_ids
 }
 
 /// The logits at each place of an answer, given what the video and the answer are.
@@ -51,7 +51,7 @@ fn logits(vlm: &Vlm, video: &EncodedVideo, question: &str, answer: &[u32]) -> Ve
     let prompt = vlm.splice(&ids, &video.visual).unwrap();
     let embeds = Tensor::cat(&[prompt, vlm.language().embed(answer).unwrap()], 0).unwrap();
     let n = embeds.dim(0).unwrap();
-    let hidden = vlm.language().forward(&embeds, &mut vlm.language().new_cache(n).unwrap()).unwrap();
+    let hidden = hidden_states(vlm.language(), &embeds, n);
     let places = hidden.narrow(0, n - answer.len() - 1, answer.len()).unwrap();
     vlm.language().logits(&places).unwrap().to_vec2().unwrap()
 }

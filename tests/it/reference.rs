@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use vidense::pipeline::{Asking, Dialogue, Turns, encode_video};
+use vidense::pipeline::{Asking, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::{Conversation, Template};
@@ -15,7 +15,7 @@ use vidense::video::Sample;
 use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{assert_close, every, ids, json, largest, repository, shared, tensors};
+use crate::harness::{ask, assert_close, every, ids, json, largest, last_logits, repository, shared, tensors};
 
 const CASES: [(&str, Temporal); 5] = [
     ("clip-none", Temporal::Concat),
@@ -98,8 +98,7 @@ fn every_stage_agrees_with_the_released_code() {
         let first_frame = vlm.project(&fused).unwrap().squeeze(0).unwrap();
         let embeds = vlm.splice(&prompt, &first_frame).unwrap();
         assert_close(&format!("{name} spliced"), &every(&embeds, 0, 11), &tensor["inputs_embeds.sample"], TOLERANCE);
-        let mut cache = vlm.language().new_cache(embeds.dim(0).unwrap()).unwrap();
-        let logits = vlm.language().prefill(&embeds, 256, &mut cache).unwrap();
+        let logits = last_logits(vlm.language(), &embeds, 256);
         assert_close(&format!("{name} logits"), &logits, &tensor["logits.last"], TOLERANCE);
     }
 }
@@ -110,8 +109,7 @@ fn generated(case: &Case, frames: &Path, temporal: Temporal) -> Vec<u32> {
     let plan = Plan { sample: Sample::All, temporal, generate, ..Plan::default() };
     let video = encode_video(&case.vlm, frames, &plan, &|_| {}).unwrap();
     let asking = Asking { vlm: &case.vlm, template: &Template::VicunaV1, plan: &plan };
-    let mut dialogue = Dialogue::new(asking, &video, Turns::One);
-    dialogue.ask(case.expected["question"].as_str().unwrap(), &mut |_| {}).unwrap().token_ids
+    ask(asking, &video, case.expected["question"].as_str().unwrap()).unwrap().token_ids
 }
 
 /// The reference's `inputs_embeds.sample` shows that its language model was given the first frame alone, not pooled, in

@@ -15,7 +15,7 @@ fn tokenizer() -> Tokenizer {
 fn stream(text: &str, stops: &[&str]) -> (Vec<String>, String, bool) {
     let tokenizer = tokenizer();
     let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
-    let mut stream = TextStream::new(&tokenizer, &stops);
+    let mut stream = TextStream::new(&tokenizer, stops.clone().into());
     let mut pieces = Vec::new();
     for id in tokenizer.encode(text, Piece::Later).unwrap() {
         pieces.push(stream.push(id));
@@ -48,7 +48,7 @@ fn nothing_of_a_stop_string_comes_out() {
 #[test]
 fn bytes_that_never_become_a_character_are_replaced_at_the_end() {
     let tokenizer = tokenizer();
-    let mut stream = TextStream::new(&tokenizer, &[]);
+    let mut stream = TextStream::new(&tokenizer, [].into());
     // The first two bytes of a three-byte character.
     let bytes = ["<0xE3>", "<0x81>"].map(|piece| tokenizer.token_id(piece).unwrap());
     assert_eq!(bytes.map(|id| stream.push(id)), ["", ""]);

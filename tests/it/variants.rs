@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use vidense::pipeline::{Asking, Dialogue, EncodedVideo, Turns, encode_video};
+use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -16,7 +16,7 @@ use vidense::video::Sample;
 use vidense::vlm::{Blueprint, Overrides, Placement, Unused, Vlm};
 use vidense::weights::Hub;
 
-use crate::harness::{ids, json, repository, tensors};
+use crate::harness::{ask, ids, json, repository, tensors};
 
 const BASE: &str = "tests/golden/checkpoints/hf-4";
 const QUESTION: &str = "What is happening?";
@@ -70,7 +70,7 @@ fn encode(vlm: &Vlm) -> EncodedVideo {
 pub fn answer(vlm: &Vlm) -> Vec<u32> {
     let plan = Plan { generate: GeneratePlan { max_new_tokens: 16, ..GeneratePlan::default() }, ..Plan::default() };
     let asking = Asking { vlm, template: &Template::VicunaV1, plan: &plan };
-    Dialogue::new(asking, &encode(vlm), Turns::One).ask(QUESTION, &mut |_| {}).unwrap().token_ids
+    ask(asking, &encode(vlm), QUESTION).unwrap().token_ids
 }
 
 /// Element j is `0.3 sin(1.7 j + the sum of the name's bytes mod 100)`: the same as in make_variants.py.

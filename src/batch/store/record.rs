@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::archive::Unlisted;
 use crate::batch::item::{Id, Item};
 use crate::batch::questions::Question;
-use crate::language::FinishReason;
+use crate::engine::FinishReason;
 use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
 use crate::video::Damage;

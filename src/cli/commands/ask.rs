@@ -1,9 +1,9 @@
 //! `vidense ask VIDEO QUESTION`: one question, its answer streamed.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use vidense::pipeline::Turns;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
@@ -34,15 +34,17 @@ impl Ask {
         }
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, &self.question))?;
         let video = session.encode(&self.video)?;
-        let mut dialogue = session.dialogue(&video, Turns::One);
+        let mut chat = session.chat(&video)?;
 
         let mut printed = Ok(());
-        let answer = dialogue.ask(&self.question, &mut |text| {
-            if !self.json && printed.is_ok() {
+        let answer = chat.ask(&self.question, &mut |text| {
+            if !self.json {
                 printed = output::part(text);
             }
-        })?;
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         printed?;
+        let answer = answer?;
         if self.json {
             let path = self.video.to_string_lossy();
             let seen = Seen { path: &path, frames: &video.frames, timings: video.timings };

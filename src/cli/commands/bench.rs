@@ -61,7 +61,7 @@ enum What {
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// A language model: a prompt, then token after token
+    /// A language model in the engine: prompts, then token after token of all of them
     Llm {
         /// 1.1b, 7b
         #[arg(long, default_value = "1.1b")]
@@ -75,9 +75,15 @@ enum What {
         /// Positions of the prompt
         #[arg(long, default_value_t = 576, value_parser = clap::value_parser!(u16).range(1..=3072))]
         tokens: u16,
+        /// Positions at the beginning of every prompt that are the same: one video, many questions
+        #[arg(long, default_value_t = 0, value_name = "POSITIONS")]
+        shared: u16,
         /// Tokens that are decoded after it
         #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
         new: u16,
+        /// Prompts that are answered together
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        sequences: u16,
     },
 }
 
@@ -101,14 +107,18 @@ impl Bench {
                 let task = AskTask { program: &program, video: &video, question: &question, arguments: &arguments };
                 output::json(&bench_ask(&task, runs)?)
             }
-            What::Llm { size, quant, kl, tokens, new } => output::json(&bench_language(&LanguageTask {
-                size,
-                quantization: quant,
-                n_tokens: usize::from(tokens),
-                n_new: usize::from(new),
-                runs,
-                compares: if kl { Compares::Logits } else { Compares::Nothing },
-            })?),
+            What::Llm { size, quant, kl, tokens, shared, new, sequences } => {
+                output::json(&bench_language(&LanguageTask {
+                    size,
+                    quantization: quant,
+                    n_tokens: usize::from(tokens),
+                    n_shared: usize::from(shared),
+                    n_new: usize::from(new),
+                    n_sequences: usize::from(sequences),
+                    runs,
+                    compares: if kl { Compares::Logits } else { Compares::Nothing },
+                })?)
+            }
         }
     }
 }

@@ -1,17 +1,18 @@
 //! `vidense chat VIDEO`: several questions about one video, which is encoded once.
 
 use std::io::{BufRead, IsTerminal};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
 use rustyline::error::ReadlineError;
-use vidense::pipeline::{Dialogue, EncodedVideo, Turns};
+use vidense::pipeline::{Chat as Conversation, EncodedVideo};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
 use crate::cli::session::{Seen, Session, warn_of_full_context};
 
-/// Ask several questions about one video; it is encoded once, and its part of the cache is reused
+/// Ask several questions about one video; it is encoded once, and read once by the language model
 ///
 /// Questions are read line by line, from the terminal or from a pipe. `/quit`, or the end of the input, ends it.
 #[derive(Args)]
@@ -33,7 +34,7 @@ impl Chat {
     pub fn run(self) -> anyhow::Result<()> {
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, ""))?;
         let video = session.encode(&self.video)?;
-        let mut dialogue = session.dialogue(&video, Turns::Many);
+        let mut conversation = session.chat(&video)?;
         if !session.template.has_turns() {
             output::warning("this checkpoint knows single questions only: each is answered without the earlier ones");
         }
@@ -42,7 +43,7 @@ impl Chat {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => break,
-                question => self.answer(&session, &video, &mut dialogue, question)?,
+                question => self.answer(&session, &video, &mut conversation, question)?,
             }
         }
         Ok(())
@@ -52,14 +53,15 @@ impl Chat {
         &self,
         session: &Session,
         video: &EncodedVideo,
-        dialogue: &mut Dialogue,
+        conversation: &mut Conversation<'_>,
         question: &str,
     ) -> anyhow::Result<()> {
         let mut printed = Ok(());
-        let answer = dialogue.ask(question, &mut |text| {
-            if !self.json && printed.is_ok() {
+        let answer = conversation.ask(question, &mut |text| {
+            if !self.json {
                 printed = output::part(text);
             }
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         printed?;
         match answer {

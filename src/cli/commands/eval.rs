@@ -3,15 +3,18 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
+use vidense::exec::{Stop, Watch};
 use vidense::files::output::{check_apart, create_growing};
+use vidense::pipeline::Apart;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::session::Session;
-use crate::cli::{SomeFailed, output, progress};
+use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 
 /// Ask every question of a file, and count the exact answers
 #[derive(Args)]
@@ -29,6 +32,9 @@ pub struct Eval {
     /// Print one JSON object in place of the table
     #[arg(long)]
     json: bool,
+    /// Tell, stage by stage, what the time went into, and where the bottleneck is
+    #[arg(long)]
+    timings: bool,
 }
 
 /// Opens the file of answers.
@@ -93,7 +99,11 @@ impl Eval {
         let mut answers = self.answers.as_deref().map(create).transpose()?;
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
-        let scores = evaluate(session.asking(), &asked, &self.plan.limits(), &mut |event| {
+        let stop = Stop::new();
+        interrupt::stop_on(&stop)?;
+        let apart = Apart { limits: self.plan.limits(), ..Apart::default() };
+        let begin = Instant::now();
+        let evaluated = evaluate(session.asking(), &asked, (apart, &Watch::until(&stop)), &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
                     bar.inc(1);
@@ -109,8 +119,12 @@ impl Eval {
                 }
             }
             anyhow::Ok(())
-        })?;
+        });
         bar.finish_and_clear();
+        let (scores, report) = evaluated??;
+        if self.timings {
+            timings::tell(&report, begin.elapsed());
+        }
         self.print(&scores)?;
         if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
     }

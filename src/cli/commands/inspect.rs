@@ -260,7 +260,7 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
     writeln!(text, "\nmemory ({} parameters, stored as {})", blueprint.n_parameters(), stored.as_str())?;
     for dtype in [DType::F32, DType::F16] {
         let weights = blueprint.n_parameters() * dtype.size_in_bytes();
-        let cache = blueprint.cache_bytes(dtype);
+        let cache = blueprint.kv_bytes(dtype);
         let name = dtype.as_str();
         writeln!(text, "  {name}   weights {}, key-value cache of the whole context {}", bytes(weights), bytes(cache))?;
     }

@@ -100,7 +100,7 @@ impl Run {
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
         let apart = Apart { limits, isolation: isolation.as_ref(), ..Apart::default() };
         let watched = (apart, &Watch::until(&stop).with_spans(on_span));
-        let reports = session.asking().run_in_order(jobs, watched, &mut |answered| {
+        let report = session.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
             bar.inc(1);
             if printed.is_ok() {
@@ -116,7 +116,7 @@ impl Run {
             trace.finish()?;
         }
         if self.timings {
-            timings::tell(&reports, begin.elapsed());
+            timings::tell(&report, begin.elapsed());
         }
         printed?;
         let n_left = self.videos.len() - n_told;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::gemm::{Kernel, kernel};
 use super::memory::{Lines, in_parts};
-use super::paged_attention::{Block, PagedAttention, blocks};
+use super::paged_attention::{PagedAttention, RowBlock, blocks};
 use super::rows::contiguous;
 use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
 
@@ -80,16 +80,29 @@ impl Pages {
         &self.0[page.index()]
     }
 
+    /// The pages that are written to, in their order: each is written by one sequence.
+    fn each_mut<'p>(&'p mut self, writes: &'p [PageWrite]) -> Vec<(&'p PageWrite, &'p mut [f32])> {
+        let (mut rest, mut first) = (self.0.as_mut_slice(), 0);
+        let mut target = |write: &'p PageWrite| {
+            let (_, from) = std::mem::take(&mut rest).split_at_mut_checked(write.page.index() - first)?;
+            let (page, after) = from.split_first_mut()?;
+            (rest, first) = (after, write.page.index() + 1);
+            Some((write, &mut **page))
+        };
+        writes.iter().filter_map(&mut target).collect()
+    }
+
     fn has(&self, page: PageId) -> bool {
         self.0.get(page.index()).is_some_and(|page| !page.is_empty())
     }
 }
 
 /// A step that was begun.
-struct Step {
+struct CpuStep {
     layout: StepLayout,
     first_rows: Vec<usize>,
-    blocks: Vec<Block>,
+    blocks: Vec<RowBlock>,
+    /// In the order of their pages.
     writes: Vec<PageWrite>,
 }
 
@@ -109,7 +122,7 @@ pub(crate) struct CpuPages {
     layout: PageLayout,
     kernel: &'static Kernel,
     pages: Pages,
-    step: Option<Step>,
+    step: Option<CpuStep>,
 }
 
 impl CpuPages {
@@ -150,7 +163,7 @@ impl CpuPages {
     }
 
     /// Rotates the keys, and stores them with the values.
-    fn store(&mut self, layer: usize, qkv: &[f32], step: &Step) {
+    fn store(&mut self, layer: usize, qkv: &[f32], step: &CpuStep) {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let (width, layout) = (self.geometry.width(), self.layout);
         let write = |write: &PageWrite, page: &mut [f32]| {
@@ -165,19 +178,15 @@ impl CpuPages {
                 }
             }
         };
-        let mut taken: Vec<(&PageWrite, Lines)> =
-            step.writes.iter().map(|write| (write, std::mem::take(&mut self.pages.0[write.page.index()]))).collect();
+        let mut targets = self.pages.each_mut(&step.writes);
         if qkv.len() < PARALLEL {
-            taken.iter_mut().for_each(|(to, page)| write(to, page));
+            targets.iter_mut().for_each(|(to, page)| write(to, page));
         } else {
-            taken.par_iter_mut().for_each(|(to, page)| write(to, page));
-        }
-        for (write, page) in taken {
-            self.pages.0[write.page.index()] = page;
+            targets.par_iter_mut().for_each(|(to, page)| write(to, page));
         }
     }
 
-    fn run(&mut self, layer: usize, qkv: &[f32], step: &Step) -> Vec<f32> {
+    fn run(&mut self, layer: usize, qkv: &[f32], step: &CpuStep) -> Vec<f32> {
         let queries = self.rotate_queries(qkv, &step.layout);
         self.store(layer, qkv, step);
         let attention = PagedAttention {
@@ -220,9 +229,14 @@ impl KvStore for CpuPages {
             n_rows - rows.n
         });
         let first_rows: Vec<usize> = first_rows.collect();
-        let writes = layout.sequences.iter().zip(&first_rows).flat_map(|(rows, row)| writes(rows, *row)).collect();
+        let writes = layout.sequences.iter().zip(&first_rows).flat_map(|(rows, row)| writes(rows, *row));
+        let mut writes: Vec<PageWrite> = writes.collect();
+        writes.sort_by_key(|write| write.page);
+        if let Some(pair) = writes.windows(2).find(|pair| pair[0].page == pair[1].page) {
+            candle_core::bail!("attention: two sequences write to page {}", pair[0].page.0);
+        }
         let blocks = blocks(&layout.sequences, self.geometry.group(), PagedAttention::max_rows(self.kernel));
-        self.step = Some(Step { layout, first_rows, blocks, writes });
+        self.step = Some(CpuStep { layout, first_rows, blocks, writes });
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::kernels::candle_pages::CandlePages;
 use crate::kernels::cpu::gemm;
-use crate::kernels::cpu::paged_attention::Part;
+use crate::kernels::cpu::paged_attention::BlockPart;
 
 fn random(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
@@ -77,9 +77,8 @@ fn step(store: &mut dyn KvStore, geometry: &KvGeometry, pieces: &[(&Sequence, us
 /// Attention of a sequence's position, in f64.
 fn exact(geometry: &KvGeometry, sequence: &Sequence, layer: usize, position: usize) -> Vec<f64> {
     let KvGeometry { n_heads, n_kv_heads, d_head, .. } = *geometry;
-    let element = |p: usize, head: usize, i: usize| {
-        f64::from(sequence.qkv[layer][p * geometry.width() + head * d_head + i])
-    };
+    let element =
+        |p: usize, head: usize, i: usize| f64::from(sequence.qkv[layer][p * geometry.width() + head * d_head + i]);
     let half = d_head / 2;
     let rotated = |p: usize, head: usize, i: usize| {
         let angle = f64::from(angle(p, i % half));
@@ -114,10 +113,8 @@ fn attention_over_pages_is_attention() {
         let first = Sequence::new(&geometry, &[7, 2, 9, 4], 100, 1);
         let second = Sequence::after(&first, 2, &geometry, (&[0, 40], 97, 2));
         let third = Sequence::new(&geometry, &[5], 1, 3);
-        let mut stores: Vec<(Box<dyn KvStore>, f64)> = vec![(
-            Box::new(CandlePages::new(geometry, DType::F32, &Device::Cpu).expect("even heads")),
-            1e-5,
-        )];
+        let mut stores: Vec<(Box<dyn KvStore>, f64)> =
+            vec![(Box::new(CandlePages::new(geometry, DType::F32, &Device::Cpu).expect("even heads")), 1e-5)];
         for kernel in gemm::all_kernels() {
             stores.push((Box::new(CpuPages::with_kernel(geometry, kernel).expect("even heads")), 1e-5));
         }
@@ -127,7 +124,8 @@ fn attention_over_pages_is_attention() {
             let layers = step(&mut *store, &geometry, &pieces);
             let width = geometry.n_heads * geometry.d_head;
             for (layer, y) in layers.iter().enumerate() {
-                let rows = pieces.iter().flat_map(|(sequence, start, n)| (*start..start + n).map(move |p| (sequence, p)));
+                let rows =
+                    pieces.iter().flat_map(|(sequence, start, n)| (*start..start + n).map(move |p| (sequence, p)));
                 for ((sequence, position), y) in rows.zip(y.chunks_exact(width)) {
                     for (y, exact) in y.iter().zip(exact(&geometry, sequence, layer, position)) {
                         assert!((f64::from(*y) - exact).abs() < tolerance, "{geometry:?} at {position}: {y} {exact}");
@@ -144,7 +142,9 @@ fn a_position_is_bit_identical_in_any_pieces_beside_any_others() {
         let new_store = || CpuPages::with_kernel(geometry, kernel).expect("even heads");
         let prefix = Sequence::new(&geometry, &[0, 1, 2], 96, 1);
         let others: Vec<Sequence> = (0..5)
-            .map(|i| Sequence::after(&prefix, 3, &geometry, (&[10 + 2 * i, 11 + 2 * i], 96 + 7 * (i as usize + 1), i + 2)))
+            .map(|i| {
+                Sequence::after(&prefix, 3, &geometry, (&[10 + 2 * i, 11 + 2 * i], 96 + 7 * (i as usize + 1), i + 2))
+            })
             .collect();
         let width = geometry.n_heads * geometry.d_head;
         // Each alone, in one piece.
@@ -157,8 +157,11 @@ fn a_position_is_bit_identical_in_any_pieces_beside_any_others() {
         step(&mut store, &geometry, &[(&prefix, 0, 50)]);
         step(&mut store, &geometry, &[(&prefix, 50, 46)]);
         for position in 96..131 {
-            let mut pieces: Vec<_> =
-                others.iter().filter(|sequence| position < sequence.n).map(|sequence| (sequence, position, 1)).collect();
+            let mut pieces: Vec<_> = others
+                .iter()
+                .filter(|sequence| position < sequence.n)
+                .map(|sequence| (sequence, position, 1))
+                .collect();
             let n = pieces.len().max(1);
             pieces.rotate_left(position % n);
             let y = step(&mut store, &geometry, &pieces).pop().expect("a layer");
@@ -196,13 +199,13 @@ fn rows_that_share_pages_come_together() {
         rows(&[0, 6, 7, 4], 100, 1),
     ];
     let found = blocks(&sequences, 2, 8);
-    let part = |sequence, first, n| Part { sequence, first, n };
+    let part = |sequence, first, n| BlockPart { sequence, first, n };
     assert_eq!(
         found,
         [
-            Block { parts: vec![part(0, 0, 1), part(2, 0, 2)], n_shared: 3 },
-            Block { parts: vec![part(3, 0, 1)], n_shared: 3 },
-            Block { parts: vec![part(1, 0, 1)], n_shared: 1 },
+            RowBlock { parts: vec![part(0, 0, 1), part(2, 0, 2)], n_shared: 3 },
+            RowBlock { parts: vec![part(3, 0, 1)], n_shared: 3 },
+            RowBlock { parts: vec![part(1, 0, 1)], n_shared: 1 },
         ]
     );
     // A long piece is cut.

@@ -22,7 +22,7 @@ const PARALLEL: usize = 1 << 17;
 
 /// Rows of one sequence within a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct BlockPart {
     /// The sequence, by its index in the step.
     pub(crate) sequence: usize,
     /// Its first position in the block, counted from the sequence's first new position.
@@ -33,30 +33,30 @@ pub(crate) struct Part {
 
 /// Positions whose rows are worked on together, for one key-value head after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Block {
-    pub(crate) parts: Vec<Part>,
+pub(crate) struct RowBlock {
+    pub(crate) parts: Vec<BlockPart>,
     /// Leading pages that all of them share and see whole.
     pub(crate) n_shared: usize,
 }
 
 /// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages come
 /// together.
-pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<Block> {
+pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<RowBlock> {
     let at_once = (max_rows / group.max(1)).max(1);
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by(|&a, &b| sequences[a].pages.cmp(&sequences[b].pages));
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<RowBlock> = Vec::new();
     for sequence in order {
         let StepRows { pages, start, n } = &sequences[sequence];
         for first in (0..*n).step_by(at_once) {
-            let part = Part { sequence, first, n: at_once.min(n - first) };
+            let part = BlockPart { sequence, first, n: at_once.min(n - first) };
             let whole = (start + first + 1) / PAGE_LEN;
             match blocks.last_mut().and_then(|block| Some((shared_with(block, sequences, pages, whole)?, block))) {
                 Some((n_shared, block)) if block.parts.iter().map(|part| part.n).sum::<usize>() + part.n <= at_once => {
                     block.n_shared = n_shared;
                     block.parts.push(part);
                 }
-                _ => blocks.push(Block { parts: vec![part], n_shared: whole }),
+                _ => blocks.push(RowBlock { parts: vec![part], n_shared: whole }),
             }
         }
     }
@@ -65,7 +65,7 @@ pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> V
 
 /// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is less than
 /// half of what either shares otherwise.
-fn shared_with(block: &Block, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
+fn shared_with(block: &RowBlock, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
     let those = &sequences[block.parts.first()?.sequence].pages;
     let common = those.iter().zip(pages).take_while(|(a, b)| a == b).count().min(block.n_shared).min(whole);
     (common > 0 && 2 * common >= block.n_shared.max(whole)).then_some(common)
@@ -99,16 +99,19 @@ impl PagedAttention<'_> {
     }
 
     /// To `(sum of n, n_heads d_head)`.
-    pub(crate) fn run(&self, blocks: &[Block]) -> Vec<f32> {
+    pub(crate) fn run(&self, blocks: &[RowBlock]) -> Vec<f32> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
-        let items: Vec<(&Block, usize)> =
+        let items: Vec<(&RowBlock, usize)> =
             blocks.iter().flat_map(|block| (0..n_kv_heads).map(move |head| (block, head))).collect();
         let work: usize = self.sequences.iter().map(|rows| rows.n * rows.end()).sum::<usize>() * n_heads * d_head;
         let outputs: Vec<Vec<f32>> = if work < PARALLEL {
             let mut scratch = Scratch::default();
             items.iter().map(|(block, head)| self.block(&mut scratch, block, *head)).collect()
         } else {
-            items.par_iter().map_init(Scratch::default, |scratch, (block, head)| self.block(scratch, block, *head)).collect()
+            items
+                .par_iter()
+                .map_init(Scratch::default, |scratch, (block, head)| self.block(scratch, block, *head))
+                .collect()
         };
         let width = self.geometry.group() * d_head;
         let mut y = vec![0.0; self.queries.len()];
@@ -121,12 +124,12 @@ impl PagedAttention<'_> {
     }
 
     /// The step's rows of a block's positions.
-    fn rows<'b>(&'b self, block: &'b Block) -> impl Iterator<Item = usize> + 'b {
+    fn rows<'b>(&'b self, block: &'b RowBlock) -> impl Iterator<Item = usize> + 'b {
         block.parts.iter().flat_map(|part| (0..part.n).map(|i| self.first_rows[part.sequence] + part.first + i))
     }
 
     /// A block's rows over one key-value head: `(positions, group, d_head)`.
-    fn block(&self, scratch: &mut Scratch, block: &Block, head: usize) -> Vec<f32> {
+    fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
         let Scratch { queries, scores } = scratch;
         queries.clear();
@@ -147,13 +150,13 @@ impl PagedAttention<'_> {
     }
 
     /// The parts of a block, with their first row and the keys that their last position sees.
-    fn spans(&self, block: &Block) -> Vec<Span<'_>> {
+    fn spans(&self, block: &RowBlock) -> Vec<RowSpan<'_>> {
         let mut row = 0;
         let group = self.geometry.group();
-        let span = |part: &Part| {
+        let span = |part: &BlockPart| {
             let sequence = &self.sequences[part.sequence];
             let n_keys = sequence.start + part.first + part.n;
-            let span = Span { pages: &sequence.pages[..pages_for(n_keys)], row, n_rows: part.n * group, n_keys };
+            let span = RowSpan { pages: &sequence.pages[..pages_for(n_keys)], row, n_rows: part.n * group, n_keys };
             row += span.n_rows;
             span
         };
@@ -161,21 +164,26 @@ impl PagedAttention<'_> {
     }
 
     /// Scores of all rows with the keys of their pages.
-    fn score(&self, block: &Block, head: usize, spans: &[Span<'_>], to: (&[f32], &mut [f32], usize)) {
+    fn score(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], &mut [f32], usize)) {
         let (queries, scores, stride) = to;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let n_rows = queries.len() / d;
         let mut page = |pages: &[PageId], i: usize, (row, n_rows): (usize, usize)| {
             let panels = self.layout.keys(self.pages.page(pages[i]), self.layer, head);
-            let next = pages.get(i + 1).map_or(&[][..], |next| self.layout.keys(self.pages.page(*next), self.layer, head));
+            let next =
+                pages.get(i + 1).map_or(&[][..], |next| self.layout.keys(self.pages.page(*next), self.layer, head));
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
-                let left = Side { elements: &queries[row * d..], stride: d, depth: d, n_rows };
+                let left = LeftRows { elements: &queries[row * d..], stride: d, depth: d, n_rows };
                 let first = i * PAGE_LEN + j * width;
                 let ahead = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
-                self.tiles(&left, Panel { elements: panel, ahead, goes_on: false }, (&mut scores[row * stride..], stride, first, width));
+                self.tiles(
+                    &left,
+                    RightPanel { elements: panel, ahead, goes_on: false },
+                    (&mut scores[row * stride..], stride, first, width),
+                );
             }
         };
-        if let Some(Span { pages, .. }) = spans.first() {
+        if let Some(RowSpan { pages, .. }) = spans.first() {
             (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows)));
         }
         for span in spans {
@@ -184,7 +192,7 @@ impl PagedAttention<'_> {
     }
 
     /// Turns the scores that each row sees into weights, the others of its pages into 0, and gives the weights' sums.
-    fn weigh(&self, block: &Block, spans: &[Span<'_>], (scores, stride): (&mut [f32], usize)) -> Vec<f32> {
+    fn weigh(&self, block: &RowBlock, spans: &[RowSpan<'_>], (scores, stride): (&mut [f32], usize)) -> Vec<f32> {
         let (group, scale) = (self.geometry.group(), (self.geometry.d_head as f32).powf(-0.5));
         let mut sums = Vec::with_capacity(scores.len() / stride.max(1));
         for (part, span) in block.parts.iter().zip(spans) {
@@ -200,23 +208,24 @@ impl PagedAttention<'_> {
     }
 
     /// Sums of values, each times its weight.
-    fn sum_values(&self, block: &Block, head: usize, spans: &[Span<'_>], to: (&[f32], usize, &mut [f32])) {
+    fn sum_values(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], usize, &mut [f32])) {
         let (weights, stride, y) = to;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let n_rows = y.len() / d;
         let mut page = |pages: &[PageId], i: usize, (row, n_rows, n_keys): (usize, usize, usize)| {
             let panels = self.layout.values(self.pages.page(pages[i]), self.layer, head);
-            let next = pages.get(i + 1).map_or(&[][..], |next| self.layout.values(self.pages.page(*next), self.layer, head));
+            let next =
+                pages.get(i + 1).map_or(&[][..], |next| self.layout.values(self.pages.page(*next), self.layer, head));
             let depth = PAGE_LEN.min(n_keys - i * PAGE_LEN);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
-                let left = Side { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
+                let left = LeftRows { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
                 let columns = width.min(d - j * width);
                 let ahead = &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
-                let panel = Panel { elements: panel, ahead, goes_on: i > 0 };
+                let panel = RightPanel { elements: panel, ahead, goes_on: i > 0 };
                 self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
             }
         };
-        if let Some(Span { pages, .. }) = spans.first() {
+        if let Some(RowSpan { pages, .. }) = spans.first() {
             (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows, (i + 1) * PAGE_LEN)));
         }
         for span in spans {
@@ -227,7 +236,7 @@ impl PagedAttention<'_> {
     }
 
     /// Rows of the left side with one panel, to the columns of `y` from `first` on.
-    fn tiles(&self, left: &Side<'_>, panel: Panel<'_>, to: (&mut [f32], usize, usize, usize)) {
+    fn tiles(&self, left: &LeftRows<'_>, panel: RightPanel<'_>, to: (&mut [f32], usize, usize, usize)) {
         let (y, stride, first, columns) = to;
         let height = self.kernel.height;
         let n_tiles = left.n_rows.div_ceil(height);
@@ -250,7 +259,7 @@ impl PagedAttention<'_> {
 }
 
 /// Rows of one sequence in a block, and its pages.
-struct Span<'p> {
+struct RowSpan<'p> {
     pages: &'p [PageId],
     row: usize,
     n_rows: usize,
@@ -259,7 +268,7 @@ struct Span<'p> {
 }
 
 /// The left side of tiles.
-struct Side<'x> {
+struct LeftRows<'x> {
     elements: &'x [f32],
     stride: usize,
     depth: usize,
@@ -267,7 +276,7 @@ struct Side<'x> {
 }
 
 /// The right side of tiles.
-struct Panel<'x> {
+struct RightPanel<'x> {
     elements: &'x [f32],
     /// The panel that is read next.
     ahead: &'x [f32],

@@ -209,7 +209,7 @@ impl RunBatch {
         let page = report::write(out)?;
         output::note(&format!("see {}", page.display()));
         if self.timings {
-            timings::tell(&outcome.stages, std::time::Duration::from_secs_f64(summary.session.seconds));
+            timings::tell(&outcome.report, std::time::Duration::from_secs_f64(summary.session.seconds));
         }
         match (summary.results.failed, summary.complete) {
             (0, true) => Ok(()),

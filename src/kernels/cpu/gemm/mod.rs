@@ -17,9 +17,9 @@ use rayon::prelude::*;
 
 use super::memory::{Lines, in_parts, in_parts_with};
 
-use kernel::pack_rows;
 #[cfg(test)]
 pub(crate) use kernel::all as all_kernels;
+use kernel::pack_rows;
 pub(crate) use kernel::{Kernel, Left, Target, Tile};
 
 /// Bytes of activations that are worked on together: they stay in the second-level cache while the weight passes by.

@@ -1,0 +1,165 @@
+//! A request: a prompt, how tokens are chosen, when to stop, and who listens.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::language::{Decoding, PromptHistory};
+use crate::vlm::without_backtrace;
+
+/// Visual tokens with an identity: clones are the same tokens, and sequences that begin with them share their memory.
+#[derive(Debug, Clone)]
+pub struct Visual {
+    id: u64,
+    /// `(V, H)`.
+    embeds: Tensor,
+}
+
+impl Visual {
+    /// Gives visual tokens an identity of their own.
+    ///
+    /// # Shapes
+    /// `(V, H)`.
+    pub fn new(embeds: Tensor) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), embeds }
+    }
+
+    /// The identity; never 0.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The tokens: `(V, H)`.
+    pub fn embeds(&self) -> &Tensor {
+        &self.embeds
+    }
+}
+
+/// A part of a prompt.
+#[derive(Debug, Clone)]
+pub enum PromptPart {
+    /// Tokens of text.
+    Ids(Vec<u32>),
+    /// Visual tokens.
+    Visual(Visual),
+}
+
+/// When an answer ends, besides at its limit.
+#[derive(Debug, Clone, Default)]
+pub struct StopRules {
+    /// Ids that end it.
+    pub tokens: Arc<[u32]>,
+    /// Texts that end it, and are not part of it.
+    pub strings: Arc<[String]>,
+}
+
+/// What a sequence is to become.
+pub struct Request<'l> {
+    /// The prompt, part after part.
+    pub prompt: Vec<PromptPart>,
+    /// The prompt's ids, for rules that count them.
+    pub history: PromptHistory,
+    /// How each token is chosen.
+    pub decoding: Decoding,
+    /// When to stop.
+    pub stop: StopRules,
+    /// At most this many new tokens.
+    pub max_new_tokens: usize,
+    /// Time from its first step on; all others wait while it is not running.
+    pub time_limit: Option<Duration>,
+    /// Hears of every token, and of the end.
+    pub listener: RequestListener<'l>,
+}
+
+/// Hears of a request, and says whether the rest is wanted. The last call is [`RequestEvent::Done`], whose reply does not matter.
+pub type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()> + 'l>;
+
+/// What a listener hears.
+#[derive(Debug)]
+pub enum RequestEvent<'e> {
+    /// A token was chosen.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text that has become certain with it; often none.
+        text: &'e str,
+    },
+    /// Nothing more comes.
+    Done(Result<Completion, EngineError>),
+}
+
+/// The name of a request within its engine, in the order in which they were submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(super) u64);
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// A stop token or a stop string.
+    Stop,
+    /// The limit on new tokens.
+    Length,
+}
+
+/// An answer, and the work that it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// All ids, the stop token included, as in `generate` of transformers.
+    pub ids: Vec<u32>,
+    /// The text, without white space at its ends.
+    pub text: String,
+    /// The text that has become certain since the last token.
+    pub rest: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Positions of the prompt that were found computed.
+    pub reused: usize,
+    /// The request's share of the steps that read its prompt.
+    pub prefill: Duration,
+    /// The request's share of the steps that made its tokens.
+    pub generate: Duration,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The language model.
+    #[error("{0}")]
+    Compute(Arc<candle_core::Error>),
+    /// A kernel panicked, which is a defect of this program.
+    #[error("a defect of this program: {0}")]
+    Panic(String),
+    /// It took longer than it may.
+    #[error("it took longer than the limit of {} s", .0.as_secs_f64())]
+    TimeLimit(Duration),
+    /// Its listener, or [`super::Engine::cancel`], gave it up.
+    #[error("cancelled")]
+    Cancelled,
+    /// It can never run.
+    #[error(
+        "a prompt of {prompt} and an answer of up to {new} tokens need {needed} bytes of key-value memory, over the budget of {budget} bytes; hint: a larger --kv-memory, fewer frames, or a smaller --max-new-tokens"
+    )]
+    OverBudget {
+        /// Positions of the prompt.
+        prompt: usize,
+        /// Tokens of the answer.
+        new: usize,
+        /// Bytes that they need.
+        needed: usize,
+        /// Bytes that there are.
+        budget: usize,
+    },
+}
+
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Compute(Arc::new(without_backtrace(error)))
+    }
+}

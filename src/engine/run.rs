@@ -1,0 +1,506 @@
+//! The loop: who is admitted, what a step computes, and what becomes of its tokens.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use candle_core::{Result, Tensor};
+use serde::Serialize;
+
+use super::config::EngineConfig;
+use super::pool::{PagePool, PoolConfig};
+use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId};
+use super::sequence::{Segment, Sequence};
+use crate::exec::{Stop, panic_message};
+use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
+use crate::language::{Llama, choose_each};
+use crate::text::Tokenizer;
+
+/// Runs requests through a language model.
+pub struct Engine<'m> {
+    model: &'m Llama,
+    tokenizer: Option<&'m Tokenizer>,
+    config: EngineConfig,
+    store: Box<dyn KvStore>,
+    pool: PagePool,
+    /// In the order of their requests.
+    waiting: VecDeque<Sequence<'m>>,
+    /// In the order of their requests; the first one is never preempted.
+    running: Vec<Sequence<'m>>,
+    next: u64,
+    stats: EngineStats,
+}
+
+/// What an engine has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EngineStats {
+    /// Forward passes.
+    pub steps: u64,
+    /// Sequences in them, summed.
+    pub sequence_steps: u64,
+    /// Positions of prompts that were computed.
+    pub prompt_tokens: u64,
+    /// Positions of prompts that were found in memory.
+    pub prefix_hits: u64,
+    /// Tokens that were chosen.
+    pub new_tokens: u64,
+    /// Sequences that gave their memory up to older ones.
+    pub preemptions: u64,
+    /// The most sequences that ran at once.
+    pub peak_running: usize,
+    /// The most requests that waited.
+    pub peak_waiting: usize,
+    /// The most key-value memory that was held at once, in bytes.
+    pub peak_kv_bytes: usize,
+    /// The budget of key-value memory, in bytes.
+    pub kv_budget_bytes: usize,
+}
+
+impl EngineStats {
+    /// Mean number of sequences in a step.
+    pub fn mean_running(&self) -> f64 {
+        self.sequence_steps as f64 / self.steps.max(1) as f64
+    }
+}
+
+/// New positions of a running sequence in a step.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    /// Its index among those that run.
+    index: usize,
+    n: usize,
+}
+
+/// Why a sequence ended, or failed.
+type Outcome = std::result::Result<FinishReason, EngineError>;
+
+impl<'m> Engine<'m> {
+    /// Makes an engine without requests. No key-value memory is taken yet. Without a tokenizer there are ids but no text, and
+    /// requests with stop strings fail.
+    ///
+    /// # Errors
+    /// When the model's geometry has no key-value memory.
+    pub fn new(model: &'m Llama, tokenizer: Option<&'m Tokenizer>, config: EngineConfig) -> Result<Self> {
+        let store = model.new_kv_store()?;
+        let page_bytes = store.page_bytes().max(1);
+        let at_once = store.pages_at_once().max(1);
+        let max_pages = (config.kv_bytes / page_bytes / at_once).max(1) * at_once;
+        let keep_pages = pages_for(model.config().context).min(max_pages);
+        let stats = EngineStats { kv_budget_bytes: max_pages * page_bytes, ..EngineStats::default() };
+        Ok(Self {
+            model,
+            tokenizer,
+            config,
+            store,
+            pool: PagePool::new(PoolConfig { max_pages, keep_pages }),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            next: 0,
+            stats,
+        })
+    }
+
+    /// Takes a request. Its listener hears of everything that follows, also of a request that cannot run.
+    pub fn submit(&mut self, request: Request<'m>) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        match Sequence::new(id, request, self.tokenizer, self.model.config()) {
+            Err((error, mut listener)) => {
+                let _ = listener(RequestEvent::Done(Err(error)));
+            }
+            Ok(sequence) if sequence.max_new_tokens() == 0 => sequence.finish(Ok(FinishReason::Length)),
+            Ok(sequence) if pages_for(sequence.most_positions()) > self.pool.max_pages() => {
+                let error = EngineError::OverBudget {
+                    prompt: sequence.n_prompt(),
+                    new: sequence.max_new_tokens(),
+                    needed: pages_for(sequence.most_positions()) * self.store.page_bytes(),
+                    budget: self.stats.kv_budget_bytes,
+                };
+                sequence.finish(Err(error));
+            }
+            Ok(sequence) => {
+                self.waiting.push_back(sequence);
+                self.stats.peak_waiting = self.stats.peak_waiting.max(self.waiting.len());
+            }
+        }
+        id
+    }
+
+    /// Gives a request up, if it is not done; its memory is free at once.
+    pub fn cancel(&mut self, id: RequestId) {
+        if let Some(i) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            if let Some(sequence) = self.waiting.remove(i) {
+                sequence.finish(Err(EngineError::Cancelled));
+            }
+        } else if let Some(i) = self.running.iter().position(|sequence| sequence.id == id) {
+            self.end(i, Err(EngineError::Cancelled));
+        }
+    }
+
+    /// Gives all requests up.
+    pub fn cancel_all(&mut self) {
+        while !self.running.is_empty() {
+            self.end(self.running.len() - 1, Err(EngineError::Cancelled));
+        }
+        while let Some(sequence) = self.waiting.pop_front() {
+            sequence.finish(Err(EngineError::Cancelled));
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Requests that wait for memory or a place.
+    pub fn n_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Sequences that run.
+    pub fn n_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Key-value memory that is held, in bytes.
+    pub fn kv_bytes(&self) -> usize {
+        self.pool.n_held() * self.store.page_bytes()
+    }
+
+    /// Key-value memory that was ever allocated, in bytes: at most the budget.
+    pub fn kv_allocated_bytes(&self) -> usize {
+        self.pool.n_pages() * self.store.page_bytes()
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> EngineStats {
+        EngineStats { peak_kv_bytes: self.pool.peak() * self.store.page_bytes(), ..self.stats }
+    }
+
+    /// Runs until there is nothing to do, or all is given up.
+    pub fn run(&mut self, stop: &Stop) {
+        while self.step() {
+            if stop.is_aborted() {
+                self.cancel_all();
+            }
+        }
+    }
+
+    /// Runs one forward pass; false when there is nothing to do any more.
+    pub fn step(&mut self) -> bool {
+        self.expire();
+        self.admit();
+        let planned = self.plan();
+        if !planned.is_empty() {
+            self.execute(&planned);
+        } else if self.running.is_empty()
+            && let Some(sequence) = self.waiting.pop_front()
+        {
+            // The budget has room for it, but the device has not.
+            sequence.finish(Err(no_device_memory()));
+        }
+        !self.is_idle()
+    }
+
+    /// Fails what took longer than it may.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for i in (0..self.running.len()).rev() {
+            if let Some(limit) = self.running[i].expired(now) {
+                self.end(i, Err(EngineError::TimeLimit(limit)));
+            }
+        }
+        for i in (0..self.waiting.len()).rev() {
+            if let Some(limit) = self.waiting[i].expired(now)
+                && let Some(sequence) = self.waiting.remove(i)
+            {
+                sequence.finish(Err(EngineError::TimeLimit(limit)));
+            }
+        }
+    }
+
+    /// Lets waiting requests run, in their order, while there are places and memory. One whose beginning another is just reading
+    /// waits for that, and lets others pass.
+    fn admit(&mut self) {
+        let mut i = 0;
+        while i < self.waiting.len() && self.running.len() < self.config.max_sequences {
+            if self.is_being_read(&self.waiting[i]) {
+                i += 1;
+                continue;
+            }
+            let Some(mut sequence) = self.waiting.remove(i) else { return };
+            let is_new = sequence.ids().is_empty();
+            if !self.take_memory(&mut sequence) {
+                self.waiting.insert(i, sequence);
+                return;
+            }
+            if is_new {
+                self.stats.prefix_hits += sequence.n_stored() as u64;
+            }
+            let at = self.running.partition_point(|other| other.id < sequence.id);
+            self.running.insert(at, sequence);
+            self.stats.peak_running = self.stats.peak_running.max(self.running.len());
+        }
+    }
+
+    /// Whether a running sequence is reading more of what a waiting one begins with than is in memory.
+    fn is_being_read(&self, sequence: &Sequence<'m>) -> bool {
+        let readers = self.running.iter().filter(|running| running.n_stored() < running.n_prompt());
+        readers.into_iter().any(|reader| {
+            let n_common = sequence.n_common_pages(reader);
+            n_common * PAGE_LEN > reader.n_stored() && n_common > self.n_found_pages(sequence)
+        })
+    }
+
+    fn n_found_pages(&self, sequence: &Sequence<'m>) -> usize {
+        let mut parent = None;
+        (0..sequence.n_sharable_pages())
+            .take_while(|&page| {
+                let found = self.pool.peek(&sequence.page_key(page, parent));
+                parent = found.map(|page| self.pool.serial(page));
+                found.is_some()
+            })
+            .count()
+    }
+
+    /// Gives a sequence the pages of its beginning that are in memory, and new ones for its other known positions and the next.
+    fn take_memory(&mut self, sequence: &mut Sequence<'m>) -> bool {
+        let (mut found, mut parent) = (Vec::new(), None);
+        for page in 0..sequence.n_sharable_pages() {
+            let Some(page) = self.pool.find(&sequence.page_key(page, parent)) else { break };
+            parent = Some(self.pool.serial(page));
+            found.push(page);
+        }
+        let n_known = pages_for(sequence.n_known());
+        // Those that run grow as well.
+        let reserve = self.running.len();
+        let new = if n_known - found.len() + reserve <= self.pool.n_available() {
+            self.take_pages(n_known - found.len())
+        } else {
+            None
+        };
+        match new {
+            Some(new) => {
+                sequence.begin(found, Instant::now());
+                sequence.add_pages(new);
+                true
+            }
+            None => {
+                found.into_iter().for_each(|page| self.pool.release(page));
+                false
+            }
+        }
+    }
+
+    /// New pages with memory.
+    fn take_pages(&mut self, n: usize) -> Option<Vec<PageId>> {
+        let pages = self.pool.take(n)?;
+        let allocated = pages.iter().try_for_each(|page| self.store.allocate(*page));
+        if allocated.is_err() {
+            // The device has less than the budget says.
+            pages.into_iter().for_each(|page| self.pool.release(page));
+            return None;
+        }
+        Some(pages)
+    }
+
+    /// The positions of the next step: one of each sequence that is answering, and as much of prompts as a step takes.
+    fn plan(&mut self) -> Vec<Planned> {
+        let is_answering = self.running.iter().any(|sequence| !sequence.is_reading());
+        let mut rows = if is_answering { self.config.chunk_beside_answers } else { self.config.chunk }.max(1);
+        let mut planned = Vec::new();
+        let mut index = 0;
+        while index < self.running.len() {
+            let left = self.running[index].n_left();
+            let n = if left == 1 { 1 } else { left.min(rows) };
+            if n > 0 {
+                if !self.make_room(index, n) {
+                    break;
+                }
+                if left > 1 {
+                    rows -= n;
+                }
+                planned.push(Planned { index, n });
+            }
+            index += 1;
+        }
+        planned
+    }
+
+    /// Gives a running sequence pages for `n` more positions; the youngest others give theirs up if need be. False if it had to
+    /// give up its own.
+    fn make_room(&mut self, index: usize, n: usize) -> bool {
+        loop {
+            let sequence = &self.running[index];
+            let needed = pages_for(sequence.n_stored() + n).saturating_sub(sequence.pages().len());
+            if let Some(pages) = self.take_pages(needed) {
+                self.running[index].add_pages(pages);
+                return true;
+            }
+            let youngest = self.running.len() - 1;
+            if youngest == 0 {
+                self.end(0, Err(no_device_memory()));
+                return false;
+            }
+            self.preempt(youngest);
+            if youngest == index {
+                return false;
+            }
+        }
+    }
+
+    fn preempt(&mut self, index: usize) {
+        let mut sequence = self.running.remove(index);
+        self.stats.preemptions += 1;
+        sequence.take_pages().into_iter().for_each(|page| self.pool.release(page));
+        let at = self.waiting.partition_point(|other| other.id < sequence.id);
+        self.waiting.insert(at, sequence);
+    }
+
+    /// Computes a step, and takes its tokens. Where it fails, each of its sequences is tried alone: no request may fail with
+    /// another.
+    fn execute(&mut self, planned: &[Planned]) {
+        let start = Instant::now();
+        let mut ended = Vec::new();
+        match self.compute(planned) {
+            Ok(logits) => self.take(planned, logits.as_ref(), start, &mut ended),
+            Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
+            Err(_) => {
+                for one in planned {
+                    let start = Instant::now();
+                    match self.compute(&[*one]) {
+                        Ok(logits) => self.take(&[*one], logits.as_ref(), start, &mut ended),
+                        Err(error) => ended.push((one.index, Err(error))),
+                    }
+                }
+            }
+        }
+        ended.sort_by_key(|(index, _)| *index);
+        while let Some((index, outcome)) = ended.pop() {
+            self.end(index, outcome);
+        }
+    }
+
+    /// Runs the planned positions, and gives the logits of those sequences whose next token they decide: `(R, vocab_size)`.
+    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<Option<Tensor>, EngineError> {
+        let Self { model, store, running, .. } = self;
+        let forward = || -> Result<Option<Tensor>> {
+            let embeds = embed(model, running, planned)?;
+            let rows: Vec<_> = planned.iter().map(|Planned { index, n }| running[*index].rows(*n)).collect();
+            let hidden = model.forward(&embeds, &rows, &mut **store)?; // (S, H)
+            let last = last_rows(running, planned);
+            if last.is_empty() {
+                return Ok(None);
+            }
+            let last = Tensor::new(last, hidden.device())?;
+            Ok(Some(model.logits(&hidden.index_select(&last, 0)?)?))
+        };
+        let panicked = |payload: Box<dyn Any + Send>| EngineError::Panic(panic_message(&*payload));
+        Ok(catch_unwind(AssertUnwindSafe(forward)).map_err(panicked)??)
+    }
+
+    /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
+    fn take(
+        &mut self,
+        planned: &[Planned],
+        logits: Option<&Tensor>,
+        start: Instant,
+        ended: &mut Vec<(usize, Outcome)>,
+    ) {
+        let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
+        let choosing: Vec<usize> =
+            planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
+        let chosen = match logits {
+            None => Vec::new(),
+            Some(logits) => {
+                let mut samplers: Vec<_> = self
+                    .running
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(i, _)| choosing.contains(i))
+                    .map(|(_, sequence)| sequence.choosing())
+                    .collect();
+                choose_each(logits, &mut samplers)
+            }
+        };
+        self.stats.steps += 1;
+        self.stats.sequence_steps += planned.len() as u64;
+        let elapsed = start.elapsed();
+        for Planned { index, n } in planned {
+            let sequence = &mut self.running[*index];
+            let n_prompt = sequence.n_prompt().saturating_sub(sequence.n_stored()).min(*n);
+            self.stats.prompt_tokens += n_prompt as u64;
+            let share = elapsed.mul_f64(*n as f64 / n_rows.max(1) as f64);
+            let from = sequence.n_stored();
+            sequence.advance(*n, share);
+            self.fill(*index, from);
+        }
+        for (index, id) in choosing.into_iter().zip(chosen) {
+            self.stats.new_tokens += 1;
+            match id.map_err(EngineError::from).and_then(|id| self.running[index].push(id)) {
+                Ok(None) => {}
+                Ok(Some(reason)) => ended.push((index, Ok(reason))),
+                Err(error) => ended.push((index, Err(error))),
+            }
+        }
+    }
+
+    /// Lets pages be found that have become full since position `from`.
+    fn fill(&mut self, index: usize, from: usize) {
+        let sequence = &self.running[index];
+        for page in from / PAGE_LEN..sequence.n_stored() / PAGE_LEN {
+            let parent = page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]));
+            self.pool.fill(sequence.pages()[page], sequence.page_key(page, parent));
+        }
+    }
+
+    /// Ends a running sequence; its memory is free at once.
+    fn end(&mut self, index: usize, outcome: Outcome) {
+        let mut sequence = self.running.remove(index);
+        sequence.take_pages().into_iter().for_each(|page| self.pool.release(page));
+        sequence.finish(outcome);
+    }
+}
+
+/// The budget has room, but the device has not.
+fn no_device_memory() -> EngineError {
+    candle_core::Error::msg("the device has no memory left for keys and values; hint: fewer frames, a smaller model")
+        .into()
+}
+
+/// The embeddings of a step's positions: `(S, H)`.
+fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result<Tensor> {
+    let (mut parts, mut ids): (Vec<Tensor>, Vec<u32>) = (Vec::new(), Vec::new());
+    for Planned { index, n } in planned {
+        let sequence = &running[*index];
+        for segment in sequence.segments(sequence.n_stored()..sequence.n_stored() + n) {
+            match segment {
+                Segment::Ids(more) => ids.extend(more),
+                Segment::Visual(visual) => {
+                    if !ids.is_empty() {
+                        parts.push(model.embed(&std::mem::take(&mut ids))?);
+                    }
+                    parts.push(visual?.to_dtype(model.dtype())?);
+                }
+            }
+        }
+    }
+    if !ids.is_empty() {
+        parts.push(model.embed(&ids)?);
+    }
+    match parts.as_slice() {
+        [part] => part.contiguous(),
+        _ => Tensor::cat(&parts, 0),
+    }
+}
+
+/// The last row of each planned sequence all of whose known positions are stored then.
+fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
+    let mut end = 0;
+    let row = |Planned { index, n }: &Planned| {
+        end += n;
+        (running[*index].n_left() == *n).then_some(end as u32 - 1)
+    };
+    planned.iter().filter_map(row).collect()
+}

@@ -1,0 +1,415 @@
+//! The engine: whatever runs beside a request, in whatever order requests come and with however little memory, each gets the tokens
+//! that it gets alone; and whatever ends early frees its memory and touches no other.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use vidense::engine::{
+    Completion, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestEvent, StopRules, Visual,
+};
+use vidense::exec::Stop;
+use vidense::kernels::kv::{PAGE_LEN, pages_for};
+use vidense::language::{Decoding, Llama, LlamaConfig, LogitRules, PromptHistory, RopeScaling};
+use vidense::nn::{QuantFormat, Quantizing};
+
+use crate::harness::{generate, request};
+
+/// A seeded source of small numbers.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    /// Below `n`.
+    fn below(&mut self, n: usize) -> usize {
+        self.0.next_u32() as usize % n.max(1)
+    }
+
+    fn values(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| (self.0.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
+    }
+
+    fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
+        Tensor::from_vec(self.values(shape.iter().product(), scale), shape, &Device::Cpu).unwrap()
+    }
+}
+
+const VOCABULARY: usize = 97;
+const WIDTH: usize = 64;
+
+fn config(rope_scaling: RopeScaling) -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: VOCABULARY,
+        d_hidden: WIDTH,
+        d_intermediate: 96,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        d_head: 16,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling,
+        context: 512,
+        tied_embeddings: false,
+        attention_bias: false,
+        mlp_bias: false,
+    }
+}
+
+/// A model with random weights, packed as every model is that answers.
+fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
+    let mut draw = Draw::new(7);
+    let mut tensors = HashMap::new();
+    let mut add = |name: String, shape: &[usize]| {
+        let value = match shape {
+            [width] => Tensor::ones(*width, DType::F32, &Device::Cpu).unwrap(),
+            _ => draw.tensor(shape, 0.6),
+        };
+        tensors.insert(name, value);
+    };
+    let (h, wide, d) = (config.d_hidden, config.d_intermediate, config.d_head);
+    add("model.embed_tokens.weight".into(), &[config.vocab_size, h]);
+    add("model.norm.weight".into(), &[h]);
+    add("lm_head.weight".into(), &[config.vocab_size, h]);
+    for i in 0..config.n_layers {
+        let mut layer = |name: &str, shape: &[usize]| add(format!("model.layers.{i}.{name}.weight"), shape);
+        layer("input_layernorm", &[h]);
+        layer("post_attention_layernorm", &[h]);
+        layer("self_attn.q_proj", &[config.n_heads * d, h]);
+        layer("self_attn.k_proj", &[config.n_kv_heads * d, h]);
+        layer("self_attn.v_proj", &[config.n_kv_heads * d, h]);
+        layer("self_attn.o_proj", &[h, config.n_heads * d]);
+        layer("mlp.gate_proj", &[wide, h]);
+        layer("mlp.up_proj", &[wide, h]);
+        layer("mlp.down_proj", &[h, wide]);
+    }
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let mut llama = match quantization {
+        Some(format) => Llama::load_with(config, &vb, &Quantizing(format)).unwrap(),
+        None => Llama::load(config, &vb).unwrap(),
+    };
+    llama.pack().unwrap();
+    llama
+}
+
+/// Prompts about a few videos: many begin alike, none is empty.
+fn prompts(draw: &mut Draw, n: usize) -> Vec<Vec<PromptPart>> {
+    let videos: Vec<Visual> = (0..3).map(|i| Visual::new(draw.tensor(&[30 + 33 * i, WIDTH], 2.0))).collect();
+    let system: Vec<u32> = (0..9).map(|_| draw.below(VOCABULARY) as u32).collect();
+    (0..n)
+        .map(|_| {
+            let words = (0..1 + draw.below(40)).map(|_| draw.below(VOCABULARY) as u32).collect();
+            match draw.below(5) {
+                0 => vec![PromptPart::Ids(words)],
+                video => vec![
+                    PromptPart::Ids(system.clone()),
+                    PromptPart::Visual(videos[video % videos.len()].clone()),
+                    PromptPart::Ids(words),
+                ],
+            }
+        })
+        .collect()
+}
+
+fn positions(prompt: &[PromptPart]) -> usize {
+    let n = |part: &PromptPart| match part {
+        PromptPart::Ids(ids) => ids.len(),
+        PromptPart::Visual(visual) => visual.embeds().dim(0).unwrap(),
+    };
+    prompt.iter().map(n).sum()
+}
+
+fn plenty() -> EngineConfig {
+    EngineConfig::with_kv_bytes(1 << 30)
+}
+
+/// The bytes of so many pages.
+fn pages(model: &Llama, n: usize) -> usize {
+    n * model.new_kv_store().unwrap().page_bytes()
+}
+
+/// Submits requests at random steps, cancels or fails some, and compares all others with what each is alone; on one thread and on
+/// several.
+fn compare(model: &Llama, seed: u64) {
+    for n_threads in [1, 2, 5] {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        threads.install(|| compare_here(model, seed));
+    }
+}
+
+fn compare_here(model: &Llama, seed: u64) {
+    let mut draw = Draw::new(seed);
+    let prompts = prompts(&mut draw, 14);
+    let lengths: Vec<usize> = prompts.iter().map(|_| 1 + draw.below(40)).collect();
+    let alone: Vec<Vec<u32>> =
+        prompts.iter().zip(&lengths).map(|(prompt, n)| generate(model, prompt.clone(), *n, plenty())).collect();
+    // One whose keys and values are NaN, which begins like no other.
+    let broken = || vec![PromptPart::Visual(Visual::new(Tensor::full(f32::NAN, (70, WIDTH), &Device::Cpu).unwrap()))];
+    // From plenty down to what the longest needs alone.
+    let least = prompts.iter().zip(&lengths).map(|(p, n)| pages_for(positions(p) + n - 1)).max().unwrap();
+    for n_pages in [1000, 3 * least, least + 1, least] {
+        let config = EngineConfig {
+            kv_bytes: pages(model, n_pages),
+            max_sequences: 1 + draw.below(16),
+            chunk: 1 + draw.below(90),
+            chunk_beside_answers: 1 + draw.below(30),
+        };
+        let done: Vec<RefCell<Option<_>>> = prompts.iter().map(|_| RefCell::new(None)).collect();
+        let mut engine = Engine::new(model, None, config).unwrap();
+        let (mut ids, mut next, mut cancelled) = (Vec::new(), 0, Vec::new());
+        while next < prompts.len() || !engine.is_idle() {
+            while next < prompts.len() && draw.below(3) > 0 {
+                ids.push(engine.submit(request(prompts[next].clone(), lengths[next], &done[next])));
+                next += 1;
+            }
+            if next < prompts.len() && draw.below(9) == 0 {
+                engine.submit(sink(broken(), 3));
+            }
+            if draw.below(40) == 0 && next > 0 {
+                let i = draw.below(next);
+                if done[i].borrow().is_none() {
+                    engine.cancel(ids[i]);
+                    cancelled.push(i);
+                }
+            }
+            engine.step();
+            assert!(engine.kv_bytes() <= config.kv_bytes && engine.kv_allocated_bytes() <= config.kv_bytes);
+        }
+        assert_eq!(engine.kv_bytes(), 0, "memory is held by nobody");
+        drop(engine);
+        for (i, done) in done.into_iter().enumerate() {
+            match done.into_inner().expect("every request ends") {
+                Ok(completion) => assert_eq!(completion.ids, alone[i], "{seed}: request {i} with {config:?}"),
+                Err(error) => {
+                    assert!(cancelled.contains(&i) && matches!(error, EngineError::Cancelled), "{i}: {error}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_request_gets_the_tokens_that_it_gets_alone() {
+    let model = model(&config(RopeScaling::None), None);
+    (0..6).for_each(|seed| compare(&model, seed));
+}
+
+#[test]
+fn so_it_does_with_quantized_weights_and_with_frequencies_that_depend_on_the_prompt() {
+    compare(&model(&config(RopeScaling::None), Some(QuantFormat::Q8_0)), 11);
+    let ntk = RopeScaling::DynamicNtk { factor: 4.0, original_context: 64.0 };
+    (20..23).for_each(|seed| compare(&model(&config(ntk), None), seed));
+}
+
+#[test]
+fn little_memory_preempts_and_still_answers_all_in_order_of_arrival() {
+    let model = model(&config(RopeScaling::None), None);
+    let prompt = |i: u32| vec![PromptPart::Ids(vec![i; 40])];
+    let alone: Vec<_> = (0..4).map(|i| generate(&model, prompt(i), 90, plenty())).collect();
+    // Each needs five pages; two are admitted into the two that their prompts take.
+    let config = EngineConfig::with_kv_bytes(pages(&model, 6));
+    let done: Vec<_> = (0..4).map(|_| RefCell::new(None)).collect();
+    let mut engine = Engine::new(&model, None, config).unwrap();
+    for (i, done) in (0..).zip(&done) {
+        engine.submit(request(prompt(i), 90, done));
+    }
+    let mut order = Vec::new();
+    while engine.step() {
+        let ended = |i: &usize| done[*i].borrow().is_some() && !order.contains(i);
+        let ended: Vec<usize> = (0..4).filter(ended).collect();
+        order.extend(ended);
+    }
+    assert!(engine.stats().preemptions > 0, "{:?}", engine.stats());
+    assert_eq!(order[..3], [0, 1, 2], "the older ends first");
+    drop(engine);
+    for (done, alone) in done.into_iter().zip(alone) {
+        assert_eq!(done.into_inner().unwrap().unwrap().ids, alone);
+    }
+}
+
+#[test]
+fn a_video_is_read_once_for_all_questions_about_it() {
+    let model = model(&config(RopeScaling::None), None);
+    let visual = Visual::new(Draw::new(1).tensor(&[200, WIDTH], 2.0));
+    let prompt =
+        |i: u32| vec![PromptPart::Ids(vec![1, 2]), PromptPart::Visual(visual.clone()), PromptPart::Ids(vec![i; 5])];
+    let done: Vec<_> = (0..8).map(|_| RefCell::new(None)).collect();
+    let mut engine = Engine::new(&model, None, EngineConfig { chunk: 50, ..plenty() }).unwrap();
+    // All at once, and one more when the others are done.
+    for (i, done) in (0..7).zip(&done) {
+        engine.submit(request(prompt(i), 6, done));
+    }
+    engine.run(&Stop::new());
+    engine.submit(request(prompt(7), 6, &done[7]));
+    engine.run(&Stop::new());
+    let stats = engine.stats();
+    let shared = 202 / PAGE_LEN * PAGE_LEN;
+    assert_eq!(stats.prefix_hits, 7 * shared as u64);
+    assert_eq!(stats.prompt_tokens, 8 * 207 - 7 * shared as u64);
+    assert_eq!((stats.new_tokens, stats.peak_running), (8 * 6, 7));
+    // The pages of the video once, and one or two of each question's own.
+    assert!(stats.peak_kv_bytes <= pages(&model, 202 / PAGE_LEN + 2 * 7), "{stats:?}");
+}
+
+#[test]
+fn memory_does_not_grow_with_the_requests_that_passed() {
+    let model = model(&config(RopeScaling::None), None);
+    let mut engine = Engine::new(&model, None, plenty()).unwrap();
+    let mut draw = Draw::new(5);
+    let mut allocated = Vec::new();
+    for _ in 0..60 {
+        let visual = Visual::new(draw.tensor(&[300, WIDTH], 2.0));
+        let prompt = vec![PromptPart::Visual(visual), PromptPart::Ids(vec![3])];
+        engine.submit(Request { listener: Box::new(|_| ControlFlow::Continue(())), ..sink(prompt, 5) });
+        engine.run(&Stop::new());
+        allocated.push(engine.kv_allocated_bytes());
+    }
+    assert_eq!(allocated[10], allocated[59]);
+    // No more than a context stays of what is past, beside what runs.
+    assert!(allocated[59] <= pages(&model, pages_for(512) + pages_for(306)));
+}
+
+fn sink(prompt: Vec<PromptPart>, max_new_tokens: usize) -> Request<'static> {
+    Request {
+        prompt,
+        history: PromptHistory::default(),
+        decoding: Decoding::default(),
+        stop: StopRules::default(),
+        max_new_tokens,
+        time_limit: None,
+        listener: Box::new(|_| ControlFlow::Continue(())),
+    }
+}
+
+#[test]
+fn one_that_fails_fails_alone() {
+    let model = model(&config(RopeScaling::None), None);
+    let good = vec![PromptPart::Ids(vec![4; 50])];
+    let expected = generate(&model, good.clone(), 20, plenty());
+    let broken = Tensor::full(f32::NAN, (40, WIDTH), &Device::Cpu).unwrap();
+    let narrow = Tensor::zeros((3, WIDTH - 1), DType::F32, &Device::Cpu).unwrap();
+    let bad: [(Vec<PromptPart>, &str); 4] = [
+        (vec![PromptPart::Visual(Visual::new(broken))], "not finite"),
+        (vec![PromptPart::Visual(Visual::new(narrow))], "width 63 for a language model of 64"),
+        (vec![PromptPart::Ids(vec![1, 97])], "token id 97 is beyond the vocabulary of 97"),
+        (vec![PromptPart::Ids(Vec::new())], "an empty prompt"),
+    ];
+    let (before, after) = (RefCell::new(None), RefCell::new(None));
+    let failed: Vec<_> = bad.iter().map(|_| RefCell::new(None)).collect();
+    let mut engine = Engine::new(&model, None, EngineConfig::with_kv_bytes(pages(&model, 8))).unwrap();
+    engine.submit(request(good.clone(), 20, &before));
+    for ((prompt, _), failed) in bad.iter().zip(&failed) {
+        engine.submit(request(prompt.clone(), 20, failed));
+    }
+    engine.submit(request(good, 20, &after));
+    engine.run(&Stop::new());
+    assert_eq!(engine.kv_bytes(), 0);
+    drop(engine);
+    for ((_, rule), failed) in bad.iter().zip(failed) {
+        let error = failed.into_inner().unwrap().unwrap_err().to_string();
+        assert!(error.contains(rule), "{error}");
+    }
+    for good in [before, after] {
+        assert_eq!(good.into_inner().unwrap().unwrap().ids, expected);
+    }
+}
+
+#[test]
+fn requests_end_at_their_limits() {
+    let model = model(&config(RopeScaling::None), None);
+    let outcome = |change: &dyn Fn(&mut Request<'_>), config: EngineConfig| -> Result<Completion, EngineError> {
+        let done = RefCell::new(None);
+        let mut engine = Engine::new(&model, None, config).unwrap();
+        let mut asked = request(vec![PromptPart::Ids(vec![4; 50])], 20, &done);
+        change(&mut asked);
+        engine.submit(asked);
+        engine.run(&Stop::new());
+        assert_eq!(engine.kv_bytes(), 0);
+        drop(engine);
+        done.into_inner().unwrap()
+    };
+    let whole = outcome(&|_| {}, plenty()).unwrap();
+    assert_eq!((whole.ids.len(), whole.finish_reason), (20, FinishReason::Length));
+    let stopped = outcome(&|asked| asked.stop.tokens = [whole.ids[7]].into(), plenty()).unwrap();
+    let first = whole.ids.iter().position(|id| *id == whole.ids[7]).unwrap();
+    assert_eq!((stopped.ids.as_slice(), stopped.finish_reason), (&whole.ids[..=first], FinishReason::Stop));
+    let none = outcome(&|asked| asked.max_new_tokens = 0, plenty()).unwrap();
+    assert_eq!((none.ids.len(), none.finish_reason), (0, FinishReason::Length));
+    let late = outcome(&|asked| asked.time_limit = Some(Duration::ZERO), plenty()).unwrap_err().to_string();
+    assert_eq!(late, "it took longer than the limit of 0 s");
+    let large =
+        outcome(&|asked| asked.max_new_tokens = 100, EngineConfig::with_kv_bytes(pages(&model, 2))).unwrap_err();
+    let needed = pages(&model, pages_for(149));
+    assert!(matches!(large, EngineError::OverBudget { prompt: 50, new: 100, needed: n, .. } if n == needed), "{large}");
+    let stop = StopRules { strings: ["x".to_owned()].into(), ..StopRules::default() };
+    let stringy = outcome(&|asked| asked.stop = stop.clone(), plenty()).unwrap_err().to_string();
+    assert!(stringy.contains("stop strings without a tokenizer"), "{stringy}");
+}
+
+#[test]
+fn a_listener_that_has_enough_ends_its_request() {
+    let model = model(&config(RopeScaling::None), None);
+    let (n, ended) = (Cell::new(0), Cell::new(false));
+    let mut engine = Engine::new(&model, None, plenty()).unwrap();
+    engine.submit(Request {
+        listener: Box::new(|event: RequestEvent<'_>| {
+            match event {
+                RequestEvent::Token { .. } => n.set(n.get() + 1),
+                RequestEvent::Done(outcome) => ended.set(matches!(outcome, Err(EngineError::Cancelled))),
+            }
+            if n.get() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }),
+        ..sink(vec![PromptPart::Ids(vec![4; 50])], 20)
+    });
+    engine.run(&Stop::new());
+    assert_eq!((n.get(), ended.get(), engine.kv_bytes()), (3, true, 0));
+}
+
+#[test]
+fn an_abort_gives_all_requests_up() {
+    let model = model(&config(RopeScaling::None), None);
+    let done: Vec<_> = (0..40).map(|_| RefCell::new(None)).collect();
+    let mut engine = Engine::new(&model, None, plenty()).unwrap();
+    let stop = Stop::new();
+    for done in &done {
+        engine.submit(request(vec![PromptPart::Ids(vec![4; 50])], 200, done));
+    }
+    engine.step();
+    stop.abort();
+    engine.run(&stop);
+    assert_eq!((engine.kv_bytes(), engine.is_idle()), (0, true));
+    drop(engine);
+    assert!(done.into_iter().all(|done| matches!(done.into_inner(), Some(Err(EngineError::Cancelled)))));
+}
+
+#[test]
+fn rules_and_drawn_tokens_are_each_request_s_own() {
+    let model = model(&config(RopeScaling::None), None);
+    let hot = |seed| Decoding { temperature: 1.5, seed, ..Decoding::default() };
+    let rules = LogitRules { repetition_penalty: 3.0, ..LogitRules::default() };
+    let decodings = [Decoding::default(), hot(1), hot(2), hot(1), Decoding { rules, ..Decoding::default() }];
+    let run = |decodings: &[Decoding]| -> Vec<Vec<u32>> {
+        let done: Vec<_> = decodings.iter().map(|_| RefCell::new(None)).collect();
+        let mut engine = Engine::new(&model, None, plenty()).unwrap();
+        for (decoding, done) in decodings.iter().zip(&done) {
+            let asked = request(vec![PromptPart::Ids(vec![4; 50])], 30, done);
+            engine.submit(Request { decoding: decoding.clone(), ..asked });
+        }
+        engine.run(&Stop::new());
+        drop(engine);
+        done.into_iter().map(|done| done.into_inner().unwrap().unwrap().ids).collect()
+    };
+    let together = run(&decodings);
+    let alone: Vec<_> = decodings.iter().flat_map(|decoding| run(std::slice::from_ref(decoding))).collect();
+    assert_eq!(together, alone);
+    assert_eq!(together[1], together[3]);
+    assert!(together[1] != together[2] && together[0] != together[4]);
+}
