@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Serialize, Serializer};
 
-use crate::nn::Activation;
+use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear};
 
 /// A kind of projector, as `mm_projector_type` names it.
@@ -91,11 +91,11 @@ impl ProjectorActivation {
         }
     }
 
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
+    fn apply(self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
         match self {
-            Self::Gelu => Activation::Gelu.apply(x),
-            Self::GeluTanh => Activation::GeluTanh.apply(x),
-            Self::QuickGelu => Activation::QuickGelu.apply(x),
+            Self::Gelu => kernels.activate(x, Activation::Gelu),
+            Self::GeluTanh => kernels.activate(x, Activation::GeluTanh),
+            Self::QuickGelu => kernels.activate(x, Activation::QuickGelu),
             Self::Relu => x.relu(),
             Self::Silu => x.silu(),
             Self::Tanh => x.tanh(),
@@ -156,6 +156,7 @@ impl Serialize for ProjectorKind {
 pub struct Projector {
     layers: Vec<Linear>,
     activation: ProjectorActivation,
+    kernels: &'static dyn Kernels,
 }
 
 impl Projector {
@@ -189,7 +190,7 @@ impl Projector {
                 (0..mlp.depth).map(|i| load(width(i), vb.pp(2 * i))).collect::<Result<_>>()?
             }
         };
-        Ok(Self { layers, activation: mlp.activation })
+        Ok(Self { layers, activation: mlp.activation, kernels: kernels::of(vb.device(), vb.dtype()) })
     }
 
     /// Packs the weights for inference, where that may be: see [`Linear::pack`].
@@ -208,7 +209,7 @@ impl Projector {
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
         let mut x = tokens.clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&if i == 0 { x } else { self.activation.apply(&x)? })?;
+            x = layer.forward(&if i == 0 { x } else { self.activation.apply(&x, self.kernels)? })?;
         }
         Ok(x)
     }
@@ -244,7 +245,8 @@ mod tests {
             ("sigmoid", 0.268_941, 0.880_797),
             ("linear", -1.0, 2.0),
         ] {
-            let y = ProjectorActivation::named(name).expect("a known name").apply(&x).expect("small");
+            let activation = ProjectorActivation::named(name).expect("a known name");
+            let y = activation.apply(&x, kernels::of(&Device::Cpu, DType::F32)).expect("small");
             let y: Vec<f32> = y.to_vec1().expect("rank 1");
             assert!((y[0] - negative).abs() < 1e-5 && (y[1] - positive).abs() < 1e-5, "{name}: {y:?}");
         }

@@ -421,7 +421,7 @@ impl<'m> Engine<'m> {
                     .filter(|(i, _)| choosing.contains(i))
                     .map(|(_, sequence)| sequence.choosing())
                     .collect();
-                choose_each(logits, &mut samplers)
+                choose_each(self.model.kernels(), logits, &mut samplers)
             }
         };
         self.stats.steps += 1;

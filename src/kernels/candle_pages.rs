@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
+use super::Kernels;
+use super::attention::causal_bias;
+use super::candle::Candle;
 use super::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
-use crate::nn::{matmul, softmax};
 
 /// Pages of a slab, which is allocated as a whole: 1,024 positions.
 const SLAB_PAGES: usize = 32;
@@ -19,6 +21,7 @@ pub(crate) struct CandlePages {
     geometry: KvGeometry,
     dtype: DType,
     device: Device,
+    kernels: &'static Candle,
     /// Of each slab that has memory, for each layer keys and values: `(n_kv_heads, SLAB_PAGES * PAGE_LEN, d_head)`.
     slabs: Vec<Option<Vec<[Tensor; 2]>>>,
     step: Option<CandleStep>,
@@ -45,7 +48,14 @@ impl CandlePages {
     /// When heads are not shared evenly.
     pub(crate) fn new(geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Self> {
         geometry.check()?;
-        Ok(Self { geometry, dtype, device: device.clone(), slabs: Vec::new(), step: None })
+        Ok(Self {
+            geometry,
+            dtype,
+            device: device.clone(),
+            kernels: Candle::of(device, dtype),
+            slabs: Vec::new(),
+            step: None,
+        })
     }
 
     fn slab(&self, slab: usize, layer: usize) -> Result<&[Tensor; 2]> {
@@ -85,17 +95,18 @@ impl CandlePages {
         let view = |span: &SlabSpan, i: usize| {
             self.slab(span.slab, layer)?[i].narrow(1, span.positions.start, span.positions.len())
         };
-        let scores = spans.iter().map(|span| matmul(&queries, &view(span, 0)?.t()?)).collect::<Result<Vec<_>>>()?;
+        let scores =
+            spans.iter().map(|span| self.kernels.matmul(&queries, &view(span, 0)?.t()?)).collect::<Result<Vec<_>>>()?;
         let scores = if let [scores] = scores.as_slice() { scores.clone() } else { Tensor::cat(&scores, D::Minus1)? };
         let scores = match n {
             1 => scores,
             _ => scores.reshape((n_heads, n, n_keys))?.broadcast_add(&causal_bias(n, n_keys, &scores)?)?,
         };
-        let weights = softmax(&scores)?.reshape((n_kv_heads, group * n, n_keys))?;
+        let weights = self.kernels.softmax(&scores)?.reshape((n_kv_heads, group * n, n_keys))?;
         let (mut first, mut sum) = (0, None);
         for span in &spans {
             let part = weights.narrow(2, first, span.positions.len())?.contiguous()?;
-            let part = matmul(&part, &view(span, 1)?)?; // (n_kv_heads, group n, d_head)
+            let part = self.kernels.matmul(&part, &view(span, 1)?)?; // (n_kv_heads, group n, d_head)
             sum = Some(match sum {
                 None => part,
                 Some(sum) => (sum + part)?,
@@ -173,12 +184,4 @@ fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<SlabSpan> {
     }
     debug_assert!(pages.len() >= pages_for(positions.end));
     spans
-}
-
-/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
-fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
-    let past = n_keys - s;
-    let bias: Vec<f32> =
-        (0..s).flat_map(|i| (0..n_keys).map(move |j| if j <= past + i { 0.0 } else { f32::NEG_INFINITY })).collect();
-    Tensor::from_vec(bias, (s, n_keys), like.device())?.to_dtype(like.dtype())
 }

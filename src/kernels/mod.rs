@@ -1,39 +1,220 @@
-//! Device-specific computation behind one seam: the networks of layer 2 call kernels and never ask which device they run on.
+//! What a device can do, behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on which device or
+//! in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
+//!
+//! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's operations, and
+//! is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that very processor.
 
+mod activation;
 pub(crate) mod argmax;
+mod attention;
+mod candle;
 pub(crate) mod candle_pages;
-pub mod cpu;
+pub(crate) mod cpu;
+#[cfg(test)]
+pub(crate) mod finite_difference;
 pub mod kv;
+mod norm;
+mod quant_format;
+#[cfg(test)]
+mod tests;
 
+use std::fmt::Debug;
+
+use candle_core::quantized::QTensor;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use kv::{KvGeometry, KvStore};
 
-/// An empty key-value store for a language model.
-///
-/// # Errors
-/// When the geometry's heads are not shared evenly.
-pub fn kv_store(geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
-    Ok(match (device, dtype) {
-        (Device::Cpu, DType::F32) => Box::new(cpu::kv_pages::CpuPages::new(geometry)?),
-        _ => Box::new(candle_pages::CandlePages::new(geometry, dtype, device)?),
-    })
+pub use activation::Activation;
+pub use attention::{Mask, Visible, join_heads, split_heads};
+pub use cpu::norm::RowNorm;
+pub use cpu::packed::PackedLinear;
+pub use cpu::workers::on_workers;
+pub use norm::NormWeights;
+pub use quant_format::QuantFormat;
+
+/// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation says that it is
+/// for inference.
+pub trait Kernels: Send + Sync + Debug {
+    /// `a b`, over leading batch dimensions.
+    ///
+    /// # Shapes
+    /// `(..., M, K)` and `(..., K, N)` to `(..., M, N)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor>;
+
+    /// `x + bias`, row by row.
+    ///
+    /// # Shapes
+    /// `x (R, width)` and `bias (width)` to `(R, width)`.
+    ///
+    /// # Errors
+    /// When the widths differ.
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor>;
+
+    /// The activation of each element.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
+
+    /// `silu(gate) up` (arXiv 2002.05202), element by element.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor>;
+
+    /// As [`Self::swiglu`], of gate and up side by side in each row.
+    ///
+    /// # Shapes
+    /// `(..., 2 w)` to `(..., w)`.
+    ///
+    /// # Errors
+    /// When the width is odd.
+    fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor>;
+
+    /// A layer norm or an RMS norm over the last dimension.
+    ///
+    /// # Shapes
+    /// `(..., width)` to the same.
+    ///
+    /// # Errors
+    /// When the width does not fit.
+    fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor>;
+
+    /// The norm as packed layers apply it to their input, row by row; none where no layer is packed, or the weights want a gradient.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn row_norm(&self, weights: &NormWeights) -> Result<Option<RowNorm>>;
+
+    /// Softmax over the last dimension, computed in f32. Minus infinity gives exactly 0.
+    ///
+    /// # Shapes
+    /// `(..., K)` to the same, in the input's precision.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn softmax(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Softmax over the keys that each query sees, computed in f32; the others get exactly 0.
+    ///
+    /// # Shapes
+    /// `(B, n_heads, S, K)` to the same, in the input's precision.
+    ///
+    /// # Errors
+    /// When the shape does not fit `visible`.
+    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor>;
+
+    /// Scaled dot-product attention. Key-value head `j` serves the query heads `j n_heads / n_kv_heads ..`, as in grouped-query
+    /// attention (arXiv 2305.13245).
+    ///
+    /// # Shapes
+    /// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`. `k` and `v` may be views into a larger
+    /// cache when `B = 1`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor>;
+
+    /// Attention in which every query sees every key, of queries, keys and values as linear layers make them.
+    ///
+    /// # Shapes
+    /// `(B, S, n d)` each, which may be views into one tensor, to `(B, S, n d)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+        attention::check_full(qkv, n_heads)?;
+        attention::full_by_heads(self, qkv, n_heads)
+    }
+
+    /// An empty key-value store for a language model of activations in `dtype` on `device`, which are those of these kernels: for
+    /// inference.
+    ///
+    /// # Errors
+    /// When the geometry's heads are not shared evenly.
+    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>>;
+
+    /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for inference; none
+    /// where the device multiplies best by the weight as it is.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
+
+    /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format fits, or the
+    /// device has no kernels for quantized weights.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>>;
+
+    /// A layer of a weight that is stored quantized, for inference.
+    ///
+    /// # Errors
+    /// When the weight has another format, or the device has no kernels for quantized weights.
+    fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear>;
+
+    /// Whether the device has kernels for quantized weights.
+    fn has_quantized(&self) -> bool;
+
+    /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN, or whose
+    /// largest is infinite. Nothing but these leaves the device.
+    ///
+    /// # Shapes
+    /// `(R, width)`, f32, to `R`.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
+        let ids = x.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
+        let is_good = |(largest, sum): (f32, f32)| !largest.is_infinite() && !largest.is_nan() && !sum.is_nan();
+        Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect())
+    }
+
+    /// The threads that issue operations.
+    fn threads(&self) -> Threads;
 }
 
-/// The index of the largest element of each row, the first of equal ones; of a row none where an element is NaN or its largest is
-/// infinite. None at all where the rows are in memory, where a caller reads them with less work.
-///
-/// # Shapes
-/// `(R, width)`, f32, to `R`.
-///
-/// # Errors
-/// When candle fails.
-pub fn argmax_rows(x: &Tensor) -> Result<Option<Vec<Option<u32>>>> {
-    if x.device().is_cpu() {
-        return Ok(None);
+/// A linear layer whose weight is stored quantized.
+pub struct StoredLinear<'a> {
+    /// The weight, `(d_out, d_in)`.
+    pub weight: &'a QTensor,
+    /// Format of the weight.
+    pub format: QuantFormat,
+    /// Row of the weight that makes each output.
+    pub row: &'a (dyn Fn(usize) -> usize + Sync),
+    /// `(d_out)` in f32, in the order of the outputs.
+    pub bias: Option<Tensor>,
+}
+
+/// The threads that issue a device's operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// The pool that computes, whose other threads stay awake meanwhile.
+    Pool,
+    /// The caller's: a device with a queue of its own.
+    Caller,
+}
+
+impl dyn Kernels {
+    /// Runs many small operations in a row on the threads that suit them: see [`Threads`].
+    pub fn run<T: Send>(&self, operations: impl FnOnce() -> T + Send) -> T {
+        match self.threads() {
+            Threads::Pool => on_workers(operations),
+            Threads::Caller => operations(),
+        }
     }
-    let ids = x.argmax(D::Minus1)?.to_vec1::<u32>()?;
-    let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
-    let is_good = |(largest, sum): (f32, f32)| !largest.is_infinite() && !largest.is_nan() && !sum.is_nan();
-    Ok(Some(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect()))
+}
+
+/// Chooses the kernels of a device in a precision: once for a module, when it is loaded.
+pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
+    match (device, dtype) {
+        (Device::Cpu, DType::F32) => cpu::Cpu::best(),
+        _ => candle::Candle::of(device, dtype),
+    }
 }

@@ -8,11 +8,9 @@ use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
 use crate::kernels::kv::{KvGeometry, KvStore, PageId, StepLayout, StepRows};
-use crate::kernels::kv_store;
-use crate::nn::attention::{join_heads, split_heads};
+use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::softmax::Visible;
-use crate::nn::{AsRead, Fused, FusedConfig, Mask, Matrices, RmsNorm, activation, attention, on_workers};
+use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +75,7 @@ pub struct Llama {
     head: Linear,
     dtype: DType,
     device: Device,
+    kernels: &'static dyn Kernels,
 }
 
 impl Llama {
@@ -117,6 +116,7 @@ impl Llama {
             head,
             dtype: vb.dtype(),
             device: vb.device().clone(),
+            kernels: kernels::of(vb.device(), vb.dtype()),
         })
     }
 
@@ -153,6 +153,11 @@ impl Llama {
         self.dtype
     }
 
+    /// What its device computes with.
+    pub fn kernels(&self) -> &'static dyn Kernels {
+        self.kernels
+    }
+
     /// Where it runs.
     pub fn device(&self) -> &Device {
         &self.device
@@ -163,7 +168,7 @@ impl Llama {
     /// # Errors
     /// When the geometry's heads are not shared evenly.
     pub fn new_kv_store(&self) -> Result<Box<dyn KvStore>> {
-        kv_store(self.config.kv_geometry(), self.dtype, &self.device)
+        self.kernels.kv_store(self.config.kv_geometry(), self.dtype, &self.device)
     }
 
     /// Embeds ids.
@@ -191,7 +196,7 @@ impl Llama {
         let (cos, sin) = self.config.rope().angles(rows.iter().flat_map(SequenceRows::positions));
         let sequences = rows.iter().map(|rows| StepRows { pages: rows.pages.clone(), start: rows.start, n: rows.n });
         store.begin(StepLayout { sequences: sequences.collect(), cos, sin })?;
-        self.on_workers(|| {
+        self.kernels.run(|| {
             let mut x = embeds.clone();
             for (i, layer) in self.layers.iter().enumerate() {
                 x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?; // (S, H)
@@ -216,11 +221,6 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs something on the pool's threads where these compute, on the CPU.
-    fn on_workers<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
-        if self.device.is_cpu() { on_workers(run) } else { run() }
-    }
-
     fn rope_table(&self) -> Result<RopeTable> {
         RopeTable::new(&self.config.rope(), self.config.context, self.dtype, &self.device)
     }
@@ -233,7 +233,7 @@ impl Llama {
     /// # Errors
     /// When candle fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.on_workers(|| self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
+        self.kernels.run(|| self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
     }
 }
 
@@ -288,6 +288,7 @@ struct SelfAttention {
     out: Linear,
     n_heads: usize,
     n_kv_heads: usize,
+    kernels: &'static dyn Kernels,
 }
 
 impl SelfAttention {
@@ -302,6 +303,7 @@ impl SelfAttention {
             out: matrices.linear(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
+            kernels: kernels::of(vb.device(), vb.dtype()),
         })
     }
 
@@ -310,7 +312,8 @@ impl SelfAttention {
         let [q, k, v] = self.inputs.forward_normalised_parts(x, &self.norm)?;
         let (q, k) = (split_heads(&q, self.n_heads)?, split_heads(&k, self.n_kv_heads)?);
         let (q, k, v) = (angles.rotate(&q)?, angles.rotate(&k)?, split_heads(&v, self.n_kv_heads)?);
-        self.out.forward_onto(&join_heads(&attention(&q, &k, &v, Mask::Visible(visible))?)?, x)
+        let attended = self.kernels.attention(&q, &k, &v, Mask::Visible(visible))?;
+        self.out.forward_onto(&join_heads(&attended)?, x)
     }
 
     /// Attends over the positions of a store: `(S, H)` to `(S, H)`.
@@ -327,6 +330,7 @@ struct SwiGlu {
     /// Gate, up.
     inputs: Fused<2>,
     down: Linear,
+    kernels: &'static dyn Kernels,
 }
 
 impl SwiGlu {
@@ -338,15 +342,16 @@ impl SwiGlu {
             norm,
             inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
             down: matrices.linear(wide, h, bias, &vb.pp("down_proj"))?,
+            kernels: kernels::of(vb.device(), vb.dtype()),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let gated = match self.inputs.layers() {
-            [both] => activation::swiglu_of_joined(&both.forward_normalised(x, &self.norm)?)?,
+            [both] => self.kernels.swiglu_joined(&both.forward_normalised(x, &self.norm)?)?,
             _ => {
                 let [gate, up] = self.inputs.forward_normalised_parts(x, &self.norm)?;
-                activation::swiglu(&gate, &up)?
+                self.kernels.swiglu(&gate, &up)?
             }
         };
         self.down.forward_onto(&gated, x)

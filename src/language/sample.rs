@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{LogitRules, PromptHistory};
-use crate::kernels::{self, argmax::argmax};
+use crate::kernels::Kernels;
+use crate::kernels::argmax::argmax;
 
 /// How the next id is to be chosen. What is left open is as the checkpoint's `generation_config.json` says.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -115,11 +116,11 @@ pub struct Choosing<'s> {
 ///
 /// # Errors
 /// For each sequence those of [`Sampler::next`].
-pub fn choose_each(logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
+pub fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
     let all_plain = sequences.iter().all(|sequence| sequence.sampler.is_plain_argmax());
     let mut choose = || -> Result<Vec<Result<u32>>> {
-        if all_plain && let Some(ids) = kernels::argmax_rows(logits)? {
-            return Ok(ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect());
+        if all_plain {
+            return Ok(kernels.argmax_rows(logits)?.into_iter().map(|id| id.ok_or_else(not_finite)).collect());
         }
         let (n_rows, width) = logits.dims2()?;
         if n_rows != sequences.len() {
@@ -143,6 +144,9 @@ fn not_finite() -> candle_core::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::DType;
+
+    use crate::kernels;
     fn sampler(decoding: &Decoding) -> Sampler {
         Sampler::new(decoding, PromptHistory::default())
     }
@@ -209,7 +213,7 @@ mod tests {
                 .zip(&generated)
                 .map(|(sampler, generated)| Choosing { sampler, generated })
                 .collect();
-            let together = choose_each(&logits, &mut choosing);
+            let together = choose_each(kernels::of(&Device::Cpu, DType::F32), &logits, &mut choosing);
             for (i, together) in together.into_iter().enumerate() {
                 let alone = sampler(&decodings[i]).next(&rows[i], &generated[i]);
                 assert_eq!(together.ok(), alone.ok(), "row {i}");

@@ -103,7 +103,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_normalised<'a>(&self, x: &Tensor, norm: impl Into<Norm<'a>>) -> Result<Tensor> {
+    pub fn forward_normalised(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<Tensor> {
         match &self.weights {
             FusedWeights::Apart(_) => Tensor::cat(&self.forward_normalised_parts(x, norm)?, D::Minus1),
             FusedWeights::Joined(layer) => layer.forward_normalised(x, norm),
@@ -114,9 +114,9 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_normalised_parts<'a>(&self, x: &Tensor, norm: impl Into<Norm<'a>>) -> Result<[Tensor; N]> {
+    pub fn forward_normalised_parts(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<[Tensor; N]> {
         match &self.weights {
-            FusedWeights::Apart(_) => self.forward(&norm.into().forward(x)?),
+            FusedWeights::Apart(_) => self.forward(&norm.as_ref().forward(x)?),
             FusedWeights::Joined(layer) => self.split(&layer.forward_normalised(x, norm)?),
         }
     }
@@ -156,8 +156,8 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::kernels::cpu::quantized::QuantFormat;
-    use crate::nn::finite_difference::{assert_gradients, random};
+    use crate::kernels::QuantFormat;
+    use crate::kernels::finite_difference::{assert_gradients, random};
     use crate::nn::{AsRead, Quantizing, RmsNorm};
 
     /// Query of `n` heads and key, value of one each: heads of `d`.
@@ -268,7 +268,7 @@ mod tests {
     fn outputs_of_a_normalised_input_stand_side_by_side() {
         let config = config(64, 2, 32);
         let (vb, x) = (weights(&config, DType::F32), random((2, 3, 64), 7));
-        let norm = RmsNorm::new(random(64, 8), 1e-5);
+        let norm = RmsNorm::new(random(64, 8), 1e-5).expect("f32");
         let mut fused = Fused::load(&config, &vb, &AsRead).expect("in the map");
         let run = |fused: &Fused<3>| {
             let all = fused.forward_normalised(&x, &norm).expect("the widths fit");
@@ -289,7 +289,7 @@ mod tests {
             let layers = [Linear::from_weight(t[1].clone()), Linear::from_weight(t[2].clone())];
             let mut fused = Fused { weights: FusedWeights::Apart(layers), widths: [3, 2] };
             fused.pack()?;
-            let norm = RmsNorm::new(t[3].clone(), 1e-5);
+            let norm = RmsNorm::new(t[3].clone(), 1e-5)?;
             fused.forward_normalised(&t[0], &norm)
         };
         assert_gradients(&[random((2, 4), 1), random((3, 4), 2), random((2, 4), 3), random(4, 4)], run);

@@ -1,27 +1,23 @@
-//! A matrix times activations, in any precision on any device.
+//! Linear layers: a matrix times activations, in any precision on any device.
 
-use candle_core::quantized::QTensor;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::activation::Activation;
 use super::norm::Norm;
-use crate::kernels::cpu::gemm::{Packed, kernel};
-use crate::kernels::cpu::packed::{Matrix, PackedLinear};
-use crate::kernels::cpu::quantized::{self, QuantFormat, QuantizedMatrix};
-use crate::kernels::cpu::rows::{add_bias, contiguous};
+use crate::kernels::{self, Activation, Kernels, PackedLinear, QuantFormat, StoredLinear};
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weights: Weights,
+    kernels: &'static dyn Kernels,
 }
 
 #[derive(Debug, Clone)]
 enum Weights {
     /// As they were read.
     Plain { weight: Tensor, bias: Option<Tensor> },
-    /// For inference on the CPU.
+    /// In the layout of a kernel of the device: for inference.
     Packed(PackedLinear),
 }
 
@@ -30,7 +26,7 @@ enum Weights {
 pub enum Bias {
     /// A tensor `bias` of the output's width.
     With,
-    /// None.
+    /// No bias.
     Without,
 }
 
@@ -42,17 +38,26 @@ impl Linear {
     pub fn load(d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Self> {
         let weight = vb.get((d_out, d_in), "weight")?;
         let bias = (bias == Bias::With).then(|| vb.get(d_out, "bias")).transpose()?;
-        Ok(Self { weights: Weights::Plain { weight, bias } })
+        Ok(Self::new(weight, bias))
     }
 
-    /// Of a `weight (d_out, d_in)` and perhaps a `bias (d_out)`.
+    /// Takes a `weight (d_out, d_in)` and perhaps a `bias (d_out)`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weights: Weights::Plain { weight, bias } }
+        let kernels = kernels::of(weight.device(), weight.dtype());
+        Self { weights: Weights::Plain { weight, bias }, kernels }
     }
 
     /// A layer that shares its weight with another, such as a tied output head.
     pub fn from_weight(weight: Tensor) -> Self {
         Self::new(weight, None)
+    }
+
+    /// Takes a weight that is stored quantized as it is, for inference by `kernels`.
+    ///
+    /// # Errors
+    /// When the weight has another format, or the device has no kernels for quantized weights.
+    pub fn from_quantized(stored: &StoredLinear<'_>, kernels: &'static dyn Kernels) -> Result<Self> {
+        Ok(Self { weights: Weights::Packed(kernels.load_quantized(stored)?), kernels })
     }
 
     /// Several layers over the same input as one, whose outputs are side by side; none where they cannot be joined: where one
@@ -61,23 +66,19 @@ impl Linear {
     /// # Errors
     /// When candle fails.
     pub fn join(layers: &[&Self]) -> Result<Option<Self>> {
+        let Some(kernels) = layers.first().map(|layer| layer.kernels) else { return Ok(None) };
         let packed = layers.iter().filter_map(|layer| layer.packed()).collect::<Vec<_>>();
         if packed.len() == layers.len() {
-            return Ok(PackedLinear::join(&packed).map(|joined| Self { weights: Weights::Packed(joined) }));
+            return Ok(PackedLinear::join(&packed).map(|joined| Self { weights: Weights::Packed(joined), kernels }));
         }
-        let (mut weights, mut biases) = (Vec::new(), Vec::new());
-        for layer in layers {
-            match &layer.weights {
-                Weights::Plain { weight, bias } if !weight.track_op() => {
-                    weights.push(weight);
-                    biases.extend(bias);
-                }
-                _ => return Ok(None),
-            }
-        }
+        let plain = layers.iter().map(|layer| layer.untracked()).collect::<Option<Vec<_>>>();
+        let Some((weights, biases)) = plain.map(|plain| plain.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()) else {
+            return Ok(None);
+        };
+        let biases = biases.into_iter().flatten().collect::<Vec<_>>();
         let bias = match biases.len() {
             0 => None,
-            n if n == weights.len() && !biases.iter().any(|bias| bias.track_op()) => Some(Tensor::cat(&biases, 0)?),
+            n if n == weights.len() => Some(Tensor::cat(&biases, 0)?),
             _ => return Ok(None),
         };
         Ok(Some(Self::new(Tensor::cat(&weights, 0)?, bias)))
@@ -90,79 +91,54 @@ impl Linear {
         }
     }
 
-    /// Whether packing it changes anything: for inference in f32 on the CPU.
-    pub fn may_pack(&self) -> bool {
+    /// Weight and bias as they were read, if neither wants a gradient.
+    fn untracked(&self) -> Option<(&Tensor, Option<&Tensor>)> {
         match &self.weights {
-            Weights::Plain { weight, .. } => {
-                weight.device().is_cpu() && weight.dtype() == DType::F32 && !weight.track_op()
+            Weights::Plain { weight, bias } if !weight.track_op() && !bias.as_ref().is_some_and(Tensor::track_op) => {
+                Some((weight, bias.as_ref()))
             }
-            Weights::Packed(_) => false,
+            _ => None,
         }
     }
 
-    /// Packs the weights in the order in which the CPU's kernel reads them, where that may be. There is no gradient then.
+    /// Packs the weights for inference, where the device has a kernel that reads them packed. Weights that want a gradient stay as
+    /// they are.
     ///
     /// # Errors
     /// When candle fails.
     pub fn pack(&mut self) -> Result<()> {
-        self.hold_as(|weight, depth| Ok(Matrix::Full(Packed::transpose_of(weight, depth, kernel()))))
+        let Some((weight, bias)) = self.untracked() else { return Ok(()) };
+        if let Some(packed) = self.kernels.pack(weight, bias)? {
+            self.weights = Weights::Packed(packed);
+        }
+        Ok(())
     }
 
-    /// Holds the weights in fewer bits: in `format`, or in the next one that fits rows of this length. Where none does they stay as
-    /// they are, and so they do on other devices, in other precisions, and where they only stand in for weights that are missing.
+    /// Quantizes the weights to `format`, or to the next one that fits rows of this length. They stay as they are where no format
+    /// fits, where the device has no kernels for quantized weights, where they want a gradient, and where they only stand in for
+    /// weights that are missing.
     ///
     /// # Errors
     /// When candle fails.
     pub fn quantize(&mut self, format: QuantFormat) -> Result<()> {
-        let Weights::Plain { weight, .. } = &self.weights else { return Ok(()) };
+        let Some((weight, bias)) = self.untracked() else { return Ok(()) };
         let is_stand_in = weight.elem_count() > 1 && weight.stride().iter().all(|&stride| stride == 0);
-        let Some(format) = format.fitting(weight.dim(1)?).filter(|_| !is_stand_in) else { return Ok(()) };
-        self.hold_as(|weight, depth| {
-            QuantizedMatrix::quantize(weight, depth, format, quantized::kernel()).map(Matrix::Quantized)
-        })
-    }
-
-    /// A layer whose weight `(d_out, d_in)` is candle's as it is, its rows in the order that `row` says; `bias (d_out)`
-    /// is in f32, in the order of the outputs.
-    ///
-    /// # Errors
-    /// When the weight is not in `format`.
-    pub fn from_quantized(
-        weight: &QTensor,
-        format: QuantFormat,
-        row: impl Fn(usize) -> usize + Sync,
-        bias: Option<&Tensor>,
-    ) -> Result<Self> {
-        let matrix = QuantizedMatrix::from_candle(weight, format, row, quantized::kernel())?;
-        let bias = bias.map(|bias| bias.to_vec1::<f32>()).transpose()?;
-        Ok(Self { weights: Weights::Packed(PackedLinear::new(Matrix::Quantized(matrix), bias)) })
-    }
-
-    /// In which format the weights are held, if in fewer bits.
-    pub fn format(&self) -> Option<QuantFormat> {
-        match &self.weights {
-            Weights::Packed(layer) => layer.format(),
-            Weights::Plain { .. } => None,
-        }
-    }
-
-    fn hold_as(&mut self, make: impl FnOnce(&[f32], usize) -> Result<Matrix>) -> Result<()> {
-        let Weights::Plain { weight, bias } = &self.weights else { return Ok(()) };
-        if !self.may_pack() {
+        if is_stand_in {
             return Ok(());
         }
-        let weight = weight.contiguous()?;
-        let depth = weight.dim(1)?;
-        let matrix = {
-            let (storage, layout) = weight.storage_and_layout();
-            let candle_core::Storage::Cpu(storage) = &*storage else { return Ok(()) };
-            make(contiguous(storage, layout)?, depth)?
-        };
-        let bias = bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
-        self.weights = Weights::Packed(PackedLinear::new(matrix, bias));
+        if let Some(packed) = self.kernels.quantize(weight, bias, format)? {
+            self.weights = Weights::Packed(packed);
+        }
         Ok(())
     }
 
+    /// Format of the weights, if they are quantized.
+    pub fn format(&self) -> Option<QuantFormat> {
+        self.packed().and_then(PackedLinear::format)
+    }
+
+    /// Multiplies each row.
+    ///
     /// # Shapes
     /// `(..., d_in)` to `(..., d_out)`.
     ///
@@ -184,11 +160,11 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_normalised<'a>(&self, x: &Tensor, norm: impl Into<Norm<'a>>) -> Result<Tensor> {
-        let norm = norm.into();
-        match &self.weights {
-            Weights::Packed(layer) => layer.forward(x, Some(norm.rows()?), None),
-            Weights::Plain { .. } => self.forward(&norm.forward(x)?),
+    pub fn forward_normalised(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<Tensor> {
+        let norm = norm.as_ref();
+        match (&self.weights, norm.rows()) {
+            (Weights::Packed(layer), Some(rows)) => layer.forward(x, Some(rows), None),
+            _ => self.forward(&norm.forward(x)?),
         }
     }
 
@@ -211,12 +187,13 @@ impl Linear {
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
         // One large product: batch and sequence are rows of the same matrix.
-        let y = matmul(&x.reshape(((), d_in))?, &weight.t()?)?; // (rows, d_out)
-        let y = match bias {
-            Some(bias) => add_bias(&y, bias)?,
-            None => y,
-        };
-        let y = activation.map_or(Ok(y.clone()), |activation| activation.apply(&y))?;
+        let mut y = self.kernels.matmul(&x.reshape(((), d_in))?, &weight.t()?)?; // (rows, d_out)
+        if let Some(bias) = bias {
+            y = self.kernels.add_bias(&y, bias)?;
+        }
+        if let Some(activation) = activation {
+            y = self.kernels.activate(&y, activation)?;
+        }
         dims.push(weight.dim(0)?);
         y.reshape(dims)
     }
@@ -229,31 +206,19 @@ impl Linear {
 ///
 /// # Errors
 /// When the widths do not fit.
-pub fn feed_forward<'a>(
+pub fn feed_forward(
     x: &Tensor,
-    norm: impl Into<Norm<'a>>,
+    norm: &impl AsRef<Norm>,
     (first, activation): (&Linear, Activation),
     second: &Linear,
 ) -> Result<Tensor> {
-    let norm = norm.into();
     if let (Weights::Packed(to), Weights::Packed(back)) = (&first.weights, &second.weights)
-        && let Some(y) = PackedLinear::feed_forward(x, norm.rows()?, (to, activation), back)
+        && let Some(rows) = norm.as_ref().rows()
+        && let Some(y) = PackedLinear::feed_forward(x, rows, (to, activation), back)
     {
         return y;
     }
-    second.forward_onto(&first.forward_then(&norm.forward(x)?, activation)?, x)
-}
-
-/// `a b`, over leading batch dimensions. Candle's CPU kernels have no bf16: there the product is taken in f32 and
-/// rounded, which is what a bf16 kernel with f32 accumulation does.
-///
-/// # Errors
-/// When the shapes do not fit.
-pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.dtype() == DType::BF16 && a.device().is_cpu() {
-        return a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(DType::BF16);
-    }
-    a.matmul(b)
+    second.forward_onto(&first.forward_then(&norm.as_ref().forward(x)?, activation)?, x)
 }
 
 #[cfg(test)]
@@ -266,7 +231,7 @@ mod tests {
         // W = [[1, 2]], b = 10: (3, 4) gives 3 + 8 + 10 = 21.
         let weight = Tensor::new(&[[1f32, 2.0]], &Device::Cpu).expect("small");
         let bias = Some(Tensor::new(&[10f32], &Device::Cpu).expect("small"));
-        let mut layer = Linear { weights: Weights::Plain { weight, bias } };
+        let mut layer = Linear::new(weight, bias);
         let x = Tensor::new(&[[[3f32, 4.0], [0.0, 0.0]]], &Device::Cpu).expect("small");
         for _ in 0..2 {
             let y = layer.forward(&x).expect("the widths fit");
@@ -280,11 +245,9 @@ mod tests {
 
     #[test]
     fn layers_over_one_input_may_be_joined() {
-        let layer = |rows: &[[f32; 2]], bias: Option<&[f32]>| Linear {
-            weights: Weights::Plain {
-                weight: Tensor::from_slice(rows.as_flattened(), (rows.len(), 2), &Device::Cpu).expect("small"),
-                bias: bias.map(|bias| Tensor::new(bias, &Device::Cpu).expect("small")),
-            },
+        let layer = |rows: &[[f32; 2]], bias: Option<&[f32]>| {
+            let weight = Tensor::from_slice(rows.as_flattened(), (rows.len(), 2), &Device::Cpu).expect("small");
+            Linear::new(weight, bias.map(|bias| Tensor::new(bias, &Device::Cpu).expect("small")))
         };
         let (a, b) = (layer(&[[1.0, 0.0]], Some(&[5.0])), layer(&[[0.0, 1.0], [2.0, 0.0]], Some(&[0.0, 1.0])));
         let joined = Linear::join(&[&a, &b]).expect("the widths fit").expect("both have a bias");
@@ -331,7 +294,8 @@ mod tests {
         };
         let numbers =
             |shift: f64| Tensor::arange(0f32, 32.0, &Device::Cpu).and_then(|x| x.affine(0.1, shift)).expect("small");
-        let (norm, rms_norm) = (LayerNorm::new(numbers(1.0), numbers(-0.5), 1e-5), RmsNorm::new(numbers(1.0), 1e-5));
+        let norm = LayerNorm::new(numbers(1.0), numbers(-0.5), 1e-5).expect("f32");
+        let rms_norm = RmsNorm::new(numbers(1.0), 1e-5).expect("f32");
         let x = Tensor::randn(0.3f32, 2.0, (2, 40, 32), &Device::Cpu).expect("small");
         let residual = Tensor::randn(0f32, 1.0, (2, 40, 64), &Device::Cpu).expect("small");
         let (mut wide, mut back) = (weight(64, 32, 0.0), weight(32, 64, 3.0));
@@ -349,7 +313,7 @@ mod tests {
         for (one, apart) in run(&wide, &back).into_iter().zip(apart) {
             assert!(one.iter().zip(&apart).all(|(a, b)| (a - b).abs() < 2e-5));
         }
-        let narrow = RmsNorm::new(numbers(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5);
+        let narrow = RmsNorm::new(numbers(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5).expect("f32");
         assert!(wide.forward_normalised(&x, &narrow).is_err());
         let rows = residual.reshape((1, 80, 64)).expect("as many");
         assert!(wide.forward_onto(&x, &rows).is_err());
@@ -360,17 +324,9 @@ mod tests {
 
     #[test]
     fn a_linear_layer_has_its_gradients() {
-        use crate::nn::finite_difference::{assert_gradients, random};
+        use crate::kernels::finite_difference::{assert_gradients, random};
         assert_gradients(&[random((2, 3, 4), 1), random((5, 4), 2), random(5, 3)], |t| {
-            Linear { weights: Weights::Plain { weight: t[1].clone(), bias: Some(t[2].clone()) } }.forward(&t[0])
+            Linear::new(t[1].clone(), Some(t[2].clone())).forward(&t[0])
         });
-    }
-
-    #[test]
-    fn bf16_multiplies_on_the_cpu_too() {
-        let x = Tensor::new(&[[1.5f32, -2.0]], &Device::Cpu).and_then(|x| x.to_dtype(DType::BF16)).expect("small");
-        let y = matmul(&x, &x.t().expect("a matrix")).expect("the shapes fit");
-        // 1.5^2 + 2^2 = 6.25, which bf16 holds exactly.
-        assert_eq!(y.to_dtype(DType::F32).and_then(|y| y.to_vec2::<f32>()).expect("rank 2"), [[6.25]]);
     }
 }

@@ -1,31 +1,31 @@
-//! Where a network's matrices come from, and how they are held from the beginning: a model that does not fit in full precision is never
-//! in memory as a whole in it.
+//! Sources of a network's linear layers. Layers are quantized one by one as they are read: a model that does not fit into memory in
+//! full precision is never there as a whole in it.
 
 use candle_core::Result;
 use candle_nn::VarBuilder;
 
 use super::linear::{Bias, Linear};
-use crate::kernels::cpu::quantized::QuantFormat;
+use crate::kernels::QuantFormat;
 
-/// Gives a network its linear layers.
+/// A source of linear layers.
 pub trait Matrices: Sync {
-    /// The layer that `vb` points at, from `d_in` to `d_out`.
+    /// Returns the layer that `vb` points at, from `d_in` to `d_out`.
     ///
     /// # Errors
     /// When the weights cannot be read.
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear>;
 
-    /// Holds a layer whose weight is another tensor as the others are held.
+    /// Converts a layer whose weight is another tensor, such as a tied output head, to the format of the others.
     ///
     /// # Errors
     /// When candle fails.
     fn hold(&self, layer: &mut Linear) -> Result<()>;
 
-    /// Whether parts of a network are read side by side, which takes the memory of what each is before it is held.
+    /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is converted.
     fn side_by_side(&self) -> bool;
 }
 
-/// As they are read.
+/// Layers as they are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct AsRead;
 
@@ -43,10 +43,10 @@ impl Matrices for AsRead {
     }
 }
 
-/// Held in fewer bits as soon as they are read: see [`Linear::quantize`].
+/// Layers that are quantized as soon as they are read: see [`Linear::quantize`].
 #[derive(Debug, Clone, Copy)]
 pub struct Quantizing(
-    /// In which format, where it fits.
+    /// The format, where it fits.
     pub QuantFormat,
 );
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::nn::softmax::Visible;
+use crate::nn::Visible;
 use crate::text::{Conversation, Piece, Template, TextError, Tokenizer};
 
 use super::data::Dialogue;

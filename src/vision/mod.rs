@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub use crate::nn::Activation;
+pub use crate::kernels::Activation;
 use crate::units::LayerIndex;
 use clip::ClipEmbeddings;
 use siglip::SiglipEmbeddings;

@@ -9,8 +9,9 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::TowerConfig;
+use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear, feed_forward};
-use crate::nn::{Activation, AsRead, Fused, FusedConfig, LayerNorm, full_attention};
+use crate::nn::{AsRead, Fused, FusedConfig, LayerNorm};
 use crate::units::LayerIndex;
 
 /// The stack of blocks.
@@ -86,6 +87,7 @@ struct SelfAttention {
     inputs: Fused<3>,
     out: Linear,
     n_heads: usize,
+    kernels: &'static dyn Kernels,
 }
 
 impl SelfAttention {
@@ -96,6 +98,7 @@ impl SelfAttention {
             inputs: Fused::load(&inputs, vb, &AsRead)?,
             out: Linear::load(d, d, Bias::With, &vb.pp("out_proj"))?,
             n_heads: config.n_heads,
+            kernels: kernels::of(vb.device(), vb.dtype()),
         })
     }
 
@@ -107,7 +110,7 @@ impl SelfAttention {
     /// `x + attention(norm(x))`.
     fn forward(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
         let qkv = self.inputs.forward_normalised_parts(x, norm)?; // 3 of (T, N, D)
-        let attended = full_attention(&qkv, self.n_heads)?;
+        let attended = self.kernels.full_attention(&qkv, self.n_heads)?;
         self.out.forward_onto(&attended, x) // (T, N, D)
     }
 }

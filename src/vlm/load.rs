@@ -10,6 +10,7 @@ use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
 use crate::image::Preprocessor;
+use crate::kernels;
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
@@ -40,7 +41,7 @@ impl Placement {
             (None, Some(gguf)) => format!("the weights of {}", gguf.dir().display()),
             (None, None) => return Ok(()),
         };
-        if self.device.is_cpu() && self.dtype == DType::F32 {
+        if kernels::of(&self.device, self.dtype).has_quantized() {
             return Ok(());
         }
         let place = self.device.location();

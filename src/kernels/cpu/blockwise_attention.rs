@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{Kernel, Left, Target, Tile, kernel, pack_transpose};
+use super::gemm::{Kernel, Left, Target, Tile, pack_transpose};
 use super::memory::{Lines, in_parts};
 
 /// Tiles of queries whose scores are made together.
@@ -21,6 +21,7 @@ const TILES: usize = 4;
 /// `(B, S, n d)`.
 pub(crate) struct FullAttention {
     pub(crate) n_heads: usize,
+    pub(crate) kernel: &'static Kernel,
 }
 
 impl CustomOp3 for FullAttention {
@@ -38,14 +39,6 @@ impl CustomOp3 for FullAttention {
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, s, width) = q_layout.shape().dims3()?;
-        if self.n_heads == 0
-            || !width.is_multiple_of(self.n_heads)
-            || k_layout.dims() != q_layout.dims()
-            || v_layout.dims() != q_layout.dims()
-        {
-            let dims = [q_layout, k_layout, v_layout].map(Layout::dims);
-            candle_core::bail!("full-attention: {dims:?} are not queries, keys and values of {} heads", self.n_heads);
-        }
         let d = width / self.n_heads;
         let parts = [Sequences::of(q, q_layout)?, Sequences::of(k, k_layout)?, Sequences::of(v, v_layout)?];
         let heads: Vec<Vec<f32>> = (0..batch * self.n_heads)
@@ -54,7 +47,7 @@ impl CustomOp3 for FullAttention {
                 let (b, head) = (i / self.n_heads, i % self.n_heads);
                 let [queries, keys, values] = parts.each_ref().map(|part| part.head(b, head * d));
                 let mut y = vec![0.0; s * d];
-                Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, kernel: kernel() }
+                Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, kernel: self.kernel }
                     .run(scratch, &mut y);
                 y
             })
@@ -217,9 +210,9 @@ fn weigh(scores: &mut [f32], n_seen: usize, scale: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::nn::attention::{Mask, attention, full_attention, join_heads, split_heads};
-    use candle_core::{Device, Tensor};
+    use crate::kernels::candle::Candle;
+    use crate::kernels::{Kernels, of};
+    use candle_core::{DType, Device, Tensor};
 
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
         (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar()).expect("same shape")
@@ -235,19 +228,22 @@ mod tests {
             let width = n_heads * d;
             let x = Tensor::randn(0f32, 1.0, (batch, s, 3 * width), &Device::Cpu).expect("small");
             let views = [0, 1, 2].map(|i| x.narrow(2, i * width, width).expect("three widths"));
-            let found = full_attention(&views, n_heads).expect("the shapes fit");
+            let ours = of(&Device::Cpu, DType::F32);
+            let found = ours.full_attention(&views, n_heads).expect("the shapes fit");
             let copies = views.map(|view| view.contiguous().expect("small"));
-            assert_eq!(elements(&found), elements(&full_attention(&copies, n_heads).expect("the shapes fit")));
-            let [q, k, v] = copies.map(|part| split_heads(&part, n_heads).expect("the shapes fit"));
-            let expected = attention(&q, &k, &v, Mask::Full).and_then(|y| join_heads(&y)).expect("the shapes fit");
+            assert_eq!(elements(&found), elements(&ours.full_attention(&copies, n_heads).expect("the shapes fit")));
+            let expected = Candle::CPU.full_attention(&copies, n_heads).expect("the shapes fit");
             let difference = difference(&found, &expected);
             assert!(difference < 2e-6, "{batch} x {s} x {n_heads} x {d}: {difference}");
         }
-        let x = Tensor::zeros((1, 2, 7), candle_core::DType::F32, &Device::Cpu).expect("small");
-        let run = |q: &Tensor, k: &Tensor| q.apply_op3_no_bwd(k, k, &FullAttention { n_heads: 2 });
-        assert!(run(&x, &x).is_err());
+        let x = Tensor::zeros((1, 2, 7), DType::F32, &Device::Cpu).expect("small");
+        let run = |q: &Tensor, k: &Tensor| {
+            let qkv = [q.clone(), k.clone(), k.clone()];
+            [of(&Device::Cpu, DType::F32), &Candle::CPU].map(|kernels| kernels.full_attention(&qkv, 2).is_ok())
+        };
         let even = x.narrow(2, 0, 6).expect("narrower");
-        assert!(run(&even, &even).is_ok());
-        assert!(run(&even, &x.narrow(2, 0, 4).expect("narrower")).is_err());
+        assert_eq!(run(&x, &x), [false; 2]);
+        assert_eq!(run(&even, &even), [true; 2]);
+        assert_eq!(run(&even, &x.narrow(2, 0, 4).expect("narrower")), [false; 2]);
     }
 }

@@ -1,13 +1,191 @@
-//! Kernels for the CPU in f32: matrix products with packed and quantized weights, attention, and row-wise loops.
+//! Kernels for f32 on the CPU: matrix products with packed and quantized weights, attention, norms, softmax and activations.
+//!
+//! What is for inference alone (packed and quantized weights, attention that keeps no scores) refuses inputs that want a gradient, or
+//! leaves them to candle's operations. Where candle is as fast, candle's operation stands.
 
+pub(crate) mod activation;
 pub(crate) mod blockwise_attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod kv_pages;
 pub(crate) mod memory;
+pub(crate) mod norm;
 pub(crate) mod packed;
 pub(crate) mod paged_attention;
 pub(crate) mod processor;
 pub(crate) mod quantized;
 pub(crate) mod rows;
+pub(crate) mod softmax;
 pub(crate) mod workers;
+
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device, Result, Storage, Tensor};
+use rayon::prelude::*;
+
+use super::argmax::argmax;
+use super::attention::{by_scores, check, check_full, full_by_heads};
+use super::candle::{self, Candle};
+use super::kv::{KvGeometry, KvStore};
+use super::{
+    Activation, Kernels, Mask, NormWeights, PackedLinear, QuantFormat, RowNorm, StoredLinear, Threads, Visible,
+};
+use blockwise_attention::FullAttention;
+use gemm::Packed;
+use kv_pages::CpuPages;
+use packed::Matrix;
+use quantized::QuantizedMatrix;
+
+/// The kernels of one processor.
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    gemm: &'static gemm::Kernel,
+    quantized: &'static quantized::Kernel,
+}
+
+impl Cpu {
+    /// The best kernels of this processor.
+    pub(super) fn best() -> &'static Self {
+        static BEST: OnceLock<Cpu> = OnceLock::new();
+        BEST.get_or_init(|| Self { gemm: gemm::kernel(), quantized: quantized::kernel() })
+    }
+
+    /// The kernels of a processor without instructions that they know.
+    #[cfg(test)]
+    pub(super) fn portable() -> &'static Self {
+        static PORTABLE: OnceLock<Cpu> = OnceLock::new();
+        PORTABLE.get_or_init(|| Self {
+            gemm: Box::leak(Box::new(gemm::Kernel::portable())),
+            quantized: Box::leak(Box::new(quantized::Kernel::portable())),
+        })
+    }
+
+    /// Whether matrix products in f32 are ours, and weights packed for them: on x86-64 with AVX2 and FMA, or AVX-512. Elsewhere, on ARM
+    /// and Apple's processors above all, candle's GEMM is faster than our portable loop. Quantized weights are ours everywhere: candle
+    /// multiplies by them row by row.
+    fn is_gemm_ours(&self) -> bool {
+        !self.gemm.is_portable()
+    }
+}
+
+impl Kernels for Cpu {
+    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        a.matmul(b)
+    }
+
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        rows::add_bias(x, bias)
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match activation {
+            Activation::QuickGelu if x.track_op() => activation::quick_gelu_with_gradient(x),
+            _ => Candle::CPU.activate(x, activation),
+        }
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        activation::swiglu(gate, up)
+    }
+
+    fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
+        if gate_and_up.track_op() {
+            let (gate, up) = candle::halves(gate_and_up)?;
+            return activation::swiglu(&gate, &up);
+        }
+        activation::swiglu_joined(gate_and_up)
+    }
+
+    fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
+        if x.track_op() || weights.is_tracked() {
+            return norm::norm_with_gradients(x, weights);
+        }
+        candle::fused_norm(x, weights)
+    }
+
+    fn row_norm(&self, weights: &NormWeights) -> Result<Option<RowNorm>> {
+        if weights.is_tracked() { Ok(None) } else { RowNorm::new(weights).map(Some) }
+    }
+
+    fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        if x.track_op() { softmax::softmax_with_gradient(x) } else { candle_nn::ops::softmax_last_dim(x) }
+    }
+
+    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+        visible.check(x)?;
+        softmax::softmax_visible(x, visible)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+        check(q, k, v, mask)?;
+        by_scores(self, [q, k, v], mask)
+    }
+
+    fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+        check_full(qkv, n_heads)?;
+        let [q, k, v] = qkv;
+        if self.is_gemm_ours() && !qkv.iter().any(Tensor::track_op) {
+            return q.apply_op3_no_bwd(k, v, &FullAttention { n_heads, kernel: self.gemm });
+        }
+        full_by_heads(self, qkv, n_heads)
+    }
+
+    fn kv_store(&self, geometry: KvGeometry, _: DType, _: &Device) -> Result<Box<dyn KvStore>> {
+        Ok(Box::new(CpuPages::new(geometry)?))
+    }
+
+    fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
+        if !self.is_gemm_ours() || weight.track_op() {
+            return Ok(None);
+        }
+        let pack = |weight: &[f32], depth| Ok(Matrix::Full(Packed::transpose_of(weight, depth, self.gemm)));
+        lay_out(weight, bias, pack).map(Some)
+    }
+
+    fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
+        let Some(format) = format.fitting(weight.dim(1)?).filter(|_| !weight.track_op()) else { return Ok(None) };
+        let quantize = |weight: &[f32], depth| {
+            QuantizedMatrix::quantize(weight, depth, format, self.quantized).map(Matrix::Quantized)
+        };
+        lay_out(weight, bias, quantize).map(Some)
+    }
+
+    fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
+        let &StoredLinear { weight, format, row, ref bias } = stored;
+        let matrix = QuantizedMatrix::from_candle(weight, format, row, self.quantized)?;
+        Ok(PackedLinear::new(Matrix::Quantized(matrix), bias.as_ref().map(Tensor::to_vec1).transpose()?))
+    }
+
+    fn has_quantized(&self) -> bool {
+        true
+    }
+
+    fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
+        let (_, width) = x.dims2()?;
+        let x = x.contiguous()?;
+        let (storage, layout) = x.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("rows of another device for the CPU's kernels")
+        };
+        Ok(rows::contiguous(storage, layout)?.par_chunks_exact(width.max(1)).map(argmax).collect())
+    }
+
+    fn threads(&self) -> Threads {
+        Threads::Pool
+    }
+}
+
+/// A layer of the matrix that `make` lays out from the weight's rows and their length.
+fn lay_out(
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    make: impl FnOnce(&[f32], usize) -> Result<Matrix>,
+) -> Result<PackedLinear> {
+    let (weight, depth) = (weight.contiguous()?, weight.dim(1)?);
+    let (storage, layout) = weight.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        candle_core::bail!("weights of another device for the CPU's kernels")
+    };
+    let matrix = make(rows::contiguous(storage, layout)?, depth)?;
+    Ok(PackedLinear::new(matrix, bias.map(Tensor::to_vec1).transpose()?))
+}

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::activation::in_place;
 use super::gemm::{Epilogue, Packed, Panels, Prologue, product, two_products};
-use super::quantized::{QuantFormat, QuantizedMatrix};
+use super::norm::RowNorm;
+use super::quantized::QuantizedMatrix;
 use super::rows::contiguous;
-use crate::nn::activation::Activation;
-use crate::nn::norm::NormalisedRows;
+use crate::kernels::{Activation, QuantFormat};
 
 /// Weights as a kernel reads them, and a bias. There is no gradient.
 #[derive(Debug, Clone)]
-pub(crate) struct PackedLinear(Arc<PackedWeights>);
+pub struct PackedLinear(Arc<PackedWeights>);
 
 #[derive(Debug)]
 struct PackedWeights {
@@ -88,16 +89,11 @@ impl PackedLinear {
     ///
     /// # Errors
     /// When the last dimension of `x` is not `K`, or `x` wants a gradient.
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        norm: Option<NormalisedRows>,
-        activation: Option<Activation>,
-    ) -> Result<Tensor> {
-        if let Some(norm) = &norm {
+    pub(crate) fn forward(&self, x: &Tensor, norm: Option<&RowNorm>, activation: Option<Activation>) -> Result<Tensor> {
+        if let Some(norm) = norm {
             norm.check(self.0.matrix.dims().0)?;
         }
-        let op = Product { weights: self.clone(), activation, norm };
+        let op = Product { weights: self.clone(), activation, norm: norm.cloned() };
         self.on_rows(x, |rows| rows.apply_op1_no_bwd(&op))
     }
 
@@ -123,7 +119,7 @@ impl PackedLinear {
     /// When the widths do not fit, or `x` wants a gradient.
     pub(crate) fn feed_forward(
         x: &Tensor,
-        norm: NormalisedRows,
+        norm: &RowNorm,
         (first, activation): (&Self, Activation),
         second: &Self,
     ) -> Option<Result<Tensor>> {
@@ -135,7 +131,7 @@ impl PackedLinear {
         if let Err(error) = norm.check(w1.depth()) {
             return Some(Err(error));
         }
-        let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm };
+        let op = FeedForward { first: first.clone(), activation, second: second.clone(), norm: norm.clone() };
         Some(second.on_rows(x, |rows| rows.apply_op1_no_bwd(&op)))
     }
 
@@ -174,7 +170,7 @@ impl PackedLinear {
 struct Product {
     weights: PackedLinear,
     activation: Option<Activation>,
-    norm: Option<NormalisedRows>,
+    norm: Option<RowNorm>,
 }
 
 impl CustomOp1 for Product {
@@ -185,7 +181,7 @@ impl CustomOp1 for Product {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let normalise = self.norm.as_ref().map(|norm| |x: &[f32], y: &mut [f32]| norm.run(x, y));
         let prologue: Prologue<'_> = normalise.as_ref().map(|normalise| normalise as _);
-        let activation = self.activation.map(Activation::in_place);
+        let activation = self.activation.map(in_place);
         self.weights.product((x, layout), prologue, Epilogue { activation, ..Epilogue::default() })
     }
 }
@@ -212,7 +208,7 @@ struct FeedForward {
     first: PackedLinear,
     activation: Activation,
     second: PackedLinear,
-    norm: NormalisedRows,
+    norm: RowNorm,
 }
 
 impl CustomOp1 for FeedForward {
@@ -228,7 +224,7 @@ impl CustomOp1 for FeedForward {
         if layout.dims().last() != Some(&w1.depth()) {
             candle_core::bail!("a linear layer takes rows of {}, not of {:?}", w1.depth(), layout.dims());
         }
-        let activation = Some(self.activation.in_place());
+        let activation = Some(in_place(self.activation));
         let to = Epilogue { bias: first.bias.as_deref(), activation, residual: None };
         let back = Epilogue { bias: second.bias.as_deref(), ..Epilogue::default() };
         let y = two_products(contiguous(x, layout)?, Some(&|x, y| self.norm.run(x, y)), (w1, to), (w2, back));

@@ -1,12 +1,12 @@
-//! What the CPU kernels with gradients share: contiguous f32 storage, worked on row by row on all cores.
+//! Row-wise loops over contiguous f32 storage on all cores: the frame of the CPU's kernels with gradients.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// Rows that one job takes, so that a job outweighs its scheduling.
+/// Rows of one job, so that a job outweighs its scheduling.
 const ROWS_PER_JOB: usize = 32;
 
-/// The numbers of a contiguous f32 tensor.
+/// The elements of a contiguous f32 tensor.
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let (start, end) =
         layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a kernel wants contiguous tensors"))?;
@@ -39,17 +39,19 @@ pub(crate) fn per_row_pair(
     y
 }
 
-/// `x + bias`, each row; with a gradient that sums columns as a matrix product, which candle's reduction is slow at.
+/// `x + bias`, row by row, with a gradient that sums columns as a matrix product: candle's reduction over rows is slow.
 ///
 /// # Shapes
 /// `x (R, width)`, `bias (width)` to `(R, width)`.
 pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == candle_core::DType::F32 && bias.track_op() {
+    if bias.track_op() {
         return x.contiguous()?.apply_op2(bias, AddBias);
     }
     x.broadcast_add(bias)
 }
 
+/// The sum of each column.
+///
 /// # Shapes
 /// `(R, width)` to `(width)`.
 pub(crate) fn column_sums(x: &Tensor) -> Result<Tensor> {

@@ -16,6 +16,7 @@ use self::vocabulary::Vocabulary;
 use super::config::VlmConfig;
 use super::spare::Spares;
 use super::{ModelError, Unused};
+use crate::kernels::{self, StoredLinear};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{Matrices, QuantFormat};
@@ -126,7 +127,8 @@ impl Matrices for GgufMatrices<'_> {
             _ => None,
         };
         if let Some(format) = stored.filter(|&stored| self.format.is_none_or(|format| format == stored)) {
-            return Linear::from_quantized(&weight, format, row, bias.as_ref());
+            let stored = StoredLinear { weight: &weight, format, row: &row, bias };
+            return Linear::from_quantized(&stored, kernels::of(vb.device(), vb.dtype()));
         }
         let full = weight.dequantize(&Device::Cpu)?;
         let mut layer = Linear::new(full.index_select(&rows, 0)?, bias);

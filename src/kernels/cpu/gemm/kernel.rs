@@ -62,7 +62,10 @@ pub(crate) struct Target<'a> {
     pub(crate) columns: usize,
 }
 
-/// How a processor makes tiles.
+/// Name of the kernel without instructions of a particular processor.
+const PORTABLE: &str = "portable";
+
+/// The kernel of a kind of processor.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// Rows of a tile.
@@ -86,7 +89,7 @@ impl Kernel {
                 return Self::avx2();
             }
         }
-        Self::plain()
+        Self::portable()
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -96,8 +99,13 @@ impl Kernel {
     }
 
     /// Without instructions of a particular processor.
-    fn plain() -> Self {
-        Self { height: 4, width: 16, name: "plain", run: plain }
+    pub(crate) fn portable() -> Self {
+        Self { height: 4, width: 16, name: PORTABLE, run: portable }
+    }
+
+    /// Whether it is the one without instructions of a particular processor.
+    pub(crate) fn is_portable(&self) -> bool {
+        self.name == PORTABLE
     }
 
     /// Writes a tile.
@@ -124,8 +132,8 @@ impl Kernel {
     }
 }
 
-/// A tile in plain words.
-fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
+/// A tile without instructions of a particular processor.
+fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
     const WIDTH: usize = 16;
     for row in 0..tile.rows {
         let (mut sums, columns) = ([0.0; WIDTH], target.columns);
@@ -302,7 +310,7 @@ mod x86 {
 /// All kernels that this processor has.
 #[cfg(test)]
 pub(crate) fn all() -> &'static [Kernel] {
-    let mut found = vec![Kernel::plain(), Kernel::best()];
+    let mut found = vec![Kernel::portable(), Kernel::best()];
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
         found.push(Kernel::avx2());

@@ -43,7 +43,7 @@ impl Kernel {
                 return Self::avx2();
             }
         }
-        Self::plain()
+        Self::portable()
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -53,8 +53,8 @@ impl Kernel {
     }
 
     /// Without instructions of a particular processor.
-    fn plain() -> Self {
-        Self { height: 4, name: "plain", run: plain }
+    pub(crate) fn portable() -> Self {
+        Self { height: 4, name: "portable", run: portable }
     }
 
     /// Writes a tile.
@@ -89,8 +89,8 @@ impl Kernel {
     }
 }
 
-/// A tile in plain words.
-fn plain(tile: &Tile<'_>, target: &mut Target<'_>) {
+/// A tile without instructions of a particular processor.
+fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
     for row in 0..tile.rows {
         let mut sums = [0.0f32; WIDTH];
         for block in 0..tile.depth / BLOCK {
@@ -455,7 +455,7 @@ mod x86 {
 /// All kernels that this processor has, the plain one first.
 #[cfg(test)]
 pub(super) fn all() -> &'static [Kernel] {
-    let mut found = vec![Kernel::plain(), Kernel::best()];
+    let mut found = vec![Kernel::portable(), Kernel::best()];
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;

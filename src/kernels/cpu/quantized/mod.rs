@@ -11,90 +11,19 @@ mod blocks;
 mod kernel;
 mod rows;
 
-use std::fmt;
-use std::str::FromStr;
-
-use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::quantized::QTensor;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Panels, Place, Target};
+use crate::kernels::quant_format::{BLOCK, QuantFormat, SUPER_BLOCK};
 use blocks::{Blocks, Line};
-use kernel::{Kernel, Tile};
+pub(crate) use kernel::Kernel;
+use kernel::Tile;
 use rows::QuantizedRows;
 
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 16;
-/// Numbers that share a scale.
-pub(crate) const BLOCK: usize = 32;
-/// Numbers that share the scales of scales in `q4_k`.
-pub(crate) const SUPER_BLOCK: usize = 256;
-
-/// How weights are held in fewer bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum QuantFormat {
-    /// 8 bits, and a scale for each 32: 8.5 bits a weight.
-    Q8_0,
-    /// 4 bits, with a scale and a minimum for each 32, and scales of those for each 256: 4.6 bits a weight as they are held here.
-    Q4K,
-}
-
-impl QuantFormat {
-    /// Numbers of a row that form one unit: rows are a multiple of it.
-    pub fn unit(self) -> usize {
-        match self {
-            Self::Q8_0 => BLOCK,
-            Self::Q4K => SUPER_BLOCK,
-        }
-    }
-
-    /// Bytes in which so many weights are held.
-    pub fn bytes(self, n_weights: usize) -> usize {
-        n_weights / BLOCK
-            * match self {
-                // A scale, and 32 numbers.
-                Self::Q8_0 => 2 + 32,
-                // Scale and minimum, half as many bytes as numbers, and an eighth of two scales.
-                Self::Q4K => 2 + 16,
-            }
-            + match self {
-                Self::Q8_0 => 0,
-                Self::Q4K => n_weights / SUPER_BLOCK * 4,
-            }
-    }
-
-    /// This format, or the next one that rows of `depth` numbers can be held in.
-    pub fn fitting(self, depth: usize) -> Option<Self> {
-        [self, Self::Q8_0].into_iter().find(|format| depth > 0 && depth.is_multiple_of(format.unit()))
-    }
-
-    fn ggml(self) -> GgmlDType {
-        match self {
-            Self::Q8_0 => GgmlDType::Q8_0,
-            Self::Q4K => GgmlDType::Q4K,
-        }
-    }
-}
-
-impl fmt::Display for QuantFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Q8_0 => "q8_0",
-            Self::Q4K => "q4_k",
-        })
-    }
-}
-
-impl FromStr for QuantFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        [Self::Q8_0, Self::Q4K]
-            .into_iter()
-            .find(|format| format.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no format of quantised weights; hint: q8_0, q4_k"))
-    }
-}
 
 /// A matrix `(K, N)` in fewer bits.
 #[derive(Debug)]
@@ -127,7 +56,7 @@ impl QuantizedMatrix {
     pub(crate) fn from_candle(
         w: &QTensor,
         format: QuantFormat,
-        row: impl Fn(usize) -> usize + Sync,
+        row: &(dyn Fn(usize) -> usize + Sync),
         kernel: &'static Kernel,
     ) -> Result<Self> {
         if w.dtype() != format.ggml() {
@@ -323,24 +252,14 @@ mod tests {
         for format in FORMATS {
             let candle = QTensor::quantize(&tensor, format.ggml()).expect("whole blocks");
             let turned =
-                QuantizedMatrix::from_candle(&candle, format, |i| columns - 1 - i, kernel()).expect("the same format");
+                QuantizedMatrix::from_candle(&candle, format, &|i| columns - 1 - i, kernel()).expect("the same format");
             let straight = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
             let x = random(depth, 7);
             let mut y = product(&x, &turned, None, Epilogue::default());
             y.reverse();
             assert_eq!(y, product(&x, &straight, None, Epilogue::default()));
             let other = if format == QuantFormat::Q4K { QuantFormat::Q8_0 } else { QuantFormat::Q4K };
-            assert!(QuantizedMatrix::from_candle(&candle, other, |i| i, kernel()).is_err());
+            assert!(QuantizedMatrix::from_candle(&candle, other, &|i| i, kernel()).is_err());
         }
-    }
-
-    #[test]
-    fn formats_tell_what_they_take() {
-        assert_eq!((QuantFormat::Q8_0.bytes(256), QuantFormat::Q4K.bytes(256)), (272, 148));
-        assert_eq!(QuantFormat::Q4K.fitting(512), Some(QuantFormat::Q4K));
-        assert_eq!(QuantFormat::Q4K.fitting(128), Some(QuantFormat::Q8_0));
-        assert_eq!((QuantFormat::Q4K.fitting(100), QuantFormat::Q8_0.fitting(0)), (None, None));
-        assert_eq!("q4_k".parse(), Ok(QuantFormat::Q4K));
-        assert!("q5_k".parse::<QuantFormat>().is_err());
     }
 }

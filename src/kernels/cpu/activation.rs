@@ -1,94 +1,51 @@
-//! The gates and activations that are more than one operation, as one, for inference and for training.
+//! Activations and gates in f32 on the CPU, each in one pass: over slices that a product has just made, and for training with their
+//! gradients written out.
 
 use std::f32::consts::FRAC_1_SQRT_2;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use crate::kernels::cpu::elementwise;
-use crate::kernels::cpu::memory::in_parts;
-use crate::kernels::cpu::rows::{contiguous, per_row, per_row_pair};
+use super::elementwise;
+use super::memory::in_parts;
+use super::rows::{contiguous, per_row, per_row_pair};
+use crate::kernels::Activation;
+use crate::kernels::activation::QUICK;
 
-/// Numbers that one row of an elementwise kernel takes.
+/// Elements that one row of an elementwise kernel takes.
 const ROW: usize = 256;
+const QUICK_F32: f32 = QUICK as f32;
 
-/// What stands between two linear layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x sigmoid(1.702 x)`, CLIP's approximation of GELU.
-    QuickGelu,
-    /// GELU by the hyperbolic tangent (arXiv 1606.08415).
-    GeluTanh,
-    /// GELU by the error function.
-    Gelu,
-}
-
-impl Activation {
-    /// # Errors
-    /// When candle fails.
-    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::QuickGelu => quick_gelu(x),
-            Self::GeluTanh => x.gelu(),
-            Self::Gelu => x.gelu_erf(),
-        }
-    }
-
-    /// The same over a slice, in place.
-    pub(crate) fn in_place(self) -> fn(&mut [f32]) {
-        match self {
-            Self::QuickGelu => elementwise::quick_gelu,
-            Self::GeluTanh => elementwise::gelu_tanh,
-            Self::Gelu => |x| {
-                x.iter_mut().for_each(|x| *x *= (candle_core::cpu::erf::erf_f32(*x * FRAC_1_SQRT_2) + 1.0) * 0.5);
-            },
-        }
+/// The activation over a slice, in place.
+pub(super) fn in_place(activation: Activation) -> fn(&mut [f32]) {
+    match activation {
+        Activation::QuickGelu => elementwise::quick_gelu,
+        Activation::GeluTanh => elementwise::gelu_tanh,
+        Activation::Gelu => |x| {
+            x.iter_mut().for_each(|x| *x *= (candle_core::cpu::erf::erf_f32(*x * FRAC_1_SQRT_2) + 1.0) * 0.5);
+        },
     }
 }
 
-/// `x sigmoid(1.702 x)`, CLIP's approximation of GELU.
-///
-/// # Errors
-/// When candle fails.
-pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::F32 && x.track_op() {
-        return x.contiguous()?.apply_op1(QuickGelu);
-    }
-    x * candle_nn::ops::sigmoid(&(x * QUICK)?)?
+/// `x sigmoid(1.702 x)`.
+pub(super) fn quick_gelu_with_gradient(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(QuickGelu)
 }
 
-/// `silu(gate) up` (arXiv 2002.05202).
-///
-/// # Errors
-/// When the shapes differ.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.device().is_cpu() && gate.dtype() == DType::F32 {
-        return gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu);
-    }
-    gate.silu()? * up
+/// `silu(gate) up`, with gradients.
+pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }
 
-/// As [`swiglu`], of gate and up side by side in each row: for inference.
-///
-/// # Shapes
-/// `(..., 2 w)` to `(..., w)`.
-///
-/// # Errors
-/// When the width is odd.
-pub fn swiglu_of_joined(gate_and_up: &Tensor) -> Result<Tensor> {
-    if gate_and_up.device().is_cpu() && gate_and_up.dtype() == DType::F32 {
-        return gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu);
-    }
-    let parts = gate_and_up.chunk(2, candle_core::D::Minus1)?;
-    swiglu(&parts[0], &parts[1])
+/// As [`swiglu`], of gate and up side by side in each row, for inference: `(..., 2 w)` to `(..., w)`.
+pub(super) fn swiglu_joined(gate_and_up: &Tensor) -> Result<Tensor> {
+    gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu)
 }
-
-const QUICK: f64 = 1.702;
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Runs `f` on each number.
+/// Applies `f` to each element.
 fn map(x: &CpuStorage, layout: &Layout, f: impl Fn(f32) -> f32 + Sync) -> Result<(CpuStorage, Shape)> {
     let x = contiguous(x, layout)?;
     let width = if x.len().is_multiple_of(ROW) { ROW } else { 1 };
@@ -96,7 +53,7 @@ fn map(x: &CpuStorage, layout: &Layout, f: impl Fn(f32) -> f32 + Sync) -> Result
     Ok((CpuStorage::F32(y), layout.shape().clone()))
 }
 
-/// Runs `f` on each pair of numbers.
+/// Applies `f` to each pair of elements.
 fn map2(
     (a, la): (&CpuStorage, &Layout),
     (b, lb): (&CpuStorage, &Layout),
@@ -121,7 +78,7 @@ impl CustomOp1 for QuickGelu {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        map(x, layout, |x| x * sigmoid(QUICK as f32 * x))
+        map(x, layout, |x| x * sigmoid(QUICK_F32 * x))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
@@ -138,8 +95,8 @@ impl CustomOp2 for QuickGeluGrad {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, dy: &CpuStorage, ly: &Layout) -> Result<(CpuStorage, Shape)> {
         map2((x, lx), (dy, ly), |x, dy| {
-            let s = sigmoid(QUICK as f32 * x);
-            dy * s * (1.0 + QUICK as f32 * x * (1.0 - s))
+            let s = sigmoid(QUICK_F32 * x);
+            dy * s * (1.0 + QUICK_F32 * x * (1.0 - s))
         })
     }
 }
@@ -160,7 +117,7 @@ impl CustomOp2 for SwiGlu {
         Ok((CpuStorage::F32(per_row_pair(a, b, width, elementwise::swiglu)), lg.shape().clone()))
     }
 
-    /// By the gate: `dy up silu'(gate)`; by the other: `dy silu(gate)`.
+    /// By the gate: `dy up silu'(gate)`; by the second factor: `dy silu(gate)`.
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let d_up = gate.apply_op2_no_bwd(&dy, &SwiGlu)?;
@@ -203,25 +160,5 @@ impl CustomOp2 for SiluGrad {
             let s = sigmoid(x);
             dy * s * (1.0 + x * (1.0 - s))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::finite_difference::{assert_gradients, random};
-
-    #[test]
-    fn activations_have_their_gradients() {
-        assert_gradients(&[random((2, 7), 1)], |t| quick_gelu(&t[0]));
-        assert_gradients(&[random((2, 7), 1), random((2, 7), 2)], |t| swiglu(&t[0], &t[1]));
-        let halves = (random((2, 7), 1), random((2, 7), 2));
-        let joined = Tensor::cat(&[&halves.0, &halves.1], 1).expect("rows");
-        let (joined, apart) = (swiglu_of_joined(&joined), swiglu(&halves.0, &halves.1));
-        let numbers = |x: Result<Tensor>| x.and_then(|x| x.to_vec2::<f32>()).expect("a matrix");
-        assert_eq!(numbers(joined), numbers(apart));
-        // Candle's own, which the projector and SigLIP use.
-        assert_gradients(&[random((2, 7), 1)], |t| t[0].gelu_erf());
-        assert_gradients(&[random((2, 7), 1)], |t| t[0].gelu());
     }
 }

@@ -1,10 +1,10 @@
-//! The judge of every gradient: central differences in the direction of each input's each number.
+//! Test of gradients: central differences by each element of each input.
 
 #![allow(clippy::expect_used, reason = "only tests come here")]
 
 use candle_core::{Device, Result, Tensor, Var};
 
-/// Normal numbers, the same for the same seed.
+/// Elements in -1.5..1.5, the same for the same seed.
 pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor {
     let shape = shape.into();
     // A Weyl sequence through a sine: no two alike, and no generator to agree on.
@@ -13,8 +13,8 @@ pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor 
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
 }
 
-/// Fails unless the gradient of a weighted sum of `run`'s output by every number of every input is what differences
-/// say, and unless some of each is other than 0.
+/// Fails unless the gradient of a weighted sum of `run`'s output by every element of every input is that of finite
+/// differences, and unless some element of each gradient differs from 0.
 pub(crate) fn assert_gradients(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Tensor>) {
     const STEP: f32 = 1e-2;
     let weighted = |inputs: &[Tensor]| -> Result<Tensor> {
@@ -39,7 +39,7 @@ pub(crate) fn assert_gradients(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Res
             };
             let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
             let tolerance = 2e-2 * (1.0 + expected.abs());
-            assert!((found - expected).abs() <= tolerance, "input {which}, number {i}: {found}, not {expected}");
+            assert!((found - expected).abs() <= tolerance, "input {which}, element {i}: {found}, not {expected}");
         }
     }
 }

@@ -1,0 +1,207 @@
+//! Masks of attention, its shapes, and attention made of a device's own products and softmax.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{D, Device, Result, Tensor};
+
+use super::Kernels;
+
+/// The keys that a query sees.
+#[derive(Debug, Clone, Copy)]
+pub enum Mask<'a> {
+    /// Every key.
+    Full,
+    /// The last query sees every key, the one before it all but the last, and so on.
+    Causal,
+    /// The keys that are named for it.
+    Visible(&'a Visible),
+}
+
+/// The keys that each query of a packed batch sees: a shared prefix and a range of its own sequence.
+#[derive(Debug, Clone)]
+pub struct Visible {
+    /// `B S` pairs, row by row.
+    spans: Arc<Vec<[Range<usize>; 2]>>,
+    n_keys: usize,
+}
+
+impl Visible {
+    /// `spans` are `B S` pairs of ranges over `n_keys` keys that do not overlap; not both of a pair may be empty.
+    pub fn new(spans: Vec<[Range<usize>; 2]>, n_keys: usize) -> Self {
+        Self { spans: Arc::new(spans), n_keys }
+    }
+
+    /// The ranges that query `i` of `B S` sees.
+    pub(super) fn spans(&self, i: usize) -> &[Range<usize>; 2] {
+        &self.spans[i]
+    }
+
+    /// Refuses scores of another size.
+    pub(super) fn check(&self, scores: &Tensor) -> Result<()> {
+        let (batch, _, s, n_keys) = scores.dims4()?;
+        if (batch * s, n_keys) != (self.spans.len(), self.n_keys) {
+            candle_core::bail!(
+                "{batch} x {s} queries of {n_keys} keys, but the mask is of {} queries of {} keys",
+                self.spans.len(),
+                self.n_keys
+            );
+        }
+        Ok(())
+    }
+
+    /// 0 where a query sees a key, minus infinity elsewhere.
+    ///
+    /// # Shapes
+    /// `(B, 1, S, K)` for a batch of `batch`.
+    ///
+    /// # Errors
+    /// When the spans are no whole number of sequences.
+    pub(super) fn bias(&self, batch: usize, device: &Device) -> Result<Tensor> {
+        let mut bias = vec![f32::NEG_INFINITY; self.spans.len() * self.n_keys];
+        for (row, spans) in bias.chunks_exact_mut(self.n_keys).zip(self.spans.iter()) {
+            spans.iter().for_each(|span| row[span.clone()].fill(0.0));
+        }
+        Tensor::from_vec(bias, (batch, 1, self.spans.len() / batch, self.n_keys), device)
+    }
+}
+
+/// `(B, S, n d)` to `(B, n, S, d)`.
+///
+/// # Errors
+/// When the last dimension is not `n_heads * d_head`.
+pub fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
+    let (b, s, width) = x.dims3()?;
+    x.reshape((b, s, n_heads, width / n_heads.max(1)))?.transpose(1, 2)?.contiguous()
+}
+
+/// `(B, n, S, d)` to `(B, S, n d)`.
+///
+/// # Errors
+/// When `x` has not four dimensions.
+pub fn join_heads(x: &Tensor) -> Result<Tensor> {
+    x.transpose(1, 2)?.flatten_from(D::Minus2)
+}
+
+/// Refuses shapes that [`Kernels::attention`] does not take.
+pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<()> {
+    let (batch, n_heads, s, d) = q.dims4()?;
+    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
+    if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
+        candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
+    }
+    if k.dims() != v.dims() || (k.dim(0)?, k.dim(3)?) != (batch, d) || n_keys < s && matches!(mask, Mask::Causal) {
+        candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
+    }
+    Ok(())
+}
+
+/// Refuses shapes that [`Kernels::full_attention`] does not take.
+pub(super) fn check_full(qkv: &[Tensor; 3], n_heads: usize) -> Result<()> {
+    let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
+    let (_, _, width) = q.dims3()?;
+    if n_heads == 0 || !width.is_multiple_of(n_heads) || k.dims() != q.dims() || v.dims() != q.dims() {
+        let dims = [q.dims(), k.dims(), v.dims()];
+        candle_core::bail!("full attention: {dims:?} are not queries, keys and values of {n_heads} heads");
+    }
+    Ok(())
+}
+
+/// Attention by products and a softmax over all scores, with gradients, of shapes that [`check`] accepts.
+pub(super) fn by_scores<K: Kernels + ?Sized>(kernels: &K, [q, k, v]: [&Tensor; 3], mask: Mask<'_>) -> Result<Tensor> {
+    let (b, n_heads, s, d) = q.dims4()?;
+    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
+    let group = n_heads / n_kv_heads;
+    let scale = 1.0 / (d as f64).sqrt();
+    // The queries of one group are rows against the same keys.
+    let q = (q.contiguous()? * scale)?.reshape((b, n_kv_heads, group * s, d))?;
+    let scores = kernels.matmul(&q, &k.transpose(2, 3)?)?; // (B, n_kv_heads, group S, K)
+    let by_head = |scores: &Tensor| scores.reshape((b, n_heads, s, n_keys));
+    let weights = match mask {
+        Mask::Visible(visible) => kernels.softmax_visible(&by_head(&scores)?, visible)?,
+        Mask::Causal if s > 1 => {
+            kernels.softmax(&by_head(&scores)?.broadcast_add(&causal_bias(s, n_keys, &scores)?)?)?
+        }
+        Mask::Causal | Mask::Full => kernels.softmax(&scores)?,
+    };
+    let weights = weights.reshape((b, n_kv_heads, group * s, n_keys))?;
+    kernels.matmul(&weights, v)?.reshape((b, n_heads, s, d))
+}
+
+/// [`Kernels::full_attention`] by [`Kernels::attention`], with gradients.
+pub(super) fn full_by_heads<K: Kernels + ?Sized>(kernels: &K, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+    let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]].map(|x| split_heads(x, n_heads));
+    join_heads(&kernels.attention(&q?, &k?, &v?, Mask::Full)?)
+}
+
+/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
+pub(super) fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
+    let past = n_keys - s;
+    let bias: Vec<f32> =
+        (0..s).flat_map(|i| (0..n_keys).map(move |j| if j <= past + i { 0.0 } else { f32::NEG_INFINITY })).collect();
+    Tensor::from_vec(bias, (s, n_keys), like.device())?.to_dtype(like.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::finite_difference::{assert_gradients, random};
+    use crate::kernels::tests::implementations;
+    use candle_core::DType;
+
+    fn elements(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().and_then(|x| x.to_vec1()).expect("f32")
+    }
+
+    #[test]
+    fn a_causal_query_sees_its_past_and_itself() {
+        // Equal scores (q = 0): each query takes the mean of the values that it sees.
+        let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
+        let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
+        for kernels in implementations() {
+            let out = kernels.attention(&q, &v, &v, Mask::Causal).expect("shapes fit");
+            // One key is in the past: query 0 sees two, query 1 all three.
+            assert_eq!(elements(&out), [2.0, 3.0, 4.0, 3.0]);
+        }
+    }
+
+    #[test]
+    fn grouped_heads_equal_repeated_ones() {
+        let (q, k, v) = (random((1, 4, 3, 8), 1), random((1, 2, 5, 8), 2), random((1, 2, 5, 8), 3));
+        let repeated = |x: &Tensor| x.unsqueeze(2)?.expand((1, 2, 2, 5, 8))?.reshape((1, 4, 5, 8));
+        let (all_k, all_v) = (repeated(&k).expect("small"), repeated(&v).expect("small"));
+        for kernels in implementations() {
+            let grouped = kernels.attention(&q, &k, &v, Mask::Causal).expect("shapes fit");
+            let full = kernels.attention(&q, &all_k, &all_v, Mask::Causal).expect("shapes fit");
+            assert!(elements(&grouped).iter().zip(elements(&full)).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn attention_has_its_gradients() {
+        for (kernels, mask) in implementations().into_iter().flat_map(|k| [(k, Mask::Full), (k, Mask::Causal)]) {
+            let (q, k, v) = (random((2, 4, 3, 2), 1), random((2, 2, 3, 2), 2), random((2, 2, 3, 2), 3));
+            assert_gradients(&[q, k, v], |t| kernels.attention(&t[0], &t[1], &t[2], mask));
+        }
+    }
+
+    #[test]
+    fn full_attention_has_its_gradients() {
+        for kernels in implementations() {
+            let qkv = [random((2, 3, 4), 1), random((2, 3, 4), 2), random((2, 3, 4), 3)];
+            assert_gradients(&qkv, |t| kernels.full_attention(&[t[0].clone(), t[1].clone(), t[2].clone()], 2));
+        }
+    }
+
+    #[test]
+    fn heads_that_cannot_be_shared_are_refused() {
+        let of = |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("small");
+        for kernels in implementations() {
+            for (k, v) in [((1, 1, 3, 8), (1, 1, 3, 8)), ((2, 1, 3, 4), (2, 1, 3, 4)), ((1, 1, 3, 4), (1, 1, 2, 4))] {
+                assert!(kernels.attention(&of((1, 1, 1, 4)), &of(k), &of(v), Mask::Causal).is_err());
+            }
+            assert!(kernels.attention(&of((1, 1, 3, 4)), &of((1, 1, 2, 4)), &of((1, 1, 2, 4)), Mask::Causal).is_err());
+            assert!(kernels.attention(&of((1, 3, 1, 2)), &of((1, 2, 1, 2)), &of((1, 2, 1, 2)), Mask::Full).is_err());
+        }
+    }
+}

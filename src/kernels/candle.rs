@@ -1,0 +1,186 @@
+//! Kernels of every device and precision that has none of ours: candle's operations.
+//!
+//! Candle's fused norms and softmax have no gradient and drop it in silence: they serve only where none is wanted, and primitives
+//! that have one serve where it is.
+
+use candle_core::{D, DType, Device, Result, Tensor};
+
+use super::activation::QUICK;
+use super::attention::{by_scores, check};
+use super::candle_pages::CandlePages;
+use super::kv::{KvGeometry, KvStore};
+use super::{
+    Activation, Kernels, Mask, NormWeights, PackedLinear, QuantFormat, RowNorm, StoredLinear, Threads, Visible,
+};
+
+/// Candle's operations.
+#[derive(Debug)]
+pub(super) struct Candle {
+    products: Products,
+    attention: Attention,
+    threads: Threads,
+}
+
+/// How matrices are multiplied.
+#[derive(Debug, Clone, Copy)]
+enum Products {
+    /// In their own precision.
+    Native,
+    /// In f32, and rounded, as a kernel that accumulates in f32 does: candle has no products of bf16 on the CPU.
+    InF32,
+}
+
+/// How attention is computed.
+#[derive(Debug, Clone, Copy)]
+enum Attention {
+    /// By products and a softmax.
+    ByScores,
+    /// By flash attention (arXiv 2205.14135), in f16 and bf16 on NVIDIA GPUs.
+    #[cfg(feature = "flash-attn")]
+    Flash,
+}
+
+impl Candle {
+    pub(super) const CPU: Self =
+        Self { products: Products::Native, attention: Attention::ByScores, threads: Threads::Pool };
+    const CPU_BF16: Self = Self { products: Products::InF32, ..Self::CPU };
+    pub(super) const GPU: Self = Self { threads: Threads::Caller, ..Self::CPU };
+    #[cfg(feature = "flash-attn")]
+    const GPU_FLASH: Self = Self { attention: Attention::Flash, ..Self::GPU };
+
+    /// The operations of a device in a precision.
+    pub(super) fn of(device: &Device, dtype: DType) -> &'static Self {
+        match (device, dtype) {
+            (Device::Cpu, DType::BF16) => &Self::CPU_BF16,
+            (Device::Cpu, _) => &Self::CPU,
+            #[cfg(feature = "flash-attn")]
+            (Device::Cuda(_), DType::F16 | DType::BF16) => &Self::GPU_FLASH,
+            _ => &Self::GPU,
+        }
+    }
+}
+
+impl Kernels for Candle {
+    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        match self.products {
+            Products::Native => a.matmul(b),
+            Products::InF32 => a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(a.dtype()),
+        }
+    }
+
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        x.broadcast_add(bias)
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match activation {
+            Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * QUICK)?)?,
+            Activation::GeluTanh => x.gelu(),
+            Activation::Gelu => x.gelu_erf(),
+        }
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        gate.silu()? * up
+    }
+
+    fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
+        let (gate, up) = halves(gate_and_up)?;
+        self.swiglu(&gate, &up)
+    }
+
+    fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
+        if !x.track_op() && !weights.is_tracked() {
+            return fused_norm(x, weights);
+        }
+        let NormWeights { weight, bias, eps } = weights;
+        let Some(bias) = bias else { return scale_to_one(x, *eps)?.broadcast_mul(weight) };
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        scale_to_one(&centred, *eps)?.broadcast_mul(weight)?.broadcast_add(bias)
+    }
+
+    fn row_norm(&self, _: &NormWeights) -> Result<Option<RowNorm>> {
+        Ok(None)
+    }
+
+    fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        let full = x.to_dtype(DType::F32)?;
+        let y = if full.track_op() {
+            candle_nn::ops::softmax(&full, D::Minus1)?
+        } else {
+            candle_nn::ops::softmax_last_dim(&full)?
+        };
+        y.to_dtype(x.dtype())
+    }
+
+    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+        visible.check(x)?;
+        self.softmax(&x.broadcast_add(&visible.bias(x.dim(0)?, x.device())?.to_dtype(x.dtype())?)?)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+        check(q, k, v, mask)?;
+        match (self.attention, mask) {
+            #[cfg(feature = "flash-attn")]
+            (Attention::Flash, Mask::Full | Mask::Causal) => flash(q, k, v, mask),
+            _ => by_scores(self, [q, k, v], mask),
+        }
+    }
+
+    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
+        Ok(Box::new(CandlePages::new(geometry, dtype, device)?))
+    }
+
+    fn pack(&self, _: &Tensor, _: Option<&Tensor>) -> Result<Option<PackedLinear>> {
+        Ok(None)
+    }
+
+    fn quantize(&self, _: &Tensor, _: Option<&Tensor>, _: QuantFormat) -> Result<Option<PackedLinear>> {
+        Ok(None)
+    }
+
+    fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
+        candle_core::bail!(
+            "weights in {} have no kernel on this device in this precision; hint: f32 on the CPU",
+            stored.format
+        )
+    }
+
+    fn has_quantized(&self) -> bool {
+        false
+    }
+
+    fn threads(&self) -> Threads {
+        self.threads
+    }
+}
+
+/// Candle's fused norms, which have no gradient.
+pub(super) fn fused_norm(x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
+    let (x, eps) = (x.contiguous()?, weights.eps as f32);
+    match &weights.bias {
+        Some(bias) => candle_nn::ops::layer_norm(&x, &weights.weight, bias, eps),
+        None => candle_nn::ops::rms_norm(&x, &weights.weight, eps),
+    }
+}
+
+/// `x / sqrt(mean(x^2) + eps)`.
+fn scale_to_one(x: &Tensor, eps: f64) -> Result<Tensor> {
+    x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?)
+}
+
+/// Both halves of each row: `(..., 2 w)` to twice `(..., w)`.
+pub(super) fn halves(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let width = x.dim(D::Minus1)?;
+    if !width.is_multiple_of(2) {
+        candle_core::bail!("swiglu: rows of {width} have no two halves");
+    }
+    Ok((x.narrow(D::Minus1, 0, width / 2)?, x.narrow(D::Minus1, width / 2, width / 2)?))
+}
+
+#[cfg(feature = "flash-attn")]
+fn flash(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+    let scale = 1.0 / (q.dim(D::Minus1)? as f32).sqrt();
+    let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?); // (B, S, n_heads, d)
+    candle_flash_attn::flash_attn(&q, &k, &v, scale, matches!(mask, Mask::Causal))?.transpose(1, 2)
+}

@@ -1,0 +1,152 @@
+//! What every implementation of [`Kernels`] must do alike, on those that the CPU can run; and which one is chosen.
+
+use candle_core::Var;
+
+use super::candle::Candle;
+use super::cpu::Cpu;
+use super::finite_difference::{assert_gradients, random};
+use super::*;
+
+/// The implementations in f32 on the CPU: ours, ours without instructions of a particular processor, candle's.
+pub(super) fn implementations() -> [&'static dyn Kernels; 3] {
+    [of(&Device::Cpu, DType::F32), Cpu::portable(), Candle::of(&Device::Cpu, DType::F32)]
+}
+
+fn elements(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().and_then(|x| x.to_dtype(DType::F32)?.to_vec1()).expect("numeric")
+}
+
+/// Fails unless all implementations give the same for inputs without and with a gradient, within rounding.
+fn assert_alike(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
+    let tracked: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).expect("small").as_tensor().clone()).collect();
+    let [_, _, candle] = implementations();
+    let expected = elements(&run(candle, inputs).expect("the shapes fit"));
+    for (kernels, inputs) in implementations().into_iter().flat_map(|k| [(k, inputs), (k, &tracked)]) {
+        let found = elements(&run(kernels, inputs).expect("the shapes fit"));
+        let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= 2e-5 * b.abs().max(1.0);
+        assert!(found.len() == expected.len() && found.iter().zip(&expected).all(is_close), "{kernels:?}");
+    }
+}
+
+/// Fails unless all implementations have the gradient and give the same.
+fn assert_trainable(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
+    assert_alike(inputs, &run);
+    for kernels in implementations() {
+        assert_gradients(inputs, |inputs| run(kernels, inputs));
+    }
+}
+
+#[test]
+fn products_and_biases_are_alike_and_can_be_trained() {
+    assert_trainable(&[random((2, 3, 4), 1), random((2, 4, 5), 2)], |k, t| k.matmul(&t[0], &t[1]));
+    assert_trainable(&[random((3, 4), 1), random(4, 2)], |k, t| k.add_bias(&t[0], &t[1]));
+}
+
+#[test]
+fn activations_are_alike_and_can_be_trained() {
+    for activation in [Activation::QuickGelu, Activation::GeluTanh, Activation::Gelu] {
+        assert_trainable(&[random((2, 7), 1)], |k, t| k.activate(&t[0], activation));
+    }
+    assert_trainable(&[random((2, 7), 1), random((2, 7), 2)], |k, t| k.swiglu(&t[0], &t[1]));
+    assert_trainable(&[random((2, 3, 8), 1)], |k, t| k.swiglu_joined(&t[0]));
+    for kernels in implementations() {
+        assert!(kernels.swiglu_joined(&random((2, 7), 1)).is_err());
+        let both = random((3, 8), 1);
+        let (gate, up) = candle::halves(&both).expect("an even width");
+        let apart = kernels.swiglu(&gate, &up).expect("equal widths");
+        assert_eq!(elements(&kernels.swiglu_joined(&both).expect("an even width")), elements(&apart));
+    }
+}
+
+#[test]
+fn norms_are_alike_and_can_be_trained() {
+    let weights =
+        |weight: &Tensor, bias: Option<&Tensor>| NormWeights { weight: weight.clone(), bias: bias.cloned(), eps: 1e-5 };
+    let (x, weight, bias) = (random((3, 2, 5), 1), random(5, 2), random(5, 3));
+    assert_trainable(&[x.clone(), weight.clone()], |k, t| k.norm(&t[0], &weights(&t[1], None)));
+    assert_trainable(&[x, weight, bias], |k, t| k.norm(&t[0], &weights(&t[1], Some(&t[2]))));
+}
+
+#[test]
+fn softmax_is_alike_and_can_be_trained() {
+    assert_trainable(&[random((2, 3, 4), 5)], |k, t| k.softmax(&t[0]));
+    let spans = vec![[0..1, 0..0], [0..1, 1..2], [0..1, 2..3], [0..2, 2..2], [0..0, 0..3], [1..2, 2..3]];
+    let visible = Visible::new(spans, 3);
+    assert_trainable(&[random((2, 2, 3, 3), 5)], |k, t| k.softmax_visible(&t[0], &visible));
+    for kernels in implementations() {
+        let y = kernels.softmax_visible(&random((2, 2, 3, 3), 5), &visible).expect("it fits");
+        assert_eq!(elements(&y)[..3], [1.0, 0.0, 0.0]);
+        let error = kernels.softmax_visible(&random((1, 2, 3, 3), 5), &visible).expect_err("two sequences in the mask");
+        assert!(
+            error.to_string().contains("1 x 3 queries of 3 keys, but the mask is of 6 queries of 3 keys"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn attention_is_alike() {
+    // Two query heads for each of keys and values, few and many queries.
+    for s in [1, 3, 40] {
+        let qkv = [random((1, 4, s, 8), 1), random((1, 2, 50, 8), 2), random((1, 2, 50, 8), 3)];
+        assert_alike(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Causal));
+        assert_alike(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Full));
+    }
+    let qkv = [random((2, 30, 12), 1), random((2, 30, 12), 2), random((2, 30, 12), 3)];
+    assert_alike(&qkv, |k, t| k.full_attention(&[t[0].clone(), t[1].clone(), t[2].clone()], 3));
+}
+
+#[test]
+fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
+    let weight = random((40, 64), 1);
+    let [best, portable, candle] = implementations();
+    let packs = |kernels: &dyn Kernels| kernels.pack(&weight, None).expect("f32 on the CPU").is_some();
+    #[cfg(target_arch = "x86_64")]
+    let is_fast = std::arch::is_x86_feature_detected!("avx512f")
+        || std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_fast = false;
+    assert_eq!([packs(best), packs(portable), packs(candle)], [is_fast, false, false]);
+    // Candle has no layout for several rows at a time: quantized weights are ours on every processor.
+    let quantizes = |k: &dyn Kernels| k.quantize(&weight, None, QuantFormat::Q8_0).expect("whole blocks").is_some();
+    assert_eq!([quantizes(best), quantizes(portable), quantizes(candle)], [true, true, false]);
+}
+
+#[test]
+fn weights_that_are_trained_stay_as_they_are() {
+    let weight = Var::from_tensor(&random((64, 64), 1)).expect("small");
+    for kernels in implementations() {
+        assert!(kernels.pack(&weight, None).expect("nothing is made").is_none());
+        assert!(kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("nothing is made").is_none());
+    }
+}
+
+#[test]
+fn only_f32_on_the_cpu_has_kernels_for_quantized_weights() {
+    assert!(of(&Device::Cpu, DType::F32).has_quantized());
+    for dtype in [DType::BF16, DType::F16, DType::F64] {
+        let kernels = of(&Device::Cpu, dtype);
+        assert!(!kernels.has_quantized());
+        let weight = random((32, 32), 1).to_dtype(dtype).expect("numeric");
+        assert!(kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("nothing is made").is_none());
+        assert!(kernels.pack(&weight, None).expect("nothing is made").is_none());
+    }
+}
+
+#[test]
+fn bf16_multiplies_on_the_cpu_too() {
+    let x = Tensor::new(&[[1.5f32, -2.0]], &Device::Cpu).and_then(|x| x.to_dtype(DType::BF16)).expect("small");
+    let y = of(&Device::Cpu, DType::BF16).matmul(&x, &x.t().expect("a matrix")).expect("the shapes fit");
+    // 1.5^2 + 2^2 = 6.25, which bf16 represents exactly.
+    assert_eq!((y.dtype(), elements(&y)), (DType::BF16, vec![6.25]));
+}
+
+#[test]
+fn operations_run_on_the_pool_of_the_cpu_and_on_the_caller_of_a_device() {
+    let on_pool = || rayon::current_thread_index().is_some();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        assert!(of(&Device::Cpu, dtype).run(on_pool));
+    }
+    let gpu: &dyn Kernels = &Candle::GPU;
+    assert!(!gpu.run(on_pool));
+}
