@@ -25,7 +25,7 @@
 //! |---|---|
 //! | 0 foundations | [`units`], [`device`], [`files`], [`choice`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
-//! | 2 networks | [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
+//! | 2 networks | [`kernels`], [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 description | [`spec`] |
 //! | 5 running | [`pipeline`] |

@@ -114,6 +114,46 @@ fn leaves_do_not_know_each_other() {
     }
 }
 
+/// The order inside layer 2: kernels, then the layers made of them, then the networks made of those.
+const NETWORKS: [(&str, u8); 7] =
+    [("kernels", 0), ("nn", 1), ("vision", 2), ("connector", 2), ("projector", 2), ("temporal", 2), ("language", 2)];
+
+/// Files of networks that still choose by device themselves. To be emptied, never to grow.
+const ASK_FOR_DEVICE: [&str; 1] = ["language/llama.rs"];
+
+fn network(module: &str) -> Option<u8> {
+    NETWORKS.iter().find(|(name, _)| *name == module).map(|&(_, rank)| rank)
+}
+
+#[test]
+fn kernels_come_before_layers_and_layers_before_networks() {
+    for (name, rank) in LAYERS {
+        assert_eq!(network(name).is_some(), rank == 2, "{name} is in layer 2, or in NETWORKS, but not in both");
+    }
+    for (file, text) in files() {
+        let Some(own) = network(module(&file)) else { continue };
+        for import in imported(&text).iter().filter(|import| *import != module(&file)) {
+            let is_below = network(import).is_none_or(|other| other < own);
+            assert!(is_below, "{file} imports {import}, which does not come before {}", module(&file));
+        }
+    }
+}
+
+#[test]
+fn networks_never_ask_for_their_device() {
+    for (file, text) in files() {
+        let is_network = network(module(&file)).is_some_and(|rank| rank > 0);
+        let asks = ["is_cpu", "is_cuda", "is_metal"].into_iter().find(|word| text.contains(word));
+        match asks {
+            Some(word) if is_network && !ASK_FOR_DEVICE.contains(&&*file) => {
+                panic!("{file} calls {word}: what depends on the device is a method of kernels::Kernels")
+            }
+            None => assert!(!ASK_FOR_DEVICE.contains(&&*file), "{file} is an exception that is no longer one"),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn only_the_codec_files_name_ffmpeg_and_only_the_cli_prints() {
     for (file, text) in files() {
