@@ -1,5 +1,6 @@
-//! The kernels of inference on the CPU, one by one: `cargo bench`, or `cargo bench -- linear` for some. Throughput is in floating-point
-//! operations a second where a kernel multiplies ("elem/s"), in bytes of weights where it is bound by reading them.
+//! The kernels of inference on the CPU, one by one: `cargo bench`, or `cargo bench -- linear` for some. Throughput is
+//! in floating-point operations a second where a kernel multiplies ("elem/s"), in bytes of weights where it is bound by
+//! reading them.
 
 #![allow(clippy::expect_used)]
 

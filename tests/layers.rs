@@ -1,5 +1,5 @@
-//! The layering of the crate, read off its `use crate::` lines: a lower layer never imports a higher one, and names that
-//! belong to one file stay there.
+//! The layering of the crate, read off its `use crate::` lines: a lower layer never imports a higher one, and names
+//! that belong to one file stay there.
 
 #![allow(clippy::expect_used, reason = "a test that fails must say so loudly")]
 

@@ -1,7 +1,7 @@
 //! Kernels of every device and precision that has none of ours: candle's operations.
 //!
-//! Candle's fused norms and softmax have no gradient and drop it in silence: they serve only where none is wanted, and primitives
-//! that have one serve where it is.
+//! Candle's fused norms and softmax have no gradient and drop it in silence: they serve only where none is wanted, and
+//! primitives that have one serve where it is.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 

@@ -1,8 +1,9 @@
-//! What a device can do, behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on which device or
-//! in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
+//! What a device can do, behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
+//! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
 //!
-//! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's operations, and
-//! is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that very processor.
+//! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's
+//! operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
+//! very processor.
 
 mod activation;
 pub(crate) mod argmax;
@@ -33,8 +34,8 @@ pub use cpu::workers::on_workers;
 pub use norm::NormWeights;
 pub use quant_format::QuantFormat;
 
-/// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation says that it is
-/// for inference.
+/// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation
+/// says that it is for inference.
 pub trait Kernels: Send + Sync + Debug {
     /// `a b`, over leading batch dimensions.
     ///
@@ -84,7 +85,8 @@ pub trait Kernels: Send + Sync + Debug {
     /// When the width does not fit.
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor>;
 
-    /// The norm as packed layers apply it to their input, row by row; none where no layer is packed, or the weights want a gradient.
+    /// The norm as packed layers apply it to their input, row by row; none where no layer is packed, or the weights
+    /// want a gradient.
     ///
     /// # Errors
     /// When candle fails.
@@ -108,12 +110,12 @@ pub trait Kernels: Send + Sync + Debug {
     /// When the shape does not fit `visible`.
     fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor>;
 
-    /// Scaled dot-product attention. Key-value head `j` serves the query heads `j n_heads / n_kv_heads ..`, as in grouped-query
-    /// attention (arXiv 2305.13245).
+    /// Scaled dot-product attention. Key-value head `j` serves the query heads `j n_heads / n_kv_heads ..`, as in
+    /// grouped-query attention (arXiv 2305.13245).
     ///
     /// # Shapes
-    /// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`. `k` and `v` may be views into a larger
-    /// cache when `B = 1`.
+    /// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`. `k` and `v` may be views
+    /// into a larger cache when `B = 1`.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -131,22 +133,22 @@ pub trait Kernels: Send + Sync + Debug {
         attention::full_by_heads(self, qkv, n_heads)
     }
 
-    /// An empty key-value store for a language model of activations in `dtype` on `device`, which are those of these kernels: for
-    /// inference.
+    /// An empty key-value store for a language model of activations in `dtype` on `device`, which are those of these
+    /// kernels: for inference.
     ///
     /// # Errors
     /// When the geometry's heads are not shared evenly.
     fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>>;
 
-    /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for inference; none
-    /// where the device multiplies best by the weight as it is.
+    /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for
+    /// inference; none where the device multiplies best by the weight as it is.
     ///
     /// # Errors
     /// When candle fails.
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
 
-    /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format fits, or the
-    /// device has no kernels for quantized weights.
+    /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format
+    /// fits, or the device has no kernels for quantized weights.
     ///
     /// # Errors
     /// When candle fails.

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-/// Weights of a norm over the last dimension: a layer norm (arXiv 1607.06450) where there is a bias, an RMS norm (arXiv 1910.07467)
-/// where there is none.
+/// Weights of a norm over the last dimension: a layer norm (arXiv 1607.06450) where there is a bias, an RMS norm (arXiv
+/// 1910.07467) where there is none.
 ///
 /// Layer norm: `(x - mean) / sqrt(variance + eps) * weight + bias`; RMS norm: `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug, Clone)]

@@ -15,7 +15,8 @@ pub(super) const SUPER_BLOCK: usize = 256;
 pub enum QuantFormat {
     /// 8 bits, and a scale for each 32: 8.5 bits a weight.
     Q8_0,
-    /// 4 bits, with a scale and a minimum for each 32, and scales of those for each 256: 4.6 bits a weight as the kernels lay them out.
+    /// 4 bits, with a scale and a minimum for each 32, and scales of those for each 256: 4.6 bits a weight as the
+    /// kernels lay them out.
     Q4K,
 }
 

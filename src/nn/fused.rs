@@ -1,7 +1,8 @@
 //! Several linear layers over the same input: query, key and value of an attention; gate and up of a feed-forward part.
 //!
-//! For inference they are one layer on every device, so that the input is read once and one product makes all outputs. While
-//! they are trained they stay apart under their own names, and each has its gradient. Towers and language models both use it.
+//! For inference they are one layer on every device, so that the input is read once and one product makes all outputs.
+//! While they are trained they stay apart under their own names, and each has its gradient. Towers and language models
+//! both use it.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -37,8 +38,8 @@ enum FusedWeights<const N: usize> {
 }
 
 impl<const N: usize> Fused<N> {
-    /// Reads each layer from `matrices`; `vb` points at the module that the names belong to. The layers stay apart until
-    /// [`Self::pack`].
+    /// Reads each layer from `matrices`; `vb` points at the module that the names belong to. The layers stay apart
+    /// until [`Self::pack`].
     ///
     /// # Errors
     /// When the weights cannot be read.
@@ -48,9 +49,9 @@ impl<const N: usize> Fused<N> {
         Ok(Self { weights: FusedWeights::Apart(array(layers)?), widths: config.outputs.map(|(_, d_out)| d_out) })
     }
 
-    /// Packs the layers for inference and joins them: panels of packed and of quantized weights where all layers have the same
-    /// format and fill whole panels, weights as they were read on any device. Layers that want a gradient, that differ in format,
-    /// or of which only some have a bias, stay apart.
+    /// Packs the layers for inference and joins them: panels of packed and of quantized weights where all layers have
+    /// the same format and fill whole panels, weights as they were read on any device. Layers that want a gradient,
+    /// that differ in format, or of which only some have a bias, stay apart.
     ///
     /// # Errors
     /// When candle fails.
@@ -95,8 +96,8 @@ impl<const N: usize> Fused<N> {
         }
     }
 
-    /// As [`Self::forward`] of the normalised `x`, the outputs side by side in one tensor. Layers that stay apart cost a
-    /// concatenation here; [`Self::forward_normalised_parts`] costs none.
+    /// As [`Self::forward`] of the normalised `x`, the outputs side by side in one tensor. Layers that stay apart cost
+    /// a concatenation here; [`Self::forward_normalised_parts`] costs none.
     ///
     /// # Shapes
     /// `(..., d_in)` to `(..., sum of widths)`.

@@ -60,8 +60,9 @@ impl Linear {
         Ok(Self { weights: Weights::Packed(kernels.load_quantized(stored)?), kernels })
     }
 
-    /// Several layers over the same input as one, whose outputs are side by side; none where they cannot be joined: where one
-    /// wants a gradient, only some have a bias, formats differ, or packed columns do not fill the kernel's panels.
+    /// Several layers over the same input as one, whose outputs are side by side; none where they cannot be joined:
+    /// where one wants a gradient, only some have a bias, formats differ, or packed columns do not fill the kernel's
+    /// panels.
     ///
     /// # Errors
     /// When candle fails.
@@ -101,8 +102,8 @@ impl Linear {
         }
     }
 
-    /// Packs the weights for inference, where the device has a kernel that reads them packed. Weights that want a gradient stay as
-    /// they are.
+    /// Packs the weights for inference, where the device has a kernel that reads them packed. Weights that want a
+    /// gradient stay as they are.
     ///
     /// # Errors
     /// When candle fails.
@@ -114,9 +115,9 @@ impl Linear {
         Ok(())
     }
 
-    /// Quantizes the weights to `format`, or to the next one that fits rows of this length. They stay as they are where no format
-    /// fits, where the device has no kernels for quantized weights, where they want a gradient, and where they only stand in for
-    /// weights that are missing.
+    /// Quantizes the weights to `format`, or to the next one that fits rows of this length. They stay as they are where
+    /// no format fits, where the device has no kernels for quantized weights, where they want a gradient, and where
+    /// they only stand in for weights that are missing.
     ///
     /// # Errors
     /// When candle fails.
@@ -260,28 +261,28 @@ mod tests {
     #[test]
     fn packed_layers_are_joined_where_they_are_alike() {
         let layer = |n: usize, seed: f32| {
-            let numbers: Vec<f32> = (0..n * 32).map(|i| ((i as f32 + seed) * 0.37).sin()).collect();
-            Linear::from_weight(Tensor::from_vec(numbers, (n, 32), &Device::Cpu).expect("small"))
+            let elements: Vec<f32> = (0..n * 32).map(|i| ((i as f32 + seed) * 0.37).sin()).collect();
+            Linear::from_weight(Tensor::from_vec(elements, (n, 32), &Device::Cpu).expect("small"))
         };
         let x = Tensor::randn(0f32, 1.0, (3, 32), &Device::Cpu).expect("small");
-        let hold = |format: Option<QuantFormat>, mut layer: Linear| {
-            let held = match format {
+        let convert = |format: Option<QuantFormat>, mut layer: Linear| {
+            let converted = match format {
                 Some(format) => layer.quantize(format),
                 None => layer.pack(),
             };
-            held.map(|()| layer).expect("f32 on the CPU")
+            converted.map(|()| layer).expect("f32 on the CPU")
         };
         let join = |layers: &[&Linear]| Linear::join(layers).expect("on the CPU");
         for format in [None, Some(QuantFormat::Q8_0)] {
-            let (a, b) = (hold(format, layer(32, 0.0)), hold(format, layer(64, 5.0)));
+            let (a, b) = (convert(format, layer(32, 0.0)), convert(format, layer(64, 5.0)));
             let joined = join(&[&a, &b]).expect("whole panels");
             let apart = Tensor::cat(&[a.forward(&x).expect("fits"), b.forward(&x).expect("fits")], 1).expect("rows");
-            let numbers = |x: &Tensor| x.to_vec2::<f32>().expect("a matrix");
-            assert_eq!(numbers(&joined.forward(&x).expect("fits")), numbers(&apart));
-            assert!(join(&[&a, &hold(format, layer(5, 0.0))]).is_none());
+            let elements = |x: &Tensor| x.to_vec2::<f32>().expect("a matrix");
+            assert_eq!(elements(&joined.forward(&x).expect("fits")), elements(&apart));
+            assert!(join(&[&a, &convert(format, layer(5, 0.0))]).is_none());
             assert!(join(&[&a, &layer(32, 0.0)]).is_none());
         }
-        let other = [hold(None, layer(32, 0.0)), hold(Some(QuantFormat::Q8_0), layer(32, 0.0))];
+        let other = [convert(None, layer(32, 0.0)), convert(Some(QuantFormat::Q8_0), layer(32, 0.0))];
         assert!(join(&[&other[0], &other[1]]).is_none());
     }
 
@@ -289,13 +290,13 @@ mod tests {
     fn what_is_done_in_one_pass_is_what_its_parts_do() {
         use crate::nn::{LayerNorm, RmsNorm};
         let weight = |n: usize, k: usize, seed: f32| {
-            let numbers = (0..n * k).map(|i| ((i as f32 + seed) * 0.61).sin() * 0.2).collect::<Vec<f32>>();
-            Linear::from_weight(Tensor::from_vec(numbers, (n, k), &Device::Cpu).expect("small"))
+            let elements = (0..n * k).map(|i| ((i as f32 + seed) * 0.61).sin() * 0.2).collect::<Vec<f32>>();
+            Linear::from_weight(Tensor::from_vec(elements, (n, k), &Device::Cpu).expect("small"))
         };
-        let numbers =
+        let elements =
             |shift: f64| Tensor::arange(0f32, 32.0, &Device::Cpu).and_then(|x| x.affine(0.1, shift)).expect("small");
-        let norm = LayerNorm::new(numbers(1.0), numbers(-0.5), 1e-5).expect("f32");
-        let rms_norm = RmsNorm::new(numbers(1.0), 1e-5).expect("f32");
+        let norm = LayerNorm::new(elements(1.0), elements(-0.5), 1e-5).expect("f32");
+        let rms_norm = RmsNorm::new(elements(1.0), 1e-5).expect("f32");
         let x = Tensor::randn(0.3f32, 2.0, (2, 40, 32), &Device::Cpu).expect("small");
         let residual = Tensor::randn(0f32, 1.0, (2, 40, 64), &Device::Cpu).expect("small");
         let (mut wide, mut back) = (weight(64, 32, 0.0), weight(32, 64, 3.0));
@@ -313,7 +314,7 @@ mod tests {
         for (one, apart) in run(&wide, &back).into_iter().zip(apart) {
             assert!(one.iter().zip(&apart).all(|(a, b)| (a - b).abs() < 2e-5));
         }
-        let narrow = RmsNorm::new(numbers(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5).expect("f32");
+        let narrow = RmsNorm::new(elements(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5).expect("f32");
         assert!(wide.forward_normalised(&x, &narrow).is_err());
         let rows = residual.reshape((1, 80, 64)).expect("as many");
         assert!(wide.forward_onto(&x, &rows).is_err());

@@ -1,5 +1,5 @@
-//! Sources of a network's linear layers. Layers are quantized one by one as they are read: a model that does not fit into memory in
-//! full precision is never there as a whole in it.
+//! Sources of a network's linear layers. Layers are quantized one by one as they are read: a model that does not fit
+//! into memory in full precision is never there as a whole in it.
 
 use candle_core::Result;
 use candle_nn::VarBuilder;
@@ -21,7 +21,8 @@ pub trait Matrices: Sync {
     /// When candle fails.
     fn hold(&self, layer: &mut Linear) -> Result<()>;
 
-    /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is converted.
+    /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is
+    /// converted.
     fn side_by_side(&self) -> bool;
 }
 

@@ -1,8 +1,9 @@
 //! Layers that towers, projector and language model share: linear layers, norms, and where their weights come from.
 //!
-//! A layer holds the kernels of the device that its weights were loaded to ([`crate::kernels::of`]) and asks nothing more of it. Each
-//! can be trained: where an input or a weight is tracked the gradient is there, and a test compares it with finite differences. What
-//! is for inference alone (packed and quantized weights, attention that keeps no scores) says so, and refuses what is tracked.
+//! A layer holds the kernels of the device that its weights were loaded to ([`crate::kernels::of`]) and asks nothing
+//! more of it. Each can be trained: where an input or a weight is tracked the gradient is there, and a test compares it
+//! with finite differences. What is for inference alone (packed and quantized weights, attention that keeps no scores)
+//! says so, and refuses what is tracked.
 
 pub mod fused;
 pub mod linear;

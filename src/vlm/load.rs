@@ -53,8 +53,8 @@ impl Vlm {
     /// Reads the weights; `on_load` hears of each tensor.
     ///
     /// # Errors
-    /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the plan allows
-    /// unused tensors, [`Vlm::warnings`] names them.
+    /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
+    /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
         placement.check(blueprint.llm.as_ref())?;
         let (device, dtype) = (&placement.device, placement.dtype);

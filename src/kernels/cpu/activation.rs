@@ -1,5 +1,5 @@
-//! Activations and gates in f32 on the CPU, each in one pass: over slices that a product has just made, and for training with their
-//! gradients written out.
+//! Activations and gates in f32 on the CPU, each in one pass: over slices that a product has just made, and for
+//! training with their gradients written out.
 
 use std::f32::consts::FRAC_1_SQRT_2;
 

@@ -1,27 +1,27 @@
-//! Attention whose scores never stand in memory as a whole: for inference in f32 on the CPU.
+//! Blockwise attention: the scores are never in memory as a whole. For inference in f32 on the CPU.
 //!
-//! A head's scores are made for a few queries at a time, become weights where they are, and are gone when the queries' sums are made.
-//! A head's keys and values are packed for the kernel, and its queries lie together while their scores are made. What comes out for a
-//! query depends, to the bit, on that query and the keys that it sees, not on the queries that are run beside it.
+//! The scores of a few queries of a head at a time are computed, turned into weights in place, and dropped when the
+//! weighted sums are done. A head's keys and values are packed for the GEMM kernel, its queries copied to consecutive
+//! rows. The output of a query is bit-identical whichever queries are run beside it.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{Kernel, Left, Target, Tile, pack_transpose};
-use super::memory::{Lines, in_parts};
+use super::gemm::{GemmKernel, Left, Target, Tile, pack_transpose};
+use super::memory::{AlignedBuffer, in_parts};
 
-/// Tiles of queries whose scores are made together.
+/// Tiles of queries whose scores are computed together.
 const TILES: usize = 4;
 
-/// Every query sees every key.
+/// Attention in which every query sees every key.
 ///
 /// # Shapes
-/// Queries, keys and values `(B, S, n d)` each, rows contiguous: whole tensors or views into one where they are side by side. To
-/// `(B, S, n d)`.
+/// Queries, keys and values `(B, S, n d)` each, rows contiguous: whole tensors or views into one where they are side by
+/// side. To `(B, S, n d)`.
 pub(crate) struct FullAttention {
     pub(crate) n_heads: usize,
-    pub(crate) kernel: &'static Kernel,
+    pub(crate) kernel: &'static GemmKernel,
 }
 
 impl CustomOp3 for FullAttention {
@@ -64,7 +64,7 @@ impl CustomOp3 for FullAttention {
 
 /// Rows of the sequences of a batch.
 struct Sequences<'x> {
-    numbers: &'x [f32],
+    elements: &'x [f32],
     of_batch: usize,
     stride: usize,
 }
@@ -74,25 +74,25 @@ impl<'x> Sequences<'x> {
         let &[of_batch, stride, 1] = layout.stride() else {
             candle_core::bail!("full-attention: rows are not contiguous, strides {:?}", layout.stride());
         };
-        Ok(Self { numbers: &x.as_slice::<f32>()?[layout.start_offset()..], of_batch, stride })
+        Ok(Self { elements: &x.as_slice::<f32>()?[layout.start_offset()..], of_batch, stride })
     }
 
     /// The rows of a head whose channels begin at `first`.
     fn head(&self, b: usize, first: usize) -> Rows<'x> {
-        Rows { numbers: &self.numbers[b * self.of_batch + first..], stride: self.stride }
+        Rows { elements: &self.elements[b * self.of_batch + first..], stride: self.stride }
     }
 }
 
-/// Rows of `d` numbers, one every `stride`.
+/// Rows of `d` elements, one every `stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'x> {
-    pub(crate) numbers: &'x [f32],
+    pub(crate) elements: &'x [f32],
     pub(crate) stride: usize,
 }
 
 impl<'x> Rows<'x> {
     pub(crate) fn row(&self, i: usize, d: usize) -> &'x [f32] {
-        &self.numbers[i * self.stride..][..d]
+        &self.elements[i * self.stride..][..d]
     }
 }
 
@@ -100,19 +100,19 @@ impl<'x> Rows<'x> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sees {
     All,
-    /// Those up to its own: the last query's is the last key.
+    /// The keys up to its own position; the last query's position is that of the last key.
     Past,
 }
 
-/// What a thread needs for a head.
+/// Buffers of a thread for a head.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// `K^T` in panels of keys.
-    keys: Lines,
+    keys: AlignedBuffer,
     /// `V` in panels of its channels.
-    values: Lines,
+    values: AlignedBuffer,
     scores: Vec<f32>,
-    /// Some queries, one after the other: where they come from they may be a power of two apart.
+    /// Queries as consecutive rows: in the input rows may be a power of two apart, and evict each other from the cache.
     queries: Vec<f32>,
 }
 
@@ -125,11 +125,11 @@ pub(crate) struct Head<'x> {
     pub(crate) n_keys: usize,
     pub(crate) d: usize,
     pub(crate) sees: Sees,
-    pub(crate) kernel: &'x Kernel,
+    pub(crate) kernel: &'x GemmKernel,
 }
 
 impl Head<'_> {
-    /// To `y (S, d)`.
+    /// Writes the head's output to `y (S, d)`.
     pub(crate) fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
         let (d, panel) = (self.d, self.kernel.width);
         self.pack(scratch);
@@ -157,7 +157,7 @@ impl Head<'_> {
         }
     }
 
-    /// The keys that query `i` sees.
+    /// Number of keys that query `i` sees.
     fn n_seen(&self, i: usize) -> usize {
         match self.sees {
             Sees::All => self.n_keys,
@@ -171,7 +171,7 @@ impl Head<'_> {
         scratch.keys.reset(s.div_ceil(panel) * d * panel);
         for (to, first) in scratch.keys.chunks_exact_mut(d * panel).zip((0..s).step_by(panel)) {
             let n = panel.min(s - first);
-            let rows = &self.keys.numbers[first * self.keys.stride..][..(n - 1) * self.keys.stride + d];
+            let rows = &self.keys.elements[first * self.keys.stride..][..(n - 1) * self.keys.stride + d];
             pack_transpose(rows, (d, self.keys.stride), panel, to);
         }
         scratch.values.reset(d.div_ceil(panel) * s * panel);
@@ -183,7 +183,7 @@ impl Head<'_> {
         }
     }
 
-    /// Rows of `left`, one every `stride` and `depth` long, with one panel, to the columns of `y` from `first` on.
+    /// Multiplies rows of `left`, `depth` long and `stride` apart, by one panel, to the columns of `y` from `first` on.
     fn tiles(
         &self,
         (left, stride_of_left, depth): (&[f32], usize, usize),
@@ -194,14 +194,14 @@ impl Head<'_> {
         let height = self.kernel.height;
         for (i, y) in y.chunks_mut(height * stride).enumerate() {
             let rows = y.len() / stride;
-            let left = Left::Rows { numbers: &left[i * height * stride_of_left..], stride: stride_of_left };
-            let tile = Tile { rows, depth, left, panel, goes_on: false, ahead: &[] };
-            self.kernel.tile(&tile, &mut Target { numbers: &mut y[first..], stride, columns });
+            let left = Left::Rows { elements: &left[i * height * stride_of_left..], stride: stride_of_left };
+            let tile = Tile { rows, depth, left, panel, accumulates: false, prefetch: &[] };
+            self.kernel.tile(&tile, &mut Target { elements: &mut y[first..], stride, columns });
         }
     }
 }
 
-/// Turns the first `n_seen` of a query's scores into weights whose sum is given, and the others into nothing.
+/// Turns the first `n_seen` of a query's scores into weights, the others into 0, and returns the sum of the weights.
 fn weigh(scores: &mut [f32], n_seen: usize, scale: f32) -> f32 {
     let (seen, hidden) = scores.split_at_mut(n_seen);
     hidden.fill(0.0);

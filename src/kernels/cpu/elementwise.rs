@@ -1,18 +1,18 @@
-//! The exponential and what is made of it, over whole slices: written so that the compiler makes vectors of it, once for each kind
-//! of processor. The numbers are the same on all of them.
+//! The exponential, and activations and softmax made of it, over slices: portable loops that the compiler vectorises,
+//! compiled once for each instruction set. Results are bit-identical across them.
 
 use super::processor::for_each_processor;
 
-/// Numbers that are worked on side by side.
+/// Elements of a vector.
 const LANES: usize = 16;
 
-/// `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`). What would
-/// be infinite is the largest power, what would be nothing is 0.
+/// `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`).
+/// Overflow gives the largest power, underflow 0.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const LOW: f32 = -87.0;
     const HIGH: f32 = 88.0;
-    // So large that what is added to it is rounded to a whole number, which then stands in its lowest bits.
+    // 1.5 * 2^23: adding it rounds to an integer, which is then in the lowest bits.
     const SHIFT: f32 = 12_582_912.0;
     let clamped = x.clamp(LOW, HIGH);
     let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
@@ -24,7 +24,7 @@ fn exp(x: f32) -> f32 {
         p = p * r + coefficient;
     }
     let power = p * r * r + r + 1.0;
-    // 2^n by its bits. What is no number stays none, whatever it is multiplied by.
+    // 2^n by its bits. A NaN stays one in the product.
     let scaled = power * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < LOW { 0.0 } else { scaled }
 }
@@ -92,7 +92,7 @@ for_each_processor! {
     swiglu, swiglu_of, (gate: &[f32], up: &[f32], y: &mut [f32])
 }
 for_each_processor! {
-    /// `e^(scale (x - largest x))`, in place, and their sum: a softmax but for the division. `scale` is above 0.
+    /// `e^(scale (x - max x))`, in place, and their sum: a softmax without the division. `scale` is above 0.
     exp_from_largest, exp_from_largest_of, (x: &mut [f32], scale: f32) -> f32
 }
 
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_of_every_length_are_what_their_numbers_are() {
+    fn slices_of_every_length_are_computed_element_by_element() {
         for n in [1, 15, 16, 17, 100] {
             let x: Vec<f32> = (0..n).map(|i| (i as f32 - 30.0) * 0.3).collect();
             let check = |name: &str, run: fn(&mut [f32]), exact: fn(f64) -> f64| {

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, Result, Storage, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Kernel, kernel};
-use super::memory::{Lines, in_parts};
+use super::gemm::{GemmKernel, kernel};
+use super::memory::{AlignedBuffer, in_parts};
 use super::paged_attention::{PagedAttention, RowBlock, blocks};
 use super::rows::contiguous;
 use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
@@ -24,7 +24,7 @@ pub(crate) struct PageLayout {
 }
 
 impl PageLayout {
-    fn new(geometry: &KvGeometry, kernel: &Kernel) -> Self {
+    fn new(geometry: &KvGeometry, kernel: &GemmKernel) -> Self {
         Self { d_head: geometry.d_head, n_kv_heads: geometry.n_kv_heads, width: kernel.width }
     }
 
@@ -72,7 +72,7 @@ impl PageLayout {
 
 /// Memory of pages, by their index.
 #[derive(Debug, Default)]
-pub(crate) struct Pages(Vec<Lines>);
+pub(crate) struct Pages(Vec<AlignedBuffer>);
 
 impl Pages {
     /// The elements of a page that has memory.
@@ -120,7 +120,7 @@ struct PageWrite {
 pub(crate) struct CpuPages {
     geometry: KvGeometry,
     layout: PageLayout,
-    kernel: &'static Kernel,
+    kernel: &'static GemmKernel,
     pages: Pages,
     step: Option<CpuStep>,
 }
@@ -134,7 +134,7 @@ impl CpuPages {
         Self::with_kernel(geometry, kernel())
     }
 
-    fn with_kernel(geometry: KvGeometry, kernel: &'static Kernel) -> Result<Self> {
+    fn with_kernel(geometry: KvGeometry, kernel: &'static GemmKernel) -> Result<Self> {
         geometry.check()?;
         let layout = PageLayout::new(&geometry, kernel);
         Ok(Self { geometry, layout, kernel, pages: Pages::default(), step: None })
@@ -211,8 +211,8 @@ impl KvStore for CpuPages {
     fn allocate(&mut self, page: PageId) -> Result<()> {
         if !self.pages.has(page) {
             let len = self.pages.0.len().max(page.index() + 1);
-            self.pages.0.resize_with(len, Lines::default);
-            self.pages.0[page.index()] = Lines::zeros(self.page_len());
+            self.pages.0.resize_with(len, AlignedBuffer::default);
+            self.pages.0[page.index()] = AlignedBuffer::zeros(self.page_len());
         }
         Ok(())
     }

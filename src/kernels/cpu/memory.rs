@@ -1,105 +1,106 @@
-//! Large buffers: in large pages, where the system gives them when asked, so that there are fewer faults while they are filled and fewer
-//! walks through page tables while they are read; from the beginning of a line of the cache; filled by those who use them next.
+//! Large buffers: aligned to cache lines, on huge pages where the system grants them (fewer page faults, fewer TLB
+//! misses), and first touched by the threads that fill them.
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 
 use rayon::prelude::*;
 
-/// Bytes from which on asking is worth a call: a few large pages of 2 MiB.
+/// Bytes from which on asking for huge pages is worth a call: a few pages of 2 MiB.
 #[cfg(target_os = "linux")]
 const LARGE: usize = 8 << 20;
 
-/// A line of the cache.
+/// A cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct CacheLine([f32; LINE]);
 
 const LINE: usize = 16;
 
-/// Numbers that begin where a line of the cache does, so that no instruction which reads a line's worth of them reads two.
+/// Elements aligned to a cache line, so that no load of a whole line crosses two.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lines(Vec<Line>);
+pub(crate) struct AlignedBuffer(Vec<CacheLine>);
 
-impl Lines {
-    /// `n` zeros, and more up to the end of a line.
+impl AlignedBuffer {
+    /// A buffer of `n` zeros, rounded up to whole cache lines.
     pub(crate) fn zeros(n: usize) -> Self {
-        Self(filled(n.div_ceil(LINE), Line([0.0; LINE])))
+        Self(filled(n.div_ceil(LINE), CacheLine([0.0; LINE])))
     }
 
-    /// Becomes `n` zeros, and more up to the end of a line.
+    /// Resets the buffer to `n` zeros, rounded up to whole cache lines.
     pub(crate) fn reset(&mut self, n: usize) {
         self.0.clear();
-        self.0.resize(n.div_ceil(LINE), Line([0.0; LINE]));
+        self.0.resize(n.div_ceil(LINE), CacheLine([0.0; LINE]));
     }
 }
 
-impl Deref for Lines {
+impl Deref for AlignedBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is sixteen numbers and nothing else.
+        // SAFETY: a cache line is sixteen f32 without padding.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
     }
 }
 
-impl DerefMut for Lines {
+impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
     }
 }
 
-/// `n` numbers that several threads make in parts of `part` each, which are zeros when they begin: no pass over memory fills all of
-/// them before.
+/// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it: no pass over
+/// memory zeroes all of them first.
 pub(crate) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
     in_parts_with(n, part, || (), |(), i, part| make(i, part))
 }
 
-/// As [`in_parts`], with a state that parts of the same thread share.
+/// As [`in_parts`], with a state for each thread.
 pub(crate) fn in_parts_with<S>(
     n: usize,
     part: usize,
     state: impl Fn() -> S + Sync + Send,
     make: impl Fn(&mut S, usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    let mut numbers = with_room(n);
-    let parts = numbers.spare_capacity_mut()[..n].par_chunks_mut(part.max(1)).enumerate();
+    let mut elements = reserved(n);
+    let parts = elements.spare_capacity_mut()[..n].par_chunks_mut(part.max(1)).enumerate();
     parts.for_each_init(state, |state, (i, part)| make(state, i, zeroed(part)));
-    // SAFETY: each of them was set.
-    unsafe { numbers.set_len(n) };
-    numbers
+    // SAFETY: every part was initialised.
+    unsafe { elements.set_len(n) };
+    elements
 }
 
-/// Sets what was not set yet.
-fn zeroed(numbers: &mut [MaybeUninit<f32>]) -> &mut [f32] {
-    numbers.fill(MaybeUninit::new(0.0));
-    // SAFETY: all of them are set now.
-    unsafe { &mut *(std::ptr::from_mut(numbers) as *mut [f32]) }
+/// Initialises elements to zero.
+fn zeroed(elements: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    elements.fill(MaybeUninit::new(0.0));
+    // SAFETY: all elements are initialised now.
+    unsafe { &mut *(std::ptr::from_mut(elements) as *mut [f32]) }
 }
 
-/// `n` times the same.
+/// A vector of `n` copies of a value.
 pub(crate) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
-    let mut values = with_room(n);
+    let mut values = reserved(n);
     values.resize(n, value);
     values
 }
 
-/// Nothing yet, with room for `n` values.
-pub(crate) fn with_room<T>(n: usize) -> Vec<T> {
+/// An empty vector with capacity for `n` values.
+pub(crate) fn reserved<T>(n: usize) -> Vec<T> {
     let values = Vec::with_capacity(n);
     advise(values.as_ptr(), n);
     values
 }
 
-/// Asks for large pages for `n` values.
+/// Asks for huge pages for `n` values.
 fn advise<T>(values: *const T, n: usize) {
     #[cfg(target_os = "linux")]
     if n * size_of::<T>() >= LARGE {
         let page = page_size();
         let (begin, end) = (values as usize, values as usize + n * size_of::<T>());
         let (begin, end) = (begin.next_multiple_of(page), end / page * page);
-        // SAFETY: the pages lie within the buffer, whose bytes the advice does not change. A system that refuses leaves it as it is.
+        // SAFETY: the pages are within the buffer, and the advice does not change their contents. A refusal has no
+        // effect.
         unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
@@ -108,7 +109,7 @@ fn advise<T>(values: *const T, n: usize) {
 
 #[cfg(target_os = "linux")]
 fn page_size() -> usize {
-    // SAFETY: it gives a number.
+    // SAFETY: the call only returns a value.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok().filter(|&size| size > 0).unwrap_or(4096)
 }
 
@@ -117,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_buffers_hold_what_was_asked_for() {
+    fn large_buffers_are_aligned_and_zeroed() {
         for n in [0, 1, 1000, 3_000_001] {
-            let mut lines = Lines::zeros(n);
+            let mut lines = AlignedBuffer::zeros(n);
             assert!(lines.iter().all(|&x| x == 0.0) && lines.len() == n.next_multiple_of(LINE));
             assert!(lines.as_ptr().addr().is_multiple_of(64));
             lines.fill(1.0);

@@ -1,7 +1,8 @@
-//! Kernels for f32 on the CPU: matrix products with packed and quantized weights, attention, norms, softmax and activations.
+//! Kernels for f32 on the CPU: matrix products with packed and quantized weights, attention, norms, softmax and
+//! activations.
 //!
-//! What is for inference alone (packed and quantized weights, attention that keeps no scores) refuses inputs that want a gradient, or
-//! leaves them to candle's operations. Where candle is as fast, candle's operation stands.
+//! What is for inference alone (packed and quantized weights, attention that keeps no scores) refuses inputs that want
+//! a gradient, or leaves them to candle's operations. Where candle is as fast, candle's operation stands.
 
 pub(crate) mod activation;
 pub(crate) mod blockwise_attention;
@@ -31,7 +32,7 @@ use super::{
     Activation, Kernels, Mask, NormWeights, PackedLinear, QuantFormat, RowNorm, StoredLinear, Threads, Visible,
 };
 use blockwise_attention::FullAttention;
-use gemm::Packed;
+use gemm::PackedMatrix;
 use kv_pages::CpuPages;
 use packed::Matrix;
 use quantized::QuantizedMatrix;
@@ -39,8 +40,8 @@ use quantized::QuantizedMatrix;
 /// The kernels of one processor.
 #[derive(Debug)]
 pub(crate) struct Cpu {
-    gemm: &'static gemm::Kernel,
-    quantized: &'static quantized::Kernel,
+    gemm: &'static gemm::GemmKernel,
+    quantized: &'static quantized::QuantKernel,
 }
 
 impl Cpu {
@@ -55,14 +56,14 @@ impl Cpu {
     pub(super) fn portable() -> &'static Self {
         static PORTABLE: OnceLock<Cpu> = OnceLock::new();
         PORTABLE.get_or_init(|| Self {
-            gemm: Box::leak(Box::new(gemm::Kernel::portable())),
-            quantized: Box::leak(Box::new(quantized::Kernel::portable())),
+            gemm: Box::leak(Box::new(gemm::GemmKernel::portable())),
+            quantized: Box::leak(Box::new(quantized::QuantKernel::portable())),
         })
     }
 
-    /// Whether matrix products in f32 are ours, and weights packed for them: on x86-64 with AVX2 and FMA, or AVX-512. Elsewhere, on ARM
-    /// and Apple's processors above all, candle's GEMM is faster than our portable loop. Quantized weights are ours everywhere: candle
-    /// multiplies by them row by row.
+    /// Whether matrix products in f32 are ours, and weights packed for them: on x86-64 with AVX2 and FMA, or AVX-512.
+    /// Elsewhere, on ARM and Apple's processors above all, candle's GEMM is faster than our portable loop. Quantized
+    /// weights are ours everywhere: candle multiplies by them row by row.
     fn is_gemm_ours(&self) -> bool {
         !self.gemm.is_portable()
     }
@@ -138,7 +139,7 @@ impl Kernels for Cpu {
         if !self.is_gemm_ours() || weight.track_op() {
             return Ok(None);
         }
-        let pack = |weight: &[f32], depth| Ok(Matrix::Full(Packed::transpose_of(weight, depth, self.gemm)));
+        let pack = |weight: &[f32], depth| Ok(Matrix::Full(PackedMatrix::transpose_of(weight, depth, self.gemm)));
         lay_out(weight, bias, pack).map(Some)
     }
 

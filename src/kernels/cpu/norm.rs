@@ -1,5 +1,5 @@
-//! Layer norm and RMS norm in f32 on the CPU: the rows that packed layers normalise while they read them, and for training an operation
-//! with its gradient written out.
+//! Layer norm and RMS norm in f32 on the CPU: the rows that packed layers normalise while they read them, and for
+//! training an operation with its gradient written out.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use super::processor::for_each_processor;
 use super::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
 use crate::kernels::NormWeights;
 
-/// A norm with its weights at hand, for kernels that normalise row by row: made once, when a norm is loaded. Clones share the weights.
+/// A norm with its weights at hand, for kernels that normalise row by row: made once, when a norm is loaded. Clones
+/// share the weights.
 #[derive(Debug, Clone)]
 pub struct RowNorm {
     weight: Arc<[f32]>,

@@ -1,18 +1,18 @@
-//! Linear layers for inference in f32 on the CPU: weights as their kernels read them, and the passes that products share with what
-//! comes before and after them.
+//! Linear layers of packed or quantized weights, for inference in f32 on the CPU, fused with norm, activation and
+//! residual.
 
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::activation::in_place;
-use super::gemm::{Epilogue, Packed, Panels, Prologue, product, two_products};
+use super::gemm::{Epilogue, PackedMatrix, Panels, Prologue, product, two_products};
 use super::norm::RowNorm;
 use super::quantized::QuantizedMatrix;
 use super::rows::contiguous;
 use crate::kernels::{Activation, QuantFormat};
 
-/// Weights as a kernel reads them, and a bias. There is no gradient.
+/// A linear layer whose weights are in the layout of a kernel: for inference. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct PackedLinear(Arc<PackedWeights>);
 
@@ -25,12 +25,12 @@ struct PackedWeights {
 /// A weight `(K, N)`.
 #[derive(Debug)]
 pub(crate) enum Matrix {
-    Full(Packed),
+    Full(PackedMatrix),
     Quantized(QuantizedMatrix),
 }
 
 impl Matrix {
-    /// `K`, `N`.
+    /// `K` and `N`.
     fn dims(&self) -> (usize, usize) {
         match self {
             Self::Full(matrix) => (matrix.depth(), matrix.columns()),
@@ -38,17 +38,17 @@ impl Matrix {
         }
     }
 
-    /// The columns of several matrices beside each other, where they are held alike and fill what a kernel takes at once.
+    /// The columns of several matrices side by side; none unless all have the same format and fill the kernel's panels.
     fn join(parts: &[&Self]) -> Option<Self> {
-        let full: Option<Vec<&Packed>> = parts.iter().map(|part| part.full()).collect();
+        let full: Option<Vec<&PackedMatrix>> = parts.iter().map(|part| part.full()).collect();
         if let Some(parts) = full {
-            return Some(Self::Full(Packed::join(&parts)?));
+            return Some(Self::Full(PackedMatrix::join(&parts)?));
         }
         let quantized: Option<Vec<_>> = parts.iter().map(|part| part.quantized()).collect();
         Some(Self::Quantized(QuantizedMatrix::join(&quantized?)?))
     }
 
-    fn full(&self) -> Option<&Packed> {
+    fn full(&self) -> Option<&PackedMatrix> {
         match self {
             Self::Full(matrix) => Some(matrix),
             Self::Quantized(_) => None,
@@ -68,7 +68,8 @@ impl PackedLinear {
         Self(Arc::new(PackedWeights { matrix, bias }))
     }
 
-    /// Several layers over the same input as one; none where they are not alike, or do not fill what the kernel takes at once.
+    /// Several layers over the same input as one; none where formats differ, columns do not fill the kernel's panels,
+    /// or only some have a bias.
     pub(crate) fn join(layers: &[&Self]) -> Option<Self> {
         let matrices: Vec<&Matrix> = layers.iter().map(|layer| &layer.0.matrix).collect();
         let biases: Vec<&Vec<f32>> = layers.iter().filter_map(|layer| layer.0.bias.as_ref()).collect();
@@ -80,7 +81,7 @@ impl PackedLinear {
         Some(Self::new(Matrix::join(&matrices)?, bias))
     }
 
-    /// In which format the weights are held, if in fewer bits than f32.
+    /// Format of the weights, if they are quantized.
     pub(crate) fn format(&self) -> Option<QuantFormat> {
         self.0.matrix.quantized().map(QuantizedMatrix::format)
     }
@@ -106,14 +107,17 @@ impl PackedLinear {
         dims.pop();
         dims.push(columns);
         if residual.dims() != dims || residual.track_op() {
-            candle_core::bail!("{dims:?} is not added to {:?}, or that wants a gradient", residual.dims());
+            candle_core::bail!(
+                "a residual of {:?} for a result of {dims:?}, or one that wants a gradient",
+                residual.dims()
+            );
         }
         let residual = residual.contiguous()?.reshape(((), columns))?;
         let op = Onto { weights: self.clone() };
         self.on_rows(x, |rows| rows.apply_op2_no_bwd(&residual, &op))
     }
 
-    /// `x + second(activation(first(norm(x))))` in one pass; none where the weights are not in f32.
+    /// `x + second(activation(first(norm(x))))` in one pass; none unless both weights are in f32.
     ///
     /// # Errors
     /// When the widths do not fit, or `x` wants a gradient.
@@ -125,7 +129,7 @@ impl PackedLinear {
     ) -> Option<Result<Tensor>> {
         let (w1, w2) = (first.0.matrix.full()?, second.0.matrix.full()?);
         if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
-            let dims = |w: &Packed| format!("{} x {}", w.depth(), w.columns());
+            let dims = |w: &PackedMatrix| format!("{} x {}", w.depth(), w.columns());
             return Some(Err(candle_core::Error::msg(format!("{} does not go back from {}", dims(w2), dims(w1)))));
         }
         if let Err(error) = norm.check(w1.depth()) {
@@ -198,7 +202,7 @@ impl CustomOp2 for Onto {
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, r: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
         let (residual, columns) = (contiguous(r, lr)?, self.weights.0.matrix.dims().1);
         if lr.dims() != [lx.dims()[0], columns] {
-            candle_core::bail!("{:?} is not added to {} x {columns}", lr.dims(), lx.dims()[0]);
+            candle_core::bail!("a residual of {:?} for a result of {} x {columns}", lr.dims(), lx.dims()[0]);
         }
         self.weights.product((x, lx), None, Epilogue { residual: Some(residual), ..Epilogue::default() })
     }
@@ -219,7 +223,7 @@ impl CustomOp1 for FeedForward {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (first, second) = (&*self.first.0, &*self.second.0);
         let (Some(w1), Some(w2)) = (first.matrix.full(), second.matrix.full()) else {
-            candle_core::bail!("feed-forward wants weights in full");
+            candle_core::bail!("feed-forward: quantized weights have no fused pass");
         };
         if layout.dims().last() != Some(&w1.depth()) {
             candle_core::bail!("a linear layer takes rows of {}, not of {:?}", w1.depth(), layout.dims());

@@ -1,7 +1,7 @@
 //! Attention over pages of keys and values in f32.
 //!
 //! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing is packed
-//! or copied when they are read: scores and weighted sums are tiles of [`Kernel`] over the pages as they are. Rows of several
+//! or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they are. Rows of several
 //! sequences that share pages go through these together, which reads a shared prefix once for all of them.
 //!
 //! A row's scores are summed over the head's elements in order, its weights over its keys in order, and its output over its keys
@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{Kernel, Left, Target, Tile};
+use super::gemm::{GemmKernel, Left, Target, Tile};
 use super::kv_pages::{PageLayout, Pages};
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
 
@@ -73,7 +73,7 @@ fn shared_with(block: &RowBlock, sequences: &[StepRows], pages: &[PageId], whole
 
 /// Queries of a step over the pages of one layer.
 pub(crate) struct PagedAttention<'x> {
-    pub(crate) kernel: &'static Kernel,
+    pub(crate) kernel: &'static GemmKernel,
     pub(crate) geometry: KvGeometry,
     pub(crate) layout: PageLayout,
     pub(crate) pages: &'x Pages,
@@ -94,7 +94,7 @@ struct Scratch {
 
 impl PagedAttention<'_> {
     /// Rows that a block should have at most.
-    pub(crate) fn max_rows(kernel: &Kernel) -> usize {
+    pub(crate) fn max_rows(kernel: &GemmKernel) -> usize {
         TILES * kernel.height
     }
 
@@ -175,10 +175,10 @@ impl PagedAttention<'_> {
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
                 let left = LeftRows { elements: &queries[row * d..], stride: d, depth: d, n_rows };
                 let first = i * PAGE_LEN + j * width;
-                let ahead = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
+                let prefetch = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
                 self.tiles(
                     &left,
-                    RightPanel { elements: panel, ahead, goes_on: false },
+                    RightPanel { elements: panel, prefetch, accumulates: false },
                     (&mut scores[row * stride..], stride, first, width),
                 );
             }
@@ -220,8 +220,9 @@ impl PagedAttention<'_> {
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
                 let left = LeftRows { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
                 let columns = width.min(d - j * width);
-                let ahead = &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
-                let panel = RightPanel { elements: panel, ahead, goes_on: i > 0 };
+                let prefetch =
+                    &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
+                let panel = RightPanel { elements: panel, prefetch, accumulates: i > 0 };
                 self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
             }
         };
@@ -243,17 +244,18 @@ impl PagedAttention<'_> {
         for i in 0..n_tiles {
             let rows = height.min(left.n_rows - i * height);
             let elements = &left.elements[i * height * left.stride..];
-            let ahead = &panel.ahead[panel.ahead.len() * i / n_tiles..panel.ahead.len() * (i + 1) / n_tiles];
+            let prefetch =
+                &panel.prefetch[panel.prefetch.len() * i / n_tiles..panel.prefetch.len() * (i + 1) / n_tiles];
             let tile = Tile {
                 rows,
                 depth: left.depth,
-                left: Left::Rows { numbers: elements, stride: left.stride },
+                left: Left::Rows { elements, stride: left.stride },
                 panel: panel.elements,
-                goes_on: panel.goes_on,
-                ahead,
+                accumulates: panel.accumulates,
+                prefetch,
             };
-            let numbers = &mut y[i * height * stride + first..];
-            self.kernel.tile(&tile, &mut Target { numbers, stride, columns });
+            let elements = &mut y[i * height * stride + first..];
+            self.kernel.tile(&tile, &mut Target { elements, stride, columns });
         }
     }
 }
@@ -279,6 +281,6 @@ struct LeftRows<'x> {
 struct RightPanel<'x> {
     elements: &'x [f32],
     /// The panel that is read next.
-    ahead: &'x [f32],
-    goes_on: bool,
+    prefetch: &'x [f32],
+    accumulates: bool,
 }

@@ -1,6 +1,6 @@
-//! Loops in plain words, compiled once for each kind of processor; the best is chosen when the program runs.
+//! Portable loops, compiled once for each instruction set; the best one of the processor is chosen at run time.
 
-/// A function over slices, compiled for each kind of processor, and the choice between them.
+/// Defines a function over slices compiled for each instruction set, and the choice between them.
 macro_rules! for_each_processor {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[$doc])*

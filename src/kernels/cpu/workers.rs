@@ -1,4 +1,4 @@
-//! Work made of many small parallel parts, on the threads that share them.
+//! Sequences of many small parallel operations on the thread pool, whose threads stay awake between them.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
-/// How long a thread stays awake without having found anything to do.
+/// Time for which an idle thread stays awake.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// Runs something on a thread of the pool, while the other ones stay awake. Each parallel part of it then begins at once, where else a
-/// thread from outside would hand every one of them over, and those that had nothing to do for some microseconds would have gone to
-/// sleep and be woken.
+/// Runs `run` on a thread of the pool while the pool's other threads stay awake, so that each parallel operation in it
+/// begins at once. From a thread outside the pool each would be handed over, and threads idle for some microseconds
+/// would sleep and have to be woken.
 pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let attended = || {
         let _attendance = Attendance::begin();
@@ -28,7 +28,8 @@ pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 }
 
 thread_local! {
-    /// Whether this thread runs such work itself: what it waits for then is a part of that, and it attends to no other.
+    /// Whether this thread is inside [`on_workers`] itself: it then waits for its own operations and attends to no
+    /// others.
     static IS_OWNER: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -56,7 +57,7 @@ impl Drop for Attendance {
     }
 }
 
-/// Does what there is to do, and waits for more for a while.
+/// Executes the pool's jobs, and spins for [`PATIENCE`] when there is none.
 fn attend(is_over: &AtomicBool) {
     let mut last = Instant::now();
     while !is_over.load(Ordering::Relaxed) && last.elapsed() < PATIENCE {

@@ -1,45 +1,45 @@
-//! The innermost loop: a tile of a product, in registers. The best that the processor has is chosen when the program runs.
+//! The GEMM microkernel: a tile of a product in registers. The best one of the processor is chosen at run time.
 
 /// A tile of a product: some rows of the left side with one panel of the right side.
 pub(crate) struct Tile<'a> {
-    /// At most the kernel's height.
+    /// At most the kernel's MR.
     pub(crate) rows: usize,
     /// `K`.
     pub(crate) depth: usize,
     /// `(rows, K)`.
     pub(crate) left: Left<'a>,
-    /// `(K, width)`.
+    /// `(K, NR)`.
     pub(crate) panel: &'a [f32],
-    /// Whether the sums go on from what the target holds, which earlier numbers of the depth have made.
-    pub(crate) goes_on: bool,
-    /// What is read later, and is to come nearer meanwhile.
-    pub(crate) ahead: &'a [f32],
+    /// Whether the tile adds to the target, which earlier blocks of the depth have written.
+    pub(crate) accumulates: bool,
+    /// Elements to prefetch: they are read next.
+    pub(crate) prefetch: &'a [f32],
 }
 
 impl Tile<'_> {
-    /// Where to begin fetching ahead, and the bytes by which that goes on with each `k`.
-    fn ahead(&self) -> (*const i8, usize) {
-        (self.ahead.as_ptr().cast(), size_of_val(self.ahead) / self.depth.max(1))
+    /// Address of the first element to prefetch, and the bytes by which it advances with each `k`.
+    fn prefetch(&self) -> (*const i8, usize) {
+        (self.prefetch.as_ptr().cast(), size_of_val(self.prefetch) / self.depth.max(1))
     }
 }
 
 /// The left side of a tile.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
-    /// Row by row, one every `stride` numbers. Rows that are a power of two apart push each other out of the cache.
+    /// Row-major, a row every `stride` elements. Rows that are a power of two apart evict each other from the cache.
     Rows {
-        /// From the first row on.
-        numbers: &'a [f32],
-        /// From one row to the next.
+        /// Elements from the first row on.
+        elements: &'a [f32],
+        /// Elements from one row to the next.
         stride: usize,
     },
     /// `(K, rows)`: see [`pack_rows`].
     Packed(&'a [f32]),
 }
 
-/// Packs up to `height` rows of `depth` numbers each, tile by tile, in the order in which a kernel reads them.
+/// Packs up to `height` rows of `depth` elements each, tile by tile, in the order in which a kernel reads them.
 pub(crate) fn pack_rows(x: &[f32], depth: usize, height: usize) -> Vec<f32> {
-    /// Numbers of each row at a time, so that what they are scattered over stays near.
+    /// Elements of each row at a time, so that their destination stays in the cache.
     const AT_ONCE: usize = 64;
     let mut packed = vec![0.0; x.len()];
     for (x, packed) in x.chunks(height * depth).zip(packed.chunks_mut(height * depth)) {
@@ -53,31 +53,31 @@ pub(crate) fn pack_rows(x: &[f32], depth: usize, height: usize) -> Vec<f32> {
     packed
 }
 
-/// Where a tile goes.
+/// Destination of a tile.
 pub(crate) struct Target<'a> {
-    /// A row every `stride` numbers.
-    pub(crate) numbers: &'a mut [f32],
+    /// Row-major, a row every `stride` elements.
+    pub(crate) elements: &'a mut [f32],
     pub(crate) stride: usize,
-    /// At most the kernel's width.
+    /// At most the kernel's NR.
     pub(crate) columns: usize,
 }
 
-/// Name of the kernel without instructions of a particular processor.
+/// Name of the portable kernel.
 const PORTABLE: &str = "portable";
 
-/// The kernel of a kind of processor.
+/// A microkernel.
 #[derive(Debug)]
-pub(crate) struct Kernel {
-    /// Rows of a tile.
+pub(crate) struct GemmKernel {
+    /// MR: rows of a tile.
     pub(crate) height: usize,
-    /// Columns of a panel.
+    /// NR: columns of a panel.
     pub(crate) width: usize,
     name: &'static str,
     run: fn(&Tile<'_>, &mut Target<'_>),
 }
 
-impl Kernel {
-    /// The best of this processor.
+impl GemmKernel {
+    /// The best kernel of this processor.
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -98,12 +98,12 @@ impl Kernel {
         Self { height: 6, width: 16, name: "avx2", run: |t, y| unsafe { x86::avx2(t, y) } }
     }
 
-    /// Without instructions of a particular processor.
+    /// The kernel that every processor runs.
     pub(crate) fn portable() -> Self {
         Self { height: 4, width: 16, name: PORTABLE, run: portable }
     }
 
-    /// Whether it is the one without instructions of a particular processor.
+    /// Whether it is the portable kernel.
     pub(crate) fn is_portable(&self) -> bool {
         self.name == PORTABLE
     }
@@ -115,15 +115,15 @@ impl Kernel {
     pub(crate) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
         let Tile { rows, depth, left, panel, .. } = tile;
         let has_left = match left {
-            Left::Rows { numbers, stride } => numbers.len() >= (rows - 1) * stride + depth,
-            Left::Packed(numbers) => numbers.len() >= rows * depth,
+            Left::Rows { elements, stride } => elements.len() >= (rows - 1) * stride + depth,
+            Left::Packed(elements) => elements.len() >= rows * depth,
         };
         assert!(
             (1..=self.height).contains(rows)
                 && has_left
                 && panel.len() >= depth * self.width
                 && (1..=self.width).contains(&target.columns)
-                && target.numbers.len() >= (rows - 1) * target.stride + target.columns,
+                && target.elements.len() >= (rows - 1) * target.stride + target.columns,
             "a tile of {rows} x {} for {}",
             target.columns,
             self.name
@@ -132,19 +132,19 @@ impl Kernel {
     }
 }
 
-/// A tile without instructions of a particular processor.
+/// A tile by scalar code.
 fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
     const WIDTH: usize = 16;
     for row in 0..tile.rows {
         let (mut sums, columns) = ([0.0; WIDTH], target.columns);
-        let target = &mut target.numbers[row * target.stride..][..columns];
-        if tile.goes_on {
+        let target = &mut target.elements[row * target.stride..][..columns];
+        if tile.accumulates {
             sums[..columns].copy_from_slice(target);
         }
         for (k, weights) in tile.panel.chunks_exact(WIDTH).take(tile.depth).enumerate() {
             let value = match tile.left {
-                Left::Rows { numbers, stride } => numbers[row * stride + k],
-                Left::Packed(numbers) => numbers[k * tile.rows + row],
+                Left::Rows { elements, stride } => elements[row * stride + k],
+                Left::Packed(elements) => elements[k * tile.rows + row],
             };
             sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
         }
@@ -158,19 +158,19 @@ mod x86 {
 
     use super::{Left, Target, Tile};
 
-    /// Rows below which a tile waits for its weights more than it multiplies.
+    /// Rows below which a tile is bound by reading its weights.
     const FEW: usize = 4;
-    /// How far ahead these are fetched then, in numbers: a kilobyte.
+    /// Distance of the prefetch then, in elements: a kilobyte.
     const SOON: usize = 256;
 
-    /// Calls a function with as many vectors of columns and rows as there are, as constants.
+    /// Calls a function with the numbers of rows and of vectors of columns as constants.
     macro_rules! by_size {
         ($tile:ident, $target:ident, $run:ident, $vectors:literal, $($rows:literal)*) => {
             match ($tile.left, $tile.rows) {
-                $((Left::Rows { numbers, stride }, $rows) => {
-                    $run::<$rows, false, $vectors>((numbers, stride), $tile, $target)
+                $((Left::Rows { elements, stride }, $rows) => {
+                    $run::<$rows, false, $vectors>((elements, stride), $tile, $target)
                 })*
-                $((Left::Packed(numbers), $rows) => $run::<$rows, true, $vectors>((numbers, 1), $tile, $target),)*
+                $((Left::Packed(elements), $rows) => $run::<$rows, true, $vectors>((elements, 1), $tile, $target),)*
                 _ => {}
             }
         };
@@ -190,7 +190,7 @@ mod x86 {
         }
     }
 
-    /// The first `VECTORS` times sixteen columns.
+    /// A tile of `ROWS` rows and `VECTORS` times sixteen columns.
     ///
     /// # Safety
     /// As [`avx512`].
@@ -201,14 +201,14 @@ mod x86 {
         target: &mut Target<'_>,
     ) {
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        let (all, columns) = (target.numbers.as_mut_ptr(), target.columns);
+        let (all, columns) = (target.elements.as_mut_ptr(), target.columns);
         let mask = |i: usize| match columns - 16 * i {
             16.. => u16::MAX,
             n => (1 << n) - 1,
         };
-        if tile.goes_on {
+        if tile.accumulates {
             for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the target has `columns` numbers in each row, and the masks let no more through.
+                // SAFETY: the target has `columns` elements in each row, and the masks let no more through.
                 unsafe {
                     let from = all.add(row * target.stride);
                     *sums = std::array::from_fn(|i| _mm512_maskz_loadu_ps(mask(i), from.add(16 * i)));
@@ -217,19 +217,20 @@ mod x86 {
         }
         let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
-        let (mut ahead, step) = tile.ahead();
+        let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
-            // SAFETY: the panel has 32 numbers for each `k`, and each of the rows has `depth`; a prefetch may name any address.
+            // SAFETY: the panel has 32 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
+            // address.
             unsafe {
                 let these: [__m512; VECTORS] = std::array::from_fn(|i| _mm512_loadu_ps(weights.add(16 * i)));
                 weights = weights.add(32);
                 if ROWS < FEW {
-                    // The weights themselves are waited for: what follows at once is more urgent than the next panel.
+                    // Bound by reading weights: the same panel's next elements are more urgent than the next panel.
                     _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON).cast());
                     _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON + 16).cast());
                 } else {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(step);
+                    _mm_prefetch::<_MM_HINT_T1>(prefetch);
+                    prefetch = prefetch.wrapping_add(step);
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = _mm512_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
@@ -260,7 +261,7 @@ mod x86 {
         }
     }
 
-    /// The first `VECTORS` times eight columns.
+    /// A tile of `ROWS` rows and `VECTORS` times eight columns.
     ///
     /// # Safety
     /// As [`avx2`].
@@ -272,24 +273,25 @@ mod x86 {
     ) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
         let columns = target.columns;
-        if tile.goes_on {
+        if tile.accumulates {
             for (row, sums) in sums.iter_mut().enumerate() {
-                let mut numbers = [0.0; 16];
-                numbers[..columns].copy_from_slice(&target.numbers[row * target.stride..][..columns]);
-                // SAFETY: there are sixteen numbers.
-                unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(numbers.as_ptr().add(8 * i))) };
+                let mut elements = [0.0; 16];
+                elements[..columns].copy_from_slice(&target.elements[row * target.stride..][..columns]);
+                // SAFETY: there are sixteen elements.
+                unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(elements.as_ptr().add(8 * i))) };
             }
         }
         let left = left.as_ptr();
         let mut weights = tile.panel.as_ptr();
-        let (mut ahead, step) = tile.ahead();
+        let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
-            // SAFETY: the panel has 16 numbers for each `k`, and each of the rows has `depth`; a prefetch may name any address.
+            // SAFETY: the panel has 16 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
+            // address.
             unsafe {
                 let these: [__m256; VECTORS] = std::array::from_fn(|i| _mm256_loadu_ps(weights.add(8 * i)));
                 weights = weights.add(16);
-                _mm_prefetch::<_MM_HINT_T1>(ahead);
-                ahead = ahead.wrapping_add(step);
+                _mm_prefetch::<_MM_HINT_T1>(prefetch);
+                prefetch = prefetch.wrapping_add(step);
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let value = _mm256_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
                     sums.iter_mut().zip(these).for_each(|(sum, these)| *sum = _mm256_fmadd_ps(value, these, *sum));
@@ -297,23 +299,23 @@ mod x86 {
             }
         }
         for (row, sums) in sums.iter().enumerate() {
-            let mut numbers = [0.0; 16];
-            // SAFETY: there is room for sixteen numbers.
+            let mut elements = [0.0; 16];
+            // SAFETY: there is room for sixteen elements.
             unsafe {
-                sums.iter().enumerate().for_each(|(i, &sum)| _mm256_storeu_ps(numbers.as_mut_ptr().add(8 * i), sum));
+                sums.iter().enumerate().for_each(|(i, &sum)| _mm256_storeu_ps(elements.as_mut_ptr().add(8 * i), sum));
             }
-            target.numbers[row * target.stride..][..columns].copy_from_slice(&numbers[..columns]);
+            target.elements[row * target.stride..][..columns].copy_from_slice(&elements[..columns]);
         }
     }
 }
 
-/// All kernels that this processor has.
+/// All kernels that this processor runs.
 #[cfg(test)]
-pub(crate) fn all() -> &'static [Kernel] {
-    let mut found = vec![Kernel::portable(), Kernel::best()];
+pub(crate) fn all() -> &'static [GemmKernel] {
+    let mut found = vec![GemmKernel::portable(), GemmKernel::best()];
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        found.push(Kernel::avx2());
+        found.push(GemmKernel::avx2());
     }
     Vec::leak(found)
 }

@@ -1,11 +1,13 @@
-//! Products of activations with weights that are packed once, when they are loaded, in the order in which the kernels read them.
+//! GEMM with packed weights: panels of columns in the order in which the kernels read them, laid out once when a weight
+//! is loaded.
 //!
-//! A general product copies its right side into that order each time, and reads and writes the result once more for a bias and an
-//! activation. Here a weight is packed once, and what follows the product is done while its numbers are near.
+//! A general GEMM packs its right side each time, and reads and writes the result once more for a bias and an
+//! activation. Here the weight is packed once, and bias, activation and residual are applied to a block of the result
+//! while it is in the cache.
 //!
-//! A tile of the result, some rows by one panel of columns, stays in registers while its products are summed over a part of the depth,
-//! and goes on from there with the next part. So each number is one sum, in an order that depends on nothing else: a row comes out the
-//! same, to the bit, whichever rows are beside it, and sequences may be run together or alone.
+//! A tile of the result, MR rows by one panel of NR columns, stays in registers while it accumulates over a block of
+//! the depth, and continues from memory with the next block. Each element is one sum in an order that depends on
+//! nothing else: a row is bit-identical whichever rows are beside it, and sequences may be run together or alone.
 
 mod kernel;
 
@@ -15,84 +17,86 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::{Lines, in_parts, in_parts_with};
+use super::memory::{AlignedBuffer, in_parts, in_parts_with};
 
 #[cfg(test)]
 pub(crate) use kernel::all as all_kernels;
 use kernel::pack_rows;
-pub(crate) use kernel::{Kernel, Left, Target, Tile};
+pub(crate) use kernel::{GemmKernel, Left, Target, Tile};
 
-/// Bytes of activations that are worked on together: they stay in the second-level cache while the weight passes by.
+/// Bytes of a block of activations, which stays in the L2 cache while the weight is streamed.
 const BLOCK: usize = 384 << 10;
-/// Tiles that are worked on together at least, however long their rows are: the weight passes by once for all of them.
+/// Least number of tiles in a block, however long their rows are: the weight is streamed once for all of them.
 const MIN_TILES: usize = 4;
-/// Numbers of the depth that are summed for all of these tiles before the next ones: their part of a panel stays near meanwhile.
+/// Elements of the depth over which all tiles of a block accumulate before the next: their part of a panel stays in the
+/// cache.
 const DEPTH: usize = 512;
-/// Products below which other threads are not worth waking.
+/// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
-/// The kernel of this machine.
-pub(crate) fn kernel() -> &'static Kernel {
-    static BEST: OnceLock<Kernel> = OnceLock::new();
-    BEST.get_or_init(Kernel::best)
+/// The best kernel of this processor.
+pub(crate) fn kernel() -> &'static GemmKernel {
+    static BEST: OnceLock<GemmKernel> = OnceLock::new();
+    BEST.get_or_init(GemmKernel::best)
 }
 
-/// A weight `(K, N)` as panels of columns, in whatever form its kernel reads them.
+/// A weight `(K, N)` as panels of columns, in the layout that its kernel reads.
 pub(crate) trait Panels: Sync {
-    /// Rows of the left side, as the kernel reads them.
+    /// Rows of the left side in the layout that the kernel reads.
     type Left: Sync;
 
-    /// Rows of a tile.
+    /// MR: rows of a tile.
     fn height(&self) -> usize;
-    /// Columns of a panel.
+    /// NR: columns of a panel.
     fn width(&self) -> usize;
     /// `K`.
     fn depth(&self) -> usize;
-    /// How much of it tiles are summed over at a time.
-    fn depth_at_once(&self) -> usize;
+    /// Elements of the depth over which tiles accumulate at a time.
+    fn depth_block(&self) -> usize;
     /// `N`.
     fn columns(&self) -> usize;
     /// Bytes of a row of the left side.
     fn row_bytes(&self) -> usize;
-    /// Prepares rows of `K` numbers.
+    /// Prepares rows of `K` elements.
     fn prepare(&self, x: &[f32]) -> Self::Left;
     /// Writes one tile.
-    fn tile(&self, left: &Self::Left, place: &Place, target: &mut Target<'_>);
+    fn tile(&self, left: &Self::Left, position: &TilePosition, target: &mut Target<'_>);
 }
 
-/// Where a tile lies.
-pub(crate) struct Place {
-    /// They begin at a multiple of the height.
+/// Position of a tile in the result, and the part of the depth over which it accumulates.
+pub(crate) struct TilePosition {
+    /// Rows, which begin at a multiple of MR.
     pub(crate) rows: Range<usize>,
     pub(crate) panel: usize,
-    /// The part of the depth that is summed over: the whole, or one part after the other.
+    /// The part of the depth: all of it, or one block after the other.
     pub(crate) depth: Range<usize>,
-    /// Which of how many tiles of this part of the panel it is: each fetches its part of what comes next, which else would be waited for.
-    pub(crate) turn: (usize, usize),
+    /// Index of the tile among those of this part of the panel, and their number: each prefetches its share of the next
+    /// part.
+    pub(crate) share: (usize, usize),
 }
 
-impl Place {
-    /// Its part of what comes next.
-    pub(crate) fn part<'a, T>(&self, next: &'a [T]) -> &'a [T] {
-        let (i, n) = self.turn;
+impl TilePosition {
+    /// The tile's share of what is read next.
+    pub(crate) fn share_of<'a, T>(&self, next: &'a [T]) -> &'a [T] {
+        let (i, n) = self.share;
         &next[next.len() * i / n..next.len() * (i + 1) / n]
     }
 }
 
-/// A matrix `(K, N)` in f32, each panel `(K, width)`; the last one is filled with zeros.
+/// A matrix `(K, N)` in f32 as panels `(K, NR)`, the last one filled with zeros.
 #[derive(Debug, Clone)]
-pub(crate) struct Packed {
-    panels: Lines,
+pub(crate) struct PackedMatrix {
+    panels: AlignedBuffer,
     depth: usize,
     columns: usize,
-    kernel: &'static Kernel,
+    kernel: &'static GemmKernel,
 }
 
-impl Packed {
+impl PackedMatrix {
     /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
-    pub(crate) fn transpose_of(w: &[f32], depth: usize, kernel: &'static Kernel) -> Self {
+    pub(crate) fn transpose_of(w: &[f32], depth: usize, kernel: &'static GemmKernel) -> Self {
         let (columns, width) = (w.len() / depth.max(1), kernel.width);
-        let mut panels = Lines::zeros(columns.div_ceil(width) * depth * width);
+        let mut panels = AlignedBuffer::zeros(columns.div_ceil(width) * depth * width);
         if depth > 0 {
             let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
             packs.for_each(|(panel, rows)| pack_transpose(rows, (depth, depth), width, panel));
@@ -100,14 +104,14 @@ impl Packed {
         Self { panels, depth, columns, kernel }
     }
 
-    /// The columns of several matrices beside each other, where those of each fill its panels.
+    /// The columns of several matrices side by side; none unless those of each fill its panels.
     pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.depth == depth && part.columns.is_multiple_of(kernel.width);
         if !parts.iter().all(|part| fits(part) && part.kernel.width == kernel.width) {
             return None;
         }
-        let mut panels = Lines::zeros(parts.iter().map(|part| part.panels.len()).sum());
+        let mut panels = AlignedBuffer::zeros(parts.iter().map(|part| part.panels.len()).sum());
         let mut rest = &mut *panels;
         for part in parts {
             let (these, others) = rest.split_at_mut(part.panels.len());
@@ -118,7 +122,7 @@ impl Packed {
     }
 }
 
-impl Panels for Packed {
+impl Panels for PackedMatrix {
     type Left = Vec<f32>;
 
     fn height(&self) -> usize {
@@ -133,7 +137,7 @@ impl Panels for Packed {
         self.depth
     }
 
-    fn depth_at_once(&self) -> usize {
+    fn depth_block(&self) -> usize {
         DEPTH
     }
 
@@ -149,39 +153,40 @@ impl Panels for Packed {
         pack_rows(x, self.depth, self.kernel.height)
     }
 
-    fn tile(&self, left: &Vec<f32>, place: &Place, target: &mut Target<'_>) {
-        let (rows, depth, width) = (place.rows.len(), place.depth.len(), self.kernel.width);
-        let left = Left::Packed(&left[place.rows.start * self.depth + place.depth.start * rows..][..depth * rows]);
+    fn tile(&self, left: &Vec<f32>, position: &TilePosition, target: &mut Target<'_>) {
+        let (rows, depth, width) = (position.rows.len(), position.depth.len(), self.kernel.width);
+        let left =
+            Left::Packed(&left[position.rows.start * self.depth + position.depth.start * rows..][..depth * rows]);
         let (panel, next) =
-            self.panels[(place.panel * self.depth + place.depth.start) * width..].split_at(depth * width);
-        let ahead = place.part(&next[..panel.len().min(next.len())]);
-        self.kernel.tile(&Tile { rows, depth, left, panel, goes_on: place.depth.start > 0, ahead }, target);
+            self.panels[(position.panel * self.depth + position.depth.start) * width..].split_at(depth * width);
+        let prefetch = position.share_of(&next[..panel.len().min(next.len())]);
+        self.kernel.tile(&Tile { rows, depth, left, panel, accumulates: position.depth.start > 0, prefetch }, target);
     }
 }
 
-/// Packs up to `width` rows of `depth` numbers, one every `stride`, as the columns of a panel.
+/// Packs up to `width` rows of `depth` elements, one every `stride`, as the columns of a panel.
 pub(crate) fn pack_transpose(rows: &[f32], (depth, stride): (usize, usize), width: usize, panel: &mut [f32]) {
     for (column, row) in rows.chunks(stride).take(width).enumerate() {
         panel[column..].iter_mut().step_by(width).zip(&row[..depth]).for_each(|(to, &from)| *to = from);
     }
 }
 
-/// What comes before a product: done to each row, from the first buffer to the second.
+/// Operation on each row before a product, from the first buffer to the second.
 pub(crate) type Prologue<'a> = Option<&'a (dyn Fn(&[f32], &mut [f32]) + Sync)>;
 
-/// What follows a product.
+/// Operations on the result of a product.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
     /// Added to each row.
     pub(crate) bias: Option<&'a [f32]>,
-    /// Done to every number then.
+    /// Applied to every element then.
     pub(crate) activation: Option<fn(&mut [f32])>,
-    /// Added last: as many numbers as the product has.
+    /// Added last: as many elements as the product has.
     pub(crate) residual: Option<&'a [f32]>,
 }
 
 impl<'a> Epilogue<'a> {
-    /// Finishes a part of a row that begins in column `first`, but for the residual.
+    /// Applies bias and activation to a part of a row that begins in column `first`.
     fn finish(&self, y: &mut [f32], first: usize) {
         if let Some(bias) = self.bias {
             y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
@@ -191,20 +196,21 @@ impl<'a> Epilogue<'a> {
         }
     }
 
-    /// Adds the residual to whole rows: in parts of them, a power of two apart, its numbers would push each other out of the cache.
+    /// Adds the residual to whole rows: parts of rows that are a power of two apart would evict each other from the
+    /// cache.
     fn add_residual(&self, y: &mut [f32]) {
         if let Some(residual) = self.residual {
             y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
         }
     }
 
-    /// The same for the rows from `first` on.
+    /// The epilogue of the rows from `first` on.
     fn after(self, first: usize, columns: usize) -> Self {
         Self { residual: self.residual.map(|residual| &residual[first * columns..]), ..self }
     }
 }
 
-/// `x W`, with what comes before and follows it. `x (M, K)`, `w (K, N)` to `(M, N)`.
+/// `epilogue(prologue(x) W)`: `x (M, K)`, `w (K, N)` to `(M, N)`.
 pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (depth, columns) = (w.depth(), w.columns());
     let rows = x.len() / depth.max(1);
@@ -227,7 +233,7 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     })
 }
 
-/// `(act((prologue x) W1 + b1)) W2 + b2 + x`, some rows after the other, so that what is between the two products never stands in memory
+/// `activation(prologue(x) W1 + b1) W2 + b2 + x`, a block of rows at a time: the intermediate result is never in memory
 /// as a whole. `x (M, K)`, `w1 (K, H)`, `w2 (H, K)` to `(M, K)`.
 pub(crate) fn two_products<P: Panels>(
     x: &[f32],
@@ -239,7 +245,7 @@ pub(crate) fn two_products<P: Panels>(
     let per_block = rows_per_block(x.len() / depth.max(1), w1);
     in_parts_with(x.len(), per_block * depth, Vec::new, |between, i, y| {
         let x = &x[i * per_block * depth..][..y.len()];
-        // Every number is written anew.
+        // Every element is overwritten.
         between.resize(x.len() / depth * hidden, 0.0);
         block(&prologued(x, depth, prologue), w1, between, first);
         block(between, w2, y, Epilogue { residual: Some(x), ..second });
@@ -253,50 +259,50 @@ fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, 
     Cow::Owned(y)
 }
 
-/// About as many rows as the cache holds, but such that the threads have as equally much as can be.
+/// Rows of a block: about as many as fit into the cache, balanced over the threads.
 fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
     let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(w.height()));
     let most = (BLOCK / (w.row_bytes() * w.height())).max(MIN_TILES);
     let fewest_rounds = n_tiles.div_ceil(most * threads).max(1);
-    // The tiles that the busiest thread has; of equally good ones the larger blocks.
+    // Tiles of the busiest thread; on a tie the larger blocks win.
     let busiest = |rounds: &usize| rounds * n_tiles.div_ceil(rounds * threads);
     let rounds = (fewest_rounds..fewest_rounds + 4).min_by_key(busiest).unwrap_or(fewest_rounds);
     n_tiles.div_ceil(rounds * threads).max(1) * w.height()
 }
 
-/// The tiles of some rows with a part of a panel.
-fn places(rows: usize, height: usize, panel: usize, depth: Range<usize>) -> impl Iterator<Item = Place> {
+/// Positions of the tiles of `rows` rows with a part of a panel.
+fn positions(rows: usize, height: usize, panel: usize, depth: Range<usize>) -> impl Iterator<Item = TilePosition> {
     let n = rows.div_ceil(height);
     let rows = move |i: usize| i * height..rows.min((i + 1) * height);
-    (0..n).map(move |i| Place { rows: rows(i), panel, depth: depth.clone(), turn: (i, n) })
+    (0..n).map(move |i| TilePosition { rows: rows(i), panel, depth: depth.clone(), share: (i, n) })
 }
 
-/// One block of rows with the whole weight.
+/// Multiplies a block of rows by the whole weight.
 fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
     let (n, rows, left) = (w.columns(), x.len() / w.depth(), w.prepare(x));
-    let parts = (0..w.depth()).step_by(w.depth_at_once()).map(|k| k..w.depth().min(k + w.depth_at_once()));
+    let parts = (0..w.depth()).step_by(w.depth_block()).map(|k| k..w.depth().min(k + w.depth_block()));
     for (panel, first) in (0..n).step_by(w.width()).enumerate() {
         let columns = w.width().min(n - first);
-        for place in parts.clone().flat_map(|depth| places(rows, w.height(), panel, depth)) {
-            let numbers = &mut y[place.rows.start * n..place.rows.end * n][first..];
-            w.tile(&left, &place, &mut Target { numbers, stride: n, columns });
+        for position in parts.clone().flat_map(|depth| positions(rows, w.height(), panel, depth)) {
+            let elements = &mut y[position.rows.start * n..position.rows.end * n][first..];
+            w.tile(&left, &position, &mut Target { elements, stride: n, columns });
         }
         y.chunks_mut(n).for_each(|y| epilogue.finish(&mut y[first..][..columns], first));
     }
     epilogue.add_residual(y);
 }
 
-/// So few rows that the threads share the weight instead: it is bound by reading that.
+/// Multiplies few rows, which is bound by reading the weight: the threads share its panels.
 fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (n, width, rows, left) = (w.columns(), w.width(), x.len() / w.depth(), w.prepare(x));
-    // By panel, then by row.
+    // (panels, rows, NR)
     let mut across = vec![0.0; n.div_ceil(width) * width * rows];
     across.par_chunks_mut(rows * width).enumerate().for_each(|(panel, y)| {
         let first = panel * width;
         let columns = width.min(n - first);
-        for place in places(rows, w.height(), panel, 0..w.depth()) {
-            let numbers = &mut y[place.rows.start * width..place.rows.end * width];
-            w.tile(&left, &place, &mut Target { numbers, stride: width, columns });
+        for position in positions(rows, w.height(), panel, 0..w.depth()) {
+            let elements = &mut y[position.rows.start * width..position.rows.end * width];
+            w.tile(&left, &position, &mut Target { elements, stride: width, columns });
         }
         y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
     });
@@ -337,7 +343,7 @@ mod tests {
             for (rows, depth, columns) in shapes {
                 let (x, w, bias) = (random(rows * depth, 1), random(columns * depth, 2), random(columns, 3));
                 let residual = random(rows * columns, 4);
-                let packed = Packed::transpose_of(&w, depth, kernel);
+                let packed = PackedMatrix::transpose_of(&w, depth, kernel);
                 let epilogue = Epilogue {
                     bias: Some(&bias),
                     activation: Some(|y| y.iter_mut().for_each(|y| *y *= 2.0)),
@@ -360,7 +366,7 @@ mod tests {
         let (rows, depth, columns) = (33, 2 * DEPTH + 70, 75);
         let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
         for kernel in kernel::all() {
-            let packed = Packed::transpose_of(&w, depth, kernel);
+            let packed = PackedMatrix::transpose_of(&w, depth, kernel);
             let mut in_parts = vec![f32::NAN; rows * columns];
             block(&x, &packed, &mut in_parts, Epilogue::default());
             assert!(few_rows(&x, &packed, Epilogue::default()) == in_parts);
@@ -374,7 +380,8 @@ mod tests {
         for rows in [0, 1, 13, 100, 2000] {
             let (x, w1, w2) = (random(rows * depth, 2), random(hidden * depth, 3), random(depth * hidden, 4));
             for kernel in kernel::all() {
-                let (w1, w2) = (Packed::transpose_of(&w1, depth, kernel), Packed::transpose_of(&w2, hidden, kernel));
+                let (w1, w2) =
+                    (PackedMatrix::transpose_of(&w1, depth, kernel), PackedMatrix::transpose_of(&w2, hidden, kernel));
                 let first = Epilogue { bias: Some(&bias), ..Epilogue::default() };
                 let halve: Prologue<'_> = Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = x / 2.0));
                 let between = product(&x, &w1, halve, first);
@@ -385,12 +392,12 @@ mod tests {
     }
 
     #[test]
-    fn a_row_comes_out_the_same_whichever_rows_are_beside_it() {
-        // So large that the threads share it: the weight for few rows, the rows for many.
+    fn a_row_is_bit_identical_beside_any_rows() {
+        // Large enough for several threads: they share the weight for few rows, the rows for many.
         let (depth, columns) = (203, 5000);
         let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
         for kernel in kernel::all() {
-            let packed = Packed::transpose_of(&w, depth, kernel);
+            let packed = PackedMatrix::transpose_of(&w, depth, kernel);
             let run = |x: &[f32]| product(x, &packed, None, Epilogue::default());
             let alone: Vec<f32> = x.chunks(depth).flat_map(run).collect();
             for rows in [2, 3, 13, 14, 15, 27, 28, 29, 90] {

@@ -1,25 +1,25 @@
-//! Weights in blocks: candle's laid out as panels of sixteen columns.
+//! Panels of quantized weights: GGML's blocks of sixteen columns interleaved.
 
-use crate::kernels::cpu::memory::{filled, with_room};
+use crate::kernels::cpu::memory::{filled, reserved};
 
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 
-/// Four numbers, or eight of half a byte, of each column: what one instruction takes.
+/// Four elements of each column, or eight of half a byte: the operand of one instruction, a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u8; 4 * WIDTH]);
+pub(super) struct QuantLine(pub(super) [u8; 4 * WIDTH]);
 
-/// A matrix of `q8_0` has for each block 8 lines, each with four numbers of each column. One of `q4_k` has 4, in the lower halves of
-/// whose bytes are four numbers of each column and in the upper halves the next four.
+/// Blocks of all panels. `q8_0`: 8 lines a block, each with four elements of each column. `q4_k`: 4 lines a block, the
+/// lower halves of whose bytes are four elements of each column and the upper halves the next four.
 #[derive(Debug)]
 pub(super) struct Blocks {
     format: QuantFormat,
     /// Blocks of a column.
     n_blocks: usize,
-    quants: Vec<Line>,
-    /// `q8_0`: a scale of each block, as half-precision bits. `q4_k`: for each super-block, a scale of scales, then one of minima.
+    quants: Vec<QuantLine>,
+    /// f16 bits. `q8_0`: a scale a block. `q4_k`: for each super-block, a scale of scales, then one of minima.
     halves: Vec<[u16; WIDTH]>,
-    /// `q4_k`: for each block a scale, then a minimum.
+    /// `q4_k`: a scale, then a minimum a block.
     bytes: Vec<[u8; WIDTH]>,
 }
 
@@ -27,20 +27,20 @@ pub(super) struct Blocks {
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     pub(super) format: QuantFormat,
-    pub(super) quants: &'a [Line],
+    pub(super) quants: &'a [QuantLine],
     pub(super) halves: &'a [[u16; WIDTH]],
     pub(super) bytes: &'a [[u8; WIDTH]],
 }
 
-/// A panel that is being filled.
+/// One panel of [`Blocks`], to be filled.
 pub(super) struct PanelMut<'a> {
     format: QuantFormat,
-    quants: &'a mut [Line],
+    quants: &'a mut [QuantLine],
     halves: &'a mut [[u16; WIDTH]],
     bytes: &'a mut [[u8; WIDTH]],
 }
 
-/// Of one panel: lines, halves, bytes.
+/// Numbers of lines, halves and bytes of a panel.
 fn sizes(format: QuantFormat, n_blocks: usize) -> [usize; 3] {
     match format {
         QuantFormat::Q8_0 => [8 * n_blocks, n_blocks, 0],
@@ -55,13 +55,13 @@ impl Blocks {
         Self {
             format,
             n_blocks,
-            quants: filled(lines, Line([0; 4 * WIDTH])),
+            quants: filled(lines, QuantLine([0; 4 * WIDTH])),
             halves: vec![[0; WIDTH]; halves],
             bytes: vec![[0; WIDTH]; bytes],
         }
     }
 
-    /// Panels of the same format and depth, one matrix's after the other's; there is at least one.
+    /// Concatenates the panels of matrices of the same format and depth, of which there is at least one.
     pub(super) fn join(parts: &[&Self]) -> Self {
         Self {
             format: parts[0].format,
@@ -78,7 +78,7 @@ impl Blocks {
         let panels = self.quants.chunks_exact_mut(lines).zip(self.halves.chunks_exact_mut(halves));
         panels
             .map(|(quants, halves)| {
-                // Not in chunks: there may be none of them.
+                // Not in chunks: a format may have none.
                 let (these, others) = std::mem::take(&mut all_bytes).split_at_mut(bytes);
                 all_bytes = others;
                 PanelMut { format, quants, halves, bytes: these }
@@ -96,21 +96,21 @@ impl Blocks {
         }
     }
 
-    /// The numbers of a panel; none where there is no such panel.
-    pub(super) fn quants_of(&self, i: usize) -> &[Line] {
+    /// The quantized values of a panel; empty beyond the last.
+    pub(super) fn quants_of(&self, i: usize) -> &[QuantLine] {
         let lines = sizes(self.format, self.n_blocks)[0];
         self.quants.get(i * lines..(i + 1) * lines).unwrap_or_default()
     }
 }
 
 fn joined<'a, T: Copy + 'a>(parts: impl Iterator<Item = &'a [T]> + Clone) -> Vec<T> {
-    let mut all = with_room(parts.clone().map(<[T]>::len).sum());
+    let mut all = reserved(parts.clone().map(<[T]>::len).sum());
     parts.for_each(|part| all.extend_from_slice(part));
     all
 }
 
 impl PanelMut<'_> {
-    /// Lays out up to sixteen rows of candle's blocks, which become columns.
+    /// Lays out up to sixteen rows of GGML's blocks, which become columns.
     pub(super) fn lay_out(self, rows: &[u8]) {
         match self.format {
             QuantFormat::Q8_0 => self.lay_out_q8_0(rows),
@@ -118,7 +118,7 @@ impl PanelMut<'_> {
         }
     }
 
-    /// A block of candle's is a scale and 32 numbers (`BlockQ8_0`).
+    /// GGML's block is a scale and 32 elements (`BlockQ8_0` in candle).
     fn lay_out_q8_0(self, rows: &[u8]) {
         const SIZE: usize = 2 + BLOCK;
         let n_blocks = self.halves.len();
@@ -132,8 +132,9 @@ impl PanelMut<'_> {
         }
     }
 
-    /// A block of candle's is a scale of scales, one of minima, eight scales and eight minima of six bits each, and 256 numbers of
-    /// half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K`).
+    /// GGML's block is a scale of scales, one of minima, eight scales and eight minima of six bits each, and 256
+    /// elements of half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K` in
+    /// candle).
     fn lay_out_q4_k(self, rows: &[u8]) {
         const SIZE: usize = 4 + 12 + SUPER_BLOCK / 2;
         let n_super = self.halves.len() / 2;
@@ -143,11 +144,11 @@ impl PanelMut<'_> {
                 self.halves[2 * i + 1][column] = u16::from_le_bytes([block[2], block[3]]);
                 for j in 0..8 {
                     let (scale, minimum) = scale_and_minimum(&block[4..16], j);
-                    let place = 8 * i + j;
-                    self.bytes[2 * place][column] = scale;
-                    self.bytes[2 * place + 1][column] = minimum;
+                    let block_index = 8 * i + j;
+                    self.bytes[2 * block_index][column] = scale;
+                    self.bytes[2 * block_index + 1][column] = minimum;
                     let number = |k: usize| block[16 + j / 2 * 32 + k] >> (4 * (j % 2)) & 0xf;
-                    for (l, line) in self.quants[4 * place..][..4].iter_mut().enumerate() {
+                    for (l, line) in self.quants[4 * block_index..][..4].iter_mut().enumerate() {
                         for k in 0..4 {
                             line.0[4 * column + k] = number(8 * l + k) | number(8 * l + 4 + k) << 4;
                         }

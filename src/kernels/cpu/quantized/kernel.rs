@@ -1,36 +1,36 @@
-//! The innermost loop over weights in blocks: a tile of a product, in registers. All kernels give the same bits.
+//! The microkernel for quantized weights: a tile of a product in registers. Results are bit-identical across kernels.
 
 use half::f16;
 
-use super::blocks::{Line, Panel};
+use super::blocks::{Panel, QuantLine};
 use super::rows::TileRows;
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 use crate::kernels::cpu::gemm::Target;
 
 /// Some rows of activations with one panel of weights.
-pub(super) struct Tile<'a> {
-    /// At most the kernel's height.
+pub(super) struct QuantTile<'a> {
+    /// At most the kernel's MR.
     pub(super) rows: usize,
     /// `K`.
     pub(super) depth: usize,
     pub(super) left: TileRows<'a>,
-    /// By reference: a copy would wait for what the tile before wrote.
+    /// By reference: a copy would stall on the stores of the tile before.
     pub(super) weights: &'a Panel<'a>,
-    /// What is read later, and is to come nearer meanwhile.
-    pub(super) ahead: &'a [Line],
+    /// Lines to prefetch: they are read next.
+    pub(super) prefetch: &'a [QuantLine],
 }
 
-/// How a processor makes tiles.
+/// A microkernel for quantized weights.
 #[derive(Debug)]
-pub(crate) struct Kernel {
-    /// Rows of a tile.
+pub(crate) struct QuantKernel {
+    /// MR: rows of a tile.
     pub(super) height: usize,
     pub(super) name: &'static str,
-    run: fn(&Tile<'_>, &mut Target<'_>),
+    run: fn(&QuantTile<'_>, &mut Target<'_>),
 }
 
-impl Kernel {
-    /// The best of this processor.
+impl QuantKernel {
+    /// The best kernel of this processor.
     pub(super) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -52,7 +52,7 @@ impl Kernel {
         Self { height: 4, name: "avx2", run: |t, y| unsafe { x86::avx2(t, y) } }
     }
 
-    /// Without instructions of a particular processor.
+    /// The kernel that every processor runs.
     pub(crate) fn portable() -> Self {
         Self { height: 4, name: "portable", run: portable }
     }
@@ -61,8 +61,8 @@ impl Kernel {
     ///
     /// # Panics
     /// When the sides or the target are smaller than the tile.
-    pub(super) fn tile(&self, tile: &Tile<'_>, target: &mut Target<'_>) {
-        let Tile { rows, depth, left, weights, .. } = tile;
+    pub(super) fn tile(&self, tile: &QuantTile<'_>, target: &mut Target<'_>) {
+        let QuantTile { rows, depth, left, weights, .. } = tile;
         let n_blocks = depth / BLOCK;
         let has_weights = match weights.format {
             QuantFormat::Q8_0 => weights.quants.len() >= 8 * n_blocks && weights.halves.len() >= n_blocks,
@@ -76,11 +76,11 @@ impl Kernel {
         assert!(
             (1..=self.height).contains(rows)
                 && depth.is_multiple_of(BLOCK)
-                && left.numbers.len() >= rows * depth
+                && left.elements.len() >= rows * depth
                 && left.scales.len() >= rows * n_blocks
                 && has_weights
                 && (1..=WIDTH).contains(&target.columns)
-                && target.numbers.len() >= (rows - 1) * target.stride + target.columns,
+                && target.elements.len() >= (rows - 1) * target.stride + target.columns,
             "a tile of {rows} x {} for {}",
             target.columns,
             self.name
@@ -89,13 +89,13 @@ impl Kernel {
     }
 }
 
-/// A tile without instructions of a particular processor.
-fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
+/// A tile by scalar code.
+fn portable(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     for row in 0..tile.rows {
         let mut sums = [0.0f32; WIDTH];
         for block in 0..tile.depth / BLOCK {
-            let place = block * tile.rows + row;
-            let (x, scale) = (&tile.left.numbers[place * BLOCK..][..BLOCK], tile.left.scales[place]);
+            let index = block * tile.rows + row;
+            let (x, scale) = (&tile.left.elements[index * BLOCK..][..BLOCK], tile.left.scales[index]);
             let dots = dots(tile.weights, block, x);
             for (column, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
                 let half = |i: usize| f16::from_bits(tile.weights.halves[i][column]).to_f32();
@@ -112,7 +112,7 @@ fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
                 }
             }
         }
-        target.numbers[row * target.stride..][..target.columns].copy_from_slice(&sums[..target.columns]);
+        target.elements[row * target.stride..][..target.columns].copy_from_slice(&sums[..target.columns]);
     }
 }
 
@@ -145,16 +145,16 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::rows::Scale;
-    use super::{BLOCK, QuantFormat, SUPER_BLOCK, Target, Tile, WIDTH};
+    use super::{BLOCK, QuantFormat, QuantTile, SUPER_BLOCK, Target, WIDTH};
 
-    /// Rows below which a tile waits for its weights more than it multiplies.
+    /// Rows below which a tile is bound by reading its weights.
     const FEW: usize = 4;
-    /// How far ahead these are fetched then, in lines: two kilobytes.
+    /// Distance of the prefetch then, in lines: two kilobytes.
     const SOON: usize = 32;
     /// Blocks that share the scales of their scales.
     const PER_SUPER: usize = SUPER_BLOCK / BLOCK;
 
-    /// Calls a function with as many rows as there are, as a constant.
+    /// Calls a function with the number of rows as a constant.
     macro_rules! by_rows {
         ($tile:ident, $target:ident, $q8_0:ident, $q4_k:ident, $($rows:literal)*) => {
             match ($tile.weights.format, $tile.rows) {
@@ -168,35 +168,35 @@ mod x86 {
     /// # Safety
     /// The processor has the features, and the tile was checked.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) unsafe fn avx512(tile: &Tile<'_>, target: &mut Target<'_>) {
+    pub(super) unsafe fn avx512(tile: &QuantTile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
         unsafe { by_rows!(tile, target, q8_0_512, q4_k_512, 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
 
-    /// Four numbers of a row, for each column.
+    /// Broadcasts four elements of a row to each column.
     ///
     /// # Safety
     /// There are four at `x`.
     #[target_feature(enable = "avx512f")]
     unsafe fn four_512(x: *const i8) -> __m512i {
-        // SAFETY: as the caller says; the place need not be aligned.
+        // SAFETY: as the caller says; `x` need not be aligned.
         _mm512_set1_epi32(unsafe { x.cast::<i32>().read_unaligned() })
     }
 
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn q8_0_512<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
-        // The instruction multiplies bytes without sign: weights are taken 128 too large, which the offset makes good.
+    unsafe fn q8_0_512<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<'_>) {
+        // The instruction takes unsigned bytes on one side: weights are read 128 too large, which the offset subtracts.
         let flip = _mm512_set1_epi8(-128);
         let mut sums = [_mm512_setzero_ps(); ROWS];
-        let (mut x, mut scales) = (tile.left.numbers.as_ptr(), tile.left.scales.as_ptr());
+        let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
         let (mut quants, mut halves) = (tile.weights.quants.as_ptr(), tile.weights.halves.as_ptr());
-        let mut ahead = Ahead::of(tile);
+        let mut prefetch = Prefetch::of(tile);
         for _ in 0..tile.depth / BLOCK {
-            // SAFETY: each block has 8 lines and 16 scales, and of each row 32 numbers and a scale.
+            // SAFETY: each block has 8 lines and 16 scales, and of each row 32 elements and a scale.
             unsafe {
-                ahead.fetch();
+                prefetch.fetch();
                 let mut dots = [_mm512_setzero_si512(); ROWS];
                 for (row, dot) in dots.iter_mut().enumerate() {
                     *dot = _mm512_set1_epi32((*scales.add(row)).offset);
@@ -223,21 +223,21 @@ mod x86 {
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn q4_k_512<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+    unsafe fn q4_k_512<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<'_>) {
         let low = _mm512_set1_epi8(0xf);
         let mut sums = [_mm512_setzero_ps(); ROWS];
-        let (mut x, mut scales) = (tile.left.numbers.as_ptr(), tile.left.scales.as_ptr());
+        let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
         let (mut quants, mut bytes) = (tile.weights.quants.as_ptr(), tile.weights.bytes.as_ptr());
-        let mut ahead = Ahead::of(tile);
+        let mut prefetch = Prefetch::of(tile);
         for super_block in 0..tile.depth / SUPER_BLOCK {
-            // SAFETY: a super-block has two lines of halves, each of its blocks 4 lines and two lines of bytes, and of each row 32
-            // numbers and a scale.
+            // SAFETY: a super-block has two lines of halves, each of its blocks 4 lines and two lines of bytes, and of
+            // each row 32 elements and a scale.
             unsafe {
                 let halves = tile.weights.halves.as_ptr().add(2 * super_block);
                 let d_of_super = _mm512_cvtph_ps(_mm256_loadu_si256(halves.cast()));
                 let m_of_super = _mm512_cvtph_ps(_mm256_loadu_si256(halves.add(1).cast()));
                 for _ in 0..PER_SUPER {
-                    ahead.fetch();
+                    prefetch.fetch();
                     let mut dots = [_mm512_setzero_si512(); ROWS];
                     for line in 0..4 {
                         let two = _mm512_load_si512(quants.add(line).cast());
@@ -266,7 +266,7 @@ mod x86 {
         unsafe { store_512(&sums, target) }
     }
 
-    /// Sixteen bytes as numbers.
+    /// Converts sixteen bytes to f32.
     ///
     /// # Safety
     /// There are sixteen.
@@ -282,29 +282,29 @@ mod x86 {
     unsafe fn store_512(sums: &[__m512], target: &mut Target<'_>) {
         let mask = if target.columns >= WIDTH { u16::MAX } else { (1 << target.columns) - 1 };
         for (row, &sum) in sums.iter().enumerate() {
-            // SAFETY: the target has `columns` numbers in each row, and the mask lets no more through.
-            unsafe { _mm512_mask_storeu_ps(target.numbers.as_mut_ptr().add(row * target.stride), mask, sum) };
+            // SAFETY: the target has `columns` elements in each row, and the mask lets no more through.
+            unsafe { _mm512_mask_storeu_ps(target.elements.as_mut_ptr().add(row * target.stride), mask, sum) };
         }
     }
 
-    /// Fetches what is read later, a part with each block: the next panel; with few rows, where the weights themselves are waited for,
-    /// what follows soon.
-    struct Ahead {
+    /// Prefetches with each block a part of the next panel; with few rows, where reading weights is the bound, what
+    /// follows soon in this one.
+    struct Prefetch {
         next: *const i8,
         lines: usize,
         step: usize,
     }
 
-    impl Ahead {
-        fn of(tile: &Tile<'_>) -> Self {
+    impl Prefetch {
+        fn of(tile: &QuantTile<'_>) -> Self {
             let n_blocks = tile.depth / BLOCK;
             if tile.rows < FEW {
                 let lines = tile.weights.quants.len();
                 let next = tile.weights.quants.as_ptr().wrapping_add(SOON);
                 return Self { next: next.cast(), lines, step: lines / n_blocks };
             }
-            let step = tile.ahead.len().div_ceil(n_blocks);
-            Self { next: tile.ahead.as_ptr().cast(), lines: tile.ahead.len(), step }
+            let step = tile.prefetch.len().div_ceil(n_blocks);
+            Self { next: tile.prefetch.as_ptr().cast(), lines: tile.prefetch.len(), step }
         }
 
         #[inline(always)]
@@ -321,22 +321,23 @@ mod x86 {
     /// # Safety
     /// The processor has the features, and the tile was checked.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn avx2(tile: &Tile<'_>, target: &mut Target<'_>) {
+    pub(super) unsafe fn avx2(tile: &QuantTile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
         unsafe { by_rows!(tile, target, q8_0_256, q4_k_256, 1 2 3 4) }
     }
 
-    /// Four numbers of a row, for each column.
+    /// Broadcasts four elements of a row to each column.
     ///
     /// # Safety
     /// There are four at `x`.
     #[target_feature(enable = "avx2")]
     unsafe fn four_256(x: *const i8) -> __m256i {
-        // SAFETY: as the caller says; the place need not be aligned.
+        // SAFETY: as the caller says; `x` need not be aligned.
         _mm256_set1_epi32(unsafe { x.cast::<i32>().read_unaligned() })
     }
 
-    /// `dot` with the products of bytes without sign and bytes with sign, summed by fours. Two of the products fit in 16 bits.
+    /// Adds to `dot` the products of unsigned and signed bytes, summed by fours. The sum of two products fits in 16
+    /// bits.
     #[target_feature(enable = "avx2")]
     fn add_products(dot: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
         let pairs = _mm256_maddubs_epi16(unsigned, signed);
@@ -346,18 +347,18 @@ mod x86 {
     /// # Safety
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn q8_0_256<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+    unsafe fn q8_0_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<'_>) {
         for side in 0..2 {
             let mut sums = [_mm256_setzero_ps(); ROWS];
-            let (mut x, mut scales) = (tile.left.numbers.as_ptr(), tile.left.scales.as_ptr());
+            let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
             let (mut quants, mut halves) = (tile.weights.quants.as_ptr(), tile.weights.halves.as_ptr());
             for _ in 0..tile.depth / BLOCK {
-                // SAFETY: each block has 8 lines and 16 scales, and of each row 32 numbers and a scale.
+                // SAFETY: each block has 8 lines and 16 scales, and of each row 32 elements and a scale.
                 unsafe {
                     let mut dots = [_mm256_setzero_si256(); ROWS];
                     for line in 0..8 {
                         let weights = _mm256_load_si256(quants.add(line).cast::<__m256i>().add(side));
-                        // |w| (x sign(w)): activations never are -128, whose sign cannot be turned.
+                        // |w| (x sign(w)): activations are never -128, which has no negative in a byte.
                         let unsigned = _mm256_abs_epi8(weights);
                         for (row, dot) in dots.iter_mut().enumerate() {
                             let x = _mm256_sign_epi8(four_256(x.add(row * BLOCK + 4 * line)), weights);
@@ -381,15 +382,15 @@ mod x86 {
     /// # Safety
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn q4_k_256<const ROWS: usize>(tile: &Tile<'_>, target: &mut Target<'_>) {
+    unsafe fn q4_k_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<'_>) {
         let low = _mm256_set1_epi8(0xf);
         for side in 0..2 {
             let mut sums = [_mm256_setzero_ps(); ROWS];
-            let (mut x, mut scales) = (tile.left.numbers.as_ptr(), tile.left.scales.as_ptr());
+            let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
             let (mut quants, mut bytes) = (tile.weights.quants.as_ptr(), tile.weights.bytes.as_ptr());
             for super_block in 0..tile.depth / SUPER_BLOCK {
-                // SAFETY: a super-block has two lines of halves, each of its blocks 4 lines and two lines of bytes, and of each row
-                // 32 numbers and a scale.
+                // SAFETY: a super-block has two lines of halves, each of its blocks 4 lines and two lines of bytes, and
+                // of each row 32 elements and a scale.
                 unsafe {
                     let halves = tile.weights.halves.as_ptr().add(2 * super_block);
                     let half =
@@ -425,7 +426,7 @@ mod x86 {
         }
     }
 
-    /// Eight bytes as numbers.
+    /// Converts eight bytes to f32.
     ///
     /// # Safety
     /// There are eight.
@@ -436,31 +437,31 @@ mod x86 {
     }
 
     /// # Safety
-    /// There is room for eight numbers.
+    /// There is room for eight elements.
     #[target_feature(enable = "avx2")]
     unsafe fn store_256(sums: &[__m256], side: usize, target: &mut Target<'_>) {
         let first = side * WIDTH / 2;
         let columns = (WIDTH / 2).min(target.columns.saturating_sub(first));
         for (row, &sum) in sums.iter().enumerate() {
-            let mut numbers = [0.0; WIDTH / 2];
-            // SAFETY: there is room for eight numbers.
-            unsafe { _mm256_storeu_ps(numbers.as_mut_ptr(), sum) };
+            let mut elements = [0.0; WIDTH / 2];
+            // SAFETY: there is room for eight elements.
+            unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), sum) };
             if columns > 0 {
-                target.numbers[row * target.stride + first..][..columns].copy_from_slice(&numbers[..columns]);
+                target.elements[row * target.stride + first..][..columns].copy_from_slice(&elements[..columns]);
             }
         }
     }
 }
 
-/// All kernels that this processor has, the plain one first.
+/// All kernels that this processor runs, the portable one first.
 #[cfg(test)]
-pub(super) fn all() -> &'static [Kernel] {
-    let mut found = vec![Kernel::portable(), Kernel::best()];
+pub(super) fn all() -> &'static [QuantKernel] {
+    let mut found = vec![QuantKernel::portable(), QuantKernel::best()];
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
         if has!("avx2") && has!("fma") && has!("f16c") {
-            found.push(Kernel::avx2());
+            found.push(QuantKernel::avx2());
         }
     }
     Vec::leak(found)

@@ -1,11 +1,12 @@
-//! Weights in fewer bits, in the k-quants of GGML as candle makes and reads them: for inference on the CPU.
+//! GEMM with quantized weights, in GGML's formats as candle makes and reads them: for inference on the CPU.
 //!
-//! Candle's blocks are laid out once more when a weight is loaded, sixteen columns beside each other, so that one instruction serves
-//! all of them and no sum has to be gathered from several places. What is in the blocks stays as it is, and takes no room twice.
+//! GGML's blocks are laid out anew when a weight is loaded: panels of sixteen columns interleaved, so that one
+//! instruction serves all of them and needs no horizontal sum. The quantized values stay as they are, and the blocks
+//! are not kept twice.
 //!
-//! Activations are rounded to eight bits, in blocks of 32 with a scale each. Whole numbers are multiplied and summed within a block,
-//! which is exact; the blocks of a row are summed in f32 in their order. So a row comes out the same, to the bit, whichever rows are
-//! beside it and whichever processor it is.
+//! Activations are quantized to eight bits, in blocks of 32 with a scale each. Integers are multiplied and summed
+//! within a block, which is exact; the blocks of a row are summed in f32 in their order. A row is bit-identical
+//! whichever rows are beside it, and on every processor.
 
 mod blocks;
 mod kernel;
@@ -15,32 +16,32 @@ use candle_core::quantized::QTensor;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Panels, Place, Target};
+use super::gemm::{Panels, Target, TilePosition};
 use crate::kernels::quant_format::{BLOCK, QuantFormat, SUPER_BLOCK};
-use blocks::{Blocks, Line};
-pub(crate) use kernel::Kernel;
-use kernel::Tile;
+use blocks::{Blocks, QuantLine};
+pub(crate) use kernel::QuantKernel;
+use kernel::QuantTile;
 use rows::QuantizedRows;
 
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 16;
 
-/// A matrix `(K, N)` in fewer bits.
+/// A quantized matrix `(K, N)`.
 #[derive(Debug)]
 pub(crate) struct QuantizedMatrix {
     format: QuantFormat,
     blocks: Blocks,
     depth: usize,
     columns: usize,
-    kernel: &'static Kernel,
+    kernel: &'static QuantKernel,
 }
 
 impl QuantizedMatrix {
-    /// Rounds the transpose of `w (N, K)`, as candle does it.
+    /// Quantizes the transpose of `w (N, K)`, as candle does.
     ///
     /// # Errors
     /// When the rows are no multiple of the format's unit, or candle fails.
-    pub(crate) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static Kernel) -> Result<Self> {
+    pub(crate) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static QuantKernel) -> Result<Self> {
         let columns = w.len() / depth.max(1);
         Self::build(format, (depth, columns), kernel, |panel| {
             let rows = &w[panel * WIDTH * depth..][..WIDTH.min(columns - panel * WIDTH) * depth];
@@ -49,18 +50,18 @@ impl QuantizedMatrix {
         })
     }
 
-    /// Takes `(N, K)` as it is, its rows in the order that `row` says.
+    /// Takes quantized weights `(N, K)` as they are; `row` maps a column of the matrix to its row there.
     ///
     /// # Errors
-    /// When it is of another format, or candle fails.
+    /// When the weights have another format, or candle fails.
     pub(crate) fn from_candle(
         w: &QTensor,
         format: QuantFormat,
         row: &(dyn Fn(usize) -> usize + Sync),
-        kernel: &'static Kernel,
+        kernel: &'static QuantKernel,
     ) -> Result<Self> {
         if w.dtype() != format.ggml() {
-            candle_core::bail!("weights in {:?} are not held as {format}", w.dtype());
+            candle_core::bail!("weights in {:?} are not in {format}", w.dtype());
         }
         let (columns, depth) = w.shape().dims2()?;
         let bytes = w.data()?;
@@ -71,15 +72,18 @@ impl QuantizedMatrix {
         })
     }
 
-    /// Lays out panels, each from its rows in candle's blocks.
+    /// Lays out panels, each from its rows in GGML's blocks.
     fn build(
         format: QuantFormat,
         (depth, columns): (usize, usize),
-        kernel: &'static Kernel,
+        kernel: &'static QuantKernel,
         rows_of: impl Fn(usize) -> Result<Vec<u8>> + Sync,
     ) -> Result<Self> {
         if depth == 0 || !depth.is_multiple_of(format.unit()) {
-            candle_core::bail!("rows of {depth} numbers are no multiple of the {} of {format}", format.unit());
+            candle_core::bail!(
+                "rows of {depth} elements are not a multiple of the {} that {format} quantizes together",
+                format.unit()
+            );
         }
         let mut blocks = Blocks::new(format, depth, columns.div_ceil(WIDTH));
         let panels = blocks.panels_mut();
@@ -90,7 +94,7 @@ impl QuantizedMatrix {
         Ok(Self { format, blocks, depth, columns, kernel })
     }
 
-    /// The columns of several matrices beside each other, where they are held alike and those of each fill its panels.
+    /// The columns of several matrices side by side; none unless all have the same format and fill their panels.
     pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { format, depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.format == format && part.depth == depth && part.columns.is_multiple_of(WIDTH);
@@ -104,7 +108,7 @@ impl QuantizedMatrix {
         })
     }
 
-    /// How it is held.
+    /// Format of the weights.
     pub(crate) fn format(&self) -> QuantFormat {
         self.format
     }
@@ -125,7 +129,7 @@ impl Panels for QuantizedMatrix {
         self.depth
     }
 
-    fn depth_at_once(&self) -> usize {
+    fn depth_block(&self) -> usize {
         self.depth
     }
 
@@ -141,20 +145,20 @@ impl Panels for QuantizedMatrix {
         QuantizedRows::new(x, self.depth, self.kernel.height)
     }
 
-    fn tile(&self, left: &QuantizedRows, place: &Place, target: &mut Target<'_>) {
-        let (weights, next) = (self.blocks.panel(place.panel), self.blocks.quants_of(place.panel + 1));
-        let rows = place.rows.len();
-        let left = left.tile(place.rows.start, rows, self.depth);
-        let ahead: &[Line] = place.part(next);
-        self.kernel.tile(&Tile { rows, depth: self.depth, left, weights: &weights, ahead }, target);
+    fn tile(&self, left: &QuantizedRows, position: &TilePosition, target: &mut Target<'_>) {
+        let (weights, next) = (self.blocks.panel(position.panel), self.blocks.quants_of(position.panel + 1));
+        let rows = position.rows.len();
+        let left = left.tile(position.rows.start, rows, self.depth);
+        let prefetch: &[QuantLine] = position.share_of(next);
+        self.kernel.tile(&QuantTile { rows, depth: self.depth, left, weights: &weights, prefetch }, target);
     }
 }
 
-/// The kernel of this machine.
-pub(crate) fn kernel() -> &'static Kernel {
+/// The best kernel of this processor.
+pub(crate) fn kernel() -> &'static QuantKernel {
     use std::sync::OnceLock;
-    static BEST: OnceLock<Kernel> = OnceLock::new();
-    BEST.get_or_init(Kernel::best)
+    static BEST: OnceLock<QuantKernel> = OnceLock::new();
+    BEST.get_or_init(QuantKernel::best)
 }
 
 #[cfg(test)]
@@ -173,7 +177,7 @@ mod tests {
 
     const FORMATS: [QuantFormat; 2] = [QuantFormat::Q8_0, QuantFormat::Q4K];
 
-    /// What candle says that the weights are.
+    /// The weights as candle quantizes and dequantizes them.
     fn dequantized(w: &[f32], depth: usize, format: QuantFormat) -> Vec<f32> {
         let w = Tensor::from_slice(w, (w.len() / depth, depth), &Device::Cpu).expect("a matrix");
         QTensor::quantize(&w, format.ggml())
@@ -199,29 +203,29 @@ mod tests {
     }
 
     #[test]
-    fn every_kernel_gives_the_same_bits_whichever_rows_are_beside_a_row() {
-        // So large that the threads share it: the weight for few rows, the rows for many.
+    fn rows_are_bit_identical_on_every_kernel_and_beside_any_rows() {
+        // Large enough for several threads: they share the weight for few rows, the rows for many.
         let (depth, columns) = (512, 2100);
         let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
         for format in FORMATS {
-            let run = |kernel: &'static Kernel, x: &[f32]| {
+            let run = |kernel: &'static QuantKernel, x: &[f32]| {
                 let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
                 product(x, &matrix, None, Epilogue::default())
             };
-            let plain = run(kernel::all().first().expect("the plain one"), &x);
+            let portable = run(kernel::all().first().expect("the portable one"), &x);
             for kernel in kernel::all() {
                 let matrix = QuantizedMatrix::quantize(&w, depth, format, kernel).expect("whole blocks");
                 for rows in [1, 2, 3, 11, 12, 13, 25, 90] {
                     let y = product(&x[..rows * depth], &matrix, None, Epilogue::default());
-                    assert!(y == plain[..rows * columns], "{format}, {}: {rows} rows", kernel.name);
+                    assert!(y == portable[..rows * columns], "{format}, {}: {rows} rows", kernel.name);
                 }
             }
         }
     }
 
     #[test]
-    fn extreme_numbers_do_not_overflow() {
-        // Every product at its largest, of both signs: 8-bit kernels that saturate would show it here.
+    fn extreme_elements_do_not_overflow() {
+        // Every product at its largest, of both signs: 8-bit kernels that saturate would fail here.
         let depth = 256;
         let x: Vec<f32> = (0..2 * depth).map(|i| if i < depth { 1.0 } else { -1.0 }).collect();
         let w: Vec<f32> = (0..2 * depth).map(|i| if i < depth { -1.0 } else { 1.0 }).collect();
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_no_number_or_nothing_stays_so() {
+    fn rows_of_zeros_and_of_nan_stay_so() {
         let w = random(16 * 32, 5);
         let matrix = QuantizedMatrix::quantize(&w, 32, QuantFormat::Q8_0, kernel()).expect("whole blocks");
         assert!(product(&[0.0; 32], &matrix, None, Epilogue::default()).iter().all(|&y| y == 0.0));

@@ -1,26 +1,26 @@
-//! Activations in eight bits: rows as the kernels read them.
+//! Activations quantized to eight bits, in the layout that the kernels read.
 
 use super::BLOCK;
 use crate::kernels::cpu::processor::for_each_processor;
 
-/// Bytes of a block beside its numbers.
+/// Bytes of a block besides its elements.
 pub(super) const BLOCK_BYTES: usize = size_of::<Scale>();
 
-/// What belongs to a block of a row.
+/// Scale and sums of a block of a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scale {
-    /// What its numbers are multiplied by.
+    /// Factor of the block's integers.
     pub(super) scale: f32,
-    /// Their sum, so multiplied.
+    /// Sum of the block's integers, times the scale.
     pub(super) sum: f32,
-    /// -128 times their sum as whole numbers: for weights that stand there 128 too large.
+    /// -128 times the sum of the block's integers: for kernels that read weights 128 too large.
     pub(super) offset: i32,
 }
 
-/// Rows, tile by tile; in a tile block by block, and of each block one row after the other.
+/// Quantized rows: tile by tile, `(K / 32, rows, 32)` each.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
-    numbers: Vec<i8>,
+    elements: Vec<i8>,
     scales: Vec<Scale>,
 }
 
@@ -28,58 +28,58 @@ pub(crate) struct QuantizedRows {
 #[derive(Clone, Copy)]
 pub(super) struct TileRows<'a> {
     /// `(K / 32, rows, 32)`.
-    pub(super) numbers: &'a [i8],
+    pub(super) elements: &'a [i8],
     /// `(K / 32, rows)`.
     pub(super) scales: &'a [Scale],
 }
 
 impl QuantizedRows {
-    /// Rounds rows of `depth` numbers, a multiple of 32, for tiles of `height` rows.
+    /// Quantizes rows of `depth` elements, a multiple of 32, for tiles of `height` rows.
     pub(super) fn new(x: &[f32], depth: usize, height: usize) -> Self {
-        let (mut numbers, mut scales) = (vec![0; x.len()], vec![Scale::default(); x.len() / BLOCK]);
+        let (mut elements, mut scales) = (vec![0; x.len()], vec![Scale::default(); x.len() / BLOCK]);
         let n_blocks = depth / BLOCK;
-        let tiles = x.chunks(height * depth).zip(numbers.chunks_mut(height * depth));
-        for ((x, numbers), scales) in tiles.zip(scales.chunks_mut(height * n_blocks)) {
+        let tiles = x.chunks(height * depth).zip(elements.chunks_mut(height * depth));
+        for ((x, elements), scales) in tiles.zip(scales.chunks_mut(height * n_blocks)) {
             let rows = x.len() / depth;
             for (row, x) in x.chunks_exact(depth).enumerate() {
-                round_row(x, row, rows, numbers, scales);
+                round_row(x, row, rows, elements, scales);
             }
         }
-        Self { numbers, scales }
+        Self { elements, scales }
     }
 
     /// The tile of `rows` rows that begins with row `first`.
     pub(super) fn tile(&self, first: usize, rows: usize, depth: usize) -> TileRows<'_> {
         let n_blocks = depth / BLOCK;
         TileRows {
-            numbers: &self.numbers[first * depth..][..rows * depth],
+            elements: &self.elements[first * depth..][..rows * depth],
             scales: &self.scales[first * n_blocks..][..rows * n_blocks],
         }
     }
 }
 
 for_each_processor! {
-    /// Rounds one of the `rows` rows of a tile.
-    round_row, round_row_of, (x: &[f32], row: usize, rows: usize, numbers: &mut [i8], scales: &mut [Scale])
+    /// Quantizes one of the `rows` rows of a tile.
+    round_row, round_row_of, (x: &[f32], row: usize, rows: usize, elements: &mut [i8], scales: &mut [Scale])
 }
 
 #[inline(always)]
-fn round_row_of(x: &[f32], row: usize, rows: usize, numbers: &mut [i8], scales: &mut [Scale]) {
-    let blocks = numbers.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(rows);
+fn round_row_of(x: &[f32], row: usize, rows: usize, elements: &mut [i8], scales: &mut [Scale]) {
+    let blocks = elements.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(rows);
     for ((x, to), scale) in x.as_chunks::<BLOCK>().0.iter().zip(blocks).zip(scales[row..].iter_mut().step_by(rows)) {
         *scale = round_block(x, to);
     }
 }
 
-/// The largest number becomes 127. A block with a number that is none is none.
+/// Quantizes a block: its largest magnitude becomes 127. A block with a NaN has a scale of NaN.
 #[inline(always)]
 fn round_block(x: &[f32; BLOCK], to: &mut [i8; BLOCK]) -> Scale {
-    // So large that what is added to it is rounded to a whole number, which then stands in its lowest bits.
+    // 1.5 * 2^23: adding it rounds to an integer, which is then in the lowest bits.
     const SHIFT: f32 = 12_582_912.0;
     let mut largest = [0.0f32; BLOCK / 2];
     let (low, high) = x.split_at(BLOCK / 2);
     largest.iter_mut().zip(low.iter().zip(high)).for_each(|(largest, (low, high))| {
-        // Bits of numbers without sign are in the order of the numbers, and those of what is no number come last.
+        // Bits of magnitudes are in the order of the magnitudes, and those of NaN come last.
         let (low, high) = (low.abs().to_bits(), high.abs().to_bits());
         *largest = f32::from_bits(if low > high { low } else { high });
     });
@@ -96,13 +96,13 @@ fn round_block(x: &[f32; BLOCK], to: &mut [i8; BLOCK]) -> Scale {
     Scale { scale, sum: scale * sum as f32, offset: -128 * sum }
 }
 
-/// What numbers become by being rounded.
+/// The elements after quantization.
 #[cfg(test)]
 pub(super) fn rounded(x: &[f32]) -> Vec<f32> {
     let blocks = x.as_chunks::<BLOCK>().0.iter().flat_map(|x| {
-        let mut numbers = [0; BLOCK];
-        let scale = round_block(x, &mut numbers);
-        numbers.map(|number| f32::from(number) * scale.scale)
+        let mut elements = [0; BLOCK];
+        let scale = round_block(x, &mut elements);
+        elements.map(|number| f32::from(number) * scale.scale)
     });
     blocks.collect()
 }
@@ -118,10 +118,10 @@ mod tests {
         for (x, y) in x.iter().zip(rounded(&x)) {
             assert!((x - y).abs() <= step * 0.501, "{x} became {y}");
         }
-        let mut numbers = [0; BLOCK];
-        let scale = round_block(&x, &mut numbers);
-        assert_eq!(numbers.iter().min(), Some(&-127));
-        let sum: i32 = numbers.iter().map(|&n| i32::from(n)).sum();
+        let mut elements = [0; BLOCK];
+        let scale = round_block(&x, &mut elements);
+        assert_eq!(elements.iter().min(), Some(&-127));
+        let sum: i32 = elements.iter().map(|&n| i32::from(n)).sum();
         assert_eq!((scale.sum, scale.offset), (scale.scale * sum as f32, -128 * sum));
     }
 
@@ -133,6 +133,6 @@ mod tests {
         let scales = |tile: TileRows<'_>| tile.scales.iter().map(|s| (s.scale * 127.0).round()).collect::<Vec<_>>();
         assert_eq!(scales(rows.tile(0, 2, 64)), [1.0, 3.0, 2.0, 4.0]);
         assert_eq!(scales(rows.tile(2, 1, 64)), [5.0, 6.0]);
-        assert!(rows.numbers.iter().all(|&n| n == 127));
+        assert!(rows.elements.iter().all(|&n| n == 127));
     }
 }
