@@ -33,25 +33,31 @@ pub struct Outlet<T> {
 impl<T> Inlet<T> {
     /// The next item; none once all senders are gone, or the run is given up.
     pub fn recv(&self) -> Option<T> {
-        let wait = || {
-            select! {
-                recv(self.items) -> item => item.ok(),
-                recv(self.stop.aborted()) -> _ => None,
-            }
-        };
-        // An item that is there does not outrun an abort.
-        let item = if self.stop.is_aborted() {
-            None
-        } else {
-            match &self.clock {
-                Some(clock) => clock.wait(Wait::Input, wait),
-                None => wait(),
-            }
+        self.waiting(|| self.take())
+    }
+
+    /// The next item as `take` gets it; the time until it returns is waiting time.
+    pub(super) fn waiting<R>(&self, take: impl FnOnce() -> Option<R>) -> Option<R> {
+        let item = match &self.clock {
+            Some(clock) => clock.wait(Wait::Input, take),
+            None => take(),
         };
         if let (Some(_), Some(clock)) = (&item, &self.clock) {
             clock.count();
         }
         item
+    }
+
+    /// As [`Self::recv`], without a clock.
+    pub(super) fn take(&self) -> Option<T> {
+        // An item that is there does not outrun an abort.
+        if self.stop.is_aborted() {
+            return None;
+        }
+        select! {
+            recv(self.items) -> item => item.ok(),
+            recv(self.stop.aborted()) -> _ => None,
+        }
     }
 
     /// An item that has come already.
@@ -70,19 +76,27 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`Closed`] when nobody wants it.
     pub fn send(&self, item: T) -> Result<(), Closed> {
-        if self.stop.is_aborted() {
-            return Err(Closed);
-        }
-        let sent = self.clock.wait(Wait::Output, || {
-            select! {
-                send(self.items, item) -> sent => sent.map_err(|_| Closed),
-                recv(self.stop.aborted()) -> _ => Err(Closed),
-            }
-        });
+        let sent = self.waiting(|| self.give(item));
         if self.counts && sent.is_ok() {
             self.clock.count();
         }
         sent
+    }
+
+    /// Runs `give`; the time until it returns is waiting time.
+    pub(super) fn waiting(&self, give: impl FnOnce() -> Result<(), Closed>) -> Result<(), Closed> {
+        self.clock.wait(Wait::Output, give)
+    }
+
+    /// As [`Self::send`], without a clock.
+    pub(super) fn give(&self, item: T) -> Result<(), Closed> {
+        if self.stop.is_aborted() {
+            return Err(Closed);
+        }
+        select! {
+            send(self.items, item) -> sent => sent.map_err(|_| Closed),
+            recv(self.stop.aborted()) -> _ => Err(Closed),
+        }
     }
 
     /// The wish to end the run, for what waits on something other than a channel.

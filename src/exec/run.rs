@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
+use super::order::Order;
 use super::stage::Clock;
 use super::{Inlet, Outlet, StageReport, Threads, Watch};
 
@@ -103,6 +104,20 @@ impl<'scope> Scope<'scope, '_> {
             self.spawn(name, clock, move || body(&inlet, &outlet));
         }
         Inlet { items: receiver, stop: self.shared.watch.stop.clone(), clock: None }
+    }
+
+    /// A stage that makes one item of each, on `n_threads` threads, and hands them on in the order in which they came.
+    /// Results wait for earlier ones, at most one for each thread but the first.
+    pub fn map_in_order<T: Send + 'scope, U: Send + 'scope>(
+        &self,
+        name: &str,
+        n_threads: Threads,
+        capacity: usize,
+        input: Inlet<T>,
+        map: impl Fn(T) -> U + Send + Sync + 'scope,
+    ) -> Inlet<U> {
+        let order = Order::new(n_threads);
+        self.stage(name, n_threads, capacity, input, move |inlet, outlet| order.run(inlet, outlet, &map))
     }
 
     /// A last stage, on the caller's thread: returns when its inlet is closed, or `body` returns.

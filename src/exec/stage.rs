@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many threads a stage has. Its items come out in any order when there are several.
+/// Number of threads of a stage. Of [`Scope::stage`](super::Scope::stage) on several threads, items come out in any
+/// order; of [`Scope::map_in_order`](super::Scope::map_in_order), in their order.
 pub type Threads = NonZeroUsize;
 
 /// What a thread waits for.

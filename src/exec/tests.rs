@@ -81,6 +81,144 @@ fn several_threads_lose_and_repeat_nothing() {
     assert_eq!((reports[1].n_threads, reports[1].n_items), (4, 1000));
 }
 
+/// A delay that differs from item to item, the same in every run.
+fn uneven(item: usize) -> Duration {
+    Duration::from_micros((item as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54)
+}
+
+#[test]
+fn a_stage_that_keeps_the_order_does_so_whichever_item_takes_longest() {
+    for (n_threads, capacity) in [(1, 0), (2, 0), (4, 1), (7, 3)] {
+        let made = AtomicUsize::new(0);
+        let (items, reports) = run(&Watch::default(), |scope| {
+            let numbers = counting(scope, 2, 300, &made);
+            let tens = scope.map_in_order("ten", threads(n_threads), capacity, numbers, |item| {
+                // The first item is the slowest: all others wait for it.
+                std::thread::sleep(if item == 0 { Duration::from_millis(30) } else { uneven(item) });
+                10 * item
+            });
+            scope.here("gather", tens, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+        })
+        .expect("no stage panics");
+        assert_eq!(items, (0..300).map(|i| 10 * i).collect::<Vec<_>>(), "{n_threads} threads");
+        assert_eq!((reports[1].n_threads, reports[1].n_items, reports[2].n_items), (n_threads, 300, 300));
+    }
+}
+
+#[test]
+fn a_stage_that_keeps_the_order_goes_on_beside_a_slow_item() {
+    let made = AtomicUsize::new(0);
+    let begun = AtomicUsize::new(0);
+    let (items, _) = run(&Watch::default(), |scope| {
+        let numbers = counting(scope, 0, 50, &made);
+        let passed = scope.map_in_order("pass", threads(3), 0, numbers, |item| {
+            begun.fetch_add(1, SeqCst);
+            if item == 0 {
+                // Two wait in the buffer, two in the hands of the other threads.
+                assert_eq!(settled(&begun, 5), 5);
+            }
+            item
+        });
+        scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+    })
+    .expect("no stage panics");
+    assert_eq!(items, (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_blocked_sink_holds_back_a_stage_that_keeps_the_order() {
+    for (first, second, n_threads, consumed) in [(0, 0, 1, 1), (3, 2, 2, 1), (4, 1, 3, 5), (1, 0, 5, 2)] {
+        let made = AtomicUsize::new(0);
+        // Those consumed, the two edges, one in the hands of each thread, one in the buffer for each thread but the
+        // first, and one in the hands of the source.
+        let expected = consumed + first + second + n_threads + (n_threads - 1) + 1;
+        let (found, _) = run(&Watch::default(), |scope| {
+            let numbers = counting(scope, first, 1000, &made);
+            let passed = scope.map_in_order("pass", threads(n_threads), second, numbers, |item| item);
+            scope.here("block", passed, |inlet| {
+                assert_eq!(take(inlet, consumed), (0..consumed).collect::<Vec<_>>());
+                settled(&made, expected)
+            })
+        })
+        .expect("no stage panics");
+        assert_eq!(found, expected, "capacities {first} and {second}, {n_threads} threads");
+    }
+}
+
+#[test]
+fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
+    let (made, stop) = (AtomicUsize::new(0), Stop::new());
+    let (n, _) = run(&Watch::until(&stop), |scope| {
+        let numbers = counting(scope, 5, usize::MAX, &made);
+        let passed = scope.map_in_order("pass", threads(3), 5, numbers, |item| item);
+        scope.here("gather", passed, |inlet| {
+            let first = take(inlet, 10).len();
+            stop.request();
+            first + std::iter::from_fn(|| inlet.recv()).count()
+        })
+    })
+    .expect("no stage panics");
+    assert_eq!(n, made.load(SeqCst), "an item that was made was lost");
+
+    let made = AtomicUsize::new(0);
+    let (items, _) = run(&Watch::default(), |scope| {
+        let numbers = counting(scope, 1, usize::MAX, &made);
+        let passed = scope.map_in_order("pass", threads(3), 1, numbers, |item| item);
+        scope.here("three", passed, |inlet| take(inlet, 3))
+    })
+    .expect("nobody wanting more is no error");
+    assert_eq!(items, [0, 1, 2]);
+}
+
+#[test]
+fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
+    for waits_for_input in [false, true] {
+        let (made, stop) = (AtomicUsize::new(0), Stop::new());
+        let limit = if waits_for_input { 4 } else { usize::MAX };
+        let (n, _) = run(&Watch::until(&stop), |scope| {
+            let numbers = scope.source("count", 0, |out: &Outlet<usize>| {
+                for i in 0..limit {
+                    made.fetch_add(1, SeqCst);
+                    if out.send(i).is_err() {
+                        return;
+                    }
+                }
+                // An edge that stays open without an item.
+                let _ = out.stop().aborted().recv();
+            });
+            let passed = scope.map_in_order("pass", threads(4), 0, numbers, |item| item);
+            scope.here("wait", passed, |inlet| {
+                let n = if waits_for_input { take(inlet, 4).len() } else { settled(&made, 8).min(4) };
+                stop.abort();
+                n + usize::from(inlet.recv().is_some())
+            })
+        })
+        .expect("no stage panics");
+        assert_eq!(n, 4, "an item came after the abort");
+    }
+}
+
+#[test]
+fn a_panic_in_a_stage_that_keeps_the_order_ends_those_that_wait_for_its_item() {
+    for at in [0, 1, 17] {
+        let made = AtomicUsize::new(0);
+        let failed = run(&Watch::default(), |scope| {
+            let numbers = counting(scope, 1, usize::MAX, &made);
+            let passed = scope.map_in_order("pass", threads(4), 1, numbers, move |item| {
+                if item == at {
+                    // By then the others wait for this one.
+                    std::thread::sleep(Duration::from_millis(30));
+                    panic!("item {at}");
+                }
+                item
+            });
+            scope.here("sink", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
+        });
+        let error = failed.expect_err("a stage panicked");
+        assert_eq!(error, ExecError::Panic { stage: "pass".to_owned(), message: format!("item {at}") });
+    }
+}
+
 #[test]
 fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
     for (first, second, n_threads, consumed) in [(0, 0, 1, 1), (3, 2, 1, 1), (4, 1, 3, 5), (1, 0, 2, 2)] {

@@ -228,15 +228,10 @@ impl Reading<'_> {
     }
 }
 
-/// Prepares each image as the tower wants it.
-pub(super) fn preprocess(stages: &Stages<'_>, inlet: &Inlet<Item<RgbImage>>, outlet: &Outlet<Item<Vec<f32>>>) {
-    while let Some(item) = inlet.recv() {
-        let prepared = item.map_image(PREPROCESS, |image, mut carried| {
-            let pixels = timed(&mut carried.preprocess, || stages.vlm.prepare(image))?;
-            Ok((pixels, carried))
-        });
-        if outlet.send(prepared).is_err() {
-            return;
-        }
-    }
+/// Prepares an image as the tower wants it; every other part passes.
+pub(super) fn preprocess(stages: &Stages<'_>, item: Item<RgbImage>) -> Item<Vec<f32>> {
+    item.map_image(PREPROCESS, |image, mut carried| {
+        let pixels = timed(&mut carried.preprocess, || stages.vlm.prepare(image))?;
+        Ok((pixels, carried))
+    })
 }

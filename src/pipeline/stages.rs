@@ -2,15 +2,16 @@
 //!
 //! videos ─▶ decode ─▶ preprocess ─▶ encode (tower and connector) ─▶ aggregate (projector and temporal strategy) ─▶ consumer
 //!
-//! They are joined by bounded channels, so only a few frames wait anywhere, and the memory of a run depends neither on the
-//! length of a video nor on how many there are. Several videos are decoded side by side, and the images of different videos
-//! go through the tower together. What fails for one video travels on as a value and reaches the consumer in its place.
+//! Several videos are decoded side by side; images are prepared on several threads, which keep their order, and those of
+//! different videos go through the tower together. The stages are joined by bounded channels, so only a few frames wait
+//! anywhere, and the memory of a run depends neither on the length of a video nor on how many there are. What fails for one
+//! video travels on as a value and reaches the consumer in its place.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use candle_core::Tensor;
+use candle_core::{DeviceLocation, Tensor};
 
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
@@ -107,14 +108,16 @@ pub struct Stages<'a> {
     pub(super) apart: Apart<'a>,
     pub(super) access: Access,
     decode_threads: Threads,
+    preprocess_threads: Threads,
     capacity: Capacities,
 }
 
 impl<'a> Stages<'a> {
     /// The stages that `plan` describes for a loaded model.
     pub fn new(vlm: &'a Vlm, plan: &Plan, on_progress: &'a OnProgress<'a>) -> Self {
-        let ExecPlan { decode_threads, access, encode_batch, capacity, .. } = &plan.exec;
+        let ExecPlan { decode_threads, preprocess_threads, access, encode_batch, capacity, .. } = &plan.exec;
         let default_batch = if vlm.device().is_cpu() { BATCH_ON_CPU } else { BATCH_ON_GPU };
+        let default_preprocess = default_preprocess_threads(n_cores(), vlm.device().location());
         Self {
             vlm,
             request: plan.frames(),
@@ -124,6 +127,7 @@ impl<'a> Stages<'a> {
             apart: Apart::default(),
             access: *access,
             decode_threads: Threads::new(*decode_threads).unwrap_or(Threads::MIN),
+            preprocess_threads: preprocess_threads.and_then(Threads::new).unwrap_or(default_preprocess),
             capacity: capacity.clone(),
         }
     }
@@ -160,7 +164,9 @@ impl<'a> Stages<'a> {
             let one = Threads::MIN;
             let frames = scope
                 .stage(DECODE, self.decode_threads, decoded, videos, move |i, o| decode::decode(self, threads, i, o));
-            let images = scope.stage(PREPROCESS, one, prepared, frames, |i, o| decode::preprocess(self, i, o));
+            let images = scope.map_in_order(PREPROCESS, self.preprocess_threads, prepared, frames, |item| {
+                decode::preprocess(self, item)
+            });
             let fused = scope.stage(ENCODE, one, encoded, images, |i, o| encode::encode(self, i, o));
             let tokens = scope.stage(AGGREGATE, one, aggregated, fused, |i, o| aggregate::aggregate(self, i, o));
             scope.here(name, tokens, consume)
@@ -170,8 +176,24 @@ impl<'a> Stages<'a> {
 
 /// Threads of each decoder, where so many decode side by side; 0 is one for each core.
 fn threads_each(n_decoders: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if n_decoders <= 1 { 0 } else { cores.div_ceil(n_decoders) }
+    if n_decoders <= 1 { 0 } else { n_cores().div_ceil(n_decoders) }
+}
+
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Threads::get)
+}
+
+/// Threads that prepare images where the plan does not say.
+///
+/// A GPU takes an image of 336 x 336 in about 2 ms, a thread prepares one of a large frame in about 10 ms: half of the
+/// cores, up to 8, keep it busy, and the decoders have the rest. On the CPU the tower takes longer than that and wants
+/// the cores itself; one in eight, up to 4, serves small towers on large machines.
+fn default_preprocess_threads(n_cores: usize, tower: DeviceLocation) -> Threads {
+    let n_threads = match tower {
+        DeviceLocation::Cpu => (n_cores / 8).min(4),
+        DeviceLocation::Cuda { .. } | DeviceLocation::Metal { .. } => (n_cores / 2).min(8),
+    };
+    Threads::new(n_threads).unwrap_or(Threads::MIN)
 }
 
 /// Encodes one video.
@@ -205,5 +227,18 @@ pub fn encode_video_within(
     match encoded {
         Some(Encoded { outcome, .. }) => outcome.map_err(|error| *error.source),
         None => Err(PipelineError::Nothing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_prepare_images_follow_the_cores_and_the_device_of_the_tower() {
+        let threads = |tower| [1, 2, 4, 16, 64].map(|n_cores| default_preprocess_threads(n_cores, tower).get());
+        assert_eq!(threads(DeviceLocation::Cpu), [1, 1, 1, 2, 4]);
+        assert_eq!(threads(DeviceLocation::Cuda { gpu_id: 0 }), [1, 1, 2, 8, 8]);
+        assert_eq!(threads(DeviceLocation::Metal { gpu_id: 0 }), [1, 1, 2, 8, 8]);
     }
 }

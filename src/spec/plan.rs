@@ -227,6 +227,11 @@ pub struct ExecPlan {
     /// Videos that are decoded side by side. Default: `2`.
     #[schemars(range(min = 1, max = 256))]
     pub decode_threads: usize,
+    /// Images that are prepared side by side for the tower. Default: with the tower on the CPU one for every 8 cores, up to 4;
+    /// on a GPU one for every 2 cores, up to 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub preprocess_threads: Option<usize>,
     /// How frames are got at: auto, straight, seek. Only of a video that is damaged in parts which seeking passes over may they be
     /// other ones. Default: `auto`.
     pub access: Access,
@@ -247,6 +252,7 @@ impl Default for ExecPlan {
     fn default() -> Self {
         Self {
             decode_threads: 2,
+            preprocess_threads: None,
             access: Access::Auto,
             encode_batch: None,
             kv_memory: None,

@@ -223,6 +223,7 @@ const BROKEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("exec: { decode_threads: 0 }", &[":1:9: exec.decode_threads: wants at least 1, found 0"]),
+    ("exec: { preprocess_threads: 257 }", &[":1:9: exec.preprocess_threads: wants at most 256, found 257"]),
     ("exec: { capacity: { decoded: -1 } }", &[":1:21: exec.capacity.decoded: wants at least 0, found -1"]),
     ("model: ''", &[":1:1: model: is empty; hint: a directory, or a hub id such as org/name"]),
     ("model: [a, b]", &[":1:1: model: wants a text, found a list of 2"]),
@@ -412,9 +413,14 @@ fn a_run_over_many_videos_answers_as_ask_does_whatever_batches_and_threads() {
     for sets in [
         &[][..],
         &["exec.decode_threads=1", "exec.encode_batch=1"],
-        &["exec.decode_threads=4", "exec.encode_batch=7"],
+        &["exec.decode_threads=4", "exec.encode_batch=7", "exec.preprocess_threads=1"],
+        &["exec.decode_threads=2", "exec.preprocess_threads=6"],
         &["exec.decode_threads=3", "exec.encode_batch=32", "exec.capacity.prepared=64", "exec.capacity.decoded=0"],
-        &["exec.encode_batch=3", "exec.capacity={decoded: 0, prepared: 0, encoded: 0, aggregated: 0}"],
+        &[
+            "exec.encode_batch=3",
+            "exec.preprocess_threads=3",
+            "exec.capacity={decoded: 0, prepared: 0, encoded: 0, aggregated: 0}",
+        ],
     ] {
         let mut arguments = vec!["run", "pipelines/mini.yaml", "--json", "-q", question];
         sets.iter().for_each(|set| arguments.extend(["--set", *set]));

@@ -151,6 +151,7 @@ mod tests {
         let mut other = Plan { temporal: "max_pool:4".parse().expect("a strategy"), ..plan.clone() };
         other.generate.max_new_tokens = 9;
         other.exec.decode_threads = 7;
+        other.exec.preprocess_threads = Some(3);
         other.model = "elsewhere".to_owned();
         let (there, here) = (header(&plan, "1", "a"), header(&other, "2", "b"));
         assert_eq!(there.differences(&there), [""; 0]);

@@ -1,0 +1,110 @@
+//! The order of items in a stage of several threads: they are numbered as they are received, and handed on by number.
+//!
+//! The thread with the next number sends its result, and after it those that wait; a thread with a later one leaves its
+//! result in a buffer and goes on, or waits while that is full. It never deadlocks: the thread with the next number waits
+//! for the consumer alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::run::lock;
+use super::{Closed, Inlet, Outlet, Threads};
+
+/// The order of one stage, shared by its threads.
+pub(super) struct Order<U> {
+    /// Number of items received.
+    received: Mutex<usize>,
+    results: Mutex<Results<U>>,
+    /// Told when the next number changes, or nothing more is sent.
+    moved: Condvar,
+    /// Most results that wait for an earlier one.
+    room: usize,
+}
+
+struct Results<U> {
+    /// The number that is sent next.
+    next: usize,
+    /// Results with later numbers.
+    early: BTreeMap<usize, U>,
+    /// Whether nothing more is sent: nobody wants it, or an item was lost in a panic.
+    is_closed: bool,
+}
+
+impl<U> Order<U> {
+    /// An order before the first item.
+    pub(super) fn new(n_threads: Threads) -> Self {
+        let results = Results { next: 0, early: BTreeMap::new(), is_closed: false };
+        Self { received: Mutex::new(0), results: Mutex::new(results), moved: Condvar::new(), room: n_threads.get() - 1 }
+    }
+
+    /// Runs one thread of the stage.
+    pub(super) fn run<T>(&self, inlet: &Inlet<T>, outlet: &Outlet<U>, map: &dyn Fn(T) -> U) {
+        let _closing = CloseOnPanic(self);
+        while let Some((number, item)) = self.receive(inlet) {
+            if self.send(number, map(item), outlet).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next item and its number. One thread at a time waits at the inlet, so that both agree.
+    fn receive<T>(&self, inlet: &Inlet<T>) -> Option<(usize, T)> {
+        inlet.waiting(|| {
+            let mut received = lock(&self.received);
+            let item = inlet.take()?;
+            let number = *received;
+            *received += 1;
+            Some((number, item))
+        })
+    }
+
+    /// Sends a result and those that wait for it, or leaves it to the thread that sends an earlier one.
+    fn send(&self, number: usize, result: U, outlet: &Outlet<U>) -> Result<(), Closed> {
+        outlet.waiting(|| {
+            let waits = |results: &mut Results<U>| {
+                !results.is_closed && results.next != number && results.early.len() >= self.room
+            };
+            let waited = self.moved.wait_while(lock(&self.results), waits);
+            let mut results = waited.unwrap_or_else(PoisonError::into_inner);
+            if results.is_closed {
+                return Err(Closed);
+            }
+            if results.next != number {
+                results.early.insert(number, result);
+                return Ok(());
+            }
+            let mut ready = Some(result);
+            while let Some(result) = ready.take() {
+                // Others may leave their results meanwhile.
+                drop(results);
+                let sent = outlet.give(result);
+                if sent.is_err() {
+                    self.close();
+                    return sent;
+                }
+                results = lock(&self.results);
+                results.next += 1;
+                let next = results.next;
+                ready = results.early.remove(&next);
+                self.moved.notify_all();
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&self) {
+        lock(&self.results).is_closed = true;
+        self.moved.notify_all();
+    }
+}
+
+/// Wakes the threads that wait for a result which will never come.
+struct CloseOnPanic<'o, U>(&'o Order<U>);
+
+impl<U> Drop for CloseOnPanic<'_, U> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
+}
