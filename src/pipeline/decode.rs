@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::image::RgbImage;
+use candle_core::Tensor;
 
 use super::item::{Carried, Ending, Item, ItemError, Part, VideoRef};
 use super::stages::{Apart, DECODE, PREPROCESS, Progress};
@@ -229,7 +230,7 @@ impl Reading<'_> {
 }
 
 /// Prepares an image as the tower wants it; every other part passes.
-pub(super) fn preprocess(stages: &Stages<'_>, item: Item<RgbImage>) -> Item<Vec<f32>> {
+pub(super) fn preprocess(stages: &Stages<'_>, item: Item<RgbImage>) -> Item<Tensor> {
     item.map_image(PREPROCESS, |image, mut carried| {
         let pixels = timed(&mut carried.preprocess, || stages.vlm.prepare(image))?;
         Ok((pixels, carried))

@@ -13,7 +13,7 @@ use crate::exec::{Closed, Inlet, Outlet};
 use crate::vlm::ModelError;
 
 /// Encodes images in batches; whatever else comes keeps its place between them.
-pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Vec<f32>>>, outlet: &Outlet<Item<Tensor>>) {
+pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &Outlet<Item<Tensor>>) {
     let mut batch = Batch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
     while let Some(item) = inlet.recv() {
         let mut next = Some(item);
@@ -34,12 +34,12 @@ struct Batch<'b> {
     stages: &'b Stages<'b>,
     outlet: &'b Outlet<Item<Tensor>>,
     /// In the order in which they came.
-    waiting: VecDeque<Item<Vec<f32>>>,
+    waiting: VecDeque<Item<Tensor>>,
     n_images: usize,
 }
 
 impl Batch<'_> {
-    fn push(&mut self, item: Item<Vec<f32>>) {
+    fn push(&mut self, item: Item<Tensor>) {
         self.n_images += usize::from(matches!(item.part, Part::Image(..)));
         self.waiting.push_back(item);
     }
@@ -49,12 +49,14 @@ impl Batch<'_> {
         let start = Instant::now();
         // What a failed video left is not worth the work.
         self.waiting.retain(|item| !(item.video.is_given_up() && matches!(item.part, Part::Image(..))));
-        let pixels = self.waiting.iter_mut().filter_map(|item| match &mut item.part {
-            Part::Image(pixels, _) => Some(std::mem::take(pixels)),
+        let images = self.waiting.iter().filter_map(|item| match &item.part {
+            // A tensor's clone shares its values.
+            Part::Image(pixels, _) => Some(pixels.clone()),
             _ => None,
         });
-        let pixels: Vec<Vec<f32>> = pixels.collect();
-        let mut fused = self.fuse_each(pixels).into_iter();
+        let images: Vec<Tensor> = images.collect();
+        let mut fused = fuse_each(&images, &|pixels| guarded(|| Ok(self.stages.vlm.fuse(pixels)?))).into_iter();
+        drop(images);
         let each = start.elapsed() / u32::try_from(fused.len().max(1)).unwrap_or(u32::MAX);
         self.n_images = 0;
         while let Some(item) = self.waiting.pop_front() {
@@ -67,28 +69,75 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
 
-    /// The fused tokens of each image, `(1, N', k D)`. Where a batch fails, each of its images is tried alone: one video must
-    /// not fail with another.
-    fn fuse_each(&self, pixels: Vec<Vec<f32>>) -> Vec<Result<Tensor, PipelineError>> {
-        let n = pixels.len();
-        if n < 2 {
-            return pixels.into_iter().map(|image| self.fuse(vec![image])).collect();
-        }
-        match self.fuse(pixels.clone()) {
-            Ok(fused) => {
-                let failed = ModelError::compute("encoding frames");
-                (0..n).map(|i| fused.narrow(0, i, 1).map_err(&failed).map_err(Into::into)).collect()
-            }
-            Err(_) => pixels.into_iter().map(|image| self.fuse(vec![image])).collect(),
-        }
+/// The fused tokens of each image. Where a batch fails, each of its images is tried alone: one video must not fail with
+/// another.
+///
+/// # Shapes
+/// `fuse` maps `(T, 3, side, side)` to `(T, N', k D)`; each image and each result has `T = 1`.
+fn fuse_each(
+    images: &[Tensor],
+    fuse: &dyn Fn(&Tensor) -> Result<Tensor, PipelineError>,
+) -> Vec<Result<Tensor, PipelineError>> {
+    let failed = ModelError::compute("encoding frames");
+    let each = |batch: &Tensor| (0..images.len()).map(|i| batch.narrow(0, i, 1)).collect::<Result<Vec<_>, _>>();
+    let together = || {
+        let batch = Tensor::cat(images, 0).map_err(&failed)?; // (T, 3, side, side)
+        each(&fuse(&batch)?).map_err(&failed).map_err(PipelineError::from)
+    };
+    match if images.len() > 1 { together().ok() } else { None } {
+        Some(fused) => fused.into_iter().map(Ok).collect(),
+        None => images.iter().map(fuse).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use std::cell::RefCell;
+
+    fn images(levels: &[f64]) -> Vec<Tensor> {
+        let image = |&level| Tensor::full(level, (1, 3, 2, 2), &Device::Cpu)?.to_dtype(DType::F32);
+        levels.iter().map(|level| image(level).expect("small")).collect()
     }
 
-    /// `T` images to `(T, N', k D)`.
-    fn fuse(&self, pixels: Vec<Vec<f32>>) -> Result<Tensor, PipelineError> {
-        guarded(|| {
-            let pixels = self.stages.vlm.pixels(pixels)?; // (T, 3, side, side)
-            Ok(self.stages.vlm.fuse(&pixels)?)
-        })
+    /// A tower whose token is an image's first value; it refuses batches in which that is negative.
+    fn first_value(pixels: &Tensor) -> Result<Tensor, PipelineError> {
+        let run = || pixels.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?.reshape(((), 1, 1)); // (T, 1, 1)
+        let token = run().map_err(ModelError::compute("taking a value"))?;
+        let values = token.flatten_all().and_then(|values| values.to_vec1::<f32>()).expect("small");
+        assert!(values.iter().all(|&value| value != -2.0), "a defect");
+        let refused = || ModelError::compute("the tower")(candle_core::Error::msg("negative"));
+        if values.iter().any(|&value| value < 0.0) { Err(refused().into()) } else { Ok(token) }
+    }
+
+    #[test]
+    fn an_image_that_fails_fails_alone_and_no_pixels_are_copied_for_that() {
+        for (levels, n_calls) in [(&[1.0, 2.0, 3.0][..], 1), (&[1.0, -1.0, 3.0, -2.0], 5), (&[-1.0], 1), (&[], 0)] {
+            let images = images(levels);
+            let seen = RefCell::new(Vec::new());
+            let fused = fuse_each(&images, &|pixels| {
+                seen.borrow_mut().push(pixels.id());
+                guarded(|| first_value(pixels))
+            });
+            assert_eq!(seen.borrow().len(), n_calls);
+            // Each that is tried alone is the very tensor that was given.
+            let alone: Vec<_> = images.iter().map(Tensor::id).collect();
+            assert!(n_calls == 1 && levels.len() > 1 || seen.borrow().ends_with(&alone));
+            for (level, fused) in levels.iter().zip(fused) {
+                match fused {
+                    Ok(token) => {
+                        assert_eq!(token.dims(), [1, 1, 1]);
+                        assert_eq!(
+                            f64::from(token.flatten_all().expect("one").to_vec1::<f32>().expect("one")[0]),
+                            *level
+                        );
+                    }
+                    Err(error) => assert!(*level < 0.0, "{level}: {error}"),
+                }
+            }
+        }
     }
 }

@@ -164,14 +164,14 @@ impl Vlm {
         PromptHistory { ids: ids.unwrap_or_default(), n_tokens }
     }
 
-    /// Prepares one frame.
+    /// Prepares one frame, in the host's memory and f32.
     ///
     /// # Shapes
-    /// `(3, side, side)`, row-major, for the tower's side.
+    /// `(1, 3, side, side)`, for the tower's side.
     ///
     /// # Errors
     /// When the frame is too large, or the image processor makes another size than the tower takes.
-    pub fn prepare(&self, picture: RgbImage) -> Result<Vec<f32>, ModelError> {
+    pub fn prepare(&self, picture: RgbImage) -> Result<Tensor, ModelError> {
         let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
         let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
         let side = self.tower.config().image_size;
@@ -180,24 +180,10 @@ impl Vlm {
                 format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
             return Err(ModelError::Combination { path: self.name.clone().into(), rule });
         }
-        Ok(values)
+        Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
     }
 
-    /// The pixel values of frames as a tensor.
-    ///
-    /// # Shapes
-    /// `T` frames of `3 * side * side` values to `(T, 3, side, side)`.
-    ///
-    /// # Errors
-    /// When the frames have not that size.
-    pub fn pixels(&self, frames: Vec<Vec<f32>>) -> Result<Tensor, ModelError> {
-        let (count, side) = (frames.len(), self.tower.config().image_size);
-        let values: Vec<f32> = frames.concat();
-        let tensor = Tensor::from_vec(values, (count, 3, side, side), &Device::Cpu);
-        tensor.and_then(|pixels| pixels.to_device(self.device())).map_err(ModelError::compute("preparing pixels"))
-    }
-
-    /// The connector's fused tokens of some frames.
+    /// The connector's fused tokens of some frames, which may be in the host's memory.
     ///
     /// # Shapes
     /// `pixels (T, 3, side, side)` to `(T, N', k D)`.
@@ -206,7 +192,7 @@ impl Vlm {
     /// When the shapes do not fit.
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let pixels = pixels.to_dtype(self.language.dtype())?;
+            let pixels = pixels.to_device(self.device())?.to_dtype(self.language.dtype())?;
             fuse(&self.tower, &self.connector, self.n_dropped_tokens, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))

@@ -68,7 +68,7 @@ fn every_stage_agrees_with_the_released_code() {
         // Our own pixels: every level is Pillow's.
         let own = vlm.prepare(png(&dir.join("frames/000.png"))).unwrap();
         let theirs = tensor["pixel_values.frame0"].unsqueeze(0).unwrap();
-        let difference = largest(&(vlm.pixels(vec![own]).unwrap() - &theirs).unwrap());
+        let difference = largest(&(own - &theirs).unwrap());
         assert!(difference <= 1e-5, "{name}: pixels differ by {difference}");
 
         // From their pixels, every hidden state that runs, and the connector.
@@ -85,7 +85,7 @@ fn every_stage_agrees_with_the_released_code() {
         let aggregated = every(&video.visual, 0, 13);
         assert_close(&format!("{name} aggregated"), &aggregated, &tensor["aggregated.sample"], TOLERANCE);
         let last = vlm.prepare(png(&dir.join(format!("frames/{:03}.png", video.frames.len() - 1)))).unwrap();
-        let last = vlm.project(&vlm.fuse(&vlm.pixels(vec![last]).unwrap()).unwrap()).unwrap();
+        let last = vlm.project(&vlm.fuse(&last).unwrap()).unwrap();
         let last = every(&last.squeeze(0).unwrap(), 0, 5);
         assert_close(&format!("{name} projected"), &last, &tensor["projected.frame_last.sample"], TOLERANCE);
 
