@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vidense::pipeline::timing::timed;
 use vidense::pipeline::{
-    Answer, Asking, Chat, EncodedVideo, FrameStamp, Limits, Timings, conversation, encode_video_within,
+    Answer, Apart, Asking, Chat, EncodedVideo, FrameStamp, KnownScan, Limits, Timings, conversation, encode_video_apart,
 };
 use vidense::spec::{Document, ModelFile, Plan, fingerprint, hash_files};
 use vidense::text::Template;
 use vidense::units::Tokens;
-use vidense::video::{Damage, ReadLimits, ReadReport, check_argument, expected_frames};
+use vidense::video::{Damage, ReadLimits, ReadReport, check_argument, scan};
 use vidense::vlm::{Blueprint, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -27,6 +27,8 @@ pub struct Session {
     pub model_files: Vec<ModelFile>,
     /// Of a single video that is encoded.
     limits: Limits,
+    /// Of the video that the session was opened for.
+    scanned: Option<KnownScan>,
     started: Instant,
     load: Duration,
 }
@@ -62,12 +64,15 @@ impl Session {
     pub fn open_for(plan: Plan, limits: &Limits, (video, question): (&Path, &str)) -> anyhow::Result<Self> {
         // A model may have to be fetched, which is for nothing without the video.
         check_argument(video)?;
+        let mut known = None;
         let session = Self::open(plan, &Document::empty(), |plan, blueprint, template| {
             let read = ReadLimits { stall: limits.stall, ..ReadLimits::default() };
-            let n_frames = expected_frames(video, &plan.frames(), &read)?;
-            check_budget(plan, blueprint, template, (question, n_frames))
+            let scanned = scan(video, &plan.frames(), &read)?;
+            check_budget(plan, blueprint, template, (question, scanned.n_sampled()?))?;
+            known = Some(KnownScan::new(scanned));
+            Ok(())
         })?;
-        Ok(Self { limits: *limits, ..session })
+        Ok(Self { limits: *limits, scanned: known, ..session })
     }
 
     /// Reads the model's description, checks that the plan goes with it, and loads it. `document` is what the plan was
@@ -103,7 +108,7 @@ impl Session {
         let vlm = vlm?;
         vlm.warnings().iter().for_each(|text| output::warning(text));
         let limits = Limits::default();
-        Ok(Self { plan, vlm, template, model_files, fingerprint, limits, started, load })
+        Ok(Self { plan, vlm, template, model_files, fingerprint, limits, scanned: None, started, load })
     }
 
     /// Encodes the video, and warns of what could not be read of it.
@@ -112,13 +117,18 @@ impl Session {
     /// When not one frame can be.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
-        let encoded = encode_video_within(&self.vlm, video, (&self.plan, &self.limits), &|event| {
+        let encoded = encode_video_apart(&self.vlm, video, (&self.plan, self.apart()), &|event| {
             progress::listen(&bar, event);
         });
         bar.finish_and_clear();
         let encoded = encoded?;
         warn_of_reading(video, &encoded.report);
         Ok(encoded)
+    }
+
+    /// How the video that the session was opened for is read.
+    pub fn apart(&self) -> Apart<'_> {
+        Apart { limits: self.limits, scanned: self.scanned.as_ref(), ..Apart::default() }
     }
 
     /// A conversation about an encoded video.

@@ -16,7 +16,8 @@ use crate::temporal::Views;
 use crate::units::Tokens;
 use crate::video::worker::Worker;
 use crate::video::{
-    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, VideoError, read_frames,
+    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Scanned, VideoError, read_frames,
+    read_scanned,
 };
 use crate::vlm::{ModelError, TokenBudget};
 
@@ -24,8 +25,16 @@ use crate::vlm::{ModelError, TokenBudget};
 pub(super) fn decode(stages: &Stages<'_>, threads: usize, inlet: &Inlet<VideoRef>, outlet: &Outlet<Item<RgbImage>>) {
     let mut worker = stages.apart.isolation.map(Worker::new);
     while let Some(video) = inlet.recv() {
-        let mut reading =
-            Reading { stages, outlet, video, threads, views: None, thumbnail_at: None, waiting: Duration::ZERO };
+        let mut reading = Reading {
+            stages,
+            outlet,
+            video,
+            threads,
+            views: None,
+            thumbnail_at: None,
+            waiting: Duration::ZERO,
+            scan: Duration::ZERO,
+        };
         if reading.run(worker.as_mut()).is_err() {
             return;
         }
@@ -44,6 +53,8 @@ struct Reading<'r> {
     /// The sampled frame that a small picture is made of, counted down; none once it is made.
     thumbnail_at: Option<usize>,
     waiting: Duration,
+    /// Time that an earlier scan took.
+    scan: Duration,
 }
 
 impl Reading<'_> {
@@ -81,7 +92,7 @@ impl Reading<'_> {
                 .map(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window));
             again.is_some_and(|again| again.is_ok_and(|again| again == *key))
         });
-        let decode = start.elapsed().saturating_sub(self.waiting);
+        let decode = start.elapsed().saturating_sub(self.waiting) + self.scan;
         self.send(Part::End(Ending { report, decode, key: unchanged }))
     }
 
@@ -107,6 +118,8 @@ impl Reading<'_> {
         };
         let bounds = Bounds { limits, halt: self.halt() };
         let path = self.video.job.path.clone();
+        let scanned = self.stages.apart.scanned.and_then(|known| known.take(&path, request));
+        self.scan = scanned.as_ref().map_or(Duration::ZERO, Scanned::took);
         let (mut sent, mut over_budget) = (Ok(()), None);
         let mut take = |event: Event| {
             if let Event::Expected { n_sampled, .. } = event {
@@ -116,9 +129,10 @@ impl Reading<'_> {
             let goes_on = sent.is_ok() && over_budget.is_none() && !self.video.is_given_up();
             if goes_on { Flow::Continue } else { Flow::Stop }
         };
-        let report = match worker {
-            None => read_frames(&path, request, &bounds, &mut take),
-            Some(worker) => {
+        let report = match (worker, scanned) {
+            (None, Some(scanned)) => read_scanned(scanned, &bounds, &mut take),
+            (None, None) => read_frames(&path, request, &bounds, &mut take),
+            (Some(worker), _) => {
                 let before = worker.n_restarts();
                 let report = worker.read_frames(&path, (request, &bounds), &mut take);
                 if let Some(sum) = n_restarts {

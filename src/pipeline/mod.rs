@@ -25,5 +25,5 @@ pub use features::{FeatureCache, FeatureKey};
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
 pub use run::{Answered, AnsweredVideo, RunEvent, RunReport};
-pub use stages::{Apart, Encoded, EncodedVideo, Progress, Stages, encode_video, encode_video_within};
+pub use stages::{Apart, Encoded, EncodedVideo, KnownScan, Progress, Stages, encode_video, encode_video_apart};
 pub use timing::Timings;

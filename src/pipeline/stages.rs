@@ -8,19 +8,19 @@
 //! video travels on as a value and reaches the consumer in its place.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DeviceLocation, Tensor};
 
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
-use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch};
+use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch, lock};
 use crate::spec::{Capacities, ExecPlan, Plan};
 use crate::temporal::Temporal;
 use crate::units::Tokens;
 use crate::video::worker::Isolation;
-use crate::video::{Access, FrameRequest, ReadReport};
+use crate::video::{Access, FrameRequest, ReadReport, Scanned};
 use crate::vlm::Vlm;
 
 /// The names of the stages.
@@ -96,6 +96,25 @@ pub struct Apart<'a> {
     pub features: Option<&'a FeatureCache>,
     /// Whether a small picture of each video is made.
     pub thumbnails: bool,
+    /// A video whose packets were read before, which is then read on, not scanned again. Decoding in a process of its own
+    /// scans it there.
+    pub scanned: Option<&'a KnownScan>,
+}
+
+/// A scan that waits for its video.
+#[derive(Debug, Default)]
+pub struct KnownScan(Mutex<Option<Scanned>>);
+
+impl KnownScan {
+    /// Keeps a scan until its video is read.
+    pub fn new(scanned: Scanned) -> Self {
+        Self(Mutex::new(Some(scanned)))
+    }
+
+    /// The scan, if it is of this video for this request and was not taken yet.
+    pub(super) fn take(&self, path: &Path, request: &FrameRequest) -> Option<Scanned> {
+        lock(&self.0).take_if(|scanned| scanned.is_of(path, request))
+    }
 }
 
 /// The choices that the stages share.
@@ -206,21 +225,21 @@ pub fn encode_video(
     plan: &Plan,
     on_progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<EncodedVideo, PipelineError> {
-    encode_video_within(vlm, path, (plan, &Limits::default()), on_progress)
+    encode_video_apart(vlm, path, (plan, Apart::default()), on_progress)
 }
 
-/// As [`encode_video`], within limits.
+/// As [`encode_video`], within the limits of `apart` and with what it knows of the video.
 ///
 /// # Errors
 /// As [`encode_video`]; besides, when a limit is reached.
-pub fn encode_video_within(
+pub fn encode_video_apart(
     vlm: &Vlm,
     path: &Path,
-    (plan, limits): (&Plan, &Limits),
+    (plan, apart): (&Plan, Apart<'_>),
     on_progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<EncodedVideo, PipelineError> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
-    let stages = Stages::new(vlm, plan, &on_progress).with(Apart { limits: *limits, ..Apart::default() });
+    let stages = Stages::new(vlm, plan, &on_progress).with(apart);
     let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
     let one = std::iter::once((job, None));
     let (encoded, _) = stages.run(one, &Watch::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;

@@ -35,6 +35,8 @@ pub(super) struct Scan {
     pub(super) timeline: Timeline,
     /// What it takes to fetch single frames, where that can be done exactly.
     pub(super) indexed: Option<Indexed>,
+    /// Whether several threads that decode may meet damage without a sign of it.
+    pub(super) hides_damage: bool,
 }
 
 /// A file whose packets are known.
@@ -102,9 +104,6 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         }
     }
     watch.check(path)?;
-    if is_sliced {
-        watch.limits.threads = 1;
-    }
     // What is not whole is read from front to back, as is a stream whose orientation in force is not known everywhere.
     if media.linked.n_missing() > 0 || !display.is_certain() {
         packets = None;
@@ -122,7 +121,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         media,
         packets,
     });
-    Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed })
+    Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed, hides_damage: is_sliced })
 }
 
 /// Whether several threads that decode a packet may meet damage without any sign of it: of slices of HEVC that are lost
@@ -390,7 +389,7 @@ fn open_input(name: &CString, linked: &Linked, spent: &Arc<Spent>) -> Result<Inp
         }
         // It decodes some frames of each stream, which are not to be larger than those that are decoded later.
         let mut each: Vec<*mut ffi::AVDictionary> =
-            (0..(*context).nb_streams).map(|_| decoder_options(limits).disown()).collect();
+            (0..(*context).nb_streams).map(|_| decoder_options(&limits).disown()).collect();
         let found = ffi::avformat_find_stream_info(context, each.as_mut_ptr());
         each.into_iter().for_each(|left| drop(Dictionary::own(left)));
         if found < 0 {

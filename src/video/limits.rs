@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -165,7 +165,8 @@ enum GivenUp {
 #[derive(Debug)]
 pub(super) struct Spent {
     begin: Instant,
-    bounds: Bounds,
+    /// Others once a scan is read on.
+    bounds: RwLock<Bounds>,
     /// Nanoseconds that passed with the consumer.
     elsewhere: AtomicU64,
     /// Nanoseconds from `begin` to the start of the current call.
@@ -182,7 +183,7 @@ impl Spent {
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
             begin: Instant::now(),
-            bounds,
+            bounds: RwLock::new(bounds),
             elsewhere: AtomicU64::new(0),
             call: AtomicU64::new(0),
             is_inside: AtomicBool::new(false),
@@ -191,8 +192,24 @@ impl Spent {
         })
     }
 
-    pub(super) fn limits(&self) -> &ReadLimits {
-        &self.bounds.limits
+    pub(super) fn limits(&self) -> ReadLimits {
+        self.with_bounds(|bounds| bounds.limits)
+    }
+
+    fn with_bounds<R>(&self, ask: impl FnOnce(&Bounds) -> R) -> R {
+        ask(&self.bounds.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes on within other bounds after a pause that does not count.
+    pub(super) fn resume(&self, bounds: Bounds, pause: Duration) {
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = bounds;
+        self.elsewhere.fetch_add(nanoseconds(pause), Ordering::Relaxed);
+        self.begin_call();
+    }
+
+    /// Time that was not the consumer's.
+    pub(super) fn worked(&self) -> Duration {
+        self.since(&self.elsewhere)
     }
 
     /// Marks the start of a call that may wait for data.
@@ -226,17 +243,17 @@ impl Spent {
 
     fn reason(&self) -> Option<GivenUp> {
         let in_call = self.since(&self.call);
-        if self.bounds.halt.gives_up(in_call) {
+        if self.with_bounds(|bounds| bounds.halt.gives_up(in_call)) {
             Some(GivenUp::Halt)
         } else if self.is_time_over() {
             Some(GivenUp::Time)
         } else {
-            (in_call > self.bounds.limits.stall).then_some(GivenUp::Stall)
+            (in_call > self.limits().stall).then_some(GivenUp::Stall)
         }
     }
 
     fn is_time_over(&self) -> bool {
-        self.bounds.limits.time.is_some_and(|limit| self.since(&self.elsewhere) > limit)
+        self.limits().time.is_some_and(|limit| self.worked() > limit)
     }
 
     fn since(&self, nanoseconds: &AtomicU64) -> Duration {
@@ -250,7 +267,7 @@ impl Spent {
     }
 
     fn error(&self, reason: GivenUp, path: &Path) -> VideoError {
-        let (path, limits) = (path.to_owned(), &self.bounds.limits);
+        let (path, limits) = (path.to_owned(), self.limits());
         match reason {
             GivenUp::Halt => VideoError::Halted { path },
             GivenUp::Stall => VideoError::Stalled { path, limit: limits.stall },
@@ -283,6 +300,17 @@ pub(super) struct Watch<'e> {
 impl<'e> Watch<'e> {
     pub(super) fn new(bounds: Bounds, emit: &'e mut dyn FnMut(Event) -> Flow) -> Self {
         Self { limits: bounds.limits, spent: Spent::new(bounds), emit }
+    }
+
+    /// Goes on with a reading that was paused, for another consumer and within other bounds.
+    pub(super) fn resume(
+        (spent, pause): (Arc<Spent>, Duration),
+        bounds: Bounds,
+        emit: &'e mut dyn FnMut(Event) -> Flow,
+    ) -> Self {
+        let limits = bounds.limits;
+        spent.resume(bounds, pause);
+        Self { limits, spent, emit }
     }
 
     /// Tells the consumer, whose time does not count.
@@ -377,6 +405,28 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         let error = watch.check(Path::new("a.mp4")).expect_err("it slept beyond the limit").to_string();
         assert_eq!(error, "a.mp4: reading took longer than the limit of 0.04 s; hint: a longer --time-limit decode=");
+    }
+
+    #[test]
+    fn a_pause_does_not_count_and_what_follows_has_bounds_of_its_own() {
+        let path = Path::new("a.mp4");
+        let limits = |time| ReadLimits { time, stall: Duration::from_millis(30), ..ReadLimits::default() };
+        let mut ignore = |_| Flow::Continue;
+        let first = Watch::new(Bounds::from(&limits(None)), &mut ignore);
+        let (spent, paused) = (first.spent.clone(), Instant::now());
+        std::thread::sleep(Duration::from_millis(60));
+        let limit = Duration::from_secs(20);
+        let bounds = Bounds::from(&limits(Some(limit)));
+        let resumed = Watch::resume((spent.clone(), paused.elapsed()), bounds, &mut ignore);
+        // Neither the wait, longer than a stall, nor its time is held against the reading.
+        assert!(!spent.is_over() && resumed.check(path).is_ok());
+        assert!(spent.worked() < spent.begin.elapsed().saturating_sub(Duration::from_millis(59)));
+        assert_eq!((resumed.limits.time, spent.limits().time), (Some(limit), Some(limit)));
+        // What is asked whether to go on is the new reader.
+        let halt = Halt::new(|| Patience::Exhausted);
+        spent.resume(Bounds { halt, ..Bounds::default() }, Duration::ZERO);
+        assert!(spent.is_over());
+        assert_eq!(resumed.check(path).expect_err("it is given up").kind(), "stopped");
     }
 
     #[test]

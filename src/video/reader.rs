@@ -18,14 +18,15 @@ use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Fetched, VideoFile, fetch};
-use super::demux::{Indexed, Scan};
+use super::demux::Indexed;
 use super::error::TimeFall;
 use super::images::ImageDirectory;
 use super::limits::{Access, Bounds, Watch};
 use super::packets::cost;
 use super::sample::{FrameFact, Histogram, Timeline};
+use super::scan::{Scanned, most_sampled};
 use super::window::Side;
-use super::{Frame, Sample, VideoError, Window, demux, images};
+use super::{Frame, Sample, VideoError, Window};
 use crate::units::{FrameIndex, Seconds};
 
 /// Pixels that need not be decoded, from which on it is worth to know less of a file: a few tenths of a second.
@@ -194,10 +195,34 @@ pub fn read_frames(
     emit: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<ReadReport, VideoError> {
     let watch = &mut Watch::new(bounds.into(), emit);
-    if request.sample.needs_histograms() {
-        return read_looked_at(path, request, watch);
+    read(Scanned::read(path, request, watch)?, watch)
+}
+
+/// As [`read_frames`], of a video that was scanned; of one that has changed since, what is there now.
+///
+/// # Errors
+/// As [`read_frames`].
+pub fn read_scanned(
+    scanned: Scanned,
+    bounds: impl Into<Bounds>,
+    emit: &mut dyn FnMut(Event) -> Flow,
+) -> Result<ReadReport, VideoError> {
+    if !scanned.is_current() {
+        return read_frames(&scanned.path, &scanned.request, bounds, emit);
     }
-    let (expected, indexed) = scanned(path, request, watch)?;
+    let watch = &mut scanned.resume(bounds.into(), emit);
+    read(scanned, watch)
+}
+
+fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
+    let Scanned { path, request, timeline: expected, indexed, hides_damage, .. } = scanned;
+    let (path, request) = (&*path, &request);
+    if hides_damage {
+        watch.limits.threads = 1;
+    }
+    if request.sample.needs_histograms() {
+        return read_looked_at(path, request, expected.len(), watch);
+    }
     // A rule that refuses what the packets promise is asked again when the frames are known.
     let wanted = request.sample.select(&expected).unwrap_or_default();
     if watch.emit(Event::Expected { n_frames: expected.len(), n_sampled: wanted.len() }) == Flow::Stop {
@@ -311,8 +336,12 @@ fn read_again(
 }
 
 /// Reads for a rule that must see all pictures before it can choose.
-fn read_looked_at(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
-    let n_frames = expected_timeline(path, request, watch)?.len();
+fn read_looked_at(
+    path: &Path,
+    request: &FrameRequest,
+    n_frames: usize,
+    watch: &mut Watch<'_>,
+) -> Result<ReadReport, VideoError> {
     let n_sampled = most_sampled(&request.sample, n_frames);
     if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop {
         return Ok(ReadReport::default());
@@ -332,49 +361,6 @@ fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Ve
     request.sample.select(timeline).map_err(|rule| VideoError::Sample { path: path.to_owned(), rule })
 }
 
-/// The number of frames that `request` is expected to give, by packets, without decoding; the most that a rule can give
-/// which must see the pictures first.
-///
-/// # Errors
-/// When the video cannot be opened, or is too short for the sampling rule.
-pub fn expected_frames(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<usize, VideoError> {
-    let timeline = expected_timeline(path, request, &mut Watch::new(bounds.into(), &mut go_on))?;
-    match request.sample.needs_histograms() {
-        true => Ok(most_sampled(&request.sample, timeline.len())),
-        false => Ok(select(path, request, &timeline)?.len()),
-    }
-}
-
-/// The most frames that a rule can give which must see the pictures first.
-fn most_sampled(sample: &Sample, n_frames: usize) -> usize {
-    match sample {
-        Sample::Scene(scene) => scene.frames.min(n_frames),
-        _ => n_frames,
-    }
-}
-
-fn go_on(_: Event) -> Flow {
-    Flow::Continue
-}
-
-/// The frames that the window is expected to hold, by their packets, without decoding.
-fn expected_timeline(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Timeline, VideoError> {
-    scanned(path, request, watch).map(|(timeline, _)| timeline)
-}
-
-/// As [`expected_timeline`], with what it takes to fetch single frames, where there is that.
-fn scanned(
-    path: &Path,
-    request: &FrameRequest,
-    watch: &mut Watch<'_>,
-) -> Result<(Timeline, Option<Indexed>), VideoError> {
-    if path.is_dir() {
-        return Ok((images::timeline(path, request)?, None));
-    }
-    let Scan { timeline, indexed } = demux::scan(path, request, watch)?;
-    Ok((timeline, indexed))
-}
-
 /// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears
 /// the number now and then.
 ///
@@ -388,8 +374,11 @@ pub fn count_frames(
 ) -> Result<ReadReport, VideoError> {
     let request = FrameRequest { stream, ..FrameRequest::new(Sample::All, Window::default()) };
     let watch = &mut Watch::new(bounds.into(), progress);
-    let n_frames = expected_timeline(path, &request, watch)?.len();
-    watch.emit(Event::Expected { n_frames, n_sampled: 0 });
+    let Scanned { timeline, hides_damage, .. } = Scanned::read(path, &request, watch)?;
+    if hides_damage {
+        watch.limits.threads = 1;
+    }
+    watch.emit(Event::Expected { n_frames: timeline.len(), n_sampled: 0 });
     walk(|| Pass::new(path, &request, Vec::new()), watch)?.finish()
 }
 

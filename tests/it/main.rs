@@ -29,6 +29,7 @@ mod playlists;
 mod prompts;
 mod quantized;
 mod reference;
+mod scans;
 mod seek;
 mod stream;
 mod templates;

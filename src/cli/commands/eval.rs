@@ -10,7 +10,6 @@ use serde::Serialize;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
 use vidense::exec::{Stop, Watch};
 use vidense::files::output::{check_apart, create_growing};
-use vidense::pipeline::Apart;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::session::Session;
@@ -101,9 +100,8 @@ impl Eval {
         let mut n_failed = 0;
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
-        let apart = Apart { limits: self.plan.limits(), ..Apart::default() };
         let begin = Instant::now();
-        let evaluated = evaluate(session.asking(), &asked, (apart, &Watch::until(&stop)), &mut |event| {
+        let evaluated = evaluate(session.asking(), &asked, (session.apart(), &Watch::until(&stop)), &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
                     bar.inc(1);

@@ -270,7 +270,7 @@ fn has_errors(frame: &frame::Video) -> bool {
 
 /// The first frame of a file: an image that FFmpeg reads as a video of one frame.
 pub(super) fn first_picture(path: &Path, spent: &Arc<Spent>) -> Result<RgbImage, VideoError> {
-    let mut file = VideoFile::open(path, None, spent.limits(), spent)?;
+    let mut file = VideoFile::open(path, None, &spent.limits(), spent)?;
     let nothing = |cause: String| VideoError::NoFrames { path: path.to_owned(), cause };
     match file.advance()? {
         Some(_) => file.picture().map_err(nothing),

@@ -163,9 +163,9 @@ impl RunBatch {
         let apart = Apart {
             limits,
             isolation: isolation.as_ref(),
-            n_restarts: None,
             features: features.as_ref(),
             thumbnails: true,
+            ..Apart::default()
         };
         let batch = Batch {
             asking: session.asking(),
