@@ -1,16 +1,39 @@
 //! Progress bars on standard error; none where that is no terminal.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vidense::pipeline::Progress;
-use vidense::weights::OnLoad;
+use vidense::pipeline::{OnOpen, OpenEvent, Progress};
 
-/// A bar that counts the numbers of a model as they are read, and the listener that moves it.
-pub fn loading(n_parameters: usize) -> (ProgressBar, OnLoad) {
-    let bar = bar("loading model", n_parameters, "{msg} {wide_bar} {percent}% ({eta})");
-    let moved = bar.clone();
-    (bar, Arc::new(move |n| moved.inc(n as u64)))
+use super::output;
+
+/// The bar of a model that is opened: none before its weights are read.
+pub struct OpeningBar(Arc<OnceLock<ProgressBar>>);
+
+impl OpeningBar {
+    /// Takes the bar from the terminal.
+    pub fn clear(&self) {
+        self.0.get().inspect(|bar| bar.finish_and_clear());
+    }
+}
+
+/// A bar that counts the parameters of a model as they are read, and the listener that moves it and prints warnings.
+pub fn opening() -> (OpeningBar, OnOpen) {
+    let bar = Arc::new(OnceLock::new());
+    let shown = OpeningBar(bar.clone());
+    let on_open = move |event: OpenEvent<'_>| match event {
+        OpenEvent::Warning(text) => output::warning(text),
+        OpenEvent::Loading { n_parameters } => {
+            bar.get_or_init(|| self::bar("loading model", n_parameters, "{msg} {wide_bar} {percent}% ({eta})"));
+        }
+        OpenEvent::Read { n_parameters } => {
+            bar.get().inspect(|bar| bar.inc(n_parameters as u64));
+        }
+        OpenEvent::Loaded => {
+            bar.get().inspect(|bar| bar.finish_and_clear());
+        }
+    };
+    (shown, Arc::new(on_open))
 }
 
 /// A bar that counts decoded frames.

@@ -1,7 +1,8 @@
 //! Running a plan: from videos and questions to answers.
 //!
-//! [`stages`] turns videos into visual tokens, several at a time, and [`run`] has the engine answer questions about them;
-//! [`chat`] is a conversation about one video. [`features`] keeps visual tokens from one run to the next.
+//! [`open`](fn@open) makes a loaded model of a plan. [`stages`] turns videos into visual tokens, several at a time, and [`run`] has
+//! the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] keeps visual tokens from one
+//! run to the next.
 
 mod aggregate;
 pub mod ask;
@@ -12,6 +13,7 @@ mod error;
 pub mod features;
 mod item;
 mod limits;
+pub mod open;
 pub mod run;
 pub mod stages;
 pub mod timing;
@@ -24,6 +26,7 @@ pub use error::PipelineError;
 pub use features::{FeatureCache, FeatureKey};
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
+pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenError, OpenEvent, Opening, open, open_with};
 pub use run::{Answered, AnsweredVideo, RunEvent, RunReport};
 pub use stages::{Apart, Encoded, EncodedVideo, KnownScan, Progress, Stages, encode_video, encode_video_apart};
 pub use timing::Timings;

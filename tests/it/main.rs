@@ -31,6 +31,7 @@ mod quantized;
 mod reference;
 mod scans;
 mod seek;
+mod stages;
 mod stream;
 mod templates;
 mod times;

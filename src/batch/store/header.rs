@@ -4,14 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::item::Shard;
+use crate::pipeline::open::REVISION;
 use crate::spec::{ModelFile, Plan};
 
 /// The form of the lines; another one is another program's.
 pub const FORMAT: &str = "vidense-answers-1";
-
-/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
-/// visual tokens of different revisions are not mixed.
-pub const REVISION: u32 = 2;
 
 /// The revision of headers that name none.
 fn first_revision() -> u32 {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use header::{FORMAT, Header, REVISION};
+pub use header::{FORMAT, Header};
 use lines::{FirstLine, first_line};
 pub use lines::{LineFile, for_each_line};
 pub(super) use lock::now;

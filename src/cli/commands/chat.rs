@@ -35,7 +35,7 @@ impl Chat {
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, ""))?;
         let video = session.encode(&self.video)?;
         let mut conversation = session.chat(&video)?;
-        if !session.template.has_turns() {
+        if !session.model.template.has_turns() {
             output::warning("this checkpoint knows single questions only: each is answered without the earlier ones");
         }
         let mut lines = Lines::open()?;

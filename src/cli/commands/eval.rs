@@ -101,7 +101,8 @@ impl Eval {
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
         let begin = Instant::now();
-        let evaluated = evaluate(session.asking(), &asked, (session.apart(), &Watch::until(&stop)), &mut |event| {
+        let watched = (session.apart(), &Watch::until(&stop));
+        let evaluated = evaluate(session.model.asking(), &asked, watched, &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
                     bar.inc(1);

@@ -78,10 +78,7 @@ impl Run {
         }
         let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
-        let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
-            Some(problem) => Err(document.error(&[problem]).into()),
-            None => Ok(()),
-        })?;
+        let session = Session::open(plan, &document)?;
         let trace = self.trace.as_deref().map(trace::Trace::create).transpose()?;
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
@@ -100,7 +97,7 @@ impl Run {
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
         let apart = Apart { limits, isolation: isolation.as_ref(), ..Apart::default() };
         let watched = (apart, &Watch::until(&stop).with_spans(on_span));
-        let report = session.asking().run_in_order(jobs, watched, &mut |answered| {
+        let report = session.model.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
             bar.inc(1);
             if printed.is_ok() {

@@ -4,6 +4,7 @@
 //! is damaged is thrown away and made again. When they grow over the limit, those go first that were not used for longest.
 
 mod entry;
+mod identity;
 mod key;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use candle_core::Device;
 use walkdir::WalkDir;
 
+pub use identity::identity;
 pub use key::FeatureKey;
 
 use super::EncodedVideo;
@@ -61,7 +63,7 @@ struct Entry {
 }
 
 impl FeatureCache {
-    /// Opens a directory for the tokens that `made_by` stands for, and makes it if there is none.
+    /// Opens a directory for the tokens that `made_by` stands for ([`identity`]), and makes it if there is none.
     ///
     /// # Errors
     /// When it cannot be made.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
-use vidense::batch::store::{Header, Holder, REVISION, Store};
+use vidense::batch::store::{Header, Holder, Store};
 use vidense::batch::summary::write_status;
 use vidense::batch::{
     Archive, ArchiveOptions, Batch, Event, ManifestFormat, Outcome, Question, Session as Note, Shard, Snapshot,
@@ -17,8 +17,8 @@ use vidense::batch::{
 use vidense::exec::{Stop, Watch};
 use vidense::files::output::create_directory;
 use vidense::pipeline::Apart;
-use vidense::spec::{read_plan, visual_fingerprint};
-use vidense::video::library_versions;
+use vidense::pipeline::features::identity;
+use vidense::spec::read_plan;
 
 use self::status::Status;
 use self::tell::Teller;
@@ -149,15 +149,12 @@ impl RunBatch {
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
         let (mut plan, document) = read_plan(pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
-        let session = Session::open(plan, &document, |plan, blueprint, _| match plan.check_budget(blueprint) {
-            Some(problem) => Err(document.error(&[problem]).into()),
-            None => Ok(()),
-        })?;
-        let made = (session.fingerprint.as_str(), arithmetic(&session));
-        let header = Header::new(&session.plan, made, &session.model_files, self.shard)?;
+        let model = Session::open(plan, &document)?.model;
+        let made = (model.fingerprint.as_str(), model.arithmetic());
+        let header = Header::new(&model.plan, made, &model.model_files, self.shard)?;
         let (mut store, state) = Store::open(out, &header)?;
         tell::opened(&store, &state);
-        let features = self.cache.open(made_by(&session)?);
+        let features = self.cache.open(identity(&model)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
         let apart = Apart {
@@ -168,7 +165,7 @@ impl RunBatch {
             ..Apart::default()
         };
         let batch = Batch {
-            asking: session.asking(),
+            asking: model.asking(),
             archive: &archive,
             questions: &questions,
             shard: self.shard,
@@ -184,7 +181,7 @@ impl RunBatch {
             let latest = latest.clone();
             server.serve(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone())?;
         }
-        let tally = Tally::new(device_name(&session));
+        let tally = Tally::new(model.device_name());
         let outcome = batch.run((&mut store, state), &Watch::until(&stop), &tally, &|event| {
             if let Event::Tick(snapshot) = event {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
@@ -244,25 +241,5 @@ fn note(event: &str, (archive, questions): (&Path, &[Question]), summary: Option
         archive: archive.to_string_lossy().into_owned(),
         questions: questions.iter().map(|question| question.question.clone()).collect(),
         summary,
-    }
-}
-
-/// What visual tokens depend on: the plan up to `temporal`, the model's files, and how the numbers are computed.
-fn made_by(session: &Session) -> anyhow::Result<String> {
-    let visual = visual_fingerprint(&session.plan, &session.model_files)?;
-    let program = format!("{} revision {REVISION}", env!("CARGO_PKG_VERSION"));
-    Ok(format!("{program} {} {visual} {}", library_versions(), arithmetic(session)))
-}
-
-/// How numbers are computed: answers of different ways are not mixed.
-fn arithmetic(session: &Session) -> String {
-    format!("{} on {}", session.vlm.dtype().as_str(), device_name(session))
-}
-
-fn device_name(session: &Session) -> &'static str {
-    match session.vlm.device() {
-        device if device.is_cuda() => "cuda",
-        device if device.is_metal() => "metal",
-        _ => "cpu",
     }
 }

@@ -1,0 +1,215 @@
+//! A plan becomes a loaded model: its description is read and checked against the plan, then its weights are read.
+//!
+//! Called by everything that asks. Whatever is known to be wrong is refused before a weight is read; what the user should
+//! know, and how far the loading is, goes to a listener.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::timing::timed;
+use super::{Asking, KnownScan, conversation};
+use crate::device::DeviceError;
+use crate::spec::{Document, ModelFile, Plan, SpecError, fingerprint, hash_files};
+use crate::text::Template;
+use crate::units::Tokens;
+use crate::video::{ReadLimits, Scanned, VideoError, check_argument, scan};
+use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, Vlm};
+use crate::weights::Hub;
+
+/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
+/// visual tokens of different revisions are not mixed.
+pub const REVISION: u32 = 2;
+
+/// A model in memory, and the plan by which it is asked.
+pub struct LoadedModel {
+    /// Every choice.
+    pub plan: Plan,
+    /// The model.
+    pub vlm: Vlm,
+    /// The words around a question: those that the plan names, or the checkpoint's.
+    pub template: Template,
+    /// Fingerprint of the plan over the model's files.
+    pub fingerprint: String,
+    /// The model's files, by what is in them.
+    pub model_files: Vec<ModelFile>,
+    /// The video that it was opened for, so far as it was read to check the token budget.
+    pub scanned: Option<KnownScan>,
+    /// Time that the description and the weights took.
+    pub load: Duration,
+}
+
+/// A video and the first question about it: together they must fit the context.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstQuestion<'a> {
+    /// The video argument.
+    pub video: &'a Path,
+    /// The question.
+    pub question: &'a str,
+    /// How far reading its packets may go.
+    pub read: ReadLimits,
+}
+
+/// What a listener hears while a model is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenEvent<'a> {
+    /// A sentence that the user should know.
+    Warning(&'a str),
+    /// The weights are going to be read.
+    Loading {
+        /// Parameters of the model.
+        n_parameters: usize,
+    },
+    /// A tensor was read.
+    Read {
+        /// Its parameters.
+        n_parameters: usize,
+    },
+    /// All weights are read.
+    Loaded,
+}
+
+/// Hears of a model that is opened, from several threads.
+pub type OnOpen = Arc<dyn Fn(OpenEvent<'_>) + Send + Sync>;
+
+/// What is known beside a plan when its model is opened.
+pub struct Opening<'a> {
+    /// The text that the plan was written in, by which problems are placed.
+    pub document: &'a Document,
+    /// The video that the model is opened for. Without one the plan's own number of frames and the shortest question must
+    /// fit the context.
+    pub first: Option<FirstQuestion<'a>>,
+    /// Hears of warnings and progress.
+    pub on_open: OnOpen,
+}
+
+/// Why a plan's model could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The plan does not go with its model.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The video that it was to be opened for.
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    /// A file of the model that cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A system text for a template that has none.
+    #[error("prompt.system (--system) does not apply: the template `{template}` has no system text")]
+    System {
+        /// The template.
+        template: String,
+    },
+}
+
+/// Opens the model of a plan.
+///
+/// # Errors
+/// Before any weight is read, for whatever is known to be wrong by then.
+pub fn open(plan: Plan) -> Result<LoadedModel, OpenError> {
+    open_with(plan, &Opening { document: &Document::empty(), first: None, on_open: Arc::new(|_| {}) })
+}
+
+/// As [`open`], for a plan of which more is known.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenError> {
+    if let Some(first) = &opening.first {
+        // A model may have to be fetched, which is for nothing without the video.
+        check_argument(first.video)?;
+    }
+    let mut load = Duration::ZERO;
+    let device = plan.device.open()?;
+    let hub = Hub::from_env(true);
+    let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
+    let template = template(&plan, &blueprint)?;
+    check(&plan, &blueprint, opening)?;
+    let first = opening.first.as_ref();
+    let scanned = first.map(|first| scan_within_budget(&plan, &blueprint, &template, first)).transpose()?;
+    let model_files = hash_files(&blueprint.files())?;
+    let fingerprint = fingerprint(&plan, &model_files)?;
+    let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
+    let placement = Placement { device, dtype, quantization: plan.quantization.format() };
+    let vlm = timed(&mut load, || read_weights(blueprint, &placement, &opening.on_open))?;
+    Ok(LoadedModel { plan, vlm, template, fingerprint, model_files, scanned: scanned.map(KnownScan::new), load })
+}
+
+impl LoadedModel {
+    /// The model, and how it is asked.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }
+    }
+
+    /// How values are computed, such as `f32 on cpu`: answers of different ways are not mixed.
+    pub fn arithmetic(&self) -> String {
+        format!("{} on {}", self.vlm.dtype().as_str(), self.device_name())
+    }
+
+    /// The kind of device that it runs on: cpu, cuda, metal.
+    pub fn device_name(&self) -> &'static str {
+        match self.vlm.device() {
+            device if device.is_cuda() => "cuda",
+            device if device.is_metal() => "metal",
+            _ => "cpu",
+        }
+    }
+}
+
+/// The template that was asked for, or the checkpoint's.
+fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, OpenError> {
+    let template = match &plan.prompt.template {
+        Some(name) => blueprint.named_template(name).map_err(ModelError::from)?,
+        None => blueprint.template.clone(),
+    };
+    if plan.prompt.system.is_some() && !template.has_system() {
+        return Err(OpenError::System { template: template.name().to_owned() });
+    }
+    Ok(template)
+}
+
+/// Checks a plan against its model's description. Where the video is not known, its token budget as well.
+fn check(plan: &Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<(), OpenError> {
+    let finding = plan.check_model(blueprint);
+    if !finding.problems.is_empty() {
+        return Err(opening.document.error(&finding.problems).into());
+    }
+    finding.warnings.iter().for_each(|warning| (opening.on_open)(OpenEvent::Warning(&opening.document.line(warning))));
+    let over_budget = if opening.first.is_none() { plan.check_budget(blueprint) } else { None };
+    over_budget.map_or(Ok(()), |problem| Err(opening.document.error(&[problem]).into()))
+}
+
+/// Scans a video, and checks that the prompt fits the context with as many frames as it is expected to give.
+fn scan_within_budget(
+    plan: &Plan,
+    blueprint: &Blueprint,
+    template: &Template,
+    first: &FirstQuestion<'_>,
+) -> Result<Scanned, OpenError> {
+    let scanned = scan(first.video, &plan.frames(), &first.read)?;
+    let mut conversation = conversation(template, &plan.prompt, blueprint.config.image_marks);
+    let prompt = conversation.ask(first.question).map_err(ModelError::from)?;
+    let text = PromptIds::encode(&prompt, &blueprint.tokenizer)?.n_text();
+    // A window without a frame is told by the reader, which knows the times.
+    let n_frames = scanned.n_sampled()?.max(1);
+    blueprint.budget(plan.temporal, n_frames, Tokens(text)).room()?;
+    Ok(scanned)
+}
+
+fn read_weights(blueprint: Blueprint, placement: &Placement, on_open: &OnOpen) -> Result<Vlm, ModelError> {
+    on_open(OpenEvent::Loading { n_parameters: blueprint.n_parameters() });
+    let on_read = on_open.clone();
+    let vlm = Vlm::load(blueprint, placement, &(Arc::new(move |n| on_read(OpenEvent::Read { n_parameters: n })) as _))?;
+    on_open(OpenEvent::Loaded);
+    vlm.warnings().iter().for_each(|text| on_open(OpenEvent::Warning(text)));
+    Ok(vlm)
+}
