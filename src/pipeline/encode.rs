@@ -81,15 +81,17 @@ fn fuse_each(
     fuse: &dyn Fn(&Tensor) -> Result<Tensor, PipelineError>,
 ) -> Vec<Result<Tensor, PipelineError>> {
     let failed = ModelError::compute("encoding frames");
-    let each = |batch: &Tensor| (0..images.len()).map(|i| batch.narrow(0, i, 1)).collect::<Result<Vec<_>, _>>();
-    let together = || {
-        let batch = Tensor::cat(images, 0).map_err(&failed)?; // (T, 3, side, side)
-        each(&fuse(&batch)?).map_err(&failed).map_err(PipelineError::from)
+    let together = || -> Result<Vec<Tensor>, PipelineError> {
+        let fused = fuse(&Tensor::cat(images, 0).map_err(&failed)?)?; // (T, N', k D)
+        let each = (0..images.len()).map(|i| fused.narrow(0, i, 1)).collect::<candle_core::Result<_>>();
+        Ok(each.map_err(&failed)?)
     };
-    match if images.len() > 1 { together().ok() } else { None } {
-        Some(fused) => fused.into_iter().map(Ok).collect(),
-        None => images.iter().map(fuse).collect(),
+    if images.len() > 1
+        && let Ok(fused) = together()
+    {
+        return fused.into_iter().map(Ok).collect();
     }
+    images.iter().map(fuse).collect()
 }
 
 #[cfg(test)]
