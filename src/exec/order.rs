@@ -1,8 +1,8 @@
 //! The order of items in a stage of several threads: they are numbered as they are received, and handed on by number.
 //!
 //! The thread with the next number sends its result, and after it those that wait; a thread with a later one leaves its
-//! result in a buffer and goes on, or waits while that is full. It never deadlocks: the thread with the next number waits
-//! for the consumer alone.
+//! result in a buffer and goes on, or waits while that is full. It never deadlocks: the thread with the next number
+//! waits for the consumer alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};

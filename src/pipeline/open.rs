@@ -1,7 +1,7 @@
 //! A plan becomes a loaded model: its description is read and checked against the plan, then its weights are read.
 //!
-//! Called by everything that asks. Whatever is known to be wrong is refused before a weight is read; what the user should
-//! know, and how far the loading is, goes to a listener.
+//! Called by everything that asks. Whatever is known to be wrong is refused before a weight is read; what the user
+//! should know, and how far the loading is, goes to a listener.
 
 use std::io;
 use std::path::Path;
@@ -77,8 +77,8 @@ pub type OnOpen = Arc<dyn Fn(OpenEvent<'_>) + Send + Sync>;
 pub struct Opening<'a> {
     /// The text that the plan was written in, by which problems are placed.
     pub document: &'a Document,
-    /// The video that the model is opened for. Without one the plan's own number of frames and the shortest question must
-    /// fit the context.
+    /// The video that the model is opened for. Without one the plan's own number of frames and the shortest question
+    /// must fit the context.
     pub first: Option<FirstQuestion<'a>>,
     /// Hears of warnings and progress.
     pub on_open: OnOpen,

@@ -2,10 +2,10 @@
 //!
 //! videos ─▶ decode ─▶ preprocess ─▶ encode (tower and connector) ─▶ aggregate (projector and temporal strategy) ─▶ consumer
 //!
-//! Several videos are decoded side by side; images are prepared on several threads, which keep their order, and those of
-//! different videos go through the tower together. The stages are joined by bounded channels, so only a few frames wait
-//! anywhere, and the memory of a run depends neither on the length of a video nor on how many there are. What fails for one
-//! video travels on as a value and reaches the consumer in its place.
+//! Several videos are decoded side by side; images are prepared on several threads, which keep their order, and those
+//! of different videos go through the tower together. The stages are joined by bounded channels, so only a few frames
+//! wait anywhere, and the memory of a run depends neither on the length of a video nor on how many there are. What
+//! fails for one video travels on as a value and reaches the consumer in its place.
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -96,8 +96,8 @@ pub struct Apart<'a> {
     pub features: Option<&'a FeatureCache>,
     /// Whether a small picture of each video is made.
     pub thumbnails: bool,
-    /// A video whose packets were read before, which is then read on, not scanned again. Decoding in a process of its own
-    /// scans it there.
+    /// A video whose packets were read before, which is then read on, not scanned again. Decoding in a process of its
+    /// own scans it there.
     pub scanned: Option<&'a KnownScan>,
 }
 

@@ -227,8 +227,8 @@ pub struct ExecPlan {
     /// Videos that are decoded side by side. Default: `2`.
     #[schemars(range(min = 1, max = 256))]
     pub decode_threads: usize,
-    /// Images that are prepared side by side for the tower. Default: with the tower on the CPU one for every 8 cores, up to 4;
-    /// on a GPU one for every 2 cores, up to 8.
+    /// Images that are prepared side by side for the tower. Default: with the tower on the CPU one for every 8 cores,
+    /// up to 4; on a GPU one for every 2 cores, up to 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub preprocess_threads: Option<usize>,

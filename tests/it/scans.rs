@@ -104,8 +104,8 @@ fn a_scan_may_wait_longer_than_a_read_may() {
     }
 }
 
-/// Bytes that a command read from files, once it has ended and before it is waited for; `None` where the kernel does not
-/// tell.
+/// Bytes that a command read from files, once it has ended and before it is waited for; `None` where the kernel does
+/// not tell.
 #[cfg(target_os = "linux")]
 fn bytes_read(arguments: &[&str]) -> Option<u64> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
