@@ -118,9 +118,6 @@ fn leaves_do_not_know_each_other() {
 const NETWORKS: [(&str, u8); 7] =
     [("kernels", 0), ("nn", 1), ("vision", 2), ("connector", 2), ("projector", 2), ("temporal", 2), ("language", 2)];
 
-/// Files of networks that still choose by device themselves. To be emptied, never to grow.
-const ASK_FOR_DEVICE: [&str; 1] = ["language/llama.rs"];
-
 fn network(module: &str) -> Option<u8> {
     NETWORKS.iter().find(|(name, _)| *name == module).map(|&(_, rank)| rank)
 }
@@ -144,12 +141,8 @@ fn networks_never_ask_for_their_device() {
     for (file, text) in files() {
         let is_network = network(module(&file)).is_some_and(|rank| rank > 0);
         let asks = ["is_cpu", "is_cuda", "is_metal"].into_iter().find(|word| text.contains(word));
-        match asks {
-            Some(word) if is_network && !ASK_FOR_DEVICE.contains(&&*file) => {
-                panic!("{file} calls {word}: what depends on the device is a method of kernels::Kernels")
-            }
-            None => assert!(!ASK_FOR_DEVICE.contains(&&*file), "{file} is an exception that is no longer one"),
-            _ => {}
+        if let Some(word) = asks.filter(|_| is_network) {
+            panic!("{file} calls {word}: what depends on the device is a method of kernels::Kernels")
         }
     }
 }

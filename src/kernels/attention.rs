@@ -12,8 +12,6 @@ use super::Kernels;
 pub enum Mask<'a> {
     /// Every key.
     Full,
-    /// The last query sees every key, the one before it all but the last, and so on.
-    Causal,
     /// The keys that are named for it.
     Visible(&'a Visible),
 }
@@ -84,13 +82,13 @@ pub fn join_heads(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Refuses shapes that [`Kernels::attention`] does not take.
-pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<()> {
-    let (batch, n_heads, s, d) = q.dims4()?;
-    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
+pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
+    let (batch, n_heads, _, d) = q.dims4()?;
+    let (_, n_kv_heads, _, _) = k.dims4()?;
     if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
         candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
     }
-    if k.dims() != v.dims() || (k.dim(0)?, k.dim(3)?) != (batch, d) || n_keys < s && matches!(mask, Mask::Causal) {
+    if k.dims() != v.dims() || (k.dim(0)?, k.dim(3)?) != (batch, d) {
         candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
     }
     Ok(())
@@ -119,10 +117,7 @@ pub(super) fn by_scores<K: Kernels + ?Sized>(kernels: &K, [q, k, v]: [&Tensor; 3
     let by_head = |scores: &Tensor| scores.reshape((b, n_heads, s, n_keys));
     let weights = match mask {
         Mask::Visible(visible) => kernels.softmax_visible(&by_head(&scores)?, visible)?,
-        Mask::Causal if s > 1 => {
-            kernels.softmax(&by_head(&scores)?.broadcast_add(&causal_bias(s, n_keys, &scores)?)?)?
-        }
-        Mask::Causal | Mask::Full => kernels.softmax(&scores)?,
+        Mask::Full => kernels.softmax(&scores)?,
     };
     let weights = weights.reshape((b, n_kv_heads, group * s, n_keys))?;
     kernels.matmul(&weights, v)?.reshape((b, n_heads, s, d))
@@ -132,14 +127,6 @@ pub(super) fn by_scores<K: Kernels + ?Sized>(kernels: &K, [q, k, v]: [&Tensor; 3
 pub(super) fn full_by_heads<K: Kernels + ?Sized>(kernels: &K, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
     let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]].map(|x| split_heads(x, n_heads));
     join_heads(&kernels.attention(&q?, &k?, &v?, Mask::Full)?)
-}
-
-/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
-pub(super) fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
-    let past = n_keys - s;
-    let bias: Vec<f32> =
-        (0..s).flat_map(|i| (0..n_keys).map(move |j| if j <= past + i { 0.0 } else { f32::NEG_INFINITY })).collect();
-    Tensor::from_vec(bias, (s, n_keys), like.device())?.to_dtype(like.dtype())
 }
 
 #[cfg(test)]
@@ -154,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn a_causal_query_sees_its_past_and_itself() {
+    fn a_query_sees_the_keys_that_are_named_for_it() {
         // Equal scores (q = 0): each query takes the mean of the values that it sees.
         let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
         let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
+        let visible = Visible::new(vec![[0..2, 0..0], [0..1, 1..3]], 3);
         for kernels in implementations() {
-            let out = kernels.attention(&q, &v, &v, Mask::Causal).expect("shapes fit");
-            // One key is in the past: query 0 sees two, query 1 all three.
+            let out = kernels.attention(&q, &v, &v, Mask::Visible(&visible)).expect("shapes fit");
             assert_eq!(elements(&out), [2.0, 3.0, 4.0, 3.0]);
         }
     }
@@ -171,17 +158,17 @@ mod tests {
         let repeated = |x: &Tensor| x.unsqueeze(2)?.expand((1, 2, 2, 5, 8))?.reshape((1, 4, 5, 8));
         let (all_k, all_v) = (repeated(&k).expect("small"), repeated(&v).expect("small"));
         for kernels in implementations() {
-            let grouped = kernels.attention(&q, &k, &v, Mask::Causal).expect("shapes fit");
-            let full = kernels.attention(&q, &all_k, &all_v, Mask::Causal).expect("shapes fit");
+            let grouped = kernels.attention(&q, &k, &v, Mask::Full).expect("shapes fit");
+            let full = kernels.attention(&q, &all_k, &all_v, Mask::Full).expect("shapes fit");
             assert!(elements(&grouped).iter().zip(elements(&full)).all(|(a, b)| (a - b).abs() < 1e-6));
         }
     }
 
     #[test]
     fn attention_has_its_gradients() {
-        for (kernels, mask) in implementations().into_iter().flat_map(|k| [(k, Mask::Full), (k, Mask::Causal)]) {
+        for kernels in implementations() {
             let (q, k, v) = (random((2, 4, 3, 2), 1), random((2, 2, 3, 2), 2), random((2, 2, 3, 2), 3));
-            assert_gradients(&[q, k, v], |t| kernels.attention(&t[0], &t[1], &t[2], mask));
+            assert_gradients(&[q, k, v], |t| kernels.attention(&t[0], &t[1], &t[2], Mask::Full));
         }
     }
 
@@ -198,9 +185,8 @@ mod tests {
         let of = |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("small");
         for kernels in implementations() {
             for (k, v) in [((1, 1, 3, 8), (1, 1, 3, 8)), ((2, 1, 3, 4), (2, 1, 3, 4)), ((1, 1, 3, 4), (1, 1, 2, 4))] {
-                assert!(kernels.attention(&of((1, 1, 1, 4)), &of(k), &of(v), Mask::Causal).is_err());
+                assert!(kernels.attention(&of((1, 1, 1, 4)), &of(k), &of(v), Mask::Full).is_err());
             }
-            assert!(kernels.attention(&of((1, 1, 3, 4)), &of((1, 1, 2, 4)), &of((1, 1, 2, 4)), Mask::Causal).is_err());
             assert!(kernels.attention(&of((1, 3, 1, 2)), &of((1, 2, 1, 2)), &of((1, 2, 1, 2)), Mask::Full).is_err());
         }
     }

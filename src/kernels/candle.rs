@@ -119,10 +119,10 @@ impl Kernels for Candle {
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
-        check(q, k, v, mask)?;
+        check(q, k, v)?;
         match (self.attention, mask) {
             #[cfg(feature = "flash-attn")]
-            (Attention::Flash, Mask::Full | Mask::Causal) => flash(q, k, v, mask),
+            (Attention::Flash, Mask::Full) => flash(q, k, v),
             _ => by_scores(self, [q, k, v], mask),
         }
     }
@@ -179,8 +179,8 @@ pub(super) fn halves(x: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 #[cfg(feature = "flash-attn")]
-fn flash(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+fn flash(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let scale = 1.0 / (q.dim(D::Minus1)? as f32).sqrt();
     let (q, k, v) = (q.transpose(1, 2)?, k.transpose(1, 2)?, v.transpose(1, 2)?); // (B, S, n_heads, d)
-    candle_flash_attn::flash_attn(&q, &k, &v, scale, matches!(mask, Mask::Causal))?.transpose(1, 2)
+    candle_flash_attn::flash_attn(&q, &k, &v, scale, false)?.transpose(1, 2)
 }

@@ -9,7 +9,6 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::Kernels;
-use super::attention::causal_bias;
 use super::candle::Candle;
 use super::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
 
@@ -184,4 +183,12 @@ fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<SlabSpan> {
     }
     debug_assert!(pages.len() >= pages_for(positions.end));
     spans
+}
+
+/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
+fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
+    let past = n_keys - s;
+    let bias: Vec<f32> =
+        (0..s).flat_map(|i| (0..n_keys).map(move |j| if j <= past + i { 0.0 } else { f32::NEG_INFINITY })).collect();
+    Tensor::from_vec(bias, (s, n_keys), like.device())?.to_dtype(like.dtype())
 }

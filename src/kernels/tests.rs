@@ -89,7 +89,6 @@ fn attention_is_alike() {
     // Two query heads for each of keys and values, few and many queries.
     for s in [1, 3, 40] {
         let qkv = [random((1, 4, s, 8), 1), random((1, 2, 50, 8), 2), random((1, 2, 50, 8), 3)];
-        assert_alike(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Causal));
         assert_alike(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Full));
     }
     let qkv = [random((2, 30, 12), 1), random((2, 30, 12), 2), random((2, 30, 12), 3)];

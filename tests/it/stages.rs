@@ -11,7 +11,7 @@ use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Event, Flow, ReadLimits, Sample, VideoError, read_frames, scan};
 use vidense::vlm::ModelError;
 
-use crate::harness::{ffmpeg, repository};
+use crate::harness::{ask, ffmpeg, repository};
 
 fn plan() -> Plan {
     Plan { model: repository("samples/mini").to_str().unwrap().to_owned(), ..Plan::default() }
@@ -51,14 +51,7 @@ fn a_model_is_opened_without_a_command() {
     assert!(model.scanned.is_none() && model.fingerprint.len() == 32 && !model.model_files.is_empty());
     let video = repository("samples/three_shapes.mp4");
     let seen = encode_video(&model.vlm, &video, &model.plan, &|_| {}).unwrap();
-    let mut answers = Vec::new();
-    let limits = Default::default();
-    let ask = ["What color is the circle?".to_owned()];
-    model
-        .asking()
-        .ask_each(&seen, &ask, (&limits, &Default::default()), &mut |_, answer| answers.push(answer.unwrap()));
-    assert_eq!(answers.len(), 1);
-    assert!(!answers[0].text.is_empty());
+    assert!(!ask(model.asking(), &seen, "What color is the circle?").unwrap().text.is_empty());
 }
 
 #[test]

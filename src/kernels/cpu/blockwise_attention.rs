@@ -47,8 +47,7 @@ impl CustomOp3 for FullAttention {
                 let (b, head) = (i / self.n_heads, i % self.n_heads);
                 let [queries, keys, values] = parts.each_ref().map(|part| part.head(b, head * d));
                 let mut y = vec![0.0; s * d];
-                Head { queries, keys, values, n_queries: s, n_keys: s, d, sees: Sees::All, kernel: self.kernel }
-                    .run(scratch, &mut y);
+                Head { queries, keys, values, n_queries: s, n_keys: s, d, kernel: self.kernel }.run(scratch, &mut y);
                 y
             })
             .collect();
@@ -96,14 +95,6 @@ impl<'x> Rows<'x> {
     }
 }
 
-/// The keys that a query sees.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sees {
-    All,
-    /// The keys up to its own position; the last query's position is that of the last key.
-    Past,
-}
-
 /// Buffers of a thread for a head.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -124,7 +115,6 @@ pub(crate) struct Head<'x> {
     pub(crate) n_queries: usize,
     pub(crate) n_keys: usize,
     pub(crate) d: usize,
-    pub(crate) sees: Sees,
     pub(crate) kernel: &'x GemmKernel,
 }
 
@@ -134,11 +124,9 @@ impl Head<'_> {
         let (d, panel) = (self.d, self.kernel.width);
         self.pack(scratch);
         let scale = (d as f32).powf(-0.5);
-        let block = TILES * self.kernel.height;
+        let (block, n_keys) = (TILES * self.kernel.height, self.n_keys);
         for (begin, y) in (0..self.n_queries).step_by(block).zip(y.chunks_mut(block * d)) {
             let n_queries = y.len() / d;
-            // The last of these queries sees the most.
-            let n_keys = self.n_seen(begin + n_queries - 1);
             scratch.queries.clear();
             (begin..begin + n_queries).for_each(|i| scratch.queries.extend_from_slice(self.queries.row(i, d)));
             scratch.scores.resize(n_queries * n_keys, 0.0);
@@ -146,22 +134,14 @@ impl Head<'_> {
             for (keys, first) in scratch.keys.chunks_exact(d * panel).zip((0..n_keys).step_by(panel)) {
                 self.tiles((&scratch.queries, d, d), keys, (&mut *scores, n_keys, first));
             }
-            let rows = scores.chunks_exact_mut(n_keys).enumerate();
-            let sums: Vec<f32> = rows.map(|(i, row)| weigh(row, self.n_seen(begin + i), scale)).collect();
+            let rows = scores.chunks_exact_mut(n_keys);
+            let sums: Vec<f32> = rows.map(|row| exp_from_largest(row, scale)).collect();
             for (values, first) in scratch.values.chunks_exact(self.n_keys * panel).zip((0..d).step_by(panel)) {
                 self.tiles((scores, n_keys, n_keys), values, (&mut *y, d, first));
             }
             for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
                 row.iter_mut().for_each(|y| *y /= sum);
             }
-        }
-    }
-
-    /// Number of keys that query `i` sees.
-    fn n_seen(&self, i: usize) -> usize {
-        match self.sees {
-            Sees::All => self.n_keys,
-            Sees::Past => self.n_keys - self.n_queries + i + 1,
         }
     }
 
@@ -199,13 +179,6 @@ impl Head<'_> {
             self.kernel.tile(&tile, &mut Target { elements: &mut y[first..], stride, columns });
         }
     }
-}
-
-/// Turns the first `n_seen` of a query's scores into weights, the others into 0, and returns the sum of the weights.
-fn weigh(scores: &mut [f32], n_seen: usize, scale: f32) -> f32 {
-    let (seen, hidden) = scores.split_at_mut(n_seen);
-    hidden.fill(0.0);
-    exp_from_largest(seen, scale)
 }
 
 #[cfg(test)]
