@@ -10,7 +10,7 @@ use super::attention::{by_scores, check};
 use super::candle_pages::CandlePages;
 use super::kv::{KvGeometry, KvStore};
 use super::{
-    Activation, Kernels, Mask, NormWeights, PackedLinear, QuantFormat, RowNorm, StoredLinear, Threads, Visible,
+    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
 };
 
 /// Candle's operations.
@@ -18,7 +18,7 @@ use super::{
 pub(super) struct Candle {
     products: Products,
     attention: Attention,
-    threads: Threads,
+    threads: OpThreads,
 }
 
 /// How matrices are multiplied.
@@ -42,9 +42,9 @@ enum Attention {
 
 impl Candle {
     pub(super) const CPU: Self =
-        Self { products: Products::Native, attention: Attention::ByScores, threads: Threads::Pool };
+        Self { products: Products::Native, attention: Attention::ByScores, threads: OpThreads::Pool };
     const CPU_BF16: Self = Self { products: Products::InF32, ..Self::CPU };
-    pub(super) const GPU: Self = Self { threads: Threads::Caller, ..Self::CPU };
+    pub(super) const GPU: Self = Self { threads: OpThreads::Caller, ..Self::CPU };
     #[cfg(feature = "flash-attn")]
     const GPU_FLASH: Self = Self { attention: Attention::Flash, ..Self::GPU };
 
@@ -150,7 +150,7 @@ impl Kernels for Candle {
         false
     }
 
-    fn threads(&self) -> Threads {
+    fn threads(&self) -> OpThreads {
         self.threads
     }
 }

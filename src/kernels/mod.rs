@@ -119,7 +119,10 @@ pub trait Kernels: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor>;
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+        attention::check(q, k, v)?;
+        attention::by_scores(self, [q, k, v], mask)
+    }
 
     /// Attention in which every query sees every key, of queries, keys and values as linear layers make them.
     ///
@@ -179,7 +182,7 @@ pub trait Kernels: Send + Sync + Debug {
     }
 
     /// The threads that issue operations.
-    fn threads(&self) -> Threads;
+    fn threads(&self) -> OpThreads;
 }
 
 /// A linear layer whose weight is stored quantized.
@@ -196,7 +199,7 @@ pub struct StoredLinear<'a> {
 
 /// The threads that issue a device's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Threads {
+pub enum OpThreads {
     /// The pool that computes, whose other threads stay awake meanwhile.
     Pool,
     /// The caller's: a device with a queue of its own.
@@ -204,11 +207,11 @@ pub enum Threads {
 }
 
 impl dyn Kernels {
-    /// Runs many small operations in a row on the threads that suit them: see [`Threads`].
+    /// Runs many small operations in a row on the threads that suit them: see [`OpThreads`].
     pub fn run<T: Send>(&self, operations: impl FnOnce() -> T + Send) -> T {
         match self.threads() {
-            Threads::Pool => on_workers(operations),
-            Threads::Caller => operations(),
+            OpThreads::Pool => on_workers(operations),
+            OpThreads::Caller => operations(),
         }
     }
 }

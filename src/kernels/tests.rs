@@ -96,6 +96,25 @@ fn attention_is_alike() {
 }
 
 #[test]
+fn the_largest_element_of_each_row_is_alike() {
+    let rows = [
+        [1f32, 3.0, 2.0, 3.0],
+        [f32::NEG_INFINITY, -2.0, -1.0, -3.0],
+        [0.0, f32::NAN, 1.0, 2.0],
+        [0.0, f32::INFINITY, 1.0, 2.0],
+        [f32::NEG_INFINITY; 4],
+    ];
+    let x = Tensor::new(&rows, &Device::Cpu).expect("small");
+    for kernels in implementations() {
+        let found = kernels.argmax_rows(&x).expect("a matrix in f32");
+        assert_eq!(found, [Some(1), Some(2), None, None, None], "{kernels:?}");
+        // A view whose rows are not next to each other.
+        let view = x.narrow(1, 1, 3).expect("narrower");
+        assert_eq!(kernels.argmax_rows(&view).expect("a matrix in f32")[..2], [Some(0), Some(1)], "{kernels:?}");
+    }
+}
+
+#[test]
 fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
     let weight = random((40, 64), 1);
     let [best, portable, candle] = implementations();

@@ -18,7 +18,7 @@ pub use crate::kernels::Activation;
 use crate::units::LayerIndex;
 use clip::ClipEmbeddings;
 use siglip::SiglipEmbeddings;
-use vit::Encoder;
+use vit::TowerEncoder;
 
 /// The two tower families; they differ in the stem, the class token, the activation and the epsilon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl TowerConfig {
 pub struct Tower {
     config: TowerConfig,
     embeddings: Embeddings,
-    encoder: Encoder,
+    encoder: TowerEncoder,
 }
 
 #[derive(Debug)]
@@ -99,7 +99,11 @@ impl Tower {
             TowerFamily::Siglip => Embeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
         };
         let n_layers = n_layers_needed.min(config.n_layers);
-        Ok(Self { config: config.clone(), embeddings, encoder: Encoder::load(config, n_layers, &vb.pp("encoder"))? })
+        Ok(Self {
+            config: config.clone(),
+            embeddings,
+            encoder: TowerEncoder::load(config, n_layers, &vb.pp("encoder"))?,
+        })
     }
 
     /// Packs the weights for inference, where that may be: see [`crate::nn::Linear::pack`].

@@ -16,14 +16,14 @@ use crate::units::LayerIndex;
 
 /// The stack of blocks.
 #[derive(Debug)]
-pub(super) struct Encoder {
-    layers: Vec<Block>,
+pub(super) struct TowerEncoder {
+    layers: Vec<TowerBlock>,
 }
 
-impl Encoder {
+impl TowerEncoder {
     pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
         let layers = vb.pp("layers");
-        let load = |i: usize| Block::load(config, &layers.pp(i));
+        let load = |i: usize| TowerBlock::load(config, &layers.pp(i));
         Ok(Self { layers: (0..n_layers).into_par_iter().map(load).collect::<Result<_>>()? })
     }
 
@@ -56,33 +56,33 @@ impl Encoder {
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Debug)]
-struct Block {
+struct TowerBlock {
     norm1: LayerNorm,
-    attention: SelfAttention,
+    attention: TowerAttention,
     norm2: LayerNorm,
-    mlp: Mlp,
+    mlp: TowerMlp,
 }
 
-impl Block {
+impl TowerBlock {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
         let norm = |name| LayerNorm::load(config.d_hidden, config.layer_norm_eps, &vb.pp(name));
         Ok(Self {
             norm1: norm("layer_norm1")?,
-            attention: SelfAttention::load(config, &vb.pp("self_attn"))?,
+            attention: TowerAttention::load(config, &vb.pp("self_attn"))?,
             norm2: norm("layer_norm2")?,
-            mlp: Mlp::load(config, &vb.pp("mlp"))?,
+            mlp: TowerMlp::load(config, &vb.pp("mlp"))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.attention.forward(x, &self.norm1)?;
-        let Mlp { fc1, fc2, activation } = &self.mlp;
+        let TowerMlp { fc1, fc2, activation } = &self.mlp;
         feed_forward(&x, &self.norm2, (fc1, *activation), fc2)
     }
 }
 
 #[derive(Debug)]
-struct SelfAttention {
+struct TowerAttention {
     /// Query, key, value.
     inputs: Fused<3>,
     out: Linear,
@@ -90,7 +90,7 @@ struct SelfAttention {
     kernels: &'static dyn Kernels,
 }
 
-impl SelfAttention {
+impl TowerAttention {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
         let d = config.d_hidden;
         let inputs = FusedConfig { d_in: d, outputs: [("q_proj", d), ("k_proj", d), ("v_proj", d)], bias: Bias::With };
@@ -116,13 +116,13 @@ impl SelfAttention {
 }
 
 #[derive(Debug)]
-struct Mlp {
+struct TowerMlp {
     fc1: Linear,
     fc2: Linear,
     activation: Activation,
 }
 
-impl Mlp {
+impl TowerMlp {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
         let (d, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {

@@ -33,7 +33,7 @@ pub(super) fn quick_gelu_with_gradient(x: &Tensor) -> Result<Tensor> {
 
 /// `silu(gate) up`, with gradients.
 pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGluOp)
 }
 
 /// As [`swiglu`], of gate and up side by side in each row, for inference: `(..., 2 w)` to `(..., w)`.
@@ -101,9 +101,9 @@ impl CustomOp2 for QuickGeluGrad {
     }
 }
 
-struct SwiGlu;
+struct SwiGluOp;
 
-impl CustomOp2 for SwiGlu {
+impl CustomOp2 for SwiGluOp {
     fn name(&self) -> &'static str {
         "swiglu"
     }
@@ -120,7 +120,7 @@ impl CustomOp2 for SwiGlu {
     /// By the gate: `dy up silu'(gate)`; by the second factor: `dy silu(gate)`.
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let d_up = gate.apply_op2_no_bwd(&dy, &SwiGlu)?;
+        let d_up = gate.apply_op2_no_bwd(&dy, &SwiGluOp)?;
         let d_gate = gate.apply_op2_no_bwd(&(dy * up)?, &SiluGrad)?;
         Ok((Some(d_gate), Some(d_up)))
     }

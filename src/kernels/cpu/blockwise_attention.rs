@@ -43,11 +43,11 @@ impl CustomOp3 for FullAttention {
         let parts = [Sequences::of(q, q_layout)?, Sequences::of(k, k_layout)?, Sequences::of(v, v_layout)?];
         let heads: Vec<Vec<f32>> = (0..batch * self.n_heads)
             .into_par_iter()
-            .map_init(Scratch::default, |scratch, i| {
+            .map_init(HeadBuffers::default, |buffers, i| {
                 let (b, head) = (i / self.n_heads, i % self.n_heads);
                 let [queries, keys, values] = parts.each_ref().map(|part| part.head(b, head * d));
                 let mut y = vec![0.0; s * d];
-                Head { queries, keys, values, n_queries: s, n_keys: s, d, kernel: self.kernel }.run(scratch, &mut y);
+                HeadAttention { queries, keys, values, s, d, kernel: self.kernel }.run(buffers, &mut y);
                 y
             })
             .collect();
@@ -77,27 +77,27 @@ impl<'x> Sequences<'x> {
     }
 
     /// The rows of a head whose channels begin at `first`.
-    fn head(&self, b: usize, first: usize) -> Rows<'x> {
-        Rows { elements: &self.elements[b * self.of_batch + first..], stride: self.stride }
+    fn head(&self, b: usize, first: usize) -> StridedRows<'x> {
+        StridedRows { elements: &self.elements[b * self.of_batch + first..], stride: self.stride }
     }
 }
 
 /// Rows of `d` elements, one every `stride`.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'x> {
-    pub(crate) elements: &'x [f32],
-    pub(crate) stride: usize,
+struct StridedRows<'x> {
+    elements: &'x [f32],
+    stride: usize,
 }
 
-impl<'x> Rows<'x> {
-    pub(crate) fn row(&self, i: usize, d: usize) -> &'x [f32] {
+impl<'x> StridedRows<'x> {
+    fn row(&self, i: usize, d: usize) -> &'x [f32] {
         &self.elements[i * self.stride..][..d]
     }
 }
 
 /// Buffers of a thread for a head.
 #[derive(Default)]
-pub(crate) struct Scratch {
+struct HeadBuffers {
     /// `K^T` in panels of keys.
     keys: AlignedBuffer,
     /// `V` in panels of its channels.
@@ -108,36 +108,35 @@ pub(crate) struct Scratch {
 }
 
 /// One head of one sequence.
-pub(crate) struct Head<'x> {
-    pub(crate) queries: Rows<'x>,
-    pub(crate) keys: Rows<'x>,
-    pub(crate) values: Rows<'x>,
-    pub(crate) n_queries: usize,
-    pub(crate) n_keys: usize,
-    pub(crate) d: usize,
-    pub(crate) kernel: &'x GemmKernel,
+struct HeadAttention<'x> {
+    queries: StridedRows<'x>,
+    keys: StridedRows<'x>,
+    values: StridedRows<'x>,
+    /// Positions.
+    s: usize,
+    d: usize,
+    kernel: &'x GemmKernel,
 }
 
-impl Head<'_> {
+impl HeadAttention<'_> {
     /// Writes the head's output to `y (S, d)`.
-    pub(crate) fn run(&self, scratch: &mut Scratch, y: &mut [f32]) {
+    fn run(&self, buffers: &mut HeadBuffers, y: &mut [f32]) {
         let (d, panel) = (self.d, self.kernel.width);
-        self.pack(scratch);
+        self.pack(buffers);
         let scale = (d as f32).powf(-0.5);
-        let (block, n_keys) = (TILES * self.kernel.height, self.n_keys);
-        for (begin, y) in (0..self.n_queries).step_by(block).zip(y.chunks_mut(block * d)) {
+        let block = TILES * self.kernel.height;
+        for (begin, y) in (0..self.s).step_by(block).zip(y.chunks_mut(block * d)) {
             let n_queries = y.len() / d;
-            scratch.queries.clear();
-            (begin..begin + n_queries).for_each(|i| scratch.queries.extend_from_slice(self.queries.row(i, d)));
-            scratch.scores.resize(n_queries * n_keys, 0.0);
-            let scores = &mut scratch.scores[..n_queries * n_keys];
-            for (keys, first) in scratch.keys.chunks_exact(d * panel).zip((0..n_keys).step_by(panel)) {
-                self.tiles((&scratch.queries, d, d), keys, (&mut *scores, n_keys, first));
+            buffers.queries.clear();
+            (begin..begin + n_queries).for_each(|i| buffers.queries.extend_from_slice(self.queries.row(i, d)));
+            buffers.scores.resize(n_queries * self.s, 0.0);
+            let scores = &mut buffers.scores[..n_queries * self.s];
+            for (keys, first) in buffers.keys.chunks_exact(d * panel).zip((0..self.s).step_by(panel)) {
+                self.tiles((&buffers.queries, d, d), keys, (&mut *scores, self.s, first));
             }
-            let rows = scores.chunks_exact_mut(n_keys);
-            let sums: Vec<f32> = rows.map(|row| exp_from_largest(row, scale)).collect();
-            for (values, first) in scratch.values.chunks_exact(self.n_keys * panel).zip((0..d).step_by(panel)) {
-                self.tiles((scores, n_keys, n_keys), values, (&mut *y, d, first));
+            let sums: Vec<f32> = scores.chunks_exact_mut(self.s).map(|row| exp_from_largest(row, scale)).collect();
+            for (values, first) in buffers.values.chunks_exact(self.s * panel).zip((0..d).step_by(panel)) {
+                self.tiles((scores, self.s, self.s), values, (&mut *y, d, first));
             }
             for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
                 row.iter_mut().for_each(|y| *y /= sum);
@@ -146,16 +145,16 @@ impl Head<'_> {
     }
 
     /// Packs keys and values.
-    fn pack(&self, scratch: &mut Scratch) {
-        let (s, d, panel) = (self.n_keys, self.d, self.kernel.width);
-        scratch.keys.reset(s.div_ceil(panel) * d * panel);
-        for (to, first) in scratch.keys.chunks_exact_mut(d * panel).zip((0..s).step_by(panel)) {
+    fn pack(&self, buffers: &mut HeadBuffers) {
+        let (s, d, panel) = (self.s, self.d, self.kernel.width);
+        buffers.keys.reset(s.div_ceil(panel) * d * panel);
+        for (to, first) in buffers.keys.chunks_exact_mut(d * panel).zip((0..s).step_by(panel)) {
             let n = panel.min(s - first);
             let rows = &self.keys.elements[first * self.keys.stride..][..(n - 1) * self.keys.stride + d];
             pack_transpose(rows, (d, self.keys.stride), panel, to);
         }
-        scratch.values.reset(d.div_ceil(panel) * s * panel);
-        for (to, first) in scratch.values.chunks_exact_mut(s * panel).zip((0..d).step_by(panel)) {
+        buffers.values.reset(d.div_ceil(panel) * s * panel);
+        for (to, first) in buffers.values.chunks_exact_mut(s * panel).zip((0..d).step_by(panel)) {
             let columns = panel.min(d - first);
             for (i, to) in to.chunks_exact_mut(panel).enumerate() {
                 to[..columns].copy_from_slice(&self.values.row(i, d)[first..][..columns]);

@@ -25,12 +25,10 @@ use candle_core::{DType, Device, Result, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::argmax::argmax;
-use super::attention::{by_scores, check, check_full, full_by_heads};
+use super::attention::{check_full, full_by_heads};
 use super::candle::{self, Candle};
 use super::kv::{KvGeometry, KvStore};
-use super::{
-    Activation, Kernels, Mask, NormWeights, PackedLinear, QuantFormat, RowNorm, StoredLinear, Threads, Visible,
-};
+use super::{Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible};
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
 use kv_pages::CpuPages;
@@ -117,11 +115,6 @@ impl Kernels for Cpu {
         softmax::softmax_visible(x, visible)
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
-        check(q, k, v)?;
-        by_scores(self, [q, k, v], mask)
-    }
-
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
         check_full(qkv, n_heads)?;
         let [q, k, v] = qkv;
@@ -171,8 +164,8 @@ impl Kernels for Cpu {
         Ok(rows::contiguous(storage, layout)?.par_chunks_exact(width.max(1)).map(argmax).collect())
     }
 
-    fn threads(&self) -> Threads {
-        Threads::Pool
+    fn threads(&self) -> OpThreads {
+        OpThreads::Pool
     }
 }
 
