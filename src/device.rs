@@ -89,9 +89,10 @@ pub fn free_memory(device: &Device) -> Option<u64> {
         Device::Cpu => {
             let kind = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
             let system = sysinfo::System::new_with_specifics(kind);
-            let group = system.cgroup_limits().map(|group| group.free_memory);
+            // Files that the system caches count as used in a control group, but give way.
+            let group = system.cgroup_limits().map(|group| group.total_memory.saturating_sub(group.rss));
             let free = system.available_memory();
-            Some(group.filter(|&group| group > 0).map_or(free, |group| group.min(free))).filter(|&free| free > 0)
+            Some(group.map_or(free, |group| group.min(free))).filter(|&free| free > 0)
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => {

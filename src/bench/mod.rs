@@ -5,6 +5,7 @@ mod ask;
 mod language;
 mod machine;
 mod random;
+mod run;
 mod tower;
 mod video;
 
@@ -13,6 +14,7 @@ use std::time::Instant;
 pub use ask::{AskBench, AskTask, bench_ask};
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
 pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
+pub use run::{RunBench, RunTask, bench_run};
 pub use tower::{TowerBench, TowerName, bench_tower};
 pub use video::{VideoBench, bench_video};
 

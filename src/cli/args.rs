@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::Args;
 use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::files::MINI;
@@ -20,7 +21,7 @@ use super::limits::ReadArgs;
 /// Tokens of an answer where none are asked for, as in the released code.
 const DEFAULT_NEW_TOKENS: usize = 512;
 
-/// Every choice of `ask` and `chat`.
+/// Every choice of `ask`, `chat` and `eval`.
 #[derive(Args)]
 pub struct PlanArgs {
     #[command(flatten)]
@@ -31,6 +32,8 @@ pub struct PlanArgs {
     prompt: PromptArgs,
     #[command(flatten)]
     generate: GenerateArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// Which model, and where it runs.
@@ -117,6 +120,15 @@ pub struct PromptArgs {
     pub system: Option<String>,
 }
 
+/// How much the answers may take.
+#[derive(Args)]
+pub struct MemoryArgs {
+    /// Memory for keys and values, such as 8GiB; requests that do not fit wait [default: half of what the machine has left, nine
+    /// tenths on a GPU]
+    #[arg(long, value_name = "BYTES")]
+    pub kv_memory: Option<ByteSize>,
+}
+
 /// How the answer is made.
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -175,7 +187,7 @@ impl PlanArgs {
     /// # Errors
     /// When flags contradict each other, or a name is unknown.
     pub fn plan(&self) -> anyhow::Result<Plan> {
-        let Self { model, frames, prompt, generate } = self;
+        let Self { model, frames, prompt, generate, memory } = self;
         let FrameRequest { sample, window, stream } = frames.resolve()?;
         if let Some(name) = &prompt.template {
             Template::check_name(name)?;
@@ -197,7 +209,7 @@ impl PlanArgs {
                 system: prompt.system.clone(),
                 ..PromptPlan::default()
             },
-            exec: ExecPlan { access: frames.access, ..ExecPlan::default() },
+            exec: ExecPlan { access: frames.access, kv_memory: memory.kv_memory, ..ExecPlan::default() },
             generate: GeneratePlan { max_new_tokens: generate.max_new_tokens, sampling: generate.sampling() },
             ..Plan::default()
         })

@@ -1,5 +1,7 @@
 //! How much an engine may take: key-value memory, sequences, and rows of a step.
 
+use candle_core::Device;
+
 use crate::device::free_memory;
 use crate::language::Llama;
 
@@ -22,14 +24,20 @@ pub struct EngineConfig {
 impl EngineConfig {
     /// The default sizes with so many bytes of key-value memory.
     pub fn with_kv_bytes(kv_bytes: usize) -> Self {
-        Self { kv_bytes, max_sequences: 32, chunk: 1024, chunk_beside_answers: 256 }
+        Self { kv_bytes, max_sequences: 32, chunk: 1024, chunk_beside_answers: 128 }
     }
 
-    /// The default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with half of what the CPU
-    /// has left, or nine tenths of what a GPU has.
+    /// The default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with
+    /// [`default_kv_bytes`].
     pub fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
-        let (part, of) = if model.device().is_cpu() { (1, 2) } else { (9, 10) };
-        let free = || free_memory(model.device()).map_or(UNKNOWN, |free| free / of * part);
-        Self::with_kv_bytes(usize::try_from(kv_bytes.unwrap_or_else(free)).unwrap_or(usize::MAX))
+        let bytes = kv_bytes.unwrap_or_else(|| default_kv_bytes(model.device(), 0));
+        Self::with_kv_bytes(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
+}
+
+/// Bytes of key-value memory where nobody says otherwise: half of what the CPU has left, or nine tenths of what a GPU has, once
+/// `weights` more bytes are taken.
+pub fn default_kv_bytes(device: &Device, weights: u64) -> u64 {
+    let (part, of) = if device.is_cpu() { (1, 2) } else { (9, 10) };
+    free_memory(device).map_or(UNKNOWN, |free| free.saturating_sub(weights) / of * part)
 }

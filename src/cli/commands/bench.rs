@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vidense::bench::{
-    AskTask, Compares, LanguageSize, LanguageTask, TowerName, bench_ask, bench_language, bench_tower, bench_video,
+    AskTask, Compares, LanguageSize, LanguageTask, RunTask, TowerName, bench_ask, bench_language, bench_run,
+    bench_tower, bench_video,
 };
 use vidense::nn::QuantFormat;
 use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
@@ -12,7 +13,7 @@ use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
 use crate::cli::limits::ReadArgs;
 use crate::cli::output;
 
-/// Time networks of real geometry with random weights, the reading of a video, or a whole `ask`, on this machine's CPU, and print one
+/// Time networks of real geometry with random weights, the reading of a video, or a whole `ask` or `run`, on this machine's CPU, and print one
 /// JSON object
 #[derive(Args)]
 pub struct Bench {
@@ -61,6 +62,19 @@ enum What {
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
+    /// The whole command `run`, from the start of its process to its end
+    Run {
+        /// A pipeline file (YAML)
+        pipeline: PathBuf,
+        #[arg(required = true)]
+        videos: Vec<PathBuf>,
+        /// A question; may be given several times
+        #[arg(long = "question", short, value_name = "TEXT", default_value = "What happens?")]
+        questions: Vec<String>,
+        /// Further arguments of `run`, such as `--set KEY=VALUE`
+        #[arg(last = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
     /// A language model in the engine: prompts, then token after token of all of them
     Llm {
         /// 1.1b, 7b
@@ -106,6 +120,17 @@ impl Bench {
                 let program = std::env::current_exe()?;
                 let task = AskTask { program: &program, video: &video, question: &question, arguments: &arguments };
                 output::json(&bench_ask(&task, runs)?)
+            }
+            What::Run { pipeline, videos, questions, arguments } => {
+                let program = std::env::current_exe()?;
+                let task = RunTask {
+                    program: &program,
+                    pipeline: &pipeline,
+                    videos: &videos,
+                    questions: &questions,
+                    arguments: &arguments,
+                };
+                output::json(&bench_run(&task, runs)?)
             }
             What::Llm { size, quant, kl, tokens, shared, new, sequences } => {
                 output::json(&bench_language(&LanguageTask {

@@ -125,7 +125,11 @@ impl Eval {
             timings::tell(&report, begin.elapsed());
         }
         self.print(&scores)?;
-        if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
+        let n_left = asked.len() - scores.overall().0.total;
+        if n_left > 0 {
+            output::warning(&format!("stopped: {n_left} of {} questions were not asked", asked.len()));
+        }
+        if n_failed + n_left > 0 { Err(SomeFailed { n_failed: n_failed + n_left }.into()) } else { Ok(()) }
     }
 
     fn print(&self, scores: &Scores) -> anyhow::Result<()> {

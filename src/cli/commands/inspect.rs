@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use clap::Args;
+use vidense::engine::default_kv_bytes;
 use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
 use vidense::spec::{fingerprint, hash_files, read_plan};
@@ -274,7 +275,22 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
             bytes(weights)
         )?;
     }
-    Ok(())
+    describe_kv_budget(text, blueprint)
+}
+
+/// The default budget of keys and values on this machine's CPU in f32.
+fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+    let weights = blueprint.n_parameters() * DType::F32.size_in_bytes();
+    let budget = default_kv_bytes(&Device::Cpu, weights as u64) as usize;
+    let context = blueprint.kv_bytes(DType::F32).max(1);
+    let position = context / blueprint.config.context.max(1);
+    writeln!(
+        text,
+        "  keys and values, here on the CPU in f32: {} by default (--kv-memory), for {} positions or {:.1} whole contexts",
+        bytes(budget),
+        budget / position.max(1),
+        budget as f64 / context as f64
+    )
 }
 
 fn bytes(n: usize) -> String {

@@ -12,7 +12,7 @@ use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
-use crate::cli::args::{UnusedArgs, with_stream};
+use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
 use crate::cli::limits::{Care, LimitArgs};
 use crate::cli::session::{Seen, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
@@ -37,6 +37,8 @@ pub struct Run {
     sets: Vec<String>,
     #[command(flatten)]
     unused: UnusedArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// The video stream of each video, by its index as `inspect` prints it; over that of the file [default: the best one]
     #[arg(long, value_name = "N")]
     stream: Option<usize>,
@@ -78,6 +80,7 @@ impl Run {
         }
         let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
+        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
         let session = Session::open(plan, &document)?;
         let trace = self.trace.as_deref().map(trace::Trace::create).transpose()?;
         let stop = Stop::new();

@@ -22,7 +22,7 @@ use vidense::spec::read_plan;
 
 use self::status::Status;
 use self::tell::Teller;
-use crate::cli::args::{UnusedArgs, with_stream};
+use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
 use crate::cli::limits::{CacheArgs, Care, LimitArgs};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
@@ -80,6 +80,8 @@ struct RunBatch {
     sets: Vec<String>,
     #[command(flatten)]
     unused: UnusedArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// The video stream of each video, by its index as `inspect` prints it; over that of the pipeline [default: the best one]
     #[arg(long, value_name = "N")]
     stream: Option<usize>,
@@ -149,6 +151,7 @@ impl RunBatch {
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
         let (mut plan, document) = read_plan(pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
+        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
         let model = Session::open(plan, &document)?.model;
         let made = (model.fingerprint.as_str(), model.arithmetic());
         let header = Header::new(&model.plan, made, &model.model_files, self.shard)?;
