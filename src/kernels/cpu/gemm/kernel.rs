@@ -275,10 +275,17 @@ mod x86 {
         let columns = target.columns;
         if tile.accumulates {
             for (row, sums) in sums.iter_mut().enumerate() {
+                let from = &target.elements[row * target.stride..][..columns];
                 let mut elements = [0.0; 16];
-                elements[..columns].copy_from_slice(&target.elements[row * target.stride..][..columns]);
-                // SAFETY: there are sixteen elements.
-                unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(elements.as_ptr().add(8 * i))) };
+                // Whole rows are loaded from where they are.
+                let from = if columns == 8 * VECTORS {
+                    from.as_ptr()
+                } else {
+                    elements[..columns].copy_from_slice(from);
+                    elements.as_ptr()
+                };
+                // SAFETY: there are eight elements for each vector.
+                unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(from.add(8 * i))) };
             }
         }
         let left = left.as_ptr();
@@ -299,12 +306,15 @@ mod x86 {
             }
         }
         for (row, sums) in sums.iter().enumerate() {
+            let to = &mut target.elements[row * target.stride..][..columns];
             let mut elements = [0.0; 16];
-            // SAFETY: there is room for sixteen elements.
-            unsafe {
-                sums.iter().enumerate().for_each(|(i, &sum)| _mm256_storeu_ps(elements.as_mut_ptr().add(8 * i), sum));
+            let is_whole = columns == 8 * VECTORS;
+            let at = if is_whole { to.as_mut_ptr() } else { elements.as_mut_ptr() };
+            // SAFETY: there is room for eight elements of each vector.
+            unsafe { sums.iter().enumerate().for_each(|(i, &sum)| _mm256_storeu_ps(at.add(8 * i), sum)) };
+            if !is_whole {
+                to.copy_from_slice(&elements[..columns]);
             }
-            target.elements[row * target.stride..][..columns].copy_from_slice(&elements[..columns]);
         }
     }
 }
