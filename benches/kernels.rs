@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
 use vidense::image::{PreprocessConfig, Preprocessor};
-use vidense::kernels::{self, Activation, Kernels, Mask, QuantFormat, on_workers};
+use vidense::kernels::kv::{KvGeometry, PageId, StepLayout, StepRows, pages_for};
+use vidense::kernels::{self, Activation, Kernels, QuantFormat, on_workers};
 use vidense::nn::LayerNorm;
 use vidense::nn::linear::{Linear, feed_forward};
 
@@ -99,15 +101,34 @@ fn tower_layer(c: &mut Criterion) {
     group.finish();
 }
 
-/// Attention in a Llama of 1.1B: a prompt, and one token after it.
-fn causal_attention(c: &mut Criterion) {
-    let mut group = c.benchmark_group("causal_attention");
+/// Attention of a layer in a Llama of 1.1B over pages: a prompt, one token after it, and one token of each of 16 sequences, whose
+/// prompts are their own or the same.
+fn paged_attention(c: &mut Criterion) {
+    let mut group = c.benchmark_group("paged_attention");
     group.sample_size(20);
-    for (queries, keys) in [(576, 576), (1, 576), (1, 2304)] {
-        let (q, k, v) = (random(&[1, 32, queries, 64]), random(&[1, 4, keys, 64]), random(&[1, 4, keys, 64]));
-        group.bench_function(format!("{queries}_over_{keys}"), |b| {
-            b.iter(|| ours().attention(black_box(&q), &k, &v, Mask::Causal));
-        });
+    let geometry = KvGeometry { n_layers: 1, n_heads: 32, n_kv_heads: 4, d_head: 64 };
+    let pages = |first: u32, n: usize| (first..first + pages_for(n) as u32).map(PageId).collect::<Arc<[PageId]>>();
+    let own: Vec<(Arc<[PageId]>, usize)> = (0..16).map(|i| (pages(i * 100, 576), 575)).collect();
+    let beside = |i: u32| pages(0, 544).iter().copied().chain([PageId(2000 + i)]).collect::<Arc<[PageId]>>();
+    let shared = (0..16).map(|i| (beside(i), 575)).collect();
+    for (name, sequences, n) in [
+        ("prefill_576", vec![(pages(0, 576), 0)], 576),
+        ("1_over_576", vec![(pages(0, 576), 575)], 1),
+        ("1_over_2304", vec![(pages(0, 2304), 2303)], 1),
+        ("16_over_576", own, 1),
+        ("16_over_576_shared", shared, 1),
+    ] {
+        let mut store = ours().kv_store(geometry, DType::F32, &Device::Cpu).expect("even heads");
+        let rows = sequences.len() * n;
+        for page in sequences.iter().flat_map(|(pages, _)| pages.iter()) {
+            store.allocate(*page).expect("there is memory");
+        }
+        let sequences = sequences.into_iter().map(|(pages, start)| StepRows { pages, start, n }).collect();
+        store
+            .begin(StepLayout { sequences, cos: vec![1.0; rows * 32], sin: vec![0.0; rows * 32] })
+            .expect("the layout fits");
+        let qkv = random(&[rows, geometry.width()]);
+        group.bench_function(name, |b| b.iter(|| on_workers(|| store.attend(0, black_box(&qkv)))));
     }
     group.finish();
 }
@@ -125,5 +146,5 @@ fn preprocess(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, linear, linear_of_one_row, tower_layer, causal_attention, preprocess);
+criterion_group!(kernels, linear, linear_of_one_row, tower_layer, paged_attention, preprocess);
 criterion_main!(kernels);
