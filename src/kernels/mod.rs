@@ -1,4 +1,4 @@
-//! What a device can do, behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
+//! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
 //! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
 //!
 //! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's
@@ -166,8 +166,8 @@ pub trait Kernels: Send + Sync + Debug {
     /// Whether the device has kernels for quantized weights.
     fn has_quantized(&self) -> bool;
 
-    /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN, or whose
-    /// largest is infinite. Nothing but these leaves the device.
+    /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN,
+    /// or whose largest is infinite. Nothing but these leaves the device.
     ///
     /// # Shapes
     /// `(R, width)`, f32, to `R`.

@@ -96,14 +96,14 @@ impl Llama {
         let table = model.get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
         let head = if config.tied_embeddings {
             let mut head = Linear::from_weight(table.clone());
-            matrices.hold(&mut head)?;
+            matrices.convert(&mut head)?;
             head
         } else {
             matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
         };
         let layers = model.pp("layers");
         let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
-        let layers = if matrices.side_by_side() {
+        let layers = if matrices.reads_in_parallel() {
             (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?
         } else {
             (0..config.n_layers).map(load).collect::<Result<_>>()?

@@ -243,11 +243,11 @@ mod tests {
                 Ok(layer)
             }
 
-            fn hold(&self, _: &mut Linear) -> Result<()> {
+            fn convert(&self, _: &mut Linear) -> Result<()> {
                 Ok(())
             }
 
-            fn side_by_side(&self) -> bool {
+            fn reads_in_parallel(&self) -> bool {
                 true
             }
         }

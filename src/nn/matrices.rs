@@ -19,11 +19,11 @@ pub trait Matrices: Sync {
     ///
     /// # Errors
     /// When candle fails.
-    fn hold(&self, layer: &mut Linear) -> Result<()>;
+    fn convert(&self, layer: &mut Linear) -> Result<()>;
 
     /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is
     /// converted.
-    fn side_by_side(&self) -> bool;
+    fn reads_in_parallel(&self) -> bool;
 }
 
 /// Layers as they are stored.
@@ -35,11 +35,11 @@ impl Matrices for AsRead {
         Linear::load(d_in, d_out, bias, vb)
     }
 
-    fn hold(&self, _: &mut Linear) -> Result<()> {
+    fn convert(&self, _: &mut Linear) -> Result<()> {
         Ok(())
     }
 
-    fn side_by_side(&self) -> bool {
+    fn reads_in_parallel(&self) -> bool {
         true
     }
 }
@@ -58,11 +58,11 @@ impl Matrices for Quantizing {
         Ok(layer)
     }
 
-    fn hold(&self, layer: &mut Linear) -> Result<()> {
+    fn convert(&self, layer: &mut Linear) -> Result<()> {
         layer.quantize(self.0)
     }
 
-    fn side_by_side(&self) -> bool {
+    fn reads_in_parallel(&self) -> bool {
         false
     }
 }

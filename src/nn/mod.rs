@@ -2,8 +2,7 @@
 //!
 //! A layer holds the kernels of the device that its weights were loaded to ([`crate::kernels::of`]) and asks nothing
 //! more of it. Each can be trained: where an input or a weight is tracked the gradient is there, and a test compares it
-//! with finite differences. What is for inference alone (packed and quantized weights, attention that keeps no scores)
-//! says so, and refuses what is tracked.
+//! with finite differences. Layers of packed and quantized weights are for inference alone, and refuse tracked inputs.
 
 pub mod fused;
 pub mod linear;

@@ -38,7 +38,7 @@ pub struct TowerConfig {
     pub d_hidden: usize,
     /// Width between the two matrices of a block.
     pub d_intermediate: usize,
-    /// Layers that run: `L`. Those that the file holds beyond are not read.
+    /// Layers that run: `L`. Further layers of the file are not read.
     pub n_layers: usize,
     /// Attention heads.
     pub n_heads: usize,

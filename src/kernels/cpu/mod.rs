@@ -1,8 +1,8 @@
 //! Kernels for f32 on the CPU: matrix products with packed and quantized weights, attention, norms, softmax and
 //! activations.
 //!
-//! What is for inference alone (packed and quantized weights, attention that keeps no scores) refuses inputs that want
-//! a gradient, or leaves them to candle's operations. Where candle is as fast, candle's operation stands.
+//! Kernels for inference alone (packed and quantized weights, attention that keeps no scores) refuse inputs that want
+//! a gradient, or leave them to candle's operations. Where candle is as fast, candle's operation stands.
 
 pub(crate) mod activation;
 pub(crate) mod blockwise_attention;

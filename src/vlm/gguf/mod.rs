@@ -139,11 +139,11 @@ impl Matrices for GgufMatrices<'_> {
         Ok(layer)
     }
 
-    fn hold(&self, layer: &mut Linear) -> Result<()> {
+    fn convert(&self, layer: &mut Linear) -> Result<()> {
         self.format.map_or(Ok(()), |format| layer.quantize(format))
     }
 
-    fn side_by_side(&self) -> bool {
+    fn reads_in_parallel(&self) -> bool {
         false
     }
 }
