@@ -43,7 +43,7 @@ pub(crate) fn kernel() -> &'static GemmKernel {
 /// A weight `(K, N)` as panels of columns, in the layout that its kernel reads.
 pub(crate) trait Panels: Sync {
     /// Rows of the left side in the layout that the kernel reads.
-    type Left: Sync;
+    type Left: Send + Sync;
 
     /// MR: rows of a tile.
     fn height(&self) -> usize;
@@ -219,7 +219,7 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     }
     let is_small = rows * depth * columns < PARALLEL;
     if !is_small && rows < rayon::current_num_threads() * w.height() {
-        return few_rows(&prologued(x, depth, prologue), w, epilogue);
+        return few_rows(x, w, prologue, epilogue);
     }
     if is_small {
         let mut y = vec![0.0; rows * columns];
@@ -293,16 +293,19 @@ fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
 }
 
 /// Multiplies few rows, which is bound by reading the weight: the threads share its panels.
-fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
-    let (n, width, rows, left) = (w.columns(), w.width(), x.len() / w.depth(), w.prepare(x));
+fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let (n, width, depth) = (w.columns(), w.width(), w.depth());
+    let rows = x.len() / depth;
+    let tiles: Vec<P::Left> =
+        x.par_chunks(w.height() * depth).map(|x| w.prepare(&prologued(x, depth, prologue))).collect();
     // (panels, rows, NR)
-    let mut across = vec![0.0; n.div_ceil(width) * width * rows];
-    across.par_chunks_mut(rows * width).enumerate().for_each(|(panel, y)| {
+    let mut across = in_parts(n.div_ceil(width) * width * rows, rows * width, |panel, y| {
         let first = panel * width;
         let columns = width.min(n - first);
-        for position in positions(rows, w.height(), panel, 0..w.depth()) {
-            let elements = &mut y[position.rows.start * width..position.rows.end * width];
-            w.tile(&left, &position, &mut Target { elements, stride: width, columns });
+        for ((i, left), elements) in tiles.iter().enumerate().zip(y.chunks_mut(w.height() * width)) {
+            let rows = 0..elements.len() / width;
+            let position = TilePosition { rows, panel, depth: 0..depth, share: (i, tiles.len()) };
+            w.tile(left, &position, &mut Target { elements, stride: width, columns });
         }
         y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
     });
@@ -311,16 +314,12 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, epilogue: Epilogue<'_>) -> Vec<f32> {
         epilogue.add_residual(&mut across);
         return across;
     }
-    let mut y = vec![0.0; rows * n];
-    for (i, panel) in across.chunks_exact(rows * width).enumerate() {
-        let first = i * width;
-        let columns = width.min(n - first);
-        for (row, from) in panel.chunks_exact(width).enumerate() {
-            y[row * n + first..][..columns].copy_from_slice(&from[..columns]);
+    in_parts(rows * n, n, |row, y| {
+        for (i, y) in y.chunks_mut(width).enumerate() {
+            y.copy_from_slice(&across[(i * rows + row) * width..][..y.len()]);
         }
-    }
-    epilogue.add_residual(&mut y);
-    y
+        epilogue.after(row, n).add_residual(y);
+    })
 }
 
 #[cfg(test)]
@@ -369,7 +368,7 @@ mod tests {
             let packed = PackedMatrix::transpose_of(&w, depth, kernel);
             let mut in_parts = vec![f32::NAN; rows * columns];
             block(&x, &packed, &mut in_parts, Epilogue::default());
-            assert!(few_rows(&x, &packed, Epilogue::default()) == in_parts);
+            assert!(few_rows(&x, &packed, None, Epilogue::default()) == in_parts);
         }
     }
 
