@@ -31,6 +31,8 @@ const MIN_TILES: usize = 4;
 /// Elements of the depth over which all tiles of a block accumulate before the next: their part of a panel stays in the
 /// cache.
 const DEPTH: usize = 512;
+/// Elements of a weight from which on it is read from memory each time.
+const STREAMED: usize = 1 << 20;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
@@ -218,7 +220,10 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
         return vec![0.0; rows * columns];
     }
     let is_small = rows * depth * columns < PARALLEL;
-    if !is_small && rows < rayon::current_num_threads() * w.height() {
+    let leaves_threads_idle = rows < rayon::current_num_threads() * w.height();
+    // A weight that no cache holds is streamed once for all rows, as long as these stay in the cache.
+    let is_streamed = depth * columns >= STREAMED && rows * w.row_bytes() <= BLOCK;
+    if !is_small && (leaves_threads_idle || is_streamed) {
         return few_rows(x, w, prologue, epilogue);
     }
     if is_small {
