@@ -176,6 +176,13 @@ impl PagePool {
         }
     }
 
+    /// Gives up all pages from `first` on, which nobody holds and which have no memory: they are never taken again.
+    pub fn give_up_from(&mut self, first: PageId) {
+        self.free.split_off(&first);
+        self.slots.truncate(first.index());
+        self.config.max_pages = self.config.max_pages.min(first.index());
+    }
+
     /// The page with this content, without holding it.
     pub fn peek(&self, key: &PageKey) -> Option<PageId> {
         self.by_key.get(key).copied()
@@ -255,6 +262,21 @@ mod tests {
         assert_eq!(pool.n_held(), 1);
         pool.release(page);
         assert_eq!((pool.n_held(), pool.n_available()), (0, 1));
+    }
+
+    #[test]
+    fn idle_pages_are_taken_in_place_of_those_that_got_no_memory() {
+        let mut pool = pool(8, 8);
+        let pages = pool.take(2).expect("two");
+        pool.fill(pages[0], key(START, 1));
+        pages.iter().for_each(|page| pool.release(*page));
+        let more = pool.take(3).expect("one that is free, two new ones");
+        assert_eq!(more, [PageId(1), PageId(2), PageId(3)]);
+        more.iter().for_each(|page| pool.release(*page));
+        pool.give_up_from(PageId(2));
+        assert_eq!((pool.n_pages(), pool.max_pages(), pool.n_available()), (2, 2, 2));
+        assert_eq!(pool.take(3), None);
+        assert_eq!(pool.take(2), Some(vec![PageId(1), PageId(0)]));
     }
 
     #[test]

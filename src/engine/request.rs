@@ -1,6 +1,7 @@
 //! A request: a prompt, how tokens are chosen, when to stop, and who listens.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::exec::panic_message;
 use crate::language::{Decoding, PromptHistory};
 use crate::vlm::without_backtrace;
 
@@ -77,6 +79,7 @@ pub struct Request<'l> {
 }
 
 /// Hears of a request, and says whether the rest is wanted. The last call is [`RequestEvent::Done`], whose reply does not matter.
+/// A panic in a listener is the caller's: it leaves [`super::Engine::step`], and the engine is to be dropped.
 pub type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()> + 'l>;
 
 /// What a listener hears.
@@ -133,7 +136,7 @@ pub enum EngineError {
     /// The language model.
     #[error("{0}")]
     Compute(Arc<candle_core::Error>),
-    /// A kernel panicked, which is a defect of this program.
+    /// A kernel or the tokenizer panicked, which is a defect of this program.
     #[error("a defect of this program: {0}")]
     Panic(String),
     /// It took longer than it may.
@@ -156,6 +159,11 @@ pub enum EngineError {
         /// Bytes that there are.
         budget: usize,
     },
+}
+
+/// Runs a part of a request's work; a panic in it fails this request alone.
+pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| EngineError::Panic(panic_message(&*payload)))
 }
 
 impl From<candle_core::Error> for EngineError {

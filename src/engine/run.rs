@@ -1,8 +1,6 @@
 //! The loop: who is admitted, what a step computes, and what becomes of its tokens.
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use candle_core::{Result, Tensor};
@@ -10,10 +8,10 @@ use serde::Serialize;
 
 use super::config::EngineConfig;
 use super::pool::{PagePool, PoolConfig};
-use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId};
+use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId, guarded};
 use super::sequence::{Segment, Sequence};
-use crate::exec::{Stop, panic_message};
-use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
+use crate::exec::Stop;
+use crate::kernels::kv::{KvStore, PageId, pages_for};
 use crate::language::{Llama, choose_each};
 use crate::text::Tokenizer;
 
@@ -82,6 +80,7 @@ impl<'m> Engine<'m> {
     /// # Errors
     /// When the model's geometry has no key-value memory.
     pub fn new(model: &'m Llama, tokenizer: Option<&'m Tokenizer>, config: EngineConfig) -> Result<Self> {
+        let config = EngineConfig { max_sequences: config.max_sequences.max(1), ..config };
         let store = model.new_kv_store()?;
         let page_bytes = store.page_bytes().max(1);
         let at_once = store.pages_at_once().max(1);
@@ -121,6 +120,7 @@ impl<'m> Engine<'m> {
             }
             Ok(sequence) => {
                 self.waiting.push_back(sequence);
+                self.admit();
                 self.stats.peak_waiting = self.stats.peak_waiting.max(self.waiting.len());
             }
         }
@@ -191,14 +191,16 @@ impl<'m> Engine<'m> {
     pub fn step(&mut self) -> bool {
         self.expire();
         self.admit();
-        let planned = self.plan();
-        if !planned.is_empty() {
-            self.execute(&planned);
-        } else if self.running.is_empty()
-            && let Some(sequence) = self.waiting.pop_front()
-        {
-            // The budget has room for it, but the device has not.
-            sequence.finish(Err(no_device_memory()));
+        if self.running.is_empty() {
+            // The budget has room for the first one, but the device has not.
+            if let Some(sequence) = self.waiting.pop_front() {
+                sequence.finish(Err(no_device_memory()));
+            }
+        } else {
+            let planned = self.plan();
+            if !planned.is_empty() {
+                self.execute(&planned);
+            }
         }
         !self.is_idle()
     }
@@ -244,13 +246,11 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Whether a running sequence is reading more of what a waiting one begins with than is in memory.
+    /// Whether a running sequence is reading more of what a waiting one begins with than can be found in memory.
     fn is_being_read(&self, sequence: &Sequence<'m>) -> bool {
-        let readers = self.running.iter().filter(|running| running.n_stored() < running.n_prompt());
-        readers.into_iter().any(|reader| {
-            let n_common = sequence.n_common_pages(reader);
-            n_common * PAGE_LEN > reader.n_stored() && n_common > self.n_found_pages(sequence)
-        })
+        let readers = self.running.iter().filter(|running| running.is_reading());
+        let n_common = readers.map(|reader| sequence.n_common_pages(reader)).max().unwrap_or(0);
+        n_common > 0 && n_common > self.n_found_pages(sequence)
     }
 
     fn n_found_pages(&self, sequence: &Sequence<'m>) -> usize {
@@ -295,14 +295,22 @@ impl<'m> Engine<'m> {
 
     /// New pages with memory.
     fn take_pages(&mut self, n: usize) -> Option<Vec<PageId>> {
-        let pages = self.pool.take(n)?;
-        let allocated = pages.iter().try_for_each(|page| self.store.allocate(*page));
-        if allocated.is_err() {
-            // The device has less than the budget says.
+        loop {
+            let pages = self.pool.take(n)?;
+            let Some(missing) = pages.iter().find(|page| self.store.allocate(**page).is_err()).copied() else {
+                return Some(pages);
+            };
+            // The device has less than the budget says: no page without memory is taken again.
             pages.into_iter().for_each(|page| self.pool.release(page));
-            return None;
+            self.pool.give_up_from(missing);
+            self.stats.kv_budget_bytes = self.pool.max_pages() * self.store.page_bytes();
         }
-        Some(pages)
+    }
+
+    /// Releases a sequence's pages, the last one first: what is evicted first is then the end of a prefix, not its beginning,
+    /// without which nothing of it is found.
+    fn release_pages(&mut self, sequence: &mut Sequence<'m>) {
+        sequence.take_pages().into_iter().rev().for_each(|page| self.pool.release(page));
     }
 
     /// The positions of the next step: one of each sequence that is answering, and as much of prompts as a step takes.
@@ -353,7 +361,7 @@ impl<'m> Engine<'m> {
     fn preempt(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
         self.stats.preemptions += 1;
-        sequence.take_pages().into_iter().for_each(|page| self.pool.release(page));
+        self.release_pages(&mut sequence);
         let at = self.waiting.partition_point(|other| other.id < sequence.id);
         self.waiting.insert(at, sequence);
     }
@@ -396,8 +404,7 @@ impl<'m> Engine<'m> {
             let last = Tensor::new(last, hidden.device())?;
             Ok(Some(model.logits(&hidden.index_select(&last, 0)?)?))
         };
-        let panicked = |payload: Box<dyn Any + Send>| EngineError::Panic(panic_message(&*payload));
-        Ok(catch_unwind(AssertUnwindSafe(forward)).map_err(panicked)??)
+        Ok(guarded(forward)??)
     }
 
     /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
@@ -432,12 +439,13 @@ impl<'m> Engine<'m> {
             let n_prompt = sequence.n_prompt().saturating_sub(sequence.n_stored()).min(*n);
             self.stats.prompt_tokens += n_prompt as u64;
             let share = elapsed.mul_f64(*n as f64 / n_rows.max(1) as f64);
-            let from = sequence.n_stored();
             sequence.advance(*n, share);
-            self.fill(*index, from);
         }
         for (index, id) in choosing.into_iter().zip(chosen) {
-            self.stats.new_tokens += 1;
+            if id.is_ok() {
+                self.stats.new_tokens += 1;
+                self.publish(index);
+            }
             match id.map_err(EngineError::from).and_then(|id| self.running[index].push(id)) {
                 Ok(None) => {}
                 Ok(Some(reason)) => ended.push((index, Ok(reason))),
@@ -446,10 +454,13 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Lets pages be found that have become full since position `from`.
-    fn fill(&mut self, index: usize, from: usize) {
+    /// Lets the full pages of a sequence be found. Not before a token was chosen after them: keys and values that are NaN at a
+    /// position spoil those of positions before it in the same chunk (0 times NaN), which others may begin with too; then no
+    /// logit is finite.
+    fn publish(&mut self, index: usize) {
+        let pages = self.running[index].publish();
         let sequence = &self.running[index];
-        for page in from / PAGE_LEN..sequence.n_stored() / PAGE_LEN {
+        for page in pages {
             let parent = page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]));
             self.pool.fill(sequence.pages()[page], sequence.page_key(page, parent));
         }
@@ -458,7 +469,7 @@ impl<'m> Engine<'m> {
     /// Ends a running sequence; its memory is free at once.
     fn end(&mut self, index: usize, outcome: Outcome) {
         let mut sequence = self.running.remove(index);
-        sequence.take_pages().into_iter().for_each(|page| self.pool.release(page));
+        self.release_pages(&mut sequence);
         sequence.finish(outcome);
     }
 }

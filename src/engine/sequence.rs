@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::pool::{PageKey, Parent, PositionKey};
 use super::request::{
-    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener,
+    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, guarded,
 };
 use crate::kernels::kv::{PAGE_LEN, PageId};
 use crate::language::{Choosing, LlamaConfig, Sampler, SequenceRows};
@@ -83,6 +83,8 @@ pub(super) struct Sequence<'l> {
     table: Arc<[PageId]>,
     /// Positions whose keys and values are stored.
     n_stored: usize,
+    /// Full pages that can be found by their content.
+    n_published: usize,
     /// Positions of the prompt that were found stored when it was first admitted.
     reused: Option<usize>,
     sampler: Sampler,
@@ -119,6 +121,7 @@ impl<'l> Sequence<'l> {
             pages: Vec::new(),
             table: Arc::default(),
             n_stored: 0,
+            n_published: 0,
             reused: None,
             sampler: Sampler::new(&decoding, history),
             stream: tokenizer.map(|tokenizer| TextStream::new(tokenizer, stop.strings)),
@@ -139,7 +142,7 @@ impl<'l> Sequence<'l> {
 
     /// The most positions that it may ever store: the last token is never read.
     pub(super) fn most_positions(&self) -> usize {
-        self.prompt.len + self.max_new_tokens.saturating_sub(1)
+        self.prompt.len.saturating_add(self.max_new_tokens.saturating_sub(1))
     }
 
     pub(super) fn max_new_tokens(&self) -> usize {
@@ -205,6 +208,7 @@ impl<'l> Sequence<'l> {
     /// Takes over the pages of its beginning, which hold its first positions.
     pub(super) fn begin(&mut self, found: Vec<PageId>, now: Instant) {
         self.n_stored = found.len() * PAGE_LEN;
+        self.n_published = found.len();
         self.reused.get_or_insert(self.n_stored);
         self.pages = found;
         self.table = self.pages.as_slice().into();
@@ -229,6 +233,12 @@ impl<'l> Sequence<'l> {
         self.n_stored = 0;
         self.table = Arc::default();
         std::mem::take(&mut self.pages)
+    }
+
+    /// Full pages that could not be found by their content so far; from now on they can.
+    pub(super) fn publish(&mut self) -> Range<usize> {
+        let first = std::mem::replace(&mut self.n_published, self.n_stored / PAGE_LEN);
+        first..self.n_published
     }
 
     /// The key of one of its pages, whose tokens are all known; `parent` is the serial number of the page before it.
@@ -273,7 +283,7 @@ impl<'l> Sequence<'l> {
         self.ids.push(id);
         let is_stop = self.stop_tokens.contains(&id);
         let stream = self.stream.as_mut().filter(|_| !is_stop);
-        let text = stream.map_or_else(String::new, |stream| stream.push(id));
+        let text = guarded(|| stream.map_or_else(String::new, |stream| stream.push(id)))?;
         if (self.listener)(RequestEvent::Token { id, text: &text }) == ControlFlow::Break(()) {
             return Err(EngineError::Cancelled);
         }
@@ -285,9 +295,10 @@ impl<'l> Sequence<'l> {
 
     /// Tells the listener the end.
     pub(super) fn finish(mut self, outcome: Result<FinishReason, EngineError>) {
-        let outcome = outcome.map(|finish_reason| {
-            let rest = self.stream.as_mut().map_or_else(String::new, TextStream::finish);
-            Completion {
+        let rest = |stream: &mut Option<TextStream<'_>>| stream.as_mut().map_or_else(String::new, TextStream::finish);
+        let outcome = outcome.and_then(|finish_reason| {
+            let rest = guarded(|| rest(&mut self.stream))?;
+            Ok(Completion {
                 text: self.stream.as_ref().map_or_else(String::new, |stream| stream.answer().to_owned()),
                 rest,
                 ids: std::mem::take(&mut self.ids),
@@ -295,7 +306,7 @@ impl<'l> Sequence<'l> {
                 reused: self.reused.unwrap_or(0),
                 prefill: self.prefill,
                 generate: self.generate,
-            }
+            })
         });
         let _ = (self.listener)(RequestEvent::Done(outcome));
     }

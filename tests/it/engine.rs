@@ -21,31 +21,31 @@ use vidense::nn::{QuantFormat, Quantizing};
 use crate::harness::{generate, request};
 
 /// A seeded source of small numbers.
-struct Draw(ChaCha8Rng);
+pub struct Draw(ChaCha8Rng);
 
 impl Draw {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// Below `n`.
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0.next_u32() as usize % n.max(1)
     }
 
-    fn values(&mut self, n: usize, scale: f32) -> Vec<f32> {
+    pub fn values(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| (self.0.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
     }
 
-    fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
+    pub fn tensor(&mut self, shape: &[usize], scale: f32) -> Tensor {
         Tensor::from_vec(self.values(shape.iter().product(), scale), shape, &Device::Cpu).unwrap()
     }
 }
 
-const VOCABULARY: usize = 97;
-const WIDTH: usize = 64;
+pub const VOCABULARY: usize = 97;
+pub const WIDTH: usize = 64;
 
-fn config(rope_scaling: RopeScaling) -> LlamaConfig {
+pub fn config(rope_scaling: RopeScaling) -> LlamaConfig {
     LlamaConfig {
         vocab_size: VOCABULARY,
         d_hidden: WIDTH,
@@ -65,7 +65,18 @@ fn config(rope_scaling: RopeScaling) -> LlamaConfig {
 }
 
 /// A model with random weights, packed as every model is that answers.
-fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
+pub fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
+    let vb = VarBuilder::from_tensors(weights(config), DType::F32, &Device::Cpu);
+    let mut llama = match quantization {
+        Some(format) => Llama::load_with(config, &vb, &Quantizing(format)).unwrap(),
+        None => Llama::load(config, &vb).unwrap(),
+    };
+    llama.pack().unwrap();
+    llama
+}
+
+/// Random weights.
+pub fn weights(config: &LlamaConfig) -> HashMap<String, Tensor> {
     let mut draw = Draw::new(7);
     let mut tensors = HashMap::new();
     let mut add = |name: String, shape: &[usize]| {
@@ -91,13 +102,7 @@ fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
         layer("mlp.up_proj", &[wide, h]);
         layer("mlp.down_proj", &[h, wide]);
     }
-    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let mut llama = match quantization {
-        Some(format) => Llama::load_with(config, &vb, &Quantizing(format)).unwrap(),
-        None => Llama::load(config, &vb).unwrap(),
-    };
-    llama.pack().unwrap();
-    llama
+    tensors
 }
 
 /// Prompts about a few videos: many begin alike, none is empty.
@@ -119,7 +124,7 @@ fn prompts(draw: &mut Draw, n: usize) -> Vec<Vec<PromptPart>> {
         .collect()
 }
 
-fn positions(prompt: &[PromptPart]) -> usize {
+pub fn positions(prompt: &[PromptPart]) -> usize {
     let n = |part: &PromptPart| match part {
         PromptPart::Ids(ids) => ids.len(),
         PromptPart::Visual(visual) => visual.embeds().dim(0).unwrap(),
@@ -127,12 +132,12 @@ fn positions(prompt: &[PromptPart]) -> usize {
     prompt.iter().map(n).sum()
 }
 
-fn plenty() -> EngineConfig {
+pub fn plenty() -> EngineConfig {
     EngineConfig::with_kv_bytes(1 << 30)
 }
 
 /// The bytes of so many pages.
-fn pages(model: &Llama, n: usize) -> usize {
+pub fn pages(model: &Llama, n: usize) -> usize {
     n * model.new_kv_store().unwrap().page_bytes()
 }
 
@@ -277,7 +282,7 @@ fn memory_does_not_grow_with_the_requests_that_passed() {
     assert!(allocated[59] <= pages(&model, pages_for(512) + pages_for(306)));
 }
 
-fn sink(prompt: Vec<PromptPart>, max_new_tokens: usize) -> Request<'static> {
+pub fn sink(prompt: Vec<PromptPart>, max_new_tokens: usize) -> Request<'static> {
     Request {
         prompt,
         history: PromptHistory::default(),

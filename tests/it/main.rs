@@ -12,6 +12,7 @@ mod checkpoints;
 mod cli;
 mod descriptions;
 mod engine;
+mod engine_attacks;
 #[cfg(unix)]
 mod files;
 mod gguf;
