@@ -72,7 +72,7 @@ pub struct Request<'l> {
     pub stop: StopRules,
     /// At most this many new tokens.
     pub max_new_tokens: usize,
-    /// Time from its first step on; all others wait while it is not running.
+    /// Wall time from its first admission on, steps shared with others and waiting after a preemption included.
     pub time_limit: Option<Duration>,
     /// Hears of every token, and of the end.
     pub listener: RequestListener<'l>,

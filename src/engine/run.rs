@@ -78,13 +78,20 @@ impl<'m> Engine<'m> {
     /// requests with stop strings fail.
     ///
     /// # Errors
-    /// When the model's geometry has no key-value memory.
+    /// When the model's geometry has no key-value memory, or the budget is less than what is allocated at once.
     pub fn new(model: &'m Llama, tokenizer: Option<&'m Tokenizer>, config: EngineConfig) -> Result<Self> {
         let config = EngineConfig { max_sequences: config.max_sequences.max(1), ..config };
         let store = model.new_kv_store()?;
         let page_bytes = store.page_bytes().max(1);
         let at_once = store.pages_at_once().max(1);
-        let max_pages = (config.kv_bytes / page_bytes / at_once).max(1) * at_once;
+        let max_pages = config.kv_bytes / page_bytes / at_once * at_once;
+        if max_pages == 0 {
+            candle_core::bail!(
+                "{} bytes of key-value memory are less than the {} bytes that are allocated at once; hint: a larger --kv-memory",
+                config.kv_bytes,
+                page_bytes * at_once
+            );
+        }
         let keep_pages = pages_for(model.config().context).min(max_pages);
         let stats = EngineStats { kv_budget_bytes: max_pages * page_bytes, ..EngineStats::default() };
         Ok(Self {

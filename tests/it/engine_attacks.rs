@@ -2,10 +2,13 @@
 //! share their memory or wait for it. Whatever happens to one request, each other one gets the tokens that it gets alone.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use vidense::engine::{Engine, EngineConfig, EngineError, PromptPart, Request, Visual};
+use vidense::engine::{
+    Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent, StopRules, Visual,
+};
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
 use vidense::language::{Decoding, Llama, LlamaConfig, RopeScaling};
@@ -223,6 +226,63 @@ fn requests_are_admitted_when_they_come_while_there_are_places_and_pages() {
     assert_eq!([0, 1, 2, 3].map(&mut submit), [(1, 0), (2, 0), (3, 0), (3, 1)]);
     engine.step();
     assert_eq!(engine.stats().sequence_steps, 3, "all three are read in the first step");
+}
+
+#[test]
+fn a_budget_below_a_page_is_refused_with_both_sizes() {
+    let model = model(&config(RopeScaling::None), None);
+    let page = pages(&model, 1);
+    let error = Engine::new(&model, None, EngineConfig::with_kv_bytes(page - 1)).err().unwrap().to_string();
+    assert!(error.starts_with(&format!("{} bytes of key-value memory are less than the {page} bytes", page - 1)));
+    assert_eq!(Engine::new(&model, None, EngineConfig::with_kv_bytes(page)).unwrap().stats().kv_budget_bytes, page);
+}
+
+/// The text of a request, as its listener hears it piece by piece and as a whole.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct HeardText {
+    pieces: String,
+    whole: String,
+}
+
+/// Answers prompts together, of which each may have a stop string.
+fn texts(model: &Llama, tokenizer: &Tokenizer, asked: &[(u32, Option<String>)]) -> Vec<HeardText> {
+    let heard: Vec<_> = asked.iter().map(|_| RefCell::new(HeardText::default())).collect();
+    let mut engine = Engine::new(model, Some(tokenizer), plenty()).unwrap();
+    for ((i, stop), heard) in asked.iter().zip(&heard) {
+        let listener = |event: RequestEvent<'_>| {
+            let mut heard = heard.borrow_mut();
+            match event {
+                RequestEvent::Token { text, .. } => heard.pieces.push_str(text),
+                RequestEvent::Done(outcome) => {
+                    let Completion { text, rest, .. } = outcome.unwrap();
+                    heard.pieces.push_str(&rest);
+                    heard.whole = text;
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let stop = StopRules { strings: stop.iter().cloned().collect(), ..StopRules::default() };
+        engine.submit(Request { stop, listener: Box::new(listener), ..sink(vec![PromptPart::Ids(vec![*i; 40])], 50) });
+    }
+    engine.run(&Stop::new());
+    drop(engine);
+    heard.into_iter().map(RefCell::into_inner).collect()
+}
+
+#[test]
+fn texts_and_stop_strings_are_each_request_s_own() {
+    let model = model(&LlamaConfig { vocab_size: 512, ..config(RopeScaling::None) }, None);
+    let tokenizer = Tokenizer::open(&repository("samples/mini"), Reading::Llava).unwrap();
+    let without: Vec<_> = (0..8).map(|i| texts(&model, &tokenizer, &[(i, None)]).remove(0)).collect();
+    // Three characters from the middle of each answer, which lie across tokens in some.
+    let middle = |text: &str| text.chars().skip(text.chars().count() / 2).take(3).collect::<String>();
+    let stops: Vec<String> = without.iter().map(|heard| middle(&heard.whole)).collect();
+    let asked: Vec<_> = (0..8).flat_map(|i| [(i, None), (i, Some(stops[i as usize].clone()))]).collect();
+    for ((i, stop), heard) in asked.iter().zip(texts(&model, &tokenizer, &asked)) {
+        let whole = &without[*i as usize].whole;
+        let expected = stop.as_ref().map_or(whole.as_str(), |stop| whole.split(stop.as_str()).next().unwrap().trim());
+        assert_eq!((heard.whole.as_str(), heard.pieces.as_str()), (expected, expected), "{i}: {stop:?}");
+    }
 }
 
 /// A tokenizer whose decoder panics at a token of this text alone: it strips the text from both sides.

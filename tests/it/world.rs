@@ -125,3 +125,14 @@ fn questions_that_cannot_be_read_are_named() {
         assert!(output.status.code() == Some(2) && error.contains(message), "{error}");
     }
 }
+
+#[test]
+fn a_question_that_fails_names_its_video() {
+    let output = vidense(&["eval", "samples/clips/questions.jsonl", "--limit", "1", "--kv-memory", "1MiB"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("over the budget of 1048576 bytes"), "{error}");
+    assert!(
+        error.contains("samples/clips/clip-00000.mp4: a prompt of ") && error.contains("(in the stage generate)"),
+        "{error}"
+    );
+}

@@ -112,9 +112,11 @@ impl Eval {
                             .map_err(|error| anyhow::anyhow!("{}: {error}", shown(&self.answers)))?;
                     }
                 }
-                EvalEvent::Failed { error, .. } => {
+                EvalEvent::Failed { video, error } => {
                     n_failed += 1;
-                    bar.suspend(|| output::warning(&error.to_string()));
+                    let (video, cause) = (video.to_string_lossy(), error.to_string());
+                    let named = if cause.contains(&*video) { cause } else { format!("{video}: {cause}") };
+                    bar.suspend(|| output::warning(&format!("{named} (in the stage {})", error.stage)));
                 }
             }
             anyhow::Ok(())

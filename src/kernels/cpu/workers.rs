@@ -16,10 +16,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let attended = || {
         let _attendance = Attendance::begin();
-        let before = IS_OWNER.replace(true);
-        let result = run();
-        IS_OWNER.set(before);
-        result
+        let _ownership = Ownership { before: IS_OWNER.replace(true) };
+        run()
     };
     match rayon::current_thread_index() {
         Some(_) => attended(),
@@ -31,6 +29,17 @@ thread_local! {
     /// Whether this thread is inside [`on_workers`] itself: it then waits for its own operations and attends to no
     /// others.
     static IS_OWNER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Restores [`IS_OWNER`] when it is dropped, also by a panic.
+struct Ownership {
+    before: bool,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        IS_OWNER.set(self.before);
+    }
 }
 
 /// Keeps the pool's other threads awake until it is dropped.
@@ -76,6 +85,13 @@ mod tests {
     fn what_runs_on_a_worker_stays_there() {
         let index = on_workers(|| (rayon::current_thread_index(), on_workers(rayon::current_thread_index)));
         assert!(index.0.is_some() && index.0 == index.1);
+    }
+
+    #[test]
+    fn a_panic_does_not_leave_its_thread_an_owner() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+        let panicked = std::panic::catch_unwind(|| pool.install(|| on_workers(|| panic!("meant"))));
+        assert!(panicked.is_err() && !pool.install(|| IS_OWNER.get()));
     }
 
     #[test]
