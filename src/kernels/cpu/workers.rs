@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn a_panic_does_not_leave_its_thread_an_owner() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-        let panicked = std::panic::catch_unwind(|| pool.install(|| on_workers(|| panic!("meant"))));
+        let panicked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(|| on_workers(|| panic!("meant")))));
         assert!(panicked.is_err() && !pool.install(|| IS_OWNER.get()));
     }
 
