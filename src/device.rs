@@ -95,8 +95,8 @@ pub fn free_memory(device: &Device) -> Option<u64> {
             Some(group.map_or(free, |group| group.min(free))).filter(|&free| free > 0)
         }
         #[cfg(feature = "cuda")]
-        Device::Cuda(_) => {
-            let info = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+        Device::Cuda(device) => {
+            let info = device.cuda_stream().context().mem_get_info();
             info.ok().and_then(|(free, _)| u64::try_from(free).ok())
         }
         _ => None,
