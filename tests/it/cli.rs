@@ -402,6 +402,34 @@ fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
 }
 
 #[test]
+fn bench_runs_a_pipeline_over_videos() {
+    let pipeline = repository("pipelines/mini.yaml");
+    let pipeline = pipeline.to_str().unwrap();
+    let question = "What color is the circle?";
+    let output = run(&["bench", "run", pipeline, VIDEO, VIDEO, "-q", question, "-q", "Describe.", "--runs", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let bench: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((bench["videos"].as_u64(), bench["answers"].as_u64()), (Some(1), Some(4)), "{bench}");
+    assert!(bench["answer_tokens"].as_u64().unwrap() >= 8 && bench["tokens_per_second"].as_f64().unwrap() > 0.0);
+    let refused = run(&["bench", "run", pipeline, "nothing.mp4", "-q", question, "--runs", "1"]);
+    assert_refused(&refused, "nothing.mp4: no such file");
+}
+
+#[test]
+fn timings_tell_what_the_engine_did() {
+    let pipeline = repository("pipelines/mini.yaml");
+    let pipeline = pipeline.to_str().unwrap();
+    let questions = ["-q", "What color is the circle?", "-q", "How many objects are there?"];
+    let arguments = ["run", pipeline, VIDEO, "--timings", "--kv-memory", "16MiB"];
+    let output = run(&[&arguments[..], &questions[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let told = err(&output);
+    let line = told.lines().find(|line| line.starts_with("engine: ")).expect("a line about the engine");
+    assert!(line.contains("4 tokens in ") && line.contains("most 2 running"), "{line}");
+    assert!(line.contains(" of 16.0 MiB key-value memory") && !line.contains(" and 0 shared"), "{line}");
+}
+
+#[test]
 fn answers_are_the_same_at_every_number_of_threads() {
     for flags in [&[][..], &["--quant", "q8_0"], &["--temporal", "concat", "--frames", "4"]] {
         let answers: Vec<serde_json::Value> = ["1", "2", "5", "16"]
