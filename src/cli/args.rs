@@ -179,7 +179,12 @@ impl FrameArgs {
 impl PlanArgs {
     /// The limits of the video.
     pub fn limits(&self) -> Limits {
-        self.frames.read.limits()
+        self.read().limits()
+    }
+
+    /// How long its reads may wait.
+    pub fn read(&self) -> &ReadArgs {
+        &self.frames.read
     }
 
     /// The plan that the flags resolve to.

@@ -13,18 +13,25 @@ use vidense::video::worker::Isolation;
 
 use super::output;
 
-/// How far one item may go.
+/// How far one item may go, and how long a read may wait.
 #[derive(Args)]
 pub struct LimitArgs {
+    #[command(flatten)]
+    items: ItemLimitArgs,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+/// How far one item may go.
+#[derive(Args)]
+pub struct ItemLimitArgs {
     /// Decode in a process of its own, so that a crash or hang of a codec costs one item [default: true in batch, else false]
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     isolate: Option<bool>,
     /// The longest that an item may be worked on, in each stage or in one of them: 90, 10m, decode=1h; may be given several
-    /// times; of generate an item is an answer [default: 1h in batch, else none]
+    /// times; of generate an item is an answer, whose share of the work counts [default: 1h in batch, else none]
     #[arg(long = "time-limit", value_name = "[STAGE=]TIME")]
     time_limits: Vec<String>,
-    #[command(flatten)]
-    read: ReadArgs,
     /// The most that a frame may take as RGB
     #[arg(long, value_name = "BYTES", default_value = "768MiB")]
     frame_limit: ByteSize,
@@ -68,9 +75,27 @@ impl LimitArgs {
     /// The limits of each item.
     ///
     /// # Errors
-    /// When a limit is none, or of no stage.
+    /// As [`ItemLimitArgs::limits`].
     pub fn limits(&self, care: Care) -> anyhow::Result<Limits> {
-        let mut limits = self.read.limits();
+        self.items.limits(care, &self.read)
+    }
+
+    /// How decoding is kept apart, if it is.
+    ///
+    /// # Errors
+    /// As [`ItemLimitArgs::isolation`].
+    pub fn isolation(&self, care: Care) -> anyhow::Result<Option<Isolation>> {
+        self.items.isolation(care, &self.read)
+    }
+}
+
+impl ItemLimitArgs {
+    /// The limits of each item, whose reads wait as `read` says.
+    ///
+    /// # Errors
+    /// When a limit is none, or of no stage.
+    pub fn limits(&self, care: Care, read: &ReadArgs) -> anyhow::Result<Limits> {
+        let mut limits = read.limits();
         limits.frame_bytes = self.frame_limit.as_u64();
         if care == Care::Unattended {
             limits = limits.with_time(UNATTENDED);
@@ -92,7 +117,7 @@ impl LimitArgs {
     ///
     /// # Errors
     /// When this program cannot be found again.
-    pub fn isolation(&self, care: Care) -> anyhow::Result<Option<Isolation>> {
+    pub fn isolation(&self, care: Care, read: &ReadArgs) -> anyhow::Result<Option<Isolation>> {
         if !self.isolate.unwrap_or(care == Care::Unattended) {
             return Ok(None);
         }
@@ -100,7 +125,7 @@ impl LimitArgs {
         let itself = Path::new("/proc/self/exe");
         let program = if itself.exists() { itself.to_owned() } else { std::env::current_exe()? };
         let arguments = vec![OsString::from("decode-worker")];
-        Ok(Some(Isolation { program, arguments, stall: self.read.stall_limit }))
+        Ok(Some(Isolation { program, arguments, stall: read.stall_limit }))
     }
 }
 

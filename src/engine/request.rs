@@ -72,7 +72,7 @@ pub struct Request<'l> {
     pub stop: StopRules,
     /// At most this many new tokens.
     pub max_new_tokens: usize,
-    /// Wall time from its first admission on, steps shared with others and waiting after a preemption included.
+    /// Limit of the request's own share of the steps' time: what runs beside it and what it waits for does not count.
     pub time_limit: Option<Duration>,
     /// Hears of every token, and of the end.
     pub listener: RequestListener<'l>,

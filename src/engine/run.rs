@@ -177,7 +177,7 @@ impl<'m> Engine<'m> {
 
     /// Key-value memory that was ever allocated, in bytes: at most the budget.
     pub fn kv_allocated_bytes(&self) -> usize {
-        self.pool.n_pages() * self.store.page_bytes()
+        self.pool.n_pages().next_multiple_of(self.store.pages_at_once().max(1)) * self.store.page_bytes()
     }
 
     /// What was done so far.
@@ -214,14 +214,13 @@ impl<'m> Engine<'m> {
 
     /// Fails what took longer than it may.
     fn expire(&mut self) {
-        let now = Instant::now();
         for i in (0..self.running.len()).rev() {
-            if let Some(limit) = self.running[i].expired(now) {
+            if let Some(limit) = self.running[i].expired() {
                 self.end(i, Err(EngineError::TimeLimit(limit)));
             }
         }
         for i in (0..self.waiting.len()).rev() {
-            if let Some(limit) = self.waiting[i].expired(now)
+            if let Some(limit) = self.waiting[i].expired()
                 && let Some(sequence) = self.waiting.remove(i)
             {
                 sequence.finish(Err(EngineError::TimeLimit(limit)));
@@ -289,7 +288,7 @@ impl<'m> Engine<'m> {
         };
         match new {
             Some(new) => {
-                sequence.begin(found, Instant::now());
+                sequence.begin(found);
                 sequence.add_pages(new);
                 true
             }

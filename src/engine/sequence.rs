@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::Tensor;
 
@@ -93,7 +93,6 @@ pub(super) struct Sequence<'l> {
     stop_tokens: Arc<[u32]>,
     max_new_tokens: usize,
     time_limit: Option<Duration>,
-    started: Option<Instant>,
     prefill: Duration,
     generate: Duration,
     listener: RequestListener<'l>,
@@ -128,7 +127,6 @@ impl<'l> Sequence<'l> {
             stop_tokens: stop.tokens,
             max_new_tokens,
             time_limit,
-            started: None,
             prefill: Duration::ZERO,
             generate: Duration::ZERO,
             listener,
@@ -206,13 +204,12 @@ impl<'l> Sequence<'l> {
     }
 
     /// Takes over the pages of its beginning, which hold its first positions.
-    pub(super) fn begin(&mut self, found: Vec<PageId>, now: Instant) {
+    pub(super) fn begin(&mut self, found: Vec<PageId>) {
         self.n_stored = found.len() * PAGE_LEN;
         self.n_published = found.len();
         self.reused.get_or_insert(self.n_stored);
         self.pages = found;
         self.table = self.pages.as_slice().into();
-        self.started.get_or_insert(now);
     }
 
     /// What its next token is chosen with.
@@ -272,10 +269,9 @@ impl<'l> Sequence<'l> {
         self.n_stored += n;
     }
 
-    /// Its limit, if that has passed.
-    pub(super) fn expired(&self, now: Instant) -> Option<Duration> {
-        let limit = self.time_limit?;
-        (now.saturating_duration_since(self.started?) > limit).then_some(limit)
+    /// Returns its time limit if its share of the steps exceeds that.
+    pub(super) fn expired(&self) -> Option<Duration> {
+        self.time_limit.filter(|limit| self.prefill + self.generate > *limit)
     }
 
     /// Takes a token; why the answer ends with it, if it does.
@@ -298,6 +294,9 @@ impl<'l> Sequence<'l> {
         let rest = |stream: &mut Option<TextStream<'_>>| stream.as_mut().map_or_else(String::new, TextStream::finish);
         let outcome = outcome.and_then(|finish_reason| {
             let rest = guarded(|| rest(&mut self.stream))?;
+            // Text that became certain at the end may hold a stop string.
+            let is_stopped = self.stream.as_ref().is_some_and(TextStream::is_stopped);
+            let finish_reason = if is_stopped { FinishReason::Stop } else { finish_reason };
             Ok(Completion {
                 text: self.stream.as_ref().map_or_else(String::new, |stream| stream.answer().to_owned()),
                 rest,

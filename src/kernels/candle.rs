@@ -8,6 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use super::activation::QUICK;
 use super::attention::{by_scores, check};
 use super::candle_pages::CandlePages;
+use super::cpu::kv_pages::CpuPages;
 use super::kv::{KvGeometry, KvStore};
 use super::{
     Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
@@ -128,7 +129,11 @@ impl Kernels for Candle {
     }
 
     fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
-        Ok(Box::new(CandlePages::new(geometry, dtype, device)?))
+        // On the CPU attention over pages is ours in every precision: candle's would depend on where the pages lie.
+        Ok(match device {
+            Device::Cpu => Box::new(CpuPages::new(geometry)?),
+            _ => Box::new(CandlePages::new(geometry, dtype, device)?),
+        })
     }
 
     fn pack(&self, _: &Tensor, _: Option<&Tensor>) -> Result<Option<PackedLinear>> {

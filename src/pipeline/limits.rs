@@ -10,7 +10,8 @@ use crate::video::ReadLimits;
 /// The stages whose time may be limited.
 pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
 
-/// The most that one item may take. An item is a video; of `generate`, an answer, whose time runs from its first step on.
+/// The most that one item may take. An item is a video; of `generate`, an answer, whose time is
+/// its share of the engine's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a frame as RGB.

@@ -136,3 +136,26 @@ fn a_question_that_fails_names_its_video() {
         "{error}"
     );
 }
+
+#[test]
+fn eval_isolates_caches_and_limits_as_a_run_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let eval = |more: &[&str]| vidense(&[&["eval", "samples/clips/questions.jsonl", "--json"], more].concat());
+    let plain = eval(&[]);
+    let kept = ["--isolate", "--cache", cache.to_str().unwrap(), "--timings"];
+    let (first, second) = (eval(&kept), eval(&kept));
+    assert_eq!((first.status.code(), &first.stdout), (Some(0), &plain.stdout), "{first:?}");
+    assert_eq!(second.stdout, plain.stdout);
+    assert!(std::fs::read_dir(&cache).unwrap().count() > 0);
+    // What was kept is not encoded again.
+    let encoded = |output: &Output| {
+        let told = String::from_utf8(output.stderr.clone()).unwrap();
+        let line = told.lines().find(|line| line.starts_with("encode")).expect("a line about the tower").to_owned();
+        line.split_whitespace().nth(3).unwrap().parse::<f64>().unwrap()
+    };
+    assert!(encoded(&second) < encoded(&first), "{second:?}");
+    let late = eval(&["--time-limit", "decode=0.000001"]);
+    let error = String::from_utf8(late.stderr).unwrap();
+    assert!(late.status.code() == Some(1) && error.contains("longer than the limit"), "{error}");
+}

@@ -5,13 +5,19 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::Context;
+use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
 use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
 use vidense::exec::{Stop, Watch};
 use vidense::files::output::{check_apart, create_growing};
 
+use vidense::pipeline::features::identity;
+use vidense::pipeline::{Apart, FeatureCache};
+
 use crate::cli::args::PlanArgs;
+use crate::cli::limits::{Care, ItemLimitArgs};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 
@@ -22,6 +28,14 @@ pub struct Eval {
     questions: PathBuf,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    items: ItemLimitArgs,
+    /// Keep visual tokens in this directory for later runs, and look for them there [default: they are not kept]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// How large that directory may grow; those go first that were not used for longest
+    #[arg(long, value_name = "BYTES", default_value = "20GiB", requires = "cache")]
+    cache_limit: ByteSize,
     /// Stop after so many questions
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -101,7 +115,15 @@ impl Eval {
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
         let begin = Instant::now();
-        let watched = (session.apart(), &Watch::until(&stop));
+        let isolation = self.items.isolation(Care::Attended, self.plan.read())?;
+        let features = self.cache.as_deref().map(|dir| self.features(dir, &session)).transpose()?;
+        let apart = Apart {
+            limits: self.items.limits(Care::Attended, self.plan.read())?,
+            isolation: isolation.as_ref(),
+            features: features.as_ref(),
+            ..session.apart()
+        };
+        let watched = (apart, &Watch::until(&stop));
         let evaluated = evaluate(session.model.asking(), &asked, watched, &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
@@ -132,6 +154,11 @@ impl Eval {
             output::warning(&format!("stopped: {n_left} of {} questions were not asked", asked.len()));
         }
         if n_failed + n_left > 0 { Err(SomeFailed { n_failed: n_failed + n_left }.into()) } else { Ok(()) }
+    }
+
+    fn features(&self, dir: &Path, session: &Session) -> anyhow::Result<FeatureCache> {
+        let made_by = identity(&session.model)?;
+        FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).with_context(|| format!("{}", dir.display()))
     }
 
     fn print(&self, scores: &Scores) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
-//! Pages of keys and values in f32: rotary embedding and cache write in one pass, attention over the pages as they are.
+//! Pages of keys and values in f32, for activations in any precision: rotary embedding and cache write in one pass, attention over the pages as they are.
 
-use candle_core::{CpuStorage, Result, Storage, Tensor};
+use candle_core::{DType, Result, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{GemmKernel, kernel};
@@ -251,14 +251,16 @@ impl KvStore for CpuPages {
                 self.geometry.n_layers
             );
         }
-        let qkv = qkv.contiguous()?;
+        let dtype = qkv.dtype();
+        let qkv = qkv.to_dtype(DType::F32)?.contiguous()?;
         let (storage, at) = qkv.storage_and_layout();
-        let Storage::Cpu(storage @ CpuStorage::F32(_)) = &*storage else {
-            candle_core::bail!("attention: {:?} on {:?} for pages in f32 on the CPU", qkv.dtype(), qkv.device())
+        let Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("attention: pages on the CPU for {:?}", qkv.device())
         };
         let y = self.run(layer, contiguous(storage, at)?, &step);
         self.step = Some(step);
-        Tensor::from_vec(y, (n_rows, self.geometry.n_heads * self.geometry.d_head), qkv.device())
+        let y = Tensor::from_vec(y, (n_rows, self.geometry.n_heads * self.geometry.d_head), qkv.device())?;
+        y.to_dtype(dtype)
     }
 }
 
