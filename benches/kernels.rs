@@ -101,8 +101,8 @@ fn tower_layer(c: &mut Criterion) {
     group.finish();
 }
 
-/// Attention of a layer in a Llama of 1.1B over pages: a prompt, one token after it, and one token of each of 16 sequences, whose
-/// prompts are their own or the same.
+/// Attention of a layer in a Llama of 1.1B over pages: a prompt, one token after it, and one token of each of 16
+/// sequences, whose prompts are their own or the same.
 fn paged_attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("paged_attention");
     group.sample_size(20);

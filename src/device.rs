@@ -82,8 +82,8 @@ fn cuda(ordinal: usize) -> candle_core::Result<Device> {
     Ok(device)
 }
 
-/// Bytes of memory that a device has left, as far as this build can ask. Of the CPU the least of what the system and the control
-/// group of this process have.
+/// Bytes of memory that a device has left, as far as this build can ask. Of the CPU the least of what the system and
+/// the control group of this process have.
 pub fn free_memory(device: &Device) -> Option<u64> {
     match device {
         Device::Cpu => {

@@ -1,6 +1,7 @@
 //! Running a batch: every question about every item of an archive that results do not hold yet.
 //!
-//! The archive is listed as the run goes, so its size does not matter. Answers are kept in the order in which they are earned.
+//! The archive is listed as the run goes, so its size does not matter. Answers are kept in the order in which they are
+//! earned.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -40,7 +41,8 @@ pub struct Batch<'a> {
     pub shard: Shard,
     /// Whether what failed before is tried again.
     pub retry_failed: bool,
-    /// Whether the results are of this archive alone: what could not be listed before, and can be now, counts no more then.
+    /// Whether the results are of this archive alone: what could not be listed before, and can be now, counts no more
+    /// then.
     pub is_only_archive: bool,
     /// What keeps items apart.
     pub apart: Apart<'a>,
@@ -378,7 +380,8 @@ impl Feed<'_, '_> {
         }
     }
 
-    /// At the archive's end: what could not be listed before, and is not among what cannot be listed now, counts no more.
+    /// At the archive's end: what could not be listed before, and is not among what cannot be listed now, counts no
+    /// more.
     fn resolve(&self) {
         if !self.shared.batch.retry_failed || !self.shared.batch.is_only_archive || self.is_partial {
             return;

@@ -122,7 +122,8 @@ pub struct LanguageBench {
     pub kv_peak_bytes: usize,
     /// The most memory that the process used.
     pub memory_peak_bytes: Option<u64>,
-    /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the prompt, in nats.
+    /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the
+    /// prompt, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_kl: Option<f64>,
 }

@@ -1,5 +1,5 @@
-//! Speed on this machine: networks of real geometry with random weights, the reading of a real video, and a whole command, timed, beside
-//! what the machine can do.
+//! Speed on this machine: networks of real geometry with random weights, the reading of a real video, and a whole
+//! command, timed, beside what the machine can do.
 
 mod ask;
 mod language;

@@ -1,4 +1,5 @@
-//! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode. The same name gives the same ones.
+//! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode. The same name gives the
+//! same ones.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;

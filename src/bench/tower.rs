@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_frame_takes_what_its_shapes_say() {
-        // 577 tokens: 24 (2 x 577 (4 x 1024^2 + 2 x 1024 x 4096) + 4 x 577^2 x 1024) and the patches, 2 x 576 x 588 x 1024.
+        // 577 tokens: 24 (2 x 577 (4 x 1024^2 + 2 x 1024 x 4096) + 4 x 577^2 x 1024) and the patches, 2 x 576 x 588 x
+        // 1024.
         let clip = flops(&TowerName::ClipL336.config());
         assert!((clip / 1e9 - 381.92).abs() < 0.01, "{clip}");
     }

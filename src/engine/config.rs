@@ -35,8 +35,8 @@ impl EngineConfig {
     }
 }
 
-/// Bytes of key-value memory where nobody says otherwise: half of what the CPU has left, or nine tenths of what a GPU has, once
-/// `weights` more bytes are taken.
+/// Bytes of key-value memory where nobody says otherwise: half of what the CPU has left, or nine tenths of what a GPU
+/// has, once `weights` more bytes are taken.
 pub fn default_kv_bytes(device: &Device, weights: u64) -> u64 {
     let (part, of) = if device.is_cpu() { (1, 2) } else { (9, 10) };
     free_memory(device).map_or(UNKNOWN, |free| free.saturating_sub(weights) / of * part)

@@ -1,8 +1,9 @@
 //! Who holds which page of key-value memory: reference counts, pages that begin alike shared, and a budget.
 //!
-//! A full page whose content is known is found again by it: by the page before it and the [`PAGE_LEN`] tokens that it holds. A
-//! sequence whose prompt begins with the same pages takes them over in place of computing them. A page that nobody holds keeps
-//! its content until its memory is needed; of those, at most [`PoolConfig::keep_pages`] stay while unused memory is left.
+//! A full page whose content is known is found again by it: by the page before it and the [`PAGE_LEN`] tokens that it
+//! holds. A sequence whose prompt begins with the same pages takes them over in place of computing them. A page that
+//! nobody holds keeps its content until its memory is needed; of those, at most [`PoolConfig::keep_pages`] stay while
+//! unused memory is left.
 //!
 //! The pool only counts: [`crate::kernels::kv::KvStore`] has the memory.
 
@@ -149,8 +150,8 @@ impl PagePool {
         self.slots[page.index()].serial
     }
 
-    /// Tells the content of a held page, so that it is found by it. Where another page has the same content already, that one is
-    /// found.
+    /// Tells the content of a held page, so that it is found by it. Where another page has the same content already,
+    /// that one is found.
     pub fn fill(&mut self, page: PageId, key: PageKey) {
         debug_assert!(key.tokens.len() == PAGE_LEN, "a full page");
         let slot = &mut self.slots[page.index()];

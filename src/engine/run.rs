@@ -43,7 +43,7 @@ pub struct EngineStats {
     pub prefix_hits: u64,
     /// Tokens that were chosen.
     pub new_tokens: u64,
-    /// Sequences that gave their memory up to older ones.
+    /// Preemptions: sequences whose pages went to an older one.
     pub preemptions: u64,
     /// The most sequences that ran at once.
     pub peak_running: usize,
@@ -74,8 +74,8 @@ struct Planned {
 type Outcome = std::result::Result<FinishReason, EngineError>;
 
 impl<'m> Engine<'m> {
-    /// Makes an engine without requests. No key-value memory is taken yet. Without a tokenizer there are ids but no text, and
-    /// requests with stop strings fail.
+    /// Makes an engine without requests. No key-value memory is taken yet. Without a tokenizer there are ids but no
+    /// text, and requests with stop strings fail.
     ///
     /// # Errors
     /// When the model's geometry has no key-value memory, or the budget is less than what is allocated at once.
@@ -228,8 +228,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Lets waiting requests run, in their order, while there are places and memory. One whose beginning another is just reading
-    /// waits for that, and lets others pass.
+    /// Admits waiting requests in their order while there are places and memory. A request whose prefix a running
+    /// sequence is still reading waits for that sequence; requests behind it may pass.
     fn admit(&mut self) {
         let mut i = 0;
         while i < self.waiting.len() && self.running.len() < self.config.max_sequences {
@@ -270,7 +270,8 @@ impl<'m> Engine<'m> {
             .count()
     }
 
-    /// Gives a sequence the pages of its beginning that are in memory, and new ones for its other known positions and the next.
+    /// Gives a sequence the pages of its beginning that are in memory, and new ones for its other known positions and
+    /// the next.
     fn take_memory(&mut self, sequence: &mut Sequence<'m>) -> bool {
         let (mut found, mut parent) = (Vec::new(), None);
         for page in 0..sequence.n_sharable_pages() {
@@ -313,8 +314,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Releases a sequence's pages, the last one first: what is evicted first is then the end of a prefix, not its beginning,
-    /// without which nothing of it is found.
+    /// Releases a sequence's pages, the last one first: what is evicted first is then the end of a prefix, not its
+    /// beginning, without which nothing of it is found.
     fn release_pages(&mut self, sequence: &mut Sequence<'m>) {
         sequence.take_pages().into_iter().rev().for_each(|page| self.pool.release(page));
     }
@@ -342,8 +343,8 @@ impl<'m> Engine<'m> {
         planned
     }
 
-    /// Gives a running sequence pages for `n` more positions; the youngest others give theirs up if need be. False if it had to
-    /// give up its own.
+    /// Gives a running sequence pages for `n` more positions; the youngest others give theirs up if need be. False if
+    /// it had to give up its own.
     fn make_room(&mut self, index: usize, n: usize) -> bool {
         loop {
             let sequence = &self.running[index];
@@ -372,8 +373,8 @@ impl<'m> Engine<'m> {
         self.waiting.insert(at, sequence);
     }
 
-    /// Computes a step, and takes its tokens. Where it fails, each of its sequences is tried alone: no request may fail with
-    /// another.
+    /// Computes a step, and takes its tokens. Where it fails, each of its sequences is tried alone: no request may fail
+    /// with another.
     fn execute(&mut self, planned: &[Planned]) {
         let start = Instant::now();
         let mut ended = Vec::new();
@@ -396,7 +397,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Runs the planned positions, and gives the logits of those sequences whose next token they decide: `(R, vocab_size)`.
+    /// Runs the planned positions, and gives the logits of those sequences whose next token they decide: `(R,
+    /// vocab_size)`.
     fn compute(&mut self, planned: &[Planned]) -> std::result::Result<Option<Tensor>, EngineError> {
         let Self { model, store, running, .. } = self;
         let forward = || -> Result<Option<Tensor>> {
@@ -460,9 +462,9 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Lets the full pages of a sequence be found. Not before a token was chosen after them: keys and values that are NaN at a
-    /// position spoil those of positions before it in the same chunk (0 times NaN), which others may begin with too; then no
-    /// logit is finite.
+    /// Lets the full pages of a sequence be found. Not before a token was chosen after them: keys and values that are
+    /// NaN at a position spoil those of positions before it in the same chunk (0 times NaN), which others may begin
+    /// with too; then no logit is finite.
     fn publish(&mut self, index: usize) {
         let pages = self.running[index].publish();
         let sequence = &self.running[index];

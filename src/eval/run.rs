@@ -1,5 +1,5 @@
-//! Asking every question of a list, through the stages of a run: videos are decoded while others are answered, and a video is
-//! encoded once for all questions about it.
+//! Asking every question of a list, through the stages of a run: videos are decoded while others are answered, and a
+//! video is encoded once for all questions about it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Pages of keys and values as candle's tensors, on any device and in any precision.
 //!
-//! Pages lie in slabs of [`SLAB_PAGES`]; pages of a sequence that follow each other in a slab are one span, which a matrix product
-//! reads where it is. Nothing that is stored is copied: the scores over several spans stand side by side, and the weighted sums
-//! over them are added.
+//! Pages lie in slabs of [`SLAB_PAGES`]; pages of a sequence that follow each other in a slab are one span, which a
+//! matrix product reads where it is. Nothing that is stored is copied: the scores over several spans stand side by
+//! side, and the weighted sums over them are added.
 
 use std::ops::Range;
 

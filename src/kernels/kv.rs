@@ -1,9 +1,9 @@
 //! Key-value memory in pages, as every device offers it.
 //!
-//! A page holds keys and values of [`PAGE_LEN`] consecutive positions, for all layers. A sequence is a list of pages, its block
-//! table; sequences that begin alike name the same pages. Which page belongs to whom is the engine's affair: a store only keeps
-//! what is written and attends over it. One step of the language model is [`KvStore::begin`], then [`KvStore::attend`] once a
-//! layer.
+//! A page holds keys and values of [`PAGE_LEN`] consecutive positions, for all layers. A sequence is a list of pages,
+//! its block table; sequences that begin alike name the same pages. Which page belongs to whom is the engine's affair:
+//! a store only keeps what is written and attends over it. One step of the language model is [`KvStore::begin`], then
+//! [`KvStore::attend`] once a layer.
 //!
 //! Reference: PagedAttention, arXiv 2309.06180, section 4.
 
@@ -153,8 +153,8 @@ pub trait KvStore: Send {
     /// When the layout does not fit the geometry, or names a page without memory.
     fn begin(&mut self, layout: StepLayout) -> Result<()>;
 
-    /// Rotates the step's queries and keys of a layer, stores its keys and values, and attends: row `i` of a sequence sees the
-    /// sequence's positions up to `start + i`.
+    /// Rotates the step's queries and keys of a layer, stores its keys and values, and attends: row `i` of a sequence
+    /// sees the sequence's positions up to `start + i`.
     ///
     /// # Shapes
     /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads d_head)`.

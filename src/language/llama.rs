@@ -185,7 +185,8 @@ impl Llama {
         self.embeddings.forward(&Tensor::from_slice(ids, ids.len(), &self.device)?)
     }
 
-    /// Runs one step: new positions of any number of sequences through all layers, each after those that the store holds of it.
+    /// Runs one step: new positions of any number of sequences through all layers, each after those that the store
+    /// holds of it.
     ///
     /// # Shapes
     /// `embeds (S, H)`, the rows of one sequence after those of the other; to `(S, H)`, before the final norm.

@@ -109,7 +109,8 @@ pub struct Choosing<'s> {
     pub generated: &'s [u32],
 }
 
-/// Chooses the next id of `R` sequences at once. Where all of them take the largest logit, nothing but ids leaves the device.
+/// Chooses the next id of `R` sequences at once. Where all of them take the largest logit, nothing but ids leaves the
+/// device.
 ///
 /// # Shapes
 /// `logits (R, vocab_size)`, f32.

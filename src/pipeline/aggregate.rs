@@ -1,5 +1,5 @@
-//! The fourth stage: what the connector fused becomes one sequence of visual tokens a video. Window, projector and temporal
-//! strategy each stand in their place.
+//! The fourth stage: what the connector fused becomes one sequence of visual tokens a video. Window, projector and
+//! temporal strategy each stand in their place.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! A conversation about one encoded video: each turn is one request, whose prompt shares its beginning with the turns before.
+//! A conversation about one encoded video: each turn is one request, whose prompt shares its beginning with the turns
+//! before.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -21,8 +21,8 @@ pub struct Job {
     pub window: Option<Window>,
     /// Asked, each alone.
     pub questions: Arc<[String]>,
-    /// All questions that are ever asked about it, those of earlier runs as well: if not even the shortest fits the context, it
-    /// fails before it is decoded.
+    /// All questions that are ever asked about it, those of earlier runs as well: if not even the shortest fits the
+    /// context, it fails before it is decoded.
     pub all_questions: Arc<[String]>,
 }
 

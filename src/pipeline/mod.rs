@@ -1,8 +1,8 @@
 //! Running a plan: from videos and questions to answers.
 //!
-//! [`open`](fn@open) makes a loaded model of a plan. [`stages`] turns videos into visual tokens, several at a time, and [`run`] has
-//! the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] keeps visual tokens from one
-//! run to the next.
+//! [`open`](fn@open) makes a loaded model of a plan. [`stages`] turns videos into visual tokens, several at a time, and
+//! [`run`] has the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] keeps
+//! visual tokens from one run to the next.
 
 mod aggregate;
 pub mod ask;

@@ -73,7 +73,7 @@ pub enum OpenEvent<'a> {
 /// Hears of a model that is opened, from several threads.
 pub type OnOpen = Arc<dyn Fn(OpenEvent<'_>) + Send + Sync>;
 
-/// What is known beside a plan when its model is opened.
+/// The plan's document, the first question, and a listener.
 pub struct Opening<'a> {
     /// The text that the plan was written in, by which problems are placed.
     pub document: &'a Document,

@@ -1,6 +1,7 @@
 //! The stages between a list of videos and their visual tokens, each on threads of its own:
 //!
-//! videos ─▶ decode ─▶ preprocess ─▶ encode (tower and connector) ─▶ aggregate (projector and temporal strategy) ─▶ consumer
+//! videos ─▶ decode ─▶ preprocess ─▶ encode (tower and connector) ─▶ aggregate (projector and temporal strategy) ─▶
+//! consumer
 //!
 //! Several videos are decoded side by side; images are prepared on several threads, which keep their order, and those
 //! of different videos go through the tower together. The stages are joined by bounded channels, so only a few frames
@@ -157,8 +158,9 @@ impl<'a> Stages<'a> {
         Self { apart, ..self }
     }
 
-    /// Encodes videos, each with the tokens of its shortest prompt's text if they are known, and hands them to `consume` on the caller's thread as the stage `name`, in the order in which they
-    /// are done. A video whose tokens do not fit the context beside the text fails before it is decoded.
+    /// Encodes videos, each with the tokens of its shortest prompt's text if they are known, and hands them to
+    /// `consume` on the caller's thread as the stage `name`, in the order in which they are done. A video whose tokens
+    /// do not fit the context beside the text fails before it is decoded.
     ///
     /// # Errors
     /// When a stage panics. What fails for one video is in its outcome.

@@ -66,8 +66,8 @@ pub fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// `want` of `have` places, spread evenly with both ends (`round(linspace(0, have - 1, want))`); of fewer all, the last one
-/// repeated.
+/// `want` of `have` places, spread evenly with both ends (`round(linspace(0, have - 1, want))`); of fewer all, the last
+/// one repeated.
 fn spread(have: usize, want: usize) -> Vec<usize> {
     if have <= want {
         return (0..want).map(|i| i.min(have.saturating_sub(1))).take(if have == 0 { 0 } else { want }).collect();

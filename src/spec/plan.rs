@@ -1,5 +1,5 @@
-//! The plan: every choice between a video and an answer. It is what a pipeline file says, with defaults where that is silent,
-//! and prints back as such a file.
+//! The plan: every choice between a video and an answer. It is what a pipeline file says, with defaults where that is
+//! silent, and prints back as such a file.
 
 use std::path::PathBuf;
 
@@ -32,10 +32,11 @@ pub struct Plan {
     /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<PathBuf>,
-    /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are stored.
+    /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are
+    /// stored.
     pub quantization: Quantization,
-    /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse, allow.
-    /// Default: `refuse`.
+    /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse,
+    /// allow. Default: `refuse`.
     pub unused: Unused,
     /// Which frames are looked at. Default: `uniform`, 8 frames.
     pub sample: Sample,
@@ -112,7 +113,8 @@ pub enum PreprocessPlan {
     Squeeze,
 }
 
-/// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same width.
+/// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same
+/// width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectorPlan {
@@ -133,8 +135,8 @@ pub enum ConnectorPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DciPlan {
-    /// Neighbouring frames, an odd number, over which the two groups of lower layers are averaged while the final layer stays
-    /// with its frame. Default: `1`, plain DCI.
+    /// Neighbouring frames, an odd number, over which the two groups of lower layers are averaged while the final layer
+    /// stays with its frame. Default: `1`, plain DCI.
     #[schemars(range(min = 1))]
     pub window: usize,
 }
@@ -232,15 +234,15 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub preprocess_threads: Option<usize>,
-    /// How frames are got at: auto, straight, seek. Only of a video that is damaged in parts which seeking passes over may they be
-    /// other ones. Default: `auto`.
+    /// How frames are got at: auto, straight, seek. Only of a video that is damaged in parts which seeking passes over
+    /// may they be other ones. Default: `auto`.
     pub access: Access,
     /// Images that go through the tower together, of whichever videos. Default: one on the CPU, 8 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
-    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine has left once
-    /// the model is loaded, nine tenths on a GPU.
+    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine
+    /// has left once the model is loaded, nine tenths on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,

@@ -107,7 +107,8 @@ impl<'a> TextStream<'a> {
     }
 }
 
-/// Returns the part of `text` that was not given out yet. Text that contradicts the given-out answer goes on where they part.
+/// Returns the part of `text` that was not given out yet. Text that contradicts the given-out answer goes on where they
+/// part.
 fn give_out(text: &str, answer: &mut String) -> String {
     let text = trim(text);
     let common = text.char_indices().zip(answer.char_indices()).take_while(|((_, a), (_, b))| a == b);

@@ -1,5 +1,5 @@
-//! The engine: whatever runs beside a request, in whatever order requests come and with however little memory, each gets the tokens
-//! that it gets alone; and whatever ends early frees its memory and touches no other.
+//! The engine: whatever runs beside a request, in whatever order requests come and with however little memory, each
+//! gets the tokens that it gets alone; and whatever ends early frees its memory and touches no other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -141,8 +141,8 @@ pub fn pages(model: &Llama, n: usize) -> usize {
     n * model.new_kv_store().unwrap().page_bytes()
 }
 
-/// Submits requests at random steps, cancels or fails some, and compares all others with what each is alone; on one thread and on
-/// several.
+/// Submits requests at random steps, cancels or fails some, and compares all others with what each is alone; on one
+/// thread and on several.
 fn compare(model: &Llama, seed: u64) {
     for n_threads in [1, 2, 5] {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();

@@ -1,4 +1,5 @@
-//! Pages of keys and values in f32, for activations in any precision: rotary embedding and cache write in one pass, attention over the pages as they are.
+//! Pages of keys and values in f32, for activations in any precision: rotary embedding and cache write in one pass,
+//! attention over the pages as they are.
 
 use candle_core::{DType, Result, Storage, Tensor};
 use rayon::prelude::*;
@@ -12,7 +13,8 @@ use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, Step
 /// Elements below which other threads are not worth waking for rotating and storing.
 const PARALLEL: usize = 1 << 15;
 
-/// Where keys and values lie in a page: for each layer, the key panels of all heads, then the value panels of all heads.
+/// Where keys and values lie in a page: for each layer, the key panels of all heads, then the value panels of all
+/// heads.
 ///
 /// A head's keys are `PAGE_LEN / width` panels `(d_head, width)`, one column a position; its values are
 /// `ceil(d_head / width)` panels `(PAGE_LEN, width)`, one row a position.

@@ -1,12 +1,13 @@
 //! Attention over pages of keys and values in f32.
 //!
-//! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing is packed
-//! or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they are. Rows of several
-//! sequences that share pages go through these together, which reads a shared prefix once for all of them.
+//! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing
+//! is packed or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they
+//! are. Rows of several sequences that share pages go through these together, which reads a shared prefix once for all
+//! of them.
 //!
-//! A row's scores are summed over the head's elements in order, its weights over its keys in order, and its output over its keys
-//! in order. Nothing of it depends on the rows beside it: a query's result is bit-identical in prefill, in chunks, in decode, and
-//! beside any other sequence.
+//! A row's scores are summed over the head's elements in order, its weights over its keys in order, and its output over
+//! its keys in order. Nothing of it depends on the rows beside it: a query's result is bit-identical in prefill, in
+//! chunks, in decode, and beside any other sequence.
 
 use rayon::prelude::*;
 
@@ -39,8 +40,8 @@ pub(crate) struct RowBlock {
     pub(crate) n_shared: usize,
 }
 
-/// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages come
-/// together.
+/// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages
+/// come together.
 pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<RowBlock> {
     let at_once = (max_rows / group.max(1)).max(1);
     let mut order: Vec<usize> = (0..sequences.len()).collect();
@@ -63,8 +64,8 @@ pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> V
     blocks
 }
 
-/// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is less than
-/// half of what either shares otherwise.
+/// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is
+/// less than half of what either shares otherwise.
 fn shared_with(block: &RowBlock, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
     let those = &sequences[block.parts.first()?.sequence].pages;
     let common = those.iter().zip(pages).take_while(|(a, b)| a == b).count().min(block.n_shared).min(whole);
