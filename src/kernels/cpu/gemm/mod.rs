@@ -301,13 +301,14 @@ fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
 fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (n, width, depth) = (w.columns(), w.width(), w.depth());
     let rows = x.len() / depth;
-    let tiles: Vec<P::Left> =
-        x.par_chunks(w.height() * depth).map(|x| w.prepare(&prologued(x, depth, prologue))).collect();
+    // Tiles of equal height: a low one has too few sums in flight to hide their latency.
+    let height = rows.div_ceil(rows.div_ceil(w.height()));
+    let tiles: Vec<P::Left> = x.par_chunks(height * depth).map(|x| w.prepare(&prologued(x, depth, prologue))).collect();
     // (panels, rows, NR)
     let mut across = in_parts(n.div_ceil(width) * width * rows, rows * width, |panel, y| {
         let first = panel * width;
         let columns = width.min(n - first);
-        for ((i, left), elements) in tiles.iter().enumerate().zip(y.chunks_mut(w.height() * width)) {
+        for ((i, left), elements) in tiles.iter().enumerate().zip(y.chunks_mut(height * width)) {
             let rows = 0..elements.len() / width;
             let position = TilePosition { rows, panel, depth: 0..depth, share: (i, tiles.len()) };
             w.tile(left, &position, &mut Target { elements, stride: width, columns });
