@@ -10,10 +10,10 @@ use candle_core::{Device, Result, Tensor};
 use serde::Serialize;
 
 use super::{copy_bandwidth, gemm_peak, median, memory_peak, quantile, random};
-use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, StopRules, Visual};
+use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, Visual};
 use crate::eval::kl_divergence;
-use crate::kernels::kv::{PageId, pages_for};
-use crate::language::{Decoding, Llama, LlamaConfig, PromptHistory, RopeScaling, SequenceRows};
+use crate::kernels::kv::{PageId, StepRows, pages_for};
+use crate::language::{Llama, LlamaConfig, RopeScaling, SequenceRows};
 use crate::nn::{QuantFormat, Quantizing};
 
 /// Positions of which the logits are compared.
@@ -262,15 +262,7 @@ fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<An
             }
             ControlFlow::Continue(())
         };
-        engine.submit(Request {
-            prompt: prompt.clone(),
-            history: PromptHistory::default(),
-            decoding: Decoding::default(),
-            stop: StopRules::default(),
-            max_new_tokens: n_new,
-            time_limit: None,
-            listener: Box::new(listener),
-        });
+        engine.submit(Request::greedy(prompt.clone(), n_new, Box::new(listener)));
     }
     let (mut decode, mut decoded, mut decode_steps) = (0.0, 0, 0);
     let mut before = engine.stats();
@@ -312,7 +304,7 @@ fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
     let mut store = model.new_kv_store()?;
     let pages: Arc<[PageId]> = (0..pages_for(n) as u32).map(PageId).collect();
     pages.iter().try_for_each(|page| store.allocate(*page))?;
-    let rows = SequenceRows { pages, start: 0, n, n_prompt: n };
+    let rows = SequenceRows { rows: StepRows { pages, start: 0, n }, n_prompt: n };
     let hidden = model.forward(embeds, &[rows], &mut *store)?;
     let n_compared = COMPARED.min(n);
     model.logits(&hidden.narrow(0, n - n_compared, n_compared)?)?.to_vec2()

@@ -1,4 +1,4 @@
-//! How much an engine may take: key-value memory, sequences, and rows of a step.
+//! Limits of an engine: key-value memory, sequences, and rows of a step.
 
 use candle_core::Device;
 

@@ -1,4 +1,4 @@
-//! Who holds which page of key-value memory: reference counts, pages that begin alike shared, and a budget.
+//! Page pool of the key-value memory: reference counts, prefix sharing, eviction, and a budget.
 //!
 //! A full page whose content is known is found again by it: by the page before it and the [`PAGE_LEN`] tokens that it
 //! holds. A sequence whose prompt begins with the same pages takes them over in place of computing them. A page that
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::kernels::kv::{PAGE_LEN, PageId};
 
-/// What stands at a position, as far as its keys and values depend on it.
+/// Identity of the token at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PositionKey {
     /// 0 for a token of text; else the identity of the visual tokens.
@@ -20,7 +20,7 @@ pub struct PositionKey {
     pub index: u32,
 }
 
-/// What decides the keys and values of a page: everything before it, and its own tokens.
+/// Content of a page: the chain of pages before it, and its own tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageKey {
     /// Serial number of the page before it; of a first page the length that its rotary frequencies depend on.
@@ -29,10 +29,10 @@ pub struct PageKey {
     pub tokens: Box<[PositionKey]>,
 }
 
-/// What stands before a page.
+/// Predecessor of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Parent {
-    /// Nothing; rotary frequencies may depend on the prompt's length.
+    /// None: the page is the first of its sequence. Rotary frequencies may depend on the prompt's length.
     Start {
         /// The length that decides them, 0 where none does.
         rope_length: usize,
@@ -50,7 +50,7 @@ pub struct PoolConfig {
     pub keep_pages: usize,
 }
 
-/// Counts the holders of each page.
+/// Reference counts of all pages.
 #[derive(Debug)]
 pub struct PagePool {
     config: PoolConfig,
@@ -70,7 +70,7 @@ struct Slot {
     key: Option<PageKey>,
     /// Unique for each content that any page ever had.
     serial: u64,
-    /// In `idle`.
+    /// Its key in `idle`.
     left_at: Option<u64>,
 }
 
@@ -133,16 +133,19 @@ impl PagePool {
         Some(page)
     }
 
-    /// The page with this content, if there is one; it is held once more.
-    pub fn find(&mut self, key: &PageKey) -> Option<PageId> {
-        let page = *self.by_key.get(key)?;
+    /// Returns the page with this content.
+    pub fn find(&self, key: &PageKey) -> Option<PageId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Adds a holder to a page that was found.
+    pub fn hold(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.holders += 1;
         if let Some(left_at) = slot.left_at.take() {
             self.idle.remove(&left_at);
         }
         self.peak = self.peak.max(self.n_held());
-        Some(page)
     }
 
     /// The serial number of a page's content.
@@ -182,11 +185,6 @@ impl PagePool {
         self.free.split_off(&first);
         self.slots.truncate(first.index());
         self.config.max_pages = self.config.max_pages.min(first.index());
-    }
-
-    /// The page with this content, without holding it.
-    pub fn peek(&self, key: &PageKey) -> Option<PageId> {
-        self.by_key.get(key).copied()
     }
 }
 
@@ -236,6 +234,7 @@ mod tests {
         assert_eq!(page, pages[1]);
         assert_eq!(pool.find(&key(START, 1)), None, "it was the first to be left");
         assert_eq!(pool.find(&key(START, 0)), Some(pages[0]));
+        pool.hold(pages[0]);
         assert_eq!(pool.take(1), None, "all are held");
         // A content that was evicted and comes again is another one.
         assert!(pool.serial(page) > pool.serial(pages[2]));
@@ -259,6 +258,7 @@ mod tests {
         let page = take(&mut pool);
         pool.fill(page, key(START, 1));
         assert_eq!(pool.find(&key(START, 1)), Some(page));
+        pool.hold(page);
         pool.release(page);
         assert_eq!(pool.n_held(), 1);
         pool.release(page);
@@ -287,7 +287,7 @@ mod tests {
         pool.fill(a, key(START, 1));
         pool.fill(b, key(START, 1));
         pool.release(b);
-        assert_eq!(pool.peek(&key(START, 1)), Some(a));
+        assert_eq!(pool.find(&key(START, 1)), Some(a));
         // Nothing finds the other: its memory is free at once.
         assert_eq!(pool.take(1), Some(vec![b]));
     }

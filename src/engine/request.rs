@@ -1,4 +1,4 @@
-//! A request: a prompt, how tokens are chosen, when to stop, and who listens.
+//! Requests of the engine: prompt, sampling, stop rules, limits, and a listener.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,7 +60,7 @@ pub struct StopRules {
     pub strings: Arc<[String]>,
 }
 
-/// What a sequence is to become.
+/// Input of the engine: one prompt and the conditions of its answer.
 pub struct Request<'l> {
     /// The prompt, part after part.
     pub prompt: Vec<PromptPart>,
@@ -78,12 +78,27 @@ pub struct Request<'l> {
     pub listener: RequestListener<'l>,
 }
 
+impl<'l> Request<'l> {
+    /// A request for up to `max_new_tokens` greedy tokens, with neither stop rules nor a time limit.
+    pub fn greedy(prompt: Vec<PromptPart>, max_new_tokens: usize, listener: RequestListener<'l>) -> Self {
+        Self {
+            prompt,
+            history: PromptHistory::default(),
+            decoding: Decoding::default(),
+            stop: StopRules::default(),
+            max_new_tokens,
+            time_limit: None,
+            listener,
+        }
+    }
+}
+
 /// Hears of a request, and says whether the rest is wanted. The last call is [`RequestEvent::Done`], whose reply does
 /// not matter. A panic in a listener is the caller's: it leaves [`super::Engine::step`], and the engine is to be
 /// dropped.
 pub type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()> + 'l>;
 
-/// What a listener hears.
+/// Event of a request.
 #[derive(Debug)]
 pub enum RequestEvent<'e> {
     /// A token was chosen.
@@ -140,13 +155,13 @@ pub enum EngineError {
     /// A kernel or the tokenizer panicked, which is a defect of this program.
     #[error("a defect of this program: {0}")]
     Panic(String),
-    /// It took longer than it may.
+    /// The time limit is exceeded.
     #[error("it took longer than the limit of {} s", .0.as_secs_f64())]
     TimeLimit(Duration),
     /// Its listener, or [`super::Engine::cancel`], gave it up.
     #[error("cancelled")]
     Cancelled,
-    /// It can never run.
+    /// Prompt and answer exceed the budget of key-value memory.
     #[error(
         "a prompt of {prompt} and an answer of up to {new} tokens need {needed} bytes of key-value memory, over the budget of {budget} bytes; hint: a larger --kv-memory, fewer frames, or a smaller --max-new-tokens"
     )]

@@ -1,4 +1,4 @@
-//! The loop: who is admitted, what a step computes, and what becomes of its tokens.
+//! The engine's loop: admission, forward passes, and sampling.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub struct Engine<'m> {
     stats: EngineStats,
 }
 
-/// What an engine has done so far.
+/// Counters of an engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct EngineStats {
     /// Forward passes.
@@ -180,7 +180,7 @@ impl<'m> Engine<'m> {
         self.pool.n_pages().next_multiple_of(self.store.pages_at_once().max(1)) * self.store.page_bytes()
     }
 
-    /// What was done so far.
+    /// Returns the counters.
     pub fn stats(&self) -> EngineStats {
         EngineStats { peak_kv_bytes: self.pool.peak() * self.store.page_bytes(), ..self.stats }
     }
@@ -212,7 +212,7 @@ impl<'m> Engine<'m> {
         !self.is_idle()
     }
 
-    /// Fails what took longer than it may.
+    /// Fails the sequences whose time limit is exceeded.
     fn expire(&mut self) {
         for i in (0..self.running.len()).rev() {
             if let Some(limit) = self.running[i].expired() {
@@ -256,31 +256,26 @@ impl<'m> Engine<'m> {
     fn is_being_read(&self, sequence: &Sequence<'m>) -> bool {
         let readers = self.running.iter().filter(|running| running.is_reading());
         let n_common = readers.map(|reader| sequence.n_common_pages(reader)).max().unwrap_or(0);
-        n_common > 0 && n_common > self.n_found_pages(sequence)
+        n_common > 0 && n_common > self.prefix(sequence).count()
     }
 
-    fn n_found_pages(&self, sequence: &Sequence<'m>) -> usize {
+    /// Pages in memory that a sequence begins with.
+    fn prefix(&self, sequence: &Sequence<'m>) -> impl Iterator<Item = PageId> {
         let mut parent = None;
-        (0..sequence.n_sharable_pages())
-            .take_while(|&page| {
-                let found = self.pool.peek(&sequence.page_key(page, parent));
-                parent = found.map(|page| self.pool.serial(page));
-                found.is_some()
-            })
-            .count()
+        (0..sequence.n_sharable_pages()).map_while(move |page| {
+            let found = self.pool.find(&sequence.page_key(page, parent));
+            parent = found.map(|page| self.pool.serial(page));
+            found
+        })
     }
 
     /// Gives a sequence the pages of its beginning that are in memory, and new ones for its other known positions and
     /// the next.
     fn take_memory(&mut self, sequence: &mut Sequence<'m>) -> bool {
-        let (mut found, mut parent) = (Vec::new(), None);
-        for page in 0..sequence.n_sharable_pages() {
-            let Some(page) = self.pool.find(&sequence.page_key(page, parent)) else { break };
-            parent = Some(self.pool.serial(page));
-            found.push(page);
-        }
+        let found: Vec<PageId> = self.prefix(sequence).collect();
+        found.iter().for_each(|page| self.pool.hold(*page));
         let n_known = pages_for(sequence.n_known());
-        // Those that run grow as well.
+        // Running sequences grow as well.
         let reserve = self.running.len();
         let new = if n_known - found.len() + reserve <= self.pool.n_available() {
             self.take_pages(n_known - found.len())

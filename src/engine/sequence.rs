@@ -11,18 +11,18 @@ use super::pool::{PageKey, Parent, PositionKey};
 use super::request::{
     Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, guarded,
 };
-use crate::kernels::kv::{PAGE_LEN, PageId};
+use crate::kernels::kv::{PAGE_LEN, PageId, StepRows};
 use crate::language::{Choosing, LlamaConfig, Sampler, SequenceRows};
 use crate::text::{TextStream, Tokenizer};
 
-/// A prompt, and what finds its pages.
+/// A prompt, with the hashes that prefixes are compared by.
 pub(super) struct PromptTokens {
     /// Each part with its first position.
     parts: Vec<(usize, PromptPart)>,
     len: usize,
     /// Hashes of all tokens up to the end of each full page.
     page_hashes: Vec<u64>,
-    /// Of what stands before the first page.
+    /// Predecessor of the first page.
     start: Parent,
 }
 
@@ -49,7 +49,7 @@ impl PromptTokens {
         Ok(prompt)
     }
 
-    /// What stands at a position.
+    /// Returns the identity of the token at a position.
     fn key(&self, position: usize) -> PositionKey {
         let (first, part) = self.part_at(position);
         match part {
@@ -176,7 +176,8 @@ impl<'l> Sequence<'l> {
 
     /// Its next `n` positions as rows of a step.
     pub(super) fn rows(&self, n: usize) -> SequenceRows {
-        SequenceRows { pages: self.table.clone(), start: self.n_stored, n, n_prompt: self.prompt.len }
+        let rows = StepRows { pages: self.table.clone(), start: self.n_stored, n };
+        SequenceRows { rows, n_prompt: self.prompt.len }
     }
 
     /// The tokens at some positions.
@@ -212,7 +213,7 @@ impl<'l> Sequence<'l> {
         self.table = self.pages.as_slice().into();
     }
 
-    /// What its next token is chosen with.
+    /// Borrows the sampler and the ids that the next token is chosen with.
     pub(super) fn choosing(&mut self) -> Choosing<'_> {
         Choosing { sampler: &mut self.sampler, generated: &self.ids }
     }

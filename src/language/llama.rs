@@ -1,13 +1,11 @@
 //! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
 use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
-use crate::kernels::kv::{KvGeometry, KvStore, PageId, StepLayout, StepRows};
+use crate::kernels::kv::{KvGeometry, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
@@ -153,7 +151,7 @@ impl Llama {
         self.dtype
     }
 
-    /// What its device computes with.
+    /// Returns the kernels of its device.
     pub fn kernels(&self) -> &'static dyn Kernels {
         self.kernels
     }
@@ -195,8 +193,8 @@ impl Llama {
     /// When the shapes do not fit, or a page has no memory.
     pub fn forward(&self, embeds: &Tensor, rows: &[SequenceRows], store: &mut dyn KvStore) -> Result<Tensor> {
         let (cos, sin) = self.config.rope().angles(rows.iter().flat_map(SequenceRows::positions));
-        let sequences = rows.iter().map(|rows| StepRows { pages: rows.pages.clone(), start: rows.start, n: rows.n });
-        store.begin(StepLayout { sequences: sequences.collect(), cos, sin })?;
+        let sequences = rows.iter().map(|rows| rows.rows.clone()).collect();
+        store.begin(StepLayout { sequences, cos, sin })?;
         self.kernels.run(|| {
             let mut x = embeds.clone();
             for (i, layer) in self.layers.iter().enumerate() {
@@ -241,12 +239,8 @@ impl Llama {
 /// New positions of one sequence.
 #[derive(Debug, Clone)]
 pub struct SequenceRows {
-    /// The sequence's block table, for at least `start + n` positions.
-    pub pages: Arc<[PageId]>,
-    /// Positions that are stored already.
-    pub start: usize,
-    /// New positions.
-    pub n: usize,
+    /// The new positions and their block table.
+    pub rows: StepRows,
     /// Positions of the sequence's prompt, which the frequencies of dynamic NTK depend on.
     pub n_prompt: usize,
 }
@@ -254,7 +248,7 @@ pub struct SequenceRows {
 impl SequenceRows {
     /// The new positions, each with the length of the prompt.
     fn positions(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        (self.start..self.start + self.n).map(|position| (position, self.n_prompt))
+        (self.rows.start..self.rows.end()).map(|position| (position, self.n_prompt))
     }
 }
 

@@ -15,7 +15,7 @@ use vidense::engine::{
 };
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
-use vidense::language::{Decoding, Llama, LlamaConfig, LogitRules, PromptHistory, RopeScaling};
+use vidense::language::{Decoding, Llama, LlamaConfig, LogitRules, RopeScaling};
 use vidense::nn::{QuantFormat, Quantizing};
 
 use crate::harness::{generate, request};
@@ -273,7 +273,7 @@ fn memory_does_not_grow_with_the_requests_that_passed() {
     for _ in 0..60 {
         let visual = Visual::new(draw.tensor(&[300, WIDTH], 2.0));
         let prompt = vec![PromptPart::Visual(visual), PromptPart::Ids(vec![3])];
-        engine.submit(Request { listener: Box::new(|_| ControlFlow::Continue(())), ..sink(prompt, 5) });
+        engine.submit(sink(prompt, 5));
         engine.run(&Stop::new());
         allocated.push(engine.kv_allocated_bytes());
     }
@@ -283,15 +283,7 @@ fn memory_does_not_grow_with_the_requests_that_passed() {
 }
 
 pub fn sink(prompt: Vec<PromptPart>, max_new_tokens: usize) -> Request<'static> {
-    Request {
-        prompt,
-        history: PromptHistory::default(),
-        decoding: Decoding::default(),
-        stop: StopRules::default(),
-        max_new_tokens,
-        time_limit: None,
-        listener: Box::new(|_| ControlFlow::Continue(())),
-    }
+    Request::greedy(prompt, max_new_tokens, Box::new(|_| ControlFlow::Continue(())))
 }
 
 #[test]

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
-use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent, StopRules};
+use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent};
 use vidense::exec::Stop;
-use vidense::kernels::kv::{PageId, pages_for};
-use vidense::language::{Decoding, Llama, PromptHistory, SequenceRows};
+use vidense::kernels::kv::{PageId, StepRows, pages_for};
+use vidense::language::{Llama, SequenceRows};
 use vidense::pipeline::{Answer, Asking, Chat, EncodedVideo, Limits, PipelineError};
 use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, VideoError, read_frames};
 
@@ -136,8 +136,9 @@ pub fn hidden_states(llama: &Llama, embeds: &Tensor, chunk: usize) -> Tensor {
     let pages: Arc<[PageId]> = (0..pages_for(n) as u32).map(PageId).collect();
     pages.iter().for_each(|page| store.allocate(*page).unwrap());
     let parts = (0..n).step_by(chunk).map(|start| {
-        let rows = SequenceRows { pages: pages.clone(), start, n: chunk.min(n - start), n_prompt: n };
-        llama.forward(&embeds.narrow(0, start, rows.n).unwrap(), &[rows], &mut *store).unwrap()
+        let rows = StepRows { pages: pages.clone(), start, n: chunk.min(n - start) };
+        let part = embeds.narrow(0, start, rows.n).unwrap();
+        llama.forward(&part, &[SequenceRows { rows, n_prompt: n }], &mut *store).unwrap()
     });
     Tensor::cat(&parts.collect::<Vec<_>>(), 0).unwrap()
 }
@@ -161,15 +162,7 @@ pub fn request<'l>(
         }
         ControlFlow::Continue(())
     });
-    Request {
-        prompt,
-        history: PromptHistory::default(),
-        decoding: Decoding::default(),
-        stop: StopRules::default(),
-        max_new_tokens,
-        time_limit: None,
-        listener,
-    }
+    Request::greedy(prompt, max_new_tokens, listener)
 }
 
 /// The greedy tokens after a prompt, from an engine of these sizes.
