@@ -223,6 +223,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_machine_has_memory_left() {
+        // What the system tells of a whole machine is between a mebibyte and a pebibyte.
+        let free = free_memory(&Device::Cpu).expect("the system tells it");
+        assert!((1 << 20..1 << 50).contains(&free), "{free}");
+    }
+
+    #[test]
     fn devices_and_precisions_print_as_they_are_read() {
         for text in ["auto", "cpu", "cuda:0", "cuda:3", "metal:0"] {
             assert_eq!(text.parse::<DeviceSpec>().map(|d| d.to_string()), Ok(text.to_owned()));

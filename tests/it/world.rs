@@ -159,3 +159,39 @@ fn eval_isolates_caches_and_limits_as_a_run_does() {
     let error = String::from_utf8(late.stderr).unwrap();
     assert!(late.status.code() == Some(1) && error.contains("longer than the limit"), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_eval_with_the_scores_so_far() {
+    let dir = tempfile::tempdir().unwrap();
+    let (questions, answers) = (dir.path().join("questions.jsonl"), dir.path().join("answers.jsonl"));
+    // Neighbours are of different videos, so that each is a video of its own.
+    let line = |i: usize| {
+        let video = repository(["samples/clips/clip-00000.mp4", "samples/three_shapes.mp4"][i % 2]);
+        serde_json::json!({"video": video, "question": "What color is the circle?", "answer": "red", "type": "color"})
+    };
+    let lines: String = (0..3000).map(|i| format!("{}\n", line(i))).collect();
+    std::fs::write(&questions, lines).unwrap();
+    for n_signals in [1, 2] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
+        command.current_dir(repository("")).args(["eval", "--json", "--answers"]).args([&answers, &questions]);
+        let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let begin = std::time::Instant::now();
+        while std::fs::metadata(&answers).map_or(0, |file| file.len()) == 0 {
+            assert!(begin.elapsed().as_secs() < 60, "nothing was answered");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for _ in 0..n_signals {
+            assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains("of 3000 questions were not asked"), "{error}");
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let asked = rows.last().unwrap()["questions"].as_u64().unwrap();
+        let kept = std::fs::read_to_string(&answers).unwrap().lines().count() as u64;
+        assert!((1..3000).contains(&asked) && asked == kept, "{asked} {kept}");
+        std::fs::remove_file(&answers).unwrap();
+    }
+}
