@@ -77,7 +77,7 @@ pub enum Event<'a> {
 pub struct Outcome {
     /// Whether everything that was listed is done.
     pub complete: bool,
-    /// What its stages and its engine did.
+    /// Report of its stages and its engine.
     pub report: RunReport,
     /// How it stands.
     pub snapshot: Snapshot,

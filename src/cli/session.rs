@@ -1,4 +1,4 @@
-//! What the commands that ask share: a model is opened and a video encoded, with bars and warnings on standard error.
+//! Session of a command that asks: opens a model and encodes a video, with bars and warnings on standard error.
 
 use std::path::Path;
 use std::time::Instant;

@@ -166,7 +166,7 @@ fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
         let passed = scope.map_in_order("pass", threads(3), 1, numbers, |item| item);
         scope.here("three", passed, |inlet| take(inlet, 3))
     })
-    .expect("nobody wanting more is no error");
+    .expect("a closed outlet ends a stage without an error");
     assert_eq!(items, [0, 1, 2]);
 }
 
@@ -246,7 +246,7 @@ fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
         let passed = scope.stage("pass", threads(2), 1, numbers, pass);
         scope.here("three", passed, |inlet| take(inlet, 3).len())
     })
-    .expect("nobody wanting more is no error");
+    .expect("a closed outlet ends a stage without an error");
     assert_eq!(sum, 3);
     assert!(made.load(SeqCst) <= 3 + 1 + 1 + 2 + 1, "{made:?}");
 }

@@ -13,6 +13,16 @@ pub(crate) fn random(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor 
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
 }
 
+/// Elements in -1..1 of a linear congruential generator, the same for the same seed.
+pub(crate) fn random_elements(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
 /// Fails unless the gradient of a weighted sum of `run`'s output by every element of every input is that of finite
 /// differences, and unless some element of each gradient differs from 0.
 pub(crate) fn assert_gradients(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Result<Tensor>) {

@@ -1,4 +1,4 @@
-//! What every implementation of [`Kernels`] must do alike, on those that the CPU can run; and which one is chosen.
+//! Tests that all implementations of [`Kernels`] which the CPU can run agree; and of the choice between them.
 
 use candle_core::Var;
 

@@ -52,7 +52,7 @@ pub struct Answer {
 pub(super) struct FittingPrompt {
     pub(super) ids: PromptIds,
     budget: TokenBudget,
-    /// Those that fit the context.
+    /// New tokens that fit the context.
     max_new_tokens: usize,
 }
 

@@ -51,7 +51,7 @@ pub struct FirstQuestion<'a> {
     pub read: ReadLimits,
 }
 
-/// What a listener hears while a model is opened.
+/// Event of a model that is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenEvent<'a> {
     /// A sentence that the user should know.

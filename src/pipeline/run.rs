@@ -64,12 +64,12 @@ pub enum RunEvent<'a> {
     },
 }
 
-/// What a run did.
+/// Reports of a finished run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
-    /// Each stage.
+    /// Report of each stage.
     pub stages: Vec<StageReport>,
-    /// The engine.
+    /// Counters of the engine.
     pub engine: EngineStats,
 }
 

@@ -1,4 +1,4 @@
-//! What the packets of a video tell before a frame is decoded. They are read once: a scan that was made to check a
+//! Scan of a video's packets, before a frame is decoded. They are read once: a scan that was made to check a
 //! request is handed on to the reading, with the file as it stands open.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct Scanned {
     pub(super) request: FrameRequest,
     /// The frames that the window is expected to hold.
     pub(super) timeline: Timeline,
-    /// What it takes to fetch single frames, where that can be done exactly.
+    /// Index by which single frames are fetched, where that can be done exactly.
     pub(super) indexed: Option<Indexed>,
     /// Whether one thread alone decodes the same frames each time.
     pub(super) hides_damage: bool,

@@ -8,15 +8,7 @@ use super::*;
 use crate::kernels::candle_pages::CandlePages;
 use crate::kernels::cpu::gemm;
 use crate::kernels::cpu::paged_attention::BlockPart;
-
-fn random(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use crate::kernels::finite_difference::random_elements as random;
 
 /// A sequence with queries, keys and values of all its positions, for each layer.
 struct Sequence {

@@ -331,15 +331,7 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn random(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::kernels::finite_difference::random_elements as random;
 
     #[test]
     fn every_kernel_gives_the_sums_of_products_in_every_shape() {

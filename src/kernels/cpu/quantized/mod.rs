@@ -165,15 +165,7 @@ pub(crate) fn kernel() -> &'static QuantKernel {
 mod tests {
     use super::*;
     use crate::kernels::cpu::gemm::{Epilogue, product};
-
-    fn random(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::kernels::finite_difference::random_elements as random;
 
     const FORMATS: [QuantFormat; 2] = [QuantFormat::Q8_0, QuantFormat::Q4K];
 
