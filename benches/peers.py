@@ -2,9 +2,10 @@
 
     python benches/peers.py tower [--tower clip-l-336|siglip-so400m] [--batch 4]
     python benches/peers.py llm [--quant q8_0|q4_k]
+    python benches/peers.py sequences [--sequences 8]
     python benches/peers.py decode VIDEO [--frames 8] [--readers decord,torchcodec,pyav]
 
-It wants torch, transformers, decord, torchcodec and av (`pip install`), and target/release/vidense. Each measurement is a process of its
+It wants torch, transformers, decord, torchcodec and av, for `sequences` llama-cpp-python and gguf (`pip install`), and target/release/vidense. Each measurement is a process of its
 own; the peers are the libraries' own modules and readers, in their default settings, with random weights where they have any.
 """
 
@@ -79,6 +80,93 @@ def torch_llm(a):
     return {"prefill_seconds": prefill_seconds, "decode_tokens_per_second": decode}
 
 
+PROMPT, NEW = 64, 64
+
+
+def random_gguf(directory):
+    """A Llama of 1.1B with random weights, quantized by llama.cpp to Q4_K throughout."""
+    import ctypes
+
+    import gguf
+    import llama_cpp
+    import numpy as np
+
+    full, quantized = (os.path.join(directory, name) for name in ["f16.gguf", "q4_k.gguf"])
+    h, wide, layers, heads, kv_heads, vocabulary = 2048, 5632, 22, 32, 4, 32000
+    random = np.random.default_rng(0)
+    values = random.standard_normal(1 << 22).astype(np.float16)
+
+    def matrix(d_out, d_in):
+        rolled = np.roll(values, int(random.integers(1 << 22)))
+        return (np.resize(rolled, d_out * d_in) * np.float16(d_in**-0.5)).reshape(d_out, d_in).astype(np.float16)
+
+    w = gguf.GGUFWriter(full, "llama")
+    w.add_context_length(4096)
+    w.add_embedding_length(h)
+    w.add_block_count(layers)
+    w.add_feed_forward_length(wide)
+    w.add_head_count(heads)
+    w.add_head_count_kv(kv_heads)
+    w.add_rope_dimension_count(h // heads)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_freq_base(10000.0)
+    w.add_vocab_size(vocabulary)
+    w.add_tokenizer_model("llama")
+    w.add_token_list([f"<t{i}>".encode() for i in range(vocabulary)])
+    w.add_token_scores([0.0] * vocabulary)
+    w.add_token_types([1] * vocabulary)
+    for name in ["token_embd", "output"]:
+        w.add_tensor(f"{name}.weight", matrix(vocabulary, h))
+    w.add_tensor("output_norm.weight", np.ones(h, np.float32))
+    shapes = {"attn_q": (h, h), "attn_k": (h // heads * kv_heads, h), "attn_v": (h // heads * kv_heads, h),
+              "attn_output": (h, h), "ffn_gate": (wide, h), "ffn_up": (wide, h), "ffn_down": (h, wide)}
+    for i in range(layers):
+        for name in ["attn_norm", "ffn_norm"]:
+            w.add_tensor(f"blk.{i}.{name}.weight", np.ones(h, np.float32))
+        for name, shape in shapes.items():
+            w.add_tensor(f"blk.{i}.{name}.weight", matrix(*shape))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    how = llama_cpp.llama_model_quantize_default_params()
+    how.ftype, how.pure = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S, True
+    if llama_cpp.llama_model_quantize(full.encode(), quantized.encode(), ctypes.byref(how)) != 0:
+        sys.exit("llama.cpp did not quantize the weights")
+    return quantized
+
+
+def llama_cpp_sequences(a):
+    """Tokens of all sequences a second, each step one `llama_decode` of a token of each."""
+    import llama_cpp as lib
+
+    n, threads = a.sequences, len(os.sched_getaffinity(0))
+    lib.llama_backend_init()
+    with tempfile.TemporaryDirectory() as directory:
+        path = random_gguf(directory)
+        model = lib.llama_model_load_from_file(path.encode(), lib.llama_model_default_params())
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_seq_max = 2 * (PROMPT + NEW) * n, 2048, n
+        params.n_threads = params.n_threads_batch = threads
+        context = lib.llama_init_from_model(model, params)
+        batch = lib.llama_batch_init(2048, 0, n)
+
+        def decode(rows):
+            batch.n_tokens = len(rows)
+            for i, (token, position, sequence, wanted) in enumerate(rows):
+                batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
+                batch.seq_id[i][0], batch.logits[i] = sequence, wanted
+            if lib.llama_decode(context, batch) != 0:
+                sys.exit("llama_decode failed")
+
+        for sequence in range(n):
+            decode([(37 * i % 32000, i, sequence, i == PROMPT - 1) for i in range(PROMPT)])
+        start = time.perf_counter()
+        for step in range(NEW):
+            decode([((5 + step) % 32000, PROMPT + step, sequence, 1) for sequence in range(n)])
+        return {"decode_tokens_per_second": n * NEW / (time.perf_counter() - start)}
+
+
 def uniform(total, wanted):
     """The midpoints of equal segments: what `--sample uniform` takes."""
     n = min(total, wanted)
@@ -143,6 +231,9 @@ def vidense(a):
         return ours + ["tower", "--tower", a.tower, "--batch", str(a.batch)]
     if a.what == "llm":
         return ours + ["llm"] + (["--quant", a.quant] if a.quant else [])
+    if a.what == "sequences":
+        ours += ["llm", "--quant", "q4_k", "--tokens", str(PROMPT), "--new", str(NEW)]
+        return ours + ["--sequences", str(a.sequences)]
     return ours + ["decode", a.video, "--frames", str(a.frames)]
 
 
@@ -153,11 +244,12 @@ def medians(results):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["tower", "llm", "decode"])
+    p.add_argument("what", choices=["tower", "llm", "sequences", "decode"])
     p.add_argument("video", nargs="?")
     p.add_argument("--tower", choices=["clip-l-336", "siglip-so400m"], default="clip-l-336")
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--quant")
+    p.add_argument("--sequences", type=int, default=8)
     p.add_argument("--frames", type=int, default=8)
     p.add_argument("--readers", default="decord,torchcodec")
     p.add_argument("--rounds", type=int, default=3)
@@ -167,9 +259,10 @@ def main():
     if a.what == "decode" and not a.video:
         p.error("decode wants a VIDEO")
     if a.peer:
-        print(json.dumps({"tower": torch_tower, "llm": torch_llm, "decode": reader}[a.what](a)))
+        run = {"tower": torch_tower, "llm": torch_llm, "sequences": llama_cpp_sequences, "decode": reader}[a.what]
+        print(json.dumps(run(a)))
         return
-    peers = a.readers.split(",") if a.what == "decode" else ["torch"]
+    peers = {"decode": a.readers.split(","), "sequences": ["llama.cpp"]}.get(a.what, ["torch"])
     results = {name: [] for name in ["vidense", *peers]}
     for _ in range(a.rounds):
         results["vidense"].append(process(vidense(a)))
