@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::gemm::{GemmKernel, kernel};
 use super::half_precision::{narrow, widen};
-use super::memory::{MappedBuffer, in_parts};
+use super::memory::{MappedBuffer, in_parts, prefetch};
 use super::paged_attention::{PagedAttention, RowBlock, blocks};
 use super::rows::contiguous;
 use crate::device::DTypeSpec;
@@ -107,11 +107,13 @@ impl PageLayout {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
-    /// The elements of stored panels in f32: themselves, or widened in `scratch`.
-    pub(crate) fn elements<'p>(&self, stored: &'p [f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
+    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next are
+    /// fetched. The kernel fetches what it reads itself.
+    pub(crate) fn elements<'p>(&self, stored: &'p [f32], next: &[f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
         match self.precision {
             KvPrecision::F32 => stored,
             KvPrecision::F16 => {
+                prefetch(next);
                 scratch.resize(2 * stored.len(), 0.0);
                 widen(stored, scratch);
                 scratch

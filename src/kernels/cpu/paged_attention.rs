@@ -192,7 +192,7 @@ impl PagedAttention<'_> {
         let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], keys);
-            let panels = self.layout.elements(keys(visit), scratch);
+            let panels = self.layout.elements(keys(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
                 let left = LeftRows { elements: &queries[visit.row * d..], stride: d, depth: d, n_rows: visit.n_rows };
                 let first = visit.first_key + j * width;
@@ -229,7 +229,7 @@ impl PagedAttention<'_> {
         let values = |visit: &PageVisit| self.layout.values(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], values);
-            let panels = self.layout.elements(values(visit), scratch);
+            let panels = self.layout.elements(values(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
                 let elements = &weights[visit.row * stride + visit.first_key..];
                 let left = LeftRows { elements, stride, depth: visit.n_keys, n_rows: visit.n_rows };
