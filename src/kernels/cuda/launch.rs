@@ -25,8 +25,11 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: [Source; 1] =
-    [Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] }];
+pub(crate) const SOURCES: [Source; 3] = [
+    Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
+    Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
+];
 
 /// The element types that kernels exist for, with the ends of their names.
 pub(crate) const ELEMENTS: [(DType, &str); 3] = [(DType::F32, "f32"), (DType::F16, "f16"), (DType::BF16, "bf16")];
