@@ -8,20 +8,23 @@
 mod attention;
 #[cfg(feature = "cuda")]
 mod device;
+mod elementwise;
 #[cfg(test)]
 pub(crate) mod emulation;
 pub(crate) mod launch;
 mod norm;
+mod rows;
 pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::candle::Candle;
+use super::candle::{self, Candle};
 use super::kv::{KvGeometry, KvStore};
 use super::{
-    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
+    Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
+    StoredLinear, Visible,
 };
 use launch::Executor;
 
@@ -78,12 +81,51 @@ impl Kernels for Cuda {
         self.candle.activate(x, activation)
     }
 
+    fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        if product.track_op() || epilogue.is_tracked() {
+            return self.candle.epilogue(product, epilogue);
+        }
+        if epilogue.is_empty() { Ok(product) } else { elementwise::epilogue(self.executor, product, epilogue) }
+    }
+
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        self.candle.swiglu(gate, up)
+        if gate.track_op() || up.track_op() {
+            return self.candle.swiglu(gate, up);
+        }
+        elementwise::swiglu(self.executor, gate, up)
     }
 
     fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
-        self.candle.swiglu_joined(gate_and_up)
+        let (gate, up) = candle::halves(gate_and_up)?;
+        self.swiglu(&gate, &up)
+    }
+
+    fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        match sum {
+            Some(sum) if !sum.track_op() && !x.track_op() => elementwise::accumulate(self.executor, sum, x),
+            // In f32 the tensor itself would be the memory of the sum.
+            None if !x.track_op() && x.dtype() == DType::F32 => x.copy(),
+            sum => self.candle.accumulate(sum, x),
+        }
+    }
+
+    fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        if table.track_op() { self.candle.gather(table, ids) } else { rows::gather(self.executor, table, ids) }
+    }
+
+    fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if a.track_op() || b.track_op() {
+            return self.candle.row_cosines(a, b);
+        }
+        rows::row_cosines(self.executor, a, b)
+    }
+
+    fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+        if frames.track_op() {
+            return self.candle.pool_grid(frames, pool);
+        }
+        pool.check(frames)?;
+        rows::pool_grid(self.executor, frames, pool)
     }
 
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
