@@ -61,10 +61,18 @@ impl Cuda {
         Some(kernels.entry(dtype).or_insert_with(new))
     }
 
-    /// The kernels on the CPU; none where it cannot run them.
+    /// The kernels on the CPU; none where it cannot run them, or in a precision that has none.
     #[cfg(test)]
-    pub(super) fn emulated(dtype: DType) -> Option<Self> {
-        Some(Self { executor: emulation::emulator()?, candle: Candle::of(&Device::Cpu, dtype) })
+    pub(super) fn emulated(dtype: DType) -> Option<&'static Self> {
+        use std::sync::OnceLock;
+
+        static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
+        let make = || {
+            let executor = emulation::emulator()?;
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, candle: Candle::of(&Device::Cpu, dtype) }))
+        };
+        let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
+        EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
     }
 }
 
