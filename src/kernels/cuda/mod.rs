@@ -17,6 +17,7 @@ mod rows;
 pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiled_attention;
 
 use candle_core::{DType, Device, Result, Tensor};
 
