@@ -173,7 +173,7 @@ impl TiledAttention<'_> {
     }
 
     /// Whether every row begins at an access.
-    fn is_aligned(&self) -> bool {
+    pub(crate) fn is_aligned(&self) -> bool {
         let tensors = [self.y.tensor, self.queries.tensor, self.keys.tensor, self.values];
         let distances = [self.y, self.queries, self.keys].map(|heads| heads.distances);
         distances.as_flattened().iter().all(|distance| distance.is_multiple_of(ACCESS))
