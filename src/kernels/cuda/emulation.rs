@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::tests::tell_skipped;
 
 /// Executes launches on the CPU.
 #[derive(Debug)]
@@ -41,9 +42,7 @@ impl Emulator {
             cfg!(target_os = "linux") && answer.is_ok_and(|answer| answer.status.success())
         });
         let Some(compiler) = compiler else {
-            eprintln!(
-                "skipped: the CUDA kernels run on the CPU only under Linux with a C++ compiler (c++, g++, clang++)"
-            );
+            tell_skipped("CUDA kernels on the CPU, for which Linux and a C++ compiler (c++, g++, clang++) are needed");
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
