@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn every_source_file_is_listed() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda");
+        let files = std::fs::read_dir(dir).expect("the sources").map(|entry| entry.expect("an entry").path());
+        let mut files: Vec<String> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        files.sort();
+        assert_eq!(files, SOURCES.iter().map(|source| source.file).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn rows_have_a_thread_for_each_16_bytes_in_whole_warps() {
         let threads = |width, dtype| Geometry::of_rows(7, width, dtype).threads;
         assert_eq!(Geometry::of_rows(7, 1, DType::F32).grid, [7, 1, 1]);
