@@ -17,7 +17,10 @@ pub(crate) mod cuda;
 pub(crate) mod finite_difference;
 pub mod kv;
 mod norm;
+#[cfg(test)]
+mod paged_sequences;
 mod quant_format;
+pub(crate) mod row_blocks;
 #[cfg(test)]
 mod tests;
 

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 
 use super::gemm::{GemmKernel, kernel};
 use super::memory::{AlignedBuffer, in_parts};
-use super::paged_attention::{PagedAttention, RowBlock, blocks};
+use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
 use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::row_blocks::{RowBlock, blocks};
 
 /// Elements below which other threads are not worth waking for rotating and storing.
 const PARALLEL: usize = 1 << 15;

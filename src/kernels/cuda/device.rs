@@ -44,7 +44,7 @@ impl GpuExecutor {
 fn load(device: &CudaDevice) -> std::result::Result<HashMap<String, CudaFunction>, String> {
     let stream = device.cuda_stream();
     let mut functions = HashMap::new();
-    for source in &SOURCES {
+    for source in SOURCES {
         let Some((_, binary)) = MODULES.iter().find(|(file, _)| *file == source.file) else {
             return Err(format!("kernels: {}.cu is not in this build", source.file));
         };

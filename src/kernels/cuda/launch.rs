@@ -25,8 +25,29 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: [Source; 1] =
-    [Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] }];
+pub(crate) const SOURCES: &[Source] = &[
+    Source { file: "argmax", per_element: &[], single: &["argmax_rows_f32"] },
+    Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    Source {
+        file: "paged_decode",
+        per_element: &[
+            "paged_decode_8_1_1",
+            "paged_decode_8_1_2",
+            "paged_decode_8_1_4",
+            "paged_decode_8_1_8",
+            "paged_decode_8_4_1",
+            "paged_decode_2_1_2",
+            "paged_decode_2_8_1",
+            "paged_join",
+        ],
+        single: &[],
+    },
+    Source {
+        file: "pages",
+        per_element: &["rope_store_1", "rope_store_4", "gather_pages", "causal_softmax", "join_heads"],
+        single: &[],
+    },
+];
 
 /// The element types that kernels exist for, with the ends of their names.
 pub(crate) const ELEMENTS: [(DType, &str); 3] = [(DType::F32, "f32"), (DType::F16, "f16"), (DType::BF16, "bf16")];

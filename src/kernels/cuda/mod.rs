@@ -5,12 +5,17 @@
 //! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
 //! arithmetic and geometry need neither a GPU nor nvcc.
 
+mod argmax;
 #[cfg(feature = "cuda")]
 mod device;
 #[cfg(test)]
 pub(crate) mod emulation;
 pub(crate) mod launch;
 mod norm;
+mod pages;
+#[cfg(test)]
+mod pages_tests;
+mod step_plan;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +27,7 @@ use super::{
     Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
 };
 use launch::Executor;
+use pages::CudaPages;
 
 /// The kernels of a GPU in a precision.
 #[derive(Debug)]
@@ -112,7 +118,7 @@ impl Kernels for Cuda {
     }
 
     fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
-        self.candle.kv_store(geometry, dtype, device)
+        Ok(Box::new(CudaPages::new(geometry, (dtype, device), self.executor, self.candle)?))
     }
 
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
@@ -132,7 +138,7 @@ impl Kernels for Cuda {
     }
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
-        self.candle.argmax_rows(x)
+        argmax::argmax_rows(self.executor, x)
     }
 
     fn threads(&self) -> OpThreads {
