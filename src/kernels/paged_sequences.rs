@@ -127,11 +127,14 @@ fn exact(geometry: &KvGeometry, sequence: &Sequence, layer: usize, position: usi
         let (first, second) = (element(p, head, i % half), element(p, head, i % half + half));
         if i < half { first * angle.cos() - second * angle.sin() } else { first * angle.sin() + second * angle.cos() }
     };
+    let rotated = |p: usize, head: usize| (0..d_head).map(|i| rotated(p, head, i)).collect::<Vec<f64>>();
+    let keys: Vec<Vec<Vec<f64>>> =
+        (0..n_kv_heads).map(|kv| (0..=position).map(|p| rotated(p, n_heads + kv)).collect()).collect();
     let mut y = Vec::new();
     for head in 0..n_heads {
-        let kv = head / geometry.group();
-        let dot = |p: usize| (0..d_head).map(|i| rotated(position, head, i) * rotated(p, n_heads + kv, i)).sum::<f64>();
-        let weights: Vec<f64> = (0..=position).map(|p| (dot(p) / (d_head as f64).sqrt()).exp()).collect();
+        let (kv, query) = (head / geometry.group(), rotated(position, head));
+        let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+        let weights: Vec<f64> = keys[kv].iter().map(|key| (dot(key) / (d_head as f64).sqrt()).exp()).collect();
         let sum: f64 = weights.iter().sum();
         let value = |i: usize| {
             let terms = weights.iter().enumerate().map(|(p, w)| w * element(p, n_heads + n_kv_heads + kv, i));
