@@ -27,6 +27,7 @@ pub(crate) struct Source {
 /// All kernels. A GPU looks each up once, when its first launch loads them.
 pub(crate) const SOURCES: &[Source] = &[
     Source { file: "argmax", per_element: &[], single: &["argmax_rows_f32"] },
+    Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
     Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
     Source {
         file: "paged_decode",
@@ -44,9 +45,10 @@ pub(crate) const SOURCES: &[Source] = &[
     },
     Source {
         file: "pages",
-        per_element: &["rope_store_1", "rope_store_4", "gather_pages", "causal_softmax", "join_heads"],
+        per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],
         single: &[],
     },
+    Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
 ];
 
 /// The element types that kernels exist for, with the ends of their names.

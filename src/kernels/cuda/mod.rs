@@ -6,6 +6,7 @@
 //! arithmetic and geometry need neither a GPU nor nvcc.
 
 mod argmax;
+mod attention;
 #[cfg(feature = "cuda")]
 mod device;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod norm;
 mod pages;
 #[cfg(test)]
 mod pages_tests;
+pub(crate) mod softmax;
 mod step_plan;
 #[cfg(test)]
 mod tests;
@@ -110,11 +112,17 @@ impl Kernels for Cuda {
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
-        self.candle.attention(q, k, v, mask)
+        if [q, k, v].into_iter().any(Tensor::track_op) {
+            return self.candle.attention(q, k, v, mask);
+        }
+        attention::attention((self.executor, self), [q, k, v], mask)
     }
 
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
-        self.candle.full_attention(qkv, n_heads)
+        if qkv.iter().any(Tensor::track_op) || self.candle.has_flash() {
+            return self.candle.full_attention(qkv, n_heads);
+        }
+        attention::full_attention((self.executor, self), qkv, n_heads)
     }
 
     fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {

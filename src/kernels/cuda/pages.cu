@@ -1,8 +1,7 @@
 // Rotary embedding with cache write, and what prefill needs around its matrix products: pages gathered to one matrix,
-// a causal softmax in place, outputs laid out row by row.
+// outputs laid out row by row.
 
 #include "pages.cuh"
-#include "reduce.cuh"
 
 // Rotates the queries and keys of a step, scales the queries, and stores keys and values in the pages.
 //
@@ -68,45 +67,10 @@ __device__ void gather_pages(const uint64_t *table, T *keys, T *values, uint32_t
     }
 }
 
-// Softmax in place over the columns that a row sees: row r those up to start + r % n; the others become exactly 0.
-// Computed in f32. x (R, n_cols), n_cols a multiple of PAGE_LEN. Grid (R), block: a thread for each 16 bytes of a row.
-template <class T> __device__ void causal_softmax(T *x, uint32_t n_cols, uint32_t n, uint32_t start) {
-    const bool aligned = is_aligned(x);
-    const uint32_t n_visible = min(start + blockIdx.x % n + 1, n_cols);
-    x += size_t(blockIdx.x) * n_cols;
-    // Of this thread's elements: the largest, and the sum of exp(element - largest).
-    float most = -INFINITY, sum = 0.0f;
-    for_row<T>(n_cols, aligned, [&](uint32_t i, auto count) {
-        constexpr int N = decltype(count)::value;
-        if (i >= n_visible) return;
-        float v[N], largest = most;
-        load<N>(x + i, v);
-        for (int k = 0; k < N; ++k) {
-            if (i + k < n_visible && v[k] > largest) largest = v[k];
-        }
-        if (largest > most) {
-            sum *= expf(most - largest);
-            most = largest;
-        }
-        for (int k = 0; k < N; ++k) {
-            if (i + k < n_visible) sum += expf(v[k] - most);
-        }
-    });
-    const float largest = reduce_block<Maximum>(most);
-    const float scale = 1.0f / reduce_block<Sum>(sum * expf(most - largest));
-    for_row<T>(n_cols, aligned, [&](uint32_t i, auto count) {
-        constexpr int N = decltype(count)::value;
-        float v[N];
-        if (i < n_visible) load<N>(x + i, v);
-        for (int k = 0; k < N; ++k) v[k] = i + k < n_visible ? expf(v[k] - largest) * scale : 0.0f;
-        store<N>(x + i, v);
-    });
-}
-
 // Lays the outputs of some heads out row by row: x (n_heads_here, n, d_head) to columns of y (n, n_heads d_head).
 // Grid: x rows, y heads.
 template <class T>
-__device__ void join_heads(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads, uint32_t d_head) {
+__device__ void place_heads(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads, uint32_t d_head) {
     uint32_t row = blockIdx.x, head = blockIdx.y;
     const T *from = x + ((size_t)head * n + row) * d_head;
     T *to = y + ((size_t)row * n_heads + first_head + head) * d_head;
@@ -133,12 +97,9 @@ __device__ void join_heads(const T *x, T *y, uint32_t n, uint32_t first_head, ui
                                                    uint32_t d_head, uint32_t layer) {                                  \
         gather_pages<T>(table, keys, values, n_keys, {n_heads, n_kv_heads, d_head, layer});                            \
     }                                                                                                                  \
-    extern "C" __global__ void causal_softmax_##NAME(T *x, uint32_t n_cols, uint32_t n, uint32_t start) {              \
-        causal_softmax<T>(x, n_cols, n, start);                                                                        \
-    }                                                                                                                  \
-    extern "C" __global__ void join_heads_##NAME(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads,  \
+    extern "C" __global__ void place_heads_##NAME(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads,  \
                                                  uint32_t d_head) {                                                    \
-        join_heads<T>(x, y, n, first_head, n_heads, d_head);                                                           \
+        place_heads<T>(x, y, n, first_head, n_heads, d_head);                                                           \
     }
 
 FOR_EACH_ELEMENT(PAGES_KERNELS)

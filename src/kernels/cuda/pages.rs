@@ -8,6 +8,7 @@
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Executor, Geometry, Launch, WARP, address};
+use super::softmax::{Keys, MaskedSoftmax};
 use super::step_plan::{PrefillWork, Sections, StepPlan, heads_at_once};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
@@ -138,6 +139,8 @@ impl CudaPages {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let (group, n_pages) = (self.geometry.group(), pages_for(work.n_keys));
         let (keys, values) = self.gather(layer, step, work)?; // (n_kv_heads, n_pages PAGE_LEN, d_head)
+        // The queries are scaled already.
+        let softmax = |start| MaskedSoftmax { n_keys: work.n_keys, keys: Keys::Causal { start }, scale: 1.0 };
         for piece in &work.pieces {
             let rows = y.narrow(0, piece.row, piece.n)?;
             let queries = queries.narrow(0, piece.row * n_heads * d_head, piece.n * n_heads * d_head)?;
@@ -147,12 +150,11 @@ impl CudaPages {
                 let n = at_once.min(n_kv_heads - first);
                 let part = |x: &Tensor| x.narrow(0, first, n);
                 let scores = self.products.matmul(&part(&queries)?, &part(&keys)?.t()?)?; // (n, group piece.n, K)
-                let geometry = Geometry::of_rows(n * group * piece.n, n_pages * PAGE_LEN, self.dtype);
-                let softmax = self.launch("causal_softmax", geometry).tensor(&scores)?.size(n_pages * PAGE_LEN)?;
-                softmax.size(piece.n)?.size(piece.start)?.run(self.executor)?;
+                let by_head = scores.reshape((n, group, piece.n, n_pages * PAGE_LEN))?;
+                softmax(piece.start).run(self.executor, &by_head)?;
                 let sums = self.products.matmul(&scores, &part(&values)?)?; // (n, group piece.n, d_head)
                 let geometry = Geometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
-                let join = self.launch("join_heads", geometry).tensor(&sums)?.tensor(&rows)?;
+                let join = self.launch("place_heads", geometry).tensor(&sums)?.tensor(&rows)?;
                 join.size(piece.n)?.size(first * group)?.size(n_heads)?.size(d_head)?.run(self.executor)?;
             }
         }
