@@ -11,6 +11,8 @@ use candle_core::{DType, Result, Shape, Storage, Tensor};
 pub(crate) const WARP: usize = 32;
 /// Most threads of a block.
 const MAX_THREADS: usize = 1024;
+/// Most threads of a block that shares a row with others.
+const SHARE: usize = 256;
 /// Bytes of the widest access of a thread.
 const ACCESS_BYTES: usize = 16;
 
@@ -28,6 +30,7 @@ pub(crate) struct Source {
 pub(crate) const SOURCES: &[Source] = &[
     Source { file: "argmax", per_element: &[], single: &["argmax_rows_f32"] },
     Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
+    Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
     Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
     Source {
         file: "paged_decode",
@@ -48,6 +51,7 @@ pub(crate) const SOURCES: &[Source] = &[
         per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],
         single: &[],
     },
+    Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
 ];
 
@@ -100,6 +104,15 @@ impl Geometry {
         let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);
         let threads = accesses.next_multiple_of(WARP).clamp(WARP, MAX_THREADS);
         Self { grid: [n_rows, 1, 1], threads, shared_bytes: 0 }
+    }
+
+    /// Blocks of at most [`SHARE`] threads that share rows among them, with a thread for each 16 bytes: for kernels that
+    /// reduce nothing over a row.
+    pub(crate) fn of_shared_rows(n_rows: usize, width: usize, dtype: DType) -> Self {
+        let row = Self::of_rows(n_rows, width, dtype);
+        let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);
+        let threads = row.threads.min(SHARE);
+        Self { grid: [n_rows, accesses.div_ceil(threads).min(u16::MAX as usize), 1], threads, ..row }
     }
 
     fn check(&self) -> std::result::Result<(), String> {

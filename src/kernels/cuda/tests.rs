@@ -15,10 +15,7 @@ pub(super) struct Tested {
 
 /// The kernels in every element type on everything that can run them here.
 pub(super) fn tested() -> Vec<Tested> {
-    let emulated = |(dtype, _)| {
-        let kernels: &'static Cuda = Box::leak(Box::new(Cuda::emulated(dtype)?));
-        Some(Tested { kernels, device: Device::Cpu, dtype })
-    };
+    let emulated = |(dtype, _)| Some(Tested { kernels: Cuda::emulated(dtype)?, device: Device::Cpu, dtype });
     #[allow(unused_mut, reason = "a build with CUDA adds the GPU")]
     let mut tested: Vec<Tested> = launch::ELEMENTS.into_iter().filter_map(emulated).collect();
     #[cfg(feature = "cuda")]
