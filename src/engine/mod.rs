@@ -9,6 +9,8 @@
 //! on its own, bit for bit. docs/engine.md has a figure.
 
 mod config;
+#[cfg(test)]
+mod cuda_tests;
 mod pool;
 mod request;
 mod run;

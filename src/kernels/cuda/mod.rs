@@ -21,7 +21,7 @@ mod rows;
 pub(crate) mod softmax;
 mod step_plan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use candle_core::{DType, Device, Result, Tensor};
 
