@@ -113,6 +113,25 @@ inline Outcome open(State barrier, unsigned first, unsigned last) {
     return Done;
 }
 
+// Runs the warp that begins at a thread as far as it comes without the others. Warps run one after the other, in an order
+// that changes at each barrier of the block, and lanes forward or backward: what a missing barrier would leave to chance
+// comes wrong in one of the orders.
+inline Outcome run_warp(unsigned first, unsigned round, unsigned &ran) {
+    for (;;) {
+        const unsigned before = ran;
+        for (unsigned lane = 0; lane < WARP_SIZE; ++lane) {
+            const unsigned i = first + (round % 2 == 0 ? lane : WARP_SIZE - 1 - lane);
+            if (block->fibers[i].state != State::Ready) continue;
+            block->current = i;
+            threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+            resume(block->fibers[i]);
+            ++ran;
+        }
+        if (ran == before) return Done;
+        if (Outcome outcome = open(State::AtWarpBarrier, first, first + WARP_SIZE)) return outcome;
+    }
+}
+
 inline Outcome run_block(char *stacks) {
     const unsigned n = unsigned(block->fibers.size());
     for (unsigned i = 0; i < n; ++i) {
@@ -125,21 +144,17 @@ inline Outcome run_block(char *stacks) {
         fiber.n_shuffles = 0;
         makecontext(&fiber.context, run_fiber, 0);
     }
-    for (;;) {
+    const unsigned n_warps = n / WARP_SIZE;
+    for (unsigned round = 0;; ++round) {
         unsigned ran = 0, ended = 0;
-        for (unsigned i = 0; i < n; ++i) {
-            if (block->fibers[i].state != State::Ready) continue;
-            block->current = i;
-            threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-            resume(block->fibers[i]);
-            ++ran;
+        for (unsigned i = 0; i < n_warps; ++i) {
+            const unsigned warp = ((round % 2 == 0 ? i : n_warps - 1 - i) + round / 2) % n_warps;
+            if (Outcome outcome = run_warp(warp * WARP_SIZE, round, ran)) return outcome;
         }
         for (unsigned i = 0; i < n; ++i) ended += block->fibers[i].state == State::Ended;
         if (ended == n) return Done;
         if (ran == 0) return Stuck;
         if (Outcome outcome = open(State::AtBlockBarrier, 0, n)) return outcome;
-        for (unsigned first = 0; first < n; first += WARP_SIZE)
-            if (Outcome outcome = open(State::AtWarpBarrier, first, std::min(first + WARP_SIZE, n))) return outcome;
     }
 }
 

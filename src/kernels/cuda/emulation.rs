@@ -125,6 +125,10 @@ impl Executor for Emulator {
             _ => Tensor::full(u8::MAX, shape, &Device::Cpu)?.to_dtype(dtype)?.contiguous()?.copy(),
         }
     }
+
+    fn has_tensor_cores(&self) -> bool {
+        true
+    }
 }
 
 /// Address of the first element.

@@ -53,6 +53,7 @@ pub(crate) const SOURCES: &[Source] = &[
     },
     Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
+    Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
 ];
 
 /// The element types that kernels exist for, with the ends of their names.
@@ -78,6 +79,9 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// # Errors
     /// When the device has no memory left.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor>;
+
+    /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
+    fn has_tensor_cores(&self) -> bool;
 }
 
 impl dyn Executor + '_ {
@@ -290,6 +294,10 @@ mod tests {
 
         fn empty(&self, _: Shape, _: DType) -> Result<Tensor> {
             candle_core::bail!("no memory")
+        }
+
+        fn has_tensor_cores(&self) -> bool {
+            false
         }
     }
 

@@ -22,6 +22,7 @@ pub(crate) mod softmax;
 mod step_plan;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tiled_attention;
 
 use candle_core::{DType, Device, Result, Tensor};
 
