@@ -9,7 +9,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::QuantFormat;
+use crate::device::DTypeSpec;
 
 /// Positions of a page.
 pub const PAGE_LEN: usize = 32;
@@ -75,6 +78,41 @@ impl KvGeometry {
             candle_core::bail!("attention: a head of {d_head} elements cannot be rotated in pairs");
         }
         Ok(())
+    }
+}
+
+/// Configuration of a key-value store.
+#[derive(Debug, Clone, Copy)]
+pub struct KvConfig<'a> {
+    /// Sizes.
+    pub geometry: KvGeometry,
+    /// Precision in which keys and values are stored. `auto`: that of the activations; on the CPU f16 beside quantized
+    /// weights, else f32.
+    pub precision: DTypeSpec,
+    /// Precision of the language model's activations.
+    pub activations: DType,
+    /// Format of the language model's quantized weights.
+    pub quantization: Option<QuantFormat>,
+    /// Device of the language model.
+    pub device: &'a Device,
+}
+
+impl KvConfig<'_> {
+    /// Resolves the precision for a store that has kernels for that of the activations only.
+    ///
+    /// # Errors
+    /// When another precision is asked for.
+    pub fn as_activations(&self) -> Result<DType> {
+        match self.precision {
+            DTypeSpec::Fixed(dtype) if dtype != self.activations => candle_core::bail!(
+                "keys and values in {} have no kernel beside activations in {} on {:?}; hint: {}",
+                dtype.as_str(),
+                self.activations.as_str(),
+                self.device.location(),
+                self.activations.as_str()
+            ),
+            _ => Ok(self.activations),
+        }
     }
 }
 

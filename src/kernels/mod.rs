@@ -31,7 +31,7 @@ use std::fmt::Debug;
 use candle_core::quantized::QTensor;
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use kv::{KvGeometry, KvStore};
+use kv::{KvConfig, KvStore};
 
 pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
@@ -220,12 +220,11 @@ pub trait Kernels: Send + Sync + Debug {
         attention::full_by_heads(self, qkv, n_heads)
     }
 
-    /// An empty key-value store for a language model of activations in `dtype` on `device`, which are those of these
-    /// kernels: for inference.
+    /// An empty key-value store for a language model on the device of these kernels: for inference.
     ///
     /// # Errors
-    /// When the geometry's heads are not shared evenly.
-    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>>;
+    /// When the geometry's heads are not shared evenly, or the precision has no kernel.
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>>;
 
     /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for
     /// inference; none where the device multiplies best by the weight as it is.

@@ -5,7 +5,8 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
-use crate::kernels::kv::{KvGeometry, KvStore, StepLayout, StepRows};
+use crate::device::DTypeSpec;
+use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
@@ -73,6 +74,8 @@ pub struct Llama {
     norm: RmsNorm,
     head: Linear,
     dtype: DType,
+    /// Precision of stored keys and values.
+    kv_dtype: DTypeSpec,
     device: Device,
     kernels: &'static dyn Kernels,
 }
@@ -114,6 +117,7 @@ impl Llama {
             norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
             dtype: vb.dtype(),
+            kv_dtype: DTypeSpec::Auto,
             device: vb.device().clone(),
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
@@ -162,12 +166,27 @@ impl Llama {
         &self.device
     }
 
+    /// Sets the precision in which keys and values are stored. Default: `auto`, see [`KvConfig::precision`].
+    ///
+    /// # Errors
+    /// When the device has no kernel for it.
+    pub fn set_kv_dtype(&mut self, precision: DTypeSpec) -> Result<()> {
+        self.kv_dtype = precision;
+        self.new_kv_store().map(drop)
+    }
+
     /// Makes an empty key-value store for this model.
     ///
     /// # Errors
-    /// When the geometry's heads are not shared evenly.
+    /// When the geometry's heads are not shared evenly, or the precision of keys and values has no kernel.
     pub fn new_kv_store(&self) -> Result<Box<dyn KvStore>> {
-        self.kernels.kv_store(self.config.kv_geometry(), self.dtype, &self.device)
+        self.kernels.kv_store(&KvConfig {
+            geometry: self.config.kv_geometry(),
+            precision: self.kv_dtype,
+            activations: self.dtype,
+            quantization: self.linear_layers().find_map(Linear::format),
+            device: &self.device,
+        })
     }
 
     /// Embeds ids.

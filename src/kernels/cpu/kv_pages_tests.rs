@@ -5,10 +5,15 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use super::*;
+use crate::kernels::QuantFormat;
 use crate::kernels::candle_pages::CandlePages;
 use crate::kernels::cpu::gemm;
 use crate::kernels::paged_sequences::{Activations, GEOMETRIES, Sequence};
 use crate::kernels::row_blocks::BlockPart;
+
+fn new_store(geometry: KvGeometry) -> Result<CpuPages> {
+    CpuPages::with_kernel(geometry, KvPrecision::F32, kernel())
+}
 
 #[test]
 fn attention_over_pages_is_attention() {
@@ -19,7 +24,10 @@ fn attention_over_pages_is_attention() {
         let mut stores: Vec<(Box<dyn KvStore>, f64)> =
             vec![(Box::new(CandlePages::new(geometry, DType::F32, &Device::Cpu).expect("even heads")), 1e-5)];
         for kernel in gemm::all_kernels() {
-            stores.push((Box::new(CpuPages::with_kernel(geometry, kernel).expect("even heads")), 1e-5));
+            for (precision, tolerance) in [(KvPrecision::F32, 1e-5), (KvPrecision::F16, 2e-3)] {
+                let store = CpuPages::with_kernel(geometry, precision, kernel).expect("even heads");
+                stores.push((Box::new(store), tolerance));
+            }
         }
         let activations = Activations::on_cpu(&geometry);
         for (mut store, tolerance) in stores {
@@ -31,9 +39,11 @@ fn attention_over_pages_is_attention() {
 
 #[test]
 fn a_position_is_bit_identical_in_any_pieces_beside_any_others() {
-    for (geometry, kernel) in GEOMETRIES.into_iter().flat_map(|g| gemm::all_kernels().iter().map(move |k| (g, k))) {
+    let cases = GEOMETRIES.into_iter().flat_map(|g| gemm::all_kernels().iter().map(move |k| (g, k)));
+    let cases = cases.flat_map(|(g, k)| [KvPrecision::F32, KvPrecision::F16].map(|precision| (g, k, precision)));
+    for (geometry, kernel, precision) in cases {
         let activations = Activations::on_cpu(&geometry);
-        let new_store = || CpuPages::with_kernel(geometry, kernel).expect("even heads");
+        let new_store = || CpuPages::with_kernel(geometry, precision, kernel).expect("even heads");
         let prefix = Sequence::new(&geometry, &[0, 1, 2], 96, 1);
         let others: Vec<Sequence> = (0..5)
             .map(|i| {
@@ -71,13 +81,13 @@ fn a_position_is_bit_identical_in_any_pieces_beside_any_others() {
 fn what_a_page_held_before_touches_nobody() {
     let geometry = GEOMETRIES[0];
     let activations = Activations::on_cpu(&geometry);
-    let mut store = CpuPages::new(geometry).expect("even heads");
+    let mut store = new_store(geometry).expect("even heads");
     let mut broken = Sequence::new(&geometry, &[0], 32, 1);
     broken.qkv.iter_mut().for_each(|layer| layer.fill(f32::NAN));
     activations.step(&mut store, &[(&broken, 0, 32)]);
     let sequence = Sequence::new(&geometry, &[0], 9, 2);
     let y = activations.step(&mut store, &[(&sequence, 0, 9)]);
-    let mut fresh = CpuPages::new(geometry).expect("even heads");
+    let mut fresh = new_store(geometry).expect("even heads");
     assert_eq!(y, activations.step(&mut fresh, &[(&sequence, 0, 9)]));
     assert!(y.iter().flatten().all(|y| y.is_finite()));
 }
@@ -111,7 +121,7 @@ fn rows_that_share_pages_come_together() {
 #[test]
 fn layouts_that_do_not_fit_are_refused() {
     let geometry = GEOMETRIES[0];
-    let mut store = CpuPages::new(geometry).expect("even heads");
+    let mut store = new_store(geometry).expect("even heads");
     let pages: Arc<[PageId]> = [PageId(0)].into();
     let layout = |start, n, n_angles| StepLayout {
         sequences: vec![StepRows { pages: pages.clone(), start, n }],
@@ -127,4 +137,20 @@ fn layouts_that_do_not_fit_are_refused() {
     let qkv = Tensor::zeros((1, geometry.width()), DType::F32, &Device::Cpu).expect("small");
     assert!(store.attend(geometry.n_layers, &qkv).is_err());
     assert!(KvGeometry { n_kv_heads: 3, ..geometry }.check().is_err());
+}
+
+#[test]
+fn half_precision_takes_half_the_memory_and_is_chosen_beside_quantized_weights() {
+    let geometry = GEOMETRIES[3];
+    let of = |precision, quantization| {
+        let config = KvConfig { geometry, precision, activations: DType::F32, quantization, device: &Device::Cpu };
+        CpuPages::new(&config).map(|store| store.page_bytes() / (2 * PAGE_LEN * geometry.n_kv_heads * geometry.d_head))
+    };
+    let fixed = DTypeSpec::Fixed;
+    assert_eq!(of(DTypeSpec::Auto, None).expect("f32"), 4);
+    assert_eq!(of(DTypeSpec::Auto, Some(QuantFormat::Q4K)).expect("f16"), 2);
+    assert_eq!(of(fixed(DType::F32), Some(QuantFormat::Q8_0)).expect("f32"), 4);
+    assert_eq!(of(fixed(DType::F16), None).expect("f16"), 2);
+    let error = of(fixed(DType::BF16), None).expect_err("no kernel").to_string();
+    assert!(error.starts_with("keys and values in bf16 have no kernel on the CPU; hint: f32, f16"), "{error}");
 }

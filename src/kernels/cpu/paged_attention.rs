@@ -1,4 +1,4 @@
-//! Attention over pages of keys and values in f32.
+//! Attention over pages of keys and values.
 //!
 //! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing
 //! is packed or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they
@@ -41,6 +41,8 @@ pub(crate) struct PagedAttention<'x> {
 struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// Panels of a page, where they are stored in another precision.
+    panels: Vec<f32>,
 }
 
 impl PagedAttention<'_> {
@@ -82,7 +84,7 @@ impl PagedAttention<'_> {
     /// A block's rows over one key-value head: `(positions, group, d_head)`.
     fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
-        let Scratch { queries, scores } = scratch;
+        let Scratch { queries, scores, panels } = scratch;
         queries.clear();
         for row in self.rows(block) {
             queries.extend_from_slice(&self.queries[(row * self.geometry.n_heads + head * group) * d..][..group * d]);
@@ -90,10 +92,10 @@ impl PagedAttention<'_> {
         let spans = self.spans(block);
         let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
         scores.resize(queries.len() / d * stride, 0.0);
-        self.score(block, head, &spans, (queries, &mut *scores, stride));
+        self.score(block, head, &spans, Score { queries, scores, stride, panels });
         let sums = self.weigh(block, &spans, (&mut *scores, stride));
         let mut y = vec![0.0; queries.len()];
-        self.sum_values(block, head, &spans, (scores, stride, &mut y));
+        self.sum_values(block, head, &spans, WeightedSum { weights: scores, stride, y: &mut y, panels });
         for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
             row.iter_mut().for_each(|y| *y /= sum);
         }
@@ -115,18 +117,19 @@ impl PagedAttention<'_> {
     }
 
     /// Scores of all rows with the keys of their pages.
-    fn score(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], &mut [f32], usize)) {
-        let (queries, scores, stride) = to;
+    fn score(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], score: Score<'_>) {
+        let Score { queries, scores, stride, panels: scratch } = score;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let n_rows = queries.len() / d;
         let mut page = |pages: &[PageId], i: usize, (row, n_rows): (usize, usize)| {
-            let panels = self.layout.keys(self.pages.page(pages[i]), self.layer, head);
-            let next =
-                pages.get(i + 1).map_or(&[][..], |next| self.layout.keys(self.pages.page(*next), self.layer, head));
+            let keys = |page: &PageId| self.layout.keys(self.pages.page(*page), self.layer, head);
+            let (panels, next) = (keys(&pages[i]), pages.get(i + 1).map_or(&[][..], keys));
+            let panels = self.layout.elements(panels, scratch);
+            let n_panels = PAGE_LEN / width;
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
                 let left = LeftRows { elements: &queries[row * d..], stride: d, depth: d, n_rows };
                 let first = i * PAGE_LEN + j * width;
-                let prefetch = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
+                let prefetch = share(next, j, n_panels);
                 self.tiles(
                     &left,
                     RightPanel { elements: panel, prefetch, accumulates: false },
@@ -159,20 +162,19 @@ impl PagedAttention<'_> {
     }
 
     /// Sums of values, each times its weight.
-    fn sum_values(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], usize, &mut [f32])) {
-        let (weights, stride, y) = to;
+    fn sum_values(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], sum: WeightedSum<'_>) {
+        let WeightedSum { weights, stride, y, panels: scratch } = sum;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let n_rows = y.len() / d;
         let mut page = |pages: &[PageId], i: usize, (row, n_rows, n_keys): (usize, usize, usize)| {
-            let panels = self.layout.values(self.pages.page(pages[i]), self.layer, head);
-            let next =
-                pages.get(i + 1).map_or(&[][..], |next| self.layout.values(self.pages.page(*next), self.layer, head));
+            let values = |page: &PageId| self.layout.values(self.pages.page(*page), self.layer, head);
+            let (panels, next) = (values(&pages[i]), pages.get(i + 1).map_or(&[][..], values));
+            let panels = self.layout.elements(panels, scratch);
             let depth = PAGE_LEN.min(n_keys - i * PAGE_LEN);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
                 let left = LeftRows { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
                 let columns = width.min(d - j * width);
-                let prefetch =
-                    &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
+                let prefetch = share(next, j, d.div_ceil(width));
                 let panel = RightPanel { elements: panel, prefetch, accumulates: i > 0 };
                 self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
             }
@@ -195,8 +197,7 @@ impl PagedAttention<'_> {
         for i in 0..n_tiles {
             let rows = height.min(left.n_rows - i * height);
             let elements = &left.elements[i * height * left.stride..];
-            let prefetch =
-                &panel.prefetch[panel.prefetch.len() * i / n_tiles..panel.prefetch.len() * (i + 1) / n_tiles];
+            let prefetch = share(panel.prefetch, i, n_tiles);
             let tile = Tile {
                 rows,
                 depth: left.depth,
@@ -209,6 +210,31 @@ impl PagedAttention<'_> {
             self.kernel.tile(&tile, &mut Target { elements, stride, columns });
         }
     }
+}
+
+/// Part `i` of `n` about equal ones.
+fn share(elements: &[f32], i: usize, n: usize) -> &[f32] {
+    &elements[elements.len() * i / n..elements.len() * (i + 1) / n]
+}
+
+/// Queries of a block's rows, and where their scores go.
+struct Score<'x> {
+    /// `(rows, d_head)`.
+    queries: &'x [f32],
+    /// A row every `stride` elements.
+    scores: &'x mut [f32],
+    stride: usize,
+    panels: &'x mut Vec<f32>,
+}
+
+/// Weights of a block's rows, and where their sums of values go.
+struct WeightedSum<'x> {
+    /// A row every `stride` elements.
+    weights: &'x [f32],
+    stride: usize,
+    /// `(rows, d_head)`.
+    y: &'x mut [f32],
+    panels: &'x mut Vec<f32>,
 }
 
 /// Rows of one sequence in a block, and its pages.

@@ -27,7 +27,7 @@ pub(crate) mod tiled_attention;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::candle::{self, Candle};
-use super::kv::{KvGeometry, KvStore};
+use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
     StoredLinear, Visible,
@@ -176,8 +176,8 @@ impl Kernels for Cuda {
         attention::full_attention((self.executor, self), qkv, n_heads)
     }
 
-    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
-        Ok(Box::new(CudaPages::new(geometry, (dtype, device), self.executor, self.candle)?))
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
+        Ok(Box::new(CudaPages::new(config, self.executor, self.candle)?))
     }
 
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {

@@ -12,7 +12,7 @@ use super::softmax::{Keys, MaskedSoftmax};
 use super::step_plan::{PrefillWork, Sections, StepPlan, heads_at_once};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
-use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for};
+use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for};
 
 /// Bytes of a slab, unless a page is larger.
 const SLAB_BYTES: usize = 64 << 20;
@@ -58,13 +58,14 @@ impl CudaPages {
     /// An empty store on the device of an executor.
     ///
     /// # Errors
-    /// When heads are not shared evenly, or are larger than the kernels take.
+    /// When heads are not shared evenly or are larger than the kernels take, or keys and values are wanted in another
+    /// precision than the activations.
     pub(super) fn new(
-        geometry: KvGeometry,
-        (dtype, device): (DType, &Device),
+        config: &KvConfig<'_>,
         executor: &'static dyn Executor,
         products: &'static Candle,
     ) -> Result<Self> {
+        let (geometry, dtype, device) = (config.geometry, config.as_activations()?, config.device);
         geometry.check()?;
         let variant = DecodeVariant::new(&geometry)?;
         let page = geometry.position_bytes(dtype) * PAGE_LEN;

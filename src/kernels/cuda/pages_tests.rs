@@ -4,13 +4,20 @@ use std::sync::Arc;
 
 use super::tests::{Tested, tested};
 use super::*;
-use crate::kernels::kv::{PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::device::DTypeSpec;
+use crate::kernels::kv::{KvConfig, KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows};
 use crate::kernels::paged_sequences::{Activations, GEOMETRIES, Sequence};
+
+/// A store in the precision of the tested kernels.
+fn config<'t>(tested: &'t Tested, geometry: &KvGeometry) -> KvConfig<'t> {
+    let (geometry, precision, quantization) = (*geometry, DTypeSpec::Auto, None);
+    KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device }
+}
 
 /// An empty store with the activations that it takes, and the tolerance of its precision.
 fn store(tested: &Tested, geometry: &KvGeometry) -> (Box<dyn KvStore>, Activations, f64) {
     let Tested { kernels, device, dtype } = tested;
-    let store = kernels.kv_store(*geometry, *dtype, device).expect("even heads");
+    let store = kernels.kv_store(&config(tested, geometry)).expect("even heads");
     let activations = Activations { geometry: *geometry, dtype: *dtype, device: device.clone() };
     (store, activations, if *dtype == DType::F32 { 2e-5 } else { 1e-2 })
 }
@@ -97,10 +104,20 @@ fn heads_of_every_size_are_taken_up_to_the_largest() {
     }
     for (d_head, most) in [(514, 512), (1032, 1024)] {
         let geometry = KvGeometry { n_layers: 1, n_heads: 1, n_kv_heads: 1, d_head };
-        for Tested { kernels, device, dtype } in tested() {
-            let error = kernels.kv_store(geometry, dtype, &device).err().expect("too large").to_string();
+        for tested in tested() {
+            let error = tested.kernels.kv_store(&config(&tested, &geometry)).err().expect("too large").to_string();
             assert!(error.contains(&format!("larger than the {most}")), "{error}");
         }
+    }
+}
+
+#[test]
+fn keys_and_values_in_another_precision_are_refused() {
+    for tested in tested() {
+        let other = if tested.dtype == DType::F16 { DType::BF16 } else { DType::F16 };
+        let config = KvConfig { precision: DTypeSpec::Fixed(other), ..config(&tested, &GEOMETRIES[0]) };
+        let error = tested.kernels.kv_store(&config).err().expect("no kernel").to_string();
+        assert!(error.contains("have no kernel beside activations"), "{error}");
     }
 }
 
