@@ -93,7 +93,15 @@ fn prompts(model: &Llama) -> Vec<(Vec<PromptPart>, Decoding)> {
 
 /// The ids of each answer, all requests together.
 fn answers(model: &Llama, config: EngineConfig) -> Vec<Vec<u32>> {
-    let prompts = prompts(model);
+    answers_to(prompts(model), model, config).0
+}
+
+/// As [`answers`], to given prompts; with the engine's counters.
+fn answers_to(
+    prompts: Vec<(Vec<PromptPart>, Decoding)>,
+    model: &Llama,
+    config: EngineConfig,
+) -> (Vec<Vec<u32>>, EngineStats) {
     let answers = RefCell::new(vec![Vec::new(); prompts.len()]);
     let mut engine = Engine::new(model, None, config).expect("memory");
     for (i, (prompt, decoding)) in prompts.into_iter().enumerate() {
@@ -107,8 +115,9 @@ fn answers(model: &Llama, config: EngineConfig) -> Vec<Vec<u32>> {
         engine.submit(Request { decoding, ..Request::greedy(prompt, 6 + i, listener) });
     }
     engine.run(&Stop::default());
+    let stats = engine.stats();
     drop(engine);
-    answers.into_inner()
+    (answers.into_inner(), stats)
 }
 
 #[test]
@@ -122,6 +131,33 @@ fn answers_in_f32_are_those_of_the_cpu() {
             let config = EngineConfig { chunk, chunk_beside_answers, ..EngineConfig::with_kv_bytes(1 << 30) };
             assert_eq!(answers(&model, config), expected, "{device:?}, pieces of {chunk}");
         }
+    }
+}
+
+#[test]
+fn greedy_answers_are_replayed_as_whole_steps() {
+    let greedy = |model: &Llama| {
+        let [shared, _, _, alone, _] = prompts(model).try_into().expect("five prompts");
+        // Ten that begin alike, in one step filled up to 16, then fewer and fewer; one that shares nothing.
+        let prompt = |i: u32| {
+            let mut prompt = if i == 4 { alone.0.clone() } else { shared.0.clone() };
+            prompt.push(PromptPart::Ids(vec![i, 3 * i]));
+            (prompt, Decoding::default())
+        };
+        (0..10).map(prompt).collect::<Vec<_>>()
+    };
+    let config = |decode| EngineConfig { decode, ..EngineConfig::with_kv_bytes(1 << 30) };
+    let on_cpu = model(DType::F32, &Device::Cpu);
+    let (expected, stats) = answers_to(greedy(&on_cpu), &on_cpu, config(DecodeLaunch::Graph));
+    assert_eq!(stats.replayed_steps, 0);
+    for Tested { kernels, device, .. } in tested().into_iter().filter(|tested| tested.dtype == DType::F32) {
+        let model = with_kernels(kernels, || model(DType::F32, &device));
+        let (found, stats) = answers_to(greedy(&model), &model, config(DecodeLaunch::Graph));
+        assert_eq!(found, expected, "{device:?}");
+        // 14 steps of answers; of each form the first three are not.
+        assert!(stats.replayed_steps >= 2, "{stats:?}");
+        let (found, stats) = answers_to(greedy(&model), &model, config(DecodeLaunch::Operations));
+        assert_eq!((found, stats.replayed_steps), (expected.clone(), 0), "{device:?}");
     }
 }
 

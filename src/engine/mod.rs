@@ -16,7 +16,7 @@ mod request;
 mod run;
 mod sequence;
 
-pub use config::{EngineConfig, default_kv_bytes};
+pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
 pub use request::{
     Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, StopRules,
     Visual,

@@ -76,7 +76,7 @@ impl Sampler {
     }
 
     /// Whether every choice is the largest logit as it is.
-    fn is_plain_argmax(&self) -> bool {
+    pub fn is_plain_argmax(&self) -> bool {
         self.is_greedy && self.rules.is_neutral()
     }
 
@@ -150,7 +150,8 @@ fn copied_rows(x: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
     }
 }
 
-fn not_finite() -> candle_core::Error {
+/// The error of a sequence without a largest logit.
+pub(crate) fn not_finite() -> candle_core::Error {
     candle_core::Error::msg("the model's logits are not finite; hint: damaged weights, or try --dtype f32")
 }
 

@@ -25,13 +25,13 @@ __device__ inline Largest reduce_warp_largest(Largest x) {
     return x;
 }
 
-// x (R, width) in f32 to ids (R); NO_INDEX for a row in which an element is NaN, or whose largest is infinite.
+// x (R, width) to ids (R); NO_INDEX for a row in which an element is NaN, or whose largest is infinite.
 // Grid (R), block 1024 threads.
-extern "C" __global__ void __launch_bounds__(1024) argmax_rows_f32(const float *x, uint32_t *ids, uint32_t width) {
+template <class T> __device__ void argmax_rows(const T *x, uint32_t *ids, uint32_t width) {
     __shared__ Largest of_warps[WARP];
     x += size_t(blockIdx.x) * width;
     Largest largest = {-INFINITY, NO_INDEX};
-    for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) largest = larger(largest, {x[i], i});
+    for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) largest = larger(largest, {to_float(x[i]), i});
     largest = reduce_warp_largest(largest);
     if (threadIdx.x % WARP == 0) of_warps[threadIdx.x / WARP] = largest;
     __syncthreads();
@@ -42,3 +42,10 @@ extern "C" __global__ void __launch_bounds__(1024) argmax_rows_f32(const float *
     const bool is_finite = largest.value == largest.value && fabsf(largest.value) != INFINITY;
     if (threadIdx.x == 0) ids[blockIdx.x] = is_finite ? largest.index : NO_INDEX;
 }
+
+#define INSTANTIATE(T, suffix)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(1024)                                                                 \
+        argmax_rows_##suffix(const T *x, uint32_t *ids, uint32_t width) {                                              \
+        argmax_rows(x, ids, width);                                                                                    \
+    }
+FOR_EACH_ELEMENT(INSTANTIATE)

@@ -13,19 +13,42 @@ const NO_INDEX: u32 = u32::MAX;
 /// `R` indices are copied from the device.
 ///
 /// # Shapes
-/// `(R, width)`, f32, to `R`.
+/// `(R, width)` to `R`.
 ///
 /// # Errors
-/// When `x` is no matrix of f32, or as [`Launch::run`].
+/// When `x` is no matrix, or as [`Launch::run`].
 pub(super) fn argmax_rows(executor: &dyn Executor, x: &Tensor) -> Result<Vec<Option<u32>>> {
-    let (n_rows, width) = x.dims2()?;
+    let n_rows = x.dim(0)?;
     if n_rows == 0 {
         return Ok(Vec::new());
     }
-    let x = x.contiguous()?;
     let ids = executor.empty(Shape::from(n_rows), DType::U32)?;
+    argmax_to(executor, x, &ids)?;
+    indices(&ids)
+}
+
+/// Launches the search alone; [`indices`] reads what it finds.
+///
+/// # Shapes
+/// `x (R, width)`, `ids (R)` in u32.
+///
+/// # Errors
+/// As [`argmax_rows`].
+pub(super) fn argmax_to(executor: &dyn Executor, x: &Tensor, ids: &Tensor) -> Result<()> {
+    let (n_rows, width) = x.dims2()?;
+    if ids.dims() != [n_rows] {
+        candle_core::bail!("{:?} indices for {n_rows} rows", ids.dims());
+    }
+    let x = x.contiguous()?;
     let geometry = Geometry { grid: [n_rows, 1, 1], threads: THREADS, shared_bytes: 0 };
-    let launch = Launch::new("argmax_rows_f32", DType::F32, geometry).tensor(&x)?.tensor_of(&ids, DType::U32)?;
-    launch.size(width)?.run(executor)?;
+    let launch = Launch::new("argmax_rows", x.dtype(), geometry).tensor(&x)?.tensor_of(ids, DType::U32)?;
+    launch.size(width)?.run(executor)
+}
+
+/// Copies indices from the device.
+///
+/// # Errors
+/// When candle fails.
+pub(super) fn indices(ids: &Tensor) -> Result<Vec<Option<u32>>> {
     Ok(ids.to_vec1::<u32>()?.into_iter().map(|id| (id != NO_INDEX).then_some(id)).collect())
 }

@@ -7,16 +7,20 @@
 
 mod argmax;
 mod attention;
+mod decode_graph;
 #[cfg(feature = "cuda")]
 mod device;
 mod elementwise;
 #[cfg(test)]
 pub(crate) mod emulation;
+#[cfg(feature = "cuda")]
+mod graph;
 pub(crate) mod launch;
 mod norm;
 mod pages;
 #[cfg(test)]
 mod pages_tests;
+pub(crate) mod recording;
 mod rows;
 pub(crate) mod softmax;
 mod step_plan;
@@ -85,6 +89,9 @@ impl Cuda {
 
 impl Kernels for Cuda {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if recording::is_recording() {
+            return recording::product(self.executor, a, b);
+        }
         self.candle.matmul(a, b)
     }
 

@@ -13,7 +13,7 @@ constexpr uint32_t WARPS = THREADS / WARP;
 constexpr uint32_t TASK_ROWS = 8;
 constexpr uint32_t DIRECT = 0xffffffffu;
 
-// Keys `first .. end` of a block table, all of which `n_rows` rows see.
+// Keys `first .. end` of a block table, all of which `n_rows` rows see; no work for 0.
 struct DecodeTask {
     uint32_t table;
     uint32_t first;
@@ -23,7 +23,7 @@ struct DecodeTask {
     uint32_t slots[TASK_ROWS]; // where each row's partial result goes; DIRECT: there is no other
 };
 
-// A row whose result is in `n` slots.
+// A row whose result is in `n` slots; none for 0.
 struct JoinRow {
     uint32_t row;
     uint32_t first_slot;
@@ -232,6 +232,9 @@ template <class T>
 __device__ void paged_join(const float *partials, const float *partial_sums, const JoinRow *joins, T *y,
                            uint32_t n_heads, uint32_t d_head) {
     JoinRow join = joins[blockIdx.x];
+    if (join.n == 0) {
+        return;
+    }
     uint32_t head = blockIdx.y;
     float most = -INFINITY, sum = 0.0f;
     for (uint32_t s = 0; s < join.n; s++) {

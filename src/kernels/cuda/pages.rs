@@ -7,12 +7,15 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
+use super::decode_graph::{DecodeGraphs, SCRATCH};
 use super::launch::{Executor, Geometry, Launch, WARP, address};
 use super::softmax::{Keys, MaskedSoftmax};
 use super::step_plan::{PrefillWork, Sections, StepPlan, heads_at_once};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
-use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for};
+use crate::kernels::kv::{
+    GreedyForward, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for,
+};
 
 /// Bytes of a slab, unless a page is larger.
 const SLAB_BYTES: usize = 64 << 20;
@@ -23,30 +26,42 @@ const WORD: usize = size_of::<u32>();
 
 /// Keys and values of all layers in slabs of a GPU's memory.
 pub(super) struct CudaPages {
-    geometry: KvGeometry,
+    pub(super) geometry: KvGeometry,
     dtype: DType,
     device: Device,
-    executor: &'static dyn Executor,
+    pub(super) executor: &'static dyn Executor,
     /// Multiplies the matrices of prefill.
     products: &'static Candle,
     variant: DecodeVariant,
     slab_pages: usize,
     /// Words of each slab that has memory.
     slabs: Vec<Option<Tensor>>,
-    step: Option<CudaStep>,
+    /// Words of the page [`SCRATCH`].
+    scratch: Option<Tensor>,
+    pub(super) step: Option<CudaStep>,
+    pub(super) graphs: DecodeGraphs,
 }
 
 /// A step that was begun.
-struct CudaStep {
+#[derive(Debug)]
+pub(super) struct CudaStep {
     plan: StepPlan,
     /// The plan's words on the device.
-    words: Tensor,
+    pub(super) words: Tensor,
     /// Weighted sums `(n_slots, n_heads, d_head)`, and their `(largest score, sum of weights)`; none where no row has
     /// several.
     partials: Option<[Tensor; 2]>,
 }
 
 impl CudaStep {
+    /// A step of a plan whose words are on the device.
+    pub(super) fn new(store: &CudaPages, plan: StepPlan, words: Tensor) -> Result<Self> {
+        let KvGeometry { n_heads, d_head, .. } = store.geometry;
+        let partials = |n| store.executor.empty(Shape::from((plan.decode.n_slots, n_heads, n)), DType::F32);
+        let partials = if plan.decode.n_slots > 0 { Some([partials(d_head)?, partials(2)?]) } else { None };
+        Ok(Self { plan, words, partials })
+    }
+
     /// A section of the words on the device.
     fn section(&self, of: impl Fn(&Sections) -> &std::ops::Range<usize>) -> Result<Tensor> {
         let section = of(&self.plan.sections);
@@ -70,12 +85,28 @@ impl CudaPages {
         let variant = DecodeVariant::new(&geometry)?;
         let page = geometry.position_bytes(dtype) * PAGE_LEN;
         let slab_pages = (SLAB_BYTES / page.max(1)).clamp(1, MAX_SLAB_PAGES);
-        let (device, slabs) = (device.clone(), Vec::new());
-        Ok(Self { geometry, dtype, device, executor, products, variant, slab_pages, slabs, step: None })
+        let (device, slabs, graphs) = (device.clone(), Vec::new(), DecodeGraphs::default());
+        let (scratch, step) = (None, None);
+        Ok(Self { geometry, dtype, device, executor, products, variant, slab_pages, slabs, scratch, step, graphs })
+    }
+
+    pub(super) fn plan(&self, layout: &StepLayout) -> Result<StepPlan> {
+        StepPlan::new(layout, &self.geometry, self.dtype.size_in_bytes(), |page| self.page_address(page))
+    }
+
+    /// Gives memory to the page [`SCRATCH`].
+    pub(super) fn allocate_scratch(&mut self) -> Result<()> {
+        if self.scratch.is_none() {
+            self.scratch = Some(self.executor.empty(Shape::from(self.page_bytes() / WORD), DType::U32)?);
+        }
+        Ok(())
     }
 
     /// Address of a page.
     fn page_address(&self, page: PageId) -> Result<u64> {
+        if let (SCRATCH, Some(scratch)) = (page, &self.scratch) {
+            return address(scratch);
+        }
         let (slab, at) = (page.index() / self.slab_pages, page.index() % self.slab_pages);
         match self.slabs.get(slab) {
             Some(Some(slab)) => Ok(address(slab)? + (at * self.page_bytes()) as u64),
@@ -217,12 +248,9 @@ impl KvStore for CudaPages {
     fn begin(&mut self, layout: StepLayout) -> Result<()> {
         self.step = None;
         layout.check(&self.geometry)?;
-        let plan = StepPlan::new(&layout, &self.geometry, self.dtype.size_in_bytes(), |page| self.page_address(page))?;
+        let plan = self.plan(&layout)?;
         let words = Tensor::from_slice(&plan.words, plan.words.len(), &self.device)?;
-        let KvGeometry { n_heads, d_head, .. } = self.geometry;
-        let partials = |n| self.executor.empty(Shape::from((plan.decode.n_slots, n_heads, n)), DType::F32);
-        let partials = if plan.decode.n_slots > 0 { Some([partials(d_head)?, partials(2)?]) } else { None };
-        self.step = Some(CudaStep { plan, words, partials });
+        self.step = Some(CudaStep::new(self, plan, words)?);
         Ok(())
     }
 
@@ -238,6 +266,14 @@ impl KvStore for CudaPages {
             );
         }
         self.run(layer, qkv, step)
+    }
+
+    fn replays(&self) -> bool {
+        !self.graphs.is_off()
+    }
+
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+        self.replay_step(step, forward)
     }
 }
 

@@ -15,9 +15,13 @@ use crate::kernels::row_blocks::{RowBlock, blocks};
 /// New positions up to which a sequence is read key by key; above, by matrix products.
 const FEW: usize = 8;
 /// Rows of a task (`TASK_ROWS` of `paged_decode.cu`).
-const TASK_ROWS: usize = 8;
+pub(super) const TASK_ROWS: usize = 8;
 /// Slot of a row's only result (`DIRECT` of `paged_decode.cu`).
 const DIRECT: u32 = u32::MAX;
+/// Words of `RowInfo`, of `DecodeTask` and of `JoinRow`.
+const ROW_WORDS: usize = 4;
+const TASK_WORDS: usize = 4 + 2 * TASK_ROWS;
+const JOIN_WORDS: usize = 3;
 /// Blocks that fill a large GPU: four for each of 128 multiprocessors.
 const BLOCKS: usize = 512;
 /// Pages below which a range of keys is not cut: joining costs as much as reading them.
@@ -72,6 +76,80 @@ pub(super) struct Piece {
     /// The first one's position.
     pub(super) start: usize,
     pub(super) n: usize,
+}
+
+/// Sizes that the sections of a recorded step have room for: what a step fills of them may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StepCapacity {
+    pub(super) n_rows: usize,
+    /// Angles of a row.
+    pub(super) n_angles: usize,
+    pub(super) n_pages: usize,
+    pub(super) n_tasks: usize,
+    pub(super) n_slots: usize,
+}
+
+impl StepCapacity {
+    /// Room for every step of `n_rows` sequences with one row each, over at most `n_pages` pages.
+    pub(super) fn new(geometry: &KvGeometry, n_rows: usize, n_pages: usize) -> Self {
+        // `cut` makes at most BLOCKS / n_kv_heads parts more than there are ranges: one of each row, and one of every two
+        // that share pages.
+        let n_tasks = BLOCKS / geometry.n_kv_heads.max(1) + 2 * n_rows;
+        let n_slots = n_tasks * n_rows.min(TASK_ROWS);
+        Self { n_rows, n_angles: geometry.d_head / 2, n_pages, n_tasks, n_slots }
+    }
+
+    /// The ids of the rows, before the sections.
+    pub(super) fn ids(&self) -> Range<usize> {
+        0..self.n_rows
+    }
+
+    /// Where the sections lie; the tables last.
+    pub(super) fn sections(&self) -> Sections {
+        let mut end = self.ids().end;
+        let mut add = |n: usize| {
+            let start = end;
+            end += n;
+            start..end
+        };
+        let rows = add(ROW_WORDS * self.n_rows);
+        let (cos, sin) = (add(self.n_angles * self.n_rows), add(self.n_angles * self.n_rows));
+        let (tasks, joins) = (add(TASK_WORDS * self.n_tasks), add(JOIN_WORDS * self.n_rows));
+        let first = joins.end.next_multiple_of(2);
+        Sections { tables: first..first + 2 * self.n_pages, rows, cos, sin, tasks, joins }
+    }
+
+    /// A plan without a step: what the launches of a recorded step are made by.
+    pub(super) fn plan(&self, max_rows: usize) -> StepPlan {
+        let Self { n_rows, n_tasks, n_slots, .. } = *self;
+        let decode = DecodeWork { n_tasks, n_joins: n_rows, n_slots, max_rows };
+        StepPlan { words: Vec::new(), sections: self.sections(), n_rows, decode, prefill: Vec::new() }
+    }
+
+    /// The words of a step in these sections, 0 where it has less; none where it has more. A task or a join of zeros does
+    /// nothing.
+    pub(super) fn place(&self, ids: &[u32], plan: &StepPlan) -> Option<Vec<u32>> {
+        let to = self.sections();
+        let mut words = vec![0; to.tables.start + plan.sections.tables.len()];
+        let from = &plan.sections;
+        let pairs = [
+            (&from.rows, &to.rows),
+            (&from.cos, &to.cos),
+            (&from.sin, &to.sin),
+            (&from.tasks, &to.tasks),
+            (&from.joins, &to.joins),
+            (&from.tables, &to.tables),
+        ];
+        let fits = pairs.iter().all(|(from, to)| from.len() <= to.len()) && plan.decode.n_slots <= self.n_slots;
+        if !fits || ids.len() != self.n_rows || plan.n_rows != self.n_rows || !plan.prefill.is_empty() {
+            return None;
+        }
+        words[self.ids()].copy_from_slice(ids);
+        for (from, to) in pairs {
+            words[to.start..][..from.len()].copy_from_slice(&plan.words[from.clone()]);
+        }
+        Some(words)
+    }
 }
 
 /// Key-value heads whose scores over `n_keys` keys are made at once for a piece of `n` rows.
@@ -154,7 +232,7 @@ impl StepPlan {
 
     fn add_rows(&mut self, placed: &[Placed<'_>]) {
         let mut pieces = self.prefill.iter().flat_map(|work| &work.pieces).copied().peekable();
-        let mut words = Vec::with_capacity(4 * self.n_rows);
+        let mut words = Vec::with_capacity(ROW_WORDS * self.n_rows);
         for Placed { rows, first_row, table } in placed {
             let mut row = *first_row;
             while row < first_row + rows.n {
@@ -292,7 +370,7 @@ mod tests {
             let n = task[3] as usize;
             ([task[0], task[1], task[2]], task[4..4 + n].to_vec(), task[12..12 + n].to_vec())
         };
-        words.chunks_exact(4 + 2 * TASK_ROWS).map(task).collect()
+        words.chunks_exact(TASK_WORDS).map(task).collect()
     }
 
     #[test]
@@ -354,5 +432,56 @@ mod tests {
         assert_eq!(heads_at_once(&geometry, 64, 32_768, 2), 1);
         assert_eq!(heads_at_once(&geometry, 64, 4096, 2), 8);
         assert_eq!(heads_at_once(&geometry, 128, 4090, 2), 4);
+    }
+
+    #[test]
+    fn a_recorded_step_has_its_sections_at_fixed_places() {
+        let capacity = StepCapacity::new(&GEOMETRY, 2, 8);
+        // 512 parts and two ranges a row; of each the rows' slots.
+        assert_eq!((capacity.n_tasks, capacity.n_slots), (516, 1032));
+        let sections = capacity.sections();
+        assert_eq!([&sections.rows, &sections.cos, &sections.sin], [&(2..10), &(10..12), &(12..14)]);
+        assert_eq!((sections.tables.start % 2, sections.tables.len()), (0, 16));
+        let step = |start| plan_for(&GEOMETRY, vec![rows(&[7, 9, 3, 2, 1], start, 1), rows(&[4], 0, 1)]);
+        let words = capacity.place(&[11, 12], &step(40)).expect("it fits");
+        assert_eq!(
+            (&words[..6], &words[sections.tables.start..]),
+            (&[11, 12, 0, 40, 0, 1][..], &[7, 1, 9, 1, 4, 1][..])
+        );
+        // Sequences come in the order of their pages.
+        assert_eq!(words[sections.tasks.clone()][..4], [2, 0, 1, 1]);
+        assert_eq!(words[sections.tasks.start + TASK_WORDS..][..4], [0, 0, 41, 1]);
+        // Two tasks; a third would have no rows.
+        assert_eq!(words[sections.tasks.start + 2 * TASK_WORDS..][..TASK_WORDS], [0; TASK_WORDS]);
+        assert!(StepCapacity { n_pages: 2, ..capacity }.place(&[11, 12], &step(40)).is_none(), "three pages");
+        assert!(StepCapacity { n_tasks: 1, ..capacity }.place(&[11, 12], &step(40)).is_none(), "two tasks");
+        assert!(StepCapacity { n_slots: 0, ..capacity }.place(&[11, 12], &step(150)).is_none(), "two slots");
+        assert!(
+            capacity.place(&[11], &step(40)).is_none()
+                && capacity.place(&[1], &plan_for(&GEOMETRY, vec![rows(&[4], 0, 1)])).is_none()
+        );
+    }
+
+    #[test]
+    fn no_step_has_more_tasks_than_a_recorded_one_has_room_for() {
+        for n_kv_heads in [1, 8, 64] {
+            let geometry = KvGeometry { n_heads: 64, n_kv_heads, ..GEOMETRY };
+            for n in [1, 2, 7, 32] {
+                for (n_pages, n_shared) in [(1, 0), (3, 2), (40, 33), (500, 0), (500, 499)] {
+                    let pages = |i: u32| {
+                        (0..n_pages).map(|p| if p < n_shared { p } else { 1000 * i + p }).collect::<Vec<u32>>()
+                    };
+                    let sequences = (0..n as u32)
+                        .map(|i| rows(&pages(i + 1), n_pages as usize * PAGE_LEN - 1 - i as usize % 30, 1));
+                    let plan = plan_for(&geometry, sequences.collect());
+                    let capacity = StepCapacity::new(&geometry, n, plan.sections.tables.len() / 2);
+                    assert!(
+                        capacity.place(&vec![0; n], &plan).is_some(),
+                        "{n} of {n_pages}, {n_shared} shared: {:?}",
+                        plan.decode
+                    );
+                }
+            }
+        }
     }
 }
