@@ -15,6 +15,7 @@ pub struct LinearEpilogue<'a> {
     pub residual: Option<&'a Tensor>,
 }
 
+#[cfg(any(feature = "cuda", test))]
 impl LinearEpilogue<'_> {
     /// Whether it leaves a product as it is.
     pub(super) fn is_empty(&self) -> bool {
@@ -22,7 +23,6 @@ impl LinearEpilogue<'_> {
     }
 
     /// Whether a bias or a residual wants a gradient.
-    #[cfg(any(feature = "cuda", test))]
     pub(super) fn is_tracked(&self) -> bool {
         [self.bias, self.residual].into_iter().flatten().any(Tensor::track_op)
     }

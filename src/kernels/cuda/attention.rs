@@ -1,6 +1,7 @@
-//! Attention on a GPU by products and one masked softmax between them: `softmax.cu`, `attention.cu`.
+//! Attention on a GPU: tile by tile where there is a kernel for the heads (`tiled_attention`), else by products and one
+//! masked softmax between them (`softmax.cu`, `attention.cu`).
 //!
-//! Scores are in the activations' precision, scaled, masked and normalised in place, without a mask or an f32 copy in
+//! By products, scores are in the activations' precision, scaled, masked and normalised in place, without a mask or an f32 copy in
 //! memory; key-value heads are never repeated. The scale `1 / sqrt(d)` is split: its power of two is a factor of the
 //! queries, where it rounds nothing and keeps scores within f16; the softmax applies the rest in f32.
 
@@ -8,6 +9,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Executor, Geometry, Launch};
 use super::softmax::{Keys, MaskedSoftmax};
+use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::attention::{check, check_full};
 use crate::kernels::{Kernels, Mask, Visible};
 
@@ -60,11 +62,47 @@ fn spans_of(visible: &Visible, scores: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the shapes do not fit, or a launch fails.
 pub(super) fn full_attention(
-    (executor, kernels): (&dyn Executor, &dyn Kernels),
+    (executor, kernels): (&'static dyn Executor, &dyn Kernels),
     qkv: &[Tensor; 3],
     n_heads: usize,
 ) -> Result<Tensor> {
     check_full(qkv, n_heads)?;
+    let d = qkv[0].dim(2)? / n_heads;
+    if tiled_attention::is_available(executor, qkv[0].dtype(), d) {
+        let rows = [spaced(&qkv[0])?, spaced(&qkv[1])?, spaced(&qkv[2])?];
+        let y = executor.empty(qkv[0].shape().clone(), qkv[0].dtype())?;
+        let attention = by_tiles(&y, &rows, n_heads)?;
+        if attention.is_aligned() && rows[1].1 == rows[2].1 {
+            attention.run(executor)?;
+            return Ok(y);
+        }
+    }
+    full_by_products((executor, kernels), qkv, n_heads)
+}
+
+/// Full attention of heads that are read where they lie, in rows of `(B, S, n d)` at some distances.
+fn by_tiles<'a>(y: &'a Tensor, rows: &'a [(Tensor, usize); 3], n_heads: usize) -> Result<TiledAttention<'a>> {
+    let (batch, n, width) = y.dims3()?;
+    let d_head = width / n_heads;
+    let heads = |tensor, distance| Heads { tensor, distances: [n * distance, d_head, distance] };
+    let [(q, q_distance), (k, k_distance), (v, _)] = rows;
+    Ok(TiledAttention {
+        y: heads(y, width),
+        queries: heads(q, *q_distance),
+        keys: heads(k, *k_distance),
+        values: v,
+        sizes: AttentionSizes { batch, n_heads, n_kv_heads: n_heads, n_queries: n, n_keys: n, d_head },
+        mask: Keys::All,
+        scale: 1.0 / (d_head as f32).sqrt(),
+    })
+}
+
+/// Full attention by products: see [`Kernels::full_attention`].
+fn full_by_products(
+    (executor, kernels): (&dyn Executor, &dyn Kernels),
+    qkv: &[Tensor; 3],
+    n_heads: usize,
+) -> Result<Tensor> {
     let (b, s, width) = qkv[0].dims3()?;
     let (d, padded) = (width / n_heads, s.next_multiple_of(KEYS_MULTIPLE));
     let (power, scale) = scale_of(d);
@@ -149,6 +187,10 @@ mod tests {
                 let expected = reference().full_attention(&parts(&tested.rounded(&all)), n_heads).expect("it fits");
                 tested.assert_close(&format!("full attention of {b} x {s}, {n_heads} x {d}"), &found, &expected);
                 tested.assert_close("full attention of tensors apart", &of_apart, &expected);
+                // The other way to compute the same, whichever was taken.
+                let both = (tested.kernels.executor, tested.kernels as &dyn Kernels);
+                let found = full_by_products(both, &parts(&tested.given(&all)), n_heads).expect("it fits");
+                tested.assert_close("full attention by products", &found, &expected);
             }
         }
     }

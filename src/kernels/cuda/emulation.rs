@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
 use super::recording::{self, Operation, Product, Recording, Replay};
+use super::tests::tell_skipped;
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
 
@@ -44,9 +45,7 @@ impl Emulator {
             cfg!(target_os = "linux") && answer.is_ok_and(|answer| answer.status.success())
         });
         let Some(compiler) = compiler else {
-            eprintln!(
-                "skipped: the CUDA kernels run on the CPU only under Linux with a C++ compiler (c++, g++, clang++)"
-            );
+            tell_skipped("CUDA kernels on the CPU, for which Linux and a C++ compiler (c++, g++, clang++) are needed");
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -3,14 +3,15 @@
 //! Pages lie in slabs, each one allocation; kernels get block tables of addresses, so a sequence's pages may lie
 //! anywhere. What a step's launches need to know is uploaded once (`step_plan`) and serves all layers. A layer is one
 //! launch that rotates and stores, one that attends for all sequences with few new rows (and one that joins their
-//! parts), and for each longer piece of a prompt matrix products with a softmax in between.
+//! parts); for each longer piece of a prompt one that attends tile by tile, or matrix products with a softmax in between.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::decode_graph::{DecodeGraphs, SCRATCH};
 use super::launch::{Executor, Geometry, Launch, WARP, address};
 use super::softmax::{Keys, MaskedSoftmax};
-use super::step_plan::{PrefillWork, Sections, StepPlan, heads_at_once};
+use super::step_plan::{Piece, PrefillWork, Sections, StepPlan, heads_at_once};
+use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
 use crate::kernels::kv::{
@@ -51,6 +52,18 @@ pub(super) struct CudaStep {
     /// Weighted sums `(n_slots, n_heads, d_head)`, and their `(largest score, sum of weights)`; none where no row has
     /// several.
     partials: Option<[Tensor; 2]>,
+}
+
+/// What the attention of a piece of a prompt reads and writes.
+struct PrefillTensors<'a> {
+    /// Scaled: `(n_heads, n, d_head)`, flat.
+    queries: &'a Tensor,
+    /// `(n_kv_heads, K, d_head)`.
+    keys: &'a Tensor,
+    /// As `keys`.
+    values: &'a Tensor,
+    /// The result: `(n, n_heads d_head)`.
+    rows: &'a Tensor,
 }
 
 impl CudaStep {
@@ -166,35 +179,64 @@ impl CudaPages {
         launch.tensor_of(&joins, DType::U32)?.tensor(y)?.size(n_heads)?.size(d_head)?.run(self.executor)
     }
 
-    /// Attention of a sequence with many new rows, to their rows of `y`.
+    /// Attention of a sequence with many new rows, to their rows of `y`: tile by tile where the GPU has a kernel for such
+    /// heads, else by products.
     fn prefill(&self, layer: usize, (step, work): (&CudaStep, &PrefillWork), [queries, y]: [&Tensor; 2]) -> Result<()> {
-        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
-        let (group, n_pages) = (self.geometry.group(), pages_for(work.n_keys));
-        let (keys, values) = self.gather(layer, step, work)?; // (n_kv_heads, n_pages PAGE_LEN, d_head)
-        // The queries are scaled already.
-        let softmax = |start| MaskedSoftmax { n_keys: work.n_keys, keys: Keys::Causal { start }, scale: 1.0 };
+        let KvGeometry { n_heads, d_head, .. } = self.geometry;
+        let is_tiled = tiled_attention::is_available(self.executor, self.dtype, d_head);
+        let [keys, values] = self.gather(layer, step, work)?; // (n_kv_heads, n_pages PAGE_LEN, d_head)
         for piece in &work.pieces {
             let rows = y.narrow(0, piece.row, piece.n)?;
+            // (n_heads, n, d_head)
             let queries = queries.narrow(0, piece.row * n_heads * d_head, piece.n * n_heads * d_head)?;
-            let queries = queries.reshape((n_kv_heads, group * piece.n, d_head))?;
-            let at_once = heads_at_once(&self.geometry, piece.n, work.n_keys, self.dtype.size_in_bytes());
-            for first in (0..n_kv_heads).step_by(at_once) {
-                let n = at_once.min(n_kv_heads - first);
-                let part = |x: &Tensor| x.narrow(0, first, n);
-                let scores = self.products.matmul(&part(&queries)?, &part(&keys)?.t()?)?; // (n, group piece.n, K)
-                let by_head = scores.reshape((n, group, piece.n, n_pages * PAGE_LEN))?;
-                softmax(piece.start).run(self.executor, &by_head)?;
-                let sums = self.products.matmul(&scores, &part(&values)?)?; // (n, group piece.n, d_head)
-                let geometry = Geometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
-                let join = self.launch("place_heads", geometry).tensor(&sums)?.tensor(&rows)?;
-                join.size(piece.n)?.size(first * group)?.size(n_heads)?.size(d_head)?.run(self.executor)?;
+            let tensors = PrefillTensors { queries: &queries, keys: &keys, values: &values, rows: &rows };
+            if is_tiled {
+                self.attend_by_tiles(piece, work.n_keys, &tensors)?;
+            } else {
+                self.attend_by_products(piece, work.n_keys, &tensors)?;
             }
         }
         Ok(())
     }
 
+    /// Attention of a piece without scores in memory.
+    fn attend_by_tiles(&self, piece: &Piece, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
+        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
+        let attention = TiledAttention {
+            y: Heads { tensor: tensors.rows, distances: [0, d_head, n_heads * d_head] },
+            queries: Heads { tensor: tensors.queries, distances: [0, piece.n * d_head, d_head] },
+            keys: Heads { tensor: tensors.keys, distances: [0, pages_for(n_keys) * PAGE_LEN * d_head, d_head] },
+            values: tensors.values,
+            sizes: AttentionSizes { batch: 1, n_heads, n_kv_heads, n_queries: piece.n, n_keys, d_head },
+            mask: Keys::Causal { start: piece.start },
+            // The queries are scaled already.
+            scale: 1.0,
+        };
+        attention.run(self.executor)
+    }
+
+    /// Attention of a piece by matrix products with a softmax in between, some key-value heads at a time.
+    fn attend_by_products(&self, piece: &Piece, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
+        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
+        let (group, width) = (self.geometry.group(), pages_for(n_keys) * PAGE_LEN);
+        let queries = tensors.queries.reshape((n_kv_heads, group * piece.n, d_head))?;
+        let softmax = MaskedSoftmax { n_keys, keys: Keys::Causal { start: piece.start }, scale: 1.0 };
+        let at_once = heads_at_once(&self.geometry, piece.n, n_keys, self.dtype.size_in_bytes());
+        for first in (0..n_kv_heads).step_by(at_once) {
+            let n = at_once.min(n_kv_heads - first);
+            let part = |x: &Tensor| x.narrow(0, first, n);
+            let scores = self.products.matmul(&part(&queries)?, &part(tensors.keys)?.t()?)?; // (n, group piece.n, width)
+            softmax.run(self.executor, &scores.reshape((n, group, piece.n, width))?)?;
+            let sums = self.products.matmul(&scores, &part(tensors.values)?)?; // (n, group piece.n, d_head)
+            let geometry = Geometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
+            let place = self.launch("place_heads", geometry).tensor(&sums)?.tensor(tensors.rows)?;
+            place.size(piece.n)?.size(first * group)?.size(n_heads)?.size(d_head)?.run(self.executor)?;
+        }
+        Ok(())
+    }
+
     /// A sequence's keys and values as matrices, 0 after its last position.
-    fn gather(&self, layer: usize, step: &CudaStep, work: &PrefillWork) -> Result<(Tensor, Tensor)> {
+    fn gather(&self, layer: usize, step: &CudaStep, work: &PrefillWork) -> Result<[Tensor; 2]> {
         let KvGeometry { n_kv_heads, d_head, .. } = self.geometry;
         let n_pages = pages_for(work.n_keys);
         let matrix = || self.executor.empty(Shape::from((n_kv_heads, n_pages * PAGE_LEN, d_head)), self.dtype);
@@ -206,7 +248,7 @@ impl CudaPages {
         let launch = self.launch("gather_pages", geometry).tensor_of(&table, DType::U32)?;
         let launch = launch.tensor(&keys)?.tensor(&values)?.size(work.n_keys)?;
         self.shaped(launch, layer)?.run(self.executor)?;
-        Ok((keys, values))
+        Ok([keys, values])
     }
 
     fn run(&self, layer: usize, qkv: &Tensor, step: &CudaStep) -> Result<Tensor> {

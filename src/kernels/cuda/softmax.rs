@@ -138,6 +138,28 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_nan_stays_so_and_a_nan_that_is_not_seen_does_no_harm() {
+        for tested in tested() {
+            // In registers and in memory: whole accesses, and an odd width.
+            for width in [16, 13] {
+                let mut scores = vec![0.5f32; 4 * width];
+                scores[..width].fill(f32::NAN);
+                scores[width + 1] = f32::NAN;
+                scores[2 * width + 9] = f32::NAN;
+                let scores = Tensor::from_vec(scores, (1, 1, 4, width), &candle_core::Device::Cpu).expect("small");
+                let scores = tested.given(&scores).copy().expect("memory");
+                // Query i sees the keys up to 3 + i: the NaN of the third row is beyond them.
+                let softmax = MaskedSoftmax { n_keys: width, keys: Keys::Causal { start: 3 }, scale: 1.0 };
+                softmax.run(tested.kernels.executor, &scores).expect("it fits");
+                let rows =
+                    scores.to_dtype(DType::F32).and_then(|x| x.reshape((4, width))?.to_vec2::<f32>()).expect("f32");
+                assert!(rows[0][..4].iter().chain(&rows[1][..5]).all(|x| x.is_nan()), "{rows:?}");
+                assert!(rows[2].iter().chain(&rows[3]).all(|x| x.is_finite()), "{rows:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_thread_keeps_at_most_four_accesses_of_a_row() {
         let threads = |width, dtype| geometry(3, width, dtype).threads;
         // 736 keys in bf16 are 92 accesses: one warp keeps 3 or fewer of each lane. 2,960: 370, 93 threads.

@@ -1,6 +1,8 @@
 //! Tests of the CUDA kernels against this crate's arithmetic on the CPU, in every element type: emulated on the CPU in
 //! every build, and on the first GPU in a build with the feature `cuda`, where one answers.
 
+use std::io::Write as _;
+
 use candle_core::DType;
 
 use super::*;
@@ -27,9 +29,14 @@ pub(crate) fn tested() -> Vec<Tested> {
                 tested.push(Tested { kernels, device: device.clone(), dtype });
             }
         }
-        Err(error) => eprintln!("skipped on a GPU: {error}"),
+        Err(error) => tell_skipped(&format!("on a GPU: {error}")),
     }
     tested
+}
+
+/// Says, where the output of passing tests is not shown either, what could not be tested here.
+pub(super) fn tell_skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {what}");
 }
 
 impl Tested {

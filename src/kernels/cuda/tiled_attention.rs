@@ -173,7 +173,7 @@ impl TiledAttention<'_> {
     }
 
     /// Whether every row begins at an access.
-    fn is_aligned(&self) -> bool {
+    pub(crate) fn is_aligned(&self) -> bool {
         let tensors = [self.y.tensor, self.queries.tensor, self.keys.tensor, self.values];
         let distances = [self.y, self.queries, self.keys].map(|heads| heads.distances);
         distances.as_flattened().iter().all(|distance| distance.is_multiple_of(ACCESS))
@@ -248,6 +248,28 @@ mod tests {
             }
             // A prompt's first positions: whole tiles of keys that no query sees.
             assert_tiled(&tested, sizes([1, 1, 130, 130], 64), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_query_of_nan_gives_nan_and_an_unseen_key_of_nan_gives_none() {
+        let sizes = AttentionSizes { batch: 1, n_heads: 1, n_kv_heads: 1, n_queries: 3, n_keys: 70, d_head: 64 };
+        for tested in with_tiles() {
+            let with_nan = |rows: usize, row: usize| {
+                let mut elements = vec![0.5f32; rows * 64];
+                elements[row * 64] = f32::NAN;
+                tested.given(&Tensor::from_vec(elements, (1, 1, rows, 64), &Device::Cpu).expect("small"))
+            };
+            let (q, k, v) = (with_nan(3, 1), with_nan(70, 68), tested.given(&random((1, 1, 70, 64), 3)));
+            let y = tested.kernels.executor.empty(q.shape().clone(), tested.dtype).expect("memory");
+            let heads = |tensor| Heads { tensor, distances: [0, 0, 64] };
+            let (mask, scale) = (Keys::Causal { start: 65 }, 0.125);
+            let attention =
+                TiledAttention { y: heads(&y), queries: heads(&q), keys: heads(&k), values: &v, sizes, mask, scale };
+            attention.run(tested.kernels.executor).expect("it fits");
+            let rows = y.to_dtype(DType::F32).and_then(|y| y.reshape((3, 64))?.to_vec2::<f32>()).expect("f32");
+            assert!(rows[1].iter().all(|x| x.is_nan()));
+            assert!(rows[0].iter().chain(&rows[2]).all(|x| x.is_finite()));
         }
     }
 
