@@ -20,7 +20,7 @@ use crate::weights::Hub;
 
 /// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
 /// visual tokens of different revisions are not mixed.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// A model in memory, and the plan by which it is asked.
 pub struct LoadedModel {
@@ -139,7 +139,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
     let model_files = hash_files(&blueprint.files())?;
     let fingerprint = fingerprint(&plan, &model_files)?;
     let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
-    let placement = Placement { device, dtype, quantization: plan.quantization.format() };
+    let placement = Placement { device, dtype, quantization: plan.quantization.format(), kv_dtype: plan.kv_dtype };
     let vlm = timed(&mut load, || read_weights(blueprint, &placement, &opening.on_open))?;
     Ok(LoadedModel { plan, vlm, template, fingerprint, model_files, scanned: scanned.map(KnownScan::new), load })
 }

@@ -9,8 +9,10 @@ use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
+use crate::device::DTypeSpec;
 use crate::image::Preprocessor;
 use crate::kernels;
+use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
@@ -26,22 +28,28 @@ pub struct Placement {
     pub dtype: DType,
     /// In fewer bits than that, the language model's linear layers: in f32 on the CPU only.
     pub quantization: Option<QuantFormat>,
+    /// Precision in which keys and values are stored.
+    pub kv_dtype: DTypeSpec,
 }
 
 impl Placement {
     /// On the CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, quantization: None }
+        Self { device: Device::Cpu, dtype: DType::F32, quantization: None, kv_dtype: DTypeSpec::Auto }
     }
 
     /// Refuses what has no kernels.
-    fn check(&self, llm: Option<&Checkpoint>) -> Result<(), ModelError> {
+    fn check(&self, llm: Option<&Checkpoint>, geometry: KvGeometry) -> Result<(), ModelError> {
+        let kernels = kernels::of(&self.device, self.dtype);
+        let &Self { ref device, dtype: activations, quantization, kv_dtype: precision } = self;
+        let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
+        store.map_err(ModelError::compute("kv_dtype"))?;
         let what = match (self.quantization, llm) {
             (Some(format), _) => format!("weights in {format}"),
             (None, Some(gguf)) => format!("the weights of {}", gguf.dir().display()),
             (None, None) => return Ok(()),
         };
-        if kernels::of(&self.device, self.dtype).has_quantized() {
+        if kernels.has_quantized() {
             return Ok(());
         }
         let place = self.device.location();
@@ -56,7 +64,7 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
-        placement.check(blueprint.llm.as_ref())?;
+        placement.check(blueprint.llm.as_ref(), blueprint.config.llama.kv_geometry())?;
         let (device, dtype) = (&placement.device, placement.dtype);
         let Blueprint {
             name,
@@ -83,6 +91,7 @@ impl Vlm {
         let llama = &llama;
         warnings.extend(warning);
         let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
+        language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
 
         let width = connector.width(tower.d_hidden);
         let why = format!(
@@ -153,7 +162,7 @@ fn load_tower(
 
 /// The language model, from a checkpoint or from a GGUF file.
 fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placement) -> candle_core::Result<Llama> {
-    let Placement { device, dtype, quantization } = placement;
+    let Placement { device, dtype, quantization, .. } = placement;
     let why = format!(
         "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
         llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
