@@ -29,7 +29,10 @@ pub(crate) fn tested() -> Vec<Tested> {
                 tested.push(Tested { kernels, device: device.clone(), dtype });
             }
         }
-        Err(error) => tell_skipped(&format!("on a GPU: {error}")),
+        Err(error) => {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            TOLD.call_once(|| tell_skipped(&format!("CUDA kernels on a GPU: {error}")));
+        }
     }
     tested
 }
