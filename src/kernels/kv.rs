@@ -169,6 +169,19 @@ impl StepLayout {
     }
 }
 
+/// A step of answers: one new position of each sequence, whose token is an id, and whose next one is the largest logit.
+#[derive(Debug, Clone)]
+pub struct GreedyStep {
+    /// The id of each sequence's new position.
+    pub ids: Vec<u32>,
+    /// One row of each sequence.
+    pub layout: StepLayout,
+}
+
+/// A language model from ids `(S)`, in u32 on its device, to logits `(S, vocab_size)` in its precision, over a store in
+/// which a step was begun.
+pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
+
 /// Keys and values of all layers in pages, and attention over them.
 pub trait KvStore: Send {
     /// Bytes of a page.
@@ -200,4 +213,20 @@ pub trait KvStore: Send {
     /// # Errors
     /// When no step was begun, or the shapes do not fit.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
+
+    /// Whether [`Self::replay`] may ever run a step.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// Runs a whole step without the host between its operations: replays what `forward` did in an earlier step of the
+    /// same form. Gives the largest logit's index of each sequence as [`super::Kernels::argmax_rows`] does; none where
+    /// the step is to be run operation by operation.
+    ///
+    /// # Errors
+    /// When the layout does not fit, or the device fails.
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+        let _ = (step, forward);
+        Ok(None)
+    }
 }

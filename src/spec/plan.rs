@@ -249,6 +249,10 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,
+    /// Whether a step of answers on an NVIDIA GPU is launched as one CUDA graph. Default: `true`; `false` launches
+    /// operation by operation, which is slower and takes no memory for the graphs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_graphs: Option<bool>,
     /// What may wait between two stages.
     pub capacity: Capacities,
 }
@@ -261,6 +265,7 @@ impl Default for ExecPlan {
             access: Access::Auto,
             encode_batch: None,
             kv_memory: None,
+            cuda_graphs: None,
             capacity: Capacities::default(),
         }
     }

@@ -11,10 +11,11 @@ use rayon::prelude::*;
 use super::gemm::{GemmKernel, kernel};
 use super::half_precision::{narrow, widen};
 use super::memory::{MappedBuffer, in_parts, prefetch};
-use super::paged_attention::{PagedAttention, RowBlock, blocks};
+use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
 use crate::device::DTypeSpec;
 use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::row_blocks::{RowBlock, blocks};
 
 /// Elements below which other threads are not worth waking for rotating and storing.
 const PARALLEL: usize = 1 << 15;
