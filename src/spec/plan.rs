@@ -25,10 +25,13 @@ pub struct Plan {
     /// A vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision_tower: Option<String>,
-    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one.
+    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one and it answers.
     pub device: DeviceSpec,
     /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
+    /// Where the vision encoder (tower, connector and projector) runs. Default: where the language model does.
+    #[serde(skip_serializing_if = "VisionPlan::is_default")]
+    pub vision: VisionPlan,
     /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<PathBuf>,
@@ -60,6 +63,25 @@ pub struct Plan {
     pub generate: GeneratePlan,
     /// How the work is spread over stages. It changes the speed of a run, not its answers.
     pub exec: ExecPlan,
+}
+
+/// Device and precision of the vision encoder, where they are not those of the language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionPlan {
+    /// As `device`. Default: that of the language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceSpec>,
+    /// As `dtype`. Default: as `dtype` says, for its own device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<DTypeSpec>,
+}
+
+impl VisionPlan {
+    /// Whether nothing differs from the language model.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the language model's linear layers are held in memory.
@@ -292,6 +314,7 @@ impl Default for Plan {
         Self {
             model: MINI.to_owned(),
             vision_tower: None,
+            vision: VisionPlan::default(),
             llm: None,
             device: DeviceSpec::Auto,
             dtype: DTypeSpec::Auto,

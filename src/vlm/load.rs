@@ -17,13 +17,24 @@ use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
+/// Where the vision encoder runs: tower, connector and projector.
+#[derive(Debug, Clone)]
+pub struct VisionPlacement {
+    /// Its device.
+    pub device: Device,
+    /// The precision in which it computes.
+    pub dtype: DType,
+}
+
 /// Where a model runs, and how it is held there.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// Where.
+    /// Device of the language model, and of the vision encoder where [`Self::vision`] says nothing else.
     pub device: Device,
-    /// In which precision it computes.
+    /// The precision in which it computes.
     pub dtype: DType,
+    /// Another place of the vision encoder. Its visual tokens are moved once, when they are whole.
+    pub vision: Option<VisionPlacement>,
     /// In fewer bits than that, the language model's linear layers: in f32 on the CPU only.
     pub quantization: Option<QuantFormat>,
 }
@@ -31,7 +42,13 @@ pub struct Placement {
 impl Placement {
     /// On the CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, quantization: None }
+        Self { device: Device::Cpu, dtype: DType::F32, vision: None, quantization: None }
+    }
+
+    /// The place of the vision encoder.
+    fn vision(&self) -> VisionPlacement {
+        let same = || VisionPlacement { device: self.device.clone(), dtype: self.dtype };
+        self.vision.clone().unwrap_or_else(same)
     }
 
     /// Refuses what has no kernels.
@@ -57,7 +74,7 @@ impl Vlm {
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
         placement.check(blueprint.llm.as_ref())?;
-        let (device, dtype) = (&placement.device, placement.dtype);
+        let vision = placement.vision();
         let Blueprint {
             name,
             config,
@@ -92,7 +109,7 @@ impl Vlm {
             tower.d_hidden,
             llama.d_hidden
         );
-        let vb = ledger.part(names::projector(ledger.checkpoint()), why, dtype, device);
+        let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
         let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
 
         let (tower_ledger, prefix) = match tower_source {
@@ -104,7 +121,7 @@ impl Vlm {
         };
         let part =
             TowerPart { prefix, n_read: connector.last_layer().0.min(tower.n_layers), n_described: n_tower_layers };
-        let mut tower = load_tower(&tower, &part, &tower_ledger, placement).map_err(&failed)?;
+        let mut tower = load_tower(&tower, &part, &tower_ledger, &vision).map_err(&failed)?;
 
         ledger.check()?;
         llm_ledger.check()?;
@@ -123,6 +140,7 @@ impl Vlm {
             window,
             projector,
             language,
+            vision,
             tokenizer,
             template,
             context: config.context,
@@ -141,19 +159,19 @@ fn load_tower(
     tower: &TowerConfig,
     part: &TowerPart<'_>,
     ledger: &Arc<Ledger>,
-    placement: &Placement,
+    vision: &VisionPlacement,
 ) -> candle_core::Result<Tower> {
     let why = format!(
         "tower config.json: hidden_size {}, {} layers run, image_size {}, patch_size {}",
         tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
     );
-    let vb = ledger.part(Rename::none().prefix("", part.prefix), why, placement.dtype, &placement.device);
+    let vb = ledger.part(Rename::none().prefix("", part.prefix), why, vision.dtype, &vision.device);
     Tower::load(tower, part.n_read, &vb)
 }
 
 /// The language model, from a checkpoint or from a GGUF file.
 fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placement) -> candle_core::Result<Llama> {
-    let Placement { device, dtype, quantization } = placement;
+    let Placement { device, dtype, quantization, .. } = placement;
     let why = format!(
         "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
         llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size

@@ -22,7 +22,7 @@ pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
-pub use load::Placement;
+pub use load::{Placement, VisionPlacement};
 pub use model::{PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::ModelError;
 use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
+use super::load::VisionPlacement;
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
@@ -26,6 +27,7 @@ pub struct Vlm {
     pub(super) window: usize,
     pub(super) projector: Projector,
     pub(super) language: Llama,
+    pub(super) vision: VisionPlacement,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Template,
     pub(super) context: usize,
@@ -120,9 +122,19 @@ impl Vlm {
         self.context
     }
 
-    /// Where it runs.
+    /// Device of the language model.
     pub fn device(&self) -> &Device {
         self.language.device()
+    }
+
+    /// Device of the vision encoder: tower, connector and projector.
+    pub fn vision_device(&self) -> &Device {
+        &self.vision.device
+    }
+
+    /// Precision of the vision encoder's activations.
+    pub fn vision_dtype(&self) -> DType {
+        self.vision.dtype
     }
 
     /// What the user should know of the checkpoint.
@@ -192,7 +204,7 @@ impl Vlm {
     /// When the shapes do not fit.
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let pixels = pixels.to_device(self.device())?.to_dtype(self.language.dtype())?;
+            let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
             fuse(&self.tower, &self.connector, self.n_dropped_tokens, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
@@ -209,6 +221,15 @@ impl Vlm {
         self.projector.forward(fused).map_err(ModelError::compute("projecting frames"))
     }
 
+    /// Visual tokens as the language model takes them: on its device, in its precision.
+    ///
+    /// # Errors
+    /// When its device has no room for them.
+    pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
+        let moved = visual.to_device(self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
+        moved.map_err(ModelError::compute("moving visual tokens to the language model"))
+    }
+
     /// The embeddings of a spliced prompt: text, visual tokens, text.
     ///
     /// # Shapes
@@ -218,7 +239,7 @@ impl Vlm {
     /// When an id is beyond the vocabulary.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let visual = visual.to_dtype(self.language.dtype())?;
+            let visual = visual.to_device(self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(3);
             if !ids.before_visual.is_empty() {
                 parts.push(self.language.embed(&ids.before_visual)?);
@@ -232,7 +253,7 @@ impl Vlm {
         run().map_err(ModelError::compute("splicing the prompt"))
     }
 
-    /// The precision of its activations.
+    /// Precision of the language model's activations.
     pub fn dtype(&self) -> DType {
         self.language.dtype()
     }

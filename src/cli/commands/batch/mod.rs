@@ -203,6 +203,7 @@ impl RunBatch {
     /// Writes and tells what came of it.
     fn conclude(&self, out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
+        outcome.report.warnings.iter().for_each(|warning| output::warning(warning));
         tell::summary(&summary);
         write_status(out, &summary.session)?;
         summary.write(out)?;
