@@ -1,8 +1,8 @@
 //! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
 //! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
 //!
-//! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's
-//! operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
+//! `cpu` holds this crate's own kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other device
+//! and precision on candle's operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
 //! very processor.
 
 mod activation;
@@ -11,6 +11,8 @@ mod attention;
 mod candle;
 pub(crate) mod candle_pages;
 pub(crate) mod cpu;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 pub mod kv;
@@ -220,6 +222,11 @@ impl dyn Kernels {
 pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
     match (device, dtype) {
         (Device::Cpu, DType::F32) => cpu::Cpu::best(),
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(gpu), _) => match cuda::Cuda::of(gpu, dtype) {
+            Some(kernels) => kernels,
+            None => candle::Candle::of(device, dtype),
+        },
         _ => candle::Candle::of(device, dtype),
     }
 }

@@ -1,0 +1,141 @@
+//! Kernels for NVIDIA GPUs in f32, f16 and bf16, for inference: this crate's own (`*.cu`), and candle's where there is
+//! none or an input wants a gradient.
+//!
+//! A family of kernels is a `.cu` file and a Rust file of its name: the Rust side checks shapes and computes the
+//! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
+//! arithmetic and geometry need neither a GPU nor nvcc.
+
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(test)]
+pub(crate) mod emulation;
+pub(crate) mod launch;
+mod norm;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::candle::Candle;
+use super::kv::{KvGeometry, KvStore};
+use super::{
+    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
+};
+use launch::Executor;
+
+/// The kernels of a GPU in a precision.
+#[derive(Debug)]
+pub(crate) struct Cuda {
+    executor: &'static dyn Executor,
+    /// Runs what has no kernel here, and whatever wants a gradient.
+    candle: &'static Candle,
+}
+
+impl Cuda {
+    /// The kernels of a GPU, made once for it; none in a precision that has none.
+    #[cfg(feature = "cuda")]
+    pub(super) fn of(device: &candle_core::CudaDevice, dtype: DType) -> Option<&'static Self> {
+        use std::collections::HashMap;
+        use std::sync::{Mutex, PoisonError};
+
+        use candle_core::cuda_backend::DeviceId;
+
+        type Made = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static Cuda>)>;
+        static MADE: Mutex<Option<Made>> = Mutex::new(None);
+        if launch::ELEMENTS.iter().all(|(element, _)| *element != dtype) {
+            return None;
+        }
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || (&*Box::leak(Box::new(device::GpuExecutor::new(device))), HashMap::new());
+        let (executor, kernels) = made.get_or_insert_default().entry(device.id()).or_insert_with(new);
+        let executor: &'static device::GpuExecutor = executor;
+        let new = || {
+            let candle = Candle::of(&Device::Cuda(device.clone()), dtype);
+            &*Box::leak(Box::new(Self { executor, candle }))
+        };
+        Some(kernels.entry(dtype).or_insert_with(new))
+    }
+
+    /// The kernels on the CPU; none where it cannot run them.
+    #[cfg(test)]
+    pub(super) fn emulated(dtype: DType) -> Option<Self> {
+        Some(Self { executor: emulation::emulator()?, candle: Candle::of(&Device::Cpu, dtype) })
+    }
+}
+
+impl Kernels for Cuda {
+    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.candle.matmul(a, b)
+    }
+
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        self.candle.add_bias(x, bias)
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.candle.activate(x, activation)
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        self.candle.swiglu(gate, up)
+    }
+
+    fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
+        self.candle.swiglu_joined(gate_and_up)
+    }
+
+    fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
+        if x.track_op() || weights.is_tracked() {
+            return self.candle.norm(x, weights);
+        }
+        norm::norm(self.executor, x, weights)
+    }
+
+    fn row_norm(&self, weights: &NormWeights) -> Result<Option<RowNorm>> {
+        self.candle.row_norm(weights)
+    }
+
+    fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        self.candle.softmax(x)
+    }
+
+    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+        self.candle.softmax_visible(x, visible)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+        self.candle.attention(q, k, v, mask)
+    }
+
+    fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+        self.candle.full_attention(qkv, n_heads)
+    }
+
+    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
+        self.candle.kv_store(geometry, dtype, device)
+    }
+
+    fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
+        self.candle.pack(weight, bias)
+    }
+
+    fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
+        self.candle.quantize(weight, bias, format)
+    }
+
+    fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
+        self.candle.load_quantized(stored)
+    }
+
+    fn has_quantized(&self) -> bool {
+        self.candle.has_quantized()
+    }
+
+    fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
+        self.candle.argmax_rows(x)
+    }
+
+    fn threads(&self) -> OpThreads {
+        self.candle.threads()
+    }
+}
