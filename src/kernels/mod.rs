@@ -15,8 +15,10 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+mod ggml;
 pub mod kv;
 mod norm;
+mod packed;
 mod quant_format;
 #[cfg(test)]
 mod tests;
@@ -31,9 +33,10 @@ use kv::{KvGeometry, KvStore};
 pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
-pub use cpu::packed::PackedLinear;
 pub use cpu::workers::on_workers;
+pub use ggml::quantize;
 pub use norm::NormWeights;
+pub use packed::PackedLinear;
 pub use quant_format::QuantFormat;
 
 /// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation
@@ -153,7 +156,7 @@ pub trait Kernels: Send + Sync + Debug {
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
 
     /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format
-    /// fits, or the device has no kernels for quantized weights.
+    /// fits.
     ///
     /// # Errors
     /// When candle fails.
@@ -162,11 +165,8 @@ pub trait Kernels: Send + Sync + Debug {
     /// A layer of a weight that is stored quantized, for inference.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no kernels for quantized weights.
+    /// When the weight has another format, or the device has no room for it.
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear>;
-
-    /// Whether the device has kernels for quantized weights.
-    fn has_quantized(&self) -> bool;
 
     /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN,
     /// or whose largest is infinite. Nothing but these leaves the device.
@@ -189,8 +189,10 @@ pub trait Kernels: Send + Sync + Debug {
 
 /// A linear layer whose weight is stored quantized.
 pub struct StoredLinear<'a> {
-    /// The weight, `(d_out, d_in)`.
+    /// The weight, `(d_out, d_in)`, in the host's memory.
     pub weight: &'a QTensor,
+    /// The device that is to hold it.
+    pub device: &'a Device,
     /// Format of the weight.
     pub format: QuantFormat,
     /// Row of the weight that makes each output.

@@ -35,8 +35,7 @@ pub struct Plan {
     /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<PathBuf>,
-    /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are
-    /// stored.
+    /// How the language model's linear layers are held in memory. Default: `none`, as they are stored.
     pub quantization: Quantization,
     /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse,
     /// allow. Default: `refuse`.

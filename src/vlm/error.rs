@@ -121,14 +121,6 @@ pub enum ModelError {
         /// The names of the first of them.
         names: String,
     },
-    /// Weights in fewer bits where there are no kernels for them.
-    #[error("{what} run on the CPU in f32, not on {place}; hint: --device cpu --dtype f32")]
-    Quantized {
-        /// Which weights.
-        what: String,
-        /// Device and precision that were asked for.
-        place: String,
-    },
     /// The device or the arithmetic.
     #[error("{doing}: {source}")]
     Compute {

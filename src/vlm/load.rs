@@ -10,12 +10,11 @@ use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
 use crate::image::Preprocessor;
-use crate::kernels;
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
+use crate::weights::{Ledger, OnLoad, Rename};
 
 /// Where the vision encoder runs: tower, connector and projector.
 #[derive(Debug, Clone)]
@@ -35,7 +34,7 @@ pub struct Placement {
     pub dtype: DType,
     /// Another place of the vision encoder. Its visual tokens are moved once, when they are whole.
     pub vision: Option<VisionPlacement>,
-    /// In fewer bits than that, the language model's linear layers: in f32 on the CPU only.
+    /// In fewer bits than that, the language model's linear layers.
     pub quantization: Option<QuantFormat>,
 }
 
@@ -50,20 +49,6 @@ impl Placement {
         let same = || VisionPlacement { device: self.device.clone(), dtype: self.dtype };
         self.vision.clone().unwrap_or_else(same)
     }
-
-    /// Refuses what has no kernels.
-    fn check(&self, llm: Option<&Checkpoint>) -> Result<(), ModelError> {
-        let what = match (self.quantization, llm) {
-            (Some(format), _) => format!("weights in {format}"),
-            (None, Some(gguf)) => format!("the weights of {}", gguf.dir().display()),
-            (None, None) => return Ok(()),
-        };
-        if kernels::of(&self.device, self.dtype).has_quantized() {
-            return Ok(());
-        }
-        let place = self.device.location();
-        Err(ModelError::Quantized { what, place: format!("{place:?} in {}", self.dtype.as_str()) })
-    }
 }
 
 impl Vlm {
@@ -73,7 +58,6 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
-        placement.check(blueprint.llm.as_ref())?;
         let vision = placement.vision();
         let Blueprint {
             name,
@@ -212,7 +196,8 @@ fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
     let n_q8_0 = if format == QuantFormat::Q8_0 { 0 } else { n_q8_0 };
     (n_q8_0 + n_full > 0).then(|| {
         format!(
-            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in f32: {format} takes rows that are a multiple of {}",
+            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in {}: {format} takes rows that are a multiple of {}",
+            language.dtype().as_str(),
             format.unit()
         )
     })

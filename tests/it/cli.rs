@@ -86,6 +86,7 @@ fn json_is_one_object_with_stable_names() {
         "visual_tokens",
         "model",
         "plan",
+        "arithmetic",
         "timings_ms",
     ];
     assert_eq!(names, wanted);

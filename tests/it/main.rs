@@ -26,6 +26,7 @@ mod kept;
 mod opening;
 mod pipelines;
 mod pixels;
+mod placement;
 mod playlists;
 mod prompts;
 mod quantized;

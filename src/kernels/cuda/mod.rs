@@ -127,10 +127,6 @@ impl Kernels for Cuda {
         self.candle.load_quantized(stored)
     }
 
-    fn has_quantized(&self) -> bool {
-        self.candle.has_quantized()
-    }
-
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
         self.candle.argmax_rows(x)
     }
