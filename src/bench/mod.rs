@@ -13,7 +13,7 @@ use std::time::Instant;
 
 pub use ask::{AskBench, AskTask, bench_ask};
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
-pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
+pub use machine::{BenchPlace, DeviceLimits, copy_bandwidth, gemm_peak, memory_peak};
 pub use run::{RunBench, RunTask, bench_run};
 pub use tower::{TowerBench, TowerName, bench_tower};
 pub use video::{VideoBench, bench_video};

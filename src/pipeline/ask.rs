@@ -69,6 +69,8 @@ impl<'a> Asking<'a> {
     pub fn engine(&self) -> Result<Engine<'a>, PipelineError> {
         let kv_bytes = self.plan.exec.kv_memory.map(|size| size.as_u64());
         let config = EngineConfig::for_model(self.vlm.language(), kv_bytes);
+        let max_sequences = self.plan.exec.sequences.unwrap_or(config.max_sequences);
+        let config = EngineConfig { max_sequences, ..config };
         let engine = Engine::new(self.vlm.language(), Some(self.vlm.tokenizer()), config);
         engine.map_err(ModelError::compute("making the key-value memory")).map_err(Into::into)
     }

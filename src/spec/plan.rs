@@ -262,6 +262,10 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
+    /// Answers that are made together; further ones wait. Default: `32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub sequences: Option<usize>,
     /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine
     /// has left once the model is loaded, nine tenths on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -278,6 +282,7 @@ impl Default for ExecPlan {
             preprocess_threads: None,
             access: Access::Auto,
             encode_batch: None,
+            sequences: None,
             kv_memory: None,
             capacity: Capacities::default(),
         }
