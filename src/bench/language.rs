@@ -53,7 +53,8 @@ impl LanguageSize {
         }
     }
 
-    fn config(self) -> LlamaConfig {
+    /// The geometry.
+    pub fn config(self) -> LlamaConfig {
         let small = LlamaConfig {
             vocab_size: 32_000,
             d_hidden: 2048,

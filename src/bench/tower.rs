@@ -47,6 +47,14 @@ impl TowerName {
             Self::SiglipSo400m => TowerConfig { n_layers: 26, ..siglip_so400m() },
         }
     }
+
+    /// The geometry of its checkpoint, all layers.
+    pub fn stored(self) -> TowerConfig {
+        match self {
+            Self::ClipL336 => clip_l_336(),
+            Self::SiglipSo400m => siglip_so400m(),
+        }
+    }
 }
 
 /// What a tower did.

@@ -17,6 +17,8 @@ mod engine_attacks;
 mod files;
 mod gguf;
 mod goldens;
+#[cfg(unix)]
+mod gpu_script;
 mod harness;
 mod hostile;
 mod hub;

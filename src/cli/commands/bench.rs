@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use candle_core::DType;
 use clap::{Args, Subcommand};
 use vidense::bench::{
-    AskBench, AskTask, BenchPlace, Compares, DeviceLimits, LanguageSize, LanguageTask, RunBench, RunTask, TowerName,
-    bench_ask, bench_language, bench_run, bench_tower, bench_video,
+    AskBench, AskTask, BenchPlace, CheckpointTask, Compares, DeviceLimits, LanguageSize, LanguageTask, RunBench,
+    RunTask, TowerName, bench_ask, bench_language, bench_run, bench_tower, bench_video, write_checkpoint,
 };
 use vidense::device::{DTypeSpec, DeviceSpec, OpenedDevice, load_kernels};
 use vidense::nn::QuantFormat;
@@ -89,6 +89,17 @@ enum What {
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
+    /// Write a checkpoint of a released model's geometry with random weights, for `ask` and `run` where no released ones are at hand
+    Checkpoint {
+        /// A new directory
+        out: PathBuf,
+        /// The language model: 1.1b, 7b
+        #[arg(long, default_value = "7b")]
+        size: LanguageSize,
+        /// The vision tower: clip-l-336, siglip-so400m
+        #[arg(long, default_value = "siglip-so400m")]
+        tower: TowerName,
+    },
     /// A language model in the engine: prompts, then token after token of all of them
     Llm {
         /// 1.1b, 7b
@@ -153,6 +164,12 @@ impl Bench {
                 };
                 let bench = bench_run(&task, runs)?;
                 output::json(&RunBench { limits: named.limits_of_gpu()?, ..bench })
+            }
+            What::Checkpoint { out, size, tower } => {
+                // Stored as released ones are, whatever computes the values.
+                let place = BenchPlace { dtype: DType::BF16, ..named.place()? };
+                let (llama, tower) = (size.config(), tower.stored());
+                output::json(&write_checkpoint(&CheckpointTask { llama, tower, out: &out, place })?)
             }
             What::Llm { size, quant, kl, tokens, shared, new, sequences } => {
                 output::json(&bench_language(&LanguageTask {
