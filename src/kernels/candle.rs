@@ -61,6 +61,12 @@ impl Candle {
             _ => &Self::GPU,
         }
     }
+
+    /// Whether full attention is flash attention.
+    #[cfg(any(feature = "cuda", test))]
+    pub(super) fn has_flash(&self) -> bool {
+        !matches!(self.attention, Attention::ByScores)
+    }
 }
 
 impl Kernels for Candle {

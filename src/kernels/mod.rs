@@ -13,12 +13,14 @@ pub(crate) mod candle_pages;
 pub(crate) mod cpu;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod cuda;
+mod epilogue;
 #[cfg(test)]
 pub(crate) mod finite_difference;
 mod ggml;
 pub mod kv;
 mod norm;
 mod packed;
+mod pool;
 mod quant_format;
 #[cfg(test)]
 mod tests;
@@ -34,9 +36,11 @@ pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
 pub use cpu::workers::on_workers;
+pub use epilogue::LinearEpilogue;
 pub use ggml::quantize;
 pub use norm::NormWeights;
 pub use packed::PackedLinear;
+pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
 /// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation
@@ -66,6 +70,29 @@ pub trait Kernels: Send + Sync + Debug {
     /// When candle fails.
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
 
+    /// A linear layer: `x W^T`, then an epilogue.
+    ///
+    /// # Shapes
+    /// `x (R, d_in)` and `weight (d_out, d_in)` to `(R, d_out)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn linear(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        self.epilogue(self.matmul(x, &weight.t()?)?, epilogue)
+    }
+
+    /// `activation(product + bias) + residual`, each part where there is one. The result may take the memory of
+    /// `product`, which nothing else may hold.
+    ///
+    /// # Shapes
+    /// `(R, width)` to the same.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        epilogue::by_parts(self, product, epilogue)
+    }
+
     /// `silu(gate) up` (arXiv 2002.05202), element by element.
     ///
     /// # Errors
@@ -80,6 +107,58 @@ pub trait Kernels: Send + Sync + Debug {
     /// # Errors
     /// When the width is odd.
     fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor>;
+
+    /// Rows of a table by their indices: embeddings.
+    ///
+    /// # Shapes
+    /// `table (n, width)` and `ids (R)` in u32 to `(R, width)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit. An index beyond the table is an error or, on a GPU, may give a row of NaN.
+    fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        table.index_select(ids, 0)
+    }
+
+    /// Cosine of each row of `a` and that of `b`, computed in f32, with PyTorch's epsilon of 1e-8 under both norms.
+    ///
+    /// # Shapes
+    /// Twice `(R, width)` to `(R)`, f32.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+        let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt()?.clamp(1e-8f32, f32::MAX);
+        (&a * &b)?.sum(D::Minus1)? / (length(&a)? * length(&b)?)?
+    }
+
+    /// Pools the patch grid of each frame.
+    ///
+    /// # Shapes
+    /// `(t, Hg Wg, d)` to `(t, h w, d)`.
+    ///
+    /// # Errors
+    /// When the frames have not that grid.
+    fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+        pool.check(frames)?;
+        pool::by_axes(frames, pool)
+    }
+
+    /// A running sum in f32, plus one tensor more; of `x` alone where there is no sum yet. The result may take the memory
+    /// of `sum`, which nothing else may hold.
+    ///
+    /// # Shapes
+    /// Any, the same of both.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        let x = x.to_dtype(DType::F32)?;
+        match sum {
+            Some(sum) => sum + x,
+            None => Ok(x),
+        }
+    }
 
     /// A layer norm or an RMS norm over the last dimension.
     ///

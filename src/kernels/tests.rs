@@ -8,8 +8,14 @@ use super::finite_difference::{assert_gradients, random};
 use super::*;
 
 /// The implementations in f32 on the CPU: ours, ours without instructions of a particular processor, candle's.
-pub(super) fn implementations() -> [&'static dyn Kernels; 3] {
+fn cpu_implementations() -> [&'static dyn Kernels; 3] {
     [of(&Device::Cpu, DType::F32), Cpu::portable(), Candle::of(&Device::Cpu, DType::F32)]
+}
+
+/// All implementations that the CPU can run in f32: its own, and those of a GPU where they can be emulated.
+pub(super) fn implementations() -> Vec<&'static dyn Kernels> {
+    let emulated = cuda::Cuda::emulated(DType::F32).map(|kernels| kernels as &dyn Kernels);
+    cpu_implementations().into_iter().chain(emulated).collect()
 }
 
 fn elements(x: &Tensor) -> Vec<f32> {
@@ -19,7 +25,7 @@ fn elements(x: &Tensor) -> Vec<f32> {
 /// Fails unless all implementations give the same for inputs without and with a gradient, within rounding.
 fn assert_alike(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
     let tracked: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).expect("small").as_tensor().clone()).collect();
-    let [_, _, candle] = implementations();
+    let [_, _, candle] = cpu_implementations();
     let expected = elements(&run(candle, inputs).expect("the shapes fit"));
     for (kernels, inputs) in implementations().into_iter().flat_map(|k| [(k, inputs), (k, &tracked)]) {
         let found = elements(&run(kernels, inputs).expect("the shapes fit"));
@@ -40,6 +46,42 @@ fn assert_trainable(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> 
 fn products_and_biases_are_alike_and_can_be_trained() {
     assert_trainable(&[random((2, 3, 4), 1), random((2, 4, 5), 2)], |k, t| k.matmul(&t[0], &t[1]));
     assert_trainable(&[random((3, 4), 1), random(4, 2)], |k, t| k.add_bias(&t[0], &t[1]));
+}
+
+#[test]
+fn linear_layers_with_what_follows_are_alike_and_can_be_trained() {
+    let inputs = [random((3, 4), 1), random((5, 4), 2), random(5, 3), random((3, 5), 4)];
+    for activation in [None, Some(Activation::QuickGelu), Some(Activation::GeluTanh), Some(Activation::Gelu)] {
+        assert_trainable(&inputs, |k, t| {
+            let epilogue = LinearEpilogue { bias: Some(&t[2]), activation, residual: Some(&t[3]) };
+            k.linear(&t[0], &t[1], &epilogue)
+        });
+    }
+    // A bias or a residual alone that is trained.
+    for (bias, residual) in [(true, false), (false, true)] {
+        assert_trainable(&[random(5, 3), random((3, 5), 4)][usize::from(residual)..][..1], |k, t| {
+            let epilogue =
+                LinearEpilogue { bias: bias.then_some(&t[0]), activation: None, residual: residual.then_some(&t[0]) };
+            k.linear(&inputs[0], &inputs[1], &epilogue)
+        });
+    }
+}
+
+#[test]
+fn rows_and_pools_are_alike_and_can_be_trained() {
+    let ids = Tensor::new(&[2u32, 0, 2], &Device::Cpu).expect("small");
+    assert_trainable(&[random((3, 4), 1)], |k, t| k.gather(&t[0], &ids));
+    assert_trainable(&[random((3, 4), 1), random((3, 4), 2)], |k, t| k.row_cosines(&t[0], &t[1]));
+    assert_trainable(&[random((2, 4), 1), random((2, 4), 2)], |k, t| {
+        let first = k.accumulate(None, &t[0])?;
+        k.accumulate(Some(first), &t[1])
+    });
+    let pool = |mode| GridPool { from: [3, 4], to: [2, 2], mode };
+    for mode in [PoolMode::Average, PoolMode::Bilinear] {
+        assert_trainable(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(mode)));
+    }
+    // Elements that differ by less than a step of finite differences: no gradient to compare with.
+    assert_alike(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(PoolMode::Max)));
 }
 
 #[test]
@@ -117,7 +159,7 @@ fn the_largest_element_of_each_row_is_alike() {
 #[test]
 fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
     let weight = random((40, 64), 1);
-    let [best, portable, candle] = implementations();
+    let [best, portable, candle] = cpu_implementations();
     let packs = |kernels: &dyn Kernels| kernels.pack(&weight, None).expect("f32 on the CPU").is_some();
     #[cfg(target_arch = "x86_64")]
     let is_fast = std::arch::is_x86_feature_detected!("avx512f")

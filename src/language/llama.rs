@@ -1,7 +1,7 @@
 //! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Embedding, Module, VarBuilder};
+use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
@@ -67,7 +67,8 @@ impl LlamaConfig {
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
-    embeddings: Embedding,
+    /// `(vocab_size, H)`.
+    embeddings: Tensor,
     layers: Vec<Block>,
     norm: RmsNorm,
     head: Linear,
@@ -108,7 +109,7 @@ impl Llama {
         };
         Ok(Self {
             config: config.clone(),
-            embeddings: Embedding::new(table, config.d_hidden),
+            embeddings: table,
             layers,
             norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
@@ -180,7 +181,7 @@ impl Llama {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             candle_core::bail!("token id {id} is beyond the vocabulary of {} ids", self.config.vocab_size);
         }
-        self.embeddings.forward(&Tensor::from_slice(ids, ids.len(), &self.device)?)
+        self.kernels.gather(&self.embeddings, &Tensor::from_slice(ids, ids.len(), &self.device)?)
     }
 
     /// Runs one step: new positions of any number of sequences through all layers, each after those that the store

@@ -6,12 +6,16 @@
 // an element which is read before it is written shows in the result.
 #pragma once
 
+// Jumps between fibers leave stacks, which glibc's checks take for errors.
+#undef _FORTIFY_SOURCE
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <type_traits>
 #include <ucontext.h>
@@ -55,7 +59,11 @@ enum class State { Ready, AtBlockBarrier, AtWarpBarrier, Ended };
 enum Outcome { Done = 0, Stuck = 1, EndedEarly = 2, BadLaunch = 3 };
 
 struct Fiber {
+    // Where it begins.
     ucontext_t context;
+    // Where it waits: jumps do without the system calls of a context's signal mask.
+    jmp_buf waiting;
+    bool began;
     State state;
     // Shuffles so far: its parity chooses the slots, so that the next shuffle does not overwrite this one's.
     unsigned n_shuffles;
@@ -66,7 +74,7 @@ struct Block {
     std::vector<uint64_t> slots[2];
     std::vector<unsigned char> shared;
     std::function<void()> kernel;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     unsigned current;
 };
 
@@ -75,13 +83,21 @@ inline thread_local Block *block = nullptr;
 inline void wait(State state) {
     Fiber &fiber = block->fibers[block->current];
     fiber.state = state;
-    swapcontext(&fiber.context, &block->scheduler);
+    if (_setjmp(fiber.waiting) == 0) _longjmp(block->scheduler, 1);
 }
 
 inline void run_fiber() {
     block->kernel();
     block->fibers[block->current].state = State::Ended;
-    swapcontext(&block->fibers[block->current].context, &block->scheduler);
+    _longjmp(block->scheduler, 1);
+}
+
+// Runs a fiber until it waits or ends.
+__attribute__((noinline)) inline void resume(Fiber &fiber) {
+    if (_setjmp(block->scheduler) != 0) return;
+    if (fiber.began) _longjmp(fiber.waiting, 1);
+    fiber.began = true;
+    setcontext(&fiber.context);
 }
 
 // Frees the fibers first .. last if each of them is at the barrier.
@@ -97,33 +113,48 @@ inline Outcome open(State barrier, unsigned first, unsigned last) {
     return Done;
 }
 
+// Runs the warp that begins at a thread as far as it comes without the others. Warps run one after the other, in an order
+// that changes at each barrier of the block, and lanes forward or backward: what a missing barrier would leave to chance
+// comes wrong in one of the orders.
+inline Outcome run_warp(unsigned first, unsigned round, unsigned &ran) {
+    for (;;) {
+        const unsigned before = ran;
+        for (unsigned lane = 0; lane < WARP_SIZE; ++lane) {
+            const unsigned i = first + (round % 2 == 0 ? lane : WARP_SIZE - 1 - lane);
+            if (block->fibers[i].state != State::Ready) continue;
+            block->current = i;
+            threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+            resume(block->fibers[i]);
+            ++ran;
+        }
+        if (ran == before) return Done;
+        if (Outcome outcome = open(State::AtWarpBarrier, first, first + WARP_SIZE)) return outcome;
+    }
+}
+
 inline Outcome run_block(char *stacks) {
     const unsigned n = unsigned(block->fibers.size());
     for (unsigned i = 0; i < n; ++i) {
         Fiber &fiber = block->fibers[i];
-        getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = stacks + i * STACK;
         fiber.context.uc_stack.ss_size = STACK;
         fiber.context.uc_link = nullptr;
+        fiber.began = false;
         fiber.state = State::Ready;
         fiber.n_shuffles = 0;
         makecontext(&fiber.context, run_fiber, 0);
     }
-    for (;;) {
+    const unsigned n_warps = n / WARP_SIZE;
+    for (unsigned round = 0;; ++round) {
         unsigned ran = 0, ended = 0;
-        for (unsigned i = 0; i < n; ++i) {
-            if (block->fibers[i].state != State::Ready) continue;
-            block->current = i;
-            threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-            swapcontext(&block->scheduler, &block->fibers[i].context);
-            ++ran;
+        for (unsigned i = 0; i < n_warps; ++i) {
+            const unsigned warp = ((round % 2 == 0 ? i : n_warps - 1 - i) + round / 2) % n_warps;
+            if (Outcome outcome = run_warp(warp * WARP_SIZE, round, ran)) return outcome;
         }
         for (unsigned i = 0; i < n; ++i) ended += block->fibers[i].state == State::Ended;
         if (ended == n) return Done;
         if (ran == 0) return Stuck;
         if (Outcome outcome = open(State::AtBlockBarrier, 0, n)) return outcome;
-        for (unsigned first = 0; first < n; first += WARP_SIZE)
-            if (Outcome outcome = open(State::AtWarpBarrier, first, std::min(first + WARP_SIZE, n))) return outcome;
     }
 }
 
@@ -132,6 +163,7 @@ inline int run(const unsigned grid[3], unsigned threads, unsigned shared_bytes, 
     if (threads == 0 || threads > 1024 || threads % WARP_SIZE != 0 || grid[1] > 65535 || grid[2] > 65535) return BadLaunch;
     Block own;
     own.fibers.resize(threads);
+    for (Fiber &fiber : own.fibers) getcontext(&fiber.context);
     own.slots[0].resize(threads);
     own.slots[1].resize(threads);
     own.kernel = std::move(kernel);

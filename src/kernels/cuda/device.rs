@@ -107,6 +107,11 @@ impl Executor for GpuExecutor {
         let storage = CudaStorage { slice, device: device.clone() };
         Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
     }
+
+    fn has_tensor_cores(&self) -> bool {
+        let capability = self.device.cuda_stream().context().compute_capability();
+        capability.is_ok_and(|(major, _)| major >= 8)
+    }
 }
 
 /// Address of the first element.

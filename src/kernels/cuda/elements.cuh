@@ -85,3 +85,14 @@ template <class T, class F> __device__ void for_row(uint32_t width, bool aligned
         for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) f(i, Count<1>());
     }
 }
+
+// As for_row, of a row that the blocks along y share: for kernels without a reduction.
+template <class T, class F> __device__ void for_row_of_blocks(uint32_t width, bool aligned, F f) {
+    constexpr int N = Lanes<T>::value;
+    const uint32_t first = blockIdx.y * blockDim.x + threadIdx.x, step = gridDim.y * blockDim.x;
+    if (aligned && width % N == 0) {
+        for (uint32_t i = first * N; i < width; i += step * N) f(i, Count<N>());
+    } else {
+        for (uint32_t i = first; i < width; i += step) f(i, Count<1>());
+    }
+}

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::tests::tell_skipped;
 
 /// Executes launches on the CPU.
 #[derive(Debug)]
@@ -41,16 +42,17 @@ impl Emulator {
             cfg!(target_os = "linux") && answer.is_ok_and(|answer| answer.status.success())
         });
         let Some(compiler) = compiler else {
-            eprintln!(
-                "skipped: the CUDA kernels run on the CPU only under Linux with a C++ compiler (c++, g++, clang++)"
-            );
+            tell_skipped("CUDA kernels on the CPU, for which Linux and a C++ compiler (c++, g++, clang++) are needed");
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let library = dir.path().join("kernels.so");
         let mut command = Command::new(compiler);
-        command.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-DCUDA_ON_HOST", "-o"]).arg(&library);
+        // Jumps between the stacks of threads are what fortified libraries take for an error.
+        command
+            .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-DCUDA_ON_HOST", "-o"])
+            .arg(&library);
         command.arg("-I").arg(root.join("src/kernels/cuda")).arg("-I").arg(root.join("tests/cuda_on_host"));
         command.args(SOURCES.iter().map(|source| wrapper(source, dir.path())));
         let output = command.output().expect("the compiler answered before");
@@ -121,6 +123,10 @@ impl Executor for Emulator {
             }
             _ => Tensor::full(u8::MAX, shape, &Device::Cpu)?.to_dtype(dtype)?.contiguous()?.copy(),
         }
+    }
+
+    fn has_tensor_cores(&self) -> bool {
+        true
     }
 }
 

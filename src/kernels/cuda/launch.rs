@@ -11,6 +11,8 @@ use candle_core::{DType, Result, Shape, Storage, Tensor};
 pub(crate) const WARP: usize = 32;
 /// Most threads of a block.
 const MAX_THREADS: usize = 1024;
+/// Most threads of a block that shares a row with others.
+const SHARE: usize = 256;
 /// Bytes of the widest access of a thread.
 const ACCESS_BYTES: usize = 16;
 
@@ -25,8 +27,14 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: [Source; 1] =
-    [Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] }];
+pub(crate) const SOURCES: [Source; 6] = [
+    Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
+    Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
+    Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
+    Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
+    Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
+];
 
 /// The element types that kernels exist for, with the ends of their names.
 pub(crate) const ELEMENTS: [(DType, &str); 3] = [(DType::F32, "f32"), (DType::F16, "f16"), (DType::BF16, "bf16")];
@@ -51,6 +59,9 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// # Errors
     /// When the device has no memory left.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor>;
+
+    /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
+    fn has_tensor_cores(&self) -> bool;
 }
 
 impl dyn Executor + '_ {
@@ -77,6 +88,15 @@ impl Geometry {
         let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);
         let threads = accesses.next_multiple_of(WARP).clamp(WARP, MAX_THREADS);
         Self { grid: [n_rows, 1, 1], threads, shared_bytes: 0 }
+    }
+
+    /// Blocks of at most [`SHARE`] threads that share rows among them, with a thread for each 16 bytes: for kernels that
+    /// reduce nothing over a row.
+    pub(crate) fn of_shared_rows(n_rows: usize, width: usize, dtype: DType) -> Self {
+        let row = Self::of_rows(n_rows, width, dtype);
+        let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);
+        let threads = row.threads.min(SHARE);
+        Self { grid: [n_rows, accesses.div_ceil(threads).min(u16::MAX as usize), 1], threads, ..row }
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -254,6 +274,10 @@ mod tests {
 
         fn empty(&self, _: Shape, _: DType) -> Result<Tensor> {
             candle_core::bail!("no memory")
+        }
+
+        fn has_tensor_cores(&self) -> bool {
+            false
         }
     }
 

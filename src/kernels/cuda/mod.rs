@@ -5,21 +5,27 @@
 //! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
 //! arithmetic and geometry need neither a GPU nor nvcc.
 
+mod attention;
 #[cfg(feature = "cuda")]
 mod device;
+mod elementwise;
 #[cfg(test)]
 pub(crate) mod emulation;
 pub(crate) mod launch;
 mod norm;
+mod rows;
+pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiled_attention;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::candle::Candle;
+use super::candle::{self, Candle};
 use super::kv::{KvGeometry, KvStore};
 use super::{
-    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
+    Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
+    StoredLinear, Visible,
 };
 use launch::Executor;
 
@@ -56,10 +62,18 @@ impl Cuda {
         Some(kernels.entry(dtype).or_insert_with(new))
     }
 
-    /// The kernels on the CPU; none where it cannot run them.
+    /// The kernels on the CPU; none where it cannot run them, or in a precision that has none.
     #[cfg(test)]
-    pub(super) fn emulated(dtype: DType) -> Option<Self> {
-        Some(Self { executor: emulation::emulator()?, candle: Candle::of(&Device::Cpu, dtype) })
+    pub(super) fn emulated(dtype: DType) -> Option<&'static Self> {
+        use std::sync::OnceLock;
+
+        static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
+        let make = || {
+            let executor = emulation::emulator()?;
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, candle: Candle::of(&Device::Cpu, dtype) }))
+        };
+        let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
+        EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
     }
 }
 
@@ -76,12 +90,51 @@ impl Kernels for Cuda {
         self.candle.activate(x, activation)
     }
 
+    fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        if product.track_op() || epilogue.is_tracked() {
+            return self.candle.epilogue(product, epilogue);
+        }
+        if epilogue.is_empty() { Ok(product) } else { elementwise::epilogue(self.executor, product, epilogue) }
+    }
+
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        self.candle.swiglu(gate, up)
+        if gate.track_op() || up.track_op() {
+            return self.candle.swiglu(gate, up);
+        }
+        elementwise::swiglu(self.executor, gate, up)
     }
 
     fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
-        self.candle.swiglu_joined(gate_and_up)
+        let (gate, up) = candle::halves(gate_and_up)?;
+        self.swiglu(&gate, &up)
+    }
+
+    fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        match sum {
+            Some(sum) if !sum.track_op() && !x.track_op() => elementwise::accumulate(self.executor, sum, x),
+            // In f32 the tensor itself would be the memory of the sum.
+            None if !x.track_op() && x.dtype() == DType::F32 => x.copy(),
+            sum => self.candle.accumulate(sum, x),
+        }
+    }
+
+    fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        if table.track_op() { self.candle.gather(table, ids) } else { rows::gather(self.executor, table, ids) }
+    }
+
+    fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if a.track_op() || b.track_op() {
+            return self.candle.row_cosines(a, b);
+        }
+        rows::row_cosines(self.executor, a, b)
+    }
+
+    fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+        if frames.track_op() {
+            return self.candle.pool_grid(frames, pool);
+        }
+        pool.check(frames)?;
+        rows::pool_grid(self.executor, frames, pool)
     }
 
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
@@ -104,11 +157,17 @@ impl Kernels for Cuda {
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
-        self.candle.attention(q, k, v, mask)
+        if [q, k, v].into_iter().any(Tensor::track_op) {
+            return self.candle.attention(q, k, v, mask);
+        }
+        attention::attention((self.executor, self), [q, k, v], mask)
     }
 
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
-        self.candle.full_attention(qkv, n_heads)
+        if qkv.iter().any(Tensor::track_op) || self.candle.has_flash() {
+            return self.candle.full_attention(qkv, n_heads);
+        }
+        attention::full_attention((self.executor, self), qkv, n_heads)
     }
 
     fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
