@@ -16,6 +16,7 @@ pub(crate) mod cuda;
 mod epilogue;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+pub(crate) mod frames;
 mod ggml;
 pub mod kv;
 mod norm;
@@ -37,6 +38,7 @@ pub use attention::{Mask, Visible, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
 pub use cpu::workers::on_workers;
 pub use epilogue::LinearEpilogue;
+pub use frames::PlacedFrames;
 pub use ggml::quantize;
 pub use norm::NormWeights;
 pub use packed::PackedLinear;
@@ -260,6 +262,23 @@ pub trait Kernels: Send + Sync + Debug {
         let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
         let is_good = |(largest, sum): (f32, f32)| !largest.is_infinite() && !largest.is_nan() && !sum.is_nan();
         Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect())
+    }
+
+    /// Whether frames are prepared on the device, by [`Self::prepare_frame`].
+    fn prepares_frames(&self) -> bool {
+        false
+    }
+
+    /// Pads, resizes, crops and normalises a frame on the device, with the levels of the CPU; none where the CPU
+    /// prepares frames.
+    ///
+    /// # Shapes
+    /// Levels `(height, width, 3)` to `(1, 3, height', width')`, in these kernels' precision.
+    ///
+    /// # Errors
+    /// When the frame has another size than the tables are for, or the device has no room.
+    fn prepare_frame(&self, _: &[u8], _: &PlacedFrames) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// The threads that issue operations.

@@ -37,11 +37,19 @@ pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &
     let mut batch = Batch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
     while let Some(item) = inlet.recv() {
         let mut next = Some(item);
-        // What has come already goes along; nothing is waited for.
+        // Of the first image.
+        let mut deadline = None;
+        // What has come already goes along, and what comes in time.
         while let Some(item) = next.take() {
             batch.push(item);
             if batch.n_images < stages.encode_batch.get() {
                 next = inlet.recv_now();
+            }
+            if next.is_none()
+                && (1..stages.encode_batch.get()).contains(&batch.n_images)
+                && !stages.encode_wait.is_zero()
+            {
+                next = inlet.recv_until(*deadline.get_or_insert_with(|| Instant::now() + stages.encode_wait));
             }
         }
         if batch.flush().is_err() {

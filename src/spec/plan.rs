@@ -262,6 +262,11 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
+    /// Milliseconds that a batch of images waits for more. Default: none on the CPU, 3 on a GPU, which takes a full batch in
+    /// less time than its images one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub encode_wait_ms: Option<u64>,
     /// Answers that are made together; further ones wait. Default: `32`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
@@ -282,6 +287,7 @@ impl Default for ExecPlan {
             preprocess_threads: None,
             access: Access::Auto,
             encode_batch: None,
+            encode_wait_ms: None,
             sequences: None,
             kv_memory: None,
             capacity: Capacities::default(),

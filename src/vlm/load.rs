@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use super::blueprint::{Blueprint, TowerSource};
+use super::frames::FrameTables;
 use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
@@ -125,6 +126,7 @@ impl Vlm {
             projector,
             language,
             vision,
+            frames: FrameTables::default(),
             tokenizer,
             template,
             context: config.context,

@@ -7,6 +7,7 @@ mod blueprint;
 mod budget;
 pub mod config;
 mod error;
+mod frames;
 mod gguf;
 mod load;
 mod model;

@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use ::image::RgbImage;
 use candle_core::{DType, Device, Tensor};
 
 use super::ModelError;
 use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
+use super::frames::FrameTables;
 use super::load::VisionPlacement;
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
@@ -28,6 +28,7 @@ pub struct Vlm {
     pub(super) projector: Projector,
     pub(super) language: Llama,
     pub(super) vision: VisionPlacement,
+    pub(super) frames: FrameTables,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Template,
     pub(super) context: usize,
@@ -174,25 +175,6 @@ impl Vlm {
             ids.before_visual.iter().copied().chain(visual).chain(ids.after_visual.iter().copied()).collect()
         });
         PromptHistory { ids: ids.unwrap_or_default(), n_tokens }
-    }
-
-    /// Prepares one frame, in the host's memory and f32.
-    ///
-    /// # Shapes
-    /// `(1, 3, side, side)`, for the tower's side.
-    ///
-    /// # Errors
-    /// When the frame is too large, or the image processor makes another size than the tower takes.
-    pub fn prepare(&self, picture: RgbImage) -> Result<Tensor, ModelError> {
-        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
-        let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
-        let side = self.tower.config().image_size;
-        if (width as usize, height as usize) != (side, side) {
-            let rule =
-                format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
-            return Err(ModelError::Combination { path: self.name.clone().into(), rule });
-        }
-        Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
     }
 
     /// The connector's fused tokens of some frames, which may be in the host's memory.

@@ -98,3 +98,20 @@ fn flags_and_pipelines_name_the_places_and_json_tells_them() {
         "{words}"
     );
 }
+
+#[test]
+fn batches_that_wait_for_more_images_change_no_answer() {
+    let video = "samples/three_shapes.mp4";
+    let ids = |sets: &[&str]| {
+        let base = ["run", "pipelines/mini.yaml", video, video, "-q", QUESTION, "--json", "--set", "device=cpu"];
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let output = vidense(&base.into_iter().chain(sets).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let ids = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["token_ids"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    let plain = ids(&[]);
+    assert_eq!(plain.len(), 2);
+    assert_eq!(ids(&["exec.encode_batch=5", "exec.encode_wait_ms=50", "exec.sequences=1"]), plain);
+}

@@ -125,6 +125,10 @@ impl Executor for Emulator {
         }
     }
 
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)
+    }
+
     fn has_tensor_cores(&self) -> bool {
         true
     }

@@ -27,10 +27,11 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: [Source; 6] = [
+pub(crate) const SOURCES: [Source; 7] = [
     Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
     Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
     Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
     Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
     Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
@@ -59,6 +60,12 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// # Errors
     /// When the device has no memory left.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor>;
+
+    /// Copies bytes from the host's memory: `(n)`.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
 
     /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
     fn has_tensor_cores(&self) -> bool;
@@ -273,6 +280,10 @@ mod tests {
         }
 
         fn empty(&self, _: Shape, _: DType) -> Result<Tensor> {
+            candle_core::bail!("no memory")
+        }
+
+        fn upload(&self, _: &[u8]) -> Result<Tensor> {
             candle_core::bail!("no memory")
         }
 

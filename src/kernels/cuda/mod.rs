@@ -13,6 +13,7 @@ mod elementwise;
 pub(crate) mod emulation;
 pub(crate) mod launch;
 mod norm;
+mod resize;
 mod rows;
 pub(crate) mod softmax;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) mod tiled_attention;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::candle::{self, Candle};
+use super::frames::PlacedFrames;
 use super::kv::{KvGeometry, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
@@ -33,6 +35,8 @@ use launch::Executor;
 #[derive(Debug)]
 pub(crate) struct Cuda {
     executor: &'static dyn Executor,
+    /// The precision.
+    dtype: DType,
     /// Runs what has no kernel here, and whatever wants a gradient.
     candle: &'static Candle,
 }
@@ -57,7 +61,7 @@ impl Cuda {
         let executor: &'static device::GpuExecutor = executor;
         let new = || {
             let candle = Candle::of(&Device::Cuda(device.clone()), dtype);
-            &*Box::leak(Box::new(Self { executor, candle }))
+            &*Box::leak(Box::new(Self { executor, dtype, candle }))
         };
         Some(kernels.entry(dtype).or_insert_with(new))
     }
@@ -70,7 +74,7 @@ impl Cuda {
         static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
         let make = || {
             let executor = emulation::emulator()?;
-            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, candle: Candle::of(&Device::Cpu, dtype) }))
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, dtype, candle: Candle::of(&Device::Cpu, dtype) }))
         };
         let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
         EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
@@ -188,6 +192,14 @@ impl Kernels for Cuda {
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
         self.candle.argmax_rows(x)
+    }
+
+    fn prepares_frames(&self) -> bool {
+        true
+    }
+
+    fn prepare_frame(&self, frame: &[u8], placed: &PlacedFrames) -> Result<Option<Tensor>> {
+        resize::prepare(self.executor, frame, placed, self.dtype).map(Some)
     }
 
     fn threads(&self) -> OpThreads {
