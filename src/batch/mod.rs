@@ -1,7 +1,8 @@
 //! Many questions about an archive of videos, for days, nothing lost.
 //!
-//! [`archive`] lists items, [`run`] asks about those that the results do not hold yet, [`store`] keeps each answer as it is
-//! earned. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several machines; [`export`] and [`report`] make tables and a page of them.
+//! [`archive`] lists items, [`run`] asks about those that the results do not hold yet, [`store`] keeps each answer as
+//! it is earned. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several
+//! machines; [`export`] and [`report`] make tables and a page of them.
 
 pub mod archive;
 mod error;

@@ -57,7 +57,7 @@ pub struct ModelArgs {
     /// auto, f32, f16, bf16; auto is f32 on the CPU and half precision on a GPU
     #[arg(long, default_value = "auto")]
     pub dtype: DTypeSpec,
-    /// Another device for the vision encoder (tower, connector, projector): auto, cpu, cuda, cuda:1, metal [default: --device]
+    /// Another device for the vision encoder (tower, connector, projector), such as cpu or cuda:1 [default: --device]
     #[arg(long, value_name = "DEVICE")]
     pub vision_device: Option<DeviceSpec>,
     /// Another precision for the vision encoder: auto, f32, f16, bf16 [default: --dtype]

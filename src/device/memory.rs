@@ -22,23 +22,22 @@ pub fn free_memory(device: &Device) -> Option<u64> {
 
 /// The most bytes that tensors on a GPU took at once so far; none of other devices.
 pub fn peak_memory(device: &Device) -> Option<u64> {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => super::cuda::memory(device).ok().map(|memory| memory.peak),
-        _ => None,
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return super::cuda::memory(device).ok().map(|memory| memory.peak);
     }
+    let _ = device;
+    None
 }
 
 /// Gives memory that a device keeps for later back, so that a large request may find room. Failing is no error: the
 /// request will tell.
 pub fn release_unused_memory(device: &Device) {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => {
-            let _ = super::cuda::release_unused(device);
-        }
-        _ => {}
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        let _ = super::cuda::release_unused(device);
     }
+    let _ = device;
 }
 
 /// Whether an operation failed for want of memory on its device, as far as its words tell.

@@ -118,11 +118,12 @@ fn automatic(driver: &Path) -> OpenedDevice {
 
 /// The name and the memory of a GPU in brackets, as far as it tells them.
 fn properties(device: &Device) -> String {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::describe(device).map_or(String::new(), |gpu| format!(" ({gpu})")),
-        _ => String::new(),
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::describe(device).map_or(String::new(), |gpu| format!(" ({gpu})"));
     }
+    let _ = device;
+    String::new()
 }
 
 /// Compiles or loads the kernels that a device is going to need; `on_wait` hears why it takes long, if it does.
@@ -130,14 +131,12 @@ fn properties(device: &Device) -> String {
 /// # Errors
 /// When the device does not answer.
 pub fn load_kernels(device: &Device, on_wait: &dyn Fn(&str)) -> candle_core::Result<()> {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::load_kernels(device, on_wait),
-        _ => {
-            let _ = on_wait;
-            Ok(())
-        }
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::load_kernels(device, on_wait);
     }
+    let _ = (device, on_wait);
+    Ok(())
 }
 
 #[cfg(feature = "cuda")]

@@ -434,14 +434,16 @@ impl<'m> Engine<'m> {
             Ok(Some(model.logits(&hidden.index_select(&last, 0)?)?))
         };
         let computed = guarded(forward)?;
-        computed.map_err(|error| match is_out_of_memory(&error) {
-            true => EngineError::OutOfMemory {
+        computed.map_err(|error| {
+            if !is_out_of_memory(&error) {
+                return error.into();
+            }
+            EngineError::OutOfMemory {
                 positions: planned.iter().map(|planned| planned.n).sum(),
                 sequences: planned.len(),
                 free: free_memory(self.model.device()),
                 source: Arc::new(without_backtrace(error)),
-            },
-            false => error.into(),
+            }
         })
     }
 

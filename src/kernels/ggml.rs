@@ -1,4 +1,5 @@
-//! Linear layers of quantized weights by candle's kernels for GGML's formats: on GPUs, and on the CPU in half precision.
+//! Linear layers of quantized weights by candle's kernels for GGML's formats: on GPUs, and on the CPU in half
+//! precision.
 //!
 //! Weights are quantized in the host's memory, row by row and on all cores, so that they are bit-identical on every
 //! device. Activations are multiplied in f32, which is what all of candle's kernels take, and rounded to their own

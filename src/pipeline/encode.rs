@@ -97,9 +97,7 @@ impl Batch<'_> {
         }
         Ok(())
     }
-}
 
-impl Batch<'_> {
     /// The fused tokens of each image.
     fn fuse(&self, images: &[Tensor]) -> Vec<Result<Tensor, PipelineError>> {
         let Stages { vlm, encode_batch, on_progress, .. } = self.stages;

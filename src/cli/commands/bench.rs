@@ -15,8 +15,8 @@ use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
 use crate::cli::limits::ReadArgs;
 use crate::cli::output;
 
-/// Time networks of real geometry with random weights, the reading of a video, or a whole `ask` or `run`, on this machine's CPU or GPU, and
-/// print one JSON object
+/// Time networks of real geometry with random weights, the reading of a video, or a whole `ask` or `run`, on this
+/// machine's CPU or GPU, and print one JSON object
 #[derive(Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -89,7 +89,8 @@ enum What {
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// Write a checkpoint of a released model's geometry with random weights, for `ask` and `run` where no released ones are at hand
+    /// Write a checkpoint of a released model's geometry with random weights, for `ask` and `run` where no released
+    /// ones are at hand
     Checkpoint {
         /// A new directory
         out: PathBuf,

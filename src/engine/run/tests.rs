@@ -62,8 +62,8 @@ fn model() -> Llama {
     Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("small")
 }
 
-/// Answers prompts of these lengths with three tokens each, on a device with so much room; returns the outcomes, the steps that
-/// were tried, and the counters.
+/// Answers prompts of these lengths with three tokens each, on a device with so much room; returns the outcomes, the
+/// steps that were tried, and the counters.
 fn answer(
     lengths: &[usize],
     room: usize,

@@ -1,6 +1,6 @@
-// Preparation of a frame: padding, resizing in two passes of integers as Pillow does it (libImaging/Resample.c, to version
-// 12), cropping and normalising. Levels are those of image/resize.rs, bit for bit: 32-bit sums of levels times weights
-// with 22 bits after the point, rounded and clipped to 8 bits after each pass.
+// Preparation of a frame: padding, resizing in two passes of integers as Pillow does it (libImaging/Resample.c, to
+// version 12), cropping and normalising. Levels are those of image/resize.rs, bit for bit: 32-bit sums of levels times
+// weights with 22 bits after the point, rounded and clipped to 8 bits after each pass.
 #include "elements.cuh"
 
 static constexpr int WEIGHT_BITS = 22;
@@ -31,11 +31,11 @@ extern "C" __global__ void resize_rows(uint8_t *y, const uint8_t *frame, const u
     for (int c = 0; c < 3; ++c) y[size_t(i) * 3 + c] = uint8_t(level_of(sums[c]));
 }
 
-// The second pass: columns, of the part of the canvas at (left, top), which may lie beyond its edges, where it is black;
-// then the value of each level.
+// The second pass: columns, of the part of the canvas at (left, top), which may lie beyond its edges, where it is
+// black; then the value of each level.
 //
-// Shapes: y (3, height, width), x (canvas rows, n_columns, 3), starts (n_rows), weights (n_rows, n_taps), levels (3, 256). A
-// thread for each pixel of y.
+// Shapes: y (3, height, width), x (canvas rows, n_columns, 3), starts (n_rows), weights (n_rows, n_taps), levels
+// (3, 256). A thread for each pixel of y.
 template <class T>
 __device__ void resize_columns(T *y, const uint8_t *x, const uint32_t *starts, const uint32_t *weights,
                                const float *levels, uint32_t n_taps, uint32_t n_rows, uint32_t n_columns, uint32_t width,

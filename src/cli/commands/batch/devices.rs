@@ -233,7 +233,7 @@ fn visible(device: DeviceSpec, outer: Option<&str>) -> (DeviceSpec, Option<Strin
     (DeviceSpec::Cuda(0), Some(outer.unwrap_or_else(|| ordinal.to_string())))
 }
 
-/// Waits for a process and passes on what it tells, each line with its device. Asks it to end when this one is asked to.
+/// Waits for a process and passes its messages on, each line with its device. Asks it to end when this one is asked to.
 fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus> {
     let told = child.stderr.take();
     std::thread::scope(|scope| {

@@ -90,7 +90,8 @@ struct RunBatch {
     /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
-    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; what a device fails at is tried again on another
+    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; what a device fails at is tried
+    /// again on another
     #[arg(long, value_name = "DEVICE,...", conflicts_with_all = ["shard", "metrics"])]
     devices: Option<DeviceList>,
     /// This process's part of an archive that is shared among devices
