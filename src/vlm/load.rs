@@ -59,6 +59,12 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+        let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
+        let loaded = Self::load_weights(blueprint, placement, on_load);
+        loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
+    }
+
+    fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
         let vision = placement.vision();
         let Blueprint {
             name,
