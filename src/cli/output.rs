@@ -224,6 +224,12 @@ pub fn plain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Passes a line of another process of ours on, with the name of that process; JSON as it is.
+pub fn passed_on(name: &str, line: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = if is_json() { writeln!(out, "{line}") } else { writeln!(out, "[{name}] {}", printable(line)) };
+}
+
 /// Lines to standard error; if nobody listens there, nobody is told.
 fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
     if is_json() {

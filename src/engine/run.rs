@@ -1,6 +1,7 @@
 //! The engine's loop: admission, forward passes, and sampling.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Result, Tensor};
@@ -10,10 +11,12 @@ use super::config::{DecodeLaunch, EngineConfig};
 use super::pool::{PagePool, PoolConfig};
 use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId, guarded};
 use super::sequence::{Segment, Sequence};
+use crate::device::{free_memory, is_out_of_memory, release_unused_memory};
 use crate::exec::Stop;
-use crate::kernels::kv::{KvStore, PageId, pages_for};
+use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
 use crate::language::{Llama, choose_each, not_finite};
 use crate::text::Tokenizer;
+use crate::vlm::without_backtrace;
 
 /// Runs requests through a language model.
 pub struct Engine<'m> {
@@ -47,6 +50,8 @@ pub struct EngineStats {
     pub new_tokens: u64,
     /// Preemptions: sequences whose pages went to an older one.
     pub preemptions: u64,
+    /// Steps for which the device had no memory, and which were made smaller: fewer positions, then fewer sequences.
+    pub memory_retreats: u64,
     /// The most sequences that ran at once.
     pub peak_running: usize,
     /// The most requests that waited.
@@ -387,6 +392,7 @@ impl<'m> Engine<'m> {
         let mut ended = Vec::new();
         match self.compute(planned) {
             Ok(output) => self.take(planned, output, start, &mut ended),
+            Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
             Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
             Err(_) => {
                 for one in planned {
@@ -402,6 +408,26 @@ impl<'m> Engine<'m> {
         while let Some((index, outcome)) = ended.pop() {
             self.end(index, outcome);
         }
+    }
+
+    /// After a step for which the device had no memory: makes the next ones smaller, down to one page of one sequence.
+    /// False if this one was as small.
+    fn retreat(&mut self, planned: &[Planned]) -> bool {
+        let n_rows = planned.iter().map(|planned| planned.n).max().unwrap_or(0);
+        if n_rows > PAGE_LEN {
+            self.config.chunk = (n_rows / 2).max(PAGE_LEN);
+            self.config.chunk_beside_answers = self.config.chunk_beside_answers.min(self.config.chunk);
+        } else if self.running.len() > 1 {
+            self.config.max_sequences = self.running.len().div_ceil(2);
+            while self.running.len() > self.config.max_sequences {
+                self.preempt(self.running.len() - 1);
+            }
+        } else {
+            return false;
+        }
+        self.stats.memory_retreats += 1;
+        release_unused_memory(self.model.device());
+        true
     }
 
     /// Runs the planned positions.
@@ -427,7 +453,18 @@ impl<'m> Engine<'m> {
             let last = Tensor::new(last, hidden.device())?;
             Ok(StepOutput::Logits(model.logits(&hidden.index_select(&last, 0)?)?))
         };
-        Ok(guarded(forward)??)
+        let computed = guarded(forward)?;
+        computed.map_err(|error| {
+            if !is_out_of_memory(&error) {
+                return error.into();
+            }
+            EngineError::OutOfMemory {
+                positions: planned.iter().map(|planned| planned.n).sum(),
+                sequences: planned.len(),
+                free: free_memory(self.model.device()),
+                source: Arc::new(without_backtrace(error)),
+            }
+        })
     }
 
     /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
@@ -541,3 +578,6 @@ fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
     };
     planned.iter().filter_map(row).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,11 @@ pub(crate) mod cuda;
 mod epilogue;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+pub(crate) mod frames;
+mod ggml;
 pub mod kv;
 mod norm;
+mod packed;
 #[cfg(test)]
 mod paged_sequences;
 mod pool;
@@ -36,10 +39,12 @@ use kv::{KvConfig, KvStore};
 pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
-pub use cpu::packed::PackedLinear;
 pub use cpu::workers::on_workers;
 pub use epilogue::LinearEpilogue;
+pub use frames::PlacedFrames;
+pub use ggml::quantize;
 pub use norm::NormWeights;
+pub use packed::PackedLinear;
 pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
@@ -234,7 +239,7 @@ pub trait Kernels: Send + Sync + Debug {
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
 
     /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format
-    /// fits, or the device has no kernels for quantized weights.
+    /// fits.
     ///
     /// # Errors
     /// When candle fails.
@@ -243,11 +248,8 @@ pub trait Kernels: Send + Sync + Debug {
     /// A layer of a weight that is stored quantized, for inference.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no kernels for quantized weights.
+    /// When the weight has another format, or the device has no room for it.
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear>;
-
-    /// Whether the device has kernels for quantized weights.
-    fn has_quantized(&self) -> bool;
 
     /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN,
     /// or whose largest is infinite. Nothing but these leaves the device.
@@ -264,14 +266,33 @@ pub trait Kernels: Send + Sync + Debug {
         Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect())
     }
 
+    /// Whether frames are prepared on the device, by [`Self::prepare_frame`].
+    fn prepares_frames(&self) -> bool {
+        false
+    }
+
+    /// Pads, resizes, crops and normalises a frame on the device, with the levels of the CPU; none where the CPU
+    /// prepares frames.
+    ///
+    /// # Shapes
+    /// Levels `(height, width, 3)` to `(1, 3, height', width')`, in these kernels' precision.
+    ///
+    /// # Errors
+    /// When the frame has another size than the tables are for, or the device has no room.
+    fn prepare_frame(&self, _: &[u8], _: &PlacedFrames) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// The threads that issue operations.
     fn threads(&self) -> OpThreads;
 }
 
 /// A linear layer whose weight is stored quantized.
 pub struct StoredLinear<'a> {
-    /// The weight, `(d_out, d_in)`.
+    /// The weight, `(d_out, d_in)`, in the host's memory.
     pub weight: &'a QTensor,
+    /// The device that is to hold it.
+    pub device: &'a Device,
     /// Format of the weight.
     pub format: QuantFormat,
     /// Row of the weight that makes each output.

@@ -188,9 +188,6 @@ fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
     #[cfg(not(target_arch = "x86_64"))]
     let is_fast = false;
     assert_eq!([packs(best), packs(portable), packs(candle)], [is_fast, false, false]);
-    // Candle has no layout for several rows at a time: quantized weights are ours on every processor.
-    let quantizes = |k: &dyn Kernels| k.quantize(&weight, None, QuantFormat::Q8_0).expect("whole blocks").is_some();
-    assert_eq!([quantizes(best), quantizes(portable), quantizes(candle)], [true, true, false]);
 }
 
 #[test]
@@ -203,14 +200,13 @@ fn weights_that_are_trained_stay_as_they_are() {
 }
 
 #[test]
-fn only_f32_on_the_cpu_has_kernels_for_quantized_weights() {
-    assert!(of(&Device::Cpu, DType::F32).has_quantized());
-    for dtype in [DType::BF16, DType::F16, DType::F64] {
+fn every_precision_has_kernels_for_quantized_weights_and_f32_alone_packs_full_ones() {
+    for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
         let kernels = of(&Device::Cpu, dtype);
-        assert!(!kernels.has_quantized());
         let weight = random((32, 32), 1).to_dtype(dtype).expect("numeric");
-        assert!(kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("nothing is made").is_none());
-        assert!(kernels.pack(&weight, None).expect("nothing is made").is_none());
+        let layer = kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("whole blocks").expect("whole blocks");
+        assert_eq!(layer.format(), Some(QuantFormat::Q8_0));
+        assert!(dtype == DType::F32 || kernels.pack(&weight, None).expect("nothing is made").is_none());
     }
 }
 

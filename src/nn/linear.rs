@@ -55,7 +55,7 @@ impl Linear {
     /// Takes a weight that is stored quantized as it is, for inference by `kernels`.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no kernels for quantized weights.
+    /// When the weight has another format, or the device has no room for it.
     pub fn from_quantized(stored: &StoredLinear<'_>, kernels: &'static dyn Kernels) -> Result<Self> {
         Ok(Self { weights: Weights::Packed(kernels.load_quantized(stored)?), kernels })
     }
@@ -70,7 +70,7 @@ impl Linear {
         let Some(kernels) = layers.first().map(|layer| layer.kernels) else { return Ok(None) };
         let packed = layers.iter().filter_map(|layer| layer.packed()).collect::<Vec<_>>();
         if packed.len() == layers.len() {
-            return Ok(PackedLinear::join(&packed).map(|joined| Self { weights: Weights::Packed(joined), kernels }));
+            return Ok(PackedLinear::join(&packed)?.map(|joined| Self { weights: Weights::Packed(joined), kernels }));
         }
         let plain = layers.iter().map(|layer| layer.untracked()).collect::<Option<Vec<_>>>();
         let Some((weights, biases)) = plain.map(|plain| plain.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()) else {
@@ -116,8 +116,7 @@ impl Linear {
     }
 
     /// Quantizes the weights to `format`, or to the next one that fits rows of this length. They stay as they are where
-    /// no format fits, where the device has no kernels for quantized weights, where they want a gradient, and where
-    /// they only stand in for weights that are missing.
+    /// no format fits, where they want a gradient, and where they only stand in for weights that are missing.
     ///
     /// # Errors
     /// When candle fails.

@@ -72,7 +72,9 @@ impl<'a> Asking<'a> {
             Some(false) => DecodeLaunch::Operations,
             _ => DecodeLaunch::Graph,
         };
-        let config = EngineConfig { decode, ..EngineConfig::for_model(self.vlm.language(), kv_bytes) };
+        let config = EngineConfig::for_model(self.vlm.language(), kv_bytes);
+        let max_sequences = self.plan.exec.sequences.unwrap_or(config.max_sequences);
+        let config = EngineConfig { decode, max_sequences, ..config };
         let engine = Engine::new(self.vlm.language(), Some(self.vlm.tokenizer()), config);
         engine.map_err(ModelError::compute("making the key-value memory")).map_err(Into::into)
     }

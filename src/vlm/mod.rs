@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(test)]
 mod cuda_tests;
 mod error;
+mod frames;
 mod gguf;
 mod load;
 mod model;
@@ -24,7 +25,7 @@ pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
-pub use load::Placement;
+pub use load::{Placement, VisionPlacement};
 pub use model::{PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};

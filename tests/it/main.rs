@@ -17,6 +17,8 @@ mod engine_attacks;
 mod files;
 mod gguf;
 mod goldens;
+#[cfg(unix)]
+mod gpu_script;
 mod harness;
 mod hostile;
 mod hub;
@@ -26,6 +28,7 @@ mod kept;
 mod opening;
 mod pipelines;
 mod pixels;
+mod placement;
 mod playlists;
 mod prompts;
 mod quantized;

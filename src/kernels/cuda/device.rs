@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use candle_core::cuda_backend::CudaStorageSlice;
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
@@ -20,10 +22,18 @@ use super::recording::{self, Recording, Replay};
 
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
+/// Page-locked memory that copies to the device come from, taken in turns: one is filled while the other is copied.
+#[derive(Debug, Default)]
+struct Uploads {
+    buffers: [Option<PinnedHostSlice<u8>>; 2],
+    next: usize,
+}
+
 /// Executes launches on a GPU.
 #[derive(Debug)]
 pub(super) struct GpuExecutor {
     device: CudaDevice,
+    uploads: Mutex<Uploads>,
     functions: OnceLock<std::result::Result<HashMap<String, CudaFunction>, String>>,
     /// Where graphs are captured; none before the first.
     capture: Mutex<Option<CaptureStream>>,
@@ -31,7 +41,8 @@ pub(super) struct GpuExecutor {
 
 impl GpuExecutor {
     pub(super) fn new(device: &CudaDevice) -> Self {
-        Self { device: device.clone(), functions: OnceLock::new(), capture: Mutex::new(None) }
+        let (uploads, functions, capture) = (Mutex::default(), OnceLock::new(), Mutex::new(None));
+        Self { device: device.clone(), uploads, functions, capture }
     }
 
     fn function(&self, name: &str) -> Result<&CudaFunction> {
@@ -125,6 +136,27 @@ impl Executor for GpuExecutor {
             none => none.insert(CaptureStream::new(&self.device)?),
         };
         Ok(Box::new(capture.graph(recording, |stream, launch| self.launch_on(stream, launch))?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        let (stream, n) = (self.device.cuda_stream(), bytes.len());
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let Uploads { buffers, next } = &mut *uploads;
+        let buffer = &mut buffers[*next];
+        *next = 1 - *next;
+        // What is copied is the whole buffer: one that is much larger is not worth keeping.
+        let pinned = match buffer.take().filter(|pinned| (n..=2 * n).contains(&pinned.len())) {
+            Some(pinned) => buffer.insert(pinned),
+            // SAFETY: the bytes that are read are written first, and the rest is never used.
+            None => buffer.insert(unsafe { stream.context().alloc_pinned::<u8>(n) }.w()?),
+        };
+        // Waits until the last copy from this buffer is done.
+        pinned.as_mut_slice().w()?[..n].copy_from_slice(bytes);
+        // SAFETY: the copy, which is next on the stream, writes all of it.
+        let mut slice = unsafe { self.device.alloc::<u8>(pinned.len()) }?;
+        stream.memcpy_htod(&*pinned, &mut slice).w()?;
+        let storage = CudaStorage { slice: CudaStorageSlice::U8(slice), device: self.device.clone() };
+        Ok(Tensor::from_storage(Storage::Cuda(storage), n, BackpropOp::none(), false))
     }
 
     fn has_tensor_cores(&self) -> bool {

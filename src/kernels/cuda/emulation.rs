@@ -135,6 +135,10 @@ impl Executor for Emulator {
         Ok(Box::new(EmulatedReplay { emulator, recording }))
     }
 
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)
+    }
+
     fn has_tensor_cores(&self) -> bool {
         true
     }

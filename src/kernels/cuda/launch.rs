@@ -53,6 +53,7 @@ pub(crate) const SOURCES: &[Source] = &[
         per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],
         single: &[],
     },
+    Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
     Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
     Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
@@ -87,6 +88,12 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// # Errors
     /// When the device cannot.
     fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>>;
+
+    /// Copies bytes from the host's memory: `(n)`.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
 
     /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
     fn has_tensor_cores(&self) -> bool;
@@ -315,6 +322,10 @@ mod tests {
 
         fn compile(&self, _: Recording) -> Result<Box<dyn Replay>> {
             candle_core::bail!("nothing is recorded")
+        }
+
+        fn upload(&self, _: &[u8]) -> Result<Tensor> {
+            candle_core::bail!("no memory")
         }
 
         fn has_tensor_cores(&self) -> bool {

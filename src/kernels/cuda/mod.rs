@@ -21,6 +21,7 @@ mod pages;
 #[cfg(test)]
 mod pages_tests;
 pub(crate) mod recording;
+mod resize;
 mod rows;
 pub(crate) mod softmax;
 mod step_plan;
@@ -31,6 +32,7 @@ pub(crate) mod tiled_attention;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::candle::{self, Candle};
+use super::frames::PlacedFrames;
 use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
@@ -43,6 +45,8 @@ use pages::CudaPages;
 #[derive(Debug)]
 pub(crate) struct Cuda {
     executor: &'static dyn Executor,
+    /// The precision.
+    dtype: DType,
     /// Runs what has no kernel here, and whatever wants a gradient.
     candle: &'static Candle,
 }
@@ -67,7 +71,7 @@ impl Cuda {
         let executor: &'static device::GpuExecutor = executor;
         let new = || {
             let candle = Candle::of(&Device::Cuda(device.clone()), dtype);
-            &*Box::leak(Box::new(Self { executor, candle }))
+            &*Box::leak(Box::new(Self { executor, dtype, candle }))
         };
         Some(kernels.entry(dtype).or_insert_with(new))
     }
@@ -80,7 +84,7 @@ impl Cuda {
         static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
         let make = || {
             let executor = emulation::emulator()?;
-            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, candle: Candle::of(&Device::Cpu, dtype) }))
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, dtype, candle: Candle::of(&Device::Cpu, dtype) }))
         };
         let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
         EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
@@ -199,12 +203,16 @@ impl Kernels for Cuda {
         self.candle.load_quantized(stored)
     }
 
-    fn has_quantized(&self) -> bool {
-        self.candle.has_quantized()
-    }
-
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
         argmax::argmax_rows(self.executor, x)
+    }
+
+    fn prepares_frames(&self) -> bool {
+        true
+    }
+
+    fn prepare_frame(&self, frame: &[u8], placed: &PlacedFrames) -> Result<Option<Tensor>> {
+        resize::prepare(self.executor, frame, placed, self.dtype).map(Some)
     }
 
     fn threads(&self) -> OpThreads {
