@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -12,8 +13,9 @@ use super::*;
 use crate::exec::Stop;
 use crate::kernels::cuda::tests::{Tested, tested};
 use crate::kernels::finite_difference::random;
+use crate::kernels::kv::{PageId, StepRows};
 use crate::kernels::tests::with_kernels;
-use crate::language::{Decoding, Llama, LlamaConfig, RopeScaling};
+use crate::language::{Decoding, Llama, LlamaConfig, RopeScaling, SequenceRows};
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -165,16 +167,16 @@ fn greedy_answers_are_replayed_as_whole_steps() {
 fn logits_in_half_precision_are_near_those_of_f32() {
     let ids = [5u32, 17, 80, 3, 44, 60, 21, 9, 11, 2];
     let logits = |model: &Llama| {
-        let mut engine = model.new_kv_store().expect("even heads");
-        engine.allocate(crate::kernels::kv::PageId(0)).expect("memory");
-        let pages: std::sync::Arc<[_]> = [crate::kernels::kv::PageId(0)].into();
+        let mut store = model.new_kv_store().expect("even heads");
+        store.allocate(PageId(0)).expect("memory");
+        let pages: Arc<[PageId]> = [PageId(0)].into();
         let mut last = None;
         // Nine positions together, then one.
         for (start, n) in [(0, 9), (9, 1)] {
-            let rows = crate::kernels::kv::StepRows { pages: pages.clone(), start, n };
-            let rows = [crate::language::SequenceRows { rows, n_prompt: 10 }];
+            let rows = StepRows { pages: pages.clone(), start, n };
+            let rows = [SequenceRows { rows, n_prompt: 10 }];
             let embeds = model.embed(&ids[start..start + n]).expect("in the vocabulary");
-            let hidden = model.forward(&embeds, &rows, &mut *engine).expect("it fits");
+            let hidden = model.forward(&embeds, &rows, &mut *store).expect("it fits");
             last = Some(model.logits(&hidden.narrow(0, n - 1, 1).expect("a row")).expect("it fits"));
         }
         let last = last.and_then(|x| x.to_device(&Device::Cpu).ok()).expect("two steps");

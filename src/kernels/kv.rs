@@ -151,7 +151,8 @@ impl StepLayout {
         self.sequences.iter().map(|sequence| sequence.n).sum()
     }
 
-    /// Checks the layout against a geometry: block tables long enough, angles for every row.
+    /// Checks the layout against a geometry: block tables long enough, angles for every row, and no page that two
+    /// sequences write to.
     ///
     /// # Errors
     /// When they are not.
@@ -164,6 +165,12 @@ impl StepLayout {
             if *n == 0 || pages.len() * PAGE_LEN < start + n {
                 candle_core::bail!("attention: {start} + {n} positions in {} pages of {PAGE_LEN}", pages.len());
             }
+        }
+        let written = |rows: &StepRows| rows.pages[rows.start / PAGE_LEN..pages_for(rows.end())].to_vec();
+        let mut written: Vec<PageId> = self.sequences.iter().flat_map(written).collect();
+        written.sort_unstable();
+        if let Some(pair) = written.windows(2).find(|pair| pair[0] == pair[1]) {
+            candle_core::bail!("attention: two sequences write to page {}", pair[0].0);
         }
         Ok(())
     }
@@ -208,7 +215,8 @@ pub trait KvStore: Send {
     /// sees the sequence's positions up to `start + i`.
     ///
     /// # Shapes
-    /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads d_head)`.
+    /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads
+    /// d_head)`.
     ///
     /// # Errors
     /// When no step was begun, or the shapes do not fit.

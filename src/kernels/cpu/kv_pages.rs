@@ -313,9 +313,6 @@ impl KvStore for CpuPages {
         let writes = layout.sequences.iter().zip(&first_rows).flat_map(|(rows, row)| writes(rows, *row));
         let mut writes: Vec<PageWrite> = writes.collect();
         writes.sort_by_key(|write| write.page);
-        if let Some(pair) = writes.windows(2).find(|pair| pair[0].page == pair[1].page) {
-            candle_core::bail!("attention: two sequences write to page {}", pair[0].page.0);
-        }
         let blocks = blocks(&layout.sequences, self.geometry.group(), PagedAttention::max_rows(self.kernel));
         self.step = Some(CpuStep { layout, first_rows, blocks, writes });
         Ok(())

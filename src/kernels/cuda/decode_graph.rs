@@ -3,8 +3,8 @@
 //! A recorded step reads everything that changes from one buffer of fixed size: ids, positions, rotary angles, block
 //! tables and the tasks of attention (`step_plan`). Between its upload and the copy of the chosen ids the host does
 //! nothing. Numbers of sequences are 1 to 8, then powers of two, filled up with rows that read and write a page of
-//! their own. A recording is made once its form has come several times. Its first replay is compared with the same step run
-//! operation by operation; where they differ, or the device refuses, a warning says so once and no step is replayed.
+//! their own. A recording is made once its form has come several times. Its first replay is compared with the same step
+//! run operation by operation; where they differ, or the device refuses, a warning says so once and no step is replayed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ impl CudaPages {
         if self.graphs.is_off || n == 0 || n > MAX_SEQUENCES || step.layout.sequences.iter().any(|rows| rows.n != 1) {
             return Ok(None);
         }
+        step.layout.check(&self.geometry)?;
         let step = self.fill_up(step)?;
         let words = match self.graphs.by_form.get_mut(&step.form) {
             Some(Progress::Recorded(recorded)) => recorded.capacity.place(&step.ids, &step.plan),
@@ -128,7 +129,6 @@ impl CudaPages {
         cos.resize(cos.len() + (n_rows - n) * half, 1.0);
         sin.resize(sin.len() + (n_rows - n) * half, 0.0);
         let layout = StepLayout { sequences, cos, sin };
-        layout.check(&self.geometry)?;
         self.allocate_scratch()?;
         let plan = self.plan(&layout)?;
         let max_rows = if plan.decode.max_rows > 1 { n_rows.min(TASK_ROWS) } else { 1 };

@@ -188,6 +188,9 @@ impl Kernels for Cuda {
     }
 
     fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
+        if !CudaPages::takes(&config.geometry) {
+            return self.candle.kv_store(config);
+        }
         Ok(Box::new(CudaPages::new(config, self.executor, self.candle)?))
     }
 

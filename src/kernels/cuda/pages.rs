@@ -3,7 +3,7 @@
 //! Pages lie in slabs, each one allocation; kernels get block tables of addresses, so a sequence's pages may lie
 //! anywhere. What a step's launches need to know is uploaded once (`step_plan`) and serves all layers. A layer is one
 //! launch that rotates and stores, one that attends for all sequences with few new rows (and one that joins their
-//! parts); for each longer piece of a prompt one that attends tile by tile, or matrix products with a softmax in between.
+//! parts); for each longer piece of a prompt one that attends tile by tile, or matrix products with a softmax between.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
@@ -95,12 +95,22 @@ impl CudaPages {
     ) -> Result<Self> {
         let (geometry, dtype, device) = (config.geometry, config.as_activations()?, config.device);
         geometry.check()?;
-        let variant = DecodeVariant::new(&geometry)?;
+        let Some(variant) = DecodeVariant::new(&geometry) else {
+            candle_core::bail!(
+                "attention: heads of {} elements are larger than kernels for pages take",
+                geometry.d_head
+            )
+        };
         let page = geometry.position_bytes(dtype) * PAGE_LEN;
         let slab_pages = (SLAB_BYTES / page.max(1)).clamp(1, MAX_SLAB_PAGES);
         let (device, slabs, graphs) = (device.clone(), Vec::new(), DecodeGraphs::default());
         let (scratch, step) = (None, None);
         Ok(Self { geometry, dtype, device, executor, products, variant, slab_pages, slabs, scratch, step, graphs })
+    }
+
+    /// Whether there are kernels for a geometry's heads.
+    pub(super) fn takes(geometry: &KvGeometry) -> bool {
+        DecodeVariant::new(geometry).is_some()
     }
 
     pub(super) fn plan(&self, layout: &StepLayout) -> Result<StepPlan> {
@@ -179,9 +189,9 @@ impl CudaPages {
         launch.tensor_of(&joins, DType::U32)?.tensor(y)?.size(n_heads)?.size(d_head)?.run(self.executor)
     }
 
-    /// Attention of a sequence with many new rows, to their rows of `y`: tile by tile where the GPU has a kernel for such
-    /// heads, else by products.
-    fn prefill(&self, layer: usize, (step, work): (&CudaStep, &PrefillWork), [queries, y]: [&Tensor; 2]) -> Result<()> {
+    /// Attention of a sequence with many new rows, to their rows of `y`: tile by tile where the GPU has a kernel for
+    /// such heads, else by products.
+    fn prefill(&self, layer: usize, step: &CudaStep, work: &PrefillWork, [queries, y]: [&Tensor; 2]) -> Result<()> {
         let KvGeometry { n_heads, d_head, .. } = self.geometry;
         let is_tiled = tiled_attention::is_available(self.executor, self.dtype, d_head);
         let [keys, values] = self.gather(layer, step, work)?; // (n_kv_heads, n_pages PAGE_LEN, d_head)
@@ -225,7 +235,8 @@ impl CudaPages {
         for first in (0..n_kv_heads).step_by(at_once) {
             let n = at_once.min(n_kv_heads - first);
             let part = |x: &Tensor| x.narrow(0, first, n);
-            let scores = self.products.matmul(&part(&queries)?, &part(tensors.keys)?.t()?)?; // (n, group piece.n, width)
+            // (n, group piece.n, width)
+            let scores = self.products.matmul(&part(&queries)?, &part(tensors.keys)?.t()?)?;
             softmax.run(self.executor, &scores.reshape((n, group, piece.n, width))?)?;
             let sums = self.products.matmul(&scores, &part(tensors.values)?)?; // (n, group piece.n, d_head)
             let geometry = Geometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
@@ -260,7 +271,7 @@ impl CudaPages {
             self.decode(layer, step, [&queries, &y])?;
         }
         for work in &step.plan.prefill {
-            self.prefill(layer, (step, work), [&queries, &y])?;
+            self.prefill(layer, step, work, [&queries, &y])?;
         }
         Ok(y)
     }
@@ -345,7 +356,8 @@ struct DecodeKernel {
 }
 
 impl DecodeVariant {
-    fn new(geometry: &KvGeometry) -> Result<Self> {
+    /// The variant for a geometry's heads; none for larger ones.
+    fn new(geometry: &KvGeometry) -> Option<Self> {
         const fn kernel(name: &'static str, queries: usize) -> DecodeKernel {
             DecodeKernel { name, queries }
         }
@@ -367,13 +379,7 @@ impl DecodeVariant {
             (_, true) => (TWO, 1),
             (_, false) => (TWO_WIDE, 8),
         };
-        let most = at_once * chunks * WARP;
-        if d > most {
-            candle_core::bail!(
-                "attention: heads of {d} elements are larger than the {most} that the GPU's kernels take"
-            );
-        }
-        Ok(Self { kernels, elements: at_once * chunks, lanes })
+        (d <= at_once * chunks * WARP).then_some(Self { kernels, elements: at_once * chunks, lanes })
     }
 
     /// The kernel for tasks of at most so many queries.
