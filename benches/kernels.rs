@@ -12,8 +12,9 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
+use vidense::device::DTypeSpec;
 use vidense::image::{PreprocessConfig, Preprocessor};
-use vidense::kernels::kv::{KvGeometry, PageId, StepLayout, StepRows, pages_for};
+use vidense::kernels::kv::{KvConfig, KvGeometry, PageId, StepLayout, StepRows, pages_for};
 use vidense::kernels::{self, Activation, Kernels, QuantFormat, on_workers};
 use vidense::nn::LayerNorm;
 use vidense::nn::linear::{Linear, feed_forward};
@@ -106,29 +107,41 @@ fn tower_layer(c: &mut Criterion) {
 fn paged_attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("paged_attention");
     group.sample_size(20);
-    let geometry = KvGeometry { n_layers: 1, n_heads: 32, n_kv_heads: 4, d_head: 64 };
+    let config = |dtype| KvConfig {
+        geometry: KvGeometry { n_layers: 1, n_heads: 32, n_kv_heads: 4, d_head: 64 },
+        precision: DTypeSpec::Fixed(dtype),
+        activations: DType::F32,
+        quantization: None,
+        device: &Device::Cpu,
+    };
     let pages = |first: u32, n: usize| (first..first + pages_for(n) as u32).map(PageId).collect::<Arc<[PageId]>>();
     let own: Vec<(Arc<[PageId]>, usize)> = (0..16).map(|i| (pages(i * 100, 576), 575)).collect();
     let beside = |i: u32| pages(0, 544).iter().copied().chain([PageId(2000 + i)]).collect::<Arc<[PageId]>>();
     let shared = (0..16).map(|i| (beside(i), 575)).collect();
-    for (name, sequences, n) in [
+    let cases: [(&str, Vec<(Arc<[PageId]>, usize)>, usize); 5] = [
         ("prefill_576", vec![(pages(0, 576), 0)], 576),
         ("1_over_576", vec![(pages(0, 576), 575)], 1),
         ("1_over_2304", vec![(pages(0, 2304), 2303)], 1),
         ("16_over_576", own, 1),
         ("16_over_576_shared", shared, 1),
-    ] {
-        let mut store = ours().kv_store(geometry, DType::F32, &Device::Cpu).expect("even heads");
+    ];
+    for ((name, sequences, n), dtype) in
+        cases.iter().flat_map(|case| [DType::F32, DType::F16].map(|dtype| (case, dtype)))
+    {
+        let (n, config) = (*n, config(dtype));
+        let mut store = ours().kv_store(&config).expect("even heads");
         let rows = sequences.len() * n;
         for page in sequences.iter().flat_map(|(pages, _)| pages.iter()) {
             store.allocate(*page).expect("there is memory");
         }
-        let sequences = sequences.into_iter().map(|(pages, start)| StepRows { pages, start, n }).collect();
+        let sequences =
+            sequences.iter().map(|(pages, start)| StepRows { pages: pages.clone(), start: *start, n }).collect();
         store
             .begin(StepLayout { sequences, cos: vec![1.0; rows * 32], sin: vec![0.0; rows * 32] })
             .expect("the layout fits");
-        let qkv = random(&[rows, geometry.width()]);
-        group.bench_function(name, |b| b.iter(|| on_workers(|| store.attend(0, black_box(&qkv)))));
+        let qkv = random(&[rows, config.geometry.width()]);
+        let id = BenchmarkId::new(*name, dtype.as_str());
+        group.bench_function(id, |b| b.iter(|| on_workers(|| store.attend(0, black_box(&qkv)))));
     }
     group.finish();
 }

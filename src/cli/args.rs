@@ -51,6 +51,10 @@ pub struct ModelArgs {
     /// Hold the language model's linear layers in fewer bits: q8_0, q4_k
     #[arg(long, value_name = "FORMAT")]
     pub quant: Option<QuantFormat>,
+    /// Precision of stored keys and values: auto, f32, f16, bf16; auto is that of the activations, on the CPU f16
+    /// beside quantized weights
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    pub kv_dtype: DTypeSpec,
     /// auto, cpu, cuda, cuda:1, metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
@@ -208,6 +212,7 @@ impl PlanArgs {
             vision_tower: model.vision_tower.clone(),
             llm: model.llm.clone(),
             quantization: model.quant.into(),
+            kv_dtype: model.kv_dtype,
             unused: model.unused.rule(Unused::Refuse),
             device: model.device,
             dtype: model.dtype,

@@ -7,14 +7,14 @@ use std::time::Instant;
 use candle_core::{Result, Tensor};
 use serde::Serialize;
 
-use super::config::EngineConfig;
+use super::config::{DecodeLaunch, EngineConfig};
 use super::pool::{PagePool, PoolConfig};
 use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId, guarded};
 use super::sequence::{Segment, Sequence};
 use crate::device::{free_memory, is_out_of_memory, release_unused_memory};
 use crate::exec::Stop;
 use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
-use crate::language::{Llama, choose_each};
+use crate::language::{Llama, choose_each, not_finite};
 use crate::text::Tokenizer;
 use crate::vlm::without_backtrace;
 
@@ -38,6 +38,8 @@ pub struct Engine<'m> {
 pub struct EngineStats {
     /// Forward passes.
     pub steps: u64,
+    /// Of these, those that were replayed as one CUDA graph.
+    pub replayed_steps: u64,
     /// Sequences in them, summed.
     pub sequence_steps: u64,
     /// Positions of prompts that were computed.
@@ -73,6 +75,16 @@ struct Planned {
     /// Its index among those that run.
     index: usize,
     n: usize,
+}
+
+/// What a step gives.
+enum StepOutput {
+    /// Keys and values alone: no sequence's next token is decided.
+    Stored,
+    /// The logits of those sequences whose next token they decide: `(R, vocab_size)`.
+    Logits(Tensor),
+    /// The next token of every sequence, none where its logits are not finite.
+    Chosen(Vec<Option<u32>>),
 }
 
 /// Why a sequence ended, or failed.
@@ -379,14 +391,14 @@ impl<'m> Engine<'m> {
         let start = Instant::now();
         let mut ended = Vec::new();
         match self.compute(planned) {
-            Ok(logits) => self.take(planned, logits.as_ref(), start, &mut ended),
+            Ok(output) => self.take(planned, output, start, &mut ended),
             Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
             Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
             Err(_) => {
                 for one in planned {
                     let start = Instant::now();
                     match self.compute(&[*one]) {
-                        Ok(logits) => self.take(&[*one], logits.as_ref(), start, &mut ended),
+                        Ok(output) => self.take(&[*one], output, start, &mut ended),
                         Err(error) => ended.push((one.index, Err(error))),
                     }
                 }
@@ -418,20 +430,28 @@ impl<'m> Engine<'m> {
         true
     }
 
-    /// Runs the planned positions, and gives the logits of those sequences whose next token they decide: `(R,
-    /// vocab_size)`.
-    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<Option<Tensor>, EngineError> {
+    /// Runs the planned positions.
+    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<StepOutput, EngineError> {
+        let replay = self.config.decode == DecodeLaunch::Graph;
         let Self { model, store, running, .. } = self;
-        let forward = || -> Result<Option<Tensor>> {
-            let embeds = embed(model, running, planned)?;
+        let forward = || -> Result<StepOutput> {
             let rows: Vec<_> = planned.iter().map(|Planned { index, n }| running[*index].rows(*n)).collect();
-            let hidden = model.forward(&embeds, &rows, &mut **store)?; // (S, H)
+            if replay
+                && let Some(ids) = greedy_inputs(running, planned)
+                && let Some(chosen) = model.replay_greedy(&ids, &rows, &mut **store)?
+            {
+                return Ok(StepOutput::Chosen(chosen));
+            }
+            let hidden = model.forward(&embed(model, running, planned)?, &rows, &mut **store)?; // (S, H)
             let last = last_rows(running, planned);
             if last.is_empty() {
-                return Ok(None);
+                return Ok(StepOutput::Stored);
+            }
+            if last.len() == hidden.dim(0)? {
+                return Ok(StepOutput::Logits(model.logits(&hidden)?));
             }
             let last = Tensor::new(last, hidden.device())?;
-            Ok(Some(model.logits(&hidden.index_select(&last, 0)?)?))
+            Ok(StepOutput::Logits(model.logits(&hidden.index_select(&last, 0)?)?))
         };
         let computed = guarded(forward)?;
         computed.map_err(|error| {
@@ -448,19 +468,17 @@ impl<'m> Engine<'m> {
     }
 
     /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
-    fn take(
-        &mut self,
-        planned: &[Planned],
-        logits: Option<&Tensor>,
-        start: Instant,
-        ended: &mut Vec<(usize, Outcome)>,
-    ) {
+    fn take(&mut self, planned: &[Planned], output: StepOutput, start: Instant, ended: &mut Vec<(usize, Outcome)>) {
         let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
         let choosing: Vec<usize> =
             planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
-        let chosen = match logits {
-            None => Vec::new(),
-            Some(logits) => {
+        let chosen = match output {
+            StepOutput::Stored => Vec::new(),
+            StepOutput::Chosen(ids) => {
+                self.stats.replayed_steps += 1;
+                ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect()
+            }
+            StepOutput::Logits(logits) => {
                 let mut samplers: Vec<_> = self
                     .running
                     .iter_mut()
@@ -468,7 +486,7 @@ impl<'m> Engine<'m> {
                     .filter(|(i, _)| choosing.contains(i))
                     .map(|(_, sequence)| sequence.choosing())
                     .collect();
-                choose_each(self.model.kernels(), logits, &mut samplers)
+                choose_each(self.model.kernels(), &logits, &mut samplers)
             }
         };
         self.stats.steps += 1;
@@ -518,6 +536,11 @@ impl<'m> Engine<'m> {
 fn no_device_memory() -> EngineError {
     candle_core::Error::msg("the device has no memory left for keys and values; hint: fewer frames, a smaller model")
         .into()
+}
+
+/// The ids of a step that does nothing but go on with greedy answers.
+fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
+    planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
 }
 
 /// The embeddings of a step's positions: `(S, H)`.

@@ -11,7 +11,7 @@ use super::attention::{by_scores, check};
 use super::candle_pages::CandlePages;
 use super::cpu::kv_pages::CpuPages;
 use super::ggml::GgmlLinear;
-use super::kv::{KvGeometry, KvStore};
+use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
 };
@@ -132,11 +132,11 @@ impl Kernels for Candle {
         }
     }
 
-    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
         // On the CPU attention over pages is ours in every precision: candle's would depend on where the pages lie.
-        Ok(match device {
-            Device::Cpu => Box::new(CpuPages::new(geometry)?),
-            _ => Box::new(CandlePages::new(geometry, dtype, device)?),
+        Ok(match config.device {
+            Device::Cpu => Box::new(CpuPages::new(config)?),
+            device => Box::new(CandlePages::new(config.geometry, config.as_activations()?, device)?),
         })
     }
 

@@ -9,7 +9,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::QuantFormat;
+use crate::device::DTypeSpec;
 
 /// Positions of a page.
 pub const PAGE_LEN: usize = 32;
@@ -78,6 +81,41 @@ impl KvGeometry {
     }
 }
 
+/// Configuration of a key-value store.
+#[derive(Debug, Clone, Copy)]
+pub struct KvConfig<'a> {
+    /// Sizes.
+    pub geometry: KvGeometry,
+    /// Precision in which keys and values are stored. `auto`: that of the activations; on the CPU f16 beside quantized
+    /// weights, else f32.
+    pub precision: DTypeSpec,
+    /// Precision of the language model's activations.
+    pub activations: DType,
+    /// Format of the language model's quantized weights.
+    pub quantization: Option<QuantFormat>,
+    /// Device of the language model.
+    pub device: &'a Device,
+}
+
+impl KvConfig<'_> {
+    /// Resolves the precision for a store that has kernels for that of the activations only.
+    ///
+    /// # Errors
+    /// When another precision is asked for.
+    pub fn as_activations(&self) -> Result<DType> {
+        match self.precision {
+            DTypeSpec::Fixed(dtype) if dtype != self.activations => candle_core::bail!(
+                "keys and values in {} have no kernel beside activations in {} on {:?}; hint: {}",
+                dtype.as_str(),
+                self.activations.as_str(),
+                self.device.location(),
+                self.activations.as_str()
+            ),
+            _ => Ok(self.activations),
+        }
+    }
+}
+
 /// New positions of one sequence in a step.
 #[derive(Debug, Clone)]
 pub struct StepRows {
@@ -131,6 +169,19 @@ impl StepLayout {
     }
 }
 
+/// A step of answers: one new position of each sequence, whose token is an id, and whose next one is the largest logit.
+#[derive(Debug, Clone)]
+pub struct GreedyStep {
+    /// The id of each sequence's new position.
+    pub ids: Vec<u32>,
+    /// One row of each sequence.
+    pub layout: StepLayout,
+}
+
+/// A language model from ids `(S)`, in u32 on its device, to logits `(S, vocab_size)` in its precision, over a store in
+/// which a step was begun.
+pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
+
 /// Keys and values of all layers in pages, and attention over them.
 pub trait KvStore: Send {
     /// Bytes of a page.
@@ -162,4 +213,20 @@ pub trait KvStore: Send {
     /// # Errors
     /// When no step was begun, or the shapes do not fit.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
+
+    /// Whether [`Self::replay`] may ever run a step.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// Runs a whole step without the host between its operations: replays what `forward` did in an earlier step of the
+    /// same form. Gives the largest logit's index of each sequence as [`super::Kernels::argmax_rows`] does; none where
+    /// the step is to be run operation by operation.
+    ///
+    /// # Errors
+    /// When the layout does not fit, or the device fails.
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+        let _ = (step, forward);
+        Ok(None)
+    }
 }

@@ -21,17 +21,20 @@ mod ggml;
 pub mod kv;
 mod norm;
 mod packed;
+#[cfg(test)]
+mod paged_sequences;
 mod pool;
 mod quant_format;
+pub(crate) mod row_blocks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt::Debug;
 
 use candle_core::quantized::QTensor;
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use kv::{KvGeometry, KvStore};
+use kv::{KvConfig, KvStore};
 
 pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
@@ -222,12 +225,11 @@ pub trait Kernels: Send + Sync + Debug {
         attention::full_by_heads(self, qkv, n_heads)
     }
 
-    /// An empty key-value store for a language model of activations in `dtype` on `device`, which are those of these
-    /// kernels: for inference.
+    /// An empty key-value store for a language model on the device of these kernels: for inference.
     ///
     /// # Errors
-    /// When the geometry's heads are not shared evenly.
-    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>>;
+    /// When the geometry's heads are not shared evenly, or the precision has no kernel.
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>>;
 
     /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for
     /// inference; none where the device multiplies best by the weight as it is.
@@ -320,6 +322,10 @@ impl dyn Kernels {
 
 /// Chooses the kernels of a device in a precision: once for a module, when it is loaded.
 pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
+    #[cfg(test)]
+    if let Some(kernels) = tests::chosen() {
+        return kernels;
+    }
     match (device, dtype) {
         (Device::Cpu, DType::F32) => cpu::Cpu::best(),
         #[cfg(feature = "cuda")]

@@ -18,6 +18,27 @@ pub(super) fn implementations() -> Vec<&'static dyn Kernels> {
     cpu_implementations().into_iter().chain(emulated).collect()
 }
 
+thread_local! {
+    static CHOSEN: std::cell::Cell<Option<&'static dyn Kernels>> = const { std::cell::Cell::new(None) };
+}
+
+/// The kernels that [`with_kernels`] chose for this thread.
+pub(super) fn chosen() -> Option<&'static dyn Kernels> {
+    CHOSEN.get()
+}
+
+/// Loads modules that run on given kernels, whatever their device and precision.
+pub(crate) fn with_kernels<T: Send>(kernels: &'static dyn Kernels, load: impl FnOnce() -> T + Send) -> T {
+    // Layers may be loaded in parallel: on a pool of one thread, they all are on this one.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    pool.install(|| {
+        CHOSEN.set(Some(kernels));
+        let loaded = load();
+        CHOSEN.set(None);
+        loaded
+    })
+}
+
 fn elements(x: &Tensor) -> Vec<f32> {
     x.flatten_all().and_then(|x| x.to_dtype(DType::F32)?.to_vec1()).expect("numeric")
 }

@@ -5,7 +5,8 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
-use crate::kernels::kv::{KvGeometry, KvStore, StepLayout, StepRows};
+use crate::device::DTypeSpec;
+use crate::kernels::kv::{GreedyStep, KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
@@ -73,6 +74,8 @@ pub struct Llama {
     norm: RmsNorm,
     head: Linear,
     dtype: DType,
+    /// Precision of stored keys and values.
+    kv_dtype: DTypeSpec,
     device: Device,
     kernels: &'static dyn Kernels,
 }
@@ -114,6 +117,7 @@ impl Llama {
             norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
             dtype: vb.dtype(),
+            kv_dtype: DTypeSpec::Auto,
             device: vb.device().clone(),
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
@@ -162,12 +166,27 @@ impl Llama {
         &self.device
     }
 
+    /// Sets the precision in which keys and values are stored. Default: `auto`, see [`KvConfig::precision`].
+    ///
+    /// # Errors
+    /// When the device has no kernel for it.
+    pub fn set_kv_dtype(&mut self, precision: DTypeSpec) -> Result<()> {
+        self.kv_dtype = precision;
+        self.new_kv_store().map(drop)
+    }
+
     /// Makes an empty key-value store for this model.
     ///
     /// # Errors
-    /// When the geometry's heads are not shared evenly.
+    /// When the geometry's heads are not shared evenly, or the precision of keys and values has no kernel.
     pub fn new_kv_store(&self) -> Result<Box<dyn KvStore>> {
-        self.kernels.kv_store(self.config.kv_geometry(), self.dtype, &self.device)
+        self.kernels.kv_store(&KvConfig {
+            geometry: self.config.kv_geometry(),
+            precision: self.kv_dtype,
+            activations: self.dtype,
+            quantization: self.linear_layers().find_map(Linear::format),
+            device: &self.device,
+        })
     }
 
     /// Embeds ids.
@@ -178,10 +197,15 @@ impl Llama {
     /// # Errors
     /// When an id is beyond the table, which means that tokenizer and model do not belong together.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        self.check_ids(ids)?;
+        self.kernels.gather(&self.embeddings, &Tensor::from_slice(ids, ids.len(), &self.device)?)
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             candle_core::bail!("token id {id} is beyond the vocabulary of {} ids", self.config.vocab_size);
         }
-        self.kernels.gather(&self.embeddings, &Tensor::from_slice(ids, ids.len(), &self.device)?)
+        Ok(())
     }
 
     /// Runs one step: new positions of any number of sequences through all layers, each after those that the store
@@ -193,15 +217,42 @@ impl Llama {
     /// # Errors
     /// When the shapes do not fit, or a page has no memory.
     pub fn forward(&self, embeds: &Tensor, rows: &[SequenceRows], store: &mut dyn KvStore) -> Result<Tensor> {
+        store.begin(self.step_layout(rows))?;
+        self.kernels.run(|| self.through_layers(embeds.clone(), store))
+    }
+
+    fn step_layout(&self, rows: &[SequenceRows]) -> StepLayout {
         let (cos, sin) = self.config.rope().angles(rows.iter().flat_map(SequenceRows::positions));
-        let sequences = rows.iter().map(|rows| rows.rows.clone()).collect();
-        store.begin(StepLayout { sequences, cos, sin })?;
-        self.kernels.run(|| {
-            let mut x = embeds.clone();
-            for (i, layer) in self.layers.iter().enumerate() {
-                x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?; // (S, H)
-            }
-            Ok(x)
+        StepLayout { sequences: rows.iter().map(|rows| rows.rows.clone()).collect(), cos, sin }
+    }
+
+    /// Runs the rows of a step that was begun: `(S, H)` to `(S, H)`.
+    fn through_layers(&self, mut x: Tensor, store: &mut dyn KvStore) -> Result<Tensor> {
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?;
+        }
+        Ok(x)
+    }
+
+    /// Runs one step of answers as a whole, where the store can replay it: the next id of each sequence, none of a
+    /// sequence whose logits are not finite.
+    ///
+    /// # Errors
+    /// When an id is beyond the vocabulary, or as [`Self::forward`].
+    pub fn replay_greedy(
+        &self,
+        ids: &[u32],
+        rows: &[SequenceRows],
+        store: &mut dyn KvStore,
+    ) -> Result<Option<Vec<Option<u32>>>> {
+        if !store.replays() {
+            return Ok(None);
+        }
+        self.check_ids(ids)?;
+        let step = GreedyStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
+        store.replay(step, &mut |ids, store| {
+            let x = self.through_layers(self.kernels.gather(&self.embeddings, ids)?, store)?;
+            self.head.forward_normalised(&x, &self.norm)
         })
     }
 

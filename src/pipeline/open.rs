@@ -22,7 +22,7 @@ use crate::weights::Hub;
 
 /// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
 /// visual tokens of different revisions are not mixed.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// A model in memory, and the plan by which it is asked.
 pub struct LoadedModel {
@@ -213,7 +213,13 @@ impl Devices {
             let dtype = plan.vision.dtype.unwrap_or(plan.dtype).resolve(&device, stored);
             VisionPlacement { device, dtype }
         });
-        Placement { device: self.language.device, dtype, vision, quantization: plan.quantization.format() }
+        Placement {
+            device: self.language.device,
+            dtype,
+            vision,
+            quantization: plan.quantization.format(),
+            kv_dtype: plan.kv_dtype,
+        }
     }
 }
 

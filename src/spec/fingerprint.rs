@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{ExecPlan, Plan};
-use crate::device::DeviceSpec;
+use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files;
 use crate::spec::{GeneratePlan, PromptPlan, Quantization, RopePlan, VisionPlan};
 use crate::video::Window;
@@ -68,6 +68,7 @@ pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<S
         vision: VisionPlan::default(),
         window: Window::default(),
         quantization: Quantization::None,
+        kv_dtype: DTypeSpec::Auto,
         rope: RopePlan::Checkpoint,
         prompt: PromptPlan::default(),
         generate: GeneratePlan::default(),

@@ -37,6 +37,9 @@ pub struct Plan {
     pub llm: Option<PathBuf>,
     /// How the language model's linear layers are held in memory. Default: `none`, as they are stored.
     pub quantization: Quantization,
+    /// Precision in which keys and values are stored: auto, f32, f16, bf16. Default: `auto`, that of the activations,
+    /// on the CPU f16 beside quantized weights.
+    pub kv_dtype: DTypeSpec,
     /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse,
     /// allow. Default: `refuse`.
     pub unused: Unused,
@@ -276,6 +279,10 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,
+    /// Whether a step of answers on an NVIDIA GPU is launched as one CUDA graph. Default: `true`; `false` launches
+    /// operation by operation, which is slower and takes no memory for the graphs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_graphs: Option<bool>,
     /// What may wait between two stages.
     pub capacity: Capacities,
 }
@@ -290,6 +297,7 @@ impl Default for ExecPlan {
             encode_wait_ms: None,
             sequences: None,
             kv_memory: None,
+            cuda_graphs: None,
             capacity: Capacities::default(),
         }
     }
@@ -329,6 +337,7 @@ impl Default for Plan {
             device: DeviceSpec::Auto,
             dtype: DTypeSpec::Auto,
             quantization: Quantization::None,
+            kv_dtype: DTypeSpec::Auto,
             unused: Unused::Refuse,
             sample: Sample::Uniform(Uniform::default()),
             window: Window::default(),
@@ -374,7 +383,7 @@ mod tests {
             prompt: PromptPlan { system: Some("Be brief.".to_owned()), ..PromptPlan::default() },
             ..Plan::default()
         };
-        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nunused: refuse\nsample:\n  uniform:\n    frames: 8\n    \
+        let yaml = "model: org/model\ndevice: cpu\ndtype: auto\nquantization: none\nkv_dtype: auto\nunused: refuse\nsample:\n  uniform:\n    frames: 8\n    \
                     short: fewer\nwindow:\n  start: null\n  end: null\npreprocess: checkpoint\nconnector:\n  dci:\n    \
                     window: 3\ntemporal:\n  max_pool:\n    stride: 2\nrope: checkpoint\nprompt:\n  system: Be brief.\n  \
                     question: '{question}'\ngenerate:\n  max_new_tokens: 512\n  temperature: null\n  top_k: null\n  \

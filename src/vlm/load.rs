@@ -10,7 +10,10 @@ use super::gguf::{self, GgufMatrices};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
+use crate::device::DTypeSpec;
 use crate::image::Preprocessor;
+use crate::kernels;
+use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
@@ -37,18 +40,28 @@ pub struct Placement {
     pub vision: Option<VisionPlacement>,
     /// In fewer bits than that, the language model's linear layers.
     pub quantization: Option<QuantFormat>,
+    /// Precision in which keys and values are stored.
+    pub kv_dtype: DTypeSpec,
 }
 
 impl Placement {
     /// On the CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, vision: None, quantization: None }
+        Self { device: Device::Cpu, dtype: DType::F32, vision: None, quantization: None, kv_dtype: DTypeSpec::Auto }
     }
 
     /// The place of the vision encoder.
     fn vision(&self) -> VisionPlacement {
         let same = || VisionPlacement { device: self.device.clone(), dtype: self.dtype };
         self.vision.clone().unwrap_or_else(same)
+    }
+
+    /// Refuses a precision of keys and values that has no store.
+    fn check(&self, geometry: KvGeometry) -> Result<(), ModelError> {
+        let kernels = kernels::of(&self.device, self.dtype);
+        let &Self { ref device, dtype: activations, quantization, kv_dtype: precision, .. } = self;
+        let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
+        store.map_err(ModelError::compute("kv_dtype")).map(drop)
     }
 }
 
@@ -65,6 +78,7 @@ impl Vlm {
     }
 
     fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+        placement.check(blueprint.config.llama.kv_geometry())?;
         let vision = placement.vision();
         let Blueprint {
             name,
@@ -91,6 +105,7 @@ impl Vlm {
         let llama = &llama;
         warnings.extend(warning);
         let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
+        language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
 
         let width = connector.width(tower.d_hidden);
         let why = format!(

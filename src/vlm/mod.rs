@@ -6,6 +6,8 @@
 mod blueprint;
 mod budget;
 pub mod config;
+#[cfg(test)]
+mod cuda_tests;
 mod error;
 mod frames;
 mod gguf;

@@ -287,8 +287,10 @@ fn inspect_tells_streams_and_shapes() {
         "connector      (8, 64, 384)",
         "concat                            512  8 frames x 64 tokens (512 left for question and answer)",
         "2273152 parameters, stored as f16",
-        "keys and values, here on the CPU in f32: ",
-        " by default (--kv-memory), for ",
+        "keys and values, here on the CPU: ",
+        " by default (--kv-memory)",
+        "    in f32: ",
+        " whole contexts, the default beside quantized weights",
     ] {
         assert!(model.contains(part), "{model} lacks {part}");
     }

@@ -280,19 +280,24 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
     describe_kv_budget(text, blueprint)
 }
 
-/// The default budget of keys and values on this machine's CPU in f32.
+/// The default budget of keys and values on this machine's CPU, and what fits into it: in f32, and in f16 as beside
+/// quantized weights.
 fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let weights = blueprint.n_parameters() * DType::F32.size_in_bytes();
     let budget = default_kv_bytes(&Device::Cpu, weights as u64) as usize;
-    let context = blueprint.kv_bytes(DType::F32).max(1);
-    let position = context / blueprint.config.context.max(1);
-    writeln!(
-        text,
-        "  keys and values, here on the CPU in f32: {} by default (--kv-memory), for {} positions or {:.1} whole contexts",
-        bytes(budget),
-        budget / position.max(1),
-        budget as f64 / context as f64
-    )
+    writeln!(text, "  keys and values, here on the CPU: {} by default (--kv-memory)", bytes(budget))?;
+    for (dtype, beside) in [(DType::F32, ""), (DType::F16, ", the default beside quantized weights")] {
+        let context = blueprint.kv_bytes(dtype).max(1);
+        let position = context / blueprint.config.context.max(1);
+        writeln!(
+            text,
+            "    in {}: {} positions or {:.1} whole contexts{beside}",
+            dtype.as_str(),
+            budget / position.max(1),
+            budget as f64 / context as f64
+        )?;
+    }
+    Ok(())
 }
 
 /// The devices that a plan's `auto` comes to on this machine.

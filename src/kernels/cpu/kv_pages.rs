@@ -1,14 +1,21 @@
-//! Pages of keys and values in f32, for activations in any precision: rotary embedding and cache write in one pass,
-//! attention over the pages as they are.
+//! Pages of keys and values in f32 or f16, for activations in any precision: rotary embedding and cache write in one
+//! pass, attention over the pages as they are.
+//!
+//! Keys and values in f16 take half the memory, and half the time to read where that is the bound. They are widened,
+//! which is exact, to f32 a panel at a time; all arithmetic is in f32.
 
 use candle_core::{DType, Result, Storage, Tensor};
+use half::f16;
 use rayon::prelude::*;
 
 use super::gemm::{GemmKernel, kernel};
-use super::memory::{AlignedBuffer, in_parts};
-use super::paged_attention::{PagedAttention, RowBlock, blocks};
+use super::half_precision::{narrow, widen};
+use super::memory::{MappedBuffer, in_parts, prefetch};
+use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
-use crate::kernels::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::device::DTypeSpec;
+use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::row_blocks::{RowBlock, blocks};
 
 /// Elements below which other threads are not worth waking for rotating and storing.
 const PARALLEL: usize = 1 << 15;
@@ -18,24 +25,65 @@ const PARALLEL: usize = 1 << 15;
 ///
 /// A head's keys are `PAGE_LEN / width` panels `(d_head, width)`, one column a position; its values are
 /// `ceil(d_head / width)` panels `(PAGE_LEN, width)`, one row a position.
+///
+/// Lengths and offsets are in f32 slots of the page: a slot holds one element in f32, or two in f16.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageLayout {
     d_head: usize,
     n_kv_heads: usize,
     width: usize,
+    precision: KvPrecision,
+}
+
+/// Precision of stored keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvPrecision {
+    F32,
+    F16,
+}
+
+impl KvPrecision {
+    /// Resolves the precision that is asked for; by default f16 beside quantized weights, whose error is larger.
+    fn resolve(config: &KvConfig<'_>) -> Result<Self> {
+        match (config.precision, config.quantization) {
+            (DTypeSpec::Fixed(DType::F16), _) | (DTypeSpec::Auto, Some(_)) => Ok(Self::F16),
+            (DTypeSpec::Fixed(DType::F32), _) | (DTypeSpec::Auto, None) => Ok(Self::F32),
+            (DTypeSpec::Fixed(dtype), _) => {
+                candle_core::bail!("keys and values in {} have no kernel on the CPU; hint: f32, f16", dtype.as_str())
+            }
+        }
+    }
+
+    /// Elements of an f32 slot.
+    fn per_slot(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::F16 => 2,
+        }
+    }
 }
 
 impl PageLayout {
-    fn new(geometry: &KvGeometry, kernel: &GemmKernel) -> Self {
-        Self { d_head: geometry.d_head, n_kv_heads: geometry.n_kv_heads, width: kernel.width }
+    fn new(geometry: &KvGeometry, kernel: &GemmKernel, precision: KvPrecision) -> Self {
+        Self { d_head: geometry.d_head, n_kv_heads: geometry.n_kv_heads, width: kernel.width, precision }
     }
 
-    fn keys_len(&self) -> usize {
+    /// Elements of a head's keys; a page has an even number of positions.
+    fn n_keys(&self) -> usize {
         PAGE_LEN * self.d_head
     }
 
-    fn values_len(&self) -> usize {
+    /// Elements of a head's values.
+    fn n_values(&self) -> usize {
         PAGE_LEN * self.d_head.next_multiple_of(self.width)
+    }
+
+    fn keys_len(&self) -> usize {
+        self.n_keys() / self.precision.per_slot()
+    }
+
+    fn values_len(&self) -> usize {
+        self.n_values() / self.precision.per_slot()
     }
 
     fn layer_len(&self) -> usize {
@@ -50,36 +98,67 @@ impl PageLayout {
         layer * self.layer_len() + self.n_kv_heads * self.keys_len() + head * self.values_len()
     }
 
-    /// The key panels of a head.
+    /// The stored key panels of a head: see [`Self::elements`].
     pub(crate) fn keys<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
         &page[self.keys_at(layer, head)..][..self.keys_len()]
     }
 
-    /// The value panels of a head.
+    /// The stored value panels of a head: see [`Self::elements`].
     pub(crate) fn values<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
+    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next are
+    /// fetched. The kernel fetches what it reads itself.
+    pub(crate) fn elements<'p>(&self, stored: &'p [f32], next: &[f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
+        match self.precision {
+            KvPrecision::F32 => stored,
+            KvPrecision::F16 => {
+                prefetch(next);
+                scratch.resize(2 * stored.len(), 0.0);
+                widen(stored, scratch);
+                scratch
+            }
+        }
+    }
+
     /// Stores a head's key and value of the position `at` of a page.
     fn store(&self, page: &mut [f32], (layer, head, at): (usize, usize, usize), key: &[f32], value: &[f32]) {
-        let (panel, column) = (at / self.width, at % self.width);
-        let keys = &mut page[self.keys_at(layer, head)..][panel * self.d_head * self.width..];
-        keys[column..].iter_mut().step_by(self.width).zip(key).for_each(|(to, &from)| *to = from);
-        let values = &mut page[self.values_at(layer, head)..];
+        let keys = self.keys_at(layer, head)..;
+        let values = self.values_at(layer, head)..;
+        match self.precision {
+            KvPrecision::F32 => {
+                self.store_key(&mut page[keys], at, key, |x| x);
+                self.store_value(&mut page[values], at, value, |x| x);
+            }
+            KvPrecision::F16 => {
+                self.store_key(narrow(&mut page[keys]), at, key, f16::from_f32);
+                self.store_value(narrow(&mut page[values]), at, value, f16::from_f32);
+            }
+        }
+    }
+
+    fn store_key<T>(&self, keys: &mut [T], at: usize, key: &[f32], element: impl Fn(f32) -> T) {
+        let column = at / self.width * self.d_head * self.width + at % self.width;
+        keys[column..].iter_mut().step_by(self.width).zip(key).for_each(|(to, &from)| *to = element(from));
+    }
+
+    fn store_value<T>(&self, values: &mut [T], at: usize, value: &[f32], element: impl Fn(f32) -> T) {
         for (panel, value) in value.chunks(self.width).enumerate() {
-            values[(panel * PAGE_LEN + at) * self.width..][..value.len()].copy_from_slice(value);
+            let to = &mut values[(panel * PAGE_LEN + at) * self.width..];
+            to.iter_mut().zip(value).for_each(|(to, &from)| *to = element(from));
         }
     }
 }
 
 /// Memory of pages, by their index.
 #[derive(Debug, Default)]
-pub(crate) struct Pages(Vec<AlignedBuffer>);
+pub(crate) struct Pages(Vec<Option<MappedBuffer>>);
 
 impl Pages {
     /// The elements of a page that has memory.
     pub(crate) fn page(&self, page: PageId) -> &[f32] {
-        &self.0[page.index()]
+        self.0[page.index()].as_deref().unwrap_or_default()
     }
 
     /// The pages that are written to, in their order: each is written by one sequence.
@@ -89,13 +168,13 @@ impl Pages {
             let (_, from) = std::mem::take(&mut rest).split_at_mut_checked(write.page.index() - first)?;
             let (page, after) = from.split_first_mut()?;
             (rest, first) = (after, write.page.index() + 1);
-            Some((write, &mut **page))
+            Some((write, page.as_deref_mut()?))
         };
         writes.iter().filter_map(&mut target).collect()
     }
 
     fn has(&self, page: PageId) -> bool {
-        self.0.get(page.index()).is_some_and(|page| !page.is_empty())
+        self.0.get(page.index()).is_some_and(Option::is_some)
     }
 }
 
@@ -118,7 +197,7 @@ struct PageWrite {
     n: usize,
 }
 
-/// Keys and values of all layers on the CPU, in f32.
+/// Keys and values of all layers on the CPU.
 pub(crate) struct CpuPages {
     geometry: KvGeometry,
     layout: PageLayout,
@@ -131,14 +210,14 @@ impl CpuPages {
     /// An empty store.
     ///
     /// # Errors
-    /// When heads are not shared evenly.
-    pub(crate) fn new(geometry: KvGeometry) -> Result<Self> {
-        Self::with_kernel(geometry, kernel())
+    /// When heads are not shared evenly, or the precision is neither f32 nor f16.
+    pub(crate) fn new(config: &KvConfig<'_>) -> Result<Self> {
+        Self::with_kernel(config.geometry, KvPrecision::resolve(config)?, kernel())
     }
 
-    fn with_kernel(geometry: KvGeometry, kernel: &'static GemmKernel) -> Result<Self> {
+    fn with_kernel(geometry: KvGeometry, precision: KvPrecision, kernel: &'static GemmKernel) -> Result<Self> {
         geometry.check()?;
-        let layout = PageLayout::new(&geometry, kernel);
+        let layout = PageLayout::new(&geometry, kernel, precision);
         Ok(Self { geometry, layout, kernel, pages: Pages::default(), step: None })
     }
 
@@ -213,8 +292,8 @@ impl KvStore for CpuPages {
     fn allocate(&mut self, page: PageId) -> Result<()> {
         if !self.pages.has(page) {
             let len = self.pages.0.len().max(page.index() + 1);
-            self.pages.0.resize_with(len, AlignedBuffer::default);
-            self.pages.0[page.index()] = AlignedBuffer::zeros(self.page_len());
+            self.pages.0.resize_with(len, || None);
+            self.pages.0[page.index()] = Some(MappedBuffer::zeros(self.page_len())?);
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Large buffers: aligned to cache lines, on huge pages where the system grants them (fewer page faults, fewer TLB
 //! misses), and first touched by the threads that fill them.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 
+use memmap2::MmapMut;
 use rayon::prelude::*;
 
 /// Bytes from which on asking for huge pages is worth a call: a few pages of 2 MiB.
@@ -50,6 +52,43 @@ impl DerefMut for AlignedBuffer {
     }
 }
 
+/// Elements that begin as zeros, whose memory the system grants when they are first written: by the threads that write
+/// them, not all at once by the one that asks. Begins at a page of the system's.
+#[derive(Debug)]
+pub(crate) struct MappedBuffer(MmapMut);
+
+impl MappedBuffer {
+    /// A buffer of `n` zeros.
+    ///
+    /// # Errors
+    /// When the system refuses the memory.
+    pub(crate) fn zeros(n: usize) -> io::Result<Self> {
+        let map = MmapMut::map_anon(n * size_of::<f32>())?;
+        #[cfg(target_os = "linux")]
+        if map.len() >= LARGE {
+            // A refusal has no effect on the contents.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self(map))
+    }
+}
+
+impl Deref for MappedBuffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the map is aligned to a page, and any bits are an f32.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() / size_of::<f32>()) }
+    }
+}
+
+impl DerefMut for MappedBuffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() / size_of::<f32>()) }
+    }
+}
+
 /// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it: no pass over
 /// memory zeroes all of them first.
 pub(crate) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
@@ -76,6 +115,18 @@ fn zeroed(elements: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     elements.fill(MaybeUninit::new(0.0));
     // SAFETY: all elements are initialised now.
     unsafe { &mut *(std::ptr::from_mut(elements) as *mut [f32]) }
+}
+
+/// Fetches elements into the cache, which are read soon.
+pub(crate) fn prefetch(elements: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in elements.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = elements;
 }
 
 /// A vector of `n` copies of a value.
@@ -126,6 +177,10 @@ mod tests {
             lines.fill(1.0);
             lines.reset(n + 1);
             assert!(lines.iter().all(|&x| x == 0.0) && lines.len() == (n + 1).next_multiple_of(LINE));
+            let mut mapped = MappedBuffer::zeros(n.max(1)).expect("there is memory");
+            assert!(mapped.iter().all(|&x| x == 0.0) && mapped.len() == n.max(1));
+            assert!(mapped.as_ptr().addr().is_multiple_of(64));
+            mapped.fill(1.0);
             let parts = in_parts(n, 1000, |i, part| part.iter_mut().for_each(|x| *x += i as f32));
             assert!(parts.iter().enumerate().all(|(i, &x)| x == (i / 1000) as f32) && parts.len() == n);
             assert!(filled(n, [7u8; 3]).iter().all(|&x| x == [7; 3]) && filled(n, 1u8).len() == n);

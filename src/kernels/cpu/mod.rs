@@ -8,6 +8,7 @@ pub(crate) mod activation;
 pub(crate) mod blockwise_attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+mod half_precision;
 pub(crate) mod kv_pages;
 pub(crate) mod memory;
 pub(crate) mod norm;
@@ -21,13 +22,13 @@ pub(crate) mod workers;
 
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device, Result, Storage, Tensor};
+use candle_core::{Result, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::argmax::argmax;
 use super::attention::{check_full, full_by_heads};
 use super::candle::{self, Candle};
-use super::kv::{KvGeometry, KvStore};
+use super::kv::{KvConfig, KvStore};
 use super::{Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible};
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
@@ -124,8 +125,8 @@ impl Kernels for Cpu {
         full_by_heads(self, qkv, n_heads)
     }
 
-    fn kv_store(&self, geometry: KvGeometry, _: DType, _: &Device) -> Result<Box<dyn KvStore>> {
-        Ok(Box::new(CpuPages::new(geometry)?))
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
+        Ok(Box::new(CpuPages::new(config)?))
     }
 
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {

@@ -1,4 +1,4 @@
-//! Attention over pages of keys and values in f32.
+//! Attention over pages of keys and values.
 //!
 //! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing
 //! is packed or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they
@@ -15,62 +15,12 @@ use super::elementwise::exp_from_largest;
 use super::gemm::{GemmKernel, Left, Target, Tile};
 use super::kv_pages::{PageLayout, Pages};
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
+use crate::kernels::row_blocks::{BlockPart, RowBlock};
 
 /// Tiles of rows whose scores are made together.
 const TILES: usize = 4;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 17;
-
-/// Rows of one sequence within a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockPart {
-    /// The sequence, by its index in the step.
-    pub(crate) sequence: usize,
-    /// Its first position in the block, counted from the sequence's first new position.
-    pub(crate) first: usize,
-    /// Positions.
-    pub(crate) n: usize,
-}
-
-/// Positions whose rows are worked on together, for one key-value head after the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowBlock {
-    pub(crate) parts: Vec<BlockPart>,
-    /// Leading pages that all of them share and see whole.
-    pub(crate) n_shared: usize,
-}
-
-/// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages
-/// come together.
-pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<RowBlock> {
-    let at_once = (max_rows / group.max(1)).max(1);
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by(|&a, &b| sequences[a].pages.cmp(&sequences[b].pages));
-    let mut blocks: Vec<RowBlock> = Vec::new();
-    for sequence in order {
-        let StepRows { pages, start, n } = &sequences[sequence];
-        for first in (0..*n).step_by(at_once) {
-            let part = BlockPart { sequence, first, n: at_once.min(n - first) };
-            let whole = (start + first + 1) / PAGE_LEN;
-            match blocks.last_mut().and_then(|block| Some((shared_with(block, sequences, pages, whole)?, block))) {
-                Some((n_shared, block)) if block.parts.iter().map(|part| part.n).sum::<usize>() + part.n <= at_once => {
-                    block.n_shared = n_shared;
-                    block.parts.push(part);
-                }
-                _ => blocks.push(RowBlock { parts: vec![part], n_shared: whole }),
-            }
-        }
-    }
-    blocks
-}
-
-/// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is
-/// less than half of what either shares otherwise.
-fn shared_with(block: &RowBlock, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
-    let those = &sequences[block.parts.first()?.sequence].pages;
-    let common = those.iter().zip(pages).take_while(|(a, b)| a == b).count().min(block.n_shared).min(whole);
-    (common > 0 && 2 * common >= block.n_shared.max(whole)).then_some(common)
-}
 
 /// Queries of a step over the pages of one layer.
 pub(crate) struct PagedAttention<'x> {
@@ -91,6 +41,8 @@ pub(crate) struct PagedAttention<'x> {
 struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// Panels of a page, where they are stored in another precision.
+    panels: Vec<f32>,
 }
 
 impl PagedAttention<'_> {
@@ -132,7 +84,7 @@ impl PagedAttention<'_> {
     /// A block's rows over one key-value head: `(positions, group, d_head)`.
     fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
-        let Scratch { queries, scores } = scratch;
+        let Scratch { queries, scores, panels } = scratch;
         queries.clear();
         for row in self.rows(block) {
             queries.extend_from_slice(&self.queries[(row * self.geometry.n_heads + head * group) * d..][..group * d]);
@@ -140,10 +92,11 @@ impl PagedAttention<'_> {
         let spans = self.spans(block);
         let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
         scores.resize(queries.len() / d * stride, 0.0);
-        self.score(block, head, &spans, (queries, &mut *scores, stride));
+        let visits = self.visits(block, &spans);
+        self.score(&visits, head, Score { queries, scores, stride, panels });
         let sums = self.weigh(block, &spans, (&mut *scores, stride));
         let mut y = vec![0.0; queries.len()];
-        self.sum_values(block, head, &spans, (scores, stride, &mut y));
+        self.sum_values(&visits, head, WeightedSum { weights: scores, stride, y: &mut y, panels });
         for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
             row.iter_mut().for_each(|y| *y /= sum);
         }
@@ -164,31 +117,42 @@ impl PagedAttention<'_> {
         block.parts.iter().map(span).collect()
     }
 
+    /// The pages of a block in the order in which they are read: those that all rows share, then those of each part.
+    fn visits(&self, block: &RowBlock, spans: &[RowSpan<'_>]) -> Vec<PageVisit> {
+        let n_rows = spans.iter().map(|span| span.n_rows).sum();
+        let shared = spans.first().into_iter().flat_map(|span| &span.pages[..block.n_shared]).enumerate();
+        let shared =
+            shared.map(|(i, &page)| PageVisit { page, first_key: i * PAGE_LEN, row: 0, n_rows, n_keys: PAGE_LEN });
+        let own = spans.iter().flat_map(|span| {
+            (block.n_shared..span.pages.len()).map(|i| PageVisit {
+                page: span.pages[i],
+                first_key: i * PAGE_LEN,
+                row: span.row,
+                n_rows: span.n_rows,
+                n_keys: PAGE_LEN.min(span.n_keys - i * PAGE_LEN),
+            })
+        });
+        shared.chain(own).collect()
+    }
+
     /// Scores of all rows with the keys of their pages.
-    fn score(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], &mut [f32], usize)) {
-        let (queries, scores, stride) = to;
+    fn score(&self, visits: &[PageVisit], head: usize, score: Score<'_>) {
+        let Score { queries, scores, stride, panels: scratch } = score;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
-        let n_rows = queries.len() / d;
-        let mut page = |pages: &[PageId], i: usize, (row, n_rows): (usize, usize)| {
-            let panels = self.layout.keys(self.pages.page(pages[i]), self.layer, head);
-            let next =
-                pages.get(i + 1).map_or(&[][..], |next| self.layout.keys(self.pages.page(*next), self.layer, head));
+        let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
+        for (i, visit) in visits.iter().enumerate() {
+            let next = visits.get(i + 1).map_or(&[][..], keys);
+            let panels = self.layout.elements(keys(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
-                let left = LeftRows { elements: &queries[row * d..], stride: d, depth: d, n_rows };
-                let first = i * PAGE_LEN + j * width;
-                let prefetch = &next[(j * d * width).min(next.len())..next.len().min((j + 1) * d * width)];
+                let left = LeftRows { elements: &queries[visit.row * d..], stride: d, depth: d, n_rows: visit.n_rows };
+                let first = visit.first_key + j * width;
+                let prefetch = share(next, j, PAGE_LEN / width);
                 self.tiles(
                     &left,
                     RightPanel { elements: panel, prefetch, accumulates: false },
-                    (&mut scores[row * stride..], stride, first, width),
+                    (&mut scores[visit.row * stride..], stride, first, width),
                 );
             }
-        };
-        if let Some(RowSpan { pages, .. }) = spans.first() {
-            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows)));
-        }
-        for span in spans {
-            (block.n_shared..span.pages.len()).for_each(|i| page(span.pages, i, (span.row, span.n_rows)));
         }
     }
 
@@ -209,30 +173,20 @@ impl PagedAttention<'_> {
     }
 
     /// Sums of values, each times its weight.
-    fn sum_values(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], to: (&[f32], usize, &mut [f32])) {
-        let (weights, stride, y) = to;
+    fn sum_values(&self, visits: &[PageVisit], head: usize, sum: WeightedSum<'_>) {
+        let WeightedSum { weights, stride, y, panels: scratch } = sum;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
-        let n_rows = y.len() / d;
-        let mut page = |pages: &[PageId], i: usize, (row, n_rows, n_keys): (usize, usize, usize)| {
-            let panels = self.layout.values(self.pages.page(pages[i]), self.layer, head);
-            let next =
-                pages.get(i + 1).map_or(&[][..], |next| self.layout.values(self.pages.page(*next), self.layer, head));
-            let depth = PAGE_LEN.min(n_keys - i * PAGE_LEN);
+        let values = |visit: &PageVisit| self.layout.values(self.pages.page(visit.page), self.layer, head);
+        for (i, visit) in visits.iter().enumerate() {
+            let next = visits.get(i + 1).map_or(&[][..], values);
+            let panels = self.layout.elements(values(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
-                let left = LeftRows { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
+                let elements = &weights[visit.row * stride + visit.first_key..];
+                let left = LeftRows { elements, stride, depth: visit.n_keys, n_rows: visit.n_rows };
                 let columns = width.min(d - j * width);
-                let prefetch =
-                    &next[(j * PAGE_LEN * width).min(next.len())..next.len().min((j + 1) * PAGE_LEN * width)];
-                let panel = RightPanel { elements: panel, prefetch, accumulates: i > 0 };
-                self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
-            }
-        };
-        if let Some(RowSpan { pages, .. }) = spans.first() {
-            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows, (i + 1) * PAGE_LEN)));
-        }
-        for span in spans {
-            for i in block.n_shared..span.pages.len() {
-                page(span.pages, i, (span.row, span.n_rows, span.n_keys));
+                let prefetch = share(next, j, d.div_ceil(width));
+                let panel = RightPanel { elements: panel, prefetch, accumulates: visit.first_key > 0 };
+                self.tiles(&left, panel, (&mut y[visit.row * d..], d, j * width, columns));
             }
         }
     }
@@ -245,8 +199,7 @@ impl PagedAttention<'_> {
         for i in 0..n_tiles {
             let rows = height.min(left.n_rows - i * height);
             let elements = &left.elements[i * height * left.stride..];
-            let prefetch =
-                &panel.prefetch[panel.prefetch.len() * i / n_tiles..panel.prefetch.len() * (i + 1) / n_tiles];
+            let prefetch = share(panel.prefetch, i, n_tiles);
             let tile = Tile {
                 rows,
                 depth: left.depth,
@@ -261,12 +214,48 @@ impl PagedAttention<'_> {
     }
 }
 
+/// Part `i` of `n` about equal ones.
+fn share(elements: &[f32], i: usize, n: usize) -> &[f32] {
+    &elements[elements.len() * i / n..elements.len() * (i + 1) / n]
+}
+
+/// Queries of a block's rows, and where their scores go.
+struct Score<'x> {
+    /// `(rows, d_head)`.
+    queries: &'x [f32],
+    /// A row every `stride` elements.
+    scores: &'x mut [f32],
+    stride: usize,
+    panels: &'x mut Vec<f32>,
+}
+
+/// Weights of a block's rows, and where their sums of values go.
+struct WeightedSum<'x> {
+    /// A row every `stride` elements.
+    weights: &'x [f32],
+    stride: usize,
+    /// `(rows, d_head)`.
+    y: &'x mut [f32],
+    panels: &'x mut Vec<f32>,
+}
+
 /// Rows of one sequence in a block, and its pages.
 struct RowSpan<'p> {
     pages: &'p [PageId],
     row: usize,
     n_rows: usize,
     /// Keys that the last position sees.
+    n_keys: usize,
+}
+
+/// A page with the rows that see keys of it.
+struct PageVisit {
+    page: PageId,
+    /// Index of its first key in the rows' sequences.
+    first_key: usize,
+    row: usize,
+    n_rows: usize,
+    /// Keys that the last row sees.
     n_keys: usize,
 }
 

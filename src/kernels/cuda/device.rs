@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg,
+    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -16,7 +16,9 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
+use super::graph::CaptureStream;
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::recording::{self, Recording, Replay};
 
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
@@ -33,11 +35,18 @@ pub(super) struct GpuExecutor {
     device: CudaDevice,
     uploads: Mutex<Uploads>,
     functions: OnceLock<std::result::Result<HashMap<String, CudaFunction>, String>>,
+    /// Where graphs are captured; none before the first.
+    capture: Mutex<Option<CaptureStream>>,
 }
 
 impl GpuExecutor {
     pub(super) fn new(device: &CudaDevice) -> Self {
-        Self { device: device.clone(), uploads: Mutex::default(), functions: OnceLock::new() }
+        Self {
+            device: device.clone(),
+            uploads: Mutex::default(),
+            functions: OnceLock::new(),
+            capture: Mutex::new(None),
+        }
     }
 
     fn function(&self, name: &str) -> Result<&CudaFunction> {
@@ -48,13 +57,38 @@ impl GpuExecutor {
             Err(error) => candle_core::bail!("{error}"),
         }
     }
+
+    fn launch_on(&self, stream: &CudaStream, launch: &Launch<'_>) -> Result<()> {
+        let name = launch.name();
+        let function = self.function(&name)?;
+        let geometry = launch.geometry();
+        let [x, y, z] = geometry.grid.map(|blocks| blocks as u32);
+        let mut builder = stream.launch_builder(function);
+        for argument in launch.arguments() {
+            match argument {
+                Argument::Address(x) => builder.arg(x),
+                Argument::U32(x) => builder.arg(x),
+                Argument::F32(x) => builder.arg(x),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (geometry.threads as u32, 1, 1),
+            shared_mem_bytes: geometry.shared_bytes as u32,
+        };
+        // SAFETY: the launch has checked types, contiguity and geometry; its tensors live until it is queued, and their
+        // memory is given back in the order of the same stream.
+        let launched = unsafe { builder.launch(config) };
+        launched.map_err(|error| candle_core::Error::msg(format!("{name}: {error}")))?;
+        Ok(())
+    }
 }
 
 /// All functions of all modules by their names.
 fn load(device: &CudaDevice) -> std::result::Result<HashMap<String, CudaFunction>, String> {
     let stream = device.cuda_stream();
     let mut functions = HashMap::new();
-    for source in &SOURCES {
+    for source in SOURCES {
         let Some((_, binary)) = MODULES.iter().find(|(file, _)| *file == source.file) else {
             return Err(format!("kernels: {}.cu is not in this build", source.file));
         };
@@ -77,28 +111,7 @@ fn load(device: &CudaDevice) -> std::result::Result<HashMap<String, CudaFunction
 
 impl Executor for GpuExecutor {
     fn execute(&self, launch: &Launch<'_>) -> Result<()> {
-        let name = launch.name();
-        let function = self.function(&name)?;
-        let (stream, geometry) = (self.device.cuda_stream(), launch.geometry());
-        let [x, y, z] = geometry.grid.map(|blocks| blocks as u32);
-        let mut builder = stream.launch_builder(function);
-        for argument in launch.arguments() {
-            match argument {
-                Argument::Address(x) => builder.arg(x),
-                Argument::U32(x) => builder.arg(x),
-                Argument::F32(x) => builder.arg(x),
-            };
-        }
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (geometry.threads as u32, 1, 1),
-            shared_mem_bytes: geometry.shared_bytes as u32,
-        };
-        // SAFETY: the launch has checked types, contiguity and geometry; its tensors live until it is queued, and their
-        // memory is given back in the order of the same stream.
-        let launched = unsafe { builder.launch(config) };
-        launched.map_err(|error| candle_core::Error::msg(format!("{name}: {error}")))?;
-        Ok(())
+        self.launch_on(&self.device.cuda_stream(), launch)
     }
 
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
@@ -115,7 +128,18 @@ impl Executor for GpuExecutor {
             }
         };
         let storage = CudaStorage { slice, device: device.clone() };
-        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+        let tensor = Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false);
+        recording::keep(&tensor);
+        Ok(tensor)
+    }
+
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>> {
+        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = match &mut *capture {
+            Some(capture) => capture,
+            none => none.insert(CaptureStream::new(&self.device)?),
+        };
+        Ok(Box::new(capture.graph(recording, |stream, launch| self.launch_on(stream, launch))?))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Tensor> {

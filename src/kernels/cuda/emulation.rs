@@ -9,7 +9,10 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::recording::{self, Operation, Product, Recording, Replay};
 use super::tests::tell_skipped;
+use crate::kernels::Kernels;
+use crate::kernels::candle::Candle;
 
 /// Executes launches on the CPU.
 #[derive(Debug)]
@@ -117,12 +120,19 @@ impl Executor for Emulator {
 
     /// Elements are NaN, so that those which a kernel leaves out show.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
-        match dtype {
+        let tensor = match dtype {
             DType::F32 | DType::F16 | DType::BF16 => {
                 Tensor::full(f32::NAN, shape, &Device::Cpu)?.to_dtype(dtype)?.contiguous()?.copy()
             }
             _ => Tensor::full(u8::MAX, shape, &Device::Cpu)?.to_dtype(dtype)?.contiguous()?.copy(),
-        }
+        }?;
+        recording::keep(&tensor);
+        Ok(tensor)
+    }
+
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>> {
+        let emulator = emulator().ok_or_else(|| candle_core::Error::msg("no C++ compiler"))?;
+        Ok(Box::new(EmulatedReplay { emulator, recording }))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
@@ -131,6 +141,24 @@ impl Executor for Emulator {
 
     fn has_tensor_cores(&self) -> bool {
         true
+    }
+}
+
+/// Runs recorded operations one after the other.
+#[derive(Debug)]
+struct EmulatedReplay {
+    emulator: &'static Emulator,
+    recording: Recording,
+}
+
+impl Replay for EmulatedReplay {
+    fn replay(&self) -> Result<()> {
+        self.recording.operations.iter().try_for_each(|operation| match operation {
+            Operation::Launch(launch) => self.emulator.execute(launch),
+            Operation::Product(Product { a, b, y }) => {
+                y.slice_set(&Candle::of(&Device::Cpu, y.dtype()).matmul(a, b)?, 0, 0)
+            }
+        })
     }
 }
 

@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 
 use candle_core::{DType, Result, Shape, Storage, Tensor};
 
+use super::recording::{self, Recording, Replay};
+
 /// Threads of a warp.
 pub(crate) const WARP: usize = 32;
 /// Most threads of a block.
@@ -27,10 +29,30 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: [Source; 7] = [
+pub(crate) const SOURCES: &[Source] = &[
+    Source { file: "argmax", per_element: &["argmax_rows"], single: &[] },
     Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
     Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
     Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    Source {
+        file: "paged_decode",
+        per_element: &[
+            "paged_decode_8_1_1",
+            "paged_decode_8_1_2",
+            "paged_decode_8_1_4",
+            "paged_decode_8_1_8",
+            "paged_decode_8_4_1",
+            "paged_decode_2_1_2",
+            "paged_decode_2_8_1",
+            "paged_join",
+        ],
+        single: &[],
+    },
+    Source {
+        file: "pages",
+        per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],
+        single: &[],
+    },
     Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
     Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
@@ -66,6 +88,12 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// # Errors
     /// When the device has no memory left.
     fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
+
+    /// Makes a recording replayable.
+    ///
+    /// # Errors
+    /// When the device cannot.
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>>;
 
     /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
     fn has_tensor_cores(&self) -> bool;
@@ -222,7 +250,7 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Runs the launch, unless its grid is empty.
+    /// Runs the launch, unless its grid is empty; lists it where this thread records.
     ///
     /// # Errors
     /// When the geometry is no device's, or as [`Executor::execute`].
@@ -231,7 +259,16 @@ impl<'a> Launch<'a> {
             return Ok(());
         }
         self.geometry.check().map_err(|error| candle_core::Error::msg(format!("{}: {error}", self.kernel)))?;
+        if recording::list(&self) {
+            return Ok(());
+        }
         executor.execute(&self)
+    }
+
+    /// The launch without a hold on its tensors, whose memory has to stay by other means.
+    pub(super) fn detached(&self) -> Launch<'static> {
+        let Self { kernel, element, geometry, ref arguments, .. } = *self;
+        Launch { kernel, element, geometry, arguments: arguments.clone(), tensors: PhantomData }
     }
 
     /// Full name of the kernel.
@@ -287,9 +324,27 @@ mod tests {
             candle_core::bail!("no memory")
         }
 
+        fn compile(&self, _: Recording) -> Result<Box<dyn Replay>> {
+            candle_core::bail!("nothing is recorded")
+        }
+
         fn has_tensor_cores(&self) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn every_source_file_is_listed() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda");
+        let files = std::fs::read_dir(dir).expect("the sources").map(|entry| entry.expect("an entry").path());
+        let mut files: Vec<String> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        files.sort();
+        let mut listed: Vec<&str> = SOURCES.iter().map(|source| source.file).collect();
+        listed.sort_unstable();
+        assert_eq!(files, listed);
     }
 
     #[test]

@@ -5,31 +5,41 @@
 //! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
 //! arithmetic and geometry need neither a GPU nor nvcc.
 
+mod argmax;
 mod attention;
+mod decode_graph;
 #[cfg(feature = "cuda")]
 mod device;
 mod elementwise;
 #[cfg(test)]
 pub(crate) mod emulation;
+#[cfg(feature = "cuda")]
+mod graph;
 pub(crate) mod launch;
 mod norm;
+mod pages;
+#[cfg(test)]
+mod pages_tests;
+pub(crate) mod recording;
 mod resize;
 mod rows;
 pub(crate) mod softmax;
+mod step_plan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod tiled_attention;
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::candle::{self, Candle};
 use super::frames::PlacedFrames;
-use super::kv::{KvGeometry, KvStore};
+use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
     StoredLinear, Visible,
 };
 use launch::Executor;
+use pages::CudaPages;
 
 /// The kernels of a GPU in a precision.
 #[derive(Debug)]
@@ -83,6 +93,9 @@ impl Cuda {
 
 impl Kernels for Cuda {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if recording::is_recording() {
+            return recording::product(self.executor, a, b);
+        }
         self.candle.matmul(a, b)
     }
 
@@ -174,8 +187,8 @@ impl Kernels for Cuda {
         attention::full_attention((self.executor, self), qkv, n_heads)
     }
 
-    fn kv_store(&self, geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Box<dyn KvStore>> {
-        self.candle.kv_store(geometry, dtype, device)
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
+        Ok(Box::new(CudaPages::new(config, self.executor, self.candle)?))
     }
 
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
@@ -191,7 +204,7 @@ impl Kernels for Cuda {
     }
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
-        self.candle.argmax_rows(x)
+        argmax::argmax_rows(self.executor, x)
     }
 
     fn prepares_frames(&self) -> bool {

@@ -9,14 +9,14 @@ use super::*;
 use crate::kernels::finite_difference::random;
 
 /// Kernels to test, with the device that they run on.
-pub(super) struct Tested {
-    pub(super) kernels: &'static Cuda,
-    pub(super) device: Device,
-    pub(super) dtype: DType,
+pub(crate) struct Tested {
+    pub(crate) kernels: &'static Cuda,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
 }
 
 /// The kernels in every element type on everything that can run them here.
-pub(super) fn tested() -> Vec<Tested> {
+pub(crate) fn tested() -> Vec<Tested> {
     let emulated = |(dtype, _)| Some(Tested { kernels: Cuda::emulated(dtype)?, device: Device::Cpu, dtype });
     #[allow(unused_mut, reason = "a build with CUDA adds the GPU")]
     let mut tested: Vec<Tested> = launch::ELEMENTS.into_iter().filter_map(emulated).collect();
@@ -29,7 +29,10 @@ pub(super) fn tested() -> Vec<Tested> {
                 tested.push(Tested { kernels, device: device.clone(), dtype });
             }
         }
-        Err(error) => tell_skipped(&format!("on a GPU: {error}")),
+        Err(error) => {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            TOLD.call_once(|| tell_skipped(&format!("CUDA kernels on a GPU: {error}")));
+        }
     }
     tested
 }
