@@ -117,6 +117,9 @@ if [ -z "$smoke" ]; then
   bench siglip tower --tower siglip-so400m --batch 8; bench clip tower --tower clip-l-336 --batch 8
   bench siglip-32 tower --tower siglip-so400m --batch 32
   bench one llm --size "$size" --tokens 2960 --new 64 --sequences 1
+  # Attention without the tiled kernels: by products and one softmax.
+  VIDENSE_CUDA_ATTENTION=products bench siglip-products tower --tower siglip-so400m --batch 8
+  VIDENSE_CUDA_ATTENTION=products bench one-products llm --size "$size" --tokens 2960 --new 2 --sequences 1
   bench many llm --size "$size" --tokens 600 --new 32 --sequences 32
 fi
 ms() { local seconds; seconds=$(number "$1" "$2"); [ -z "$seconds" ] || calc "1000 * $seconds"; }
@@ -126,6 +129,11 @@ row "CLIP-L/336, 8 frames together" "$(ms "$log/clip.json" seconds_per_frame)" "
 row "prefill of 2,960 positions, $size" "$(ms "$log/one.json" prefill_seconds)" "ms" "<=" 85 "bench llm --size $size --tokens 2960 --new 64"
 row "decode, one sequence after 2,960, $size" "$(number "$log/one.json" decode_tokens_per_second)" "tokens/s" ">=" 200 "bench llm --size $size --tokens 2960 --new 64"
 row "decode, 32 sequences after 600, $size" "$(number "$log/many.json" decode_tokens_per_second)" "tokens/s" ">=" 2500 "bench llm --size $size --tokens 600 --new 32 --sequences 32"
+ratio() { local a b; a=$(number "$1" "$3"); b=$(number "$2" "$3"); if [ -n "$a" ] && [ -n "$b" ]; then calc "$a / $b"; fi; }
+if [ -z "$smoke" ]; then
+  row "SigLIP-so400m, tiled attention against products" "$(ratio "$log/siglip.json" "$log/siglip-products.json" seconds_per_frame)" "x" "<=" 1 "VIDENSE_CUDA_ATTENTION=products bench tower --tower siglip-so400m --batch 8"
+  row "prefill of 2,960, tiled attention against products" "$(ratio "$log/one.json" "$log/one-products.json" prefill_seconds)" "x" "<=" 1 "VIDENSE_CUDA_ATTENTION=products bench llm --size $size --tokens 2960 --new 2"
+fi
 peak=$(number "$log/one.json" device_memory_peak_bytes) kv=$(number "$log/one.json" kv_peak_bytes)
 weights=$(calc "2 * 6738415616"); [ "$size" = 7b ] || weights=$(calc "2 * 1100048384")
 over=""; if [ -n "$peak" ] && [ -n "$kv" ]; then over=$(calc "($peak - $kv) / $weights"); fi

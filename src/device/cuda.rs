@@ -161,7 +161,7 @@ mod tests {
         match open(0) {
             Ok(device) => Some(device),
             Err(error) => {
-                let _ = writeln!(std::io::stderr(), "skipped: no card answers: {error}");
+                let _ = writeln!(std::io::stderr(), "skipped: no card answers: {}", crate::device::first_line(&error));
                 None
             }
         }

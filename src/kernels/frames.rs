@@ -6,6 +6,7 @@ use crate::image::plan::{FramePlan, Taps};
 
 /// The tables of frames of one size, on a device. Clones share them.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
 pub struct PlacedFrames {
     /// The sizes.
     pub(crate) plan: FramePlan,
@@ -17,6 +18,7 @@ pub struct PlacedFrames {
 
 /// The windows along one side, on a device.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
 pub(crate) struct PlacedTaps {
     /// `(n_targets)`.
     pub(crate) starts: Tensor,

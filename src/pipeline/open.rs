@@ -213,8 +213,13 @@ impl Devices {
             let dtype = plan.vision.dtype.unwrap_or(plan.dtype).resolve(&device, stored);
             VisionPlacement { device, dtype }
         });
-        let quantization = plan.quantization.format();
-        Placement { device: self.language.device, dtype, vision, quantization, kv_dtype: plan.kv_dtype }
+        Placement {
+            device: self.language.device,
+            dtype,
+            vision,
+            quantization: plan.quantization.format(),
+            kv_dtype: plan.kv_dtype,
+        }
     }
 }
 

@@ -56,12 +56,12 @@ impl Placement {
         self.vision.clone().unwrap_or_else(same)
     }
 
-    /// Refuses a precision of keys and values that has no kernel.
+    /// Refuses a precision of keys and values that has no store.
     fn check(&self, geometry: KvGeometry) -> Result<(), ModelError> {
+        let kernels = kernels::of(&self.device, self.dtype);
         let &Self { ref device, dtype: activations, quantization, kv_dtype: precision, .. } = self;
-        let config = KvConfig { geometry, precision, activations, quantization, device };
-        let store = kernels::of(device, activations).kv_store(&config);
-        store.map(drop).map_err(ModelError::compute("kv_dtype"))
+        let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
+        store.map_err(ModelError::compute("kv_dtype")).map(drop)
     }
 }
 
@@ -72,13 +72,13 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
-        placement.check(blueprint.config.llama.kv_geometry())?;
         let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
         let loaded = Self::load_weights(blueprint, placement, on_load);
         loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
     }
 
     fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+        placement.check(blueprint.config.llama.kv_geometry())?;
         let vision = placement.vision();
         let Blueprint {
             name,

@@ -41,8 +41,12 @@ pub(super) struct GpuExecutor {
 
 impl GpuExecutor {
     pub(super) fn new(device: &CudaDevice) -> Self {
-        let (uploads, functions, capture) = (Mutex::default(), OnceLock::new(), Mutex::new(None));
-        Self { device: device.clone(), uploads, functions, capture }
+        Self {
+            device: device.clone(),
+            uploads: Mutex::default(),
+            functions: OnceLock::new(),
+            capture: Mutex::new(None),
+        }
     }
 
     fn function(&self, name: &str) -> Result<&CudaFunction> {

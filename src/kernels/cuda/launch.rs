@@ -83,17 +83,17 @@ pub(crate) trait Executor: Send + Sync + Debug {
     /// When the device has no memory left.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor>;
 
-    /// Makes a recording replayable.
-    ///
-    /// # Errors
-    /// When the device cannot.
-    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>>;
-
     /// Copies bytes from the host's memory: `(n)`.
     ///
     /// # Errors
     /// When the device has no memory left.
     fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
+
+    /// Makes a recording replayable.
+    ///
+    /// # Errors
+    /// When the device cannot.
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>>;
 
     /// Whether the device multiplies small matrices of f16 and bf16 in one instruction (compute capability 8.0).
     fn has_tensor_cores(&self) -> bool;
@@ -320,12 +320,12 @@ mod tests {
             candle_core::bail!("no memory")
         }
 
-        fn compile(&self, _: Recording) -> Result<Box<dyn Replay>> {
-            candle_core::bail!("nothing is recorded")
-        }
-
         fn upload(&self, _: &[u8]) -> Result<Tensor> {
             candle_core::bail!("no memory")
+        }
+
+        fn compile(&self, _: Recording) -> Result<Box<dyn Replay>> {
+            candle_core::bail!("nothing is recorded")
         }
 
         fn has_tensor_cores(&self) -> bool {
