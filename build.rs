@@ -2,8 +2,8 @@
 //!
 //! Each file becomes one fat binary: machine code for the listed targets, and PTX that the driver compiles on later
 //! ones. `cuda_modules.rs` in the output directory embeds them. nvcc is looked for in `NVCC`, in `bin` of `CUDA_HOME`,
-//! `CUDA_PATH`, `CUDA_ROOT` and `CUDA_TOOLKIT_ROOT_DIR`, on the `PATH`, and in `/usr/local/cuda`; `NVCC_CCBIN` names its
-//! host compiler.
+//! `CUDA_PATH`, `CUDA_ROOT` and `CUDA_TOOLKIT_ROOT_DIR`, on the `PATH`, and in `/usr/local/cuda`; `NVCC_CCBIN` names
+//! its host compiler.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,10 @@ fn find_nvcc() -> Result<PathBuf, String> {
         |nvcc: &PathBuf| Command::new(nvcc).arg("--version").output().is_ok_and(|output| output.status.success());
     named.chain(in_homes).chain(usual).find(answers).ok_or_else(|| {
         let homes = HOMES.join(", ");
-        format!("nvcc, which the feature `cuda` needs, does not answer; hint: install the CUDA toolkit, and name it by NVCC, by {homes} or on the PATH")
+        format!(
+            "nvcc, which the feature `cuda` needs, does not answer; hint: install the CUDA toolkit, and name it by NVCC, by \
+             {homes} or on the PATH"
+        )
     })
 }
 

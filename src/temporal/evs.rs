@@ -1,7 +1,7 @@
 //! EVS, efficient video sampling (vLLM's `evs`): patches that look like the same patch one frame before are dropped.
 //!
-//! Dissimilarity is 1 - cosine to the same position one frame before; the first frame is kept whole. Of the `T N'` tokens
-//! the `max(N', floor(T N' (1 - drop)))` most dissimilar stay, in their order.
+//! Dissimilarity is 1 - cosine to the same position one frame before; the first frame is kept whole. Of the `T N'`
+//! tokens the `max(N', floor(T N' (1 - drop)))` most dissimilar stay, in their order.
 //!
 //! # Shapes
 //! `(T, N', H)` to `(max(N', floor(T N' (1 - drop))), H)`.
@@ -60,7 +60,8 @@ impl Strategy for Evs {
 struct Dropping {
     config: Evs,
     frames: Vec<Tensor>,
-    /// Of every token from the second frame on and the token before it: `(n)` each, left on the device until all have come.
+    /// Of every token from the second frame on and the token before it: `(n)` each, left on the device until all have
+    /// come.
     cosines: Vec<Tensor>,
     /// The frame before, `(N', H)`.
     last: Option<Tensor>,
@@ -117,8 +118,8 @@ mod tests {
 
     #[test]
     fn what_changed_most_is_kept_in_order() {
-        // Two patches of width 2. In frame 1 the first turns by a right angle (1), the second stays (0); in frame 2 the first
-        // stays (0), the second turns to its opposite (2).
+        // Two patches of width 2. In frame 1 the first turns by a right angle (1), the second stays (0); in frame 2
+        // the first stays (0), the second turns to its opposite (2).
         let frames = [[[1f32, 0.0], [0.0, 1.0]], [[0.0, 3.0], [0.0, 2.0]], [[0.0, 1.0], [0.0, -1.0]]];
         let kept = |drop: f64| {
             let mut fold = Evs { drop }.begin(FrameTokens::loose(2));

@@ -1,4 +1,5 @@
-// CUDA C++ on the CPU: as much of it as this crate's kernels use, so that tests run them without a GPU and without nvcc.
+// CUDA C++ on the CPU: as much of it as this crate's kernels use, so that tests run them without a GPU and without
+// nvcc.
 //
 // The threads of a block are fibers of one operating-system thread. A fiber runs until a barrier or a shuffle, where it
 // waits for the others as the hardware does. Barriers are strict: a launch fails where a thread has ended that others
@@ -113,9 +114,9 @@ inline Outcome open(State barrier, unsigned first, unsigned last) {
     return Done;
 }
 
-// Runs the warp that begins at a thread as far as it comes without the others. Warps run one after the other, in an order
-// that changes at each barrier of the block, and lanes forward or backward: what a missing barrier would leave to chance
-// comes wrong in one of the orders.
+// Runs the warp that begins at a thread as far as it comes without the others. Warps run one after the other, in an
+// order that changes at each barrier of the block, and lanes forward or backward: what a missing barrier would leave
+// to chance comes wrong in one of the orders.
 inline Outcome run_warp(unsigned first, unsigned round, unsigned &ran) {
     for (;;) {
         const unsigned before = ran;
@@ -160,7 +161,8 @@ inline Outcome run_block(char *stacks) {
 
 // Runs a kernel over a grid; `arguments` are addresses of its arguments, as the driver takes them.
 inline int run(const unsigned grid[3], unsigned threads, unsigned shared_bytes, std::function<void()> kernel) {
-    if (threads == 0 || threads > 1024 || threads % WARP_SIZE != 0 || grid[1] > 65535 || grid[2] > 65535) return BadLaunch;
+    if (threads == 0 || threads > 1024 || threads % WARP_SIZE != 0) return BadLaunch;
+    if (grid[1] > 65535 || grid[2] > 65535) return BadLaunch;
     Block own;
     own.fibers.resize(threads);
     for (Fiber &fiber : own.fibers) getcontext(&fiber.context);
@@ -188,7 +190,8 @@ inline int run(const unsigned grid[3], unsigned threads, unsigned shared_bytes, 
 template <class... A, size_t... I>
 int launch(void (*kernel)(A...), const unsigned *grid, unsigned threads, unsigned shared_bytes, void **arguments,
            std::index_sequence<I...>) {
-    return run(grid, threads, shared_bytes, [=] { kernel(*static_cast<std::remove_reference_t<A> *>(arguments[I])...); });
+    return run(grid, threads, shared_bytes,
+               [=] { kernel(*static_cast<std::remove_reference_t<A> *>(arguments[I])...); });
 }
 
 template <class... A> constexpr size_t count(void (*)(A...)) { return sizeof...(A); }
@@ -278,7 +281,8 @@ inline __half __float2half_rn(float x) {
     if (std::isnan(x)) return {0x7fff};
     const float size = std::fabs(x);
     if (size >= 65520.0f) return {uint16_t(sign | 0x7c00)};
-    // Below the smallest normal number the steps are 2^-24; the default rounding of nearbyint is to nearest, ties to even.
+    // Below the smallest normal number the steps are 2^-24; the default rounding of nearbyint is to nearest, ties to
+    // even.
     if (size < 0x1p-14f) return {uint16_t(sign | uint16_t(std::nearbyint(size * 0x1p24f)))};
     const uint32_t bits = on_host_bits(size);
     const uint32_t rounded = bits + 0xfff + (bits >> 13 & 1);

@@ -1,5 +1,5 @@
-// The instructions of mma.cuh on the CPU, from the layouts that the PTX manual draws. Copies are as late as the hardware
-// may be: bytes arrive only when they are waited for, and until then their place holds NaN.
+// The instructions of mma.cuh on the CPU, from the layouts that the PTX manual draws. Copies are as late as the
+// hardware may be: bytes arrive only when they are waited for, and until then their place holds NaN.
 #pragma once
 
 #include "cuda_on_host.h"
@@ -47,7 +47,8 @@ inline void load_matrices(uint32_t (&to)[4], const void *row, bool transposed) {
     };
     const unsigned line = lane / 4, pair = lane % 4 * 2;
     for (unsigned m = 0; m < 4; ++m)
-        to[m] = transposed ? at(m, pair, line) | at(m, pair + 1, line) << 16 : at(m, line, pair) | at(m, line, pair + 1) << 16;
+        to[m] = transposed ? at(m, pair, line) | at(m, pair + 1, line) << 16
+                           : at(m, line, pair) | at(m, line, pair + 1) << 16;
 }
 
 } // namespace on_host
@@ -56,8 +57,8 @@ template <class T> void multiply(float (&d)[4], const uint32_t (&a)[4], const ui
     const uint32_t own[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const uint32_t *lanes = on_host::show(own, 6);
     const unsigned lane = on_host_lane(), line = lane / 4, pair = lane % 4 * 2;
-    // a: register r holds rows line + 8 (r % 2), columns pair + 8 (r / 2) and the next; b: register r rows pair + 8 r and the
-    // next, column line; d: element e is in row line + 8 (e / 2), column pair + e % 2.
+    // a: register r holds rows line + 8 (r % 2), columns pair + 8 (r / 2) and the next; b: register r rows pair + 8 r
+    // and the next, column line; d: element e is in row line + 8 (e / 2), column pair + e % 2.
     for (unsigned e = 0; e < 4; ++e) {
         const unsigned row = line + 8 * (e / 2), column = pair + e % 2;
         for (unsigned k = 0; k < 16; ++k) {

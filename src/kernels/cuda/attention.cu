@@ -6,7 +6,8 @@
 
 // Writes a row of n heads of d elements to position `position` of each head: heads are `distance` elements apart.
 template <class T>
-__device__ void scatter_heads(T *heads, const T *row, uint32_t width, uint32_t d, size_t distance, float factor, bool zero) {
+__device__ void scatter_heads(T *heads, const T *row, uint32_t width, uint32_t d, size_t distance, float factor,
+                              bool zero) {
     const bool aligned = is_aligned(heads, row) && d % Lanes<T>::value == 0;
     for_row<T>(width, aligned, [&](uint32_t i, auto count) {
         constexpr int N = decltype(count)::value;
@@ -51,7 +52,8 @@ template <class T> __device__ void join_heads(T *rows, const T *heads, uint32_t 
     extern "C" __global__ void split_heads_##suffix( \
         T *queries, T *keys, T *values, const T *q, const T *k, const T *v, uint32_t n_positions, uint32_t width, \
         uint32_t d, uint32_t q_distance, uint32_t k_distance, uint32_t v_distance, float factor) { \
-        split_heads(queries, keys, values, q, k, v, n_positions, width, d, q_distance, k_distance, v_distance, factor); \
+        split_heads(queries, keys, values, q, k, v, n_positions, width, d, q_distance, k_distance, v_distance, \
+                    factor); \
     } \
     extern "C" __global__ void join_heads_##suffix(T *rows, const T *heads, uint32_t width, uint32_t d) { \
         join_heads(rows, heads, width, d); \

@@ -1,9 +1,9 @@
 //! Attention on a GPU: tile by tile where there is a kernel for the heads (`tiled_attention`), else by products and one
 //! masked softmax between them (`softmax.cu`, `attention.cu`).
 //!
-//! By products, scores are in the activations' precision, scaled, masked and normalised in place, without a mask or an f32 copy in
-//! memory; key-value heads are never repeated. The scale `1 / sqrt(d)` is split: its power of two is a factor of the
-//! queries, where it rounds nothing and keeps scores within f16; the softmax applies the rest in f32.
+//! By products, scores are in the activations' precision, scaled, masked and normalised in place, without a mask or an
+//! f32 copy in memory; key-value heads are never repeated. The scale `1 / sqrt(d)` is split: its power of two is a
+//! factor of the queries, where it rounds nothing and keeps scores within f16; the softmax applies the rest in f32.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -141,7 +141,8 @@ fn split_heads(executor: &dyn Executor, qkv: &[Tensor; 3], split: SplitHeads) ->
     Ok([queries, keys, values])
 }
 
-/// Rows at an even distance over batch and positions, with that distance in elements: `(B, S, n d)` as it is, or copied.
+/// Rows at an even distance over batch and positions, with that distance in elements: `(B, S, n d)` as it is, or
+/// copied.
 fn spaced(x: &Tensor) -> Result<(Tensor, usize)> {
     let (b, s, width) = x.dims3()?;
     match *x.stride() {

@@ -125,8 +125,8 @@ impl Geometry {
         Self { grid: [n_rows, 1, 1], threads, shared_bytes: 0 }
     }
 
-    /// Blocks of at most [`SHARE`] threads that share rows among them, with a thread for each 16 bytes: for kernels that
-    /// reduce nothing over a row.
+    /// Blocks of at most [`SHARE`] threads that share rows among them, with a thread for each 16 bytes: for kernels
+    /// that reduce nothing over a row.
     pub(crate) fn of_shared_rows(n_rows: usize, width: usize, dtype: DType) -> Self {
         let row = Self::of_rows(n_rows, width, dtype);
         let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);

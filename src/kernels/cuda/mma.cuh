@@ -1,5 +1,5 @@
-// What tiled kernels ask of a warp beyond plain CUDA C++: products of small matrices on tensor cores, matrices read from
-// shared memory in the layout of those products, and copies to shared memory that run beside the arithmetic.
+// What tiled kernels ask of a warp beyond plain CUDA C++: products of small matrices on tensor cores, matrices read
+// from shared memory in the layout of those products, and copies to shared memory that run beside the arithmetic.
 //
 // Layouts are those of the PTX manual ("Matrix Fragments for mma.m16n8k16", "ldmatrix", "cp.async"), for compute
 // capability 8.0 and later. On the CPU tests/cuda_on_host/mma_on_host.h stands in for the instructions.
@@ -16,20 +16,22 @@
 
 // d += a b with a (16, 16), b (16, 8) and d (16, 8) in f32, over the warp's registers.
 __device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __half) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 __device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __nv_bfloat16) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 __device__ inline uint32_t shared_address(const void *shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
 
-// Four matrices of 8 x 8 16-bit elements: lane l names row l % 8 of matrix l / 8, 16 bytes each. Register m of lane l gets
-// the elements 2 (l % 4) and the next one of row l / 4 of matrix m.
+// Four matrices of 8 x 8 16-bit elements: lane l names row l % 8 of matrix l / 8, 16 bytes each. Register m of lane l
+// gets the elements 2 (l % 4) and the next one of row l / 4 of matrix m.
 __device__ inline void load_matrices(uint32_t (&to)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])

@@ -2,8 +2,8 @@
 //! none or an input wants a gradient.
 //!
 //! A family of kernels is a `.cu` file and a Rust file of its name: the Rust side checks shapes and computes the
-//! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
-//! arithmetic and geometry need neither a GPU nor nvcc.
+//! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests
+//! of arithmetic and geometry need neither a GPU nor nvcc.
 
 mod argmax;
 mod attention;

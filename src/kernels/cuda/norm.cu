@@ -1,6 +1,7 @@
 // Norms over rows, one block a row, computed in f32: layer norm (arXiv 1607.06450) and RMS norm (arXiv 1910.07467).
 //
-// Shapes: x and y (R, width), weight and bias (width). Grid (R), block: a thread for each 16 bytes of a row, at most 1024.
+// Shapes: x and y (R, width), weight and bias (width). Grid (R), block: a thread for each 16 bytes of a row, at most
+// 1024.
 #include "reduce.cuh"
 
 // y = x / sqrt(mean(x^2) + eps) * weight

@@ -1,8 +1,8 @@
 // Rows of tokens: gathered by ids, compared with other rows, pooled over a grid. One block a row of the result.
 #include "reduce.cuh"
 
-// y[r] = table[ids[r]]: embeddings. y (R, width), table (n_rows, width), ids (R); grid (R, blocks that share a row). A row
-// of an id beyond the table is NaN, so that it does not pass for an answer.
+// y[r] = table[ids[r]]: embeddings. y (R, width), table (n_rows, width), ids (R); grid (R, blocks that share a row). A
+// row of an id beyond the table is NaN, so that it does not pass for an answer.
 template <class T>
 __device__ void gather(T *y, const T *table, const uint32_t *ids, uint32_t n_rows, uint32_t width) {
     const bool aligned = is_aligned(y, table);
@@ -18,7 +18,8 @@ __device__ void gather(T *y, const T *table, const uint32_t *ids, uint32_t n_row
     });
 }
 
-// y[r] = the cosine of a[r] and b[r], in f32, with PyTorch's epsilon of 1e-8 under both norms. a and b (R, width); grid (R).
+// y[r] = the cosine of a[r] and b[r], in f32, with PyTorch's epsilon of 1e-8 under both norms. a and b (R, width);
+// grid (R).
 template <class T> __device__ void row_cosines(float *y, const T *a, const T *b, uint32_t width) {
     const bool aligned = is_aligned(a, b);
     a += size_t(blockIdx.x) * width;
@@ -48,8 +49,8 @@ struct Places {
     uint32_t first, count;
     float share; // of the second of two places between which is interpolated
 
-    // Place i of n of an axis of m: the window floor(i m / n) .. ceil((i + 1) m / n) of PyTorch's adaptive pools, or the
-    // places around (i + 1/2) m / n - 1/2 of interpolate(mode="bilinear", align_corners=False).
+    // Place i of n of an axis of m: the window floor(i m / n) .. ceil((i + 1) m / n) of PyTorch's adaptive pools, or
+    // the places around (i + 1/2) m / n - 1/2 of interpolate(mode="bilinear", align_corners=False).
     __device__ Places(uint32_t m, uint32_t n, uint32_t i, uint32_t mode) {
         if (mode == BILINEAR) {
             const double at = fmax((double(i) + 0.5) * double(m) / double(n) - 0.5, 0.0);

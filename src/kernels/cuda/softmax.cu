@@ -1,10 +1,10 @@
 // Masked softmax of attention scores, in place: one block a row, computed in f32, no mask in memory.
 //
-// Shapes: scores (B, n_heads, S, width), width >= n_keys; grid (B n_heads S). Row r is query r % S of sequence
-// r / rows_per_sequence. It sees the keys 0 .. first + step (r % S), which is causal attention for step = 1 and first =
-// start + 1, full attention for step = 0; or, where spans are given, the keys of two ranges: spans (B S, 4). The weights of
-// all other elements of a row are exactly 0, those of a row that sees no key as well. A width of whole 16-byte accesses
-// is read once and kept in registers.
+// Shapes: scores (B, n_heads, S, width), width >= n_keys; grid (B n_heads S). Row r is query r % S of sequence r /
+// rows_per_sequence. It sees the keys 0 .. first + step (r % S), which is causal attention for step = 1 and first =
+// start + 1, full attention for step = 0; or, where spans are given, the keys of two ranges: spans (B S, 4). The
+// weights of all other elements of a row are exactly 0, those of a row that sees no key as well. A width of whole
+// 16-byte accesses is read once and kept in registers.
 #include "reduce.cuh"
 
 struct Keys {

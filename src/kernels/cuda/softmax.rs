@@ -40,8 +40,8 @@ impl MaskedSoftmax<'_> {
     /// see, and of padding, are exactly 0.
     ///
     /// # Shapes
-    /// `scores (B, n_heads, S, width)`, contiguous, of at least `n_keys` elements a row. Rows of a multiple of 8 elements
-    /// are read fastest.
+    /// `scores (B, n_heads, S, width)`, contiguous, of at least `n_keys` elements a row. Rows of a multiple of 8
+    /// elements are read fastest.
     ///
     /// # Errors
     /// When the shapes do not fit, or as [`Launch::run`].

@@ -5,9 +5,9 @@
 // tile arrive while this one's weights are computed, values while its scores are. Scores, softmax and sums are in f32;
 // weights are rounded to the element type before they meet the values.
 //
-// Shapes: q and y (B, n_heads, S, d), k and v (B, n_heads / group, n_keys, d), each by three distances in elements that are
-// multiples of 8. Query i sees the keys 0 .. first + step i, at most n_keys. WIDTH is d rounded up to a multiple of 16.
-// Grid (query tiles, n_heads, B), block 128.
+// Shapes: q and y (B, n_heads, S, d), k and v (B, n_heads / group, n_keys, d), each by three distances in elements
+// that are multiples of 8. Query i sees the keys 0 .. first + step i, at most n_keys. WIDTH is d rounded up to a
+// multiple of 16. Grid (query tiles, n_heads, B), block 128.
 #include "mma.cuh"
 #include "reduce.cuh"
 
@@ -44,7 +44,8 @@ template <class T> __device__ uint32_t pack(float low, float high) {
 
 // Begins to copy the rows first .. first + 64 of `from`; those from n_keys on, and elements from d on, become 0.
 template <class T, int WIDTH>
-__device__ void begin_tile(Tile<T, WIDTH> &tile, const T *from, uint32_t distance, uint32_t first, uint32_t n_keys, uint32_t d) {
+__device__ void begin_tile(Tile<T, WIDTH> &tile, const T *from, uint32_t distance, uint32_t first, uint32_t n_keys,
+                           uint32_t d) {
     constexpr int ACCESSES = WIDTH / 8;
     for (int i = threadIdx.x; i < TILE_KEYS * ACCESSES; i += TILE_THREADS) {
         const uint32_t row = i / ACCESSES, column = i % ACCESSES * 8;
@@ -55,10 +56,11 @@ __device__ void begin_tile(Tile<T, WIDTH> &tile, const T *from, uint32_t distanc
     end_group();
 }
 
-// Reads the queries of a warp, 0 beyond the last one and beyond d: register r of step s holds row line + 8 (r % 2) and the
-// columns 16 s + pair + 8 (r / 2).
+// Reads the queries of a warp, 0 beyond the last one and beyond d: register r of step s holds row line + 8 (r % 2) and
+// the columns 16 s + pair + 8 (r / 2).
 template <class T, int WIDTH>
-__device__ void load_queries(uint32_t (&to)[WIDTH / 16][4], const T *q, uint32_t distance, uint32_t first, const Attention &a) {
+__device__ void load_queries(uint32_t (&to)[WIDTH / 16][4], const T *q, uint32_t distance, uint32_t first,
+                             const Attention &a) {
     const uint32_t line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
     for (int s = 0; s < WIDTH / 16; ++s)
         for (int r = 0; r < 4; ++r) {
@@ -72,7 +74,8 @@ __device__ void load_queries(uint32_t (&to)[WIDTH / 16][4], const T *q, uint32_t
 // The scores of a warp's queries with a tile of keys: element e of part j is that of row line + 8 (e / 2) and key
 // 8 j + pair + e % 2.
 template <class T, int WIDTH>
-__device__ void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&queries)[WIDTH / 16][4], const Tile<T, WIDTH> &keys) {
+__device__ void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&queries)[WIDTH / 16][4],
+                              const Tile<T, WIDTH> &keys) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int j = 0; j < TILE_KEYS / 8; ++j)
@@ -90,13 +93,15 @@ __device__ void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t 
 
 // Adds the weighted values: element e of part j is that of row line + 8 (e / 2) and column 8 j + pair + e % 2.
 template <class T, int WIDTH>
-__device__ void multiply_values(float (&sums)[WIDTH / 8][4], const float (&weights)[TILE_KEYS / 8][4], const Tile<T, WIDTH> &values) {
+__device__ void multiply_values(float (&sums)[WIDTH / 8][4], const float (&weights)[TILE_KEYS / 8][4],
+                                const Tile<T, WIDTH> &values) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int s = 0; s < TILE_KEYS / 16; ++s) {
         // Where a product leaves its results is where the next one wants them.
         const float(&low)[4] = weights[2 * s], (&high)[4] = weights[2 * s + 1];
-        const uint32_t p[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]), pack<T>(high[0], high[1]), pack<T>(high[2], high[3])};
+        const uint32_t p[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]), pack<T>(high[0], high[1]),
+                               pack<T>(high[2], high[3])};
 #pragma unroll
         for (int j = 0; j < WIDTH / 16; ++j) {
             uint32_t m[4]; // two columns' parts, two halves of the step each
@@ -118,7 +123,8 @@ __device__ inline float sum_of_row(float x) {
 }
 
 // Hides the keys that a query does not see.
-__device__ inline void mask(float (&scores)[TILE_KEYS / 8][4], uint32_t first_query, uint32_t first_key, const Attention &a) {
+__device__ inline void mask(float (&scores)[TILE_KEYS / 8][4], uint32_t first_query, uint32_t first_key,
+                            const Attention &a) {
     const uint32_t line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int j = 0; j < TILE_KEYS / 8; ++j)
@@ -158,7 +164,8 @@ struct Running {
 };
 
 template <class T, int WIDTH>
-__device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const Attention &a, Distances of_y, Distances of_q, Distances of_k) {
+__device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const Attention &a, Distances of_y,
+                                Distances of_q, Distances of_k) {
     __shared__ Tile<T, WIDTH> keys, values;
     const uint32_t warp = threadIdx.x / WARP, line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
     const uint32_t head = blockIdx.y, sequence = blockIdx.z;
@@ -187,7 +194,8 @@ __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const 
         __syncthreads(); // the keys have been read
         begin_tile(keys, k, of_k.row, first_key + TILE_KEYS, a.n_keys, a.d);
         // The first query of the tile sees the fewest keys.
-        if (first_key + TILE_KEYS > min(a.n_keys, a.first + a.step * first_query)) mask(scores, first_query, first_key, a);
+        if (first_key + TILE_KEYS > min(a.n_keys, a.first + a.step * first_query))
+            mask(scores, first_query, first_key, a);
         float factors[2];
         running.take(scores, scale, factors);
 #pragma unroll

@@ -1,9 +1,9 @@
 //! Attention tile by tile on tensor cores, in f16 and bf16: `tiled_attention.cu`.
 //!
 //! Where it stands: heads of at most 128 elements, a multiple of 8, on a GPU with tensor cores for bf16 (compute
-//! capability 8.0). Elsewhere, and in f32, attention is products with a softmax in between. The kernel proves itself on
-//! each GPU before its first use: small attention that the CPU computes as well. If they differ, a warning says so once and
-//! products serve. `VIDENSE_CUDA_ATTENTION=products` asks for products.
+//! capability 8.0). Elsewhere, and in f32, attention is products with a softmax in between. The kernel proves itself
+//! on each GPU before its first use: small attention that the CPU computes as well. If they differ, a warning says so
+//! once and products serve. `VIDENSE_CUDA_ATTENTION=products` asks for products.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -114,8 +114,8 @@ fn products_are_asked_for() -> bool {
     std::env::var("VIDENSE_CUDA_ATTENTION").is_ok_and(|value| value == "products")
 }
 
-/// The largest difference of the kernel's results from the CPU's, relative to the largest element: causal attention of 70
-/// queries over 131 keys, two query heads for each of two key-value heads.
+/// The largest difference of the kernel's results from the CPU's, relative to the largest element: causal attention of
+/// 70 queries over 131 keys, two query heads for each of two key-value heads.
 fn proof(executor: &dyn Executor, dtype: DType, d_head: usize) -> Result<f32> {
     let sizes = AttentionSizes { batch: 1, n_heads: 4, n_kv_heads: 2, n_queries: 70, n_keys: 131, d_head };
     let elements = |n_heads, rows, seed: usize| {
