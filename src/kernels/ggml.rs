@@ -106,6 +106,9 @@ impl GgmlLinear {
         if x.track_op() {
             candle_core::bail!("a quantized layer has no gradient");
         }
+        // Candle's products are no part of a CUDA graph.
+        #[cfg(any(feature = "cuda", test))]
+        super::cuda::recording::refuse("a product of quantized weights")?;
         let (d_out, _) = self.weight.shape().dims2()?;
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
@@ -225,6 +228,8 @@ mod tests {
         assert!(layer.forward(&random((2, 31), 0.0), None).is_err());
         let tracked = Var::from_tensor(&random((2, 32), 0.0)).expect("small");
         assert!(layer.forward(&tracked, None).expect_err("no gradient").to_string().contains("no gradient"));
+        let recorded = crate::kernels::cuda::recording::record(|| layer.forward(&random((2, 32), 0.0), None).map(drop));
+        assert!(recorded.expect_err("candle's product").to_string().contains("cannot be recorded"));
         let stored = QTensor::quantize(&random((3, 32), 0.0), QuantFormat::Q8_0.ggml()).expect("it fits");
         let stored =
             StoredLinear { weight: &stored, device: &Device::Cpu, format: QuantFormat::Q4K, row: &|i| i, bias: None };
