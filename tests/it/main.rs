@@ -13,6 +13,8 @@ mod cli;
 mod descriptions;
 mod engine;
 mod engine_attacks;
+mod family_arithmetic;
+mod family_tensors;
 #[cfg(unix)]
 mod files;
 mod gguf;
