@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod fingerprint;
+mod kept_hashes;
 mod locate;
 mod parse;
 mod plan;

@@ -97,7 +97,14 @@ impl Plan {
         let frame = blueprint.frame_tokens();
         let temporal = format!("temporal.{}", self.temporal.name());
         if let Some(rule) = blueprint.connector_misfit() {
-            found.problems.push(Problem::new("connector", rule).hint("connector: checkpoint"));
+            let hint = match blueprint.connector.kind() {
+                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint",
+                ConnectorKind::Sci | ConnectorKind::Dci => {
+                    "connector: checkpoint; sci and dci need a projector that is trained for them (vidense train, \
+                     model.projector: new), none and sti run without training where the projector takes one layer"
+                }
+            };
+            found.problems.push(Problem::new("connector", rule).hint(hint));
         }
         if let Some(rule) = blueprint.rope_conflict.clone() {
             found.problems.push(Problem::new("rope", rule).hint("rope: checkpoint"));

@@ -98,10 +98,11 @@ impl Vlm {
         let width = connector.width(view.width(&tower));
         let newline = read_newline(ledger.checkpoint(), llama, placement)?;
         let why = format!(
-            "{}: connector {} over tokens of width {} gives {width} channels; the language model takes {}",
+            "{}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {}",
             config.projector,
             connector.kind(),
-            view.width(&tower),
+            tower.d_hidden,
+            view.describe(),
             llama.d_hidden
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, dtype, device);

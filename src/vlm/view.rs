@@ -57,6 +57,12 @@ impl StateView {
         self.patches_per_side * self.patches_per_side * tower.d_hidden
     }
 
+    /// The squares of patches in words, to follow a tower's width; nothing where each patch is a token.
+    pub fn describe(&self) -> String {
+        let s = self.patches_per_side;
+        if s == 1 { String::new() } else { format!(" with {s} x {s} patches a token") }
+    }
+
     /// A state as the connector takes it. Token `(Y, X)` is the concatenation over `dy` (outer) and `dx` (inner) of patch
     /// `(Y s + dy, X s + dx)`: `pixel_shuffle` of `modeling_smolvlm.py` and of `modeling_internvl.py`.
     ///

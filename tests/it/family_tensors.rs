@@ -60,7 +60,7 @@ fn load(families: &Path, name: &str) -> Case {
     let side = image::image_dimensions(from.join("frame0_resized.png")).unwrap().0;
     let processor = json!({
         "image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}, "resample": 3,
-        "image_mean": mean, "image_std": std,
+        "image_mean": mean, "image_std": std, "do_center_crop": false,
     });
     std::fs::write(dir.path().join("preprocessor_config.json"), processor.to_string()).unwrap();
     let hub = Hub::offline(Some(from.join("towers")));

@@ -18,6 +18,7 @@ mod family_tensors;
 #[cfg(unix)]
 mod files;
 mod gguf;
+mod gguf_qwen;
 mod goldens;
 mod harness;
 mod hostile;

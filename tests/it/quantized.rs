@@ -189,7 +189,8 @@ fn a_gguf_file_that_does_not_fit_is_refused_by_name() {
         load_with(Some(path.clone()), None, DType::F32).err().unwrap().replace(dir.path().to_str().unwrap(), "")
     };
     let error = refused(|facts, _| drop(facts.insert("general.architecture".into(), Value::String("qwen2".into()))));
-    assert_eq!(error, "/other.gguf: its general.architecture is qwen2, and only llama is supported");
+    let rule = "its general.architecture is qwen2, and that of the checkpoint's language model is llama";
+    assert_eq!(error, format!("/other.gguf: {rule}"));
     let error = refused(|facts, _| drop(facts.insert("llama.rope.freq_base".into(), Value::F32(5e5))));
     assert!(
         error.starts_with(

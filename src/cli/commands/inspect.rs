@@ -179,6 +179,7 @@ fn describe_stream(stream: &StreamInfo) -> String {
 fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
     writeln!(text, "model       {}", output::printable(&blueprint.name))?;
+    writeln!(text, "family      {}, {} tokens a frame", blueprint.config.family.name, blueprint.frame_tokens().count)?;
     writeln!(
         text,
         "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
@@ -259,7 +260,7 @@ fn describe_strategy(text: &mut String, blueprint: &Blueprint, temporal: Tempora
 fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let stored = blueprint.stored_dtype();
     writeln!(text, "\nmemory ({} parameters, stored as {})", blueprint.n_parameters(), stored.as_str())?;
-    for dtype in [DType::F32, DType::F16] {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
         let weights = blueprint.n_parameters() * dtype.size_in_bytes();
         let cache = blueprint.kv_bytes(dtype);
         let name = dtype.as_str();

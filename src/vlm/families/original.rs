@@ -173,6 +173,7 @@ pub(super) const KEYS: &[Key] = &[
     ("image_crop_resolution", Meaning::Neutral),
     ("image_grid_pinpoints", Meaning::Neutral),
     ("image_split_resolution", Meaning::Neutral),
+    ("image_token_index", Meaning::Neutral),
     ("mm_dense_connector_type", Meaning::Neutral),
     ("mm_hidden_size", Meaning::Neutral),
     ("mm_newline_position", Meaning::Neutral),
