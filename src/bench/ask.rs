@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::children_memory_peak;
+use super::machine::{DeviceLimits, children_memory_peak};
 use super::{median, median_seconds};
 
 /// What the command did.
@@ -25,6 +25,9 @@ pub struct AskBench {
     pub answer_tokens: usize,
     /// The most memory that a run used.
     pub memory_peak_bytes: Option<u64>,
+    /// Of the device, if it is a GPU.
+    #[serde(flatten)]
+    pub limits: Option<DeviceLimits>,
 }
 
 /// The part of the command's object that is read.
@@ -74,6 +77,7 @@ pub fn bench_ask(task: &AskTask<'_>, runs: usize) -> io::Result<AskBench> {
         timings_ms: last.timings_ms.keys().map(part).collect(),
         answer_tokens: last.token_ids.len(),
         memory_peak_bytes: children_memory_peak(),
+        limits: None,
     })
 }
 

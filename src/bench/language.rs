@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use serde::Serialize;
 
-use super::{copy_bandwidth, gemm_peak, median, memory_peak, quantile, random};
+use super::{BenchPlace, DeviceLimits, median, memory_peak, quantile, random};
+use crate::device::peak_memory;
 use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, Visual};
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
@@ -18,6 +19,8 @@ use crate::nn::{QuantFormat, Quantizing};
 
 /// Positions of which the logits are compared.
 const COMPARED: usize = 64;
+/// Tokens of the answers before the ones that are timed.
+const WARM: usize = 4;
 /// The deviation of the prompt's embeddings: about that of trained ones.
 const EMBEDS: f32 = 0.02;
 
@@ -50,7 +53,8 @@ impl LanguageSize {
         }
     }
 
-    fn config(self) -> LlamaConfig {
+    /// The geometry.
+    pub fn config(self) -> LlamaConfig {
         let small = LlamaConfig {
             vocab_size: 32_000,
             d_hidden: 2048,
@@ -87,6 +91,10 @@ impl LanguageSize {
 pub struct LanguageBench {
     /// Its size.
     pub size: &'static str,
+    /// The kind of device: cpu, cuda, metal.
+    pub device: &'static str,
+    /// The precision of activations.
+    pub dtype: &'static str,
     /// How its linear layers are held.
     pub weights: String,
     /// Positions of each prompt.
@@ -103,14 +111,13 @@ pub struct LanguageBench {
     pub prefill_seconds: f64,
     /// Floating-point operations of matrix products a second in prefill.
     pub prefill_gflops: f64,
-    /// Of this machine, by this program's kernel.
-    pub gemm_peak_gflops: f64,
     /// Tokens of all sequences, in the steps that read no prompt.
     pub decode_tokens_per_second: f64,
     /// Bytes of weights that these steps read a second.
     pub decode_gb_per_second: f64,
-    /// Of this machine, read and written.
-    pub copy_gb_per_second: f64,
+    /// Of the device.
+    #[serde(flatten)]
+    pub limits: DeviceLimits,
     /// From the submission of all requests to the first token of each: the median over the sequences.
     pub time_to_first_token_seconds: f64,
     /// Between two tokens of a sequence: the median.
@@ -121,8 +128,11 @@ pub struct LanguageBench {
     pub total_seconds: f64,
     /// Key-value memory that was held at once.
     pub kv_peak_bytes: usize,
-    /// The most memory that the process used.
+    /// The most of the host's memory that the process used.
     pub memory_peak_bytes: Option<u64>,
+    /// The most of the device's memory that tensors took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_peak_bytes: Option<u64>,
     /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the
     /// prompt, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,11 +140,13 @@ pub struct LanguageBench {
 }
 
 /// Work of a language model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LanguageTask {
     /// Its size.
     pub size: LanguageSize,
-    /// Format of quantized linear layers; f32 if there is none.
+    /// Where it runs, and in which precision.
+    pub place: BenchPlace,
+    /// Format of quantized linear layers; the precision of the place if there is none.
     pub quantization: Option<QuantFormat>,
     /// Positions of each prompt.
     pub n_tokens: usize,
@@ -146,7 +158,7 @@ pub struct LanguageTask {
     pub n_sequences: usize,
     /// Runs of which the medians are taken.
     pub runs: usize,
-    /// Whether the logits are compared with those of the same weights in f32, which takes their memory and time too.
+    /// Whether the logits are compared with those of the same weights in full, which takes their memory and time too.
     pub compares: Compares,
 }
 
@@ -159,35 +171,43 @@ pub enum Compares {
     Logits,
 }
 
-/// Times a language model with random weights on the CPU, computing in f32, in the engine that answers questions.
+/// Times a language model with random weights in the engine that answers questions.
 ///
 /// # Errors
 /// When candle fails.
 pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
-    let LanguageTask { size, quantization, n_tokens, n_new, n_sequences, runs, compares, .. } = *task;
+    let LanguageTask { size, ref place, quantization, n_tokens, n_new, n_sequences, runs, compares, .. } = *task;
     let config = size.config();
+    let first = || prompt("prompt 0", n_tokens, (&config, place));
     let full = match compares {
-        Compares::Logits => Some(last_logits(&load(&config, None)?, &prompt("prompt 0", n_tokens, &config)?)?),
+        Compares::Logits => Some(last_logits(&load(&config, place, None)?, &first()?)?),
         Compares::Nothing => None,
     };
-    let model = load(&config, quantization)?;
+    let model = load(&config, place, quantization)?;
     let prompts = prompts(task, &config)?;
     let prefill = || answer(&model, &prompts[..1], 1).map(|run| run.total);
     prefill()?;
+    if !place.device.is_cpu() {
+        // Kernels are loaded and memory is taken at the first steps of their kind.
+        answer(&model, &prompts, n_new.min(WARM))?;
+    }
     let prefill_seconds = median((0..runs.max(1)).map(|_| prefill()).collect::<Result<_>>()?);
     let answered = (0..runs.max(1)).map(|_| answer(&model, &prompts, n_new)).collect::<Result<Vec<_>>>()?;
-    let memory_peak_bytes = memory_peak();
+    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&place.device));
     let over = |value: fn(&AnsweredRun) -> f64| median(answered.iter().map(value).collect());
     let decode = over(|run| run.decoded as f64 / run.decode.max(f64::MIN_POSITIVE));
     let weights = config.n_linear_weights() as f64;
-    let bytes = quantization
-        .map_or(config.n_linear_weights() * size_of::<f32>(), |format| format.bytes(config.n_linear_weights()));
+    let bytes = quantization.map_or(config.n_linear_weights() * place.dtype.size_in_bytes(), |format| {
+        format.bytes(config.n_linear_weights())
+    });
     let head = 2.0 * (config.d_hidden * config.vocab_size) as f64;
     // The head is for the last position alone.
     let prefill_flops = 2.0 * (weights - head / 2.0) * n_tokens as f64 + head;
     Ok(LanguageBench {
         size: size.name(),
-        weights: quantization.map_or("f32".to_owned(), |format| format.to_string()),
+        device: place.name(),
+        dtype: place.dtype.as_str(),
+        weights: quantization.map_or(place.dtype.as_str().to_owned(), |format| format.to_string()),
         prefill_tokens: n_tokens,
         new_tokens: n_new,
         sequences: n_sequences,
@@ -195,37 +215,34 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         runs,
         prefill_seconds,
         prefill_gflops: prefill_flops / prefill_seconds / 1e9,
-        gemm_peak_gflops: gemm_peak()?,
         decode_tokens_per_second: decode,
         decode_gb_per_second: over(|run| run.decode_steps as f64 / run.decode.max(f64::MIN_POSITIVE)) * bytes as f64
             / 1e9,
-        copy_gb_per_second: copy_bandwidth(),
+        limits: DeviceLimits::measure(place)?,
         time_to_first_token_seconds: over(|run| median(run.first_tokens.clone())),
         token_seconds_median: over(|run| median(run.between.clone())),
         token_seconds_p95: over(|run| quantile(run.between.clone(), 0.95)),
         total_seconds: over(|run| run.total),
         kv_peak_bytes: answered.iter().map(|run| run.stats.peak_kv_bytes).max().unwrap_or(0),
         memory_peak_bytes,
+        device_memory_peak_bytes,
         mean_kl: full
-            .map(|full| {
-                let prompt = prompt("prompt 0", n_tokens, &config)?;
-                Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &prompt)?))
-            })
+            .map(|full| Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &first()?)?)))
             .transpose()?,
     })
 }
 
 /// Embeddings of a prompt: `(S, H)`.
-fn prompt(name: &str, n: usize, config: &LlamaConfig) -> Result<Tensor> {
-    Tensor::from_vec(random::normal(name, n * config.d_hidden, EMBEDS), (n, config.d_hidden), &Device::Cpu)
+fn prompt(name: &str, n: usize, (config, place): (&LlamaConfig, &BenchPlace)) -> Result<Tensor> {
+    random::normal_tensor((name, EMBEDS), &(n, config.d_hidden).into(), &place.device)?.to_dtype(place.dtype)
 }
 
 /// The prompt of each sequence: what all share, and its own.
 fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPart>>> {
     let n_shared = task.n_shared.min(task.n_tokens);
-    let shared = Visual::new(prompt("shared", n_shared, config)?);
+    let shared = Visual::new(prompt("shared", n_shared, (config, &task.place))?);
     let one = |i: usize| {
-        let own = prompt(&format!("prompt {i}"), task.n_tokens - n_shared, config)?;
+        let own = prompt(&format!("prompt {i}"), task.n_tokens - n_shared, (config, &task.place))?;
         Ok(vec![PromptPart::Visual(shared.clone()), PromptPart::Visual(Visual::new(own))])
     };
     (0..task.n_sequences.max(1)).map(one).collect()
@@ -315,8 +332,8 @@ fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     full.iter().zip(found).map(|(p, q)| kl_divergence(p, q)).sum::<f64>() / full.len().max(1) as f64
 }
 
-fn load(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Result<Llama> {
-    let weights = random::weights();
+fn load(config: &LlamaConfig, place: &BenchPlace, quantization: Option<QuantFormat>) -> Result<Llama> {
+    let weights = random::weights(place);
     let mut model = match quantization {
         Some(format) => Llama::load_with(config, &weights, &Quantizing(format))?,
         None => Llama::load(config, &weights)?,

@@ -2,6 +2,7 @@
 //! command, timed, beside what the machine can do.
 
 mod ask;
+mod checkpoint;
 mod language;
 mod machine;
 mod random;
@@ -12,8 +13,9 @@ mod video;
 use std::time::Instant;
 
 pub use ask::{AskBench, AskTask, bench_ask};
+pub use checkpoint::{CheckpointTask, WrittenCheckpoint, write_checkpoint};
 pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
-pub use machine::{copy_bandwidth, gemm_peak, memory_peak};
+pub use machine::{BenchPlace, DeviceLimits, copy_bandwidth, gemm_peak, memory_peak};
 pub use run::{RunBench, RunTask, bench_run};
 pub use tower::{TowerBench, TowerName, bench_tower};
 pub use video::{VideoBench, bench_video};

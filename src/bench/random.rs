@@ -1,5 +1,5 @@
 //! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode. The same name gives the
-//! same ones.
+//! same ones on the same kind of device; on a GPU they are made there.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
@@ -8,6 +8,8 @@ use candle_nn::var_builder::SimpleBackend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
+
+use super::BenchPlace;
 
 /// Numbers that one generator makes.
 const PART: usize = 1 << 16;
@@ -22,11 +24,21 @@ impl Random {
             [_] => Tensor::zeros(shape, dtype, device),
             dims => {
                 let n_in: usize = dims[1..].iter().product();
-                Tensor::from_vec(normal(name, shape.elem_count(), (n_in as f32).powf(-0.5)), shape, device)?
-                    .to_dtype(dtype)
+                normal_tensor((name, (n_in as f32).powf(-0.5)), shape, device)?.to_dtype(dtype)
             }
         }
     }
+}
+
+/// A tensor of a normal distribution about 0, by its name and its deviation, in f32.
+pub(super) fn normal_tensor((name, deviation): (&str, f32), shape: &Shape, device: &Device) -> Result<Tensor> {
+    if device.is_cpu() {
+        return Tensor::from_vec(normal(name, shape.elem_count(), deviation), shape, device);
+    }
+    let seed = blake3::hash(name.as_bytes());
+    let (seed, _) = seed.as_bytes().split_at(4);
+    device.set_seed(seed.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte)))?;
+    Tensor::randn(0f32, deviation, shape, device)
 }
 
 /// `n` numbers of a normal distribution about 0 (Box and Muller, Ann. Math. Stat. 29, 1958).
@@ -60,9 +72,9 @@ impl SimpleBackend for Random {
     }
 }
 
-/// Random weights of any name and shape, in f32 on the CPU.
-pub(super) fn weights() -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Random), DType::F32, Device::Cpu)
+/// Random weights of any name and shape in a place.
+pub(super) fn weights(place: &BenchPlace) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(Random), place.dtype, place.device.clone())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::children_memory_peak;
+use super::machine::{DeviceLimits, children_memory_peak};
 use super::median_seconds;
 
 /// Measurements of the command.
@@ -31,6 +31,9 @@ pub struct RunBench {
     pub tokens_per_second: f64,
     /// The most memory that a run used.
     pub memory_peak_bytes: Option<u64>,
+    /// Of the device, if it is a GPU.
+    #[serde(flatten)]
+    pub limits: Option<DeviceLimits>,
 }
 
 /// Work of the command.
@@ -78,6 +81,7 @@ pub fn bench_run(task: &RunTask<'_>, runs: usize) -> io::Result<RunBench> {
         videos_per_second: videos as f64 / seconds,
         tokens_per_second: answer_tokens as f64 / seconds,
         memory_peak_bytes: children_memory_peak(),
+        limits: None,
     })
 }
 

@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::Result;
 use serde::Serialize;
 
-use super::{gemm_peak, median_seconds, memory_peak, random};
+use super::{BenchPlace, DeviceLimits, median_seconds, memory_peak, random};
+use crate::device::peak_memory;
 use crate::vision::{Tower, TowerConfig};
 use crate::vlm::config::{clip_l_336, siglip_so400m};
 
@@ -46,6 +47,14 @@ impl TowerName {
             Self::SiglipSo400m => TowerConfig { n_layers: 26, ..siglip_so400m() },
         }
     }
+
+    /// The geometry of its checkpoint, all layers.
+    pub fn stored(self) -> TowerConfig {
+        match self {
+            Self::ClipL336 => clip_l_336(),
+            Self::SiglipSo400m => siglip_so400m(),
+        }
+    }
 }
 
 /// What a tower did.
@@ -53,6 +62,10 @@ impl TowerName {
 pub struct TowerBench {
     /// Its name.
     pub tower: &'static str,
+    /// The kind of device: cpu, cuda, metal.
+    pub device: &'static str,
+    /// The precision.
+    pub dtype: &'static str,
     /// Frames that went through it together.
     pub batch: usize,
     /// Runs of which the median is taken.
@@ -61,35 +74,46 @@ pub struct TowerBench {
     pub seconds_per_frame: f64,
     /// Products of matrices a second.
     pub gflops: f64,
-    /// Of this machine, by this program's kernel.
-    pub gemm_peak_gflops: f64,
-    /// Of that peak.
+    /// Of the device.
+    #[serde(flatten)]
+    pub limits: DeviceLimits,
+    /// Of the peak of products.
     pub share_of_peak: f64,
-    /// The most memory that was used.
+    /// The most of the host's memory that was used.
     pub memory_peak_bytes: Option<u64>,
+    /// The most of the device's memory that tensors took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_peak_bytes: Option<u64>,
 }
 
-/// Times a tower with random weights, in f32 on the CPU, all of its layers.
+/// Times a tower with random weights, all of its layers, until the last one is done.
 ///
 /// # Errors
 /// When candle fails.
-pub fn bench_tower(name: TowerName, batch: usize, runs: usize) -> Result<TowerBench> {
+pub fn bench_tower(name: TowerName, place: &BenchPlace, batch: usize, runs: usize) -> Result<TowerBench> {
     let config = name.config();
-    let mut tower = Tower::load(&config, config.n_layers, &random::weights())?;
+    let mut tower = Tower::load(&config, config.n_layers, &random::weights(place))?;
     tower.pack()?;
-    let pixels = Tensor::randn(0f32, 1.0, (batch, 3, config.image_size, config.image_size), &Device::Cpu)?;
-    let seconds = median_seconds(runs, || tower.hidden_states(&pixels, &mut |_, _| Ok(ControlFlow::Continue(()))))?;
-    let memory_peak_bytes = memory_peak();
-    let (gflops, peak) = (batch as f64 * flops(&config) / seconds / 1e9, gemm_peak()?);
+    let pixels = place.random((batch, 3, config.image_size, config.image_size))?;
+    let seconds = median_seconds(runs, || {
+        tower.hidden_states(&pixels, &mut |_, _| Ok(ControlFlow::Continue(())))?;
+        place.device.synchronize()
+    })?;
+    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&place.device));
+    let limits = DeviceLimits::measure(place)?;
+    let gflops = batch as f64 * flops(&config) / seconds / 1e9;
     Ok(TowerBench {
         tower: name.name(),
+        device: place.name(),
+        dtype: place.dtype.as_str(),
         batch,
         runs,
         seconds_per_frame: seconds / batch as f64,
         gflops,
-        gemm_peak_gflops: peak,
-        share_of_peak: gflops / peak,
+        limits,
+        share_of_peak: gflops / limits.gemm_peak_gflops,
         memory_peak_bytes,
+        device_memory_peak_bytes,
     })
 }
 

@@ -9,7 +9,7 @@ use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
 use vidense::pipeline::Limits;
-use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan};
+use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, VisionPlan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
 use vidense::units::Seconds;
@@ -61,6 +61,12 @@ pub struct ModelArgs {
     /// auto, f32, f16, bf16; auto is f32 on the CPU and half precision on a GPU
     #[arg(long, default_value = "auto")]
     pub dtype: DTypeSpec,
+    /// Another device for the vision encoder (tower, connector, projector), such as cpu or cuda:1 [default: --device]
+    #[arg(long, value_name = "DEVICE")]
+    pub vision_device: Option<DeviceSpec>,
+    /// Another precision for the vision encoder: auto, f32, f16, bf16 [default: --dtype]
+    #[arg(long, value_name = "DTYPE")]
+    pub vision_dtype: Option<DTypeSpec>,
     #[command(flatten)]
     pub unused: UnusedArgs,
 }
@@ -210,6 +216,7 @@ impl PlanArgs {
             unused: model.unused.rule(Unused::Refuse),
             device: model.device,
             dtype: model.dtype,
+            vision: VisionPlan { device: model.vision_device, dtype: model.vision_dtype },
             sample,
             window,
             stream,

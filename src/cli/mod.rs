@@ -61,6 +61,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !matches!(arguments.command, Command::DecodeWorker(_)) {
         interrupt::end_if_stuck();
     }
+    // `batch` has a flag for it.
+    if !matches!(arguments.command, Command::Batch(_)) {
+        output::log_as(output::LogFormat::Text);
+    }
     match arguments.command {
         Command::Ask(command) => command.run(),
         Command::Chat(command) => command.run(),

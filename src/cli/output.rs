@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use serde_json::json;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use vidense::batch::store::Record;
 use vidense::batch::{Snapshot, Summary};
 use vidense::spec::SpecError;
@@ -38,9 +40,33 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Sets how standard error is written from now on; the first call counts.
 pub fn log_as(format: LogFormat) {
-    if FORMAT.set(format).is_ok() && format == LogFormat::Json {
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_target(false);
-        log.with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    if FORMAT.set(format).is_err() {
+        return;
+    }
+    match format {
+        LogFormat::Text => tracing_subscriber::registry().with(LibraryWarnings { tell: warning }).init(),
+        LogFormat::Json => {
+            let log = tracing_subscriber::fmt().json().flatten_event(true).with_target(false);
+            log.with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+        }
+    }
+}
+
+/// Prints the library's warnings, such as that a GPU runs without one of its kernels, as those of commands.
+struct LibraryWarnings {
+    tell: fn(&str),
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for LibraryWarnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let metadata = event.metadata();
+        if *metadata.level() == tracing::Level::WARN && metadata.target().starts_with(env!("CARGO_PKG_NAME")) {
+            event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                if field.name() == "message" {
+                    (self.tell)(&format!("{value:?}"));
+                }
+            });
+        }
     }
 }
 
@@ -198,6 +224,12 @@ pub fn plain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Passes a line of another process of ours on, with the name of that process; JSON as it is.
+pub fn passed_on(name: &str, line: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = if is_json() { writeln!(out, "{line}") } else { writeln!(out, "[{name}] {}", printable(line)) };
+}
+
 /// Lines to standard error; if nobody listens there, nobody is told.
 fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
     if is_json() {
@@ -219,6 +251,18 @@ fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_of_the_library_are_told_and_nothing_else() {
+        static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        let layer = LibraryWarnings { tell: |text| TOLD.lock().expect("no panic").push(text.to_owned()) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(target: "vidense::kernels", "no kernel on {}", "this GPU");
+            tracing::info!(target: "vidense::kernels", "a kernel");
+            tracing::warn!(target: "hyper", "a connection");
+        });
+        assert_eq!(*TOLD.lock().expect("no panic"), ["no kernel on this GPU"]);
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_written_out() {

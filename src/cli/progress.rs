@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vidense::pipeline::{OnOpen, OpenEvent, Progress};
+use vidense::pipeline::{OnOpen, OpenEvent, Progress, smaller_batch};
 
 use super::output;
 
@@ -23,6 +23,7 @@ pub fn opening() -> (OpeningBar, OnOpen) {
     let shown = OpeningBar(bar.clone());
     let on_open = move |event: OpenEvent<'_>| match event {
         OpenEvent::Warning(text) => output::warning(text),
+        OpenEvent::Note(text) => output::note(text),
         OpenEvent::Loading { n_parameters } => {
             bar.get_or_init(|| self::bar("loading model", n_parameters, "{msg} {wide_bar} {percent}% ({eta})"));
         }
@@ -71,6 +72,7 @@ pub fn listen(bar: &ProgressBar, progress: Progress) {
     match progress {
         Progress::Expected { n_frames } => bar.set_length(n_frames as u64),
         Progress::Decoded { n_frames } => bar.set_position(n_frames as u64),
+        Progress::SmallerBatch { n_images } => bar.suspend(|| output::warning(&smaller_batch(n_images))),
         Progress::Encoded { n_frames } => bar.set_message(format!("decoding, {n_frames} encoded")),
     }
 }

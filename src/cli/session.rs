@@ -42,6 +42,7 @@ pub struct AnswerObject<'a> {
     visual_tokens: Tokens,
     model: &'a str,
     plan: &'a str,
+    arithmetic: String,
     timings_ms: Timings,
 }
 
@@ -125,6 +126,7 @@ impl Session {
             visual_tokens: answer.visual_tokens,
             model: self.model.vlm.name(),
             plan: &self.model.fingerprint,
+            arithmetic: self.model.arithmetic(),
             timings_ms: timings,
         }
     }

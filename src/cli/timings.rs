@@ -19,11 +19,19 @@ pub fn tell(report: &RunReport, wall: Duration) {
 fn engine(stats: &EngineStats) -> String {
     let EngineStats { steps, prompt_tokens, prefix_hits, new_tokens, preemptions, peak_running, peak_waiting, .. } =
         stats;
+    let replayed = match stats.replayed_steps {
+        0 => String::new(),
+        n => format!(", {n} of them CUDA graphs"),
+    };
     let size = |bytes: usize| ByteSize::b(bytes as u64).display().iec();
+    let retreats = match stats.memory_retreats {
+        0 => String::new(),
+        n => format!("; {n} steps were made smaller, for which the device had no memory"),
+    };
     format!(
-        "engine: {new_tokens} tokens in {steps} steps of {:.1} sequences (most {peak_running} running, {peak_waiting} waiting), \
+        "engine: {new_tokens} tokens in {steps} steps of {:.1} sequences{replayed} (most {peak_running} running, {peak_waiting} waiting), \
          {prompt_tokens} prompt positions computed and {prefix_hits} shared, {preemptions} preemptions, \
-         {} of {} key-value memory",
+         {} of {} key-value memory{retreats}",
         stats.mean_running(),
         size(stats.peak_kv_bytes),
         size(stats.kv_budget_bytes),

@@ -7,9 +7,10 @@
 //! # Shapes
 //! `L` states `(T, N, D)` to `(T, N, 3D)`.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{Fold, Kept};
+use crate::kernels;
 use crate::units::LayerIndex;
 
 pub(super) const N_GROUPS: usize = 2;
@@ -41,11 +42,8 @@ impl Fold for DciFold {
     fn visit(&mut self, layer: LayerIndex, state: &Tensor) -> Result<()> {
         self.last.visit(layer, state);
         if let Some(sum) = self.sums.get_mut(layer.0 / self.group_size) {
-            let state = state.to_dtype(DType::F32)?;
-            *sum = Some(match sum.take() {
-                Some(sum) => (sum + state)?,
-                None => state,
-            });
+            let kernels = kernels::of(state.device(), state.dtype());
+            *sum = Some(kernels.accumulate(sum.take(), state)?);
             self.n_summed += 1;
         }
         Ok(())

@@ -19,12 +19,24 @@ pub struct EngineConfig {
     pub chunk: usize,
     /// Positions of prompts in a step beside answers, which wait for them.
     pub chunk_beside_answers: usize,
+    /// How steps that only go on with greedy answers run on an NVIDIA GPU.
+    pub decode: DecodeLaunch,
+}
+
+/// How a step of answers is launched on an NVIDIA GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DecodeLaunch {
+    /// As one CUDA graph, made for each number of sequences.
+    #[default]
+    Graph,
+    /// Operation by operation.
+    Operations,
 }
 
 impl EngineConfig {
     /// The default sizes with so many bytes of key-value memory.
     pub fn with_kv_bytes(kv_bytes: usize) -> Self {
-        Self { kv_bytes, max_sequences: 32, chunk: 1024, chunk_beside_answers: 128 }
+        Self { kv_bytes, max_sequences: 32, chunk: 1024, chunk_beside_answers: 128, decode: DecodeLaunch::default() }
     }
 
     /// The default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with

@@ -9,12 +9,14 @@
 //! on its own, bit for bit. docs/engine.md has a figure.
 
 mod config;
+#[cfg(test)]
+mod cuda_tests;
 mod pool;
 mod request;
 mod run;
 mod sequence;
 
-pub use config::{EngineConfig, default_kv_bytes};
+pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
 pub use request::{
     Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, StopRules,
     Visual,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,22 @@ pub enum EngineError {
     /// The language model.
     #[error("{0}")]
     Compute(Arc<candle_core::Error>),
+    /// The device has no memory for a step, however small it was made.
+    #[error(
+        "{source}; it was a step of {positions} position(s) of {sequences} sequence(s), and the device has {} left; hint: a \
+         smaller --kv-memory, a smaller model, half precision (--dtype bf16), or --quant q8_0",
+        free.map_or("an unknown amount of memory".to_owned(), |free| ByteSize::b(free).display().iec().to_string())
+    )]
+    OutOfMemory {
+        /// Positions of the step.
+        positions: usize,
+        /// Sequences of the step.
+        sequences: usize,
+        /// Bytes that are left, if the device tells.
+        free: Option<u64>,
+        /// The failure.
+        source: Arc<candle_core::Error>,
+    },
     /// A kernel or the tokenizer panicked, which is a defect of this program.
     #[error("a defect of this program: {0}")]
     Panic(String),
@@ -175,6 +192,13 @@ pub enum EngineError {
         /// Bytes that there are.
         budget: usize,
     },
+}
+
+impl EngineError {
+    /// Whether a step failed for want of memory on its device.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. })
+    }
 }
 
 /// Runs a part of a request's work; a panic in it fails this request alone.

@@ -1,19 +1,22 @@
 //! The engine's loop: admission, forward passes, and sampling.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Result, Tensor};
 use serde::Serialize;
 
-use super::config::EngineConfig;
+use super::config::{DecodeLaunch, EngineConfig};
 use super::pool::{PagePool, PoolConfig};
 use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId, guarded};
 use super::sequence::{Segment, Sequence};
+use crate::device::{free_memory, is_out_of_memory, release_unused_memory};
 use crate::exec::Stop;
-use crate::kernels::kv::{KvStore, PageId, pages_for};
-use crate::language::{Llama, choose_each};
+use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
+use crate::language::{Llama, choose_each, not_finite};
 use crate::text::Tokenizer;
+use crate::vlm::without_backtrace;
 
 /// Runs requests through a language model.
 pub struct Engine<'m> {
@@ -35,6 +38,8 @@ pub struct Engine<'m> {
 pub struct EngineStats {
     /// Forward passes.
     pub steps: u64,
+    /// Of these, those that were replayed as one CUDA graph.
+    pub replayed_steps: u64,
     /// Sequences in them, summed.
     pub sequence_steps: u64,
     /// Positions of prompts that were computed.
@@ -45,6 +50,8 @@ pub struct EngineStats {
     pub new_tokens: u64,
     /// Preemptions: sequences whose pages went to an older one.
     pub preemptions: u64,
+    /// Steps for which the device had no memory, and which were made smaller: fewer positions, then fewer sequences.
+    pub memory_retreats: u64,
     /// The most sequences that ran at once.
     pub peak_running: usize,
     /// The most requests that waited.
@@ -68,6 +75,16 @@ struct Planned {
     /// Its index among those that run.
     index: usize,
     n: usize,
+}
+
+/// What a step gives.
+enum StepOutput {
+    /// Keys and values alone: no sequence's next token is decided.
+    Stored,
+    /// The logits of those sequences whose next token they decide: `(R, vocab_size)`.
+    Logits(Tensor),
+    /// The next token of every sequence, none where its logits are not finite.
+    Chosen(Vec<Option<u32>>),
 }
 
 /// Why a sequence ended, or failed.
@@ -374,13 +391,14 @@ impl<'m> Engine<'m> {
         let start = Instant::now();
         let mut ended = Vec::new();
         match self.compute(planned) {
-            Ok(logits) => self.take(planned, logits.as_ref(), start, &mut ended),
+            Ok(output) => self.take(planned, output, start, &mut ended),
+            Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
             Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
             Err(_) => {
                 for one in planned {
                     let start = Instant::now();
                     match self.compute(&[*one]) {
-                        Ok(logits) => self.take(&[*one], logits.as_ref(), start, &mut ended),
+                        Ok(output) => self.take(&[*one], output, start, &mut ended),
                         Err(error) => ended.push((one.index, Err(error))),
                     }
                 }
@@ -392,38 +410,75 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Runs the planned positions, and gives the logits of those sequences whose next token they decide: `(R,
-    /// vocab_size)`.
-    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<Option<Tensor>, EngineError> {
+    /// After a step for which the device had no memory: makes the next ones smaller, down to one page of one sequence.
+    /// False if this one was as small.
+    fn retreat(&mut self, planned: &[Planned]) -> bool {
+        let n_rows = planned.iter().map(|planned| planned.n).max().unwrap_or(0);
+        if n_rows > PAGE_LEN {
+            self.config.chunk = (n_rows / 2).max(PAGE_LEN);
+            self.config.chunk_beside_answers = self.config.chunk_beside_answers.min(self.config.chunk);
+        } else if self.running.len() > 1 {
+            self.config.max_sequences = self.running.len().div_ceil(2);
+            while self.running.len() > self.config.max_sequences {
+                self.preempt(self.running.len() - 1);
+            }
+        } else {
+            return false;
+        }
+        self.stats.memory_retreats += 1;
+        release_unused_memory(self.model.device());
+        true
+    }
+
+    /// Runs the planned positions.
+    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<StepOutput, EngineError> {
+        let replay = self.config.decode == DecodeLaunch::Graph;
         let Self { model, store, running, .. } = self;
-        let forward = || -> Result<Option<Tensor>> {
-            let embeds = embed(model, running, planned)?;
+        let forward = || -> Result<StepOutput> {
             let rows: Vec<_> = planned.iter().map(|Planned { index, n }| running[*index].rows(*n)).collect();
-            let hidden = model.forward(&embeds, &rows, &mut **store)?; // (S, H)
+            if replay
+                && let Some(ids) = greedy_inputs(running, planned)
+                && let Some(chosen) = model.replay_greedy(&ids, &rows, &mut **store)?
+            {
+                return Ok(StepOutput::Chosen(chosen));
+            }
+            let hidden = model.forward(&embed(model, running, planned)?, &rows, &mut **store)?; // (S, H)
             let last = last_rows(running, planned);
             if last.is_empty() {
-                return Ok(None);
+                return Ok(StepOutput::Stored);
+            }
+            if last.len() == hidden.dim(0)? {
+                return Ok(StepOutput::Logits(model.logits(&hidden)?));
             }
             let last = Tensor::new(last, hidden.device())?;
-            Ok(Some(model.logits(&hidden.index_select(&last, 0)?)?))
+            Ok(StepOutput::Logits(model.logits(&hidden.index_select(&last, 0)?)?))
         };
-        Ok(guarded(forward)??)
+        let computed = guarded(forward)?;
+        computed.map_err(|error| {
+            if !is_out_of_memory(&error) {
+                return error.into();
+            }
+            EngineError::OutOfMemory {
+                positions: planned.iter().map(|planned| planned.n).sum(),
+                sequences: planned.len(),
+                free: free_memory(self.model.device()),
+                source: Arc::new(without_backtrace(error)),
+            }
+        })
     }
 
     /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
-    fn take(
-        &mut self,
-        planned: &[Planned],
-        logits: Option<&Tensor>,
-        start: Instant,
-        ended: &mut Vec<(usize, Outcome)>,
-    ) {
+    fn take(&mut self, planned: &[Planned], output: StepOutput, start: Instant, ended: &mut Vec<(usize, Outcome)>) {
         let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
         let choosing: Vec<usize> =
             planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
-        let chosen = match logits {
-            None => Vec::new(),
-            Some(logits) => {
+        let chosen = match output {
+            StepOutput::Stored => Vec::new(),
+            StepOutput::Chosen(ids) => {
+                self.stats.replayed_steps += 1;
+                ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect()
+            }
+            StepOutput::Logits(logits) => {
                 let mut samplers: Vec<_> = self
                     .running
                     .iter_mut()
@@ -431,7 +486,7 @@ impl<'m> Engine<'m> {
                     .filter(|(i, _)| choosing.contains(i))
                     .map(|(_, sequence)| sequence.choosing())
                     .collect();
-                choose_each(self.model.kernels(), logits, &mut samplers)
+                choose_each(self.model.kernels(), &logits, &mut samplers)
             }
         };
         self.stats.steps += 1;
@@ -483,6 +538,11 @@ fn no_device_memory() -> EngineError {
         .into()
 }
 
+/// The ids of a step that does nothing but go on with greedy answers.
+fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
+    planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
+}
+
 /// The embeddings of a step's positions: `(S, H)`.
 fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result<Tensor> {
     let (mut parts, mut ids): (Vec<Tensor>, Vec<u32>) = (Vec::new(), Vec::new());
@@ -518,3 +578,6 @@ fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
     };
     planned.iter().filter_map(row).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,6 +213,13 @@ impl<'l> Sequence<'l> {
         self.table = self.pages.as_slice().into();
     }
 
+    /// The id that comes next into a step, if the one after it is the largest logit as it is: of an answer, that is the
+    /// last one chosen.
+    pub(super) fn greedy_input(&self) -> Option<u32> {
+        let is_answering = !self.is_reading() && self.n_left() == 1;
+        self.ids.last().copied().filter(|_| is_answering && self.sampler.is_plain_argmax())
+    }
+
     /// Borrows the sampler and the ids that the next token is chosen with.
     pub(super) fn choosing(&mut self) -> Choosing<'_> {
         Choosing { sampler: &mut self.sampler, generated: &self.ids }

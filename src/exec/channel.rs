@@ -1,6 +1,7 @@
 //! The two ends of an edge, which measure how long their stage waits at them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
@@ -67,6 +68,22 @@ impl<T> Inlet<T> {
             clock.count();
         }
         item
+    }
+}
+
+impl<T> Inlet<T> {
+    /// The next item, if it comes until then; the time until it does is waiting time.
+    pub fn recv_until(&self, deadline: Instant) -> Option<T> {
+        self.waiting(|| {
+            if self.stop.is_aborted() {
+                return None;
+            }
+            select! {
+                recv(self.items) -> item => item.ok(),
+                recv(self.stop.aborted()) -> _ => None,
+                recv(crossbeam_channel::at(deadline)) -> _ => None,
+            }
+        })
     }
 }
 

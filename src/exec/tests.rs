@@ -414,3 +414,27 @@ fn busy_and_waiting_times_add_up_and_spans_tell_them() {
     let of_spans: Duration = spans.lock().expect("no panic").iter().filter(|(s, _)| s == "slow").map(|(_, d)| *d).sum();
     assert_eq!(of_spans, slow.busy);
 }
+
+#[test]
+fn a_stage_may_wait_for_more_until_a_time() {
+    let (send, receive) = bounded::<()>(0);
+    let (pairs, _) = run(&Watch::default(), |scope| {
+        let numbers = scope.source("numbers", 0, move |out| {
+            // Two at once, and a third that comes only after the wait is over.
+            let _ = out.send(1).and_then(|()| out.send(2));
+            let _ = receive.recv();
+            let _ = out.send(3);
+        });
+        scope.here("pairs", numbers, |inlet| {
+            let first = inlet.recv();
+            let second = inlet.recv_until(std::time::Instant::now() + Duration::from_secs(20));
+            let none = inlet.recv_until(std::time::Instant::now() + Duration::from_millis(20));
+            drop(send);
+            let third = inlet.recv_until(std::time::Instant::now() + Duration::from_secs(20));
+            // The source has ended: nothing is waited for.
+            [first, second, none, third, inlet.recv_until(std::time::Instant::now() + Duration::from_secs(60))]
+        })
+    })
+    .expect("no stage panics");
+    assert_eq!(pairs, [Some(1), Some(2), None, Some(3), None]);
+}

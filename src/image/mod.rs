@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod mosaic;
+pub mod plan;
 pub mod preprocess;
 pub mod processor;
 mod resize;

@@ -7,7 +7,8 @@
 use ::image::{Rgb, RgbImage, imageops};
 
 use super::config::{PreprocessConfig, PreprocessError, Resize};
-use super::resize::resize;
+use super::plan::FramePlan;
+use super::resize::{resize, taps};
 
 /// A padded square beyond this would take over 800 MB.
 const MAX_PADDED_SIDE: u32 = 16_384;
@@ -66,6 +67,31 @@ impl Preprocessor {
         })
     }
 
+    /// The preparation of frames of this width and height as tables.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn plan(&self, frame: (u32, u32)) -> Result<FramePlan, PreprocessError> {
+        let config = &self.config;
+        let (canvas, offset) = match config.pad {
+            Some(_) => square(frame)?,
+            None => (frame, (0, 0)),
+        };
+        let resized = target_size(config.resize, canvas);
+        let size = config.crop.unwrap_or(resized);
+        Ok(FramePlan {
+            frame,
+            canvas_height: canvas.1,
+            offset,
+            colour: config.pad.unwrap_or_default(),
+            horizontal: taps(canvas.0, resized.0, config.filter),
+            vertical: taps(canvas.1, resized.1, config.filter),
+            crop: (crop_offset(resized.0, size.0) as i32, crop_offset(resized.1, size.1) as i32),
+            size,
+            levels: self.levels,
+        })
+    }
+
     fn normalise(&self, picture: &RgbImage) -> Vec<f32> {
         let plane = (picture.width() * picture.height()) as usize;
         let mut values = vec![0.0; 3 * plane];
@@ -82,17 +108,22 @@ impl Preprocessor {
 
 /// LLaVA's `expand2square`: the picture in the middle, `(long - short) / 2` rounded down from the edge.
 fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, PreprocessError> {
-    let (width, height) = picture.dimensions();
-    if width == height {
+    let (size, (left, top)) = square(picture.dimensions())?;
+    if picture.dimensions() == size {
         return Ok(picture);
     }
+    let mut square = RgbImage::from_pixel(size.0, size.1, Rgb(colour));
+    imageops::replace(&mut square, &picture, i64::from(left), i64::from(top));
+    Ok(square)
+}
+
+/// Size of the square around a picture, and the place of its corner there.
+fn square((width, height): (u32, u32)) -> Result<((u32, u32), (u32, u32)), PreprocessError> {
     let side = width.max(height);
-    if side > MAX_PADDED_SIDE {
+    if width != height && side > MAX_PADDED_SIDE {
         return Err(PreprocessError::TooLarge { width, height, side, limit: MAX_PADDED_SIDE });
     }
-    let mut square = RgbImage::from_pixel(side, side, Rgb(colour));
-    imageops::replace(&mut square, &picture, i64::from((side - width) / 2), i64::from((side - height) / 2));
-    Ok(square)
+    Ok(((side, side), ((side - width) / 2, (side - height) / 2)))
 }
 
 /// The size after the resize, with the roundings of transformers: `int(size * long / short)` for the longer side.
@@ -134,11 +165,15 @@ fn centre_crop(picture: RgbImage, (width, height): (u32, u32)) -> RgbImage {
     if picture.dimensions() == (width, height) {
         return picture;
     }
-    let offset = |have: u32, want: u32| (i64::from(have) - i64::from(want)).div_euclid(2);
-    let (left, top) = (offset(picture.width(), width), offset(picture.height(), height));
+    let (left, top) = (crop_offset(picture.width(), width), crop_offset(picture.height(), height));
     let mut cut = RgbImage::new(width, height);
     imageops::replace(&mut cut, &picture, -left, -top);
     cut
+}
+
+/// Edge of the middle part of a side; negative where the side is shorter.
+fn crop_offset(have: u32, want: u32) -> i64 {
+    (i64::from(have) - i64::from(want)).div_euclid(2)
 }
 
 #[cfg(test)]

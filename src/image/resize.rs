@@ -7,9 +7,10 @@
 use ::image::RgbImage;
 
 use super::config::Filter;
+use super::plan::Taps;
 
 /// Bits after the point of a coefficient: 8 bits of level and 2 of headroom are left of 32.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
+pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Resizes to `width` x `height`. A side that has its length already is not touched.
 pub(super) fn resize(picture: RgbImage, (width, height): (u32, u32), filter: Filter) -> RgbImage {
@@ -61,6 +62,14 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+/// The windows along one side as a table. A side that has its length already is copied.
+pub(super) fn taps(from: u32, to: u32, filter: Filter) -> Taps {
+    if from == to {
+        return Taps::new((0..to as usize).map(|i| (i, vec![1 << PRECISION_BITS])));
+    }
+    Taps::new(windows(from, to, filter).into_iter().map(|window| (window.start, window.weights)))
 }
 
 /// The source pixels that one target pixel is made of.

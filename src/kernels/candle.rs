@@ -1,4 +1,5 @@
-//! Kernels of every device and precision that has none of ours: candle's operations.
+//! Kernels of every device and precision that has none of ours: candle's operations, those of quantized weights in
+//! `ggml.rs`.
 //!
 //! Candle's fused norms and softmax have no gradient and drop it in silence: they serve only where none is wanted, and
 //! primitives that have one serve where it is.
@@ -9,6 +10,7 @@ use super::activation::QUICK;
 use super::attention::{by_scores, check};
 use super::candle_pages::CandlePages;
 use super::cpu::kv_pages::CpuPages;
+use super::ggml::GgmlLinear;
 use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
@@ -59,6 +61,12 @@ impl Candle {
             _ => &Self::GPU,
         }
     }
+
+    /// Whether full attention is flash attention.
+    #[cfg(any(feature = "cuda", test))]
+    pub(super) fn has_flash(&self) -> bool {
+        !matches!(self.attention, Attention::ByScores)
+    }
 }
 
 impl Kernels for Candle {
@@ -74,11 +82,7 @@ impl Kernels for Candle {
     }
 
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        match activation {
-            Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * QUICK)?)?,
-            Activation::GeluTanh => x.gelu(),
-            Activation::Gelu => x.gelu_erf(),
-        }
+        activate(x, activation)
     }
 
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
@@ -140,23 +144,26 @@ impl Kernels for Candle {
         Ok(None)
     }
 
-    fn quantize(&self, _: &Tensor, _: Option<&Tensor>, _: QuantFormat) -> Result<Option<PackedLinear>> {
-        Ok(None)
+    fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
+        let Some(format) = format.fitting(weight.dim(1)?).filter(|_| !weight.track_op()) else { return Ok(None) };
+        Ok(Some(GgmlLinear::quantize(weight, bias, format)?.into()))
     }
 
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
-        candle_core::bail!(
-            "weights in {} have no kernel on this device in this precision; hint: f32 on the CPU",
-            stored.format
-        )
-    }
-
-    fn has_quantized(&self) -> bool {
-        false
+        Ok(GgmlLinear::load(stored)?.into())
     }
 
     fn threads(&self) -> OpThreads {
         self.threads
+    }
+}
+
+/// The activation of each element.
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * QUICK)?)?,
+        Activation::GeluTanh => x.gelu(),
+        Activation::Gelu => x.gelu_erf(),
     }
 }
 

@@ -151,7 +151,8 @@ impl StepLayout {
         self.sequences.iter().map(|sequence| sequence.n).sum()
     }
 
-    /// Checks the layout against a geometry: block tables long enough, angles for every row.
+    /// Checks the layout against a geometry: block tables long enough, angles for every row, and no page that two
+    /// sequences write to.
     ///
     /// # Errors
     /// When they are not.
@@ -165,9 +166,28 @@ impl StepLayout {
                 candle_core::bail!("attention: {start} + {n} positions in {} pages of {PAGE_LEN}", pages.len());
             }
         }
+        let written = |rows: &StepRows| rows.pages[rows.start / PAGE_LEN..pages_for(rows.end())].to_vec();
+        let mut written: Vec<PageId> = self.sequences.iter().flat_map(written).collect();
+        written.sort_unstable();
+        if let Some(pair) = written.windows(2).find(|pair| pair[0] == pair[1]) {
+            candle_core::bail!("attention: two sequences write to page {}", pair[0].0);
+        }
         Ok(())
     }
 }
+
+/// A step of answers: one new position of each sequence, whose token is an id, and whose next one is the largest logit.
+#[derive(Debug, Clone)]
+pub struct GreedyStep {
+    /// The id of each sequence's new position.
+    pub ids: Vec<u32>,
+    /// One row of each sequence.
+    pub layout: StepLayout,
+}
+
+/// A language model from ids `(S)`, in u32 on its device, to logits `(S, vocab_size)` in its precision, over a store in
+/// which a step was begun.
+pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
 
 /// Keys and values of all layers in pages, and attention over them.
 pub trait KvStore: Send {
@@ -195,9 +215,26 @@ pub trait KvStore: Send {
     /// sees the sequence's positions up to `start + i`.
     ///
     /// # Shapes
-    /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads d_head)`.
+    /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads
+    /// d_head)`.
     ///
     /// # Errors
     /// When no step was begun, or the shapes do not fit.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
+
+    /// Whether [`Self::replay`] may ever run a step.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// Runs a whole step without the host between its operations: replays what `forward` did in an earlier step of the
+    /// same form. Gives the largest logit's index of each sequence as [`super::Kernels::argmax_rows`] does; none where
+    /// the step is to be run operation by operation.
+    ///
+    /// # Errors
+    /// When the layout does not fit, or the device fails.
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+        let _ = (step, forward);
+        Ok(None)
+    }
 }

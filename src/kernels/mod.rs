@@ -1,8 +1,8 @@
 //! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
 //! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
 //!
-//! `cpu` holds this crate's own kernels for f32 on the CPU; `candle` runs every other device and precision on candle's
-//! operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
+//! `cpu` holds this crate's own kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other device
+//! and precision on candle's operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
 //! very processor.
 
 mod activation;
@@ -11,13 +11,23 @@ mod attention;
 mod candle;
 pub(crate) mod candle_pages;
 pub(crate) mod cpu;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod cuda;
+mod epilogue;
 #[cfg(test)]
 pub(crate) mod finite_difference;
+pub(crate) mod frames;
+mod ggml;
 pub mod kv;
 mod norm;
-mod quant_format;
+mod packed;
 #[cfg(test)]
-mod tests;
+mod paged_sequences;
+mod pool;
+mod quant_format;
+pub(crate) mod row_blocks;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::fmt::Debug;
 
@@ -29,9 +39,13 @@ use kv::{KvConfig, KvStore};
 pub use activation::Activation;
 pub use attention::{Mask, Visible, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
-pub use cpu::packed::PackedLinear;
 pub use cpu::workers::on_workers;
+pub use epilogue::LinearEpilogue;
+pub use frames::PlacedFrames;
+pub use ggml::quantize;
 pub use norm::NormWeights;
+pub use packed::PackedLinear;
+pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
 /// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation
@@ -61,6 +75,29 @@ pub trait Kernels: Send + Sync + Debug {
     /// When candle fails.
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
 
+    /// A linear layer: `x W^T`, then an epilogue.
+    ///
+    /// # Shapes
+    /// `x (R, d_in)` and `weight (d_out, d_in)` to `(R, d_out)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn linear(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        self.epilogue(self.matmul(x, &weight.t()?)?, epilogue)
+    }
+
+    /// `activation(product + bias) + residual`, each part where there is one. The result may take the memory of
+    /// `product`, which nothing else may hold.
+    ///
+    /// # Shapes
+    /// `(R, width)` to the same.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        epilogue::by_parts(self, product, epilogue)
+    }
+
     /// `silu(gate) up` (arXiv 2002.05202), element by element.
     ///
     /// # Errors
@@ -75,6 +112,58 @@ pub trait Kernels: Send + Sync + Debug {
     /// # Errors
     /// When the width is odd.
     fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor>;
+
+    /// Rows of a table by their indices: embeddings.
+    ///
+    /// # Shapes
+    /// `table (n, width)` and `ids (R)` in u32 to `(R, width)`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit. An index beyond the table is an error or, on a GPU, may give a row of NaN.
+    fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        table.index_select(ids, 0)
+    }
+
+    /// Cosine of each row of `a` and that of `b`, computed in f32, with PyTorch's epsilon of 1e-8 under both norms.
+    ///
+    /// # Shapes
+    /// Twice `(R, width)` to `(R)`, f32.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+        let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt()?.clamp(1e-8f32, f32::MAX);
+        (&a * &b)?.sum(D::Minus1)? / (length(&a)? * length(&b)?)?
+    }
+
+    /// Pools the patch grid of each frame.
+    ///
+    /// # Shapes
+    /// `(t, Hg Wg, d)` to `(t, h w, d)`.
+    ///
+    /// # Errors
+    /// When the frames have not that grid.
+    fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+        pool.check(frames)?;
+        pool::by_axes(frames, pool)
+    }
+
+    /// A running sum in f32, plus one tensor more; of `x` alone where there is no sum yet. The result may take the memory
+    /// of `sum`, which nothing else may hold.
+    ///
+    /// # Shapes
+    /// Any, the same of both.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        let x = x.to_dtype(DType::F32)?;
+        match sum {
+            Some(sum) => sum + x,
+            None => Ok(x),
+        }
+    }
 
     /// A layer norm or an RMS norm over the last dimension.
     ///
@@ -150,7 +239,7 @@ pub trait Kernels: Send + Sync + Debug {
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
 
     /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format
-    /// fits, or the device has no kernels for quantized weights.
+    /// fits.
     ///
     /// # Errors
     /// When candle fails.
@@ -159,11 +248,8 @@ pub trait Kernels: Send + Sync + Debug {
     /// A layer of a weight that is stored quantized, for inference.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no kernels for quantized weights.
+    /// When the weight has another format, or the device has no room for it.
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear>;
-
-    /// Whether the device has kernels for quantized weights.
-    fn has_quantized(&self) -> bool;
 
     /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN,
     /// or whose largest is infinite. Nothing but these leaves the device.
@@ -180,14 +266,33 @@ pub trait Kernels: Send + Sync + Debug {
         Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect())
     }
 
+    /// Whether frames are prepared on the device, by [`Self::prepare_frame`].
+    fn prepares_frames(&self) -> bool {
+        false
+    }
+
+    /// Pads, resizes, crops and normalises a frame on the device, with the levels of the CPU; none where the CPU
+    /// prepares frames.
+    ///
+    /// # Shapes
+    /// Levels `(height, width, 3)` to `(1, 3, height', width')`, in these kernels' precision.
+    ///
+    /// # Errors
+    /// When the frame has another size than the tables are for, or the device has no room.
+    fn prepare_frame(&self, _: &[u8], _: &PlacedFrames) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// The threads that issue operations.
     fn threads(&self) -> OpThreads;
 }
 
 /// A linear layer whose weight is stored quantized.
 pub struct StoredLinear<'a> {
-    /// The weight, `(d_out, d_in)`.
+    /// The weight, `(d_out, d_in)`, in the host's memory.
     pub weight: &'a QTensor,
+    /// The device that is to hold it.
+    pub device: &'a Device,
     /// Format of the weight.
     pub format: QuantFormat,
     /// Row of the weight that makes each output.
@@ -217,8 +322,17 @@ impl dyn Kernels {
 
 /// Chooses the kernels of a device in a precision: once for a module, when it is loaded.
 pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
+    #[cfg(test)]
+    if let Some(kernels) = tests::chosen() {
+        return kernels;
+    }
     match (device, dtype) {
         (Device::Cpu, DType::F32) => cpu::Cpu::best(),
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(gpu), _) => match cuda::Cuda::of(gpu, dtype) {
+            Some(kernels) => kernels,
+            None => candle::Candle::of(device, dtype),
+        },
         _ => candle::Candle::of(device, dtype),
     }
 }

@@ -8,8 +8,35 @@ use super::finite_difference::{assert_gradients, random};
 use super::*;
 
 /// The implementations in f32 on the CPU: ours, ours without instructions of a particular processor, candle's.
-pub(super) fn implementations() -> [&'static dyn Kernels; 3] {
+fn cpu_implementations() -> [&'static dyn Kernels; 3] {
     [of(&Device::Cpu, DType::F32), Cpu::portable(), Candle::of(&Device::Cpu, DType::F32)]
+}
+
+/// All implementations that the CPU can run in f32: its own, and those of a GPU where they can be emulated.
+pub(super) fn implementations() -> Vec<&'static dyn Kernels> {
+    let emulated = cuda::Cuda::emulated(DType::F32).map(|kernels| kernels as &dyn Kernels);
+    cpu_implementations().into_iter().chain(emulated).collect()
+}
+
+thread_local! {
+    static CHOSEN: std::cell::Cell<Option<&'static dyn Kernels>> = const { std::cell::Cell::new(None) };
+}
+
+/// The kernels that [`with_kernels`] chose for this thread.
+pub(super) fn chosen() -> Option<&'static dyn Kernels> {
+    CHOSEN.get()
+}
+
+/// Loads modules that run on given kernels, whatever their device and precision.
+pub(crate) fn with_kernels<T: Send>(kernels: &'static dyn Kernels, load: impl FnOnce() -> T + Send) -> T {
+    // Layers may be loaded in parallel: on a pool of one thread, they all are on this one.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    pool.install(|| {
+        CHOSEN.set(Some(kernels));
+        let loaded = load();
+        CHOSEN.set(None);
+        loaded
+    })
 }
 
 fn elements(x: &Tensor) -> Vec<f32> {
@@ -19,7 +46,7 @@ fn elements(x: &Tensor) -> Vec<f32> {
 /// Fails unless all implementations give the same for inputs without and with a gradient, within rounding.
 fn assert_alike(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
     let tracked: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).expect("small").as_tensor().clone()).collect();
-    let [_, _, candle] = implementations();
+    let [_, _, candle] = cpu_implementations();
     let expected = elements(&run(candle, inputs).expect("the shapes fit"));
     for (kernels, inputs) in implementations().into_iter().flat_map(|k| [(k, inputs), (k, &tracked)]) {
         let found = elements(&run(kernels, inputs).expect("the shapes fit"));
@@ -40,6 +67,42 @@ fn assert_trainable(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> 
 fn products_and_biases_are_alike_and_can_be_trained() {
     assert_trainable(&[random((2, 3, 4), 1), random((2, 4, 5), 2)], |k, t| k.matmul(&t[0], &t[1]));
     assert_trainable(&[random((3, 4), 1), random(4, 2)], |k, t| k.add_bias(&t[0], &t[1]));
+}
+
+#[test]
+fn linear_layers_with_what_follows_are_alike_and_can_be_trained() {
+    let inputs = [random((3, 4), 1), random((5, 4), 2), random(5, 3), random((3, 5), 4)];
+    for activation in [None, Some(Activation::QuickGelu), Some(Activation::GeluTanh), Some(Activation::Gelu)] {
+        assert_trainable(&inputs, |k, t| {
+            let epilogue = LinearEpilogue { bias: Some(&t[2]), activation, residual: Some(&t[3]) };
+            k.linear(&t[0], &t[1], &epilogue)
+        });
+    }
+    // A bias or a residual alone that is trained.
+    for (bias, residual) in [(true, false), (false, true)] {
+        assert_trainable(&[random(5, 3), random((3, 5), 4)][usize::from(residual)..][..1], |k, t| {
+            let epilogue =
+                LinearEpilogue { bias: bias.then_some(&t[0]), activation: None, residual: residual.then_some(&t[0]) };
+            k.linear(&inputs[0], &inputs[1], &epilogue)
+        });
+    }
+}
+
+#[test]
+fn rows_and_pools_are_alike_and_can_be_trained() {
+    let ids = Tensor::new(&[2u32, 0, 2], &Device::Cpu).expect("small");
+    assert_trainable(&[random((3, 4), 1)], |k, t| k.gather(&t[0], &ids));
+    assert_trainable(&[random((3, 4), 1), random((3, 4), 2)], |k, t| k.row_cosines(&t[0], &t[1]));
+    assert_trainable(&[random((2, 4), 1), random((2, 4), 2)], |k, t| {
+        let first = k.accumulate(None, &t[0])?;
+        k.accumulate(Some(first), &t[1])
+    });
+    let pool = |mode| GridPool { from: [3, 4], to: [2, 2], mode };
+    for mode in [PoolMode::Average, PoolMode::Bilinear] {
+        assert_trainable(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(mode)));
+    }
+    // Elements that differ by less than a step of finite differences: no gradient to compare with.
+    assert_alike(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(PoolMode::Max)));
 }
 
 #[test]
@@ -117,7 +180,7 @@ fn the_largest_element_of_each_row_is_alike() {
 #[test]
 fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
     let weight = random((40, 64), 1);
-    let [best, portable, candle] = implementations();
+    let [best, portable, candle] = cpu_implementations();
     let packs = |kernels: &dyn Kernels| kernels.pack(&weight, None).expect("f32 on the CPU").is_some();
     #[cfg(target_arch = "x86_64")]
     let is_fast = std::arch::is_x86_feature_detected!("avx512f")
@@ -125,9 +188,6 @@ fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
     #[cfg(not(target_arch = "x86_64"))]
     let is_fast = false;
     assert_eq!([packs(best), packs(portable), packs(candle)], [is_fast, false, false]);
-    // Candle has no layout for several rows at a time: quantized weights are ours on every processor.
-    let quantizes = |k: &dyn Kernels| k.quantize(&weight, None, QuantFormat::Q8_0).expect("whole blocks").is_some();
-    assert_eq!([quantizes(best), quantizes(portable), quantizes(candle)], [true, true, false]);
 }
 
 #[test]
@@ -140,14 +200,13 @@ fn weights_that_are_trained_stay_as_they_are() {
 }
 
 #[test]
-fn only_f32_on_the_cpu_has_kernels_for_quantized_weights() {
-    assert!(of(&Device::Cpu, DType::F32).has_quantized());
-    for dtype in [DType::BF16, DType::F16, DType::F64] {
+fn every_precision_has_kernels_for_quantized_weights_and_f32_alone_packs_full_ones() {
+    for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
         let kernels = of(&Device::Cpu, dtype);
-        assert!(!kernels.has_quantized());
         let weight = random((32, 32), 1).to_dtype(dtype).expect("numeric");
-        assert!(kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("nothing is made").is_none());
-        assert!(kernels.pack(&weight, None).expect("nothing is made").is_none());
+        let layer = kernels.quantize(&weight, None, QuantFormat::Q8_0).expect("whole blocks").expect("whole blocks");
+        assert_eq!(layer.format(), Some(QuantFormat::Q8_0));
+        assert!(dtype == DType::F32 || kernels.pack(&weight, None).expect("nothing is made").is_none());
     }
 }
 

@@ -1,12 +1,12 @@
 //! The Llama family: Llama 1 to 3, Vicuna, Yi, Mistral's weights (`modeling_llama.py`), Qwen2, Qwen2.5 and Qwen3.
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Embedding, Module, VarBuilder};
+use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
 use crate::device::DTypeSpec;
-use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
+use crate::kernels::kv::{GreedyStep, KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
@@ -90,7 +90,8 @@ impl LlamaConfig {
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
-    embeddings: Embedding,
+    /// `(vocab_size, H)`.
+    embeddings: Tensor,
     layers: Vec<Block>,
     norm: RmsNorm,
     head: Linear,
@@ -133,7 +134,7 @@ impl Llama {
         };
         Ok(Self {
             config: config.clone(),
-            embeddings: Embedding::new(table, config.d_hidden),
+            embeddings: table,
             layers,
             norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
@@ -218,10 +219,15 @@ impl Llama {
     /// # Errors
     /// When an id is beyond the table, which means that tokenizer and model do not belong together.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        self.check_ids(ids)?;
+        self.kernels.gather(&self.embeddings, &Tensor::from_slice(ids, ids.len(), &self.device)?)
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             candle_core::bail!("token id {id} is beyond the vocabulary of {} ids", self.config.vocab_size);
         }
-        self.embeddings.forward(&Tensor::from_slice(ids, ids.len(), &self.device)?)
+        Ok(())
     }
 
     /// Runs one step: new positions of any number of sequences through all layers, each after those that the store
@@ -233,15 +239,42 @@ impl Llama {
     /// # Errors
     /// When the shapes do not fit, or a page has no memory.
     pub fn forward(&self, embeds: &Tensor, rows: &[SequenceRows], store: &mut dyn KvStore) -> Result<Tensor> {
+        store.begin(self.step_layout(rows))?;
+        self.kernels.run(|| self.through_layers(embeds.clone(), store))
+    }
+
+    fn step_layout(&self, rows: &[SequenceRows]) -> StepLayout {
         let (cos, sin) = self.config.rope().angles(rows.iter().flat_map(SequenceRows::positions));
-        let sequences = rows.iter().map(|rows| rows.rows.clone()).collect();
-        store.begin(StepLayout { sequences, cos, sin })?;
-        self.kernels.run(|| {
-            let mut x = embeds.clone();
-            for (i, layer) in self.layers.iter().enumerate() {
-                x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?; // (S, H)
-            }
-            Ok(x)
+        StepLayout { sequences: rows.iter().map(|rows| rows.rows.clone()).collect(), cos, sin }
+    }
+
+    /// Runs the rows of a step that was begun: `(S, H)` to `(S, H)`.
+    fn through_layers(&self, mut x: Tensor, store: &mut dyn KvStore) -> Result<Tensor> {
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.apply(&x, |attention, x| attention.forward_stored(x, i, store))?;
+        }
+        Ok(x)
+    }
+
+    /// Runs one step of answers as a whole, where the store can replay it: the next id of each sequence, none of a
+    /// sequence whose logits are not finite.
+    ///
+    /// # Errors
+    /// When an id is beyond the vocabulary, or as [`Self::forward`].
+    pub fn replay_greedy(
+        &self,
+        ids: &[u32],
+        rows: &[SequenceRows],
+        store: &mut dyn KvStore,
+    ) -> Result<Option<Vec<Option<u32>>>> {
+        if !store.replays() {
+            return Ok(None);
+        }
+        self.check_ids(ids)?;
+        let step = GreedyStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
+        store.replay(step, &mut |ids, store| {
+            let x = self.through_layers(self.kernels.gather(&self.embeddings, ids)?, store)?;
+            self.head.forward_normalised(&x, &self.norm)
         })
     }
 

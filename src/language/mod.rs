@@ -8,4 +8,5 @@ pub mod sample;
 pub use llama::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, SequenceRows};
 pub use rope::{RampEnds, Rope, RopeScaling};
 pub use rules::{LogitRules, PromptHistory};
+pub(crate) use sample::not_finite;
 pub use sample::{Choosing, Decoding, Sampler, SamplingConfig, choose_each};

@@ -76,7 +76,7 @@ impl Sampler {
     }
 
     /// Whether every choice is the largest logit as it is.
-    fn is_plain_argmax(&self) -> bool {
+    pub fn is_plain_argmax(&self) -> bool {
         self.is_greedy && self.rules.is_neutral()
     }
 
@@ -109,8 +109,8 @@ pub struct Choosing<'s> {
     pub generated: &'s [u32],
 }
 
-/// Chooses the next id of `R` sequences at once. Where all of them take the largest logit, nothing but ids leaves the
-/// device.
+/// Chooses the next id of `R` sequences at once. Of those that take the largest logit nothing but ids leaves the
+/// device; of the others, which are drawn from or changed by rules, the logits.
 ///
 /// # Shapes
 /// `logits (R, vocab_size)`, f32.
@@ -118,27 +118,40 @@ pub struct Choosing<'s> {
 /// # Errors
 /// For each sequence those of [`Sampler::next`].
 pub fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
-    let all_plain = sequences.iter().all(|sequence| sequence.sampler.is_plain_argmax());
-    let mut choose = || -> Result<Vec<Result<u32>>> {
-        if all_plain {
-            return Ok(kernels.argmax_rows(logits)?.into_iter().map(|id| id.ok_or_else(not_finite)).collect());
-        }
+    let choose = |sequences: &mut [Choosing<'_>]| -> Result<Vec<Result<u32>>> {
         let (n_rows, width) = logits.dims2()?;
         if n_rows != sequences.len() {
             candle_core::bail!("logits of {n_rows} sequences, not of {}", sequences.len());
         }
-        let values = logits.flatten_all()?.to_vec1::<f32>()?;
-        let rows = sequences.par_iter_mut().zip(values.par_chunks_exact(width.max(1)));
-        Ok(rows.map(|(sequence, row)| sequence.sampler.next(row, sequence.generated)).collect())
+        let is_drawn = |sequence: &Choosing<'_>| !sequence.sampler.is_plain_argmax();
+        let drawn: Vec<u32> = (0..).zip(&*sequences).filter(|(_, s)| is_drawn(s)).map(|(row, _)| row).collect();
+        let largest = if drawn.len() < n_rows { kernels.argmax_rows(logits)? } else { vec![None; n_rows] };
+        let values = copied_rows(logits, &drawn)?;
+        let mut chosen: Vec<Result<u32>> = largest.into_iter().map(|id| id.ok_or_else(not_finite)).collect();
+        let rows = values.par_chunks_exact(width.max(1));
+        let draw = |(sequence, row): (&mut Choosing<'_>, _)| sequence.sampler.next(row, sequence.generated);
+        let drawing: Vec<&mut Choosing<'_>> = sequences.iter_mut().filter(|sequence| is_drawn(sequence)).collect();
+        let ids: Vec<Result<u32>> = drawing.into_par_iter().zip(rows).map(draw).collect();
+        drawn.into_iter().zip(ids).for_each(|(row, id)| chosen[row as usize] = id);
+        Ok(chosen)
     };
-    let chosen = choose();
-    chosen.unwrap_or_else(|error| {
+    choose(sequences).unwrap_or_else(|error| {
         let message = error.to_string();
         sequences.iter().map(|_| Err(candle_core::Error::msg(message.clone()))).collect()
     })
 }
 
-fn not_finite() -> candle_core::Error {
+/// The elements of some rows of a matrix, one after the other, in one copy from the device.
+fn copied_rows(x: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
+    match rows.len() {
+        0 => Ok(Vec::new()),
+        n if n == x.dim(0)? => x.flatten_all()?.to_vec1(),
+        n => x.index_select(&Tensor::from_slice(rows, n, x.device())?, 0)?.flatten_all()?.to_vec1(),
+    }
+}
+
+/// The error of a sequence without a largest logit.
+pub(crate) fn not_finite() -> candle_core::Error {
     candle_core::Error::msg("the model's logits are not finite; hint: damaged weights, or try --dtype f32")
 }
 
@@ -204,7 +217,9 @@ mod tests {
         let penalty = LogitRules { repetition_penalty: 9.0, ..LogitRules::default() };
         let ruled = Decoding { rules: penalty, ..Decoding::default() };
         for decodings in [
-            [Decoding::default(), Decoding::default(), ruled.clone(), hot],
+            [Decoding::default(), Decoding::default(), ruled.clone(), hot.clone()],
+            [ruled.clone(), hot.clone(), Decoding::default(), Decoding::default()],
+            [hot.clone(), ruled.clone(), hot, ruled],
             std::array::from_fn(|_| Decoding::default()),
         ] {
             let generated = [vec![1], vec![], vec![0], vec![2]];

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::norm::Norm;
-use crate::kernels::{self, Activation, Kernels, PackedLinear, QuantFormat, StoredLinear};
+use crate::kernels::{self, Activation, Kernels, LinearEpilogue, PackedLinear, QuantFormat, StoredLinear};
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Linear {
     /// Takes a weight that is stored quantized as it is, for inference by `kernels`.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no kernels for quantized weights.
+    /// When the weight has another format, or the device has no room for it.
     pub fn from_quantized(stored: &StoredLinear<'_>, kernels: &'static dyn Kernels) -> Result<Self> {
         Ok(Self { weights: Weights::Packed(kernels.load_quantized(stored)?), kernels })
     }
@@ -70,7 +70,7 @@ impl Linear {
         let Some(kernels) = layers.first().map(|layer| layer.kernels) else { return Ok(None) };
         let packed = layers.iter().filter_map(|layer| layer.packed()).collect::<Vec<_>>();
         if packed.len() == layers.len() {
-            return Ok(PackedLinear::join(&packed).map(|joined| Self { weights: Weights::Packed(joined), kernels }));
+            return Ok(PackedLinear::join(&packed)?.map(|joined| Self { weights: Weights::Packed(joined), kernels }));
         }
         let plain = layers.iter().map(|layer| layer.untracked()).collect::<Option<Vec<_>>>();
         let Some((weights, biases)) = plain.map(|plain| plain.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()) else {
@@ -116,8 +116,7 @@ impl Linear {
     }
 
     /// Quantizes the weights to `format`, or to the next one that fits rows of this length. They stay as they are where
-    /// no format fits, where the device has no kernels for quantized weights, where they want a gradient, and where
-    /// they only stand in for weights that are missing.
+    /// no format fits, where they want a gradient, and where they only stand in for weights that are missing.
     ///
     /// # Errors
     /// When candle fails.
@@ -146,7 +145,12 @@ impl Linear {
     /// # Errors
     /// When the last dimension is not `d_in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, None)
+        match &self.weights {
+            Weights::Packed(layer) => layer.forward(x, None, None),
+            Weights::Plain { weight, bias } => {
+                self.run_plain(x, weight, &LinearEpilogue { bias: bias.as_ref(), ..Default::default() })
+            }
+        }
     }
 
     /// As [`Self::forward`], with an activation behind it.
@@ -154,7 +158,13 @@ impl Linear {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.run(x, Some(activation))
+        let activation = Some(activation);
+        match &self.weights {
+            Weights::Packed(layer) => layer.forward(x, None, activation),
+            Weights::Plain { weight, bias } => {
+                self.run_plain(x, weight, &LinearEpilogue { bias: bias.as_ref(), activation, residual: None })
+            }
+        }
     }
 
     /// As [`Self::forward`] of the normalised `x`.
@@ -176,27 +186,25 @@ impl Linear {
     pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.weights {
             Weights::Packed(layer) => layer.forward_onto(x, residual),
-            Weights::Plain { .. } => residual + self.forward(x)?,
+            Weights::Plain { weight, bias } => {
+                let epilogue = LinearEpilogue { bias: bias.as_ref(), activation: None, residual: Some(residual) };
+                self.run_plain(x, weight, &epilogue)
+            }
         }
     }
 
-    fn run(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
-        let (weight, bias) = match &self.weights {
-            Weights::Packed(layer) => return layer.forward(x, None, activation),
-            Weights::Plain { weight, bias } => (weight, bias),
-        };
+    /// The product and what follows it, of weights as they were read.
+    fn run_plain(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);
-        // One large product: batch and sequence are rows of the same matrix.
-        let mut y = self.kernels.matmul(&x.reshape(((), d_in))?, &weight.t()?)?; // (rows, d_out)
-        if let Some(bias) = bias {
-            y = self.kernels.add_bias(&y, bias)?;
-        }
-        if let Some(activation) = activation {
-            y = self.kernels.activate(&y, activation)?;
-        }
         dims.push(weight.dim(0)?);
-        y.reshape(dims)
+        if let Some(residual) = epilogue.residual.filter(|residual| residual.dims() != dims) {
+            candle_core::bail!("a residual of {:?} for a result of {dims:?}", residual.dims());
+        }
+        let residual = epilogue.residual.map(|residual| residual.reshape(((), weight.dim(0)?))).transpose()?;
+        let epilogue = LinearEpilogue { residual: residual.as_ref(), ..*epilogue };
+        // One large product: batch and sequence are rows of the same matrix.
+        self.kernels.linear(&x.reshape(((), d_in))?, weight, &epilogue)?.reshape(dims) // (rows, d_out)
     }
 }
 

@@ -105,7 +105,11 @@ impl<'m> Gathering<'m> {
             return Err(wrong(ModelError::compute("aggregating frames")(no_report).into()));
         };
         let aggregator = self.aggregator;
-        let visual = timed(&mut self.timings.connect, || guarded(|| Ok(aggregator.finish()?))).map_err(wrong)?; // (V, H)
+        let finish = || {
+            let visual = aggregator.finish()?; // (V, H)
+            stages.complete(stages.vlm.device()).map(|()| visual)
+        };
+        let visual = timed(&mut self.timings.connect, || guarded(finish)).map_err(wrong)?;
         self.timings.decode = ending.decode;
         let (frames, temporal, timings, thumbnail) = (self.frames, self.temporal, self.timings, self.thumbnail);
         let video = EncodedVideo { visual, frames, report, temporal, timings, thumbnail, is_found: false };
@@ -143,21 +147,22 @@ impl<'m> Aggregator<'m> {
         complete.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))
     }
 
-    /// The sequence.
+    /// The sequence, on the device and in the precision of the language model.
     ///
     /// # Shapes
     /// `(V, H)`.
     ///
     /// # Errors
-    /// When no image came.
+    /// When no image came, or the language model's device has no room.
     pub fn finish(mut self) -> Result<Tensor, ModelError> {
         let rest = self.window.finish().map_err(ModelError::compute("averaging over frames"))?;
         rest.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))?;
         let folded = self.fold.finish().map_err(ModelError::compute("aggregating frames"))?;
-        match self.place {
-            Place::BeforeProjector => self.vlm.project(&folded),
-            Place::AfterProjector => Ok(folded),
-        }
+        let visual = match self.place {
+            Place::BeforeProjector => self.vlm.project(&folded)?,
+            Place::AfterProjector => folded,
+        };
+        self.vlm.to_language(&visual)
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::run::GENERATE;
 use super::{EncodedVideo, Limits, PipelineError};
 use crate::engine::{
-    Completion, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestListener, StopRules,
-    Visual,
+    Completion, DecodeLaunch, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestListener,
+    StopRules, Visual,
 };
 use crate::spec::{Plan, PromptPlan};
 use crate::text::{Conversation, Template};
@@ -68,7 +68,13 @@ impl<'a> Asking<'a> {
     /// When the model's geometry has no key-value memory.
     pub fn engine(&self) -> Result<Engine<'a>, PipelineError> {
         let kv_bytes = self.plan.exec.kv_memory.map(|size| size.as_u64());
+        let decode = match self.plan.exec.cuda_graphs {
+            Some(false) => DecodeLaunch::Operations,
+            _ => DecodeLaunch::Graph,
+        };
         let config = EngineConfig::for_model(self.vlm.language(), kv_bytes);
+        let max_sequences = self.plan.exec.sequences.unwrap_or(config.max_sequences);
+        let config = EngineConfig { decode, max_sequences, ..config };
         let engine = Engine::new(self.vlm.language(), Some(self.vlm.tokenizer()), config);
         engine.map_err(ModelError::compute("making the key-value memory")).map_err(Into::into)
     }

@@ -1,6 +1,7 @@
 //! The third stage: prepared images through the tower and the connector, several together, of whichever videos.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -8,20 +9,47 @@ use candle_core::Tensor;
 use super::error::guarded;
 use super::item::{Carried, Item, Part};
 use super::stages::ENCODE;
-use super::{PipelineError, Stages};
+use super::{PipelineError, Progress, Stages};
+use crate::device::{free_memory, release_unused_memory};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::vlm::ModelError;
+
+/// Images that go through the tower together: fewer, once the device had no memory for so many.
+pub(super) struct BatchSize(AtomicUsize);
+
+impl BatchSize {
+    pub(super) fn new(n_images: usize) -> Self {
+        Self(AtomicUsize::new(n_images.max(1)))
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Lowers it to `n_images`; whether it was higher.
+    fn lower(&self, n_images: usize) -> bool {
+        self.0.fetch_min(n_images.max(1), Ordering::Relaxed) > n_images
+    }
+}
 
 /// Encodes images in batches; whatever else comes keeps its place between them.
 pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &Outlet<Item<Tensor>>) {
     let mut batch = Batch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
     while let Some(item) = inlet.recv() {
         let mut next = Some(item);
-        // What has come already goes along; nothing is waited for.
+        // Of the first image.
+        let mut deadline = None;
+        // What has come already goes along, and what comes in time.
         while let Some(item) = next.take() {
             batch.push(item);
-            if batch.n_images < stages.encode_batch {
+            if batch.n_images < stages.encode_batch.get() {
                 next = inlet.recv_now();
+            }
+            if next.is_none()
+                && (1..stages.encode_batch.get()).contains(&batch.n_images)
+                && !stages.encode_wait.is_zero()
+            {
+                next = inlet.recv_until(*deadline.get_or_insert_with(|| Instant::now() + stages.encode_wait));
             }
         }
         if batch.flush().is_err() {
@@ -55,7 +83,7 @@ impl Batch<'_> {
             _ => None,
         });
         let images: Vec<Tensor> = images.collect();
-        let mut fused = fuse_each(&images, &|pixels| guarded(|| Ok(self.stages.vlm.fuse(pixels)?))).into_iter();
+        let mut fused = self.fuse(&images).into_iter();
         drop(images);
         let each = start.elapsed() / u32::try_from(fused.len().max(1)).unwrap_or(u32::MAX);
         self.n_images = 0;
@@ -69,16 +97,41 @@ impl Batch<'_> {
         }
         Ok(())
     }
+
+    /// The fused tokens of each image.
+    fn fuse(&self, images: &[Tensor]) -> Vec<Result<Tensor, PipelineError>> {
+        let Stages { vlm, encode_batch, on_progress, .. } = self.stages;
+        let device = vlm.vision_device();
+        let fuse = |pixels: &Tensor| {
+            guarded(|| {
+                let fused = vlm.fuse(pixels)?;
+                self.stages.complete(device).map(|()| fused)
+            })
+        };
+        let video = self.waiting.iter().find(|item| matches!(item.part, Part::Image(..))).map(|item| &item.video);
+        let lower = |n_images: usize| {
+            release_unused_memory(device);
+            if encode_batch.lower(n_images)
+                && let Some(video) = video
+            {
+                on_progress(video, Progress::SmallerBatch { n_images });
+            }
+        };
+        let with_sizes = |error: PipelineError| error.with_memory_of(images.first(), free_memory(device));
+        let fused = fuse_each(images, &fuse, &lower);
+        fused.into_iter().map(|fused| fused.map_err(with_sizes)).collect()
+    }
 }
 
-/// The fused tokens of each image. Where a batch fails, each of its images is tried alone: one video must not fail with
-/// another.
+/// The fused tokens of each image. A batch for which the device has no memory is halved, of which `lower` hears. Where a
+/// batch fails otherwise, each of its images is tried alone: one video must not fail with another.
 ///
 /// # Shapes
 /// `fuse` maps `(T, 3, side, side)` to `(T, N', k D)`; each image and each result has `T = 1`.
 fn fuse_each(
     images: &[Tensor],
     fuse: &dyn Fn(&Tensor) -> Result<Tensor, PipelineError>,
+    lower: &dyn Fn(usize),
 ) -> Vec<Result<Tensor, PipelineError>> {
     let failed = ModelError::compute("encoding frames");
     let together = || -> Result<Vec<Tensor>, PipelineError> {
@@ -86,10 +139,16 @@ fn fuse_each(
         let each = (0..images.len()).map(|i| fused.narrow(0, i, 1)).collect::<candle_core::Result<_>>();
         Ok(each.map_err(&failed)?)
     };
-    if images.len() > 1
-        && let Ok(fused) = together()
-    {
-        return fused.into_iter().map(Ok).collect();
+    if images.len() > 1 {
+        match together() {
+            Ok(fused) => return fused.into_iter().map(Ok).collect(),
+            Err(error) if error.is_out_of_memory() => {
+                let half = images.len().div_ceil(2);
+                lower(half);
+                return images.chunks(half).flat_map(|images| fuse_each(images, fuse, lower)).collect();
+            }
+            Err(_) => {}
+        }
     }
     images.iter().map(fuse).collect()
 }
@@ -120,10 +179,11 @@ mod tests {
         for (levels, n_calls) in [(&[1.0, 2.0, 3.0][..], 1), (&[1.0, -1.0, 3.0, -2.0], 5), (&[-1.0], 1), (&[], 0)] {
             let images = images(levels);
             let seen = RefCell::new(Vec::new());
-            let fused = fuse_each(&images, &|pixels| {
+            let fuse = |pixels: &Tensor| {
                 seen.borrow_mut().push(pixels.id());
                 guarded(|| first_value(pixels))
-            });
+            };
+            let fused = fuse_each(&images, &fuse, &|_| panic!("memory is not what they lack"));
             assert_eq!(seen.borrow().len(), n_calls);
             // Each that is tried alone is the very tensor that was given.
             let alone: Vec<_> = images.iter().map(Tensor::id).collect();
@@ -141,5 +201,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_batch_without_memory_is_halved_until_it_fits_and_nothing_is_lost() {
+        // A device with room for two images, or for none.
+        for (room, calls, lowered) in [(2, &[7, 4, 2, 2, 3, 2, 1][..], &[4, 2, 2][..]), (0, &[2, 1, 1], &[1])] {
+            let levels: Vec<f64> = (0..calls[0]).map(f64::from).collect();
+            let (seen, heard) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+            let fuse = |pixels: &Tensor| {
+                let n_images = i32::try_from(pixels.dims()[0]).expect("a few");
+                seen.borrow_mut().push(n_images);
+                let memory = || candle_core::Error::msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+                if n_images > room {
+                    return Err(ModelError::compute("encoding frames")(memory()).into());
+                }
+                guarded(|| first_value(pixels))
+            };
+            let fused = fuse_each(&images(&levels), &fuse, &|n_images| heard.borrow_mut().push(n_images));
+            assert_eq!((&**seen.borrow(), &**heard.borrow()), (calls, lowered));
+            assert_eq!(fused.len(), levels.len());
+            for (level, fused) in levels.iter().zip(fused) {
+                match fused {
+                    Ok(token) => {
+                        let value = token.flatten_all().and_then(|token| token.to_vec1::<f32>()).expect("one")[0];
+                        assert_eq!(f64::from(value), *level);
+                    }
+                    Err(error) => assert!(room == 0 && error.is_out_of_memory()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_stays_small_once_memory_was_out_and_is_told_once() {
+        let size = BatchSize::new(8);
+        assert!(size.lower(4) && size.get() == 4);
+        assert!(!size.lower(4) && !size.lower(6) && size.get() == 4);
+        assert!(size.lower(0) && size.get() == 1);
     }
 }

@@ -4,7 +4,11 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use candle_core::Tensor;
+
 use super::run::GENERATE;
+use crate::device::is_out_of_memory;
 use crate::engine::EngineError;
 use crate::exec::{ExecError, panic_message};
 use crate::video::VideoError;
@@ -40,6 +44,20 @@ pub enum PipelineError {
     /// A request that the engine refused or gave up.
     #[error(transparent)]
     Engine(EngineError),
+    /// The device has no memory for an operation, however small it was made.
+    #[error(
+        "{source}; the device has {} left, and it is {what}; hint: a smaller --kv-memory, a smaller model, half precision \
+         (--dtype bf16), or --quant q8_0",
+        free.map_or("an unknown amount of memory".to_owned(), |free| ByteSize::b(free).display().iec().to_string())
+    )]
+    OutOfMemory {
+        /// The failure.
+        source: Box<PipelineError>,
+        /// Bytes that are left, if the device tells.
+        free: Option<u64>,
+        /// The operation's input.
+        what: String,
+    },
     /// The run was ended before its only video was done.
     #[error("stopped before the video was done")]
     Nothing,
@@ -54,9 +72,29 @@ impl PipelineError {
             Self::Exec(_) | Self::Panic { .. } => "defect",
             Self::TimeLimit { .. } => "time_limit",
             Self::Engine(EngineError::OverBudget { .. }) => "kv_memory",
+            Self::Engine(EngineError::OutOfMemory { .. }) => "device_memory",
+            Self::OutOfMemory { .. } => "device_memory",
             Self::Engine(_) => "stopped",
             Self::Nothing => "stopped",
         }
+    }
+
+    /// Whether an operation failed for want of memory on its device.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Model(ModelError::Compute { source, .. }) => is_out_of_memory(source),
+            Self::OutOfMemory { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The same with the sizes, if it is for want of memory: those of one image and of what is left.
+    pub(super) fn with_memory_of(self, image: Option<&Tensor>, free: Option<u64>) -> Self {
+        if !self.is_out_of_memory() {
+            return self;
+        }
+        let what = image.map_or("nothing".to_owned(), |image| format!("one image of {:?}", image.dims()));
+        Self::OutOfMemory { source: Box::new(self), free, what }
     }
 }
 

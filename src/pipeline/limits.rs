@@ -48,6 +48,11 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether the time of a stage is limited.
+    pub fn has_times(&self) -> bool {
+        self.times.iter().any(Option::is_some)
+    }
+
     /// The limit of a stage.
     pub(super) fn time(&self, stage: &str) -> Option<Duration> {
         STAGES.iter().position(|name| *name == stage).and_then(|place| self.times[place])

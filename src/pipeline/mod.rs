@@ -27,6 +27,8 @@ pub use features::{FeatureCache, FeatureKey};
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
 pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenError, OpenEvent, Opening, open, open_with};
-pub use run::{Answered, AnsweredVideo, RunEvent, RunReport};
-pub use stages::{Apart, Encoded, EncodedVideo, KnownScan, Progress, Stages, encode_video, encode_video_apart};
+pub use run::{Answered, AnsweredVideo, RunEvent, RunReport, smaller_batch};
+pub use stages::{
+    Apart, Encoded, EncodedVideo, KnownScan, Progress, StageClock, Stages, encode_video, encode_video_apart,
+};
 pub use timing::Timings;

@@ -8,14 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use candle_core::{DType, Device};
+
 use super::timing::timed;
 use super::{Asking, KnownScan, conversation};
-use crate::device::DeviceError;
-use crate::spec::{Document, ModelFile, Plan, SpecError, fingerprint, hash_files};
+use crate::device::{DeviceError, OpenedDevice, load_kernels};
+use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint, hash_files};
 use crate::text::Template;
 use crate::units::Tokens;
 use crate::video::{ReadLimits, Scanned, VideoError, check_argument, scan};
-use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, Vlm};
+use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, VisionPlacement, Vlm};
 use crate::weights::Hub;
 
 /// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
@@ -56,6 +58,8 @@ pub struct FirstQuestion<'a> {
 pub enum OpenEvent<'a> {
     /// A sentence that the user should know.
     Warning(&'a str),
+    /// A fact about the machine: the device that was taken, or a wait that is no fault.
+    Note(&'a str),
     /// The weights are going to be read.
     Loading {
         /// Parameters of the model.
@@ -129,7 +133,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
         check_argument(first.video)?;
     }
     let mut load = Duration::ZERO;
-    let device = plan.device.open()?;
+    let devices = Devices::open(&plan)?;
     let hub = Hub::from_env(true);
     let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
     let template = template(&plan, &blueprint)?;
@@ -138,8 +142,8 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
     let scanned = first.map(|first| scan_within_budget(&plan, &blueprint, &template, first)).transpose()?;
     let model_files = hash_files(&blueprint.files())?;
     let fingerprint = fingerprint(&plan, &model_files)?;
-    let dtype = plan.dtype.resolve(&device, blueprint.stored_dtype());
-    let placement = Placement { device, dtype, quantization: plan.quantization.format(), kv_dtype: plan.kv_dtype };
+    devices.prepare(&opening.on_open)?;
+    let placement = devices.placement(&plan, blueprint.stored_dtype());
     let vlm = timed(&mut load, || read_weights(blueprint, &placement, &opening.on_open))?;
     Ok(LoadedModel { plan, vlm, template, fingerprint, model_files, scanned: scanned.map(KnownScan::new), load })
 }
@@ -150,17 +154,71 @@ impl LoadedModel {
         Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }
     }
 
-    /// How values are computed, such as `f32 on cpu`: answers of different ways are not mixed.
+    /// How values are computed, such as `f32 on cpu`, or `bf16 on cuda, vision f32 on cpu`: answers of different ways
+    /// are not mixed.
     pub fn arithmetic(&self) -> String {
-        format!("{} on {}", self.vlm.dtype().as_str(), self.device_name())
+        let of = |dtype: DType, device: &Device| format!("{} on {}", dtype.as_str(), kind_of_device(device));
+        let language = of(self.vlm.dtype(), self.vlm.device());
+        let vision = of(self.vlm.vision_dtype(), self.vlm.vision_device());
+        if vision == language { language } else { format!("{language}, vision {vision}") }
     }
 
-    /// The kind of device that it runs on: cpu, cuda, metal.
+    /// The kind of device that the language model runs on: cpu, cuda, metal.
     pub fn device_name(&self) -> &'static str {
-        match self.vlm.device() {
-            device if device.is_cuda() => "cuda",
-            device if device.is_metal() => "metal",
-            _ => "cpu",
+        kind_of_device(self.vlm.device())
+    }
+}
+
+fn kind_of_device(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+/// The devices of a plan.
+struct Devices {
+    language: OpenedDevice,
+    /// Of the vision encoder, if the plan says something of it.
+    vision: Option<OpenedDevice>,
+}
+
+impl Devices {
+    fn open(plan: &Plan) -> Result<Self, DeviceError> {
+        let language = plan.device.open_with_note()?;
+        let vision = match plan.vision {
+            vision if vision.is_default() => None,
+            VisionPlan { device: None, .. } => Some(OpenedDevice { note: None, ..language.clone() }),
+            VisionPlan { device: Some(device), .. } => Some(device.open_with_note()?),
+        };
+        Ok(Self { language, vision })
+    }
+
+    /// Tells which devices were taken, and loads their kernels.
+    fn prepare(&self, on_open: &OnOpen) -> Result<(), ModelError> {
+        for OpenedDevice { device, note } in [Some(&self.language), self.vision.as_ref()].into_iter().flatten() {
+            if let Some(note) = note {
+                on_open(OpenEvent::Note(note));
+            }
+            let loaded = load_kernels(device, &|note| on_open(OpenEvent::Note(note)));
+            loaded.map_err(ModelError::compute("loading the device's kernels"))?;
+        }
+        Ok(())
+    }
+
+    fn placement(self, plan: &Plan, stored: DType) -> Placement {
+        let dtype = plan.dtype.resolve(&self.language.device, stored);
+        let vision = self.vision.map(|OpenedDevice { device, .. }| {
+            let dtype = plan.vision.dtype.unwrap_or(plan.dtype).resolve(&device, stored);
+            VisionPlacement { device, dtype }
+        });
+        Placement {
+            device: self.language.device,
+            dtype,
+            vision,
+            quantization: plan.quantization.format(),
+            kv_dtype: plan.kv_dtype,
         }
     }
 }

@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Mutex;
 
 use super::ask::{Answer, Asking, FittingPrompt};
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{Apart, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings};
+use super::{Apart, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Progress, Stages, Timings};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
-use crate::exec::{Inlet, StageReport, Stop, Watch};
+use crate::exec::{Inlet, StageReport, Stop, Watch, lock};
 use crate::units::Tokens;
 use crate::video::ReadReport;
 use crate::vlm::{ModelError, PromptIds};
@@ -71,6 +72,15 @@ pub struct RunReport {
     pub stages: Vec<StageReport>,
     /// Counters of the engine.
     pub engine: EngineStats,
+    /// Sentences about what had to be done otherwise than planned.
+    pub warnings: Vec<String>,
+}
+
+/// A batch of images that had to become smaller, in words.
+pub fn smaller_batch(n_images: usize) -> String {
+    format!(
+        "the device had no memory for more: {n_images} image(s) at a time go through the tower from now on; hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
+    )
 }
 
 impl<'a> Asking<'a> {
@@ -84,7 +94,13 @@ impl<'a> Asking<'a> {
         (apart, watch): (Apart<'_>, &Watch),
         listen: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<RunReport, PipelineError> {
-        let stages = Stages::new(self.vlm, self.plan, &|_, _| {}).with(apart);
+        let warnings = Mutex::new(Vec::new());
+        let on_progress = |_: &VideoRef, progress| {
+            if let Progress::SmallerBatch { n_images } = progress {
+                lock(&warnings).push(smaller_batch(n_images));
+            }
+        };
+        let stages = Stages::new(self.vlm, self.plan, &on_progress).with(apart);
         let with_text = jobs.map(|job| {
             // A question that cannot even be tokenised fails where it is asked.
             let text = guarded(|| Ok(self.texts(&job.all_questions).min())).ok().flatten();
@@ -98,7 +114,8 @@ impl<'a> Asking<'a> {
             AnswerStage { asking: *self, limits: apart.limits, stop: &watch.stop, tell: &tell }.run(engine, inlet)
         };
         let (engine, stages) = stages.run(with_text, watch, (GENERATE, generate))?;
-        Ok(RunReport { stages, engine })
+        let warnings = std::mem::take(&mut *lock(&warnings));
+        Ok(RunReport { stages, engine, warnings })
     }
 
     /// As [`Self::run`], but `listen` hears of whole videos, in the order in which they were given.

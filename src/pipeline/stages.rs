@@ -11,9 +11,11 @@
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use candle_core::{DeviceLocation, Tensor};
+use candle_core::{Device, DeviceLocation, Tensor};
 
+use super::encode::BatchSize;
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
 use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch, lock};
@@ -22,16 +24,20 @@ use crate::temporal::Temporal;
 use crate::units::Tokens;
 use crate::video::worker::Isolation;
 use crate::video::{Access, FrameRequest, ReadReport, Scanned};
-use crate::vlm::Vlm;
+use crate::vlm::{ModelError, Vlm};
 
 /// The names of the stages.
 pub(super) const DECODE: &str = "decode";
 pub(super) const PREPROCESS: &str = "preprocess";
 pub(super) const ENCODE: &str = "encode";
 pub(super) const AGGREGATE: &str = "aggregate";
-/// Images that go through the tower together where the plan does not say: one keeps a CPU busy, a GPU wants more.
+/// Images that go through the tower together where the plan does not say: one keeps a CPU busy. On a GPU eight are close to
+/// the best: PyTorch on one H200 takes 2.07 ms an image of eight through SigLIP-so400m, 1.95 of thirty-two.
 const BATCH_ON_CPU: usize = 1;
 const BATCH_ON_GPU: usize = 8;
+/// PyTorch on one H200 takes 12 ms for one image through SigLIP-so400m and 17 ms for eight: the first image that comes in
+/// time wins the wait back.
+const WAIT_ON_GPU: Duration = Duration::from_millis(3);
 
 /// What a listener hears while a video is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,11 @@ pub enum Progress {
     Decoded {
         /// From the beginning of the video.
         n_frames: usize,
+    },
+    /// The device has no memory for more images at once: later batches have so many.
+    SmallerBatch {
+        /// Images that go through the tower together from now on.
+        n_images: usize,
     },
     /// So many sampled frames are encoded.
     Encoded {
@@ -84,6 +95,16 @@ pub struct Encoded {
 /// Hears of a video's progress, from several threads.
 pub type OnProgress<'a> = dyn Fn(&VideoRef, Progress) + Sync + 'a;
 
+/// The moment at which the time of a stage's operations ends. It matters on devices with a queue of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StageClock {
+    /// When they are done: true times and limits, and a wait after each batch of images.
+    #[default]
+    Completion,
+    /// When they are issued: nobody asks for times, and the next batch is prepared meanwhile.
+    Issue,
+}
+
 /// What keeps a video from costing others more than its own: none of it by default.
 #[derive(Clone, Copy, Default)]
 pub struct Apart<'a> {
@@ -93,6 +114,8 @@ pub struct Apart<'a> {
     pub isolation: Option<&'a Isolation>,
     /// Counts the processes that had to be replaced.
     pub n_restarts: Option<&'a AtomicU64>,
+    /// The moment at which an operation's time ends.
+    pub clock: StageClock,
     /// What was encoded before, and where what is encoded now is kept.
     pub features: Option<&'a FeatureCache>,
     /// Whether a small picture of each video is made.
@@ -123,7 +146,9 @@ pub struct Stages<'a> {
     pub(super) vlm: &'a Vlm,
     pub(super) request: FrameRequest,
     pub(super) temporal: Temporal,
-    pub(super) encode_batch: usize,
+    pub(super) encode_batch: BatchSize,
+    /// Time that a batch waits for more images.
+    pub(super) encode_wait: Duration,
     pub(super) on_progress: &'a OnProgress<'a>,
     pub(super) apart: Apart<'a>,
     pub(super) access: Access,
@@ -135,14 +160,18 @@ pub struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// The stages that `plan` describes for a loaded model.
     pub fn new(vlm: &'a Vlm, plan: &Plan, on_progress: &'a OnProgress<'a>) -> Self {
-        let ExecPlan { decode_threads, preprocess_threads, access, encode_batch, capacity, .. } = &plan.exec;
-        let default_batch = if vlm.device().is_cpu() { BATCH_ON_CPU } else { BATCH_ON_GPU };
-        let default_preprocess = default_preprocess_threads(n_cores(), vlm.device().location());
+        let ExecPlan { decode_threads, preprocess_threads, access, encode_batch, encode_wait_ms, capacity, .. } =
+            &plan.exec;
+        let tower = vlm.vision_device();
+        let (default_batch, default_wait) =
+            if tower.is_cpu() { (BATCH_ON_CPU, Duration::ZERO) } else { (BATCH_ON_GPU, WAIT_ON_GPU) };
+        let default_preprocess = default_preprocess_threads(n_cores(), tower.location());
         Self {
             vlm,
             request: plan.frames(),
             temporal: plan.temporal,
-            encode_batch: encode_batch.unwrap_or(default_batch).max(1),
+            encode_batch: BatchSize::new(encode_batch.unwrap_or(default_batch)),
+            encode_wait: encode_wait_ms.map_or(default_wait, Duration::from_millis),
             on_progress,
             apart: Apart::default(),
             access: *access,
@@ -150,6 +179,16 @@ impl<'a> Stages<'a> {
             preprocess_threads: preprocess_threads.and_then(Threads::new).unwrap_or(default_preprocess),
             capacity: capacity.clone(),
         }
+    }
+
+    /// Waits until a device's operations are done, where somebody asked for the time that they take: a GPU has a queue of
+    /// its own, and the time until operations are in it is not theirs.
+    pub(super) fn complete(&self, device: &Device) -> Result<(), PipelineError> {
+        match self.apart.clock {
+            StageClock::Completion => device.synchronize().map_err(ModelError::compute("waiting for the device"))?,
+            StageClock::Issue => {}
+        }
+        Ok(())
     }
 
     /// The same, with every video kept apart from the others so far.

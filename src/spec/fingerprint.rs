@@ -10,7 +10,7 @@ use super::kept_hashes::KeptHashes;
 use super::{ExecPlan, Plan};
 use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files;
-use crate::spec::{GeneratePlan, PromptPlan, Quantization, RopePlan};
+use crate::spec::{GeneratePlan, PromptPlan, Quantization, RopePlan, VisionPlan};
 use crate::video::Window;
 
 /// Files up to this size are hashed whole.
@@ -74,6 +74,8 @@ pub fn fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> 
 pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
     let visual = Plan {
         device: DeviceSpec::Auto,
+        // Their arithmetic is a part of what they are made by.
+        vision: VisionPlan::default(),
         window: Window::default(),
         quantization: Quantization::None,
         kv_dtype: DTypeSpec::Auto,

@@ -25,15 +25,17 @@ pub struct Plan {
     /// A vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision_tower: Option<String>,
-    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one.
+    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one and it answers.
     pub device: DeviceSpec,
     /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
+    /// Where the vision encoder (tower, connector and projector) runs. Default: where the language model does.
+    #[serde(skip_serializing_if = "VisionPlan::is_default")]
+    pub vision: VisionPlan,
     /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<PathBuf>,
-    /// How the language model's linear layers are held in memory, in f32 on the CPU. Default: `none`, as they are
-    /// stored.
+    /// How the language model's linear layers are held in memory. Default: `none`, as they are stored.
     pub quantization: Quantization,
     /// Precision in which keys and values are stored: auto, f32, f16, bf16. Default: `auto`, that of the activations,
     /// on the CPU f16 beside quantized weights.
@@ -63,6 +65,25 @@ pub struct Plan {
     pub generate: GeneratePlan,
     /// How the work is spread over stages. It changes the speed of a run, not its answers.
     pub exec: ExecPlan,
+}
+
+/// Device and precision of the vision encoder, where they are not those of the language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionPlan {
+    /// As `device`. Default: that of the language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceSpec>,
+    /// As `dtype`. Default: as `dtype` says, for its own device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<DTypeSpec>,
+}
+
+impl VisionPlan {
+    /// Whether nothing differs from the language model.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the language model's linear layers are held in memory.
@@ -244,11 +265,24 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
+    /// Milliseconds that a batch of images waits for more. Default: none on the CPU, 3 on a GPU, which takes a full batch in
+    /// less time than its images one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub encode_wait_ms: Option<u64>,
+    /// Answers that are made together; further ones wait. Default: `32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub sequences: Option<usize>,
     /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine
     /// has left once the model is loaded, nine tenths on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,
+    /// Whether a step of answers on an NVIDIA GPU is launched as one CUDA graph. Default: `true`; `false` launches
+    /// operation by operation, which is slower and takes no memory for the graphs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_graphs: Option<bool>,
     /// What may wait between two stages.
     pub capacity: Capacities,
 }
@@ -260,7 +294,10 @@ impl Default for ExecPlan {
             preprocess_threads: None,
             access: Access::Auto,
             encode_batch: None,
+            encode_wait_ms: None,
+            sequences: None,
             kv_memory: None,
+            cuda_graphs: None,
             capacity: Capacities::default(),
         }
     }
@@ -295,6 +332,7 @@ impl Default for Plan {
         Self {
             model: MINI.to_owned(),
             vision_tower: None,
+            vision: VisionPlan::default(),
             llm: None,
             device: DeviceSpec::Auto,
             dtype: DTypeSpec::Auto,

@@ -9,8 +9,8 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grid_pool::{PoolMode, along, pool};
-use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
+use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
+use crate::kernels::GridPool;
 
 /// The pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,7 +69,8 @@ impl Fold for Pooling {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let Adaptive3d { height, width, .. } = self.config;
         let from = self.frame.grid_for(height, width).map_err(candle_core::Error::msg)?;
-        self.pooled.push(pool(frames, from, Grid { height, width }, PoolMode::Average)?); // (t, h w, H)
+        let pool = from.pool_to(Grid { height, width }, PoolMode::Average);
+        self.pooled.push(kernels_of(frames).pool_grid(frames, &pool)?); // (t, h w, H)
         Ok(())
     }
 
@@ -80,7 +81,9 @@ impl Fold for Pooling {
         let frames = Tensor::cat(&self.pooled, 0)?; // (T, h w, H)
         let (t, n, d) = frames.dims3()?;
         let left = t.min(self.config.frames);
-        along(&frames.reshape((1, t, n * d))?, left, PoolMode::Average)?.reshape((left * n, d))
+        // Frames are the rows of a grid of one column, whose tokens are whole frames.
+        let pool = GridPool { from: [t, 1], to: [left, 1], mode: PoolMode::Average };
+        kernels_of(&frames).pool_grid(&frames.reshape((1, t, n * d))?, &pool)?.reshape((left * n, d))
     }
 }
 

@@ -6,11 +6,11 @@
 //! # Shapes
 //! `(T, N', H)` to `(max(N', floor(T N' (1 - drop))), H)`.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Strategy, no_frames};
+use super::{Fold, FrameTokens, Strategy, kernels_of, no_frames};
 
 /// How much is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,54 +53,61 @@ impl Strategy for Evs {
     }
 
     fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Dropping { config: *self, frames: Vec::new(), dissimilarities: Vec::new(), last: None })
+        Box::new(Dropping { config: *self, frames: Vec::new(), cosines: Vec::new(), last: None })
     }
 }
 
 struct Dropping {
     config: Evs,
     frames: Vec<Tensor>,
-    /// Of every token so far, infinite in the first frame.
-    dissimilarities: Vec<f32>,
+    /// Of every token from the second frame on and the token before it: `(n)` each, left on the device until all have come.
+    cosines: Vec<Tensor>,
     /// The frame before, `(N', H)`.
     last: Option<Tensor>,
 }
 
 impl Fold for Dropping {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
-        let (t, n, _) = frames.dims3()?;
-        for i in 0..t {
-            let frame = frames.get(i)?; // (N', H)
-            match &self.last {
-                Some(last) => self.dissimilarities.extend(dissimilarity(&frame, last)?),
-                None => self.dissimilarities.extend(std::iter::repeat_n(f32::INFINITY, n)),
-            }
-            self.last = Some(frame);
+        let (t, _, _) = frames.dims3()?;
+        if t == 0 {
+            return Ok(());
         }
+        let kernels = kernels_of(frames);
+        if let Some(last) = &self.last {
+            self.cosines.push(kernels.row_cosines(&frames.get(0)?, last)?); // (N')
+        }
+        if t > 1 {
+            let (later, before) = (frames.narrow(0, 1, t - 1)?, frames.narrow(0, 0, t - 1)?);
+            self.cosines.push(kernels.row_cosines(&later.flatten_to(1)?, &before.flatten_to(1)?)?); // ((t - 1) N')
+        }
+        self.last = Some(frames.get(t - 1)?); // (N', H)
         self.frames.push(frames.flatten_to(1)?); // (t N', H)
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Tensor> {
         let Some(last) = self.last else { return Err(no_frames()) };
-        let (n, all) = (last.dim(0)?, self.dissimilarities.len());
+        let n = last.dim(0)?;
+        let dissimilarities = dissimilarities(&self.cosines, n)?;
+        let all = dissimilarities.len();
         let mut order: Vec<usize> = (0..all).collect();
         // Of equal ones the earlier stays: a stable sort.
-        order.sort_by(|&a, &b| self.dissimilarities[b].total_cmp(&self.dissimilarities[a]));
+        order.sort_by(|&a, &b| dissimilarities[b].total_cmp(&dissimilarities[a]));
         order.truncate(self.config.kept(all / n.max(1), n));
         order.sort_unstable();
         let kept: Vec<u32> = order.into_iter().map(|i| i as u32).collect();
         let kept = Tensor::from_slice(&kept, kept.len(), last.device())?;
-        Tensor::cat(&self.frames, 0)?.index_select(&kept, 0)
+        kernels_of(&last).gather(&Tensor::cat(&self.frames, 0)?, &kept)
     }
 }
 
-/// `1 - cosine` of each token and the one before it, with PyTorch's epsilon of 1e-8 under the norms.
-fn dissimilarity(frame: &Tensor, before: &Tensor) -> Result<Vec<f32>> {
-    let (a, b) = (frame.to_dtype(DType::F32)?, before.to_dtype(DType::F32)?);
-    let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt()?.clamp(1e-8f32, f32::MAX);
-    let cosine = ((&a * &b)?.sum(D::Minus1)? / (length(&a)? * length(&b)?)?)?;
-    (1.0 - cosine)?.to_vec1()
+/// `1 - cosine` of each token and the one before it, infinite for the `n` tokens of the first frame.
+fn dissimilarities(cosines: &[Tensor], n: usize) -> Result<Vec<f32>> {
+    let mut all = vec![f32::INFINITY; n];
+    if !cosines.is_empty() {
+        all.extend(Tensor::cat(cosines, 0)?.to_vec1::<f32>()?.into_iter().map(|cosine| 1.0 - cosine));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a strategy knows of a frame's tokens before any is computed.
 
+use crate::kernels::{GridPool, PoolMode};
+
 /// The patch grid of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
@@ -10,6 +12,11 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// The pool of frames of this grid to frames of another one.
+    pub fn pool_to(self, to: Self, mode: PoolMode) -> GridPool {
+        GridPool { from: [self.height, self.width], to: [to.height, to.width], mode }
+    }
+
     /// Patches.
     pub fn n_patches(self) -> usize {
         self.height * self.width

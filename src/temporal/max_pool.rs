@@ -8,7 +8,8 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Strategy, no_frames};
+use super::{Fold, FrameTokens, PoolMode, Strategy, kernels_of, no_frames};
+use crate::kernels::GridPool;
 
 /// The pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,10 +74,12 @@ impl Fold for Pooling {
 /// # Errors
 /// When nothing is left.
 pub(super) fn pool_tokens(frames: &Tensor, stride: usize) -> Result<Tensor> {
-    let ((t, n, h), stride) = (frames.dims3()?, stride.max(1));
+    let ((_, n, _), stride) = (frames.dims3()?, stride.max(1));
     let whole = n / stride;
     if whole == 0 {
         candle_core::bail!("max_pool: a stride of {stride} leaves none of {n} tokens");
     }
-    frames.narrow(1, 0, whole * stride)?.reshape((t, whole, stride, h))?.max(2)
+    // A grid of `stride` columns, each row of which becomes one token.
+    let pool = GridPool { from: [whole, stride], to: [whole, 1], mode: PoolMode::Max };
+    kernels_of(frames).pool_grid(&frames.narrow(1, 0, whole * stride)?, &pool)
 }

@@ -7,7 +7,6 @@ mod adaptive_3d;
 mod concat;
 mod evs;
 mod frame_tokens;
-mod grid_pool;
 mod ig_vlm;
 mod max_pool;
 mod one_vision;
@@ -26,12 +25,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
+use crate::kernels::{self, Kernels};
 use crate::units::Tokens;
 
+pub use crate::kernels::PoolMode;
 pub use adaptive_3d::Adaptive3d;
 pub use evs::Evs;
 pub use frame_tokens::{FrameTokens, Grid};
-pub use grid_pool::PoolMode;
 pub use ig_vlm::IgVlm;
 pub use max_pool::MaxPool;
 pub use one_vision::{NewlineRow, OneVision};
@@ -254,6 +254,11 @@ impl Temporal {
     pub fn name(&self) -> String {
         choice::parts(self).0
     }
+}
+
+/// Kernels of the device that frames are on.
+fn kernels_of(frames: &Tensor) -> &'static dyn Kernels {
+    kernels::of(frames.device(), frames.dtype())
 }
 
 /// What a fold without frames answers.

@@ -10,8 +10,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grid_pool::{PoolMode, pool};
-use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
+use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The pool, and the row behind the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -98,7 +97,8 @@ struct Interpolating {
 impl Fold for Interpolating {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let from = self.frame.grid_for(1, 1).map_err(candle_core::Error::msg)?;
-        self.pooled.push(pool(frames, from, self.config.to(from), PoolMode::Bilinear)?.flatten_to(1)?); // (t h w, H)
+        let pool = from.pool_to(self.config.to(from), PoolMode::Bilinear);
+        self.pooled.push(kernels_of(frames).pool_grid(frames, &pool)?.flatten_to(1)?); // (t h w, H)
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Fold for WithNewline {
 
     fn finish(self: Box<Self>) -> Result<Tensor> {
         let frames = self.fold.finish()?;
-        let row = self.row.to_dtype(frames.dtype())?.unsqueeze(0)?;
+        let row = self.row.to_device(frames.device())?.to_dtype(frames.dtype())?.unsqueeze(0)?;
         Tensor::cat(&[frames, row], 0)
     }
 }

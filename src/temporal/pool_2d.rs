@@ -7,8 +7,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grid_pool::{PoolMode, pool};
-use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
+use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,7 +68,8 @@ impl Fold for Pooling {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let to = self.config.to();
         let from = self.frame.grid_for(to.height, to.width).map_err(candle_core::Error::msg)?;
-        self.pooled.push(pool(frames, from, to, self.config.mode)?.flatten_to(1)?); // (t h w, H)
+        let pooled = kernels_of(frames).pool_grid(frames, &from.pool_to(to, self.config.mode))?; // (t, h w, H)
+        self.pooled.push(pooled.flatten_to(1)?); // (t h w, H)
         Ok(())
     }
 

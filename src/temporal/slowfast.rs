@@ -12,9 +12,8 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grid_pool::{PoolMode, pool};
 use super::max_pool::pool_tokens;
-use super::{Fold, FrameTokens, Grid, Strategy, no_frames};
+use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The two pathways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,7 +91,8 @@ impl Fold for Pathways {
         let side = self.config.fast_grid;
         let from = self.frame.grid_for(side, side).map_err(candle_core::Error::msg)?;
         self.slow.push(pool_tokens(frames, self.config.slow_stride)?); // (t, floor(N / stride), H)
-        self.fast.push(pool(frames, from, Grid { height: side, width: side }, PoolMode::Average)?.flatten_to(1)?);
+        let pool = from.pool_to(Grid { height: side, width: side }, PoolMode::Average);
+        self.fast.push(kernels_of(frames).pool_grid(frames, &pool)?.flatten_to(1)?); // (t side^2, H)
         Ok(())
     }
 

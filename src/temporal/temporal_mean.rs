@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Fold, FrameTokens, Place, Strategy, no_frames};
+use super::{Fold, FrameTokens, Place, Strategy, kernels_of, no_frames};
 
 pub(super) struct TemporalMeans {
     pub(super) place: Place,
@@ -40,14 +40,11 @@ pub(super) struct TemporalMean {
 impl Fold for TemporalMean {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.dtype = Some(frames.dtype());
-        let frames = frames.to_dtype(DType::F32)?;
+        let kernels = kernels_of(frames);
         // Frame by frame, so that the rounding does not depend on how frames were batched.
         for t in 0..frames.dim(0)? {
             let frame = frames.get(t)?; // (N', H)
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => (sum + frame)?,
-                None => frame,
-            });
+            self.sum = Some(kernels.accumulate(self.sum.take(), &frame)?);
             self.n_frames += 1;
         }
         Ok(())

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Strategy, Views, no_frames};
+use super::{Fold, FrameTokens, Strategy, Views, kernels_of, no_frames};
 use crate::units::linspace;
 
 /// How much is sampled.
@@ -92,7 +92,7 @@ impl Fold for Sampling {
         let tokens = images.narrow(0, 0, n_frames)?.flatten_to(1)?; // (T N', H)
         let places = sampled(tokens.dim(0)?, self.tokens);
         let places = Tensor::from_slice(&places, places.len(), tokens.device())?;
-        Tensor::cat(&[tokens.index_select(&places, 0)?, images.get(n_frames)?], 0)
+        Tensor::cat(&[kernels_of(&tokens).gather(&tokens, &places)?, images.get(n_frames)?], 0)
     }
 }
 

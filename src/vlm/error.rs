@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
+
+use super::Placement;
+use crate::device::{free_memory, is_out_of_memory};
 use crate::image::PreprocessError;
 use crate::text::TextError;
 use crate::units::Tokens;
@@ -121,13 +125,26 @@ pub enum ModelError {
         /// The names of the first of them.
         names: String,
     },
-    /// Weights in fewer bits where there are no kernels for them.
-    #[error("{what} run on the CPU in f32, not on {place}; hint: --device cpu --dtype f32")]
-    Quantized {
-        /// Which weights.
-        what: String,
-        /// Device and precision that were asked for.
-        place: String,
+    /// Weights that the device has no memory for.
+    #[error(
+        "{name}: {n_parameters} parameters in {dtype} take {}, and the device has {} left: {source}; hint: half precision \
+         (--dtype bf16), --quant q8_0 or q4_k, or the vision encoder elsewhere (--vision-device cpu)",
+        ByteSize::b(*bytes).display().iec(),
+        free.map_or("an unknown amount of memory".to_owned(), |free| ByteSize::b(free).display().iec().to_string())
+    )]
+    Memory {
+        /// The model.
+        name: String,
+        /// Its parameters.
+        n_parameters: usize,
+        /// The precision.
+        dtype: &'static str,
+        /// Bytes of the weights in that precision.
+        bytes: u64,
+        /// Bytes that the device has left, if it tells.
+        free: Option<u64>,
+        /// Candle's words.
+        source: candle_core::Error,
     },
     /// The device or the arithmetic.
     #[error("{doing}: {source}")]
@@ -148,7 +165,23 @@ impl ModelError {
             Self::Preprocess { .. } => "preprocess",
             Self::Text(_) => "text",
             Self::Compute { .. } => "compute",
+            Self::Memory { .. } => "device_memory",
             _ => "model",
+        }
+    }
+
+    /// The same with the sizes, if a device had no memory for the weights of a model.
+    pub(super) fn with_sizes(self, name: &str, n_parameters: usize, placement: &Placement) -> Self {
+        match self {
+            Self::Compute { source, .. } if is_out_of_memory(&source) => Self::Memory {
+                name: name.to_owned(),
+                n_parameters,
+                dtype: placement.dtype.as_str(),
+                bytes: n_parameters as u64 * placement.dtype.size_in_bytes() as u64,
+                free: free_memory(&placement.device),
+                source,
+            },
+            other => other,
         }
     }
 
@@ -163,5 +196,27 @@ pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_without_memory_are_told_with_their_size() {
+        let failed =
+            |words: &str| ModelError::compute("loading the weights")(candle_core::Error::msg(words.to_owned()));
+        let placement = Placement { dtype: candle_core::DType::BF16, ..Placement::cpu() };
+        let error = failed("DriverError(CUDA_ERROR_OUT_OF_MEMORY)").with_sizes("org/model", 3 << 30, &placement);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("org/model: 3221225472 parameters in bf16 take 6.0 GiB, and the device has "),
+            "{text}"
+        );
+        assert!(text.contains(" left: DriverError(CUDA_ERROR_OUT_OF_MEMORY); hint: half precision"), "{text}");
+        assert_eq!(error.kind(), "device_memory");
+        let other = failed("shape mismatch").with_sizes("org/model", 1, &placement).to_string();
+        assert_eq!(other, "loading the weights: shape mismatch");
     }
 }

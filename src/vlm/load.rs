@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::blueprint::{Blueprint, TowerSource};
+use super::frames::FrameTables;
 use super::gguf::{self, GgufMatrices, QueryKeyRows};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
@@ -17,16 +18,27 @@ use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
+use crate::weights::{Ledger, OnLoad, Rename};
+
+/// Where the vision encoder runs: tower, connector and projector.
+#[derive(Debug, Clone)]
+pub struct VisionPlacement {
+    /// Its device.
+    pub device: Device,
+    /// The precision in which it computes.
+    pub dtype: DType,
+}
 
 /// Where a model runs, and how it is held there.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// Where.
+    /// Device of the language model, and of the vision encoder where [`Self::vision`] says nothing else.
     pub device: Device,
-    /// In which precision it computes.
+    /// The precision in which it computes.
     pub dtype: DType,
-    /// In fewer bits than that, the language model's linear layers: in f32 on the CPU only.
+    /// Another place of the vision encoder. Its visual tokens are moved once, when they are whole.
+    pub vision: Option<VisionPlacement>,
+    /// In fewer bits than that, the language model's linear layers.
     pub quantization: Option<QuantFormat>,
     /// Precision in which keys and values are stored.
     pub kv_dtype: DTypeSpec,
@@ -35,25 +47,21 @@ pub struct Placement {
 impl Placement {
     /// On the CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, quantization: None, kv_dtype: DTypeSpec::Auto }
+        Self { device: Device::Cpu, dtype: DType::F32, vision: None, quantization: None, kv_dtype: DTypeSpec::Auto }
     }
 
-    /// Refuses what has no kernels.
-    fn check(&self, llm: Option<&Checkpoint>, geometry: KvGeometry) -> Result<(), ModelError> {
+    /// The place of the vision encoder.
+    fn vision(&self) -> VisionPlacement {
+        let same = || VisionPlacement { device: self.device.clone(), dtype: self.dtype };
+        self.vision.clone().unwrap_or_else(same)
+    }
+
+    /// Refuses a precision of keys and values that has no store.
+    fn check(&self, geometry: KvGeometry) -> Result<(), ModelError> {
         let kernels = kernels::of(&self.device, self.dtype);
-        let &Self { ref device, dtype: activations, quantization, kv_dtype: precision } = self;
+        let &Self { ref device, dtype: activations, quantization, kv_dtype: precision, .. } = self;
         let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
-        store.map_err(ModelError::compute("kv_dtype"))?;
-        let what = match (self.quantization, llm) {
-            (Some(format), _) => format!("weights in {format}"),
-            (None, Some(gguf)) => format!("the weights of {}", gguf.dir().display()),
-            (None, None) => return Ok(()),
-        };
-        if kernels.has_quantized() {
-            return Ok(());
-        }
-        let place = self.device.location();
-        Err(ModelError::Quantized { what, place: format!("{place:?} in {}", self.dtype.as_str()) })
+        store.map_err(ModelError::compute("kv_dtype")).map(drop)
     }
 }
 
@@ -64,8 +72,14 @@ impl Vlm {
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
-        placement.check(blueprint.llm.as_ref(), blueprint.config.llama.kv_geometry())?;
-        let (device, dtype) = (&placement.device, placement.dtype);
+        let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
+        let loaded = Self::load_weights(blueprint, placement, on_load);
+        loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
+    }
+
+    fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+        placement.check(blueprint.config.llama.kv_geometry())?;
+        let vision = placement.vision();
         let Blueprint {
             name,
             config,
@@ -96,7 +110,7 @@ impl Vlm {
 
         let view = config.view(tower.family);
         let width = connector.width(view.width(&tower));
-        let newline = read_newline(ledger.checkpoint(), llama, placement)?;
+        let newline = read_newline(ledger.checkpoint(), llama, &vision)?;
         let why = format!(
             "{}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {}",
             config.projector,
@@ -105,7 +119,7 @@ impl Vlm {
             view.describe(),
             llama.d_hidden
         );
-        let vb = ledger.part(names::projector(ledger.checkpoint()), why, dtype, device);
+        let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
         let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
 
         let (tower_ledger, prefix) = match tower_source {
@@ -117,7 +131,7 @@ impl Vlm {
         };
         let part =
             TowerPart { prefix, n_read: connector.last_layer().0.min(tower.n_layers), n_described: n_tower_layers };
-        let mut tower = load_tower(&tower, &part, &tower_ledger, placement).map_err(&failed)?;
+        let mut tower = load_tower(&tower, &part, &tower_ledger, &vision).map_err(&failed)?;
 
         ledger.check()?;
         llm_ledger.check()?;
@@ -137,6 +151,8 @@ impl Vlm {
             window,
             projector,
             language,
+            vision,
+            frames: FrameTables::default(),
             tokenizer,
             template,
             context: config.context,
@@ -155,7 +171,7 @@ impl Vlm {
 fn read_newline(
     checkpoint: &Checkpoint,
     llama: &LlamaConfig,
-    placement: &Placement,
+    vision: &VisionPlacement,
 ) -> Result<Option<Tensor>, ModelError> {
     let Some(name) = names::newline(checkpoint) else { return Ok(None) };
     let (found, wanted) = (checkpoint.shape(name).map(Shape::dims).unwrap_or_default(), [llama.d_hidden]);
@@ -163,7 +179,7 @@ fn read_newline(
         let rule = format!("{name}: expected {wanted:?}, found {found:?}");
         return Err(ModelError::Combination { path: checkpoint.dir().to_owned(), rule });
     }
-    let row = checkpoint.load(name, placement.dtype, &placement.device);
+    let row = checkpoint.load(name, vision.dtype, &vision.device);
     row.map(Some).map_err(ModelError::compute("reading image_newline"))
 }
 
@@ -172,13 +188,13 @@ fn load_tower(
     tower: &TowerConfig,
     part: &TowerPart<'_>,
     ledger: &Arc<Ledger>,
-    placement: &Placement,
+    vision: &VisionPlacement,
 ) -> candle_core::Result<Tower> {
     let why = format!(
         "tower config.json: hidden_size {}, {} layers run, image_size {}, patch_size {}",
         tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
     );
-    let vb = ledger.part(Rename::none().prefix("", part.prefix), why, placement.dtype, &placement.device);
+    let vb = ledger.part(Rename::none().prefix("", part.prefix), why, vision.dtype, &vision.device);
     Tower::load(tower, part.n_read, &vb)
 }
 
@@ -229,7 +245,8 @@ fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
     let n_q8_0 = if format == QuantFormat::Q8_0 { 0 } else { n_q8_0 };
     (n_q8_0 + n_full > 0).then(|| {
         format!(
-            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in f32: {format} takes rows that are a multiple of {}",
+            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in {}: {format} takes rows that are a multiple of {}",
+            language.dtype().as_str(),
             format.unit()
         )
     })

@@ -6,8 +6,11 @@
 mod blueprint;
 mod budget;
 pub mod config;
+#[cfg(test)]
+mod cuda_tests;
 mod error;
 pub mod families;
+mod frames;
 mod gguf;
 mod load;
 mod model;
@@ -25,7 +28,7 @@ pub use budget::TokenBudget;
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
-pub use load::Placement;
+pub use load::{Placement, VisionPlacement};
 pub use model::{PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use ::image::RgbImage;
 use candle_core::{DType, Device, Tensor};
 
 use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
 use super::families::Family;
+use super::frames::FrameTables;
+use super::load::VisionPlacement;
 use super::{ModelError, StateView, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
@@ -29,6 +30,8 @@ pub struct Vlm {
     pub(super) window: usize,
     pub(super) projector: Projector,
     pub(super) language: Llama,
+    pub(super) vision: VisionPlacement,
+    pub(super) frames: FrameTables,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Template,
     pub(super) context: usize,
@@ -141,9 +144,19 @@ impl Vlm {
         self.context
     }
 
-    /// Where it runs.
+    /// Device of the language model.
     pub fn device(&self) -> &Device {
         self.language.device()
+    }
+
+    /// Device of the vision encoder: tower, connector and projector.
+    pub fn vision_device(&self) -> &Device {
+        &self.vision.device
+    }
+
+    /// Precision of the vision encoder's activations.
+    pub fn vision_dtype(&self) -> DType {
+        self.vision.dtype
     }
 
     /// What the user should know of the checkpoint.
@@ -185,25 +198,6 @@ impl Vlm {
         PromptHistory { ids: ids.unwrap_or_default(), n_tokens }
     }
 
-    /// Prepares one frame, in the host's memory and f32.
-    ///
-    /// # Shapes
-    /// `(1, 3, side, side)`, for the tower's side.
-    ///
-    /// # Errors
-    /// When the frame is too large, or the image processor makes another size than the tower takes.
-    pub fn prepare(&self, picture: RgbImage) -> Result<Tensor, ModelError> {
-        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
-        let (values, width, height) = self.preprocessor.run(picture).map_err(wrong)?;
-        let side = self.tower.config().image_size;
-        if (width as usize, height as usize) != (side, side) {
-            let rule =
-                format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
-            return Err(ModelError::Combination { path: self.name.clone().into(), rule });
-        }
-        Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
-    }
-
     /// The connector's fused tokens of some frames, which may be in the host's memory.
     ///
     /// # Shapes
@@ -213,7 +207,7 @@ impl Vlm {
     /// When the shapes do not fit.
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let pixels = pixels.to_device(self.device())?.to_dtype(self.language.dtype())?;
+            let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
             fuse(&self.tower, &self.connector, self.view, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
@@ -230,6 +224,15 @@ impl Vlm {
         self.projector.forward(fused).map_err(ModelError::compute("projecting frames"))
     }
 
+    /// Visual tokens as the language model takes them: on its device, in its precision.
+    ///
+    /// # Errors
+    /// When its device has no room for them.
+    pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
+        let moved = visual.to_device(self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
+        moved.map_err(ModelError::compute("moving visual tokens to the language model"))
+    }
+
     /// The embeddings of a spliced prompt: text, visual tokens, text.
     ///
     /// # Shapes
@@ -239,7 +242,7 @@ impl Vlm {
     /// When an id is beyond the vocabulary.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let visual = visual.to_dtype(self.language.dtype())?;
+            let visual = visual.to_device(self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(3);
             if !ids.before_visual.is_empty() {
                 parts.push(self.language.embed(&ids.before_visual)?);
@@ -253,7 +256,7 @@ impl Vlm {
         run().map_err(ModelError::compute("splicing the prompt"))
     }
 
-    /// The precision of its activations.
+    /// Precision of the language model's activations.
     pub fn dtype(&self) -> DType {
         self.language.dtype()
     }

@@ -86,6 +86,7 @@ fn json_is_one_object_with_stable_names() {
         "visual_tokens",
         "model",
         "plan",
+        "arithmetic",
         "timings_ms",
     ];
     assert_eq!(names, wanted);
@@ -393,7 +394,9 @@ fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
     let indices: Vec<_> = frames.iter().map(|frame| frame["index"].clone()).collect();
     assert_eq!(decode["indices"].as_array().unwrap(), &indices);
     assert!(decode["seconds"].as_f64().unwrap() > 0.0 && decode["mean_rgb"].as_array().unwrap().len() == 3);
-    let ask = object(&["bench", "ask", VIDEO, "What color is the circle?", "--runs", "1", "--", "--model", MODEL]);
+    let flags = ["--runs", "1", "--device", "cpu", "--dtype", "f32", "--", "--model", MODEL];
+    let ask = object(&[&["bench", "ask", VIDEO, "What color is the circle?"][..], &flags].concat());
+    assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--dtype", "f8"]), "unknown precision `f8`");
     assert_eq!((ask["answer_tokens"].as_u64(), ask["runs"].as_u64()), (Some(2), Some(1)));
     assert!(ask["seconds"].as_f64().unwrap() * 1000.0 >= ask["timings_ms"]["total"].as_f64().unwrap());
     assert_refused(&run(&["bench", "ask", "nothing.mp4", "--runs", "1"]), "nothing.mp4: no such file");
@@ -410,7 +413,9 @@ fn bench_runs_a_pipeline_over_videos() {
     let pipeline = repository("pipelines/mini.yaml");
     let pipeline = pipeline.to_str().unwrap();
     let question = "What color is the circle?";
-    let output = run(&["bench", "run", pipeline, VIDEO, VIDEO, "-q", question, "-q", "Describe.", "--runs", "1"]);
+    let flags = ["--device", "cpu", "--dtype", "f32", "--batch", "2", "--sequences", "1", "--runs", "1"];
+    let output =
+        run(&[&["bench", "run", pipeline, VIDEO, VIDEO, "-q", question, "-q", "Describe."][..], &flags].concat());
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let bench: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((bench["videos"].as_u64(), bench["answers"].as_u64()), (Some(1), Some(4)), "{bench}");

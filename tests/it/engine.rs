@@ -11,7 +11,8 @@ use candle_nn::VarBuilder;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use vidense::engine::{
-    Completion, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestEvent, StopRules, Visual,
+    Completion, DecodeLaunch, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestEvent,
+    StopRules, Visual,
 };
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
@@ -167,6 +168,7 @@ fn compare_here(model: &Llama, seed: u64) {
             max_sequences: 1 + draw.below(16),
             chunk: 1 + draw.below(90),
             chunk_beside_answers: 1 + draw.below(30),
+            decode: DecodeLaunch::default(),
         };
         let done: Vec<RefCell<Option<_>>> = prompts.iter().map(|_| RefCell::new(None)).collect();
         let mut engine = Engine::new(model, None, config).unwrap();

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use vidense::engine::{
-    Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent, StopRules, Visual,
+    Completion, DecodeLaunch, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent, StopRules, Visual,
 };
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
@@ -80,6 +80,7 @@ fn edges(model: &Llama, seed: u64) {
             max_sequences: [1, 2, 7, 32][draw.below(4)],
             chunk: [1, 31, 32, 33, 1024][draw.below(5)],
             chunk_beside_answers: [1, 5, 32, 128][draw.below(4)],
+            decode: DecodeLaunch::default(),
         };
         let done: Vec<RefCell<Option<_>>> = lengths.iter().map(|_| RefCell::new(None)).collect();
         let mut engine = Engine::new(model, None, config).unwrap();

@@ -20,6 +20,8 @@ mod files;
 mod gguf;
 mod gguf_qwen;
 mod goldens;
+#[cfg(unix)]
+mod gpu_script;
 mod harness;
 mod hostile;
 mod hub;
@@ -29,6 +31,7 @@ mod kept;
 mod opening;
 mod pipelines;
 mod pixels;
+mod placement;
 mod playlists;
 mod prompts;
 mod quantized;

@@ -39,6 +39,7 @@ fn opening<'a>(document: &'a Document, first: Option<FirstQuestion<'a>>, heard: 
             }
             OpenEvent::Read { n_parameters } => heard.n_read += n_parameters,
             OpenEvent::Loaded => heard.is_loaded = true,
+            OpenEvent::Note(text) => panic!("nothing to note of the CPU: {text}"),
         }
     };
     Opening { document, first, on_open: Arc::new(on_open) }

@@ -163,7 +163,8 @@ mod tests {
         let halved = Header { arithmetic: "bf16 on cuda".to_owned(), ..there.clone() };
         assert_eq!(there.differences(&halved), ["computed as f32 on cpu there, bf16 on cuda here"]);
         let older = Header { revision: 1, ..there.clone() };
-        assert_eq!(older.differences(&there), ["frames and prompts are of revision 1 there, 2 here"]);
+        let told = format!("frames and prompts are of revision 1 there, {REVISION} here");
+        assert_eq!(older.differences(&there), [told]);
         let mut written = serde_json::to_value(&there).expect("texts");
         written.as_object_mut().expect("a map").remove("revision");
         assert_eq!(serde_json::from_value::<Header>(written).expect("an older header"), older);

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
 use clap::Args;
+use vidense::device::{DeviceSpec, OpenedDevice};
 use vidense::engine::default_kv_bytes;
 use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
-use vidense::spec::{fingerprint, hash_files, read_plan};
+use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
@@ -84,6 +85,7 @@ impl Inspect {
         describe_shapes(&mut facts, &blueprint, plan.temporal, n_frames)?;
         describe_tokens(&mut facts, &blueprint, plan.temporal, n_frames)?;
         describe_memory(&mut facts, &blueprint)?;
+        describe_devices(&mut facts, &plan)?;
         writeln!(facts, "\nplan        {}", fingerprint(&plan, &hash_files(&blueprint.files())?)?)?;
         let facts: String = facts.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
         Ok(output::part(&format!("{}\n{facts}", plan.to_yaml()?))?)
@@ -296,6 +298,28 @@ fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Res
             budget as f64 / context as f64
         )?;
     }
+    Ok(())
+}
+
+/// The devices that a plan's `auto` comes to on this machine.
+fn describe_devices(text: &mut String, plan: &Plan) -> anyhow::Result<()> {
+    let mut notes = Vec::new();
+    let mut name = |spec: DeviceSpec| {
+        let OpenedDevice { device, note } = spec.open_with_note()?;
+        notes.extend(note);
+        Ok::<_, anyhow::Error>(match device.location() {
+            DeviceLocation::Cpu => "cpu".to_owned(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        })
+    };
+    let mut devices = name(plan.device)?;
+    if !plan.vision.is_default() {
+        devices += &format!(", vision {}", name(plan.vision.device.unwrap_or(plan.device))?);
+    }
+    writeln!(text, "\ndevice      {devices}")?;
+    notes.dedup();
+    notes.iter().for_each(|note| output::note(note));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use vidense::exec::{Stop, Watch};
 use vidense::files::output::check_apart;
-use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job};
+use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job, StageClock};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
@@ -98,7 +98,9 @@ impl Run {
             all_questions: questions.clone(),
         });
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
-        let apart = Apart { limits, isolation: isolation.as_ref(), ..Apart::default() };
+        let wants_times = self.timings || self.json || self.trace.is_some() || limits.has_times();
+        let clock = if wants_times { StageClock::Completion } else { StageClock::Issue };
+        let apart = Apart { limits, isolation: isolation.as_ref(), clock, ..Apart::default() };
         let watched = (apart, &Watch::until(&stop).with_spans(on_span));
         let report = session.model.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
@@ -115,6 +117,7 @@ impl Run {
         if let Some(trace) = trace {
             trace.finish()?;
         }
+        report.warnings.iter().for_each(|warning| output::warning(warning));
         if self.timings {
             timings::tell(&report, begin.elapsed());
         }

@@ -10,11 +10,12 @@ use rayon::prelude::*;
 
 use super::gemm::{GemmKernel, kernel};
 use super::half_precision::{narrow, widen};
-use super::memory::{MappedBuffer, in_parts};
-use super::paged_attention::{PagedAttention, RowBlock, blocks};
+use super::memory::{MappedBuffer, in_parts, prefetch};
+use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
 use crate::device::DTypeSpec;
 use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::row_blocks::{RowBlock, blocks};
 
 /// Elements below which other threads are not worth waking for rotating and storing.
 const PARALLEL: usize = 1 << 15;
@@ -107,11 +108,13 @@ impl PageLayout {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
-    /// The elements of stored panels in f32: themselves, or widened in `scratch`.
-    pub(crate) fn elements<'p>(&self, stored: &'p [f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
+    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next are
+    /// fetched. The kernel fetches what it reads itself.
+    pub(crate) fn elements<'p>(&self, stored: &'p [f32], next: &[f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
         match self.precision {
             KvPrecision::F32 => stored,
             KvPrecision::F16 => {
+                prefetch(next);
                 scratch.resize(2 * stored.len(), 0.0);
                 widen(stored, scratch);
                 scratch
@@ -310,9 +313,6 @@ impl KvStore for CpuPages {
         let writes = layout.sequences.iter().zip(&first_rows).flat_map(|(rows, row)| writes(rows, *row));
         let mut writes: Vec<PageWrite> = writes.collect();
         writes.sort_by_key(|write| write.page);
-        if let Some(pair) = writes.windows(2).find(|pair| pair[0].page == pair[1].page) {
-            candle_core::bail!("attention: two sequences write to page {}", pair[0].page.0);
-        }
         let blocks = blocks(&layout.sequences, self.geometry.group(), PagedAttention::max_rows(self.kernel));
         self.step = Some(CpuStep { layout, first_rows, blocks, writes });
         Ok(())

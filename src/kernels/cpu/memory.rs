@@ -117,6 +117,18 @@ fn zeroed(elements: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     unsafe { &mut *(std::ptr::from_mut(elements) as *mut [f32]) }
 }
 
+/// Fetches elements into the cache, which are read soon.
+pub(crate) fn prefetch(elements: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in elements.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = elements;
+}
+
 /// A vector of `n` copies of a value.
 pub(crate) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
     let mut values = reserved(n);

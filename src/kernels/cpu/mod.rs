@@ -33,7 +33,7 @@ use super::{Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantForm
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
 use kv_pages::CpuPages;
-use packed::Matrix;
+use packed::{CpuLinear, Matrix};
 use quantized::QuantizedMatrix;
 
 /// The kernels of one processor.
@@ -134,7 +134,7 @@ impl Kernels for Cpu {
             return Ok(None);
         }
         let pack = |weight: &[f32], depth| Ok(Matrix::Full(PackedMatrix::transpose_of(weight, depth, self.gemm)));
-        lay_out(weight, bias, pack).map(Some)
+        Ok(Some(lay_out(weight, bias, pack)?.into()))
     }
 
     fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
@@ -142,17 +142,13 @@ impl Kernels for Cpu {
         let quantize = |weight: &[f32], depth| {
             QuantizedMatrix::quantize(weight, depth, format, self.quantized).map(Matrix::Quantized)
         };
-        lay_out(weight, bias, quantize).map(Some)
+        Ok(Some(lay_out(weight, bias, quantize)?.into()))
     }
 
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
-        let &StoredLinear { weight, format, row, ref bias } = stored;
+        let &StoredLinear { weight, format, row, ref bias, .. } = stored;
         let matrix = QuantizedMatrix::from_candle(weight, format, row, self.quantized)?;
-        Ok(PackedLinear::new(Matrix::Quantized(matrix), bias.as_ref().map(Tensor::to_vec1).transpose()?))
-    }
-
-    fn has_quantized(&self) -> bool {
-        true
+        Ok(CpuLinear::new(Matrix::Quantized(matrix), bias.as_ref().map(Tensor::to_vec1).transpose()?).into())
     }
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
@@ -175,12 +171,12 @@ fn lay_out(
     weight: &Tensor,
     bias: Option<&Tensor>,
     make: impl FnOnce(&[f32], usize) -> Result<Matrix>,
-) -> Result<PackedLinear> {
+) -> Result<CpuLinear> {
     let (weight, depth) = (weight.contiguous()?, weight.dim(1)?);
     let (storage, layout) = weight.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
         candle_core::bail!("weights of another device for the CPU's kernels")
     };
     let matrix = make(rows::contiguous(storage, layout)?, depth)?;
-    Ok(PackedLinear::new(matrix, bias.map(Tensor::to_vec1).transpose()?))
+    Ok(CpuLinear::new(matrix, bias.map(Tensor::to_vec1).transpose()?))
 }

@@ -14,7 +14,7 @@ use crate::kernels::{Activation, QuantFormat};
 
 /// A linear layer whose weights are in the layout of a kernel: for inference. Clones share the weights.
 #[derive(Debug, Clone)]
-pub struct PackedLinear(Arc<PackedWeights>);
+pub(crate) struct CpuLinear(Arc<PackedWeights>);
 
 #[derive(Debug)]
 struct PackedWeights {
@@ -63,7 +63,7 @@ impl Matrix {
     }
 }
 
-impl PackedLinear {
+impl CpuLinear {
     pub(crate) fn new(matrix: Matrix, bias: Option<Vec<f32>>) -> Self {
         Self(Arc::new(PackedWeights { matrix, bias }))
     }
@@ -172,7 +172,7 @@ impl PackedLinear {
 }
 
 struct Product {
-    weights: PackedLinear,
+    weights: CpuLinear,
     activation: Option<Activation>,
     norm: Option<RowNorm>,
 }
@@ -191,7 +191,7 @@ impl CustomOp1 for Product {
 }
 
 struct Onto {
-    weights: PackedLinear,
+    weights: CpuLinear,
 }
 
 impl CustomOp2 for Onto {
@@ -209,9 +209,9 @@ impl CustomOp2 for Onto {
 }
 
 struct FeedForward {
-    first: PackedLinear,
+    first: CpuLinear,
     activation: Activation,
-    second: PackedLinear,
+    second: CpuLinear,
     norm: RowNorm,
 }
 

@@ -15,62 +15,12 @@ use super::elementwise::exp_from_largest;
 use super::gemm::{GemmKernel, Left, Target, Tile};
 use super::kv_pages::{PageLayout, Pages};
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
+use crate::kernels::row_blocks::{BlockPart, RowBlock};
 
 /// Tiles of rows whose scores are made together.
 const TILES: usize = 4;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 17;
-
-/// Rows of one sequence within a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockPart {
-    /// The sequence, by its index in the step.
-    pub(crate) sequence: usize,
-    /// Its first position in the block, counted from the sequence's first new position.
-    pub(crate) first: usize,
-    /// Positions.
-    pub(crate) n: usize,
-}
-
-/// Positions whose rows are worked on together, for one key-value head after the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowBlock {
-    pub(crate) parts: Vec<BlockPart>,
-    /// Leading pages that all of them share and see whole.
-    pub(crate) n_shared: usize,
-}
-
-/// Cuts a step into blocks of about `max_rows` rows, `group` for each position. Sequences with the same leading pages
-/// come together.
-pub(crate) fn blocks(sequences: &[StepRows], group: usize, max_rows: usize) -> Vec<RowBlock> {
-    let at_once = (max_rows / group.max(1)).max(1);
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by(|&a, &b| sequences[a].pages.cmp(&sequences[b].pages));
-    let mut blocks: Vec<RowBlock> = Vec::new();
-    for sequence in order {
-        let StepRows { pages, start, n } = &sequences[sequence];
-        for first in (0..*n).step_by(at_once) {
-            let part = BlockPart { sequence, first, n: at_once.min(n - first) };
-            let whole = (start + first + 1) / PAGE_LEN;
-            match blocks.last_mut().and_then(|block| Some((shared_with(block, sequences, pages, whole)?, block))) {
-                Some((n_shared, block)) if block.parts.iter().map(|part| part.n).sum::<usize>() + part.n <= at_once => {
-                    block.n_shared = n_shared;
-                    block.parts.push(part);
-                }
-                _ => blocks.push(RowBlock { parts: vec![part], n_shared: whole }),
-            }
-        }
-    }
-    blocks
-}
-
-/// Number of leading pages that a block goes on sharing if rows that see `whole` of `pages` join it; none where that is
-/// less than half of what either shares otherwise.
-fn shared_with(block: &RowBlock, sequences: &[StepRows], pages: &[PageId], whole: usize) -> Option<usize> {
-    let those = &sequences[block.parts.first()?.sequence].pages;
-    let common = those.iter().zip(pages).take_while(|(a, b)| a == b).count().min(block.n_shared).min(whole);
-    (common > 0 && 2 * common >= block.n_shared.max(whole)).then_some(common)
-}
 
 /// Queries of a step over the pages of one layer.
 pub(crate) struct PagedAttention<'x> {
@@ -142,10 +92,11 @@ impl PagedAttention<'_> {
         let spans = self.spans(block);
         let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
         scores.resize(queries.len() / d * stride, 0.0);
-        self.score(block, head, &spans, Score { queries, scores, stride, panels });
+        let visits = self.visits(block, &spans);
+        self.score(&visits, head, Score { queries, scores, stride, panels });
         let sums = self.weigh(block, &spans, (&mut *scores, stride));
         let mut y = vec![0.0; queries.len()];
-        self.sum_values(block, head, &spans, WeightedSum { weights: scores, stride, y: &mut y, panels });
+        self.sum_values(&visits, head, WeightedSum { weights: scores, stride, y: &mut y, panels });
         for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
             row.iter_mut().for_each(|y| *y /= sum);
         }
@@ -166,32 +117,42 @@ impl PagedAttention<'_> {
         block.parts.iter().map(span).collect()
     }
 
+    /// The pages of a block in the order in which they are read: those that all rows share, then those of each part.
+    fn visits(&self, block: &RowBlock, spans: &[RowSpan<'_>]) -> Vec<PageVisit> {
+        let n_rows = spans.iter().map(|span| span.n_rows).sum();
+        let shared = spans.first().into_iter().flat_map(|span| &span.pages[..block.n_shared]).enumerate();
+        let shared =
+            shared.map(|(i, &page)| PageVisit { page, first_key: i * PAGE_LEN, row: 0, n_rows, n_keys: PAGE_LEN });
+        let own = spans.iter().flat_map(|span| {
+            (block.n_shared..span.pages.len()).map(|i| PageVisit {
+                page: span.pages[i],
+                first_key: i * PAGE_LEN,
+                row: span.row,
+                n_rows: span.n_rows,
+                n_keys: PAGE_LEN.min(span.n_keys - i * PAGE_LEN),
+            })
+        });
+        shared.chain(own).collect()
+    }
+
     /// Scores of all rows with the keys of their pages.
-    fn score(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], score: Score<'_>) {
+    fn score(&self, visits: &[PageVisit], head: usize, score: Score<'_>) {
         let Score { queries, scores, stride, panels: scratch } = score;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
-        let n_rows = queries.len() / d;
-        let mut page = |pages: &[PageId], i: usize, (row, n_rows): (usize, usize)| {
-            let keys = |page: &PageId| self.layout.keys(self.pages.page(*page), self.layer, head);
-            let (panels, next) = (keys(&pages[i]), pages.get(i + 1).map_or(&[][..], keys));
-            let panels = self.layout.elements(panels, scratch);
-            let n_panels = PAGE_LEN / width;
+        let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
+        for (i, visit) in visits.iter().enumerate() {
+            let next = visits.get(i + 1).map_or(&[][..], keys);
+            let panels = self.layout.elements(keys(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
-                let left = LeftRows { elements: &queries[row * d..], stride: d, depth: d, n_rows };
-                let first = i * PAGE_LEN + j * width;
-                let prefetch = share(next, j, n_panels);
+                let left = LeftRows { elements: &queries[visit.row * d..], stride: d, depth: d, n_rows: visit.n_rows };
+                let first = visit.first_key + j * width;
+                let prefetch = share(next, j, PAGE_LEN / width);
                 self.tiles(
                     &left,
                     RightPanel { elements: panel, prefetch, accumulates: false },
-                    (&mut scores[row * stride..], stride, first, width),
+                    (&mut scores[visit.row * stride..], stride, first, width),
                 );
             }
-        };
-        if let Some(RowSpan { pages, .. }) = spans.first() {
-            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows)));
-        }
-        for span in spans {
-            (block.n_shared..span.pages.len()).for_each(|i| page(span.pages, i, (span.row, span.n_rows)));
         }
     }
 
@@ -212,29 +173,20 @@ impl PagedAttention<'_> {
     }
 
     /// Sums of values, each times its weight.
-    fn sum_values(&self, block: &RowBlock, head: usize, spans: &[RowSpan<'_>], sum: WeightedSum<'_>) {
+    fn sum_values(&self, visits: &[PageVisit], head: usize, sum: WeightedSum<'_>) {
         let WeightedSum { weights, stride, y, panels: scratch } = sum;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
-        let n_rows = y.len() / d;
-        let mut page = |pages: &[PageId], i: usize, (row, n_rows, n_keys): (usize, usize, usize)| {
-            let values = |page: &PageId| self.layout.values(self.pages.page(*page), self.layer, head);
-            let (panels, next) = (values(&pages[i]), pages.get(i + 1).map_or(&[][..], values));
-            let panels = self.layout.elements(panels, scratch);
-            let depth = PAGE_LEN.min(n_keys - i * PAGE_LEN);
+        let values = |visit: &PageVisit| self.layout.values(self.pages.page(visit.page), self.layer, head);
+        for (i, visit) in visits.iter().enumerate() {
+            let next = visits.get(i + 1).map_or(&[][..], values);
+            let panels = self.layout.elements(values(visit), next, scratch);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
-                let left = LeftRows { elements: &weights[row * stride + i * PAGE_LEN..], stride, depth, n_rows };
+                let elements = &weights[visit.row * stride + visit.first_key..];
+                let left = LeftRows { elements, stride, depth: visit.n_keys, n_rows: visit.n_rows };
                 let columns = width.min(d - j * width);
                 let prefetch = share(next, j, d.div_ceil(width));
-                let panel = RightPanel { elements: panel, prefetch, accumulates: i > 0 };
-                self.tiles(&left, panel, (&mut y[row * d..], d, j * width, columns));
-            }
-        };
-        if let Some(RowSpan { pages, .. }) = spans.first() {
-            (0..block.n_shared).for_each(|i| page(pages, i, (0, n_rows, (i + 1) * PAGE_LEN)));
-        }
-        for span in spans {
-            for i in block.n_shared..span.pages.len() {
-                page(span.pages, i, (span.row, span.n_rows, span.n_keys));
+                let panel = RightPanel { elements: panel, prefetch, accumulates: visit.first_key > 0 };
+                self.tiles(&left, panel, (&mut y[visit.row * d..], d, j * width, columns));
             }
         }
     }
@@ -293,6 +245,17 @@ struct RowSpan<'p> {
     row: usize,
     n_rows: usize,
     /// Keys that the last position sees.
+    n_keys: usize,
+}
+
+/// A page with the rows that see keys of it.
+struct PageVisit {
+    page: PageId,
+    /// Index of its first key in the rows' sequences.
+    first_key: usize,
+    row: usize,
+    n_rows: usize,
+    /// Keys that the last row sees.
     n_keys: usize,
 }
 

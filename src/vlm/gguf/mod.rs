@@ -7,7 +7,7 @@ mod vocabulary;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::quantized::GgmlDType;
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -16,7 +16,7 @@ use self::vocabulary::Vocabulary;
 use super::config::{LanguageKind, VlmConfig};
 use super::spare::Spares;
 use super::{ModelError, Unused};
-use crate::kernels::{self, StoredLinear};
+use crate::kernels::{self, StoredLinear, quantize};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{Matrices, QuantFormat};
@@ -140,9 +140,10 @@ impl Matrices for GgufMatrices<'_> {
         let heads = heads.filter(|_| self.rows == QueryKeyRows::Interleaved);
         let row = |i: usize| heads.map_or(i, |n_heads| stored_row(i, d_out / n_heads.max(1)));
         let rows: Vec<u32> = (0..d_out).map(|i| row(i) as u32).collect();
-        let rows = Tensor::new(rows, &Device::Cpu)?;
         let bias = match bias {
-            Bias::With => Some(vb.get(d_out, "bias")?.contiguous()?.index_select(&rows, 0)?),
+            Bias::With => {
+                Some(vb.get(d_out, "bias")?.contiguous()?.index_select(&Tensor::new(&*rows, vb.device())?, 0)?)
+            }
             Bias::Without => None,
         };
         let stored = match weight.dtype() {
@@ -150,17 +151,23 @@ impl Matrices for GgufMatrices<'_> {
             GgmlDType::Q4K => Some(QuantFormat::Q4K),
             _ => None,
         };
+        let kernels = kernels::of(vb.device(), vb.dtype());
+        let from = |weight: &QTensor, format| {
+            let stored = StoredLinear { weight, device: vb.device(), format, row: &row, bias: bias.clone() };
+            Linear::from_quantized(&stored, kernels)
+        };
         if let Some(format) = stored.filter(|&stored| self.format.is_none_or(|format| format == stored)) {
-            let stored = StoredLinear { weight: &weight, format, row: &row, bias };
-            return Linear::from_quantized(&stored, kernels::of(vb.device(), vb.dtype()));
+            return from(&weight, format);
         }
+        // Other formats are converted in the host's memory, from f32.
         let full = weight.dequantize(&Device::Cpu)?;
-        let mut layer = Linear::new(full.index_select(&rows, 0)?, bias);
         let is_full = matches!(weight.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
-        if let Some(format) = self.format.or((!is_full).then_some(QuantFormat::Q8_0)) {
-            layer.quantize(format)?;
+        let wanted = self.format.or((!is_full).then_some(QuantFormat::Q8_0));
+        if let Some(format) = wanted.and_then(|format| format.fitting(d_in)) {
+            return from(&quantize(&full, format)?, format);
         }
-        Ok(layer)
+        let full = full.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
+        Ok(Linear::new(full.to_dtype(vb.dtype())?.to_device(vb.device())?, bias))
     }
 
     fn convert(&self, layer: &mut Linear) -> Result<()> {

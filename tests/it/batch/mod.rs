@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use crate::harness::repository;
 
 mod archive;
+#[cfg(unix)]
+mod devices;
 mod results;
 
 const QUESTIONS: &str = "- How many objects are there?\n- id: color\n  question: What color is the circle?\n";

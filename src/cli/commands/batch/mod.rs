@@ -1,6 +1,7 @@
 //! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos; `vidense batch status DIR` from
 //! elsewhere.
 
+mod devices;
 mod status;
 mod tell;
 
@@ -20,6 +21,7 @@ use vidense::pipeline::Apart;
 use vidense::pipeline::features::identity;
 use vidense::spec::read_plan;
 
+use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::status::Status;
 use self::tell::Teller;
 use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
@@ -88,6 +90,13 @@ struct RunBatch {
     /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
+    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; what a device fails at is tried
+    /// again on another
+    #[arg(long, value_name = "DEVICE,...", conflicts_with_all = ["shard", "metrics"])]
+    devices: Option<DeviceList>,
+    /// This process's part of an archive that is shared among devices
+    #[arg(long, value_name = "I/N", requires = "devices", hide = true)]
+    part: Option<Shard>,
     /// Try again what failed before
     #[arg(long)]
     retry_failed: bool,
@@ -124,13 +133,35 @@ impl BatchCommand {
         let Self { other, places: Places { pipeline, archive, out }, run } = self;
         match (other, pipeline, archive, out) {
             (Some(Other::Status(status)), ..) => status.run(),
-            (None, Some(pipeline), Some(archive), Some(out)) => run.run(&pipeline, &archive, &out),
+            (None, Some(pipeline), Some(archive), Some(out)) => match (&run.devices, run.part) {
+                (Some(devices), None) => {
+                    run.share(&archive, &DeviceBatch { devices, out: &out, retries_failed: run.retry_failed })
+                }
+                (_, Some(part)) => Self::run_part(run, part, (&pipeline, &archive, &out)),
+                (None, None) => run.run(&pipeline, &archive, &out),
+            },
             _ => anyhow::bail!("a pipeline, an archive and --out are wanted; hint: vidense batch --help"),
         }
     }
 }
 
+impl BatchCommand {
+    /// Runs one part of an archive that is shared among devices.
+    fn run_part(run: RunBatch, part: Shard, (pipeline, archive, out): (&Path, &Path, &Path)) -> anyhow::Result<()> {
+        RunBatch { shard: part, ..run }.run(pipeline, archive, &part_dir(out, part))
+    }
+}
+
 impl RunBatch {
+    /// Shares the archive among devices.
+    fn share(&self, archive: &Path, batch: &DeviceBatch<'_>) -> anyhow::Result<()> {
+        output::log_as(self.log);
+        if archive == Path::new("-") {
+            anyhow::bail!("--devices: standard input cannot be read by several processes; hint: a manifest in a file");
+        }
+        batch.run()
+    }
+
     fn run(self, pipeline: &Path, archive_named: &Path, out: &Path) -> anyhow::Result<()> {
         output::log_as(self.log);
         let questions = self.questions()?;
@@ -140,7 +171,7 @@ impl RunBatch {
             exclude: self.exclude.clone(),
             root: self.root.clone(),
             format: self.manifest,
-            aside: Some(out.to_owned()),
+            aside: Some(self.part.map_or(out, |_| whole(out)).to_owned()),
         };
         let archive = Archive::open(archive_named, &options)?;
         if questions.is_empty() && !archive.may_ask() {
@@ -203,6 +234,7 @@ impl RunBatch {
     /// Writes and tells what came of it.
     fn conclude(&self, out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
+        outcome.report.warnings.iter().for_each(|warning| output::warning(warning));
         tell::summary(&summary);
         write_status(out, &summary.session)?;
         summary.write(out)?;
@@ -234,6 +266,11 @@ impl RunBatch {
         }
         Ok(questions)
     }
+}
+
+/// The results that the results of a part belong to.
+fn whole(part: &Path) -> &Path {
+    part.parent().and_then(Path::parent).unwrap_or(part)
 }
 
 fn note(event: &str, (archive, questions): (&Path, &[Question]), summary: Option<Summary>) -> Note {

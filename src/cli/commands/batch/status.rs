@@ -1,6 +1,6 @@
 //! `vidense batch status DIR`: how a batch stands, from another terminal, or after it ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use vidense::batch::Snapshot;
 use vidense::batch::store::{Holder, Results, holder};
 use vidense::batch::summary::read_status;
 
+use super::devices::part_dirs;
 use super::tell;
 use crate::cli::output;
 
@@ -36,8 +37,22 @@ impl Status {
     /// # Errors
     /// When there are no results.
     pub fn run(self) -> anyhow::Result<()> {
-        let results = Results::open(&self.results)?;
-        let (holder, session) = (holder(&self.results), read_status(&self.results));
+        let parts = part_dirs(&self.results);
+        if parts.is_empty() {
+            return self.tell(&self.results);
+        }
+        // What was shared among devices is told part by part.
+        parts.iter().try_for_each(|part| {
+            if !self.json {
+                output::line(&format!("{}:", output::printable(&part.to_string_lossy())))?;
+            }
+            self.tell(part)
+        })
+    }
+
+    fn tell(&self, dir: &Path) -> anyhow::Result<()> {
+        let results = Results::open(dir)?;
+        let (holder, session) = (holder(dir), read_status(dir));
         let held = Held::of(&results.state);
         if self.json {
             return output::json(&StatusObject { running: holder.is_some(), holder, results: held, session });

@@ -1,15 +1,25 @@
 //! Where tensors live and in which precision: `--device` and `--dtype` as candle understands them.
+//!
+//! `cuda` owns the NVIDIA GPUs of this process; `memory` tells what a device has left.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod memory;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use memory::{free_memory, is_out_of_memory, peak_memory, release_unused_memory};
+
+/// The file by which the driver of NVIDIA GPUs tells that it runs.
+const NVIDIA_DRIVER: &str = "/proc/driver/nvidia/version";
 
 /// A device as asked for. Default: `auto`, the first GPU that this build supports and that answers, else the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,61 +56,102 @@ pub struct DeviceError {
     cause: String,
 }
 
+/// A device that was opened.
+#[derive(Debug, Clone)]
+pub struct OpenedDevice {
+    /// The device.
+    pub device: Device,
+    /// The choice of `auto` and its reason, in words, where somebody may have expected another one.
+    pub note: Option<String>,
+}
+
 impl DeviceSpec {
     /// Opens the device. `auto` is the CPU where no GPU answers.
     ///
     /// # Errors
     /// When this build does not support the device, or the machine does not have it.
     pub fn open(self) -> Result<Device, DeviceError> {
+        self.open_with_note().map(|opened| opened.device)
+    }
+
+    /// As [`Self::open`], with the choice of `auto` in words.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_note(self) -> Result<OpenedDevice, DeviceError> {
+        let named = |device| OpenedDevice { device, note: None };
         let opened = match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => cuda(ordinal),
-            Self::Metal(ordinal) => Device::new_metal(ordinal),
-            Self::Auto if cfg!(feature = "cuda") => cuda(0).or(Ok(Device::Cpu)),
-            Self::Auto if cfg!(feature = "metal") => Device::new_metal(0).or(Ok(Device::Cpu)),
-            Self::Auto => Ok(Device::Cpu),
+            Self::Auto => Ok(automatic(NVIDIA_DRIVER.as_ref())),
+            Self::Cpu => Ok(named(Device::Cpu)),
+            Self::Cuda(ordinal) => cuda(ordinal).map(named),
+            Self::Metal(ordinal) => Device::new_metal(ordinal).map(named),
         };
-        opened.map_err(|error| DeviceError {
-            device: self,
-            cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
-        })
+        opened.map_err(|error| DeviceError { device: self, cause: first_line(&error) })
     }
 }
 
-/// Opens an NVIDIA GPU with one explicit stream, which all threads of the process share.
+/// The first GPU that this build supports and that answers, else the CPU.
+fn automatic(driver: &Path) -> OpenedDevice {
+    let gpu = if cfg!(feature = "cuda") {
+        Some((DeviceSpec::Cuda(0), cuda(0)))
+    } else if cfg!(feature = "metal") {
+        Some((DeviceSpec::Metal(0), Device::new_metal(0)))
+    } else {
+        None
+    };
+    match gpu {
+        Some((spec, Ok(device))) => {
+            let note = Some(format!("--device auto is {spec}{}", properties(&device)));
+            OpenedDevice { device, note }
+        }
+        Some((spec, Err(error))) => {
+            let note = format!("--device auto is the cpu: {spec} does not answer: {}", first_line(&error));
+            OpenedDevice { device: Device::Cpu, note: Some(note) }
+        }
+        None => {
+            let note = "--device auto is the cpu: this machine has an NVIDIA GPU, but this build does not use it; \
+                        hint: cargo build --release --features cuda";
+            OpenedDevice { device: Device::Cpu, note: driver.exists().then(|| note.to_owned()) }
+        }
+    }
+}
+
+/// The name and the memory of a GPU in brackets, as far as it tells them.
+fn properties(device: &Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::describe(device).map_or(String::new(), |gpu| format!(" ({gpu})"));
+    }
+    let _ = device;
+    String::new()
+}
+
+/// Compiles or loads the kernels that a device is going to need; `on_wait` hears why it takes long, if it does.
 ///
-/// Candle's own default is a stream for each host thread, with no order between them: tensors that pass from stage to
-/// stage would be a data race, and threads that end while others compute wait in the driver for good.
-fn cuda(ordinal: usize) -> candle_core::Result<Device> {
-    static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(device) = open.get(&ordinal) {
-        return Ok(device.clone());
+/// # Errors
+/// When the device does not answer.
+pub fn load_kernels(device: &Device, on_wait: &dyn Fn(&str)) -> candle_core::Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::load_kernels(device, on_wait);
     }
-    let device = Device::new_cuda_with_stream(ordinal)?;
-    open.insert(ordinal, device.clone());
-    Ok(device)
+    let _ = (device, on_wait);
+    Ok(())
 }
 
-/// Bytes of memory that a device has left, as far as this build can ask. Of the CPU the least of what the system and
-/// the control group of this process have.
-pub fn free_memory(device: &Device) -> Option<u64> {
-    match device {
-        Device::Cpu => {
-            let kind = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
-            let system = sysinfo::System::new_with_specifics(kind);
-            // Files that the system caches count as used in a control group, but give way.
-            let group = system.cgroup_limits().map(|group| group.total_memory.saturating_sub(group.rss));
-            let free = system.available_memory();
-            Some(group.map_or(free, |group| group.min(free))).filter(|&free| free > 0)
-        }
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => {
-            let info = device.cuda_stream().context().mem_get_info();
-            info.ok().and_then(|(free, _)| u64::try_from(free).ok())
-        }
-        _ => None,
-    }
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> candle_core::Result<Device> {
+    cuda::open(ordinal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(ordinal: usize) -> candle_core::Result<Device> {
+    Device::new_cuda_with_stream(ordinal)
+}
+
+/// The first line of an error: candle adds a backtrace.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 impl DTypeSpec {
@@ -223,13 +274,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_has_memory_left() {
-        // What the system tells of a whole machine is between a mebibyte and a pebibyte.
-        let free = free_memory(&Device::Cpu).expect("the system tells it");
-        assert!((1 << 20..1 << 50).contains(&free), "{free}");
-    }
-
-    #[test]
     fn devices_and_precisions_print_as_they_are_read() {
         for text in ["auto", "cpu", "cuda:0", "cuda:3", "metal:0"] {
             assert_eq!(text.parse::<DeviceSpec>().map(|d| d.to_string()), Ok(text.to_owned()));
@@ -253,10 +297,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_is_opened_once_with_a_stream_that_threads_share() {
-        let Ok(first) = DeviceSpec::Cuda(0).open() else { return };
-        let second = std::thread::spawn(|| DeviceSpec::Cuda(0).open()).join().expect("a thread").expect("open already");
-        assert!(first.same_device(&second));
+    fn auto_tells_why_a_gpu_that_is_there_was_not_taken() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let opened = automatic(here);
+        let note = opened.note.expect("a driver is there");
+        match (cfg!(feature = "cuda"), opened.device.is_cpu()) {
+            (false, true) if !cfg!(feature = "metal") => assert!(note.contains("hint: cargo build"), "{note}"),
+            (_, true) => {
+                assert!(note.starts_with("--device auto is the cpu: ") && note.contains("does not answer"), "{note}")
+            }
+            (_, false) => assert!(note.starts_with("--device auto is "), "{note}"),
+        }
+        if cfg!(not(any(feature = "cuda", feature = "metal"))) {
+            assert_eq!(automatic(&here.join("no such file")).note, None);
+        }
+        assert_eq!(DeviceSpec::Cpu.open_with_note().expect("always there").note, None);
     }
 
     #[test]

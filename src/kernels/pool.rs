@@ -1,12 +1,10 @@
-//! Pools along the two axes of the patch grid, as PyTorch's adaptive pools and `interpolate` do.
+//! Pools along the two axes of a patch grid, as PyTorch's adaptive pools and `interpolate` do.
 
 use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::Grid;
 
 /// How the patches of a window become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -21,18 +19,34 @@ pub enum PoolMode {
     Bilinear,
 }
 
-/// Pools each frame's grid to `to`.
-///
-/// # Shapes
-/// `(t, Hg Wg, H)` to `(t, h w, H)`.
-///
-/// # Errors
-/// When the frames have not that grid.
-pub fn pool(frames: &Tensor, from: Grid, to: Grid, mode: PoolMode) -> Result<Tensor> {
-    let (t, _, d) = frames.dims3()?;
-    let rows = along(&frames.reshape((t, from.height, from.width * d))?, to.height, mode)?; // (t, h, Wg H)
-    let rows = rows.reshape((t * to.height, from.width, d))?;
-    along(&rows, to.width, mode)?.reshape((t, to.height * to.width, d))
+/// A pool of a grid to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GridPool {
+    /// Rows and columns before.
+    pub from: [usize; 2],
+    /// Rows and columns after.
+    pub to: [usize; 2],
+    /// How the patches of a window become one.
+    pub mode: PoolMode,
+}
+
+impl GridPool {
+    /// Refuses frames that have not the grid, and grids without places.
+    pub(super) fn check(&self, frames: &Tensor) -> Result<()> {
+        let (_, n, _) = frames.dims3()?;
+        let ([height, width], [rows, columns]) = (self.from, self.to);
+        if height * width != n || n == 0 || rows * columns == 0 {
+            candle_core::bail!("pool: frames of {n} tokens from {height} x {width} to {rows} x {columns}");
+        }
+        Ok(())
+    }
+}
+
+/// [`super::Kernels::pool_grid`] one axis after the other, with gradients, of shapes that [`GridPool::check`] accepts.
+pub(super) fn by_axes(frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+    let ((t, _, d), [height, width], [rows, columns]) = (frames.dims3()?, pool.from, pool.to);
+    let pooled = along(&frames.reshape((t, height, width * d))?, rows, pool.mode)?; // (t, rows, width d)
+    along(&pooled.reshape((t * rows, width, d))?, columns, pool.mode)?.reshape((t, rows * columns, d))
 }
 
 /// Pools the middle axis to `n` places.
@@ -42,7 +56,7 @@ pub fn pool(frames: &Tensor, from: Grid, to: Grid, mode: PoolMode) -> Result<Ten
 ///
 /// # Errors
 /// When candle fails.
-pub fn along(x: &Tensor, n: usize, mode: PoolMode) -> Result<Tensor> {
+fn along(x: &Tensor, n: usize, mode: PoolMode) -> Result<Tensor> {
     let m = x.dim(1)?;
     if m == n {
         return Ok(x.clone());
@@ -76,7 +90,7 @@ pub fn along(x: &Tensor, n: usize, mode: PoolMode) -> Result<Tensor> {
 }
 
 /// Window `i` of the adaptive pool of `m` places to `n`: from `floor(i m / n)` to `ceil((i + 1) m / n)`.
-pub fn window(m: usize, n: usize, i: usize) -> Range<usize> {
+fn window(m: usize, n: usize, i: usize) -> Range<usize> {
     i * m / n..((i + 1) * m).div_ceil(n)
 }
 
@@ -97,9 +111,9 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    fn pooled(values: &[f32], from: Grid, to: Grid, mode: PoolMode) -> Vec<f32> {
-        let frames = Tensor::from_slice(values, (1, from.n_patches(), 1), &Device::Cpu).expect("it fits");
-        pool(&frames, from, to, mode).and_then(|x| x.flatten_all()?.to_vec1()).expect("it pools")
+    fn pooled(values: &[f32], from: [usize; 2], to: [usize; 2], mode: PoolMode) -> Vec<f32> {
+        let frames = Tensor::from_slice(values, (1, from[0] * from[1], 1), &Device::Cpu).expect("it fits");
+        by_axes(&frames, &GridPool { from, to, mode }).and_then(|x| x.flatten_all()?.to_vec1()).expect("it pools")
     }
 
     #[test]
@@ -111,13 +125,12 @@ mod tests {
 
     #[test]
     fn a_grid_is_pooled_as_worked_out_by_hand() {
-        let grid = |height, width| Grid { height, width };
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0]; // 3 rows of 4
         // Rows 0..2 and 1..3, columns 0..2 and 2..4.
-        assert_eq!(pooled(&values, grid(3, 4), grid(2, 2), PoolMode::Average), [3.5, 5.5, 7.5, 9.5]);
-        assert_eq!(pooled(&values, grid(3, 4), grid(2, 2), PoolMode::Max), [6.0, 8.0, 10.0, 12.0]);
+        assert_eq!(pooled(&values, [3, 4], [2, 2], PoolMode::Average), [3.5, 5.5, 7.5, 9.5]);
+        assert_eq!(pooled(&values, [3, 4], [2, 2], PoolMode::Max), [6.0, 8.0, 10.0, 12.0]);
         // Rows at 0.25 and 1.75, columns at 0.5 and 2.5: 1 + 4 row + column.
-        assert_eq!(pooled(&values, grid(3, 4), grid(2, 2), PoolMode::Bilinear), [2.5, 4.5, 8.5, 10.5]);
-        assert_eq!(pooled(&values, grid(3, 4), grid(3, 4), PoolMode::Max), values);
+        assert_eq!(pooled(&values, [3, 4], [2, 2], PoolMode::Bilinear), [2.5, 4.5, 8.5, 10.5]);
+        assert_eq!(pooled(&values, [3, 4], [3, 4], PoolMode::Max), values);
     }
 }

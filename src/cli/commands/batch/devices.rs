@@ -1,0 +1,321 @@
+//! `vidense batch --devices A,B`: a process for each device, which share an archive; their results are one.
+//!
+//! The archive is split into as many parts as there were devices when the results were begun. A part is a shard with
+//! results of its own below `parts/`, so whatever ends a process, the same or another one goes on with it. At the end,
+//! the parts are joined.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use vidense::batch::store::{ANSWERS, Lock, SESSIONS, TIMINGS};
+use vidense::batch::summary::{SUMMARY, read_summary};
+use vidense::batch::{Merged, PartEnd, PartTask, Retry, Shard, SharedParts, Summary, merge, report, share};
+use vidense::device::DeviceSpec;
+use vidense::exec::Stop;
+use vidense::files::output::create_directory;
+
+use crate::cli::output;
+use crate::cli::{SomeFailed, Stopped, interrupt};
+
+/// Where the parts' results are, below the results.
+pub const PARTS: &str = "parts";
+/// Where the parts are joined, before the result takes the place of an older one.
+const JOINED: &str = "joined.partial";
+/// Between two looks at a process.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Variable by which CUDA chooses the GPUs that a process sees.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+/// Kinds of failure that may be the device's.
+const OF_DEVICE: [&str; 2] = ["/compute", "/device_memory"];
+
+/// The devices of `--devices`, all of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceList(Vec<DeviceSpec>);
+
+impl std::str::FromStr for DeviceList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let devices = text.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<DeviceSpec>, _>>()?;
+        let kind = |device: &DeviceSpec| device.to_string().split(':').next().unwrap_or_default().to_owned();
+        if devices.contains(&DeviceSpec::Auto) {
+            return Err("`auto` is one device; hint: cuda:0,cuda:1".to_owned());
+        }
+        match devices.iter().find(|device| kind(device) != kind(&devices[0])) {
+            Some(other) => Err(format!("{} and {other} compute differently, and so may their answers", devices[0])),
+            None => Ok(Self(devices)),
+        }
+    }
+}
+
+/// Directory of a part's results.
+pub fn part_dir(out: &Path, part: Shard) -> PathBuf {
+    out.join(PARTS).join(format!("{}-of-{}", part.index(), part.of()))
+}
+
+/// The directories of the parts that results have, in order.
+pub fn part_dirs(out: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(out.join(PARTS)).into_iter().flatten();
+    let mut dirs: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    dirs.retain(|dir| dir.join(ANSWERS).exists());
+    dirs.sort();
+    dirs
+}
+
+/// A batch that is shared among devices.
+pub struct DeviceBatch<'a> {
+    pub devices: &'a DeviceList,
+    pub out: &'a Path,
+    /// Whether `--retry-failed` is among the command's own flags.
+    pub retries_failed: bool,
+}
+
+impl DeviceBatch<'_> {
+    /// Runs the command's parts, joins their results, and tells what came of it.
+    ///
+    /// # Errors
+    /// When the results cannot be written, no device is left, or some items failed.
+    pub fn run(&self) -> anyhow::Result<()> {
+        create_directory(self.out)?;
+        let _lock = Lock::take(self.out)?;
+        if std::fs::metadata(self.out.join(SESSIONS)).is_ok_and(|file| file.len() > 0) {
+            anyhow::bail!(
+                "{}: written by one process, not by --devices; hint: go on without --devices, or another --out",
+                self.out.display()
+            );
+        }
+        let of = self.n_parts();
+        let stop = Stop::new();
+        interrupt::stop_on(&stop)?;
+        let names = self.names();
+        let run = |device: usize, task: &PartTask| {
+            let end = self.run_part((device, &names[device]), (task, of), &stop);
+            match &end {
+                PartEnd::Lost(cause) => {
+                    output::warning(&format!("{}: {cause}; part {}/{of} goes on elsewhere", names[device], task.part))
+                }
+                PartEnd::FailedOnDevice(cause) => output::warning(&format!(
+                    "{}: {cause}; tried again elsewhere, if there is another device",
+                    names[device]
+                )),
+                PartEnd::Done | PartEnd::Stopped => {}
+            }
+            end
+        };
+        let shared = share(of, self.devices.0.len(), &run);
+        let joined = self.join()?;
+        self.conclude(&shared, joined.as_ref(), &stop)
+    }
+
+    /// As many parts as the results have, else one for each device.
+    fn n_parts(&self) -> usize {
+        let of = |dir: &PathBuf| dir.file_name()?.to_str()?.split_once("-of-")?.1.parse::<usize>().ok();
+        part_dirs(self.out).iter().find_map(of).unwrap_or(self.devices.0.len())
+    }
+
+    /// Names that tell the processes apart, also where two run on one device.
+    fn names(&self) -> Vec<String> {
+        let devices = &self.devices.0;
+        let is_twice = |device: &DeviceSpec| devices.iter().filter(|other| *other == device).count() > 1;
+        let name = |(i, device)| if is_twice(device) { format!("{device} #{i}") } else { device.to_string() };
+        devices.iter().enumerate().map(name).collect()
+    }
+
+    /// Runs a part in a process on a device, and waits for it.
+    fn run_part(&self, (device, name): (usize, &str), (task, of): (&PartTask, usize), stop: &Stop) -> PartEnd {
+        if stop.is_draining() {
+            return PartEnd::Stopped;
+        }
+        let shard: Shard = match format!("{}/{of}", task.part).parse() {
+            Ok(shard) => shard,
+            Err(error) => return PartEnd::Lost(error),
+        };
+        let ended = self.start(self.devices.0[device], (shard, task.retry)).and_then(|child| wait(child, name, stop));
+        let dir = part_dir(self.out, shard);
+        let summary = read_summary(&dir).filter(|summary| summary.complete);
+        match (ended, summary) {
+            (Ok(status), Some(summary)) if matches!(status.code(), Some(0 | 1)) => failures_of_device(&summary),
+            _ if stop.is_draining() => PartEnd::Stopped,
+            (Ok(status), _) => PartEnd::Lost(format!("its process ended early ({status})")),
+            (Err(error), _) => PartEnd::Lost(format!("its process did not start: {error}")),
+        }
+    }
+
+    /// Starts this very command for one part on one device.
+    fn start(&self, device: DeviceSpec, (part, retry): (Shard, Retry)) -> std::io::Result<Child> {
+        // What an earlier process said of the part is no longer so.
+        match std::fs::remove_file(part_dir(self.out, part).join(SUMMARY)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let (seen, visible) = visible(device, std::env::var(VISIBLE).ok().as_deref());
+        let mut own: Vec<OsString> =
+            ["--part", &part.to_string(), "--set", &format!("device={seen}")].map(OsString::from).into();
+        if retry == Retry::Failed && !self.retries_failed {
+            own.push("--retry-failed".into());
+        }
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+        arguments.splice(end..end, own);
+        let itself = Path::new("/proc/self/exe");
+        let mut command = Command::new(if itself.exists() { itself.to_owned() } else { std::env::current_exe()? });
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if let Some(visible) = visible {
+            command.env(VISIBLE, visible);
+        }
+        keep_with_us(&mut command);
+        command.spawn()
+    }
+
+    /// Joins the parts' results, in place of those that were joined before; none where no part has any.
+    fn join(&self) -> anyhow::Result<Option<Merged>> {
+        let parts = part_dirs(self.out);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let joined = self.out.join(JOINED);
+        remove(&joined)?;
+        let merged = merge::merge(&parts, &joined)?;
+        for name in [ANSWERS, TIMINGS, SUMMARY, "thumbnails"] {
+            let (from, to) = (joined.join(name), self.out.join(name));
+            if from.exists() {
+                if from.is_dir() {
+                    remove(&to)?;
+                }
+                std::fs::rename(&from, &to)?;
+            }
+        }
+        remove(&joined)?;
+        report::write(self.out)?;
+        Ok(Some(merged))
+    }
+
+    fn conclude(&self, shared: &SharedParts, joined: Option<&Merged>, stop: &Stop) -> anyhow::Result<()> {
+        let summary = read_summary(self.out).filter(|_| joined.is_some()).unwrap_or_default();
+        let held = &summary.results;
+        output::note(&format!("{}: {} answers, {} failures", self.out.display(), held.answers, held.failed));
+        for conflict in joined.iter().flat_map(|merged| &merged.conflicts) {
+            output::warning(&format!("answered differently in two parts, the first answer stays: {conflict}"));
+        }
+        if stop.is_draining() {
+            return Err(Stopped.into());
+        }
+        if !shared.undone.is_empty() {
+            let parts: Vec<String> = shared.undone.iter().map(ToString::to_string).collect();
+            anyhow::bail!("no device is left for part(s) {}; hint: the same command goes on", parts.join(", "));
+        }
+        for gap in joined.iter().flat_map(|merged| &merged.gaps) {
+            output::warning(&format!("a gap: {gap}"));
+        }
+        match usize::try_from(held.failed).unwrap_or(usize::MAX) {
+            0 if summary.complete => Ok(()),
+            0 => Err(Stopped.into()),
+            n_failed => Err(SomeFailed { n_failed }.into()),
+        }
+    }
+}
+
+/// Whether failures of a part may be its device's.
+fn failures_of_device(summary: &Summary) -> PartEnd {
+    let is_of_device = |category: &str| OF_DEVICE.iter().any(|kind| category.contains(kind));
+    let n: u64 = summary.results.failed_by.iter().filter(|(name, _)| is_of_device(name)).map(|(_, n)| n).sum();
+    if n > 0 { PartEnd::FailedOnDevice(format!("{n} failure(s) that may be the device's")) } else { PartEnd::Done }
+}
+
+/// A device as a process sees it, and the GPUs that it is allowed to see: one alone, so that all processes run the same
+/// plan.
+fn visible(device: DeviceSpec, outer: Option<&str>) -> (DeviceSpec, Option<String>) {
+    let DeviceSpec::Cuda(ordinal) = device else { return (device, None) };
+    let outer = outer.and_then(|list| list.split(',').nth(ordinal)).map(|name| name.trim().to_owned());
+    (DeviceSpec::Cuda(0), Some(outer.unwrap_or_else(|| ordinal.to_string())))
+}
+
+/// Waits for a process and passes its messages on, each line with its device. Asks it to end when this one is asked to.
+fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus> {
+    let told = child.stderr.take();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in told.into_iter().flat_map(|told| BufReader::new(told).split(b'\n')).map_while(Result::ok) {
+                output::passed_on(name, &String::from_utf8_lossy(&line));
+            }
+        });
+        let mut n_asked = 0;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            let n_wanted = i32::from(stop.is_draining()) + i32::from(stop.is_aborted());
+            if n_asked < n_wanted {
+                ask_to_end(&mut child);
+                n_asked += 1;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    })
+}
+
+/// Asks a process to end: it finishes what is under way, and at the second time ends at once.
+fn ask_to_end(child: &mut Child) {
+    #[cfg(unix)]
+    {
+        let Ok(pid) = libc::pid_t::try_from(child.id()) else { return };
+        // SAFETY: the process was not waited for yet, so the number is its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = child.kill();
+    }
+}
+
+/// Lets signals of the terminal reach this process alone, which passes them on, and ends the new process with this one.
+fn keep_with_us(command: &mut Command) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt as _;
+        command.process_group(0);
+        #[cfg(target_os = "linux")]
+        // SAFETY: the call is async-signal-safe, and changes the new process alone.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                Ok(())
+            });
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = command;
+}
+
+/// Removes a directory, if it is there.
+fn remove(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_of_one_kind() {
+        let parse = |text: &str| text.parse::<DeviceList>();
+        assert_eq!(parse("cuda:0, cuda:1").map(|list| list.0), Ok(vec![DeviceSpec::Cuda(0), DeviceSpec::Cuda(1)]));
+        assert_eq!(parse("cpu,cuda:1"), Err("cpu and cuda:1 compute differently, and so may their answers".to_owned()));
+        assert!(parse("auto,cpu").is_err() && parse("cuda:0,,").is_err() && parse("").is_err());
+    }
+
+    #[test]
+    fn a_process_sees_its_own_gpu_alone() {
+        let cuda = DeviceSpec::Cuda;
+        assert_eq!(visible(cuda(2), None), (cuda(0), Some("2".to_owned())));
+        assert_eq!(visible(cuda(1), Some("5, GPU-abc")), (cuda(0), Some("GPU-abc".to_owned())));
+        assert_eq!(visible(cuda(3), Some("5,6")), (cuda(0), Some("3".to_owned())));
+        assert_eq!(visible(DeviceSpec::Cpu, Some("5")), (DeviceSpec::Cpu, None));
+    }
+}

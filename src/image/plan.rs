@@ -1,0 +1,64 @@
+//! The preparation of frames of one size as tables: for devices that pad, resize, crop and normalise themselves, with
+//! the integers of [`super::Preprocessor::run`] and so with its levels.
+
+/// Bits after the point of a weight.
+pub const WEIGHT_BITS: u32 = super::resize::PRECISION_BITS;
+
+/// Source pixels of each target pixel along one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taps {
+    /// First source pixel of each target pixel.
+    pub starts: Vec<u32>,
+    /// Weights of the source pixels of each target pixel, [`Self::n_taps`] of them, with [`WEIGHT_BITS`] bits after the
+    /// point; 0 beyond the last one.
+    pub weights: Vec<i32>,
+    /// The most source pixels of a target pixel.
+    pub n_taps: usize,
+}
+
+impl Taps {
+    /// Takes the first source pixel and the weights of each target pixel.
+    pub(super) fn new(windows: impl Iterator<Item = (usize, Vec<i32>)>) -> Self {
+        let windows: Vec<_> = windows.collect();
+        let n_taps = windows.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
+        let padded = |(_, weights): &(usize, Vec<i32>)| {
+            let rest = n_taps - weights.len();
+            weights.iter().copied().chain(std::iter::repeat_n(0, rest)).collect::<Vec<_>>()
+        };
+        Self {
+            weights: windows.iter().flat_map(padded).collect(),
+            starts: windows.iter().map(|(start, _)| *start as u32).collect(),
+            n_taps,
+        }
+    }
+
+    /// Target pixels.
+    pub fn n_targets(&self) -> usize {
+        self.starts.len()
+    }
+}
+
+/// Steps between a frame and the tower's input, in their order: the frame is laid into a canvas of one colour, whose
+/// rows are resized first and whose columns then; a part of that is cut out, black where there is nothing; each
+/// level has its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FramePlan {
+    /// Width and height of the frame.
+    pub frame: (u32, u32),
+    /// Height of the canvas.
+    pub canvas_height: u32,
+    /// Left and upper edge of the frame in the canvas.
+    pub offset: (u32, u32),
+    /// Colour of the canvas.
+    pub colour: [u8; 3],
+    /// Resizes rows.
+    pub horizontal: Taps,
+    /// Resizes columns.
+    pub vertical: Taps,
+    /// Left and upper edge of the part that is cut out, in the resized canvas; negative where black surrounds it.
+    pub crop: (i32, i32),
+    /// Width and height of that part.
+    pub size: (u32, u32),
+    /// The normalised value of every level, a channel.
+    pub levels: [[f32; 256]; 3],
+}

@@ -1,0 +1,185 @@
+//! A GPU that executes launches, on candle's own stream of the device.
+//!
+//! The kernels lie in the binary as fat binaries (`build.rs`). The first launch on a device loads all of them and looks
+//! every function up, so that a kernel which is missing shows at once. Whatever fails is an error that each launch
+//! gives again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor};
+use half::{bf16, f16};
+
+use super::graph::CaptureStream;
+use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::recording::{self, Recording, Replay};
+
+include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
+
+/// Page-locked memory that copies to the device come from, taken in turns: one is filled while the other is copied.
+#[derive(Debug, Default)]
+struct Uploads {
+    buffers: [Option<PinnedHostSlice<u8>>; 2],
+    next: usize,
+}
+
+/// Executes launches on a GPU.
+#[derive(Debug)]
+pub(super) struct GpuExecutor {
+    device: CudaDevice,
+    uploads: Mutex<Uploads>,
+    functions: OnceLock<std::result::Result<HashMap<String, CudaFunction>, String>>,
+    /// Where graphs are captured; none before the first.
+    capture: Mutex<Option<CaptureStream>>,
+}
+
+impl GpuExecutor {
+    pub(super) fn new(device: &CudaDevice) -> Self {
+        Self {
+            device: device.clone(),
+            uploads: Mutex::default(),
+            functions: OnceLock::new(),
+            capture: Mutex::new(None),
+        }
+    }
+
+    fn function(&self, name: &str) -> Result<&CudaFunction> {
+        match self.functions.get_or_init(|| load(&self.device)) {
+            Ok(functions) => {
+                functions.get(name).ok_or_else(|| candle_core::Error::msg(format!("unknown kernel `{name}`")))
+            }
+            Err(error) => candle_core::bail!("{error}"),
+        }
+    }
+
+    fn launch_on(&self, stream: &CudaStream, launch: &Launch<'_>) -> Result<()> {
+        let name = launch.name();
+        let function = self.function(&name)?;
+        let geometry = launch.geometry();
+        let [x, y, z] = geometry.grid.map(|blocks| blocks as u32);
+        let mut builder = stream.launch_builder(function);
+        for argument in launch.arguments() {
+            match argument {
+                Argument::Address(x) => builder.arg(x),
+                Argument::U32(x) => builder.arg(x),
+                Argument::F32(x) => builder.arg(x),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (geometry.threads as u32, 1, 1),
+            shared_mem_bytes: geometry.shared_bytes as u32,
+        };
+        // SAFETY: the launch has checked types, contiguity and geometry; its tensors live until it is queued, and their
+        // memory is given back in the order of the same stream.
+        let launched = unsafe { builder.launch(config) };
+        launched.map_err(|error| candle_core::Error::msg(format!("{name}: {error}")))?;
+        Ok(())
+    }
+}
+
+/// All functions of all modules by their names.
+fn load(device: &CudaDevice) -> std::result::Result<HashMap<String, CudaFunction>, String> {
+    let stream = device.cuda_stream();
+    let mut functions = HashMap::new();
+    for source in SOURCES {
+        let Some((_, binary)) = MODULES.iter().find(|(file, _)| *file == source.file) else {
+            return Err(format!("kernels: {}.cu is not in this build", source.file));
+        };
+        let module = stream.context().load_module(Ptx::from_binary(binary.to_vec())).map_err(|error| {
+            format!(
+                "kernels: {}.cu does not load: {error}; hint: a GPU of compute capability 8.0 or later with a driver \
+                 as new as the CUDA toolkit of this build, or a build with CUDA_COMPUTE_CAP set to the GPU's",
+                source.file
+            )
+        })?;
+        for name in kernel_names(source) {
+            let function = module
+                .load_function(&name)
+                .map_err(|error| format!("kernels: {}.cu has no `{name}`: {error}", source.file))?;
+            functions.insert(name, function);
+        }
+    }
+    Ok(functions)
+}
+
+impl Executor for GpuExecutor {
+    fn execute(&self, launch: &Launch<'_>) -> Result<()> {
+        self.launch_on(&self.device.cuda_stream(), launch)
+    }
+
+    fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
+        let (device, n) = (&self.device, shape.elem_count());
+        // SAFETY: the caller's launch writes every element before anything reads one.
+        let slice = unsafe {
+            match dtype {
+                DType::F32 => CudaStorageSlice::F32(device.alloc::<f32>(n)?),
+                DType::F16 => CudaStorageSlice::F16(device.alloc::<f16>(n)?),
+                DType::BF16 => CudaStorageSlice::BF16(device.alloc::<bf16>(n)?),
+                DType::U32 => CudaStorageSlice::U32(device.alloc::<u32>(n)?),
+                DType::U8 => CudaStorageSlice::U8(device.alloc::<u8>(n)?),
+                _ => candle_core::bail!("kernels: no elements of {dtype:?}"),
+            }
+        };
+        let storage = CudaStorage { slice, device: device.clone() };
+        let tensor = Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false);
+        recording::keep(&tensor);
+        Ok(tensor)
+    }
+
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Replay>> {
+        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = match &mut *capture {
+            Some(capture) => capture,
+            none => none.insert(CaptureStream::new(&self.device)?),
+        };
+        Ok(Box::new(capture.graph(recording, |stream, launch| self.launch_on(stream, launch))?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        let (stream, n) = (self.device.cuda_stream(), bytes.len());
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let Uploads { buffers, next } = &mut *uploads;
+        let buffer = &mut buffers[*next];
+        *next = 1 - *next;
+        // What is copied is the whole buffer: one that is much larger is not worth keeping.
+        let pinned = match buffer.take().filter(|pinned| (n..=2 * n).contains(&pinned.len())) {
+            Some(pinned) => buffer.insert(pinned),
+            // SAFETY: the bytes that are read are written first, and the rest is never used.
+            None => buffer.insert(unsafe { stream.context().alloc_pinned::<u8>(n) }.w()?),
+        };
+        // Waits until the last copy from this buffer is done.
+        pinned.as_mut_slice().w()?[..n].copy_from_slice(bytes);
+        // SAFETY: the copy, which is next on the stream, writes all of it.
+        let mut slice = unsafe { self.device.alloc::<u8>(pinned.len()) }?;
+        stream.memcpy_htod(&*pinned, &mut slice).w()?;
+        let storage = CudaStorage { slice: CudaStorageSlice::U8(slice), device: self.device.clone() };
+        Ok(Tensor::from_storage(Storage::Cuda(storage), n, BackpropOp::none(), false))
+    }
+
+    fn has_tensor_cores(&self) -> bool {
+        let capability = self.device.cuda_stream().context().compute_capability();
+        capability.is_ok_and(|(major, _)| major >= 8)
+    }
+}
+
+/// Address of the first element.
+pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
+    let stream = storage.device.cuda_stream();
+    // What the guards of the addresses record has no reader: one stream orders all work of a device.
+    let address = match &storage.slice {
+        CudaStorageSlice::U8(x) => x.device_ptr(&stream).0,
+        CudaStorageSlice::U32(x) => x.device_ptr(&stream).0,
+        CudaStorageSlice::F32(x) => x.device_ptr(&stream).0,
+        CudaStorageSlice::F16(x) => x.device_ptr(&stream).0,
+        CudaStorageSlice::BF16(x) => x.device_ptr(&stream).0,
+        _ => candle_core::bail!("kernels take no elements of this type"),
+    };
+    Ok(address)
+}

@@ -1,0 +1,169 @@
+//! What follows matrix products on a GPU, in one launch each: `elementwise.cu`.
+
+use candle_core::{D, DType, Result, Tensor};
+
+use super::launch::{Executor, Geometry, Launch};
+use crate::kernels::{Activation, LinearEpilogue};
+
+/// Number of an activation in the kernel.
+fn code(activation: Option<Activation>) -> usize {
+    match activation {
+        None => 0,
+        Some(Activation::QuickGelu) => 1,
+        Some(Activation::GeluTanh) => 2,
+        Some(Activation::Gelu) => 3,
+    }
+}
+
+/// Applies an epilogue to a product that nothing else holds, in place, without gradients.
+///
+/// # Shapes
+/// `(R, width)` to the same.
+///
+/// # Errors
+/// When the shapes do not fit, or as [`Launch::run`].
+pub(super) fn epilogue(executor: &dyn Executor, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+    let (rows, width) = product.dims2()?;
+    let LinearEpilogue { bias, activation, residual } = *epilogue;
+    if bias.is_some_and(|bias| bias.dims() != [width]) || residual.is_some_and(|r| r.dims() != [rows, width]) {
+        let dims = |x: Option<&Tensor>| x.map(|x| x.dims().to_vec());
+        candle_core::bail!(
+            "a bias {:?} and a residual {:?} for a product of {rows} x {width}",
+            dims(bias),
+            dims(residual)
+        );
+    }
+    let (y, residual) = (product.contiguous()?, residual.map(Tensor::contiguous).transpose()?);
+    let geometry = Geometry::of_shared_rows(rows, width, y.dtype());
+    let launch =
+        Launch::new("epilogue", y.dtype(), geometry).tensor(&y)?.optional(bias)?.optional(residual.as_ref())?;
+    launch.size(width)?.size(code(activation))?.run(executor)?;
+    Ok(y)
+}
+
+/// `silu(gate) up` of rows that may be views into wider ones, without gradients.
+///
+/// # Shapes
+/// Twice `(..., width)` to the same.
+///
+/// # Errors
+/// When the shapes differ, or as [`Launch::run`].
+pub(super) fn swiglu(executor: &dyn Executor, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.dims() != up.dims() {
+        candle_core::bail!("swiglu: gate {:?} and up {:?} differ", gate.dims(), up.dims());
+    }
+    let ((gate, gate_distance), (up, up_distance)) = (spaced_rows(gate)?, spaced_rows(up)?);
+    let (width, y) = (gate.dim(D::Minus1)?, executor.empty_like(&gate)?);
+    let geometry = Geometry::of_shared_rows(gate.elem_count() / width.max(1), width, gate.dtype());
+    let launch = Launch::new("swiglu", gate.dtype(), geometry).tensor(&y)?.rows(&gate)?.rows(&up)?;
+    launch.size(width)?.size(gate_distance)?.size(up_distance)?.run(executor)?;
+    Ok(y)
+}
+
+/// Rows at an even distance, with that distance in elements: as they are, or copied.
+fn spaced_rows(x: &Tensor) -> Result<(Tensor, usize)> {
+    let (dims, stride) = (x.dims(), x.stride());
+    let [.., distance, 1] = *stride else { return Ok((x.contiguous()?, x.dim(D::Minus1)?)) };
+    let rank = dims.len();
+    let is_even = (0..rank.saturating_sub(2)).all(|i| dims[i] == 1 || stride[i] == dims[i + 1] * stride[i + 1]);
+    if is_even { Ok((x.clone(), distance)) } else { Ok((x.contiguous()?, x.dim(D::Minus1)?)) }
+}
+
+/// `sum + x`, in the memory of a sum that nothing else holds, without gradients.
+///
+/// # Shapes
+/// `sum` in f32 and `x` in any precision, of the same shape.
+///
+/// # Errors
+/// When the shapes differ, or as [`Launch::run`].
+pub(super) fn accumulate(executor: &dyn Executor, sum: Tensor, x: &Tensor) -> Result<Tensor> {
+    if sum.dims() != x.dims() {
+        candle_core::bail!("a sum of {:?} takes no {:?}", sum.dims(), x.dims());
+    }
+    let (sum, x, width) = (sum.contiguous()?, x.contiguous()?, x.dim(D::Minus1)?);
+    let geometry = Geometry::of_shared_rows(x.elem_count() / width.max(1), width, x.dtype());
+    let launch = Launch::new("accumulate", x.dtype(), geometry).tensor_of(&sum, DType::F32)?.tensor(&x)?;
+    launch.size(width)?.run(executor)?;
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Kernels;
+    use crate::kernels::cuda::tests::{reference, tested};
+    use crate::kernels::finite_difference::random;
+
+    #[test]
+    fn an_epilogue_is_bias_activation_and_residual() {
+        let activations = [None, Some(Activation::QuickGelu), Some(Activation::GeluTanh), Some(Activation::Gelu)];
+        for tested in tested() {
+            for (rows, width) in [(1, 1), (3, 7), (5, 64), (2, 4304), (1, 20_008)] {
+                let x = (random((rows, width), 1) * 3.0).expect("small");
+                let (bias, residual) = (random(width, 2), random((rows, width), 3));
+                for (activation, parts) in activations.into_iter().zip([0b11, 0b01, 0b10, 0b00]).chain([(None, 0b10)]) {
+                    let run = |kernels: &dyn Kernels, of: &dyn Fn(&Tensor) -> Tensor| {
+                        let (bias, residual) = (of(&bias), of(&residual));
+                        let (bias, residual) = ((parts & 1 > 0).then_some(&bias), (parts & 2 > 0).then_some(&residual));
+                        let product = of(&x).copy().expect("memory");
+                        kernels.epilogue(product, &LinearEpilogue { bias, activation, residual }).expect("it fits")
+                    };
+                    let found = run(tested.kernels, &|x| tested.given(x));
+                    let expected = run(reference(), &|x| tested.rounded(x));
+                    tested.assert_close(&format!("{activation:?}, {parts:b} of {rows} x {width}"), &found, &expected);
+                }
+            }
+            let x = tested.given(&random((2, 6), 1));
+            for (bias, residual) in [(Some(random(5, 1)), None), (None, Some(random((3, 6), 1)))] {
+                let (bias, residual) = (bias.map(|x| tested.given(&x)), residual.map(|x| tested.given(&x)));
+                let wrong = LinearEpilogue { bias: bias.as_ref(), activation: None, residual: residual.as_ref() };
+                assert!(tested.kernels.epilogue(x.copy().expect("memory"), &wrong).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn gates_are_those_of_the_cpu_joined_or_apart() {
+        for tested in tested() {
+            for (rows, width) in [(1, 1), (3, 5), (2, 64), (3, 1100)] {
+                let both = (random((1, rows, 2 * width), 1) * 3.0).expect("small");
+                let expected = reference().swiglu_joined(&tested.rounded(&both)).expect("an even width");
+                let both = tested.given(&both);
+                let joined = tested.kernels.swiglu_joined(&both).expect("an even width");
+                tested.assert_close("swiglu of joined rows", &joined, &expected);
+                let [gate, up] = [0, width].map(|first| both.narrow(2, first, width).expect("half"));
+                let apart = [&gate, &up].map(|x| x.contiguous().expect("memory"));
+                let found = tested.kernels.swiglu(&apart[0], &apart[1]).expect("equal widths");
+                tested.assert_close("swiglu", &found, &expected);
+                let turned =
+                    tested.kernels.swiglu(&gate.transpose(0, 1).expect("rank 3"), &up.transpose(0, 1).expect("rank 3"));
+                let turned = turned.and_then(|y| y.transpose(0, 1)?.contiguous()).expect("equal widths");
+                tested.assert_close("swiglu of views", &turned, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_running_sum_is_kept_in_f32() {
+        for tested in tested() {
+            for shape in [(1, 1, 1), (2, 3, 5), (2, 3, 64), (1, 2, 1152)] {
+                let states: Vec<Tensor> = (0..4).map(|seed| random(shape, seed)).collect();
+                let mut sum = None;
+                let mut expected = Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).expect("small");
+                for state in &states {
+                    expected = (expected + tested.rounded(state)).expect("same shape");
+                    sum = Some(tested.kernels.accumulate(sum, &tested.given(state)).expect("same shape"));
+                }
+                let sum = sum.expect("four states");
+                assert_eq!(sum.dtype(), DType::F32);
+                // Sums of rounded elements are exact to f32 in every precision.
+                let difference =
+                    (sum.to_device(&candle_core::Device::Cpu).expect("a copy") - &expected).expect("same shape");
+                let largest = difference.abs().and_then(|x| x.flatten_all()?.max(0)?.to_scalar::<f32>()).expect("f32");
+                assert!(largest < 1e-6, "{:?}: {largest}", tested.dtype);
+                // The first state is not the sum's memory.
+                tested.assert_close("state", &tested.given(&states[0]), &tested.rounded(&states[0]));
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// What tiled kernels ask of a warp beyond plain CUDA C++: products of small matrices on tensor cores, matrices read from
+// shared memory in the layout of those products, and copies to shared memory that run beside the arithmetic.
+//
+// Layouts are those of the PTX manual ("Matrix Fragments for mma.m16n8k16", "ldmatrix", "cp.async"), for compute
+// capability 8.0 and later. On the CPU tests/cuda_on_host/mma_on_host.h stands in for the instructions.
+#pragma once
+
+#include "elements.cuh"
+
+#ifdef CUDA_ON_HOST
+#include "mma_on_host.h"
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+// Older GPUs have none of these instructions. Kernels made of them leave their output as it was there.
+#define NO_TENSOR_CORES
+#else
+
+// d += a b with a (16, 16), b (16, 8) and d (16, 8) in f32, over the warp's registers.
+__device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __half) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __nv_bfloat16) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline uint32_t shared_address(const void *shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
+
+// Four matrices of 8 x 8 16-bit elements: lane l names row l % 8 of matrix l / 8, 16 bytes each. Register m of lane l gets
+// the elements 2 (l % 4) and the next one of row l / 4 of matrix m.
+__device__ inline void load_matrices(uint32_t (&to)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// As load_matrices, of each matrix transposed.
+__device__ inline void load_matrices_transposed(uint32_t (&to)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// Begins to copy 16 bytes to shared memory: `n` bytes (0 or 16) that are read, the rest 0.
+__device__ inline void begin_copy(void *shared, const void *global, uint32_t n) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(n)
+                 : "memory");
+}
+
+// Ends a group of copies of this thread.
+__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the N latest groups of this thread have arrived.
+template <int N> __device__ void wait_for_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+#endif

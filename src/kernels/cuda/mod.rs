@@ -1,0 +1,224 @@
+//! Kernels for NVIDIA GPUs in f32, f16 and bf16, for inference: this crate's own (`*.cu`), and candle's where there is
+//! none or an input wants a gradient.
+//!
+//! A family of kernels is a `.cu` file and a Rust file of its name: the Rust side checks shapes and computes the
+//! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests of
+//! arithmetic and geometry need neither a GPU nor nvcc.
+
+mod argmax;
+mod attention;
+mod decode_graph;
+#[cfg(feature = "cuda")]
+mod device;
+mod elementwise;
+#[cfg(test)]
+pub(crate) mod emulation;
+#[cfg(feature = "cuda")]
+mod graph;
+pub(crate) mod launch;
+mod norm;
+mod pages;
+#[cfg(test)]
+mod pages_tests;
+pub(crate) mod recording;
+mod resize;
+mod rows;
+pub(crate) mod softmax;
+mod step_plan;
+#[cfg(test)]
+pub(crate) mod tests;
+pub(crate) mod tiled_attention;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::candle::{self, Candle};
+use super::frames::PlacedFrames;
+use super::kv::{KvConfig, KvStore};
+use super::{
+    Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
+    StoredLinear, Visible,
+};
+use launch::Executor;
+use pages::CudaPages;
+
+/// The kernels of a GPU in a precision.
+#[derive(Debug)]
+pub(crate) struct Cuda {
+    executor: &'static dyn Executor,
+    /// The precision.
+    dtype: DType,
+    /// Runs what has no kernel here, and whatever wants a gradient.
+    candle: &'static Candle,
+}
+
+impl Cuda {
+    /// The kernels of a GPU, made once for it; none in a precision that has none.
+    #[cfg(feature = "cuda")]
+    pub(super) fn of(device: &candle_core::CudaDevice, dtype: DType) -> Option<&'static Self> {
+        use std::collections::HashMap;
+        use std::sync::{Mutex, PoisonError};
+
+        use candle_core::cuda_backend::DeviceId;
+
+        type Made = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static Cuda>)>;
+        static MADE: Mutex<Option<Made>> = Mutex::new(None);
+        if launch::ELEMENTS.iter().all(|(element, _)| *element != dtype) {
+            return None;
+        }
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || (&*Box::leak(Box::new(device::GpuExecutor::new(device))), HashMap::new());
+        let (executor, kernels) = made.get_or_insert_default().entry(device.id()).or_insert_with(new);
+        let executor: &'static device::GpuExecutor = executor;
+        let new = || {
+            let candle = Candle::of(&Device::Cuda(device.clone()), dtype);
+            &*Box::leak(Box::new(Self { executor, dtype, candle }))
+        };
+        Some(kernels.entry(dtype).or_insert_with(new))
+    }
+
+    /// The kernels on the CPU; none where it cannot run them, or in a precision that has none.
+    #[cfg(test)]
+    pub(super) fn emulated(dtype: DType) -> Option<&'static Self> {
+        use std::sync::OnceLock;
+
+        static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
+        let make = || {
+            let executor = emulation::emulator()?;
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, dtype, candle: Candle::of(&Device::Cpu, dtype) }))
+        };
+        let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
+        EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
+    }
+}
+
+impl Kernels for Cuda {
+    fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if recording::is_recording() {
+            return recording::product(self.executor, a, b);
+        }
+        self.candle.matmul(a, b)
+    }
+
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        self.candle.add_bias(x, bias)
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.candle.activate(x, activation)
+    }
+
+    fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        if product.track_op() || epilogue.is_tracked() {
+            return self.candle.epilogue(product, epilogue);
+        }
+        if epilogue.is_empty() { Ok(product) } else { elementwise::epilogue(self.executor, product, epilogue) }
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        if gate.track_op() || up.track_op() {
+            return self.candle.swiglu(gate, up);
+        }
+        elementwise::swiglu(self.executor, gate, up)
+    }
+
+    fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor> {
+        let (gate, up) = candle::halves(gate_and_up)?;
+        self.swiglu(&gate, &up)
+    }
+
+    fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        match sum {
+            Some(sum) if !sum.track_op() && !x.track_op() => elementwise::accumulate(self.executor, sum, x),
+            // In f32 the tensor itself would be the memory of the sum.
+            None if !x.track_op() && x.dtype() == DType::F32 => x.copy(),
+            sum => self.candle.accumulate(sum, x),
+        }
+    }
+
+    fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        if table.track_op() { self.candle.gather(table, ids) } else { rows::gather(self.executor, table, ids) }
+    }
+
+    fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if a.track_op() || b.track_op() {
+            return self.candle.row_cosines(a, b);
+        }
+        rows::row_cosines(self.executor, a, b)
+    }
+
+    fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
+        if frames.track_op() {
+            return self.candle.pool_grid(frames, pool);
+        }
+        pool.check(frames)?;
+        rows::pool_grid(self.executor, frames, pool)
+    }
+
+    fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
+        if x.track_op() || weights.is_tracked() {
+            return self.candle.norm(x, weights);
+        }
+        norm::norm(self.executor, x, weights)
+    }
+
+    fn row_norm(&self, weights: &NormWeights) -> Result<Option<RowNorm>> {
+        self.candle.row_norm(weights)
+    }
+
+    fn softmax(&self, x: &Tensor) -> Result<Tensor> {
+        self.candle.softmax(x)
+    }
+
+    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+        self.candle.softmax_visible(x, visible)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
+        if [q, k, v].into_iter().any(Tensor::track_op) {
+            return self.candle.attention(q, k, v, mask);
+        }
+        attention::attention((self.executor, self), [q, k, v], mask)
+    }
+
+    fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
+        if qkv.iter().any(Tensor::track_op) || self.candle.has_flash() {
+            return self.candle.full_attention(qkv, n_heads);
+        }
+        attention::full_attention((self.executor, self), qkv, n_heads)
+    }
+
+    fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
+        if !CudaPages::takes(&config.geometry) {
+            return self.candle.kv_store(config);
+        }
+        Ok(Box::new(CudaPages::new(config, self.executor, self.candle)?))
+    }
+
+    fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
+        self.candle.pack(weight, bias)
+    }
+
+    fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
+        self.candle.quantize(weight, bias, format)
+    }
+
+    fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
+        self.candle.load_quantized(stored)
+    }
+
+    fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
+        argmax::argmax_rows(self.executor, x)
+    }
+
+    fn prepares_frames(&self) -> bool {
+        true
+    }
+
+    fn prepare_frame(&self, frame: &[u8], placed: &PlacedFrames) -> Result<Option<Tensor>> {
+        resize::prepare(self.executor, frame, placed, self.dtype).map(Some)
+    }
+
+    fn threads(&self) -> OpThreads {
+        self.candle.threads()
+    }
+}

@@ -1,0 +1,179 @@
+//! Pages on a GPU against attention worked out in f64: emulated in every build, and on a GPU where one answers.
+
+use std::sync::Arc;
+
+use super::tests::{Tested, tested};
+use super::*;
+use crate::device::DTypeSpec;
+use crate::kernels::kv::{KvConfig, KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::paged_sequences::{Activations, GEOMETRIES, Sequence};
+
+/// A store in the precision of the tested kernels.
+fn config<'t>(tested: &'t Tested, geometry: &KvGeometry) -> KvConfig<'t> {
+    let (geometry, precision, quantization) = (*geometry, DTypeSpec::Auto, None);
+    KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device }
+}
+
+/// An empty store with the activations that it takes, and the tolerance of its precision.
+fn store(tested: &Tested, geometry: &KvGeometry) -> (Box<dyn KvStore>, Activations, f64) {
+    let Tested { kernels, device, dtype } = tested;
+    let store = kernels.kv_store(&config(tested, geometry)).expect("even heads");
+    let activations = Activations { geometry: *geometry, dtype: *dtype, device: device.clone() };
+    (store, activations, if *dtype == DType::F32 { 2e-5 } else { 1e-2 })
+}
+
+#[test]
+fn attention_over_pages_is_attention_in_pieces_of_any_length() {
+    for (tested, geometry) in tested().iter().flat_map(|tested| GEOMETRIES.iter().map(move |g| (tested, g))) {
+        let (mut store, activations, tolerance) = store(tested, geometry);
+        let first = Sequence::new(geometry, &[7, 2, 39, 4], 100, 1).rounded(tested.dtype);
+        let second = Sequence::after(&first, 2, geometry, (&[0, 40], 97, 2)).rounded(tested.dtype);
+        let third = Sequence::new(geometry, &[5], 1, 3).rounded(tested.dtype);
+        activations.step(&mut *store, &[(&first, 0, 64)]);
+        // A first position, many positions after shared pages, few positions, and one that ends a page.
+        activations.assert_step(&mut *store, &[(&third, 0, 1), (&second, 64, 26), (&first, 64, 7)], tolerance);
+        activations.assert_step(&mut *store, &[(&first, 71, 25), (&second, 90, 6)], tolerance);
+        activations.assert_step(&mut *store, &[(&second, 96, 1), (&first, 96, 1)], tolerance);
+    }
+}
+
+#[test]
+fn rows_that_share_pages_attend_as_each_alone() {
+    let geometry = &KvGeometry { n_layers: 1, n_heads: 4, n_kv_heads: 2, d_head: 16 };
+    for tested in tested() {
+        let (mut store, activations, tolerance) = store(&tested, geometry);
+        let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
+        activations.step(&mut *store, &[(&prefix, 0, 96)]);
+        // More rows than a task takes; one of them at the end of the shared pages.
+        let others: Vec<Sequence> = (0..11)
+            .map(|i| {
+                let new = (&[10 + i][..], 96 + i as usize + 1, 20 + i);
+                Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
+            })
+            .collect();
+        let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
+        activations.step(&mut *store, &pieces);
+        let last: Vec<_> = others.iter().map(|sequence| (sequence, sequence.n - 1, 1)).collect();
+        activations.assert_step(&mut *store, &last, tolerance);
+        activations.assert_step(&mut *store, &[(&prefix, 95, 1), (&others[4], 96, 5)], tolerance);
+    }
+}
+
+#[test]
+fn long_contexts_are_cut_and_joined() {
+    let geometry = &KvGeometry { n_layers: 1, n_heads: 2, n_kv_heads: 1, d_head: 8 };
+    for tested in tested() {
+        let (mut store, activations, tolerance) = store(&tested, geometry);
+        let pages: Vec<u32> = (0..14).map(|i| (i * 5) % 14).collect();
+        let long = Sequence::new(geometry, &pages, 423, 1).rounded(tested.dtype);
+        let short = Sequence::new(geometry, &[14, 15], 40, 2).rounded(tested.dtype);
+        activations.step(&mut *store, &[(&long, 0, 420), (&short, 0, 39)]);
+        activations.assert_step(&mut *store, &[(&long, 420, 3), (&short, 39, 1)], tolerance);
+    }
+}
+
+#[test]
+fn what_a_page_held_before_touches_nobody() {
+    let geometry = &GEOMETRIES[0];
+    for tested in tested() {
+        let (mut store, activations, tolerance) = store(&tested, geometry);
+        let mut broken = Sequence::new(geometry, &[0], 32, 1);
+        broken.qkv.iter_mut().for_each(|layer| layer.fill(f32::NAN));
+        let y = activations.step(&mut *store, &[(&broken, 0, 32)]);
+        assert!(y.iter().flatten().all(|y| y.is_nan()), "of NaN nothing else is made");
+        let y = activations.step(&mut *store, &[(&broken, 31, 1)]);
+        assert!(y.iter().flatten().all(|y| y.is_nan()), "of NaN nothing else is made");
+        let sequence = Sequence::new(geometry, &[0], 13, 2).rounded(tested.dtype);
+        activations.assert_step(&mut *store, &[(&sequence, 0, 9)], tolerance);
+        activations.assert_step(&mut *store, &[(&sequence, 9, 4)], tolerance);
+    }
+}
+
+#[test]
+fn heads_of_every_size_are_taken_up_to_the_largest() {
+    for d_head in [2, 64, 80, 100, 264] {
+        for (n_heads, n_kv_heads) in [(2, 2), (5, 1)] {
+            let geometry = &KvGeometry { n_layers: 1, n_heads, n_kv_heads, d_head };
+            for tested in tested() {
+                let (mut store, activations, tolerance) = store(&tested, geometry);
+                let sequence = Sequence::new(geometry, &[1, 0], 40, 1).rounded(tested.dtype);
+                activations.step(&mut *store, &[(&sequence, 0, 37)]);
+                activations.assert_step(&mut *store, &[(&sequence, 37, 3)], tolerance);
+            }
+        }
+    }
+    // Larger ones are candle's.
+    let of = |d_head| KvGeometry { n_layers: 1, n_heads: 1, n_kv_heads: 1, d_head };
+    assert_eq!([512, 514, 1024, 1026, 1032].map(|d| CudaPages::takes(&of(d))), [true, false, true, false, false]);
+    for tested in tested() {
+        assert!(!tested.kernels.kv_store(&config(&tested, &of(514))).expect("candle's pages").replays());
+    }
+}
+
+#[test]
+fn keys_and_values_in_another_precision_are_refused() {
+    for tested in tested() {
+        let other = if tested.dtype == DType::F16 { DType::BF16 } else { DType::F16 };
+        let config = KvConfig { precision: DTypeSpec::Fixed(other), ..config(&tested, &GEOMETRIES[0]) };
+        let error = tested.kernels.kv_store(&config).err().expect("no kernel").to_string();
+        assert!(error.contains("have no kernel beside activations"), "{error}");
+    }
+}
+
+#[test]
+fn layouts_that_do_not_fit_are_refused() {
+    let geometry = &GEOMETRIES[0];
+    for tested in tested() {
+        let (mut store, ..) = store(&tested, geometry);
+        let layout = |page, start, n, n_angles| StepLayout {
+            sequences: vec![StepRows { pages: Arc::new([PageId(page)]), start, n }],
+            cos: vec![1.0; n_angles],
+            sin: vec![0.0; n_angles],
+        };
+        let error = store.begin(layout(0, 0, 1, 4)).expect_err("no memory").to_string();
+        assert!(error.contains("page 0 has no memory"), "{error}");
+        store.allocate(PageId(0)).expect("memory");
+        assert!(store.begin(layout(store.pages_at_once() as u32, 0, 1, 4)).is_err(), "memory of another page");
+        for (start, n, n_angles) in [(PAGE_LEN, 1, 4), (0, 33, 132), (0, 0, 0), (0, 1, 3)] {
+            assert!(store.begin(layout(0, start, n, n_angles)).is_err(), "{start} {n} {n_angles}");
+        }
+        let qkv = |n, width| tested.given(&Tensor::zeros((n, width), DType::F32, &Device::Cpu).expect("small"));
+        let mut twice = layout(0, 0, 1, 8);
+        twice.sequences.push(twice.sequences[0].clone());
+        let error = store.begin(twice).expect_err("one page").to_string();
+        assert!(error.contains("two sequences write to page 0"), "{error}");
+        assert!(store.attend(0, &qkv(1, geometry.width())).is_err(), "no step was begun");
+        store.begin(layout(0, 0, 1, 4)).expect("it fits");
+        assert!(store.attend(geometry.n_layers, &qkv(1, geometry.width())).is_err());
+        assert!(store.attend(0, &qkv(2, geometry.width())).is_err());
+        assert!(store.attend(0, &qkv(1, geometry.width() - 1)).is_err());
+    }
+}
+
+#[test]
+fn the_largest_element_of_each_row_is_found_as_on_the_cpu() {
+    for Tested { kernels, device, dtype } in tested() {
+        for width in [1, 31, 1025, 3000] {
+            let mut rows: Vec<Vec<f32>> = Vec::new();
+            for at in [0, width / 2, width - 1] {
+                let row: Vec<f32> = (0..width).map(|i| -1.0 - (i % 7) as f32).collect();
+                let with = |x: f32| {
+                    let mut row = row.clone();
+                    (row[at], row[width - 1]) = (x, x);
+                    row
+                };
+                rows.extend([2.0, f32::NAN, f32::INFINITY].map(with));
+            }
+            rows.push(vec![f32::NEG_INFINITY; width]);
+            let x = Tensor::new(rows, &device).expect("a matrix");
+            let expected =
+                super::super::of(&Device::Cpu, DType::F32).argmax_rows(&x.to_device(&Device::Cpu).expect("small"));
+            // Small integers: exact in every precision.
+            let found = kernels.argmax_rows(&x.to_dtype(dtype).expect("numeric")).expect("a matrix");
+            assert_eq!(found, expected.expect("a matrix in f32"));
+            assert_eq!(found[0], Some(0));
+        }
+        assert_eq!(kernels.argmax_rows(&Tensor::zeros((0, 4), DType::F32, &device).expect("empty")).expect("rows"), []);
+        assert!(kernels.argmax_rows(&Tensor::zeros((1, 4), DType::U32, &device).expect("small")).is_err());
+    }
+}

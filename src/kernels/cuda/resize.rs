@@ -1,0 +1,146 @@
+//! Frames to the tower's input on a GPU: `resize.cu`.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::launch::{Executor, Geometry, Launch};
+use crate::image::plan::FramePlan;
+use crate::kernels::frames::PlacedFrames;
+
+/// Threads of a block: each makes a pixel.
+const THREADS: usize = 256;
+
+/// Prepares a frame of interleaved levels.
+///
+/// # Shapes
+/// `(height, width, 3)` to `(1, 3, height', width')` in `dtype`.
+///
+/// # Errors
+/// When the frame has another size than the plan's, or as [`Launch::run`].
+pub(super) fn prepare(executor: &dyn Executor, frame: &[u8], placed: &PlacedFrames, dtype: DType) -> Result<Tensor> {
+    let PlacedFrames { plan, horizontal, vertical, levels } = placed;
+    let FramePlan { frame: (width, height), canvas_height, offset: (left, top), colour: [r, g, b], .. } = *plan;
+    let [width, height, canvas_height] = [width, height, canvas_height].map(|side| side as usize);
+    if frame.len() != width * height * 3 {
+        candle_core::bail!("a frame of {} levels is not one of {width} x {height} pixels", frame.len());
+    }
+    let (n_columns, n_rows) = (plan.horizontal.n_targets(), plan.vertical.n_targets());
+    let frame = executor.upload(frame)?;
+    let rows = executor.empty((canvas_height, n_columns, 3).into(), DType::U8)?;
+    Launch::new("resize_rows", DType::U8, of_pixels(canvas_height * n_columns))
+        .tensor(&rows)?
+        .tensor(&frame)?
+        .tensor_of(&horizontal.starts, DType::U32)?
+        .tensor_of(&horizontal.weights, DType::U32)?
+        .size(plan.horizontal.n_taps)?
+        .size(canvas_height)?
+        .size(n_columns)?
+        .size(width)?
+        .size(height)?
+        .size(left as usize)?
+        .size(top as usize)?
+        .size(u32::from_le_bytes([r, g, b, 0]) as usize)?
+        .run(executor)?;
+    let [width, height] = [plan.size.0, plan.size.1].map(|side| side as usize);
+    let y = executor.empty((1, 3, height, width).into(), dtype)?;
+    // Offsets before the canvas wrap around: they are beyond its size.
+    let wrapped = |offset: i32| offset as u32 as usize;
+    Launch::new("resize_columns", dtype, of_pixels(height * width))
+        .tensor(&y)?
+        .tensor_of(&rows, DType::U8)?
+        .tensor_of(&vertical.starts, DType::U32)?
+        .tensor_of(&vertical.weights, DType::U32)?
+        .tensor_of(levels, DType::F32)?
+        .size(plan.vertical.n_taps)?
+        .size(n_rows)?
+        .size(n_columns)?
+        .size(width)?
+        .size(height)?
+        .size(wrapped(plan.crop.0))?
+        .size(wrapped(plan.crop.1))?
+        .run(executor)?;
+    Ok(y)
+}
+
+/// A thread for each pixel.
+fn of_pixels(n: usize) -> Geometry {
+    Geometry { grid: [n.div_ceil(THREADS), 1, 1], threads: THREADS, shared_bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::image::RgbImage;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+    use super::super::tests::tested;
+    use super::*;
+    use crate::image::config::Filter;
+    use crate::image::{PreprocessConfig, Preprocessor, Resize};
+    use crate::kernels::Kernels as _;
+    use candle_core::Device;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        let mut picture = RgbImage::new(width, height);
+        ChaCha8Rng::seed_from_u64(u64::from(width * 1000 + height)).fill_bytes(&mut picture);
+        picture
+    }
+
+    /// Preparations of each kind: padding, proportions, crops inside and beyond the picture, every filter.
+    fn configs() -> Vec<PreprocessConfig> {
+        let siglip = PreprocessConfig::siglip(28);
+        let crop = PreprocessConfig { resize: Resize::ShortestEdge(30), crop: Some((28, 28)), ..siglip.clone() };
+        let mut configs = vec![
+            PreprocessConfig { pad: Some([7, 130, 250]), ..siglip.clone() },
+            PreprocessConfig { resize: Resize::ShortestEdge(20), ..crop.clone() },
+            PreprocessConfig { resize: Resize::None, crop: Some((33, 9)), ..siglip.clone() },
+            PreprocessConfig { resize: Resize::Within { width: 17, height: 40 }, ..siglip.clone() },
+            crop,
+        ];
+        let filters =
+            [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
+        configs.extend(filters.map(|filter| PreprocessConfig { filter, ..siglip.clone() }));
+        configs
+    }
+
+    #[test]
+    fn frames_have_the_very_levels_of_the_cpu() {
+        for tested in tested() {
+            for config in configs() {
+                let preprocessor = Preprocessor::new(config.clone());
+                for (width, height) in [(28, 28), (64, 36), (19, 47), (1, 5), (101, 3)] {
+                    let picture = picture(width, height);
+                    let (values, width_out, height_out) = preprocessor.run(picture.clone()).expect("small");
+                    let shape = (1, 3, height_out as usize, width_out as usize);
+                    let expected = Tensor::from_vec(values, shape, &Device::Cpu).and_then(|x| x.to_dtype(tested.dtype));
+                    let plan = preprocessor.plan((width, height)).expect("small");
+                    assert_eq!(plan.size, (width_out, height_out));
+                    let placed = PlacedFrames::new(plan, &tested.device).expect("small");
+                    let found = tested.kernels.prepare_frame(picture.as_raw(), &placed).expect("its own size");
+                    let elements = |x: &Tensor| -> Vec<f32> {
+                        let x =
+                            x.to_device(&Device::Cpu).and_then(|x| x.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
+                        x.expect("small")
+                    };
+                    let (found, expected) = (found.expect("a kernel"), expected.expect("small"));
+                    assert_eq!(found.dims(), expected.dims());
+                    assert_eq!(
+                        elements(&found),
+                        elements(&expected),
+                        "{width} x {height}, {config:?}, {:?}",
+                        tested.dtype
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_size_is_refused() {
+        for tested in tested() {
+            let plan = Preprocessor::new(PreprocessConfig::siglip(4)).plan((8, 6)).expect("small");
+            let placed = PlacedFrames::new(plan, &tested.device).expect("small");
+            let error = tested.kernels.prepare_frame(&[0; 12], &placed).expect_err("another size").to_string();
+            assert!(error.starts_with("a frame of 12 levels is not one of 8 x 6 pixels"), "{error}");
+        }
+    }
+}
