@@ -12,6 +12,7 @@ use crate::files::MINI;
 use crate::language::SamplingConfig;
 use crate::nn::QuantFormat;
 use crate::temporal::Temporal;
+use crate::text::Timestamps;
 use crate::video::sample::Uniform;
 use crate::video::{Access, FrameRequest, Sample, Window};
 use crate::vlm::Unused;
@@ -195,6 +196,10 @@ pub struct PromptPlan {
     pub system: Option<String>,
     /// Words around a question, which stands for `{question}`. Default: the question alone.
     pub question: String,
+    /// Times of frames in the text: checkpoint, none, mm_ss (`Frame from 01:23: ` before each frame) or seconds
+    /// (`<83.0 seconds>` before each). Default: `checkpoint`, as the model's own processor writes videos; most write none.
+    #[serde(skip_serializing_if = "is_checkpoint")]
+    pub timestamps: Timestamps,
     /// The words that the answer is made to begin with; they are not repeated in what is printed. Default: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answer: String,
@@ -202,8 +207,19 @@ pub struct PromptPlan {
 
 impl Default for PromptPlan {
     fn default() -> Self {
-        Self { template: None, system: None, question: QUESTION.to_owned(), answer: String::new() }
+        Self {
+            template: None,
+            system: None,
+            question: QUESTION.to_owned(),
+            timestamps: Timestamps::Checkpoint,
+            answer: String::new(),
+        }
     }
+}
+
+/// Whether times are left to the checkpoint, which a plan need not say.
+fn is_checkpoint(timestamps: &Timestamps) -> bool {
+    *timestamps == Timestamps::Checkpoint
 }
 
 /// How the answer is made.

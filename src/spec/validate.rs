@@ -7,11 +7,11 @@ use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 use crate::temporal::Views;
-use crate::text::{Conversation, Template};
+use crate::text::{Conversation, ShownFrames, Template};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::vlm::config::FrameFit;
-use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds};
+use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
 
 /// What the rules find.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,14 +153,18 @@ impl Plan {
         }
     }
 
-    /// Tokens of a prompt's text with the shortest question.
-    fn least_text(&self, blueprint: &Blueprint) -> Tokens {
+    /// Tokens of the words of a prompt about so many frames with the shortest question.
+    fn least_text(&self, blueprint: &Blueprint, n_frames: usize) -> TextTokens {
         let named = self.prompt.template.as_deref().and_then(|name| blueprint.named_template(name).ok());
         let template = named.unwrap_or_else(|| blueprint.template.clone());
-        let conversation = Conversation::new(template, self.prompt.system.clone());
-        let prompt = conversation.worded(&self.prompt.question, &self.prompt.answer).ask("?").ok();
+        let are_apart = self.temporal.frame_rows(blueprint.frame_tokens()).is_some();
+        let conversation = Conversation::new(template, self.prompt.system.clone())
+            .worded(&self.prompt.question, &self.prompt.answer)
+            .marked(blueprint.marks.clone(), self.prompt.timestamps)
+            .showing(ShownFrames::unknown(n_frames, are_apart));
+        let prompt = { conversation }.ask("?").ok();
         let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, &blueprint.tokenizer).ok());
-        Tokens(ids.map_or(0, |ids| ids.n_text()))
+        ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))
     }
 
     /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known before there is
@@ -169,7 +173,7 @@ impl Plan {
         let certain =
             matches!(&self.sample, Sample::Uniform(_) | Sample::Linspace(_) | Sample::IgVlm(_) | Sample::Times(_));
         let n_frames = self.most_frames().filter(|_| certain)?;
-        let error = blueprint.budget(self.temporal, n_frames, self.least_text(blueprint)).room().err()?;
+        let error = blueprint.budget(self.temporal, n_frames, self.least_text(blueprint, n_frames)).room().err()?;
         let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);

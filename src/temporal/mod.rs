@@ -93,6 +93,12 @@ trait Strategy {
         0
     }
 
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    fn frame_rows(&self, _frame: FrameTokens) -> Option<usize> {
+        None
+    }
+
     /// Where it stands.
     fn place(&self) -> Place {
         Place::AfterProjector
@@ -212,6 +218,12 @@ impl Temporal {
     /// Tokens at the end of each frame that its pool leaves out.
     pub fn n_dropped(&self, frame: FrameTokens) -> usize {
         self.strategy().n_dropped(frame)
+    }
+
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    pub fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        self.strategy().frame_rows(frame)
     }
 
     /// Where it stands.
@@ -396,6 +408,21 @@ mod tests {
             prop_assert_eq!(strategy.check(frame()), Ok(()));
             let out = folded(strategy, &images(strategy, n_frames), std::iter::repeat_n(2, 20));
             prop_assert_eq!(out.dims(), [strategy.n_tokens(n_frames, frame()).0, 3]);
+        }
+
+        #[test]
+        fn frames_that_stand_apart_have_their_own_rows(
+            n_frames in 1usize..6, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6,
+        ) {
+            let strategy = drawn(which, a, b);
+            if let Some(rows) = strategy.frame_rows(frame()) {
+                let images = images(strategy, n_frames);
+                let out = folded(strategy, &images, std::iter::repeat_n(2, 20));
+                let alone = folded(strategy, &images.narrow(0, n_frames - 1, 1).expect("one"), std::iter::once(1));
+                let own = out.narrow(0, (n_frames - 1) * rows, rows).expect("its rows");
+                let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+                prop_assert_eq!(values(&own), values(&alone.narrow(0, 0, rows).expect("its rows")));
+            }
         }
 
         #[test]

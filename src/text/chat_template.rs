@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::template::{Prompt, Template, Turn};
+use super::template::{Template, Turn};
 use super::{TextError, Tokenizer, jinja};
 use crate::files;
 
@@ -94,12 +94,12 @@ impl ChatTemplate {
         &self.origin
     }
 
-    /// The prompt of a conversation: of the ways to write messages, the first of which the template makes a prompt with
-    /// exactly one image.
+    /// The texts before and after the video in the prompt of a conversation: of the ways to write messages, the first of
+    /// which the template makes a prompt with exactly one placeholder.
     ///
     /// # Errors
     /// [`TextError::ChatTemplate`] when no way does, or the prompt leaves out the question or the system text.
-    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<Prompt, TextError> {
+    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<(String, String), TextError> {
         let wrong = |cause: String| TextError::ChatTemplate {
             origin: self.origin.clone(),
             cause,
@@ -118,7 +118,7 @@ impl ChatTemplate {
         Err(wrong(furthest.map_or_else(String::new, |failure| failure.cause)))
     }
 
-    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<Prompt, Failure> {
+    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<(String, String), Failure> {
         let failed = |progress: Progress| move |cause: String| Failure { progress, cause };
         let mut context = Map::new();
         context.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
@@ -152,7 +152,7 @@ impl ChatTemplate {
                 return Err(failed(Progress::OneImage)(format!("it leaves the {part} out, or changes its words")));
             }
         }
-        Ok(Prompt { before_visual: self.show(before), after_visual: self.show(after) })
+        Ok((self.show(before), self.show(after)))
     }
 
     fn messages(&self, chat: &Chat<'_>, content: Content) -> Vec<Value> {

@@ -104,6 +104,11 @@ pub struct ReadReport {
 }
 
 impl ReadReport {
+    /// How long the whole video is shown, as far as times are known.
+    pub fn whole_duration(&self) -> Option<Seconds> {
+        Self { n_inside: self.n_frames, ..self.clone() }.duration()
+    }
+
     /// How long the part inside the window is shown, as far as times are known.
     pub fn duration(&self) -> Option<Seconds> {
         let (first, last) = self.times?;

@@ -12,12 +12,12 @@ use super::config::{
     FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower, tower_config,
     tower_notes,
 };
-use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
+use super::{ModelError, Overrides, TextTokens, TokenBudget, Unused, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Grid, Temporal};
-use crate::text::{ChatTemplate, Reading, Template, TextError, Tokenizer};
+use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub, HubError};
@@ -46,6 +46,8 @@ pub struct Blueprint {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// The marks around its visual tokens.
+    pub marks: FrameMarks,
     /// The checkpoint's own template, if it has one.
     own_template: Option<Template>,
     /// Warnings about the model's descriptions.
@@ -99,6 +101,7 @@ impl Blueprint {
         warnings.extend(overrides.unused.judge(&dir, "keys", &below(&dir, &notes.refused))?);
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
+        let marks = frame_marks(&config, &tokenizer);
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
             rope_conflict,
@@ -112,6 +115,7 @@ impl Blueprint {
             preprocess,
             tokenizer,
             template,
+            marks,
             own_template,
             warnings,
             unused: overrides.unused,
@@ -150,7 +154,8 @@ impl Blueprint {
     }
 
     /// The budget of a prompt with `text` tokens of words.
-    pub fn budget(&self, temporal: Temporal, n_frames: usize, text: Tokens) -> TokenBudget {
+    pub fn budget(&self, temporal: Temporal, n_frames: usize, text: impl Into<TextTokens>) -> TokenBudget {
+        let text = text.into();
         TokenBudget { temporal, n_frames, frame: self.frame_tokens(), text, context: Tokens(self.config.context) }
     }
 
@@ -241,6 +246,8 @@ pub struct Design {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// The marks around its visual tokens.
+    pub marks: FrameMarks,
 }
 
 impl Design {
@@ -259,7 +266,8 @@ impl Design {
         // Answers are learned in the words of a built-in template, which says what closes them.
         let own = config.prompt_format.as_deref().map(Template::custom).transpose()?;
         let template = DefaultTemplate::of(&config).choose(&tokenizer, own.as_ref());
-        Ok(Self { config, tower, connector, preprocess, tokenizer, template })
+        let marks = frame_marks(&config, &tokenizer);
+        Ok(Self { config, tower, connector, preprocess, tokenizer, template, marks })
     }
 }
 
@@ -407,6 +415,14 @@ fn reading(config: &VlmConfig) -> Reading {
         Spelling::Llava => Reading::Llava,
         Spelling::HuggingFace => Reading::HuggingFace { image_token_id: config.image_token },
     }
+}
+
+/// The marks around a checkpoint's visual tokens.
+fn frame_marks(config: &VlmConfig, tokenizer: &Tokenizer) -> FrameMarks {
+    if config.image_marks {
+        return FrameMarks::together("<im_start>", "<im_end>");
+    }
+    config.video_path.marks(tokenizer)
 }
 
 /// The checkpoint's `prompt_format`, else its chat template.

@@ -16,14 +16,16 @@ mod spare;
 mod start;
 mod tying;
 mod unused;
+mod video_path;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
-pub use budget::TokenBudget;
+pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
 pub use load::Placement;
-pub use model::{PromptIds, Vlm, fuse};
+pub use model::{FrameRows, PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};
 pub use unused::Unused;
+pub use video_path::VideoPath;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::sentencepiece::{PrependScheme, convert};
-use super::{Prompt, SentencePiece, TextError};
+use super::{Passage, Prompt, SentencePiece, TextError};
 use crate::files;
 use fast::{Fast, Surroundings};
 use settings::Settings;
@@ -93,29 +93,44 @@ impl Tokenizer {
         Ok(Self { codec, file, settings, image_text, image_id, bos })
     }
 
-    /// The ids of a prompt on both sides of its visual tokens.
+    /// The ids of a prompt, part after part.
     ///
     /// # Errors
     /// [`TextError::Placeholder`] when the words of a prompt that is encoded as one text contain the placeholder of the
     /// image: they must not move it. [`TextError::Encode`] when the tokenizer refuses.
-    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<(Vec<u32>, Vec<u32>), TextError> {
-        let Prompt { before_visual, after_visual } = prompt;
-        let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) else {
-            return Ok((self.encode(before_visual, Piece::First)?, self.encode(after_visual, Piece::Later)?));
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
+        if let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) {
+            return self.encode_whole(prompt, (image, fast));
+        }
+        let encode = |(i, part): (usize, &Passage<String>)| {
+            part.try_map(|words| self.encode(words, if i == 0 { Piece::First } else { Piece::Later }))
         };
+        prompt.parts.iter().enumerate().map(encode).collect()
+    }
+
+    /// The ids of a prompt that is encoded as one text, with one placeholder for each run of visual tokens.
+    fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
         let placeholder = || TextError::Placeholder { token: self.image_text.clone() };
-        if [before_visual, after_visual].into_iter().any(|text| text.contains(&self.image_text)) {
+        if prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(&self.image_text)) {
             return Err(placeholder());
         }
-        let text = format!("{before_visual}{}{after_visual}", self.image_text);
+        let text: String = prompt.parts.iter().map(|part| part.words().unwrap_or(&self.image_text).as_str()).collect();
         // As `ProcessorMixin.apply_chat_template`: a prompt that writes BOS itself gets no second one.
         let writes_bos = self.settings.token("bos_token").is_some_and(|bos| text.starts_with(bos));
         let ids = fast.encode(&text, if writes_bos { Surroundings::LeftOut } else { Surroundings::Added })?;
-        let mut halves = ids.split(|&id| id == image);
-        match (halves.next(), halves.next(), halves.next()) {
-            (Some(before), Some(after), None) => Ok((before.to_vec(), after.to_vec())),
-            _ => Err(placeholder()),
+        let words: Vec<&[u32]> = ids.split(|&id| id == image).collect();
+        let visual: Vec<&Passage<String>> = prompt.parts.iter().filter(|part| part.words().is_none()).collect();
+        if words.len() != visual.len() + 1 {
+            return Err(placeholder());
         }
+        let mut parts = Vec::with_capacity(2 * words.len());
+        for (i, ids) in words.into_iter().enumerate() {
+            if i == 0 || i == visual.len() || !ids.is_empty() {
+                parts.push(Passage::Words(ids.to_vec()));
+            }
+            parts.extend(visual.get(i).map(|part| part.try_map(|_| Ok::<_, TextError>(Vec::new()))).transpose()?);
+        }
+        Ok(parts)
     }
 
     /// The ids of one part of a prompt whose parts are encoded apart.
@@ -186,6 +201,11 @@ impl Tokenizer {
     /// The named special tokens (`bos_token`, ...) and their texts.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
         self.settings.named()
+    }
+
+    /// The text of a token that `tokenizer_config.json` names, such as `fake_image_token`.
+    pub fn named_token(&self, name: &str) -> Option<&str> {
+        self.settings.token(name)
     }
 
     /// The text of the image's placeholder, `<image>` unless a file names another.

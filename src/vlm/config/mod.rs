@@ -24,7 +24,7 @@ use crate::language::LlamaConfig;
 use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
 use crate::units::LayerIndex;
 use crate::vision::{TowerConfig, TowerFamily};
-use crate::vlm::ModelError;
+use crate::vlm::{ModelError, VideoPath};
 use crate::weights::Fp8Format;
 pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
@@ -95,6 +95,10 @@ pub struct VlmConfig {
     pub fp8: Option<Fp8Format>,
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub image_token: Option<u32>,
+    /// The id that stands for a visual token of a video, where the family has one beside [`Self::image_token`].
+    pub video_token: Option<u32>,
+    /// The family's own way with videos.
+    pub video_path: VideoPath,
     /// The class whose processor prepares frames, where the checkpoint has a say.
     pub processor: Option<ImageProcessor>,
     /// How it generates where a plan leaves it open.
@@ -164,6 +168,8 @@ impl VlmConfig {
             is_mistral: llama::is_mistral(file)?,
             fp8: quantization::read(file)?,
             image_token: None,
+            video_token: None,
+            video_path: VideoPath::None,
             processor: None,
             generation,
             notes: classes::llava_notes(file)?,
@@ -204,11 +210,18 @@ impl VlmConfig {
             is_mistral: llama::is_mistral(&text)?,
             fp8: quantization::read(file)?,
             image_token: Some(image_token.first().copied().unwrap_or(DEFAULT_IMAGE_TOKEN)),
+            video_token: None,
+            video_path: VideoPath::None,
             processor: Some(class),
             generation,
             notes: classes::hugging_face_notes(file)?,
             llama,
         })
+    }
+
+    /// The id that stands for a visual token in a prompt about a video.
+    pub fn visual_token(&self) -> Option<u32> {
+        self.video_token.or(self.image_token)
     }
 
     /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token,
