@@ -131,6 +131,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
     let device = plan.device.open()?;
     let hub = Hub::from_env(true);
     let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
+    let plan = plan.resolved(&blueprint);
     let template = template(&plan, &blueprint)?;
     check(&plan, &blueprint, opening)?;
     let first = opening.first.as_ref();
@@ -197,11 +198,11 @@ fn scan_within_budget(
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
     // A window without a frame is told by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);
-    let are_apart = plan.temporal.frame_rows(blueprint.frame_tokens()).is_some();
+    let are_apart = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
     let shown = ShownFrames::unknown(n_frames, are_apart);
     let prompt = conversation(template, &plan.prompt, &blueprint.marks).showing(shown).ask(first.question);
     let ids = PromptIds::encode(&prompt.map_err(ModelError::from)?, &blueprint.tokenizer)?;
-    blueprint.budget(plan.temporal, n_frames, TextTokens::of(&ids, n_frames)).room()?;
+    blueprint.budget(plan.temporal(), n_frames, TextTokens::of(&ids, n_frames)).room()?;
     Ok(scanned)
 }
 

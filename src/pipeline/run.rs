@@ -135,7 +135,7 @@ impl<'a> Asking<'a> {
     fn texts(&self, questions: &[String]) -> impl Iterator<Item = TextTokens> {
         // Two frames tell the words between them.
         const N_FRAMES: usize = 2;
-        let shown = ShownFrames::unknown(N_FRAMES, self.are_apart(self.plan.temporal));
+        let shown = ShownFrames::unknown(N_FRAMES, self.are_apart(self.plan.temporal()));
         questions.iter().filter_map(move |question| {
             let prompt = self.conversation(shown.clone()).ask(question).ok()?;
             Some(TextTokens::of(&PromptIds::encode(&prompt, self.vlm.tokenizer()).ok()?, N_FRAMES))

@@ -150,7 +150,7 @@ impl<'a> Stages<'a> {
         Self {
             vlm,
             request: plan.frames(),
-            temporal: plan.temporal,
+            temporal: plan.temporal(),
             encode_batch: encode_batch.unwrap_or(default_batch).max(1),
             on_progress,
             apart: Apart::default(),

@@ -10,6 +10,7 @@ mod fingerprint;
 mod locate;
 mod parse;
 mod plan;
+mod resolve;
 mod validate;
 mod yaml;
 

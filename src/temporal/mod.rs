@@ -73,6 +73,9 @@ pub enum Temporal {
     IgVlm(IgVlm),
     /// EVS.
     Evs(Evs),
+    /// What the checkpoint's own family does with a video; of a family of images the frames one after the other. A plan
+    /// is resolved to the strategy itself once its model is known.
+    Checkpoint,
 }
 
 /// What a strategy says of itself before it runs.
@@ -163,7 +166,7 @@ impl Temporal {
     pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
     /// Every strategy, with its default options.
-    pub fn all() -> [Self; 12] {
+    pub fn all() -> [Self; 13] {
         [
             Self::TemporalMean,
             Self::TemporalMeanBeforeProjector,
@@ -177,6 +180,7 @@ impl Temporal {
             Self::TsLlava(TsLlava::default()),
             Self::IgVlm(IgVlm::default()),
             Self::Evs(Evs::default()),
+            Self::Checkpoint,
         ]
     }
 
@@ -186,7 +190,7 @@ impl Temporal {
             Self::TemporalMeanBeforeProjector => &TemporalMeans { place: Place::BeforeProjector },
             Self::SpatialMean => &SpatialMeans,
             Self::SpatialTemporalMean => &SpatialTemporalMeans,
-            Self::Concat => &ConcatFrames,
+            Self::Concat | Self::Checkpoint => &ConcatFrames,
             Self::MaxPool(config) => config,
             Self::Pool2d(config) => config,
             Self::Adaptive3d(config) => config,

@@ -30,8 +30,10 @@ pub struct ChatTemplate {
     origin: String,
     /// `bos_token` and the like, which templates write.
     special_tokens: Vec<(String, String)>,
-    /// The placeholder of an image.
-    image: String,
+    /// The placeholder of the video.
+    mark: String,
+    /// Whether that is a token of videos, not of images.
+    is_video: bool,
 }
 
 /// A conversation as a template sees it.
@@ -85,7 +87,8 @@ impl ChatTemplate {
             source,
             origin,
             special_tokens: special_tokens.collect(),
-            image: tokenizer.image_text().to_owned(),
+            mark: tokenizer.video_text().to_owned(),
+            is_video: tokenizer.is_video_token(),
         })
     }
 
@@ -107,7 +110,11 @@ impl ChatTemplate {
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();
-        for content in [Content::ImageParts, Content::VideoParts, Content::Text, Content::BareText] {
+        let (first, last) = match self.is_video {
+            true => (Content::VideoParts, Content::ImageParts),
+            false => (Content::ImageParts, Content::VideoParts),
+        };
+        for content in [first, last, Content::Text, Content::BareText] {
             match self.prompt_of(source, chat, content) {
                 Ok(prompt) => return Ok(prompt),
                 Err(failure) if failure.progress == Progress::Late => return Err(wrong(failure.cause)),
@@ -141,9 +148,9 @@ impl ChatTemplate {
         }) {
             return Err(failed(Progress::Begun)("it prints the parts of a message as a list".to_owned()));
         }
-        let n_images = text.matches(&self.image).count();
-        let Some((before, after)) = text.split_once(&self.image).filter(|_| n_images == 1) else {
-            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image);
+        let n_images = text.matches(&self.mark).count();
+        let Some((before, after)) = text.split_once(&self.mark).filter(|_| n_images == 1) else {
+            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.mark);
             return Err(failed(Progress::Rendered)(cause));
         };
         let question = chat.turns.last().map(|turn| turn.question.as_str());
@@ -169,7 +176,7 @@ impl ChatTemplate {
             let asked = match (i, content) {
                 (0, Content::ImageParts) => json!([{ "type": "image" }, text(&question)]),
                 (0, Content::VideoParts) => json!([{ "type": "video" }, text(&question)]),
-                (0, Content::Text) => Value::from(format!("{}\n{question}", self.image)),
+                (0, Content::Text) => Value::from(format!("{}\n{question}", self.mark)),
                 _ => words(&question),
             };
             messages.push(message("user", asked));
@@ -182,11 +189,11 @@ impl ChatTemplate {
     }
 
     fn hide(&self, words: &str) -> String {
-        words.replace(HIDDEN, "").replace(&self.image, HIDDEN.encode_utf8(&mut [0; 4]))
+        words.replace(HIDDEN, "").replace(&self.mark, HIDDEN.encode_utf8(&mut [0; 4]))
     }
 
     fn show(&self, text: &str) -> String {
-        text.replace(HIDDEN, &self.image)
+        text.replace(HIDDEN, &self.mark)
     }
 }
 

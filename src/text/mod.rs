@@ -18,4 +18,4 @@ pub use prompt::{Passage, Prompt};
 pub use sentencepiece::SentencePiece;
 pub use stream::TextStream;
 pub use template::{Conversation, Template};
-pub use tokenizer::{Piece, Reading, Tokenizer};
+pub use tokenizer::{Piece, Placeholder, Reading, Tokenizer};

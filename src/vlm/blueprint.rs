@@ -12,13 +12,14 @@ use super::config::{
     FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower, tower_config,
     tower_notes,
 };
-use super::{ModelError, Overrides, TextTokens, TokenBudget, Unused, gguf, names};
+use super::{ModelError, Overrides, TextTokens, TokenBudget, Unused, VideoPath, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Grid, Temporal};
 use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
+use crate::video::Sample;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub, HubError};
 
@@ -50,6 +51,8 @@ pub struct Blueprint {
     pub marks: FrameMarks,
     /// The checkpoint's own template, if it has one.
     own_template: Option<Template>,
+    /// The frames that its own processor takes.
+    own_sample: Sample,
     /// Warnings about the model's descriptions.
     pub warnings: Vec<String>,
     /// Handling of tensors that should be used and are not.
@@ -94,7 +97,8 @@ impl Blueprint {
         let connector = make_connector(&dir, &config, &tower)?;
         let mut notes = config.notes.clone();
         notes.extend(found.notes);
-        let (preprocess, preprocess_notes) = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
+        let (preprocess, own_sample, preprocess_notes) =
+            preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
         notes.extend(preprocess_notes);
         let mut warnings = notes.warnings;
         warnings.extend(llm_warnings);
@@ -117,6 +121,7 @@ impl Blueprint {
             template,
             marks,
             own_template,
+            own_sample,
             warnings,
             unused: overrides.unused,
             n_tower_layers,
@@ -151,6 +156,13 @@ impl Blueprint {
                 self.connector.kind()
             )
         })
+    }
+
+    /// The frames that the checkpoint's own processor takes of a video, `frames` of them where a number is asked for;
+    /// `uniform` ones where its family has no way of its own.
+    pub fn own_sample(&self, frames: Option<usize>) -> Sample {
+        let sample = self.own_sample.clone();
+        frames.map_or(sample.clone(), |frames| sample.with_frames(frames).unwrap_or_default())
     }
 
     /// The budget of a prompt with `text` tokens of words.
@@ -261,7 +273,7 @@ impl Design {
         let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
         tower.n_layers = config.n_layers_run(&tower);
         let connector = make_connector(dir, &config, &tower)?;
-        let (preprocess, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        let (preprocess, _, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
         Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
         // Answers are learned in the words of a built-in template, which says what closes them.
         let own = config.prompt_format.as_deref().map(Template::custom).transpose()?;
@@ -352,25 +364,27 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     made.map_err(wrong)
 }
 
-/// The preprocessing: from the first directory that describes one, else the default of the tower's family; then fitted
+/// The preprocessing, and the frames that the processor takes of a video: from the first directory that describes one, else the default of the tower's family; then fitted
 /// as the checkpoint says.
 fn preprocess_config(
     config: &VlmConfig,
     tower: &TowerConfig,
     dirs: &[Option<&Path>],
-) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
+) -> Result<(PreprocessConfig, Sample, KeyNotes), ModelError> {
     let size = tower.image_size as u32;
-    let class = match config.processor {
+    let own = config.video_path.processor().filter(|_| config.spelling == Spelling::HuggingFace);
+    let class = match own.or(config.processor) {
         Some(class) => ProcessorClass::Named(class),
         None => ProcessorClass::Fixed(ProcessorClass::of_tower(tower.family)),
     };
     let mut found = None;
     for dir in dirs.iter().flatten() {
-        found = ProcessorFile::find(dir)?;
+        found = ProcessorFile::find(dir, config.video_path)?;
         if found.is_some() {
             break;
         }
     }
+    let sample = found.as_ref().map(ProcessorFile::own_sample).transpose()?;
     let (preprocess, notes) = match found {
         Some(file) => {
             let (preprocess, mut notes) = file.read(class)?;
@@ -386,7 +400,7 @@ fn preprocess_config(
         FrameFit::Pad => preprocess.padded(),
         FrameFit::AnyresBase => preprocess.squeezed(size),
     };
-    Ok((preprocess, notes))
+    Ok((preprocess, sample.unwrap_or(config.video_path.sample()), notes))
 }
 
 /// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is
@@ -413,7 +427,9 @@ fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>
 fn reading(config: &VlmConfig) -> Reading {
     match config.spelling {
         Spelling::Llava => Reading::Llava,
-        Spelling::HuggingFace => Reading::HuggingFace { image_token_id: config.image_token },
+        Spelling::HuggingFace => {
+            Reading::HuggingFace { image_token_id: config.visual_token(), placeholder: config.video_path.placeholder() }
+        }
     }
 }
 
@@ -429,6 +445,10 @@ fn frame_marks(config: &VlmConfig, tokenizer: &Tokenizer) -> FrameMarks {
 fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result<Option<Template>, ModelError> {
     if let Some(format) = &config.prompt_format {
         return Ok(Some(Template::custom(format)?));
+    }
+    // Its processor takes the template of its code for whatever has a video in it.
+    if config.video_path == VideoPath::SmolVlm {
+        return Ok(Some(Template::SmolVlm));
     }
     Ok(ChatTemplate::find(dir, tokenizer).map(|chat| Template::Checkpoint(Arc::new(chat))))
 }

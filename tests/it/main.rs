@@ -13,6 +13,7 @@ mod cli;
 mod descriptions;
 mod engine;
 mod engine_attacks;
+mod families;
 #[cfg(unix)]
 mod files;
 mod gguf;

@@ -23,6 +23,8 @@ use slow::Slow;
 
 /// The placeholder of an image where no file names another.
 const IMAGE_TOKEN: &str = "<image>";
+/// The placeholder of a video where no file names another.
+const VIDEO_TOKEN: &str = "<video>";
 
 /// Whose code reads a checkpoint's tokenizer and its prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,23 @@ pub enum Reading {
     Llava,
     /// Hugging Face transformers'.
     HuggingFace {
-        /// The id of the image's placeholder in `config.json`, if it is there.
+        /// The id of the visual tokens' placeholder in `config.json`, if it is there.
         image_token_id: Option<u32>,
+        /// The tokens that stand for a video.
+        placeholder: Placeholder,
     },
+}
+
+/// The tokens that stand for a video in the prompts of a checkpoint in Hugging Face's spelling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Placeholder {
+    /// The image's: a template writes it, and visual tokens take its place.
+    #[default]
+    Image,
+    /// The video's own.
+    Video,
+    /// A template writes the video's, which becomes words around those of images.
+    ImageInVideo,
 }
 
 /// Which part of a prompt a text is, where the parts are encoded apart.
@@ -51,8 +67,11 @@ pub struct Tokenizer {
     codec: Codec,
     file: &'static str,
     settings: Settings,
-    /// The text of the image's placeholder.
+    /// The text of the visual tokens' placeholder.
     image_text: String,
+    /// The text that a template writes for the video.
+    video_text: String,
+    is_video_token: bool,
     /// Its id, where prompts are encoded as one text.
     image_id: Option<u32>,
     /// BOS, where `tokenizer.json` puts one before every text.
@@ -73,13 +92,13 @@ impl Tokenizer {
     /// `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
         let mut settings = Settings::read(dir)?;
-        let image_text = image_text(dir, &settings)?;
+        let (image_text, video_text) = placeholders(dir, &settings, reading)?;
         let (codec, file) = match reading {
             Reading::Llava => open_as_llava(dir, &mut settings)?,
             Reading::HuggingFace { .. } => open_as_transformers(dir, &mut settings, &image_text)?,
         };
         let image_id = match (&codec, reading) {
-            (Codec::Fast(fast), Reading::HuggingFace { image_token_id }) => {
+            (Codec::Fast(fast), Reading::HuggingFace { image_token_id, .. }) => {
                 let found = fast.token_id(&image_text);
                 check_image_token(dir, &image_text, found, image_token_id)?;
                 found
@@ -90,7 +109,9 @@ impl Tokenizer {
             Codec::Fast(fast) => fast.added_first()?,
             Codec::Slow(_) => None,
         };
-        Ok(Self { codec, file, settings, image_text, image_id, bos })
+        let is_video_token =
+            matches!(reading, Reading::HuggingFace { placeholder: Placeholder::Video | Placeholder::ImageInVideo, .. });
+        Ok(Self { codec, file, settings, image_text, video_text, is_video_token, image_id, bos })
     }
 
     /// The ids of a prompt, part after part.
@@ -213,6 +234,16 @@ impl Tokenizer {
         &self.image_text
     }
 
+    /// The text that a template writes for a video, that of the image's placeholder unless the family has another.
+    pub fn video_text(&self) -> &str {
+        &self.video_text
+    }
+
+    /// Whether templates write a token of videos, not of images.
+    pub(super) fn is_video_token(&self) -> bool {
+        self.is_video_token
+    }
+
     /// `chat_template` of `tokenizer_config.json`.
     pub(super) fn chat_template(&self) -> Option<&Value> {
         self.settings.get("chat_template").filter(|value| !value.is_null())
@@ -309,14 +340,22 @@ fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError>
     }
 }
 
-/// The placeholder of an image: the tokenizer's own `image_token`, else the processor's, else `<image>`.
-fn image_text(dir: &Path, settings: &Settings) -> Result<String, TextError> {
-    if let Some(token) = settings.token("image_token") {
-        return Ok(token.to_owned());
-    }
+/// The placeholder of visual tokens, and what a template writes for a video: the tokenizer's own tokens, else the
+/// processor's, else `<image>` and `<video>`.
+fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<(String, String), TextError> {
     let processor = settings::object(&dir.join("processor_config.json"))?.unwrap_or_default();
-    let token = processor.get("image_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-    Ok(token.unwrap_or(IMAGE_TOKEN).to_owned())
+    let named = |keys: &[&str], default: &str| {
+        let own = keys.iter().find_map(|key| settings.token(key));
+        let other = keys.iter().find_map(|key| processor.get(*key).and_then(Value::as_str));
+        own.or(other.filter(|token| !token.is_empty())).unwrap_or(default).to_owned()
+    };
+    let image = named(&["image_token", "context_image_token"], IMAGE_TOKEN);
+    let video = || named(&["video_token"], VIDEO_TOKEN);
+    Ok(match reading {
+        Reading::Llava | Reading::HuggingFace { placeholder: Placeholder::Image, .. } => (image.clone(), image),
+        Reading::HuggingFace { placeholder: Placeholder::Video, .. } => (video(), video()),
+        Reading::HuggingFace { placeholder: Placeholder::ImageInVideo, .. } => (image, video()),
+    })
 }
 
 /// A model looks for the id of its `config.json`; a tokenizer that gives another id cannot be its own.
