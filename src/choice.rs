@@ -74,6 +74,12 @@ fn read(text: &str, is_list: bool) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
+/// The known name that `name` is most like, if one is.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let far = |known: &&str| strsim::damerau_levenshtein(name, known);
+    known.iter().copied().min_by_key(far).filter(|best| far(best) <= 1 + name.chars().count() / 3)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ mod frame_tokens;
 mod grid_pool;
 mod ig_vlm;
 mod max_pool;
+mod one_vision;
 mod pool_2d;
 mod slowfast;
 mod spatial_mean;
@@ -33,11 +34,13 @@ pub use frame_tokens::{FrameTokens, Grid};
 pub use grid_pool::PoolMode;
 pub use ig_vlm::IgVlm;
 pub use max_pool::MaxPool;
+pub use one_vision::{NewlineRow, OneVision};
 pub use pool_2d::Pool2d;
 pub use slowfast::SlowFast;
 pub use ts_llava::TsLlava;
 
 use concat::ConcatFrames;
+use one_vision::WithNewline;
 use spatial_mean::SpatialMeans;
 use spatial_temporal_mean::SpatialTemporalMeans;
 use temporal_mean::TemporalMeans;
@@ -73,6 +76,8 @@ pub enum Temporal {
     IgVlm(IgVlm),
     /// EVS.
     Evs(Evs),
+    /// LLaVA-OneVision's.
+    OneVision(OneVision),
     /// What the checkpoint's own family does with a video; of a family of images the frames one after the other. A plan
     /// is resolved to the strategy itself once its model is known.
     Checkpoint,
@@ -110,6 +115,11 @@ trait Strategy {
     /// The images that it wants encoded.
     fn views(&self) -> Views {
         Views::Frames
+    }
+
+    /// The row that it wants behind the frames.
+    fn newline(&self) -> NewlineRow {
+        NewlineRow::None
     }
 
     /// Begins an aggregation.
@@ -166,7 +176,7 @@ impl Temporal {
     pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
     /// Every strategy, with its default options.
-    pub fn all() -> [Self; 13] {
+    pub fn all() -> [Self; 14] {
         [
             Self::TemporalMean,
             Self::TemporalMeanBeforeProjector,
@@ -180,6 +190,7 @@ impl Temporal {
             Self::TsLlava(TsLlava::default()),
             Self::IgVlm(IgVlm::default()),
             Self::Evs(Evs::default()),
+            Self::OneVision(OneVision::default()),
             Self::Checkpoint,
         ]
     }
@@ -198,6 +209,7 @@ impl Temporal {
             Self::TsLlava(config) => config,
             Self::IgVlm(config) => config,
             Self::Evs(config) => config,
+            Self::OneVision(config) => config,
         }
     }
 
@@ -245,6 +257,15 @@ impl Temporal {
         self.strategy().begin(frame)
     }
 
+    /// As [`Self::begin`], for a model with this row to end frames with, `(H)`, where the strategy wants it.
+    pub fn begin_with(&self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn Fold> {
+        let fold = self.begin(frame);
+        match newline.filter(|_| self.strategy().newline() == NewlineRow::End) {
+            Some(row) => Box::new(WithNewline { fold, row }),
+            None => fold,
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> String {
         choice::parts(self).0
@@ -276,7 +297,7 @@ impl FromStr for Temporal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     fn max_pool(stride: usize) -> Temporal {
@@ -350,7 +371,7 @@ mod tests {
 
     /// A grid that no default pool is too large for.
     fn frame() -> FrameTokens {
-        FrameTokens::on_grid(Grid { height: 13, width: 14 })
+        FrameTokens { has_newline: true, ..FrameTokens::on_grid(Grid { height: 13, width: 14 }) }
     }
 
     #[test]
@@ -377,6 +398,7 @@ mod tests {
             Temporal::SlowFast(_) => Temporal::SlowFast(SlowFast { slow_frames: b, slow_stride: a, fast_grid: b }),
             Temporal::TsLlava(view) => Temporal::TsLlava(TsLlava { tokens: 17 * a * b, ..view }),
             Temporal::Evs(_) => Temporal::Evs(Evs { drop: a as f64 / 6.0 }),
+            Temporal::OneVision(pool) => Temporal::OneVision(OneVision { stride: a, ..pool }),
             other => other,
         }
     }
@@ -392,7 +414,8 @@ mod tests {
     }
 
     fn folded(strategy: Temporal, images: &Tensor, sizes: impl Iterator<Item = usize>) -> Tensor {
-        let (mut fold, mut start) = (strategy.begin(frame()), 0);
+        let row = Tensor::ones(3, DType::F32, &Device::Cpu).expect("small");
+        let (mut fold, mut start) = (strategy.begin_with(frame(), Some(row)), 0);
         for size in sizes {
             let size = size.min(images.dim(0).expect("rank 3") - start);
             if size > 0 {

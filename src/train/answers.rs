@@ -61,7 +61,7 @@ impl<'m> AnswerObjective<'m> {
     pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, TrainError> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
-        let width = design.connector.width(design.tower.d_hidden);
+        let width = design.connector.width(design.config.view(design.tower.family).width(&design.tower));
         let failed = TrainError::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
@@ -164,7 +164,7 @@ fn packed_loss(language: &Llama, before_visual: &[u32], visual: &Tensor, packed:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::{LlamaConfig, RopeScaling};
+    use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
     use crate::nn::finite_difference::random;
     use crate::projector::{Mlp, ProjectorKind};
     use crate::train::gradients::assert_directional;
@@ -185,7 +185,8 @@ mod tests {
             rope_scaling: RopeScaling::None,
             context: 64,
             tied_embeddings: false,
-            attention_bias: true,
+            attention_bias: AttentionBias::All,
+            qk_norm: QueryKeyNorm::None,
             mlp_bias: true,
         }
     }
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn towers_have_their_gradients() {
-        use crate::vision::{Activation, Tower, TowerConfig, TowerFamily};
+        use crate::vision::{Activation, Bias, Tower, TowerConfig, TowerFamily, TowerOutput};
         for (family, activation) in
             [(TowerFamily::Clip, Activation::QuickGelu), (TowerFamily::Siglip, Activation::GeluTanh)]
         {
@@ -271,6 +272,8 @@ mod tests {
                 n_channels: 3,
                 activation,
                 layer_norm_eps: 1e-5,
+                qkv_bias: Bias::With,
+                output: TowerOutput::Raw,
             };
             let parameters = parameters();
             let tower = Tower::load(&config, 2, &parameters.part(Part::VisionTower)).expect("it is laid out");

@@ -9,14 +9,14 @@ use candle_core::DType;
 
 use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{
-    FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower, tower_config,
-    tower_notes,
+    FrameFit, JsonFile, KeyNotes, LanguageKind, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower,
+    tower_config, tower_notes,
 };
-use super::{ModelError, Overrides, TextTokens, TokenBudget, Unused, VideoPath, gguf, names};
+use super::{ModelError, Overrides, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
-use crate::temporal::{FrameTokens, Grid, Temporal};
+use crate::temporal::{FrameTokens, Temporal};
 use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
 use crate::video::Sample;
@@ -94,6 +94,7 @@ impl Blueprint {
         let mut tower = found.config;
         let n_tower_layers = tower.n_layers;
         tower.n_layers = config.n_layers_run(&tower);
+        tower.output = config.tower_output;
         let connector = make_connector(&dir, &config, &tower)?;
         let mut notes = config.notes.clone();
         notes.extend(found.notes);
@@ -140,12 +141,18 @@ impl Blueprint {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        frame_tokens(&self.tower, &self.connector, self.config.n_dropped(self.tower.family))
+        let frame = frame_tokens(&self.tower, &self.connector, self.view());
+        FrameTokens { has_newline: names::newline(&self.checkpoint).is_some(), ..frame }
+    }
+
+    /// How hidden states become the connector's tokens.
+    pub fn view(&self) -> StateView {
+        self.config.view(self.tower.family)
     }
 
     /// Why the connector's tokens do not fit the checkpoint's projector, in words, if they do not.
     pub fn connector_misfit(&self) -> Option<String> {
-        let width = self.connector.width(self.tower.d_hidden);
+        let width = self.connector.width(self.view().width(&self.tower));
         let projector = names::projector(&self.checkpoint);
         let shape =
             ["0.weight", "weight"].into_iter().find_map(|name| self.checkpoint.shape(&projector.apply(name)))?;
@@ -235,12 +242,10 @@ fn more_templates(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The tokens of a frame after `connector`, where the first `n_dropped` of each hidden state are left out.
-pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, n_dropped: usize) -> FrameTokens {
-    let side = tower.grid();
-    let n_kept = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(n_dropped);
-    let grid = Grid { height: side, width: side };
-    let count = connector.n_tokens(n_kept);
+/// The tokens of a frame after `connector`, which takes hidden states as `view` shows them.
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, view: StateView) -> FrameTokens {
+    let grid = view.grid(tower);
+    let count = connector.n_tokens(view.n_tokens(tower));
     if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
 }
 
@@ -272,6 +277,7 @@ impl Design {
         let tokenizer = Tokenizer::open(dir, reading(&config))?;
         let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
         tower.n_layers = config.n_layers_run(&tower);
+        tower.output = config.tower_output;
         let connector = make_connector(dir, &config, &tower)?;
         let (preprocess, _, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
         Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
@@ -348,6 +354,7 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }
+    config.view(tower.family).check(tower).map_err(wrong)?;
     let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
@@ -410,6 +417,7 @@ fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>
     let preprocess = match tower.family {
         TowerFamily::Clip => PreprocessConfig::clip(size),
         TowerFamily::Siglip => PreprocessConfig::siglip(size),
+        TowerFamily::InternVit => PreprocessConfig::clip(size).squeezed(size),
     };
     let mut notes = KeyNotes::default();
     if config.spelling == Spelling::HuggingFace {
@@ -456,7 +464,7 @@ fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result
 /// Facts that decide a checkpoint's default template.
 struct DefaultTemplate {
     spelling: Spelling,
-    is_mistral: bool,
+    language: LanguageKind,
     /// Whether the Dense Connector's authors trained it.
     is_dense: bool,
 }
@@ -464,19 +472,21 @@ struct DefaultTemplate {
 impl DefaultTemplate {
     fn of(config: &VlmConfig) -> Self {
         let is_dense = config.connector != ConnectorKind::None;
-        Self { spelling: config.spelling, is_mistral: config.is_mistral, is_dense }
+        Self { spelling: config.spelling, language: config.language, is_dense }
     }
 
     /// The checkpoint's own, unless LLaVA's code ran it with a conversation of its own; else the built-in one that its
     /// tokenizer's special tokens belong to.
     fn choose(&self, tokenizer: &Tokenizer, own: Option<&Template>) -> Template {
         let has = |token| tokenizer.token_id(token).is_some();
+        let is_qwen = matches!(self.language, LanguageKind::Qwen2 | LanguageKind::Qwen3);
         match (own, self.spelling) {
             (Some(own @ Template::Custom(_)), _) | (Some(own), Spelling::HuggingFace) => own.clone(),
             _ if has("<|eot_id|>") && self.is_dense => Template::Llama3,
             _ if has("<|eot_id|>") => Template::LlavaLlama3,
+            _ if has("<|im_start|>") && is_qwen => Template::Qwen,
             _ if has("<|im_start|>") => Template::ChatMl,
-            _ if self.is_mistral => Template::Mistral,
+            _ if self.language == LanguageKind::Mistral => Template::Mistral,
             (_, Spelling::HuggingFace) => Template::LlavaHf,
             (_, Spelling::Llava) => Template::VicunaV1,
         }

@@ -1,12 +1,13 @@
 //! The whole model: from frames and a question to the logits of the first answer token.
 //!
 //! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
-//! Foreign `config.json` spellings and tensor names meet here and nowhere else.
+//! Foreign `config.json` spellings and tensor names meet here and nowhere else, each family's in a file of [`families`].
 
 mod blueprint;
 mod budget;
 pub mod config;
 mod error;
+pub mod families;
 mod gguf;
 mod load;
 mod model;
@@ -17,6 +18,7 @@ mod start;
 mod tying;
 mod unused;
 mod video_path;
+mod view;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::{TextTokens, TokenBudget};
@@ -29,3 +31,4 @@ pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};
 pub use unused::Unused;
 pub use video_path::VideoPath;
+pub use view::StateView;

@@ -5,9 +5,10 @@ use std::ops::{ControlFlow, Range};
 use ::image::RgbImage;
 use candle_core::{DType, Device, Tensor};
 
-use super::ModelError;
 use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
+use super::families::Family;
+use super::{ModelError, StateView, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
@@ -19,6 +20,8 @@ use crate::vision::Tower;
 /// A vision-language model.
 pub struct Vlm {
     pub(super) name: String,
+    pub(super) family: &'static Family,
+    pub(super) video_path: VideoPath,
     pub(super) preprocessor: Preprocessor,
     pub(super) tower: Tower,
     pub(super) connector: Connector,
@@ -34,8 +37,10 @@ pub struct Vlm {
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub(super) image_token: Option<u32>,
     pub(super) generation: GenerationDefaults,
-    /// Tokens at the beginning of each state that are left out.
-    pub(super) n_dropped_tokens: usize,
+    /// How hidden states become the connector's tokens.
+    pub(super) view: StateView,
+    /// The row that ends rows or frames of visual tokens, `(H)`.
+    pub(super) newline: Option<Tensor>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -111,6 +116,16 @@ impl Vlm {
         &self.name
     }
 
+    /// The family that it belongs to.
+    pub fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    /// The road of its own processor with a video.
+    pub fn video_path(&self) -> VideoPath {
+        self.video_path
+    }
+
     /// How frames are prepared.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.preprocessor
@@ -128,7 +143,7 @@ impl Vlm {
 
     /// Begins the window over the connector's tokens of one video's frames.
     pub fn begin_window(&self) -> ChannelWindow {
-        ChannelWindow::new(self.window, self.tower.config().d_hidden)
+        ChannelWindow::new(self.window, self.view.width(self.tower.config()))
     }
 
     /// The language model.
@@ -153,7 +168,13 @@ impl Vlm {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        frame_tokens(self.tower.config(), &self.connector, self.n_dropped_tokens)
+        let frame = frame_tokens(self.tower.config(), &self.connector, self.view);
+        FrameTokens { has_newline: self.newline.is_some(), ..frame }
+    }
+
+    /// The row that ends rows or frames of visual tokens (`image_newline`), `(H)`, where the checkpoint has one.
+    pub fn newline(&self) -> Option<&Tensor> {
+        self.newline.as_ref()
     }
 
     /// Positions that prompt and answer may fill.
@@ -240,7 +261,7 @@ impl Vlm {
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
             let pixels = pixels.to_device(self.device())?.to_dtype(self.language.dtype())?;
-            fuse(&self.tower, &self.connector, self.n_dropped_tokens, &pixels)
+            fuse(&self.tower, &self.connector, self.view, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
     }
@@ -285,24 +306,19 @@ impl Vlm {
     }
 }
 
-/// Runs a tower as far as a connector needs it, and fuses its states; the first `n_dropped_tokens` of each are left
-/// out.
+/// Runs a tower as far as a connector needs it, and fuses its states as `view` shows them.
 ///
 /// # Shapes
-/// `pixels (T, 3, side, side)` to `(T, N', k D)`.
+/// `pixels (T, 3, side, side)` to `(T, N', k D)`, of the view's `N` and `D`.
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn fuse(
-    tower: &Tower,
-    connector: &Connector,
-    n_dropped_tokens: usize,
-    pixels: &Tensor,
-) -> candle_core::Result<Tensor> {
+pub fn fuse(tower: &Tower, connector: &Connector, view: StateView, pixels: &Tensor) -> candle_core::Result<Tensor> {
     let mut fold = connector.begin();
     tower.hidden_states(pixels, &mut |layer, state| {
-        let kept = state.dim(1)? - n_dropped_tokens;
-        fold.visit(layer, &state.narrow(1, n_dropped_tokens, kept)?)?; // (T, N, D)
+        if connector.takes(layer) {
+            fold.visit(layer, &view.apply(&tower.output(state)?)?)?; // (T, N, D)
+        }
         Ok(if layer >= connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     fold.finish()

@@ -2,7 +2,7 @@
 //! around them. Pipelines name it `checkpoint`.
 
 use crate::image::ImageProcessor;
-use crate::temporal::Temporal;
+use crate::temporal::{self, Temporal};
 use crate::text::{FrameLayout, FrameMarks, Placeholder, Tokenizer};
 use crate::video::Sample;
 use crate::video::sample::{InternVl, OneVision, SmolVlm};
@@ -56,7 +56,10 @@ impl VideoPath {
 
     /// How the family makes one sequence of a video's frames.
     pub fn temporal(self) -> Temporal {
-        Temporal::Concat
+        match self {
+            Self::OneVision => Temporal::OneVision(temporal::OneVision::default()),
+            Self::None | Self::Idefics3 | Self::SmolVlm | Self::InternVl => Temporal::Concat,
+        }
     }
 
     /// The placeholder of a video in the family's prompts, and what stands for its tokens.

@@ -234,25 +234,11 @@ fn the_command_line_gives_a_familys_own_answer() {
     let Some(dir) = cases().into_iter().next() else { return };
     let expected = json(&dir.join("expected.json"));
     let times: Vec<String> = numbers(&expected["sampling"]["times"]).iter().map(ToString::to_string).collect();
-    let times = format!("times:times={}", times.join("+"));
-    let arguments = [
-        "ask",
-        dir.join("video.mkv").to_str().unwrap(),
-        expected["question"].as_str().unwrap(),
-        "--model",
-        dir.to_str().unwrap(),
-        "--sample",
-        &times,
-        "--temporal",
-        "checkpoint",
-        "--template",
-        "checkpoint",
-        "--max-new-tokens",
-        "24",
-        "--device",
-        "cpu",
-        "--json",
-    ];
+    let (video, sample) = (dir.join("video.mkv"), format!("times:times={}", times.join("+")));
+    let ask =
+        ["ask", video.to_str().unwrap(), expected["question"].as_str().unwrap(), "--model", dir.to_str().unwrap()];
+    let own = ["--sample", &sample, "--temporal", "checkpoint", "--template", "checkpoint"];
+    let arguments = [&ask[..], &own, &["--max-new-tokens", "24", "--device", "cpu", "--json"]].concat();
     let output = Command::new(env!("CARGO_BIN_EXE_vidense")).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();

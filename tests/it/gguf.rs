@@ -186,7 +186,11 @@ const CONTRADICTIONS: [Case; 14] = [
         "llama.attention.head_count_kv is 1, but num_key_value_heads",
     ),
     ("experts", |facts, _| set(facts, "expert_count", Value::U32(8)), "llama.expert_count is 8"),
-    ("scale", |facts, _| set(facts, "logit_scale", Value::F32(0.5)), "llama.logit_scale is 0.5, and a Llama has none"),
+    (
+        "scale",
+        |facts, _| set(facts, "logit_scale", Value::F32(0.5)),
+        "llama.logit_scale is 0.5, and these models have none",
+    ),
     (
         "window",
         |facts, _| set(facts, "attention.sliding_window", Value::U32(64)),

@@ -14,6 +14,8 @@ mod descriptions;
 mod engine;
 mod engine_attacks;
 mod families;
+mod family_arithmetic;
+mod family_tensors;
 #[cfg(unix)]
 mod files;
 mod gguf;

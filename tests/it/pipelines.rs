@@ -152,7 +152,7 @@ const BROKEN: &[(&str, &[&str])] = &[
         "temporal: { max_pool: {}, concat: {} }",
         &[":1:1: temporal: wants one choice, found 2: `max_pool`, `concat`; hint: one of temporal_mean, \
            temporal_mean_before_projector, spatial_mean, spatial_temporal_mean, concat, max_pool, pool_2d, adaptive_3d, slowfast, \
-           ts_llava, ig_vlm, evs, checkpoint"],
+           ts_llava, ig_vlm, evs, one_vision, checkpoint"],
     ),
     (
         "temporal: { concat: { stride: 2 } }",

@@ -231,7 +231,7 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({images}, 3, {}, {})", tower.image_size, tower.image_size)?;
     writeln!(text, "  hidden states  {} of ({images}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
-    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
+    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(blueprint.view().width(tower)))?;
     if blueprint.window > 1 {
         writeln!(text, "  window         lower groups averaged over {} frames", blueprint.window)?;
     }

@@ -55,6 +55,7 @@ impl ProcessorClass {
         match family {
             TowerFamily::Clip => ImageProcessor::Clip,
             TowerFamily::Siglip => ImageProcessor::Siglip,
+            TowerFamily::InternVit => ImageProcessor::Clip,
         }
     }
 }
