@@ -88,7 +88,7 @@ pub struct FrameArgs {
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// Which frames: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene, ig_vlm, all,
-    /// smolvlm, one_vision, internvl, checkpoint (as the model's own processor does it); options follow as
+    /// smolvlm, one_vision, llava_video, internvl, checkpoint (as the model's own processor does it); options follow as
     /// NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images and without a model]
     #[arg(long, value_name = "RULE")]
     pub sample: Option<Sample>,

@@ -158,6 +158,7 @@ impl Plan {
             Sample::Times(rule) => Some(rule.times.len()),
             Sample::SmolVlm(rule) => Some(rule.max),
             Sample::OneVision(rule) => Some(rule.frames),
+            Sample::LlavaVideo(rule) => Some(rule.frames),
             Sample::InternVl(rule) => Some(rule.frames),
             Sample::Checkpoint(rule) => Some(rule.uniform().frames),
             Sample::All => None,
@@ -187,6 +188,7 @@ impl Plan {
                 | Sample::Linspace(_)
                 | Sample::IgVlm(_)
                 | Sample::OneVision(_)
+                | Sample::LlavaVideo(_)
                 | Sample::InternVl(_)
                 | Sample::Checkpoint(_)
                 | Sample::Times(_)

@@ -34,6 +34,8 @@ pub struct ChatTemplate {
     mark: String,
     /// Whether that is a token of videos, not of images.
     is_video: bool,
+    /// The system text of a conversation that has none of its own.
+    system: Option<&'static str>,
 }
 
 /// A conversation as a template sees it.
@@ -89,7 +91,19 @@ impl ChatTemplate {
             special_tokens: special_tokens.collect(),
             mark: tokenizer.video_text().to_owned(),
             is_video: tokenizer.is_video_token(),
+            system: None,
         })
+    }
+
+    /// The same template with a system text for conversations that have none of their own.
+    #[must_use]
+    pub fn with_system(self, system: Option<&'static str>) -> Self {
+        Self { system, ..self }
+    }
+
+    /// The system text of a conversation that has none of its own.
+    pub(super) fn system(&self) -> Option<&'static str> {
+        self.system
     }
 
     /// The file that it was read from, and the key in it.

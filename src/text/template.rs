@@ -373,7 +373,7 @@ impl Conversation {
         let question = format!("{before}{}{after}", question.replace(VISUAL, ""));
         if let Template::Checkpoint(chat) = &self.template {
             self.turns.push(Turn { question, answer: None });
-            let system = self.system.as_deref().filter(|system| !system.is_empty());
+            let system = self.system.as_deref().or(chat.system()).filter(|system| !system.is_empty());
             let (before, after) = chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed })?;
             return Ok(Prompt::around(&before, self.video()?, &after));
         }

@@ -20,6 +20,7 @@ use crate::temporal::{FrameTokens, Temporal};
 use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
 use crate::video::Sample;
+use crate::video::sample::LlavaVideo;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub, HubError};
 
@@ -407,7 +408,13 @@ fn preprocess_config(
         FrameFit::Pad => preprocess.padded(),
         FrameFit::AnyresBase => preprocess.squeezed(size),
     };
-    Ok((preprocess, sample.unwrap_or(config.video_path.sample()), notes))
+    // Of LLaVA's own spelling the processor file is the tower's, and its code samples.
+    let sample = match config.spelling {
+        Spelling::HuggingFace => sample.unwrap_or(config.video_path.sample()),
+        Spelling::Llava if config.video_path.is_own() => Sample::LlavaVideo(LlavaVideo::default()),
+        Spelling::Llava => Sample::default(),
+    };
+    Ok((preprocess, sample, notes))
 }
 
 /// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is
@@ -458,7 +465,8 @@ fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result
     if config.video_path == VideoPath::SmolVlm {
         return Ok(Some(Template::SmolVlm));
     }
-    Ok(ChatTemplate::find(dir, tokenizer).map(|chat| Template::Checkpoint(Arc::new(chat))))
+    Ok(ChatTemplate::find(dir, tokenizer)
+        .map(|chat| Template::Checkpoint(Arc::new(chat.with_system(config.family.system)))))
 }
 
 /// Facts that decide a checkpoint's default template.

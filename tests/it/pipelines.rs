@@ -189,7 +189,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     (
         "sample: 8",
         &[
-            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all, smolvlm, one_vision, internvl, checkpoint",
+            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all, smolvlm, one_vision, llava_video, internvl, checkpoint",
         ],
     ),
     ("device: gpu", &[":1:1: device: wants another form, found \"gpu\"; hint: auto, cpu, cuda, cuda:1, metal"]),

@@ -89,6 +89,35 @@ impl Rule for OneVision {
     }
 }
 
+/// `llava_video` (LLaVA-NeXT's code for OneVision and LLaVA-Video): `linspace(0, total - 1, frames)`, rounded down. A
+/// video of fewer frames gives all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LlavaVideo {
+    /// Frames wanted. Default: `32`.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub frames: usize,
+}
+
+impl Default for LlavaVideo {
+    fn default() -> Self {
+        Self { frames: 32 }
+    }
+}
+
+impl Rule for LlavaVideo {
+    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+        let total = timeline.len();
+        let n = self.frames.min(total);
+        let step = (total - 1) as f64 / (n - 1).max(1) as f64;
+        Ok((0..n).map(|i| if i > 0 && i + 1 == n { total - 1 } else { (step * i as f64) as usize }).collect())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_frames(self.frames)
+    }
+}
+
 /// `internvl` (`InternVLVideoProcessor.sample_frames`): the middle of each of `frames` equal parts, rounded down. A
 /// video of fewer frames gives all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -173,6 +202,9 @@ mod tests {
         let one_vision = |total, frames| OneVision { frames }.places(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(one_vision(60, 6), [0, 10, 20, 30, 40, 50]);
         assert_eq!((one_vision(10, 4), one_vision(3, 8)), (vec![0, 2, 5, 7], vec![0, 1, 2]));
+        let llava_video = |total, frames| LlavaVideo { frames }.places(&timeline(total, 8.0)).expect("it counts");
+        assert_eq!(llava_video(60, 7), [0, 9, 19, 29, 39, 49, 59]);
+        assert_eq!((llava_video(9, 1), llava_video(2, 8)), (vec![0], vec![0, 1]));
         let internvl = |total, frames| InternVl { frames }.places(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(internvl(60, 5), [6, 18, 30, 42, 54]);
         assert_eq!((internvl(10, 4), internvl(2, 8)), (vec![1, 3, 6, 8], vec![0, 1]));

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::choice;
 use crate::units::linspace;
 
-pub use family::{InternVl, OfCheckpoint, OneVision, SmolVlm};
+pub use family::{InternVl, LlavaVideo, OfCheckpoint, OneVision, SmolVlm};
 pub use rules::{Every, Fps, IgVlm, Keyframes, Linspace, Times, Uniform};
 pub use scene::{Histogram, Scene};
 pub use short::Short;
@@ -53,6 +53,8 @@ pub enum Sample {
     SmolVlm(SmolVlm),
     /// Frames at equal distances from the first on. What LLaVA-OneVision's processor does.
     OneVision(OneVision),
+    /// Frames at equal distances, the first and the last among them, rounded down. What LLaVA-NeXT's code does.
+    LlavaVideo(LlavaVideo),
     /// The middles of equal parts. What InternVL's processor does.
     #[serde(rename = "internvl")]
     InternVl(InternVl),
@@ -77,7 +79,7 @@ trait Rule {
 
 impl Sample {
     /// Every rule, with its default options.
-    pub fn all() -> [Self; 13] {
+    pub fn all() -> [Self; 14] {
         [
             Self::Uniform(Uniform::default()),
             Self::Linspace(Linspace::default()),
@@ -90,6 +92,7 @@ impl Sample {
             Self::All,
             Self::SmolVlm(SmolVlm::default()),
             Self::OneVision(OneVision::default()),
+            Self::LlavaVideo(LlavaVideo::default()),
             Self::InternVl(InternVl::default()),
             Self::Checkpoint(OfCheckpoint::default()),
         ]
@@ -111,6 +114,7 @@ impl Sample {
             | Self::Scene(Scene { frames, .. })
             | Self::IgVlm(IgVlm { frames, .. })
             | Self::OneVision(OneVision { frames })
+            | Self::LlavaVideo(LlavaVideo { frames })
             | Self::InternVl(InternVl { frames }) => *frames = n,
             Self::Checkpoint(OfCheckpoint { frames }) => *frames = Some(n),
             Self::Fps(Fps { max, .. })
@@ -136,6 +140,7 @@ impl Sample {
             Self::All => &rules::All,
             Self::SmolVlm(rule) => rule,
             Self::OneVision(rule) => rule,
+            Self::LlavaVideo(rule) => rule,
             Self::InternVl(rule) => rule,
             Self::Checkpoint(rule) => rule,
         }
