@@ -221,11 +221,12 @@ fn below(dir: &Path, notes: &[String]) -> Vec<String> {
 }
 
 /// The files that describe a model or a tower, beside its weights.
-const DESCRIPTIONS: [&str; 11] = [
+const DESCRIPTIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

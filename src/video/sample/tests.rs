@@ -144,7 +144,7 @@ fn rules_print_as_they_are_read_and_refuse_what_makes_no_sense() {
 proptest! {
     #[test]
     fn places_are_sorted_and_within_range(
-        total in 0usize..3000, frames in 1usize..80, which in 0usize..9, gaps in prop::collection::vec(0.001f64..3.0, 1..40),
+        total in 0usize..3000, frames in 1usize..80, which in 0..Sample::all().len(), gaps in prop::collection::vec(0.001f64..3.0, 1..40),
     ) {
         let sample = Sample::all()[which].clone();
         let sample = sample.clone().with_frames(frames).unwrap_or(sample);
