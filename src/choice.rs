@@ -21,7 +21,8 @@ pub fn parts<T: Serialize>(choice: &T) -> (String, Map<String, Value>) {
 /// A choice as a line.
 pub fn line<T: Serialize>(choice: &T) -> String {
     let (mut text, options) = parts(choice);
-    for (i, (key, value)) in options.iter().enumerate() {
+    // What is left open has no words.
+    for (i, (key, value)) in options.iter().filter(|(_, value)| !value.is_null()).enumerate() {
         text.push(if i == 0 { ':' } else { ',' });
         if options.len() > 1 {
             text.push_str(&format!("{key}="));

@@ -135,7 +135,7 @@ mod tests {
         let asked = Plan { generate: GeneratePlan { max_new_tokens: 3, ..GeneratePlan::default() }, ..plan.clone() };
         let (other_whole, same_visual) = prints(&asked, "x");
         assert!(other_whole != whole && same_visual == visual);
-        let pooled = Plan { temporal: "concat".parse().expect("a strategy"), ..plan.clone() };
+        let pooled = Plan { temporal: Some("concat".parse().expect("a strategy")), ..plan.clone() };
         assert_ne!(prints(&pooled, "x").1, visual);
         // Another stream of a file is another video.
         let streamed = Plan { stream: Some(1), ..plan.clone() };

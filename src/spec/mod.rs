@@ -11,6 +11,7 @@ mod kept_hashes;
 mod locate;
 mod parse;
 mod plan;
+mod resolve;
 mod validate;
 mod yaml;
 

@@ -78,6 +78,9 @@ pub enum Temporal {
     Evs(Evs),
     /// LLaVA-OneVision's.
     OneVision(OneVision),
+    /// What the checkpoint's own family does with a video; of a family of images the frames one after the other. A plan
+    /// is resolved to the strategy itself once its model is known.
+    Checkpoint,
 }
 
 /// What a strategy says of itself before it runs.
@@ -96,6 +99,12 @@ trait Strategy {
     /// Tokens at the end of each frame that its pool leaves out.
     fn n_dropped(&self, _frame: FrameTokens) -> usize {
         0
+    }
+
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    fn frame_rows(&self, _frame: FrameTokens) -> Option<usize> {
+        None
     }
 
     /// Where it stands.
@@ -167,7 +176,7 @@ impl Temporal {
     pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
     /// Every strategy, with its default options.
-    pub fn all() -> [Self; 13] {
+    pub fn all() -> [Self; 14] {
         [
             Self::TemporalMean,
             Self::TemporalMeanBeforeProjector,
@@ -182,6 +191,7 @@ impl Temporal {
             Self::IgVlm(IgVlm::default()),
             Self::Evs(Evs::default()),
             Self::OneVision(OneVision::default()),
+            Self::Checkpoint,
         ]
     }
 
@@ -191,7 +201,7 @@ impl Temporal {
             Self::TemporalMeanBeforeProjector => &TemporalMeans { place: Place::BeforeProjector },
             Self::SpatialMean => &SpatialMeans,
             Self::SpatialTemporalMean => &SpatialTemporalMeans,
-            Self::Concat => &ConcatFrames,
+            Self::Concat | Self::Checkpoint => &ConcatFrames,
             Self::MaxPool(config) => config,
             Self::Pool2d(config) => config,
             Self::Adaptive3d(config) => config,
@@ -224,6 +234,12 @@ impl Temporal {
     /// Tokens at the end of each frame that its pool leaves out.
     pub fn n_dropped(&self, frame: FrameTokens) -> usize {
         self.strategy().n_dropped(frame)
+    }
+
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    pub fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        self.strategy().frame_rows(frame)
     }
 
     /// Where it stands.
@@ -424,6 +440,21 @@ mod tests {
             prop_assert_eq!(strategy.check(frame()), Ok(()));
             let out = folded(strategy, &images(strategy, n_frames), std::iter::repeat_n(2, 20));
             prop_assert_eq!(out.dims(), [strategy.n_tokens(n_frames, frame()).0, 3]);
+        }
+
+        #[test]
+        fn frames_that_stand_apart_have_their_own_rows(
+            n_frames in 1usize..6, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6,
+        ) {
+            let strategy = drawn(which, a, b);
+            if let Some(rows) = strategy.frame_rows(frame()) {
+                let images = images(strategy, n_frames);
+                let out = folded(strategy, &images, std::iter::repeat_n(2, 20));
+                let alone = folded(strategy, &images.narrow(0, n_frames - 1, 1).expect("one"), std::iter::once(1));
+                let own = out.narrow(0, (n_frames - 1) * rows, rows).expect("its rows");
+                let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+                prop_assert_eq!(values(&own), values(&alone.narrow(0, 0, rows).expect("its rows")));
+            }
         }
 
         #[test]

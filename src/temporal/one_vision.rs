@@ -79,6 +79,10 @@ impl Strategy for OneVision {
         frame.grid_for(1, 1).map(|_| ())
     }
 
+    fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        Some(self.of_frame(frame))
+    }
+
     fn newline(&self) -> NewlineRow {
         self.newline
     }

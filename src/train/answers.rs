@@ -66,7 +66,7 @@ impl<'m> AnswerObjective<'m> {
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
         let language = Llama::load(llama, &parameters.part(Part::LanguageModel)).map_err(&failed)?;
-        let packer = Packer::new(&design.tokenizer, &design.template, design.config.image_marks);
+        let packer = Packer::new(&design.tokenizer, &design.template, &design.marks);
         let before_visual = packer.before_visual().map_err(ModelError::from)?;
         let device = parameters.device().clone();
         Ok(Self { design, projector, language, feature_scale, data, features, stretch, before_visual, seed, device })
@@ -97,7 +97,7 @@ impl<'m> AnswerObjective<'m> {
     }
 
     fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<Segment>, TrainError> {
-        let packer = Packer::new(&self.design.tokenizer, &self.design.template, self.design.config.image_marks);
+        let packer = Packer::new(&self.design.tokenizer, &self.design.template, &self.design.marks);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
         for dialogue in self.data.dialogues(index, &mut draw) {

@@ -18,7 +18,7 @@ use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Ledger, OnLoad, Rename};
+use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
 /// Where the vision encoder runs: tower, connector and projector.
 #[derive(Debug, Clone)]
@@ -90,6 +90,7 @@ impl Vlm {
             preprocess,
             tokenizer,
             template,
+            marks,
             mut warnings,
             unused,
             n_tower_layers,
@@ -156,9 +157,9 @@ impl Vlm {
             tokenizer,
             template,
             context: config.context,
-            image_marks: config.image_marks,
+            marks,
             spelling: config.spelling,
-            image_token: config.image_token,
+            image_token: config.visual_token(),
             generation: config.generation,
             view,
             newline,

@@ -24,12 +24,12 @@ mod video_path;
 mod view;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
-pub use budget::TokenBudget;
+pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
 pub use load::{Placement, VisionPlacement};
-pub use model::{PromptIds, Vlm, fuse};
+pub use model::{FrameRows, PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};
 pub use unused::Unused;

@@ -84,7 +84,7 @@ fn every_description_answers_as_transformers_does() {
     let expected = read_json(&repository("tests/golden/descriptions/expected.json"));
     let question = expected["question"].as_str().unwrap();
     let generate = GeneratePlan { max_new_tokens: 16, ..GeneratePlan::default() };
-    let plan = Plan { sample: Sample::All, temporal: Temporal::Concat, generate, ..Plan::default() };
+    let plan = Plan { sample: Some(Sample::All), temporal: Some(Temporal::Concat), generate, ..Plan::default() };
     let mut wrong = Vec::new();
     for case in expected["cases"].as_array().unwrap() {
         let dir = checkpoint();

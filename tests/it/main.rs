@@ -13,6 +13,7 @@ mod cli;
 mod descriptions;
 mod engine;
 mod engine_attacks;
+mod families;
 mod family_arithmetic;
 mod family_tensors;
 #[cfg(unix)]

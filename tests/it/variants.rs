@@ -63,7 +63,7 @@ pub fn load(dir: &Path) -> Result<Vlm, String> {
 }
 
 fn encode(vlm: &Vlm) -> EncodedVideo {
-    let plan = Plan { sample: Sample::All, temporal: Temporal::Concat, ..Plan::default() };
+    let plan = Plan { sample: Some(Sample::All), temporal: Some(Temporal::Concat), ..Plan::default() };
     encode_video(vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {}).unwrap()
 }
 

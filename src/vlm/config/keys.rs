@@ -80,6 +80,7 @@ pub(in crate::vlm) const BASE: &[Key] = &[
     ("_experts_implementation", Neutral),
     ("_flash_attn_2_enabled", Neutral),
     ("_name_or_path", Neutral),
+    ("_pad_token_id", Neutral),
     ("add_cross_attention", Only(&[])),
     ("architectures", Neutral),
     ("attn_implementation", Neutral),

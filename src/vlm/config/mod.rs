@@ -131,6 +131,11 @@ impl VlmConfig {
         Ok(config)
     }
 
+    /// The id that stands for a visual token in a prompt about a video.
+    pub fn visual_token(&self) -> Option<u32> {
+        self.video_token.or(self.image_token)
+    }
+
     /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token,
     /// transformers the first token of any tower.
     pub fn n_dropped(&self, family: TowerFamily) -> usize {

@@ -9,6 +9,7 @@ pub(super) static FAMILY: Family = Family {
     name: "idefics3",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::Idefics3,
+    system: None,
     kinds: &["idefics3"],
     classes: &["Idefics3ForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

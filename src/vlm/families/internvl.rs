@@ -16,6 +16,7 @@ pub(super) static FAMILY: Family = Family {
     name: "internvl",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::InternVl,
+    system: None,
     kinds: &["internvl"],
     classes: &["InternVLForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

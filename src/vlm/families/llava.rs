@@ -11,6 +11,7 @@ pub(super) static FAMILY: Family = Family {
     name: "llava",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::None,
+    system: None,
     kinds: &["llava"],
     classes: &["LlavaForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

@@ -11,6 +11,7 @@ pub(super) static FAMILY: Family = Family {
     name: "llava_next",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::None,
+    system: None,
     kinds: &["llava_next"],
     classes: &["LlavaNextForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

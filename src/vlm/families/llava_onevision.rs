@@ -14,6 +14,7 @@ pub(super) static FAMILY: Family = Family {
     name: "llava_onevision",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::OneVision,
+    system: None,
     kinds: &["llava_onevision"],
     classes: &["LlavaOnevisionForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

@@ -7,6 +7,7 @@ pub(super) static FAMILY: Family = Family {
     name: "llava_llama",
     spelling: Spelling::Llava,
     video_path: VideoPath::None,
+    system: None,
     kinds: &["llava", "llava_llama", "llava_mistral", "llama", "mistral", "vicuna", "yi"],
     classes: &["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"],
     read: |file, generation| {

@@ -10,6 +10,7 @@ pub(super) static FAMILY: Family = Family {
     name: "llava_qwen",
     spelling: Spelling::Llava,
     video_path: VideoPath::OneVision,
+    system: None,
     kinds: &["llava_qwen", "qwen2"],
     classes: &["LlavaQwenForCausalLM", "Qwen2ForCausalLM"],
     read,

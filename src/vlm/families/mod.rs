@@ -31,6 +31,8 @@ pub struct Family {
     pub spelling: Spelling,
     /// The road of its own processor with a video.
     pub video_path: VideoPath,
+    /// The system text that it was trained with, where its chat template has none.
+    pub system: Option<&'static str>,
     /// Values of `model_type`.
     kinds: &'static [&'static str],
     /// Names in `architectures`.

@@ -16,6 +16,7 @@ pub(super) static FAMILY: Family = Family {
     name: "smolvlm",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::SmolVlm,
+    system: None,
     kinds: &["smolvlm"],
     classes: &["SmolVLMForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),

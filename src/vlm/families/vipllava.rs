@@ -9,10 +9,15 @@ use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::{JsonFile, SelectFeature, Spelling, clip_l_336};
 
+/// As its authors and its model card write it; a chat template of Hugging Face's leaves it to the messages.
+const SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives \
+    helpful, detailed, and polite answers to the human's questions.";
+
 pub(super) static FAMILY: Family = Family {
     name: "vipllava",
     spelling: Spelling::HuggingFace,
     video_path: VideoPath::None,
+    system: Some(SYSTEM),
     kinds: &["vipllava"],
     classes: &["VipLlavaForConditionalGeneration"],
     read: |file, generation| hugging_face::read(&PARTS, file, generation),
