@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use serde_json::Value;
-use vidense::image::{ImageProcessor, Preprocessor};
+use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::{GeneratePlan, Plan, PromptPlan};
 use vidense::temporal::Temporal;
@@ -110,6 +110,14 @@ fn prompt_ids(seen: &Seen, ids: &PromptIds, rows: FrameRows) -> Vec<u32> {
     parts.flatten().collect()
 }
 
+/// Of what starts from a video: frames that are resized as Pillow does it differ by a level here and there from those
+/// that the library resized as torchvision does.
+fn tolerance(vlm: &Vlm, expected: &Value) -> f32 {
+    let is_pillow = vlm.preprocessor().config().arithmetic == Arithmetic::Pillow;
+    let by_pillow = expected["preprocessing"]["filter"].as_str().is_some_and(|filter| filter.starts_with("PIL"));
+    if is_pillow && !by_pillow { 10.0 * TOLERANCE } else { TOLERANCE }
+}
+
 #[test]
 fn every_family_answers_as_transformers_does() {
     for dir in cases() {
@@ -131,12 +139,12 @@ fn every_family_answers_as_transformers_does() {
         let rows = FrameRows { n_visual, n_frames: indices.len(), each };
         assert_eq!(prompt_ids(&seen, &encoded, rows), ids(&run["input_ids"]), "{name}: prompt {prompt:?}");
 
-        let projected = &tensor["projected.sample"];
-        assert_close(&format!("{name}: projected"), &every(&seen.video.visual, 0, 5), projected, TOLERANCE);
+        let (projected, tolerance) = (&tensor["projected.sample"], tolerance(&seen.vlm, &expected));
+        assert_close(&format!("{name}: projected"), &every(&seen.video.visual, 0, 5), projected, tolerance);
         let embeds = seen.vlm.splice(&encoded, &seen.video.visual, rows).unwrap();
         let logits = last_logits(seen.vlm.language(), &embeds, 256);
         let one_mark = tensor.get("also.concatenated.logits.last");
-        assert_close(&format!("{name}: logits"), &logits, one_mark.unwrap_or(&tensor["logits.last"]), TOLERANCE);
+        assert_close(&format!("{name}: logits"), &logits, one_mark.unwrap_or(&tensor["logits.last"]), tolerance);
         let answer = ask(asking, &seen.video, question).unwrap();
         assert_eq!(answer.token_ids, ids(&run["generated_ids"]), "{name}: answer {:?}", answer.text);
         assert_eq!(answer.visual_tokens, Tokens(n_visual), "{name}");
