@@ -21,7 +21,8 @@ pub fn parts<T: Serialize>(choice: &T) -> (String, Map<String, Value>) {
 /// A choice as a line.
 pub fn line<T: Serialize>(choice: &T) -> String {
     let (mut text, options) = parts(choice);
-    for (i, (key, value)) in options.iter().enumerate() {
+    // What is left open has no words.
+    for (i, (key, value)) in options.iter().filter(|(_, value)| !value.is_null()).enumerate() {
         text.push(if i == 0 { ':' } else { ',' });
         if options.len() > 1 {
             text.push_str(&format!("{key}="));
@@ -72,6 +73,12 @@ fn read(text: &str, is_list: bool) -> Value {
         return text.split('+').filter(|item| !item.is_empty()).map(|item| read(item, false)).collect();
     }
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+/// The known name that `name` is most like, if one is.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let far = |known: &&str| strsim::damerau_levenshtein(name, known);
+    known.iter().copied().min_by_key(far).filter(|best| far(best) <= 1 + name.chars().count() / 3)
 }
 
 #[cfg(test)]

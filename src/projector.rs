@@ -10,22 +10,25 @@ use candle_nn::VarBuilder;
 use serde::{Serialize, Serializer};
 
 use crate::kernels::{self, Activation, Kernels};
+use crate::nn::LayerNorm;
 use crate::nn::linear::{Bias, Linear};
 
 /// A kind of projector, as `mm_projector_type` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ProjectorKind {
     /// Nothing: the widths are equal.
     Identity,
     /// One matrix, `linear`.
-    Linear,
+    Linear(ProjectorBias),
     /// `mlp{n}x_gelu`: `n` matrices with an activation between them.
     Mlp(Mlp),
 }
 
 /// A projector of several matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mlp {
+    /// The layer norm before the first matrix, where there is one.
+    pub norm: Option<InputNorm>,
     /// Matrices.
     pub depth: usize,
     /// Between two of them.
@@ -34,10 +37,17 @@ pub struct Mlp {
     pub bias: ProjectorBias,
 }
 
+/// A layer norm over a projector's input: ViP-LLaVA's and InternVL's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InputNorm {
+    /// Its epsilon.
+    pub eps: f64,
+}
+
 impl Mlp {
     /// LLaVA's `mlp{depth}x_gelu`.
     pub fn gelu(depth: usize) -> Self {
-        Self { depth, activation: ProjectorActivation::Gelu, bias: ProjectorBias::AsStored }
+        Self { norm: None, depth, activation: ProjectorActivation::Gelu, bias: ProjectorBias::AsStored }
     }
 }
 
@@ -126,7 +136,7 @@ impl FromStr for ProjectorKind {
         let depth = text.strip_prefix("mlp").and_then(|rest| rest.strip_suffix("x_gelu"));
         match (text, depth.map(str::parse::<usize>)) {
             ("identity", _) => Ok(Self::Identity),
-            ("linear", _) => Ok(Self::Linear),
+            ("linear", _) => Ok(Self::Linear(ProjectorBias::AsStored)),
             (_, Some(Ok(depth))) if (1..=MAX_DEPTH).contains(&depth) => Ok(Self::Mlp(Mlp::gelu(depth))),
             _ => Err(format!(
                 "projector `{text}` is not supported; hint: linear, mlp2x_gelu (or another depth to {MAX_DEPTH}), identity"
@@ -139,8 +149,11 @@ impl fmt::Display for ProjectorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity => f.write_str("identity"),
-            Self::Linear => f.write_str("linear"),
-            Self::Mlp(mlp) => write!(f, "mlp{}x_{}", mlp.depth, mlp.activation.name()),
+            Self::Linear(_) => f.write_str("linear"),
+            Self::Mlp(mlp) => {
+                let norm = if mlp.norm.is_some() { "layer norm, " } else { "" };
+                write!(f, "{norm}mlp{}x_{}", mlp.depth, mlp.activation.name())
+            }
         }
     }
 }
@@ -154,6 +167,7 @@ impl Serialize for ProjectorKind {
 /// A projector.
 #[derive(Debug)]
 pub struct Projector {
+    norm: Option<LayerNorm>,
     layers: Vec<Linear>,
     activation: ProjectorActivation,
     kernels: &'static dyn Kernels,
@@ -161,15 +175,17 @@ pub struct Projector {
 
 impl Projector {
     /// Reads a projector. The matrices are named as in PyTorch's `Sequential`: `0`, `2`, `4`, the activations between
-    /// them counted; a `linear` one has no number.
+    /// them counted; a `linear` one has no number. The layer norm before them is `norm`.
     ///
     /// # Errors
     /// When the weights cannot be read, or the identity is asked to change the width.
     pub fn load(kind: ProjectorKind, d_in: usize, d_out: usize, vb: &VarBuilder) -> Result<Self> {
         let mlp = match kind {
             ProjectorKind::Mlp(mlp) => mlp,
-            _ => Mlp::gelu(1),
+            ProjectorKind::Linear(bias) => Mlp { bias, ..Mlp::gelu(1) },
+            ProjectorKind::Identity => Mlp::gelu(1),
         };
+        let norm = mlp.norm.map(|norm| LayerNorm::load(d_in, norm.eps, &vb.pp("norm"))).transpose()?;
         let load = |d_in, vb: VarBuilder| {
             let is_left_out = vb.contains_tensor("weight") && !vb.contains_tensor("bias");
             let bias = match mlp.bias {
@@ -184,13 +200,13 @@ impl Projector {
                 candle_core::bail!("an identity projector cannot turn width {d_in} into {d_out}")
             }
             ProjectorKind::Identity => Vec::new(),
-            ProjectorKind::Linear => vec![load(d_in, vb.clone())?],
+            ProjectorKind::Linear(_) => vec![load(d_in, vb.clone())?],
             ProjectorKind::Mlp(_) => {
                 let width = |i| if i == 0 { d_in } else { d_out };
                 (0..mlp.depth).map(|i| load(width(i), vb.pp(2 * i))).collect::<Result<_>>()?
             }
         };
-        Ok(Self { layers, activation: mlp.activation, kernels: kernels::of(vb.device(), vb.dtype()) })
+        Ok(Self { norm, layers, activation: mlp.activation, kernels: kernels::of(vb.device(), vb.dtype()) })
     }
 
     /// Packs the weights for inference, where that may be: see [`Linear::pack`].
@@ -207,7 +223,7 @@ impl Projector {
     /// # Errors
     /// When the width does not fit.
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        let mut x = tokens.clone();
+        let mut x = self.norm.as_ref().map_or_else(|| Ok(tokens.clone()), |norm| norm.forward(tokens))?;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&if i == 0 { x } else { self.activation.apply(&x, self.kernels)? })?;
         }

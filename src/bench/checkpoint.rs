@@ -174,6 +174,7 @@ fn tower_json(tower: &TowerConfig) -> Value {
     let (kind, activation) = match tower.family {
         TowerFamily::Clip => ("clip_vision_model", "quick_gelu"),
         TowerFamily::Siglip => ("siglip_vision_model", "gelu_pytorch_tanh"),
+        TowerFamily::InternVit => ("internvl_vision", "gelu"),
     };
     json!({
         "model_type": kind,
@@ -191,7 +192,7 @@ fn tower_json(tower: &TowerConfig) -> Value {
 
 fn processor_json(tower: &TowerConfig) -> Value {
     let class = match tower.family {
-        TowerFamily::Clip => "CLIPImageProcessor",
+        TowerFamily::Clip | TowerFamily::InternVit => "CLIPImageProcessor",
         TowerFamily::Siglip => "SiglipImageProcessor",
     };
     let side = tower.image_size;

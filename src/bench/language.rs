@@ -14,7 +14,7 @@ use crate::device::peak_memory;
 use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, Visual};
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
-use crate::language::{Llama, LlamaConfig, RopeScaling, SequenceRows};
+use crate::language::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
 use crate::nn::{QuantFormat, Quantizing};
 
 /// Positions of which the logits are compared.
@@ -68,7 +68,8 @@ impl LanguageSize {
             rope_scaling: RopeScaling::None,
             context: 4096,
             tied_embeddings: false,
-            attention_bias: false,
+            attention_bias: AttentionBias::None,
+            qk_norm: QueryKeyNorm::None,
             mlp_bias: false,
         };
         match self {

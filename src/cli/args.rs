@@ -11,8 +11,9 @@ use vidense::nn::QuantFormat;
 use vidense::pipeline::Limits;
 use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, VisionPlan};
 use vidense::temporal::Temporal;
-use vidense::text::Template;
+use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
+use vidense::video::sample::OfCheckpoint;
 use vidense::video::{Access, FrameRequest, Sample, Window};
 use vidense::vlm::Unused;
 
@@ -92,10 +93,11 @@ pub struct FrameArgs {
     /// Number of frames; of fps, every and keyframes the most that are taken [default: 8]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
-    /// Which frames: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene, ig_vlm, all;
-    /// options follow as NAME:OPTION=VALUE,...
-    #[arg(long, default_value = "uniform", value_name = "RULE")]
-    pub sample: Sample,
+    /// Which frames: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene, ig_vlm, all,
+    /// smolvlm, one_vision, llava_video, internvl, checkpoint (as the model's own processor does it); options follow as
+    /// NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images and without a model]
+    #[arg(long, value_name = "RULE")]
+    pub sample: Option<Sample>,
     /// How frames are got at: auto (by seeking where that saves much), straight (everything is decoded, so that every frame which does
     /// not decode is known of), seek
     #[arg(long, default_value = "auto", value_name = "HOW")]
@@ -117,17 +119,22 @@ pub struct FrameArgs {
 #[derive(Args)]
 pub struct PromptArgs {
     /// How frames become one sequence: temporal_mean (S1), spatial_mean (S2), spatial_temporal_mean (S3), concat (D1),
-    /// max_pool:STRIDE (D2), temporal_mean_before_projector, pool_2d, adaptive_3d, slowfast, ts_llava, ig_vlm, evs; options
-    /// follow as NAME:OPTION=VALUE,...
-    #[arg(long, default_value = "max_pool", value_name = "STRATEGY")]
-    pub temporal: Temporal,
+    /// max_pool:STRIDE (D2), temporal_mean_before_projector, pool_2d, adaptive_3d, slowfast, ts_llava, ig_vlm, evs,
+    /// checkpoint (as the model's family does it with a video); options follow as NAME:OPTION=VALUE,... [default:
+    /// checkpoint for families that take videos or several images, else max_pool]
+    #[arg(long, value_name = "STRATEGY")]
+    pub temporal: Option<Temporal>,
     /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
-    /// chatml_direct, plain [default: a Hugging Face checkpoint's own, else what fits the checkpoint]
+    /// chatml_direct, qwen_1_5, smolvlm, plain [default: a Hugging Face checkpoint's own, else what fits the checkpoint]
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
     /// A system text in place of the template's
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// Times of frames in the text: checkpoint (as the model's own processor writes videos), none, mm_ss (`Frame from
+    /// 01:23: ` before each frame), seconds (`<83.0 seconds>` before each)
+    #[arg(long, value_name = "HOW", default_value = "checkpoint")]
+    pub timestamps: Timestamps,
 }
 
 /// How much the answers may take.
@@ -170,9 +177,10 @@ impl FrameArgs {
     /// # Errors
     /// When two flags contradict each other.
     pub fn resolve(&self) -> anyhow::Result<FrameRequest> {
+        let sample = self.sample.clone().unwrap_or(Sample::Checkpoint(OfCheckpoint::default()));
         let sample = match self.frames {
-            None => self.sample.clone(),
-            Some(frames) => self.sample.clone().with_frames(frames).map_err(|rule| {
+            None => sample,
+            Some(frames) => sample.with_frames(frames).map_err(|rule| {
                 anyhow::anyhow!("--sample {rule}, so --frames does not apply; hint: leave one of them out")
             })?,
         };
@@ -217,13 +225,14 @@ impl PlanArgs {
             device: model.device,
             dtype: model.dtype,
             vision: VisionPlan { device: model.vision_device, dtype: model.vision_dtype },
-            sample,
+            sample: Some(sample),
             window,
             stream,
             temporal: prompt.temporal,
             prompt: PromptPlan {
                 template: prompt.template.clone(),
                 system: prompt.system.clone(),
+                timestamps: prompt.timestamps,
                 ..PromptPlan::default()
             },
             exec: ExecPlan { access: frames.access, kv_memory: memory.kv_memory, ..ExecPlan::default() },

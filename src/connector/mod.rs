@@ -48,7 +48,8 @@ pub struct Connector {
 
 /// A running fusion of the states of some frames.
 pub trait Fold {
-    /// Takes the next state, `(T, N, D)`. States come in order, from index 0.
+    /// Takes the next state, `(T, N, D)`. States come in order, from index 0; those that the connector does not take
+    /// ([`Connector::takes`]) may be left out.
     ///
     /// # Errors
     /// When candle fails.
@@ -124,6 +125,17 @@ impl Connector {
             ConnectorKind::Dci => dci::N_GROUPS * dci::group_size(self.n_layers) - 1,
         };
         LayerIndex(fused.max(self.final_layer.0))
+    }
+
+    /// Whether it takes a state; the others need not be prepared for it.
+    pub fn takes(&self, layer: LayerIndex) -> bool {
+        let fused = match self.kind {
+            ConnectorKind::None => false,
+            ConnectorKind::Sti => sparse_layers(self.n_layers).contains(&layer),
+            ConnectorKind::Sci => self.sci_layers().contains(&layer),
+            ConnectorKind::Dci => layer.0 < dci::N_GROUPS * dci::group_size(self.n_layers),
+        };
+        fused || layer == self.final_layer
     }
 
     /// `N'`: tokens of a frame after the connector.
@@ -261,6 +273,12 @@ mod tests {
         assert_eq!(sparse_layers(24), [LayerIndex(7), LayerIndex(15)]);
         assert_eq!(sparse_layers(26), [LayerIndex(7), LayerIndex(15)]);
         assert_eq!(sparse_layers(6), [LayerIndex(1), LayerIndex(3)]);
+        let taken = |kind| {
+            let connector = Connector::new(kind, LayerIndex(5), 6).expect("deep enough");
+            (0..=6).filter(|&layer| connector.takes(LayerIndex(layer))).collect::<Vec<_>>()
+        };
+        assert_eq!((taken(ConnectorKind::None), taken(ConnectorKind::Sci)), (vec![5], vec![1, 3, 5]));
+        assert_eq!((taken(ConnectorKind::Sti), taken(ConnectorKind::Dci)), (vec![1, 3, 5], vec![0, 1, 2, 3, 4, 5]));
         let dci = Connector::new(ConnectorKind::Dci, LayerIndex(5), 6).expect("deep enough");
         assert_eq!(dci.describe(), "dci: hidden state 5 and the means of states 0..3 and 3..6, on the channel axis");
     }

@@ -15,7 +15,7 @@ use crate::kernels::cuda::tests::{Tested, tested};
 use crate::kernels::finite_difference::random;
 use crate::kernels::kv::{PageId, StepRows};
 use crate::kernels::tests::with_kernels;
-use crate::language::{Decoding, Llama, LlamaConfig, RopeScaling, SequenceRows};
+use crate::language::{AttentionBias, Decoding, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -31,7 +31,8 @@ fn config() -> LlamaConfig {
         rope_scaling: RopeScaling::None,
         context: 512,
         tied_embeddings: false,
-        attention_bias: true,
+        attention_bias: AttentionBias::All,
+        qk_norm: QueryKeyNorm::None,
         mlp_bias: false,
     }
 }

@@ -1,6 +1,6 @@
 //! Requests of the engine: prompt, sampling, stop rules, limits, and a listener.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,8 @@ use crate::vlm::without_backtrace;
 #[derive(Debug, Clone)]
 pub struct Visual {
     id: u64,
+    /// Index of the first row among all tokens of this identity.
+    first: u32,
     /// `(V, H)`.
     embeds: Tensor,
 }
@@ -29,12 +31,26 @@ impl Visual {
     /// `(V, H)`.
     pub fn new(embeds: Tensor) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), embeds }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), first: 0, embeds }
     }
 
     /// The identity; never 0.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Some of the tokens, which keep their identity: prompts share them with prompts that show others as well.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub fn rows(&self, rows: Range<usize>) -> candle_core::Result<Self> {
+        let embeds = self.embeds.narrow(0, rows.start, rows.len())?;
+        Ok(Self { id: self.id, first: self.first + rows.start as u32, embeds })
+    }
+
+    /// Index of the first row among all tokens of its identity.
+    pub(super) fn first(&self) -> u32 {
+        self.first
     }
 
     /// The tokens: `(V, H)`.

@@ -54,7 +54,9 @@ impl PromptTokens {
         let (first, part) = self.part_at(position);
         match part {
             PromptPart::Ids(ids) => PositionKey { source: 0, index: ids[position - first] },
-            PromptPart::Visual(visual) => PositionKey { source: visual.id(), index: (position - first) as u32 },
+            PromptPart::Visual(visual) => {
+                PositionKey { source: visual.id(), index: visual.first() + (position - first) as u32 }
+            }
         }
     }
 

@@ -62,8 +62,20 @@ pub enum Resize {
         /// Pixels.
         height: u32,
     },
+    /// The longer side to this many pixels, the other in proportion, rounded down and then made even (Idefics3).
+    LongestEdge(u32),
     /// None.
     None,
+}
+
+/// How resized pixels are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// As Pillow does it, with coefficients of 22 bits after the point.
+    Pillow,
+    /// As torchvision does it on u8 tensors, with coefficients of 16 bits.
+    Torch,
 }
 
 /// Pillow's resampling filters, by the numbers that `preprocessor_config.json` uses.
@@ -94,8 +106,12 @@ pub struct PreprocessConfig {
     pub mean_colour: [u8; 3],
     /// The resize.
     pub resize: Resize,
-    /// Its filter.
+    /// A second resize after it, to this width and height, whatever the proportions.
+    pub squeeze: Option<(u32, u32)>,
+    /// The filter of both.
     pub filter: Filter,
+    /// How they round.
+    pub arithmetic: Arithmetic,
     /// Cut this (width, height) out of the middle; what is missing is black.
     pub crop: Option<(u32, u32)>,
     /// Each level is multiplied by this. Usually 1/255.
@@ -116,7 +132,9 @@ impl PreprocessConfig {
             pad: None,
             mean_colour: Self::colour_of(CLIP_MEAN),
             resize: Resize::ShortestEdge(size),
+            squeeze: None,
             filter: Filter::Bicubic,
+            arithmetic: Arithmetic::Pillow,
             crop: Some((size, size)),
             rescale: 1.0 / 255.0,
             mean: CLIP_MEAN,
@@ -136,6 +154,18 @@ impl PreprocessConfig {
         }
     }
 
+    /// Idefics3's and SmolVLM's own: the longer side to `4 size`, then straight to `size` x `size`, both with Lanczos,
+    /// levels to -1 .. 1.
+    pub fn idefics3(size: u32) -> Self {
+        Self {
+            resize: Resize::LongestEdge(4 * size),
+            squeeze: Some((size, size)),
+            filter: Filter::Lanczos,
+            arithmetic: Arithmetic::Torch,
+            ..Self::siglip(size)
+        }
+    }
+
     /// The same, padding to a square with the mean colour first: `int(mean * 255)` a channel.
     #[must_use]
     pub fn padded(self) -> Self {
@@ -150,7 +180,7 @@ impl PreprocessConfig {
     /// The same, but squeezed to `size` x `size` whatever the proportions: LLaVA's base view under `anyres`.
     #[must_use]
     pub fn squeezed(self, size: u32) -> Self {
-        Self { pad: None, resize: Resize::Exact { width: size, height: size }, crop: None, ..self }
+        Self { pad: None, resize: Resize::Exact { width: size, height: size }, squeeze: None, crop: None, ..self }
     }
 }
 

@@ -7,6 +7,6 @@ pub mod preprocess;
 pub mod processor;
 mod resize;
 
-pub use config::{PreprocessConfig, PreprocessError, Resize};
+pub use config::{Arithmetic, PreprocessConfig, PreprocessError, Resize};
 pub use preprocess::Preprocessor;
 pub use processor::{ImageProcessor, ProcessorReading};

@@ -2,7 +2,7 @@
 //! the integers of [`super::Preprocessor::run`] and so with its levels.
 
 /// Bits after the point of a weight.
-pub const WEIGHT_BITS: u32 = super::resize::PRECISION_BITS;
+pub const WEIGHT_BITS: u32 = super::resize::PILLOW_BITS;
 
 /// Source pixels of each target pixel along one side.
 #[derive(Debug, Clone, PartialEq, Eq)]

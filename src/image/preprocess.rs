@@ -8,7 +8,7 @@ use ::image::{Rgb, RgbImage, imageops};
 
 use super::config::{PreprocessConfig, PreprocessError, Resize};
 use super::plan::FramePlan;
-use super::resize::{resize, taps};
+use super::resize::{Resampling, resize, taps};
 
 /// A padded square beyond this would take over 800 MB.
 const MAX_PADDED_SIDE: u32 = 16_384;
@@ -60,14 +60,24 @@ impl Preprocessor {
             None => picture,
         };
         let target = target_size(self.config.resize, picture.dimensions());
-        let picture = resize(picture, target, self.config.filter);
+        let resampling = Resampling { filter: self.config.filter, arithmetic: self.config.arithmetic };
+        let picture = resize(picture, target, resampling);
+        let picture = match self.config.squeeze {
+            Some(size) => resize(picture, size, resampling),
+            None => picture,
+        };
         Ok(match self.config.crop {
             Some(size) => centre_crop(picture, size),
             None => picture,
         })
     }
 
-    /// The preparation of frames of this width and height as tables.
+    /// Whether frames are resized once at most, and so can be prepared by tables: see [`Self::plan`].
+    pub fn has_plan(&self) -> bool {
+        self.config.squeeze.is_none()
+    }
+
+    /// The preparation of frames of this width and height as tables, of a preprocessor that [`Self::has_plan`].
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -79,13 +89,14 @@ impl Preprocessor {
         };
         let resized = target_size(config.resize, canvas);
         let size = config.crop.unwrap_or(resized);
+        let resampling = Resampling { filter: config.filter, arithmetic: config.arithmetic };
         Ok(FramePlan {
             frame,
             canvas_height: canvas.1,
             offset,
             colour: config.pad.unwrap_or_default(),
-            horizontal: taps(canvas.0, resized.0, config.filter),
-            vertical: taps(canvas.1, resized.1, config.filter),
+            horizontal: taps(canvas.0, resized.0, resampling),
+            vertical: taps(canvas.1, resized.1, resampling),
             crop: (crop_offset(resized.0, size.0) as i32, crop_offset(resized.1, size.1) as i32),
             size,
             levels: self.levels,
@@ -138,6 +149,7 @@ fn target_size(resize: Resize, (width, height): (u32, u32)) -> (u32, u32) {
             };
             if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) }
         }
+        Resize::LongestEdge(size) => longest_edge(size, (width, height)),
         Resize::Edges { shortest, longest } => edges((shortest, longest), (width, height)),
         Resize::Within { width: most_width, height: most_height } => {
             let scale = (f64::from(most_height) / f64::from(height)).min(f64::from(most_width) / f64::from(width));
@@ -145,6 +157,13 @@ fn target_size(resize: Resize, (width, height): (u32, u32)) -> (u32, u32) {
             (scaled(width), scaled(height))
         }
     }
+}
+
+/// `_resize_output_size_rescale_to_max_len` of Idefics3: the shorter side is rounded down, then made even.
+fn longest_edge(size: u32, (width, height): (u32, u32)) -> (u32, u32) {
+    let ratio = f64::from(width) / f64::from(height);
+    let even = |side: f64| (side as u32).next_multiple_of(2).max(1);
+    if width >= height { (size, even(f64::from(size) / ratio)) } else { (even(f64::from(size) * ratio), size) }
 }
 
 /// `get_size_with_aspect_ratio` of transformers.
@@ -214,6 +233,10 @@ mod tests {
         assert_eq!(target_size(edges, (1920, 1080)), (300, 169));
         assert_eq!(target_size(edges, (1080, 1920)), (169, 300));
         assert_eq!(target_size(edges, (224, 224)), (224, 224));
+        // 1152 as it is; 2048 * 101 / 300 = 689.5, made even; upright the same.
+        assert_eq!(target_size(Resize::LongestEdge(2048), (1920, 1080)), (2048, 1152));
+        assert_eq!(target_size(Resize::LongestEdge(2048), (300, 101)), (2048, 690));
+        assert_eq!(target_size(Resize::LongestEdge(2048), (101, 300)), (690, 2048));
         // 100 / 480 is the smaller scale: 640 * 100 / 480 = 133.3.
         assert_eq!(target_size(Resize::Within { width: 200, height: 100 }, (640, 480)), (133, 100));
     }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::config::{Filter, PreprocessConfig, PreprocessError, Resize};
+use super::config::{Arithmetic, Filter, PreprocessConfig, PreprocessError, Resize};
 
 /// An image processor class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub enum ImageProcessor {
     Deit,
     /// `BlipImageProcessor`.
     Blip,
+    /// `Idefics3ImageProcessor`, without splitting: an image is resized twice.
+    Idefics3,
+    /// `SmolVLMVideoProcessor`: Idefics3's steps.
+    SmolVlm,
+    /// `LlavaOnevisionVideoProcessor`: frames are squeezed.
+    LlavaOnevision,
+    /// `InternVLVideoProcessor`: frames are squeezed.
+    InternVl,
 }
 
 /// A processor file's contents as far as they are understood.
@@ -87,7 +95,7 @@ const OBEYED: [&str; 15] = [
 
 /// Keys of other classes. The class that a file names ignores them; in a file that names none they tell of another
 /// class, unless they are null or false.
-const FOREIGN: [&str; 11] = [
+const FOREIGN: [&str; 20] = [
     "rescale_offset",
     "crop_pct",
     "do_image_splitting",
@@ -99,6 +107,33 @@ const FOREIGN: [&str; 11] = [
     "do_reduce_labels",
     "min_pixels",
     "max_pixels",
+    "video_processor_type",
+    "video_sampling",
+    "do_sample_frames",
+    "fps",
+    "num_frames",
+    "return_metadata",
+    "initial_shift",
+    "crop_to_patches",
+    "max_patches",
+];
+
+/// Keys of [`FOREIGN`], and others, that the classes of videos and of several images know. Those of sampling are obeyed
+/// where frames are sampled; images that stand for frames are not split.
+const OF_VIDEOS: [&str; 13] = [
+    "video_processor_type",
+    "max_image_size",
+    "do_image_splitting",
+    "return_row_col_info",
+    "video_sampling",
+    "do_sample_frames",
+    "fps",
+    "num_frames",
+    "return_metadata",
+    "initial_shift",
+    "crop_to_patches",
+    "max_patches",
+    "min_patches",
 ];
 
 const MAX_SIDE: u64 = 16_384;
@@ -117,13 +152,17 @@ impl ImageProcessor {
             "ViTImageProcessor" => Self::Vit,
             "DeiTImageProcessor" => Self::Deit,
             "BlipImageProcessor" => Self::Blip,
+            "Idefics3ImageProcessor" => Self::Idefics3,
+            "SmolVLMImageProcessor" | "SmolVLMVideoProcessor" => Self::SmolVlm,
+            "LlavaOnevisionImageProcessor" | "LlavaOnevisionVideoProcessor" => Self::LlavaOnevision,
+            "GotOcr2ImageProcessor" | "InternVLVideoProcessor" => Self::InternVl,
             _ => return None,
         })
     }
 
     /// Whether a single number in `size` means a square rather than the shorter side.
     fn defaults_to_square(self) -> bool {
-        matches!(self, Self::Vit | Self::Deit | Self::Blip)
+        matches!(self, Self::Vit | Self::Deit | Self::Blip | Self::InternVl)
     }
 
     /// The steps of a file that says nothing.
@@ -135,6 +174,13 @@ impl ImageProcessor {
             Self::Siglip => PreprocessConfig::siglip(224),
             Self::Vit => PreprocessConfig { filter: Filter::Bilinear, ..PreprocessConfig::siglip(224) },
             Self::Deit => PreprocessConfig { crop: Some((224, 224)), ..PreprocessConfig::siglip(256) },
+            Self::Idefics3 | Self::SmolVlm => PreprocessConfig::idefics3(364),
+            Self::LlavaOnevision | Self::InternVl => PreprocessConfig {
+                resize: square(384),
+                crop: None,
+                arithmetic: Arithmetic::Torch,
+                ..PreprocessConfig::clip(384)
+            },
             Self::Blip => PreprocessConfig { resize: square(384), crop: None, ..PreprocessConfig::clip(384) },
         }
     }
@@ -187,21 +233,33 @@ impl ImageProcessor {
             }
             config = config.padded();
         }
-        Ok(ProcessorReading { config, refused: self.refused(&keys), unknown: keys.unknown() })
+        let refused = self.refused(&keys);
+        let unknown = keys.unknown().into_iter().filter(|key| !self.is_of_videos() || !OF_VIDEOS.contains(&&**key));
+        Ok(ProcessorReading { config, refused, unknown: unknown.collect() })
     }
 
     /// Keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a batch; in LLaVA's
     /// classes `do_pad` means something else.
     fn refused(self, keys: &ProcessorKeys<'_>) -> Vec<PreprocessError> {
-        let is_filled = !matches!(self, Self::Llava | Self::LlavaNext) && keys.flag("do_pad", false).unwrap_or(true);
+        let is_filled = !matches!(self, Self::Llava | Self::LlavaNext | Self::Idefics3 | Self::SmolVlm)
+            && keys.flag("do_pad", false).unwrap_or(true);
         let padding = keys.get("pad_size").filter(|_| is_filled);
         let padding = padding.map(|value| wrong("pad_size", value, "no size to pad to, which is not obeyed"));
-        keys.refused().into_iter().chain(padding).collect()
+        let known: &[&str] = if self.is_of_videos() { &OF_VIDEOS } else { &[] };
+        keys.refused(known).into_iter().chain(padding).collect()
+    }
+
+    /// Whether it prepares the frames of videos, or several images as frames.
+    fn is_of_videos(self) -> bool {
+        matches!(self, Self::Idefics3 | Self::SmolVlm | Self::LlavaOnevision | Self::InternVl)
     }
 
     fn read_resize(self, keys: &ProcessorKeys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
         let is_square = keys.flag("default_to_square", self.defaults_to_square())?;
         let is_resized = keys.flag("do_resize", true)?;
+        if matches!(self, Self::Idefics3 | Self::SmolVlm) {
+            return self.read_two_resizes(keys, is_resized, config);
+        }
         if let Some(size) = keys.0.get("size").filter(|_| is_resized || self == Self::LlavaNext) {
             config.resize = resize_from(size, is_square)?;
         }
@@ -217,6 +275,35 @@ impl ImageProcessor {
             };
         } else if !is_resized {
             config.resize = Resize::None;
+        }
+        Ok(())
+    }
+}
+
+impl ImageProcessor {
+    /// Idefics3's two resizes. SmolVLM's video size stands apart where `size` does not; without `do_resize` Idefics3
+    /// squares images all the same.
+    fn read_two_resizes(
+        self,
+        keys: &ProcessorKeys<'_>,
+        is_resized: bool,
+        config: &mut PreprocessConfig,
+    ) -> Result<(), PreprocessError> {
+        if let Some(size) = keys.get("max_image_size") {
+            let edge = longest_edge("max_image_size", size)?;
+            config.squeeze = Some((edge, edge));
+        }
+        let sampling = keys.get("video_sampling").and_then(|sampling| sampling.get("video_size"));
+        let size = keys.get("size").or(sampling.filter(|_| self == Self::SmolVlm));
+        config.resize = match size {
+            Some(size) if size.get("height").is_some() => resize_from(size, true)?,
+            // The classes' upper bound.
+            Some(size) => Resize::LongestEdge(longest_edge("size", size)?.min(4096)),
+            None => config.resize,
+        };
+        if !is_resized {
+            config.resize = Resize::None;
+            config.squeeze = config.squeeze.filter(|_| self == Self::Idefics3);
         }
         Ok(())
     }
@@ -254,8 +341,8 @@ impl ProcessorKeys<'_> {
         FOREIGN.iter().filter_map(|&key| Some((key, self.get(key).filter(|value| value.as_bool() != Some(false))?)))
     }
 
-    fn refused(&self) -> Vec<PreprocessError> {
-        let foreign = self.foreign().filter(|_| !self.names_class());
+    fn refused(&self, known: &[&str]) -> Vec<PreprocessError> {
+        let foreign = self.foreign().filter(|(key, _)| !self.names_class() && !known.contains(key));
         let foreign = foreign.map(|(key, value)| wrong(key, value, "no such key, which is not obeyed"));
         let layout = self.get("data_format").filter(|value| value.as_str() != Some("channels_first"));
         foreign.chain(layout.map(|value| wrong("data_format", value, "\"channels_first\""))).collect()
@@ -319,6 +406,11 @@ fn resize_from(value: &Value, is_square: bool) -> Result<Resize, PreprocessError
         }
         _ => Err(wrong(KEY, value, "a number, {shortest_edge}, or {height, width}")),
     }
+}
+
+fn longest_edge(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
+    let edge = value.get("longest_edge").ok_or_else(|| wrong(key, value, "{longest_edge}"))?;
+    side(key, edge)
 }
 
 fn crop_from(value: &Value) -> Result<(u32, u32), PreprocessError> {
@@ -396,6 +488,27 @@ mod tests {
     }
 
     #[test]
+    fn idefics3_and_smolvlm_resize_twice() {
+        let read = |class: ImageProcessor, json: Value| {
+            let reading = class.read(&json).expect("a good file");
+            assert!(reading.refused.is_empty() && reading.unknown.is_empty(), "{reading:?}");
+            (reading.config.resize, reading.config.squeeze)
+        };
+        let sampling = json!({"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 512}});
+        let file = json!({"do_image_splitting": true, "do_pad": true, "size": {"longest_edge": 2048},
+            "max_image_size": {"longest_edge": 512}, "video_sampling": sampling, "resample": 1});
+        let two = (Resize::LongestEdge(2048), Some((512, 512)));
+        // `size` takes the place of the video's own.
+        assert_eq!(read(ImageProcessor::SmolVlm, file.clone()), two);
+        assert_eq!(read(ImageProcessor::Idefics3, file), two);
+        let apart = json!({"video_sampling": sampling});
+        assert_eq!(read(ImageProcessor::SmolVlm, apart), (Resize::LongestEdge(512), Some((364, 364))));
+        let off = json!({"do_resize": false});
+        assert_eq!(read(ImageProcessor::SmolVlm, off.clone()), (Resize::None, None));
+        assert_eq!(read(ImageProcessor::Idefics3, off), (Resize::None, Some((364, 364))));
+    }
+
+    #[test]
     fn null_switches_a_step_off_and_is_missing_in_one_that_is_on() {
         let nulls = json!({"do_resize": null, "size": null, "resample": null, "do_center_crop": null, "crop_size": null,
             "do_normalize": null, "image_mean": null, "image_std": null, "do_rescale": null, "rescale_factor": null});
@@ -415,7 +528,7 @@ mod tests {
         for name in ["CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor"] {
             assert_eq!(ImageProcessor::named(name), Some(ImageProcessor::Clip), "{name}");
         }
-        assert_eq!(ImageProcessor::named("Idefics3ImageProcessor"), None);
+        assert_eq!(ImageProcessor::named("Emu3ImageProcessor"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The Llama family: Llama 1 to 3, Vicuna, Yi, and Mistral's weights (`modeling_llama.py`).
+//! The Llama family: Llama 1 to 3, Vicuna, Yi, Mistral's weights (`modeling_llama.py`), Qwen2, Qwen2.5 and Qwen3.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -38,10 +38,32 @@ pub struct LlamaConfig {
     pub context: usize,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
-    /// Whether the attention projections (query, key, value, output) have biases.
-    pub attention_bias: bool,
+    /// Projections of the attention that have biases.
+    pub attention_bias: AttentionBias,
+    /// Norms of queries and keys before they are rotated.
+    pub qk_norm: QueryKeyNorm,
     /// Whether the feed-forward projections (gate, up, down) have biases.
     pub mlp_bias: bool,
+}
+
+/// Projections of an attention that have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionBias {
+    /// None of them.
+    None,
+    /// Query, key and value, and not the output: Qwen2 (`modeling_qwen2.py`).
+    QueryKeyValue,
+    /// Query, key, value and output.
+    All,
+}
+
+/// Norms of an attention's queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryKeyNorm {
+    /// None.
+    None,
+    /// An RMS norm over each head's channels: Qwen3 (`modeling_qwen3.py`).
+    PerHead,
 }
 
 impl LlamaConfig {
@@ -332,6 +354,8 @@ struct SelfAttention {
     norm: RmsNorm,
     /// Query, key, value.
     inputs: Fused<3>,
+    /// Of the queries and of the keys, before they are rotated.
+    head_norms: Option<[RmsNorm; 2]>,
     out: Linear,
     n_heads: usize,
     n_kv_heads: usize,
@@ -341,13 +365,22 @@ struct SelfAttention {
 impl SelfAttention {
     fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
-        let bias = if config.attention_bias { Bias::With } else { Bias::Without };
+        let (bias, out_bias) = match config.attention_bias {
+            AttentionBias::None => (Bias::Without, Bias::Without),
+            AttentionBias::QueryKeyValue => (Bias::With, Bias::Without),
+            AttentionBias::All => (Bias::With, Bias::With),
+        };
+        let head_norm = |name: &str| RmsNorm::load(d, config.rms_norm_eps, &vb.pp(name));
         let (queries, keys) = (config.n_heads * d, config.n_kv_heads * d);
         let outputs = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         Ok(Self {
             norm,
             inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
-            out: matrices.linear(config.n_heads * d, h, bias, &vb.pp("o_proj"))?,
+            head_norms: match config.qk_norm {
+                QueryKeyNorm::None => None,
+                QueryKeyNorm::PerHead => Some([head_norm("q_norm")?, head_norm("k_norm")?]),
+            },
+            out: matrices.linear(config.n_heads * d, h, out_bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
@@ -357,7 +390,10 @@ impl SelfAttention {
     /// Attends within whole sequences: `(B, S, H)` to `(B, S, H)`.
     fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
         let [q, k, v] = self.inputs.forward_normalised_parts(x, &self.norm)?;
-        let (q, k) = (split_heads(&q, self.n_heads)?, split_heads(&k, self.n_kv_heads)?);
+        let (mut q, mut k) = (split_heads(&q, self.n_heads)?, split_heads(&k, self.n_kv_heads)?);
+        if let Some([of_queries, of_keys]) = &self.head_norms {
+            (q, k) = (of_queries.forward(&q.contiguous()?)?, of_keys.forward(&k.contiguous()?)?);
+        }
         let (q, k, v) = (angles.rotate(&q)?, angles.rotate(&k)?, split_heads(&v, self.n_kv_heads)?);
         let attended = self.kernels.attention(&q, &k, &v, Mask::Visible(visible))?;
         self.out.forward_onto(&join_heads(&attended)?, x)
@@ -366,7 +402,20 @@ impl SelfAttention {
     /// Attends over the positions of a store: `(S, H)` to `(S, H)`.
     fn forward_stored(&self, x: &Tensor, layer: usize, store: &mut dyn KvStore) -> Result<Tensor> {
         let qkv = self.inputs.forward_normalised(x, &self.norm)?; // (S, (n_heads + 2 n_kv_heads) d)
+        let qkv = self.normalise_heads(qkv)?;
         self.out.forward_onto(&store.attend(layer, &qkv)?, x)
+    }
+
+    /// Applies the norms of queries and keys, if there are any: `(S, (n_heads + 2 n_kv_heads) d)` to the same.
+    fn normalise_heads(&self, qkv: Tensor) -> Result<Tensor> {
+        let Some([of_queries, of_keys]) = &self.head_norms else { return Ok(qkv) };
+        let (n_rows, width) = qkv.dims2()?;
+        let d = width / (self.n_heads + 2 * self.n_kv_heads);
+        let part = |start: usize, n_heads: usize| qkv.narrow(1, start * d, n_heads * d)?.contiguous();
+        let norm = |norm: &RmsNorm, x: Tensor| norm.forward(&x.reshape((n_rows, (), d))?)?.reshape((n_rows, ()));
+        let queries = norm(of_queries, part(0, self.n_heads)?)?;
+        let keys = norm(of_keys, part(self.n_heads, self.n_kv_heads)?)?;
+        Tensor::cat(&[queries, keys, part(self.n_heads + self.n_kv_heads, self.n_kv_heads)?], 1)
     }
 }
 

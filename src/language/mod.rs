@@ -5,7 +5,7 @@ pub mod rope;
 pub mod rules;
 pub mod sample;
 
-pub use llama::{Llama, LlamaConfig, SequenceRows};
+pub use llama::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, SequenceRows};
 pub use rope::{RampEnds, Rope, RopeScaling};
 pub use rules::{LogitRules, PromptHistory};
 pub(crate) use sample::not_finite;

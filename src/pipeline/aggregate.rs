@@ -131,7 +131,7 @@ pub struct Aggregator<'m> {
 impl<'m> Aggregator<'m> {
     /// An aggregation that has not begun.
     pub fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
-        let fold = temporal.begin(vlm.frame_tokens());
+        let fold = temporal.begin_with(vlm.frame_tokens(), vlm.newline().cloned());
         Self { vlm, window: vlm.begin_window(), fold, place: temporal.place() }
     }
 

@@ -8,10 +8,12 @@ use crate::engine::{
     Completion, DecodeLaunch, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestListener,
     StopRules, Visual,
 };
+use crate::language::PromptHistory;
 use crate::spec::{Plan, PromptPlan};
-use crate::text::{Conversation, Template};
+use crate::temporal::Temporal;
+use crate::text::{Conversation, FrameMarks, Passage, ShownFrames, Template};
 use crate::units::Tokens;
-use crate::vlm::{ModelError, PromptIds, TokenBudget, Vlm};
+use crate::vlm::{FrameRows, ModelError, PromptIds, TextTokens, TokenBudget, Vlm};
 
 /// A loaded model, and how it is asked.
 #[derive(Clone, Copy)]
@@ -50,16 +52,44 @@ pub struct Answer {
 /// A prompt that fits the context.
 #[derive(Debug, Clone)]
 pub(super) struct FittingPrompt {
-    pub(super) ids: PromptIds,
+    ids: PromptIds,
+    /// Where the tokens of its frames are.
+    rows: FrameRows,
+    history: PromptHistory,
     budget: TokenBudget,
     /// New tokens that fit the context.
     max_new_tokens: usize,
 }
 
+impl FittingPrompt {
+    /// The parts of the engine's prompt, with the visual tokens of a video.
+    fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, ModelError> {
+        let part = |part: &Passage<Vec<u32>>| {
+            let Passage::Words(ids) = part else {
+                let rows = self.rows.of(part).map_err(candle_core::Error::msg)?.unwrap_or_default();
+                return visual.rows(rows).map(PromptPart::Visual);
+            };
+            Ok(PromptPart::Ids(ids.clone()))
+        };
+        let parts: candle_core::Result<_> = self.ids.parts.iter().map(part).collect();
+        parts.map_err(ModelError::compute("splicing the prompt"))
+    }
+}
+
 impl<'a> Asking<'a> {
-    /// A conversation that has not begun, in the words of the plan.
-    pub fn conversation(&self) -> Conversation {
-        conversation(self.template, &self.plan.prompt, self.vlm.image_marks())
+    /// A conversation about some frames that has not begun, in the words of the plan.
+    pub fn conversation(&self, shown: ShownFrames) -> Conversation {
+        conversation(self.template, &self.plan.prompt, self.vlm.marks()).showing(shown)
+    }
+
+    /// A conversation about a video that has not begun.
+    pub fn conversation_about(&self, seen: &EncodedVideo) -> Conversation {
+        self.conversation(seen.shown(self.are_apart(seen.temporal)))
+    }
+
+    /// Whether a strategy keeps the visual tokens of each frame apart from those of the others.
+    pub(super) fn are_apart(&self, temporal: Temporal) -> bool {
+        temporal.frame_rows(self.vlm.frame_tokens()).is_some()
     }
 
     /// An engine for this model, with the memory that the plan gives it.
@@ -81,15 +111,19 @@ impl<'a> Asking<'a> {
 
     /// The ids of the next prompt of a conversation about a video, if they fit the context.
     pub(super) fn question(&self, ids: PromptIds, seen: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+        let n_frames = seen.frames.len();
         let budget = TokenBudget {
             temporal: seen.temporal,
-            n_frames: seen.frames.len(),
+            n_frames,
             frame: self.vlm.frame_tokens(),
-            text: Tokens(ids.n_text()),
+            text: TextTokens::of(&ids, n_frames),
             context: Tokens(self.vlm.context()),
         };
         let max_new_tokens = self.plan.generate.max_new_tokens.min(budget.room()?.0);
-        Ok(FittingPrompt { ids, budget, max_new_tokens })
+        let each = budget.temporal.frame_rows(budget.frame);
+        let rows = FrameRows { n_visual: budget.visual().0, n_frames, each };
+        let history = self.vlm.prompt_history(&ids, rows)?;
+        Ok(FittingPrompt { ids, rows, history, budget, max_new_tokens })
     }
 
     /// The request that answers a question about a video.
@@ -99,13 +133,10 @@ impl<'a> Asking<'a> {
         visual: &Visual,
         limits: &Limits,
         listener: RequestListener<'a>,
-    ) -> Request<'a> {
-        let PromptIds { before_visual, after_visual } = question.ids.clone();
-        let prompt =
-            vec![PromptPart::Ids(before_visual), PromptPart::Visual(visual.clone()), PromptPart::Ids(after_visual)];
-        Request {
-            prompt,
-            history: self.vlm.prompt_history(&question.ids, question.budget.visual().0),
+    ) -> Result<Request<'a>, PipelineError> {
+        Ok(Request {
+            prompt: question.parts(visual)?,
+            history: question.history.clone(),
             decoding: self.vlm.decoding(&self.plan.generate.sampling),
             stop: StopRules {
                 tokens: self.vlm.stop_tokens(self.template).into(),
@@ -114,7 +145,7 @@ impl<'a> Asking<'a> {
             max_new_tokens: question.max_new_tokens,
             time_limit: limits.time(GENERATE),
             listener,
-        }
+        })
     }
 
     /// The answer that a completion is.
@@ -130,7 +161,7 @@ impl<'a> Asking<'a> {
             token_ids: ids,
             finish_reason,
             context_full: finish_reason == FinishReason::Length && question.max_new_tokens < wanted,
-            prompt_tokens: question.budget.text,
+            prompt_tokens: question.budget.words(),
             visual_tokens: question.budget.visual(),
             reused: Tokens(reused),
             prefill,
@@ -140,8 +171,7 @@ impl<'a> Asking<'a> {
 }
 
 /// A conversation that has not begun, in the words of a plan.
-pub fn conversation(template: &Template, prompt: &PromptPlan, image_marks: bool) -> Conversation {
+pub fn conversation(template: &Template, prompt: &PromptPlan, marks: &FrameMarks) -> Conversation {
     let conversation = Conversation::new(template.clone(), prompt.system.clone());
-    let conversation = conversation.worded(&prompt.question, &prompt.answer);
-    if image_marks { conversation.with_image_marks() } else { conversation }
+    conversation.worded(&prompt.question, &prompt.answer).marked(marks.clone(), prompt.timestamps)
 }

@@ -35,7 +35,7 @@ impl<'a> Chat<'a> {
     /// When the model has no key-value memory.
     pub fn new(asking: Asking<'a>, seen: &'a EncodedVideo, limits: &Limits) -> Result<Self, PipelineError> {
         let visual = Visual::new(seen.visual.clone());
-        let (conversation, engine) = (asking.conversation(), asking.engine()?);
+        let (conversation, engine) = (asking.conversation_about(seen), asking.engine()?);
         Ok(Self { asking, seen, limits: *limits, visual, conversation, engine })
     }
 
@@ -78,7 +78,7 @@ impl<'a> Chat<'a> {
             });
             ControlFlow::Continue(())
         });
-        let id = self.engine.submit(self.asking.request(&question, &self.visual, &self.limits, listener));
+        let id = self.engine.submit(self.asking.request(&question, &self.visual, &self.limits, listener)?);
         loop {
             let goes_on = self.engine.step();
             loop {

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::guarded;
 use super::{EncodedVideo, FeatureKey, PipelineError};
-use crate::units::{FrameIndex, Seconds, Tokens};
+use crate::units::{FrameIndex, Seconds};
 use crate::video::{ReadReport, Window};
+use crate::vlm::TextTokens;
 
 /// A video, and what is to be asked about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,13 +35,13 @@ pub struct VideoRef {
     /// The job.
     pub job: Arc<Job>,
     /// Tokens of its shortest prompt's text, if that is known.
-    pub(super) text: Option<Tokens>,
+    pub(super) text: Option<TextTokens>,
     /// Set once it has failed: what is still under way of it need not be worked on.
     given_up: Arc<AtomicBool>,
 }
 
 impl VideoRef {
-    pub(super) fn new(number: usize, job: Job, text: Option<Tokens>) -> Self {
+    pub(super) fn new(number: usize, job: Job, text: Option<TextTokens>) -> Self {
         Self { number, job: Arc::new(job), text, given_up: Arc::default() }
     }
 

@@ -14,15 +14,14 @@ use super::timing::timed;
 use super::{Asking, KnownScan, conversation};
 use crate::device::{DeviceError, OpenedDevice, load_kernels};
 use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint, hash_files};
-use crate::text::Template;
-use crate::units::Tokens;
+use crate::text::{ShownFrames, Template};
 use crate::video::{ReadLimits, Scanned, VideoError, check_argument, scan};
-use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, VisionPlacement, Vlm};
+use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
 use crate::weights::Hub;
 
 /// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
 /// visual tokens of different revisions are not mixed.
-pub const REVISION: u32 = 3;
+pub const REVISION: u32 = 4;
 
 /// A model in memory, and the plan by which it is asked.
 pub struct LoadedModel {
@@ -136,6 +135,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
     let devices = Devices::open(&plan)?;
     let hub = Hub::from_env(true);
     let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
+    let plan = plan.resolved(&blueprint);
     let template = template(&plan, &blueprint)?;
     check(&plan, &blueprint, opening)?;
     let first = opening.first.as_ref();
@@ -254,12 +254,13 @@ fn scan_within_budget(
     first: &FirstQuestion<'_>,
 ) -> Result<Scanned, OpenError> {
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
-    let mut conversation = conversation(template, &plan.prompt, blueprint.config.image_marks);
-    let prompt = conversation.ask(first.question).map_err(ModelError::from)?;
-    let text = PromptIds::encode(&prompt, &blueprint.tokenizer)?.n_text();
     // A window without a frame is told by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);
-    blueprint.budget(plan.temporal, n_frames, Tokens(text)).room()?;
+    let are_apart = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
+    let shown = ShownFrames::unknown(n_frames, are_apart);
+    let prompt = conversation(template, &plan.prompt, &blueprint.marks).showing(shown).ask(first.question);
+    let ids = PromptIds::encode(&prompt.map_err(ModelError::from)?, &blueprint.tokenizer)?;
+    blueprint.budget(plan.temporal(), n_frames, TextTokens::of(&ids, n_frames)).room()?;
     Ok(scanned)
 }
 

@@ -13,9 +13,9 @@ use super::stages::Encoded;
 use super::{Apart, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Progress, Stages, Timings};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
 use crate::exec::{Inlet, StageReport, Stop, Watch, lock};
-use crate::units::Tokens;
+use crate::text::ShownFrames;
 use crate::video::ReadReport;
-use crate::vlm::{ModelError, PromptIds};
+use crate::vlm::{ModelError, PromptIds, TextTokens};
 
 /// The name of the last stage.
 pub(super) const GENERATE: &str = "generate";
@@ -103,7 +103,8 @@ impl<'a> Asking<'a> {
         let stages = Stages::new(self.vlm, self.plan, &on_progress).with(apart);
         let with_text = jobs.map(|job| {
             // A question that cannot even be tokenised fails where it is asked.
-            let text = guarded(|| Ok(self.texts(&job.all_questions).min())).ok().flatten();
+            let text =
+                guarded(|| Ok(self.texts(&job.all_questions).min_by_key(|text| text.with_frames(1)))).ok().flatten();
             (job, text)
         });
         // The memory is counted before the stages take theirs.
@@ -148,10 +149,13 @@ impl<'a> Asking<'a> {
     }
 
     /// Tokens of each prompt's text, where it can be tokenised.
-    fn texts(&self, questions: &[String]) -> impl Iterator<Item = Tokens> {
-        questions.iter().filter_map(|question| {
-            let ids = PromptIds::encode(&self.conversation().ask(question).ok()?, self.vlm.tokenizer()).ok()?;
-            Some(Tokens(ids.n_text()))
+    fn texts(&self, questions: &[String]) -> impl Iterator<Item = TextTokens> {
+        // Two frames tell the words between them.
+        const N_FRAMES: usize = 2;
+        let shown = ShownFrames::unknown(N_FRAMES, self.are_apart(self.plan.temporal()));
+        questions.iter().filter_map(move |question| {
+            let prompt = self.conversation(shown.clone()).ask(question).ok()?;
+            Some(TextTokens::of(&PromptIds::encode(&prompt, self.vlm.tokenizer()).ok()?, N_FRAMES))
         })
     }
 }
@@ -204,18 +208,20 @@ impl<'r> AnswerStage<'r> {
             (self.tell)(RunEvent::Done { video: &asked.video, seen: Ok(&asked.seen) });
         }
         for (place, text) in asked.video.job.questions.iter().enumerate() {
-            match guarded(|| self.question(text, &asked.seen)) {
+            let request = guarded(|| {
+                let question = self.question(text, &asked.seen)?;
+                let listener = self.listener(asked.clone(), place, question.clone());
+                self.asking.request(&question, &visual, &self.limits, listener)
+            });
+            match request {
                 Err(error) => self.answer(&asked, place, Err(error)),
-                Ok(question) => {
-                    let listener = self.listener(asked.clone(), place, question.clone());
-                    engine.submit(self.asking.request(&question, &visual, &self.limits, listener));
-                }
+                Ok(request) => drop(engine.submit(request)),
             }
         }
     }
 
     fn question(self, text: &str, seen: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
-        let prompt = self.asking.conversation().ask(text).map_err(ModelError::from)?;
+        let prompt = self.asking.conversation_about(seen).ask(text).map_err(ModelError::from)?;
         self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, seen)
     }
 

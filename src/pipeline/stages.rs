@@ -21,10 +21,10 @@ use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Tim
 use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch, lock};
 use crate::spec::{Capacities, ExecPlan, Plan};
 use crate::temporal::Temporal;
-use crate::units::Tokens;
+use crate::text::{ShownFrame, ShownFrames};
 use crate::video::worker::Isolation;
 use crate::video::{Access, FrameRequest, ReadReport, Scanned};
-use crate::vlm::{ModelError, Vlm};
+use crate::vlm::{ModelError, TextTokens, Vlm};
 
 /// The names of the stages.
 pub(super) const DECODE: &str = "decode";
@@ -81,6 +81,15 @@ pub struct EncodedVideo {
     pub thumbnail: Option<Vec<u8>>,
     /// Whether it was kept from an earlier run, so that no frame had to be decoded.
     pub is_found: bool,
+}
+
+impl EncodedVideo {
+    /// The frames as a prompt tells of them.
+    pub(super) fn shown(&self, are_apart: bool) -> ShownFrames {
+        let frame = |stamp: &FrameStamp| ShownFrame { index: stamp.index.0, time: stamp.time_seconds };
+        let video = self.report.whole_duration().map(|duration| (self.report.n_frames, duration));
+        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_apart }
+    }
 }
 
 /// What became of a video.
@@ -169,7 +178,7 @@ impl<'a> Stages<'a> {
         Self {
             vlm,
             request: plan.frames(),
-            temporal: plan.temporal,
+            temporal: plan.temporal(),
             encode_batch: BatchSize::new(encode_batch.unwrap_or(default_batch)),
             encode_wait: encode_wait_ms.map_or(default_wait, Duration::from_millis),
             on_progress,
@@ -205,7 +214,7 @@ impl<'a> Stages<'a> {
     /// When a stage panics. What fails for one video is in its outcome.
     pub fn run<R>(
         &self,
-        videos: impl Iterator<Item = (Job, Option<Tokens>)> + Send,
+        videos: impl Iterator<Item = (Job, Option<TextTokens>)> + Send,
         watch: &Watch,
         (name, consume): (&str, impl FnOnce(&Inlet<Encoded>) -> R),
     ) -> Result<(R, Vec<StageReport>), ExecError> {

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::choice;
+
 /// Something wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -322,10 +324,9 @@ pub fn describe(value: &Value) -> String {
 
 /// The known name that `name` is most like, or all of them.
 pub fn nearest(name: &str, known: &[&str]) -> String {
-    let far = |known: &&&str| strsim::damerau_levenshtein(name, known);
-    match known.iter().min_by_key(far) {
-        Some(best) if far(&best) <= 1 + name.chars().count() / 3 => format!("`{best}`?"),
-        Some(_) => format!("one of {}", known.join(", ")),
-        None => "there are none".to_owned(),
+    match choice::nearest(name, known) {
+        Some(best) => format!("`{best}`?"),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("one of {}", known.join(", ")),
     }
 }

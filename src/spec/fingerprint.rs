@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::kept_hashes::KeptHashes;
 use super::{ExecPlan, Plan};
 use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files;
@@ -34,18 +35,27 @@ pub struct ModelFile {
     pub blake3: String,
 }
 
-/// Hashes the files of a model.
+/// Hashes the files of a model; those of large files are kept by path, length and times in the user's cache.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn hash_files(paths: &[PathBuf]) -> std::io::Result<Vec<ModelFile>> {
-    let hash = |path: &PathBuf| {
-        let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let (bytes, hash) = hash_file(path).map_err(named)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(ModelFile { name, bytes, blake3: hash.to_hex()[..DIGITS].to_owned() })
-    };
-    paths.iter().map(hash).collect()
+    let mut kept = KeptHashes::of_user();
+    let hashed = paths.iter().map(|path| hash_or_find(path, &mut kept)).collect();
+    kept.save();
+    hashed
+}
+
+fn hash_or_find(path: &Path, kept: &mut KeptHashes) -> std::io::Result<ModelFile> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some((bytes, blake3)) = kept.get(path) {
+        return Ok(ModelFile { name, bytes, blake3 });
+    }
+    let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let (bytes, hash) = hash_file(path).map_err(named)?;
+    let blake3 = hash.to_hex()[..DIGITS].to_owned();
+    kept.put(path, &blake3);
+    Ok(ModelFile { name, bytes, blake3 })
 }
 
 /// 32 hex digits of BLAKE3 over a plan as YAML, its model's name aside, and the model's files.
@@ -125,7 +135,7 @@ mod tests {
         let asked = Plan { generate: GeneratePlan { max_new_tokens: 3, ..GeneratePlan::default() }, ..plan.clone() };
         let (other_whole, same_visual) = prints(&asked, "x");
         assert!(other_whole != whole && same_visual == visual);
-        let pooled = Plan { temporal: "concat".parse().expect("a strategy"), ..plan.clone() };
+        let pooled = Plan { temporal: Some("concat".parse().expect("a strategy")), ..plan.clone() };
         assert_ne!(prints(&pooled, "x").1, visual);
         // Another stream of a file is another video.
         let streamed = Plan { stream: Some(1), ..plan.clone() };

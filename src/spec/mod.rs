@@ -7,9 +7,11 @@
 mod check;
 mod document;
 mod fingerprint;
+mod kept_hashes;
 mod locate;
 mod parse;
 mod plan;
+mod resolve;
 mod validate;
 mod yaml;
 

@@ -12,7 +12,7 @@ use crate::files::MINI;
 use crate::language::SamplingConfig;
 use crate::nn::QuantFormat;
 use crate::temporal::Temporal;
-use crate::video::sample::Uniform;
+use crate::text::Timestamps;
 use crate::video::{Access, FrameRequest, Sample, Window};
 use crate::vlm::Unused;
 
@@ -43,8 +43,10 @@ pub struct Plan {
     /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse,
     /// allow. Default: `refuse`.
     pub unused: Unused,
-    /// Which frames are looked at. Default: `uniform`, 8 frames.
-    pub sample: Sample,
+    /// Which frames are looked at. Default: as the model's own processor samples a video, where its family takes videos
+    /// (SmolVLM2, LLaVA-OneVision, InternVL), else `uniform`, 8 frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
     /// Of which part of the video. Default: all of it.
     pub window: Window,
     /// Of which video stream of each file, by its index as `inspect` prints it. Default: the best one.
@@ -55,8 +57,10 @@ pub struct Plan {
     pub preprocess: PreprocessPlan,
     /// How the tower's layers are fused. Default: `checkpoint`.
     pub connector: ConnectorPlan,
-    /// How frames become one sequence. Default: `max_pool` with stride 2, the Dense Connector's choice for video.
-    pub temporal: Temporal,
+    /// How frames become one sequence. Default: as the model's family does it with a video, where it takes videos or
+    /// several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temporal: Option<Temporal>,
     /// How positions reach beyond the context that the model was trained with. Default: `checkpoint`.
     pub rope: RopePlan,
     /// The words around the question.
@@ -208,7 +212,7 @@ pub(super) const QUESTION: &str = "{question}";
 #[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
     /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
-    /// chatml_direct or plain. Default: a Hugging Face checkpoint's own, else the one that fits the checkpoint.
+    /// chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the one that fits the checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A system text. Default: the template's.
@@ -216,6 +220,10 @@ pub struct PromptPlan {
     pub system: Option<String>,
     /// Words around a question, which stands for `{question}`. Default: the question alone.
     pub question: String,
+    /// Times of frames in the text: checkpoint, none, mm_ss (`Frame from 01:23: ` before each frame) or seconds
+    /// (`<83.0 seconds>` before each). Default: `checkpoint`, as the model's own processor writes videos; most write none.
+    #[serde(skip_serializing_if = "is_checkpoint")]
+    pub timestamps: Timestamps,
     /// The words that the answer is made to begin with; they are not repeated in what is printed. Default: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answer: String,
@@ -223,8 +231,19 @@ pub struct PromptPlan {
 
 impl Default for PromptPlan {
     fn default() -> Self {
-        Self { template: None, system: None, question: QUESTION.to_owned(), answer: String::new() }
+        Self {
+            template: None,
+            system: None,
+            question: QUESTION.to_owned(),
+            timestamps: Timestamps::Checkpoint,
+            answer: String::new(),
+        }
     }
+}
+
+/// Whether times are left to the checkpoint, which a plan need not say.
+fn is_checkpoint(timestamps: &Timestamps) -> bool {
+    *timestamps == Timestamps::Checkpoint
 }
 
 /// How the answer is made.
@@ -339,12 +358,12 @@ impl Default for Plan {
             quantization: Quantization::None,
             kv_dtype: DTypeSpec::Auto,
             unused: Unused::Refuse,
-            sample: Sample::Uniform(Uniform::default()),
+            sample: None,
             window: Window::default(),
             stream: None,
             preprocess: PreprocessPlan::Checkpoint,
             connector: ConnectorPlan::Checkpoint,
-            temporal: Temporal::D2,
+            temporal: None,
             rope: RopePlan::Checkpoint,
             prompt: PromptPlan::default(),
             generate: GeneratePlan::default(),
@@ -356,7 +375,7 @@ impl Default for Plan {
 impl Plan {
     /// The frames that it asks for.
     pub fn frames(&self) -> FrameRequest {
-        FrameRequest { sample: self.sample.clone(), window: self.window, stream: self.stream }
+        FrameRequest { sample: self.sample(), window: self.window, stream: self.stream }
     }
 
     /// The plan as YAML.
@@ -379,7 +398,9 @@ mod tests {
         let plan = Plan {
             model: "org/model".to_owned(),
             device: DeviceSpec::Cpu,
+            sample: Some(Sample::uniform(8)),
             connector: ConnectorPlan::Dci(DciPlan { window: 3 }),
+            temporal: Some(Temporal::D2),
             prompt: PromptPlan { system: Some("Be brief.".to_owned()), ..PromptPlan::default() },
             ..Plan::default()
         };

@@ -7,11 +7,11 @@ use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 use crate::temporal::Views;
-use crate::text::{Conversation, Template};
+use crate::text::{Conversation, ShownFrames, Template, Timestamps};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::vlm::config::FrameFit;
-use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds};
+use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
 
 /// What the rules find.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,9 +64,10 @@ impl Plan {
             let key = if self.model.trim().is_empty() { "model" } else { "vision_tower" };
             problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
         }
-        if let Err(rule) = self.sample.check() {
+        let sample = self.sample();
+        if let Err(rule) = sample.check() {
             let (rule, hint) = split_hint(&rule);
-            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", self.sample.name()), rule) });
+            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", sample.name()), rule) });
         }
         if let (Some(start), Some(end)) = (self.window.start, self.window.end)
             && start >= end
@@ -95,28 +96,40 @@ impl Plan {
     pub fn check_model(&self, blueprint: &Blueprint) -> Finding {
         let mut found = Finding::default();
         let frame = blueprint.frame_tokens();
-        let temporal = format!("temporal.{}", self.temporal.name());
+        let temporal = format!("temporal.{}", self.temporal().name());
         if let Some(rule) = blueprint.connector_misfit() {
-            found.problems.push(Problem::new("connector", rule).hint("connector: checkpoint"));
+            let hint = match blueprint.connector.kind() {
+                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint",
+                ConnectorKind::Sci | ConnectorKind::Dci => {
+                    "connector: checkpoint; sci and dci need a projector that is trained for them (vidense train, \
+                     model.projector: new), none and sti run without training where the projector takes one layer"
+                }
+            };
+            found.problems.push(Problem::new("connector", rule).hint(hint));
         }
         if let Some(rule) = blueprint.rope_conflict.clone() {
             found.problems.push(Problem::new("rope", rule).hint("rope: checkpoint"));
         }
-        if let Err(rule) = self.temporal.check(frame) {
+        if let Err(rule) = self.temporal().check(frame) {
             found.problems.push(Problem::new(&temporal, rule));
         }
-        let views = self.temporal.views();
+        let is_mixed = self.temporal().frame_rows(frame).is_none();
+        if is_mixed && matches!(self.prompt.timestamps, Timestamps::MmSs | Timestamps::Seconds) {
+            let rule = format!("times stand before each frame, but {} mixes the frames", self.temporal().name());
+            found.problems.push(Problem::new("prompt.timestamps", rule).hint("none, or temporal: concat"));
+        }
+        let views = self.temporal().views();
         if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
             && window > 1
             && views != Views::Frames
         {
             let rule = format!(
                 "a window of {window} frames goes over frames, but {} encodes other images",
-                self.temporal.name()
+                self.temporal().name()
             );
             found.problems.push(Problem::new("connector.dci.window", rule).hint("1"));
         }
-        let dropped = self.temporal.n_dropped(frame);
+        let dropped = self.temporal().n_dropped(frame);
         if dropped > 0 {
             let rule = format!(
                 "the last {dropped} of the {} tokens of each frame are dropped, as the pool is not even",
@@ -124,8 +137,9 @@ impl Plan {
             );
             found.warnings.push(Problem::new(&temporal, rule));
         }
-        if views != Views::Frames && self.sample == Sample::All {
-            let rule = format!("{} keeps frames until the video ends, and `all` takes every one", self.temporal.name());
+        if views != Views::Frames && self.sample() == Sample::All {
+            let rule =
+                format!("{} keeps frames until the video ends, and `all` takes every one", self.temporal().name());
             found.problems.push(Problem::new("sample", rule).hint("uniform"));
         }
         if let Views::Grid { rows, columns } = views
@@ -140,7 +154,7 @@ impl Plan {
 
     /// The most frames that a video can give, where the plan alone tells.
     pub fn most_frames(&self) -> Option<usize> {
-        match &self.sample {
+        match self.sample() {
             Sample::Uniform(rule) => Some(rule.frames),
             Sample::Linspace(rule) => Some(rule.frames),
             Sample::IgVlm(rule) => Some(rule.frames),
@@ -149,31 +163,49 @@ impl Plan {
             Sample::Every(rule) => Some(rule.max),
             Sample::Keyframes(rule) => Some(rule.max),
             Sample::Times(rule) => Some(rule.times.len()),
+            Sample::SmolVlm(rule) => Some(rule.max),
+            Sample::OneVision(rule) => Some(rule.frames),
+            Sample::LlavaVideo(rule) => Some(rule.frames),
+            Sample::InternVl(rule) => Some(rule.frames),
+            Sample::Checkpoint(rule) => Some(rule.uniform().frames),
             Sample::All => None,
         }
     }
 
-    /// Tokens of a prompt's text with the shortest question.
-    fn least_text(&self, blueprint: &Blueprint) -> Tokens {
+    /// Tokens of the words of a prompt about so many frames with the shortest question.
+    pub fn least_text(&self, blueprint: &Blueprint, n_frames: usize) -> TextTokens {
         let named = self.prompt.template.as_deref().and_then(|name| blueprint.named_template(name).ok());
         let template = named.unwrap_or_else(|| blueprint.template.clone());
-        let conversation = Conversation::new(template, self.prompt.system.clone());
-        let prompt = conversation.worded(&self.prompt.question, &self.prompt.answer).ask("?").ok();
+        let are_apart = self.temporal().frame_rows(blueprint.frame_tokens()).is_some();
+        let conversation = Conversation::new(template, self.prompt.system.clone())
+            .worded(&self.prompt.question, &self.prompt.answer)
+            .marked(blueprint.marks.clone(), self.prompt.timestamps)
+            .showing(ShownFrames::unknown(n_frames, are_apart));
+        let prompt = { conversation }.ask("?").ok();
         let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, &blueprint.tokenizer).ok());
-        Tokens(ids.map_or(0, |ids| ids.n_text()))
+        ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))
     }
 
     /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known before there is
     /// one. A video's own frames and a question are budgeted again when they are known.
     pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
-        let certain =
-            matches!(&self.sample, Sample::Uniform(_) | Sample::Linspace(_) | Sample::IgVlm(_) | Sample::Times(_));
+        let certain = matches!(
+            self.sample(),
+            Sample::Uniform(_)
+                | Sample::Linspace(_)
+                | Sample::IgVlm(_)
+                | Sample::OneVision(_)
+                | Sample::LlavaVideo(_)
+                | Sample::InternVl(_)
+                | Sample::Checkpoint(_)
+                | Sample::Times(_)
+        );
         let n_frames = self.most_frames().filter(|_| certain)?;
-        let error = blueprint.budget(self.temporal, n_frames, self.least_text(blueprint)).room().err()?;
+        let error = blueprint.budget(self.temporal(), n_frames, self.least_text(blueprint, n_frames)).room().err()?;
         let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
-        is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal.name()), rule))
+        is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal().name()), rule))
     }
 }
 

@@ -18,6 +18,10 @@ impl Strategy for ConcatFrames {
         format!("{n_frames} frames x {} tokens", frame.count)
     }
 
+    fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        Some(frame.count)
+    }
+
     fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
         Box::new(Concat::default())
     }

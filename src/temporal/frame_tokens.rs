@@ -30,17 +30,19 @@ pub struct FrameTokens {
     pub count: usize,
     /// The grid that they stand on, row by row; none where more tokens than patches follow (STI, a class token).
     pub grid: Option<Grid>,
+    /// Whether the model has a row that ends rows or frames of visual tokens (`image_newline`).
+    pub has_newline: bool,
 }
 
 impl FrameTokens {
     /// So many tokens that stand on no grid.
     pub fn loose(count: usize) -> Self {
-        Self { count, grid: None }
+        Self { count, grid: None, has_newline: false }
     }
 
     /// The tokens of a grid.
     pub fn on_grid(grid: Grid) -> Self {
-        Self { count: grid.n_patches(), grid: Some(grid) }
+        Self { count: grid.n_patches(), grid: Some(grid), has_newline: false }
     }
 
     /// The grid, for a strategy that pools on it to `height x width`.

@@ -45,6 +45,10 @@ impl Strategy for MaxPool {
         frame.count % self.stride.max(1)
     }
 
+    fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        Some(self.of_frame(frame))
+    }
+
     fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
         Box::new(Pooling { stride: self.stride, pooled: Vec::new() })
     }

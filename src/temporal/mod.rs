@@ -9,6 +9,7 @@ mod evs;
 mod frame_tokens;
 mod ig_vlm;
 mod max_pool;
+mod one_vision;
 mod pool_2d;
 mod slowfast;
 mod spatial_mean;
@@ -33,11 +34,13 @@ pub use evs::Evs;
 pub use frame_tokens::{FrameTokens, Grid};
 pub use ig_vlm::IgVlm;
 pub use max_pool::MaxPool;
+pub use one_vision::{NewlineRow, OneVision};
 pub use pool_2d::Pool2d;
 pub use slowfast::SlowFast;
 pub use ts_llava::TsLlava;
 
 use concat::ConcatFrames;
+use one_vision::WithNewline;
 use spatial_mean::SpatialMeans;
 use spatial_temporal_mean::SpatialTemporalMeans;
 use temporal_mean::TemporalMeans;
@@ -73,6 +76,11 @@ pub enum Temporal {
     IgVlm(IgVlm),
     /// EVS.
     Evs(Evs),
+    /// LLaVA-OneVision's.
+    OneVision(OneVision),
+    /// What the checkpoint's own family does with a video; of a family of images the frames one after the other. A plan
+    /// is resolved to the strategy itself once its model is known.
+    Checkpoint,
 }
 
 /// What a strategy says of itself before it runs.
@@ -93,6 +101,12 @@ trait Strategy {
         0
     }
 
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    fn frame_rows(&self, _frame: FrameTokens) -> Option<usize> {
+        None
+    }
+
     /// Where it stands.
     fn place(&self) -> Place {
         Place::AfterProjector
@@ -101,6 +115,11 @@ trait Strategy {
     /// The images that it wants encoded.
     fn views(&self) -> Views {
         Views::Frames
+    }
+
+    /// The row that it wants behind the frames.
+    fn newline(&self) -> NewlineRow {
+        NewlineRow::None
     }
 
     /// Begins an aggregation.
@@ -157,7 +176,7 @@ impl Temporal {
     pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
     /// Every strategy, with its default options.
-    pub fn all() -> [Self; 12] {
+    pub fn all() -> [Self; 14] {
         [
             Self::TemporalMean,
             Self::TemporalMeanBeforeProjector,
@@ -171,6 +190,8 @@ impl Temporal {
             Self::TsLlava(TsLlava::default()),
             Self::IgVlm(IgVlm::default()),
             Self::Evs(Evs::default()),
+            Self::OneVision(OneVision::default()),
+            Self::Checkpoint,
         ]
     }
 
@@ -180,7 +201,7 @@ impl Temporal {
             Self::TemporalMeanBeforeProjector => &TemporalMeans { place: Place::BeforeProjector },
             Self::SpatialMean => &SpatialMeans,
             Self::SpatialTemporalMean => &SpatialTemporalMeans,
-            Self::Concat => &ConcatFrames,
+            Self::Concat | Self::Checkpoint => &ConcatFrames,
             Self::MaxPool(config) => config,
             Self::Pool2d(config) => config,
             Self::Adaptive3d(config) => config,
@@ -188,6 +209,7 @@ impl Temporal {
             Self::TsLlava(config) => config,
             Self::IgVlm(config) => config,
             Self::Evs(config) => config,
+            Self::OneVision(config) => config,
         }
     }
 
@@ -214,6 +236,12 @@ impl Temporal {
         self.strategy().n_dropped(frame)
     }
 
+    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
+    /// behind them belongs to the last.
+    pub fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
+        self.strategy().frame_rows(frame)
+    }
+
     /// Where it stands.
     pub fn place(&self) -> Place {
         self.strategy().place()
@@ -227,6 +255,15 @@ impl Temporal {
     /// Begins an aggregation of frames with such tokens.
     pub fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
         self.strategy().begin(frame)
+    }
+
+    /// As [`Self::begin`], for a model with this row to end frames with, `(H)`, where the strategy wants it.
+    pub fn begin_with(&self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn Fold> {
+        let fold = self.begin(frame);
+        match newline.filter(|_| self.strategy().newline() == NewlineRow::End) {
+            Some(row) => Box::new(WithNewline { fold, row }),
+            None => fold,
+        }
     }
 
     /// Its name.
@@ -265,7 +302,7 @@ impl FromStr for Temporal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use proptest::prelude::*;
 
     fn max_pool(stride: usize) -> Temporal {
@@ -339,7 +376,7 @@ mod tests {
 
     /// A grid that no default pool is too large for.
     fn frame() -> FrameTokens {
-        FrameTokens::on_grid(Grid { height: 13, width: 14 })
+        FrameTokens { has_newline: true, ..FrameTokens::on_grid(Grid { height: 13, width: 14 }) }
     }
 
     #[test]
@@ -366,6 +403,7 @@ mod tests {
             Temporal::SlowFast(_) => Temporal::SlowFast(SlowFast { slow_frames: b, slow_stride: a, fast_grid: b }),
             Temporal::TsLlava(view) => Temporal::TsLlava(TsLlava { tokens: 17 * a * b, ..view }),
             Temporal::Evs(_) => Temporal::Evs(Evs { drop: a as f64 / 6.0 }),
+            Temporal::OneVision(pool) => Temporal::OneVision(OneVision { stride: a, ..pool }),
             other => other,
         }
     }
@@ -381,7 +419,8 @@ mod tests {
     }
 
     fn folded(strategy: Temporal, images: &Tensor, sizes: impl Iterator<Item = usize>) -> Tensor {
-        let (mut fold, mut start) = (strategy.begin(frame()), 0);
+        let row = Tensor::ones(3, DType::F32, &Device::Cpu).expect("small");
+        let (mut fold, mut start) = (strategy.begin_with(frame(), Some(row)), 0);
         for size in sizes {
             let size = size.min(images.dim(0).expect("rank 3") - start);
             if size > 0 {
@@ -401,6 +440,21 @@ mod tests {
             prop_assert_eq!(strategy.check(frame()), Ok(()));
             let out = folded(strategy, &images(strategy, n_frames), std::iter::repeat_n(2, 20));
             prop_assert_eq!(out.dims(), [strategy.n_tokens(n_frames, frame()).0, 3]);
+        }
+
+        #[test]
+        fn frames_that_stand_apart_have_their_own_rows(
+            n_frames in 1usize..6, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6,
+        ) {
+            let strategy = drawn(which, a, b);
+            if let Some(rows) = strategy.frame_rows(frame()) {
+                let images = images(strategy, n_frames);
+                let out = folded(strategy, &images, std::iter::repeat_n(2, 20));
+                let alone = folded(strategy, &images.narrow(0, n_frames - 1, 1).expect("one"), std::iter::once(1));
+                let own = out.narrow(0, (n_frames - 1) * rows, rows).expect("its rows");
+                let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
+                prop_assert_eq!(values(&own), values(&alone.narrow(0, 0, rows).expect("its rows")));
+            }
         }
 
         #[test]

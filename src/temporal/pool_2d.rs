@@ -53,6 +53,10 @@ impl Strategy for Pool2d {
         frame.grid_for(self.height, self.width).map(|_| ())
     }
 
+    fn frame_rows(&self, _: FrameTokens) -> Option<usize> {
+        Some(self.height.saturating_mul(self.width))
+    }
+
     fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
         Box::new(Pooling { config: *self, frame, pooled: Vec::new() })
     }

@@ -18,6 +18,10 @@ impl Strategy for SpatialMeans {
         format!("{n_frames} frames x 1 token")
     }
 
+    fn frame_rows(&self, _: FrameTokens) -> Option<usize> {
+        Some(1)
+    }
+
     fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
         Box::new(SpatialMean::default())
     }

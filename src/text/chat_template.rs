@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::template::{Prompt, Template, Turn};
+use super::template::{Template, Turn};
 use super::{TextError, Tokenizer, jinja};
 use crate::files;
 
@@ -30,8 +30,12 @@ pub struct ChatTemplate {
     origin: String,
     /// `bos_token` and the like, which templates write.
     special_tokens: Vec<(String, String)>,
-    /// The placeholder of an image.
-    image: String,
+    /// The placeholder of the video.
+    mark: String,
+    /// Whether that is a token of videos, not of images.
+    is_video: bool,
+    /// The system text of a conversation that has none of its own.
+    system: Option<&'static str>,
 }
 
 /// A conversation as a template sees it.
@@ -85,8 +89,21 @@ impl ChatTemplate {
             source,
             origin,
             special_tokens: special_tokens.collect(),
-            image: tokenizer.image_text().to_owned(),
+            mark: tokenizer.video_text().to_owned(),
+            is_video: tokenizer.is_video_token(),
+            system: None,
         })
+    }
+
+    /// The same template with a system text for conversations that have none of their own.
+    #[must_use]
+    pub fn with_system(self, system: Option<&'static str>) -> Self {
+        Self { system, ..self }
+    }
+
+    /// The system text of a conversation that has none of its own.
+    pub(super) fn system(&self) -> Option<&'static str> {
+        self.system
     }
 
     /// The file that it was read from, and the key in it.
@@ -94,12 +111,12 @@ impl ChatTemplate {
         &self.origin
     }
 
-    /// The prompt of a conversation: of the ways to write messages, the first of which the template makes a prompt with
-    /// exactly one image.
+    /// The texts before and after the video in the prompt of a conversation: of the ways to write messages, the first of
+    /// which the template makes a prompt with exactly one placeholder.
     ///
     /// # Errors
     /// [`TextError::ChatTemplate`] when no way does, or the prompt leaves out the question or the system text.
-    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<Prompt, TextError> {
+    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<(String, String), TextError> {
         let wrong = |cause: String| TextError::ChatTemplate {
             origin: self.origin.clone(),
             cause,
@@ -107,7 +124,11 @@ impl ChatTemplate {
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();
-        for content in [Content::ImageParts, Content::VideoParts, Content::Text, Content::BareText] {
+        let (first, last) = match self.is_video {
+            true => (Content::VideoParts, Content::ImageParts),
+            false => (Content::ImageParts, Content::VideoParts),
+        };
+        for content in [first, last, Content::Text, Content::BareText] {
             match self.prompt_of(source, chat, content) {
                 Ok(prompt) => return Ok(prompt),
                 Err(failure) if failure.progress == Progress::Late => return Err(wrong(failure.cause)),
@@ -118,7 +139,7 @@ impl ChatTemplate {
         Err(wrong(furthest.map_or_else(String::new, |failure| failure.cause)))
     }
 
-    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<Prompt, Failure> {
+    fn prompt_of(&self, source: &str, chat: &Chat<'_>, content: Content) -> Result<(String, String), Failure> {
         let failed = |progress: Progress| move |cause: String| Failure { progress, cause };
         let mut context = Map::new();
         context.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
@@ -141,9 +162,9 @@ impl ChatTemplate {
         }) {
             return Err(failed(Progress::Begun)("it prints the parts of a message as a list".to_owned()));
         }
-        let n_images = text.matches(&self.image).count();
-        let Some((before, after)) = text.split_once(&self.image).filter(|_| n_images == 1) else {
-            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.image);
+        let n_images = text.matches(&self.mark).count();
+        let Some((before, after)) = text.split_once(&self.mark).filter(|_| n_images == 1) else {
+            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.mark);
             return Err(failed(Progress::Rendered)(cause));
         };
         let question = chat.turns.last().map(|turn| turn.question.as_str());
@@ -152,7 +173,7 @@ impl ChatTemplate {
                 return Err(failed(Progress::OneImage)(format!("it leaves the {part} out, or changes its words")));
             }
         }
-        Ok(Prompt { before_visual: self.show(before), after_visual: self.show(after) })
+        Ok((self.show(before), self.show(after)))
     }
 
     fn messages(&self, chat: &Chat<'_>, content: Content) -> Vec<Value> {
@@ -169,7 +190,7 @@ impl ChatTemplate {
             let asked = match (i, content) {
                 (0, Content::ImageParts) => json!([{ "type": "image" }, text(&question)]),
                 (0, Content::VideoParts) => json!([{ "type": "video" }, text(&question)]),
-                (0, Content::Text) => Value::from(format!("{}\n{question}", self.image)),
+                (0, Content::Text) => Value::from(format!("{}\n{question}", self.mark)),
                 _ => words(&question),
             };
             messages.push(message("user", asked));
@@ -182,11 +203,11 @@ impl ChatTemplate {
     }
 
     fn hide(&self, words: &str) -> String {
-        words.replace(HIDDEN, "").replace(&self.image, HIDDEN.encode_utf8(&mut [0; 4]))
+        words.replace(HIDDEN, "").replace(&self.mark, HIDDEN.encode_utf8(&mut [0; 4]))
     }
 
     fn show(&self, text: &str) -> String {
-        text.replace(HIDDEN, &self.image)
+        text.replace(HIDDEN, &self.mark)
     }
 }
 

@@ -66,6 +66,14 @@ pub enum TextError {
         /// The placeholder.
         token: String,
     },
+    /// Times of frames that cannot be written.
+    #[error(
+        "prompt.timestamps (--timestamps) {rule}; hint: none, or a strategy that keeps frames apart, such as concat"
+    )]
+    Timestamps {
+        /// The rule, in words.
+        rule: &'static str,
+    },
     /// A template that does not exist.
     #[error("template `{name}` is not known; hint: {known}")]
     UnknownTemplate {

@@ -2,7 +2,10 @@
 
 mod chat_template;
 mod error;
+pub mod frames;
 mod jinja;
+mod numerals;
+pub mod prompt;
 pub mod sentencepiece;
 pub mod stream;
 pub mod template;
@@ -10,7 +13,9 @@ pub mod tokenizer;
 
 pub use chat_template::ChatTemplate;
 pub use error::TextError;
+pub use frames::{FrameLayout, FrameMarks, ShownFrame, ShownFrames, Timestamps};
+pub use prompt::{Passage, Prompt};
 pub use sentencepiece::SentencePiece;
 pub use stream::TextStream;
-pub use template::{Conversation, Prompt, Template};
-pub use tokenizer::{Piece, Reading, Tokenizer};
+pub use template::{Conversation, Template};
+pub use tokenizer::{Piece, Placeholder, Reading, Tokenizer};

@@ -1,12 +1,14 @@
 //! Conversation templates: the words around a question, to the space.
 //!
-//! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt is the text before the
-//! visual tokens and the text after them. A question's own words never move that cut: `<image>` in a question is text.
+//! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt has one place for the video, which
+//! [`FrameMarks`] fill. A question's own words never move that place: `<image>` in a question is text.
 
 use std::sync::Arc;
 
 use super::TextError;
 use super::chat_template::{Chat, ChatTemplate};
+use super::frames::{FrameMarks, ShownFrames, Timestamps};
+use super::prompt::{Passage, Prompt};
 
 /// A conversation format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub enum Template {
     Mistral,
     /// ChatML: `<|im_start|>user ...`, for Yi-34B and its like.
     ChatMl,
+    /// Qwen 1.5 and 2 as LLaVA-NeXT and LLaVA-OneVision trained them: ChatML with line ends.
+    Qwen,
+    /// SmolVLM with a video, as its processor writes it.
+    SmolVlm,
     /// The question and nothing else.
     Plain,
     /// A checkpoint's own `prompt_format`, one turn long.
@@ -44,15 +50,6 @@ pub struct CustomTemplate {
     stop: String,
 }
 
-/// The text of a prompt on both sides of the visual tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// From its beginning.
-    pub before_visual: String,
-    /// To its end.
-    pub after_visual: String,
-}
-
 /// One question with its answer; the last turn has none yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Turn {
@@ -66,7 +63,9 @@ pub struct Conversation {
     template: Template,
     system: Option<String>,
     turns: Vec<Turn>,
-    visual_wrapper: (&'static str, &'static str),
+    marks: FrameMarks,
+    timestamps: Timestamps,
+    shown: ShownFrames,
     /// Words before and after each question.
     question_wrapper: (String, String),
     /// What each answer is made to begin with.
@@ -79,8 +78,9 @@ const LLAVA_SYSTEM: &str = "You are a helpful language and vision assistant. \
     You are able to understand the visual content that the user provides, \
     and assist the user with a variety of tasks using natural language.";
 const CHATML_SYSTEM: &str = "Answer the questions.";
+const QWEN_SYSTEM: &str = "You are a helpful assistant.";
 
-/// Stands for the visual tokens while a prompt is put together; no prompt can contain it.
+/// Stands for the video while a prompt is put together; no prompt can contain it.
 const VISUAL: char = '\u{10FFFF}';
 
 impl Template {
@@ -88,8 +88,18 @@ impl Template {
     pub const CHECKPOINT: &'static str = "checkpoint";
 
     /// The names that [`Self::named`] knows.
-    pub const NAMES: [&'static str; 8] =
-        ["vicuna_v1", "llama_3", "llava_llama_3", "llava_hf", "llama_2", "mistral_instruct", "chatml_direct", "plain"];
+    pub const NAMES: [&'static str; 10] = [
+        "vicuna_v1",
+        "llama_3",
+        "llava_llama_3",
+        "llava_hf",
+        "llama_2",
+        "mistral_instruct",
+        "chatml_direct",
+        "qwen_1_5",
+        "smolvlm",
+        "plain",
+    ];
 
     /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
     ///
@@ -124,6 +134,8 @@ impl Template {
             "llama_2" => Self::Llama2,
             "mistral_instruct" => Self::Mistral,
             "chatml_direct" => Self::ChatMl,
+            "qwen_1_5" => Self::Qwen,
+            "smolvlm" => Self::SmolVlm,
             "plain" => Self::Plain,
             _ => {
                 let known = [&Self::NAMES[..], &[Self::CHECKPOINT]].concat().join(", ");
@@ -162,6 +174,8 @@ impl Template {
             Self::Llama2 => "llama_2",
             Self::Mistral => "mistral_instruct",
             Self::ChatMl => "chatml_direct",
+            Self::Qwen => "qwen_1_5",
+            Self::SmolVlm => "smolvlm",
             Self::Plain => "plain",
             Self::Custom(_) => "custom",
             Self::Checkpoint(_) => Self::CHECKPOINT,
@@ -183,7 +197,8 @@ impl Template {
         let stop = match self {
             Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral | Self::Plain => "</s>",
             Self::Llama3 | Self::LlavaLlama3 => "<|eot_id|>",
-            Self::ChatMl => "<|im_end|>",
+            Self::ChatMl | Self::Qwen => "<|im_end|>",
+            Self::SmolVlm => "<end_of_utterance>",
             Self::Custom(custom) => &custom.stop,
             Self::Checkpoint(_) => "",
         };
@@ -197,7 +212,8 @@ impl Template {
             Self::VicunaV1 | Self::LlavaHf | Self::Plain => "</s>",
             Self::Llama3 | Self::LlavaLlama3 => "<|eot_id|>",
             Self::Llama2 | Self::Mistral => " </s>",
-            Self::ChatMl => "<|im_end|>",
+            Self::ChatMl | Self::Qwen => "<|im_end|>",
+            Self::SmolVlm => "<end_of_utterance>",
             Self::Custom(custom) => &custom.stop,
             Self::Checkpoint(_) => "",
         };
@@ -207,8 +223,10 @@ impl Template {
     /// What follows a prompt when its answer begins with `words`.
     fn begin_reply(&self, words: &str) -> String {
         match self {
-            Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral => format!(" {words}"),
-            Self::Llama3 | Self::LlavaLlama3 | Self::ChatMl | Self::Plain | Self::Checkpoint(_) => words.to_owned(),
+            Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral | Self::SmolVlm => format!(" {words}"),
+            Self::Llama3 | Self::LlavaLlama3 | Self::ChatMl | Self::Qwen | Self::Plain | Self::Checkpoint(_) => {
+                words.to_owned()
+            }
             Self::Custom(custom) => format!("{}{words}", custom.answer_space),
         }
     }
@@ -228,7 +246,8 @@ impl Template {
             Self::VicunaV1 => VICUNA_SYSTEM,
             Self::Llama3 | Self::LlavaLlama3 | Self::Llama2 => LLAVA_SYSTEM,
             Self::ChatMl => CHATML_SYSTEM,
-            Self::LlavaHf | Self::Mistral | Self::Plain | Self::Custom(_) | Self::Checkpoint(_) => "",
+            Self::Qwen => QWEN_SYSTEM,
+            Self::LlavaHf | Self::Mistral | Self::SmolVlm | Self::Plain | Self::Custom(_) | Self::Checkpoint(_) => "",
         }
     }
 
@@ -274,6 +293,25 @@ impl Template {
                     out += &reply(turn);
                 }
             }
+            Self::Qwen => {
+                if !system.is_empty() {
+                    out += &format!("<|im_start|>system\n{system}<|im_end|>\n");
+                }
+                for turn in turns {
+                    out += &format!("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", turn.question);
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer) + "\n");
+                }
+            }
+            Self::SmolVlm => {
+                out += "<|im_start|>";
+                if !system.is_empty() {
+                    out += &format!("System: {system}<end_of_utterance>\n");
+                }
+                for turn in turns {
+                    out += &format!("User: {}<end_of_utterance>\nAssistant:", turn.question);
+                    out += &turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer) + "\n");
+                }
+            }
             Self::Plain => out += &turns.last().map_or(String::new(), |turn| format!("{}\n", turn.question)),
             Self::Custom(custom) => {
                 let question = turns.last().map_or("", |turn| turn.question.as_str());
@@ -289,8 +327,16 @@ impl Template {
 impl Conversation {
     /// A conversation that has not begun. `system` replaces the template's own system text.
     pub fn new(template: Template, system: Option<String>) -> Self {
-        let question_wrapper = (String::new(), String::new());
-        Self { template, system, turns: Vec::new(), visual_wrapper: ("", ""), question_wrapper, primed: String::new() }
+        Self {
+            template,
+            system,
+            turns: Vec::new(),
+            marks: FrameMarks::default(),
+            timestamps: Timestamps::default(),
+            shown: ShownFrames::default(),
+            question_wrapper: (String::new(), String::new()),
+            primed: String::new(),
+        }
     }
 
     /// Lays words around each question, which stands for `{question}` in `question`, and makes each answer begin with
@@ -302,17 +348,23 @@ impl Conversation {
         Self { question_wrapper, primed: answer.replace(VISUAL, ""), ..self }
     }
 
-    /// Lays `<im_start>` and `<im_end>` around the visual tokens (`mm_use_im_start_end` of a checkpoint).
+    /// Writes the video with these marks and times.
     #[must_use]
-    pub fn with_image_marks(self) -> Self {
-        Self { visual_wrapper: ("<im_start>", "<im_end>"), ..self }
+    pub fn marked(self, marks: FrameMarks, timestamps: Timestamps) -> Self {
+        Self { marks, timestamps, ..self }
+    }
+
+    /// Tells of these frames, where the prompt has words about them.
+    #[must_use]
+    pub fn showing(self, shown: ShownFrames) -> Self {
+        Self { shown, ..self }
     }
 
     /// Adds a question. The prompt holds all turns so far.
     ///
     /// # Errors
-    /// [`TextError::ChatTemplate`] when a checkpoint's own template makes no prompt of the conversation. A built-in one
-    /// always does.
+    /// [`TextError::ChatTemplate`] when a checkpoint's own template makes no prompt of the conversation;
+    /// [`TextError::Timestamps`] for times of frames that have none.
     pub fn ask(&mut self, question: &str) -> Result<Prompt, TextError> {
         if !self.template.has_turns() {
             self.turns.clear();
@@ -321,12 +373,9 @@ impl Conversation {
         let question = format!("{before}{}{after}", question.replace(VISUAL, ""));
         if let Template::Checkpoint(chat) = &self.template {
             self.turns.push(Turn { question, answer: None });
-            let system = self.system.as_deref().filter(|system| !system.is_empty());
-            let Prompt { before_visual, after_visual } =
-                chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed })?;
-            let (open, close) = self.visual_wrapper;
-            let (before_visual, after_visual) = (before_visual + open, format!("{close}{after_visual}"));
-            return Ok(Prompt { before_visual, after_visual });
+            let system = self.system.as_deref().or(chat.system()).filter(|system| !system.is_empty());
+            let (before, after) = chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed })?;
+            return Ok(Prompt::around(&before, self.video()?, &after));
         }
         let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };
         self.turns.push(Turn { question, answer: None });
@@ -336,7 +385,11 @@ impl Conversation {
             text += &self.template.begin_reply(&self.primed);
         }
         let (before, after) = text.split_once(VISUAL).unwrap_or((&text, ""));
-        Ok(Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() })
+        Ok(Prompt::around(before, self.video()?, after))
+    }
+
+    fn video(&self) -> Result<Vec<Passage<String>>, TextError> {
+        self.marks.passages(self.timestamps, &self.shown)
     }
 
     /// Records the answer to the last question.
@@ -357,12 +410,12 @@ impl Conversation {
     }
 
     fn with_visual(&self, question: &str) -> String {
-        let (open, close) = self.visual_wrapper;
         let between = match &self.template {
             Template::Custom(custom) => custom.before_question.as_str(),
+            Template::SmolVlm => "",
             _ => "\n",
         };
-        format!("{open}{VISUAL}{close}{between}{question}")
+        format!("{VISUAL}{between}{question}")
     }
 }
 
@@ -372,7 +425,7 @@ mod tests {
 
     fn prompt(template: Template, question: &str) -> (String, String) {
         let prompt = Conversation::new(template, None).ask(question).expect("a built-in template");
-        (prompt.before_visual, prompt.after_visual)
+        (prompt.before_visual().to_owned(), prompt.after_visual().to_owned())
     }
 
     #[test]
@@ -401,13 +454,13 @@ mod tests {
     fn hugging_faces_llava_has_no_system_text() {
         assert_eq!(prompt(Template::LlavaHf, "Why?"), ("USER: ".to_owned(), "\nWhy? ASSISTANT:".to_owned()));
         let mut bare = Conversation::new(Template::VicunaV1, Some(String::new()));
-        assert_eq!(bare.ask("Why?").expect("a built-in template").before_visual, "USER: ");
+        assert_eq!(bare.ask("Why?").expect("a built-in template").before_visual(), "USER: ");
         let mut own = Conversation::new(Template::LlavaHf, Some("S".to_owned()));
         own.ask("A?").expect("a built-in template");
         own.answer("a");
         let prompt = own.ask("B?").expect("a built-in template");
-        assert_eq!(prompt.before_visual, "S USER: ");
-        assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
+        assert_eq!(prompt.before_visual(), "S USER: ");
+        assert_eq!(prompt.after_visual(), "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
     }
 
     #[test]
@@ -429,8 +482,8 @@ mod tests {
         conversation.ask("A?").expect("a built-in template");
         conversation.answer("a");
         let prompt = conversation.ask("B?").expect("a built-in template");
-        assert_eq!(prompt.before_visual, "S USER: ");
-        assert_eq!(prompt.after_visual, "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
+        assert_eq!(prompt.before_visual(), "S USER: ");
+        assert_eq!(prompt.after_visual(), "\nA? ASSISTANT: a</s>USER: B? ASSISTANT:");
     }
 
     #[test]
@@ -438,10 +491,10 @@ mod tests {
         let mut conversation =
             Conversation::new(Template::VicunaV1, Some("S".to_owned())).worded("Q: {question}\n", "It is");
         let first = conversation.ask("{question}?").expect("a built-in template");
-        assert_eq!(first.after_visual, "\nQ: {question}?\n ASSISTANT: It is");
+        assert_eq!(first.after_visual(), "\nQ: {question}?\n ASSISTANT: It is");
         conversation.answer("red");
         assert_eq!(
-            conversation.ask("B").expect("a built-in template").after_visual,
+            conversation.ask("B").expect("a built-in template").after_visual(),
             "\nQ: {question}?\n ASSISTANT: It is red</s>USER: Q: B\n ASSISTANT: It is"
         );
     }
@@ -453,8 +506,8 @@ mod tests {
         let mut conversation = Conversation::new(template, None);
         for question in ["A?", "B?"] {
             let prompt = conversation.ask(question).expect("a built-in template");
-            assert_eq!(prompt.before_visual, "<s>USER: ");
-            assert_eq!(prompt.after_visual, format!("\n{question} ASSISTANT:"));
+            assert_eq!(prompt.before_visual(), "<s>USER: ");
+            assert_eq!(prompt.after_visual(), format!("\n{question} ASSISTANT:"));
             conversation.answer("a");
         }
     }

@@ -61,12 +61,12 @@ impl<'m> AnswerObjective<'m> {
     pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, TrainError> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
-        let width = design.connector.width(design.tower.d_hidden);
+        let width = design.connector.width(design.config.view(design.tower.family).width(&design.tower));
         let failed = TrainError::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
         let language = Llama::load(llama, &parameters.part(Part::LanguageModel)).map_err(&failed)?;
-        let packer = Packer::new(&design.tokenizer, &design.template, design.config.image_marks);
+        let packer = Packer::new(&design.tokenizer, &design.template, &design.marks);
         let before_visual = packer.before_visual().map_err(ModelError::from)?;
         let device = parameters.device().clone();
         Ok(Self { design, projector, language, feature_scale, data, features, stretch, before_visual, seed, device })
@@ -97,7 +97,7 @@ impl<'m> AnswerObjective<'m> {
     }
 
     fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<Segment>, TrainError> {
-        let packer = Packer::new(&self.design.tokenizer, &self.design.template, self.design.config.image_marks);
+        let packer = Packer::new(&self.design.tokenizer, &self.design.template, &self.design.marks);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
         for dialogue in self.data.dialogues(index, &mut draw) {
@@ -164,7 +164,7 @@ fn packed_loss(language: &Llama, before_visual: &[u32], visual: &Tensor, packed:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::{LlamaConfig, RopeScaling};
+    use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
     use crate::nn::finite_difference::random;
     use crate::projector::{Mlp, ProjectorKind};
     use crate::train::gradients::assert_directional;
@@ -185,7 +185,8 @@ mod tests {
             rope_scaling: RopeScaling::None,
             context: 64,
             tied_embeddings: false,
-            attention_bias: true,
+            attention_bias: AttentionBias::All,
+            qk_norm: QueryKeyNorm::None,
             mlp_bias: true,
         }
     }
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn towers_have_their_gradients() {
-        use crate::vision::{Activation, Tower, TowerConfig, TowerFamily};
+        use crate::vision::{Activation, Bias, Tower, TowerConfig, TowerFamily, TowerOutput};
         for (family, activation) in
             [(TowerFamily::Clip, Activation::QuickGelu), (TowerFamily::Siglip, Activation::GeluTanh)]
         {
@@ -271,6 +272,8 @@ mod tests {
                 n_channels: 3,
                 activation,
                 layer_norm_eps: 1e-5,
+                qkv_bias: Bias::With,
+                output: TowerOutput::Raw,
             };
             let parameters = parameters();
             let tower = Tower::load(&config, 2, &parameters.part(Part::VisionTower)).expect("it is laid out");

@@ -237,7 +237,7 @@ fn write_tokenizer(
         for dialogue in data.dialogues(index, &mut Draw::new(0, index as u64)) {
             for (question, answer) in dialogue.turns {
                 let prompt = Conversation::new(template.clone(), None).ask(&question).map_err(ModelError::from)?;
-                texts.push(format!("{}{}{}", prompt.before_visual, prompt.after_visual, template.reply(&answer)));
+                texts.push(prompt.text() + &template.reply(&answer));
             }
         }
     }

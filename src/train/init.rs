@@ -133,7 +133,7 @@ fn rotation(tower: &TowerConfig, (dy, dx): (f64, f64)) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::Activation;
+    use crate::vision::{Activation, Bias, TowerOutput};
 
     #[test]
     fn rotations_move_positions() {
@@ -148,6 +148,8 @@ mod tests {
             n_channels: 3,
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            qkv_bias: Bias::With,
+            output: TowerOutput::Raw,
         };
         let table = positions(&tower).and_then(|t| t.narrow(0, 1, 16)).expect("small"); // (16, 16)
         let moved = rotation(&tower, (1.0, -1.0)).and_then(|r| table.matmul(&r.t()?)).expect("small");

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::nn::Visible;
-use crate::text::{Conversation, Piece, Template, TextError, Tokenizer};
+use crate::text::{Conversation, FrameMarks, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
 
 use super::data::Dialogue;
 use super::loss::Targets;
@@ -30,18 +30,19 @@ impl Segment {
 pub struct Packer<'m> {
     tokenizer: &'m Tokenizer,
     template: &'m Template,
-    image_marks: bool,
+    marks: &'m FrameMarks,
 }
 
 impl<'m> Packer<'m> {
     /// A packer for a model's tokenizer and template.
-    pub fn new(tokenizer: &'m Tokenizer, template: &'m Template, image_marks: bool) -> Self {
-        Self { tokenizer, template, image_marks }
+    pub fn new(tokenizer: &'m Tokenizer, template: &'m Template, marks: &'m FrameMarks) -> Self {
+        Self { tokenizer, template, marks }
     }
 
     fn conversation(&self) -> Conversation {
-        let conversation = Conversation::new(self.template.clone(), None);
-        if self.image_marks { conversation.with_image_marks() } else { conversation }
+        let shown = ShownFrames::unknown(1, true);
+        let conversation = Conversation::new(self.template.clone(), None).showing(shown);
+        conversation.marked(self.marks.clone(), Timestamps::None)
     }
 
     /// The ids before the image.
@@ -49,7 +50,7 @@ impl<'m> Packer<'m> {
     /// # Errors
     /// When the tokenizer refuses.
     pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
-        self.tokenizer.encode(&self.conversation().ask("")?.before_visual, Piece::First)
+        self.tokenizer.encode(self.conversation().ask("")?.before_visual(), Piece::First)
     }
 
     /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.
@@ -70,7 +71,7 @@ impl<'m> Packer<'m> {
         let mut answers = Vec::new();
         let mut text = String::new();
         for (question, answer) in turns {
-            let prompt = conversation.ask(question)?.after_visual;
+            let prompt = conversation.ask(question)?.after_visual().to_owned();
             text = format!("{prompt}{}", self.template.reply(answer));
             answers.push((prompt, text.clone()));
             conversation.answer(answer);

@@ -268,7 +268,7 @@ impl Trainer<'_> {
         let encoder = Encoder {
             tower: &tower,
             connector: &design.connector,
-            n_dropped_tokens: design.config.n_dropped(design.tower.family),
+            view: design.config.view(design.tower.family),
             preprocessor: &preprocessor,
             device: self.parameters.device(),
         };

@@ -108,8 +108,11 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
     if media.linked.n_missing() > 0 || !display.is_certain() {
         packets = None;
     }
+    let frames = schedule.frames(clock, delay);
+    let last = frames.last().filter(|frame| frame.duration > 0);
+    let last_shown = last.map(|frame| seconds(frame.duration as f64, time_base));
     let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
-    let frames = schedule.frames(clock, delay).into_iter().map(|frame| fact(frame.ticks, frame.is_key));
+    let frames = frames.into_iter().map(|frame| fact(frame.ticks, frame.is_key));
     let is_inside = |frame: &FrameFact| frame.time.is_some_and(|time| window.side(time) == Side::Inside);
     let frames = frames.filter(is_inside).collect();
     let indexed = packets.and_then(|packets| Packets::new(packets, delay)).map(|packets| Indexed {
@@ -121,7 +124,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         media,
         packets,
     });
-    Ok(Scan { timeline: Timeline { frames, distances: Vec::new() }, indexed, hides_damage: is_sliced })
+    Ok(Scan { timeline: Timeline { frames, last_shown, ..Timeline::default() }, indexed, hides_damage: is_sliced })
 }
 
 /// Whether several threads that decode a packet may meet damage without any sign of it: of slices of HEVC that are lost

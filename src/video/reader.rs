@@ -96,6 +96,9 @@ pub struct ReadReport {
     pub n_decoded: usize,
     /// Times of the first and the last frame of the whole video.
     pub times: Option<(Seconds, Seconds)>,
+    /// How long the last frame is shown, where its packet says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_shown: Option<Seconds>,
     /// Damage that was met on the way.
     pub damage: Damage,
     /// Plain sentences about what was assumed, or found odd, while reading; each stands for the whole video.
@@ -104,6 +107,14 @@ pub struct ReadReport {
 }
 
 impl ReadReport {
+    /// How long the whole video is shown, as far as times are known.
+    pub fn whole_duration(&self) -> Option<Seconds> {
+        match (self.times, self.last_shown) {
+            (Some((first, last)), Some(shown)) => Some(Seconds(last.0 + shown.0 - first.0)),
+            _ => Self { n_inside: self.n_frames, ..self.clone() }.duration(),
+        }
+    }
+
     /// How long the part inside the window is shown, as far as times are known.
     pub fn duration(&self) -> Option<Seconds> {
         let (first, last) = self.times?;
@@ -228,12 +239,13 @@ fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, VideoErro
     if watch.emit(Event::Expected { n_frames: expected.len(), n_sampled: wanted.len() }) == Flow::Stop {
         return Ok(ReadReport::default());
     }
+    let last_shown = expected.last_shown;
     if let Some(indexed) = indexed
         && let Some(report) = read_by_seeking(path, request, (indexed, &wanted, expected.len()), watch)?
     {
-        return Ok(report);
+        return Ok(ReadReport { last_shown, ..report });
     }
-    let walked = walk(|| Pass::new(path, request, wanted.clone()), watch)?;
+    let walked = walk(|| Pass::new(path, request, wanted.clone()).with_last_shown(last_shown), watch)?;
     if walked.flow == Flow::Stop {
         return Ok(walked.report());
     }
@@ -440,6 +452,11 @@ impl Pass {
         }
     }
 
+    fn with_last_shown(mut self, last_shown: Option<Seconds>) -> Self {
+        self.found.last_shown = last_shown;
+        self
+    }
+
     /// Walks to the end, or to the last frame needed, or until the source is doubtful.
     fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
         let mut told = Instant::now();
@@ -527,6 +544,7 @@ impl Pass {
             n_inside: self.found.len(),
             n_decoded: self.n_before + self.n_frames,
             times: self.times,
+            last_shown: self.found.last_shown,
             damage,
             warnings: source.warnings(),
         }

@@ -33,6 +33,8 @@ pub(super) struct FrameSchedule {
 pub(super) struct Expected {
     /// Presentation time in ticks.
     pub(super) ticks: f64,
+    /// Ticks for which its packet says that it is shown, 0 where that is unknown.
+    pub(super) duration: i64,
     /// Whether the container marks its packet as key.
     pub(super) is_key: bool,
 }
@@ -50,6 +52,7 @@ impl FrameSchedule {
         };
         let frame = |(ticks, is_backed, packet): (Option<i64>, bool, &PacketTimes)| Expected {
             ticks: clock.next(Stamp { ticks, is_backed, duration: packet.duration }),
+            duration: packet.duration,
             is_key: packet.is_key,
         };
         expected.into_iter().map(frame).collect()

@@ -5,6 +5,7 @@
 //! that it needs.
 
 mod clip;
+mod internvit;
 mod patches;
 mod siglip;
 mod vit;
@@ -15,24 +16,29 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 pub use crate::kernels::Activation;
+use crate::nn::LayerNorm;
+pub use crate::nn::linear::Bias;
 use crate::units::LayerIndex;
 use clip::ClipEmbeddings;
+use internvit::InternVitEmbeddings;
 use siglip::SiglipEmbeddings;
 use vit::TowerEncoder;
 
-/// The two tower families; they differ in the stem, the class token, the activation and the epsilon.
+/// The tower families; they differ in the stem, the class token, layer scale and the names of their tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TowerFamily {
     /// CLIP's vision transformer (arXiv 2103.00020).
     Clip,
     /// SigLIP's (arXiv 2303.15343).
     Siglip,
+    /// InternVL's InternViT (arXiv 2312.14238), of 300M parameters: layer norms and layer scale.
+    InternVit,
 }
 
 /// A tower's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TowerConfig {
-    /// CLIP or SigLIP.
+    /// CLIP, SigLIP or InternViT.
     pub family: TowerFamily,
     /// `D`.
     pub d_hidden: usize,
@@ -52,6 +58,19 @@ pub struct TowerConfig {
     pub activation: Activation,
     /// The layer norms' epsilon.
     pub layer_norm_eps: f64,
+    /// Whether query, key and value have biases.
+    pub qkv_bias: Bias,
+    /// The form in which hidden states leave the tower.
+    pub output: TowerOutput,
+}
+
+/// The form in which hidden states leave a tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TowerOutput {
+    /// As the layers make them: LLaVA and its relatives.
+    Raw,
+    /// After the norm behind the last layer (`post_layernorm`), whichever layer made them: SmolVLM.
+    Normalised,
 }
 
 impl TowerConfig {
@@ -65,10 +84,10 @@ impl TowerConfig {
         self.grid() * self.grid()
     }
 
-    /// Tokens before the patches: CLIP's class token.
+    /// Tokens before the patches: CLIP's and InternViT's class token.
     pub fn n_class_tokens(&self) -> usize {
         match self.family {
-            TowerFamily::Clip => 1,
+            TowerFamily::Clip | TowerFamily::InternVit => 1,
             TowerFamily::Siglip => 0,
         }
     }
@@ -80,12 +99,15 @@ pub struct Tower {
     config: TowerConfig,
     embeddings: Embeddings,
     encoder: TowerEncoder,
+    /// Behind the last layer, of towers whose output is normalised.
+    output_norm: Option<LayerNorm>,
 }
 
 #[derive(Debug)]
 enum Embeddings {
     Clip(ClipEmbeddings),
     Siglip(SiglipEmbeddings),
+    InternVit(InternVitEmbeddings),
 }
 
 impl Tower {
@@ -97,12 +119,15 @@ impl Tower {
         let embeddings = match config.family {
             TowerFamily::Clip => Embeddings::Clip(ClipEmbeddings::load(config, vb)?),
             TowerFamily::Siglip => Embeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
+            TowerFamily::InternVit => Embeddings::InternVit(InternVitEmbeddings::load(config, vb)?),
         };
         let n_layers = n_layers_needed.min(config.n_layers);
+        let norm = || LayerNorm::load(config.d_hidden, config.layer_norm_eps, &vb.pp("post_layernorm"));
         Ok(Self {
             config: config.clone(),
             embeddings,
             encoder: TowerEncoder::load(config, n_layers, &vb.pp("encoder"))?,
+            output_norm: (config.output == TowerOutput::Normalised).then(norm).transpose()?,
         })
     }
 
@@ -114,6 +139,7 @@ impl Tower {
         match &mut self.embeddings {
             Embeddings::Clip(embeddings) => embeddings.pack()?,
             Embeddings::Siglip(embeddings) => embeddings.pack()?,
+            Embeddings::InternVit(embeddings) => embeddings.pack()?,
         }
         self.encoder.pack()
     }
@@ -124,7 +150,7 @@ impl Tower {
     }
 
     /// Visits the hidden states in order: index 0 is the embedding output (CLIP: after `pre_layrnorm`), index `i`
-    /// the output of layer `i`. The class token, where there is one, is token 0 of each.
+    /// the output of layer `i`, before [`Self::output`]. The class token, where there is one, is token 0 of each.
     ///
     /// # Shapes
     /// `pixels (T, 3, image_size, image_size)`; each state `(T, N + n_class_tokens, D)`.
@@ -146,7 +172,19 @@ impl Tower {
         let embedded = match &self.embeddings {
             Embeddings::Clip(embeddings) => embeddings.forward(pixels)?,
             Embeddings::Siglip(embeddings) => embeddings.forward(pixels)?,
+            Embeddings::InternVit(embeddings) => embeddings.forward(pixels)?,
         };
         self.encoder.forward(embedded, visit)
+    }
+
+    /// A hidden state in the form in which it leaves the tower: see [`TowerOutput`].
+    ///
+    /// # Shapes
+    /// `(T, N + n_class_tokens, D)` to the same.
+    ///
+    /// # Errors
+    /// When the width does not fit.
+    pub fn output(&self, state: &Tensor) -> Result<Tensor> {
+        self.output_norm.as_ref().map_or_else(|| Ok(state.clone()), |norm| norm.forward(state))
     }
 }

@@ -1,6 +1,8 @@
-//! The pre-norm transformer encoder that CLIP and SigLIP share.
+//! The pre-norm transformer encoder that CLIP, SigLIP and InternViT share.
 //!
-//! Reference: `modeling_clip.py` and `modeling_siglip.py` of Hugging Face transformers.
+//! InternViT's layer scale multiplies what each half of a block adds, channel by channel: it is folded into the weights of
+//! the last matrix of that half when they are read. Reference: `modeling_clip.py`, `modeling_siglip.py` and
+//! `modeling_internvl.py` of Hugging Face transformers.
 
 use std::ops::ControlFlow;
 
@@ -8,11 +10,49 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::TowerConfig;
+use super::{TowerConfig, TowerFamily};
 use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear, feed_forward};
 use crate::nn::{AsRead, Fused, FusedConfig, LayerNorm};
 use crate::units::LayerIndex;
+
+/// Names of a block's parts.
+struct BlockNames {
+    layers: &'static str,
+    attention_norm: &'static str,
+    attention: &'static str,
+    attention_out: &'static str,
+    mlp_norm: &'static str,
+    /// Of the attention and of the feed-forward part.
+    scales: Option<[&'static str; 2]>,
+}
+
+const CLIP: BlockNames = BlockNames {
+    layers: "layers",
+    attention_norm: "layer_norm1",
+    attention: "self_attn",
+    attention_out: "out_proj",
+    mlp_norm: "layer_norm2",
+    scales: None,
+};
+
+const INTERN_VIT: BlockNames = BlockNames {
+    layers: "layer",
+    attention_norm: "layernorm_before",
+    attention: "attention",
+    attention_out: "projection_layer",
+    mlp_norm: "layernorm_after",
+    scales: Some(["lambda_1", "lambda_2"]),
+};
+
+impl BlockNames {
+    fn of(family: TowerFamily) -> &'static Self {
+        match family {
+            TowerFamily::Clip | TowerFamily::Siglip => &CLIP,
+            TowerFamily::InternVit => &INTERN_VIT,
+        }
+    }
+}
 
 /// The stack of blocks.
 #[derive(Debug)]
@@ -22,7 +62,7 @@ pub(super) struct TowerEncoder {
 
 impl TowerEncoder {
     pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
-        let layers = vb.pp("layers");
+        let layers = vb.pp(BlockNames::of(config.family).layers);
         let load = |i: usize| TowerBlock::load(config, &layers.pp(i));
         Ok(Self { layers: (0..n_layers).into_par_iter().map(load).collect::<Result<_>>()? })
     }
@@ -65,12 +105,14 @@ struct TowerBlock {
 
 impl TowerBlock {
     fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
-        let norm = |name| LayerNorm::load(config.d_hidden, config.layer_norm_eps, &vb.pp(name));
+        let (names, d) = (BlockNames::of(config.family), config.d_hidden);
+        let norm = |name| LayerNorm::load(d, config.layer_norm_eps, &vb.pp(name));
+        let scale = |i: usize| names.scales.map(|names| vb.get(d, names[i])).transpose();
         Ok(Self {
-            norm1: norm("layer_norm1")?,
-            attention: TowerAttention::load(config, &vb.pp("self_attn"))?,
-            norm2: norm("layer_norm2")?,
-            mlp: TowerMlp::load(config, &vb.pp("mlp"))?,
+            norm1: norm(names.attention_norm)?,
+            attention: TowerAttention::load(config, scale(0)?, &vb.pp(names.attention))?,
+            norm2: norm(names.mlp_norm)?,
+            mlp: TowerMlp::load(config, scale(1)?, &vb.pp("mlp"))?,
         })
     }
 
@@ -91,12 +133,14 @@ struct TowerAttention {
 }
 
 impl TowerAttention {
-    fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &TowerConfig, scale: Option<Tensor>, vb: &VarBuilder) -> Result<Self> {
         let d = config.d_hidden;
-        let inputs = FusedConfig { d_in: d, outputs: [("q_proj", d), ("k_proj", d), ("v_proj", d)], bias: Bias::With };
+        let outputs = [("q_proj", d), ("k_proj", d), ("v_proj", d)];
+        let inputs = FusedConfig { d_in: d, outputs, bias: config.qkv_bias };
+        let out = BlockNames::of(config.family).attention_out;
         Ok(Self {
             inputs: Fused::load(&inputs, vb, &AsRead)?,
-            out: Linear::load(d, d, Bias::With, &vb.pp("out_proj"))?,
+            out: load_scaled((d, d), scale, &vb.pp(out))?,
             n_heads: config.n_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
@@ -123,12 +167,19 @@ struct TowerMlp {
 }
 
 impl TowerMlp {
-    fn load(config: &TowerConfig, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &TowerConfig, scale: Option<Tensor>, vb: &VarBuilder) -> Result<Self> {
         let (d, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {
             fc1: Linear::load(d, wide, Bias::With, &vb.pp("fc1"))?,
-            fc2: Linear::load(wide, d, Bias::With, &vb.pp("fc2"))?,
+            fc2: load_scaled((wide, d), scale, &vb.pp("fc2"))?,
             activation: config.activation,
         })
     }
+}
+
+/// A linear layer whose outputs are multiplied by `scale (d_out)`, if there is one: `s (W x + b) = (s W) x + s b`.
+fn load_scaled((d_in, d_out): (usize, usize), scale: Option<Tensor>, vb: &VarBuilder) -> Result<Linear> {
+    let Some(scale) = scale else { return Linear::load(d_in, d_out, Bias::With, vb) };
+    let weight = vb.get((d_out, d_in), "weight")?.broadcast_mul(&scale.reshape((d_out, 1))?)?;
+    Ok(Linear::new(weight, Some((vb.get(d_out, "bias")? * scale)?)))
 }

@@ -9,16 +9,18 @@ use candle_core::DType;
 
 use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{
-    FrameFit, JsonFile, KeyNotes, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower, tower_config,
-    tower_notes,
+    FrameFit, JsonFile, KeyNotes, LanguageKind, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower,
+    tower_config, tower_notes,
 };
-use super::{ModelError, Overrides, TokenBudget, Unused, gguf, names};
+use super::{ModelError, Overrides, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
-use crate::temporal::{FrameTokens, Grid, Temporal};
-use crate::text::{ChatTemplate, Reading, Template, TextError, Tokenizer};
+use crate::temporal::{FrameTokens, Temporal};
+use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
 use crate::units::Tokens;
+use crate::video::Sample;
+use crate::video::sample::LlavaVideo;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub, HubError};
 
@@ -46,8 +48,12 @@ pub struct Blueprint {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// The marks around its visual tokens.
+    pub marks: FrameMarks,
     /// The checkpoint's own template, if it has one.
     own_template: Option<Template>,
+    /// The frames that its own processor takes.
+    own_sample: Sample,
     /// Warnings about the model's descriptions.
     pub warnings: Vec<String>,
     /// Handling of tensors that should be used and are not.
@@ -89,16 +95,19 @@ impl Blueprint {
         let mut tower = found.config;
         let n_tower_layers = tower.n_layers;
         tower.n_layers = config.n_layers_run(&tower);
+        tower.output = config.tower_output;
         let connector = make_connector(&dir, &config, &tower)?;
         let mut notes = config.notes.clone();
         notes.extend(found.notes);
-        let (preprocess, preprocess_notes) = preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
+        let (preprocess, own_sample, preprocess_notes) =
+            preprocess_config(&config, &tower, &[found.dir.as_deref(), Some(&dir)])?;
         notes.extend(preprocess_notes);
         let mut warnings = notes.warnings;
         warnings.extend(llm_warnings);
         warnings.extend(overrides.unused.judge(&dir, "keys", &below(&dir, &notes.refused))?);
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
+        let marks = frame_marks(&config, &tokenizer);
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
             rope_conflict,
@@ -112,7 +121,9 @@ impl Blueprint {
             preprocess,
             tokenizer,
             template,
+            marks,
             own_template,
+            own_sample,
             warnings,
             unused: overrides.unused,
             n_tower_layers,
@@ -131,12 +142,18 @@ impl Blueprint {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        frame_tokens(&self.tower, &self.connector, self.config.n_dropped(self.tower.family))
+        let frame = frame_tokens(&self.tower, &self.connector, self.view());
+        FrameTokens { has_newline: names::newline(&self.checkpoint).is_some(), ..frame }
+    }
+
+    /// How hidden states become the connector's tokens.
+    pub fn view(&self) -> StateView {
+        self.config.view(self.tower.family)
     }
 
     /// Why the connector's tokens do not fit the checkpoint's projector, in words, if they do not.
     pub fn connector_misfit(&self) -> Option<String> {
-        let width = self.connector.width(self.tower.d_hidden);
+        let width = self.connector.width(self.view().width(&self.tower));
         let projector = names::projector(&self.checkpoint);
         let shape =
             ["0.weight", "weight"].into_iter().find_map(|name| self.checkpoint.shape(&projector.apply(name)))?;
@@ -149,8 +166,16 @@ impl Blueprint {
         })
     }
 
+    /// The frames that the checkpoint's own processor takes of a video, `frames` of them where a number is asked for;
+    /// `uniform` ones where its family has no way of its own.
+    pub fn own_sample(&self, frames: Option<usize>) -> Sample {
+        let sample = self.own_sample.clone();
+        frames.map_or(sample.clone(), |frames| sample.with_frames(frames).unwrap_or_default())
+    }
+
     /// The budget of a prompt with `text` tokens of words.
-    pub fn budget(&self, temporal: Temporal, n_frames: usize, text: Tokens) -> TokenBudget {
+    pub fn budget(&self, temporal: Temporal, n_frames: usize, text: impl Into<TextTokens>) -> TokenBudget {
+        let text = text.into();
         TokenBudget { temporal, n_frames, frame: self.frame_tokens(), text, context: Tokens(self.config.context) }
     }
 
@@ -196,11 +221,12 @@ fn below(dir: &Path, notes: &[String]) -> Vec<String> {
 }
 
 /// The files that describe a model or a tower, beside its weights.
-const DESCRIPTIONS: [&str; 11] = [
+const DESCRIPTIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -218,12 +244,10 @@ fn more_templates(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The tokens of a frame after `connector`, where the first `n_dropped` of each hidden state are left out.
-pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, n_dropped: usize) -> FrameTokens {
-    let side = tower.grid();
-    let n_kept = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(n_dropped);
-    let grid = Grid { height: side, width: side };
-    let count = connector.n_tokens(n_kept);
+/// The tokens of a frame after `connector`, which takes hidden states as `view` shows them.
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, view: StateView) -> FrameTokens {
+    let grid = view.grid(tower);
+    let count = connector.n_tokens(view.n_tokens(tower));
     if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
 }
 
@@ -241,6 +265,8 @@ pub struct Design {
     pub tokenizer: Tokenizer,
     /// The template that fits it.
     pub template: Template,
+    /// The marks around its visual tokens.
+    pub marks: FrameMarks,
 }
 
 impl Design {
@@ -253,13 +279,15 @@ impl Design {
         let tokenizer = Tokenizer::open(dir, reading(&config))?;
         let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
         tower.n_layers = config.n_layers_run(&tower);
+        tower.output = config.tower_output;
         let connector = make_connector(dir, &config, &tower)?;
-        let (preprocess, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        let (preprocess, _, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
         Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
         // Answers are learned in the words of a built-in template, which says what closes them.
         let own = config.prompt_format.as_deref().map(Template::custom).transpose()?;
         let template = DefaultTemplate::of(&config).choose(&tokenizer, own.as_ref());
-        Ok(Self { config, tower, connector, preprocess, tokenizer, template })
+        let marks = frame_marks(&config, &tokenizer);
+        Ok(Self { config, tower, connector, preprocess, tokenizer, template, marks })
     }
 }
 
@@ -328,6 +356,7 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }
+    config.view(tower.family).check(tower).map_err(wrong)?;
     let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
@@ -344,25 +373,27 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     made.map_err(wrong)
 }
 
-/// The preprocessing: from the first directory that describes one, else the default of the tower's family; then fitted
+/// The preprocessing, and the frames that the processor takes of a video: from the first directory that describes one, else the default of the tower's family; then fitted
 /// as the checkpoint says.
 fn preprocess_config(
     config: &VlmConfig,
     tower: &TowerConfig,
     dirs: &[Option<&Path>],
-) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
+) -> Result<(PreprocessConfig, Sample, KeyNotes), ModelError> {
     let size = tower.image_size as u32;
-    let class = match config.processor {
+    let own = config.video_path.processor().filter(|_| config.spelling == Spelling::HuggingFace);
+    let class = match own.or(config.processor) {
         Some(class) => ProcessorClass::Named(class),
         None => ProcessorClass::Fixed(ProcessorClass::of_tower(tower.family)),
     };
     let mut found = None;
     for dir in dirs.iter().flatten() {
-        found = ProcessorFile::find(dir)?;
+        found = ProcessorFile::find(dir, config.video_path)?;
         if found.is_some() {
             break;
         }
     }
+    let sample = found.as_ref().map(ProcessorFile::own_sample).transpose()?;
     let (preprocess, notes) = match found {
         Some(file) => {
             let (preprocess, mut notes) = file.read(class)?;
@@ -378,7 +409,13 @@ fn preprocess_config(
         FrameFit::Pad => preprocess.padded(),
         FrameFit::AnyresBase => preprocess.squeezed(size),
     };
-    Ok((preprocess, notes))
+    // Of LLaVA's own spelling the processor file is the tower's, and its code samples.
+    let sample = match config.spelling {
+        Spelling::HuggingFace => sample.unwrap_or(config.video_path.sample()),
+        Spelling::Llava if config.video_path.is_own() => Sample::LlavaVideo(LlavaVideo::default()),
+        Spelling::Llava => Sample::default(),
+    };
+    Ok((preprocess, sample, notes))
 }
 
 /// The preprocessing of a tower's family at its own size. LLaVA's files rely on it; Hugging Face's do not, so it is
@@ -388,6 +425,7 @@ fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>
     let preprocess = match tower.family {
         TowerFamily::Clip => PreprocessConfig::clip(size),
         TowerFamily::Siglip => PreprocessConfig::siglip(size),
+        TowerFamily::InternVit => PreprocessConfig::clip(size).squeezed(size),
     };
     let mut notes = KeyNotes::default();
     if config.spelling == Spelling::HuggingFace {
@@ -405,8 +443,18 @@ fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>
 fn reading(config: &VlmConfig) -> Reading {
     match config.spelling {
         Spelling::Llava => Reading::Llava,
-        Spelling::HuggingFace => Reading::HuggingFace { image_token_id: config.image_token },
+        Spelling::HuggingFace => {
+            Reading::HuggingFace { image_token_id: config.visual_token(), placeholder: config.video_path.placeholder() }
+        }
     }
+}
+
+/// The marks around a checkpoint's visual tokens.
+fn frame_marks(config: &VlmConfig, tokenizer: &Tokenizer) -> FrameMarks {
+    if config.image_marks {
+        return FrameMarks::together("<im_start>", "<im_end>");
+    }
+    config.video_path.marks(tokenizer)
 }
 
 /// The checkpoint's `prompt_format`, else its chat template.
@@ -414,13 +462,18 @@ fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result
     if let Some(format) = &config.prompt_format {
         return Ok(Some(Template::custom(format)?));
     }
-    Ok(ChatTemplate::find(dir, tokenizer).map(|chat| Template::Checkpoint(Arc::new(chat))))
+    // Its processor takes the template of its code for whatever has a video in it.
+    if config.video_path == VideoPath::SmolVlm {
+        return Ok(Some(Template::SmolVlm));
+    }
+    Ok(ChatTemplate::find(dir, tokenizer)
+        .map(|chat| Template::Checkpoint(Arc::new(chat.with_system(config.family.system)))))
 }
 
 /// Facts that decide a checkpoint's default template.
 struct DefaultTemplate {
     spelling: Spelling,
-    is_mistral: bool,
+    language: LanguageKind,
     /// Whether the Dense Connector's authors trained it.
     is_dense: bool,
 }
@@ -428,19 +481,21 @@ struct DefaultTemplate {
 impl DefaultTemplate {
     fn of(config: &VlmConfig) -> Self {
         let is_dense = config.connector != ConnectorKind::None;
-        Self { spelling: config.spelling, is_mistral: config.is_mistral, is_dense }
+        Self { spelling: config.spelling, language: config.language, is_dense }
     }
 
     /// The checkpoint's own, unless LLaVA's code ran it with a conversation of its own; else the built-in one that its
     /// tokenizer's special tokens belong to.
     fn choose(&self, tokenizer: &Tokenizer, own: Option<&Template>) -> Template {
         let has = |token| tokenizer.token_id(token).is_some();
+        let is_qwen = matches!(self.language, LanguageKind::Qwen2 | LanguageKind::Qwen3);
         match (own, self.spelling) {
             (Some(own @ Template::Custom(_)), _) | (Some(own), Spelling::HuggingFace) => own.clone(),
             _ if has("<|eot_id|>") && self.is_dense => Template::Llama3,
             _ if has("<|eot_id|>") => Template::LlavaLlama3,
+            _ if has("<|im_start|>") && is_qwen => Template::Qwen,
             _ if has("<|im_start|>") => Template::ChatMl,
-            _ if self.is_mistral => Template::Mistral,
+            _ if self.language == LanguageKind::Mistral => Template::Mistral,
             (_, Spelling::HuggingFace) => Template::LlavaHf,
             (_, Spelling::Llava) => Template::VicunaV1,
         }

@@ -2,7 +2,37 @@
 
 use crate::temporal::{FrameTokens, Temporal};
 use crate::units::Tokens;
-use crate::vlm::ModelError;
+use crate::vlm::{ModelError, PromptIds};
+
+/// Tokens of a prompt's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextTokens {
+    /// Those that stand once.
+    pub once: Tokens,
+    /// Those that stand with each frame.
+    pub each: Tokens,
+}
+
+impl TextTokens {
+    /// The tokens of a prompt about so many frames: the words between the first and the last of them stand with each.
+    pub fn of(ids: &PromptIds, n_frames: usize) -> Self {
+        let n_ends = ids.before_visual().len() + ids.after_visual().len();
+        let between = ids.n_text().saturating_sub(n_ends);
+        let each = between.checked_div(n_frames.saturating_sub(1)).unwrap_or(0);
+        Self { once: Tokens(ids.n_text().saturating_sub(each * n_frames)), each: Tokens(each) }
+    }
+
+    /// The tokens with so many frames.
+    pub fn with_frames(self, n_frames: usize) -> Tokens {
+        Tokens(self.once.0.saturating_add(self.each.0.saturating_mul(n_frames)))
+    }
+}
+
+impl From<Tokens> for TextTokens {
+    fn from(once: Tokens) -> Self {
+        Self { once, each: Tokens(0) }
+    }
+}
 
 /// What a prompt needs and what the model has.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +44,7 @@ pub struct TokenBudget {
     /// Tokens of a frame after the connector.
     pub frame: FrameTokens,
     /// Tokens of the prompt's text.
-    pub text: Tokens,
+    pub text: TextTokens,
     /// The model's context.
     pub context: Tokens,
 }
@@ -25,9 +55,14 @@ impl TokenBudget {
         self.temporal.n_tokens(self.n_frames, self.frame)
     }
 
+    /// Tokens of the prompt's words.
+    pub fn words(&self) -> Tokens {
+        self.text.with_frames(self.n_frames)
+    }
+
     /// Positions of the whole prompt.
     pub fn prompt(&self) -> Tokens {
-        Tokens(self.visual().0.saturating_add(self.text.0))
+        Tokens(self.visual().0.saturating_add(self.words().0))
     }
 
     /// Positions left for the answer.
@@ -52,7 +87,7 @@ impl TokenBudget {
             strategy: format!("temporal {}", self.temporal),
             visual_words: self.temporal.explain(self.n_frames, self.frame),
             visual: self.visual(),
-            text: self.text,
+            text: self.words(),
             total: prompt,
             context,
             hint: self.hint(),
@@ -85,7 +120,7 @@ impl TokenBudget {
             strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());
         let words = |n: usize| if n == 1 { "1 frame".to_owned() } else { format!("{n} frames") };
         match (fewer, other) {
-            _ if self.text.0 >= self.context.0 => "; hint: shorten the question".to_owned(),
+            _ if self.text.once >= self.context => "; hint: shorten the question".to_owned(),
             (Some(n), Some(other)) => format!("; hint: use {}, or {other}", words(n)),
             (Some(n), None) => format!("; hint: use {}", words(n)),
             (None, Some(other)) => format!("; hint: use {other}"),
@@ -100,7 +135,13 @@ mod tests {
     use crate::temporal::MaxPool;
 
     fn budget(temporal: Temporal, n_frames: usize, text: usize) -> TokenBudget {
-        TokenBudget { temporal, n_frames, frame: FrameTokens::loose(576), text: Tokens(text), context: Tokens(4096) }
+        TokenBudget {
+            temporal,
+            n_frames,
+            frame: FrameTokens::loose(576),
+            text: Tokens(text).into(),
+            context: Tokens(4096),
+        }
     }
 
     #[test]
@@ -127,6 +168,20 @@ mod tests {
     fn one_position_must_be_left_for_the_answer() {
         assert!(budget(Temporal::Concat, 7, 64).room().is_err());
         assert_eq!(budget(Temporal::Concat, 7, 63).room().expect("4032 + 63 = 4095"), Tokens(1));
+    }
+
+    #[test]
+    fn words_with_each_frame_are_counted_with_the_frames_that_would_fit() {
+        use crate::text::Passage;
+        let words = |n: usize| Passage::Words(vec![0; n]);
+        // 10 + 20 words stand once, 8 with each frame: those before the first are among the 18 at the beginning.
+        let parts = vec![words(18), Passage::Frames(0..1), words(8), Passage::Frames(1..2), words(20)];
+        let text = TextTokens::of(&PromptIds { parts }, 2);
+        assert_eq!(text, TextTokens { once: Tokens(30), each: Tokens(8) });
+        // (4096 - 31) / (576 + 8) = 6.96.
+        let budget = TokenBudget { text, ..budget(Temporal::Concat, 9, 0) };
+        let error = budget.room().expect_err("too much").to_string();
+        assert!(error.contains("+ 102 for the prompt") && error.contains("use 6 frames"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
-use super::fuse;
+use super::{StateView, fuse};
 use crate::connector::{Connector, ConnectorKind};
 use crate::kernels::cuda::tests::tested;
 use crate::kernels::finite_difference::random;
@@ -15,7 +15,7 @@ use crate::kernels::tests::with_kernels;
 use crate::projector::Projector;
 use crate::temporal::{Evs, FrameTokens, Grid, MaxPool, Pool2d, PoolMode, Temporal};
 use crate::units::LayerIndex;
-use crate::vision::{Activation, Tower, TowerConfig, TowerFamily};
+use crate::vision::{Activation, Bias, Tower, TowerConfig, TowerFamily, TowerOutput};
 
 /// Random weights of any name and shape, the same for the same name.
 struct AnyWeights;
@@ -48,6 +48,7 @@ fn config(family: TowerFamily) -> TowerConfig {
     let (d_head, activation) = match family {
         TowerFamily::Siglip => (72, Activation::GeluTanh),
         TowerFamily::Clip => (64, Activation::QuickGelu),
+        TowerFamily::InternVit => (64, Activation::Gelu),
     };
     TowerConfig {
         family,
@@ -60,6 +61,8 @@ fn config(family: TowerFamily) -> TowerConfig {
         n_channels: 3,
         activation,
         layer_norm_eps: 1e-6,
+        qkv_bias: Bias::With,
+        output: TowerOutput::Raw,
     }
 }
 
@@ -75,7 +78,8 @@ fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Devic
     let mut fold = temporal.begin(FrameTokens::on_grid(Grid { height: 4, width: 4 }));
     for (frames, seed) in [(2, 1), (1, 2)] {
         let pixels = random((frames, 3, 16, 16), seed).to_dtype(dtype)?.to_device(device)?;
-        let fused = fuse(&tower, &connector, config.n_class_tokens(), &pixels)?;
+        let view = StateView { n_dropped: config.n_class_tokens(), patches_per_side: 1 };
+        let fused = fuse(&tower, &connector, view, &pixels)?;
         fold.push(&projector.forward(&fused)?)?;
     }
     fold.finish()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)

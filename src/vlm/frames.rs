@@ -48,7 +48,8 @@ impl Vlm {
     /// When the frame is too large, the image processor makes another size than the tower takes, or the device has no
     /// room.
     pub fn prepare(&self, picture: RgbImage) -> Result<Tensor, ModelError> {
-        if kernels::of(&self.vision.device, self.vision.dtype).prepares_frames() {
+        let kernels = kernels::of(&self.vision.device, self.vision.dtype);
+        if kernels.prepares_frames() && self.preprocessor.has_plan() {
             return self.prepare_on_device(&picture);
         }
         let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };

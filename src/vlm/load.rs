@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use super::blueprint::{Blueprint, TowerSource};
 use super::frames::FrameTables;
-use super::gguf::{self, GgufMatrices};
+use super::gguf::{self, GgufMatrices, QueryKeyRows};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
@@ -18,7 +18,7 @@ use crate::language::{Llama, LlamaConfig};
 use crate::nn::{Linear, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Ledger, OnLoad, Rename};
+use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
 /// Where the vision encoder runs: tower, connector and projector.
 #[derive(Debug, Clone)]
@@ -90,6 +90,7 @@ impl Vlm {
             preprocess,
             tokenizer,
             template,
+            marks,
             mut warnings,
             unused,
             n_tower_layers,
@@ -104,15 +105,19 @@ impl Vlm {
         let (llama, warning) = tying::resolve(config.llama.clone(), &llm_ledger)?;
         let llama = &llama;
         warnings.extend(warning);
-        let mut language = load_language(llama, &llm_ledger, placement).map_err(&failed)?;
+        let rows = QueryKeyRows::of(config.language);
+        let mut language = load_language((llama, rows), &llm_ledger, placement).map_err(&failed)?;
         language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
 
-        let width = connector.width(tower.d_hidden);
+        let view = config.view(tower.family);
+        let width = connector.width(view.width(&tower));
+        let newline = read_newline(ledger.checkpoint(), llama, &vision)?;
         let why = format!(
-            "{}: connector {} over a tower of width {} gives {width} channels; the language model takes {}",
+            "{}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {}",
             config.projector,
             connector.kind(),
             tower.d_hidden,
+            view.describe(),
             llama.d_hidden
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
@@ -137,9 +142,10 @@ impl Vlm {
         // What a checkpoint lacks stands for itself until here, and has no room to be packed.
         tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
-        let n_dropped_tokens = config.n_dropped(tower.config().family);
         Ok(Self {
             name,
+            family: config.family,
+            video_path: config.video_path,
             preprocessor: Preprocessor::new(preprocess),
             tower,
             connector,
@@ -151,14 +157,31 @@ impl Vlm {
             tokenizer,
             template,
             context: config.context,
-            image_marks: config.image_marks,
+            marks,
             spelling: config.spelling,
-            image_token: config.image_token,
+            image_token: config.visual_token(),
             generation: config.generation,
-            n_dropped_tokens,
+            view,
+            newline,
             warnings,
         })
     }
+}
+
+/// The row that ends rows or frames of visual tokens, `(H)`, if the checkpoint has one.
+fn read_newline(
+    checkpoint: &Checkpoint,
+    llama: &LlamaConfig,
+    vision: &VisionPlacement,
+) -> Result<Option<Tensor>, ModelError> {
+    let Some(name) = names::newline(checkpoint) else { return Ok(None) };
+    let (found, wanted) = (checkpoint.shape(name).map(Shape::dims).unwrap_or_default(), [llama.d_hidden]);
+    if found != wanted {
+        let rule = format!("{name}: expected {wanted:?}, found {found:?}");
+        return Err(ModelError::Combination { path: checkpoint.dir().to_owned(), rule });
+    }
+    let row = checkpoint.load(name, vision.dtype, &vision.device);
+    row.map(Some).map_err(ModelError::compute("reading image_newline"))
 }
 
 /// The tower, as deep as its hidden states are needed.
@@ -177,7 +200,11 @@ fn load_tower(
 }
 
 /// The language model, from a checkpoint or from a GGUF file.
-fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placement) -> candle_core::Result<Llama> {
+fn load_language(
+    (llama, rows): (&LlamaConfig, QueryKeyRows),
+    ledger: &Arc<Ledger>,
+    placement: &Placement,
+) -> candle_core::Result<Llama> {
     let Placement { device, dtype, quantization, .. } = placement;
     let why = format!(
         "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
@@ -186,7 +213,7 @@ fn load_language(llama: &LlamaConfig, ledger: &Arc<Ledger>, placement: &Placemen
     if ledger.checkpoint().gguf().is_some() {
         let rename = names_in(ledger, llama);
         let vb = ledger.part(rename.clone(), why, *dtype, device);
-        return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, format: *quantization });
+        return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, rows, format: *quantization });
     }
     let vb = ledger.part(names_in(ledger, llama), why, *dtype, device);
     match quantization {

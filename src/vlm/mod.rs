@@ -1,7 +1,7 @@
 //! The whole model: from frames and a question to the logits of the first answer token.
 //!
 //! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
-//! Foreign `config.json` spellings and tensor names meet here and nowhere else.
+//! Foreign `config.json` spellings and tensor names meet here and nowhere else, each family's in a file of [`families`].
 
 mod blueprint;
 mod budget;
@@ -9,6 +9,7 @@ pub mod config;
 #[cfg(test)]
 mod cuda_tests;
 mod error;
+pub mod families;
 mod frames;
 mod gguf;
 mod load;
@@ -19,14 +20,18 @@ mod spare;
 mod start;
 mod tying;
 mod unused;
+mod video_path;
+mod view;
 
 pub use blueprint::{Blueprint, Design, TowerSource};
-pub use budget::TokenBudget;
+pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
 pub use error::ModelError;
 pub(crate) use error::without_backtrace;
 pub use load::{Placement, VisionPlacement};
-pub use model::{PromptIds, Vlm, fuse};
+pub use model::{FrameRows, PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use start::{StartingTower, StartingWeights};
 pub use unused::Unused;
+pub use video_path::VideoPath;
+pub use view::StateView;

@@ -1,25 +1,28 @@
 //! The model in memory: frames to visual tokens, and a spliced prompt to logits.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::ModelError;
 use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
+use super::families::Family;
 use super::frames::FrameTables;
 use super::load::VisionPlacement;
+use super::{ModelError, StateView, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
 use crate::temporal::FrameTokens;
-use crate::text::{Prompt, Template, Tokenizer};
+use crate::text::{FrameMarks, Passage, Prompt, Template, Tokenizer};
 use crate::vision::Tower;
 
 /// A vision-language model.
 pub struct Vlm {
     pub(super) name: String,
+    pub(super) family: &'static Family,
+    pub(super) video_path: VideoPath,
     pub(super) preprocessor: Preprocessor,
     pub(super) tower: Tower,
     pub(super) connector: Connector,
@@ -32,23 +35,23 @@ pub struct Vlm {
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Template,
     pub(super) context: usize,
-    pub(super) image_marks: bool,
+    pub(super) marks: FrameMarks,
     pub(super) spelling: Spelling,
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub(super) image_token: Option<u32>,
     pub(super) generation: GenerationDefaults,
-    /// Tokens at the beginning of each state that are left out.
-    pub(super) n_dropped_tokens: usize,
+    /// How hidden states become the connector's tokens.
+    pub(super) view: StateView,
+    /// The row that ends rows or frames of visual tokens, `(H)`.
+    pub(super) newline: Option<Tensor>,
     pub(super) warnings: Vec<String>,
 }
 
-/// The ids of a prompt on both sides of its visual tokens.
+/// The ids of a prompt, part after part: the first and the last are words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptIds {
-    /// From the prompt's beginning, BOS included.
-    pub before_visual: Vec<u32>,
-    /// To the prompt's end.
-    pub after_visual: Vec<u32>,
+    /// Words from the prompt's beginning, BOS included, and visual tokens in turn.
+    pub parts: Vec<Passage<Vec<u32>>>,
 }
 
 impl PromptIds {
@@ -57,13 +60,56 @@ impl PromptIds {
     /// # Errors
     /// When the tokenizer refuses.
     pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
-        let (before_visual, after_visual) = tokenizer.encode_prompt(prompt)?;
-        Ok(Self { before_visual, after_visual })
+        Ok(Self { parts: tokenizer.encode_prompt(prompt)? })
     }
 
     /// Tokens of the text.
     pub fn n_text(&self) -> usize {
-        self.before_visual.len() + self.after_visual.len()
+        self.parts.iter().filter_map(Passage::words).map(Vec::len).sum()
+    }
+
+    /// The ids before the first visual token.
+    pub fn before_visual(&self) -> &[u32] {
+        self.parts.first().and_then(Passage::words).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ids after the last visual token.
+    pub fn after_visual(&self) -> &[u32] {
+        self.parts.last().and_then(Passage::words).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Rows of a video's visual tokens that are of some of its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRows {
+    /// `V`.
+    pub n_visual: usize,
+    /// Frames of the video.
+    pub n_frames: usize,
+    /// Rows of each frame, where frames stand apart.
+    pub each: Option<usize>,
+}
+
+impl FrameRows {
+    /// The rows of a video whose frames stand together.
+    pub fn together(n_visual: usize) -> Self {
+        Self { n_visual, n_frames: 0, each: None }
+    }
+
+    /// The rows of a part of a prompt; none of words. Rows behind those of all frames belong to the last.
+    ///
+    /// # Errors
+    /// In words, for single frames that have no rows of their own.
+    pub fn of<W>(&self, part: &Passage<W>) -> Result<Option<Range<usize>>, String> {
+        let Passage::Frames(frames) = part else {
+            return Ok(part.words().is_none().then_some(0..self.n_visual));
+        };
+        let each = self.each.ok_or("the prompt has words between frames that a temporal strategy mixes")?;
+        let end = if frames.end == self.n_frames { self.n_visual } else { frames.end * each };
+        if frames.start * each > end || end > self.n_visual {
+            return Err(format!("the prompt shows frames {frames:?} of {}", self.n_frames));
+        }
+        Ok(Some(frames.start * each..end))
     }
 }
 
@@ -71,6 +117,16 @@ impl Vlm {
     /// As it was named.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The family that it belongs to.
+    pub fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    /// The road of its own processor with a video.
+    pub fn video_path(&self) -> VideoPath {
+        self.video_path
     }
 
     /// How frames are prepared.
@@ -90,7 +146,7 @@ impl Vlm {
 
     /// Begins the window over the connector's tokens of one video's frames.
     pub fn begin_window(&self) -> ChannelWindow {
-        ChannelWindow::new(self.window, self.tower.config().d_hidden)
+        ChannelWindow::new(self.window, self.view.width(self.tower.config()))
     }
 
     /// The language model.
@@ -108,14 +164,20 @@ impl Vlm {
         &self.template
     }
 
-    /// Whether `<im_start>` and `<im_end>` stand around the visual tokens.
-    pub fn image_marks(&self) -> bool {
-        self.image_marks
+    /// The marks around its visual tokens.
+    pub fn marks(&self) -> &FrameMarks {
+        &self.marks
     }
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        frame_tokens(self.tower.config(), &self.connector, self.n_dropped_tokens)
+        let frame = frame_tokens(self.tower.config(), &self.connector, self.view);
+        FrameTokens { has_newline: self.newline.is_some(), ..frame }
+    }
+
+    /// The row that ends rows or frames of visual tokens (`image_newline`), `(H)`, where the checkpoint has one.
+    pub fn newline(&self) -> Option<&Tensor> {
+        self.newline.as_ref()
     }
 
     /// Positions that prompt and answer may fill.
@@ -168,13 +230,19 @@ impl Vlm {
 
     /// A prompt as the rules over its answer see it: of a Hugging Face checkpoint all ids, of LLaVA's none, whose code
     /// gives the model embeddings.
-    pub fn prompt_history(&self, ids: &PromptIds, n_visual: usize) -> PromptHistory {
-        let n_tokens = ids.n_text() + n_visual;
-        let ids = self.image_token.map(|image| {
-            let visual = std::iter::repeat_n(image, n_visual);
-            ids.before_visual.iter().copied().chain(visual).chain(ids.after_visual.iter().copied()).collect()
-        });
-        PromptHistory { ids: ids.unwrap_or_default(), n_tokens }
+    ///
+    /// # Errors
+    /// When the prompt shows frames that have no tokens of their own.
+    pub fn prompt_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+        let n_tokens = ids.n_text() + rows.n_visual;
+        let Some(image) = self.image_token else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
+        let mut history = Vec::with_capacity(n_tokens);
+        for part in &ids.parts {
+            history.extend(part.words().into_iter().flatten());
+            let rows = rows.of(part).map_err(|rule| ModelError::Strategy { rule })?;
+            history.extend(std::iter::repeat_n(image, rows.map_or(0, |rows| rows.len())));
+        }
+        Ok(PromptHistory { ids: history, n_tokens })
     }
 
     /// The connector's fused tokens of some frames, which may be in the host's memory.
@@ -187,7 +255,7 @@ impl Vlm {
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
             let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
-            fuse(&self.tower, &self.connector, self.n_dropped_tokens, &pixels)
+            fuse(&self.tower, &self.connector, self.view, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
     }
@@ -212,23 +280,23 @@ impl Vlm {
         moved.map_err(ModelError::compute("moving visual tokens to the language model"))
     }
 
-    /// The embeddings of a spliced prompt: text, visual tokens, text.
+    /// The embeddings of a spliced prompt: words and visual tokens in turn.
     ///
     /// # Shapes
-    /// `visual (V, H)` to `(before + V + after, H)`.
+    /// `visual (V, H)` to `(words + V, H)`.
     ///
     /// # Errors
-    /// When an id is beyond the vocabulary.
-    pub fn splice(&self, ids: &PromptIds, visual: &Tensor) -> Result<Tensor, ModelError> {
+    /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own.
+    pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, ModelError> {
         let run = || {
             let visual = visual.to_device(self.device())?.to_dtype(self.language.dtype())?;
-            let mut parts = Vec::with_capacity(3);
-            if !ids.before_visual.is_empty() {
-                parts.push(self.language.embed(&ids.before_visual)?);
-            }
-            parts.push(visual);
-            if !ids.after_visual.is_empty() {
-                parts.push(self.language.embed(&ids.after_visual)?);
+            let mut parts = Vec::with_capacity(ids.parts.len());
+            for part in &ids.parts {
+                match (part, rows.of(part).map_err(candle_core::Error::msg)?) {
+                    (_, Some(rows)) => parts.push(visual.narrow(0, rows.start, rows.len())?),
+                    (Passage::Words(ids), None) if !ids.is_empty() => parts.push(self.language.embed(ids)?),
+                    (_, None) => {}
+                }
             }
             Tensor::cat(&parts, 0)
         };
@@ -241,24 +309,19 @@ impl Vlm {
     }
 }
 
-/// Runs a tower as far as a connector needs it, and fuses its states; the first `n_dropped_tokens` of each are left
-/// out.
+/// Runs a tower as far as a connector needs it, and fuses its states as `view` shows them.
 ///
 /// # Shapes
-/// `pixels (T, 3, side, side)` to `(T, N', k D)`.
+/// `pixels (T, 3, side, side)` to `(T, N', k D)`, of the view's `N` and `D`.
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn fuse(
-    tower: &Tower,
-    connector: &Connector,
-    n_dropped_tokens: usize,
-    pixels: &Tensor,
-) -> candle_core::Result<Tensor> {
+pub fn fuse(tower: &Tower, connector: &Connector, view: StateView, pixels: &Tensor) -> candle_core::Result<Tensor> {
     let mut fold = connector.begin();
     tower.hidden_states(pixels, &mut |layer, state| {
-        let kept = state.dim(1)? - n_dropped_tokens;
-        fold.visit(layer, &state.narrow(1, n_dropped_tokens, kept)?)?; // (T, N, D)
+        if connector.takes(layer) {
+            fold.visit(layer, &view.apply(&tower.output(state)?)?)?; // (T, N, D)
+        }
         Ok(if layer >= connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     fold.finish()

@@ -1,35 +1,17 @@
-//! Tensor names: ours, and what LLaVA, Hugging Face 4 and Hugging Face 5 call the same tensors.
+//! Tensor names: ours, and what the files of each family call the same tensors. What a file has decides, not the family
+//! that its configuration names: layouts are shared, and old and new files of a family differ.
 
+use super::families;
 use crate::weights::{Checkpoint, Rename};
-
-/// Where the language model may begin: ours is `model.` and `lm_head.`.
-const LANGUAGE: [(&str, &str); 4] = [
-    ("model.", "lm_head."),
-    ("language_model.model.", "language_model.lm_head."),
-    ("model.language_model.", "lm_head."),
-    ("language_model.", "lm_head."),
-];
-
-/// Where the projector may begin, with PyTorch's `Sequential` numbers: ours is the beginning of the name.
-const PROJECTOR: [&str; 2] = ["model.mm_projector.", "mm_projector."];
-
-/// Where Hugging Face's projector may begin; its matrices are `linear_1` and `linear_2`.
-const HF_PROJECTOR: [&str; 2] = ["multi_modal_projector.", "model.multi_modal_projector."];
-
-/// Where a tower inside a checkpoint may begin.
-const TOWER_INSIDE: [&str; 5] = [
-    "model.vision_tower.vision_tower.vision_model.",
-    "vision_tower.vision_model.",
-    "model.vision_tower.vision_model.",
-    "model.vision_tower.",
-    "vision_tower.",
-];
 
 /// Where a tower in its own repository may begin.
 const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
 
-/// A tensor that every tower has.
-const TOWER_PROBE: &str = "embeddings.patch_embedding.weight";
+/// Tensors of which every tower has one.
+const TOWER_PROBES: [&str; 2] = ["embeddings.patch_embedding.weight", "embeddings.patch_embeddings.projection.weight"];
+
+/// Where `image_newline` may stand.
+pub(super) const NEWLINES: [&str; 2] = ["image_newline", "model.image_newline"];
 
 /// Our name of the embedding table.
 pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
@@ -38,28 +20,44 @@ pub(super) const HEAD: &str = "lm_head.weight";
 /// Tensors of which every language model has one.
 const LANGUAGE_PROBES: [&str; 2] = ["embed_tokens.weight", "layers.0.input_layernorm.weight"];
 
+/// Names of the language model.
 pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
     let has = |prefix: &str| LANGUAGE_PROBES.iter().any(|probe| checkpoint.contains(&format!("{prefix}{probe}")));
-    let (model, head) = LANGUAGE.into_iter().find(|(model, _)| has(model)).unwrap_or(LANGUAGE[0]);
-    Rename::none().prefix("model.", model).prefix("lm_head.", head)
+    let all = || families::ALL.iter().flat_map(|family| family.names.language);
+    let found = all().find(|(model, _)| has(model)).or_else(|| all().next());
+    found.map_or_else(Rename::none, |(model, head)| Rename::none().prefix("model.", model).prefix("lm_head.", head))
 }
 
+/// Names of the projector: those of which the checkpoint has the most modules.
 pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
-    let begins = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
-    if let Some(prefix) = HF_PROJECTOR.into_iter().find(|prefix| begins(prefix)) {
-        return Rename::none().prefix("0.", &format!("{prefix}linear_1.")).prefix("2.", &format!("{prefix}linear_2."));
+    let begins = |(_, theirs): &&(&str, &str)| checkpoint.names().any(|name| name.starts_with(theirs));
+    let all = || families::ALL.iter().flat_map(|family| family.names.projector);
+    let mut best: (usize, &[(&str, &str)]) = (0, all().next().copied().unwrap_or_default());
+    for modules in all() {
+        let n = modules.iter().filter(begins).count();
+        if n > best.0 {
+            best = (n, modules);
+        }
     }
-    let prefix = PROJECTOR.into_iter().find(|prefix| begins(prefix)).unwrap_or(PROJECTOR[0]);
-    Rename::none().prefix("", prefix)
+    best.1.iter().fold(Rename::none(), |rename, (ours, theirs)| rename.prefix(ours, theirs))
 }
 
 /// The prefix of the tower inside a checkpoint, if there is one.
 pub(super) fn tower_inside(checkpoint: &Checkpoint) -> Option<&'static str> {
-    TOWER_INSIDE.into_iter().find(|prefix| checkpoint.contains(&format!("{prefix}{TOWER_PROBE}")))
+    families::ALL.iter().flat_map(|family| family.names.tower).copied().find(|prefix| has_tower(checkpoint, prefix))
 }
 
 /// The prefix of a tower in its own repository.
 pub(super) fn tower_beside(checkpoint: &Checkpoint) -> &'static str {
-    let has = |prefix: &&str| checkpoint.contains(&format!("{prefix}{TOWER_PROBE}"));
-    TOWER_BESIDE.into_iter().find(has).or_else(|| tower_inside(checkpoint)).unwrap_or(TOWER_BESIDE[0])
+    let found = TOWER_BESIDE.into_iter().find(|prefix| has_tower(checkpoint, prefix));
+    found.or_else(|| tower_inside(checkpoint)).unwrap_or(TOWER_BESIDE[0])
+}
+
+/// The name of the row that ends rows or frames of visual tokens, if the checkpoint has one.
+pub(super) fn newline(checkpoint: &Checkpoint) -> Option<&'static str> {
+    NEWLINES.into_iter().find(|name| checkpoint.contains(name))
+}
+
+fn has_tower(checkpoint: &Checkpoint, prefix: &str) -> bool {
+    TOWER_PROBES.iter().any(|probe| checkpoint.contains(&format!("{prefix}{probe}")))
 }

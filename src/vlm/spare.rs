@@ -53,17 +53,18 @@ impl Spares {
         self.modules.extend(ours.map(|ours| language.apply(ours)));
     }
 
-    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only the base view is encoded.
+    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only some temporal strategies use it.
     pub(super) fn image_newline(&mut self) {
-        self.names.extend(["image_newline", "model.image_newline"].map(str::to_owned));
+        self.names.extend(names::NEWLINES.map(str::to_owned));
     }
 
     /// Spares the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the last
-    /// layer, SigLIP's pooling head, the position ids.
+    /// layer, SigLIP's pooling head, the position ids, the mask token of a tower's training.
     pub(super) fn beyond_hidden_states(&mut self, part: &TowerPart<'_>) {
         let TowerPart { prefix, n_read, n_described } = part;
-        self.names.push(format!("{prefix}embeddings.position_ids"));
-        self.modules.extend((*n_read..*n_described).map(|i| format!("{prefix}encoder.layers.{i}.")));
+        self.names.extend(["position_ids", "mask_token"].map(|name| format!("{prefix}embeddings.{name}")));
+        let layers = (*n_read..*n_described).flat_map(|i| ["layers", "layer"].map(|name| (name, i)));
+        self.modules.extend(layers.map(|(name, i)| format!("{prefix}encoder.{name}.{i}.")));
         self.modules.extend(["post_layernorm.", "head."].map(|module| format!("{prefix}{module}")));
     }
 

@@ -35,6 +35,8 @@ def rope(**keys):
     return {"rope_scaling": keys}
 
 
+QKV = [f"language_model.model.layers.{i}.self_attn.{p}_proj.bias" for i in range(2) for p in "qkv"]
+NORMS = {f"language_model.model.layers.{i}.self_attn.{p}_norm.weight": [8] for i in range(2) for p in "qk"}
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 VARIANTS = {
     "mlp_bias": dict(text={"mlp_bias": True}, add=bias(MLP)),
@@ -59,6 +61,10 @@ VARIANTS = {
     "tied_at_top_level": dict(top={"tie_word_embeddings": True}, remove=[HEAD]),
     "tied_in_text_config": dict(text={"tie_word_embeddings": True}, remove=[HEAD]),
     "tied_with_another_head": dict(top={"tie_word_embeddings": True}),
+    "qwen2": dict(text={"model_type": "qwen2"}, add=bias(QKV)),
+    "qwen2_with_a_window_that_is_off": dict(text={"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": False}, add=bias(QKV)),
+    "qwen3": dict(text={"model_type": "qwen3", "head_dim": 8}, add=NORMS),
+    "qwen3_with_biases": dict(text={"model_type": "qwen3", "head_dim": 8, "attention_bias": True}, add=NORMS | bias(ATTENTION)),
     "tied_with_the_head_alone": dict(top={"tie_word_embeddings": True}, remove=["language_model.model.embed_tokens.weight"]),
 }
 

@@ -26,7 +26,7 @@ fn load(layout: &str) -> Vlm {
 }
 
 fn encode(vlm: &Vlm) -> EncodedVideo {
-    let plan = Plan { sample: Sample::All, temporal: Temporal::Concat, ..Plan::default() };
+    let plan = Plan { sample: Some(Sample::All), temporal: Some(Temporal::Concat), ..Plan::default() };
     encode_video(vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {}).unwrap()
 }
 

@@ -84,7 +84,7 @@ fn every_description_answers_as_transformers_does() {
     let expected = read_json(&repository("tests/golden/descriptions/expected.json"));
     let question = expected["question"].as_str().unwrap();
     let generate = GeneratePlan { max_new_tokens: 16, ..GeneratePlan::default() };
-    let plan = Plan { sample: Sample::All, temporal: Temporal::Concat, generate, ..Plan::default() };
+    let plan = Plan { sample: Some(Sample::All), temporal: Some(Temporal::Concat), generate, ..Plan::default() };
     let mut wrong = Vec::new();
     for case in expected["cases"].as_array().unwrap() {
         let dir = checkpoint();
@@ -124,9 +124,21 @@ fn every_description_answers_as_transformers_does() {
 fn models_and_keys_that_are_not_understood_are_refused_by_name() {
     for (file, key, value, message) in [
         ("config.json", "model_type", json!("llava_next_video"), "model_type: \"llava_next_video\" is not usable"),
-        ("config.json", "model_type", json!("llava_onevision"), "supported are llava and llava_next"),
-        ("config.json", "model_type", json!("vipllava"), "supported are llava and llava_next"),
-        ("config.json", "model_type", json!("video_llava"), "supported are llava and llava_next"),
+        (
+            "config.json",
+            "model_type",
+            json!("llava_onevision"),
+            "a model_type of this kind is a LlavaOnevisionForConditionalGeneration, not a LlavaForConditionalGeneration",
+        ),
+        ("config.json", "model_type", json!("vipllava"), "a model_type of this kind is a VipLlavaFor"),
+        (
+            "config.json",
+            "model_type",
+            json!("llava_onevison"),
+            "supported are llava, llava_next, vipllava, llava_onevision, smolvlm, idefics3, internvl; \
+             hint: the nearest is llava_onevision",
+        ),
+        ("config.json", "model_type", json!("qwen3_vl"), "smolvlm, idefics3, internvl"),
         (
             "config.json",
             "architectures",

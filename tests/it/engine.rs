@@ -16,7 +16,7 @@ use vidense::engine::{
 };
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
-use vidense::language::{Decoding, Llama, LlamaConfig, LogitRules, RopeScaling};
+use vidense::language::{AttentionBias, Decoding, Llama, LlamaConfig, LogitRules, QueryKeyNorm, RopeScaling};
 use vidense::nn::{QuantFormat, Quantizing};
 
 use crate::harness::{generate, request};
@@ -60,7 +60,8 @@ pub fn config(rope_scaling: RopeScaling) -> LlamaConfig {
         rope_scaling,
         context: 512,
         tied_embeddings: false,
-        attention_bias: false,
+        attention_bias: AttentionBias::None,
+        qk_norm: QueryKeyNorm::None,
         mlp_bias: false,
     }
 }

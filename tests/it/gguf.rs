@@ -22,7 +22,7 @@ const N_HEADS: usize = 4;
 const N_KV_HEADS: usize = 2;
 const D_HEAD: usize = 8;
 
-type Facts = HashMap<String, Value>;
+pub type Facts = HashMap<String, Value>;
 
 /// Interleaves the halves of each head, as llama.cpp's converter does.
 fn interleaved(tensor: &Tensor, n_heads: usize) -> Tensor {
@@ -47,7 +47,7 @@ fn converted(weights: &Weights) -> Weights {
     theirs
 }
 
-fn facts() -> Facts {
+pub fn facts() -> Facts {
     let numbers = [
         ("block_count", 2),
         ("context_length", 512),
@@ -64,7 +64,7 @@ fn facts() -> Facts {
     facts
 }
 
-fn store(path: &Path, facts: &Facts, tensors: &Weights, dtype: GgmlDType) {
+pub fn store(path: &Path, facts: &Facts, tensors: &Weights, dtype: GgmlDType) {
     let stored: Vec<(String, QTensor)> = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -78,7 +78,7 @@ fn store(path: &Path, facts: &Facts, tensors: &Weights, dtype: GgmlDType) {
     write(&mut File::create(path).unwrap(), &facts, &stored).unwrap();
 }
 
-fn load(model: &Path, llm: &Path, quantization: Option<QuantFormat>, unused: Unused) -> Result<Vlm, String> {
+pub fn load(model: &Path, llm: &Path, quantization: Option<QuantFormat>, unused: Unused) -> Result<Vlm, String> {
     let overrides = Overrides { llm: Some(llm.to_owned()), ..Overrides::default() }.with_unused(unused);
     let blueprint = Blueprint::read(model.to_str().unwrap(), &overrides, &Hub::offline(None));
     let placement = Placement { quantization, ..Placement::cpu() };
@@ -186,7 +186,11 @@ const CONTRADICTIONS: [Case; 14] = [
         "llama.attention.head_count_kv is 1, but num_key_value_heads",
     ),
     ("experts", |facts, _| set(facts, "expert_count", Value::U32(8)), "llama.expert_count is 8"),
-    ("scale", |facts, _| set(facts, "logit_scale", Value::F32(0.5)), "llama.logit_scale is 0.5, and a Llama has none"),
+    (
+        "scale",
+        |facts, _| set(facts, "logit_scale", Value::F32(0.5)),
+        "llama.logit_scale is 0.5, and these models have none",
+    ),
     (
         "window",
         |facts, _| set(facts, "attention.sliding_window", Value::U32(64)),

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use vidense::connector::{Connector, ConnectorKind};
 use vidense::engine::{EngineConfig, PromptPart};
 use vidense::language::Llama;
-use vidense::projector::{Mlp, Projector, ProjectorKind};
+use vidense::projector::{Mlp, Projector, ProjectorBias, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
 use vidense::text::{Piece, Reading, SentencePiece, Tokenizer};
 use vidense::units::LayerIndex;
@@ -93,7 +93,11 @@ fn a_connector_that_misses_a_state_says_so() {
 #[test]
 fn projectors_agree_with_pytorch() {
     let golden = tensors(&repository("tests/golden/projector/expected.safetensors"));
-    for kind in [ProjectorKind::Linear, ProjectorKind::Mlp(Mlp::gelu(2)), ProjectorKind::Mlp(Mlp::gelu(3))] {
+    for kind in [
+        ProjectorKind::Linear(ProjectorBias::AsStored),
+        ProjectorKind::Mlp(Mlp::gelu(2)),
+        ProjectorKind::Mlp(Mlp::gelu(3)),
+    ] {
         let vb = VarBuilder::from_tensors(golden.clone(), DType::F32, &Device::Cpu).pp(kind);
         let projector = Projector::load(kind, 24, 16, &vb).unwrap();
         let output = projector.forward(&golden["input"]).unwrap();

@@ -93,7 +93,8 @@ fn unusable_keys() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             "config.json",
             "model_type",
             json!("llava_qwen2"),
-            "model_type: \"llava_qwen2\" is not usable; supported are the Llama family's",
+            "model_type: \"llava_qwen2\" is not usable; supported are llava, llava_llama, llava_mistral, llama, mistral, \
+             vicuna, yi, llava_qwen, qwen2; hint: the nearest is llava_qwen",
         ),
         (
             "config.json",

@@ -13,9 +13,13 @@ mod cli;
 mod descriptions;
 mod engine;
 mod engine_attacks;
+mod families;
+mod family_arithmetic;
+mod family_tensors;
 #[cfg(unix)]
 mod files;
 mod gguf;
+mod gguf_qwen;
 mod goldens;
 #[cfg(unix)]
 mod gpu_script;

@@ -58,7 +58,7 @@ fn every_strategy_and_every_released_checkpoint_has_a_pipeline() {
         "ig_vlm",
         "evs",
     ] {
-        assert!(plans.iter().any(|plan| plan.temporal.name() == name), "{name}");
+        assert!(plans.iter().any(|plan| plan.temporal().name() == name), "{name}");
     }
     for name in [
         "v1.5-7B",
@@ -108,11 +108,11 @@ fn files_extend_each_other_and_set_has_the_last_word() {
     let child = write("child.yaml", "extends: base.yaml\ntemporal: concat\ngenerate: { seed: 8 }\n");
     let read = |sets: &[&str]| read_plan(&child, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
     let (plan, _) = read(&[]).unwrap();
-    assert_eq!((plan.model.as_str(), plan.temporal.name().as_str()), ("a/b", "concat"));
+    assert_eq!((plan.model.as_str(), plan.temporal().name().as_str()), ("a/b", "concat"));
     assert_eq!((plan.generate.sampling.seed, plan.generate.sampling.top_k), (8, Some(3)));
     let (plan, _) = read(&["temporal.max_pool.stride=3", "generate.seed=9", "model=c"]).unwrap();
     assert_eq!(
-        (plan.temporal.to_string(), plan.generate.sampling.seed, plan.model),
+        (plan.temporal().to_string(), plan.generate.sampling.seed, plan.model),
         ("max_pool:3".into(), 9, "c".into())
     );
     let error = |sets: &[&str]| read(sets).unwrap_err().to_string();
@@ -152,7 +152,7 @@ const BROKEN: &[(&str, &[&str])] = &[
         "temporal: { max_pool: {}, concat: {} }",
         &[":1:1: temporal: wants one choice, found 2: `max_pool`, `concat`; hint: one of temporal_mean, \
            temporal_mean_before_projector, spatial_mean, spatial_temporal_mean, concat, max_pool, pool_2d, adaptive_3d, slowfast, \
-           ts_llava, ig_vlm, evs"],
+           ts_llava, ig_vlm, evs, one_vision, checkpoint"],
     ),
     (
         "temporal: { concat: { stride: 2 } }",
@@ -189,7 +189,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     (
         "sample: 8",
         &[
-            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all",
+            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all, smolvlm, one_vision, llava_video, internvl, checkpoint",
         ],
     ),
     ("device: gpu", &[":1:1: device: wants another form, found \"gpu\"; hint: auto, cpu, cuda, cuda:1, metal"]),
@@ -512,7 +512,7 @@ fn every_mini_pipeline_runs_offline() {
         let (plan, _) = read_plan(path, &[]).unwrap();
         let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::offline(None)).unwrap();
         let n_frames = object["frames"].as_array().unwrap().len();
-        let expected = plan.temporal.n_tokens(n_frames, blueprint.frame_tokens());
+        let expected = plan.temporal().n_tokens(n_frames, blueprint.frame_tokens());
         assert_eq!(object["visual_tokens"].as_u64().unwrap() as usize, expected.0, "{}", path.display());
     }
 }

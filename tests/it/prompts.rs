@@ -4,11 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vidense::text::{ChatTemplate, Conversation, Piece, Prompt, Reading, Template, TextStream, Tokenizer};
+use vidense::text::{
+    ChatTemplate, Conversation, Passage, Piece, Placeholder, Prompt, Reading, Template, TextStream, Tokenizer,
+};
 
 use crate::harness::repository;
 
-const TRANSFORMERS: Reading = Reading::HuggingFace { image_token_id: None };
+const TRANSFORMERS: Reading = transformers(None);
+
+const fn transformers(image_token_id: Option<u32>) -> Reading {
+    Reading::HuggingFace { image_token_id, placeholder: Placeholder::Image }
+}
 
 fn golden(name: &str) -> Value {
     let path = repository("tests/golden/text").join(name);
@@ -50,7 +56,15 @@ fn tokenizer_dir(case: &Value, bases: &Value) -> tempfile::TempDir {
 }
 
 fn prompt(before: &str, after: &str) -> Prompt {
-    Prompt { before_visual: before.to_owned(), after_visual: after.to_owned() }
+    Prompt::halves(before, after)
+}
+
+/// The ids on both sides of the visual tokens.
+fn halves(tokenizer: &Tokenizer, prompt: &Prompt) -> (Vec<u32>, Vec<u32>) {
+    match &tokenizer.encode_prompt(prompt).unwrap()[..] {
+        [Passage::Words(before), Passage::Video, Passage::Words(after)] => (before.clone(), after.clone()),
+        parts => panic!("{parts:?}"),
+    }
 }
 
 #[test]
@@ -61,7 +75,7 @@ fn prompts_of_every_tokenizer_have_the_ids_of_transformers() {
         let tokenizer = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap();
         for expected in case["prompts"].as_array().unwrap() {
             let (before, after) = (expected[0].as_str().unwrap(), expected[1].as_str().unwrap());
-            let found = tokenizer.encode_prompt(&prompt(before, after)).unwrap();
+            let found = halves(&tokenizer, &prompt(before, after));
             assert_eq!(found, (ids(&expected[2]), ids(&expected[3])), "{}: {before:?} {after:?}", case["name"]);
         }
     }
@@ -134,8 +148,8 @@ fn chat_templates_make_the_prompts_of_transformers() {
                 conversation.answer(answer.strip_prefix(primed).unwrap());
             }
         }
-        let Prompt { before_visual, after_visual } = last.unwrap();
-        let text = format!("{before_visual}<image>{after_visual}");
+        let prompt = last.unwrap();
+        let text = format!("{}<image>{}", prompt.before_visual(), prompt.after_visual());
         assert_eq!(text, case["text"].as_str().unwrap(), "{}: {chat}", case["name"]);
     }
 }
@@ -163,7 +177,7 @@ fn chat_templates_are_found_in_transformers_order() {
         let dir = with_files(&files);
         let template = chat_template(dir.path()).unwrap();
         assert_eq!(template.origin(), Some(origin));
-        assert_eq!(Conversation::new(template, None).ask("Why?").unwrap().before_visual, before, "{origin}");
+        assert_eq!(Conversation::new(template, None).ask("Why?").unwrap().before_visual(), before, "{origin}");
     }
     assert!(chat_template(with_files(&[]).path()).is_none());
     let refused = [
@@ -214,8 +228,8 @@ fn a_template_of_texts_gets_texts() {
     ] {
         let dir = with_files(&[("chat_template.jinja", json!(source))]);
         let template = chat_template(dir.path()).unwrap();
-        let Prompt { before_visual, after_visual } = Conversation::new(template, None).ask("Why?").unwrap();
-        assert_eq!((before_visual.as_str(), after_visual.as_str()), ("U: ", after), "{source}");
+        let prompt = Conversation::new(template, None).ask("Why?").unwrap();
+        assert_eq!((prompt.before_visual(), prompt.after_visual()), ("U: ", after), "{source}");
     }
 }
 
@@ -225,13 +239,13 @@ fn a_placeholder_in_a_question_moves_no_cut() {
     let tokenizer = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap();
     let template = chat_template(dir.path()).unwrap();
     let asked = Conversation::new(template, None).ask("Is <image> a word?").unwrap();
-    assert_eq!((asked.before_visual.as_str(), asked.after_visual.as_str()), ("U: ", "\nIs <image> a word?"));
+    assert_eq!((asked.before_visual(), asked.after_visual()), ("U: ", "\nIs <image> a word?"));
     // Where the tokenizer reads the whole prompt, a second placeholder is refused ...
     let error = tokenizer.encode_prompt(&asked).unwrap_err().to_string();
     assert!(error.starts_with("the prompt contains `<image>` beside the video's own"), "{error}");
     // ... and where the parts are encoded apart, it is text.
     let llava = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
-    let (before, after) = llava.encode_prompt(&asked).unwrap();
+    let (before, after) = halves(&llava, &asked);
     assert_eq!(before, llava.encode("U: ", Piece::First).unwrap());
     assert_eq!(after, llava.encode("\nIs <image> a word?", Piece::Later).unwrap());
 }
@@ -266,8 +280,8 @@ fn only_a_bos_that_the_tokenizer_adds_is_dropped_from_a_later_part() {
 fn an_image_token_of_another_id_is_refused() {
     let dir = with_files(&[]);
     let found = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap().token_id("<image>").unwrap();
-    assert!(Tokenizer::open(dir.path(), Reading::HuggingFace { image_token_id: Some(found) }).is_ok());
-    let error = Tokenizer::open(dir.path(), Reading::HuggingFace { image_token_id: Some(7) }).unwrap_err().to_string();
+    assert!(Tokenizer::open(dir.path(), transformers(Some(found))).is_ok());
+    let error = Tokenizer::open(dir.path(), transformers(Some(7))).unwrap_err().to_string();
     let expected = format!("image_token_index: 7 is not the id of `<image>` in the tokenizer, {found}; hint");
     assert!(error.contains(&expected), "{error}");
 }
@@ -277,7 +291,7 @@ fn a_tokenizer_without_an_image_token_encodes_both_sides_apart() {
     let dir = tempfile::tempdir().unwrap();
     copy_model(dir.path());
     let tokenizer = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap();
-    let (before, after) = tokenizer.encode_prompt(&prompt("USER: ", "\nWhy?")).unwrap();
+    let (before, after) = halves(&tokenizer, &prompt("USER: ", "\nWhy?"));
     assert_eq!(before, tokenizer.encode("USER: ", Piece::First).unwrap());
     assert_eq!(after, tokenizer.encode("\nWhy?", Piece::Later).unwrap());
 }

@@ -13,7 +13,7 @@ use vidense::nn::QuantFormat;
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::Plan;
 use vidense::text::Conversation;
-use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
+use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{self, hidden_states, json, llama_cpp_name, repository, tensors};
@@ -48,7 +48,7 @@ fn ask(vlm: &Vlm, video: &EncodedVideo, question: &str) -> Vec<u32> {
 fn logits(vlm: &Vlm, video: &EncodedVideo, question: &str, answer: &[u32]) -> Vec<Vec<f32>> {
     let prompt = Conversation::new(vlm.template().clone(), None).ask(question).unwrap();
     let ids = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
-    let prompt = vlm.splice(&ids, &video.visual).unwrap();
+    let prompt = vlm.splice(&ids, &video.visual, FrameRows::together(video.visual.dim(0).unwrap())).unwrap();
     let embeds = Tensor::cat(&[prompt, vlm.language().embed(answer).unwrap()], 0).unwrap();
     let n = embeds.dim(0).unwrap();
     let hidden = hidden_states(vlm.language(), &embeds, n);
@@ -196,7 +196,8 @@ fn a_gguf_file_that_does_not_fit_is_refused_by_name() {
         load_with(Some(path.clone()), None, DType::F32).err().unwrap().replace(dir.path().to_str().unwrap(), "")
     };
     let error = refused(|facts, _| drop(facts.insert("general.architecture".into(), Value::String("qwen2".into()))));
-    assert_eq!(error, "/other.gguf: its general.architecture is qwen2, and only llama is supported");
+    let rule = "its general.architecture is qwen2, and that of the checkpoint's language model is llama";
+    assert_eq!(error, format!("/other.gguf: {rule}"));
     let error = refused(|facts, _| drop(facts.insert("llama.rope.freq_base".into(), Value::F32(5e5))));
     assert!(
         error.starts_with(

@@ -12,7 +12,7 @@ use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::{Conversation, Template};
 use vidense::video::Sample;
-use vidense::vlm::{Blueprint, Overrides, Placement, PromptIds, Vlm};
+use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{ask, assert_close, every, ids, json, largest, last_logits, repository, shared, tensors};
@@ -79,7 +79,7 @@ fn every_stage_agrees_with_the_released_code() {
         assert_close(&format!("{name} fused"), &sample, &tensor["fused.frame0.sample"], TOLERANCE);
 
         // All frames, from our pixels.
-        let plan = Plan { sample: Sample::All, temporal, ..Plan::default() };
+        let plan = Plan { sample: Some(Sample::All), temporal: Some(temporal), ..Plan::default() };
         let video = encode_video(&vlm, &dir.join("frames"), &plan, &|_| {}).unwrap();
         assert_eq!(video.visual.dim(0).unwrap() as u64, expected["n_visual_tokens"].as_u64().unwrap());
         let aggregated = every(&video.visual, 0, 13);
@@ -91,12 +91,12 @@ fn every_stage_agrees_with_the_released_code() {
 
         // The prompt, and what the reference's language model was given and answered.
         let prompt = prompt_ids(&vlm, &expected);
-        let mut all = prompt.before_visual.clone();
+        let mut all = prompt.before_visual().to_vec();
         all.push(-200i32 as u32);
-        all.extend(&prompt.after_visual);
+        all.extend(prompt.after_visual());
         assert_eq!(all, ids(&expected["input_ids"]), "{name}");
         let first_frame = vlm.project(&fused).unwrap().squeeze(0).unwrap();
-        let embeds = vlm.splice(&prompt, &first_frame).unwrap();
+        let embeds = vlm.splice(&prompt, &first_frame, FrameRows::together(first_frame.dim(0).unwrap())).unwrap();
         assert_close(&format!("{name} spliced"), &every(&embeds, 0, 11), &tensor["inputs_embeds.sample"], TOLERANCE);
         let logits = last_logits(vlm.language(), &embeds, 256);
         assert_close(&format!("{name} logits"), &logits, &tensor["logits.last"], TOLERANCE);
@@ -106,7 +106,7 @@ fn every_stage_agrees_with_the_released_code() {
 /// The ids of an answer to a case's question about some frames.
 fn generated(case: &Case, frames: &Path, temporal: Temporal) -> Vec<u32> {
     let generate = GeneratePlan { max_new_tokens: 24, ..GeneratePlan::default() };
-    let plan = Plan { sample: Sample::All, temporal, generate, ..Plan::default() };
+    let plan = Plan { sample: Some(Sample::All), temporal: Some(temporal), generate, ..Plan::default() };
     let video = encode_video(&case.vlm, frames, &plan, &|_| {}).unwrap();
     let asking = Asking { vlm: &case.vlm, template: &Template::VicunaV1, plan: &plan };
     ask(asking, &video, case.expected["question"].as_str().unwrap()).unwrap().token_ids

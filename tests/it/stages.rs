@@ -58,7 +58,7 @@ fn a_model_is_opened_without_a_command() {
 #[test]
 fn a_listener_hears_of_warnings_and_of_all_that_is_read() {
     let heard = Arc::default();
-    let plan = Plan { temporal: "max_pool:4".parse().unwrap(), ..plan() };
+    let plan = Plan { temporal: Some("max_pool:4".parse().unwrap()), ..plan() };
     let video = repository("samples/three_shapes.mp4");
     let first = FirstQuestion { video: &video, question: "Why?", read: ReadLimits::default() };
     let document = Document::empty();
@@ -77,7 +77,8 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
     let missing = dir.path().join("missing.mp4");
     let clip = repository("samples/three_shapes.mp4");
     let first = |video, question| Some(FirstQuestion { video, question, read: ReadLimits::default() });
-    let concat = |frames| Plan { sample: Sample::uniform(frames), temporal: "concat".parse().unwrap(), ..plan() };
+    let concat =
+        |frames| Plan { sample: Some(Sample::uniform(frames)), temporal: Some("concat".parse().unwrap()), ..plan() };
     let system = {
         let mut plan = plan();
         plan.prompt.template = Some("plain".to_owned());
@@ -149,7 +150,7 @@ fn frames_that_are_taken_back_stay_so_however_many_threads_prepare_them() {
     let clip = damaged_clip();
     let model = open(plan()).unwrap();
     let with = |threads| {
-        let mut plan = Plan { sample: Sample::uniform(4), ..model.plan.clone() };
+        let mut plan = Plan { sample: Some(Sample::uniform(4)), ..model.plan.clone() };
         plan.exec.preprocess_threads = Some(threads);
         plan
     };
@@ -169,7 +170,7 @@ fn a_known_scan_serves_the_video_that_it_is_of() {
     let clip = repository("samples/three_shapes.mp4");
     let other = ffmpeg("-f lavfi -i testsrc=size=96x64:rate=10:duration=2 a.mp4");
     for access in [Access::Straight, Access::Seek] {
-        let mut plan = Plan { sample: Sample::uniform(2), ..model.plan.clone() };
+        let mut plan = Plan { sample: Some(Sample::uniform(2)), ..model.plan.clone() };
         plan.exec.access = access;
         let alone = encode_video(&model.vlm, &clip, &plan, &|_| {}).unwrap();
         let known = KnownScan::new(scan(&clip, &plan.frames(), &ReadLimits::default()).unwrap());

@@ -13,7 +13,7 @@ use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, ModelError, Overrides, TowerSource, Unused};
+use vidense::vlm::{Blueprint, ModelError, Overrides, TextTokens, TowerSource, Unused};
 use vidense::weights::Hub;
 
 use crate::cli::args::UnusedArgs;
@@ -72,6 +72,7 @@ impl Inspect {
         let (mut plan, document) = read_plan(path, &self.sets)?;
         plan.unused = self.unused.rule(plan.unused);
         let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(true))?;
+        plan = plan.resolved(&blueprint);
         let mut finding = plan.check_model(&blueprint);
         finding.problems.extend(plan.check_budget(&blueprint));
         if !finding.problems.is_empty() {
@@ -82,8 +83,8 @@ impl Inspect {
         let mut facts = String::new();
         describe_parts(&mut facts, &blueprint)?;
         let n_frames = plan.most_frames().unwrap_or(self.frames);
-        describe_shapes(&mut facts, &blueprint, plan.temporal, n_frames)?;
-        describe_tokens(&mut facts, &blueprint, plan.temporal, n_frames)?;
+        describe_shapes(&mut facts, &blueprint, plan.temporal(), n_frames)?;
+        describe_tokens(&mut facts, &blueprint, &plan, n_frames)?;
         describe_memory(&mut facts, &blueprint)?;
         describe_devices(&mut facts, &plan)?;
         writeln!(facts, "\nplan        {}", fingerprint(&plan, &hash_files(&blueprint.files())?)?)?;
@@ -96,9 +97,10 @@ impl Inspect {
         let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(true))?;
         blueprint.warnings.iter().for_each(|warning| output::warning(warning));
         let mut text = String::new();
+        let plan = Plan::default().resolved(&blueprint);
         describe_parts(&mut text, &blueprint)?;
-        describe_shapes(&mut text, &blueprint, Temporal::D2, self.frames)?;
-        describe_budget(&mut text, &blueprint, self.frames)?;
+        describe_shapes(&mut text, &blueprint, plan.temporal(), self.frames)?;
+        describe_budget(&mut text, &blueprint, &plan, self.frames)?;
         describe_memory(&mut text, &blueprint)?;
         Ok(output::part(&text)?)
     }
@@ -181,6 +183,7 @@ fn describe_stream(stream: &StreamInfo) -> String {
 fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
     writeln!(text, "model       {}", output::printable(&blueprint.name))?;
+    writeln!(text, "family      {}, {} tokens a frame", blueprint.config.family.name, blueprint.frame_tokens().count)?;
     writeln!(
         text,
         "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
@@ -212,6 +215,8 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(text, "tokenizer   {}, {} ids", blueprint.tokenizer.kind(), blueprint.tokenizer.vocab_size())?;
     let origin = blueprint.template.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
     writeln!(text, "template    {}{origin}", blueprint.template.name())?;
+    let own = Plan::default().resolved(blueprint);
+    writeln!(text, "video       {}, {} (by default)", own.sample(), own.temporal())?;
     writeln!(text, "generation  {}", blueprint.config.generation)
 }
 
@@ -229,7 +234,7 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({images}, 3, {}, {})", tower.image_size, tower.image_size)?;
     writeln!(text, "  hidden states  {} of ({images}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
-    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(tower.d_hidden))?;
+    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(blueprint.view().width(tower)))?;
     if blueprint.window > 1 {
         writeln!(text, "  window         lower groups averaged over {} frames", blueprint.window)?;
     }
@@ -237,31 +242,40 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, frame), blueprint.config.llama.d_hidden)
 }
 
-fn describe_budget(text: &mut String, blueprint: &Blueprint, frames: usize) -> std::fmt::Result {
+fn describe_budget(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    Temporal::all().into_iter().try_for_each(|temporal| describe_strategy(text, blueprint, temporal, frames))
+    // A checkpoint's own way stands there by its name.
+    let all = Temporal::all().into_iter().filter(|&temporal| temporal != Temporal::Checkpoint);
+    let mut plans = all.map(|temporal| Plan { temporal: Some(temporal), ..plan.clone() });
+    plans.try_for_each(|plan| describe_strategy(text, blueprint, &plan, frames))
 }
 
-fn describe_tokens(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
+fn describe_tokens(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    describe_strategy(text, blueprint, temporal, frames)
+    describe_strategy(text, blueprint, plan, frames)
 }
 
-fn describe_strategy(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
-    let budget = blueprint.budget(temporal, frames, Tokens(0));
+fn describe_strategy(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
+    let temporal = plan.temporal();
+    let words = TextTokens { once: Tokens(0), ..plan.least_text(blueprint, 2) };
+    let budget = blueprint.budget(temporal, frames, words);
     let room = match budget.room() {
         Ok(room) => format!("{room} left for question and answer"),
         Err(ModelError::OverBudget { .. }) => "over the context".to_owned(),
         Err(error) => error.to_string(),
     };
     let (name, visual) = (temporal.to_string(), budget.visual());
-    writeln!(text, "  {name:<30} {visual:>6}  {} ({room})", temporal.explain(frames, budget.frame))
+    let words = match words.each {
+        Tokens(0) => String::new(),
+        each => format!(" + {each} of text with each"),
+    };
+    writeln!(text, "  {name:<30} {visual:>6}  {}{words} ({room})", temporal.explain(frames, budget.frame))
 }
 
 fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let stored = blueprint.stored_dtype();
     writeln!(text, "\nmemory ({} parameters, stored as {})", blueprint.n_parameters(), stored.as_str())?;
-    for dtype in [DType::F32, DType::F16] {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
         let weights = blueprint.n_parameters() * dtype.size_in_bytes();
         let cache = blueprint.kv_bytes(dtype);
         let name = dtype.as_str();

@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 use super::*;
 use crate::engine::{PromptPart, RequestEvent};
 use crate::kernels::kv::StepLayout;
-use crate::language::{LlamaConfig, RopeScaling};
+use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
 
 /// A store on a device with room for the activations of so many positions.
 struct Cramped {
@@ -56,7 +56,8 @@ fn model() -> Llama {
         rope_scaling: RopeScaling::None,
         context: 4096,
         tied_embeddings: false,
-        attention_bias: false,
+        attention_bias: AttentionBias::None,
+        qk_norm: QueryKeyNorm::None,
         mlp_bias: false,
     };
     Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("small")

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::sentencepiece::{PrependScheme, convert};
-use super::{Prompt, SentencePiece, TextError};
+use super::{Passage, Prompt, SentencePiece, TextError};
 use crate::files;
 use fast::{Fast, Surroundings};
 use settings::Settings;
@@ -23,6 +23,8 @@ use slow::Slow;
 
 /// The placeholder of an image where no file names another.
 const IMAGE_TOKEN: &str = "<image>";
+/// The placeholder of a video where no file names another.
+const VIDEO_TOKEN: &str = "<video>";
 
 /// Whose code reads a checkpoint's tokenizer and its prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,23 @@ pub enum Reading {
     Llava,
     /// Hugging Face transformers'.
     HuggingFace {
-        /// The id of the image's placeholder in `config.json`, if it is there.
+        /// The id of the visual tokens' placeholder in `config.json`, if it is there.
         image_token_id: Option<u32>,
+        /// The tokens that stand for a video.
+        placeholder: Placeholder,
     },
+}
+
+/// The tokens that stand for a video in the prompts of a checkpoint in Hugging Face's spelling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Placeholder {
+    /// The image's: a template writes it, and visual tokens take its place.
+    #[default]
+    Image,
+    /// The video's own.
+    Video,
+    /// A template writes the video's, which becomes words around those of images.
+    ImageInVideo,
 }
 
 /// Which part of a prompt a text is, where the parts are encoded apart.
@@ -51,8 +67,11 @@ pub struct Tokenizer {
     codec: Codec,
     file: &'static str,
     settings: Settings,
-    /// The text of the image's placeholder.
+    /// The text of the visual tokens' placeholder.
     image_text: String,
+    /// The text that a template writes for the video.
+    video_text: String,
+    is_video_token: bool,
     /// Its id, where prompts are encoded as one text.
     image_id: Option<u32>,
     /// BOS, where `tokenizer.json` puts one before every text.
@@ -73,13 +92,13 @@ impl Tokenizer {
     /// `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
         let mut settings = Settings::read(dir)?;
-        let image_text = image_text(dir, &settings)?;
+        let (image_text, video_text) = placeholders(dir, &settings, reading)?;
         let (codec, file) = match reading {
             Reading::Llava => open_as_llava(dir, &mut settings)?,
             Reading::HuggingFace { .. } => open_as_transformers(dir, &mut settings, &image_text)?,
         };
         let image_id = match (&codec, reading) {
-            (Codec::Fast(fast), Reading::HuggingFace { image_token_id }) => {
+            (Codec::Fast(fast), Reading::HuggingFace { image_token_id, .. }) => {
                 let found = fast.token_id(&image_text);
                 check_image_token(dir, &image_text, found, image_token_id)?;
                 found
@@ -90,32 +109,49 @@ impl Tokenizer {
             Codec::Fast(fast) => fast.added_first()?,
             Codec::Slow(_) => None,
         };
-        Ok(Self { codec, file, settings, image_text, image_id, bos })
+        let is_video_token =
+            matches!(reading, Reading::HuggingFace { placeholder: Placeholder::Video | Placeholder::ImageInVideo, .. });
+        Ok(Self { codec, file, settings, image_text, video_text, is_video_token, image_id, bos })
     }
 
-    /// The ids of a prompt on both sides of its visual tokens.
+    /// The ids of a prompt, part after part.
     ///
     /// # Errors
     /// [`TextError::Placeholder`] when the words of a prompt that is encoded as one text contain the placeholder of the
     /// image: they must not move it. [`TextError::Encode`] when the tokenizer refuses.
-    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<(Vec<u32>, Vec<u32>), TextError> {
-        let Prompt { before_visual, after_visual } = prompt;
-        let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) else {
-            return Ok((self.encode(before_visual, Piece::First)?, self.encode(after_visual, Piece::Later)?));
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
+        if let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) {
+            return self.encode_whole(prompt, (image, fast));
+        }
+        let encode = |(i, part): (usize, &Passage<String>)| {
+            part.try_map(|words| self.encode(words, if i == 0 { Piece::First } else { Piece::Later }))
         };
+        prompt.parts.iter().enumerate().map(encode).collect()
+    }
+
+    /// The ids of a prompt that is encoded as one text, with one placeholder for each run of visual tokens.
+    fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
         let placeholder = || TextError::Placeholder { token: self.image_text.clone() };
-        if [before_visual, after_visual].into_iter().any(|text| text.contains(&self.image_text)) {
+        if prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(&self.image_text)) {
             return Err(placeholder());
         }
-        let text = format!("{before_visual}{}{after_visual}", self.image_text);
+        let text: String = prompt.parts.iter().map(|part| part.words().unwrap_or(&self.image_text).as_str()).collect();
         // As `ProcessorMixin.apply_chat_template`: a prompt that writes BOS itself gets no second one.
         let writes_bos = self.settings.token("bos_token").is_some_and(|bos| text.starts_with(bos));
         let ids = fast.encode(&text, if writes_bos { Surroundings::LeftOut } else { Surroundings::Added })?;
-        let mut halves = ids.split(|&id| id == image);
-        match (halves.next(), halves.next(), halves.next()) {
-            (Some(before), Some(after), None) => Ok((before.to_vec(), after.to_vec())),
-            _ => Err(placeholder()),
+        let words: Vec<&[u32]> = ids.split(|&id| id == image).collect();
+        let visual: Vec<&Passage<String>> = prompt.parts.iter().filter(|part| part.words().is_none()).collect();
+        if words.len() != visual.len() + 1 {
+            return Err(placeholder());
         }
+        let mut parts = Vec::with_capacity(2 * words.len());
+        for (i, ids) in words.into_iter().enumerate() {
+            if i == 0 || i == visual.len() || !ids.is_empty() {
+                parts.push(Passage::Words(ids.to_vec()));
+            }
+            parts.extend(visual.get(i).map(|part| part.try_map(|_| Ok::<_, TextError>(Vec::new()))).transpose()?);
+        }
+        Ok(parts)
     }
 
     /// The ids of one part of a prompt whose parts are encoded apart.
@@ -188,9 +224,24 @@ impl Tokenizer {
         self.settings.named()
     }
 
+    /// The text of a token that `tokenizer_config.json` names, such as `fake_image_token`.
+    pub fn named_token(&self, name: &str) -> Option<&str> {
+        self.settings.token(name)
+    }
+
     /// The text of the image's placeholder, `<image>` unless a file names another.
     pub fn image_text(&self) -> &str {
         &self.image_text
+    }
+
+    /// The text that a template writes for a video, that of the image's placeholder unless the family has another.
+    pub fn video_text(&self) -> &str {
+        &self.video_text
+    }
+
+    /// Whether templates write a token of videos, not of images.
+    pub(super) fn is_video_token(&self) -> bool {
+        self.is_video_token
     }
 
     /// `chat_template` of `tokenizer_config.json`.
@@ -289,14 +340,22 @@ fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError>
     }
 }
 
-/// The placeholder of an image: the tokenizer's own `image_token`, else the processor's, else `<image>`.
-fn image_text(dir: &Path, settings: &Settings) -> Result<String, TextError> {
-    if let Some(token) = settings.token("image_token") {
-        return Ok(token.to_owned());
-    }
+/// The placeholder of visual tokens, and what a template writes for a video: the tokenizer's own tokens, else the
+/// processor's, else `<image>` and `<video>`.
+fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<(String, String), TextError> {
     let processor = settings::object(&dir.join("processor_config.json"))?.unwrap_or_default();
-    let token = processor.get("image_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-    Ok(token.unwrap_or(IMAGE_TOKEN).to_owned())
+    let named = |keys: &[&str], default: &str| {
+        let own = keys.iter().find_map(|key| settings.token(key));
+        let other = keys.iter().find_map(|key| processor.get(*key).and_then(Value::as_str));
+        own.or(other.filter(|token| !token.is_empty())).unwrap_or(default).to_owned()
+    };
+    let image = named(&["image_token", "context_image_token"], IMAGE_TOKEN);
+    let video = || named(&["video_token"], VIDEO_TOKEN);
+    Ok(match reading {
+        Reading::Llava | Reading::HuggingFace { placeholder: Placeholder::Image, .. } => (image.clone(), image),
+        Reading::HuggingFace { placeholder: Placeholder::Video, .. } => (video(), video()),
+        Reading::HuggingFace { placeholder: Placeholder::ImageInVideo, .. } => (image, video()),
+    })
 }
 
 /// A model looks for the id of its `config.json`; a tokenizer that gives another id cannot be its own.

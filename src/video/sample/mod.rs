@@ -3,6 +3,7 @@
 //! The reader gives the [`Timeline`] of the window; [`Sample::select`] gives places in it. Only `scene` needs pictures:
 //! the reader hands it their histograms.
 
+mod family;
 mod rules;
 mod scene;
 mod short;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::choice;
 use crate::units::linspace;
 
+pub use family::{InternVl, LlavaVideo, OfCheckpoint, OneVision, SmolVlm};
 pub use rules::{Every, Fps, IgVlm, Keyframes, Linspace, Times, Uniform};
 pub use scene::{Histogram, Scene};
 pub use short::Short;
@@ -46,6 +48,24 @@ pub enum Sample {
     IgVlm(IgVlm),
     /// Every frame, in order: what a directory of chosen frames wants.
     All,
+    /// Frames by the second. What SmolVLM2's processor does.
+    #[serde(rename = "smolvlm")]
+    SmolVlm(SmolVlm),
+    /// Frames at equal distances from the first on. What LLaVA-OneVision's processor does.
+    OneVision(OneVision),
+    /// Frames at equal distances, the first and the last among them, rounded down. What LLaVA-NeXT's code does.
+    LlavaVideo(LlavaVideo),
+    /// The middles of equal parts. What InternVL's processor does.
+    #[serde(rename = "internvl")]
+    InternVl(InternVl),
+    /// The rule of the checkpoint's own family.
+    Checkpoint(OfCheckpoint),
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self::Uniform(Uniform::default())
+    }
 }
 
 /// How a rule chooses.
@@ -59,7 +79,7 @@ trait Rule {
 
 impl Sample {
     /// Every rule, with its default options.
-    pub fn all() -> [Self; 9] {
+    pub fn all() -> [Self; 14] {
         [
             Self::Uniform(Uniform::default()),
             Self::Linspace(Linspace::default()),
@@ -70,6 +90,11 @@ impl Sample {
             Self::Scene(Scene::default()),
             Self::IgVlm(IgVlm::default()),
             Self::All,
+            Self::SmolVlm(SmolVlm::default()),
+            Self::OneVision(OneVision::default()),
+            Self::LlavaVideo(LlavaVideo::default()),
+            Self::InternVl(InternVl::default()),
+            Self::Checkpoint(OfCheckpoint::default()),
         ]
     }
 
@@ -87,10 +112,15 @@ impl Sample {
             Self::Uniform(Uniform { frames, .. })
             | Self::Linspace(Linspace { frames, .. })
             | Self::Scene(Scene { frames, .. })
-            | Self::IgVlm(IgVlm { frames, .. }) => *frames = n,
-            Self::Fps(Fps { max, .. }) | Self::Every(Every { max, .. }) | Self::Keyframes(Keyframes { max, .. }) => {
-                *max = n;
-            }
+            | Self::IgVlm(IgVlm { frames, .. })
+            | Self::OneVision(OneVision { frames })
+            | Self::LlavaVideo(LlavaVideo { frames })
+            | Self::InternVl(InternVl { frames }) => *frames = n,
+            Self::Checkpoint(OfCheckpoint { frames }) => *frames = Some(n),
+            Self::Fps(Fps { max, .. })
+            | Self::Every(Every { max, .. })
+            | Self::Keyframes(Keyframes { max, .. })
+            | Self::SmolVlm(SmolVlm { max, .. }) => *max = n,
             Self::All => return Err("all takes every frame".to_owned()),
             Self::Times(_) => return Err("times takes the frames at its times".to_owned()),
         }
@@ -108,6 +138,11 @@ impl Sample {
             Self::Scene(rule) => rule,
             Self::IgVlm(rule) => rule,
             Self::All => &rules::All,
+            Self::SmolVlm(rule) => rule,
+            Self::OneVision(rule) => rule,
+            Self::LlavaVideo(rule) => rule,
+            Self::InternVl(rule) => rule,
+            Self::Checkpoint(rule) => rule,
         }
     }
 

@@ -17,7 +17,7 @@ fn refused(text: &str, timeline: &Timeline) -> String {
 /// Frames at these times; every third is a keyframe.
 fn timed(times: &[f64]) -> Timeline {
     let fact = |(i, &time): (usize, &f64)| FrameFact { time: Some(Seconds(time)), is_key: i % 3 == 0 };
-    Timeline { frames: times.iter().enumerate().map(fact).collect(), distances: Vec::new() }
+    Timeline { frames: times.iter().enumerate().map(fact).collect(), ..Timeline::default() }
 }
 
 fn at(text: &str, times: &[f64]) -> Vec<usize> {
@@ -92,7 +92,7 @@ fn keyframes_are_what_the_codec_marks() {
     let times: Vec<f64> = (0..10).map(f64::from).collect();
     assert_eq!(at("keyframes", &times), [0, 3, 6, 9]);
     assert_eq!(at("keyframes:max=2", &times), [0, 9]);
-    let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], distances: Vec::new() };
+    let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], ..Timeline::default() };
     assert_eq!("keyframes".parse::<Sample>().and_then(|sample| sample.select(&unmarked)), Ok(vec![0]));
 }
 
@@ -144,7 +144,7 @@ fn rules_print_as_they_are_read_and_refuse_what_makes_no_sense() {
 proptest! {
     #[test]
     fn places_are_sorted_and_within_range(
-        total in 0usize..3000, frames in 1usize..80, which in 0usize..9, gaps in prop::collection::vec(0.001f64..3.0, 1..40),
+        total in 0usize..3000, frames in 1usize..80, which in 0..Sample::all().len(), gaps in prop::collection::vec(0.001f64..3.0, 1..40),
     ) {
         let sample = Sample::all()[which].clone();
         let sample = sample.clone().with_frames(frames).unwrap_or(sample);
@@ -153,7 +153,7 @@ proptest! {
             time += gaps[i % gaps.len()];
             FrameFact { time: Some(Seconds(time)), is_key: i.is_multiple_of(7) }
         };
-        let timeline = Timeline { frames: (0..total).map(fact).collect(), distances: vec![0.0; total] };
+        let timeline = Timeline { frames: (0..total).map(fact).collect(), distances: vec![0.0; total], ..Timeline::default() };
         let places = sample.select(&timeline).expect("it selects");
         prop_assert!(places.windows(2).all(|pair| pair[0] <= pair[1]));
         prop_assert!(places.iter().all(|&place| place < total));

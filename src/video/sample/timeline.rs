@@ -19,12 +19,14 @@ pub struct Timeline {
     /// How far each frame's colours are from those of the one before, for a rule that must see the pictures; 0 for the
     /// first.
     pub distances: Vec<f32>,
+    /// How long the last frame is shown, where its packet says so.
+    pub last_shown: Option<Seconds>,
 }
 
 impl Timeline {
     /// `n` frames of which nothing else is known.
     pub fn of_count(n: usize) -> Self {
-        Self { frames: vec![FrameFact { time: None, is_key: true }; n], distances: Vec::new() }
+        Self { frames: vec![FrameFact { time: None, is_key: true }; n], ..Self::default() }
     }
 
     /// How many frames there are.
@@ -35,6 +37,22 @@ impl Timeline {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// How long the frames are shown, in seconds: to the end of the last one. Frames without times count as 24 a second,
+    /// which transformers assumes.
+    pub(super) fn duration(&self) -> Result<f64, String> {
+        const ASSUMED_RATE: f64 = 24.0;
+        if self.frames.iter().all(|frame| frame.time.is_none()) {
+            return Ok(self.len() as f64 / ASSUMED_RATE);
+        }
+        let times = self.times()?;
+        let (first, last) = (times[0], times[times.len() - 1]);
+        let mean = (last - first) / (times.len() - 1).max(1) as f64;
+        let shown = self.last_shown.map_or(mean, |Seconds(shown)| shown);
+        // A single frame of unknown length counts as one of the assumed rate.
+        let duration = last + shown - first;
+        Ok(if duration > 0.0 { duration } else { 1.0 / ASSUMED_RATE })
     }
 
     /// The times of all frames, none smaller than the one before.

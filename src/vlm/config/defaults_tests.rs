@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Spelling, VlmConfig};
-use crate::language::LlamaConfig;
-use crate::vision::{Activation, TowerConfig, TowerFamily};
+use crate::language::{AttentionBias, LlamaConfig};
+use crate::vision::{Activation, Bias, TowerConfig, TowerFamily, TowerOutput};
 
 fn read(config: &Value) -> VlmConfig {
     let dir = tempfile::tempdir().expect("a directory");
@@ -31,7 +31,11 @@ fn of(llama: &LlamaConfig, context: usize, key: &str) -> f64 {
         "rope_theta" => f64::from(llama.rope_theta),
         "max_position_embeddings" => llama.context as f64,
         "tie_word_embeddings" => f64::from(u8::from(llama.tied_embeddings)),
-        "attention_bias" => f64::from(u8::from(llama.attention_bias)),
+        "attention_bias" => match llama.attention_bias {
+            AttentionBias::None => 0.0,
+            AttentionBias::QueryKeyValue => 3.0,
+            AttentionBias::All => 4.0,
+        },
         "context" => context as f64,
         key => panic!("{key}"),
     }
@@ -114,6 +118,8 @@ fn a_tower_has_the_defaults_of_its_class() {
         n_channels: 3,
         activation: Activation::QuickGelu,
         layer_norm_eps: 1e-5,
+        qkv_bias: Bias::With,
+        output: TowerOutput::Raw,
     };
     assert_eq!((tower(json!({"model_type": "clip_vision_model"})), tower(json!({}))), (clip.clone(), clip.clone()));
     let siglip = TowerConfig {

@@ -25,7 +25,7 @@ impl KeyNotes {
     }
 
     /// Notes every key of `file` by the tables of its classes.
-    pub(super) fn audit(file: &JsonFile, tables: &[&[Key]]) -> Self {
+    pub(in crate::vlm) fn audit(file: &JsonFile, tables: &[&[Key]]) -> Self {
         let mut notes = Self::default();
         let mut unknown = Vec::new();
         for (key, value) in file.json().as_object().into_iter().flatten() {
@@ -42,7 +42,7 @@ impl KeyNotes {
     }
 
     /// Names keys that nobody knows in one warning.
-    pub(super) fn warn_of_unknown(&mut self, file: &JsonFile, unknown: &[String]) {
+    pub(in crate::vlm) fn warn_of_unknown(&mut self, file: &JsonFile, unknown: &[String]) {
         if !unknown.is_empty() {
             let (path, names) = (file.path().display(), unknown.join(", "));
             self.warnings.push(format!("{path}: unknown keys have no effect: {names}"));
@@ -52,7 +52,7 @@ impl KeyNotes {
 
 /// Values that a key may have.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Meaning {
+pub(in crate::vlm) enum Meaning {
     /// Any value: the key is read elsewhere, or changes no answer.
     Neutral,
     /// Null, false, or one of these JSON values; any other value changes the answers.
@@ -61,7 +61,7 @@ pub(super) enum Meaning {
 use Meaning::{Neutral, Only};
 
 /// A key and what it may say.
-pub(super) type Key = (&'static str, Meaning);
+pub(in crate::vlm) type Key = (&'static str, Meaning);
 
 fn is_neutral(value: &Value, neutral: &[&str]) -> bool {
     let same = |text: &&str| match (value.as_f64(), text.parse::<f64>()) {
@@ -72,7 +72,7 @@ fn is_neutral(value: &Value, neutral: &[&str]) -> bool {
 }
 
 /// Keys of every configuration (`PreTrainedConfig`), and what `save_pretrained` adds.
-pub(super) const BASE: &[Key] = &[
+pub(in crate::vlm) const BASE: &[Key] = &[
     ("_attn_implementation", Neutral),
     ("_attn_implementation_autoset", Neutral),
     ("_attn_implementation_internal", Neutral),
@@ -80,6 +80,7 @@ pub(super) const BASE: &[Key] = &[
     ("_experts_implementation", Neutral),
     ("_flash_attn_2_enabled", Neutral),
     ("_name_or_path", Neutral),
+    ("_pad_token_id", Neutral),
     ("add_cross_attention", Only(&[])),
     ("architectures", Neutral),
     ("attn_implementation", Neutral),
@@ -131,7 +132,7 @@ pub(super) const BASE: &[Key] = &[
 ];
 
 /// Keys of `generation_config.json` that transformers 4 copied into every configuration, the towers' too.
-pub(super) const GENERATION: &[Key] = &[
+pub(in crate::vlm) const GENERATION: &[Key] = &[
     ("bad_words_ids", Neutral),
     ("begin_suppress_tokens", Neutral),
     ("diversity_penalty", Neutral),
@@ -159,8 +160,8 @@ pub(super) const GENERATION: &[Key] = &[
     ("typical_p", Neutral),
 ];
 
-/// Keys of `LlamaConfig` and `MistralConfig`, and those of their relatives that change the arithmetic.
-pub(super) const LANGUAGE: &[Key] = &[
+/// Keys of the known language models' classes, and those of their relatives that change the arithmetic.
+pub(in crate::vlm) const LANGUAGE: &[Key] = &[
     ("attention_bias", Neutral),
     ("attention_dropout", Neutral),
     ("embd_pdrop", Neutral),
@@ -171,6 +172,7 @@ pub(super) const LANGUAGE: &[Key] = &[
     ("intermediate_size", Neutral),
     ("is_llama_config", Neutral),
     ("max_position_embeddings", Neutral),
+    ("max_window_layers", Neutral),
     ("max_sequence_length", Neutral),
     ("mlp_bias", Neutral),
     ("num_attention_heads", Neutral),
@@ -184,6 +186,12 @@ pub(super) const LANGUAGE: &[Key] = &[
     ("rope_scaling", Neutral),
     ("rope_theta", Neutral),
     ("sliding_window", Neutral),
+    ("use_sliding_window", Neutral),
+    ("neftune_noise_alpha", Neutral),
+    ("perceiver_config", Neutral),
+    ("pixel_shuffle_factor", Neutral),
+    ("qk_layer_norms", Only(&[])),
+    ("use_resampler", Only(&[])),
     ("vocab_size", Neutral),
     ("alibi", Only(&[])),
     ("attention_multiplier", Only(&[])),
@@ -224,86 +232,8 @@ pub(super) const LANGUAGE: &[Key] = &[
     ("use_qk_norm", Only(&[])),
 ];
 
-/// Keys of `LlavaConfig` and `LlavaNextConfig`. `ignore_index`, `vocab_size` and their like are of old files.
-pub(super) const LLAVA_HF: &[Key] = &[
-    ("hidden_size", Neutral),
-    ("ignore_index", Neutral),
-    ("image_grid_pinpoints", Neutral),
-    ("image_seq_length", Neutral),
-    ("image_token_id", Neutral),
-    ("image_token_index", Neutral),
-    ("multimodal_projector_bias", Neutral),
-    ("projector_hidden_act", Neutral),
-    ("prompt_format", Neutral),
-    ("text_config", Neutral),
-    ("use_image_newline_parameter", Neutral),
-    ("vision_config", Neutral),
-    ("vision_feature_layer", Neutral),
-    ("vision_feature_select_strategy", Neutral),
-    ("vocab_size", Neutral),
-    ("adapter_layer_norm_before", Only(&[])),
-    ("mm_hidden_size", Neutral),
-    ("projector_layernorm_eps", Only(&[])),
-    ("spatial_pool_mode", Only(&[])),
-    ("spatial_pool_stride", Only(&[])),
-    ("video_seq_length", Only(&[])),
-    ("video_token_id", Only(&[])),
-    ("video_token_index", Only(&[])),
-    ("vision_feature_layers", Only(&[])),
-    ("downsample_ratio", Only(&["1"])),
-    ("spatial_merge_size", Only(&["1"])),
-];
-
-/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` the base view alone is taken, which needs no merging.
-pub(super) const LLAVA: &[Key] = &[
-    ("freeze_mm_mlp_adapter", Neutral),
-    ("freeze_mm_vision_resampler", Neutral),
-    ("image_aspect_ratio", Neutral),
-    ("image_crop_resolution", Neutral),
-    ("image_grid_pinpoints", Neutral),
-    ("image_split_resolution", Neutral),
-    ("mm_dense_connector_type", Neutral),
-    ("mm_hidden_size", Neutral),
-    ("mm_newline_position", Neutral),
-    ("mm_patch_merge_type", Neutral),
-    ("mm_projector_lr", Neutral),
-    ("mm_projector_type", Neutral),
-    ("mm_tunable_parts", Neutral),
-    ("mm_use_im_patch_token", Neutral),
-    ("mm_use_im_start_end", Neutral),
-    ("mm_vision_select_feature", Neutral),
-    ("mm_vision_select_layer", Neutral),
-    ("mm_vision_tower", Neutral),
-    ("mm_vision_tower_lr", Neutral),
-    ("pretrain_mm_mlp_adapter", Neutral),
-    ("prompt_format", Neutral),
-    ("s2_max_split_size", Neutral),
-    ("s2_scales", Neutral),
-    ("tokenizer_model_max_length", Neutral),
-    ("tokenizer_padding_side", Neutral),
-    ("tune_entire_model", Neutral),
-    ("tune_mm_mlp_adapter", Neutral),
-    ("tune_mm_vision_resampler", Neutral),
-    ("unfreeze_mm_vision_tower", Neutral),
-    ("use_mm_proj", Neutral),
-    ("vision_tower_pretrained", Neutral),
-    ("faster_token_stride", Only(&[])),
-    ("add_faster_video", Only(&[])),
-    ("mm_perceiver_depth", Only(&[])),
-    ("mm_perceiver_latents", Only(&[])),
-    ("mm_qformer_depth", Only(&[])),
-    ("mm_resampler_type", Only(&["\"identity\"", "\"none\"", "\"\""])),
-    ("mm_spatial_pool_mode", Neutral),
-    ("mm_spatial_pool_out_channels", Only(&[])),
-    ("mm_spatial_pool_stride", Only(&["1"])),
-    ("mm_video_tower", Only(&[])),
-    ("s2", Only(&[])),
-    ("use_pos_skipping", Neutral),
-    ("pos_skipping_range", Neutral),
-];
-
-/// Keys of `CLIPVisionConfig` and `SiglipVisionConfig`.
-pub(super) const TOWER: &[Key] = &[
+/// Keys of the known towers' classes; old files of SmolVLM give the tower sizes that its image processor reads.
+pub(in crate::vlm) const TOWER: &[Key] = &[
     ("attention_dropout", Neutral),
     ("dropout", Neutral),
     ("hidden_act", Neutral),
@@ -322,14 +252,24 @@ pub(super) const TOWER: &[Key] = &[
     ("vision_use_head", Neutral),
     ("vocab_size", Neutral),
     ("use_head", Neutral),
+    ("attention_bias", Neutral),
+    ("hidden_dropout_prob", Neutral),
+    ("max_image_size", Neutral),
+    ("norm_type", Neutral),
+    ("projection_dropout", Neutral),
+    ("size", Neutral),
+    ("use_absolute_position_embeddings", Neutral),
+    ("use_base_siglip", Neutral),
+    ("use_mask_token", Neutral),
+    ("use_qk_norm", Neutral),
     ("num_patches", Only(&[])),
-    ("layer_scale_init_value", Only(&[])),
+    ("layer_scale_init_value", Neutral),
     ("qkv_bias", Only(&["true"])),
     ("use_mean_pooling", Neutral),
 ];
 
 /// Keys of a tower's own repository, around its `vision_config`.
-pub(super) const WHOLE_TOWER: &[Key] = &[
+pub(in crate::vlm) const WHOLE_TOWER: &[Key] = &[
     ("logit_scale_init_value", Neutral),
     ("text_config", Neutral),
     ("text_config_dict", Neutral),

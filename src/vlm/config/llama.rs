@@ -1,16 +1,107 @@
-//! The language model's keys, which both spellings share.
+//! The language model's keys, which every family shares, with the defaults of each class of transformers.
 
 use super::{JsonFile, MAX_CONTEXT, rope};
-use crate::language::LlamaConfig;
+use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm};
 use crate::vlm::ModelError;
 
 /// What a missing key means.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Defaults {
+pub(in crate::vlm) enum Defaults {
     /// An error, for the keys that shape the model.
     None,
-    /// The default of transformers' `LlamaConfig`, or of `MistralConfig` for a Mistral.
+    /// The default of the language model's class in transformers.
     HuggingFace,
+}
+
+/// Language model classes of transformers whose arithmetic is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanguageKind {
+    /// `LlamaConfig`: Llama 1 to 3, Vicuna, Yi.
+    Llama,
+    /// `MistralConfig`: no biases, and a window.
+    Mistral,
+    /// `Qwen2Config`, of Qwen2 and Qwen2.5: biases on query, key and value.
+    Qwen2,
+    /// `Qwen3Config`: norms over each head's query and key.
+    Qwen3,
+}
+
+/// Values of the keys that a class's files leave out.
+struct ClassDefaults {
+    vocab_size: usize,
+    d_intermediate: usize,
+    n_kv_heads: Option<usize>,
+    d_head: Option<usize>,
+    positions: usize,
+}
+
+impl LanguageKind {
+    /// Every kind.
+    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
+    /// Its `model_type` in transformers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// The kind of a `model_type` in transformers.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The kind of a section of transformers' own classes, where one of `known` is meant, the first where none is named.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the known ones.
+    pub(in crate::vlm) fn of_section(text: &JsonFile, known: &[Self]) -> Result<Self, ModelError> {
+        let named = match text.string("model_type")? {
+            None => known.first().copied(),
+            Some(name) => Self::named(name).filter(|kind| known.contains(kind)),
+        };
+        named.ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|kind| kind.name()).collect();
+            text.wrong("model_type", &format!("supported here are the language models {}", names.join(", ")))
+        })
+    }
+
+    fn defaults(self) -> ClassDefaults {
+        let llama = ClassDefaults {
+            vocab_size: 32_000,
+            d_intermediate: 11_008,
+            n_kv_heads: None,
+            d_head: None,
+            positions: 2048,
+        };
+        let qwen2 = ClassDefaults {
+            vocab_size: 151_936,
+            d_intermediate: 22_016,
+            n_kv_heads: Some(32),
+            d_head: None,
+            positions: 32_768,
+        };
+        match self {
+            Self::Llama => llama,
+            Self::Mistral => ClassDefaults { d_intermediate: 14_336, n_kv_heads: Some(8), positions: 131_072, ..llama },
+            Self::Qwen2 => qwen2,
+            Self::Qwen3 => ClassDefaults { d_head: Some(128), ..qwen2 },
+        }
+    }
+
+    /// Projections of the attention that have biases, of which only some classes leave a choice to the file.
+    fn attention_bias(self, file: &JsonFile) -> Result<AttentionBias, ModelError> {
+        let asked = file.flag("attention_bias")?.unwrap_or(false);
+        Ok(match self {
+            Self::Llama | Self::Qwen3 if asked => AttentionBias::All,
+            // `modeling_mistral.py` knows no biases, whatever the file says.
+            Self::Llama | Self::Qwen3 | Self::Mistral => AttentionBias::None,
+            Self::Qwen2 => AttentionBias::QueryKeyValue,
+        })
+    }
 }
 
 const MAX_WIDTH: usize = 1 << 20;
@@ -18,14 +109,14 @@ const MAX_LAYERS: usize = 1024;
 const MAX_HEADS: usize = 4096;
 const MAX_VOCAB: usize = 1 << 24;
 
-/// Whether a `config.json` describes a Mistral.
-pub(super) fn is_mistral(file: &JsonFile) -> Result<bool, ModelError> {
-    Ok(file.string("model_type")?.is_some_and(|kind| kind.contains("mistral")))
-}
-
-pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, ModelError> {
-    check_family(file, defaults)?;
-    let mistral = is_mistral(file)?;
+/// Reads a language model's keys.
+///
+/// # Errors
+/// [`ModelError`] naming the first key that is unusable, its value and the rule.
+pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaults) -> Result<LlamaConfig, ModelError> {
+    check_activation(file)?;
+    check_windows(file, kind)?;
+    let class = kind.defaults();
     let shape = |key: &str, max: usize, default: usize| -> Result<usize, ModelError> {
         match file.count(key, 1..=max)? {
             Some(value) => Ok(value),
@@ -35,13 +126,14 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
     };
     let d_hidden = shape("hidden_size", MAX_WIDTH, 4096)?;
     let n_heads = shape("num_attention_heads", MAX_HEADS, 32)?;
-    // `MistralConfig` has a default of its own; a null means as many as heads, there too.
-    let kv_default = if mistral && !file.is_null("num_key_value_heads") { 8 } else { n_heads };
+    // Some classes have a default of their own; a null means as many as heads, there too.
+    let kv_default = class.n_kv_heads.filter(|_| !file.is_null("num_key_value_heads")).unwrap_or(n_heads);
     let n_kv_heads = file.count("num_key_value_heads", 1..=MAX_HEADS)?.unwrap_or(kv_default);
     if n_heads % n_kv_heads != 0 {
         return Err(file.wrong("num_key_value_heads", &format!("it must divide num_attention_heads, {n_heads}")));
     }
-    let d_head = match file.count("head_dim", 2..=MAX_WIDTH)? {
+    let given = file.count("head_dim", 2..=MAX_WIDTH)?;
+    let d_head = match given.or(class.d_head.filter(|_| !file.is_null("head_dim"))) {
         Some(d_head) => d_head,
         None if d_hidden % n_heads == 0 => d_hidden / n_heads,
         None => {
@@ -52,11 +144,11 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
         return Err(file.wrong("hidden_size", &format!("a head of odd width {d_head} cannot be rotated")));
     }
     let positions = file.count("max_position_embeddings", 1..=MAX_CONTEXT)?;
-    let rope = rope::read(file, positions.unwrap_or(if mistral { 131_072 } else { 2048 }))?;
+    let rope = rope::read(file, positions.unwrap_or(class.positions))?;
     Ok(LlamaConfig {
-        vocab_size: shape("vocab_size", MAX_VOCAB, 32_000)?,
+        vocab_size: shape("vocab_size", MAX_VOCAB, class.vocab_size)?,
         d_hidden,
-        d_intermediate: shape("intermediate_size", MAX_WIDTH, if mistral { 14_336 } else { 11_008 })?,
+        d_intermediate: shape("intermediate_size", MAX_WIDTH, class.d_intermediate)?,
         n_layers: shape("num_hidden_layers", MAX_LAYERS, 32)?,
         n_heads,
         n_kv_heads,
@@ -66,45 +158,66 @@ pub(super) fn read(file: &JsonFile, defaults: Defaults) -> Result<LlamaConfig, M
         rope_scaling: rope.scaling,
         context: rope.context,
         tied_embeddings: file.flag("tie_word_embeddings")?.unwrap_or(false),
-        // `modeling_mistral.py` knows no biases, whatever the file says.
-        attention_bias: !mistral && file.flag("attention_bias")?.unwrap_or(false),
-        mlp_bias: !mistral && file.flag("mlp_bias")?.unwrap_or(false),
+        attention_bias: kind.attention_bias(file)?,
+        qk_norm: if kind == LanguageKind::Qwen3 { QueryKeyNorm::PerHead } else { QueryKeyNorm::None },
+        mlp_bias: kind == LanguageKind::Llama && file.flag("mlp_bias")?.unwrap_or(false),
     })
 }
 
 /// The smallest of the model's positions, the length it was trained on, and a Mistral's attention window: beyond the
 /// window our full attention would not be what the model was trained with.
-pub(super) fn context(file: &JsonFile, llama: &LlamaConfig, longest: Option<usize>) -> Result<usize, ModelError> {
-    let limits = [Some(llama.context), longest, window(file)?];
+pub(in crate::vlm) fn context(
+    file: &JsonFile,
+    (kind, llama): (LanguageKind, &LlamaConfig),
+    longest: Option<usize>,
+) -> Result<usize, ModelError> {
+    let limits = [Some(llama.context), longest, window(file, kind)?];
     Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
 }
 
-/// The window that transformers' cache keeps, whatever the class, where a file gives one and no `layer_types`
-/// (`get_layer_types_and_kwargs`). `use_sliding_window` has no say in it.
-pub(super) fn cache_window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
+/// The window that transformers' cache keeps, where a file gives one and no `layer_types`
+/// (`get_layer_types_and_kwargs`). `use_sliding_window` has no say in it, but in Qwen's classes, which delete the
+/// window where it is off.
+pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
+    if is_qwen(kind) {
+        return Ok(None);
+    }
     let has_types = file.get("layer_types").is_some();
     Ok(file.count("sliding_window", 1..=MAX_CONTEXT)?.filter(|_| !has_types))
 }
 
 /// The attention window of `MistralConfig`, whose files leave out 4096 and say null for none. `LlamaConfig` has none.
-fn window(file: &JsonFile) -> Result<Option<usize>, ModelError> {
+fn window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
     const DEFAULT: usize = 4096;
-    if !is_mistral(file)? || file.is_null("sliding_window") {
+    if kind != LanguageKind::Mistral || file.is_null("sliding_window") {
         return Ok(None);
     }
     Ok(Some(file.count("sliding_window", 1..=MAX_CONTEXT)?.unwrap_or(DEFAULT)))
 }
 
-/// Refuses other families by name, rather than by a list of missing tensors. The kinds of LLaVA's spelling are judged
-/// with its classes.
-fn check_family(file: &JsonFile, defaults: Defaults) -> Result<(), ModelError> {
-    let known = ["llama", "mistral"];
-    match file.string("model_type")? {
-        Some(kind) if defaults == Defaults::HuggingFace && !known.contains(&kind.to_ascii_lowercase().as_str()) => {
-            Err(file.wrong("model_type", "supported are the Llama family's: llama, mistral"))
-        }
-        _ => Ok(()),
-    }?;
+fn is_qwen(kind: LanguageKind) -> bool {
+    matches!(kind, LanguageKind::Qwen2 | LanguageKind::Qwen3)
+}
+
+/// Refuses a Qwen whose layers from `max_window_layers` on attend within a window.
+fn check_windows(file: &JsonFile, kind: LanguageKind) -> Result<(), ModelError> {
+    const DEFAULT_LAYERS: usize = 32;
+    const DEFAULT_FIRST: usize = 28;
+    if !is_qwen(kind) || file.get("layer_types").is_some() || !file.flag("use_sliding_window")?.unwrap_or(false) {
+        return Ok(());
+    }
+    let n_layers = file.count("num_hidden_layers", 1..=MAX_LAYERS)?.unwrap_or(DEFAULT_LAYERS);
+    let first = file.count("max_window_layers", 0..=MAX_LAYERS)?.unwrap_or(DEFAULT_FIRST);
+    let has_window = !file.is_null("sliding_window");
+    if has_window && first < n_layers {
+        let rule = format!("only full attention is supported, and layers {first} to {} have a window", n_layers - 1);
+        return Err(file.wrong("use_sliding_window", &rule));
+    }
+    Ok(())
+}
+
+/// Refuses another activation than the one of these classes.
+fn check_activation(file: &JsonFile) -> Result<(), ModelError> {
     match file.string("hidden_act")? {
         // One function under two names.
         None | Some("silu" | "swish") => Ok(()),

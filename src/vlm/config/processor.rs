@@ -2,8 +2,8 @@
 //! says.
 //!
 //! Reference: `image_processing_base.py` and `auto/image_processing_auto.py` of transformers 5.24. An `image_processor`
-//! in `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Sections for
-//! videos are for models that take videos; frames are images here, as for transformers' LLaVA.
+//! in `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Families that take
+//! videos have a section or a file of their own for them (`video_processing_utils.py`); for others frames are images.
 
 use std::path::Path;
 
@@ -11,8 +11,10 @@ use super::keys::{Key, KeyNotes, Meaning};
 use super::{JsonFile, VlmConfig};
 use crate::files;
 use crate::image::{ImageProcessor, PreprocessConfig};
+use crate::video::Sample;
+use crate::video::sample::{InternVl, OneVision, SmolVlm};
 use crate::vision::{TowerConfig, TowerFamily};
-use crate::vlm::ModelError;
+use crate::vlm::{ModelError, VideoPath};
 
 /// The file that transformers 5 writes.
 const PROCESSOR: &str = "processor_config.json";
@@ -20,6 +22,10 @@ const PROCESSOR: &str = "processor_config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The section of [`PROCESSOR`] in place of [`PREPROCESSOR`].
 const SECTION: &str = "image_processor";
+/// The section of [`PROCESSOR`] for videos.
+const VIDEO_SECTION: &str = "video_processor";
+/// The file of the video processor alone.
+const VIDEO_PREPROCESSOR: &str = "video_preprocessor_config.json";
 
 /// Image processor of a directory, as its files describe it.
 pub struct ProcessorFile {
@@ -27,7 +33,12 @@ pub struct ProcessorFile {
     image: JsonFile,
     /// `processor_config.json`, where there is one.
     whole: Option<JsonFile>,
+    /// The family's way with videos.
+    path: VideoPath,
 }
+
+/// More frames are a mistake in a file.
+const MAX_FRAMES: usize = 100_000;
 
 /// Which class prepares frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +55,7 @@ impl ProcessorClass {
         match family {
             TowerFamily::Clip => ImageProcessor::Clip,
             TowerFamily::Siglip => ImageProcessor::Siglip,
+            TowerFamily::InternVit => ImageProcessor::Clip,
         }
     }
 }
@@ -54,35 +66,41 @@ const WHOLE: &[Key] = &[
     ("chat_template", Meaning::Neutral),
     ("feature_extractor", Meaning::Neutral),
     ("image_processor", Meaning::Neutral),
+    ("image_seq_len", Meaning::Neutral),
     ("image_seq_length", Meaning::Neutral),
     ("image_token", Meaning::Neutral),
     ("num_additional_image_tokens", Meaning::Neutral),
+    ("num_image_tokens", Meaning::Neutral),
     ("patch_size", Meaning::Neutral),
     ("processor_class", Meaning::Neutral),
     ("tokenizer", Meaning::Neutral),
     ("transformers_version", Meaning::Neutral),
     ("video_processor", Meaning::Neutral),
     ("video_token", Meaning::Neutral),
+    ("vision_aspect_ratio", Meaning::Neutral),
     ("vision_feature_select_strategy", Meaning::Neutral),
 ];
 
 impl ProcessorFile {
-    /// Finds the file of a directory.
+    /// Finds the file of a directory, for frames as a family takes them.
     ///
     /// # Errors
     /// When a file is not JSON, or its section is not an object.
-    pub fn find(dir: &Path) -> Result<Option<Self>, ModelError> {
+    pub fn find(dir: &Path, path: VideoPath) -> Result<Option<Self>, ModelError> {
         let open = |name: &str| {
             let path = dir.join(name);
             files::is_file(&path).then(|| JsonFile::read(&path)).transpose()
         };
         let whole = open(PROCESSOR)?;
+        let section = if path.takes_videos() { VIDEO_SECTION } else { SECTION };
         if let Some(file) = &whole
-            && file.get(SECTION).is_some()
+            && file.get(section).is_some()
         {
-            return Ok(Some(Self { image: file.section(SECTION)?, whole }));
+            return Ok(Some(Self { image: file.section(section)?, whole, path }));
         }
-        Ok(open(PREPROCESSOR)?.map(|image| Self { image, whole }))
+        let video = if path.takes_videos() { open(VIDEO_PREPROCESSOR)? } else { None };
+        let image = video.map_or_else(|| open(PREPROCESSOR), |video| Ok(Some(video)))?;
+        Ok(image.map(|image| Self { image, whole, path }))
     }
 
     /// Reads the steps.
@@ -107,18 +125,55 @@ impl ProcessorFile {
         Ok((reading.config, notes))
     }
 
+    /// The frames that the processor takes of a video: those of its family's rule, with the numbers of the file.
+    ///
+    /// # Errors
+    /// When a key has an unusable value.
+    pub fn own_sample(&self) -> Result<Sample, ModelError> {
+        let sampling = self.image.section_or_empty("video_sampling")?;
+        let count = |file: &JsonFile, key: &str| file.count(key, 1..=MAX_FRAMES);
+        let is_sampled = self.image.flag("do_sample_frames")?.unwrap_or(false);
+        let n_frames = count(&self.image, "num_frames")?;
+        let (one_vision, internvl) = (OneVision::default(), InternVl::default());
+        let wanted = n_frames.filter(|_| is_sampled);
+        if is_sampled && n_frames.is_none() && self.image.get("fps").is_some() && self.path != VideoPath::SmolVlm {
+            return Err(self
+                .image
+                .wrong("fps", "sampling by the second is obeyed of SmolVLM alone; expected num_frames"));
+        }
+        Ok(match self.path {
+            VideoPath::None | VideoPath::Idefics3 => self.path.sample(),
+            VideoPath::OneVision => Sample::OneVision(OneVision { frames: wanted.unwrap_or(one_vision.frames) }),
+            VideoPath::InternVl => Sample::InternVl(InternVl { frames: wanted.unwrap_or(internvl.frames) }),
+            VideoPath::SmolVlm => {
+                let default = SmolVlm::default();
+                let fps = sampling.positive("fps")?.or(self.image.positive("fps")?);
+                let max = count(&sampling, "max_frames")?.or(n_frames);
+                let rule = SmolVlm { fps: fps.unwrap_or(default.fps), max: max.unwrap_or(default.max), ..default };
+                let sample = Sample::SmolVlm(rule);
+                sample.check().map_err(|rule| self.image.wrong("fps", &rule))?;
+                sample
+            }
+        })
+    }
+
     /// The class that the file names; of old files by its feature extractor.
     fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, ModelError> {
-        let key =
-            ["image_processor_type", "feature_extractor_type"].into_iter().find(|key| self.image.get(key).is_some());
+        let keys = ["video_processor_type", "image_processor_type", "feature_extractor_type"];
+        let key = keys.into_iter().find(|key| self.image.get(key).is_some());
         let Some(key) = key else { return Ok(default) };
         let named = self.image.string(key)?.and_then(ImageProcessor::named).ok_or_else(|| {
             self.image.wrong(
                 key,
                 "supported are CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor, \
-                 BitImageProcessor, ViTImageProcessor, DeiTImageProcessor and BlipImageProcessor",
+                 BitImageProcessor, ViTImageProcessor, DeiTImageProcessor, BlipImageProcessor, Idefics3ImageProcessor, \
+                 SmolVLMVideoProcessor, LlavaOnevisionVideoProcessor and InternVLVideoProcessor",
             )
         })?;
+        // Frames of a family that takes several are not prepared as any other family's.
+        if self.path.is_own() && named != default {
+            return Err(self.image.wrong(key, "this is the processor of another family"));
+        }
         // The base view of LLaVA-NeXT is squeezed whichever processor fills in the numbers.
         Ok(if default == ImageProcessor::LlavaNext { default } else { named })
     }

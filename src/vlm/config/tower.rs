@@ -2,7 +2,7 @@
 
 use super::JsonFile;
 use super::keys::{BASE, GENERATION, KeyNotes, TOWER, WHOLE_TOWER};
-use crate::vision::{Activation, TowerConfig, TowerFamily};
+use crate::vision::{Activation, Bias, TowerConfig, TowerFamily, TowerOutput};
 use crate::vlm::ModelError;
 
 const MAX_WIDTH: usize = 1 << 16;
@@ -45,7 +45,7 @@ pub fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
 ///
 /// # Errors
 /// As [`tower_config`].
-pub(super) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
+pub(in crate::vlm) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
     match (family(file)?, file.get("model_type")) {
         (Some(family), _) => of_family(file, family),
         (None, None) => of_family(file, TowerFamily::Clip),
@@ -53,26 +53,28 @@ pub(super) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, ModelEr
     }
 }
 
-/// The tower of a `LlavaConfig` without any `vision_config`.
-pub(super) fn llava_default() -> TowerConfig {
-    clip_l_336()
+fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelError> {
+    with_defaults(file, if family == TowerFamily::Clip { clip_b_32() } else { siglip_b_16() })
 }
 
-fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelError> {
-    let clip = family == TowerFamily::Clip;
+/// Reads a tower's keys, those that are missing from `defaults`.
+///
+/// # Errors
+/// As [`tower_config`].
+pub(in crate::vlm) fn with_defaults(file: &JsonFile, defaults: TowerConfig) -> Result<TowerConfig, ModelError> {
     let count =
         |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
     let config = TowerConfig {
-        family,
-        d_hidden: count("hidden_size", MAX_WIDTH, 768)?,
-        d_intermediate: count("intermediate_size", MAX_WIDTH, 3072)?,
-        n_layers: count("num_hidden_layers", MAX_LAYERS, 12)?,
-        n_heads: count("num_attention_heads", MAX_WIDTH, 12)?,
-        image_size: side(file, "image_size")?.unwrap_or(224),
-        patch_size: side(file, "patch_size")?.unwrap_or(if clip { 32 } else { 16 }),
-        n_channels: count("num_channels", 3, 3)?,
-        activation: activation(file, clip)?,
-        layer_norm_eps: file.positive("layer_norm_eps")?.unwrap_or(if clip { 1e-5 } else { 1e-6 }),
+        d_hidden: count("hidden_size", MAX_WIDTH, defaults.d_hidden)?,
+        d_intermediate: count("intermediate_size", MAX_WIDTH, defaults.d_intermediate)?,
+        n_layers: count("num_hidden_layers", MAX_LAYERS, defaults.n_layers)?,
+        n_heads: count("num_attention_heads", MAX_WIDTH, defaults.n_heads)?,
+        image_size: side(file, "image_size")?.unwrap_or(defaults.image_size),
+        patch_size: side(file, "patch_size")?.unwrap_or(defaults.patch_size),
+        n_channels: count("num_channels", 3, defaults.n_channels)?,
+        activation: activation(file)?.unwrap_or(defaults.activation),
+        layer_norm_eps: file.positive("layer_norm_eps")?.unwrap_or(defaults.layer_norm_eps),
+        ..defaults
     };
     if config.n_channels != 3 {
         return Err(file.wrong("num_channels", "frames have 3 channels"));
@@ -108,15 +110,14 @@ fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
     })
 }
 
-fn activation(file: &JsonFile, clip: bool) -> Result<Activation, ModelError> {
-    match file.string("hidden_act")? {
-        Some("quick_gelu") => Ok(Activation::QuickGelu),
-        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
-        Some("gelu") => Ok(Activation::Gelu),
-        None if clip => Ok(Activation::QuickGelu),
-        None => Ok(Activation::GeluTanh),
-        Some(_) => Err(file.wrong("hidden_act", "supported are quick_gelu, gelu_pytorch_tanh and gelu")),
-    }
+fn activation(file: &JsonFile) -> Result<Option<Activation>, ModelError> {
+    Ok(Some(match file.string("hidden_act")? {
+        Some("quick_gelu") => Activation::QuickGelu,
+        Some("gelu_pytorch_tanh") => Activation::GeluTanh,
+        Some("gelu") => Activation::Gelu,
+        None => return Ok(None),
+        Some(_) => return Err(file.wrong("hidden_act", "supported are quick_gelu, gelu_pytorch_tanh and gelu")),
+    }))
 }
 
 /// The geometry of the two towers that released checkpoints name, for one whose weights are inside its checkpoint while
@@ -156,5 +157,31 @@ pub fn clip_l_336() -> TowerConfig {
         n_channels: 3,
         activation: Activation::QuickGelu,
         layer_norm_eps: 1e-5,
+        qkv_bias: Bias::With,
+        output: TowerOutput::Raw,
+    }
+}
+
+/// Defaults of `CLIPVisionConfig`: the geometry of `openai/clip-vit-base-patch32`.
+fn clip_b_32() -> TowerConfig {
+    TowerConfig {
+        d_hidden: 768,
+        d_intermediate: 3072,
+        n_layers: 12,
+        n_heads: 12,
+        image_size: 224,
+        patch_size: 32,
+        ..clip_l_336()
+    }
+}
+
+/// Defaults of `SiglipVisionConfig`: the geometry of `google/siglip-base-patch16-224`.
+fn siglip_b_16() -> TowerConfig {
+    TowerConfig {
+        family: TowerFamily::Siglip,
+        patch_size: 16,
+        activation: Activation::GeluTanh,
+        layer_norm_eps: 1e-6,
+        ..clip_b_32()
     }
 }

@@ -1,15 +1,13 @@
 //! A GGUF file's description against the `config.json` that it is used with: whatever the file says must be what the
 //! configuration says, and what llama.cpp takes for an absent key counts as said.
 //!
-//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architecture `llama`), and `ggml_rope` for the
+//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architectures `llama`, `qwen2` and `qwen3`), and `ggml_rope` for the
 //! frequencies.
 
 use crate::language::{LlamaConfig, RampEnds, Rope, RopeScaling};
-use crate::vlm::config::VlmConfig;
+use crate::vlm::config::{LanguageKind, VlmConfig};
 use crate::weights::Gguf;
 
-/// The architecture whose layout is known: Llama's, which Mistral and Yi share.
-pub(super) const ARCHITECTURE: &str = "llama";
 /// How far two settings may be apart that were written in different precisions.
 const TOLERANCE: f64 = 1e-5;
 /// How far two frequencies may be apart that were computed in different orders.
@@ -58,14 +56,26 @@ pub(super) struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    /// The architecture of the checkpoint's language model in llama.cpp; Mistral and Yi have Llama's.
+    fn architecture(&self) -> &'static str {
+        match self.config.language {
+            LanguageKind::Llama | LanguageKind::Mistral => "llama",
+            LanguageKind::Qwen2 => "qwen2",
+            LanguageKind::Qwen3 => "qwen3",
+        }
+    }
+
     /// Compares everything; returns warnings.
     ///
     /// # Errors
     /// In words, naming the first key that differs, and both values.
     pub(super) fn check(&self) -> Result<Vec<String>, String> {
         let architecture = self.gguf.text("general.architecture").unwrap_or("none");
-        if architecture != ARCHITECTURE {
-            return Err(format!("its general.architecture is {architecture}, and only {ARCHITECTURE} is supported"));
+        let expected = self.architecture();
+        if architecture != expected {
+            return Err(format!(
+                "its general.architecture is {architecture}, and that of the checkpoint's language model is {expected}"
+            ));
         }
         if let Some(kind) = self.gguf.text("general.type").filter(|&kind| kind != "model") {
             return Err(format!("its general.type is {kind}; expected model"));
@@ -81,7 +91,8 @@ impl Comparison<'_> {
 
     /// The keys below the architecture that nothing here knows and that are not switched off, sorted.
     pub(super) fn unknown_keys(&self) -> Vec<String> {
-        let prefix = format!("{ARCHITECTURE}.");
+        let name = self.architecture();
+        let prefix = format!("{name}.");
         let is_unknown = |key: &&str| key.strip_prefix(&prefix).is_some_and(|key| !KNOWN.contains(&key));
         let mut unknown: Vec<String> =
             self.gguf.keys().filter(is_unknown).filter(|key| !self.gguf.is_off(key)).map(str::to_owned).collect();
@@ -90,6 +101,7 @@ impl Comparison<'_> {
     }
 
     fn check_geometry(&self) -> Result<(), String> {
+        let name = self.architecture();
         let llama = &self.config.llama;
         let (n_heads, d_head) = (llama.n_heads as f64, llama.d_head as f64);
         let d_default = (llama.d_hidden / llama.n_heads.max(1)) as f64;
@@ -106,12 +118,12 @@ impl Comparison<'_> {
             ("rope.dimension_count", "head_dim", d_head, Some(d_head)),
             ("rope.freq_base", "rope_theta", f64::from(llama.rope_theta), Some(DEFAULT_BASE)),
         ] {
-            let found = self.gguf.numbers(&format!("{ARCHITECTURE}.{theirs}"))?;
+            let found = self.gguf.numbers(&format!("{name}.{theirs}"))?;
             let found = found.or(default.map(|default| vec![default])).unwrap_or_default();
             // A list has one value a layer.
             if let Some(other) = found.iter().find(|&found| (found - expected).abs() > TOLERANCE * expected.abs()) {
                 return Err(format!(
-                    "{ARCHITECTURE}.{theirs} is {other}, but {ours} of the model's config.json is {expected}; \
+                    "{name}.{theirs} is {other}, but {ours} of the model's config.json is {expected}; \
                      hint: the file of the model that the projector was trained for"
                 ));
             }
@@ -121,22 +133,23 @@ impl Comparison<'_> {
 
     /// Refuses what changes the arithmetic and is not of Llama's.
     fn check_arithmetic(&self) -> Result<(), String> {
-        let number = |key: &str| self.gguf.number(&format!("{ARCHITECTURE}.{key}"));
+        let name = self.architecture();
+        let number = |key: &str| self.gguf.number(&format!("{name}.{key}"));
         if let Some(n) = number("expert_count").filter(|&n| n > 0.0) {
-            return Err(format!("{ARCHITECTURE}.expert_count is {n}, and mixtures of experts are not supported"));
+            return Err(format!("{name}.expert_count is {n}, and mixtures of experts are not supported"));
         }
         for key in ["logit_scale", "embedding_scale", "residual_scale"] {
             if let Some(scale) = number(key).filter(|&scale| scale != 0.0 && scale != 1.0) {
-                return Err(format!("{ARCHITECTURE}.{key} is {scale}, and a Llama has none"));
+                return Err(format!("{name}.{key} is {scale}, and these models have none"));
             }
         }
-        if self.gguf.flag(&format!("{ARCHITECTURE}.attention.causal")) == Some(false) {
-            return Err(format!("{ARCHITECTURE}.attention.causal is false, and only causal attention is supported"));
+        if self.gguf.flag(&format!("{name}.attention.causal")) == Some(false) {
+            return Err(format!("{name}.attention.causal is false, and only causal attention is supported"));
         }
         let context = self.config.context;
         match number("attention.sliding_window").filter(|&window| window > 0.0 && window < context as f64) {
             Some(window) => Err(format!(
-                "{ARCHITECTURE}.attention.sliding_window is {window}, below the context of {context} of the model's \
+                "{name}.attention.sliding_window is {window}, below the context of {context} of the model's \
                  config.json"
             )),
             None => Ok(()),
@@ -144,6 +157,7 @@ impl Comparison<'_> {
     }
 
     fn check_rope(&self) -> Result<(), String> {
+        let name = self.architecture();
         let llama = &self.config.llama;
         let (rope, scaling) = self.rope(llama)?;
         let silent = scaling == "none" && self.rope_freqs.is_none();
@@ -170,7 +184,7 @@ impl Comparison<'_> {
             format!("the frequency of channel {i} is {} for {}", theirs[i], ours[i])
         });
         Err(format!(
-            "its rotary positions ({ARCHITECTURE}.rope.scaling.type {scaling}, {freqs} rope_freqs.weight) differ from \
+            "its rotary positions ({name}.rope.scaling.type {scaling}, {freqs} rope_freqs.weight) differ from \
              those of config.json ({:?}): {detail}; hint: the file of the model that the projector was trained for",
             llama.rope_scaling
         ))
@@ -178,15 +192,16 @@ impl Comparison<'_> {
 
     /// The frequencies as the file says, but for `rope_freqs.weight`, and the name of their scaling.
     fn rope(&self, llama: &LlamaConfig) -> Result<(Rope, &str), String> {
-        let number = |key: &str| self.gguf.number(&format!("{ARCHITECTURE}.rope.{key}")).filter(|&x| x != 0.0);
+        let name = self.architecture();
+        let number = |key: &str| self.gguf.number(&format!("{name}.rope.{key}")).filter(|&x| x != 0.0);
         let factor = number("scaling.factor").or(number("scale_linear")).unwrap_or(1.0);
-        let named = self.gguf.text(&format!("{ARCHITECTURE}.rope.scaling.type"));
+        let named = self.gguf.text(&format!("{name}.rope.scaling.type"));
         let kind = named.unwrap_or(if factor == 1.0 { "none" } else { "linear" });
         let scaling = match kind {
             "none" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: factor as f32 },
             "yarn" => {
-                let trained = self.gguf.number(&format!("{ARCHITECTURE}.context_length"));
+                let trained = self.gguf.number(&format!("{name}.context_length"));
                 let original = number("scaling.original_context_length").or(trained).unwrap_or(llama.context as f64);
                 let attention = number("scaling.attn_factor").unwrap_or(1.0) * (1.0 + 0.1 * factor.max(1.0).ln());
                 RopeScaling::Yarn {
@@ -199,9 +214,7 @@ impl Comparison<'_> {
                 }
             }
             other => {
-                return Err(format!(
-                    "{ARCHITECTURE}.rope.scaling.type is {other}; supported are none, linear and yarn"
-                ));
+                return Err(format!("{name}.rope.scaling.type is {other}; supported are none, linear and yarn"));
             }
         };
         let theta = number("freq_base").unwrap_or(DEFAULT_BASE) as f32;
@@ -211,14 +224,15 @@ impl Comparison<'_> {
     /// A warning where the file was made for another context. It changes no answer: positions are compared by their
     /// frequencies.
     fn context_warning(&self) -> Option<String> {
+        let name = self.architecture();
         let llama = &self.config.llama;
         if matches!(llama.rope_scaling, RopeScaling::DynamicNtk { .. } | RopeScaling::Yarn { .. }) {
             return None;
         }
-        let found = self.gguf.number(&format!("{ARCHITECTURE}.context_length"))?;
+        let found = self.gguf.number(&format!("{name}.context_length"))?;
         (found != llama.context as f64).then(|| {
             format!(
-                "{ARCHITECTURE}.context_length is {found}, but max_position_embeddings of config.json, which is used, \
+                "{name}.context_length is {found}, but max_position_embeddings of config.json, which is used, \
                  is {}",
                 llama.context
             )

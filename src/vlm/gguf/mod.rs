@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 
 use self::check::Comparison;
 use self::vocabulary::Vocabulary;
-use super::config::VlmConfig;
+use super::config::{LanguageKind, VlmConfig};
 use super::spare::Spares;
 use super::{ModelError, Unused};
 use crate::kernels::{self, StoredLinear, quantize};
@@ -28,7 +28,9 @@ const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// From our names to those of llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
 pub(super) fn names(n_layers: usize) -> Rename {
-    const OF_LAYER: [(&str, &str); 9] = [
+    const OF_LAYER: [(&str, &str); 11] = [
+        ("self_attn.q_norm.", "attn_q_norm."),
+        ("self_attn.k_norm.", "attn_k_norm."),
         ("self_attn.q_proj.", "attn_q."),
         ("self_attn.k_proj.", "attn_k."),
         ("self_attn.v_proj.", "attn_v."),
@@ -97,8 +99,29 @@ pub(super) struct GgufMatrices<'a> {
     pub(super) ledger: &'a Arc<Ledger>,
     pub(super) rename: Rename,
     pub(super) llama: &'a LlamaConfig,
+    /// The order of the rows of queries and keys.
+    pub(super) rows: QueryKeyRows,
     /// Held in this format, whatever they are stored in.
     pub(super) format: Option<QuantFormat>,
+}
+
+/// The order of a head's rows in the matrices of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueryKeyRows {
+    /// As in checkpoints: channels that are turned together lie half a head apart.
+    AsInCheckpoint,
+    /// Beside each other: see [`stored_row`].
+    Interleaved,
+}
+
+impl QueryKeyRows {
+    /// The order of a class: llama.cpp's converter interleaves Llama's rows and leaves Qwen's.
+    pub(super) fn of(language: LanguageKind) -> Self {
+        match language {
+            LanguageKind::Llama | LanguageKind::Mistral => Self::Interleaved,
+            LanguageKind::Qwen2 | LanguageKind::Qwen3 => Self::AsInCheckpoint,
+        }
+    }
 }
 
 impl Matrices for GgufMatrices<'_> {
@@ -114,6 +137,7 @@ impl Matrices for GgufMatrices<'_> {
             Some("k_proj") => Some(self.llama.n_kv_heads),
             _ => None,
         };
+        let heads = heads.filter(|_| self.rows == QueryKeyRows::Interleaved);
         let row = |i: usize| heads.map_or(i, |n_heads| stored_row(i, d_out / n_heads.max(1)));
         let rows: Vec<u32> = (0..d_out).map(|i| row(i) as u32).collect();
         let bias = match bias {

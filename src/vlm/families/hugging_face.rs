@@ -1,0 +1,237 @@
+//! What the families of transformers' classes share: a `text_config`, a `vision_config`, both of which leave out what
+//! equals the class's defaults, and keys around them.
+
+use super::{Family, Names};
+use crate::connector::ConnectorKind;
+use crate::image::ImageProcessor;
+use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
+use crate::vision::{TowerConfig, TowerOutput};
+use crate::vlm::ModelError;
+use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning, TOWER};
+use crate::vlm::config::llama::{self, Defaults, LanguageKind};
+use crate::vlm::config::{
+    FrameFit, GenerationDefaults, JsonFile, SelectFeature, VlmConfig, fp8_format, refuse_other_layers,
+};
+
+/// What is a family's own.
+pub(super) struct Parts {
+    pub(super) family: &'static Family,
+    /// The class of its image processor, where the checkpoint names none.
+    pub(super) processor: ImageProcessor,
+    /// Language models that its files name; the first is the default.
+    pub(super) languages: &'static [LanguageKind],
+    /// Reads `vision_config`; the whole file says whether there is one.
+    pub(super) tower: fn(&JsonFile, &JsonFile) -> Result<TowerConfig, ModelError>,
+    /// Reads what stands between tower and language model.
+    pub(super) visual: fn(&JsonFile) -> Result<Visual, ModelError>,
+    /// Its keys around the two sections, beside those of every class.
+    pub(super) keys: &'static [&'static [Key]],
+    /// The default of `image_token_id`.
+    pub(super) image_token: u32,
+    /// The default of `video_token_id`, where the family has such a token.
+    pub(super) video_token: Option<u32>,
+    /// The key that ties the head to the embedding table.
+    pub(super) tying: Tying,
+}
+
+/// The key by which a class ties its head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tying {
+    /// The whole model's `tie_word_embeddings`, or the language model's (`__post_init__`).
+    EitherKey,
+    /// The whole model's alone, with this default.
+    WholeModel(bool),
+}
+
+/// What stands between a tower and a language model.
+pub(super) struct Visual {
+    pub(super) projector: ProjectorKind,
+    /// Indices into the hidden states, from the end when negative.
+    pub(super) select_layers: Vec<i64>,
+    pub(super) select_feature: SelectFeature,
+    /// Side of the square of patches that become one token; 1 is none.
+    pub(super) patches_per_side: usize,
+    pub(super) tower_output: TowerOutput,
+}
+
+/// Names of the classes with a `multi_modal_projector`: transformers 4, 4.52 to 4.57, 5 as it saves a model made in it,
+/// and 5 with `save_original_format=False`.
+pub(super) const NAMES: Names = Names {
+    language: &[
+        ("language_model.model.", "language_model.lm_head."),
+        ("model.language_model.", "lm_head."),
+        ("language_model.", "lm_head."),
+    ],
+    tower: &["vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower."],
+    projector: &[
+        &[("0.", "multi_modal_projector.linear_1."), ("2.", "multi_modal_projector.linear_2.")],
+        &[("0.", "model.multi_modal_projector.linear_1."), ("2.", "model.multi_modal_projector.linear_2.")],
+    ],
+};
+
+/// Keys around the sections of every class; `ignore_index`, `vocab_size` and their like are of old files.
+const WHOLE: &[Key] = &[
+    ("hidden_size", Meaning::Neutral),
+    ("ignore_index", Meaning::Neutral),
+    ("image_seq_length", Meaning::Neutral),
+    ("image_token_id", Meaning::Neutral),
+    ("image_token_index", Meaning::Neutral),
+    ("prompt_format", Meaning::Neutral),
+    ("text_config", Meaning::Neutral),
+    ("vision_config", Meaning::Neutral),
+    ("vocab_size", Meaning::Neutral),
+];
+
+/// Keys of the projector of LLaVA's relatives. `vision_feature_select_strategy` and the layers are read by all of them.
+pub(super) const LLAVA: &[Key] = &[
+    ("image_grid_pinpoints", Meaning::Neutral),
+    ("mm_hidden_size", Meaning::Neutral),
+    ("multimodal_projector_bias", Meaning::Neutral),
+    ("projector_hidden_act", Meaning::Neutral),
+    ("use_image_newline_parameter", Meaning::Neutral),
+    ("vision_feature_layer", Meaning::Neutral),
+    ("vision_feature_select_strategy", Meaning::Neutral),
+];
+
+/// Keys of some classes that the others must not have: what they ask for is not done.
+const OF_OTHERS: &[Key] = &[
+    ("adapter_layer_norm_before", Meaning::Only(&[])),
+    ("downsample_ratio", Meaning::Only(&["1"])),
+    ("projector_layernorm_eps", Meaning::Only(&[])),
+    ("scale_factor", Meaning::Only(&["1"])),
+    ("spatial_merge_size", Meaning::Only(&["1"])),
+    ("spatial_pool_mode", Meaning::Only(&[])),
+    ("spatial_pool_stride", Meaning::Only(&[])),
+    ("video_seq_length", Meaning::Only(&[])),
+    ("video_token_id", Meaning::Only(&[])),
+    ("video_token_index", Meaning::Only(&[])),
+    ("vision_feature_layers", Meaning::Only(&[])),
+];
+
+/// Reads a `config.json` of one of transformers' classes.
+///
+/// # Errors
+/// [`ModelError`] naming the first key that is unusable, its value and the rule.
+pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+    let (text, vision) = (file.section_or_empty("text_config")?, file.section_or_empty("vision_config")?);
+    let language = LanguageKind::of_section(&text, parts.languages)?;
+    let mut llama = llama::read(&text, language, Defaults::HuggingFace)?;
+    let whole = file.flag("tie_word_embeddings")?;
+    llama.tied_embeddings = match parts.tying {
+        Tying::EitherKey => llama.tied_embeddings || whole.unwrap_or(false),
+        Tying::WholeModel(default) => whole.unwrap_or(default),
+    };
+    let visual = (parts.visual)(file)?;
+    let mut tower = (parts.tower)(file, &vision)?;
+    tower.output = visual.tower_output;
+    let token = |keys: [&str; 2]| {
+        Ok::<_, ModelError>(
+            keys.map(|key| file.ids(key)).into_iter().collect::<Result<Vec<_>, _>>()?.concat().first().copied(),
+        )
+    };
+    let image_token = token(["image_token_index", "image_token_id"])?.unwrap_or(parts.image_token);
+    let video_token = match parts.video_token {
+        Some(default) => Some(token(["video_token_index", "video_token_id"])?.unwrap_or(default)),
+        None => None,
+    };
+    let longest = llama::cache_window(&text, language)?;
+    Ok(VlmConfig {
+        family: parts.family,
+        video_path: parts.family.video_path,
+        spelling: parts.family.spelling,
+        context: llama::context(&text, (language, &llama), longest)?,
+        tower_name: None,
+        tower: Some(tower),
+        tower_output: visual.tower_output,
+        connector: ConnectorKind::None,
+        projector: visual.projector,
+        select_layers: visual.select_layers,
+        select_feature: visual.select_feature,
+        patches_per_side: visual.patches_per_side,
+        frame_fit: FrameFit::Native,
+        image_marks: false,
+        prompt_format: file.string("prompt_format")?.map(str::to_owned),
+        language,
+        fp8: fp8_format(file)?,
+        image_token: Some(image_token),
+        video_token,
+        processor: Some(parts.processor),
+        generation,
+        notes: notes(parts, file, (&text, &vision)),
+        llama,
+    })
+}
+
+/// Notes the keys of a file and of its sections.
+fn notes(parts: &Parts, file: &JsonFile, (text, vision): (&JsonFile, &JsonFile)) -> KeyNotes {
+    let mut notes = KeyNotes::audit(file, &[parts.keys, &[WHOLE, OF_OTHERS, BASE, GENERATION]].concat());
+    notes.extend(KeyNotes::audit(text, &[LANGUAGE, BASE, GENERATION]));
+    notes.extend(KeyNotes::audit(vision, &[TOWER, BASE, GENERATION]));
+    refuse_other_layers(text, &mut notes);
+    notes
+}
+
+/// The projector of LLaVA's relatives: two matrices.
+///
+/// # Errors
+/// When a key has an unusable value.
+pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
+    let name = file.string("projector_hidden_act")?.unwrap_or("gelu");
+    let activation = ProjectorActivation::named(name).ok_or_else(|| {
+        let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, \
+                    sigmoid, linear";
+        file.wrong("projector_hidden_act", rule)
+    })?;
+    let has_bias = file.flag("multimodal_projector_bias")?.unwrap_or(true);
+    let bias = if has_bias { ProjectorBias::With } else { ProjectorBias::Without };
+    Ok(Mlp { activation, bias, ..Mlp::gelu(2) })
+}
+
+/// What LLaVA's relatives have between tower and language model: hidden states of `layers` where the file names none, all
+/// or all but the first of their tokens, and two matrices.
+///
+/// # Errors
+/// When a key has an unusable value.
+pub(super) fn llava_visual(file: &JsonFile, layers: &[i64], tokens: SelectFeature) -> Result<Visual, ModelError> {
+    Ok(Visual {
+        projector: ProjectorKind::Mlp(mlp(file)?),
+        select_layers: selected_layers(file, layers)?,
+        select_feature: match file.string("vision_feature_select_strategy")? {
+            None => tokens,
+            Some("default") => SelectFeature::Patch,
+            Some("full") => SelectFeature::ClsPatch,
+            Some(_) => return Err(file.wrong("vision_feature_select_strategy", "expected default or full")),
+        },
+        patches_per_side: 1,
+        tower_output: TowerOutput::Raw,
+    })
+}
+
+/// `vision_feature_layer`: one, or a list; in old files of ViP-LLaVA `vision_feature_layers`.
+fn selected_layers(file: &JsonFile, default: &[i64]) -> Result<Vec<i64>, ModelError> {
+    let keys = ["vision_feature_layer", "vision_feature_layers"];
+    let Some(key) = keys.into_iter().find(|key| file.get(key).is_some()) else { return Ok(default.to_vec()) };
+    let Some(list) = file.get(key).and_then(serde_json::Value::as_array) else {
+        return Ok(file.integer(key)?.map_or_else(|| default.to_vec(), |layer| vec![layer]));
+    };
+    let layers: Option<Vec<i64>> = list.iter().map(serde_json::Value::as_i64).collect();
+    layers
+        .filter(|layers| !layers.is_empty())
+        .ok_or_else(|| file.wrong(key, "expected a whole number, or a list of whole numbers"))
+}
+
+/// The tower of a file with a `vision_config`, CLIP's or SigLIP's as it says; `otherwise` without one.
+///
+/// # Errors
+/// As [`crate::vlm::config::tower_config`].
+pub(super) fn tower_or(
+    file: &JsonFile,
+    vision: &JsonFile,
+    otherwise: fn() -> TowerConfig,
+) -> Result<TowerConfig, ModelError> {
+    if file.get("vision_config").is_some() {
+        crate::vlm::config::tower::inner_tower_config(vision)
+    } else {
+        Ok(otherwise())
+    }
+}

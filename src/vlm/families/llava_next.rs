@@ -1,0 +1,31 @@
+//! LLaVA-NeXT, also called LLaVA-1.6 (`LlavaNextForConditionalGeneration`): LLaVA's parts. Of its views of an image a
+//! frame of a video has the base view alone, which is squeezed to the tower's square; `image_newline`, which ends the
+//! rows of the other views, is free for temporal strategies.
+
+use super::hugging_face::{self, LLAVA, Parts, Tying};
+use super::{Family, VideoPath, llava};
+use crate::image::ImageProcessor;
+use crate::vlm::config::{SelectFeature, Spelling, clip_l_336};
+
+pub(super) static FAMILY: Family = Family {
+    name: "llava_next",
+    spelling: Spelling::HuggingFace,
+    video_path: VideoPath::None,
+    system: None,
+    kinds: &["llava_next"],
+    classes: &["LlavaNextForConditionalGeneration"],
+    read: |file, generation| hugging_face::read(&PARTS, file, generation),
+    names: hugging_face::NAMES,
+};
+
+static PARTS: Parts = Parts {
+    family: &FAMILY,
+    processor: ImageProcessor::LlavaNext,
+    languages: llava::LANGUAGES,
+    tower: |file, vision| hugging_face::tower_or(file, vision, clip_l_336),
+    visual: |file| hugging_face::llava_visual(file, &[-2], SelectFeature::Patch),
+    keys: &[LLAVA],
+    image_token: 32_000,
+    video_token: None,
+    tying: Tying::EitherKey,
+};

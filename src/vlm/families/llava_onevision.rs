@@ -1,0 +1,46 @@
+//! LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`, arXiv 2408.03326): SigLIP's last hidden state before
+//! `post_layernorm`, two matrices, Qwen2. Of a video each frame's grid is pooled to half its side behind the projector, and
+//! one `image_newline` row ends the frames: see [`crate::temporal::OneVision`].
+
+use super::hugging_face::{self, LLAVA, Parts, Tying};
+use super::{Family, VideoPath};
+use crate::image::ImageProcessor;
+use crate::vision::TowerConfig;
+use crate::vlm::config::keys::{Key, Meaning};
+use crate::vlm::config::llama::LanguageKind;
+use crate::vlm::config::{SelectFeature, Spelling, siglip_so400m};
+
+pub(super) static FAMILY: Family = Family {
+    name: "llava_onevision",
+    spelling: Spelling::HuggingFace,
+    video_path: VideoPath::OneVision,
+    system: None,
+    kinds: &["llava_onevision"],
+    classes: &["LlavaOnevisionForConditionalGeneration"],
+    read: |file, generation| hugging_face::read(&PARTS, file, generation),
+    names: hugging_face::NAMES,
+};
+
+static PARTS: Parts = Parts {
+    family: &FAMILY,
+    processor: ImageProcessor::Siglip,
+    languages: &[LanguageKind::Qwen2, LanguageKind::Qwen3, LanguageKind::Llama, LanguageKind::Mistral],
+    tower: |file, vision| hugging_face::tower_or(file, vision, default_tower),
+    visual: |file| hugging_face::llava_visual(file, &[-1], SelectFeature::ClsPatch),
+    keys: &[LLAVA, KEYS],
+    image_token: 151_646,
+    video_token: Some(151_647),
+    tying: Tying::EitherKey,
+};
+
+/// Beside LLaVA's; `vision_aspect_ratio` is of single images.
+const KEYS: &[Key] = &[
+    ("video_token_id", Meaning::Neutral),
+    ("video_token_index", Meaning::Neutral),
+    ("vision_aspect_ratio", Meaning::Neutral),
+];
+
+/// The tower without a `vision_config`: SigLIP-so400m without its last layer.
+fn default_tower() -> TowerConfig {
+    TowerConfig { n_layers: 26, ..siglip_so400m() }
+}

@@ -1,0 +1,113 @@
+//! Families of checkpoints: one file says how a family's `config.json`, tensor names, tower, connector and projector map
+//! to the crate's parts, and [`ALL`] lists them.
+//!
+//! A model of another family must not load as a plain LLaVA because its tensors happen to have the same names: a
+//! `model_type` or a class that no family knows is refused with the list and the nearest name. docs/models.md explains
+//! how a family is added.
+
+mod hugging_face;
+mod idefics3;
+mod internvl;
+mod llava;
+mod llava_next;
+mod llava_onevision;
+mod llava_original;
+mod llava_qwen;
+mod original;
+mod smolvlm;
+mod vipllava;
+
+use std::fmt;
+
+use super::config::{GenerationDefaults, JsonFile, Spelling, VlmConfig};
+use super::{ModelError, VideoPath};
+use crate::choice::nearest;
+
+/// A family of checkpoints.
+pub struct Family {
+    /// Its name: the `model_type` of transformers' classes.
+    pub name: &'static str,
+    /// The spelling of its `config.json`.
+    pub spelling: Spelling,
+    /// The road of its own processor with a video.
+    pub video_path: VideoPath,
+    /// The system text that it was trained with, where its chat template has none.
+    pub system: Option<&'static str>,
+    /// Values of `model_type`.
+    kinds: &'static [&'static str],
+    /// Names in `architectures`.
+    classes: &'static [&'static str],
+    /// Reads its `config.json`.
+    pub(super) read: fn(&JsonFile, GenerationDefaults) -> Result<VlmConfig, ModelError>,
+    /// Names of its tensors.
+    pub(super) names: Names,
+}
+
+/// Where a family's tensors stand in its files, each place by where its names begin.
+pub(super) struct Names {
+    /// The language model and its head; ours are `model.` and `lm_head.`.
+    pub(super) language: &'static [(&'static str, &'static str)],
+    /// The tower.
+    pub(super) tower: &'static [&'static str],
+    /// The projector's modules, each with our name of it: `norm.`, and `0.`, `2.` ... as in PyTorch's `Sequential`.
+    pub(super) projector: &'static [&'static [(&'static str, &'static str)]],
+}
+
+/// Every family; those of LLaVA's own code come first.
+pub(super) static ALL: [&Family; 9] = [
+    &llava_original::FAMILY,
+    &llava_qwen::FAMILY,
+    &llava::FAMILY,
+    &llava_next::FAMILY,
+    &vipllava::FAMILY,
+    &llava_onevision::FAMILY,
+    &smolvlm::FAMILY,
+    &idefics3::FAMILY,
+    &internvl::FAMILY,
+];
+
+/// The family of a `config.json`.
+///
+/// # Errors
+/// [`ModelError`] with the list of families and the nearest name, where none is known by that name.
+pub(super) fn of(file: &JsonFile) -> Result<&'static Family, ModelError> {
+    let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
+    let classes = original::architectures(file)?;
+    let is_class = classes.iter().any(|name| name.ends_with("ForConditionalGeneration"));
+    let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
+    if !has_sections && (!is_class || is_llava) {
+        return original::family(file, &classes);
+    }
+    let kind = file.string("model_type")?.unwrap_or(llava::FAMILY.name);
+    let of_hugging_face = || ALL.into_iter().filter(|family| family.spelling == Spelling::HuggingFace);
+    let Some(family) = of_hugging_face().find(|family| family.kinds.contains(&kind)) else {
+        let known: Vec<&str> = of_hugging_face().map(|family| family.name).collect();
+        return Err(file.wrong("model_type", &unknown(kind, &known)));
+    };
+    if let Some(other) = classes.iter().find(|name| !family.classes.contains(&name.as_str())) {
+        let rule = format!("a model_type of this kind is a {}, not a {other}", family.classes.join(" or "));
+        return Err(file.wrong("architectures", &rule));
+    }
+    Ok(family)
+}
+
+/// The families, and the one whose name is most like an unknown one.
+fn unknown(kind: &str, known: &[&str]) -> String {
+    let list = format!("supported are {}", known.join(", "));
+    match nearest(kind, known) {
+        Some(name) => format!("{list}; hint: the nearest is {name}"),
+        None => list,
+    }
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}

@@ -1,0 +1,265 @@
+//! Model families as transformers 5.24 runs them: each tiny checkpoint's frames, prompt, ids and answer, from its video
+//! to the last token.
+//!
+//! Two small families stand in `tests/golden/families`, the others beside the repository; where those are absent the
+//! tests say so and go on with the two.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use serde_json::Value;
+use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
+use vidense::pipeline::{Asking, EncodedVideo, encode_video};
+use vidense::spec::{GeneratePlan, Plan, PromptPlan};
+use vidense::temporal::Temporal;
+use vidense::units::Tokens;
+use vidense::video::sample::Times;
+use vidense::video::{ReadLimits, Sample};
+use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, Vlm};
+use vidense::weights::Hub;
+
+use crate::harness::{ask, assert_close, every, ids, json, last_logits, read_video, repository, shared, tensors};
+
+/// Of what starts from the same pixels.
+const TOLERANCE: f32 = 1e-3;
+/// The families with a video, or several images.
+const CASES: [&str; 10] = [
+    "smolvlm",
+    "idefics3",
+    "llava_onevision",
+    "llava_qwen",
+    "llava_next-mistral",
+    "llava_next-llama",
+    "vipllava",
+    "llava",
+    "llava-layers",
+    "internvl",
+];
+
+/// Directories of the cases that are there.
+fn cases() -> Vec<PathBuf> {
+    let beside = shared("families");
+    let find = |name: &&str| {
+        let own = repository(&format!("tests/golden/families/{name}"));
+        let other = beside.as_ref().map(|beside| beside.join(name));
+        [Some(own), other].into_iter().flatten().find(|dir| dir.is_dir())
+    };
+    CASES.iter().filter_map(find).collect()
+}
+
+/// The run that a case is compared with: for families without a way of their own with videos the one with all frames at
+/// one placeholder.
+fn run_of(expected: &Value) -> Value {
+    let one_mark = &expected["also"]["concatenated"];
+    if one_mark.is_object() { one_mark.clone() } else { expected.clone() }
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+/// The plan that does what the family's own processor does.
+fn plan_of(dir: &Path, expected: &Value) -> Plan {
+    let times = numbers(&expected["sampling"]["times"]);
+    Plan {
+        model: dir.to_str().unwrap().to_owned(),
+        sample: Some(Sample::Times(Times { times, ..Times::default() })),
+        temporal: Some(Temporal::Checkpoint),
+        prompt: PromptPlan { template: Some("checkpoint".to_owned()), ..PromptPlan::default() },
+        generate: GeneratePlan { max_new_tokens: 24, ..GeneratePlan::default() },
+        ..Plan::default()
+    }
+}
+
+fn blueprint(plan: &Plan) -> Blueprint {
+    let hub = Hub::offline(Some(Path::new(&plan.model).join("towers")));
+    Blueprint::read(&plan.model, &plan.overrides(), &hub).unwrap_or_else(|e| panic!("{}: {e}", plan.model))
+}
+
+fn png(path: &Path) -> image::RgbImage {
+    image::open(path).unwrap().into_rgb8()
+}
+
+/// A model, its plan and what it saw of its video.
+struct Seen {
+    vlm: Vlm,
+    plan: Plan,
+    template: vidense::text::Template,
+    video: EncodedVideo,
+}
+
+fn see(dir: &Path, expected: &Value) -> Seen {
+    let plan = plan_of(dir, expected);
+    let blueprint = blueprint(&plan);
+    let plan = plan.resolved(&blueprint);
+    let template = blueprint.named_template("checkpoint").unwrap();
+    let vlm = Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap();
+    let video = encode_video(&vlm, &dir.join("video.mkv"), &plan, &|_| {}).unwrap();
+    Seen { vlm, plan, template, video }
+}
+
+/// The ids of the prompt, with the placeholder for each visual token; of code that gives embeddings with -200 once.
+fn prompt_ids(seen: &Seen, ids: &PromptIds, rows: FrameRows) -> Vec<u32> {
+    let history = seen.vlm.prompt_history(ids, rows).unwrap().ids;
+    if !history.is_empty() {
+        return history;
+    }
+    let parts = ids.parts.iter().map(|part| part.words().cloned().unwrap_or(vec![-200i32 as u32]));
+    parts.flatten().collect()
+}
+
+/// Of what starts from a video: frames that are resized as Pillow does it differ by a level here and there from those
+/// that the library resized as torchvision does.
+fn tolerance(vlm: &Vlm, expected: &Value) -> f32 {
+    let is_pillow = vlm.preprocessor().config().arithmetic == Arithmetic::Pillow;
+    let by_pillow = expected["preprocessing"]["filter"].as_str().is_some_and(|filter| filter.starts_with("PIL"));
+    if is_pillow && !by_pillow { 10.0 * TOLERANCE } else { TOLERANCE }
+}
+
+#[test]
+fn every_family_answers_as_transformers_does() {
+    for dir in cases() {
+        let name = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        let expected = json(&dir.join("expected.json"));
+        let tensor = tensors(&dir.join("expected.safetensors"));
+        let run = run_of(&expected);
+        let seen = see(&dir, &expected);
+        let indices: Vec<u64> = seen.video.frames.iter().map(|frame| frame.index.0 as u64).collect();
+        assert_eq!(serde_json::json!(indices), expected["sampling"]["indices"], "{name}: frames");
+        let (n_visual, _) = seen.video.visual.dims2().unwrap();
+        assert_eq!(n_visual as u64, run["n_visual_tokens"].as_u64().unwrap(), "{name}: visual tokens");
+
+        let question = expected["question"].as_str().unwrap();
+        let asking = Asking { vlm: &seen.vlm, template: &seen.template, plan: &seen.plan };
+        let prompt = asking.conversation_about(&seen.video).ask(question).unwrap();
+        let encoded = PromptIds::encode(&prompt, seen.vlm.tokenizer()).unwrap();
+        let each = seen.video.temporal.frame_rows(seen.vlm.frame_tokens());
+        let rows = FrameRows { n_visual, n_frames: indices.len(), each };
+        assert_eq!(prompt_ids(&seen, &encoded, rows), ids(&run["input_ids"]), "{name}: prompt {prompt:?}");
+
+        let (projected, tolerance) = (&tensor["projected.sample"], tolerance(&seen.vlm, &expected));
+        assert_close(&format!("{name}: projected"), &every(&seen.video.visual, 0, 5), projected, tolerance);
+        let embeds = seen.vlm.splice(&encoded, &seen.video.visual, rows).unwrap();
+        let logits = last_logits(seen.vlm.language(), &embeds, 256);
+        let one_mark = tensor.get("also.concatenated.logits.last");
+        assert_close(&format!("{name}: logits"), &logits, one_mark.unwrap_or(&tensor["logits.last"]), tolerance);
+        let answer = ask(asking, &seen.video, question).unwrap();
+        assert_eq!(answer.token_ids, ids(&run["generated_ids"]), "{name}: answer {:?}", answer.text);
+        assert_eq!(answer.visual_tokens, Tokens(n_visual), "{name}");
+    }
+}
+
+#[test]
+fn frames_are_prepared_as_the_library_prepares_them() {
+    for dir in cases() {
+        let name = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        let expected = json(&dir.join("expected.json"));
+        let tensor = tensors(&dir.join("expected.safetensors"));
+        let preprocessor = Preprocessor::new(blueprint(&plan_of(&dir, &expected)).preprocess);
+        let frame = png(&dir.join("frames/000.png"));
+        let (values, width, height) = preprocessor.run(frame).unwrap();
+        let found = Tensor::from_vec(values, (3, height as usize, width as usize), &candle_core::Device::Cpu).unwrap();
+        let (found, expected) = match tensor.get("pixel_values.frame0") {
+            Some(whole) => (found, whole),
+            None => (every(&every(&found, 1, 8), 2, 8), &tensor["pixel_values.frame0.sample"]),
+        };
+        // Two levels of torchvision's kernels beside Pillow's, on a few values.
+        let step = 2.0 / 255.0 / 0.22;
+        let difference = (found - expected).unwrap().abs().unwrap();
+        let largest = difference.max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(largest <= step * 1.01, "{name}: {largest}");
+    }
+}
+
+/// Every frame level of families that resize with torchvision's kernels on u8 is the library's own.
+#[test]
+fn pixels_of_two_resizes_are_torchvisions() {
+    for (name, class, section) in [
+        ("smolvlm", ImageProcessor::SmolVlm, "video_processor"),
+        ("idefics3", ImageProcessor::Idefics3, "image_processor"),
+        ("llava_onevision", ImageProcessor::LlavaOnevision, "video_processor"),
+        ("internvl", ImageProcessor::InternVl, "video_processor"),
+    ] {
+        let Some(dir) = cases().into_iter().find(|dir| dir.ends_with(name)) else { continue };
+        let file = json(&dir.join("processor_config.json"));
+        let reading = class.read(&file[section]).unwrap();
+        assert!(reading.refused.is_empty() && reading.unknown.is_empty(), "{name}: {reading:?}");
+        let found = Preprocessor::new(reading.config).picture(png(&dir.join("frames/000.png"))).unwrap();
+        let expected = png(&dir.join("frame0_resized.png"));
+        assert_eq!(found.dimensions(), expected.dimensions(), "{name}");
+        let differ = found.as_raw().iter().zip(expected.as_raw()).filter(|(a, b)| a != b).count();
+        assert_eq!(differ, 0, "{name}: of {} levels", expected.as_raw().len());
+    }
+}
+
+/// A case's checkpoint with the JSON files of a download from the hub, where it has them.
+fn as_download(dir: &Path) -> Option<tempfile::TempDir> {
+    let files = std::fs::read_dir(dir.join("hub4x")).ok()?;
+    let made = tempfile::tempdir().unwrap();
+    for file in files.map(|file| file.unwrap().path()) {
+        std::fs::copy(&file, made.path().join(file.file_name().unwrap())).unwrap();
+    }
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let _ = std::fs::remove_file(made.path().join(name));
+        std::fs::copy(dir.join(name), made.path().join(name)).unwrap();
+    }
+    Some(made)
+}
+
+#[test]
+fn downloads_of_the_hub_and_new_checkpoints_are_described_alike() {
+    for dir in cases() {
+        let expected = json(&dir.join("expected.json"));
+        let Some(hub) = as_download(&dir) else { continue };
+        let describe = |dir: &Path| {
+            let plan = plan_of(dir, &expected);
+            let blueprint = blueprint(&plan);
+            let template = blueprint.named_template("checkpoint").unwrap();
+            let asked = vidense::text::Conversation::new(template, None)
+                .marked(blueprint.marks.clone(), vidense::text::Timestamps::Checkpoint)
+                .showing(vidense::text::ShownFrames::unknown(3, true))
+                .ask("Why?")
+                .unwrap();
+            let ids = PromptIds::encode(&asked, &blueprint.tokenizer).unwrap();
+            let own = Plan { sample: None, ..plan }.resolved(&blueprint).sample();
+            (blueprint.preprocess.clone(), asked, ids, own)
+        };
+        assert_eq!(describe(&dir), describe(hub.path()), "{}", dir.display());
+    }
+}
+
+/// The frames of the family's own rule, with as many as the case has.
+#[test]
+fn each_family_samples_its_videos_itself() {
+    for name in ["smolvlm", "llava_onevision", "llava_qwen", "internvl"] {
+        let Some(dir) = cases().into_iter().find(|dir| dir.ends_with(name)) else { continue };
+        let expected = json(&dir.join("expected.json"));
+        let indices = expected["sampling"]["indices"].clone();
+        let frames = indices.as_array().unwrap().len();
+        let said = if name == "smolvlm" { "checkpoint".to_owned() } else { format!("checkpoint:frames={frames}") };
+        let plan = Plan { sample: Some(said.parse().unwrap()), ..plan_of(&dir, &expected) };
+        let plan = plan.clone().resolved(&blueprint(&plan));
+        let (frames, _) = read_video(&dir.join("video.mkv"), &plan.frames(), &ReadLimits::default()).unwrap();
+        let found: Vec<u64> = frames.iter().map(|frame| frame.index.0 as u64).collect();
+        assert_eq!(serde_json::json!(found), indices, "{name}");
+    }
+}
+
+/// The whole program, as a person runs it.
+#[test]
+fn the_command_line_gives_a_familys_own_answer() {
+    let Some(dir) = cases().into_iter().next() else { return };
+    let expected = json(&dir.join("expected.json"));
+    let times: Vec<String> = numbers(&expected["sampling"]["times"]).iter().map(ToString::to_string).collect();
+    let (video, sample) = (dir.join("video.mkv"), format!("times:times={}", times.join("+")));
+    let ask =
+        ["ask", video.to_str().unwrap(), expected["question"].as_str().unwrap(), "--model", dir.to_str().unwrap()];
+    let own = ["--sample", &sample, "--temporal", "checkpoint", "--template", "checkpoint"];
+    let arguments = [&ask[..], &own, &["--max-new-tokens", "24", "--device", "cpu", "--json"]].concat();
+    let output = Command::new(env!("CARGO_BIN_EXE_vidense")).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(ids(&answer["token_ids"]), ids(&run_of(&expected)["generated_ids"]));
+}
