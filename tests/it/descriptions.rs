@@ -155,12 +155,7 @@ fn models_and_keys_that_are_not_understood_are_refused_by_name() {
         ("config.json", "projector_hidden_act", json!("gelu_10"), "projector_hidden_act: \"gelu_10\" is not usable"),
         ("config.json", "vision_feature_layer", json!([]), "expected a whole number, or a list of whole numbers"),
         ("config.json", "vision_feature_layer", json!([-2, 9]), "the selected hidden state 9 does not exist"),
-        (
-            "preprocessor_config.json",
-            "image_processor_type",
-            json!("Idefics3ImageProcessor"),
-            "\"Idefics3ImageProcessor\"",
-        ),
+        ("preprocessor_config.json", "image_processor_type", json!("Emu3ImageProcessor"), "\"Emu3ImageProcessor\""),
         ("config.json", "text_config.attention_chunk_size", json!(16), "text_config.attention_chunk_size: 16"),
         ("preprocessor_config.json", "data_format", json!("channels_last"), "data_format: \"channels_last\""),
         ("preprocessor_config.json", "size", json!({"min_pixels": 3}), "size: {\"min_pixels\":3} is not usable"),

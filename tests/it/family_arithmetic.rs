@@ -43,9 +43,6 @@ fn checkpoint(case: &Value) -> TempDir {
     std::fs::copy(base.join("tokenizer.model"), dir.path().join("tokenizer.model")).unwrap();
     std::fs::write(dir.path().join("config.json"), case["config"].to_string()).unwrap();
     std::fs::write(dir.path().join("generation_config.json"), json!({"eos_token_id": 2}).to_string()).unwrap();
-    let size = &case["image_size"];
-    let processor = json!({"image_processor_type": "SiglipImageProcessor", "size": {"height": size, "width": size}});
-    std::fs::write(dir.path().join("preprocessor_config.json"), processor.to_string()).unwrap();
     let shape = |shape: &Value| serde_json::from_value::<Vec<usize>>(shape.clone()).unwrap();
     let shapes = case["shapes"].as_object().unwrap();
     let tensors = shapes.iter().map(|(name, dims)| (name.clone(), value(name, &shape(dims)))).collect();
@@ -73,7 +70,10 @@ fn every_family_computes_what_transformers_does() {
     for (name, case) in expected["cases"].as_object().unwrap() {
         let dir = checkpoint(case);
         let vlm = open(dir.path(), &Overrides::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(vlm.warnings(), [""; 0], "{name}");
+        // Pixels are given: a processor file would be another family's for most cases.
+        let is_default =
+            |warning: &String| warning.contains("no processor_config.json and no preprocessor_config.json");
+        assert!(vlm.warnings().iter().all(is_default), "{name}: {:?}", vlm.warnings());
         let side = case["image_size"].as_u64().unwrap() as usize;
         let pixels = value("pixels", &[2, 3, side, side]);
         let temporal = match vlm.video_path() {

@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_told_choice_by_choice() {
-        let plan = Plan::default();
+        let plan = Plan { temporal: Some("max_pool:2".parse().expect("a strategy")), ..Plan::default() };
         let mut other = Plan { temporal: Some("max_pool:4".parse().expect("a strategy")), ..plan.clone() };
         other.generate.max_new_tokens = 9;
         other.exec.decode_threads = 7;

@@ -159,8 +159,12 @@ impl ProcessorFile {
 
     /// The class that the file names; of old files by its feature extractor.
     fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, ModelError> {
-        let keys = ["video_processor_type", "image_processor_type", "feature_extractor_type"];
-        let key = keys.into_iter().find(|key| self.image.get(key).is_some());
+        // A family that takes videos prepares them itself, whatever class the file names for images.
+        let keys: &[&str] = match self.path.takes_videos() {
+            true => &["video_processor_type"],
+            false => &["image_processor_type", "feature_extractor_type"],
+        };
+        let key = keys.iter().copied().find(|key| self.image.get(key).is_some());
         let Some(key) = key else { return Ok(default) };
         let named = self.image.string(key)?.and_then(ImageProcessor::named).ok_or_else(|| {
             self.image.wrong(
@@ -170,8 +174,7 @@ impl ProcessorFile {
                  SmolVLMVideoProcessor, LlavaOnevisionVideoProcessor and InternVLVideoProcessor",
             )
         })?;
-        // Frames of a family that takes several are not prepared as any other family's.
-        if self.path.is_own() && named != default {
+        if self.path.takes_videos() && named != default {
             return Err(self.image.wrong(key, "this is the processor of another family"));
         }
         // The base view of LLaVA-NeXT is squeezed whichever processor fills in the numbers.

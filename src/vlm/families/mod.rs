@@ -1,5 +1,5 @@
 //! Families of checkpoints: one file says how a family's `config.json`, tensor names, tower, connector and projector map
-//! to the crate's parts, and [`ALL`] lists them.
+//! to the crate's parts, and `ALL` lists them.
 //!
 //! A model of another family must not load as a plain LLaVA because its tensors happen to have the same names: a
 //! `model_type` or a class that no family knows is refused with the list and the nearest name. docs/models.md explains
