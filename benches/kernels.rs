@@ -102,6 +102,9 @@ fn tower_layer(c: &mut Criterion) {
     group.finish();
 }
 
+/// Block table of a sequence, and positions that are stored already.
+type Sequence = (Arc<[PageId]>, usize);
+
 /// Attention of a layer in a Llama of 1.1B over pages: a prompt, one token after it, and one token of each of 16
 /// sequences, whose prompts are their own or the same.
 fn paged_attention(c: &mut Criterion) {
@@ -115,10 +118,10 @@ fn paged_attention(c: &mut Criterion) {
         device: &Device::Cpu,
     };
     let pages = |first: u32, n: usize| (first..first + pages_for(n) as u32).map(PageId).collect::<Arc<[PageId]>>();
-    let own: Vec<(Arc<[PageId]>, usize)> = (0..16).map(|i| (pages(i * 100, 576), 575)).collect();
+    let own: Vec<Sequence> = (0..16).map(|i| (pages(i * 100, 576), 575)).collect();
     let beside = |i: u32| pages(0, 544).iter().copied().chain([PageId(2000 + i)]).collect::<Arc<[PageId]>>();
     let shared = (0..16).map(|i| (beside(i), 575)).collect();
-    let cases: [(&str, Vec<(Arc<[PageId]>, usize)>, usize); 5] = [
+    let cases: [(&str, Vec<Sequence>, usize); 5] = [
         ("prefill_576", vec![(pages(0, 576), 0)], 576),
         ("1_over_576", vec![(pages(0, 576), 575)], 1),
         ("1_over_2304", vec![(pages(0, 2304), 2303)], 1),

@@ -57,7 +57,7 @@ pub struct WrittenCheckpoint {
 /// When candle fails, the build has no model inside whose tokenizer could be taken, or the disk refuses.
 pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> {
     let CheckpointTask { llama, tower, out, place } = task;
-    let config = adapted(&builtin("config.json")?, llama, tower)?;
+    let config = adapted(builtin("config.json")?, llama, tower)?;
     std::fs::create_dir_all(out.join(TOWER))?;
     std::fs::write(out.join("tokenizer.json"), builtin("tokenizer.json")?)?;
     write_json(&out.join("config.json"), &config)?;

@@ -128,8 +128,11 @@ fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, Preproc
     Ok(square)
 }
 
-/// Size of the square around a picture, and the place of its corner there.
-fn square((width, height): (u32, u32)) -> Result<((u32, u32), (u32, u32)), PreprocessError> {
+/// Width and height, or left and top.
+type Pair = (u32, u32);
+
+/// Size of the square around a picture, and the position of its corner there.
+fn square((width, height): Pair) -> Result<(Pair, Pair), PreprocessError> {
     let side = width.max(height);
     if width != height && side > MAX_PADDED_SIDE {
         return Err(PreprocessError::TooLarge { width, height, side, limit: MAX_PADDED_SIDE });

@@ -29,11 +29,11 @@ const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty",
 pub(super) fn in_words(n: usize) -> String {
     match n {
         0..20 => SMALL[n].to_owned(),
-        20..100 if n % 10 == 0 => TENS[n / 10].to_owned(),
+        20..100 if n.is_multiple_of(10) => TENS[n / 10].to_owned(),
         20..100 => format!("{}-{}", TENS[n / 10], SMALL[n % 10]),
         100..1000 => {
             let hundreds = format!("{} hundred", SMALL[n / 100]);
-            if n % 100 == 0 { hundreds } else { format!("{hundreds} and {}", in_words(n % 100)) }
+            if n.is_multiple_of(100) { hundreds } else { format!("{hundreds} and {}", in_words(n % 100)) }
         }
         1000..1_000_000 => {
             let thousands = format!("{} thousand", in_words(n / 1000));

@@ -144,7 +144,7 @@ pub enum ModelError {
         /// Bytes that the device has left, if it tells.
         free: Option<u64>,
         /// Candle's words.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
     /// The device or the arithmetic.
     #[error("{doing}: {source}")]
@@ -179,7 +179,7 @@ impl ModelError {
                 dtype: placement.dtype.as_str(),
                 bytes: n_parameters as u64 * placement.dtype.size_in_bytes() as u64,
                 free: free_memory(&placement.device),
-                source,
+                source: Box::new(source),
             },
             other => other,
         }

@@ -123,13 +123,7 @@ impl Vlm {
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
         let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
 
-        let (tower_ledger, prefix) = match tower_source {
-            TowerSource::Inside => (Arc::clone(&ledger), names::tower_inside(ledger.checkpoint()).unwrap_or_default()),
-            TowerSource::Beside(beside) => {
-                let prefix = names::tower_beside(&beside);
-                (Ledger::new(*beside, Arc::clone(on_load)), prefix)
-            }
-        };
+        let (tower_ledger, prefix) = tower_ledger(tower_source, &ledger, on_load);
         let part =
             TowerPart { prefix, n_read: connector.last_layer().0.min(tower.n_layers), n_described: n_tower_layers };
         let mut tower = load_tower(&tower, &part, &tower_ledger, &vision).map_err(&failed)?;
@@ -182,6 +176,17 @@ fn read_newline(
     }
     let row = checkpoint.load(name, vision.dtype, &vision.device);
     row.map(Some).map_err(ModelError::compute("reading image_newline"))
+}
+
+/// The tensors of the tower, and the prefix of their names.
+fn tower_ledger(source: TowerSource, inside: &Arc<Ledger>, on_load: &OnLoad) -> (Arc<Ledger>, &'static str) {
+    match source {
+        TowerSource::Inside => (Arc::clone(inside), names::tower_inside(inside.checkpoint()).unwrap_or_default()),
+        TowerSource::Beside(beside) => {
+            let prefix = names::tower_beside(&beside);
+            (Ledger::new(*beside, Arc::clone(on_load)), prefix)
+        }
+    }
 }
 
 /// The tower, as deep as its hidden states are needed.

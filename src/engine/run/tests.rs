@@ -63,12 +63,12 @@ fn model() -> Llama {
     Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("small")
 }
 
+/// Number of tokens of an answer, or why there is none.
+type Outcome = std::result::Result<usize, EngineError>;
+
 /// Answers prompts of these lengths with three tokens each, on a device with so much room; returns the outcomes, the
 /// steps that were tried, and the counters.
-fn answer(
-    lengths: &[usize],
-    room: usize,
-) -> (Vec<std::result::Result<usize, EngineError>>, Vec<(usize, usize)>, EngineStats) {
+fn answer(lengths: &[usize], room: usize) -> (Vec<Outcome>, Vec<(usize, usize)>, EngineStats) {
     let model = model();
     let outcomes: Vec<_> = lengths.iter().map(|_| RefCell::new(None)).collect();
     let mut engine = Engine::new(&model, None, EngineConfig::with_kv_bytes(1 << 20)).expect("a budget");

@@ -47,7 +47,7 @@ struct StepForm {
 enum Progress {
     /// Steps that came so far.
     Seen(usize),
-    Recorded(RecordedStep),
+    Recorded(Box<RecordedStep>),
 }
 
 /// A step that can be replayed.
@@ -166,7 +166,7 @@ impl CudaPages {
         match (outcome, self.step.take()) {
             (Ok(replay), Some(of_step)) => {
                 let recorded = RecordedStep { capacity, step: of_step, chosen, replay };
-                self.graphs.by_form.insert(step.form, Progress::Recorded(recorded));
+                self.graphs.by_form.insert(step.form, Progress::Recorded(Box::new(recorded)));
             }
             (Ok(_), None) => {}
             (Err(error), _) => self.switch_off(&error),
