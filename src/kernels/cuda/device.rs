@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+    CudaEvent, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg, result as driver, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -107,6 +107,19 @@ impl GpuExecutor {
         }
     }
 
+    /// Fills memory with NaN. What is recorded does not run yet: an operation that runs at once in place of being
+    /// recorded, and reads what was never computed, would otherwise find the values of the step before in memory that is
+    /// used again, and its result would pass for the replay's.
+    fn poison(&self, storage: &CudaStorage, n_bytes: usize) -> Result<()> {
+        if n_bytes == 0 {
+            return Ok(());
+        }
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        // SAFETY: the memory was just allocated with so many bytes, on the same stream.
+        unsafe { driver::memset_d8_async(address(storage)?, 0xff, n_bytes, stream.cu_stream()) }.w()
+    }
+
     fn launch_on(&self, stream: &CudaStream, launch: &Launch<'_>) -> Result<()> {
         let name = launch.name();
         let function = self.function(&name)?;
@@ -177,6 +190,9 @@ impl Executor for GpuExecutor {
             }
         };
         let storage = CudaStorage { slice, device: device.clone() };
+        if recording::is_recording() {
+            self.poison(&storage, n * dtype.size_in_bytes())?;
+        }
         let tensor = Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false);
         recording::keep(&tensor);
         Ok(tensor)
