@@ -10,6 +10,7 @@ use super::config::{GenerationDefaults, Spelling};
 use super::frames::FrameTables;
 use super::load::VisionPlacement;
 use crate::connector::{ChannelWindow, Connector};
+use crate::device::move_between;
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
@@ -208,7 +209,7 @@ impl Vlm {
     /// # Errors
     /// When its device has no room for them.
     pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
-        let moved = visual.to_device(self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
+        let moved = move_between(visual, self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
         moved.map_err(ModelError::compute("moving visual tokens to the language model"))
     }
 
@@ -221,7 +222,7 @@ impl Vlm {
     /// When an id is beyond the vocabulary.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
-            let visual = visual.to_device(self.device())?.to_dtype(self.language.dtype())?;
+            let visual = move_between(visual, self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(3);
             if !ids.before_visual.is_empty() {
                 parts.push(self.language.embed(&ids.before_visual)?);
