@@ -114,9 +114,9 @@ __device__ void masked_softmax(T *scores, const uint32_t *spans, uint32_t n_quer
 }
 
 #define INSTANTIATE(T, suffix) \
-    extern "C" __global__ void masked_softmax_##suffix(T *scores, const uint32_t *spans, uint32_t n_queries, \
-                                                       uint32_t rows_per_sequence, uint32_t width, uint32_t n_keys, \
-                                                       uint32_t first, uint32_t step, float scale) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        masked_softmax_##suffix(T *scores, const uint32_t *spans, uint32_t n_queries, uint32_t rows_per_sequence, \
+                                uint32_t width, uint32_t n_keys, uint32_t first, uint32_t step, float scale) { \
         masked_softmax(scores, spans, n_queries, rows_per_sequence, width, n_keys, first, step, scale); \
     }
 FOR_EACH_ELEMENT(INSTANTIATE)
