@@ -240,10 +240,15 @@ fn prompt(name: &str, n: usize, (config, place): (&LlamaConfig, &BenchPlace)) ->
 /// The prompt of each sequence: what all share, and its own.
 fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPart>>> {
     let n_shared = task.n_shared.min(task.n_tokens);
-    let shared = Visual::new(prompt("shared", n_shared, (config, &task.place))?);
+    // A part of no positions is left out: a GPU launches nothing over no elements.
+    let part = |name: &str, n: usize| {
+        let embeds = (n > 0).then(|| prompt(name, n, (config, &task.place))).transpose()?;
+        Ok::<_, candle_core::Error>(embeds.map(|embeds| PromptPart::Visual(Visual::new(embeds))))
+    };
+    let shared = part("shared", n_shared)?;
     let one = |i: usize| {
-        let own = prompt(&format!("prompt {i}"), task.n_tokens - n_shared, (config, &task.place))?;
-        Ok(vec![PromptPart::Visual(shared.clone()), PromptPart::Visual(Visual::new(own))])
+        let own = part(&format!("prompt {i}"), task.n_tokens - n_shared)?;
+        Ok(shared.iter().cloned().chain(own).collect())
     };
     (0..task.n_sequences.max(1)).map(one).collect()
 }
@@ -351,5 +356,25 @@ mod tests {
         // TinyLlama has 1.1 billion weights, of which 65.5 million are its embeddings.
         let weights = LanguageSize::Small.config().n_linear_weights() as f64;
         assert!((weights / 1e9 - 1.0345).abs() < 0.001, "{weights}");
+    }
+
+    #[test]
+    fn a_part_of_a_prompt_without_positions_is_left_out() {
+        let n_parts = |n_tokens: usize, n_shared: usize| {
+            let task = LanguageTask {
+                size: LanguageSize::Small,
+                place: BenchPlace::cpu(),
+                quantization: None,
+                n_tokens,
+                n_shared,
+                n_new: 1,
+                n_sequences: 2,
+                runs: 1,
+                compares: Compares::Nothing,
+            };
+            let prompts = prompts(&task, &task.size.config()).expect("small");
+            prompts.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!([n_parts(3, 0), n_parts(3, 2), n_parts(3, 3)], [[1, 1], [2, 2], [1, 1]]);
     }
 }

@@ -74,7 +74,8 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
     let cuda = device.as_cuda_device()?;
     // SAFETY: every operation and every allocation of this device is issued on its one stream.
     unsafe { cuda.disable_event_tracking() };
-    keep_freed_memory(cuda)?;
+    // A GPU without memory pools is slower at allocations, and computes all the same.
+    let _ = keep_freed_memory(cuda);
     open.insert(ordinal, device.clone());
     Ok(device)
 }
@@ -87,12 +88,13 @@ pub(super) fn describe(device: &CudaDevice) -> Result<Gpu> {
     Ok(Gpu { name: context.name().w()?, capability: format!("{major}{minor}"), memory: memory(device)? })
 }
 
-/// Memory of a GPU. What the pool holds and nobody uses is free.
+/// Memory of a GPU. What the pool holds and nobody uses is free; a GPU without pools holds nothing.
 pub(super) fn memory(device: &CudaDevice) -> Result<GpuMemory> {
     let (free, total) = device.cuda_stream().context().mem_get_info().w()?;
-    let reserved = attribute(device, PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-    let used = attribute(device, PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
-    let peak = attribute(device, PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+    let pooled = |of| attribute(device, of).unwrap_or(0);
+    let reserved = pooled(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+    let used = pooled(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+    let peak = pooled(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH);
     Ok(GpuMemory { free: free as u64 + reserved.saturating_sub(used), total: total as u64, peak })
 }
 

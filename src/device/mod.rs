@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -137,6 +137,19 @@ pub fn load_kernels(device: &Device, on_wait: &dyn Fn(&str)) -> candle_core::Res
     }
     let _ = (device, on_wait);
     Ok(())
+}
+
+/// Returns a tensor on a device, from one GPU to another by way of the host: each GPU has a stream of its own, and no
+/// event orders a copy between them.
+///
+/// # Errors
+/// When the device has no room.
+pub fn move_between(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
+    let from = tensor.device();
+    if from.is_cuda() && device.is_cuda() && !from.same_device(device) {
+        return tensor.to_device(&Device::Cpu)?.to_device(device);
+    }
+    tensor.to_device(device)
 }
 
 #[cfg(feature = "cuda")]

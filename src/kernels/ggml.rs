@@ -4,6 +4,9 @@
 //! Weights are quantized in the host's memory, row by row and on all cores, so that they are bit-identical on every
 //! device. Activations are multiplied in f32, which is what all of candle's kernels take, and rounded to their own
 //! precision once the bias is added.
+//!
+//! On a GPU candle's kernels are machine code for one compute capability, and a launch that fails is not reported: so
+//! they are proven on each GPU before its first layer is made.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -61,6 +64,8 @@ impl GgmlLinear {
         bias: Option<Tensor>,
         format: QuantFormat,
     ) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        prove(device)?;
         let storage = QStorage::from_data(Cow::Owned(blocks), device, format.ggml())?;
         Ok(Self { weight: Arc::new(QTensor::new(storage, shape)?), bias, format })
     }
@@ -123,6 +128,58 @@ impl GgmlLinear {
         }
         y.to_dtype(x.dtype())?.reshape(dims)
     }
+}
+
+/// Fails on a GPU that candle's kernels do not run on. A GPU that they do is asked once.
+///
+/// # Errors
+/// When the build is for another compute capability, or the device does not answer.
+#[cfg(feature = "cuda")]
+fn prove(device: &Device) -> Result<()> {
+    use std::collections::HashSet;
+    use std::sync::{Mutex, PoisonError};
+
+    use candle_core::cuda_backend::{DeviceId, WrapErr};
+
+    static PROVEN: Mutex<Option<HashSet<DeviceId>>> = Mutex::new(None);
+    let Device::Cuda(gpu) = device else { return Ok(()) };
+    let mut proven = PROVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let proven = proven.get_or_insert_default();
+    if proven.contains(&gpu.id()) {
+        return Ok(());
+    }
+    let cause = match multiplies_ones(device) {
+        Ok(true) => {
+            proven.insert(gpu.id());
+            return Ok(());
+        }
+        Ok(false) => "a product of ones is wrong".to_owned(),
+        Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    };
+    let (major, minor) = gpu.cuda_stream().context().compute_capability().w()?;
+    candle_core::bail!(
+        "quantized weights: the kernels of this build do not run on a GPU of compute capability {major}.{minor}: \
+         {cause}; hint: a build with CUDA_COMPUTE_CAP={major}{minor}, or no --quant"
+    )
+}
+
+/// Whether products of ones are right, by the kernels for few rows and for many.
+#[cfg(any(feature = "cuda", test))]
+fn multiplies_ones(device: &Device) -> Result<bool> {
+    const D_IN: usize = 256;
+    let format = QuantFormat::Q8_0;
+    let ones = Tensor::ones((32, D_IN), DType::F32, &Device::Cpu)?;
+    let storage = QStorage::from_data(Cow::Owned(blocks(&ones, format)?), device, format.ggml())?;
+    let weight = QTensor::new(storage, (32, D_IN))?;
+    for rows in [1, 16] {
+        let x = Tensor::from_vec(vec![1f32; rows * D_IN], (rows, D_IN), device)?;
+        let y = x.apply_op1_no_bwd(&weight)?.flatten_all()?.to_vec1::<f32>()?; // (rows 32)
+        // False for NaN too.
+        if !y.iter().all(|y| (y - D_IN as f32).abs() <= 3.0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Quantizes a weight `(d_out, d_in)` in the host's memory.
@@ -195,6 +252,13 @@ mod tests {
                     assert!(found < tolerance, "{format} {dtype:?}: {found}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn products_of_ones_are_right_on_every_device() {
+        for device in devices() {
+            assert!(multiplies_ones(&device).expect("it answers"), "{device:?}");
         }
     }
 

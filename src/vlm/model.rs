@@ -11,6 +11,7 @@ use super::frames::FrameTables;
 use super::load::VisionPlacement;
 use super::{ModelError, StateView, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
+use crate::device::move_between;
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
@@ -276,7 +277,7 @@ impl Vlm {
     /// # Errors
     /// When its device has no room for them.
     pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
-        let moved = visual.to_device(self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
+        let moved = move_between(visual, self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
         moved.map_err(ModelError::compute("moving visual tokens to the language model"))
     }
 
@@ -289,7 +290,7 @@ impl Vlm {
     /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, ModelError> {
         let run = || {
-            let visual = visual.to_device(self.device())?.to_dtype(self.language.dtype())?;
+            let visual = move_between(visual, self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(ids.parts.len());
             for part in &ids.parts {
                 match (part, rows.of(part).map_err(candle_core::Error::msg)?) {

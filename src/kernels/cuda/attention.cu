@@ -49,13 +49,15 @@ template <class T> __device__ void join_heads(T *rows, const T *heads, uint32_t 
 }
 
 #define INSTANTIATE(T, suffix) \
-    extern "C" __global__ void split_heads_##suffix( \
-        T *queries, T *keys, T *values, const T *q, const T *k, const T *v, uint32_t n_positions, uint32_t width, \
-        uint32_t d, uint32_t q_distance, uint32_t k_distance, uint32_t v_distance, float factor) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        split_heads_##suffix(T *queries, T *keys, T *values, const T *q, const T *k, const T *v, \
+                             uint32_t n_positions, uint32_t width, uint32_t d, uint32_t q_distance, \
+                             uint32_t k_distance, uint32_t v_distance, float factor) { \
         split_heads(queries, keys, values, q, k, v, n_positions, width, d, q_distance, k_distance, v_distance, \
                     factor); \
     } \
-    extern "C" __global__ void join_heads_##suffix(T *rows, const T *heads, uint32_t width, uint32_t d) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        join_heads_##suffix(T *rows, const T *heads, uint32_t width, uint32_t d) { \
         join_heads(rows, heads, width, d); \
     }
 FOR_EACH_ELEMENT(INSTANTIATE)

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg,
+    CudaEvent, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg, result as driver, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -22,11 +22,60 @@ use super::recording::{self, Recording, Replay};
 
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
-/// Page-locked memory that copies to the device come from, taken in turns: one is filled while the other is copied.
+/// Upload buffers of a device: so many frames are on their way before the host waits for the first.
+const UPLOAD_BUFFERS: usize = 8;
+
+/// Page-locked memory that copies to the device come from, taken in turns.
 #[derive(Debug, Default)]
 struct Uploads {
-    buffers: [Option<PinnedHostSlice<u8>>; 2],
+    buffers: [Option<UploadBuffer>; UPLOAD_BUFFERS],
     next: usize,
+}
+
+/// Page-locked memory with an event of its own: cudarc's event of the memory is recorded only with event tracking, which
+/// is off.
+#[derive(Debug)]
+struct UploadBuffer {
+    pinned: PinnedHostSlice<u8>,
+    /// Recorded behind the last copy from the memory.
+    copied: CudaEvent,
+}
+
+impl UploadBuffer {
+    fn new(stream: &CudaStream, n: usize) -> Result<Self> {
+        let copied = stream.context().new_event(Some(sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC)).w()?;
+        // SAFETY: the bytes that are read are written first, and the rest is never used.
+        let pinned = unsafe { stream.context().alloc_pinned::<u8>(n) }.w()?;
+        Ok(Self { pinned, copied })
+    }
+
+    /// Writes bytes to the beginning, once the last copy is done.
+    fn fill(&mut self, bytes: &[u8]) -> Result<()> {
+        self.copied.synchronize().w()?;
+        self.pinned.as_mut_slice().w()?[..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Queues the copy of the whole buffer to new memory on the device.
+    fn copy(&self, device: &CudaDevice) -> Result<CudaStorage> {
+        let stream = device.cuda_stream();
+        // SAFETY: the copy, which is next on the stream, writes all of it.
+        let mut slice = unsafe { device.alloc::<u8>(self.pinned.len()) }?;
+        let queued = stream.memcpy_htod(&self.pinned, &mut slice).and_then(|()| self.copied.record(&stream));
+        if queued.is_err() {
+            // The event may miss a copy that is on its way.
+            let _ = stream.synchronize();
+        }
+        queued.w()?;
+        Ok(CudaStorage { slice: CudaStorageSlice::U8(slice), device: device.clone() })
+    }
+}
+
+impl Drop for UploadBuffer {
+    /// Waits for the last copy, before the memory is given back.
+    fn drop(&mut self) {
+        let _ = self.copied.synchronize();
+    }
 }
 
 /// Executes launches on a GPU.
@@ -56,6 +105,19 @@ impl GpuExecutor {
             }
             Err(error) => candle_core::bail!("{error}"),
         }
+    }
+
+    /// Fills memory with NaN. What is recorded does not run yet: an operation that runs at once in place of being
+    /// recorded, and reads what was never computed, would otherwise find the values of the step before in memory that is
+    /// used again, and its result would pass for the replay's.
+    fn poison(&self, storage: &CudaStorage, n_bytes: usize) -> Result<()> {
+        if n_bytes == 0 {
+            return Ok(());
+        }
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        // SAFETY: the memory was just allocated with so many bytes, on the same stream.
+        unsafe { driver::memset_d8_async(address(storage)?, 0xff, n_bytes, stream.cu_stream()) }.w()
     }
 
     fn launch_on(&self, stream: &CudaStream, launch: &Launch<'_>) -> Result<()> {
@@ -128,6 +190,9 @@ impl Executor for GpuExecutor {
             }
         };
         let storage = CudaStorage { slice, device: device.clone() };
+        if recording::is_recording() {
+            self.poison(&storage, n * dtype.size_in_bytes())?;
+        }
         let tensor = Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false);
         recording::keep(&tensor);
         Ok(tensor)
@@ -143,23 +208,18 @@ impl Executor for GpuExecutor {
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
-        let (stream, n) = (self.device.cuda_stream(), bytes.len());
+        let n = bytes.len();
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         let Uploads { buffers, next } = &mut *uploads;
         let buffer = &mut buffers[*next];
-        *next = 1 - *next;
-        // What is copied is the whole buffer: one that is much larger is not worth keeping.
-        let pinned = match buffer.take().filter(|pinned| (n..=2 * n).contains(&pinned.len())) {
-            Some(pinned) => buffer.insert(pinned),
-            // SAFETY: the bytes that are read are written first, and the rest is never used.
-            None => buffer.insert(unsafe { stream.context().alloc_pinned::<u8>(n) }.w()?),
+        *next = (*next + 1) % UPLOAD_BUFFERS;
+        // The whole buffer is copied: one that is much larger is not worth keeping.
+        let buffer = match buffer.take().filter(|buffer| (n..=2 * n).contains(&buffer.pinned.len())) {
+            Some(kept) => buffer.insert(kept),
+            None => buffer.insert(UploadBuffer::new(&self.device.cuda_stream(), n)?),
         };
-        // Waits until the last copy from this buffer is done.
-        pinned.as_mut_slice().w()?[..n].copy_from_slice(bytes);
-        // SAFETY: the copy, which is next on the stream, writes all of it.
-        let mut slice = unsafe { self.device.alloc::<u8>(pinned.len()) }?;
-        stream.memcpy_htod(&*pinned, &mut slice).w()?;
-        let storage = CudaStorage { slice: CudaStorageSlice::U8(slice), device: self.device.clone() };
+        buffer.fill(bytes)?;
+        let storage = buffer.copy(&self.device)?;
         Ok(Tensor::from_storage(Storage::Cuda(storage), n, BackpropOp::none(), false))
     }
 
@@ -182,4 +242,33 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         _ => candle_core::bail!("kernels take no elements of this type"),
     };
     Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceSpec;
+    use crate::kernels::cuda::tests::tell_skipped;
+
+    #[test]
+    fn frames_that_wait_behind_slow_work_arrive_as_they_were_uploaded() {
+        let device = match DeviceSpec::Cuda(0).open() {
+            Ok(device) => device,
+            Err(error) => return tell_skipped(&format!("uploads to a GPU: {error}")),
+        };
+        let executor = GpuExecutor::new(device.as_cuda_device().expect("a GPU"));
+        let mut slow = Tensor::zeros((4096, 4096), DType::F32, &device).expect("64 MiB");
+        for _ in 0..100 {
+            slow = slow.matmul(&slow).expect("64 MiB");
+        }
+        // More than there are buffers; every fifth is of another size, which drops the buffer of its turn.
+        let frame = |i: usize| {
+            let n = if i % 5 == 4 { 3 << 20 } else { 1 << 20 };
+            (0..n).map(|at: usize| (at % 251 + 11 * i) as u8).collect::<Vec<u8>>()
+        };
+        let uploaded: Vec<Tensor> = (0..20).map(|i| executor.upload(&frame(i)).expect("memory")).collect();
+        for (i, found) in uploaded.iter().enumerate() {
+            assert!(found.to_vec1::<u8>().expect("bytes") == frame(i), "frame {i}");
+        }
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct CaptureStream {
     main: Arc<CudaStream>,
     products: CudaBlas,
     /// For the products, as long as their graphs live: the stream is never dropped.
-    _workspace: CudaSlice<u8>,
+    workspace: CudaSlice<u8>,
 }
 
 impl fmt::Debug for CaptureStream {
@@ -44,10 +44,18 @@ impl CaptureStream {
         let products = CudaBlas::new(stream.clone()).w()?;
         let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
         main.synchronize().w()?;
-        let (at, _) = workspace.device_ptr(&main);
-        // SAFETY: the memory lives as long as the handle, and only this stream's products use it.
-        unsafe { blas::cublasSetWorkspace_v2(*products.handle(), at as *mut c_void, WORKSPACE) }.result().w()?;
-        Ok(Self { stream, main, products, _workspace: workspace })
+        Ok(Self { stream, main, products, workspace })
+    }
+
+    /// Puts the products on a stream. Their workspace is set each time, because a new stream resets it.
+    fn multiply_on(&self, stream: &CudaStream) -> Result<()> {
+        let (handle, (at, _)) = (*self.products.handle(), self.workspace.device_ptr(&self.main));
+        // SAFETY: the stream and the memory live as long as the handle. The memory is used in the order of the device's
+        // stream: by products that run on it at once, and by graphs, which are replayed on it.
+        unsafe {
+            cublas::result::set_stream(handle, stream.cu_stream().cast()).w()?;
+            blas::cublasSetWorkspace_v2(handle, at as *mut c_void, WORKSPACE).result().w()
+        }
     }
 
     /// Captures a recording, whose launches `launch` puts on a stream.
@@ -56,15 +64,16 @@ impl CaptureStream {
         recording: Recording,
         launch: impl Fn(&CudaStream, &Launch<'_>) -> Result<()>,
     ) -> Result<GpuGraph> {
-        // What the tensors' memory waits for on the device's stream has come to pass then.
-        self.main.synchronize().w()?;
         // Once outside of a capture: whatever cuBLAS loads or allocates at a first call. The results are overwritten.
+        // On the device's stream, in whose order their memory and the workspace are used.
+        self.multiply_on(&self.main)?;
         for operation in &recording.operations {
             if let Operation::Product(product) = operation {
                 self.multiply(product)?;
             }
         }
-        self.stream.synchronize().w()?;
+        self.main.synchronize().w()?;
+        self.multiply_on(&self.stream)?;
         self.stream.begin_capture(cuda::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
         let listed = recording.operations.iter().try_for_each(|operation| match operation {
             Operation::Launch(of) => launch(&self.stream, of),

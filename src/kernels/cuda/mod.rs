@@ -109,6 +109,7 @@ impl Kernels for Cuda {
 
     fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
         if product.track_op() || epilogue.is_tracked() {
+            recording::refuse("an operation with gradients")?;
             return self.candle.epilogue(product, epilogue);
         }
         if epilogue.is_empty() { Ok(product) } else { elementwise::epilogue(self.executor, product, epilogue) }
@@ -116,6 +117,7 @@ impl Kernels for Cuda {
 
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         if gate.track_op() || up.track_op() {
+            recording::refuse("an operation with gradients")?;
             return self.candle.swiglu(gate, up);
         }
         elementwise::swiglu(self.executor, gate, up)
@@ -136,7 +138,11 @@ impl Kernels for Cuda {
     }
 
     fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-        if table.track_op() { self.candle.gather(table, ids) } else { rows::gather(self.executor, table, ids) }
+        if table.track_op() {
+            recording::refuse("an operation with gradients")?;
+            return self.candle.gather(table, ids);
+        }
+        rows::gather(self.executor, table, ids)
     }
 
     fn row_cosines(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -156,6 +162,7 @@ impl Kernels for Cuda {
 
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
         if x.track_op() || weights.is_tracked() {
+            recording::refuse("an operation with gradients")?;
             return self.candle.norm(x, weights);
         }
         norm::norm(self.executor, x, weights)

@@ -61,11 +61,12 @@ __device__ void layer_norm(T *y, const T *x, const T *weight, const T *bias, uin
 }
 
 #define INSTANTIATE(T, suffix) \
-    extern "C" __global__ void rms_norm_##suffix(T *y, const T *x, const T *weight, uint32_t width, float eps) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        rms_norm_##suffix(T *y, const T *x, const T *weight, uint32_t width, float eps) { \
         rms_norm(y, x, weight, width, eps); \
     } \
-    extern "C" __global__ void layer_norm_##suffix(T *y, const T *x, const T *weight, const T *bias, uint32_t width, \
-                                                   float eps) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        layer_norm_##suffix(T *y, const T *x, const T *weight, const T *bias, uint32_t width, float eps) { \
         layer_norm(y, x, weight, bias, width, eps); \
     }
 FOR_EACH_ELEMENT(INSTANTIATE)

@@ -1,4 +1,4 @@
-// Memory of the key-value pages as kernels see it; the host's side is pages_step.rs.
+// Memory of the key-value pages as kernels see it; the host's side is step_plan.rs.
 //
 // A page holds, for each layer, the keys of all key-value heads, then the values of all: (n_layers, 2, n_kv_heads,
 // PAGE_LEN, d_head), contiguous. A block table is a list of addresses of pages.

@@ -166,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn operations_with_gradients_are_not_recorded() {
+        for tested in tested() {
+            let x = candle_core::Var::from_tensor(&tested.given(&random((3, 8), 1))).expect("memory");
+            let mut outcome = None;
+            let _ = record(|| {
+                outcome = Some(tested.kernels.swiglu(&x, &x).map(drop));
+                Ok(())
+            });
+            let error = outcome.expect("it was tried").expect_err("candle's operation").to_string();
+            assert!(error.contains("an operation with gradients cannot be recorded"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_recording_ends_with_its_work() {
         assert!(record(|| candle_core::bail!("it fails")).is_err() && !is_recording());
         let panicked = std::panic::catch_unwind(|| record(|| panic!("a defect")));

@@ -98,15 +98,17 @@ __device__ void pool_grid(T *y, const T *x, uint32_t width, uint32_t from_h, uin
 }
 
 #define INSTANTIATE(T, suffix) \
-    extern "C" __global__ void gather_##suffix(T *y, const T *table, const uint32_t *ids, uint32_t n_rows, \
-                                               uint32_t width) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        gather_##suffix(T *y, const T *table, const uint32_t *ids, uint32_t n_rows, uint32_t width) { \
         gather(y, table, ids, n_rows, width); \
     } \
-    extern "C" __global__ void row_cosines_##suffix(float *y, const T *a, const T *b, uint32_t width) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        row_cosines_##suffix(float *y, const T *a, const T *b, uint32_t width) { \
         row_cosines(y, a, b, width); \
     } \
-    extern "C" __global__ void pool_grid_##suffix(T *y, const T *x, uint32_t width, uint32_t from_h, uint32_t from_w, \
-                                                  uint32_t to_h, uint32_t to_w, uint32_t distance, uint32_t mode) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        pool_grid_##suffix(T *y, const T *x, uint32_t width, uint32_t from_h, uint32_t from_w, uint32_t to_h, \
+                           uint32_t to_w, uint32_t distance, uint32_t mode) { \
         pool_grid(y, x, width, from_h, from_w, to_h, to_w, distance, mode); \
     }
 FOR_EACH_ELEMENT(INSTANTIATE)

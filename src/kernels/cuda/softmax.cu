@@ -3,8 +3,9 @@
 // Shapes: scores (B, n_heads, S, width), width >= n_keys; grid (B n_heads S). Row r is query r % S of sequence r /
 // rows_per_sequence. It sees the keys 0 .. first + step (r % S), which is causal attention for step = 1 and first =
 // start + 1, full attention for step = 0; or, where spans are given, the keys of two ranges: spans (B S, 4). The
-// weights of all other elements of a row are exactly 0, those of a row that sees no key as well. A width of whole
-// 16-byte accesses is read once and kept in registers.
+// weights of all other elements of a row are exactly 0, those of a row that sees no key as well. A row is NaN where the
+// scores of all keys that it sees are minus infinity, or one of them is NaN. A width of whole 16-byte accesses is read
+// once and kept in registers.
 #include "reduce.cuh"
 
 struct Keys {
@@ -13,6 +14,7 @@ struct Keys {
     __device__ bool sees(uint32_t key) const {
         return (key >= first_begin && key < first_end) || (key >= second_begin && key < second_end);
     }
+    __device__ bool empty() const { return first_begin >= first_end && second_begin >= second_end; }
     __device__ uint32_t end() const { return max(first_end, second_end); }
 };
 
@@ -34,7 +36,7 @@ __device__ void softmax_in_registers(T *row, uint32_t width, const Keys &keys, f
         }
     }
     largest = reduce_block<Maximum>(largest);
-    const bool empty = largest == -INFINITY;
+    const bool empty = keys.empty();
     float sum = 0.0f;
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; ++chunk)
@@ -66,7 +68,7 @@ template <class T> __device__ void softmax_in_memory(T *row, uint32_t width, con
             if (keys.sees(i + k)) largest = Maximum::of(largest, v[k]);
     });
     largest = reduce_block<Maximum>(largest);
-    const bool empty = largest == -INFINITY;
+    const bool empty = keys.empty();
     auto weight = [&](uint32_t key, float score) {
         return empty || !keys.sees(key) ? 0.0f : expf((score - largest) * scale);
     };
@@ -112,9 +114,9 @@ __device__ void masked_softmax(T *scores, const uint32_t *spans, uint32_t n_quer
 }
 
 #define INSTANTIATE(T, suffix) \
-    extern "C" __global__ void masked_softmax_##suffix(T *scores, const uint32_t *spans, uint32_t n_queries, \
-                                                       uint32_t rows_per_sequence, uint32_t width, uint32_t n_keys, \
-                                                       uint32_t first, uint32_t step, float scale) { \
+    extern "C" __global__ void __launch_bounds__(1024) \
+        masked_softmax_##suffix(T *scores, const uint32_t *spans, uint32_t n_queries, uint32_t rows_per_sequence, \
+                                uint32_t width, uint32_t n_keys, uint32_t first, uint32_t step, float scale) { \
         masked_softmax(scores, spans, n_queries, rows_per_sequence, width, n_keys, first, step, scale); \
     }
 FOR_EACH_ELEMENT(INSTANTIATE)

@@ -160,6 +160,34 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_sees_minus_infinity_alone_is_nan_as_on_the_cpu() {
+        for tested in tested() {
+            // In registers and in memory: whole accesses, and an odd width.
+            for width in [16, 13] {
+                let mut scores = vec![0.5f32; 3 * width];
+                // The first row sees nothing else, the second one other key, the third no key at all.
+                scores[..4].fill(f32::NEG_INFINITY);
+                scores[width..width + 4].fill(f32::NEG_INFINITY);
+                let scores = Tensor::from_vec(scores, (1, 1, 3, width), &candle_core::Device::Cpu).expect("small");
+                let visible = Visible::new(vec![[0..4, 0..0], [0..5, 0..0], [0..0, 0..0]], width);
+                let expected = reference().softmax_visible(&scores, &visible).expect("it fits");
+                let spans = Tensor::new(&[[0u32, 4, 0, 0], [0, 5, 0, 0], [2, 2, 0, 0]], &tested.device).expect("small");
+                let found = tested.given(&scores).copy().expect("memory");
+                let softmax = MaskedSoftmax { n_keys: width, keys: Keys::Spans(&spans), scale: 1.0 };
+                softmax.run(tested.kernels.executor, &found).expect("it fits");
+                let rows = |x: &Tensor| {
+                    let rows = x.to_dtype(DType::F32).and_then(|x| x.reshape((3, width))?.to_vec2::<f32>());
+                    rows.expect("numeric")
+                };
+                let (found, expected) = (rows(&found), rows(&expected));
+                assert!(found[0][..4].iter().chain(&expected[0][..4]).all(|x| x.is_nan()), "{found:?} {expected:?}");
+                assert!(found[1] == expected[1] && found[1][4] == 1.0, "{found:?} {expected:?}");
+                assert!(found[2].iter().all(|&x| x == 0.0), "{found:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_thread_keeps_at_most_four_accesses_of_a_row() {
         let threads = |width, dtype| geometry(3, width, dtype).threads;
         // 736 keys in bf16 are 92 accesses: one warp keeps 3 or fewer of each lane. 2,960: 370, 93 threads.
