@@ -32,7 +32,7 @@ pub struct VisionPlacement {
 /// Where a model runs, and how it is held there.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// Device of the language model, and of the vision encoder where [`Self::vision`] says nothing else.
+    /// Device of the language model, and of the vision encoder where the field `vision` says nothing else.
     pub device: Device,
     /// The precision in which it computes.
     pub dtype: DType,
