@@ -19,6 +19,8 @@ use crate::kernels::row_blocks::{BlockPart, RowBlock};
 
 /// Tiles of rows whose scores are made together.
 const TILES: usize = 4;
+/// Rows below which a tile of the matrix kernel is bound by reading its panel.
+const FEW: usize = 4;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 17;
 
@@ -142,7 +144,7 @@ impl PagedAttention<'_> {
         let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], keys);
-            let panels = self.layout.elements(keys(visit), next, scratch);
+            let panels = self.layout.elements(keys(visit), visit.bound_by_memory(next), scratch);
             for (j, panel) in panels.chunks_exact(d * width).enumerate() {
                 let left = LeftRows { elements: &queries[visit.row * d..], stride: d, depth: d, n_rows: visit.n_rows };
                 let first = visit.first_key + j * width;
@@ -179,7 +181,7 @@ impl PagedAttention<'_> {
         let values = |visit: &PageVisit| self.layout.values(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], values);
-            let panels = self.layout.elements(values(visit), next, scratch);
+            let panels = self.layout.elements(values(visit), visit.bound_by_memory(next), scratch);
             for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
                 let elements = &weights[visit.row * stride + visit.first_key..];
                 let left = LeftRows { elements, stride, depth: visit.n_keys, n_rows: visit.n_rows };
@@ -257,6 +259,13 @@ struct PageVisit {
     n_rows: usize,
     /// Keys that the last row sees.
     n_keys: usize,
+}
+
+impl PageVisit {
+    /// The panels that are read next, if reading them is the bound. With more rows the tiles fetch them as they go.
+    fn bound_by_memory<'p>(&self, next: &'p [f32]) -> &'p [f32] {
+        if self.n_rows < FEW { next } else { &[] }
+    }
 }
 
 /// The left side of tiles.
