@@ -54,7 +54,6 @@ pub(crate) const SOURCES: &[Source] = &[
         single: &[],
     },
     Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
-    Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
     Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
     Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
     Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
