@@ -1,5 +1,5 @@
-//! A choice with options, such as a temporal strategy, in one line of text: `name`, `name:option=value,option=value`, or
-//! `name:value` where there is one option. In YAML the same choice is a map of one key.
+//! A choice with options, such as a temporal strategy, in one line of text: `name`, `name:option=value,option=value`,
+//! or `name:value` where there is one option. In YAML the same choice is a map of one key.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -20,9 +20,9 @@ pub struct PartTask {
 /// Whether failures of a part are tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// What is not done yet.
+    /// Items that are not done yet.
     Undone,
-    /// What failed as well.
+    /// Items that are not done yet, and those that failed.
     Failed,
 }
 
@@ -50,7 +50,7 @@ pub struct SharedParts {
     pub lost: Vec<(usize, String)>,
 }
 
-/// What the devices' threads share.
+/// State that the devices' threads share.
 struct State {
     waiting: VecDeque<PartTask>,
     /// Parts that are running.

@@ -36,7 +36,7 @@ pub struct CheckpointTask<'a> {
     pub tower: TowerConfig,
     /// A new directory.
     pub out: &'a Path,
-    /// Where the weights are made, and in which precision they are stored.
+    /// Device on which the weights are made, and precision in which they are stored.
     pub place: BenchPlace,
 }
 

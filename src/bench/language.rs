@@ -144,7 +144,7 @@ pub struct LanguageBench {
 pub struct LanguageTask {
     /// Its size.
     pub size: LanguageSize,
-    /// Where it runs, and in which precision.
+    /// Device and precision of the model.
     pub place: BenchPlace,
     /// Format of quantized linear layers; the precision of the place if there is none.
     pub quantization: Option<QuantFormat>,

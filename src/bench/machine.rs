@@ -17,7 +17,7 @@ const RUNS: usize = 8;
 const COPIED: usize = 512 << 20;
 const COPIED_ON_GPU: usize = 1 << 30;
 
-/// Where and in which precision networks are timed.
+/// Device and precision in which networks are timed.
 #[derive(Debug, Clone)]
 pub struct BenchPlace {
     /// The device.

@@ -127,7 +127,7 @@ impl Connector {
         LayerIndex(fused.max(self.final_layer.0))
     }
 
-    /// Whether it takes a state; the others need not be prepared for it.
+    /// Whether the connector takes a hidden state; others need not be prepared for it.
     pub fn takes(&self, layer: LayerIndex) -> bool {
         let fused = match self.kind {
             ConnectorKind::None => false,

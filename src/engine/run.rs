@@ -77,7 +77,7 @@ struct Planned {
     n: usize,
 }
 
-/// What a step gives.
+/// Output of a step.
 enum StepOutput {
     /// Keys and values alone: no sequence's next token is decided.
     Stored,

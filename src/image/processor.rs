@@ -249,7 +249,7 @@ impl ImageProcessor {
         keys.refused(known).into_iter().chain(padding).collect()
     }
 
-    /// Whether it prepares the frames of videos, or several images as frames.
+    /// Whether the class prepares frames of videos, or several images as frames.
     fn is_of_videos(self) -> bool {
         matches!(self, Self::Idefics3 | Self::SmolVlm | Self::LlavaOnevision | Self::InternVl)
     }

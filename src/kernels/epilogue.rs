@@ -17,7 +17,7 @@ pub struct LinearEpilogue<'a> {
 
 #[cfg(any(feature = "cuda", test))]
 impl LinearEpilogue<'_> {
-    /// Whether it leaves a product as it is.
+    /// Whether the epilogue leaves a product as it is.
     pub(super) fn is_empty(&self) -> bool {
         self.bias.is_none() && self.activation.is_none() && self.residual.is_none()
     }

@@ -1,9 +1,9 @@
 //! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
 //! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
 //!
-//! `cpu` holds this crate's own kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other device
-//! and precision on candle's operations, and is what a kernel of ours is compared with. A kernel of ours stands where it beats candle's on that
-//! very processor.
+//! `cpu` holds this crate's own kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other
+//! device and precision on candle's operations, and is what a kernel of ours is compared with. A kernel of ours stands
+//! where it beats candle's on that very processor.
 
 mod activation;
 pub(crate) mod argmax;
@@ -149,8 +149,8 @@ pub trait Kernels: Send + Sync + Debug {
         pool::by_axes(frames, pool)
     }
 
-    /// A running sum in f32, plus one tensor more; of `x` alone where there is no sum yet. The result may take the memory
-    /// of `sum`, which nothing else may hold.
+    /// A running sum in f32, plus one tensor more; of `x` alone where there is no sum yet. The result may take the
+    /// memory of `sum`, which nothing else may hold.
     ///
     /// # Shapes
     /// Any, the same of both.

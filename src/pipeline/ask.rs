@@ -53,7 +53,7 @@ pub struct Answer {
 #[derive(Debug, Clone)]
 pub(super) struct FittingPrompt {
     ids: PromptIds,
-    /// Where the tokens of its frames are.
+    /// Rows of the visual tokens of each frame.
     rows: FrameRows,
     history: PromptHistory,
     budget: TokenBudget,

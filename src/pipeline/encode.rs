@@ -123,8 +123,8 @@ impl Batch<'_> {
     }
 }
 
-/// The fused tokens of each image. A batch for which the device has no memory is halved, of which `lower` hears. Where a
-/// batch fails otherwise, each of its images is tried alone: one video must not fail with another.
+/// The fused tokens of each image. A batch for which the device has no memory is halved, of which `lower` hears. Where
+/// a batch fails otherwise, each of its images is tried alone: one video must not fail with another.
 ///
 /// # Shapes
 /// `fuse` maps `(T, 3, side, side)` to `(T, N', k D)`; each image and each result has `T = 1`.

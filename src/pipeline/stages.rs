@@ -31,12 +31,12 @@ pub(super) const DECODE: &str = "decode";
 pub(super) const PREPROCESS: &str = "preprocess";
 pub(super) const ENCODE: &str = "encode";
 pub(super) const AGGREGATE: &str = "aggregate";
-/// Images that go through the tower together where the plan does not say: one keeps a CPU busy. On a GPU eight are close to
-/// the best: PyTorch on one H200 takes 2.07 ms an image of eight through SigLIP-so400m, 1.95 of thirty-two.
+/// Images that go through the tower together where the plan does not say: one keeps a CPU busy. On a GPU eight are
+/// close to the best: PyTorch on one H200 takes 2.07 ms an image of eight through SigLIP-so400m, 1.95 of thirty-two.
 const BATCH_ON_CPU: usize = 1;
 const BATCH_ON_GPU: usize = 8;
-/// PyTorch on one H200 takes 12 ms for one image through SigLIP-so400m and 17 ms for eight: the first image that comes in
-/// time wins the wait back.
+/// PyTorch on one H200 takes 12 ms for one image through SigLIP-so400m and 17 ms for eight: the first image that comes
+/// in time wins the wait back.
 const WAIT_ON_GPU: Duration = Duration::from_millis(3);
 
 /// What a listener hears while a video is read.
@@ -190,8 +190,8 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// Waits until a device's operations are done, where somebody asked for the time that they take: a GPU has a queue of
-    /// its own, and the time until operations are in it is not theirs.
+    /// Waits until a device's operations are done, where somebody asked for the time that they take: a GPU has a queue
+    /// of its own, and the time until operations are in it is not theirs.
     pub(super) fn complete(&self, device: &Device) -> Result<(), PipelineError> {
         match self.apart.clock {
             StageClock::Completion => device.synchronize().map_err(ModelError::compute("waiting for the device"))?,

@@ -1,7 +1,8 @@
 //! A value against the JSON Schema of a type: everything that is wrong with it, each with its path and a hint.
 //!
-//! The schema is made by `schemars` from the same types that serde reads, so what passes here can be read. Of the language of
-//! schemas this knows what `schemars` writes for those types: objects, choices, lists, numbers with bounds, texts.
+//! The schema is made by `schemars` from the same types that serde reads, so what passes here can be read. Of the
+//! language of schemas this knows what `schemars` writes for those types: objects, choices, lists, numbers with bounds,
+//! texts.
 
 use serde_json::{Map, Value};
 

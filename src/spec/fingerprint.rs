@@ -15,8 +15,8 @@ use crate::video::Window;
 
 /// Files up to this size are hashed whole.
 const WHOLE: u64 = 64 << 20;
-/// Of larger ones, this much at either end, samples between them, and the length: a checkpoint of 14 GB must not be read twice
-/// before it answers.
+/// Of larger ones, this much at either end, samples between them, and the length: a checkpoint of 14 GB must not be
+/// read twice before it answers.
 const END: u64 = 1 << 20;
 /// Samples, at equal distances.
 const N_SAMPLES: u64 = 256;

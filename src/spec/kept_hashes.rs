@@ -1,5 +1,5 @@
-//! Hashes of large model files that were computed before, kept by path, length and times: a checkpoint of many gigabytes is
-//! not read again before each answer.
+//! Hashes of large model files that were computed before, kept by path, length and times: a checkpoint of many
+//! gigabytes is not read again before each answer.
 //!
 //! They stand in one JSON file in the user's cache. What cannot be read or written there costs time and nothing else.
 
@@ -35,14 +35,14 @@ struct KeptHash {
 }
 
 impl KeptHashes {
-    /// Those of the user: `vidense/model-hashes.json` in `$XDG_CACHE_HOME` or `~/.cache`.
+    /// Opens the hashes of the user: `vidense/model-hashes.json` in `$XDG_CACHE_HOME` or `~/.cache`.
     pub(super) fn of_user() -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
         cache.map_or_else(Self::default, |cache| Self::open(&cache.join("vidense").join("model-hashes.json")))
     }
 
-    /// Those in a file; none where it cannot be read.
+    /// Opens the hashes in a file; empty where the file cannot be read.
     pub(super) fn open(place: &Path) -> Self {
         let bytes = std::fs::read(place).unwrap_or_default();
         Self {

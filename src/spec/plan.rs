@@ -25,11 +25,12 @@ pub struct Plan {
     /// A vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision_tower: Option<String>,
-    /// Where it runs: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one and it answers.
+    /// Device: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one and it answers.
     pub device: DeviceSpec,
     /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
-    /// Where the vision encoder (tower, connector and projector) runs. Default: where the language model does.
+    /// Device and precision of the vision encoder (tower, connector and projector). Default: those of the language
+    /// model.
     #[serde(skip_serializing_if = "VisionPlan::is_default")]
     pub vision: VisionPlan,
     /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
@@ -212,7 +213,8 @@ pub(super) const QUESTION: &str = "{question}";
 #[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
     /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
-    /// chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the one that fits the checkpoint.
+    /// chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the one that fits the
+    /// checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A system text. Default: the template's.
@@ -220,8 +222,8 @@ pub struct PromptPlan {
     pub system: Option<String>,
     /// Words around a question, which stands for `{question}`. Default: the question alone.
     pub question: String,
-    /// Times of frames in the text: checkpoint, none, mm_ss (`Frame from 01:23: ` before each frame) or seconds
-    /// (`<83.0 seconds>` before each). Default: `checkpoint`, as the model's own processor writes videos; most write none.
+    /// Times of frames in the text: checkpoint, none, mm_ss (`Frame from 01:23: ` before each frame) or seconds (`<83.0
+    /// seconds>` before each). Default: `checkpoint`, as the model's own processor writes videos; most write none.
     #[serde(skip_serializing_if = "is_checkpoint")]
     pub timestamps: Timestamps,
     /// The words that the answer is made to begin with; they are not repeated in what is printed. Default: none.
@@ -284,8 +286,8 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
-    /// Milliseconds that a batch of images waits for more. Default: none on the CPU, 3 on a GPU, which takes a full batch in
-    /// less time than its images one by one.
+    /// Milliseconds that a batch of images waits for more. Default: none on the CPU, 3 on a GPU, which takes a full
+    /// batch in less time than its images one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1000))]
     pub encode_wait_ms: Option<u64>,

@@ -1,5 +1,5 @@
-//! The rules that no schema tells: between the fields of a plan, and between a plan and a model's description. They are the last
-//! check before weights are read.
+//! The rules that no schema tells: between the fields of a plan, and between a plan and a model's description. They are
+//! the last check before weights are read.
 
 use super::check::{Problem, nearest};
 use super::plan::QUESTION;
@@ -102,7 +102,7 @@ impl Plan {
                 ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint",
                 ConnectorKind::Sci | ConnectorKind::Dci => {
                     "connector: checkpoint; sci and dci need a projector that is trained for them (vidense train, \
-                     model.projector: new), none and sti run without training where the projector takes one layer"
+                     model.projector: new, over a checkpoint in LLaVA's spelling), none and sti run without training where the projector takes one layer"
                 }
             };
             found.problems.push(Problem::new("connector", rule).hint(hint));
@@ -186,8 +186,8 @@ impl Plan {
         ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))
     }
 
-    /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known before there is
-    /// one. A video's own frames and a question are budgeted again when they are known.
+    /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known
+    /// before there is one. A video's own frames and a question are budgeted again when they are known.
     pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
         let certain = matches!(
             self.sample(),

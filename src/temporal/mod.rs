@@ -1,7 +1,7 @@
 //! Temporal aggregation: the tokens of many frames become one sequence (FreeVA, arXiv 2405.07798, and others).
 //!
-//! A strategy is one file: its options, what it does, its token count as a pure function, and a fold over frames in time
-//! order that drops what it can as frames come. Most work behind the projector.
+//! A strategy is one file: its options, what it does, its token count as a pure function, and a fold over frames in
+//! time order that drops what it can as frames come. Most work behind the projector.
 
 mod adaptive_3d;
 mod concat;
@@ -78,7 +78,7 @@ pub enum Temporal {
     Evs(Evs),
     /// LLaVA-OneVision's.
     OneVision(OneVision),
-    /// What the checkpoint's own family does with a video; of a family of images the frames one after the other. A plan
+    /// The checkpoint's own family's way with a video; of a family of images the frames one after the other. A plan
     /// is resolved to the strategy itself once its model is known.
     Checkpoint,
 }

@@ -1,5 +1,5 @@
-//! LLaVA-OneVision's video (arXiv 2408.03326): each frame's grid interpolated to `ceil(side / stride)`, one frame after the
-//! other, then one newline row.
+//! LLaVA-OneVision's video (arXiv 2408.03326): each frame's grid interpolated to `ceil(side / stride)`, one frame after
+//! the other, then one newline row.
 //!
 //! # Shapes
 //! `(T, Hg Wg, H)` to `(T ceil(Hg / stride) ceil(Wg / stride) + 1, H)`. Of 32 frames of 27 x 27 patches: 32 x 196 + 1 = 6,273.

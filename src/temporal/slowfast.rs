@@ -1,7 +1,7 @@
 //! SlowFast-LLaVA (arXiv 2407.15841; apple/ml-slowfast-llava): a few frames in detail, then every frame in little.
 //!
-//! The slow pathway takes frames `trunc(linspace(0, T, slow_frames + 1))` without the last, each max-pooled along its rows
-//! (`MaxPool1d` on the row-major tokens); the fast one averages every frame's grid to `fast_grid x fast_grid`.
+//! The slow pathway takes frames `trunc(linspace(0, T, slow_frames + 1))` without the last, each max-pooled along its
+//! rows (`MaxPool1d` on the row-major tokens); the fast one averages every frame's grid to `fast_grid x fast_grid`.
 //!
 //! # Shapes
 //! `(T, Hg Wg, H)` to `(slow floor(N / stride) + T fast_grid^2, H)`, slow tokens first, no separators. Of 50 frames of 24 x 24

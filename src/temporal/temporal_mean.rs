@@ -1,5 +1,5 @@
-//! S1: the mean of the frames, token by token, behind the projector or before it. FreeVA's `N'` tokens, whatever the frame
-//! count.
+//! S1: the mean of the frames, token by token, behind the projector or before it. FreeVA's `N'` tokens, whatever the
+//! frame count.
 //!
 //! # Shapes
 //! `(T, N', H)` to `(N', H)`. A running sum in f32 is all that is kept.

@@ -1,7 +1,8 @@
-//! TS-LLaVA (arXiv 2411.11066; tingyu215/TS-LLaVA, V2): tokens sampled from all frames, then a thumbnail of six of them.
+//! TS-LLaVA (arXiv 2411.11066; tingyu215/TS-LLaVA, V2): tokens sampled from all frames, then a thumbnail of six of
+//! them.
 //!
-//! The thumbnail is an image like any other, three rows of two frames, encoded after the frames. Of the `T N'` tokens those at
-//! `round(linspace(0, T N' - 1, tokens))` are taken.
+//! The thumbnail is an image like any other, three rows of two frames, encoded after the frames. Of the `T N'` tokens
+//! those at `round(linspace(0, T N' - 1, tokens))` are taken.
 //!
 //! # Shapes
 //! `(T + 1, N', H)`, the thumbnail last, to `(min(tokens, T N') + N', H)`: 2,880 + 576 in the paper.

@@ -111,8 +111,8 @@ impl ChatTemplate {
         &self.origin
     }
 
-    /// The texts before and after the video in the prompt of a conversation: of the ways to write messages, the first of
-    /// which the template makes a prompt with exactly one placeholder.
+    /// The texts before and after the video in the prompt of a conversation: of the ways to write messages, the first
+    /// of which the template makes a prompt with exactly one placeholder.
     ///
     /// # Errors
     /// [`TextError::ChatTemplate`] when no way does, or the prompt leaves out the question or the system text.

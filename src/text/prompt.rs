@@ -20,7 +20,7 @@ impl<W> Passage<W> {
     /// The same part with its words changed.
     ///
     /// # Errors
-    /// Those of `change`.
+    /// The errors of `change`.
     pub fn try_map<V, E>(&self, change: impl FnOnce(&W) -> Result<V, E>) -> Result<Passage<V>, E> {
         Ok(match self {
             Self::Words(words) => Passage::Words(change(words)?),

@@ -1,7 +1,7 @@
 //! Conversation templates: the words around a question, to the space.
 //!
-//! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt has one place for the video, which
-//! [`FrameMarks`] fill. A question's own words never move that place: `<image>` in a question is text.
+//! Source: `conversation.py` of the released Dense Connector and LLaVA code. A prompt has one place for the video,
+//! which [`FrameMarks`] fill. A question's own words never move that place: `<image>` in a question is text.
 
 use std::sync::Arc;
 

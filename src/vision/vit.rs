@@ -1,7 +1,7 @@
 //! The pre-norm transformer encoder that CLIP, SigLIP and InternViT share.
 //!
-//! InternViT's layer scale multiplies what each half of a block adds, channel by channel: it is folded into the weights of
-//! the last matrix of that half when they are read. Reference: `modeling_clip.py`, `modeling_siglip.py` and
+//! InternViT's layer scale multiplies what each half of a block adds, channel by channel: it is folded into the weights
+//! of the last matrix of that half when they are read. Reference: `modeling_clip.py`, `modeling_siglip.py` and
 //! `modeling_internvl.py` of Hugging Face transformers.
 
 use std::ops::ControlFlow;

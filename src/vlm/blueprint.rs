@@ -373,8 +373,8 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     made.map_err(wrong)
 }
 
-/// The preprocessing, and the frames that the processor takes of a video: from the first directory that describes one, else the default of the tower's family; then fitted
-/// as the checkpoint says.
+/// The preprocessing, and the frames that the processor takes of a video: from the first directory that describes one,
+/// else the default of the tower's family; then fitted as the checkpoint says.
 fn preprocess_config(
     config: &VlmConfig,
     tower: &TowerConfig,

@@ -7,9 +7,9 @@ use crate::vlm::{ModelError, PromptIds};
 /// Tokens of a prompt's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextTokens {
-    /// Those that stand once.
+    /// Tokens that stand once.
     pub once: Tokens,
-    /// Those that stand with each frame.
+    /// Tokens that stand with each frame.
     pub each: Tokens,
 }
 

@@ -1,5 +1,5 @@
-//! Frames on their way to the tower: prepared in the host's memory, or on the vision encoder's device where it has kernels
-//! for that.
+//! Frames on their way to the tower: prepared in the host's memory, or on the vision encoder's device where it has
+//! kernels for that.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -20,7 +20,7 @@ use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
-/// Where the vision encoder runs: tower, connector and projector.
+/// Placement of the vision encoder: tower, connector and projector.
 #[derive(Debug, Clone)]
 pub struct VisionPlacement {
     /// Its device.

@@ -1,7 +1,8 @@
 //! The whole model: from frames and a question to the logits of the first answer token.
 //!
 //! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
-//! Foreign `config.json` spellings and tensor names meet here and nowhere else, each family's in a file of [`families`].
+//! Foreign `config.json` spellings and tensor names meet here and nowhere else, each family's in a file of
+//! [`families`].
 
 mod blueprint;
 mod budget;

@@ -10,7 +10,7 @@ const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
 /// Tensors of which every tower has one.
 const TOWER_PROBES: [&str; 2] = ["embeddings.patch_embedding.weight", "embeddings.patch_embeddings.projection.weight"];
 
-/// Where `image_newline` may stand.
+/// Names of `image_newline`.
 pub(super) const NEWLINES: [&str; 2] = ["image_newline", "model.image_newline"];
 
 /// Our name of the embedding table.

@@ -1,7 +1,7 @@
 //! Tensors of a checkpoint that are rightly left alone: computed buffers, and parts that no answer depends on.
 //!
-//! Every other tensor that nothing asked for refuses the model (see [`super::Unused`]), so the names here are exact: a prefix
-//! ends with a dot and stands for one module.
+//! Every other tensor that nothing asked for refuses the model (see [`super::Unused`]), so the names here are exact: a
+//! prefix ends with a dot and stands for one module.
 
 use super::names;
 use crate::language::LlamaConfig;
@@ -53,13 +53,14 @@ impl Spares {
         self.modules.extend(ours.map(|ours| language.apply(ours)));
     }
 
-    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only some temporal strategies use it.
+    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only some temporal strategies use
+    /// it.
     pub(super) fn image_newline(&mut self) {
         self.names.extend(names::NEWLINES.map(str::to_owned));
     }
 
-    /// Spares the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the last
-    /// layer, SigLIP's pooling head, the position ids, the mask token of a tower's training.
+    /// Spares the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the
+    /// last layer, SigLIP's pooling head, the position ids, the mask token of a tower's training.
     pub(super) fn beyond_hidden_states(&mut self, part: &TowerPart<'_>) {
         let TowerPart { prefix, n_read, n_described } = part;
         self.names.extend(["position_ids", "mask_token"].map(|name| format!("{prefix}embeddings.{name}")));
@@ -73,7 +74,8 @@ impl Spares {
         self.modules.extend(names::tower_inside(checkpoint).map(str::to_owned));
     }
 
-    /// Spares what a repository with a tower holds beside the tower: CLIP's and SigLIP's text side, or the rest of a LLaVA.
+    /// Spares what a repository with a tower holds beside the tower: CLIP's and SigLIP's text side, or the rest of a
+    /// LLaVA.
     pub(super) fn beside_tower(&mut self, checkpoint: &Checkpoint, prefix: &str) {
         self.modules.extend(["text_model.", "visual_projection.", "text_projection."].map(str::to_owned));
         self.names.extend(["logit_scale", "logit_bias"].map(str::to_owned));

@@ -1,4 +1,4 @@
-//! What a family's own processor does with a video: the frames that it samples, how they become tokens, and the words
+//! A family's own way with a video: the frames that it samples, how they become tokens, and the words
 //! around them. Pipelines name it `checkpoint`.
 
 use crate::image::ImageProcessor;

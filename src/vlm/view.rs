@@ -1,8 +1,8 @@
 //! The tokens of a tower's hidden states as the connector sees them: without class token, and squares of patches as one
 //! token each where the family has it so (space to depth, also called pixel shuffle).
 //!
-//! The squares are made before the connector, so that each kind of it works on tokens of the size that the projector was
-//! trained for.
+//! The squares are made before the connector, so that each kind of it works on tokens of the size that the projector
+//! was trained for.
 
 use candle_core::{Result, Tensor};
 
@@ -63,8 +63,8 @@ impl StateView {
         if s == 1 { String::new() } else { format!(" with {s} x {s} patches a token") }
     }
 
-    /// A state as the connector takes it. Token `(Y, X)` is the concatenation over `dy` (outer) and `dx` (inner) of patch
-    /// `(Y s + dy, X s + dx)`: `pixel_shuffle` of `modeling_smolvlm.py` and of `modeling_internvl.py`.
+    /// A state as the connector takes it. Token `(Y, X)` is the concatenation over `dy` (outer) and `dx` (inner) of
+    /// patch `(Y s + dy, X s + dx)`: `pixel_shuffle` of `modeling_smolvlm.py` and of `modeling_internvl.py`.
     ///
     /// # Shapes
     /// `(T, n_dropped + N s^2, D)` to `(T, N, s^2 D)`.

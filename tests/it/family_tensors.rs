@@ -1,5 +1,5 @@
-//! Tiny checkpoints of each family from given pixels to tensors, beside what transformers 5.24 computes: the tower's output,
-//! and projected tokens in the order spliced in. From videos to answers they are compared in `families.rs`.
+//! Tiny checkpoints of each family from given pixels to tensors, beside what transformers 5.24 computes: the tower's
+//! output, and projected tokens in the order spliced in. From videos to answers they are compared in `families.rs`.
 //!
 //! The cases stand beside the repository; where they are absent this test says so and passes.
 
@@ -90,7 +90,7 @@ impl Case {
     }
 }
 
-/// What the tower hands on of a frame: class token dropped, layers on the channel axis, before squares become tokens.
+/// Output of the tower for a frame: class token dropped, layers on the channel axis, before squares become tokens.
 fn tower(case: &Case, pixels: &Tensor) -> Tensor {
     let (vlm, mut last) = (&case.vlm, None);
     if !["smolvlm", "idefics3", "internvl"].contains(&vlm.family().name) {

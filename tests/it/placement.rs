@@ -1,4 +1,4 @@
-//! Where a model runs: the vision encoder and the language model in places and precisions of their own.
+//! Placement of a model: the vision encoder and the language model in places and precisions of their own.
 
 use std::process::{Command, Output};
 

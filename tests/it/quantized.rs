@@ -1,4 +1,5 @@
-//! Language models in fewer bits, and in GGUF files: as close to the full ones as is claimed, and refused where they do not fit.
+//! Language models in fewer bits, and in GGUF files: as close to the full ones as is claimed, and refused where they do
+//! not fit.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -103,8 +104,8 @@ fn eight_bits_in_half_precision_answer_as_half_precision_does() {
     }
 }
 
-/// The language model of `samples/mini` as llama.cpp's converter would write it: other names, and queries and keys with the two
-/// halves of each head interleaved. Matrices are stored in `dtype`, everything else in f32.
+/// The language model of `samples/mini` as llama.cpp's converter would write it: other names, and queries and keys with
+/// the two halves of each head interleaved. Matrices are stored in `dtype`, everything else in f32.
 fn write_gguf(
     path: &Path,
     dtype: GgmlDType,

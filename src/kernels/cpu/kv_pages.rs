@@ -108,8 +108,8 @@ impl PageLayout {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
-    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next are
-    /// fetched. The kernel fetches what it reads itself.
+    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next
+    /// are fetched. The kernel fetches what it reads itself.
     pub(crate) fn elements<'p>(&self, stored: &'p [f32], next: &[f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
         match self.precision {
             KvPrecision::F32 => stored,

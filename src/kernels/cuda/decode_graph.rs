@@ -4,7 +4,8 @@
 //! tables and the tasks of attention (`step_plan`). Between its upload and the copy of the chosen ids the host does
 //! nothing. Numbers of sequences are 1 to 8, then powers of two, filled up with rows that read and write a page of
 //! their own. A recording is made once its form has come several times. Its first replay is compared with the same step
-//! run operation by operation; where they differ, or the device refuses, a warning says so once and no step is replayed.
+//! run operation by operation; where they differ, or the device refuses, a warning says so once and no step is
+//! replayed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) struct DecodeGraphs {
     is_off: bool,
 }
 
-/// What the launches of a step depend on.
+/// Sizes that the launches of a step depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct StepForm {
     /// Sequences, filled up.

@@ -32,8 +32,8 @@ struct Uploads {
     next: usize,
 }
 
-/// Page-locked memory with an event of its own: cudarc's event of the memory is recorded only with event tracking, which
-/// is off.
+/// Page-locked memory with an event of its own: cudarc's event of the memory is recorded only with event tracking,
+/// which is off.
 #[derive(Debug)]
 struct UploadBuffer {
     pinned: PinnedHostSlice<u8>,
@@ -84,7 +84,7 @@ pub(super) struct GpuExecutor {
     device: CudaDevice,
     uploads: Mutex<Uploads>,
     functions: OnceLock<std::result::Result<HashMap<String, CudaFunction>, String>>,
-    /// Where graphs are captured; none before the first.
+    /// Stream on which graphs are captured; `None` before the first.
     capture: Mutex<Option<CaptureStream>>,
 }
 
@@ -108,8 +108,8 @@ impl GpuExecutor {
     }
 
     /// Fills memory with NaN. What is recorded does not run yet: an operation that runs at once in place of being
-    /// recorded, and reads what was never computed, would otherwise find the values of the step before in memory that is
-    /// used again, and its result would pass for the replay's.
+    /// recorded, and reads what was never computed, would otherwise find the values of the step before in memory that
+    /// is used again, and its result would pass for the replay's.
     fn poison(&self, storage: &CudaStorage, n_bytes: usize) -> Result<()> {
         if n_bytes == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What follows matrix products on a GPU, in one launch each: `elementwise.cu`.
+//! Operations that follow matrix products on a GPU, in one launch each: `elementwise.cu`.
 
 use candle_core::{D, DType, Result, Tensor};
 

@@ -69,7 +69,7 @@ pub(crate) fn kernel_names(source: &Source) -> Vec<String> {
     source.per_element.iter().flat_map(of_each).chain(single).collect()
 }
 
-/// What runs launches: a GPU, or the CPU in its place.
+/// Device that runs launches: a GPU, or the CPU in its place.
 pub(crate) trait Executor: Send + Sync + Debug {
     /// Runs a launch after those before it. Its arguments have been checked, and none of its grid's sides is 0.
     ///

@@ -54,7 +54,7 @@ pub(super) struct CudaStep {
     partials: Option<[Tensor; 2]>,
 }
 
-/// What the attention of a piece of a prompt reads and writes.
+/// Tensors that the attention of a piece of a prompt reads and writes.
 struct PrefillTensors<'a> {
     /// Scaled: `(n_heads, n, d_head)`, flat.
     queries: &'a Tensor,

@@ -16,7 +16,7 @@ thread_local! {
     static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
 }
 
-/// What was recorded.
+/// Recorded operations.
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     pub(crate) operations: Vec<Operation>,

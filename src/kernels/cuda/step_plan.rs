@@ -104,7 +104,7 @@ impl StepCapacity {
         0..self.n_rows
     }
 
-    /// Where the sections lie; the tables last.
+    /// Ranges of the sections; the tables are last.
     pub(super) fn sections(&self) -> Sections {
         let mut end = self.ids().end;
         let mut add = |n: usize| {

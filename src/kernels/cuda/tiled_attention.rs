@@ -1,6 +1,6 @@
 //! Attention tile by tile on tensor cores, in f16 and bf16: `tiled_attention.cu`.
 //!
-//! Where it stands: heads of at most 128 elements, a multiple of 8, on a GPU with tensor cores for bf16 (compute
+//! Supported are heads of at most 128 elements, a multiple of 8, on a GPU with tensor cores for bf16 (compute
 //! capability 8.0). Elsewhere, and in f32, attention is products with a softmax in between. The kernel proves itself
 //! on each GPU before its first use: small attention that the CPU computes as well. If they differ, a warning says so
 //! once and products serve. `VIDENSE_CUDA_ATTENTION=products` asks for products.

@@ -39,8 +39,8 @@ impl Timeline {
         self.frames.is_empty()
     }
 
-    /// How long the frames are shown, in seconds: to the end of the last one. Frames without times count as 24 a second,
-    /// which transformers assumes.
+    /// How long the frames are shown, in seconds: to the end of the last one. Frames without times count as 24 a
+    /// second, which transformers assumes.
     pub(super) fn duration(&self) -> Result<f64, String> {
         const ASSUMED_RATE: f64 = 24.0;
         if self.frames.iter().all(|frame| frame.time.is_none()) {

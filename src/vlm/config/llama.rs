@@ -54,7 +54,8 @@ impl LanguageKind {
         Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
-    /// The kind of a section of transformers' own classes, where one of `known` is meant, the first where none is named.
+    /// The kind of a section of transformers' own classes, where one of `known` is meant, the first where none is
+    /// named.
     ///
     /// # Errors
     /// [`ModelError`] naming the known ones.

@@ -1,4 +1,4 @@
-//! What the families of transformers' classes share: a `text_config`, a `vision_config`, both of which leave out what
+//! Shared by the families of transformers' classes: a `text_config`, a `vision_config`, both of which leave out what
 //! equals the class's defaults, and keys around them.
 
 use super::{Family, Names};
@@ -13,7 +13,7 @@ use crate::vlm::config::{
     FrameFit, GenerationDefaults, JsonFile, SelectFeature, VlmConfig, fp8_format, refuse_other_layers,
 };
 
-/// What is a family's own.
+/// Parts that are a family's own.
 pub(super) struct Parts {
     pub(super) family: &'static Family,
     /// The class of its image processor, where the checkpoint names none.
@@ -43,7 +43,7 @@ pub(super) enum Tying {
     WholeModel(bool),
 }
 
-/// What stands between a tower and a language model.
+/// Modules between a tower and a language model.
 pub(super) struct Visual {
     pub(super) projector: ProjectorKind,
     /// Indices into the hidden states, from the end when negative.
@@ -187,8 +187,8 @@ pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
     Ok(Mlp { activation, bias, ..Mlp::gelu(2) })
 }
 
-/// What LLaVA's relatives have between tower and language model: hidden states of `layers` where the file names none, all
-/// or all but the first of their tokens, and two matrices.
+/// Reads the modules of LLaVA's relatives between tower and language model: hidden states of `layers` where the file
+/// names none, all or all but the first of their tokens, and two matrices.
 ///
 /// # Errors
 /// When a key has an unusable value.

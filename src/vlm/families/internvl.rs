@@ -1,6 +1,6 @@
 //! InternVL3 as transformers has it (`InternVLForConditionalGeneration`, arXiv 2504.10479; the `-hf` repositories):
-//! InternViT without its class token, squares of patches as one token each (space to depth), a layer norm, two matrices,
-//! Qwen2.5, Qwen3 or a Llama.
+//! InternViT without its class token, squares of patches as one token each (space to depth), a layer norm, two
+//! matrices, Qwen2.5, Qwen3 or a Llama.
 
 use super::hugging_face::{self, Parts, Tying, Visual};
 use super::{Family, Names, VideoPath};

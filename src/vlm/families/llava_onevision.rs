@@ -1,6 +1,6 @@
 //! LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`, arXiv 2408.03326): SigLIP's last hidden state before
-//! `post_layernorm`, two matrices, Qwen2. Of a video each frame's grid is pooled to half its side behind the projector, and
-//! one `image_newline` row ends the frames: see [`crate::temporal::OneVision`].
+//! `post_layernorm`, two matrices, Qwen2. Of a video each frame's grid is pooled to half its side behind the projector,
+//! and one `image_newline` row ends the frames: see [`crate::temporal::OneVision`].
 
 use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath};

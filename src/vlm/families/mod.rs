@@ -1,5 +1,5 @@
-//! Families of checkpoints: one file says how a family's `config.json`, tensor names, tower, connector and projector map
-//! to the crate's parts, and `ALL` lists them.
+//! Families of checkpoints: one file says how a family's `config.json`, tensor names, tower, connector and projector
+//! map to the crate's parts, and `ALL` lists them.
 //!
 //! A model of another family must not load as a plain LLaVA because its tensors happen to have the same names: a
 //! `model_type` or a class that no family knows is refused with the list and the nearest name. docs/models.md explains
@@ -43,7 +43,7 @@ pub struct Family {
     pub(super) names: Names,
 }
 
-/// Where a family's tensors stand in its files, each place by where its names begin.
+/// Prefixes of the names of a family's tensors.
 pub(super) struct Names {
     /// The language model and its head; ours are `model.` and `lm_head.`.
     pub(super) language: &'static [(&'static str, &'static str)],

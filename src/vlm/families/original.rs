@@ -1,4 +1,4 @@
-//! What the families of LLaVA's own code share: the language model's keys at top level, the tower by a hub id, and keys
+//! Shared by the families of LLaVA's own code: the language model's keys at top level, the tower by a hub id, and keys
 //! that begin with `mm_`. The Dense Connector's checkpoints are of this kind.
 
 use super::{ALL, Family, Names, llava_original, llava_qwen, unknown};

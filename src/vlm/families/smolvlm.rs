@@ -1,6 +1,6 @@
-//! SmolVLM2 (`SmolVLMForConditionalGeneration`, arXiv 2504.05299), and the parts of SmolVLM and Idefics3, which have the
-//! same tensors: SigLIP after its `post_layernorm`, squares of patches as one token each (space to depth), one matrix
-//! without bias, a Llama.
+//! SmolVLM2 (`SmolVLMForConditionalGeneration`, arXiv 2504.05299), and the parts of SmolVLM and Idefics3, which have
+//! the same tensors: SigLIP after its `post_layernorm`, squares of patches as one token each (space to depth), one
+//! matrix without bias, a Llama.
 
 use super::hugging_face::{self, Parts, Tying, Visual};
 use super::{Family, Names, VideoPath};

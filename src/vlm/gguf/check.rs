@@ -1,8 +1,8 @@
 //! A GGUF file's description against the `config.json` that it is used with: whatever the file says must be what the
 //! configuration says, and what llama.cpp takes for an absent key counts as said.
 //!
-//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architectures `llama`, `qwen2` and `qwen3`), and `ggml_rope` for the
-//! frequencies.
+//! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architectures `llama`, `qwen2` and `qwen3`), and
+//! `ggml_rope` for the frequencies.
 
 use crate::language::{LlamaConfig, RampEnds, Rope, RopeScaling};
 use crate::vlm::config::{LanguageKind, VlmConfig};

@@ -20,9 +20,9 @@ use vidense::files::output::create_directory;
 use crate::cli::output;
 use crate::cli::{SomeFailed, Stopped, interrupt};
 
-/// Where the parts' results are, below the results.
+/// Directory of the parts' results, below the results.
 pub const PARTS: &str = "parts";
-/// Where the parts are joined, before the result takes the place of an older one.
+/// File in which the parts are joined, before it replaces an older result.
 const JOINED: &str = "joined.partial";
 /// Between two looks at a process.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
