@@ -153,10 +153,13 @@ fn pool(device: &CudaDevice) -> Result<CUmemoryPool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use candle_core::{DType, Tensor};
     use std::io::Write as _;
+
+    /// Held by tests that take much memory of the GPU: the others would see it come and go.
+    pub(in crate::device) static LARGE: Mutex<()> = Mutex::new(());
 
     /// The first GPU, or `None`, said plainly, where no card answers.
     fn card() -> Option<Device> {
@@ -206,6 +209,7 @@ mod tests {
     #[test]
     fn freed_memory_is_kept_and_counts_as_free() {
         let Some(device) = card() else { return };
+        let _alone = LARGE.lock();
         let cuda = device.as_cuda_device().expect("a GPU");
         let before = memory(cuda).expect("the driver tells").free;
         drop(Tensor::zeros(64 << 20, DType::F32, &device).expect("256 MiB"));

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_upload;
 mod memory;
 
 use std::borrow::Cow;
@@ -11,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -150,6 +152,31 @@ pub fn move_between(tensor: &Tensor, device: &Device) -> candle_core::Result<Ten
         return tensor.to_device(&Device::Cpu)?.to_device(device);
     }
     tensor.to_device(device)
+}
+
+/// Returns a weight on an NVIDIA GPU, by way of page-locked memory that [`release_upload_buffers`] frees: `None` where
+/// candle's copy serves as well, for small ones and on other devices.
+///
+/// # Errors
+/// When the device has no room, or `bytes` are not those of the shape.
+pub fn upload_weight(
+    bytes: &[u8],
+    dtype: DType,
+    shape: &Shape,
+    device: &Device,
+) -> candle_core::Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda_upload::upload(device, bytes, dtype, shape);
+    }
+    let _ = (bytes, dtype, shape, device);
+    Ok(None)
+}
+
+/// Frees what [`upload_weight`] keeps.
+pub fn release_upload_buffers() {
+    #[cfg(feature = "cuda")]
+    cuda_upload::release_buffers();
 }
 
 #[cfg(feature = "cuda")]

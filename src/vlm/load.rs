@@ -10,7 +10,7 @@ use super::gguf::{self, GgufMatrices, QueryKeyRows};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
-use crate::device::DTypeSpec;
+use crate::device::{DTypeSpec, release_upload_buffers};
 use crate::image::Preprocessor;
 use crate::kernels;
 use crate::kernels::kv::{KvConfig, KvGeometry};
@@ -74,6 +74,7 @@ impl Vlm {
     pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
         let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
         let loaded = Self::load_weights(blueprint, placement, on_load);
+        release_upload_buffers();
         loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
     }
 

@@ -16,6 +16,7 @@ use super::fp8::{Fp8Format, Scales, e8m0};
 use super::gguf::Gguf;
 use super::source::WeightFiles;
 use super::torch::TorchFile;
+use crate::device::upload_weight;
 use crate::files;
 
 /// The tensors of one directory.
@@ -171,7 +172,13 @@ impl Checkpoint {
     /// Reads one tensor in the type that it is stored in.
     fn stored(&self, name: &str, facts: &TensorFacts, device: &Device) -> candle_core::Result<Tensor> {
         match &self.files {
-            Files::Safetensors(files) => files[facts.file].get(name)?.load(device),
+            Files::Safetensors(files) => {
+                let view = files[facts.file].get(name)?;
+                match upload_weight(view.data(), facts.dtype, &facts.shape, device)? {
+                    Some(tensor) => Ok(tensor),
+                    None => view.load(device),
+                }
+            }
             Files::TorchBin(files) => {
                 let read = guarded("the pickle is malformed", || files[facts.file].get(name))?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
