@@ -6,7 +6,7 @@ use super::launch::{Executor, Geometry, Launch};
 use crate::kernels::{Activation, LinearEpilogue};
 
 /// Number of an activation in the kernel.
-fn code(activation: Option<Activation>) -> usize {
+pub(super) fn code(activation: Option<Activation>) -> usize {
     match activation {
         None => 0,
         Some(Activation::QuickGelu) => 1,

@@ -33,6 +33,7 @@ pub(crate) const SOURCES: &[Source] = &[
     Source { file: "argmax", per_element: &["argmax_rows"], single: &[] },
     Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
     Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
+    Source { file: "gemv", per_element: &["gemv"], single: &[] },
     Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
     Source {
         file: "paged_decode",

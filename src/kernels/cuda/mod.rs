@@ -13,6 +13,7 @@ mod device;
 mod elementwise;
 #[cfg(test)]
 pub(crate) mod emulation;
+mod gemv;
 #[cfg(feature = "cuda")]
 mod graph;
 pub(crate) mod launch;
@@ -97,6 +98,13 @@ impl Kernels for Cuda {
             return recording::product(self.executor, a, b);
         }
         self.candle.matmul(a, b)
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
+        if gemv::takes(x, weight, epilogue) {
+            return gemv::linear(self.executor, x, weight, epilogue);
+        }
+        self.epilogue(self.matmul(x, &weight.t()?)?, epilogue)
     }
 
     fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
