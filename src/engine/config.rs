@@ -43,7 +43,14 @@ impl EngineConfig {
     /// [`default_kv_bytes`].
     pub fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| default_kv_bytes(model.device(), 0));
-        Self::with_kv_bytes(usize::try_from(bytes).unwrap_or(usize::MAX))
+        let config = Self::with_kv_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
+        if model.device().is_cpu() { config } else { config.of_gpu() }
+    }
+
+    /// Sizes of a GPU. A step reads all weights once, which takes as long as some hundred rows compute: a step with
+    /// fewer rows of prompts is bound by memory.
+    fn of_gpu(self) -> Self {
+        Self { max_sequences: 256, chunk: 2048, chunk_beside_answers: 2048, ..self }
     }
 }
 

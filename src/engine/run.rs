@@ -182,6 +182,13 @@ impl<'m> Engine<'m> {
         self.waiting.len()
     }
 
+    /// Whether a further request finds a place: those that wait have one as well, and wait only for a sequence that is
+    /// reading what they begin with.
+    pub fn takes_more(&self) -> bool {
+        let n = self.running.len() + self.waiting.len();
+        n < self.config.max_sequences && self.waiting.iter().all(|waiting| self.is_being_read(waiting))
+    }
+
     /// Sequences that run.
     pub fn n_running(&self) -> usize {
         self.running.len()
@@ -272,8 +279,12 @@ impl<'m> Engine<'m> {
     /// Whether a running sequence is reading more of what a waiting one begins with than can be found in memory.
     fn is_being_read(&self, sequence: &Sequence<'m>) -> bool {
         let readers = self.running.iter().filter(|running| running.is_reading());
-        let n_common = readers.map(|reader| sequence.n_common_pages(reader)).max().unwrap_or(0);
-        n_common > 0 && n_common > self.prefix(sequence).count()
+        // Pages that a reader has published are found already: most readers have no others in common.
+        let unpublished = readers.filter_map(|reader| {
+            let n_common = sequence.n_common_pages(reader);
+            (n_common > reader.n_published()).then_some(n_common)
+        });
+        unpublished.max().is_some_and(|n_common| n_common > self.prefix(sequence).count())
     }
 
     /// Pages in memory that a sequence begins with.

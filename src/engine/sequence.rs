@@ -263,6 +263,11 @@ impl<'l> Sequence<'l> {
         (self.n_known() - 1) / PAGE_LEN
     }
 
+    /// Full pages that others find.
+    pub(super) fn n_published(&self) -> usize {
+        self.n_published
+    }
+
     /// Full pages at the beginning of both prompts.
     pub(super) fn n_common_pages(&self, other: &Self) -> usize {
         let pairs = self.prompt.page_hashes.iter().zip(&other.prompt.page_hashes);

@@ -160,7 +160,7 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// The last stage: encoded videos become requests, as long as those before them do not wait.
+/// The last stage: encoded videos become requests, as long as the engine has places.
 #[derive(Clone, Copy)]
 struct AnswerStage<'r> {
     asking: Asking<'r>,
@@ -180,7 +180,7 @@ struct AskedVideo {
 impl<'r> AnswerStage<'r> {
     fn run(self, mut engine: Engine<'r>, inlet: &Inlet<Encoded>) -> EngineStats {
         while !self.stop.is_aborted() {
-            while engine.n_waiting() == 0 {
+            while engine.takes_more() {
                 let next = if engine.is_idle() { inlet.recv() } else { inlet.recv_now() };
                 match next {
                     Some(Encoded { video, outcome: Ok(seen) }) => self.submit(video, seen, &mut engine),

@@ -21,7 +21,7 @@ use crate::kernels::kv::{GreedyForward, GreedyStep, PageId, StepLayout, StepRows
 /// Page of the rows that fill a step up; no page of a sequence.
 pub(super) const SCRATCH: PageId = PageId(u32::MAX);
 /// Most sequences of a recorded step.
-const MAX_SEQUENCES: usize = 32;
+const MAX_SEQUENCES: usize = 256;
 /// Steps of a form that run operation by operation before it is recorded: forms that pass by cost nothing.
 const STEPS_BEFORE: usize = 3;
 /// Largest difference of logits between a replay and the same step run operation by operation, relative to the largest.
@@ -233,12 +233,22 @@ mod tests {
         let config = KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device };
         let mut store = tested.kernels.kv_store(&config).expect("even heads");
         (0..32).for_each(|page| store.allocate(PageId(page)).expect("memory"));
+        // Steps below begin behind positions that none of them writes.
+        let n = 8 * PAGE_LEN;
+        let sequences = (0..4).map(|s| StepRows { pages: pages(s), start: 0, n }).collect();
+        let angles = |f: fn(f32) -> f32| (0..4 * 4 * n).map(|j| f(j as f32)).collect();
+        store.begin(StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) }).expect("it fits");
+        store.attend(0, &tested.given(&random((4 * n, GEOMETRY.width()), 3))).expect("it fits");
         store
+    }
+
+    /// Pages of a sequence.
+    fn pages(sequence: usize) -> Arc<[PageId]> {
+        (0..8u32).map(|page| PageId(8 * sequence as u32 + page)).collect()
     }
 
     /// Step `i` of `n` sequences, each in pages of its own.
     fn step(i: usize, n: usize) -> GreedyStep {
-        let pages = |sequence: usize| (0..8u32).map(|page| PageId(8 * sequence as u32 + page)).collect();
         let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: i + PAGE_LEN * s, n: 1 }).collect();
         let angles = |f: fn(f32) -> f32| (0..4 * n).map(|j| f((i * j) as f32)).collect();
         let ids = (0..n).map(|s| ((7 * i + s) % 40) as u32).collect();
