@@ -1,5 +1,6 @@
 //! Results as a page that needs nothing else: small pictures, answers, failures, filters.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::files::{Flush, Output};
 /// The page's file.
 pub const REPORT: &str = "report.html";
 /// Lines of each kind that are shown: a browser takes no more, a table takes them all.
-const MAX_SHOWN: u64 = 5000;
+const MAX_SHOWN: usize = 5000;
 const HEAD: &str = include_str!("report/head.html");
 const TAIL: &str = include_str!("report/tail.html");
 
@@ -32,19 +33,33 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
     page.begin(&results).map_err(&io)?;
     // Failures first: they are what somebody has to look at.
     for wants_failures in [true, false] {
-        let mut n_shown = 0;
+        let mut shown = Vec::new();
         results.for_each(&mut |record| {
-            if record.failure().is_some() == wants_failures && n_shown < MAX_SHOWN {
-                n_shown += 1;
-                page.add(&record).map_err(&io)?;
+            if record.failure().is_some() == wants_failures && shown.len() < MAX_SHOWN {
+                shown.push(record);
             }
             Ok(())
         })?;
+        for record in by_item(shown) {
+            page.add(&record).map_err(&io)?;
+        }
         page.close().map_err(&io)?;
     }
     page.out.write_all(TAIL.as_bytes()).map_err(&io)?;
     page.out.finish(Flush::Rename).map_err(&io)?;
     Ok(path)
+}
+
+/// Records with those of an item together, in the order in which items come first: answers about several videos are
+/// made at once, so their lines alternate.
+fn by_item(mut records: Vec<Record>) -> Vec<Record> {
+    let mut places = HashMap::new();
+    for record in &records {
+        let next = places.len();
+        places.entry(record.item).or_insert(next);
+    }
+    records.sort_by_key(|record| places.get(&record.item).copied());
+    records
 }
 
 struct Page<'p, W: Write> {
@@ -83,7 +98,7 @@ impl<W: Write> Page<'_, W> {
             }
             text += "</ul>\n";
         }
-        if held.answers.max(held.failed) > MAX_SHOWN {
+        if held.answers.max(held.failed) > MAX_SHOWN as u64 {
             let _ = writeln!(
                 text,
                 "<p>The first {MAX_SHOWN} answers and failures are shown; <code>vidense results export</code> has them all.</p>"
