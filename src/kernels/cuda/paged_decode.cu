@@ -5,33 +5,7 @@
 // for all of them. A long range is cut into several tasks (flash decoding, arXiv 2311.01282); the results of a row are
 // then joined by paged_join. Sums in f32, online softmax (arXiv 1805.02867).
 
-#include "pages.cuh"
-#include "reduce.cuh"
-
-constexpr uint32_t THREADS = 128;
-constexpr uint32_t WARPS = THREADS / WARP;
-constexpr uint32_t TASK_ROWS = 8;
-constexpr uint32_t DIRECT = 0xffffffffu;
-
-// Keys `first .. end` of a block table, all of which `n_rows` rows see; no work for 0.
-struct DecodeTask {
-    uint32_t table;
-    uint32_t first;
-    uint32_t end;
-    uint32_t n_rows;
-    uint32_t rows[TASK_ROWS];
-    uint32_t slots[TASK_ROWS]; // where each row's partial result goes; DIRECT: there is no other
-};
-
-// A row whose result is in `n` slots; none for 0.
-struct JoinRow {
-    uint32_t row;
-    uint32_t first_slot;
-    uint32_t n;
-};
-
-// exp(m - most), 0 for a maximum over nothing. NaN stays NaN where it is multiplied by it.
-__device__ inline float weight(float m, float most) { return m == -INFINITY ? 0.0f : expf(m - most); }
+#include "paged_tasks.cuh"
 
 // A running softmax of one query: the largest score, the sum of weights, and the weighted sum of the lane's elements.
 template <int N> struct Running {
@@ -199,32 +173,8 @@ __device__ void paged_decode(const T *queries, const RowInfo *rows, const uint64
         }
     }
     __syncthreads();
-    for (uint32_t j = 0; j < n_queries; j++) {
-        float most = -INFINITY, sum = 0.0f;
-        for (uint32_t w = 0; w < WARPS; w++) {
-            most = fmaxf(most, warp_sums[(w * QT + j) * 2]);
-        }
-        for (uint32_t w = 0; w < WARPS; w++) {
-            sum += weight(warp_sums[(w * QT + j) * 2], most) * warp_sums[(w * QT + j) * 2 + 1];
-        }
-        uint32_t query = first_query + j, head = kv_head * group + query % group;
-        uint32_t row = task.rows[query / group], slot = task.slots[query / group];
-        for (uint32_t i = threadIdx.x; i < d; i += THREADS) {
-            float value = 0.0f;
-            for (uint32_t w = 0; w < WARPS; w++) {
-                value += weight(warp_sums[(w * QT + j) * 2], most) * shared[(w * QT + j) * n_shared + i];
-            }
-            if (slot == DIRECT) {
-                y[((size_t)row * shape.n_heads + head) * d + i] = from_float<T>(value / sum);
-            } else {
-                partials[((size_t)slot * shape.n_heads + head) * d + i] = value;
-            }
-        }
-        if (slot != DIRECT && threadIdx.x == 0) {
-            partial_sums[((size_t)slot * shape.n_heads + head) * 2] = most;
-            partial_sums[((size_t)slot * shape.n_heads + head) * 2 + 1] = sum;
-        }
-    }
+    write_results<T, QT>(shared, warp_sums, n_shared, {&task, first_query, n_queries, kv_head, group}, shape, y, partials,
+                         partial_sums);
 }
 
 // Joins the partial results of rows with several. Grid: x rows to join, y heads.

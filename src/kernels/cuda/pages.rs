@@ -1,4 +1,5 @@
-//! Pages of keys and values on a GPU, in f32, f16 and bf16: `pages.cu` and `paged_decode.cu`.
+//! Pages of keys and values on a GPU, in f32, f16 and bf16: `pages.cu`, `paged_decode.cu` and
+//! `paged_tiles.cu`.
 //!
 //! Pages lie in slabs, each one allocation; kernels get block tables of addresses, so a sequence's pages may lie
 //! anywhere. What a step's launches need to know is uploaded once (`step_plan`) and serves all layers. A layer is one
@@ -10,7 +11,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use super::decode_graph::{DecodeGraphs, SCRATCH};
 use super::launch::{Executor, Geometry, Launch, WARP, address};
 use super::softmax::{Keys, MaskedSoftmax};
-use super::step_plan::{Piece, PrefillWork, Sections, StepPlan, heads_at_once};
+use super::step_plan::{FEW, FEW_OF_TILES, PageFormat, Piece, PrefillWork, Sections, StepPlan, heads_at_once};
 use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
@@ -34,6 +35,8 @@ pub(super) struct CudaPages {
     /// Multiplies the matrices of prefill.
     products: &'static Candle,
     variant: DecodeVariant,
+    /// Kernel for tasks with several queries; none without tensor cores, and for heads of other sizes.
+    tiles: Option<DecodeKernel>,
     slab_pages: usize,
     /// Words of each slab that has memory.
     slabs: Vec<Option<Tensor>>,
@@ -104,8 +107,21 @@ impl CudaPages {
         let page = geometry.position_bytes(dtype) * PAGE_LEN;
         let slab_pages = (SLAB_BYTES / page.max(1)).clamp(1, MAX_SLAB_PAGES);
         let (device, slabs, graphs) = (device.clone(), Vec::new(), DecodeGraphs::default());
-        let (scratch, step) = (None, None);
-        Ok(Self { geometry, dtype, device, executor, products, variant, slab_pages, slabs, scratch, step, graphs })
+        let tiles = tiles(dtype, geometry.d_head).filter(|_| executor.has_tensor_cores());
+        Ok(Self {
+            geometry,
+            dtype,
+            device,
+            executor,
+            products,
+            variant,
+            tiles,
+            slab_pages,
+            slabs,
+            scratch: None,
+            step: None,
+            graphs,
+        })
     }
 
     /// Whether there are kernels for a geometry's heads.
@@ -114,7 +130,9 @@ impl CudaPages {
     }
 
     pub(super) fn plan(&self, layout: &StepLayout) -> Result<StepPlan> {
-        StepPlan::new(layout, &self.geometry, self.dtype.size_in_bytes(), |page| self.page_address(page))
+        let few = if self.tiles.is_some() { FEW_OF_TILES } else { FEW };
+        let format = PageFormat { geometry: self.geometry, element_bytes: self.dtype.size_in_bytes(), few };
+        StepPlan::new(layout, &format, |page| self.page_address(page))
     }
 
     /// Gives memory to the page [`SCRATCH`].
@@ -168,12 +186,14 @@ impl CudaPages {
     fn decode(&self, layer: usize, step: &CudaStep, [queries, y]: [&Tensor; 2]) -> Result<()> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let work = &step.plan.decode;
-        let kernel = self.variant.kernel(work.max_rows * self.geometry.group());
-        let tiles = (work.max_rows * self.geometry.group()).div_ceil(kernel.queries);
-        let grid = [work.n_tasks, n_kv_heads * tiles, 1];
+        let n_queries = work.max_rows * self.geometry.group();
+        let tiles = self.tiles.filter(|_| n_queries > 1);
+        let kernel = tiles.unwrap_or_else(|| self.variant.kernel(n_queries));
+        let width = if tiles.is_some() { d_head } else { self.variant.width() };
+        let grid = [work.n_tasks, n_kv_heads * n_queries.div_ceil(kernel.queries), 1];
         let (rows, tables) = (step.section(|s| &s.rows)?, step.section(|s| &s.tables)?);
         let tasks = step.section(|s| &s.tasks)?;
-        let geometry = Geometry { grid, threads: DECODE_THREADS, shared_bytes: self.variant.shared_bytes(kernel) };
+        let geometry = Geometry { grid, threads: DECODE_THREADS, shared_bytes: kernel.shared_bytes(width) };
         let launch = self.launch(kernel.name, geometry).tensor(queries)?;
         let launch = [&rows, &tables, &tasks].into_iter().try_fold(launch, |l, x| l.tensor_of(x, DType::U32))?;
         let launch = launch.tensor(y)?;
@@ -181,7 +201,9 @@ impl CudaPages {
             Some([sums, weights]) => launch.tensor_of(sums, DType::F32)?.tensor_of(weights, DType::F32)?,
             None => launch.optional(None)?.optional(None)?,
         };
-        self.shaped(launch, layer)?.size(self.variant.lanes)?.run(self.executor)?;
+        let launch = self.shaped(launch, layer)?;
+        let launch = if tiles.is_some() { launch } else { launch.size(self.variant.lanes)? };
+        launch.run(self.executor)?;
         let Some([sums, weights]) = &step.partials else { return Ok(()) };
         let joins = step.section(|s| &s.joins)?;
         let geometry = Geometry { grid: [work.n_joins, n_heads, 1], ..of_elements(d_head) };
@@ -388,8 +410,31 @@ impl DecodeVariant {
         enough.or(self.kernels.last()).copied().unwrap_or(self.kernels[0])
     }
 
-    /// Of each warp and query the weighted sum of a head, the largest score and the sum of weights.
-    fn shared_bytes(&self, kernel: DecodeKernel) -> usize {
-        DECODE_THREADS / WARP * kernel.queries * (self.elements * self.lanes + 2) * size_of::<f32>()
+    /// Elements of a head, with those beyond its end that threads hold.
+    fn width(&self) -> usize {
+        self.elements * self.lanes
     }
+}
+
+impl DecodeKernel {
+    /// Bytes for the weighted sum of a head, the largest score and the sum of weights of each warp and query.
+    fn shared_bytes(self, width: usize) -> usize {
+        DECODE_THREADS / WARP * self.queries * (width + 2) * size_of::<f32>()
+    }
+}
+
+/// Names of the kernels of `paged_tiles.cu`, for the list of sources.
+pub(super) const TILES: [&str; 4] =
+    ["paged_tiles_64_f16", "paged_tiles_64_bf16", "paged_tiles_128_f16", "paged_tiles_128_bf16"];
+
+/// The kernel of `paged_tiles.cu` for heads of a size in a precision.
+fn tiles(dtype: DType, d_head: usize) -> Option<DecodeKernel> {
+    let name = match (d_head, dtype) {
+        (64, DType::F16) => TILES[0],
+        (64, DType::BF16) => TILES[1],
+        (128, DType::F16) => TILES[2],
+        (128, DType::BF16) => TILES[3],
+        _ => return None,
+    };
+    Some(DecodeKernel { name, queries: 16 })
 }

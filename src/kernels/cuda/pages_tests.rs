@@ -60,6 +60,32 @@ fn rows_that_share_pages_attend_as_each_alone() {
 }
 
 #[test]
+fn several_queries_attend_on_tensor_cores_as_each_alone() {
+    for (d_head, n_heads, n_kv_heads) in [(64, 2, 2), (128, 2, 1), (64, 7, 1)] {
+        let geometry = &KvGeometry { n_layers: 2, n_heads, n_kv_heads, d_head };
+        for tested in tested() {
+            let (mut store, activations, tolerance) = store(&tested, geometry);
+            let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
+            activations.step(&mut *store, &[(&prefix, 0, 96)]);
+            // More rows than a task takes, with ends anywhere in a page, and one without any page in common.
+            let others: Vec<Sequence> = (0..9)
+                .map(|i| {
+                    let new = (&[10 + i][..], 96 + 3 * i as usize + 1, 20 + i);
+                    Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
+                })
+                .collect();
+            let alone = Sequence::new(geometry, &[30, 31], 50, 9).rounded(tested.dtype);
+            let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
+            activations.assert_step(&mut *store, &pieces, tolerance);
+            activations.step(&mut *store, &[(&alone, 0, 33)]);
+            let mut last: Vec<_> = others.iter().map(|sequence| (sequence, sequence.n - 1, 1)).collect();
+            last.push((&alone, 33, 17));
+            activations.assert_step(&mut *store, &last, tolerance);
+        }
+    }
+}
+
+#[test]
 fn long_contexts_are_cut_and_joined() {
     let geometry = &KvGeometry { n_layers: 1, n_heads: 2, n_kv_heads: 1, d_head: 8 };
     for tested in tested() {

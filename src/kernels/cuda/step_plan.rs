@@ -1,7 +1,7 @@
 //! A step's work as kernels read it: block tables, rows, rotary angles, and the tasks of attention, in one buffer that
 //! is uploaded once and serves all layers.
 //!
-//! Sequences with few new positions are read by `paged_decode.cu`: their work is a list of tasks, each a range of keys
+//! Sequences with few new positions are read by `paged_decode.cu` or `paged_tiles.cu`: their work is a list of tasks, each a range of keys
 //! with the rows that read them. Longer ones are cut into pieces whose scores are matrix products. Nothing here knows a
 //! device.
 
@@ -13,10 +13,13 @@ use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows, pag
 use crate::kernels::row_blocks::{BlockPart, RowBlock, blocks};
 
 /// New positions up to which a sequence is read key by key; above, by matrix products.
-const FEW: usize = 8;
-/// Rows of a task (`TASK_ROWS` of `paged_decode.cu`).
+pub(super) const FEW: usize = 8;
+/// The same where tensor cores take 16 queries at once (`paged_tiles.cu`): pages are read in place, those that sequences
+/// share once, and all sequences in one launch.
+pub(super) const FEW_OF_TILES: usize = 32;
+/// Rows of a task (`TASK_ROWS` of `paged_tasks.cuh`).
 pub(super) const TASK_ROWS: usize = 8;
-/// Slot of a row's only result (`DIRECT` of `paged_decode.cu`).
+/// Slot of a row's only result (`DIRECT` of `paged_tasks.cuh`).
 const DIRECT: u32 = u32::MAX;
 /// Words of `RowInfo`, of `DecodeTask` and of `JoinRow`.
 const ROW_WORDS: usize = 4;
@@ -158,6 +161,15 @@ pub(super) fn heads_at_once(geometry: &KvGeometry, n: usize, n_keys: usize, elem
     (SCORE_BYTES / head.max(1)).clamp(1, geometry.n_kv_heads)
 }
 
+/// Pages and their kernels, as far as a plan depends on them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageFormat {
+    pub(super) geometry: KvGeometry,
+    pub(super) element_bytes: usize,
+    /// New positions up to which a sequence's rows are tasks.
+    pub(super) few: usize,
+}
+
 /// A step's work.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StepPlan {
@@ -191,14 +203,14 @@ impl StepPlan {
     /// When a page has no memory.
     pub(super) fn new(
         layout: &StepLayout,
-        geometry: &KvGeometry,
-        element_bytes: usize,
+        format: &PageFormat,
         address: impl Fn(PageId) -> Result<u64>,
     ) -> Result<Self> {
+        let PageFormat { geometry, element_bytes, few } = format;
         let mut plan = Self { n_rows: layout.n_rows(), ..Self::default() };
         let placed = plan.add_tables(&layout.sequences, address)?;
-        let (few, many): (Vec<&Placed<'_>>, Vec<_>) = placed.iter().partition(|placed| placed.rows.n <= FEW);
-        plan.prefill = many.iter().map(|placed| prefill(placed, geometry, element_bytes)).collect();
+        let (few, many): (Vec<&Placed<'_>>, Vec<_>) = placed.iter().partition(|placed| placed.rows.n <= *few);
+        plan.prefill = many.iter().map(|placed| prefill(placed, geometry, *element_bytes)).collect();
         plan.add_rows(&placed);
         plan.sections.cos = plan.add(layout.cos.iter().map(|x| x.to_bits()));
         plan.sections.sin = plan.add(layout.sin.iter().map(|x| x.to_bits()));
