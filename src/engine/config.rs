@@ -17,7 +17,7 @@ pub struct EngineConfig {
     pub max_sequences: usize,
     /// Positions of prompts in a step while nothing is being answered.
     pub chunk: usize,
-    /// Positions of prompts in a step beside answers, which wait for them.
+    /// Positions of a step with answers, which wait for those of prompts among them.
     pub chunk_beside_answers: usize,
     /// How steps that only go on with greedy answers run on an NVIDIA GPU.
     pub decode: DecodeLaunch,

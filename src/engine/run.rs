@@ -345,8 +345,11 @@ impl<'m> Engine<'m> {
 
     /// The positions of the next step: one of each sequence that is answering, and as much of prompts as a step takes.
     fn plan(&mut self) -> Vec<Planned> {
-        let is_answering = self.running.iter().any(|sequence| !sequence.is_reading());
-        let mut rows = if is_answering { self.config.chunk_beside_answers } else { self.config.chunk }.max(1);
+        let n_answering = self.running.iter().filter(|sequence| !sequence.is_reading()).count();
+        let Self { config: EngineConfig { chunk, chunk_beside_answers, .. }, .. } = *self;
+        // A page at least, so that prompts are read beside however many answers.
+        let beside = chunk_beside_answers.saturating_sub(n_answering).max(PAGE_LEN.min(chunk_beside_answers));
+        let mut rows = if n_answering > 0 { beside } else { chunk }.max(1);
         let mut planned = Vec::new();
         let mut index = 0;
         while index < self.running.len() {

@@ -20,8 +20,8 @@ use crate::kernels::kv::{GreedyForward, GreedyStep, PageId, StepLayout, StepRows
 
 /// Page of the rows that fill a step up; no page of a sequence.
 pub(super) const SCRATCH: PageId = PageId(u32::MAX);
-/// Most sequences of a recorded step.
-const MAX_SEQUENCES: usize = 256;
+/// Most sequences of a recorded step: with more, the device computes for longer than the host launches.
+const MAX_SEQUENCES: usize = 32;
 /// Steps of a form that run operation by operation before it is recorded: forms that pass by cost nothing.
 const STEPS_BEFORE: usize = 3;
 /// Largest difference of logits between a replay and the same step run operation by operation, relative to the largest.
