@@ -169,12 +169,12 @@ for n in 1 8; do
   kill $sampler 2>/dev/null; wait $sampler 2>/dev/null
 done
 wall() { sed -n 's/^wall \([0-9.]*\) s;.*/\1/p' "$log/stages-$1.err" 2>/dev/null; }
-busy=$(awk '$1 > 0 { sum += $1; n++ } END { if (n) printf "%.0f", sum / n }' "$log/busy-1.txt" 2>/dev/null)
+busy=$(awk '$1 > 0 { print $1 }' "$log/busy-1.txt" 2>/dev/null | sort -n | awk '{ x[NR] = $1 } END { if (NR) print x[int((NR + 1) / 2)] }')
 stage=$(sed -n 's/.*the bottleneck is \([a-z]*\).*/\1/p' "$log/stages-1.err" 2>/dev/null)
 if [ -z "$smoke" ]; then
   row "run: $videos videos x 1 question x 32 tokens" "$(number "$log/run-1.json" seconds)" "s" "<=" 4 "bench run PIPELINE VIDEO... -q QUESTION"
   row "run: $videos videos x 1 question x 32 tokens, once the model is loaded" "$(wall 1)" "s" "<=" 4 "run PIPELINE VIDEO... -q QUESTION --timings"
-  row "run: the GPU is busy (while it is used; busy stage: ${stage:--})" "$busy" "%" ">=" 80 "nvidia-smi beside run --timings"
+  row "run: the GPU is busy (median while it is used; busy stage: ${stage:--})" "$busy" "%" ">=" 80 "nvidia-smi beside run --timings"
   tokens=$(number "$log/run-8.json" answer_tokens) seconds=$(wall 8) rate=""
   if [ -n "$tokens" ] && [ -n "$seconds" ]; then rate=$(calc "$tokens / $seconds"); fi
   row "run: $videos videos x 8 questions x 32 tokens, once the model is loaded" "$rate" "tokens/s" ">=" 2000 "run PIPELINE VIDEO... -q ... (8) --timings"
