@@ -17,7 +17,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor
 use half::{bf16, f16};
 
 use super::graph::CaptureStream;
-use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::launch::{Argument, Executor, Launch, MAX_SHARED_BYTES, SOURCES, kernel_names};
 use super::recording::{self, Recording, Replay};
 
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
@@ -165,6 +165,11 @@ fn load(device: &CudaDevice) -> std::result::Result<HashMap<String, CudaFunction
             let function = module
                 .load_function(&name)
                 .map_err(|error| format!("kernels: {}.cu has no `{name}`: {error}", source.file))?;
+            // A GPU that has less refuses the launches that need more.
+            let _ = function.set_attribute(
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                MAX_SHARED_BYTES as i32,
+            );
             functions.insert(name, function);
         }
     }

@@ -15,6 +15,9 @@ pub(crate) const WARP: usize = 32;
 const MAX_THREADS: usize = 1024;
 /// Most threads of a block that shares a row with others.
 const SHARE: usize = 256;
+/// Most bytes of shared memory of a launch: what every GPU of compute capability 8.0 or later grants where it is asked
+/// to. Without being asked it grants 48 KiB.
+pub(crate) const MAX_SHARED_BYTES: usize = 72 << 10;
 /// Bytes of the widest access of a thread.
 const ACCESS_BYTES: usize = 16;
 
@@ -144,9 +147,8 @@ impl Geometry {
         if x > i32::MAX as usize || y > u16::MAX as usize || z > u16::MAX as usize {
             return Err(format!("a grid of {x} x {y} x {z} blocks is too large"));
         }
-        // What every GPU grants without asking.
-        if shared_bytes > 48 << 10 {
-            return Err(format!("{shared_bytes} bytes of shared memory are more than 48 KiB"));
+        if shared_bytes > MAX_SHARED_BYTES {
+            return Err(format!("{shared_bytes} bytes of shared memory are more than {MAX_SHARED_BYTES}"));
         }
         Ok(())
     }
@@ -370,7 +372,7 @@ mod tests {
             error(launch(Geometry { threads: 33, ..row }).run(&Refusing)).contains("33 threads are not whole warps")
         );
         assert!(error(launch(Geometry { grid: [1, 65_536, 1], ..row }).run(&Refusing)).contains("too large"));
-        assert!(error(launch(Geometry { shared_bytes: 50_000, ..row }).run(&Refusing)).contains("48 KiB"));
+        assert!(error(launch(Geometry { shared_bytes: 80_000, ..row }).run(&Refusing)).contains("more than 73728"));
         let (transposed, narrow) = (x.t().expect("a matrix"), x.narrow(1, 0, 3).expect("narrower"));
         assert!(launch(row).tensor(&transposed).is_err() && launch(row).rows(&transposed).is_err());
         assert!(launch(row).tensor(&narrow).is_err() && launch(row).rows(&narrow).is_ok());

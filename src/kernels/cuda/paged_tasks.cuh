@@ -6,7 +6,7 @@
 
 constexpr uint32_t THREADS = 128;
 constexpr uint32_t WARPS = THREADS / WARP;
-constexpr uint32_t TASK_ROWS = 8;
+constexpr uint32_t TASK_ROWS = 16;
 constexpr uint32_t DIRECT = 0xffffffffu;
 
 // Keys `first .. end` of a block table, all of which `n_rows` rows see; no work for 0. `first` begins a page.

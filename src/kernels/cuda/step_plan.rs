@@ -18,7 +18,7 @@ pub(super) const FEW: usize = 8;
 /// share once, and all sequences in one launch.
 pub(super) const FEW_OF_TILES: usize = 32;
 /// Rows of a task (`TASK_ROWS` of `paged_tasks.cuh`).
-pub(super) const TASK_ROWS: usize = 8;
+pub(super) const TASK_ROWS: usize = 16;
 /// Slot of a row's only result (`DIRECT` of `paged_tasks.cuh`).
 const DIRECT: u32 = u32::MAX;
 /// Words of `RowInfo`, of `DecodeTask` and of `JoinRow`.

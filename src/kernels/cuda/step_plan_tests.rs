@@ -24,7 +24,7 @@ fn tasks(plan: &StepPlan) -> Vec<([u32; 3], Vec<u32>, Vec<u32>)> {
     let words = section(plan, &plan.sections.tasks);
     let task = |task: &[u32]| {
         let n = task[3] as usize;
-        ([task[0], task[1], task[2]], task[4..4 + n].to_vec(), task[12..12 + n].to_vec())
+        ([task[0], task[1], task[2]], task[4..4 + n].to_vec(), task[4 + TASK_ROWS..][..n].to_vec())
     };
     words.chunks_exact(TASK_WORDS).map(task).collect()
 }

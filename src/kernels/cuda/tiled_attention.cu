@@ -1,17 +1,20 @@
 // Attention tile by tile on tensor cores, in f16 and bf16: scores never leave the registers (flash attention 2, arXiv
 // 2307.08691; online softmax, arXiv 1805.02867).
 //
-// A block of four warps takes 64 queries of a head, 16 a warp, and walks over the keys 64 at a time. Keys of the next
-// tile arrive while this one's weights are computed, values while its scores are. Scores, softmax and sums are in f32;
-// weights are rounded to the element type before they meet the values.
+// A block of four warps takes 128 queries of a head, 32 a warp, and walks over the keys 64 at a time. What a warp reads
+// of keys and values from shared memory serves two products, of 16 queries each: with one, reading takes longer than
+// computing. Keys of the next tile arrive while this one's weights are computed, values while its scores are. Scores,
+// softmax and sums are in f32; weights are rounded to the element type before they meet the values.
 //
 // Shapes: q and y (B, n_heads, S, d), k and v (B, n_heads / group, n_keys, d), each by three distances in elements
 // that are multiples of 8. Query i sees the keys 0 .. first + step i, at most n_keys. WIDTH is d rounded up to a
-// multiple of 16. Grid (query tiles, n_heads, B), block 128.
+// multiple of 16. Grid (query tiles, n_heads, B), block 128. Shared memory: 256 rows of WIDTH + 8 elements.
 #include "mma.cuh"
 #include "reduce.cuh"
 
-constexpr int TILE_QUERIES = 64, TILE_KEYS = 64, TILE_WARPS = 4, TILE_THREADS = TILE_WARPS * WARP;
+// PARTS: products of 16 queries that share what is read of keys and values.
+constexpr int PARTS = 2, TILE_KEYS = 64, TILE_WARPS = 4, TILE_THREADS = TILE_WARPS * WARP;
+constexpr int TILE_QUERIES = TILE_WARPS * PARTS * 16;
 
 #ifdef NO_TENSOR_CORES
 #define RUN(...)
@@ -30,9 +33,15 @@ struct Attention {
     float scale;
 };
 
-// Rows of keys or of values. 8 elements between rows keep the reads of a warp in different banks.
-template <class T, int WIDTH> struct alignas(16) Tile {
-    T rows[TILE_KEYS][WIDTH + 8];
+// Rows of queries, of keys or of values. 8 elements between rows keep the reads of a warp in different banks.
+template <class T, int WIDTH, int ROWS> struct alignas(16) Tile {
+    T rows[ROWS][WIDTH + 8];
+};
+template <class T, int WIDTH> using KeyTile = Tile<T, WIDTH, TILE_KEYS>;
+
+template <class T, int WIDTH> struct Tiles {
+    Tile<T, WIDTH, TILE_QUERIES> queries;
+    KeyTile<T, WIDTH> keys, values;
 };
 
 template <class T> __device__ uint32_t pack(float low, float high) {
@@ -42,72 +51,77 @@ template <class T> __device__ uint32_t pack(float low, float high) {
     return word;
 }
 
-// Begins to copy the rows first .. first + 64 of `from`; those from n_keys on, and elements from d on, become 0.
-template <class T, int WIDTH>
-__device__ void begin_tile(Tile<T, WIDTH> &tile, const T *from, uint32_t distance, uint32_t first, uint32_t n_keys,
-                           uint32_t d) {
+// Begins to copy the rows from `first` on; those from n_rows on, and elements from d on, become 0.
+template <class T, int WIDTH, int ROWS>
+__device__ void begin_tile(Tile<T, WIDTH, ROWS> &tile, const T *from, uint32_t distance, uint32_t first,
+                           uint32_t n_rows, uint32_t d) {
     constexpr int ACCESSES = WIDTH / 8;
-    for (int i = threadIdx.x; i < TILE_KEYS * ACCESSES; i += TILE_THREADS) {
+    for (int i = threadIdx.x; i < ROWS * ACCESSES; i += TILE_THREADS) {
         const uint32_t row = i / ACCESSES, column = i % ACCESSES * 8;
-        const bool inside = first + row < n_keys && column < d;
+        const bool inside = first + row < n_rows && column < d;
         const T *source = inside ? from + size_t(first + row) * distance + column : from;
         begin_copy(&tile.rows[row][column], source, inside ? 16 : 0);
     }
     end_group();
 }
 
-// Reads the queries of a warp, 0 beyond the last one and beyond d: register r of step s holds row line + 8 (r % 2) and
-// the columns 16 s + pair + 8 (r / 2).
-template <class T, int WIDTH>
-__device__ void load_queries(uint32_t (&to)[WIDTH / 16][4], const T *q, uint32_t distance, uint32_t first,
-                             const Attention &a) {
-    const uint32_t line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
-    for (int s = 0; s < WIDTH / 16; ++s)
-        for (int r = 0; r < 4; ++r) {
-            const uint32_t row = first + line + 8 * (r % 2), column = 16 * s + pair + 8 * (r / 2);
-            to[s][r] = 0;
-            if (row < a.n_queries && column < a.d)
-                to[s][r] = *reinterpret_cast<const uint32_t *>(q + size_t(row) * distance + column);
-        }
-}
-
 // The scores of a warp's queries with a tile of keys: element e of part j is that of row line + 8 (e / 2) and key
-// 8 j + pair + e % 2.
+// 8 j + pair + e % 2, for each 16 queries.
 template <class T, int WIDTH>
-__device__ void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&queries)[WIDTH / 16][4],
-                              const Tile<T, WIDTH> &keys) {
-    const int lane = threadIdx.x % WARP;
+__device__ void multiply_keys(float (&scores)[PARTS][TILE_KEYS / 8][4], const Tile<T, WIDTH, TILE_QUERIES> &queries,
+                              const KeyTile<T, WIDTH> &keys) {
+    const int lane = threadIdx.x % WARP, first = threadIdx.x / WARP * PARTS * 16;
 #pragma unroll
-    for (int j = 0; j < TILE_KEYS / 8; ++j)
-        for (int e = 0; e < 4; ++e) scores[j][e] = 0.0f;
+    for (int p = 0; p < PARTS; ++p)
 #pragma unroll
-    for (int s = 0; s < WIDTH / 16; ++s)
+        for (int j = 0; j < TILE_KEYS / 8; ++j)
+            for (int e = 0; e < 4; ++e) scores[p][j][e] = 0.0f;
+#pragma unroll
+    for (int s = 0; s < WIDTH / 16; ++s) {
+        uint32_t q[PARTS][4];
+#pragma unroll
+        for (int p = 0; p < PARTS; ++p)
+            load_matrices(q[p], &queries.rows[first + 16 * p + lane % 16][16 * s + lane / 16 * 8]);
 #pragma unroll
         for (int j = 0; j < TILE_KEYS / 16; ++j) {
             uint32_t m[4]; // two keys' parts, two halves of the step each
             load_matrices(m, &keys.rows[16 * j + lane / 16 * 8 + lane % 8][16 * s + lane / 8 % 2 * 8]);
-            multiply(scores[2 * j], queries[s], {m[0], m[1]}, T());
-            multiply(scores[2 * j + 1], queries[s], {m[2], m[3]}, T());
+#pragma unroll
+            for (int p = 0; p < PARTS; ++p) {
+                multiply(scores[p][2 * j], q[p], {m[0], m[1]}, T());
+                multiply(scores[p][2 * j + 1], q[p], {m[2], m[3]}, T());
+            }
         }
+    }
 }
 
-// Adds the weighted values: element e of part j is that of row line + 8 (e / 2) and column 8 j + pair + e % 2.
+// Adds the weighted values: element e of part j is that of row line + 8 (e / 2) and column 8 j + pair + e % 2, for each
+// 16 queries.
 template <class T, int WIDTH>
-__device__ void multiply_values(float (&sums)[WIDTH / 8][4], const float (&weights)[TILE_KEYS / 8][4],
-                                const Tile<T, WIDTH> &values) {
+__device__ void multiply_values(float (&sums)[PARTS][WIDTH / 8][4], const float (&weights)[PARTS][TILE_KEYS / 8][4],
+                                const KeyTile<T, WIDTH> &values) {
     const int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int s = 0; s < TILE_KEYS / 16; ++s) {
-        // Where a product leaves its results is where the next one wants them.
-        const float(&low)[4] = weights[2 * s], (&high)[4] = weights[2 * s + 1];
-        const uint32_t p[4] = {pack<T>(low[0], low[1]), pack<T>(low[2], low[3]), pack<T>(high[0], high[1]),
-                               pack<T>(high[2], high[3])};
+        uint32_t w[PARTS][4];
+#pragma unroll
+        for (int p = 0; p < PARTS; ++p) {
+            // Where a product leaves its results is where the next one wants them.
+            const float(&low)[4] = weights[p][2 * s], (&high)[4] = weights[p][2 * s + 1];
+            w[p][0] = pack<T>(low[0], low[1]);
+            w[p][1] = pack<T>(low[2], low[3]);
+            w[p][2] = pack<T>(high[0], high[1]);
+            w[p][3] = pack<T>(high[2], high[3]);
+        }
 #pragma unroll
         for (int j = 0; j < WIDTH / 16; ++j) {
             uint32_t m[4]; // two columns' parts, two halves of the step each
             load_matrices_transposed(m, &values.rows[16 * s + lane / 8 % 2 * 8 + lane % 8][16 * j + lane / 16 * 8]);
-            multiply(sums[2 * j], p, {m[0], m[1]}, T());
-            multiply(sums[2 * j + 1], p, {m[2], m[3]}, T());
+#pragma unroll
+            for (int p = 0; p < PARTS; ++p) {
+                multiply(sums[p][2 * j], w[p], {m[0], m[1]}, T());
+                multiply(sums[p][2 * j + 1], w[p], {m[2], m[3]}, T());
+            }
         }
     }
 }
@@ -166,11 +180,13 @@ struct Running {
 template <class T, int WIDTH>
 __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const Attention &a, Distances of_y,
                                 Distances of_q, Distances of_k) {
-    __shared__ Tile<T, WIDTH> keys, values;
+    using Memory = Tiles<T, WIDTH>;
+    DYNAMIC_SHARED(Memory, tiles);
     const uint32_t warp = threadIdx.x / WARP, line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
     const uint32_t head = blockIdx.y, sequence = blockIdx.z;
     // The last queries, which see the most keys, come first.
-    const uint32_t tile_query = (gridDim.x - 1 - blockIdx.x) * TILE_QUERIES, first_query = tile_query + warp * 16;
+    const uint32_t tile_query = (gridDim.x - 1 - blockIdx.x) * TILE_QUERIES;
+    const uint32_t first_query = tile_query + warp * PARTS * 16;
     q += of_q.at(sequence, head);
     y += of_y.at(sequence, head);
     k += of_k.at(sequence, head / a.group);
@@ -178,51 +194,57 @@ __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const 
     const uint32_t last_query = min(tile_query + TILE_QUERIES, a.n_queries) - 1;
     const uint32_t n_seen = min(a.n_keys, a.first + a.step * last_query);
 
-    begin_tile(keys, k, of_k.row, 0, a.n_keys, a.d);
-    uint32_t queries[WIDTH / 16][4];
-    load_queries<T, WIDTH>(queries, q, of_q.row, first_query, a);
-    float sums[WIDTH / 8][4] = {};
-    Running running = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+    begin_tile(tiles->queries, q, of_q.row, tile_query, a.n_queries, a.d);
+    begin_tile(tiles->keys, k, of_k.row, 0, a.n_keys, a.d);
+    float sums[PARTS][WIDTH / 8][4] = {};
+    Running running[PARTS];
+    for (int p = 0; p < PARTS; ++p) running[p] = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     const float scale = a.scale * 1.4426950409f; // e^x = 2^(x log2(e))
 
     for (uint32_t first_key = 0; first_key < n_seen; first_key += TILE_KEYS) {
         wait_for_groups<0>();
         __syncthreads(); // the keys are there, and the last tile's values have been read
-        begin_tile(values, v, of_k.row, first_key, a.n_keys, a.d);
-        float scores[TILE_KEYS / 8][4];
-        multiply_keys(scores, queries, keys);
+        begin_tile(tiles->values, v, of_k.row, first_key, a.n_keys, a.d);
+        float scores[PARTS][TILE_KEYS / 8][4];
+        multiply_keys(scores, tiles->queries, tiles->keys);
         __syncthreads(); // the keys have been read
-        begin_tile(keys, k, of_k.row, first_key + TILE_KEYS, a.n_keys, a.d);
-        // The first query of the tile sees the fewest keys.
-        if (first_key + TILE_KEYS > min(a.n_keys, a.first + a.step * first_query))
-            mask(scores, first_query, first_key, a);
-        float factors[2];
-        running.take(scores, scale, factors);
+        begin_tile(tiles->keys, k, of_k.row, first_key + TILE_KEYS, a.n_keys, a.d);
 #pragma unroll
-        for (int j = 0; j < WIDTH / 8; ++j)
-            for (int e = 0; e < 4; ++e) sums[j][e] *= factors[e / 2];
+        for (int p = 0; p < PARTS; ++p) {
+            const uint32_t first = first_query + 16 * p;
+            // The first query sees the fewest keys.
+            if (first_key + TILE_KEYS > min(a.n_keys, a.first + a.step * first)) mask(scores[p], first, first_key, a);
+            float factors[2];
+            running[p].take(scores[p], scale, factors);
+#pragma unroll
+            for (int j = 0; j < WIDTH / 8; ++j)
+                for (int e = 0; e < 4; ++e) sums[p][j][e] *= factors[e / 2];
+        }
         wait_for_groups<1>();
         __syncthreads(); // the values are there
-        multiply_values(sums, scores, values);
+        multiply_values(sums, scores, tiles->values);
     }
     wait_for_groups<0>();
 
-    for (int r = 0; r < 2; ++r) {
-        const float sum = sum_of_row(running.sum[r]);
-        const float share = sum == 0.0f ? 0.0f : 1.0f / sum;
-        const uint32_t query = first_query + line + 8 * r;
-        if (query >= a.n_queries) continue;
-        for (int j = 0; j < WIDTH / 8; ++j)
-            if (8 * j + pair < a.d)
-                *reinterpret_cast<uint32_t *>(y + size_t(query) * of_y.row + 8 * j + pair) =
-                    pack<T>(sums[j][2 * r] * share, sums[j][2 * r + 1] * share);
-    }
+#pragma unroll
+    for (int p = 0; p < PARTS; ++p)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const float sum = sum_of_row(running[p].sum[r]);
+            const float share = sum == 0.0f ? 0.0f : 1.0f / sum;
+            const uint32_t query = first_query + 16 * p + line + 8 * r;
+            if (query >= a.n_queries) continue;
+            for (int j = 0; j < WIDTH / 8; ++j)
+                if (8 * j + pair < a.d)
+                    *reinterpret_cast<uint32_t *>(y + size_t(query) * of_y.row + 8 * j + pair) =
+                        pack<T>(sums[p][j][2 * r] * share, sums[p][j][2 * r + 1] * share);
+        }
 }
 
 #endif
 
 #define INSTANTIATE(T, WIDTH, suffix) \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS) tiled_attention_##WIDTH##_##suffix( \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS, WIDTH <= 64 ? 3 : 2) tiled_attention_##WIDTH##_##suffix( \
         T *y, const T *q, const T *k, const T *v, uint32_t n_queries, uint32_t n_keys, uint32_t d, uint32_t group, \
         uint32_t first, uint32_t step, uint32_t y_batch, uint32_t y_head, uint32_t y_row, uint32_t q_batch, \
         uint32_t q_head, uint32_t q_row, uint32_t k_batch, uint32_t k_head, uint32_t k_row, float scale) { \

@@ -15,8 +15,12 @@ use super::softmax::Keys;
 use crate::kernels::candle::Candle;
 use crate::kernels::{Kernels, Mask, Visible};
 
-/// Queries of a block.
-const TILE: usize = 64;
+/// Queries of a block (`TILE_QUERIES` of `tiled_attention.cu`).
+const TILE_QUERIES: usize = 128;
+/// Keys of a block at a time (`TILE_KEYS`).
+const TILE_KEYS: usize = 64;
+/// Elements that a row in shared memory has beyond its width.
+const PADDING: usize = 8;
 /// Threads of a block.
 const THREADS: usize = 128;
 /// Elements of an access, which distances are multiples of.
@@ -79,22 +83,22 @@ pub(crate) struct AttentionSizes {
     pub(crate) d_head: usize,
 }
 
-/// The kernel for heads in a precision, if there is one.
-fn kernel(dtype: DType, d_head: usize) -> Option<&'static str> {
+/// The kernel for heads in a precision, if there is one, and the width that it pads them to.
+fn kernel(dtype: DType, d_head: usize) -> Option<(usize, &'static str)> {
     let which = match dtype {
         DType::F16 => 0,
         DType::BF16 => 1,
         _ => return None,
     };
     let is_fit = d_head > 0 && d_head.is_multiple_of(ACCESS);
-    KERNELS.iter().find(|(width, _)| is_fit && d_head <= *width).map(|(_, names)| names[which])
+    KERNELS.iter().find(|(width, _)| is_fit && d_head <= *width).map(|(width, names)| (*width, names[which]))
 }
 
 /// Whether heads in a precision have a kernel that has proved itself on the executor's device. The first call for a
 /// kernel runs the proof.
 pub(crate) fn is_available(executor: &'static dyn Executor, dtype: DType, d_head: usize) -> bool {
     static PROVED: Mutex<Option<HashMap<(usize, &str), bool>>> = Mutex::new(None);
-    let Some(kernel) = kernel(dtype, d_head).filter(|_| executor.has_tensor_cores() && !products_are_asked_for())
+    let Some((_, kernel)) = kernel(dtype, d_head).filter(|_| executor.has_tensor_cores() && !products_are_asked_for())
     else {
         return false;
     };
@@ -152,7 +156,7 @@ impl TiledAttention<'_> {
     pub(crate) fn run(&self, executor: &dyn Executor) -> Result<()> {
         let AttentionSizes { batch, n_heads, n_kv_heads, n_queries, n_keys, d_head } = self.sizes;
         let dtype = self.y.tensor.dtype();
-        let Some(kernel) = kernel(dtype, d_head).filter(|_| self.is_aligned()) else {
+        let Some((width, kernel)) = kernel(dtype, d_head).filter(|_| self.is_aligned()) else {
             candle_core::bail!("tiled attention: no kernel for heads of {d_head} in {dtype:?} at such distances");
         };
         if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) || n_keys == 0 {
@@ -163,7 +167,9 @@ impl TiledAttention<'_> {
             Keys::Causal { start } => (start + 1, 1),
             Keys::Spans(_) => candle_core::bail!("tiled attention: spans are for attention by products"),
         };
-        let geometry = Geometry { grid: [n_queries.div_ceil(TILE), n_heads, batch], threads: THREADS, shared_bytes: 0 };
+        let grid = [n_queries.div_ceil(TILE_QUERIES), n_heads, batch];
+        let shared_bytes = (TILE_QUERIES + 2 * TILE_KEYS) * (width + PADDING) * dtype.size_in_bytes();
+        let geometry = Geometry { grid, threads: THREADS, shared_bytes };
         let launch = Launch::new(kernel, dtype, geometry).rows(self.y.tensor)?.rows(self.queries.tensor)?;
         let launch = launch.rows(self.keys.tensor)?.rows(self.values)?;
         let sizes = [n_queries, n_keys, d_head, n_heads / n_kv_heads, first, step];
