@@ -52,7 +52,7 @@ pub(crate) const SOURCES: &[Source] = &[
         ],
         single: &[],
     },
-    Source { file: "paged_tiles", per_element: &[], single: &super::pages::TILES },
+    Source { file: "paged_tiles", per_element: &[], single: &super::paged_decode::TILES },
     Source {
         file: "pages",
         per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],

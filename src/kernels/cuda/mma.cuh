@@ -5,7 +5,7 @@
 // capability 8.0 and later. On the CPU tests/cuda_on_host/mma_on_host.h stands in for the instructions.
 #pragma once
 
-#include "elements.cuh"
+#include "reduce.cuh"
 
 #ifdef CUDA_ON_HOST
 #include "mma_on_host.h"
@@ -59,4 +59,29 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 // Waits until all but the N latest groups of this thread have arrived.
 template <int N> __device__ void wait_for_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+#endif
+
+// What a kernel of tensor cores does; nothing where there are none.
+#ifdef NO_TENSOR_CORES
+#define RUN(...)
+#else
+#define RUN(...) __VA_ARGS__
+
+// Two elements in a word, the first one low.
+template <class T> __device__ uint32_t pack(float low, float high) {
+    const T elements[2] = {from_float<T>(low), from_float<T>(high)};
+    uint32_t word;
+    memcpy(&word, elements, sizeof word);
+    return word;
+}
+
+// The largest, and the sum, over the four lanes that hold a row of a product.
+__device__ inline float largest_of_row(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+__device__ inline float sum_of_row(float x) {
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
 #endif

@@ -18,6 +18,7 @@ mod gemv;
 mod graph;
 pub(crate) mod launch;
 mod norm;
+mod paged_decode;
 mod pages;
 #[cfg(test)]
 mod pages_tests;

@@ -4,40 +4,20 @@
 // A block takes up to 16 queries of a key-value head. Its warps take 16 keys in turn, all of one page, and join their
 // sums in the end. Keys and values go from the page to registers, 16 bytes at a time, and from there into products of
 // m16n8k16 (mma.cuh): the order of a sum's terms is free, so that both factors have their elements in the order in
-// which lanes read them. Scores, softmax (arXiv 1805.02867) and sums are in f32; weights are rounded to the element type
-// before they meet the values.
+// which lanes read them. Scores, softmax (arXiv 1805.02867) and sums are in f32; weights are rounded to the element
+// type before they meet the values.
 #include "mma.cuh"
 #include "paged_tasks.cuh"
 
 constexpr uint32_t QUERIES = 16, KEYS = 16;
 
-#ifdef NO_TENSOR_CORES
-#define RUN(...)
-#else
-#define RUN(...) __VA_ARGS__
+#ifndef NO_TENSOR_CORES
 
 __device__ inline uint4 load_words(const void *from) { return *reinterpret_cast<const uint4 *>(from); }
-
-template <class T> __device__ uint32_t pack(float low, float high) {
-    const T elements[2] = {from_float<T>(low), from_float<T>(high)};
-    uint32_t word;
-    memcpy(&word, elements, sizeof word);
-    return word;
-}
 
 // The lower, or the upper elements of two words.
 __device__ inline uint32_t lower(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 __device__ inline uint32_t upper(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
-
-// Over the four lanes that hold a row.
-__device__ inline float largest_of_row(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-__device__ inline float sum_of_row(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
 
 // Adds the products of two keys' words with the weights: sums of element 2 i and 2 i + 1 of each lane's eight.
 template <class T>

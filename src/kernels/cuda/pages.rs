@@ -10,8 +10,9 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::decode_graph::{DecodeGraphs, SCRATCH};
 use super::launch::{Executor, Geometry, Launch, WARP, address};
+use super::paged_decode::{DECODE_THREADS, DecodeKernels, DecodeVariant};
 use super::softmax::{Keys, MaskedSoftmax};
-use super::step_plan::{FEW, FEW_OF_TILES, PageFormat, Piece, PrefillWork, Sections, StepPlan, heads_at_once};
+use super::step_plan::{PageFormat, Piece, PrefillWork, Sections, StepPlan, heads_at_once};
 use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::Kernels;
 use crate::kernels::candle::Candle;
@@ -34,9 +35,7 @@ pub(super) struct CudaPages {
     pub(super) executor: &'static dyn Executor,
     /// Multiplies the matrices of prefill.
     products: &'static Candle,
-    variant: DecodeVariant,
-    /// Kernel for tasks with several queries; none without tensor cores, and for heads of other sizes.
-    tiles: Option<DecodeKernel>,
+    decode: DecodeKernels,
     slab_pages: usize,
     /// Words of each slab that has memory.
     slabs: Vec<Option<Tensor>>,
@@ -98,7 +97,7 @@ impl CudaPages {
     ) -> Result<Self> {
         let (geometry, dtype, device) = (config.geometry, config.as_activations()?, config.device);
         geometry.check()?;
-        let Some(variant) = DecodeVariant::new(&geometry) else {
+        let Some(decode) = DecodeKernels::new(executor, &geometry, dtype) else {
             candle_core::bail!(
                 "attention: heads of {} elements are larger than kernels for pages take",
                 geometry.d_head
@@ -107,21 +106,8 @@ impl CudaPages {
         let page = geometry.position_bytes(dtype) * PAGE_LEN;
         let slab_pages = (SLAB_BYTES / page.max(1)).clamp(1, MAX_SLAB_PAGES);
         let (device, slabs, graphs) = (device.clone(), Vec::new(), DecodeGraphs::default());
-        let tiles = tiles(dtype, geometry.d_head).filter(|_| executor.has_tensor_cores());
-        Ok(Self {
-            geometry,
-            dtype,
-            device,
-            executor,
-            products,
-            variant,
-            tiles,
-            slab_pages,
-            slabs,
-            scratch: None,
-            step: None,
-            graphs,
-        })
+        let (scratch, step) = (None, None);
+        Ok(Self { geometry, dtype, device, executor, products, decode, slab_pages, slabs, scratch, step, graphs })
     }
 
     /// Whether there are kernels for a geometry's heads.
@@ -130,8 +116,8 @@ impl CudaPages {
     }
 
     pub(super) fn plan(&self, layout: &StepLayout) -> Result<StepPlan> {
-        let few = if self.tiles.is_some() { FEW_OF_TILES } else { FEW };
-        let format = PageFormat { geometry: self.geometry, element_bytes: self.dtype.size_in_bytes(), few };
+        let (geometry, element_bytes, few) = (self.geometry, self.dtype.size_in_bytes(), self.decode.few_positions());
+        let format = PageFormat { geometry, element_bytes, few };
         StepPlan::new(layout, &format, |page| self.page_address(page))
     }
 
@@ -187,13 +173,11 @@ impl CudaPages {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let work = &step.plan.decode;
         let n_queries = work.max_rows * self.geometry.group();
-        let tiles = self.tiles.filter(|_| n_queries > 1);
-        let kernel = tiles.unwrap_or_else(|| self.variant.kernel(n_queries));
-        let width = if tiles.is_some() { d_head } else { self.variant.width() };
+        let kernel = self.decode.kernel(n_queries);
         let grid = [work.n_tasks, n_kv_heads * n_queries.div_ceil(kernel.queries), 1];
         let (rows, tables) = (step.section(|s| &s.rows)?, step.section(|s| &s.tables)?);
         let tasks = step.section(|s| &s.tasks)?;
-        let geometry = Geometry { grid, threads: DECODE_THREADS, shared_bytes: kernel.shared_bytes(width) };
+        let geometry = Geometry { grid, threads: DECODE_THREADS, shared_bytes: kernel.shared_bytes() };
         let launch = self.launch(kernel.name, geometry).tensor(queries)?;
         let launch = [&rows, &tables, &tasks].into_iter().try_fold(launch, |l, x| l.tensor_of(x, DType::U32))?;
         let launch = launch.tensor(y)?;
@@ -202,8 +186,7 @@ impl CudaPages {
             None => launch.optional(None)?.optional(None)?,
         };
         let launch = self.shaped(launch, layer)?;
-        let launch = if tiles.is_some() { launch } else { launch.size(self.variant.lanes)? };
-        launch.run(self.executor)?;
+        kernel.lanes.into_iter().try_fold(launch, Launch::size)?.run(self.executor)?;
         let Some([sums, weights]) = &step.partials else { return Ok(()) };
         let joins = step.section(|s| &s.joins)?;
         let geometry = Geometry { grid: [work.n_joins, n_heads, 1], ..of_elements(d_head) };
@@ -352,89 +335,7 @@ impl KvStore for CudaPages {
     }
 }
 
-/// Threads of a block of `paged_decode.cu`.
-const DECODE_THREADS: usize = 128;
-
 /// A thread for each element of a short row, in whole warps.
 fn of_elements(n: usize) -> Geometry {
     Geometry { grid: [1, 1, 1], threads: n.next_multiple_of(WARP).min(256), shared_bytes: 0 }
-}
-
-/// How threads share the elements of a head in `paged_decode.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DecodeVariant {
-    kernels: &'static [DecodeKernel],
-    /// Neighbouring elements of a thread times the chunks of them that it takes.
-    elements: usize,
-    /// Threads that share a key.
-    lanes: usize,
-}
-
-/// A kernel for a number of queries at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DecodeKernel {
-    name: &'static str,
-    queries: usize,
-}
-
-impl DecodeVariant {
-    /// The variant for a geometry's heads; none for larger ones.
-    fn new(geometry: &KvGeometry) -> Option<Self> {
-        const fn kernel(name: &'static str, queries: usize) -> DecodeKernel {
-            DecodeKernel { name, queries }
-        }
-        const EIGHT: &[DecodeKernel] = &[
-            kernel("paged_decode_8_1_1", 1),
-            kernel("paged_decode_8_1_2", 2),
-            kernel("paged_decode_8_1_4", 4),
-            kernel("paged_decode_8_1_8", 8),
-        ];
-        const EIGHT_WIDE: &[DecodeKernel] = &[kernel("paged_decode_8_4_1", 1)];
-        const TWO: &[DecodeKernel] = &[kernel("paged_decode_2_1_2", 2)];
-        const TWO_WIDE: &[DecodeKernel] = &[kernel("paged_decode_2_8_1", 1)];
-        let d = geometry.d_head;
-        let at_once = if d.is_multiple_of(8) { 8 } else { 2 };
-        let lanes = (d / at_once).next_power_of_two().clamp(4, WARP);
-        let (kernels, chunks) = match (at_once, d <= at_once * WARP) {
-            (8, true) => (EIGHT, 1),
-            (8, false) => (EIGHT_WIDE, 4),
-            (_, true) => (TWO, 1),
-            (_, false) => (TWO_WIDE, 8),
-        };
-        (d <= at_once * chunks * WARP).then_some(Self { kernels, elements: at_once * chunks, lanes })
-    }
-
-    /// The kernel for tasks of at most so many queries.
-    fn kernel(&self, n_queries: usize) -> DecodeKernel {
-        let enough = self.kernels.iter().find(|kernel| kernel.queries >= n_queries);
-        enough.or(self.kernels.last()).copied().unwrap_or(self.kernels[0])
-    }
-
-    /// Elements of a head, with those beyond its end that threads hold.
-    fn width(&self) -> usize {
-        self.elements * self.lanes
-    }
-}
-
-impl DecodeKernel {
-    /// Bytes for the weighted sum of a head, the largest score and the sum of weights of each warp and query.
-    fn shared_bytes(self, width: usize) -> usize {
-        DECODE_THREADS / WARP * self.queries * (width + 2) * size_of::<f32>()
-    }
-}
-
-/// Names of the kernels of `paged_tiles.cu`, for the list of sources.
-pub(super) const TILES: [&str; 4] =
-    ["paged_tiles_64_f16", "paged_tiles_64_bf16", "paged_tiles_128_f16", "paged_tiles_128_bf16"];
-
-/// The kernel of `paged_tiles.cu` for heads of a size in a precision.
-fn tiles(dtype: DType, d_head: usize) -> Option<DecodeKernel> {
-    let name = match (d_head, dtype) {
-        (64, DType::F16) => TILES[0],
-        (64, DType::BF16) => TILES[1],
-        (128, DType::F16) => TILES[2],
-        (128, DType::BF16) => TILES[3],
-        _ => return None,
-    };
-    Some(DecodeKernel { name, queries: 16 })
 }

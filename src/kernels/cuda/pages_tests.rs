@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::step_plan::TASK_ROWS;
 use super::tests::{Tested, tested};
 use super::*;
 use crate::device::DTypeSpec;
@@ -45,7 +46,7 @@ fn rows_that_share_pages_attend_as_each_alone() {
         let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
         activations.step(&mut *store, &[(&prefix, 0, 96)]);
         // More rows than a task takes; one of them at the end of the shared pages.
-        let others: Vec<Sequence> = (0..11)
+        let others: Vec<Sequence> = (0..TASK_ROWS as u32 + 3)
             .map(|i| {
                 let new = (&[10 + i][..], 96 + i as usize + 1, 20 + i);
                 Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
@@ -68,13 +69,13 @@ fn several_queries_attend_on_tensor_cores_as_each_alone() {
             let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
             activations.step(&mut *store, &[(&prefix, 0, 96)]);
             // More rows than a task takes, with ends anywhere in a page, and one without any page in common.
-            let others: Vec<Sequence> = (0..9)
+            let others: Vec<Sequence> = (0..TASK_ROWS as u32 + 3)
                 .map(|i| {
-                    let new = (&[10 + i][..], 96 + 3 * i as usize + 1, 20 + i);
+                    let new = (&[10 + i][..], 96 + 3 * (i as usize % 10) + 1, 20 + i);
                     Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
                 })
                 .collect();
-            let alone = Sequence::new(geometry, &[30, 31], 50, 9).rounded(tested.dtype);
+            let alone = Sequence::new(geometry, &[40, 41], 50, 9).rounded(tested.dtype);
             let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
             activations.assert_step(&mut *store, &pieces, tolerance);
             activations.step(&mut *store, &[(&alone, 0, 33)]);

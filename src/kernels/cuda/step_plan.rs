@@ -1,9 +1,9 @@
 //! A step's work as kernels read it: block tables, rows, rotary angles, and the tasks of attention, in one buffer that
 //! is uploaded once and serves all layers.
 //!
-//! Sequences with few new positions are read by `paged_decode.cu` or `paged_tiles.cu`: their work is a list of tasks, each a range of keys
-//! with the rows that read them. Longer ones are cut into pieces whose scores are matrix products. Nothing here knows a
-//! device.
+//! Sequences with few new positions are read by `paged_decode.cu` or `paged_tiles.cu`: their work is a list of tasks,
+//! each a range of keys with the rows that read them. Longer ones are cut into pieces whose scores are matrix products.
+//! Nothing here knows a device.
 
 use std::ops::Range;
 
@@ -12,11 +12,6 @@ use candle_core::Result;
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
 use crate::kernels::row_blocks::{BlockPart, RowBlock, blocks};
 
-/// New positions up to which a sequence is read key by key; above, by matrix products.
-pub(super) const FEW: usize = 8;
-/// The same where tensor cores take 16 queries at once (`paged_tiles.cu`): pages are read in place, those that sequences
-/// share once, and all sequences in one launch.
-pub(super) const FEW_OF_TILES: usize = 32;
 /// Rows of a task (`TASK_ROWS` of `paged_tasks.cuh`).
 pub(super) const TASK_ROWS: usize = 16;
 /// Slot of a row's only result (`DIRECT` of `paged_tasks.cuh`).

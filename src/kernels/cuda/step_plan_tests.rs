@@ -11,7 +11,7 @@ fn rows(pages: &[u32], start: usize, n: usize) -> StepRows {
 fn plan_for(geometry: &KvGeometry, sequences: Vec<StepRows>) -> StepPlan {
     let n_angles = sequences.iter().map(|rows| rows.n).sum::<usize>() * geometry.d_head / 2;
     let layout = StepLayout { sequences, cos: vec![1.0; n_angles], sin: vec![0.0; n_angles] };
-    let format = PageFormat { geometry: *geometry, element_bytes: 2, few: FEW };
+    let format = PageFormat { geometry: *geometry, element_bytes: 2, few: 8 };
     StepPlan::new(&layout, &format, |page| Ok(0x1_0000_0000 + u64::from(page.0))).expect("all have memory")
 }
 

@@ -10,16 +10,12 @@
 // that are multiples of 8. Query i sees the keys 0 .. first + step i, at most n_keys. WIDTH is d rounded up to a
 // multiple of 16. Grid (query tiles, n_heads, B), block 128. Shared memory: 256 rows of WIDTH + 8 elements.
 #include "mma.cuh"
-#include "reduce.cuh"
 
 // PARTS: products of 16 queries that share what is read of keys and values.
 constexpr int PARTS = 2, TILE_KEYS = 64, TILE_WARPS = 4, TILE_THREADS = TILE_WARPS * WARP;
 constexpr int TILE_QUERIES = TILE_WARPS * PARTS * 16;
 
-#ifdef NO_TENSOR_CORES
-#define RUN(...)
-#else
-#define RUN(...) __VA_ARGS__
+#ifndef NO_TENSOR_CORES
 
 // Where a tensor's heads lie: distances in elements.
 struct Distances {
@@ -43,13 +39,6 @@ template <class T, int WIDTH> struct Tiles {
     Tile<T, WIDTH, TILE_QUERIES> queries;
     KeyTile<T, WIDTH> keys, values;
 };
-
-template <class T> __device__ uint32_t pack(float low, float high) {
-    const T elements[2] = {from_float<T>(low), from_float<T>(high)};
-    uint32_t word;
-    memcpy(&word, elements, sizeof word);
-    return word;
-}
 
 // Begins to copy the rows from `first` on; those from n_rows on, and elements from d on, become 0.
 template <class T, int WIDTH, int ROWS>
@@ -124,16 +113,6 @@ __device__ void multiply_values(float (&sums)[PARTS][WIDTH / 8][4], const float 
             }
         }
     }
-}
-
-// The larger, over the four lanes that hold a row.
-__device__ inline float largest_of_row(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-__device__ inline float sum_of_row(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
 // Hides the keys that a query does not see.
