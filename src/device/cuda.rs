@@ -162,7 +162,7 @@ pub(super) mod tests {
     pub(in crate::device) static LARGE: Mutex<()> = Mutex::new(());
 
     /// The first GPU, or `None`, said plainly, where no card answers.
-    fn card() -> Option<Device> {
+    pub(in crate::device) fn card() -> Option<Device> {
         match open(0) {
             Ok(device) => Some(device),
             Err(error) => {

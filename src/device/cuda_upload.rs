@@ -1,23 +1,25 @@
 //! Uploads of weights to an NVIDIA GPU by way of page-locked buffers.
 //!
-//! A copy from pageable memory goes through one buffer of the driver, one thread at a time, at a tenth of the bus's
-//! speed. Here each loading thread fills buffers of its own, and the bus copies from them meanwhile.
+//! A copy from pageable memory goes through a buffer of the driver, one thread at a time. Here each loading thread fills
+//! buffers of its own, and the bus copies from them meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaStream, DevicePtr, PinnedHostSlice, result as driver, sys,
-};
-use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::cuda_backend::CudaStorageSlice;
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
+
+use super::pinned::PinnedBuffer;
 
 /// Bytes of a buffer.
 const BUFFER: usize = 8 << 20;
 /// Buffers of each thread: one is filled while the other is copied.
 const BUFFERS_OF_THREAD: usize = 2;
+/// Most buffers of a GPU: 256 MiB, which keep a bus busy.
+const MAX_BUFFERS: usize = 32;
 /// Bytes below which a copy of candle's is as fast.
 const SMALL: usize = 64 << 10;
 
@@ -26,50 +28,9 @@ static IDLE: Mutex<BTreeMap<usize, Idle>> = Mutex::new(BTreeMap::new());
 
 #[derive(Default)]
 struct Idle {
-    buffers: VecDeque<Buffer>,
+    buffers: VecDeque<PinnedBuffer>,
     /// Buffers that were made, with those being filled.
     n_made: usize,
-}
-
-/// Page-locked memory with an event of its own.
-struct Buffer {
-    pinned: PinnedHostSlice<u8>,
-    /// Recorded behind the last copy from the memory.
-    copied: CudaEvent,
-}
-
-impl Buffer {
-    fn new(stream: &CudaStream) -> Result<Self> {
-        let copied = stream.context().new_event(Some(sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC)).w()?;
-        // SAFETY: what is read of the memory is written first.
-        let pinned = unsafe { stream.context().alloc_pinned::<u8>(BUFFER) }.w()?;
-        Ok(Self { pinned, copied })
-    }
-
-    /// Fills the beginning with bytes, once the last copy is done, and queues its copy to an address.
-    ///
-    /// # Safety
-    /// The address has room for the bytes until the copy is done.
-    unsafe fn copy(&mut self, bytes: &[u8], to: u64, stream: &CudaStream) -> Result<()> {
-        self.copied.synchronize().w()?;
-        let filled = &mut self.pinned.as_mut_slice().w()?[..bytes.len()];
-        filled.copy_from_slice(bytes);
-        // SAFETY: the caller's promise; the memory is neither written nor freed before the event.
-        unsafe { driver::memcpy_htod_async(to, filled, stream.cu_stream()) }.w()?;
-        let recorded = self.copied.record(stream);
-        if recorded.is_err() {
-            // The event would miss a copy that is on its way.
-            let _ = stream.synchronize();
-        }
-        recorded.w()
-    }
-}
-
-impl Drop for Buffer {
-    /// Waits for the last copy, before the memory is given back.
-    fn drop(&mut self) {
-        let _ = self.copied.synchronize();
-    }
 }
 
 /// Returns a tensor of these bytes on a GPU: `None` for small ones, and for precisions that weights do not have.
@@ -113,21 +74,22 @@ pub(super) fn upload(device: &CudaDevice, bytes: &[u8], dtype: DType, shape: &Sh
 
 /// Frees the buffers of all GPUs: when the weights are loaded.
 pub(super) fn release_buffers() {
+    // Not within the lock: each waits for its last copy.
     let released = std::mem::take(&mut *idle());
     drop(released);
 }
 
 /// The buffer whose copy was queued first, or a new one.
-fn take(stream: &Arc<CudaStream>) -> Result<Buffer> {
+fn take(stream: &Arc<CudaStream>) -> Result<PinnedBuffer> {
     let mut idle = idle();
     let of_device = idle.entry(stream.context().ordinal()).or_default();
-    let is_full = of_device.n_made >= BUFFERS_OF_THREAD * rayon::current_num_threads();
+    let is_full = of_device.n_made >= MAX_BUFFERS.min(BUFFERS_OF_THREAD * rayon::current_num_threads());
     if is_full && let Some(buffer) = of_device.buffers.pop_front() {
         return Ok(buffer);
     }
     of_device.n_made += 1;
     drop(idle);
-    Buffer::new(stream)
+    PinnedBuffer::new(stream, BUFFER)
 }
 
 fn idle() -> MutexGuard<'static, BTreeMap<usize, Idle>> {
@@ -137,14 +99,13 @@ fn idle() -> MutexGuard<'static, BTreeMap<usize, Idle>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cuda::tests::{LARGE, card};
     use candle_core::Device;
 
     #[test]
     fn weights_arrive_whole_from_many_threads() {
-        let Ok(device) = crate::device::cuda::open(0) else {
-            return drop(std::io::Write::write_all(&mut std::io::stderr(), b"skipped: no card answers\n"));
-        };
-        let _alone = crate::device::cuda::tests::LARGE.lock();
+        let Some(device) = card() else { return };
+        let _alone = LARGE.lock();
         let cuda = device.as_cuda_device().expect("a GPU");
         // More bytes than all buffers hold, in pieces that do not divide them.
         let weights: Vec<Vec<f32>> =

@@ -1,12 +1,15 @@
 //! Where tensors live and in which precision: `--device` and `--dtype` as candle understands them.
 //!
-//! `cuda` owns the NVIDIA GPUs of this process; `memory` tells what a device has left.
+//! `cuda` owns the NVIDIA GPUs of this process, `cuda_upload` and `pinned` copy to them; `memory` tells what a device has
+//! left.
 
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_upload;
 mod memory;
+#[cfg(feature = "cuda")]
+mod pinned;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +20,9 @@ use candle_core::{DType, Device, Shape, Tensor};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[cfg(feature = "cuda")]
+pub(crate) use pinned::PinnedBuffer;
 
 pub use memory::{free_memory, is_out_of_memory, peak_memory, release_unused_memory};
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PinnedHostSlice, PushKernelArg, result as driver, sys,
+    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, result as driver, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -17,8 +17,9 @@ use candle_core::{CudaDevice, CudaStorage, DType, Result, Shape, Storage, Tensor
 use half::{bf16, f16};
 
 use super::graph::CaptureStream;
-use super::launch::{Argument, Executor, Launch, MAX_SHARED_BYTES, SOURCES, kernel_names};
+use super::launch::{self, Argument, Executor, Launch, MAX_SHARED_BYTES, SOURCES, kernel_names};
 use super::recording::{self, Recording, Replay};
+use crate::device::PinnedBuffer;
 
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
@@ -28,54 +29,8 @@ const UPLOAD_BUFFERS: usize = 8;
 /// Page-locked memory that copies to the device come from, taken in turns.
 #[derive(Debug, Default)]
 struct Uploads {
-    buffers: [Option<UploadBuffer>; UPLOAD_BUFFERS],
+    buffers: [Option<PinnedBuffer>; UPLOAD_BUFFERS],
     next: usize,
-}
-
-/// Page-locked memory with an event of its own: cudarc's event of the memory is recorded only with event tracking,
-/// which is off.
-#[derive(Debug)]
-struct UploadBuffer {
-    pinned: PinnedHostSlice<u8>,
-    /// Recorded behind the last copy from the memory.
-    copied: CudaEvent,
-}
-
-impl UploadBuffer {
-    fn new(stream: &CudaStream, n: usize) -> Result<Self> {
-        let copied = stream.context().new_event(Some(sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC)).w()?;
-        // SAFETY: the bytes that are read are written first, and the rest is never used.
-        let pinned = unsafe { stream.context().alloc_pinned::<u8>(n) }.w()?;
-        Ok(Self { pinned, copied })
-    }
-
-    /// Writes bytes to the beginning, once the last copy is done.
-    fn fill(&mut self, bytes: &[u8]) -> Result<()> {
-        self.copied.synchronize().w()?;
-        self.pinned.as_mut_slice().w()?[..bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Queues the copy of the whole buffer to new memory on the device.
-    fn copy(&self, device: &CudaDevice) -> Result<CudaStorage> {
-        let stream = device.cuda_stream();
-        // SAFETY: the copy, which is next on the stream, writes all of it.
-        let mut slice = unsafe { device.alloc::<u8>(self.pinned.len()) }?;
-        let queued = stream.memcpy_htod(&self.pinned, &mut slice).and_then(|()| self.copied.record(&stream));
-        if queued.is_err() {
-            // The event may miss a copy that is on its way.
-            let _ = stream.synchronize();
-        }
-        queued.w()?;
-        Ok(CudaStorage { slice: CudaStorageSlice::U8(slice), device: device.clone() })
-    }
-}
-
-impl Drop for UploadBuffer {
-    /// Waits for the last copy, before the memory is given back.
-    fn drop(&mut self) {
-        let _ = self.copied.synchronize();
-    }
 }
 
 /// Executes launches on a GPU.
@@ -218,14 +173,16 @@ impl Executor for GpuExecutor {
         let Uploads { buffers, next } = &mut *uploads;
         let buffer = &mut buffers[*next];
         *next = (*next + 1) % UPLOAD_BUFFERS;
-        // The whole buffer is copied: one that is much larger is not worth keeping.
-        let buffer = match buffer.take().filter(|buffer| (n..=2 * n).contains(&buffer.pinned.len())) {
+        // One that is much larger is not worth keeping.
+        let buffer = match buffer.take().filter(|buffer| (n..=2 * n).contains(&buffer.len())) {
             Some(kept) => buffer.insert(kept),
-            None => buffer.insert(UploadBuffer::new(&self.device.cuda_stream(), n)?),
+            None => buffer.insert(PinnedBuffer::new(&self.device.cuda_stream(), n)?),
         };
-        buffer.fill(bytes)?;
-        let storage = buffer.copy(&self.device)?;
-        Ok(Tensor::from_storage(Storage::Cuda(storage), n, BackpropOp::none(), false))
+        let tensor = self.empty(Shape::from(n), DType::U8)?;
+        let stream = self.device.cuda_stream();
+        // SAFETY: the tensor has `n` bytes, and its memory is freed in the stream's order.
+        unsafe { buffer.copy(bytes, launch::address(&tensor)?, &stream) }?;
+        Ok(tensor)
     }
 
     fn has_tensor_cores(&self) -> bool {
