@@ -17,7 +17,7 @@ pub struct EngineConfig {
     pub max_sequences: usize,
     /// Positions of prompts in a step while nothing is being answered.
     pub chunk: usize,
-    /// Positions of a step with answers, which wait for those of prompts among them.
+    /// Rows of a step beside running answers: one of each answer, and positions of prompts, which the answers wait for.
     pub chunk_beside_answers: usize,
     /// How steps that only go on with greedy answers run on an NVIDIA GPU.
     pub decode: DecodeLaunch,
@@ -44,12 +44,12 @@ impl EngineConfig {
     pub fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| default_kv_bytes(model.device(), 0));
         let config = Self::with_kv_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
-        if model.device().is_cpu() { config } else { config.of_gpu() }
+        if model.device().is_cuda() { config.on_nvidia_gpu() } else { config }
     }
 
-    /// Sizes of a GPU. A step reads all weights once, which takes as long as some hundred rows compute: a step with
-    /// fewer rows of prompts is bound by memory.
-    fn of_gpu(self) -> Self {
+    /// The sizes for an NVIDIA GPU. A step reads all weights once, which takes as long as some hundred rows compute: a
+    /// step with fewer rows is bound by memory.
+    fn on_nvidia_gpu(self) -> Self {
         Self { max_sequences: 256, chunk: 2048, chunk_beside_answers: 2048, ..self }
     }
 }

@@ -291,7 +291,7 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1000))]
     pub encode_wait_ms: Option<u64>,
-    /// Answers that are made together; further ones wait. Default: `32`, on a GPU `256`.
+    /// Answers that are made together; further ones wait. Default: `32`, on an NVIDIA GPU `256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub sequences: Option<usize>,

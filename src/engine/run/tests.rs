@@ -1,4 +1,5 @@
-//! The engine on a device that runs out of memory: smaller steps, then an error with the sizes.
+//! The sizes of an engine's steps, and the engine on a device that runs out of memory: smaller steps, then an error with
+//! the sizes.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ struct Cramped {
     store: Box<dyn KvStore>,
     room: usize,
     /// Positions and sequences of every step that was tried.
-    tried: Arc<std::sync::Mutex<Vec<(usize, usize)>>>,
+    tried: Tried,
 }
 
 impl KvStore for Cramped {
@@ -63,6 +64,23 @@ fn model() -> Llama {
     Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("small")
 }
 
+/// Positions and sequences of steps.
+type Tried = Arc<std::sync::Mutex<Vec<(usize, usize)>>>;
+
+/// An engine on a device with so much room, and the steps that it tries.
+fn cramped(model: &Llama, config: EngineConfig, room: usize) -> (Engine<'_>, Tried) {
+    let mut engine = Engine::new(model, None, config).expect("a budget");
+    let tried = Tried::default();
+    let store = std::mem::replace(&mut engine.store, model.new_kv_store().expect("small"));
+    engine.store = Box::new(Cramped { store, room, tried: Arc::clone(&tried) });
+    (engine, tried)
+}
+
+/// A request for so many tokens after a prompt, to which nobody listens.
+fn request<'l>(ids: Vec<u32>, n_new: usize) -> Request<'l> {
+    Request::greedy(vec![PromptPart::Ids(ids)], n_new, Box::new(|_| ControlFlow::Continue(())))
+}
+
 /// Number of tokens of an answer, or why there is none.
 type Outcome = std::result::Result<usize, EngineError>;
 
@@ -71,10 +89,7 @@ type Outcome = std::result::Result<usize, EngineError>;
 fn answer(lengths: &[usize], room: usize) -> (Vec<Outcome>, Vec<(usize, usize)>, EngineStats) {
     let model = model();
     let outcomes: Vec<_> = lengths.iter().map(|_| RefCell::new(None)).collect();
-    let mut engine = Engine::new(&model, None, EngineConfig::with_kv_bytes(1 << 20)).expect("a budget");
-    let tried = Arc::default();
-    let store = std::mem::replace(&mut engine.store, model.new_kv_store().expect("small"));
-    engine.store = Box::new(Cramped { store, room, tried: Arc::clone(&tried) });
+    let (mut engine, tried) = cramped(&model, EngineConfig::with_kv_bytes(1 << 20), room);
     for (i, (n, outcome)) in lengths.iter().zip(&outcomes).enumerate() {
         let listener = move |event: RequestEvent<'_>| {
             if let RequestEvent::Done(done) = event {
@@ -91,6 +106,48 @@ fn answer(lengths: &[usize], room: usize) -> (Vec<Outcome>, Vec<(usize, usize)>,
     drop(engine);
     let tried = crate::exec::lock(&tried).clone();
     (outcomes.into_iter().map(|outcome| outcome.into_inner().expect("done")).collect(), tried, stats)
+}
+
+#[test]
+fn answers_count_into_the_rows_of_a_step() {
+    let model = model();
+    let config = EngineConfig { chunk_beside_answers: 64, ..EngineConfig::with_kv_bytes(1 << 20) };
+    let (mut engine, tried) = cramped(&model, config, usize::MAX);
+    for i in 0..8 {
+        engine.submit(request(vec![i; 4], 40));
+    }
+    engine.step();
+    engine.submit(request(vec![9; 300], 1));
+    (0..2).for_each(|_| assert!(engine.step()));
+    // Eight prompts; then a token of each and 56 positions of the long prompt, twice.
+    assert_eq!(*crate::exec::lock(&tried), [(32, 8), (64, 9), (64, 9)]);
+    // A page of a prompt however many answers there are.
+    engine.config.chunk_beside_answers = 33;
+    engine.step();
+    assert_eq!(crate::exec::lock(&tried).last(), Some(&(8 + PAGE_LEN, 9)));
+}
+
+#[test]
+fn requests_are_taken_until_one_waits_for_a_place() {
+    let model = model();
+    let config = EngineConfig { max_sequences: 3, chunk: PAGE_LEN, ..EngineConfig::with_kv_bytes(1 << 20) };
+    let mut engine = Engine::new(&model, None, config).expect("a budget");
+    let in_engine = |engine: &Engine<'_>| (engine.n_running(), engine.n_waiting());
+    engine.submit(request(vec![1; 200], 2));
+    engine.step();
+    // Waits for the first one, which is still reading what both begin with: places are not what it lacks.
+    engine.submit(request(vec![1; 190], 2));
+    assert!(engine.takes_more() && in_engine(&engine) == (1, 1));
+    engine.submit(request(vec![2; 8], 2));
+    assert!(!engine.takes_more() && in_engine(&engine) == (2, 1), "three have a place");
+    engine.run(&Stop::new());
+    assert!(engine.takes_more() && engine.is_idle());
+    // One that waits for memory.
+    let config = EngineConfig { max_sequences: 3, ..EngineConfig::with_kv_bytes(3 * engine.store.page_bytes()) };
+    let mut engine = Engine::new(&model, None, config).expect("a budget");
+    engine.submit(request(vec![1; 60], 2));
+    engine.submit(request(vec![2; 60], 2));
+    assert!(!engine.takes_more() && in_engine(&engine) == (1, 1));
 }
 
 #[test]
