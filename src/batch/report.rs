@@ -182,6 +182,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn records_of_an_item_come_together_where_the_first_of_them_is() {
+        let records = [3, 1, 3, 2, 1].map(|id| Record::resolved(Id(id)));
+        let ids: Vec<u128> = by_item(records.into()).iter().map(|record| record.item.0).collect();
+        assert_eq!(ids, [3, 3, 1, 1, 2]);
+    }
+
+    #[test]
     fn nothing_in_a_text_is_markup() {
         assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
     }
