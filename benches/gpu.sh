@@ -6,7 +6,8 @@
 #   VIDENSE=PATH     the binary            (default: beside the pack, else target/release/vidense)
 #   DEVICE=cuda:0    the device            DTYPE=bf16  the precision of the table
 #   SIZE=7b          the language model    RUNS=5      runs of which medians are taken
-#   LIMIT=300  the seconds that one command may take
+#   LIMIT=300        the seconds that one command may take
+#   QUICK=1          without PyTorch and the profile
 #   SMOKE=1          small steps alone, on any device: tests of this script
 #
 # Exit code: 0 when parity holds and every goal is met, 1 when one is missed or could not be measured, 2 without a binary.
@@ -14,7 +15,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-gpu-results}; mkdir -p "$out/logs"; out=$(cd "$out" && pwd)
 device=${DEVICE:-cuda:0}; if [ "$device" = cuda ]; then device=cuda:0; fi
-dtype=${DTYPE:-bf16} size=${SIZE:-7b} runs=${RUNS:-5} smoke=${SMOKE:-} limit=${LIMIT:-300}
+dtype=${DTYPE:-bf16} size=${SIZE:-7b} runs=${RUNS:-5} smoke=${SMOKE:-} limit=${LIMIT:-300} quick=${QUICK:-${SMOKE:-}}
 
 # ---- the binary and its libraries -----------------------------------------------------------------------------------
 for candidate in "${VIDENSE:-}" "$here/vidense" "$here/target/release/vidense"; do
@@ -133,6 +134,7 @@ if [ -z "$smoke" ]; then
   VIDENSE_CUDA_ATTENTION=products bench siglip-products tower --tower siglip-so400m --batch 8
   VIDENSE_CUDA_ATTENTION=products bench one-products llm --size "$size" --tokens 2960 --new 2 --sequences 1
   bench many llm --size "$size" --tokens 600 --new 256 --sequences 32
+  bench shared llm --size "$size" --tokens 2932 --shared 2912 --new 64 --sequences 64
 fi
 ms() { local seconds; seconds=$(number "$1" "$2"); [ -z "$seconds" ] || calc "1000 * $seconds"; }
 log=$out/logs
@@ -141,6 +143,7 @@ row "CLIP-L/336, 8 frames together" "$(ms "$log/clip.json" seconds_per_frame)" "
 row "prefill of 2,960 positions, $size" "$(ms "$log/one.json" prefill_seconds)" "ms" "<=" 85 "bench llm --size $size --tokens 2960 --new 256"
 row "decode, one sequence after 2,960, $size" "$(number "$log/one.json" decode_tokens_per_second)" "tokens/s" ">=" 200 "bench llm --size $size --tokens 2960 --new 256"
 row "decode, 32 sequences after 600, $size" "$(number "$log/many.json" decode_tokens_per_second)" "tokens/s" ">=" 2500 "bench llm --size $size --tokens 600 --new 256 --sequences 32"
+row "decode, 64 sequences that share 2,912 positions, $size" "$(number "$log/shared.json" decode_tokens_per_second)" "tokens/s" ">=" 2500 "bench llm --size $size --tokens 2932 --shared 2912 --new 64 --sequences 64"
 ratio() { local a b; a=$(number "$1" "$3"); b=$(number "$2" "$3"); if [ -n "$a" ] && [ -n "$b" ]; then calc "$a / $b"; fi; }
 if [ -z "$smoke" ]; then
   row "SigLIP-so400m, tiled attention against products" "$(ratio "$log/siglip.json" "$log/siglip-products.json" seconds_per_frame)" "x" "<=" 1 "VIDENSE_CUDA_ATTENTION=products bench tower --tower siglip-so400m --batch 8"
@@ -184,10 +187,10 @@ else
 fi
 
 # ---- 5. peers and profile, where there is a program for them --------------------------------------------------------
-if [ -z "$smoke" ] && python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
+if [ -z "$quick" ] && python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
   echo "peers: PyTorch on the same card"; run peers python3 "$here/benches/gpu_peers.py"
 fi
-if [ -z "$smoke" ] && command -v ncu > /dev/null; then
+if [ -z "$quick" ] && command -v ncu > /dev/null; then
   echo "profile"
   for part in "tower --tower siglip-so400m --batch 8" "llm --size $size --tokens 2960 --new 2"; do
     # shellcheck disable=SC2086
