@@ -19,6 +19,7 @@ use super::{BenchPlace, random};
 use crate::exec::lock;
 use crate::files;
 use crate::language::{Llama, LlamaConfig};
+use crate::nn::Purpose;
 use crate::projector::{Projector, ProjectorKind};
 use crate::vision::{Tower, TowerConfig, TowerFamily};
 
@@ -64,11 +65,11 @@ pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> 
     write_json(&out.join(TOWER).join("config.json"), &tower_json(tower))?;
     write_json(&out.join(TOWER).join("preprocessor_config.json"), &processor_json(tower))?;
 
-    let language = recorded(|vb| Llama::load(llama, vb).map(drop))?;
+    let language = recorded(|vb| Llama::load(llama, vb, Purpose::Training).map(drop))?;
     let width = dci_width(tower);
     let projector = recorded(|vb| Projector::load(projector_kind()?, width, llama.d_hidden, vb).map(drop))?;
     let projector = projector.into_iter().map(|(name, shape)| (format!("model.mm_projector.{name}"), shape));
-    let vision = recorded(|vb| Tower::load(tower, tower.n_layers, vb).map(drop))?;
+    let vision = recorded(|vb| Tower::load(tower, tower.n_layers, vb, Purpose::Training).map(drop))?;
     let vision = vision.into_iter().map(|(name, shape)| (format!("vision_model.{name}"), shape)).collect();
     let main = language.into_iter().chain(projector).collect();
     let sizes = [write_weights(main, out, place)?, write_weights(vision, &out.join(TOWER), place)?];

@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, Requ
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
 use crate::language::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
-use crate::nn::{QuantFormat, Quantizing};
+use crate::nn::{Purpose, QuantFormat, Quantizing};
 
 /// Positions of which the logits are compared.
 const COMPARED: usize = 64;
@@ -339,12 +339,10 @@ fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
 
 fn load(config: &LlamaConfig, place: &BenchPlace, quantization: Option<QuantFormat>) -> Result<Llama> {
     let weights = random::weights(place);
-    let mut model = match quantization {
-        Some(format) => Llama::load_with(config, &weights, &Quantizing(format))?,
-        None => Llama::load(config, &weights)?,
-    };
-    model.pack()?;
-    Ok(model)
+    match quantization {
+        Some(format) => Llama::load_with(config, &weights, &Quantizing(format)),
+        None => Llama::load(config, &weights, Purpose::Inference),
+    }
 }
 
 #[cfg(test)]

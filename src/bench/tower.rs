@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{BenchPlace, DeviceLimits, median_seconds, memory_peak, random};
 use crate::device::peak_memory;
+use crate::nn::Purpose;
 use crate::vision::{Tower, TowerConfig};
 use crate::vlm::config::{clip_l_336, siglip_so400m};
 
@@ -92,8 +93,7 @@ pub struct TowerBench {
 /// When candle fails.
 pub fn bench_tower(name: TowerName, place: &BenchPlace, batch: usize, runs: usize) -> Result<TowerBench> {
     let config = name.config();
-    let mut tower = Tower::load(&config, config.n_layers, &random::weights(place))?;
-    tower.pack()?;
+    let tower = Tower::load(&config, config.n_layers, &random::weights(place), Purpose::Inference)?;
     let pixels = place.random((batch, 3, config.image_size, config.image_size))?;
     let seconds = median_seconds(runs, || {
         tower.hidden_states(&pixels, &mut |_, _| Ok(ControlFlow::Continue(())))?;

@@ -16,6 +16,7 @@ use crate::kernels::finite_difference::random;
 use crate::kernels::kv::{PageId, StepRows};
 use crate::kernels::tests::with_kernels;
 use crate::language::{AttentionBias, Decoding, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
+use crate::nn::Purpose;
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -74,9 +75,7 @@ fn model(dtype: DType, device: &Device) -> Llama {
         (name, x.expect("small"))
     });
     let vb = VarBuilder::from_tensors(weights.collect(), dtype, device);
-    let mut model = Llama::load(&config(), &vb).expect("all weights");
-    model.pack().expect("memory");
-    model
+    Llama::load(&config(), &vb, Purpose::Inference).expect("all weights")
 }
 
 /// Prompts of which several begin with the same visual tokens, with the decoding of their answers.

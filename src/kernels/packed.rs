@@ -60,6 +60,14 @@ impl PackedLinear {
         }
     }
 
+    /// Rows of the weight `(d_out, d_in)` by index; none where it is quantized.
+    ///
+    /// # Errors
+    /// When an index is beyond `d_out`.
+    pub(crate) fn weight_rows(&self, indices: &Tensor) -> Result<Option<Tensor>> {
+        self.cpu().map_or(Ok(None), |layer| layer.weight_rows(indices))
+    }
+
     /// Format of the weights, if they are quantized.
     pub(crate) fn format(&self) -> Option<QuantFormat> {
         match &self.0 {

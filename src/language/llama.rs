@@ -9,7 +9,7 @@ use crate::device::DTypeSpec;
 use crate::kernels::kv::{GreedyStep, KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{AsRead, Fused, FusedConfig, Matrices, RmsNorm};
+use crate::nn::{FullPrecision, Fused, FusedConfig, Matrices, Purpose, RmsNorm};
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,8 +90,7 @@ impl LlamaConfig {
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
-    /// `(vocab_size, H)`.
-    embeddings: Tensor,
+    embeddings: Embeddings,
     layers: Vec<Block>,
     norm: RmsNorm,
     head: Linear,
@@ -102,13 +101,21 @@ pub struct Llama {
     kernels: &'static dyn Kernels,
 }
 
+/// The embedding table, `(vocab_size, H)`.
+#[derive(Debug)]
+enum Embeddings {
+    Table(Tensor),
+    /// The weight of the output head: where both are one and packed, so that it is in memory once.
+    OfHead,
+}
+
 impl Llama {
     /// Reads `model.embed_tokens`, `model.layers.*`, `model.norm` and, unless tied, `lm_head`.
     ///
     /// # Errors
     /// When the weights cannot be read.
-    pub fn load(config: &LlamaConfig, vb: &VarBuilder) -> Result<Self> {
-        Self::load_with(config, vb, &AsRead)
+    pub fn load(config: &LlamaConfig, vb: &VarBuilder, purpose: Purpose) -> Result<Self> {
+        Self::load_with(config, vb, &FullPrecision(purpose))
     }
 
     /// As [`Self::load`], the linear layers from `matrices`.
@@ -117,14 +124,7 @@ impl Llama {
     /// When the weights cannot be read.
     pub fn load_with(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let model = vb.pp("model");
-        let table = model.get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
-        let head = if config.tied_embeddings {
-            let mut head = Linear::from_weight(table.clone());
-            matrices.convert(&mut head)?;
-            head
-        } else {
-            matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
-        };
+        let (embeddings, head) = load_vocabulary(config, vb, matrices)?;
         let layers = model.pp("layers");
         let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
         let layers = if matrices.reads_in_parallel() {
@@ -134,7 +134,7 @@ impl Llama {
         };
         Ok(Self {
             config: config.clone(),
-            embeddings: table,
+            embeddings,
             layers,
             norm: RmsNorm::load(config.d_hidden, config.rms_norm_eps, &model.pp("norm"))?,
             head,
@@ -142,20 +142,6 @@ impl Llama {
             kv_dtype: DTypeSpec::Auto,
             device: vb.device().clone(),
             kernels: kernels::of(vb.device(), vb.dtype()),
-        })
-    }
-
-    /// Packs the weights for inference, where that may be: see [`Linear::pack`].
-    ///
-    /// # Errors
-    /// When candle fails.
-    pub fn pack(&mut self) -> Result<()> {
-        self.head.pack()?;
-        self.layers.iter_mut().try_for_each(|layer| {
-            layer.attention.inputs.pack()?;
-            layer.attention.out.pack()?;
-            layer.mlp.inputs.pack()?;
-            layer.mlp.down.pack()
         })
     }
 
@@ -220,7 +206,16 @@ impl Llama {
     /// When an id is beyond the table, which means that tokenizer and model do not belong together.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         self.check_ids(ids)?;
-        self.kernels.gather(&self.embeddings, &Tensor::from_slice(ids, ids.len(), &self.device)?)
+        self.embedding_rows(&Tensor::from_slice(ids, ids.len(), &self.device)?)
+    }
+
+    /// Rows of the embedding table: ids `(S)` to `(S, H)`.
+    fn embedding_rows(&self, ids: &Tensor) -> Result<Tensor> {
+        let rows = match &self.embeddings {
+            Embeddings::Table(table) => return self.kernels.gather(table, ids),
+            Embeddings::OfHead => self.head.weight_rows(ids)?,
+        };
+        rows.ok_or_else(|| candle_core::Error::msg("the output head was quantized after it was tied"))
     }
 
     fn check_ids(&self, ids: &[u32]) -> Result<()> {
@@ -273,7 +268,7 @@ impl Llama {
         self.check_ids(ids)?;
         let step = GreedyStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
         store.replay(step, &mut |ids, store| {
-            let x = self.through_layers(self.kernels.gather(&self.embeddings, ids)?, store)?;
+            let x = self.through_layers(self.embedding_rows(ids)?, store)?;
             self.head.forward_normalised(&x, &self.norm)
         })
     }
@@ -310,6 +305,24 @@ impl Llama {
     }
 }
 
+/// Reads the embedding table and the output head, packed for inference.
+fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<(Embeddings, Linear)> {
+    let table = vb.pp("model").get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
+    let mut head = if config.tied_embeddings {
+        Linear::from_weight(table.clone())
+    } else {
+        matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
+    };
+    if config.tied_embeddings {
+        matrices.convert(&mut head)?;
+    }
+    if matrices.purpose() == Purpose::Inference {
+        head.pack()?;
+    }
+    let is_one = config.tied_embeddings && head.is_packed_in_full();
+    Ok((if is_one { Embeddings::OfHead } else { Embeddings::Table(table) }, head))
+}
+
 /// New positions of one sequence.
 #[derive(Debug, Clone)]
 pub struct SequenceRows {
@@ -336,10 +349,13 @@ struct Block {
 impl Block {
     fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
         let norm = |name| RmsNorm::load(config.d_hidden, config.rms_norm_eps, &vb.pp(name));
-        Ok(Self {
-            attention: SelfAttention::load(config, norm("input_layernorm")?, &vb.pp("self_attn"), matrices)?,
-            mlp: SwiGlu::load(config, norm("post_attention_layernorm")?, &vb.pp("mlp"), matrices)?,
-        })
+        let mut attention = SelfAttention::load(config, norm("input_layernorm")?, &vb.pp("self_attn"), matrices)?;
+        let mut mlp = SwiGlu::load(config, norm("post_attention_layernorm")?, &vb.pp("mlp"), matrices)?;
+        if matrices.purpose() == Purpose::Inference {
+            attention.inputs.pack().and_then(|()| attention.out.pack())?;
+            mlp.inputs.pack().and_then(|()| mlp.down.pack())?;
+        }
+        Ok(Self { attention, mlp })
     }
 
     /// Runs the block, its first part as `attend` says.

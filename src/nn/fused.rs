@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::kernels::QuantFormat;
     use crate::kernels::finite_difference::{assert_gradients, random};
-    use crate::nn::{AsRead, Quantizing, RmsNorm};
+    use crate::nn::{FullPrecision, Purpose, Quantizing, RmsNorm};
 
     /// Query of `n` heads and key, value of one each: heads of `d`.
     fn config(d_in: usize, n: usize, d: usize) -> FusedConfig<'static, 3> {
@@ -193,7 +193,11 @@ mod tests {
         for (d_in, d) in [(256, 32), (64, 5)] {
             let config = config(d_in, 2, d);
             let x = random((2, 3, d_in), 7);
-            for matrices in [&AsRead as &dyn Matrices, &Quantizing(QuantFormat::Q4K), &Quantizing(QuantFormat::Q8_0)] {
+            for matrices in [
+                &FullPrecision(Purpose::Training) as &dyn Matrices,
+                &Quantizing(QuantFormat::Q4K),
+                &Quantizing(QuantFormat::Q8_0),
+            ] {
                 let vb = weights(&config, DType::F32);
                 let mut fused = Fused::load(&config, &vb, matrices).expect("in the map");
                 fused.pack().expect("f32 on the CPU");
@@ -213,7 +217,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let config = config(64, 2, 5);
             let vb = weights(&config, dtype);
-            let mut fused = Fused::load(&config, &vb, &AsRead).expect("in the map");
+            let mut fused = Fused::load(&config, &vb, &FullPrecision(Purpose::Training)).expect("in the map");
             let x = random((3, 64), 7).to_dtype(dtype).expect("numeric");
             let apart = fused.forward(&x).expect("the widths fit").map(|y| elements(&y));
             assert_eq!(layers(&fused), 3);
@@ -250,6 +254,10 @@ mod tests {
             fn reads_in_parallel(&self) -> bool {
                 true
             }
+
+            fn purpose(&self) -> Purpose {
+                Purpose::Inference
+            }
         }
         let config = config(64, 2, 32);
         let (vb, x) = (weights(&config, DType::F32), random((1, 2, 64), 7));
@@ -270,7 +278,7 @@ mod tests {
         let config = config(64, 2, 32);
         let (vb, x) = (weights(&config, DType::F32), random((2, 3, 64), 7));
         let norm = RmsNorm::new(random(64, 8), 1e-5).expect("f32");
-        let mut fused = Fused::load(&config, &vb, &AsRead).expect("in the map");
+        let mut fused = Fused::load(&config, &vb, &FullPrecision(Purpose::Training)).expect("in the map");
         let run = |fused: &Fused<3>| {
             let all = fused.forward_normalised(&x, &norm).expect("the widths fit");
             let parts = fused.forward_normalised_parts(&x, &norm).expect("the widths fit");

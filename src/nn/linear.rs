@@ -92,10 +92,11 @@ impl Linear {
         }
     }
 
-    /// Weight and bias as they were read, if neither wants a gradient.
+    /// Weight and bias as they were read, if neither wants a gradient, nor only stands in for weights that are missing.
     fn untracked(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        let stays = |x: &Tensor| x.track_op() || is_stand_in(x);
         match &self.weights {
-            Weights::Plain { weight, bias } if !weight.track_op() && !bias.as_ref().is_some_and(Tensor::track_op) => {
+            Weights::Plain { weight, bias } if !stays(weight) && !bias.as_ref().is_some_and(stays) => {
                 Some((weight, bias.as_ref()))
             }
             _ => None,
@@ -103,7 +104,7 @@ impl Linear {
     }
 
     /// Packs the weights for inference, where the device has a kernel that reads them packed. Weights that want a
-    /// gradient stay as they are.
+    /// gradient stay as they are, and so do stand-ins of weights that are missing.
     ///
     /// # Errors
     /// When candle fails.
@@ -122,14 +123,26 @@ impl Linear {
     /// When candle fails.
     pub fn quantize(&mut self, format: QuantFormat) -> Result<()> {
         let Some((weight, bias)) = self.untracked() else { return Ok(()) };
-        let is_stand_in = weight.elem_count() > 1 && weight.stride().iter().all(|&stride| stride == 0);
-        if is_stand_in {
-            return Ok(());
-        }
         if let Some(packed) = self.kernels.quantize(weight, bias, format)? {
             self.weights = Weights::Packed(packed);
         }
         Ok(())
+    }
+
+    /// Rows of the weight by index, `(n, d_in)`; none where it is quantized.
+    ///
+    /// # Errors
+    /// When an index is beyond `d_out`.
+    pub fn weight_rows(&self, indices: &Tensor) -> Result<Option<Tensor>> {
+        match &self.weights {
+            Weights::Plain { weight, .. } => self.kernels.gather(weight, indices).map(Some),
+            Weights::Packed(layer) => layer.weight_rows(indices),
+        }
+    }
+
+    /// Whether the weight is packed in full precision.
+    pub fn is_packed_in_full(&self) -> bool {
+        self.packed().is_some_and(|layer| layer.format().is_none())
     }
 
     /// Format of the weights, if they are quantized.
@@ -208,6 +221,11 @@ impl Linear {
     }
 }
 
+/// Whether a tensor is one element seen from everywhere: what stands in for a tensor that is missing.
+fn is_stand_in(x: &Tensor) -> bool {
+    x.elem_count() > 1 && x.stride().iter().all(|&stride| stride == 0)
+}
+
 /// `x + second(activation(first(norm(x))))`: a transformer's feed-forward part, packed layers in one pass.
 ///
 /// # Shapes
@@ -250,6 +268,35 @@ mod tests {
         let tracked = candle_core::Var::from_tensor(&x).expect("small");
         assert!(layer.forward(&tracked).expect_err("no gradient").to_string().contains("has no gradient"));
         assert!(layer.forward(&x.narrow(2, 0, 1).expect("two wide")).is_err());
+    }
+
+    #[test]
+    fn rows_of_a_weight_are_the_same_packed() {
+        let elements: Vec<f32> = (0..37 * 19).map(|i| (i as f32).sin()).collect();
+        let weight = Tensor::from_vec(elements, (37, 19), &Device::Cpu).expect("small");
+        let mut layer = Linear::from_weight(weight.clone());
+        let ids = Tensor::new(&[36u32, 0, 17, 17], &Device::Cpu).expect("small");
+        let expected = weight.index_select(&ids, 0).and_then(|rows| rows.to_vec2::<f32>()).expect("in range");
+        for _ in 0..2 {
+            let rows = layer.weight_rows(&ids).expect("in range").expect("not quantized");
+            assert_eq!(rows.to_vec2::<f32>().expect("rank 2"), expected);
+            assert!(layer.weight_rows(&Tensor::new(&[37u32], &Device::Cpu).expect("small")).is_err());
+            layer.pack().expect("f32 on the CPU");
+        }
+        let mut layer =
+            Linear::from_weight(Tensor::ones((4, 32), candle_core::DType::F32, &Device::Cpu).expect("small"));
+        layer.quantize(QuantFormat::Q8_0).expect("rows of 32 fit");
+        assert!(layer.weight_rows(&Tensor::new(&[0u32], &Device::Cpu).expect("small")).expect("no error").is_none());
+    }
+
+    #[test]
+    fn what_stands_in_for_a_missing_weight_is_never_packed() {
+        let zero = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu).expect("small");
+        // Packed, it would take 64 TiB.
+        let mut layer = Linear::from_weight(zero.broadcast_as((1 << 22, 1 << 22)).expect("a view"));
+        layer.pack().and_then(|()| layer.quantize(QuantFormat::Q8_0)).expect("nothing to do");
+        assert!(layer.packed().is_none());
+        assert!(Linear::join(&[&layer, &layer]).expect("nothing to do").is_none());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Sources of a network's linear layers. Layers are quantized one by one as they are read: a model that does not fit
-//! into memory in full precision is never there as a whole in it.
+//! Sources of a network's linear layers. For inference, layers are quantized and packed one by one as they are read: a
+//! model is never in memory as a whole twice, nor in full precision where that does not fit.
 
 use candle_core::Result;
 use candle_nn::VarBuilder;
@@ -24,13 +24,28 @@ pub trait Matrices: Sync {
     /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is
     /// converted.
     fn reads_in_parallel(&self) -> bool;
+
+    /// The use that the network is read for.
+    fn purpose(&self) -> Purpose;
 }
 
-/// Layers as they are stored.
-#[derive(Debug, Clone, Copy)]
-pub struct AsRead;
+/// The use that a network is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Layers are packed ([`Linear::pack`]) as soon as they are read.
+    Inference,
+    /// Weights stay as they are stored, each under its own name.
+    Training,
+}
 
-impl Matrices for AsRead {
+/// Layers in the precision of the `VarBuilder`.
+#[derive(Debug, Clone, Copy)]
+pub struct FullPrecision(
+    /// The use that the network is read for.
+    pub Purpose,
+);
+
+impl Matrices for FullPrecision {
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
         Linear::load(d_in, d_out, bias, vb)
     }
@@ -41,6 +56,10 @@ impl Matrices for AsRead {
 
     fn reads_in_parallel(&self) -> bool {
         true
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.0
     }
 }
 
@@ -64,5 +83,9 @@ impl Matrices for Quantizing {
 
     fn reads_in_parallel(&self) -> bool {
         false
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Inference
     }
 }

@@ -14,5 +14,5 @@ pub(crate) use crate::kernels::finite_difference;
 pub use crate::kernels::{Activation, QuantFormat, Visible};
 pub use fused::{Fused, FusedConfig};
 pub use linear::Linear;
-pub use matrices::{AsRead, Matrices, Quantizing};
+pub use matrices::{FullPrecision, Matrices, Purpose, Quantizing};
 pub use norm::{LayerNorm, RmsNorm};

@@ -11,6 +11,7 @@ use super::pack::{Geometry, Packed, Packer, Segment};
 use super::parameters::{Parameters, Part};
 use super::recipe::Stretch;
 use crate::language::Llama;
+use crate::nn::Purpose;
 use crate::projector::Projector;
 use crate::vlm::{Design, ModelError};
 use crate::world::Draw;
@@ -65,7 +66,7 @@ impl<'m> AnswerObjective<'m> {
         let failed = TrainError::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
-        let language = Llama::load(llama, &parameters.part(Part::LanguageModel)).map_err(&failed)?;
+        let language = Llama::load(llama, &parameters.part(Part::LanguageModel), Purpose::Training).map_err(&failed)?;
         let packer = Packer::new(&design.tokenizer, &design.template, &design.marks);
         let before_visual = packer.before_visual().map_err(ModelError::from)?;
         let device = parameters.device().clone();
@@ -218,7 +219,8 @@ mod tests {
             // One row with all, or one row each: the loss and the gradient of every weight are the same.
             let run = |images: &[Vec<Segment>]| {
                 let parameters = parameters();
-                let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
+                let language = Llama::load(&config(), &parameters.part(Part::LanguageModel), Purpose::Training)
+                    .expect("it is laid out");
                 let packed = Packed::new(images, geometry(gap));
                 let visual = visual.broadcast_as((images.len(), 3, 8)).expect("a batch");
                 let loss = packed_loss(&language, &BEFORE, &visual, &packed).expect("it runs");
@@ -243,7 +245,8 @@ mod tests {
     #[test]
     fn language_model_and_projector_have_their_gradients() {
         let parameters = parameters();
-        let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
+        let language =
+            Llama::load(&config(), &parameters.part(Part::LanguageModel), Purpose::Training).expect("it is laid out");
         let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
             .expect("it is laid out");
         let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
@@ -276,7 +279,8 @@ mod tests {
                 output: TowerOutput::Raw,
             };
             let parameters = parameters();
-            let tower = Tower::load(&config, 2, &parameters.part(Part::VisionTower)).expect("it is laid out");
+            let tower = Tower::load(&config, 2, &parameters.part(Part::VisionTower), Purpose::Training)
+                .expect("it is laid out");
             let pixels = random((2, 3, 4, 4), 1);
             assert_directional(&parameters, || {
                 let mut sum = None;

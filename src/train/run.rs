@@ -20,6 +20,7 @@ use super::tower::TowerObjective;
 use super::workers::Workers;
 use crate::files::output::create_directory;
 use crate::image::Preprocessor;
+use crate::nn::Purpose;
 use crate::vision::Tower;
 use crate::vlm::{Design, ModelError, StartingTower, StartingWeights};
 use crate::weights::Hub;
@@ -261,9 +262,13 @@ impl Trainer<'_> {
     /// The features of a dataset, computed if this tower has not seen it yet.
     fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, TrainError> {
         let design = &self.design;
-        let tower =
-            Tower::load(&design.tower, design.connector.last_layer().0, &self.parameters.part(Part::VisionTower))
-                .map_err(TrainError::compute("laying out the tower"))?;
+        let tower = Tower::load(
+            &design.tower,
+            design.connector.last_layer().0,
+            &self.parameters.part(Part::VisionTower),
+            Purpose::Training,
+        )
+        .map_err(TrainError::compute("laying out the tower"))?;
         let preprocessor = Preprocessor::new(design.preprocess.clone());
         let encoder = Encoder {
             tower: &tower,

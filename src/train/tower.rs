@@ -17,7 +17,7 @@ use super::objective::{Objective, StepLoss};
 use super::parameters::{Parameters, Part};
 use crate::image::Preprocessor;
 use crate::nn::linear::Bias;
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::{LayerNorm, Linear, Purpose};
 use crate::vision::{Tower, TowerConfig};
 use crate::world::{Background, Cell, Colour, Scene, Shape, Size, Texture};
 
@@ -130,7 +130,7 @@ impl TowerObjective {
             Ok((*probe, linear))
         };
         Ok(Self {
-            tower: Tower::load(config, config.n_layers, &tower)?,
+            tower: Tower::load(config, config.n_layers, &tower, Purpose::Training)?,
             top_norm: LayerNorm::load(width, eps, &tower.pp("post_layernorm"))?,
             early_norm: LayerNorm::load(width, eps, &heads.pp("early_norm"))?,
             heads: probes.iter().map(head).collect::<Result<_>>()?,

@@ -16,8 +16,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 pub use crate::kernels::Activation;
-use crate::nn::LayerNorm;
 pub use crate::nn::linear::Bias;
+use crate::nn::{LayerNorm, Purpose};
 use crate::units::LayerIndex;
 use clip::ClipEmbeddings;
 use internvit::InternVitEmbeddings;
@@ -110,38 +110,38 @@ enum Embeddings {
     InternVit(InternVitEmbeddings),
 }
 
+impl Embeddings {
+    fn pack(&mut self) -> Result<()> {
+        match self {
+            Self::Clip(embeddings) => embeddings.pack(),
+            Self::Siglip(embeddings) => embeddings.pack(),
+            Self::InternVit(embeddings) => embeddings.pack(),
+        }
+    }
+}
+
 impl Tower {
     /// Reads the first `n_layers_needed` layers; `vb` stands where the names `embeddings` and `encoder` begin.
     ///
     /// # Errors
     /// When the weights cannot be read.
-    pub fn load(config: &TowerConfig, n_layers_needed: usize, vb: &VarBuilder) -> Result<Self> {
-        let embeddings = match config.family {
+    pub fn load(config: &TowerConfig, n_layers_needed: usize, vb: &VarBuilder, purpose: Purpose) -> Result<Self> {
+        let mut embeddings = match config.family {
             TowerFamily::Clip => Embeddings::Clip(ClipEmbeddings::load(config, vb)?),
             TowerFamily::Siglip => Embeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
             TowerFamily::InternVit => Embeddings::InternVit(InternVitEmbeddings::load(config, vb)?),
         };
+        if purpose == Purpose::Inference {
+            embeddings.pack()?;
+        }
         let n_layers = n_layers_needed.min(config.n_layers);
         let norm = || LayerNorm::load(config.d_hidden, config.layer_norm_eps, &vb.pp("post_layernorm"));
         Ok(Self {
             config: config.clone(),
             embeddings,
-            encoder: TowerEncoder::load(config, n_layers, &vb.pp("encoder"))?,
+            encoder: TowerEncoder::load(config, n_layers, &vb.pp("encoder"), purpose)?,
             output_norm: (config.output == TowerOutput::Normalised).then(norm).transpose()?,
         })
-    }
-
-    /// Packs the weights for inference, where that may be: see [`crate::nn::Linear::pack`].
-    ///
-    /// # Errors
-    /// When candle fails.
-    pub fn pack(&mut self) -> Result<()> {
-        match &mut self.embeddings {
-            Embeddings::Clip(embeddings) => embeddings.pack()?,
-            Embeddings::Siglip(embeddings) => embeddings.pack()?,
-            Embeddings::InternVit(embeddings) => embeddings.pack()?,
-        }
-        self.encoder.pack()
     }
 
     /// Its geometry.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{TowerConfig, TowerFamily};
 use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear, feed_forward};
-use crate::nn::{AsRead, Fused, FusedConfig, LayerNorm};
+use crate::nn::{FullPrecision, Fused, FusedConfig, LayerNorm, Purpose};
 use crate::units::LayerIndex;
 
 /// Names of a block's parts.
@@ -61,19 +61,16 @@ pub(super) struct TowerEncoder {
 }
 
 impl TowerEncoder {
-    pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(config: &TowerConfig, n_layers: usize, vb: &VarBuilder, purpose: Purpose) -> Result<Self> {
         let layers = vb.pp(BlockNames::of(config.family).layers);
-        let load = |i: usize| TowerBlock::load(config, &layers.pp(i));
+        let load = |i: usize| {
+            let mut block = TowerBlock::load(config, &layers.pp(i))?;
+            if purpose == Purpose::Inference {
+                block.pack()?;
+            }
+            Ok(block)
+        };
         Ok(Self { layers: (0..n_layers).into_par_iter().map(load).collect::<Result<_>>()? })
-    }
-
-    /// Packs the weights for inference, where that may be.
-    pub(super) fn pack(&mut self) -> Result<()> {
-        self.layers.iter_mut().try_for_each(|layer| {
-            layer.attention.pack()?;
-            layer.mlp.fc1.pack()?;
-            layer.mlp.fc2.pack()
-        })
     }
 
     /// Visits `embedded` as state 0, then the output of each layer, until the visitor breaks.
@@ -116,6 +113,13 @@ impl TowerBlock {
         })
     }
 
+    fn pack(&mut self) -> Result<()> {
+        self.attention.inputs.pack()?;
+        self.attention.out.pack()?;
+        self.mlp.fc1.pack()?;
+        self.mlp.fc2.pack()
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.attention.forward(x, &self.norm1)?;
         let TowerMlp { fc1, fc2, activation } = &self.mlp;
@@ -139,16 +143,11 @@ impl TowerAttention {
         let inputs = FusedConfig { d_in: d, outputs, bias: config.qkv_bias };
         let out = BlockNames::of(config.family).attention_out;
         Ok(Self {
-            inputs: Fused::load(&inputs, vb, &AsRead)?,
+            inputs: Fused::load(&inputs, vb, &FullPrecision(Purpose::Training))?,
             out: load_scaled((d, d), scale, &vb.pp(out))?,
             n_heads: config.n_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
-    }
-
-    fn pack(&mut self) -> Result<()> {
-        self.inputs.pack()?;
-        self.out.pack()
     }
 
     /// `x + attention(norm(x))`.

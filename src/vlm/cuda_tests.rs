@@ -12,6 +12,7 @@ use crate::connector::{Connector, ConnectorKind};
 use crate::kernels::cuda::tests::tested;
 use crate::kernels::finite_difference::random;
 use crate::kernels::tests::with_kernels;
+use crate::nn::Purpose;
 use crate::projector::Projector;
 use crate::temporal::{Evs, FrameTokens, Grid, MaxPool, Pool2d, PoolMode, Temporal};
 use crate::units::LayerIndex;
@@ -69,8 +70,7 @@ fn config(family: TowerFamily) -> TowerConfig {
 /// The visual tokens of three frames that come as two and one.
 fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Device) -> Result<Tensor> {
     let vb = VarBuilder::from_backend(Box::new(AnyWeights), dtype, device.clone());
-    let mut tower = Tower::load(config, config.n_layers, &vb.pp("tower"))?;
-    tower.pack()?;
+    let tower = Tower::load(config, config.n_layers, &vb.pp("tower"), Purpose::Inference)?;
     let connector = Connector::new(ConnectorKind::Dci, LayerIndex(3), 4).map_err(candle_core::Error::msg)?;
     let kind = "mlp2x_gelu".parse().map_err(candle_core::Error::msg)?;
     let mut projector = Projector::load(kind, 3 * config.d_hidden, 48, &vb.pp("projector"))?;

@@ -15,7 +15,7 @@ use crate::image::Preprocessor;
 use crate::kernels;
 use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::language::{Llama, LlamaConfig};
-use crate::nn::{Linear, QuantFormat, Quantizing};
+use crate::nn::{Linear, Purpose, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
@@ -123,19 +123,18 @@ impl Vlm {
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
         let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
+        projector.pack().map_err(&failed)?;
 
         let (tower_ledger, prefix) = tower_ledger(tower_source, &ledger, on_load);
         let part =
             TowerPart { prefix, n_read: connector.last_layer().0.min(tower.n_layers), n_described: n_tower_layers };
-        let mut tower = load_tower(&tower, &part, &tower_ledger, &vision).map_err(&failed)?;
+        let tower = load_tower(&tower, &part, &tower_ledger, &vision).map_err(&failed)?;
 
         ledger.check()?;
         llm_ledger.check()?;
         tower_ledger.check()?;
         let ledgers = Ledgers { main: &ledger, llm: &llm_ledger, tower: &tower_ledger };
         warnings.extend(ledgers.judge_unused(unused, llama, &part)?);
-        // What a checkpoint lacks stands for itself until here, and has no room to be packed.
-        tower.pack().and_then(|()| projector.pack()).and_then(|()| language.pack()).map_err(&failed)?;
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
         Ok(Self {
             name,
@@ -202,7 +201,7 @@ fn load_tower(
         tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size
     );
     let vb = ledger.part(Rename::none().prefix("", part.prefix), why, vision.dtype, &vision.device);
-    Tower::load(tower, part.n_read, &vb)
+    Tower::load(tower, part.n_read, &vb, Purpose::Inference)
 }
 
 /// The language model, from a checkpoint or from a GGUF file.
@@ -224,7 +223,7 @@ fn load_language(
     let vb = ledger.part(names_in(ledger, llama), why, *dtype, device);
     match quantization {
         Some(format) => Llama::load_with(llama, &vb, &Quantizing(*format)),
-        None => Llama::load(llama, &vb),
+        None => Llama::load(llama, &vb, Purpose::Inference),
     }
 }
 

@@ -173,11 +173,14 @@ impl Checkpoint {
     fn stored(&self, name: &str, facts: &TensorFacts, device: &Device) -> candle_core::Result<Tensor> {
         match &self.files {
             Files::Safetensors(files) => {
-                let view = files[facts.file].get(name)?;
-                match upload_weight(view.data(), facts.dtype, &facts.shape, device)? {
-                    Some(tensor) => Ok(tensor),
-                    None => view.load(device),
-                }
+                let file = &files[facts.file];
+                let view = file.get(name)?;
+                let tensor = match upload_weight(view.data(), facts.dtype, &facts.shape, device)? {
+                    Some(tensor) => tensor,
+                    None => view.load(device)?,
+                };
+                file.release(view.data());
+                Ok(tensor)
             }
             Files::TorchBin(files) => {
                 let read = guarded("the pickle is malformed", || files[facts.file].get(name))?;
@@ -228,6 +231,14 @@ impl Safetensors {
         Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
     }
 
+    /// Takes bytes of the map out of this process's memory: they have been read, and are mapped again if they are read
+    /// again.
+    fn release(&self, bytes: &[u8]) {
+        if let Self::Mapped(_) = self {
+            release_mapped(bytes);
+        }
+    }
+
     fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
         match self {
             Self::Mapped(file) => file.tensors(),
@@ -242,6 +253,24 @@ impl Safetensors {
         }
     }
 }
+
+/// Unmaps the whole pages of bytes of a file's private, read-only map until they are read again.
+#[cfg(unix)]
+fn release_mapped(bytes: &[u8]) {
+    // SAFETY: sysconf only reads a constant of the system.
+    let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else { return };
+    let (begin, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+    let (first, after_last) = (begin.next_multiple_of(page), end / page * page);
+    if first < after_last {
+        let start = bytes.as_ptr().wrapping_add(first - begin).cast_mut();
+        // SAFETY: the pages belong to a private map of a file that nobody writes to: reading them again gives the same
+        // bytes. A refusal has no effect.
+        let _ = unsafe { libc::madvise(start.cast(), after_last - first, libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(not(unix))]
+fn release_mapped(_: &[u8]) {}
 
 type Opened = (Files, HashMap<String, TensorFacts>);
 

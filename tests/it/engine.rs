@@ -17,7 +17,7 @@ use vidense::engine::{
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
 use vidense::language::{AttentionBias, Decoding, Llama, LlamaConfig, LogitRules, QueryKeyNorm, RopeScaling};
-use vidense::nn::{QuantFormat, Quantizing};
+use vidense::nn::{Purpose, QuantFormat, Quantizing};
 
 use crate::harness::{generate, request};
 
@@ -69,12 +69,10 @@ pub fn config(rope_scaling: RopeScaling) -> LlamaConfig {
 /// A model with random weights, packed as every model is that answers.
 pub fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
     let vb = VarBuilder::from_tensors(weights(config), DType::F32, &Device::Cpu);
-    let mut llama = match quantization {
+    match quantization {
         Some(format) => Llama::load_with(config, &vb, &Quantizing(format)).unwrap(),
-        None => Llama::load(config, &vb).unwrap(),
-    };
-    llama.pack().unwrap();
-    llama
+        None => Llama::load(config, &vb, Purpose::Inference).unwrap(),
+    }
 }
 
 /// Random weights.

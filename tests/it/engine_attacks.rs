@@ -13,6 +13,7 @@ use vidense::engine::{
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
 use vidense::language::{Decoding, Llama, LlamaConfig, RopeScaling};
+use vidense::nn::Purpose;
 use vidense::text::{Reading, Tokenizer};
 
 use crate::engine::{Draw, VOCABULARY, WIDTH, config, model, pages, plenty, sink, weights};
@@ -21,7 +22,7 @@ use crate::harness::{generate, json, repository, request};
 /// A model that runs on candle's operations in this precision.
 fn half_model(dtype: DType) -> Llama {
     let config = config(RopeScaling::None);
-    Llama::load(&config, &VarBuilder::from_tensors(weights(&config), dtype, &Device::Cpu)).unwrap()
+    Llama::load(&config, &VarBuilder::from_tensors(weights(&config), dtype, &Device::Cpu), Purpose::Training).unwrap()
 }
 
 fn words(draw: &mut Draw, n: usize) -> Vec<u32> {

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use vidense::connector::{Connector, ConnectorKind};
 use vidense::engine::{EngineConfig, PromptPart};
 use vidense::language::Llama;
+use vidense::nn::Purpose;
 use vidense::projector::{Mlp, Projector, ProjectorBias, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
 use vidense::text::{Piece, Reading, SentencePiece, Tokenizer};
@@ -29,12 +30,12 @@ fn weights(dir: &str, rename: Rename) -> (Arc<Ledger>, VarBuilder<'static>) {
 }
 
 /// All states of the tower in `dir`, of which the first `n_layers` layers run.
-fn tower_states(dir: &str, n_layers: usize) -> (Tensor, Tensor, TowerFamily) {
+fn tower_states(dir: &str, n_layers: usize, purpose: Purpose) -> (Tensor, Tensor, TowerFamily) {
     let file = JsonFile::read(&repository(dir).join("config.json")).unwrap();
     let config = tower_config(&file).unwrap();
     let prefix = Rename::none().prefix("", "vision_model.");
     let (ledger, vb) = weights(dir, prefix);
-    let tower = Tower::load(&config, n_layers, &vb).unwrap();
+    let tower = Tower::load(&config, n_layers, &vb, purpose).unwrap();
     ledger.check().unwrap();
     let expected = tensors(&repository(dir).join("expected.safetensors"));
     let mut states = Vec::new();
@@ -52,11 +53,13 @@ fn towers_hand_out_every_hidden_state() {
     for (dir, n_layers, family) in
         [("tests/golden/clip", 5, TowerFamily::Clip), ("tests/golden/siglip", 4, TowerFamily::Siglip)]
     {
-        let (states, expected, found) = tower_states(dir, n_layers);
-        assert_eq!(found, family);
-        assert_close(dir, &states, &expected, TOLERANCE);
+        for purpose in [Purpose::Training, Purpose::Inference] {
+            let (states, expected, found) = tower_states(dir, n_layers, purpose);
+            assert_eq!(found, family);
+            assert_close(&format!("{dir}, {purpose:?}"), &states, &expected, TOLERANCE);
+        }
         // A tower that is cut off hands out the beginning of the same list.
-        let (states, expected, _) = tower_states(dir, n_layers - 1);
+        let (states, expected, _) = tower_states(dir, n_layers - 1, Purpose::Inference);
         assert_close(dir, &states, &expected.narrow(0, 0, n_layers).unwrap(), TOLERANCE);
     }
 }
@@ -128,15 +131,13 @@ fn llamas_agree_with_transformers_in_any_chunks() {
         let dir = format!("tests/golden/llama/{case}");
         let config = llama_config(&JsonFile::read(&repository(&dir).join("config.json")).unwrap()).unwrap();
         let (ledger, vb) = weights(&dir, Rename::none());
-        let mut llama = Llama::load(&config, &vb).unwrap();
+        let llama = Llama::load(&config, &vb, Purpose::Inference).unwrap();
         ledger.check().unwrap();
         assert_eq!(ledger.unused(), [""; 0], "{case}");
         let expected = tensors(&repository(&dir).join("expected.safetensors"));
         let input: Vec<u32> = integers(&expected["input_ids"]);
         let embeds = llama.embed(&input).unwrap();
 
-        // Packed, as every model is that answers.
-        llama.pack().unwrap();
         let logits = llama.logits(&hidden_states(&llama, &embeds, input.len())).unwrap();
         assert_close(case, &logits, &expected["logits"].squeeze(0).unwrap(), TOLERANCE);
 
@@ -157,7 +158,9 @@ fn half_precisions_run_and_stay_near() {
     let expected = tensors(&repository(dir).join("expected.safetensors"));
     let last = expected["logits"].squeeze(0).unwrap().get(99).unwrap();
     for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::BF16, 1e-1)] {
-        let llama = Llama::load(&config, &ledger.part(Rename::none(), String::new(), dtype, &Device::Cpu)).unwrap();
+        let llama =
+            Llama::load(&config, &ledger.part(Rename::none(), String::new(), dtype, &Device::Cpu), Purpose::Inference)
+                .unwrap();
         let embeds = llama.embed(&integers(&expected["input_ids"])).unwrap();
         assert_close(dtype.as_str(), &last_logits(&llama, &embeds, 32), &last, tolerance);
     }

@@ -11,6 +11,7 @@ use super::*;
 use crate::engine::{PromptPart, RequestEvent};
 use crate::kernels::kv::StepLayout;
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
+use crate::nn::Purpose;
 
 /// A store on a device with room for the activations of so many positions.
 struct Cramped {
@@ -61,7 +62,7 @@ fn model() -> Llama {
         qk_norm: QueryKeyNorm::None,
         mlp_bias: false,
     };
-    Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu)).expect("small")
+    Llama::load(&config, &VarBuilder::zeros(DType::F32, &Device::Cpu), Purpose::Training).expect("small")
 }
 
 /// Positions and sequences of steps.

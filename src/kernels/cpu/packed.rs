@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor};
 
 use super::activation::in_place;
 use super::gemm::{Epilogue, PackedMatrix, Panels, Prologue, product, two_products};
@@ -79,6 +79,23 @@ impl CpuLinear {
             _ => return None,
         };
         Some(Self::new(Matrix::join(&matrices)?, bias))
+    }
+
+    /// Columns of the weight `(K, N)` by index, as rows `(n, K)`; none where it is quantized.
+    ///
+    /// # Errors
+    /// When an index is beyond `N`.
+    pub(crate) fn weight_rows(&self, indices: &Tensor) -> Result<Option<Tensor>> {
+        let Some(matrix) = self.0.matrix.full() else { return Ok(None) };
+        let (indices, depth) = (indices.to_vec1::<u32>()?, matrix.depth());
+        if let Some(index) = indices.iter().find(|&&index| index as usize >= matrix.columns()) {
+            candle_core::bail!("row {index} of a weight with {} rows", matrix.columns());
+        }
+        let mut rows = vec![0.0; indices.len() * depth];
+        for (row, &index) in rows.chunks_exact_mut(depth.max(1)).zip(&indices) {
+            matrix.copy_column(index as usize, row);
+        }
+        Tensor::from_vec(rows, (indices.len(), depth), &Device::Cpu).map(Some)
     }
 
     /// Format of the weights, if they are quantized.

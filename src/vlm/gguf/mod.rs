@@ -19,7 +19,7 @@ use super::{ModelError, Unused};
 use crate::kernels::{self, StoredLinear, quantize};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{Matrices, QuantFormat};
+use crate::nn::{Matrices, Purpose, QuantFormat};
 use crate::text::Tokenizer;
 use crate::weights::{Checkpoint, Ledger, Rename};
 
@@ -176,6 +176,10 @@ impl Matrices for GgufMatrices<'_> {
 
     fn reads_in_parallel(&self) -> bool {
         false
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Inference
     }
 }
 

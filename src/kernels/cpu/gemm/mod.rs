@@ -106,6 +106,13 @@ impl PackedMatrix {
         Self { panels, depth, columns, kernel }
     }
 
+    /// Copies one column, of `K` elements.
+    pub(crate) fn copy_column(&self, column: usize, to: &mut [f32]) {
+        let width = self.kernel.width;
+        let panel = &self.panels[column / width * self.depth * width..][..self.depth * width];
+        to.iter_mut().zip(panel[column % width..].iter().step_by(width)).for_each(|(to, &from)| *to = from);
+    }
+
     /// The columns of several matrices side by side; none unless those of each fill its panels.
     pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { depth, kernel, .. } = parts.first()?;
