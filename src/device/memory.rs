@@ -37,6 +37,11 @@ pub fn release_unused_memory(device: &Device) {
     if let Device::Cuda(device) = device {
         let _ = super::cuda::release_unused(device);
     }
+    // SAFETY: the allocator may be called from any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if device.is_cpu() {
+        let _ = unsafe { libc::malloc_trim(0) };
+    }
     let _ = device;
 }
 

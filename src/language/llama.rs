@@ -10,6 +10,7 @@ use crate::kernels::kv::{GreedyStep, KvConfig, KvGeometry, KvStore, StepLayout, 
 use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{FullPrecision, Fused, FusedConfig, Matrices, Purpose, RmsNorm};
+use crate::weights::StoredRows;
 
 /// A model's geometry, as its `config.json` tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +108,8 @@ enum Embeddings {
     Table(Tensor),
     /// The weight of the output head: where both are one and packed, so that it is in memory once.
     OfHead,
+    /// Rows in the checkpoint's file: on the CPU.
+    Stored(StoredRows),
 }
 
 impl Llama {
@@ -213,6 +216,7 @@ impl Llama {
     fn embedding_rows(&self, ids: &Tensor) -> Result<Tensor> {
         let rows = match &self.embeddings {
             Embeddings::Table(table) => return self.kernels.gather(table, ids),
+            Embeddings::Stored(rows) => return rows.read(&ids.to_vec1()?),
             Embeddings::OfHead => self.head.weight_rows(ids)?,
         };
         rows.ok_or_else(|| candle_core::Error::msg("the output head was quantized after it was tied"))
@@ -307,20 +311,27 @@ impl Llama {
 
 /// Reads the embedding table and the output head, packed for inference.
 fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<(Embeddings, Linear)> {
-    let table = vb.pp("model").get((config.vocab_size, config.d_hidden), "embed_tokens.weight")?;
+    let (shape, table_vb) = ((config.vocab_size, config.d_hidden), vb.pp("model").pp("embed_tokens"));
+    let mut table = None;
     let mut head = if config.tied_embeddings {
-        Linear::from_weight(table.clone())
+        let mut head = Linear::from_weight(table.insert(table_vb.get(shape, "weight")?).clone());
+        matrices.convert(&mut head)?;
+        head
     } else {
         matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
     };
-    if config.tied_embeddings {
-        matrices.convert(&mut head)?;
-    }
     if matrices.purpose() == Purpose::Inference {
         head.pack()?;
     }
-    let is_one = config.tied_embeddings && head.is_packed_in_full();
-    Ok((if is_one { Embeddings::OfHead } else { Embeddings::Table(table) }, head))
+    if config.tied_embeddings && head.is_packed_in_full() {
+        return Ok((Embeddings::OfHead, head));
+    }
+    let embeddings = match (matrices.stored_rows(shape, &table_vb)?, table) {
+        (Some(rows), _) => Embeddings::Stored(rows),
+        (None, Some(table)) => Embeddings::Table(table),
+        (None, None) => Embeddings::Table(table_vb.get(shape, "weight")?),
+    };
+    Ok((embeddings, head))
 }
 
 /// New positions of one sequence.

@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 
 use super::linear::{Bias, Linear};
 use crate::kernels::QuantFormat;
+use crate::weights::StoredRows;
 
 /// A source of linear layers.
 pub trait Matrices: Sync {
@@ -27,6 +28,14 @@ pub trait Matrices: Sync {
 
     /// The use that the network is read for.
     fn purpose(&self) -> Purpose;
+
+    /// The matrix `weight (n, width)` that `vb` points at, if its rows can be read when they are asked for.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    fn stored_rows(&self, _: (usize, usize), _: &VarBuilder) -> Result<Option<StoredRows>> {
+        Ok(None)
+    }
 }
 
 /// The use that a network is read for.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
 
 use super::blueprint::{Blueprint, TowerSource};
 use super::frames::FrameTables;
@@ -10,15 +11,16 @@ use super::gguf::{self, GgufMatrices, QueryKeyRows};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
-use crate::device::{DTypeSpec, release_upload_buffers};
+use crate::device::{DTypeSpec, release_unused_memory, release_upload_buffers};
 use crate::image::Preprocessor;
 use crate::kernels;
 use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::language::{Llama, LlamaConfig};
-use crate::nn::{Linear, Purpose, QuantFormat, Quantizing};
+use crate::nn::linear::Bias;
+use crate::nn::{FullPrecision, Linear, Matrices, Purpose, QuantFormat, Quantizing};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
+use crate::weights::{Checkpoint, Ledger, OnLoad, Rename, StoredRows};
 
 /// Placement of the vision encoder: tower, connector and projector.
 #[derive(Debug, Clone)]
@@ -75,6 +77,7 @@ impl Vlm {
         let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
         let loaded = Self::load_weights(blueprint, placement, on_load);
         release_upload_buffers();
+        release_unused_memory(&Device::Cpu);
         loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
     }
 
@@ -220,10 +223,44 @@ fn load_language(
         let vb = ledger.part(rename.clone(), why, *dtype, device);
         return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, rows, format: *quantization });
     }
-    let vb = ledger.part(names_in(ledger, llama), why, *dtype, device);
-    match quantization {
-        Some(format) => Llama::load_with(llama, &vb, &Quantizing(*format)),
-        None => Llama::load(llama, &vb, Purpose::Inference),
+    let rename = names_in(ledger, llama);
+    let vb = ledger.part(rename.clone(), why, *dtype, device);
+    let full = FullPrecision(Purpose::Inference);
+    let quantizing = quantization.map(Quantizing);
+    let matrices = quantizing.as_ref().map_or(&full as &dyn Matrices, |quantizing| quantizing);
+    Llama::load_with(llama, &vb, &StoredMatrices { matrices, ledger, rename })
+}
+
+/// A source of linear layers over a checkpoint whose tables may stay in their file.
+struct StoredMatrices<'a> {
+    matrices: &'a dyn Matrices,
+    ledger: &'a Ledger,
+    rename: Rename,
+}
+
+impl Matrices for StoredMatrices<'_> {
+    fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> candle_core::Result<Linear> {
+        self.matrices.linear(d_in, d_out, bias, vb)
+    }
+
+    fn convert(&self, layer: &mut Linear) -> candle_core::Result<()> {
+        self.matrices.convert(layer)
+    }
+
+    fn reads_in_parallel(&self) -> bool {
+        self.matrices.reads_in_parallel()
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.matrices.purpose()
+    }
+
+    fn stored_rows(&self, shape: (usize, usize), vb: &VarBuilder) -> candle_core::Result<Option<StoredRows>> {
+        // Rows are read in f32 on the CPU; other places take the whole table.
+        if !vb.device().is_cpu() || vb.dtype() != DType::F32 {
+            return Ok(None);
+        }
+        self.ledger.rows(&self.rename.apply(&format!("{}.weight", vb.prefix())), shape.into())
     }
 }
 

@@ -14,6 +14,7 @@ use safetensors::tensor::TensorView;
 use super::WeightError;
 use super::fp8::{Fp8Format, Scales, e8m0};
 use super::gguf::Gguf;
+use super::rows::StoredRows;
 use super::source::WeightFiles;
 use super::torch::TorchFile;
 use crate::device::upload_weight;
@@ -160,12 +161,32 @@ impl Checkpoint {
         let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
         match facts.dtype {
             DType::F8E4M3 => self.dequantized(name, facts)?.to_dtype(dtype)?.to_device(device),
+            DType::BF16 if dtype == DType::F32 && device.is_cpu() => match &self.files {
+                Files::Safetensors(files) => widened(&files[facts.file], name),
+                _ => self.stored(name, facts, device)?.to_dtype(dtype),
+            },
             DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.stored(name, facts, device)?.to_dtype(dtype),
             other => candle_core::bail!(
                 "{}: tensor {name} is stored as {}, an unsupported format of weights in full precision",
                 self.dir.display(),
                 other.as_str()
             ),
+        }
+    }
+
+    /// Opens a matrix of which rows are read when they are asked for; `None` where only whole tensors can be read.
+    ///
+    /// # Errors
+    /// When the file cannot be opened again.
+    pub fn rows(&self, name: &str) -> candle_core::Result<Option<StoredRows>> {
+        let (Some(facts), Files::Safetensors(files)) = (self.tensors.get(name), &self.files) else { return Ok(None) };
+        match &files[facts.file] {
+            Safetensors::Mapped(_) => {
+                let path = &self.paths[facts.file];
+                let named = |error| candle_core::Error::msg(format!("{}: {error}", path.display()));
+                StoredRows::open(path, name).map_err(named)
+            }
+            Safetensors::Builtin(_) => Ok(None),
         }
     }
 
@@ -252,6 +273,16 @@ impl Safetensors {
             Self::Builtin(file) => file.get(name),
         }
     }
+}
+
+/// Reads a tensor in bf16 into f32, without a copy in between.
+fn widened(file: &Safetensors, name: &str) -> candle_core::Result<Tensor> {
+    let view = file.get(name)?;
+    let elements: Vec<f32> =
+        view.data().as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect();
+    let tensor = Tensor::from_vec(elements, view.shape(), &Device::Cpu)?;
+    file.release(view.data());
+    Ok(tensor)
 }
 
 /// Unmaps the whole pages of bytes of a file's private, read-only map until they are read again.

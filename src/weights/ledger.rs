@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::{Checkpoint, Problem, Rename, WeightError};
+use super::{Checkpoint, Problem, Rename, StoredRows, WeightError};
 
 /// Gives out `VarBuilder`s over one checkpoint and remembers what they were asked.
 ///
@@ -61,6 +61,24 @@ impl Ledger {
         let tensor = self.checkpoint.quantized(name)?;
         (self.on_load)(expected.elem_count());
         Ok(Some(tensor))
+    }
+
+    /// A matrix of which rows are read when they are asked for; `None` where only the whole tensor can be read, or where
+    /// it is missing or mis-shaped, which is noted once the whole is asked for.
+    ///
+    /// # Errors
+    /// When the file cannot be opened again.
+    pub fn rows(&self, name: &str, expected: Shape) -> candle_core::Result<Option<StoredRows>> {
+        if self.checkpoint.shape(name) != Some(&expected) {
+            return Ok(None);
+        }
+        let Some(rows) = self.checkpoint.rows(name)? else { return Ok(None) };
+        // A tied table has been read as a whole to make the head.
+        if !self.book().used.contains(name) {
+            self.use_tensor(name);
+            (self.on_load)(expected.elem_count());
+        }
+        Ok(Some(rows))
     }
 
     /// Notes that a tensor is used, with what belongs to it.

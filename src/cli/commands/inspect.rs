@@ -183,7 +183,8 @@ fn describe_stream(stream: &StreamInfo) -> String {
 fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
     writeln!(text, "model       {}", output::printable(&blueprint.name))?;
-    writeln!(text, "family      {}, {} tokens a frame", blueprint.config.family.name, blueprint.frame_tokens().count)?;
+    let frame = blueprint.frame_tokens();
+    writeln!(text, "family      {}, {} tokens a frame from the projector", blueprint.config.family.name, frame.count)?;
     writeln!(
         text,
         "language    {} layers, width {}, {} heads ({} key-value), feed-forward {}, vocabulary {}, context {}",
@@ -216,7 +217,10 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     let origin = blueprint.template.origin().map(|origin| format!(" ({origin})")).unwrap_or_default();
     writeln!(text, "template    {}{origin}", blueprint.template.name())?;
     let own = Plan::default().resolved(blueprint);
-    writeln!(text, "video       {}, {} (by default)", own.sample(), own.temporal())?;
+    let temporal = own.temporal();
+    let n_tokens = |n_frames| temporal.n_tokens(n_frames, frame).0;
+    let each = n_tokens(2).saturating_sub(n_tokens(1));
+    writeln!(text, "video       {}, {temporal}: {each} tokens with each frame more (by default)", own.sample())?;
     writeln!(text, "generation  {}", blueprint.config.generation)
 }
 
@@ -281,10 +285,13 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
         let name = dtype.as_str();
         writeln!(text, "  {name}   weights {}, key-value cache of the whole context {}", bytes(weights), bytes(cache))?;
     }
-    let n_linear = blueprint.config.llama.n_linear_weights().min(blueprint.n_parameters());
+    let llama = &blueprint.config.llama;
+    let n_linear = llama.n_linear_weights().min(blueprint.n_parameters());
+    // Beside quantized weights rows of the embedding table are read from the file. A tied one is counted as the head.
+    let n_in_file = if llama.tied_embeddings { 0 } else { llama.vocab_size * llama.d_hidden };
+    let n_rest = (blueprint.n_parameters() - n_linear).saturating_sub(n_in_file);
     for format in [QuantFormat::Q8_0, QuantFormat::Q4K] {
-        let rest = (blueprint.n_parameters() - n_linear) * DType::F32.size_in_bytes();
-        let weights = format.bytes(n_linear) + rest;
+        let weights = format.bytes(n_linear) + n_rest * DType::F32.size_in_bytes();
         writeln!(
             text,
             "  {format}  weights {} with the language model's linear layers so, the rest in f32",
