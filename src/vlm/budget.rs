@@ -75,7 +75,7 @@ impl TokenBudget {
         self.temporal.check(self.frame).map_err(|rule| ModelError::Strategy { rule })?;
         if self.visual() == Tokens(0) {
             return Err(ModelError::NoVisualTokens {
-                strategy: format!("temporal {}", self.temporal),
+                strategy: self.strategy(),
                 visual_words: self.temporal.explain(self.n_frames, self.frame),
                 longest: self.frame.count,
             });
@@ -84,7 +84,7 @@ impl TokenBudget {
             return Ok(Tokens(context.0 - prompt.0));
         }
         Err(ModelError::OverBudget {
-            strategy: format!("temporal {}", self.temporal),
+            strategy: self.strategy(),
             visual_words: self.temporal.explain(self.n_frames, self.frame),
             visual: self.visual(),
             text: self.words(),
@@ -92,6 +92,12 @@ impl TokenBudget {
             context,
             hint: self.hint(),
         })
+    }
+
+    /// The key of a plan that the strategy stands at, and its name.
+    fn strategy(&self) -> String {
+        let key = if matches!(self.temporal, Temporal::AnyRes(_)) { "single_image" } else { "temporal" };
+        format!("{key} {}", self.temporal)
     }
 
     /// The most frames below these that fit, by bisection: more frames never make fewer tokens.
@@ -114,6 +120,11 @@ impl TokenBudget {
 
     /// What would fit: a shorter question, fewer frames, or another strategy.
     fn hint(&self) -> String {
+        if matches!(self.temporal, Temporal::AnyRes(_)) {
+            let frame = Self { temporal: Temporal::Concat, ..*self };
+            let words = if frame.fits() { "single_image: frame (--single-image frame)" } else { "shorten the question" };
+            return format!("; hint: {words}");
+        }
         let fewer = self.most_that_fit();
         let strategies = [Temporal::D2, Temporal::TemporalMean];
         let other =

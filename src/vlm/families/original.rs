@@ -42,6 +42,10 @@ pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Fam
     }
 }
 
+/// The answer to a single image of a checkpoint with `image_aspect_ratio: anyres`, whose views LLaVA's code merges in
+/// several ways (`mm_patch_merge_type`).
+const NO_ANY_RES: &str = "of a checkpoint in LLaVA's own spelling the views of image_aspect_ratio anyres are not merged";
+
 /// Reads a `config.json` in LLaVA's spelling.
 ///
 /// # Errors
@@ -89,6 +93,7 @@ pub(super) fn read(
         select_feature,
         patches_per_side: 1,
         frame_fit,
+        any_res: (frame_fit == FrameFit::AnyresBase).then(|| Err(NO_ANY_RES.to_owned())),
         image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
         prompt_format: file.string("prompt_format")?.map(str::to_owned),
         language,
@@ -165,7 +170,8 @@ pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> 
     names.ok_or_else(|| file.wrong("architectures", "expected a list of class names"))
 }
 
-/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` the base view alone is taken, which needs no merging.
+/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` a frame of a video has the base view alone, which needs
+/// no merging; a single image is refused.
 pub(super) const KEYS: &[Key] = &[
     ("freeze_mm_mlp_adapter", Meaning::Neutral),
     ("freeze_mm_vision_resampler", Meaning::Neutral),
