@@ -1,8 +1,8 @@
 //! Model families as transformers 5.24 runs them: each tiny checkpoint's frames, prompt, ids and answer, from its video
 //! to the last token.
 //!
-//! Two small families stand in `tests/golden/families`, the others beside the repository; where those are absent the
-//! tests say so and go on with the two.
+//! Small families stand in `tests/golden/families`, the others beside the repository; where those are absent the tests
+//! say so and go on with the former. Single images are those of `tests/golden/make_single_image_answers.py`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
-use vidense::spec::{GeneratePlan, Plan, PromptPlan};
+use vidense::spec::{GeneratePlan, Plan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
 use vidense::units::Tokens;
 use vidense::video::sample::Times;
@@ -262,4 +262,86 @@ fn the_command_line_gives_a_familys_own_answer() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(ids(&answer["token_ids"]), ids(&run_of(&expected)["generated_ids"]));
+}
+
+/// The families that take a single image by AnyRes.
+const OF_SINGLE_IMAGES: [&str; 2] = ["llava_next", "llava_onevision"];
+
+fn golden(name: &str) -> PathBuf {
+    repository(&format!("tests/golden/families/{name}"))
+}
+
+/// A checkpoint whose JSON files `change` is told of by name, in a directory of its own.
+fn changed(dir: &Path, change: &dyn Fn(&str, &mut Value)) -> tempfile::TempDir {
+    let made = tempfile::tempdir().unwrap();
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        std::fs::copy(&path, made.path().join(&name)).unwrap();
+        if ["config.json", "processor_config.json"].contains(&name.as_str()) {
+            let mut file = json(&path);
+            change(&name, &mut file);
+            std::fs::write(made.path().join(&name), file.to_string()).unwrap();
+        }
+    }
+    made
+}
+
+/// A plan that leaves everything to the checkpoint.
+fn own_plan(dir: &Path) -> Plan {
+    let generate = GeneratePlan { max_new_tokens: 24, ..GeneratePlan::default() };
+    Plan { model: dir.to_str().unwrap().to_owned(), generate, ..Plan::default() }
+}
+
+fn load(plan: &Plan) -> (Vlm, Plan, vidense::text::Template) {
+    let blueprint = blueprint(plan);
+    let (plan, template) = (plan.clone().resolved(&blueprint), blueprint.template.clone());
+    (Vlm::load(blueprint, &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap(), plan, template)
+}
+
+#[test]
+fn single_images_are_answered_as_transformers_answers_them() {
+    for family in OF_SINGLE_IMAGES {
+        let dir = golden(family);
+        let (expected, tensor) = (json(&dir.join("single_image.json")), tensors(&dir.join("single_image.safetensors")));
+        let question = expected["question"].as_str().unwrap();
+        for (name, expected_image) in expected["images"].as_object().unwrap() {
+            let bound = &expected_image["vision_aspect_ratio"];
+            let copy = changed(&dir, &|_, file| {
+                if bound.is_string() {
+                    file["vision_aspect_ratio"] = bound.clone();
+                }
+            });
+            let (name, image) = (format!("{family} {name}"), dir.join("single_image").join(name));
+            let (vlm, plan, template) = load(&own_plan(copy.path()));
+            assert_eq!(plan.single_image, Some(SingleImagePlan::AnyRes));
+            let video = encode_video(&vlm, &image, &plan, &|_| {}).unwrap();
+            let n_visual = video.visual.dim(0).unwrap();
+            assert_eq!(n_visual as u64, expected_image["n_visual_tokens"].as_u64().unwrap(), "{name}: visual tokens");
+
+            let (asking, rows) = (Asking { vlm: &vlm, template: &template, plan: &plan }, FrameRows::together(n_visual));
+            let prompt = asking.conversation_about(&video).ask(question).unwrap();
+            let encoded = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
+            let mut history = vlm.single_image_history(&encoded, rows).unwrap().ids;
+            let placeholder = expected_image["placeholder_id"].as_u64().unwrap() as u32;
+            assert_eq!(history.iter().filter(|&&id| id == placeholder).count(), n_visual, "{name}: placeholders");
+            history.dedup_by(|a, b| a == b && *a == placeholder);
+            assert_eq!(history, ids(&expected_image["input_ids"]), "{name}: prompt {prompt:?}");
+
+            let of = |kind: &str| &tensor[&format!("{kind}.{}", name.split_once(' ').unwrap().1)];
+            let step = expected["step"].as_u64().unwrap() as u32;
+            assert_close(&format!("{name}: packed"), &every(&video.visual, 0, step), of("packed"), TOLERANCE);
+            assert_close(&format!("{name}: mean"), &video.visual.mean(0).unwrap(), of("mean"), TOLERANCE);
+            let embeds = vlm.splice(&encoded, &video.visual, rows).unwrap();
+            let logits = last_logits(vlm.language(), &embeds, 512);
+            assert_close(&format!("{name}: logits"), &logits, of("logits"), TOLERANCE);
+            let answer = ask(asking, &video, question).unwrap();
+            assert_eq!(answer.token_ids, ids(&expected_image["generated_ids"]), "{name}: answer {:?}", answer.text);
+            assert_eq!(answer.visual_tokens, Tokens(n_visual), "{name}");
+
+            // The file itself is the same input as a directory that holds it alone.
+            let file = encode_video(&vlm, &image.join("image.png"), &plan, &|_| {}).unwrap();
+            assert_eq!((file.temporal, file.visual.dims()), (video.temporal, video.visual.dims()), "{name}");
+            assert_close(&format!("{name}: file"), &file.visual, &video.visual, 0.0);
+        }
+    }
 }
