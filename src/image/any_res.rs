@@ -44,7 +44,9 @@ impl AnyRes {
         if resolutions.is_empty() {
             return Err("image_grid_pinpoints names no resolution".to_owned());
         }
-        if let Some((width, height)) = resolutions.iter().find(|(width, height)| !is_whole(*width) || !is_whole(*height)) {
+        if let Some((width, height)) =
+            resolutions.iter().find(|(width, height)| !is_whole(*width) || !is_whole(*height))
+        {
             return Err(format!(
                 "image_grid_pinpoints has {height} x {width} (height, width), but a view of the tower is {side} x {side}"
             ));
@@ -93,7 +95,8 @@ impl AnyRes {
         let mut canvas = RgbImage::new(resolution.0, resolution.1);
         let (left, top) = ((resolution.0 - size.0) / 2, (resolution.1 - size.1) / 2);
         imageops::replace(&mut canvas, &fitted, i64::from(left), i64::from(top));
-        let tile = |row: u32, column: u32| imageops::crop_imm(&canvas, column * side, row * side, side, side).to_image();
+        let tile =
+            |row: u32, column: u32| imageops::crop_imm(&canvas, column * side, row * side, side, side).to_image();
         let tiles = (0..tiling.rows).flat_map(|row| (0..tiling.columns).map(move |column| (row, column)));
         std::iter::once(base).chain(tiles.map(|(row, column)| tile(row, column))).collect()
     }
@@ -149,12 +152,10 @@ mod tests {
         assert_eq!((tiling.rows, tiling.columns), (2, 2));
         let views = any_res.views(&image, tiling);
         let red = |view: &RgbImage| view.pixels().map(|pixel| pixel[0]).collect::<Vec<u8>>();
-        assert_eq!(views.iter().skip(1).map(red).collect::<Vec<_>>(), [
-            [1, 2, 11, 12],
-            [3, 4, 13, 14],
-            [21, 22, 0, 0],
-            [23, 24, 0, 0]
-        ]);
+        assert_eq!(
+            views.iter().skip(1).map(red).collect::<Vec<_>>(),
+            [[1, 2, 11, 12], [3, 4, 13, 14], [21, 22, 0, 0], [23, 24, 0, 0]]
+        );
         assert_eq!((views.len(), views[0].dimensions()), (5, (2, 2)));
     }
 

@@ -72,7 +72,8 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
     let (index, time_base, coding, n_pixels) = facts_of(&stream);
     let (clock, delay) = (FrameClock::new(step_of(&stream)), delay_of(&stream));
     let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
-    let image_size = is_image(&media.input).then(|| container_orientation(path, &media.input, &stream).size(size_of(&stream)));
+    let image_size =
+        is_image(&media.input).then(|| container_orientation(path, &media.input, &stream).size(size_of(&stream)));
     let (mut schedule, mut packets, mut errors) = (FrameSchedule::default(), coding.map(|_| Vec::new()), 0);
     let mut is_sliced = false;
     for n_packets in 1.. {

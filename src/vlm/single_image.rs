@@ -64,10 +64,10 @@ impl SingleImageRule {
     /// The way, if it can be gone.
     ///
     /// # Errors
-    /// [`ModelError::Strategy`] with the reason.
+    /// [`ModelError::SingleImage`] with the reason.
     pub fn usable(&self) -> Result<&SingleImage, ModelError> {
-        let refused = |cause: &str| ModelError::Strategy {
-            rule: format!("single_image any_res: {cause}; hint: single_image: frame (--single-image frame)"),
+        let refused = |cause: &str| ModelError::SingleImage {
+            rule: format!("any_res: {cause}; hint: single_image: frame (--single-image frame)"),
         };
         match &self.0 {
             Some(Ok(single_image)) => Ok(single_image),

@@ -12,12 +12,12 @@ use candle_core::Tensor;
 use serde_json::Value;
 use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
-use vidense::spec::{GeneratePlan, Plan, PromptPlan, SingleImagePlan};
+use vidense::spec::{ConnectorPlan, DciPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
 use vidense::units::Tokens;
 use vidense::video::sample::Times;
 use vidense::video::{ReadLimits, Sample};
-use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, Vlm};
+use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, SingleImage, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{ask, assert_close, every, ids, json, last_logits, read_video, repository, shared, tensors};
@@ -224,7 +224,9 @@ fn downloads_of_the_hub_and_new_checkpoints_are_described_alike() {
                 .unwrap();
             let ids = PromptIds::encode(&asked, &blueprint.tokenizer).unwrap();
             let own = Plan { sample: None, ..plan }.resolved(&blueprint).sample();
-            (blueprint.preprocess.clone(), asked, ids, own)
+            let tiles = |rule: &SingleImage| rule.packings().collect::<Vec<_>>();
+            let views = blueprint.single_image.is_own().then(|| tiles(blueprint.single_image.usable().unwrap()));
+            (blueprint.preprocess.clone(), asked, ids, own, views)
         };
         assert_eq!(describe(&dir), describe(hub.path()), "{}", dir.display());
     }
@@ -318,7 +320,8 @@ fn single_images_are_answered_as_transformers_answers_them() {
             let n_visual = video.visual.dim(0).unwrap();
             assert_eq!(n_visual as u64, expected_image["n_visual_tokens"].as_u64().unwrap(), "{name}: visual tokens");
 
-            let (asking, rows) = (Asking { vlm: &vlm, template: &template, plan: &plan }, FrameRows::together(n_visual));
+            let (asking, rows) =
+                (Asking { vlm: &vlm, template: &template, plan: &plan }, FrameRows::together(n_visual));
             let prompt = asking.conversation_about(&video).ask(question).unwrap();
             let encoded = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
             let mut history = vlm.single_image_history(&encoded, rows).unwrap().ids;
@@ -343,5 +346,184 @@ fn single_images_are_answered_as_transformers_answers_them() {
             assert_eq!((file.temporal, file.visual.dims()), (video.temporal, video.visual.dims()), "{name}");
             assert_close(&format!("{name}: file"), &file.visual, &video.visual, 0.0);
         }
+    }
+}
+
+#[test]
+fn a_sampled_frame_and_what_a_plan_chooses_itself_are_no_single_image() {
+    let (vlm, plan, _) = load(&Plan { temporal: Some(Temporal::Checkpoint), ..own_plan(&golden("llava_next")) });
+    let image = golden("llava_next").join("single_image/wide");
+    let of = |path: &Path, plan: &Plan| encode_video(&vlm, path, plan, &|_| {}).unwrap();
+    let any_res = of(&image, &plan);
+    assert!(matches!(any_res.temporal, Temporal::AnyRes(_)) && any_res.visual.dim(0).unwrap() == 1164);
+    // One frame of a video, and two places of one image.
+    let one = Plan { sample: Some(Sample::uniform(1)), ..plan.clone() };
+    let frame = of(&golden("smolvlm").join("video.mkv"), &one);
+    assert_eq!((frame.temporal, frame.visual.dim(0).unwrap()), (Temporal::Concat, 576));
+    let twice = Plan { sample: Some("uniform:frames=2,short=repeat_last".parse().unwrap()), ..plan.clone() };
+    assert_eq!(of(&image, &twice).visual.dim(0).unwrap(), 2 * 576);
+    // The base view alone where the plan says so; of AnyRes it is the beginning.
+    let as_frame = of(&image, &Plan { single_image: Some(SingleImagePlan::Frame), ..plan.clone() });
+    assert_eq!(as_frame.visual.dims(), [576, 64]);
+    let base = any_res.visual.narrow(0, 0, 576).unwrap();
+    // Frames are resized as Pillow does it.
+    assert_close("base view", &as_frame.visual, &base, 10.0 * TOLERANCE);
+    for plan in [
+        Plan { temporal: Some(Temporal::Concat), ..own_plan(&golden("llava_next")) },
+        Plan { preprocess: PreprocessPlan::Squeeze, ..own_plan(&golden("llava_next")) },
+        Plan { connector: ConnectorPlan::None, ..own_plan(&golden("llava_next")) },
+    ] {
+        assert_eq!(plan.clone().resolved(&blueprint(&plan)).single_image, Some(SingleImagePlan::Frame));
+    }
+    // A family without such a way has nothing to say of it.
+    let other = own_plan(&golden("smolvlm"));
+    assert_eq!(other.clone().resolved(&blueprint(&other)).single_image, None);
+}
+
+#[test]
+fn any_res_that_a_plan_makes_impossible_is_refused_with_its_rule() {
+    let dir = golden("llava_next");
+    let any_res = |plan: Plan| Plan { single_image: Some(SingleImagePlan::AnyRes), ..plan };
+    for (plan, rule) in [
+        (any_res(own_plan(&golden("smolvlm"))), "the model is of the family smolvlm"),
+        (any_res(Plan { preprocess: PreprocessPlan::Pad, ..own_plan(&dir) }), "`preprocess` would not be obeyed"),
+        (any_res(Plan { connector: ConnectorPlan::Sti, ..own_plan(&dir) }), "are not the patches alone"),
+        (
+            any_res(Plan { connector: ConnectorPlan::Dci(DciPlan { window: 3 }), ..own_plan(&dir) }),
+            "a window goes over frames",
+        ),
+    ] {
+        let blueprint = blueprint(&plan);
+        let problems = plan.resolved(&blueprint).check_model(&blueprint).problems;
+        let found = problems.iter().find(|problem| problem.path == ["single_image"]).expect(rule);
+        assert!(found.rule.contains(rule) && found.hint.as_deref() == Some("frame"), "{found:?}");
+    }
+    // A strategy of the plan's own is for videos then.
+    let both = any_res(Plan { temporal: Some(Temporal::D2), ..own_plan(&dir) });
+    let blueprint = blueprint(&both);
+    assert_eq!(both.resolved(&blueprint).check_model(&blueprint).problems, []);
+}
+
+#[test]
+fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_video() {
+    let image = golden("llava_next").join("single_image/square");
+    let refused = |dir: &Path| {
+        let (vlm, plan, _) = load(&own_plan(dir));
+        let video = golden("smolvlm").join("video.mkv");
+        let one = Plan { sample: Some(Sample::uniform(1)), ..plan.clone() };
+        assert!(encode_video(&vlm, &video, &one, &|_| {}).is_ok(), "{}", dir.display());
+        let error = encode_video(&vlm, &image, &plan, &|_| {}).unwrap_err().to_string();
+        let hint = "hint: single_image: frame (--single-image frame)";
+        assert!(error.starts_with("single_image any_res: ") && error.ends_with(hint), "{error}");
+        assert!(
+            encode_video(&vlm, &image, &Plan { single_image: Some(SingleImagePlan::Frame), ..plan }, &|_| {}).is_ok()
+        );
+        error
+    };
+    let set = |dir: &str, files: &'static [&str], key: &'static str, value: Value| {
+        changed(&golden(dir), &|name, file| {
+            let section = if name == "processor_config.json" && key != "vision_aspect_ratio" {
+                &mut file["image_processor"]
+            } else {
+                file
+            };
+            if files.contains(&name) {
+                section[key] = value.clone();
+            }
+        })
+    };
+    let (both, pinpoints) = (&["config.json", "processor_config.json"][..], "image_grid_pinpoints");
+    for (dir, rule) in [
+        (set("llava_next", both, pinpoints, serde_json::json!([[336, 500]])), "has 336 x 500 (height, width)"),
+        (set("llava_next", both, pinpoints, "(1x1)".into()), "expected a list of pairs"),
+        (
+            set("llava_next", &["config.json"], pinpoints, serde_json::json!([[336, 672]])),
+            "are not those of config.json",
+        ),
+        (
+            set(
+                "llava_next",
+                &["processor_config.json"],
+                "crop_size",
+                serde_json::json!({"height": 224, "width": 224}),
+            ),
+            "size and crop_size are not the tower's 336 x 336",
+        ),
+        (set("llava_onevision", both, "vision_aspect_ratio", "anyres".into()), "expected anyres_max_N"),
+    ] {
+        let error = refused(dir.path());
+        assert!(error.contains(rule), "{error}");
+    }
+    // LLaVA's own spelling asks for it as well.
+    let original = tempfile::tempdir().unwrap();
+    let llava = repository("tests/golden/checkpoints/llava-bin");
+    for name in ["pytorch_model.bin", "tokenizer.model"] {
+        std::fs::copy(llava.join(name), original.path().join(name)).unwrap();
+    }
+    let mut config = json(&llava.join("config.json"));
+    (config["image_aspect_ratio"], config["mm_vision_tower"]) =
+        ("anyres".into(), llava.join("tower").to_str().unwrap().into());
+    std::fs::write(original.path().join("config.json"), config.to_string()).unwrap();
+    assert!(refused(original.path()).contains("LLaVA's own spelling"));
+}
+
+/// The whole program: one image against a context that it does not fit, then an archive of images and a video, decoded
+/// in a process of its own and found in the cache again.
+#[test]
+fn the_command_line_budgets_answers_and_keeps_single_images() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
+        command.current_dir(place.path()).env("VIDENSE_CACHE", place.path().join("cache")).env("HF_HUB_OFFLINE", "1");
+        command.args(arguments).output().unwrap()
+    };
+    let image = |name: &str| golden("llava_next").join("single_image").join(name).to_str().unwrap().to_owned();
+    let small = changed(&golden("llava_next"), &|name, file| {
+        if name == "config.json" {
+            file["text_config"]["max_position_embeddings"] = 1000.into();
+        }
+    });
+    let over = run(&["ask", &image("wide"), "Why?", "--model", small.path().to_str().unwrap(), "--device", "cpu"]);
+    let message = String::from_utf8(over.stderr).unwrap();
+    let words = "single_image any_res: 576 tokens of the base view + 12 rows x (48 tokens + 1 newline) of 1 x 2 tiles = \
+                 1164 visual tokens + ";
+    assert!(message.contains(words) && message.contains("hint: single_image: frame"), "{message}");
+
+    let expected = json(&golden("llava_next").join("single_image.json"));
+    let pipeline = format!("model: {}\ndevice: cpu\n", golden("llava_next").display());
+    std::fs::write(place.path().join("p.yaml"), pipeline).unwrap();
+    let video = golden("smolvlm").join("video.mkv");
+    let inputs = [image("wide"), format!("{}/image.png", image("tall")), video.to_str().unwrap().to_owned()];
+    let lines: Vec<String> =
+        inputs.iter().map(|path| serde_json::json!({ "video": path }).to_string() + "\n").collect();
+    std::fs::write(place.path().join("list.jsonl"), lines.concat()).unwrap();
+    for (out, n_found) in [("first", 0), ("second", 3)] {
+        let question = expected["question"].as_str().unwrap();
+        let batch = ["batch", "p.yaml", "list.jsonl", "--isolate", "--cache", "kept", "--out", out, "-q", question];
+        let done = run(&[&batch[..], &["--set", "generate.max_new_tokens=24"]].concat());
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.success() && told.contains(&format!("{n_found} videos found in the cache")), "{told}");
+        let answers = std::fs::read_to_string(place.path().join(out).join("answers.jsonl")).unwrap();
+        let answer = |input: &str| {
+            let line = answers.lines().find(|line| line.contains(&format!("{input:?}"))).unwrap();
+            serde_json::from_str::<Value>(line).unwrap()
+        };
+        for (input, name) in [(&inputs[0], "wide"), (&inputs[1], "tall")] {
+            let (found, expected) = (answer(input), &expected["images"][name]);
+            assert_eq!(found["visual_tokens"], expected["n_visual_tokens"], "{out} {name}");
+            assert_eq!(ids(&found["token_ids"]), ids(&expected["generated_ids"]), "{out} {name}");
+        }
+        assert_eq!(answer(&inputs[2])["visual_tokens"], 8 * 288);
+    }
+}
+
+#[test]
+fn a_question_cannot_move_the_place_of_a_single_image() {
+    let (vlm, plan, template) = load(&own_plan(&golden("llava_onevision")));
+    let video = encode_video(&vlm, &golden("llava_onevision").join("single_image/wide"), &plan, &|_| {}).unwrap();
+    let asking = Asking { vlm: &vlm, template: &template, plan: &plan };
+    for mark in ["<image>", "<video>"] {
+        let error = ask(asking, &video, &format!("Is this {mark} it?")).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{mark}`")), "{error}");
     }
 }

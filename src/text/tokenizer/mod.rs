@@ -94,7 +94,8 @@ impl Tokenizer {
     /// `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
         let mut settings = Settings::read(dir)?;
-        let Placeholders { image: image_text, video: video_text, single_image } = placeholders(dir, &settings, reading)?;
+        let Placeholders { image: image_text, video: video_text, single_image } =
+            placeholders(dir, &settings, reading)?;
         let (codec, file) = match reading {
             Reading::Llava => open_as_llava(dir, &mut settings)?,
             Reading::HuggingFace { .. } => open_as_transformers(dir, &mut settings, &image_text)?,
@@ -136,7 +137,8 @@ impl Tokenizer {
     fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
         let placeholder = |mark: &String| TextError::Placeholder { token: mark.clone() };
         // The placeholder of a single image stands for no token of a video, and the other way round.
-        let is_said = |mark: &&String| prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(*mark));
+        let is_said =
+            |mark: &&String| prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(*mark));
         if let Some(mark) = [&self.image_text, &self.single_image_text].into_iter().find(is_said) {
             return Err(placeholder(mark));
         }

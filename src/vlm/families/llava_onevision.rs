@@ -10,9 +10,7 @@ use crate::vision::TowerConfig;
 use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
-use crate::vlm::config::{
-    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m,
-};
+use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_onevision",

@@ -44,7 +44,8 @@ pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Fam
 
 /// The answer to a single image of a checkpoint with `image_aspect_ratio: anyres`, whose views LLaVA's code merges in
 /// several ways (`mm_patch_merge_type`).
-const NO_ANY_RES: &str = "of a checkpoint in LLaVA's own spelling the views of image_aspect_ratio anyres are not merged";
+const NO_ANY_RES: &str =
+    "of a checkpoint in LLaVA's own spelling the views of image_aspect_ratio anyres are not merged";
 
 /// Reads a `config.json` in LLaVA's spelling.
 ///
