@@ -442,11 +442,13 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
         ),
         (
             set(
-                "llava_next",
+                "llava_onevision",
                 &["processor_config.json"],
-                "crop_size",
-                serde_json::json!({"height": 224, "width": 224}),
+                "size",
+                serde_json::json!({"height": 336, "width": 336}),
             ),
+            "size and crop_size are not the tower's 384 x 384",
+        ),
             "size and crop_size are not the tower's 336 x 336",
         ),
         (set("llava_onevision", both, "vision_aspect_ratio", "anyres".into()), "expected anyres_max_N"),
