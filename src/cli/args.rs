@@ -126,7 +126,7 @@ pub struct PromptArgs {
     pub temporal: Option<Temporal>,
     /// How a single image (an image file, or a directory of one image) is taken: any_res (LLaVA-NeXT, LLaVA-OneVision: a
     /// base view and tiles at the resolution that suits it best), frame (as a video of one frame) [default: any_res for
-    /// those families, unless --temporal names a strategy; else frame]
+    /// checkpoints that ask for it, unless --temporal names a strategy; else frame]
     #[arg(long, value_name = "HOW")]
     pub single_image: Option<SingleImagePlan>,
     /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,

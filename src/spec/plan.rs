@@ -62,8 +62,8 @@ pub struct Plan {
     /// several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporal: Option<Temporal>,
-    /// How a single image is taken: an image file, or a directory of one image. Default: `any_res` of a model whose
-    /// family takes it so (LLaVA-NeXT, LLaVA-OneVision), unless the plan names a strategy, a connector or a
+    /// How a single image is taken: an image file, or a directory of one image. Default: `any_res` of a checkpoint that
+    /// asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan names a strategy, a connector or a
     /// preprocessing of its own; else, and of every other model, as a video of one frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_image: Option<SingleImagePlan>,

@@ -162,7 +162,7 @@ impl Plan {
         let is_windowed = matches!(self.connector, ConnectorPlan::Dci(DciPlan { window }) if window > 1);
         let rule = match self.preprocess {
             _ if !blueprint.single_image.is_own() => format!(
-                "any_res is the way of LLaVA-NeXT and LLaVA-OneVision; the model is of the family {}",
+                "any_res is for checkpoints that ask for AnyRes (LLaVA-NeXT, LLaVA-OneVision); the model is of the family {}",
                 blueprint.config.family.name
             ),
             PreprocessPlan::Pad | PreprocessPlan::Native | PreprocessPlan::Squeeze => {

@@ -9,7 +9,7 @@
 //! 576 + 22 (72 + 1) = 2,182.
 //!
 //! Reference: `pack_image_features` and `unpad_image` of transformers 5.24, `modeling_llava_next.py` and
-//! `modeling_llava_onevision.py`.
+//! `modeling_llava_onevision.py`; `mm_patch_merge_type: spatial_unpad` of LLaVA-NeXT's code, `llava_arch.py`.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,20 @@ pub struct AnyRes {
     pub rows: usize,
     /// Tiles of a row.
     pub columns: usize,
+    /// How the side that the padding leaves is made whole.
+    pub unpad: Unpad,
     /// Tokens beyond those of so many tiles are interpolated away (`anyres_max_9`), where the family does that.
     pub max_tiles: Option<usize>,
+}
+
+/// How a length in tokens is made whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unpad {
+    /// `int(round(length, 7))`, as transformers does it.
+    Rounded,
+    /// `int(length)`, as LLaVA's code does it.
+    Truncated,
 }
 
 /// More tokens than allowed by this factor along a side are interpolated away.
@@ -43,8 +55,11 @@ impl AnyRes {
         let tiled = self.tiled(view);
         let (width, height) = (f64::from(self.image.0), f64::from(self.image.1));
         let (grid_width, grid_height) = (tiled.width as f64, tiled.height as f64);
-        // `int(round(length, 7))`: what is that little below a whole number is one.
-        let whole = |length: f64| (length + 0.5e-7) as usize;
+        let whole = |length: f64| match self.unpad {
+            // What is that little below a whole number is one.
+            Unpad::Rounded => (length + 0.5e-7) as usize,
+            Unpad::Truncated => length as usize,
+        };
         let left = |have: usize, want: usize| have - (have - want.min(have)) / 2 * 2;
         if width / height > grid_width / grid_height {
             Grid { height: left(tiled.height, whole(height * (grid_width / width))), ..tiled }
@@ -181,7 +196,7 @@ mod tests {
     }
 
     fn any_res(image: (u32, u32), (rows, columns): (usize, usize)) -> AnyRes {
-        AnyRes { image, rows, columns, max_tiles: None }
+        AnyRes { image, rows, columns, unpad: Unpad::Rounded, max_tiles: None }
     }
 
     #[test]
@@ -205,6 +220,14 @@ mod tests {
         // 10 tiles of nine are within the slack: sqrt(10 / 9) = 1.054.
         let within = AnyRes { max_tiles: Some(9), ..any_res((1920, 768), (2, 5)) };
         assert_eq!(count(within, 27), 729 + 54 * 136);
+    }
+
+    #[test]
+    fn lengths_a_rounding_below_a_whole_number_are_cut_by_llavas_code_alone() {
+        // 423 * (48 / 752) = 26.999999999999996: of 48 rows 27 leave (48 - 27) / 2 = 10 on either side, 26 leave 11.
+        let height =
+            |unpad| AnyRes { unpad, ..any_res((752, 423), (2, 2)) }.unpadded(Grid { height: 24, width: 24 }).height;
+        assert_eq!((height(Unpad::Rounded), height(Unpad::Truncated)), (28, 26));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::units::Tokens;
 
 pub use crate::kernels::PoolMode;
 pub use adaptive_3d::Adaptive3d;
-pub use any_res::AnyRes;
+pub use any_res::{AnyRes, Unpad};
 pub use evs::Evs;
 pub use frame_tokens::{FrameTokens, Grid};
 pub use ig_vlm::IgVlm;

@@ -112,7 +112,7 @@ impl Blueprint {
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
         let marks = frame_marks(&config, &tokenizer);
-        let single_image = SingleImageRule::read(&dir, &config, &tower);
+        let single_image = SingleImageRule::read(&dir, &config, &tower, &preprocess);
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
             rope_conflict,

@@ -182,9 +182,9 @@ mod tests {
 
     #[test]
     fn a_single_image_is_told_by_its_own_key() {
-        use crate::temporal::{AnyRes, Grid};
+        use crate::temporal::{AnyRes, Grid, Unpad};
         // Room for the base view alone.
-        let any_res = AnyRes { image: (900, 900), rows: 2, columns: 2, max_tiles: None };
+        let any_res = AnyRes { image: (900, 900), rows: 2, columns: 2, unpad: Unpad::Rounded, max_tiles: None };
         let grid = FrameTokens::on_grid(Grid { height: 24, width: 24 });
         let frame = FrameTokens { has_newline: true, ..grid };
         let budget = TokenBudget { frame, context: Tokens(2048), ..budget(Temporal::AnyRes(any_res), 1, 40) };

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use ::image::RgbImage;
 
-use super::config::VlmConfig;
 use super::config::processor::{ProcessorClass, ProcessorFile};
+use super::config::{AnyResKeys, Spelling, VlmConfig};
 use super::{ModelError, VideoPath};
 use crate::image::any_res::Tiling;
+use crate::image::config::Filter;
 use crate::image::{AnyRes, Arithmetic, PreprocessConfig, Preprocessor, Resize};
-use crate::temporal::{self, Temporal};
+use crate::temporal::{self, Temporal, Unpad};
 use crate::vision::TowerConfig;
 
 /// The views of single images, and how many of their tokens are kept.
@@ -21,6 +22,7 @@ pub struct SingleImage {
     any_res: AnyRes,
     /// Prepares views.
     preprocessor: Preprocessor,
+    unpad: Unpad,
     max_tiles: Option<usize>,
 }
 
@@ -29,30 +31,12 @@ pub struct SingleImage {
 pub struct SingleImageRule(Option<Result<SingleImage, String>>);
 
 impl SingleImageRule {
-    /// Reads the rule of a checkpoint, whose processor's files are in `dir`.
-    pub(super) fn read(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Self {
-        let keys = config.any_res.clone();
-        Self(keys.map(|keys| {
-            let keys = keys?;
-            let file = ProcessorFile::find(dir, VideoPath::None).map_err(|error| error.to_string())?;
-            let missing = || format!("{}: no processor_config.json and no preprocessor_config.json", dir.display());
-            let file = file.ok_or_else(missing)?;
-            let class = config.video_path.processor().or(config.processor);
-            let class = class.ok_or("the family has no image processor of its own")?;
-            let by_processor = file.any_res_keys(class).map_err(|error| error.to_string())?;
-            if by_processor != keys {
-                return Err(format!(
-                    "{}: image_grid_pinpoints or vision_aspect_ratio of the processor are not those of config.json",
-                    dir.display()
-                ));
-            }
-            let (preprocess, notes) = file.read(ProcessorClass::Named(class)).map_err(|error| error.to_string())?;
-            notes.refused.first().map_or(Ok(()), |refused| Err(refused.clone()))?;
-            let side = tower.image_size as u32;
-            let preprocess = of_views(preprocess, side)
-                .ok_or_else(|| format!("{}: size and crop_size are not the tower's {side} x {side}", dir.display()))?;
-            let any_res = AnyRes::new(side, keys.resolutions, &preprocess)?;
-            Ok(SingleImage { any_res, preprocessor: Preprocessor::new(preprocess), max_tiles: keys.max_tiles })
+    /// Reads the rule of a checkpoint, whose processor's files are in `dir`; `frames` is the preparation of frames.
+    pub(super) fn read(dir: &Path, config: &VlmConfig, tower: &TowerConfig, frames: &PreprocessConfig) -> Self {
+        let side = tower.image_size as u32;
+        Self(config.any_res.clone().map(|keys| match config.spelling {
+            Spelling::HuggingFace => of_transformers((dir, config), &keys?, side),
+            Spelling::Llava => of_llava(&keys?, side, frames),
         }))
     }
 
@@ -72,9 +56,37 @@ impl SingleImageRule {
         match &self.0 {
             Some(Ok(single_image)) => Ok(single_image),
             Some(Err(cause)) => Err(refused(cause)),
-            None => Err(refused("the model's family has no such way with a single image")),
+            None => Err(refused("the checkpoint does not ask for it")),
         }
     }
+}
+
+/// As the processor and the model of transformers do it, each by its own file.
+fn of_transformers((dir, config): (&Path, &VlmConfig), keys: &AnyResKeys, side: u32) -> Result<SingleImage, String> {
+    let words = |error: ModelError| error.to_string();
+    let file = ProcessorFile::find(dir, VideoPath::None).map_err(words)?;
+    let missing = || format!("{}: no processor_config.json and no preprocessor_config.json", dir.display());
+    let file = file.ok_or_else(missing)?;
+    let class = config.video_path.processor().or(config.processor);
+    let class = class.ok_or("the family has no image processor of its own")?;
+    if file.any_res_keys(class).map_err(words)? != *keys {
+        return Err(format!(
+            "{}: image_grid_pinpoints or vision_aspect_ratio of the processor are not those of config.json",
+            dir.display()
+        ));
+    }
+    let (preprocess, notes) = file.read(ProcessorClass::Named(class)).map_err(words)?;
+    notes.refused.first().map_or(Ok(()), |refused| Err(refused.clone()))?;
+    let preprocess = of_views(preprocess, side)
+        .ok_or_else(|| format!("{}: size and crop_size are not the tower's {side} x {side}", dir.display()))?;
+    SingleImage::new(keys, side, (preprocess, Unpad::Rounded))
+}
+
+/// As LLaVA's code does it: Pillow resizes to views, whatever the tower's filter is.
+fn of_llava(keys: &AnyResKeys, side: u32, frames: &PreprocessConfig) -> Result<SingleImage, String> {
+    let views = frames.clone().squeezed(side);
+    let views = PreprocessConfig { filter: Filter::Bicubic, arithmetic: Arithmetic::Pillow, ..views };
+    SingleImage::new(keys, side, (views, Unpad::Truncated))
 }
 
 /// The preparation of views, which are of the tower's side already, if the processor makes no other size of them.
@@ -88,6 +100,11 @@ fn of_views(preprocess: PreprocessConfig, side: u32) -> Option<PreprocessConfig>
 }
 
 impl SingleImage {
+    fn new(keys: &AnyResKeys, side: u32, (views, unpad): (PreprocessConfig, Unpad)) -> Result<Self, String> {
+        let any_res = AnyRes::new(side, keys.resolutions.in_pixels(side), &views)?;
+        Ok(Self { any_res, preprocessor: Preprocessor::new(views), unpad, max_tiles: keys.max_tiles })
+    }
+
     /// Sizes of the views, and the resolutions that they make.
     pub fn any_res(&self) -> &AnyRes {
         &self.any_res
@@ -100,7 +117,8 @@ impl SingleImage {
 
     fn packing(&self, tiling: Tiling) -> Temporal {
         let (rows, columns) = (tiling.rows as usize, tiling.columns as usize);
-        Temporal::AnyRes(temporal::AnyRes { image: tiling.image, rows, columns, max_tiles: self.max_tiles })
+        let (unpad, max_tiles) = (self.unpad, self.max_tiles);
+        Temporal::AnyRes(temporal::AnyRes { image: tiling.image, rows, columns, unpad, max_tiles })
     }
 
     /// The strategies of images that have exactly one of the resolutions each: those without padding.

@@ -2,7 +2,8 @@
 //! to the last token.
 //!
 //! Small families stand in `tests/golden/families`, the others beside the repository; where those are absent the tests
-//! say so and go on with the former. Single images are those of `tests/golden/make_single_image_answers.py`.
+//! say so and go on with the former. Single images are those of `tests/golden/make_single_image_answers.py` and
+//! `make_single_image_llava.py`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -449,14 +450,12 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
             ),
             "size and crop_size are not the tower's 384 x 384",
         ),
-            "size and crop_size are not the tower's 336 x 336",
-        ),
         (set("llava_onevision", both, "vision_aspect_ratio", "anyres".into()), "expected anyres_max_N"),
     ] {
         let error = refused(dir.path());
         assert!(error.contains(rule), "{error}");
     }
-    // LLaVA's own spelling asks for it as well.
+    // LLaVA's own spelling asks for it as well, here without saying how views are merged.
     let original = tempfile::tempdir().unwrap();
     let llava = repository("tests/golden/checkpoints/llava-bin");
     for name in ["pytorch_model.bin", "tokenizer.model"] {
@@ -466,7 +465,78 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
     (config["image_aspect_ratio"], config["mm_vision_tower"]) =
         ("anyres".into(), llava.join("tower").to_str().unwrap().into());
     std::fs::write(original.path().join("config.json"), config.to_string()).unwrap();
-    assert!(refused(original.path()).contains("LLaVA's own spelling"));
+    assert!(refused(original.path()).contains("views are merged as spatial_unpad alone"));
+}
+
+/// The checkpoint of LLaVA-OneVision in LLaVA's own spelling, with its tower's description beside it.
+fn in_llavas_spelling(dir: &Path, aspect: &Value, pinpoints: &Value) -> tempfile::TempDir {
+    let made = tempfile::tempdir().unwrap();
+    let names = [
+        ("language_model.model.", "model."),
+        ("multi_modal_projector.linear_1.", "model.mm_projector.0."),
+        ("multi_modal_projector.linear_2.", "model.mm_projector.2."),
+        ("vision_tower.", "model.vision_tower.vision_tower."),
+        ("image_newline", "model.image_newline"),
+    ];
+    let renamed = |(name, tensor): (String, Tensor)| {
+        let (theirs, new) = names.iter().find(|(theirs, _)| name.starts_with(theirs)).unwrap();
+        (name.replacen(theirs, new, 1), tensor)
+    };
+    let weights: std::collections::HashMap<_, _> =
+        tensors(&dir.join("model.safetensors")).into_iter().map(renamed).collect();
+    candle_core::safetensors::save(&weights, made.path().join("model.safetensors")).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(dir.join(name), made.path().join(name)).unwrap();
+    }
+    let write = |path: PathBuf, file: &Value| std::fs::write(path, file.to_string()).unwrap();
+    let parts = json(&dir.join("config.json"));
+    // LLaVA's code deletes the last layer of a tower, which the weights are without.
+    let mut tower = parts["vision_config"].clone();
+    tower["num_hidden_layers"] = 4.into();
+    let tower_dir = made.path().join("tower");
+    std::fs::create_dir(&tower_dir).unwrap();
+    write(tower_dir.join("config.json"), &tower);
+    let mut config = parts["text_config"].clone();
+    config["rope_theta"] = 1e6.into();
+    for key in ["rope_parameters", "layer_types", "dtype"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    for (key, value) in [
+        ("architectures", serde_json::json!(["LlavaQwenForCausalLM"])),
+        ("model_type", "llava_qwen".into()),
+        ("mm_vision_tower", tower_dir.to_str().unwrap().into()),
+        ("mm_projector_type", "mlp2x_gelu".into()),
+        ("mm_patch_merge_type", "spatial_unpad".into()),
+        ("image_aspect_ratio", aspect.clone()),
+        ("image_grid_pinpoints", pinpoints.clone()),
+    ] {
+        config[key] = value;
+    }
+    write(made.path().join("config.json"), &config);
+    made
+}
+
+#[test]
+fn single_images_in_llavas_spelling_are_those_of_its_code() {
+    let dir = golden("llava_onevision");
+    let expected = json(&dir.join("single_image_llava.json"));
+    let tensor = tensors(&dir.join("single_image_llava.safetensors"));
+    let step = expected["step"].as_u64().unwrap() as u32;
+    for (name, run) in expected["runs"].as_object().unwrap() {
+        let checkpoint = in_llavas_spelling(&dir, &run["image_aspect_ratio"], &run["image_grid_pinpoints"]);
+        let (vlm, plan, _) = load(&own_plan(checkpoint.path()));
+        let image = dir.join("single_image").join(run["image"].as_str().unwrap());
+        let visual = encode_video(&vlm, &image, &plan, &|_| {}).unwrap().visual;
+        assert_eq!(visual.dim(0).unwrap() as u64, run["n_visual_tokens"].as_u64().unwrap(), "{name}: visual tokens");
+        assert_close(
+            &format!("{name}: packed"),
+            &every(&visual, 0, step),
+            &tensor[&format!("packed.{name}")],
+            TOLERANCE,
+        );
+        let mean = visual.mean(0).unwrap();
+        assert_close(&format!("{name}: mean"), &mean, &tensor[&format!("mean.{name}")], TOLERANCE);
+    }
 }
 
 /// The whole program: one image against a context that it does not fit, then an archive of images and a video, decoded

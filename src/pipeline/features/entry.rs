@@ -83,6 +83,7 @@ fn hash(facts: &str, (dtype, shape): (Dtype, &[usize]), visual: &[u8], thumbnail
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::temporal::Unpad;
     use crate::units::{FrameIndex, Seconds};
 
     fn video(dtype: DType) -> EncodedVideo {
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_single_image_keeps_its_tiles() {
-        let any_res = AnyRes { image: (1000, 300), rows: 1, columns: 3, max_tiles: Some(9) };
+        let any_res = AnyRes { image: (1000, 300), rows: 1, columns: 3, unpad: Unpad::Rounded, max_tiles: Some(9) };
         let video = EncodedVideo { temporal: Temporal::AnyRes(any_res), ..video(DType::F32) };
         let bytes = write(&video).expect("it is whole");
         assert_eq!(read(&bytes, Temporal::D2).expect("it is whole").temporal, Temporal::AnyRes(any_res));

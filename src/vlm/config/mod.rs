@@ -26,7 +26,7 @@ use crate::vision::{TowerConfig, TowerFamily, TowerOutput};
 use crate::vlm::families::{self, Family};
 use crate::vlm::{ModelError, StateView, VideoPath};
 use crate::weights::Fp8Format;
-pub use any_res::AnyResKeys;
+pub use any_res::{AnyResKeys, Resolutions};
 pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
 pub use keys::KeyNotes;
