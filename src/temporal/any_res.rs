@@ -232,13 +232,16 @@ mod tests {
 
     #[test]
     fn an_image_without_a_row_of_its_own_is_its_base_view() {
-        let hairline = any_res((2000, 1), (1, 2));
-        assert_eq!(hairline.n_tokens(1, on_grid(24, 24)), 576);
         let views = Tensor::zeros((3, 4, 1), DType::F32, &Device::Cpu).expect("small");
         let row = Tensor::ones(1, DType::F32, &Device::Cpu).expect("small");
-        let mut fold = hairline.packing(on_grid(2, 2), Some(row));
-        fold.push(&views).expect("any");
-        assert_eq!(fold.finish().expect("three views").dims(), [4, 1]);
+        // An upright one has rows without a token, which the newline ends all the same.
+        for (hairline, n_newlines) in [(any_res((2000, 1), (1, 2)), [0, 0]), (any_res((1, 2000), (2, 1)), [48, 4])] {
+            assert_eq!(hairline.n_tokens(1, on_grid(24, 24)), 576 + n_newlines[0]);
+            let mut fold = hairline.packing(on_grid(2, 2), Some(row.clone()));
+            fold.push(&views).expect("any");
+            let sum = fold.finish().and_then(|tokens| tokens.sum_all()?.to_scalar::<f32>()).expect("three views");
+            assert_eq!(sum, n_newlines[1] as f32);
+        }
     }
 
     #[test]
