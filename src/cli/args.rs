@@ -9,7 +9,7 @@ use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
 use vidense::pipeline::Limits;
-use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, VisionPlan};
+use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, SingleImagePlan, VisionPlan};
 use vidense::temporal::Temporal;
 use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
@@ -124,6 +124,11 @@ pub struct PromptArgs {
     /// checkpoint for families that take videos or several images, else max_pool]
     #[arg(long, value_name = "STRATEGY")]
     pub temporal: Option<Temporal>,
+    /// How a single image (an image file, or a directory of one image) is taken: any_res (LLaVA-NeXT, LLaVA-OneVision: a
+    /// base view and tiles at the resolution that suits it best), frame (as a video of one frame) [default: any_res for
+    /// checkpoints that ask for it, unless --temporal names a strategy; else frame]
+    #[arg(long, value_name = "HOW")]
+    pub single_image: Option<SingleImagePlan>,
     /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
     /// chatml_direct, qwen_1_5, smolvlm, plain [default: a Hugging Face checkpoint's own, else what fits the checkpoint]
     #[arg(long, value_name = "NAME")]
@@ -229,6 +234,7 @@ impl PlanArgs {
             window,
             stream,
             temporal: prompt.temporal,
+            single_image: prompt.single_image,
             prompt: PromptPlan {
                 template: prompt.template.clone(),
                 system: prompt.system.clone(),

@@ -1,5 +1,6 @@
 //! Frames as the tower wants them: padded, resized, cropped and normalised as Pillow and Hugging Face do.
 
+pub mod any_res;
 pub mod config;
 pub mod mosaic;
 pub mod plan;
@@ -7,6 +8,7 @@ pub mod preprocess;
 pub mod processor;
 mod resize;
 
+pub use any_res::AnyRes;
 pub use config::{Arithmetic, PreprocessConfig, PreprocessError, Resize};
 pub use preprocess::Preprocessor;
 pub use processor::{ImageProcessor, ProcessorReading};

@@ -15,7 +15,7 @@ use super::plan::Taps;
 pub(super) const PILLOW_BITS: u32 = 32 - 8 - 2;
 
 /// A filter and the arithmetic that it is computed in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Resampling {
     pub(super) filter: Filter,
     pub(super) arithmetic: Arithmetic,

@@ -71,6 +71,9 @@ impl<'m> Gathering<'m> {
                     self.failed = Some(error);
                 }
             }
+            Part::Views(temporal) => {
+                (self.temporal, self.aggregator) = (temporal, Aggregator::new(stages.vlm, temporal))
+            }
             Part::Restart => {
                 let (timings, thumbnail, failed) = (self.timings, self.thumbnail.take(), self.failed.take());
                 *self = Self { timings, thumbnail, failed, ..Self::new(stages) };

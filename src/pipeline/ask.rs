@@ -122,7 +122,10 @@ impl<'a> Asking<'a> {
         let max_new_tokens = self.plan.generate.max_new_tokens.min(budget.room()?.0);
         let each = budget.temporal.frame_rows(budget.frame);
         let rows = FrameRows { n_visual: budget.visual().0, n_frames, each };
-        let history = self.vlm.prompt_history(&ids, rows)?;
+        let history = match seen.temporal {
+            Temporal::AnyRes(_) => self.vlm.single_image_history(&ids, rows)?,
+            _ => self.vlm.prompt_history(&ids, rows)?,
+        };
         Ok(FittingPrompt { ids, rows, history, budget, max_new_tokens })
     }
 

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use candle_core::Tensor;
 
-use super::item::{Carried, Ending, Item, ItemError, Part, VideoRef};
+use super::item::{Carried, Ending, ImageKind, Item, ItemError, Part, VideoRef};
 use super::stages::{Apart, DECODE, PREPROCESS, Progress};
 use super::timing::timed;
 use super::views::{ViewMaker, thumbnail};
 use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
 use crate::exec::{Closed, Inlet, Outlet};
-use crate::temporal::Views;
+use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
 use crate::video::worker::Worker;
 use crate::video::{
@@ -31,6 +31,8 @@ pub(super) fn decode(stages: &Stages<'_>, threads: usize, inlet: &Inlet<VideoRef
             video,
             threads,
             views: None,
+            takes_any_res: false,
+            refusal: None,
             thumbnail_at: None,
             waiting: Duration::ZERO,
             scan: Duration::ZERO,
@@ -50,6 +52,10 @@ struct Reading<'r> {
     threads: usize,
     /// Made when the first frame comes, and anew after a restart.
     views: Option<ViewMaker>,
+    /// Whether the frame that comes is a single image to be taken by AnyRes.
+    takes_any_res: bool,
+    /// Why what comes of the video cannot be worked on.
+    refusal: Option<PipelineError>,
     /// The sampled frame that a small picture is made of, counted down; none once it is made.
     thumbnail_at: Option<usize>,
     waiting: Duration,
@@ -120,13 +126,10 @@ impl Reading<'_> {
         let path = self.video.job.path.clone();
         let scanned = self.stages.apart.scanned.and_then(|known| known.take(&path, request));
         self.scan = scanned.as_ref().map_or(Duration::ZERO, Scanned::took);
-        let (mut sent, mut over_budget) = (Ok(()), None);
+        let mut sent = Ok(());
         let mut take = |event: Event| {
-            if let Event::Expected { n_sampled, .. } = event {
-                over_budget = self.check_budget(n_sampled.max(1)).err();
-            }
             sent = self.take(event);
-            let goes_on = sent.is_ok() && over_budget.is_none() && !self.video.is_given_up();
+            let goes_on = sent.is_ok() && self.refusal.is_none() && !self.video.is_given_up();
             if goes_on { Flow::Continue } else { Flow::Stop }
         };
         let report = match (worker, scanned) {
@@ -142,7 +145,7 @@ impl Reading<'_> {
             }
         };
         sent?;
-        match (over_budget, report) {
+        match (self.refusal.take(), report) {
             (Some(error), _) => Ok(Err(error)),
             // The run ends, and this video was not read: neither frames nor a failure.
             (None, Err(VideoError::Halted { .. })) => Err(Closed),
@@ -161,11 +164,21 @@ impl Reading<'_> {
         })
     }
 
+    /// Notes whether the video is a single image to be taken by AnyRes, and refuses one whose frames do not fit the
+    /// context; the tokens of AnyRes are known once the image is.
+    fn expect(&mut self, n_sampled: usize, is_single_image: bool) {
+        let way = self.stages.single_image;
+        self.takes_any_res = way.is_some_and(|way| way.takes_any_res(is_single_image, n_sampled));
+        if !self.takes_any_res {
+            self.refusal = self.check_budget(self.stages.temporal, n_sampled.max(1)).err();
+        }
+    }
+
     /// Whether so many frames fit the context beside the text.
-    fn check_budget(&self, n_frames: usize) -> Result<(), PipelineError> {
+    fn check_budget(&self, temporal: Temporal, n_frames: usize) -> Result<(), PipelineError> {
         let Some(text) = self.video.text else { return Ok(()) };
         let budget = TokenBudget {
-            temporal: self.stages.temporal,
+            temporal,
             n_frames,
             frame: self.stages.vlm.frame_tokens(),
             text,
@@ -182,10 +195,11 @@ impl Reading<'_> {
         }
         match event {
             Event::Waiting => {}
-            Event::Expected { n_frames, n_sampled } => {
+            Event::Expected { n_frames, n_sampled, is_single_image } => {
                 tell(Progress::Expected { n_frames });
                 // The one in the middle: the first of many a video is black.
                 self.thumbnail_at = self.stages.apart.thumbnails.then_some(n_sampled / 2);
+                self.expect(n_sampled, is_single_image);
             }
             Event::Progress { n_decoded } => tell(Progress::Decoded { n_frames: n_decoded }),
             Event::Restart => {
@@ -205,6 +219,9 @@ impl Reading<'_> {
                     None => {}
                 }
                 let stamp = FrameStamp { index, time_seconds: time };
+                if self.takes_any_res {
+                    return self.send_views(stamp, &image);
+                }
                 let part = match self.views().push(image) {
                     Some(image) => Part::Image(image, Carried { frame: Some(stamp), ..Carried::default() }),
                     None => Part::Frame(stamp),
@@ -215,9 +232,32 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Sends the views of a single image, or notes why there are none.
+    fn send_views(&mut self, stamp: FrameStamp, image: &RgbImage) -> Result<(), Closed> {
+        let stages = self.stages;
+        let within = |reading: &Self| {
+            let single_image = stages.vlm.single_image().usable()?;
+            let temporal = single_image.temporal(image.dimensions());
+            reading.check_budget(temporal, 1).map(|()| (single_image, temporal))
+        };
+        let (single_image, temporal) = match within(self) {
+            Ok(found) => found,
+            Err(error) => {
+                self.refusal = Some(error);
+                return Ok(());
+            }
+        };
+        self.send(Part::Views(temporal))?;
+        for (i, view) in single_image.views(image).into_iter().enumerate() {
+            let frame = (i == 0).then_some(stamp);
+            self.send(Part::Image(view, Carried { frame, kind: ImageKind::View, ..Carried::default() }))?;
+        }
+        Ok(())
+    }
+
     /// The image that follows all frames, if there is one.
     fn finish(&mut self) -> Result<Result<(), PipelineError>, Closed> {
-        if self.stages.temporal.views() == Views::Frames {
+        if self.takes_any_res || self.stages.temporal.views() == Views::Frames {
             return Ok(Ok(()));
         }
         let views = self.views.take().unwrap_or_else(|| self.new_views());
@@ -246,7 +286,11 @@ impl Reading<'_> {
 /// Prepares an image as the tower wants it; every other part passes.
 pub(super) fn preprocess(stages: &Stages<'_>, item: Item<RgbImage>) -> Item<Tensor> {
     item.map_image(PREPROCESS, |image, mut carried| {
-        let pixels = timed(&mut carried.preprocess, || stages.vlm.prepare(image))?;
+        let kind = carried.kind;
+        let pixels = timed(&mut carried.preprocess, || match kind {
+            ImageKind::Frame => stages.vlm.prepare(image),
+            ImageKind::View => stages.vlm.prepare_view(image),
+        })?;
         Ok((pixels, carried))
     })
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::guarded;
 use super::{EncodedVideo, FeatureKey, PipelineError};
+use crate::temporal::Temporal;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::{ReadReport, Window};
 use crate::vlm::TextTokens;
@@ -97,6 +98,8 @@ pub(super) enum Part<P> {
     Thumbnail(Vec<u8>),
     /// A sampled frame that is no image of its own.
     Frame(FrameStamp),
+    /// The images that follow are the views of one image, which this strategy makes one sequence of.
+    Views(Temporal),
     /// An image for the tower, with the frame that it is, if it is one.
     Image(P, Carried),
     /// What came so far of this video is to be forgotten: the right frames follow.
@@ -107,10 +110,21 @@ pub(super) enum Part<P> {
     End(Ending),
 }
 
+/// How an image is prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ImageKind {
+    /// As a frame of a video.
+    #[default]
+    Frame,
+    /// As a view of a single image.
+    View,
+}
+
 /// What an image carries: its frame, and the time spent on it by stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Carried {
     pub(super) frame: Option<FrameStamp>,
+    pub(super) kind: ImageKind,
     pub(super) preprocess: Duration,
     pub(super) encode: Duration,
 }
@@ -141,6 +155,7 @@ impl<P> Item<P> {
             },
             Part::Found(found) => Part::Found(found),
             Part::Thumbnail(picture) => Part::Thumbnail(picture),
+            Part::Views(temporal) => Part::Views(temporal),
             Part::Frame(stamp) => Part::Frame(stamp),
             Part::Restart => Part::Restart,
             Part::Failed(error) => Part::Failed(error),

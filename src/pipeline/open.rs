@@ -256,11 +256,18 @@ fn scan_within_budget(
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
     // A window without a frame is told by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);
-    let are_apart = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
-    let shown = ShownFrames::unknown(n_frames, are_apart);
+    let takes_any_res = plan.single_image.is_some_and(|way| way.takes_any_res(true, n_frames));
+    let any_res = scanned.single_image().filter(|_| takes_any_res);
+    let (temporal, shown) = match any_res {
+        Some(size) => (blueprint.single_image.usable()?.temporal(size), ShownFrames::of_single_image()),
+        None => {
+            let are_apart = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
+            (plan.temporal(), ShownFrames::unknown(n_frames, are_apart))
+        }
+    };
     let prompt = conversation(template, &plan.prompt, &blueprint.marks).showing(shown).ask(first.question);
     let ids = PromptIds::encode(&prompt.map_err(ModelError::from)?, &blueprint.tokenizer)?;
-    blueprint.budget(plan.temporal(), n_frames, TextTokens::of(&ids, n_frames)).room()?;
+    blueprint.budget(temporal, n_frames, TextTokens::of(&ids, n_frames)).room()?;
     Ok(scanned)
 }
 

@@ -19,7 +19,7 @@ use super::encode::BatchSize;
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
 use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch, lock};
-use crate::spec::{Capacities, ExecPlan, Plan};
+use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::text::{ShownFrame, ShownFrames};
 use crate::video::worker::Isolation;
@@ -88,7 +88,8 @@ impl EncodedVideo {
     pub(super) fn shown(&self, are_apart: bool) -> ShownFrames {
         let frame = |stamp: &FrameStamp| ShownFrame { index: stamp.index.0, time: stamp.time_seconds };
         let video = self.report.whole_duration().map(|duration| (self.report.n_frames, duration));
-        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_apart }
+        let is_single_image = matches!(self.temporal, Temporal::AnyRes(_));
+        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_apart, is_single_image }
     }
 }
 
@@ -155,6 +156,7 @@ pub struct Stages<'a> {
     pub(super) vlm: &'a Vlm,
     pub(super) request: FrameRequest,
     pub(super) temporal: Temporal,
+    pub(super) single_image: Option<SingleImagePlan>,
     pub(super) encode_batch: BatchSize,
     /// Time that a batch waits for more images.
     pub(super) encode_wait: Duration,
@@ -179,6 +181,7 @@ impl<'a> Stages<'a> {
             vlm,
             request: plan.frames(),
             temporal: plan.temporal(),
+            single_image: plan.single_image,
             encode_batch: BatchSize::new(encode_batch.unwrap_or(default_batch)),
             encode_wait: encode_wait_ms.map_or(default_wait, Duration::from_millis),
             on_progress,

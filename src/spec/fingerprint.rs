@@ -122,6 +122,7 @@ fn hash_file(path: &Path) -> std::io::Result<(u64, blake3::Hash)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::SingleImagePlan;
 
     #[test]
     fn what_the_language_model_is_told_changes_no_visual_token() {
@@ -137,6 +138,10 @@ mod tests {
         assert!(other_whole != whole && same_visual == visual);
         let pooled = Plan { temporal: Some("concat".parse().expect("a strategy")), ..plan.clone() };
         assert_ne!(prints(&pooled, "x").1, visual);
+        // So does the way with a single image.
+        let tiled = Plan { single_image: Some(SingleImagePlan::AnyRes), ..plan.clone() };
+        let framed = Plan { single_image: Some(SingleImagePlan::Frame), ..plan.clone() };
+        assert!(prints(&tiled, "x").1 != prints(&framed, "x").1 && prints(&tiled, "x").1 != visual);
         // Another stream of a file is another video.
         let streamed = Plan { stream: Some(1), ..plan.clone() };
         let (streamed_whole, streamed_visual) = prints(&streamed, "x");

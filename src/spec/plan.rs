@@ -62,6 +62,11 @@ pub struct Plan {
     /// several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporal: Option<Temporal>,
+    /// How a single image is taken: an image file, or a directory of one image. Default: `any_res` of a checkpoint that
+    /// asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan names a strategy, a connector or a
+    /// preprocessing of its own; else, and of every other model, as a video of one frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub single_image: Option<SingleImagePlan>,
     /// How positions reach beyond the context that the model was trained with. Default: `checkpoint`.
     pub rope: RopePlan,
     /// The words around the question.
@@ -140,6 +145,35 @@ pub enum PreprocessPlan {
     Native,
     /// Resized to the square, whatever its shape. What SlowFast-LLaVA does.
     Squeeze,
+}
+
+/// How a single image is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SingleImagePlan {
+    /// AnyRes: a base view, and tiles of the image at the resolution that suits it best.
+    AnyRes,
+    /// As a video of one frame.
+    Frame,
+}
+
+impl SingleImagePlan {
+    /// Whether an input is taken by AnyRes: one still image, of which the sampling rule takes one frame.
+    pub fn takes_any_res(self, is_single_image: bool, n_sampled: usize) -> bool {
+        is_single_image && n_sampled == 1 && self == Self::AnyRes
+    }
+}
+
+impl std::str::FromStr for SingleImagePlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any_res" => Ok(Self::AnyRes),
+            "frame" => Ok(Self::Frame),
+            _ => Err(format!("unknown way with a single image `{text}`; hint: any_res, frame")),
+        }
+    }
 }
 
 /// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same
@@ -366,6 +400,7 @@ impl Default for Plan {
             preprocess: PreprocessPlan::Checkpoint,
             connector: ConnectorPlan::Checkpoint,
             temporal: None,
+            single_image: None,
             rope: RopePlan::Checkpoint,
             prompt: PromptPlan::default(),
             generate: GeneratePlan::default(),

@@ -1,6 +1,6 @@
 //! Choices that are left to the model: once it is known, they become those of its family.
 
-use super::Plan;
+use super::{ConnectorPlan, Plan, PreprocessPlan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::video::Sample;
 use crate::video::sample::OfCheckpoint;
@@ -18,7 +18,8 @@ impl Plan {
     }
 
     /// The plan with every choice that it leaves to the model made. What is not said is the family's own way with
-    /// videos, where it has one, else `uniform` frames and `max_pool`; `checkpoint` is the family's own in any case.
+    /// videos, where it has one, else `uniform` frames and `max_pool`; `checkpoint` is the family's own in any case. So is
+    /// its way with a single image, unless the plan has a strategy, a connector or a preprocessing of its own.
     #[must_use]
     pub fn resolved(self, blueprint: &Blueprint) -> Self {
         let path = blueprint.config.video_path;
@@ -33,6 +34,13 @@ impl Plan {
             None | Some(Temporal::Checkpoint) => path.temporal(),
             Some(said) => said,
         };
-        Self { sample: Some(sample), temporal: Some(temporal), ..self }
+        let single_image = self.single_image.or_else(|| {
+            let is_left = matches!(self.temporal, None | Some(Temporal::Checkpoint))
+                && self.connector == ConnectorPlan::Checkpoint
+                && self.preprocess == PreprocessPlan::Checkpoint;
+            let way = if is_left { SingleImagePlan::AnyRes } else { SingleImagePlan::Frame };
+            blueprint.single_image.is_own().then_some(way)
+        });
+        Self { sample: Some(sample), temporal: Some(temporal), single_image, ..self }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::check::{Problem, nearest};
 use super::plan::QUESTION;
-use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan};
+use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan, SingleImagePlan};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 use crate::temporal::Views;
@@ -129,6 +129,7 @@ impl Plan {
             );
             found.problems.push(Problem::new("connector.dci.window", rule).hint("1"));
         }
+        found.problems.extend(self.check_single_image(blueprint));
         let dropped = self.temporal().n_dropped(frame);
         if dropped > 0 {
             let rule = format!(
@@ -150,6 +151,32 @@ impl Plan {
             found.warnings.push(Problem::new(&temporal, rule));
         }
         found
+    }
+
+    /// Why a single image cannot be taken by AnyRes where the plan says so itself. What of the checkpoint is in the way
+    /// is told when such an image comes.
+    fn check_single_image(&self, blueprint: &Blueprint) -> Option<Problem> {
+        if self.single_image != Some(SingleImagePlan::AnyRes) {
+            return None;
+        }
+        let is_windowed = matches!(self.connector, ConnectorPlan::Dci(DciPlan { window }) if window > 1);
+        let rule = match self.preprocess {
+            _ if !blueprint.single_image.is_own() => format!(
+                "any_res is for checkpoints that ask for AnyRes (LLaVA-NeXT, LLaVA-OneVision); the model is of the family {}",
+                blueprint.config.family.name
+            ),
+            PreprocessPlan::Pad | PreprocessPlan::Native | PreprocessPlan::Squeeze => {
+                "any_res prepares its views itself, and `preprocess` would not be obeyed".to_owned()
+            }
+            PreprocessPlan::Checkpoint if is_windowed => {
+                "any_res makes several views of one image, and a window goes over frames".to_owned()
+            }
+            PreprocessPlan::Checkpoint if blueprint.frame_tokens().grid.is_none() => {
+                "any_res joins patch grids, but the tokens of a view are not the patches alone".to_owned()
+            }
+            PreprocessPlan::Checkpoint => return None,
+        };
+        Some(Problem::new("single_image", rule).hint("frame"))
     }
 
     /// The most frames that a video can give, where the plan alone tells.

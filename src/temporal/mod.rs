@@ -4,6 +4,7 @@
 //! time order that drops what it can as frames come. Most work behind the projector.
 
 mod adaptive_3d;
+mod any_res;
 mod concat;
 mod evs;
 mod frame_tokens;
@@ -30,6 +31,7 @@ use crate::units::Tokens;
 
 pub use crate::kernels::PoolMode;
 pub use adaptive_3d::Adaptive3d;
+pub use any_res::{AnyRes, Unpad};
 pub use evs::Evs;
 pub use frame_tokens::{FrameTokens, Grid};
 pub use ig_vlm::IgVlm;
@@ -81,6 +83,9 @@ pub enum Temporal {
     /// The checkpoint's own family's way with a video; of a family of images the frames one after the other. A plan
     /// is resolved to the strategy itself once its model is known.
     Checkpoint,
+    /// AnyRes, of a single image alone: nobody names this, the image decides what its views are.
+    #[serde(skip)]
+    AnyRes(AnyRes),
 }
 
 /// What a strategy says of itself before it runs.
@@ -175,7 +180,7 @@ impl Temporal {
     /// D2 with its default, what the Dense Connector uses for video.
     pub const D2: Self = Self::MaxPool(MaxPool { stride: 2 });
 
-    /// Every strategy, with its default options.
+    /// Every strategy that can be named, with its default options.
     pub fn all() -> [Self; 14] {
         [
             Self::TemporalMean,
@@ -210,6 +215,7 @@ impl Temporal {
             Self::IgVlm(config) => config,
             Self::Evs(config) => config,
             Self::OneVision(config) => config,
+            Self::AnyRes(config) => config,
         }
     }
 
@@ -259,6 +265,9 @@ impl Temporal {
 
     /// As [`Self::begin`], for a model with this row to end frames with, `(H)`, where the strategy wants it.
     pub fn begin_with(&self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn Fold> {
+        if let Self::AnyRes(config) = self {
+            return config.packing(frame, newline);
+        }
         let fold = self.begin(frame);
         match newline.filter(|_| self.strategy().newline() == NewlineRow::End) {
             Some(row) => Box::new(WithNewline { fold, row }),
@@ -268,7 +277,10 @@ impl Temporal {
 
     /// Its name.
     pub fn name(&self) -> String {
-        choice::parts(self).0
+        match self {
+            Self::AnyRes(_) => "any_res".to_owned(),
+            named => choice::parts(named).0,
+        }
     }
 }
 
@@ -284,7 +296,10 @@ fn no_frames() -> candle_core::Error {
 
 impl fmt::Display for Temporal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&choice::line(self))
+        match self {
+            Self::AnyRes(_) => f.write_str(&self.name()),
+            named => f.write_str(&choice::line(named)),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::frames::Medium;
 use super::template::{Template, Turn};
 use super::{TextError, Tokenizer, jinja};
 use crate::files;
@@ -34,6 +35,8 @@ pub struct ChatTemplate {
     mark: String,
     /// Whether that is a token of videos, not of images.
     is_video: bool,
+    /// The placeholder of a single image.
+    image_mark: String,
     /// The system text of a conversation that has none of its own.
     system: Option<&'static str>,
 }
@@ -44,6 +47,8 @@ pub(super) struct Chat<'c> {
     pub(super) turns: &'c [Turn],
     /// Words that the next answer begins with.
     pub(super) primed: &'c str,
+    /// What it is about.
+    pub(super) medium: Medium,
 }
 
 /// How a message's content is written.
@@ -91,6 +96,7 @@ impl ChatTemplate {
             special_tokens: special_tokens.collect(),
             mark: tokenizer.video_text().to_owned(),
             is_video: tokenizer.is_video_token(),
+            image_mark: tokenizer.single_image_text().to_owned(),
             system: None,
         })
     }
@@ -124,7 +130,7 @@ impl ChatTemplate {
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();
-        let (first, last) = match self.is_video {
+        let (first, last) = match self.is_video && chat.medium == Medium::Video {
             true => (Content::VideoParts, Content::ImageParts),
             false => (Content::ImageParts, Content::VideoParts),
         };
@@ -154,7 +160,7 @@ impl ChatTemplate {
             jinja::Failure::Late(cause) => failed(Progress::Late)(cause),
         })?;
         if !chat.primed.is_empty() {
-            continue_final_message(&mut text, &self.hide(chat.primed)).map_err(failed(Progress::Rendered))?;
+            continue_final_message(&mut text, &self.hide(chat, chat.primed)).map_err(failed(Progress::Rendered))?;
         }
         // A template of texts prints a list as Python or JSON writes it.
         if ["image", "video"].iter().any(|kind| {
@@ -162,18 +168,19 @@ impl ChatTemplate {
         }) {
             return Err(failed(Progress::Begun)("it prints the parts of a message as a list".to_owned()));
         }
-        let n_images = text.matches(&self.mark).count();
-        let Some((before, after)) = text.split_once(&self.mark).filter(|_| n_images == 1) else {
-            let cause = format!("a conversation about one video has `{}` {n_images} times in its prompt", self.mark);
+        let mark = self.mark(chat);
+        let n_images = text.matches(mark).count();
+        let Some((before, after)) = text.split_once(mark).filter(|_| n_images == 1) else {
+            let cause = format!("a conversation about one video has `{mark}` {n_images} times in its prompt");
             return Err(failed(Progress::Rendered)(cause));
         };
         let question = chat.turns.last().map(|turn| turn.question.as_str());
         for (part, words) in [("question", question), ("system text", chat.system)] {
-            if !text.contains(self.hide(words.unwrap_or_default()).trim()) {
+            if !text.contains(self.hide(chat, words.unwrap_or_default()).trim()) {
                 return Err(failed(Progress::OneImage)(format!("it leaves the {part} out, or changes its words")));
             }
         }
-        Ok((self.show(before), self.show(after)))
+        Ok((self.show(chat, before), self.show(chat, after)))
     }
 
     fn messages(&self, chat: &Chat<'_>, content: Content) -> Vec<Value> {
@@ -184,30 +191,38 @@ impl ChatTemplate {
         };
         let message = |role: &str, content: Value| json!({ "role": role, "content": content });
         let mut messages = Vec::new();
-        messages.extend(chat.system.map(|system| message("system", words(&self.hide(system)))));
+        messages.extend(chat.system.map(|system| message("system", words(&self.hide(chat, system)))));
         for (i, turn) in chat.turns.iter().enumerate() {
-            let question = self.hide(&turn.question);
+            let question = self.hide(chat, &turn.question);
             let asked = match (i, content) {
                 (0, Content::ImageParts) => json!([{ "type": "image" }, text(&question)]),
                 (0, Content::VideoParts) => json!([{ "type": "video" }, text(&question)]),
-                (0, Content::Text) => Value::from(format!("{}\n{question}", self.mark)),
+                (0, Content::Text) => Value::from(format!("{}\n{question}", self.mark(chat))),
                 _ => words(&question),
             };
             messages.push(message("user", asked));
-            messages.extend(turn.answer.as_ref().map(|answer| message("assistant", words(&self.hide(answer)))));
+            messages.extend(turn.answer.as_ref().map(|answer| message("assistant", words(&self.hide(chat, answer)))));
         }
         if !chat.primed.is_empty() {
-            messages.push(message("assistant", words(&format!("{}{CONTINUE}", self.hide(chat.primed)))));
+            messages.push(message("assistant", words(&format!("{}{CONTINUE}", self.hide(chat, chat.primed)))));
         }
         messages
     }
 
-    fn hide(&self, words: &str) -> String {
-        words.replace(HIDDEN, "").replace(&self.mark, HIDDEN.encode_utf8(&mut [0; 4]))
+    /// The placeholder that the template writes.
+    fn mark(&self, chat: &Chat<'_>) -> &str {
+        match chat.medium {
+            Medium::Video => &self.mark,
+            Medium::Image => &self.image_mark,
+        }
     }
 
-    fn show(&self, text: &str) -> String {
-        text.replace(HIDDEN, &self.mark)
+    fn hide(&self, chat: &Chat<'_>, words: &str) -> String {
+        words.replace(HIDDEN, "").replace(self.mark(chat), HIDDEN.encode_utf8(&mut [0; 4]))
+    }
+
+    fn show(&self, chat: &Chat<'_>, text: &str) -> String {
+        text.replace(HIDDEN, self.mark(chat))
     }
 }
 

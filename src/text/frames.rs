@@ -84,6 +84,17 @@ pub struct ShownFrames {
     pub video: Option<(usize, Seconds)>,
     /// Whether the visual tokens of each frame stand apart from those of the others.
     pub are_apart: bool,
+    /// Whether they are the views of one still image, not frames of a video.
+    pub is_single_image: bool,
+}
+
+/// Input that a prompt is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// A video, or several images in its place.
+    Video,
+    /// One still image.
+    Image,
 }
 
 /// Frame rate that transformers assumes of frames without times.
@@ -93,7 +104,19 @@ impl ShownFrames {
     /// `n` frames of a video of which nothing is known, a second apart.
     pub fn unknown(n: usize, are_apart: bool) -> Self {
         let frame = |index: usize| ShownFrame { index, time: Some(Seconds(index as f64)) };
-        Self { frames: (0..n).map(frame).collect(), video: Some((n, Seconds(n as f64))), are_apart }
+        let video = Some((n, Seconds(n as f64)));
+        Self { frames: (0..n).map(frame).collect(), video, are_apart, is_single_image: false }
+    }
+
+    /// The views of a still image.
+    pub fn of_single_image() -> Self {
+        let frames = vec![ShownFrame::default()];
+        Self { frames, video: None, are_apart: true, is_single_image: true }
+    }
+
+    /// The kind of input that a template writes a placeholder for.
+    pub(super) fn medium(&self) -> Medium {
+        if self.is_single_image { Medium::Image } else { Medium::Video }
     }
 
     /// The time of a frame by its index and the mean frame rate, in whole seconds, as transformers counts it.
@@ -223,7 +246,8 @@ mod tests {
     /// Two of 68 frames at 8 a second.
     fn shown(are_apart: bool) -> ShownFrames {
         let frame = |index: usize| ShownFrame { index, time: Some(Seconds(index as f64 / 8.0)) };
-        ShownFrames { frames: vec![frame(0), frame(67)], video: Some((68, Seconds(8.5))), are_apart }
+        let frames = vec![frame(0), frame(67)];
+        ShownFrames { frames, video: Some((68, Seconds(8.5))), are_apart, is_single_image: false }
     }
 
     /// A prompt with the tokens of a frame as its number, and those of all frames as `V`.
@@ -274,7 +298,7 @@ mod tests {
     #[test]
     fn frames_without_times_are_counted_at_24_a_second_or_refused() {
         let bare = |index| ShownFrame { index, time: None };
-        let frames = ShownFrames { frames: vec![bare(0), bare(50)], video: None, are_apart: true };
+        let frames = ShownFrames { frames: vec![bare(0), bare(50)], are_apart: true, ..ShownFrames::default() };
         let smolvlm = text(FrameLayout::SmolVlm, Timestamps::Checkpoint, &frames);
         assert!(smolvlm.contains("from a 0:00:02 [") && smolvlm.contains("Frame from 00:02:"), "{smolvlm}");
         let refused = |shown: &ShownFrames| {

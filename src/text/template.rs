@@ -374,7 +374,8 @@ impl Conversation {
         if let Template::Checkpoint(chat) = &self.template {
             self.turns.push(Turn { question, answer: None });
             let system = self.system.as_deref().or(chat.system()).filter(|system| !system.is_empty());
-            let (before, after) = chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed })?;
+            let (before, after) =
+                chat.prompt(&Chat { system, turns: &self.turns, primed: &self.primed, medium: self.shown.medium() })?;
             return Ok(Prompt::around(&before, self.video()?, &after));
         }
         let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };

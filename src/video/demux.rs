@@ -10,7 +10,7 @@ use ffmpeg::{Dictionary, Rational, codec, ffi, packet};
 use ffmpeg_next as ffmpeg;
 
 use super::clock::FrameClock;
-use super::decode::{PictureOrder, listen};
+use super::decode::{PictureOrder, container_orientation, listen};
 use super::display::Display;
 use super::entry::{Coding, Framing};
 use super::error::not_media;
@@ -37,6 +37,8 @@ pub(super) struct Scan {
     pub(super) indexed: Option<Indexed>,
     /// Whether several threads that decode may meet damage without a sign of it.
     pub(super) hides_damage: bool,
+    /// Upright width and height of a file that is one still image.
+    pub(super) single_image: Option<(u32, u32)>,
 }
 
 /// A file whose packets are known.
@@ -70,6 +72,8 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
     let (index, time_base, coding, n_pixels) = facts_of(&stream);
     let (clock, delay) = (FrameClock::new(step_of(&stream)), delay_of(&stream));
     let mut order = coding.and_then(|coding| PictureOrder::new(&stream, coding));
+    let image_size =
+        is_image(&media.input).then(|| container_orientation(path, &media.input, &stream).size(size_of(&stream)));
     let (mut schedule, mut packets, mut errors) = (FrameSchedule::default(), coding.map(|_| Vec::new()), 0);
     let mut is_sliced = false;
     for n_packets in 1.. {
@@ -109,6 +113,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         packets = None;
     }
     let frames = schedule.frames(clock, delay);
+    let single_image = image_size.filter(|_| frames.len() == 1);
     let last = frames.last().filter(|frame| frame.duration > 0);
     let last_shown = last.map(|frame| seconds(frame.duration as f64, time_base));
     let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
@@ -124,7 +129,14 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         media,
         packets,
     });
-    Ok(Scan { timeline: Timeline { frames, last_shown, ..Timeline::default() }, indexed, hides_damage: is_sliced })
+    let timeline = Timeline { frames, last_shown, ..Timeline::default() };
+    Ok(Scan { timeline, indexed, hides_damage: is_sliced, single_image })
+}
+
+/// Whether a file is read by one of FFmpeg's demuxers of still images.
+pub(super) fn is_image(input: &Input) -> bool {
+    let format = input.format();
+    format.name() == "image2" || format.name().ends_with("_pipe")
 }
 
 /// Whether several threads that decode a packet may meet damage without any sign of it: of slices of HEVC that are lost

@@ -80,6 +80,14 @@ impl Orientation {
         }
     }
 
+    /// The width and height of a picture of this size once it stands upright.
+    pub(crate) fn size(self, (width, height): (u32, u32)) -> (u32, u32) {
+        match self {
+            Self::Upright | Self::FlipHorizontal | Self::FlipVertical | Self::Rotate180 => (width, height),
+            Self::Rotate90 | Self::Rotate270 | Self::Transpose | Self::AntiTranspose => (height, width),
+        }
+    }
+
     /// Turns the picture upright.
     pub(crate) fn apply(self, picture: RgbImage) -> RgbImage {
         use ::image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};

@@ -85,6 +85,20 @@ pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, 
     Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }))
 }
 
+/// Upright width and height of the image of a directory that holds one alone. An image that cannot be read is told by
+/// the reader.
+pub(super) fn single_image(path: &Path, spent: &Arc<Spent>) -> Result<Option<(u32, u32)>, VideoError> {
+    let files = list(path)?;
+    let [file] = &*files else { return Ok(None) };
+    if ends_with(file, &BY_FFMPEG) {
+        return Ok(decode::first_picture(file, spent).ok().map(|image| image.dimensions()));
+    }
+    let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
+    let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
+    let orientation = exif_orientation(file).unwrap_or(Orientation::Upright);
+    Ok(size.map(|size| orientation.size(size)))
+}
+
 /// The header facts of a directory of images: how many, and how large the first one is.
 pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, VideoError> {
     check_stream(path, stream)?;

@@ -60,6 +60,8 @@ pub enum Event {
         n_frames: usize,
         /// Frames that are expected to be sampled: the most that a rule can give which must see the pictures first.
         n_sampled: usize,
+        /// Whether the input is one still image, not a video.
+        is_single_image: bool,
     },
     /// Nothing new: a chance to say [`Flow::Stop`].
     Waiting,
@@ -226,17 +228,19 @@ pub fn read_scanned(
 }
 
 fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
-    let Scanned { path, request, timeline: expected, indexed, hides_damage, .. } = scanned;
+    let Scanned { path, request, timeline: expected, indexed, hides_damage, single_image, .. } = scanned;
+    let is_single_image = single_image.is_some();
     let (path, request) = (&*path, &request);
     if hides_damage {
         watch.limits.threads = 1;
     }
     if request.sample.needs_histograms() {
-        return read_looked_at(path, request, expected.len(), watch);
+        return read_looked_at(path, request, (expected.len(), is_single_image), watch);
     }
     // A rule that refuses what the packets promise is asked again when the frames are known.
     let wanted = request.sample.select(&expected).unwrap_or_default();
-    if watch.emit(Event::Expected { n_frames: expected.len(), n_sampled: wanted.len() }) == Flow::Stop {
+    let (n_frames, n_sampled) = (expected.len(), wanted.len());
+    if watch.emit(Event::Expected { n_frames, n_sampled, is_single_image }) == Flow::Stop {
         return Ok(ReadReport::default());
     }
     let last_shown = expected.last_shown;
@@ -351,11 +355,11 @@ fn read_again(
 fn read_looked_at(
     path: &Path,
     request: &FrameRequest,
-    n_frames: usize,
+    (n_frames, is_single_image): (usize, bool),
     watch: &mut Watch<'_>,
 ) -> Result<ReadReport, VideoError> {
     let n_sampled = most_sampled(&request.sample, n_frames);
-    if watch.emit(Event::Expected { n_frames, n_sampled }) == Flow::Stop {
+    if watch.emit(Event::Expected { n_frames, n_sampled, is_single_image }) == Flow::Stop {
         return Ok(ReadReport::default());
     }
     let look = || Pass { takes_histograms: true, ..Pass::new(path, request, Vec::new()) };
@@ -390,7 +394,7 @@ pub fn count_frames(
     if hides_damage {
         watch.limits.threads = 1;
     }
-    watch.emit(Event::Expected { n_frames: timeline.len(), n_sampled: 0 });
+    watch.emit(Event::Expected { n_frames: timeline.len(), n_sampled: 0, is_single_image: false });
     walk(|| Pass::new(path, &request, Vec::new()), watch)?.finish()
 }
 

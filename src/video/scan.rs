@@ -21,6 +21,8 @@ pub struct Scanned {
     pub(super) indexed: Option<Indexed>,
     /// Whether one thread alone decodes the same frames each time.
     pub(super) hides_damage: bool,
+    /// Upright width and height of an input that is one still image.
+    pub(super) single_image: Option<(u32, u32)>,
     file: Option<FileFacts>,
     spent: Arc<Spent>,
     ended: Instant,
@@ -40,12 +42,17 @@ pub fn scan(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> R
 impl Scanned {
     pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Self, VideoError> {
         let file = facts(path);
-        let Scan { timeline, indexed, hides_damage } = match path.is_dir() {
-            true => Scan { timeline: images::timeline(path, request)?, indexed: None, hides_damage: false },
+        let Scan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
+            true => Scan {
+                timeline: images::timeline(path, request)?,
+                indexed: None,
+                hides_damage: false,
+                single_image: images::single_image(path, &watch.spent)?,
+            },
             false => demux::scan(path, request, watch)?,
         };
         let (path, request, spent) = (path.to_owned(), request.clone(), watch.spent.clone());
-        Ok(Self { path, request, timeline, indexed, hides_damage, file, spent, ended: Instant::now() })
+        Ok(Self { path, request, timeline, indexed, hides_damage, single_image, file, spent, ended: Instant::now() })
     }
 
     /// Number of frames that the request is expected to give; the most that a rule can give which must see the frames
@@ -60,6 +67,12 @@ impl Scanned {
         let selected = self.request.sample.select(&self.timeline);
         let short = |rule| VideoError::Sample { path: self.path.clone(), rule };
         selected.map(|places| places.len()).map_err(short)
+    }
+
+    /// Upright width and height of an input that is one still image: a directory with one image, or an image file. A
+    /// video of one frame is none.
+    pub fn single_image(&self) -> Option<(u32, u32)> {
+        self.single_image
     }
 
     /// Whether it was made of this video for this request.

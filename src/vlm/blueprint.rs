@@ -12,7 +12,9 @@ use super::config::{
     FrameFit, JsonFile, KeyNotes, LanguageKind, SelectFeature, Spelling, VlmConfig, fp8_format, published_tower,
     tower_config, tower_notes,
 };
-use super::{ModelError, Overrides, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names};
+use super::{
+    ModelError, Overrides, SingleImageRule, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names,
+};
 use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
@@ -50,6 +52,8 @@ pub struct Blueprint {
     pub template: Template,
     /// The marks around its visual tokens.
     pub marks: FrameMarks,
+    /// How it takes a single image.
+    pub single_image: SingleImageRule,
     /// The checkpoint's own template, if it has one.
     own_template: Option<Template>,
     /// The frames that its own processor takes.
@@ -108,6 +112,7 @@ impl Blueprint {
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
         let marks = frame_marks(&config, &tokenizer);
+        let single_image = SingleImageRule::read(&dir, &config, &tower, &preprocess);
         let (name, tower_source, window) = (name.to_owned(), found.source, overrides.connector_window.max(1));
         Ok(Self {
             rope_conflict,
@@ -122,6 +127,7 @@ impl Blueprint {
             tokenizer,
             template,
             marks,
+            single_image,
             own_template,
             own_sample,
             warnings,

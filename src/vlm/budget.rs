@@ -68,14 +68,18 @@ impl TokenBudget {
     /// Positions left for the answer.
     ///
     /// # Errors
-    /// [`ModelError::Strategy`] when the strategy cannot work on such frames; [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the strategy
-    /// leaves nothing of the video.
+    /// [`ModelError::Strategy`] or [`ModelError::SingleImage`] when the strategy cannot work on such frames;
+    /// [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the
+    /// strategy leaves nothing of the video.
     pub fn room(&self) -> Result<Tokens, ModelError> {
         let (prompt, context) = (self.prompt(), self.context);
-        self.temporal.check(self.frame).map_err(|rule| ModelError::Strategy { rule })?;
+        self.temporal.check(self.frame).map_err(|rule| match self.temporal {
+            Temporal::AnyRes(_) => ModelError::SingleImage { rule },
+            _ => ModelError::Strategy { rule },
+        })?;
         if self.visual() == Tokens(0) {
             return Err(ModelError::NoVisualTokens {
-                strategy: format!("temporal {}", self.temporal),
+                strategy: self.strategy(),
                 visual_words: self.temporal.explain(self.n_frames, self.frame),
                 longest: self.frame.count,
             });
@@ -84,7 +88,7 @@ impl TokenBudget {
             return Ok(Tokens(context.0 - prompt.0));
         }
         Err(ModelError::OverBudget {
-            strategy: format!("temporal {}", self.temporal),
+            strategy: self.strategy(),
             visual_words: self.temporal.explain(self.n_frames, self.frame),
             visual: self.visual(),
             text: self.words(),
@@ -92,6 +96,12 @@ impl TokenBudget {
             context,
             hint: self.hint(),
         })
+    }
+
+    /// The key of a plan that the strategy stands at, and its name.
+    fn strategy(&self) -> String {
+        let key = if matches!(self.temporal, Temporal::AnyRes(_)) { "single_image" } else { "temporal" };
+        format!("{key} {}", self.temporal)
     }
 
     /// The most frames below these that fit, by bisection: more frames never make fewer tokens.
@@ -114,6 +124,12 @@ impl TokenBudget {
 
     /// What would fit: a shorter question, fewer frames, or another strategy.
     fn hint(&self) -> String {
+        if matches!(self.temporal, Temporal::AnyRes(_)) {
+            let frame = Self { temporal: Temporal::Concat, ..*self };
+            let words =
+                if frame.fits() { "single_image: frame (--single-image frame)" } else { "shorten the question" };
+            return format!("; hint: {words}");
+        }
         let fewer = self.most_that_fit();
         let strategies = [Temporal::D2, Temporal::TemporalMean];
         let other =
@@ -162,6 +178,25 @@ mod tests {
             "temporal temporal_mean: 576 tokens of a mean frame = 576 visual tokens + 5000 for the prompt = 5576, \
              over the model's context of 4096; hint: shorten the question"
         );
+    }
+
+    #[test]
+    fn a_single_image_is_told_by_its_own_key() {
+        use crate::temporal::{AnyRes, Grid, Unpad};
+        // Room for the base view alone.
+        let any_res = AnyRes { image: (900, 900), rows: 2, columns: 2, unpad: Unpad::Rounded, max_tiles: None };
+        let grid = FrameTokens::on_grid(Grid { height: 24, width: 24 });
+        let frame = FrameTokens { has_newline: true, ..grid };
+        let budget = TokenBudget { frame, context: Tokens(2048), ..budget(Temporal::AnyRes(any_res), 1, 40) };
+        assert_eq!(
+            budget.room().expect_err("too much").to_string(),
+            "single_image any_res: 576 tokens of the base view + 48 rows x (48 tokens + 1 newline) of 2 x 2 tiles = 2928 \
+             visual tokens + 40 for the prompt = 2968, over the model's context of 2048; hint: single_image: frame \
+             (--single-image frame)"
+        );
+        let without = TokenBudget { frame: FrameTokens { has_newline: false, ..frame }, ..budget };
+        let error = without.room().expect_err("no row").to_string();
+        assert!(error.starts_with("single_image any_res ends rows of tokens with the row image_newline"), "{error}");
     }
 
     #[test]

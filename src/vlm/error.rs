@@ -103,6 +103,12 @@ pub enum ModelError {
         /// The strategy, and what it needs.
         rule: String,
     },
+    /// A single image that the model cannot take as its plan says.
+    #[error("single_image {rule}")]
+    SingleImage {
+        /// The way, and the reason.
+        rule: String,
+    },
     /// A strategy that leaves nothing of a video.
     #[error("{strategy}: {visual_words} = no visual token; hint: a stride of at most {longest}")]
     NoVisualTokens {
@@ -161,7 +167,7 @@ impl ModelError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::OverBudget { .. } | Self::NoVisualTokens { .. } => "token_budget",
-            Self::Frames { .. } | Self::Strategy { .. } => "frames",
+            Self::Frames { .. } | Self::Strategy { .. } | Self::SingleImage { .. } => "frames",
             Self::Preprocess { .. } => "preprocess",
             Self::Text(_) => "text",
             Self::Compute { .. } => "compute",

@@ -58,6 +58,27 @@ impl Vlm {
         Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
     }
 
+    /// Prepares a view of a single image, where the frames are prepared.
+    ///
+    /// # Shapes
+    /// `(1, 3, side, side)`, for the tower's side.
+    ///
+    /// # Errors
+    /// When the family has no such views, or the device has no room.
+    pub fn prepare_view(&self, view: RgbImage) -> Result<Tensor, ModelError> {
+        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
+        let failed = ModelError::compute("preparing pixels");
+        let (values, width, height) = self.single_image.usable()?.preprocessor().run(view).map_err(wrong)?;
+        let side = self.side_of((width, height))?;
+        let pixels = Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(&failed)?;
+        let VisionPlacement { device, dtype } = &self.vision;
+        if kernels::of(device, *dtype).prepares_frames() && self.preprocessor.has_plan() {
+            // Views go through the tower together with frames, which are there.
+            return pixels.to_device(device).and_then(|pixels| pixels.to_dtype(*dtype)).map_err(&failed);
+        }
+        Ok(pixels)
+    }
+
     fn prepare_on_device(&self, picture: &RgbImage) -> Result<Tensor, ModelError> {
         let VisionPlacement { device, dtype } = &self.vision;
         let failed = ModelError::compute("preparing pixels");

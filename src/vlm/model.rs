@@ -9,7 +9,7 @@ use super::config::{GenerationDefaults, Spelling};
 use super::families::Family;
 use super::frames::FrameTables;
 use super::load::VisionPlacement;
-use super::{ModelError, StateView, VideoPath};
+use super::{ModelError, SingleImageRule, StateView, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::device::move_between;
 use crate::image::Preprocessor;
@@ -37,9 +37,12 @@ pub struct Vlm {
     pub(super) template: Template,
     pub(super) context: usize,
     pub(super) marks: FrameMarks,
+    pub(super) single_image: SingleImageRule,
     pub(super) spelling: Spelling,
     /// The id that stands for a visual token in Hugging Face's prompts.
     pub(super) image_token: Option<u32>,
+    /// The same in their prompts about a single image.
+    pub(super) single_image_token: Option<u32>,
     pub(super) generation: GenerationDefaults,
     /// How hidden states become the connector's tokens.
     pub(super) view: StateView,
@@ -170,6 +173,11 @@ impl Vlm {
         &self.marks
     }
 
+    /// How it takes a single image.
+    pub fn single_image(&self) -> &SingleImageRule {
+        &self.single_image
+    }
+
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
         let frame = frame_tokens(self.tower.config(), &self.connector, self.view);
@@ -235,15 +243,15 @@ impl Vlm {
     /// # Errors
     /// When the prompt shows frames that have no tokens of their own.
     pub fn prompt_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
-        let n_tokens = ids.n_text() + rows.n_visual;
-        let Some(image) = self.image_token else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
-        let mut history = Vec::with_capacity(n_tokens);
-        for part in &ids.parts {
-            history.extend(part.words().into_iter().flatten());
-            let rows = rows.of(part).map_err(|rule| ModelError::Strategy { rule })?;
-            history.extend(std::iter::repeat_n(image, rows.map_or(0, |rows| rows.len())));
-        }
-        Ok(PromptHistory { ids: history, n_tokens })
+        history(self.image_token, ids, rows)
+    }
+
+    /// As [`Self::prompt_history`], of a prompt about a single image, which may have another placeholder than a video.
+    ///
+    /// # Errors
+    /// As [`Self::prompt_history`].
+    pub fn single_image_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+        history(self.single_image_token, ids, rows)
     }
 
     /// The connector's fused tokens of some frames, which may be in the host's memory.
@@ -308,6 +316,19 @@ impl Vlm {
     pub fn dtype(&self) -> DType {
         self.language.dtype()
     }
+}
+
+/// The ids of a prompt with `placeholder` for each visual token; none without a placeholder.
+fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+    let n_tokens = ids.n_text() + rows.n_visual;
+    let Some(image) = placeholder else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
+    let mut history = Vec::with_capacity(n_tokens);
+    for part in &ids.parts {
+        history.extend(part.words().into_iter().flatten());
+        let rows = rows.of(part).map_err(|rule| ModelError::Strategy { rule })?;
+        history.extend(std::iter::repeat_n(image, rows.map_or(0, |rows| rows.len())));
+    }
+    Ok(PromptHistory { ids: history, n_tokens })
 }
 
 /// Runs a tower as far as a connector needs it, and fuses its states as `view` shows them.

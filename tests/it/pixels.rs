@@ -6,7 +6,7 @@ use std::process::Command;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
-use vidense::video::{Access, Event, Flow, Frame, FrameRequest, ReadLimits, Sample, Window, read_frames};
+use vidense::video::{Access, Event, Flow, Frame, FrameRequest, ReadLimits, Sample, Window, read_frames, scan};
 
 use crate::harness::ffmpeg;
 
@@ -163,6 +163,14 @@ fn exif_orientation_is_obeyed_in_a_directory_as_for_a_single_file() {
         assert_eq!(frames.len(), 4, "{orientation}");
         for (i, name) in ["1.jpg", "2.png", "3.tiff", "4.webp"].iter().enumerate() {
             let single = read(&dir.path().join(name), Sample::All, Access::Auto);
+            // Before a pixel is decoded: of a file, and of a directory with it alone.
+            let alone = tempfile::tempdir().unwrap();
+            std::fs::copy(dir.path().join(name), alone.path().join(name)).unwrap();
+            for path in [&dir.path().join(name), alone.path()] {
+                let request = FrameRequest::new(Sample::All, Window::default());
+                let scanned = scan(path, &request, &ReadLimits::default()).unwrap();
+                assert_eq!(scanned.single_image(), Some((w + 1, h + 1)), "{}, {orientation}", path.display());
+            }
             for image in [&frames[i].image, &single[0].image] {
                 let at = |(x, y): (u32, u32)| image.get_pixel(x, y).0[1];
                 assert_eq!(image.dimensions(), (w + 1, h + 1), "{name}, {orientation}");

@@ -221,7 +221,25 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     let n_tokens = |n_frames| temporal.n_tokens(n_frames, frame).0;
     let each = n_tokens(2).saturating_sub(n_tokens(1));
     writeln!(text, "video       {}, {temporal}: {each} tokens with each frame more (by default)", own.sample())?;
+    describe_single_image(text, blueprint)?;
     writeln!(text, "generation  {}", blueprint.config.generation)
+}
+
+/// The way of the family with a single image, where it has one, and the most tokens that it makes.
+fn describe_single_image(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+    if !blueprint.single_image.is_own() {
+        return Ok(());
+    }
+    let single_image = match blueprint.single_image.usable() {
+        Ok(single_image) => single_image,
+        Err(error) => return writeln!(text, "image       refused: {error}"),
+    };
+    let (frame, side) = (blueprint.frame_tokens(), single_image.any_res().side());
+    let most = single_image.packings().max_by_key(|packing| packing.n_tokens(1, frame));
+    let most = most.map_or_else(String::new, |packing| {
+        format!(", at most {} tokens: {}", packing.n_tokens(1, frame), packing.explain(1, frame))
+    });
+    writeln!(text, "image       any_res, views of {side} x {side}{most} (by default)")
 }
 
 fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView, View};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::{EncodedVideo, FrameStamp, Timings};
-use crate::temporal::Temporal;
+use crate::temporal::{AnyRes, Temporal};
 use crate::video::ReadReport;
 
 const VISUAL: &str = "visual";
@@ -22,11 +22,18 @@ const HASH: &str = "blake3";
 struct Facts {
     frames: Vec<FrameStamp>,
     report: ReadReport,
+    /// The tiles of a single image that was taken by AnyRes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    any_res: Option<AnyRes>,
 }
 
 /// The bytes of an entry.
 pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
-    let facts = Facts { frames: video.frames.clone(), report: video.report.clone() };
+    let any_res = match video.temporal {
+        Temporal::AnyRes(any_res) => Some(any_res),
+        _ => None,
+    };
+    let facts = Facts { frames: video.frames.clone(), report: video.report.clone(), any_res };
     let facts = serde_json::to_string(&facts).map_err(|error| error.to_string())?;
     let visual = video.visual.contiguous().map_err(|error| error.to_string())?;
     let (dtype, values) = (View::dtype(&visual), visual.data());
@@ -41,7 +48,7 @@ pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
     safetensors::serialize(tensors, Some(metadata)).map_err(|error| error.to_string())
 }
 
-/// The video of an entry, on the CPU; an error says in words what is wrong with it.
+/// The video of an entry, whose frames `temporal` aggregated, on the CPU; an error says in words what is wrong with it.
 pub(super) fn read(bytes: &[u8], temporal: Temporal) -> Result<EncodedVideo, String> {
     let words = |error: safetensors::SafeTensorError| error.to_string();
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(words)?;
@@ -54,11 +61,12 @@ pub(super) fn read(bytes: &[u8], temporal: Temporal) -> Result<EncodedVideo, Str
     if hash(facts, (visual.dtype(), visual.shape()), visual.data(), thumbnail.data()) != *expected {
         return Err("its bytes do not have the hash that was written with them".to_owned());
     }
-    let Facts { frames, report } = serde_json::from_str(facts).map_err(|error| error.to_string())?;
+    let Facts { frames, report, any_res } = serde_json::from_str(facts).map_err(|error| error.to_string())?;
     let dtype = DType::try_from(visual.dtype()).map_err(|error| error.to_string())?;
     let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), &Device::Cpu);
     let visual = visual.map_err(|error| error.to_string())?;
     let thumbnail = Some(thumbnail.data().to_vec()).filter(|picture| !picture.is_empty());
+    let temporal = any_res.map_or(temporal, Temporal::AnyRes);
     Ok(EncodedVideo { visual, frames, report, temporal, timings: Timings::default(), thumbnail, is_found: true })
 }
 
@@ -75,6 +83,7 @@ fn hash(facts: &str, (dtype, shape): (Dtype, &[usize]), visual: &[u8], thumbnail
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::temporal::Unpad;
     use crate::units::{FrameIndex, Seconds};
 
     fn video(dtype: DType) -> EncodedVideo {
@@ -99,8 +108,16 @@ mod tests {
             let rows = |tensor: &Tensor| tensor.to_dtype(DType::F32).and_then(|t| t.to_vec2::<f32>()).expect("2-D");
             assert_eq!((read.visual.dtype(), rows(&read.visual)), (dtype, rows(&video.visual)));
             assert_eq!((read.frames, read.report, read.thumbnail), (video.frames, video.report, video.thumbnail));
-            assert!(read.is_found);
+            assert!(read.is_found && read.temporal == Temporal::D2);
         }
+    }
+
+    #[test]
+    fn a_single_image_keeps_its_tiles() {
+        let any_res = AnyRes { image: (1000, 300), rows: 1, columns: 3, unpad: Unpad::Rounded, max_tiles: Some(9) };
+        let video = EncodedVideo { temporal: Temporal::AnyRes(any_res), ..video(DType::F32) };
+        let bytes = write(&video).expect("it is whole");
+        assert_eq!(read(&bytes, Temporal::D2).expect("it is whole").temporal, Temporal::AnyRes(any_res));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct Tokenizer {
     /// The text that a template writes for the video.
     video_text: String,
     is_video_token: bool,
+    /// The text that a template writes for a single image.
+    single_image_text: String,
     /// Its id, where prompts are encoded as one text.
     image_id: Option<u32>,
     /// BOS, where `tokenizer.json` puts one before every text.
@@ -92,7 +94,8 @@ impl Tokenizer {
     /// `config.json`.
     pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
         let mut settings = Settings::read(dir)?;
-        let (image_text, video_text) = placeholders(dir, &settings, reading)?;
+        let Placeholders { image: image_text, video: video_text, single_image } =
+            placeholders(dir, &settings, reading)?;
         let (codec, file) = match reading {
             Reading::Llava => open_as_llava(dir, &mut settings)?,
             Reading::HuggingFace { .. } => open_as_transformers(dir, &mut settings, &image_text)?,
@@ -111,7 +114,8 @@ impl Tokenizer {
         };
         let is_video_token =
             matches!(reading, Reading::HuggingFace { placeholder: Placeholder::Video | Placeholder::ImageInVideo, .. });
-        Ok(Self { codec, file, settings, image_text, video_text, is_video_token, image_id, bos })
+        let single_image_text = single_image;
+        Ok(Self { codec, file, settings, image_text, video_text, is_video_token, single_image_text, image_id, bos })
     }
 
     /// The ids of a prompt, part after part.
@@ -131,9 +135,12 @@ impl Tokenizer {
 
     /// The ids of a prompt that is encoded as one text, with one placeholder for each run of visual tokens.
     fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
-        let placeholder = || TextError::Placeholder { token: self.image_text.clone() };
-        if prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(&self.image_text)) {
-            return Err(placeholder());
+        let placeholder = |mark: &String| TextError::Placeholder { token: mark.clone() };
+        // The placeholder of a single image stands for no token of a video, and the other way round.
+        let is_said =
+            |mark: &&String| prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(*mark));
+        if let Some(mark) = [&self.image_text, &self.single_image_text].into_iter().find(is_said) {
+            return Err(placeholder(mark));
         }
         let text: String = prompt.parts.iter().map(|part| part.words().unwrap_or(&self.image_text).as_str()).collect();
         // As `ProcessorMixin.apply_chat_template`: a prompt that writes BOS itself gets no second one.
@@ -142,7 +149,7 @@ impl Tokenizer {
         let words: Vec<&[u32]> = ids.split(|&id| id == image).collect();
         let visual: Vec<&Passage<String>> = prompt.parts.iter().filter(|part| part.words().is_none()).collect();
         if words.len() != visual.len() + 1 {
-            return Err(placeholder());
+            return Err(placeholder(&self.image_text));
         }
         let mut parts = Vec::with_capacity(2 * words.len());
         for (i, ids) in words.into_iter().enumerate() {
@@ -237,6 +244,11 @@ impl Tokenizer {
     /// The text that a template writes for a video, that of the image's placeholder unless the family has another.
     pub fn video_text(&self) -> &str {
         &self.video_text
+    }
+
+    /// The text that a template writes for a single image.
+    pub(super) fn single_image_text(&self) -> &str {
+        &self.single_image_text
     }
 
     /// Whether templates write a token of videos, not of images.
@@ -340,9 +352,18 @@ fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError>
     }
 }
 
-/// The placeholder of visual tokens, and what a template writes for a video: the tokenizer's own tokens, else the
-/// processor's, else `<image>` and `<video>`.
-fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<(String, String), TextError> {
+/// Texts that stand for visual input.
+struct Placeholders {
+    /// That of visual tokens.
+    image: String,
+    /// That which a template writes for a video.
+    video: String,
+    /// That which it writes for a single image.
+    single_image: String,
+}
+
+/// The placeholders of a checkpoint: the tokenizer's own tokens, else the processor's, else `<image>` and `<video>`.
+fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<Placeholders, TextError> {
     let processor = settings::object(&dir.join("processor_config.json"))?.unwrap_or_default();
     let named = |keys: &[&str], default: &str| {
         let own = keys.iter().find_map(|key| settings.token(key));
@@ -351,11 +372,13 @@ fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<(St
     };
     let image = named(&["image_token", "context_image_token"], IMAGE_TOKEN);
     let video = || named(&["video_token"], VIDEO_TOKEN);
-    Ok(match reading {
+    let single_image = image.clone();
+    let (image, video) = match reading {
         Reading::Llava | Reading::HuggingFace { placeholder: Placeholder::Image, .. } => (image.clone(), image),
         Reading::HuggingFace { placeholder: Placeholder::Video, .. } => (video(), video()),
         Reading::HuggingFace { placeholder: Placeholder::ImageInVideo, .. } => (image, video()),
-    })
+    };
+    Ok(Placeholders { image, video, single_image })
 }
 
 /// A model looks for the id of its `config.json`; a tokenizer that gives another id cannot be its own.

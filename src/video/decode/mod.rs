@@ -25,7 +25,9 @@ pub(super) use self::signs::listen;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::VideoError;
 use crate::video::clock::{Fall, FrameClock, Stamp};
-use crate::video::demux::{MAX_ERRORS, Media, decoder_options, display_of, may_read_on, seconds, size_of, step_of};
+use crate::video::demux::{
+    MAX_ERRORS, Media, decoder_options, display_of, is_image, may_read_on, seconds, size_of, step_of,
+};
 use crate::video::display::Display;
 use crate::video::error::TimeFall;
 use crate::video::frame::Orientation;
@@ -318,9 +320,7 @@ fn open_decoder(
 
 /// The orientation that a container tells; of a single image its EXIF data, which FFmpeg reads in JPEG alone.
 pub(super) fn container_orientation(path: &Path, input: &Input, stream: &ffmpeg::Stream) -> Orientation {
-    let format = input.format();
-    let is_image = format.name() == "image2" || format.name().ends_with("_pipe");
-    let told = is_image.then(|| exif_orientation(path)).flatten();
+    let told = is_image(input).then(|| exif_orientation(path)).flatten();
     told.unwrap_or_else(|| orientation_of(stream))
 }
 

@@ -54,7 +54,7 @@ impl Request {
 /// What is said back: events, and in the end a report or an error.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
-    Expected { n_frames: usize, n_sampled: usize },
+    Expected { n_frames: usize, n_sampled: usize, is_single_image: bool },
     Waiting,
     Frame { index: FrameIndex, time: Option<Seconds>, width: u32, height: u32 },
     Progress { n_decoded: usize },
@@ -74,7 +74,9 @@ impl Told {
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let Some(reply) = read_message(from)? else { return Ok(None) };
         Ok(Some(match reply {
-            Reply::Expected { n_frames, n_sampled } => Self::Event(Event::Expected { n_frames, n_sampled }),
+            Reply::Expected { n_frames, n_sampled, is_single_image } => {
+                Self::Event(Event::Expected { n_frames, n_sampled, is_single_image })
+            }
             Reply::Waiting => Self::Event(Event::Waiting),
             Reply::Progress { n_decoded } => Self::Event(Event::Progress { n_decoded }),
             Reply::Restart => Self::Event(Event::Restart),
@@ -94,7 +96,9 @@ impl Told {
 /// Writes an event at once.
 pub(super) fn write_event(to: &mut impl Write, event: Event) -> io::Result<()> {
     let reply = match &event {
-        Event::Expected { n_frames, n_sampled } => Reply::Expected { n_frames: *n_frames, n_sampled: *n_sampled },
+        &Event::Expected { n_frames, n_sampled, is_single_image } => {
+            Reply::Expected { n_frames, n_sampled, is_single_image }
+        }
         Event::Waiting => Reply::Waiting,
         Event::Progress { n_decoded } => Reply::Progress { n_decoded: *n_decoded },
         Event::Restart => Reply::Restart,

@@ -1,6 +1,7 @@
 //! A checkpoint's `config.json` as one description, and the keys that families share: language models, towers, rotary
 //! embeddings, quantization, generation, processors. What is a family's own stands in [`super::families`].
 
+mod any_res;
 #[cfg(test)]
 mod defaults_tests;
 mod generation;
@@ -25,6 +26,7 @@ use crate::vision::{TowerConfig, TowerFamily, TowerOutput};
 use crate::vlm::families::{self, Family};
 use crate::vlm::{ModelError, StateView, VideoPath};
 use crate::weights::Fp8Format;
+pub use any_res::{AnyResKeys, Resolutions};
 pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
 pub use keys::KeyNotes;
@@ -93,6 +95,8 @@ pub struct VlmConfig {
     pub patches_per_side: usize,
     /// `image_aspect_ratio`.
     pub frame_fit: FrameFit,
+    /// The keys of AnyRes, of families that take a single image so; in words where that is not done.
+    pub any_res: Option<Result<AnyResKeys, String>>,
     /// `mm_use_im_start_end`.
     pub image_marks: bool,
     /// The checkpoint's own prompt.

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::keys::{Key, KeyNotes, Meaning};
-use super::{JsonFile, VlmConfig};
+use super::{AnyResKeys, JsonFile, VlmConfig};
 use crate::files;
 use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
@@ -155,6 +155,18 @@ impl ProcessorFile {
                 sample
             }
         })
+    }
+
+    /// The keys of AnyRes as the processor of a family reads them, whose images this class prepares.
+    ///
+    /// # Errors
+    /// When a key has an unusable value.
+    pub fn any_res_keys(&self, class: ImageProcessor) -> Result<AnyResKeys, ModelError> {
+        let default = match class {
+            ImageProcessor::LlavaOnevision => AnyResKeys::llava_onevision(),
+            _ => AnyResKeys::llava_next(),
+        };
+        default.read(&self.image, self.whole.as_ref())
     }
 
     /// The class that the file names; of old files by its feature extractor.

@@ -149,6 +149,7 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
         select_feature: visual.select_feature,
         patches_per_side: visual.patches_per_side,
         frame_fit: FrameFit::Native,
+        any_res: None,
         image_marks: false,
         prompt_format: file.string("prompt_format")?.map(str::to_owned),
         language,

@@ -1,11 +1,12 @@
-//! LLaVA-NeXT, also called LLaVA-1.6 (`LlavaNextForConditionalGeneration`): LLaVA's parts. Of its views of an image a
-//! frame of a video has the base view alone, which is squeezed to the tower's square; `image_newline`, which ends the
-//! rows of the other views, is free for temporal strategies.
+//! LLaVA-NeXT, also called LLaVA-1.6 (`LlavaNextForConditionalGeneration`): LLaVA's parts. A single image is taken by
+//! AnyRes: see [`crate::temporal::AnyRes`]. Of its views a frame of a video has the base view alone, which is squeezed
+//! to the tower's square; `image_newline`, which ends the rows of the other views, is free for temporal strategies.
 
 use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath, llava};
 use crate::image::ImageProcessor;
-use crate::vlm::config::{SelectFeature, Spelling, clip_l_336};
+use crate::vlm::ModelError;
+use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, clip_l_336};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_next",
@@ -14,9 +15,14 @@ pub(super) static FAMILY: Family = Family {
     system: None,
     kinds: &["llava_next"],
     classes: &["LlavaNextForConditionalGeneration"],
-    read: |file, generation| hugging_face::read(&PARTS, file, generation),
+    read,
     names: hugging_face::NAMES,
 };
+
+fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+    let any_res = AnyResKeys::llava_next().read(file, None).map_err(|error| error.to_string());
+    Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
+}
 
 static PARTS: Parts = Parts {
     family: &FAMILY,

@@ -1,14 +1,16 @@
 //! LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`, arXiv 2408.03326): SigLIP's last hidden state before
 //! `post_layernorm`, two matrices, Qwen2. Of a video each frame's grid is pooled to half its side behind the projector,
-//! and one `image_newline` row ends the frames: see [`crate::temporal::OneVision`].
+//! and one `image_newline` row ends the frames: see [`crate::temporal::OneVision`]. A single image is taken by AnyRes,
+//! bounded by `vision_aspect_ratio`: see [`crate::temporal::AnyRes`].
 
 use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath};
 use crate::image::ImageProcessor;
 use crate::vision::TowerConfig;
+use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
-use crate::vlm::config::{SelectFeature, Spelling, siglip_so400m};
+use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_onevision",
@@ -17,9 +19,14 @@ pub(super) static FAMILY: Family = Family {
     system: None,
     kinds: &["llava_onevision"],
     classes: &["LlavaOnevisionForConditionalGeneration"],
-    read: |file, generation| hugging_face::read(&PARTS, file, generation),
+    read,
     names: hugging_face::NAMES,
 };
+
+fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+    let any_res = AnyResKeys::llava_onevision().read(file, Some(file)).map_err(|error| error.to_string());
+    Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
+}
 
 static PARTS: Parts = Parts {
     family: &FAMILY,

@@ -8,7 +8,8 @@ use crate::vlm::ModelError;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning};
 use crate::vlm::config::llama::{self, Defaults, LanguageKind};
 use crate::vlm::config::{
-    FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, fp8_format, refuse_other_layers,
+    AnyResKeys, FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, fp8_format,
+    refuse_other_layers,
 };
 
 /// Names of the classes of LLaVA's code; the projector's are those of a `Sequential`, or of one matrix.
@@ -89,6 +90,8 @@ pub(super) fn read(
         select_feature,
         patches_per_side: 1,
         frame_fit,
+        any_res: (frame_fit == FrameFit::AnyresBase)
+            .then(|| AnyResKeys::read_llava(file).map_err(|error| error.to_string())),
         image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
         prompt_format: file.string("prompt_format")?.map(str::to_owned),
         language,
@@ -165,7 +168,8 @@ pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> 
     names.ok_or_else(|| file.wrong("architectures", "expected a list of class names"))
 }
 
-/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` the base view alone is taken, which needs no merging.
+/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` a frame of a video has the base view alone, which needs
+/// no merging; of a single image views are merged as `spatial_unpad` does it, and no other way.
 pub(super) const KEYS: &[Key] = &[
     ("freeze_mm_mlp_adapter", Meaning::Neutral),
     ("freeze_mm_vision_resampler", Meaning::Neutral),
