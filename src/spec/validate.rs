@@ -99,11 +99,13 @@ impl Plan {
         let temporal = format!("temporal.{}", self.temporal().name());
         if let Some(rule) = blueprint.connector_misfit() {
             let hint = match blueprint.connector.kind() {
-                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint",
-                ConnectorKind::Sci | ConnectorKind::Dci => {
-                    "connector: checkpoint; sci and dci need a projector that is trained for them (vidense train, \
-                     model.projector: new, over a checkpoint in LLaVA's spelling), none and sti run without training where the projector takes one layer"
-                }
+                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint".to_owned(),
+                kind => format!(
+                    "connector: checkpoint; {kind} needs a projector that is trained for it: vidense train RECIPE.yaml \
+                     with model: {{ from: {}, projector: new, connector: {kind} }}; none and sti run without training \
+                     where the projector takes one layer",
+                    self.model
+                ),
             };
             found.problems.push(Problem::new("connector", rule).hint(hint));
         }

@@ -61,12 +61,12 @@ impl<'m> AnswerObjective<'m> {
     pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, TrainError> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
-        let width = design.connector.width(design.config.view(design.tower.family).width(&design.tower));
+        let width = design.connector_width();
         let failed = TrainError::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
         let language = Llama::load(llama, &parameters.part(Part::LanguageModel)).map_err(&failed)?;
-        let packer = Packer::new(&design.tokenizer, &design.template, &design.marks);
+        let packer = Packer::new(design);
         let before_visual = packer.before_visual().map_err(ModelError::from)?;
         let device = parameters.device().clone();
         Ok(Self { design, projector, language, feature_scale, data, features, stretch, before_visual, seed, device })
@@ -97,7 +97,7 @@ impl<'m> AnswerObjective<'m> {
     }
 
     fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<Segment>, TrainError> {
-        let packer = Packer::new(&self.design.tokenizer, &self.design.template, &self.design.marks);
+        let packer = Packer::new(self.design);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
         for dialogue in self.data.dialogues(index, &mut draw) {
@@ -121,7 +121,7 @@ impl Objective for AnswerObjective<'_> {
         let stretched = self.stretched(step);
         let segments: Vec<_> =
             indices.iter().map(|&index| self.segments(step, index)).collect::<std::result::Result<_, _>>()?;
-        let n_tokens = self.design.connector.n_tokens(self.design.tower.n_patches());
+        let n_tokens = self.features.n_tokens();
         let n_visual = if stretched.pooled { n_tokens / 2 } else { n_tokens } * stretched.repetitions;
         let geometry = Geometry {
             n_before: self.before_visual.len(),

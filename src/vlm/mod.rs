@@ -24,6 +24,7 @@ mod unused;
 mod video_path;
 mod view;
 
+pub(crate) use blueprint::companions;
 pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
@@ -32,7 +33,7 @@ pub(crate) use error::without_backtrace;
 pub use load::{Placement, VisionPlacement};
 pub use model::{FrameRows, PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
-pub use start::{StartingTower, StartingWeights};
+pub use start::{Replaced, StartingTower, StartingWeights};
 pub use unused::Unused;
 pub use video_path::VideoPath;
 pub use view::StateView;
