@@ -241,18 +241,22 @@ mod tests {
     }
 
     #[test]
-    fn language_model_and_projector_have_their_gradients() {
-        let parameters = parameters();
-        let language = Llama::load(&config(), &parameters.part(Part::LanguageModel)).expect("it is laid out");
-        let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
-            .expect("it is laid out");
-        let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
-        let packed = Packed::new(&images, geometry(2));
-        let features = random((2, 3, 6), 8);
-        assert_directional(&parameters, || {
-            let visual = projector.forward(&features)?;
-            Ok(packed_loss(&language, &BEFORE, &visual, &packed)?.sum)
-        });
+    fn language_models_and_projectors_have_their_gradients() {
+        let tied = LlamaConfig { tied_embeddings: true, ..config() };
+        let qwen3 = LlamaConfig { qk_norm: QueryKeyNorm::PerHead, attention_bias: AttentionBias::None, ..config() };
+        for config in [config(), tied, qwen3] {
+            let parameters = parameters();
+            let language = Llama::load(&config, &parameters.part(Part::LanguageModel)).expect("it is laid out");
+            let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
+                .expect("it is laid out");
+            let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
+            let packed = Packed::new(&images, geometry(2));
+            let features = random((2, 3, 6), 8);
+            assert_directional(&parameters, || {
+                let visual = projector.forward(&features)?;
+                Ok(packed_loss(&language, &BEFORE, &visual, &packed)?.sum)
+            });
+        }
     }
 
     #[test]
