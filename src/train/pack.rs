@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::nn::Visible;
-use crate::text::{Conversation, FrameMarks, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
+use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
 use crate::vlm::Design;
 
 use super::data::Dialogue;
@@ -54,7 +54,8 @@ impl<'m> Packer<'m> {
     /// # Errors
     /// When the tokenizer refuses.
     pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
-        self.tokenizer.encode(self.conversation().ask("")?.before_visual(), Piece::First)
+        let parts = self.tokenizer.encode_prompt(&self.conversation().ask("")?)?;
+        Ok(parts.first().and_then(Passage::words).cloned().unwrap_or_default())
     }
 
     /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.

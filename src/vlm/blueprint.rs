@@ -318,8 +318,8 @@ impl Design {
 /// # Errors
 /// When the checkpoint names no stop token, or the template cannot be rendered.
 fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Template) -> Result<String, ModelError> {
-    const ANSWER: &str = "answer";
-    const NEXT: &str = "question after it";
+    const ANSWER: &str = "Some answer.";
+    const NEXT: &str = "A question after it?";
     if !matches!(template, Template::Checkpoint(_)) {
         return Ok(String::new());
     }
@@ -329,10 +329,10 @@ fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Tem
         return Err(ModelError::Combination { path: dir.to_owned(), rule });
     };
     let mut conversation = Conversation::new(template.clone(), None).showing(ShownFrames::unknown(1, true));
-    let prompt = conversation.ask("question")?.text();
+    conversation.ask("A question?")?;
     conversation.answer(ANSWER);
     let text = conversation.ask(NEXT)?.text();
-    let rest = text.strip_prefix(&prompt).and_then(|rest| rest.strip_prefix(ANSWER)).unwrap_or("");
+    let rest = text.rsplit_once(ANSWER).map_or("", |(_, rest)| rest);
     let ends = stops.iter().filter_map(|stop| rest.find(stop.as_str()).map(|at| at + stop.len()));
     let closed = ends.min().map(|end| &rest[..end]).filter(|closed| !closed.contains(NEXT));
     Ok(closed.unwrap_or(stop).to_owned())
