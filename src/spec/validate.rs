@@ -100,11 +100,15 @@ impl Plan {
         if let Some(rule) = blueprint.connector_misfit() {
             let hint = match blueprint.connector.kind() {
                 ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint".to_owned(),
+                kind if blueprint.config.fp8.is_some() => format!(
+                    "connector: checkpoint; {kind} needs a projector that is trained for it, and weights in FP8 cannot \
+                     be trained over"
+                ),
                 kind => format!(
                     "connector: checkpoint; {kind} needs a projector that is trained for it: vidense train RECIPE.yaml \
                      with model: {{ from: {}, projector: new, connector: {kind} }}; none and sti run without training \
                      where the projector takes one layer",
-                    self.model
+                    serde_json::Value::from(self.model.as_str())
                 ),
             };
             found.problems.push(Problem::new("connector", rule).hint(hint));

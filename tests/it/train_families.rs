@@ -124,7 +124,10 @@ fn answers(model: &Path) -> Value {
 #[test]
 fn every_family_learns_each_connector_and_answers_with_it() {
     for from in families() {
-        for connector in ["sci", "dci"] {
+        let asked = answers(&from)["visual_tokens"].clone();
+        // Those beside the repository learn one connector, which covers their names and prompts.
+        let connectors: &[&str] = if from.starts_with(repository("tests")) { &["sci", "dci"] } else { &["dci"] };
+        for &connector in connectors {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().join("out");
             let losses = losses(&recipe(dir.path(), &text(&over(&from, connector), STAGE)), &out);
@@ -146,7 +149,7 @@ fn every_family_learns_each_connector_and_answers_with_it() {
             assert_eq!(after["model.mm_projector.0.weight"].dims()[1], width, "{name}");
             assert_eq!(trained.frame_tokens(), own.frame_tokens(), "{name}");
             let answer = answers(&out);
-            assert_eq!(answer["visual_tokens"], answers(&from)["visual_tokens"], "{name}");
+            assert_eq!(answer["visual_tokens"], asked, "{name}");
         }
     }
 }
@@ -163,6 +166,29 @@ fn connectors_that_keep_the_width_are_trained_too() {
         let each = if connector == "sti" { 80 } else { 64 };
         assert_eq!(answers(&out)["visual_tokens"], 2 * each, "{connector}");
     }
+}
+
+#[test]
+fn sti_over_one_vision_puts_frames_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, out) = (repository("tests/golden/families/llava_onevision"), dir.path().join("out"));
+    losses(&recipe(dir.path(), &text(&over(&from, "sti"), STAGE)), &out);
+    let own = blueprint(&from).frame_tokens().count;
+    assert_eq!(answers(&out)["visual_tokens"], 2 * (own + 2 * (own / 8)));
+}
+
+#[test]
+fn a_projector_that_is_kept_is_trained_under_its_own_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let model = format!("{{ from: {}, feature_scale: 0.5 }}", smolvlm().display());
+    losses(&recipe(dir.path(), &text(&model, STAGE)), &out);
+    let (before, after) = (tensors(&smolvlm().join("model.safetensors")), tensors(&out.join("model.safetensors")));
+    assert_eq!(before.len(), after.len());
+    for (name, tensor) in &before {
+        assert_eq!(same_bits(tensor, &after[name]), !is_projector(name), "{name}");
+    }
+    answers(&out);
 }
 
 /// The loss of `answer` behind `question` about an image, as a model that was written computes it.
@@ -245,6 +271,35 @@ fn a_run_over_smolvlm_that_stops_anywhere_ends_with_the_same_weights() {
     };
     assert_eq!(moved("model.vision_model."), 0);
     assert!(moved("model.text_model.") > 10 && moved("lm_head.") == 1);
+}
+
+#[test]
+fn a_run_over_smolvlm_that_is_killed_ends_with_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.yaml");
+    let stages = [STAGE, INSTRUCT].concat().replace("steps: 8", "steps: 40");
+    std::fs::write(&path, text(&over(&smolvlm(), "sci"), &stages)).unwrap();
+    let train = |out: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vidense"));
+        command.arg("train").arg(&path).args(["--device", "cpu", "--out"]).arg(out);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+    };
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    assert!(train(&whole).status().unwrap().success());
+    for n_lines in [3, 20] {
+        let mut child = train(&killed).spawn().unwrap();
+        let metrics = killed.join(RUN_DIR).join("metrics.jsonl");
+        let has_come = || std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= n_lines);
+        while !has_come() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(train(&killed).status().unwrap().success());
+    let written = |out: &Path| std::fs::read(out.join("model.safetensors")).unwrap();
+    assert!(written(&killed) == written(&whole));
 }
 
 /// A copy of the tiny SmolVLM with other values of its `config.json`; without weights where it is to be refused.
