@@ -391,5 +391,9 @@ fn the_hint_of_a_refused_connector_is_a_recipe_that_works() {
         losses(&recipe(dir.path(), &text(suggested, STAGE)), &out);
         let trained = Blueprint::read(out.to_str().unwrap(), &plan.overrides(), &Hub::offline(None)).unwrap();
         assert_eq!(plan.check_model(&trained).problems, [], "{hint}");
+        let mut inspect = assert_cmd::Command::new(env!("CARGO_BIN_EXE_vidense"));
+        let shown = inspect.arg("inspect").arg(&out).assert().success().get_output().stdout.clone();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains(&format!("connector   {kind}: ")) && shown.contains("mlp2x_gelu"), "{shown}");
     }
 }
