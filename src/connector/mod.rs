@@ -14,14 +14,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{Result, Tensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::LayerIndex;
 
 pub use window::ChannelWindow;
 
 /// The kind of a connector, as `mm_dense_connector_type` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectorKind {
     /// The final state alone: plain LLaVA.

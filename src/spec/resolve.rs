@@ -1,6 +1,7 @@
 //! Choices that are left to the model: once it is known, they become those of its family.
 
 use super::{ConnectorPlan, Plan, PreprocessPlan, SingleImagePlan};
+use crate::connector::ConnectorKind;
 use crate::temporal::Temporal;
 use crate::video::Sample;
 use crate::video::sample::OfCheckpoint;
@@ -31,6 +32,12 @@ impl Plan {
         };
         let temporal = match self.temporal {
             None if !path.is_own() => Temporal::D2,
+            // Tokens of STI lie on no grid that the family's own way could pool.
+            None if blueprint.connector.kind() == ConnectorKind::Sti
+                && path.temporal().check(blueprint.frame_tokens()).is_err() =>
+            {
+                Temporal::Concat
+            }
             None | Some(Temporal::Checkpoint) => path.temporal(),
             Some(said) => said,
         };

@@ -99,11 +99,17 @@ impl Plan {
         let temporal = format!("temporal.{}", self.temporal().name());
         if let Some(rule) = blueprint.connector_misfit() {
             let hint = match blueprint.connector.kind() {
-                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint",
-                ConnectorKind::Sci | ConnectorKind::Dci => {
-                    "connector: checkpoint; sci and dci need a projector that is trained for them (vidense train, \
-                     model.projector: new, over a checkpoint in LLaVA's spelling), none and sti run without training where the projector takes one layer"
-                }
+                ConnectorKind::None | ConnectorKind::Sti => "connector: checkpoint".to_owned(),
+                kind if blueprint.config.fp8.is_some() => format!(
+                    "connector: checkpoint; {kind} needs a projector that is trained for it, and weights in FP8 cannot \
+                     be trained over"
+                ),
+                kind => format!(
+                    "connector: checkpoint; {kind} needs a projector that is trained for it: vidense train RECIPE.yaml \
+                     with model: {{ from: {}, projector: new, connector: {kind} }}; none and sti run without training \
+                     where the projector takes one layer",
+                    serde_json::Value::from(self.model.as_str())
+                ),
             };
             found.problems.push(Problem::new("connector", rule).hint(hint));
         }

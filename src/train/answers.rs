@@ -62,12 +62,12 @@ impl<'m> AnswerObjective<'m> {
     pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, TrainError> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
-        let width = design.connector.width(design.config.view(design.tower.family).width(&design.tower));
+        let width = design.connector_width();
         let failed = TrainError::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
         let language = Llama::load(llama, &parameters.part(Part::LanguageModel), Purpose::Training).map_err(&failed)?;
-        let packer = Packer::new(&design.tokenizer, &design.template, &design.marks);
+        let packer = Packer::new(design);
         let before_visual = packer.before_visual().map_err(ModelError::from)?;
         let device = parameters.device().clone();
         Ok(Self { design, projector, language, feature_scale, data, features, stretch, before_visual, seed, device })
@@ -98,7 +98,7 @@ impl<'m> AnswerObjective<'m> {
     }
 
     fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<Segment>, TrainError> {
-        let packer = Packer::new(&self.design.tokenizer, &self.design.template, &self.design.marks);
+        let packer = Packer::new(self.design);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
         for dialogue in self.data.dialogues(index, &mut draw) {
@@ -122,7 +122,7 @@ impl Objective for AnswerObjective<'_> {
         let stretched = self.stretched(step);
         let segments: Vec<_> =
             indices.iter().map(|&index| self.segments(step, index)).collect::<std::result::Result<_, _>>()?;
-        let n_tokens = self.design.connector.n_tokens(self.design.tower.n_patches());
+        let n_tokens = self.features.n_tokens();
         let n_visual = if stretched.pooled { n_tokens / 2 } else { n_tokens } * stretched.repetitions;
         let geometry = Geometry {
             n_before: self.before_visual.len(),
@@ -243,19 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn language_model_and_projector_have_their_gradients() {
-        let parameters = parameters();
-        let language =
-            Llama::load(&config(), &parameters.part(Part::LanguageModel), Purpose::Training).expect("it is laid out");
-        let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
-            .expect("it is laid out");
-        let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
-        let packed = Packed::new(&images, geometry(2));
-        let features = random((2, 3, 6), 8);
-        assert_directional(&parameters, || {
-            let visual = projector.forward(&features)?;
-            Ok(packed_loss(&language, &BEFORE, &visual, &packed)?.sum)
-        });
+    fn language_models_and_projectors_have_their_gradients() {
+        let tied = LlamaConfig { tied_embeddings: true, ..config() };
+        let qwen3 = LlamaConfig { qk_norm: QueryKeyNorm::PerHead, attention_bias: AttentionBias::None, ..config() };
+        for config in [config(), tied, qwen3] {
+            let parameters = parameters();
+            let language =
+                Llama::load(&config, &parameters.part(Part::LanguageModel), Purpose::Training).expect("it is laid out");
+            let projector = Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), 6, 8, &parameters.part(Part::Projector))
+                .expect("it is laid out");
+            let images = [vec![segment(&[5, 6, 7, 8], 2), segment(&[4, 3, 2], 1)], vec![segment(&[11, 12], 1)]];
+            let packed = Packed::new(&images, geometry(2));
+            let features = random((2, 3, 6), 8);
+            assert_directional(&parameters, || {
+                let visual = projector.forward(&features)?;
+                Ok(packed_loss(&language, &BEFORE, &visual, &packed)?.sum)
+            });
+        }
     }
 
     #[test]

@@ -11,13 +11,13 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::data::Dataset;
-use super::recipe::{Recipe, StageKind};
+use super::recipe::{Recipe, StageKind, TowerRecipe};
 use super::state::write_file;
 use super::{Output, TrainError};
 use crate::files::{self, output::create_directory};
 use crate::text::{Conversation, Template};
-use crate::vlm::config::JsonFile;
-use crate::vlm::{Design, ModelError};
+use crate::vlm::config::{JsonFile, Spelling};
+use crate::vlm::{Design, ModelError, companions, families};
 use crate::weights::Hub;
 use crate::world::Draw;
 
@@ -39,6 +39,8 @@ pub enum TowerPlace {
     Copied,
     /// One that other models share: `config.json` names it.
     Shared,
+    /// Inside the checkpoint that it begins with, whose file is written anew with it.
+    Inside,
 }
 
 /// What the model begins with.
@@ -61,6 +63,11 @@ impl Start {
     pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, TrainError> {
         let found = |name: &str| hub.find(name).map_err(ModelError::from);
         let from = recipe.model.from.as_deref().map(found).transpose()?;
+        if let Some(dir) = &from
+            && families::spelling(&JsonFile::read(&dir.join("config.json"))?)? == Spelling::HuggingFace
+        {
+            return Self::inside(recipe, dir.clone());
+        }
         let trains_tower = recipe.stages.iter().any(|stage| stage.stage == StageKind::Tower);
         let asked = recipe.model.vision_tower.from.clone();
         let named = match (&from, &asked) {
@@ -84,6 +91,22 @@ impl Start {
             _ => TOWER_DIR.to_owned(),
         };
         Ok(Self { from, tower, place, tower_name })
+    }
+}
+
+impl Start {
+    /// Begins with a checkpoint that holds its tower, in Hugging Face's spelling.
+    fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, TrainError> {
+        // Refused before anything is written: an unknown family, or a key that is not obeyed.
+        Design::read(&from, None)?;
+        let wrong = |rule: &str| Err(TrainError::Recipe { path: from.clone(), rule: rule.to_owned() });
+        if recipe.model.vision_tower != TowerRecipe::default() {
+            return wrong("model.vision_tower: the checkpoint holds its own tower; hint: leave the key out");
+        }
+        if recipe.stages.iter().any(|stage| stage.stage == StageKind::Tower) {
+            return wrong("a stage `tower` cannot train the tower inside a checkpoint; hint: connector, instruct");
+        }
+        Ok(Self { from: Some(from), tower: None, place: TowerPlace::Inside, tower_name: String::new() })
     }
 }
 
@@ -112,7 +135,10 @@ pub fn write_design(
 ) -> Result<Design, TrainError> {
     let dir = output.model;
     create_directory(dir).map_err(TrainError::io(dir))?;
-    let mut config = merged(start.from.as_ref().map(|from| from.join("config.json")), &recipe.model.config)?;
+    if let (TowerPlace::Inside, Some(from)) = (start.place, &start.from) {
+        return write_inside(recipe, from, dir);
+    }
+    let mut config = merged(start.from.as_ref().map(|from| from.join("config.json")), &recipe.model.keys())?;
     config.insert("mm_vision_tower".to_owned(), json!(start.tower_name));
     config.insert(DTYPE_KEY.to_owned(), json!(dtype_name(output.dtype)));
     write_json(&dir.join("config.json"), &config)?;
@@ -125,7 +151,27 @@ pub fn write_design(
         (_, _, Some(from)) => copy_tokenizer(from, dir)?,
         _ => {}
     }
-    Ok(Design::read(dir, &tower_dir)?)
+    Ok(Design::read(dir, Some(&tower_dir))?)
+}
+
+/// Writes the descriptions of a model in Hugging Face's spelling: those of the checkpoint that it begins with, and the
+/// keys of its connector and its projector.
+fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, TrainError> {
+    const PROJECTOR_KEY: &str = "mm_projector_type";
+    let mut config = merged(Some(from.join("config.json")), &recipe.model.keys())?;
+    if recipe.model.has_new_projector() && !recipe.model.config.contains_key(PROJECTOR_KEY) {
+        config.insert(PROJECTOR_KEY.to_owned(), json!("mlp2x_gelu"));
+    }
+    // A file that leaves its sections to the class's defaults is still told from LLaVA's by having one.
+    config.entry("text_config").or_insert_with(|| json!({}));
+    write_json(&dir.join("config.json"), &config)?;
+    for name in companions(from) {
+        if let Some(parent) = name.parent().filter(|parent| *parent != Path::new("")) {
+            create_directory(&dir.join(parent)).map_err(TrainError::io(dir))?;
+        }
+        copy(&from.join(&name), &dir.join(&name))?;
+    }
+    Ok(Design::read(dir, None)?)
 }
 
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.

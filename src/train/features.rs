@@ -66,6 +66,11 @@ impl Features {
         Ok(Self { path, file, n_tokens, width })
     }
 
+    /// Tokens of an image.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
     /// The features of some images.
     ///
     /// # Shapes

@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use crate::nn::Visible;
-use crate::text::{Conversation, FrameMarks, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
+use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
+use crate::vlm::Design;
 
 use super::data::Dialogue;
 use super::loss::Targets;
@@ -31,12 +32,15 @@ pub struct Packer<'m> {
     tokenizer: &'m Tokenizer,
     template: &'m Template,
     marks: &'m FrameMarks,
+    /// Text after an answer that the template does not write itself.
+    closing: &'m str,
 }
 
 impl<'m> Packer<'m> {
     /// A packer for a model's tokenizer and template.
-    pub fn new(tokenizer: &'m Tokenizer, template: &'m Template, marks: &'m FrameMarks) -> Self {
-        Self { tokenizer, template, marks }
+    pub fn new(design: &'m Design) -> Self {
+        let Design { tokenizer, template, marks, closing, .. } = design;
+        Self { tokenizer, template, marks, closing }
     }
 
     fn conversation(&self) -> Conversation {
@@ -50,7 +54,8 @@ impl<'m> Packer<'m> {
     /// # Errors
     /// When the tokenizer refuses.
     pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
-        self.tokenizer.encode(self.conversation().ask("")?.before_visual(), Piece::First)
+        let parts = self.tokenizer.encode_prompt(&self.conversation().ask("")?)?;
+        Ok(parts.first().and_then(Passage::words).cloned().unwrap_or_default())
     }
 
     /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.
@@ -72,7 +77,7 @@ impl<'m> Packer<'m> {
         let mut text = String::new();
         for (question, answer) in turns {
             let prompt = conversation.ask(question)?.after_visual().to_owned();
-            text = format!("{prompt}{}", self.template.reply(answer));
+            text = format!("{prompt}{}{}", self.template.reply(answer), self.closing);
             answers.push((prompt, text.clone()));
             conversation.answer(answer);
         }

@@ -11,6 +11,7 @@ use super::optimizer::OptimizerConfig;
 use super::parameters::Part;
 use super::schedule::Schedule;
 use super::tower::Probe;
+use crate::connector::ConnectorKind;
 use crate::spec::read_yaml;
 
 /// A training run, written down.
@@ -40,7 +41,7 @@ fn default_checkpoint_every() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
     /// A checkpoint (a directory or a hub id) whose weights are the first ones. Default: none, all begin anew.
-    #[serde(default)]
+    #[serde(default, alias = "checkpoint")]
     pub from: Option<String>,
     /// Keys of `config.json`, over those of `from`.
     #[serde(default)]
@@ -51,6 +52,9 @@ pub struct ModelRecipe {
     /// Where the projector begins. Default: `from`, with a `from`; else `new`.
     #[serde(default)]
     pub projector: Option<ProjectorStart>,
+    /// The Dense Connector: `mm_dense_connector_type` of the model's `config.json`. Default: as `config` or `from` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorKind>,
     /// What the connector's tokens are multiplied by before the projector; it is folded into the projector's first matrix
     /// when the model is written. Default: `1`.
     #[serde(default = "one")]
@@ -59,6 +63,25 @@ pub struct ModelRecipe {
     #[serde(default)]
     pub tokenizer_vocabulary: Option<usize>,
 }
+
+impl ModelRecipe {
+    /// Whether the projector begins anew.
+    pub fn has_new_projector(&self) -> bool {
+        self.from.is_none() || self.projector == Some(ProjectorStart::New)
+    }
+
+    /// Keys of `config.json` over those of `from`, the connector's among them.
+    pub fn keys(&self) -> Map<String, Value> {
+        let mut keys = self.config.clone();
+        if let Some(connector) = self.connector {
+            keys.insert(CONNECTOR_KEY.to_owned(), json!(connector));
+        }
+        keys
+    }
+}
+
+/// The key of a `config.json` that names the connector.
+const CONNECTOR_KEY: &str = "mm_dense_connector_type";
 
 fn one() -> f64 {
     1.0
@@ -207,8 +230,16 @@ impl Recipe {
         self.model.tokenizer_vocabulary.and(stage).map(|stage| &stage.data)
     }
 
+    /// Whether a stage trains a part.
+    pub fn trains(&self, part: Part) -> bool {
+        self.stages.iter().any(|stage| stage.stage.trainable().contains(&part) && !stage.frozen.contains(&part))
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        if self.model.connector.is_some() && self.model.config.contains_key(CONNECTOR_KEY) {
+            problems.push(format!("model: connector and config.{CONNECTOR_KEY} are the same key; hint: connector"));
+        }
         if self.stages.is_empty() {
             problems.push("stages: there are none".to_owned());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -13,7 +14,7 @@ use super::features::{Encoder, Features};
 use super::init::initial;
 use super::metrics::Metrics;
 use super::parameters::{Parameters, Part, Source};
-use super::recipe::{ProjectorStart, Recipe, Stage, StageKind};
+use super::recipe::{Recipe, Stage, StageKind};
 use super::stage::{Run, StepReport};
 use super::state::{Progress, State, write_tensors};
 use super::tower::TowerObjective;
@@ -21,8 +22,9 @@ use super::workers::Workers;
 use crate::files::output::create_directory;
 use crate::image::Preprocessor;
 use crate::nn::Purpose;
+use crate::projector::ProjectorKind;
 use crate::vision::Tower;
-use crate::vlm::{Design, ModelError, StartingTower, StartingWeights};
+use crate::vlm::{Design, ModelError, Replaced, StartingTower, StartingWeights};
 use crate::weights::Hub;
 
 /// What a listener hears of a run.
@@ -82,8 +84,9 @@ pub fn train(
     let state = resume(recipe, &run_dir)?;
     let start = Start::find(recipe, hub)?;
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
-    let design = write_design(recipe, &start, texts.as_deref(), &output)?;
-    let parameters = Parameters::new(first_weights(recipe, &start, &design)?, device);
+    let mut design = write_design(recipe, &start, texts.as_deref(), &output)?;
+    let from = open_start(recipe, &start, &mut design)?;
+    let parameters = Parameters::new(first_weights(recipe, &start, &design, from.clone())?, device);
     for (name, tensor) in &state.weights {
         parameters.set(name, tensor).map_err(TrainError::compute("taking up the run"))?;
     }
@@ -97,6 +100,7 @@ pub fn train(
         features_dir: output.features.to_owned(),
         design,
         place: start.place,
+        from,
         parameters,
         progress: state.progress,
         workers,
@@ -142,18 +146,51 @@ fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
     })
 }
 
+/// Opens the weights that the model begins with, and ties the design's head as they have it.
+fn open_start(recipe: &Recipe, start: &Start, design: &mut Design) -> Result<Option<Arc<StartingWeights>>, TrainError> {
+    let Some(from) = &start.from else { return Ok(None) };
+    let (weights, llama) = StartingWeights::open(from, &design.config.llama)?;
+    design.config.llama = llama;
+    let wrong = |rule| Err(TrainError::Recipe { path: from.clone(), rule });
+    if start.place == TowerPlace::Inside && !weights.has_tower() {
+        return wrong("it holds no vision tower".to_owned());
+    }
+    let width = design.connector_width();
+    if let Some(takes) = weights.projector_takes()
+        && !recipe.model.has_new_projector()
+        && takes != width
+    {
+        let kind = design.connector.kind();
+        return wrong(format!(
+            "{kind} makes tokens of {width} channels, but the checkpoint's projector takes {takes}; hint: \
+             model.projector: new"
+        ));
+    }
+    let has_norm = matches!(design.config.projector, ProjectorKind::Mlp(mlp) if mlp.norm.is_some());
+    if has_norm && recipe.model.feature_scale != 1.0 {
+        return wrong("model.feature_scale: a projector that begins with a layer norm takes none; hint: 1".to_owned());
+    }
+    Ok(Some(Arc::new(weights)))
+}
+
 /// Where each weight comes from when it is first asked for.
-fn first_weights(recipe: &Recipe, start: &Start, design: &Design) -> Result<Source, TrainError> {
+fn first_weights(
+    recipe: &Recipe,
+    start: &Start,
+    design: &Design,
+    model: Option<Arc<StartingWeights>>,
+) -> Result<Source, TrainError> {
     let opened = |error| TrainError::Model(ModelError::Weights(error));
-    let model = start.from.as_deref().map(StartingWeights::open).transpose().map_err(opened)?;
+    let holds_tower = start.place == TowerPlace::Inside;
     let tower = start.tower.as_deref().map(StartingTower::open).transpose().map_err(opened)?;
-    let keeps_projector = model.is_some() && recipe.model.projector != Some(ProjectorStart::New);
+    let keeps_projector = !recipe.model.has_new_projector();
     let (tower_config, seed, scale) = (design.tower.clone(), recipe.seed, recipe.model.feature_scale);
     Ok(Box::new(move |name, shape| {
         let part = Part::of(name);
         let short = &name[part.prefix().len()..];
         match (part, &model, &tower) {
             (Part::VisionTower, _, Some(tower)) => tower.weight(short, shape),
+            (Part::VisionTower, Some(model), None) if holds_tower => model.tower(short, shape),
             (Part::LanguageModel, Some(model), _) => model.language(name, shape),
             (Part::Projector, Some(model), _) if keeps_projector => {
                 let weight = model.projector(short, shape)?;
@@ -171,6 +208,7 @@ struct Trainer<'a> {
     features_dir: PathBuf,
     design: Design,
     place: TowerPlace,
+    from: Option<Arc<StartingWeights>>,
     parameters: Parameters,
     progress: Progress,
     workers: Workers,
@@ -291,6 +329,10 @@ impl Trainer<'_> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(data.identity().as_bytes());
         hasher.update(format!("{:?} {:?}", self.design.connector, self.design.preprocess).as_bytes());
+        if self.place == TowerPlace::Inside {
+            let view = self.design.config.view(self.design.tower.family);
+            hasher.update(format!("{view:?} {:?}", self.design.tower).as_bytes());
+        }
         for (name, tensor) in self.parameters.all() {
             if Part::of(&name) == Part::VisionTower {
                 let values = tensor.to_device(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
@@ -306,16 +348,14 @@ impl Trainer<'_> {
 
     /// Writes the model in the released layout: language model and projector here, the tower beside.
     fn export(&self, output: &Output<'_>) -> Result<(), TrainError> {
+        if let (TowerPlace::Inside, Some(from)) = (self.place, &self.from) {
+            return self.export_inside(from, output);
+        }
         let dir = output.model;
         let failed = TrainError::compute("writing the model");
         let (mut tower, mut model) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in self.parameters.all() {
-            let tensor = if FIRST_MATRIX.contains(&name.as_str()) {
-                (tensor * self.recipe.model.feature_scale).map_err(&failed)?
-            } else {
-                tensor
-            };
-            let tensor = tensor.to_dtype(output.dtype).and_then(|t| t.to_device(&Device::Cpu)).map_err(&failed)?;
+            let tensor = self.finished(&name, tensor, output.dtype).map_err(&failed)?;
             match name.strip_prefix("vision_tower.") {
                 Some(name) => tower.insert(name.to_owned(), tensor),
                 None => model.insert(name, tensor),
@@ -325,5 +365,32 @@ impl Trainer<'_> {
             write_tensors(&dir.join(TOWER_DIR).join(WEIGHTS), &tower, None)?;
         }
         write_tensors(&dir.join(WEIGHTS), &model, None)
+    }
+
+    /// Writes a model in the file layout of the checkpoint that it begins with: tensors of frozen parts as they are
+    /// stored there, trained ones under the same names, a new projector as `model.mm_projector`.
+    fn export_inside(&self, from: &StartingWeights, output: &Output<'_>) -> Result<(), TrainError> {
+        let failed = TrainError::compute("writing the model");
+        let is_new = self.recipe.model.has_new_projector();
+        let replaced = Replaced { projector: is_new, language: self.recipe.trains(Part::LanguageModel) };
+        let mut tensors = from.rest(replaced).map_err(&failed)?;
+        for (name, tensor) in self.parameters.all() {
+            let part = Part::of(&name);
+            let written = match part {
+                Part::Projector if is_new => name.clone(),
+                Part::Projector if self.recipe.trains(part) => from.projector_name(&name[part.prefix().len()..]),
+                Part::LanguageModel if replaced.language => from.language_name(&name),
+                _ => continue,
+            };
+            tensors.insert(written, self.finished(&name, tensor, output.dtype).map_err(&failed)?);
+        }
+        write_tensors(&output.model.join(WEIGHTS), &tensors, None)
+    }
+
+    /// A weight as it is written: with the scale of the features folded in.
+    fn finished(&self, name: &str, tensor: Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+        let is_first = FIRST_MATRIX.contains(&name);
+        let tensor = if is_first { (tensor * self.recipe.model.feature_scale)? } else { tensor };
+        tensor.to_dtype(dtype)?.to_device(&Device::Cpu)
     }
 }

@@ -19,7 +19,7 @@ use crate::connector::{Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Temporal};
-use crate::text::{ChatTemplate, FrameMarks, Reading, Template, TextError, Tokenizer};
+use crate::text::{ChatTemplate, Conversation, FrameMarks, Reading, ShownFrames, Template, TextError, Tokenizer};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::video::sample::LlavaVideo;
@@ -273,28 +273,83 @@ pub struct Design {
     pub template: Template,
     /// The marks around its visual tokens.
     pub marks: FrameMarks,
+    /// Text after an answer that its template does not write itself: the end of a turn of a chat template, with the
+    /// token that stops the answer.
+    pub closing: String,
 }
 
 impl Design {
-    /// Reads the descriptions in `dir`, with those of the tower in `tower_dir`.
+    /// Reads the descriptions in `dir`, with those of the tower in `tower_dir`; without one the tower is described by
+    /// the model's own `config.json`.
     ///
     /// # Errors
     /// [`ModelError`] when something is missing, broken, or does not go together.
-    pub fn read(dir: &Path, tower_dir: &Path) -> Result<Self, ModelError> {
+    pub fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, ModelError> {
         let config = VlmConfig::read(dir)?;
+        let wrong = |rule: &str| ModelError::Combination { path: dir.join("config.json"), rule: rule.to_owned() };
+        if config.fp8.is_some() {
+            return Err(wrong("weights in FP8 cannot be trained over; hint: the same checkpoint in bf16"));
+        }
         let tokenizer = Tokenizer::open(dir, reading(&config))?;
-        let mut tower = tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?;
+        let mut tower = match (tower_dir, &config.tower) {
+            (Some(tower_dir), _) => tower_config(&JsonFile::read(&tower_dir.join("config.json"))?)?,
+            (None, Some(tower)) => tower.clone(),
+            (None, None) => return Err(wrong("it describes no vision tower")),
+        };
         tower.n_layers = config.n_layers_run(&tower);
         tower.output = config.tower_output;
         let connector = make_connector(dir, &config, &tower)?;
-        let (preprocess, _, notes) = preprocess_config(&config, &tower, &[Some(tower_dir), Some(dir)])?;
+        let (preprocess, _, notes) = preprocess_config(&config, &tower, &[tower_dir, Some(dir)])?;
         Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
-        // Answers are learned in the words of a built-in template, which says what closes them.
-        let own = config.prompt_format.as_deref().map(Template::custom).transpose()?;
+        // In LLaVA's spelling answers are learned in the words of a built-in template, which says what closes them.
+        let own = match config.spelling {
+            Spelling::Llava => config.prompt_format.as_deref().map(Template::custom).transpose()?,
+            Spelling::HuggingFace => own_template(dir, &config, &tokenizer)?,
+        };
         let template = DefaultTemplate::of(&config).choose(&tokenizer, own.as_ref());
         let marks = frame_marks(&config, &tokenizer);
-        Ok(Self { config, tower, connector, preprocess, tokenizer, template, marks })
+        let closing = closing(dir, &config, &tokenizer, &template)?;
+        Ok(Self { config, tower, connector, preprocess, tokenizer, template, marks, closing })
     }
+
+    /// Width of the connector's tokens, which the projector takes.
+    pub fn connector_width(&self) -> usize {
+        self.connector.width(self.config.view(self.tower.family).width(&self.tower))
+    }
+}
+
+/// The text between an answer and the next turn of a chat template, to the stop token; the stop token alone where the
+/// template writes none. Nothing for a built-in template, which closes answers itself.
+///
+/// # Errors
+/// When the checkpoint names no stop token, or the template cannot be rendered.
+fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Template) -> Result<String, ModelError> {
+    const ANSWER: &str = "Some answer.";
+    const NEXT: &str = "A question after it?";
+    if !matches!(template, Template::Checkpoint(_)) {
+        return Ok(String::new());
+    }
+    let stops: Vec<String> = config.generation.rules.ends.iter().filter_map(|&id| tokenizer.piece(id)).collect();
+    let Some(stop) = stops.first() else {
+        let rule = "it names no token that ends an answer (eos_token_id), so no answer can be learned".to_owned();
+        return Err(ModelError::Combination { path: dir.to_owned(), rule });
+    };
+    let mut conversation = Conversation::new(template.clone(), None).showing(ShownFrames::unknown(1, true));
+    conversation.ask("A question?")?;
+    conversation.answer(ANSWER);
+    let text = conversation.ask(NEXT)?.text();
+    let rest = text.rsplit_once(ANSWER).map_or("", |(_, rest)| rest);
+    let ends = stops.iter().filter_map(|stop| rest.find(stop.as_str()).map(|at| at + stop.len()));
+    let closed = ends.min().map(|end| &rest[..end]).filter(|closed| !closed.contains(NEXT));
+    Ok(closed.unwrap_or(stop).to_owned())
+}
+
+/// Files that describe a model, with their paths inside `dir`: all but its `config.json` and its weights.
+pub(crate) fn companions(dir: &Path) -> Vec<PathBuf> {
+    let named = DESCRIPTIONS.iter().map(|name| dir.join(name)).filter(|path| files::is_file(path));
+    let inside = |path: PathBuf| path.strip_prefix(dir).ok().map(Path::to_owned);
+    let all = named.chain(more_templates(dir)).filter_map(inside);
+    all.filter(|path| path != Path::new("config.json")).collect()
 }
 
 /// A tower that was found.

@@ -25,6 +25,7 @@ mod unused;
 mod video_path;
 mod view;
 
+pub(crate) use blueprint::companions;
 pub use blueprint::{Blueprint, Design, TowerSource};
 pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
@@ -34,7 +35,7 @@ pub use load::{Placement, VisionPlacement};
 pub use model::{FrameRows, PromptIds, Vlm, fuse};
 pub use overrides::Overrides;
 pub use single_image::{SingleImage, SingleImageRule};
-pub use start::{StartingTower, StartingWeights};
+pub use start::{Replaced, StartingTower, StartingWeights};
 pub use unused::Unused;
 pub use video_path::VideoPath;
 pub use view::StateView;

@@ -42,6 +42,12 @@ pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     best.1.iter().fold(Rename::none(), |rename, (ours, theirs)| rename.prefix(ours, theirs))
 }
 
+/// Whether a tensor is of a projector, by the names of any family.
+pub(super) fn is_of_projector(name: &str) -> bool {
+    let mut modules = families::ALL.iter().flat_map(|family| family.names.projector).copied().flatten();
+    modules.any(|(_, theirs)| name.starts_with(theirs))
+}
+
 /// The prefix of the tower inside a checkpoint, if there is one.
 pub(super) fn tower_inside(checkpoint: &Checkpoint) -> Option<&'static str> {
     families::ALL.iter().flat_map(|family| family.names.tower).copied().find(|prefix| has_tower(checkpoint, prefix))

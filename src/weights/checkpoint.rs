@@ -190,6 +190,15 @@ impl Checkpoint {
         }
     }
 
+    /// Reads one tensor in the type that it is stored in, on the CPU.
+    ///
+    /// # Errors
+    /// When it is not there, or its bytes cannot be read.
+    pub fn load_stored(&self, name: &str) -> candle_core::Result<Tensor> {
+        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        self.stored(name, facts, &Device::Cpu)
+    }
+
     /// Reads one tensor in the type that it is stored in.
     fn stored(&self, name: &str, facts: &TensorFacts, device: &Device) -> candle_core::Result<Tensor> {
         match &self.files {

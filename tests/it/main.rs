@@ -44,6 +44,7 @@ mod stream;
 mod templates;
 mod times;
 mod train;
+mod train_families;
 mod variants;
 mod video;
 mod world;

@@ -69,6 +69,10 @@ pub(super) const NAMES: Names = Names {
     ],
 };
 
+/// Keys that `vidense train` writes beside those of the class: the connector and the projector that it trained. A file
+/// with `mm_dense_connector_type` selects one layer, its first; without the keys both are the class's own.
+const TRAINED: &[Key] = &[("mm_dense_connector_type", Meaning::Neutral), ("mm_projector_type", Meaning::Neutral)];
+
 /// Keys around the sections of every class; `ignore_index`, `vocab_size` and their like are of old files.
 const WHOLE: &[Key] = &[
     ("hidden_size", Meaning::Neutral),
@@ -121,7 +125,8 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
         Tying::EitherKey => llama.tied_embeddings || whole.unwrap_or(false),
         Tying::WholeModel(default) => whole.unwrap_or(default),
     };
-    let visual = (parts.visual)(file)?;
+    let mut visual = (parts.visual)(file)?;
+    let connector = trained_connector(file, &mut visual)?;
     let mut tower = (parts.tower)(file, &vision)?;
     tower.output = visual.tower_output;
     let token = |keys: [&str; 2]| {
@@ -143,7 +148,7 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
         tower_name: None,
         tower: Some(tower),
         tower_output: visual.tower_output,
-        connector: ConnectorKind::None,
+        connector,
         projector: visual.projector,
         select_layers: visual.select_layers,
         select_feature: visual.select_feature,
@@ -163,9 +168,22 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
     })
 }
 
+/// The connector of a file that `vidense train` wrote, whose projector takes the place of the class's own.
+///
+/// # Errors
+/// When a connector or a projector of that name is not known.
+fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKind, ModelError> {
+    if let Some(kind) = file.string("mm_projector_type")? {
+        visual.projector = kind.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?;
+    }
+    let Some(kind) = file.string("mm_dense_connector_type")? else { return Ok(ConnectorKind::None) };
+    visual.select_layers.truncate(1);
+    kind.parse().map_err(|rule: String| file.wrong("mm_dense_connector_type", &rule))
+}
+
 /// Notes the keys of a file and of its sections.
 fn notes(parts: &Parts, file: &JsonFile, (text, vision): (&JsonFile, &JsonFile)) -> KeyNotes {
-    let mut notes = KeyNotes::audit(file, &[parts.keys, &[WHOLE, OF_OTHERS, BASE, GENERATION]].concat());
+    let mut notes = KeyNotes::audit(file, &[parts.keys, &[WHOLE, TRAINED, OF_OTHERS, BASE, GENERATION]].concat());
     notes.extend(KeyNotes::audit(text, &[LANGUAGE, BASE, GENERATION]));
     notes.extend(KeyNotes::audit(vision, &[TOWER, BASE, GENERATION]));
     refuse_other_layers(text, &mut notes);

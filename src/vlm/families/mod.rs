@@ -66,16 +66,25 @@ pub(super) static ALL: [&Family; 9] = [
     &internvl::FAMILY,
 ];
 
+/// The spelling of a `config.json`: Hugging Face's has sections, or a class of theirs and no key of LLaVA's.
+///
+/// # Errors
+/// When `architectures` is no list of texts.
+pub fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
+    let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
+    let is_class = original::architectures(file)?.iter().any(|name| name.ends_with("ForConditionalGeneration"));
+    let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
+    let is_own = !has_sections && (!is_class || is_llava);
+    Ok(if is_own { Spelling::Llava } else { Spelling::HuggingFace })
+}
+
 /// The family of a `config.json`.
 ///
 /// # Errors
 /// [`ModelError`] with the list of families and the nearest name, where none is known by that name.
 pub(super) fn of(file: &JsonFile) -> Result<&'static Family, ModelError> {
-    let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
     let classes = original::architectures(file)?;
-    let is_class = classes.iter().any(|name| name.ends_with("ForConditionalGeneration"));
-    let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
-    if !has_sections && (!is_class || is_llava) {
+    if spelling(file)? == Spelling::Llava {
         return original::family(file, &classes);
     }
     let kind = file.string("model_type")?.unwrap_or(llava::FAMILY.name);
