@@ -12,6 +12,7 @@ use vidense::spec::{Document, Plan};
 use vidense::units::Tokens;
 use vidense::video::{Damage, ReadLimits, ReadReport};
 
+use super::allocator::while_loading;
 use super::{output, progress};
 
 /// A loaded model, and the video that it was opened for.
@@ -68,7 +69,7 @@ impl Session {
     fn open_first(plan: Plan, document: &Document, first: Option<FirstQuestion<'_>>) -> anyhow::Result<Self> {
         let started = Instant::now();
         let (bar, on_open) = progress::opening();
-        let model = open_with(plan, &Opening { document, first, on_open });
+        let model = while_loading(|| open_with(plan, &Opening { document, first, on_open }));
         bar.clear();
         let model = model.map_err(|error| match error {
             // Printed problem by problem.
