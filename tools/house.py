@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Count what makes the source hard to read: one line a measure, with `--list` every place.
+
+    python3 tools/house.py [--list] [ROOT]
+
+Docs whose first word is a relative or a filler, type names that are declared in several files, tuple and `bool` parameters,
+errors that are text, messages in the form "`x` is no ...", long files, words of the README.
+"""
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+FIRST_WORDS = ("What", "Where", "Whether", "So", "Those", "As", "How", "That", "Which", "Its", "Their", "The same", "Of")
+LONG = 300
+TYPE = re.compile(r"^(?:pub(?:\([a-z ]+\))? )?(?:struct|enum|trait|type|union) ([A-Z]\w*)", re.M)
+FUNCTION = re.compile(r"^\s*(pub(?:\([a-z ]+\))? )?(?:const |async |unsafe )*fn (\w+)(?:<[^{;]*?>)?\(([^{;]*?)\)(?: ->|;| \{|\s+where|\s*\{)", re.M)
+ERROR_TEXT = re.compile(r"\bResult<[^<>]*(?:<[^<>]*>)?[^<>]*, String>")
+MESSAGE = re.compile(r'"[^"\n]*\b(?:is|are) no\b(?! longer| more)[^"\n]*"')
+
+
+def without_tests(text):
+    """The part of a file before its tests."""
+    at = text.find("#[cfg(test)]\nmod tests {")
+    return text if at < 0 else text[:at]
+
+
+def line_of(text, at):
+    return text.count("\n", 0, at) + 1
+
+
+def docs(path, text):
+    """The first line of each doc comment."""
+    previous = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        is_doc = stripped.startswith(("///", "//!"))
+        if is_doc and not previous.startswith(stripped[:3]):
+            yield number, stripped[3:].strip()
+        previous = stripped
+    return path
+
+
+def measures(root):
+    found = defaultdict(list)
+    declared = defaultdict(list)
+    for path in sorted((root / "src").rglob("*.rs")):
+        name, whole = path.relative_to(root), path.read_text()
+        text = without_tests(whole)
+        is_test = name.name.endswith("tests.rs")
+        for number, doc in docs(name, text):
+            if any(re.match(rf"{word}\b", doc) for word in FIRST_WORDS):
+                found["docs that begin with a relative or filler"].append(f"{name}:{number}: {doc}")
+        if not is_test:
+            for match in TYPE.finditer(text):
+                declared[match.group(1)].append(f"{name}:{line_of(text, match.start())}")
+        for match in FUNCTION.finditer(text):
+            place = f"{name}:{line_of(text, match.start(2))}: {match.group(2)}"
+            parameters = match.group(3)
+            if not is_test and re.search(r"(?:^|, |\n\s*)\((?:\w|&|,|\s|mut |_)+\): ", parameters):
+                found["functions with a tuple parameter"].append(place)
+            if (match.group(1) or "").startswith("pub ") and re.search(r": bool\b", parameters):
+                found["public functions with a bool parameter"].append(place)
+        for match in ERROR_TEXT.finditer(text):
+            line = text[text.rfind("\n", 0, match.start()) + 1 : match.end()]
+            if "pub " in line and "pub(" not in line:
+                found["public errors that are text"].append(f"{name}:{line_of(text, match.start())}")
+        for match in MESSAGE.finditer(text):
+            found['messages that say "is no"'].append(f"{name}:{line_of(text, match.start())}: {match.group(0)}")
+        n_lines = whole.count("\n")
+        if n_lines > LONG:
+            found[f"files of more than {LONG} lines"].append(f"{name}: {n_lines}")
+    for kind, places in declared.items():
+        if len(places) > 1:
+            found["type names that are declared more than once"].append(f"{kind}: {', '.join(places)}")
+    return found
+
+
+def main():
+    arguments = [argument for argument in sys.argv[1:] if argument != "--list"]
+    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    for measure, places in sorted(measures(root).items()):
+        print(f"{len(places):5}  {measure}")
+        if "--list" in sys.argv:
+            print("".join(f"         {place}\n" for place in places), end="")
+    readme = (root / "README.md").read_text()
+    print(f"{len(readme.split()):5}  words of the README, {readme.count(chr(10))} lines")
+
+
+if __name__ == "__main__":
+    main()
