@@ -2,7 +2,7 @@
 //!
 //! FFmpeg decodes a video, sampled frames are encoded by a frozen vision tower, the Dense Connector
 //! (arXiv 2405.13800) fuses the tower's layers frame by frame, FreeVA-style temporal aggregation
-//! (arXiv 2405.07798) turns the frames into one token sequence, and a Llama-family model answers.
+//! (arXiv 2405.07798) turns the frames into one token sequence, and a language model (Llama, Mistral, Qwen2, Qwen3) answers.
 //!
 //! # Shapes
 //! One legend serves the whole crate:
@@ -27,10 +27,11 @@
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
 //! | 2 networks | [`kernels`], [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
-//! | 4 description | [`spec`] |
-//! | 5 running | [`pipeline`] |
-//! | 6 uses | [`train`], [`eval`], [`batch`], [`bench`](mod@bench) |
-//! | 7 outside | the binary: `main.rs` and `cli` |
+//! | 4 tokens | [`engine`] |
+//! | 5 description | [`spec`] |
+//! | 6 running | [`pipeline`] |
+//! | 7 uses | [`train`], [`eval`], [`batch`], [`bench`](mod@bench) |
+//! | 8 outside | the binary: `main.rs` and `cli` |
 
 pub mod batch;
 pub mod bench;
