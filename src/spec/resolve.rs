@@ -42,9 +42,11 @@ impl Plan {
             Some(said) => said,
         };
         let single_image = self.single_image.or_else(|| {
+            // Tokens of STI lie on no grid that tiles could be joined to, of a trained STI either.
             let is_left = matches!(self.temporal, None | Some(Temporal::Checkpoint))
                 && self.connector == ConnectorPlan::Checkpoint
-                && self.preprocess == PreprocessPlan::Checkpoint;
+                && self.preprocess == PreprocessPlan::Checkpoint
+                && blueprint.connector.kind() != ConnectorKind::Sti;
             let way = if is_left { SingleImagePlan::AnyRes } else { SingleImagePlan::Frame };
             blueprint.single_image.is_own().then_some(way)
         });
