@@ -5,6 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    cli::allocator::settle();
     cli::threads::settle();
     match cli::run(cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,

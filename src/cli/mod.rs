@@ -1,6 +1,6 @@
 //! The command line: one file a command, shared flags in `args`. Only this layer prints or knows exit codes.
 
-mod allocator;
+pub mod allocator;
 mod args;
 mod commands;
 mod interrupt;
