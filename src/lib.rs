@@ -23,7 +23,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 foundations | [`units`], [`device`], [`files`], [`choice`] |
+//! | 0 foundations | [`error`], [`units`], [`device`], [`files`], [`choice`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
 //! | 2 networks | [`kernels`], [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
@@ -39,6 +39,7 @@ pub mod choice;
 pub mod connector;
 pub mod device;
 pub mod engine;
+pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod files;

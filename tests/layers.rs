@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 /// Every module of the library with its layer. The binary's `cli` is layer 8 and imports the library as `vidense::`.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 27] = [
+    ("error", 0),
     ("units", 0),
     ("device", 0),
     ("files", 0),
