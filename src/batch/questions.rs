@@ -110,7 +110,8 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
     let wrong = |cause: String| BatchError::Questions { path: path.to_owned(), cause };
     let bytes = files::read_bounded(path, MAX_BYTES).map_err(BatchError::io(path))?;
-    let questions = decode(&bytes).and_then(|text| parse(text, RecordFormat::of_name(path))).map_err(wrong)?;
+    let text = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let questions = parse(text, RecordFormat::from_path(path)).map_err(wrong)?;
     check_questions(&questions).map_err(wrong)?;
     Ok(questions)
 }
@@ -120,14 +121,16 @@ fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<Question>, Stri
     let hinted = |cause: String| format!("{cause}; hint: a list of texts, or of maps with `id` and `question`");
     match format {
         None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
-        Some(RecordFormat::Json) => parse_json::<Questions>(text).map(|file| file.0).map_err(hinted),
+        Some(RecordFormat::Json) => {
+            parse_json::<Questions>(text).map(|file| file.0).map_err(|error| hinted(error.to_string()))
+        }
         Some(RecordFormat::Jsonl) => {
             let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
             let read = |(line, number)| parse_json(line).map_err(|cause| hinted(format!("line {number}: {cause}")));
             lines.map(read).collect()
         }
         Some(RecordFormat::Table) => {
-            let rows = parse_table(text, &["question"])?;
+            let rows = parse_table(text, &["question"]).map_err(|error| error.to_string())?;
             rows.into_iter().map(|(line, row)| of_row(&row).map_err(|cause| format!("line {line}: {cause}"))).collect()
         }
     }

@@ -91,23 +91,24 @@ pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
         files::read_bounded(path, MAX_BYTES).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
     let wrong = |cause: String| QuestionError::Format { path: path.to_owned(), cause };
     let at = |line: usize| move |cause: String| QuestionError::Line { path: path.to_owned(), line, cause };
-    let text = decode(&bytes).map_err(wrong)?;
+    let unreadable = |error: crate::error::Error| wrong(error.to_string());
+    let text = decode(&bytes).map_err(unreadable)?;
     let read = |(line, record): (usize, Value)| {
         let written: Result<Written, String> = serde_json::from_value(record).map_err(|error| error.to_string());
         written.map(|written| written.beside(path)).map_err(at(line))
     };
-    match RecordFormat::of_name(path) {
+    match RecordFormat::from_path(path) {
         Some(RecordFormat::Table) => {
-            let rows = parse_table(text, &["video"]).map_err(wrong)?;
+            let rows = parse_table(text, &["video"]).map_err(unreadable)?;
             rows.into_iter().map(|(line, row)| read((usize::try_from(line).unwrap_or(0), row))).collect()
         }
         // An object a line, under the name of an array, is read as such.
         Some(RecordFormat::Json) if !text.trim_start().starts_with('{') => {
-            (1..).zip(parse_array(text).map_err(wrong)?).map(read).collect()
+            (1..).zip(parse_array(text).map_err(unreadable)?).map(read).collect()
         }
         _ => {
             let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(at(number))?));
+            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(|error| at(number)(error.to_string()))?));
             lines.map(|line| parsed(line).and_then(read)).collect()
         }
     }

@@ -26,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
+use crate::error::Error;
 use crate::kernels::{self, Kernels};
 use crate::units::Tokens;
 
@@ -279,7 +280,7 @@ impl Temporal {
     pub fn name(&self) -> String {
         match self {
             Self::AnyRes(_) => "any_res".to_owned(),
-            named => choice::parts(named).0,
+            named => choice::name_and_options(named).0,
         }
     }
 }
@@ -298,17 +299,19 @@ impl fmt::Display for Temporal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AnyRes(_) => f.write_str(&self.name()),
-            named => f.write_str(&choice::line(named)),
+            named => f.write_str(&choice::to_line(named)),
         }
     }
 }
 
 impl FromStr for Temporal {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, Error> {
         match choice::parse(text, "temporal strategy", &Self::all())? {
-            Self::MaxPool(MaxPool { stride: 0 }) => Err(format!("`{text}`: the stride is a whole number from 1")),
+            Self::MaxPool(MaxPool { stride: 0 }) => {
+                Err(Error::invalid("the stride is a whole number from 1").about(format!("`{text}`")))
+            }
             strategy => Ok(strategy),
         }
     }
@@ -362,14 +365,14 @@ mod tests {
     #[test]
     fn names_print_as_they_are_read() {
         for strategy in Temporal::all() {
-            assert_eq!(strategy.to_string().parse(), Ok(strategy));
-            assert_eq!(strategy.name().parse(), Ok(strategy));
+            assert_eq!(strategy.to_string().parse().ok(), Some(strategy));
+            assert_eq!(strategy.name().parse().ok(), Some(strategy));
         }
-        assert_eq!("max_pool:3".parse(), Ok(max_pool(3)));
+        assert_eq!("max_pool:3".parse().ok(), Some(max_pool(3)));
         let pool = Pool2d { mode: PoolMode::Max, height: 3, ..Pool2d::default() };
-        assert_eq!("evs:0.5".parse(), Ok(Temporal::Evs(Evs { drop: 0.5 })));
+        assert_eq!("evs:0.5".parse().ok(), Some(Temporal::Evs(Evs { drop: 0.5 })));
         assert_eq!((max_pool(3).to_string(), Temporal::Concat.to_string()), ("max_pool:3".into(), "concat".into()));
-        assert_eq!("pool_2d:mode=max,height=3".parse(), Ok(Temporal::Pool2d(pool)));
+        assert_eq!("pool_2d:mode=max,height=3".parse().ok(), Some(Temporal::Pool2d(pool)));
         for text in
             ["", "mean", "max_pool:0", "max_pool:x", "max_pool:", "concat:2", "evs:drop=much", "slowfast:fast=4"]
         {
@@ -377,8 +380,8 @@ mod tests {
         }
         let error = "slowfast:fast=4".parse::<Temporal>().expect_err("no such option");
         assert_eq!(
-            error,
-            "`slowfast:fast=4`: slowfast has no option `fast`; hint: slow_frames, slow_stride, fast_grid"
+            error.to_string(),
+            "`slowfast:fast=4`: unknown option `fast` of slowfast; hint: slow_frames, slow_stride, fast_grid"
         );
     }
 

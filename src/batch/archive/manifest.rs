@@ -16,7 +16,7 @@ use crate::batch::item::{Id, Item, readable};
 use crate::batch::questions::Question;
 use crate::files::stand_in;
 use crate::records::{
-    TableFault, cells, check_width, decode, delimiter, find_fault, hint_of_header, parse_array, parse_json,
+    TableFault, cells, check_width, decode, delimiter, find_fault, header_hint, is_utf_16, parse_array, parse_json, utf_16_error,
 };
 use crate::units::Seconds;
 use crate::video::Window;
@@ -48,8 +48,8 @@ pub(super) fn list(
     let mut reader = BufReader::new(opened.map_err(BatchError::io(shown))?);
     let (first, format) = first_line(&mut reader, format).map_err(BatchError::io(shown))?;
     let wrong = |cause: String| BatchError::Manifest { name: shown.to_string_lossy().into_owned(), cause };
-    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
-        return Err(wrong("it is UTF-16; hint: save it as UTF-8".to_owned()));
+    if is_utf_16(&first) {
+        return Err(wrong(utf_16_error().to_string()));
     }
     if let Some(sign) = stand_in(&first) {
         return Err(wrong(sign.to_string()));
@@ -63,7 +63,7 @@ pub(super) fn list(
             if bytes.len() as u64 > MAX_ARRAY {
                 return Err(wrong(format!("over {MAX_ARRAY} bytes in one array; hint: .jsonl, an object a line")));
             }
-            let records = parse_array(decode(&bytes).map_err(wrong)?).map_err(wrong)?;
+            let records = decode(&bytes).and_then(parse_array).map_err(|error| wrong(error.to_string()))?;
             Ok(Box::new(array(records, place)))
         }
         ManifestFormat::Lines => Ok(Box::new(Lines::new(text, place, path_of_line))),
@@ -272,7 +272,7 @@ fn array(records: Vec<Value>, place: Place) -> impl Iterator<Item = Listed> + Se
 }
 
 fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
-    item_of_object(place, parse_json(decode(line)?)?)
+    item_of_object(place, decode(line).and_then(parse_json).map_err(|error| error.to_string())?)
 }
 
 fn item_of_object(place: &Place, object: Object) -> Result<(Listed, Vec<String>), String> {
@@ -351,15 +351,15 @@ impl<R: BufRead> Rows<R> {
         let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
         let delimiter = delimiter(&header, &VIDEO).unwrap_or(b',');
         if let Some((_, fault)) = find_fault(&header, delimiter) {
-            return Err(wrong(format!("line 1: {fault}")));
+            return Err(wrong(format!("line 1: {}", crate::error::Error::from(fault))));
         }
         let first = String::from_utf8_lossy(&header).into_owned();
-        let header = cells(&header, delimiter).map_err(wrong)?;
+        let header = cells(&header, delimiter).map_err(|error| wrong(error.to_string()))?;
         let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_ascii_lowercase();
         let names: Vec<String> = header.iter().map(name).collect();
         let find = |wanted: &str| names.iter().position(|name| name == wanted);
         let video = VIDEO.iter().find_map(|name| find(name)).ok_or_else(|| {
-            wrong(format!("no column `video` among {}; hint: {}", names.join(", "), hint_of_header(&first)))
+            wrong(format!("no column `video` among {}; hint: {}", names.join(", "), header_hint(&first)))
         })?;
         let columns = Columns {
             video,
@@ -391,7 +391,7 @@ impl<R: BufRead> Rows<R> {
             let (line, row) = lines;
             let parsed = match row {
                 Ok(row) if row.trim_ascii().is_empty() => continue,
-                Ok(row) => cells(&row, self.delimiter).and_then(|record| self.row(line, &record)),
+                Ok(row) => cells(&row, self.delimiter).map_err(|error| error.to_string()).and_then(|record| self.row(line, &record)),
                 Err(cause) => Err(cause),
             };
             return Some(parsed.map_err(|cause| self.place.unlisted(line, cause)));
@@ -408,7 +408,7 @@ impl<R: BufRead> Rows<R> {
         while let Some((_, fault)) = find_fault(&row, self.delimiter) {
             if fault != TableFault::OpenQuote {
                 self.text.give_back(more);
-                return Ok(Some((number, Err(fault.to_string()))));
+                return Ok(Some((number, Err(crate::error::Error::from(fault).to_string()))));
             }
             match self.text.next()? {
                 Some(Ok(line)) if more.len() + 1 < MAX_LINES_OF_ROW && row.len() + line.len() < MAX_LINE => {
@@ -420,7 +420,7 @@ impl<R: BufRead> Rows<R> {
                     // One that is too long itself is lost with it.
                     more.extend(last.and_then(Result::ok));
                     self.text.give_back(more);
-                    return Ok(Some((number, Err(fault.to_string()))));
+                    return Ok(Some((number, Err(crate::error::Error::from(fault).to_string()))));
                 }
             }
         }
@@ -428,13 +428,14 @@ impl<R: BufRead> Rows<R> {
     }
 
     fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<Row, String> {
-        check_width(record, self.columns.n)?;
+        check_width(record, self.columns.n).map_err(|error| error.to_string())?;
         let text = |column: Option<usize>| {
             let cell = column.and_then(|column| record.get(column)).filter(|cell| !cell.trim_ascii().is_empty());
             cell.map(|cell| String::from_utf8(cell.to_vec()).map_err(|_| "a cell is not valid UTF-8".to_owned()))
                 .transpose()
         };
-        let time = |column| text(column)?.map(|text| text.parse::<Seconds>()).transpose();
+        let time =
+            |column| text(column)?.map(|text| text.parse::<Seconds>().map_err(|error| error.to_string())).transpose();
         let window = window(time(self.columns.start)?, time(self.columns.end)?)?;
         let id = text(self.columns.question_id)?;
         let question = text(self.columns.question)?.map(|question| Question { id, question });
@@ -536,7 +537,7 @@ not json
         assert_eq!(found[0], Listed::Ignored(vec!["score".to_owned()]));
         assert_eq!(item(&found[1]).questions, [Question::new("x, y?"), Question::new("z?")]);
         assert_eq!(item(&found[2]).window, Some(Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) }));
-        assert!(cause(&found[3]).starts_with("5: `x` is no time"), "{:?}", found[3]);
+        assert!(cause(&found[3]).starts_with("5: invalid time `x`"), "{:?}", found[3]);
         assert_eq!((item(&found[4]).video.as_str(), item(&found[4]).questions.len()), ("c.mp4", 0));
         assert_eq!(cause(&found[5]), "8: the video has no name");
         // A quote that is never closed costs its line alone; one that is closed later is a cell of several lines.
@@ -604,7 +605,7 @@ not json
     fn a_row_that_would_be_read_as_another_is_refused() {
         let table = b"video,question,id\na.mp4,Is it red, or blue?,7\nb.mp4,\"x\"y,1\nc.mp4,a 5\" disk,c\nd.mp4,\"z?\n";
         let found = listed("csv", table);
-        assert_eq!(cause(&found[0]), "2: 4 cells, 3 columns; hint: quote a cell that holds the delimiter");
+        assert_eq!(cause(&found[0]), "2: 4 cells, 3 columns; hint: quote a cell that contains the delimiter");
         assert!(cause(&found[1]).starts_with("3: text after a closing quote"), "{:?}", found[1]);
         let named = Question { id: Some("c".to_owned()), question: "a 5\" disk".to_owned() };
         assert_eq!(item(&found[2]).questions, [named]);
@@ -625,9 +626,9 @@ not json
         let found = listed("json", text);
         assert_eq!(names(found.iter().cloned()), ["a.mp4", "b.mp4", "ignored label", "m.json:3 (manifest)", "c.mp4"]);
         assert!(cause(&found[3]).starts_with("3: missing field `video`"), "{:?}", found[3]);
-        assert!(list_error("json", b"{\n\"video\": 1\n}").contains("one JSON object; hint: an array of objects"));
+        assert!(list_error("json", b"{\n\"video\": 1\n}").contains("a single JSON object, not a list; hint: an array of objects"));
         assert!(list_error("json", b"[{]").contains("key must be a string at line 1 column 3"));
-        assert!(list_error("csv", b"\xff\xfev\0").ends_with("it is UTF-16; hint: save it as UTF-8"));
+        assert!(list_error("csv", b"\xff\xfev\0").ends_with("UTF-16, not UTF-8; hint: save it as UTF-8"));
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n";
         for ending in ["txt", "jsonl", "csv"] {
             assert!(list_error(ending, pointer).contains("a Git LFS pointer, not the file itself; hint: "));

@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
+use crate::error::Error;
 use crate::units::linspace;
 
 pub use family::{InternVl, LlavaVideo, OfCheckpoint, OneVision, SmolVlm};
@@ -148,7 +149,7 @@ impl Sample {
 
     /// Its name.
     pub fn name(&self) -> String {
-        choice::parts(self).0
+        choice::name_and_options(self).0
     }
 
     /// The chosen places in a timeline, sorted.
@@ -178,16 +179,16 @@ impl Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&choice::line(self))
+        f.write_str(&choice::to_line(self))
     }
 }
 
 impl FromStr for Sample {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let sample: Self = choice::parse(text, "sampling rule", &Self::all())?;
-        sample.check().map_err(|rule| format!("`{text}`: {rule}"))?;
+        sample.check().map_err(|rule| Error::invalid(rule).about(format!("`{text}`")))?;
         Ok(sample)
     }
 }
