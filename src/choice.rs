@@ -57,7 +57,9 @@ pub fn parse<T: Serialize + DeserializeOwned + Clone>(text: &str, noun: &str, kn
     let options = with_options(name, name_and_options(choice).1, rest);
     let options = options.about(format!("`{text}`"))?;
     let map = Map::from_iter([(name.to_owned(), Value::Object(options))]);
-    serde_json::from_value(Value::Object(map)).map_err(|error| Error::invalid(error.to_string())).about(format!("`{text}`"))
+    serde_json::from_value(Value::Object(map))
+        .map_err(|error| Error::invalid(error.to_string()))
+        .about(format!("`{text}`"))
 }
 
 /// Replaces options of the choice `name` by those of `text`, `option=value,option=value`.

@@ -108,7 +108,9 @@ pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
         }
         _ => {
             let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(|error| at(number)(error.to_string()))?));
+            let parsed = |(number, line)| {
+                Ok((number, parse_json::<Value>(line).map_err(|error| at(number)(error.to_string()))?))
+            };
             lines.map(|line| parsed(line).and_then(read)).collect()
         }
     }

@@ -52,8 +52,9 @@ impl From<TableFault> for Error {
     fn from(fault: TableFault) -> Self {
         match fault {
             TableFault::OpenQuote => Self::invalid("a quote is not closed"),
-            TableFault::TextAfterQuote => Self::invalid("text after a closing quote")
-                .with_hint("a quote within a quoted cell is written twice"),
+            TableFault::TextAfterQuote => {
+                Self::invalid("text after a closing quote").with_hint("a quote within a quoted cell is written twice")
+            }
             TableFault::LoneCarriageReturn => Self::invalid("a carriage return without a line feed")
                 .with_hint("save the table with line feeds (LF or CRLF)"),
         }

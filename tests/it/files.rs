@@ -199,7 +199,11 @@ fn numbers_as_ids_reach_the_answers_from_every_format() {
     write("one.json", "{\n\"video\": \"a.mp4\"\n}".to_owned());
     let pipeline = repository("pipelines/mini.yaml");
     let refused = run(dir.path(), &["batch", pipeline.to_str().unwrap(), "one.json", "--out", "results", "-q", "x?"]);
-    assert!(err(&refused).contains("one.json: a single JSON object, not a list; hint: an array of objects"), "{}", err(&refused));
+    assert!(
+        err(&refused).contains("one.json: a single JSON object, not a list; hint: an array of objects"),
+        "{}",
+        err(&refused)
+    );
     // Questions with the answers that are wanted.
     write("e.csv", format!("question_id;video;question;answer\n{big};a.mp4;What color is the circle?;purple\n"));
     let output = run(dir.path(), &["eval", "e.csv", "--answers", "given.jsonl"]);

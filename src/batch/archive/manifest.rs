@@ -16,7 +16,8 @@ use crate::batch::item::{Id, Item, readable};
 use crate::batch::questions::Question;
 use crate::files::stand_in;
 use crate::records::{
-    TableFault, cells, check_width, decode, delimiter, find_fault, header_hint, is_utf_16, parse_array, parse_json, utf_16_error,
+    TableFault, cells, check_width, decode, delimiter, find_fault, header_hint, is_utf_16, parse_array, parse_json,
+    utf_16_error,
 };
 use crate::units::Seconds;
 use crate::video::Window;
@@ -391,7 +392,9 @@ impl<R: BufRead> Rows<R> {
             let (line, row) = lines;
             let parsed = match row {
                 Ok(row) if row.trim_ascii().is_empty() => continue,
-                Ok(row) => cells(&row, self.delimiter).map_err(|error| error.to_string()).and_then(|record| self.row(line, &record)),
+                Ok(row) => cells(&row, self.delimiter)
+                    .map_err(|error| error.to_string())
+                    .and_then(|record| self.row(line, &record)),
                 Err(cause) => Err(cause),
             };
             return Some(parsed.map_err(|cause| self.place.unlisted(line, cause)));
@@ -626,7 +629,10 @@ not json
         let found = listed("json", text);
         assert_eq!(names(found.iter().cloned()), ["a.mp4", "b.mp4", "ignored label", "m.json:3 (manifest)", "c.mp4"]);
         assert!(cause(&found[3]).starts_with("3: missing field `video`"), "{:?}", found[3]);
-        assert!(list_error("json", b"{\n\"video\": 1\n}").contains("a single JSON object, not a list; hint: an array of objects"));
+        assert!(
+            list_error("json", b"{\n\"video\": 1\n}")
+                .contains("a single JSON object, not a list; hint: an array of objects")
+        );
         assert!(list_error("json", b"[{]").contains("key must be a string at line 1 column 3"));
         assert!(list_error("csv", b"\xff\xfev\0").ends_with("UTF-16, not UTF-8; hint: save it as UTF-8"));
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n";

@@ -7,11 +7,17 @@ use super::*;
 use crate::units::Seconds;
 
 fn select(text: &str, total: usize) -> Vec<usize> {
-    text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&Timeline::of_count(total))).expect("it selects")
+    text.parse::<Sample>()
+        .map_err(|error| error.to_string())
+        .and_then(|sample| sample.select(&Timeline::of_count(total)))
+        .expect("it selects")
 }
 
 fn refused(text: &str, timeline: &Timeline) -> String {
-    text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(timeline)).expect_err("refused")
+    text.parse::<Sample>()
+        .map_err(|error| error.to_string())
+        .and_then(|sample| sample.select(timeline))
+        .expect_err("refused")
 }
 
 /// Frames at these times; every third is a keyframe.
@@ -21,7 +27,10 @@ fn timed(times: &[f64]) -> Timeline {
 }
 
 fn at(text: &str, times: &[f64]) -> Vec<usize> {
-    text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&timed(times))).expect("it selects")
+    text.parse::<Sample>()
+        .map_err(|error| error.to_string())
+        .and_then(|sample| sample.select(&timed(times)))
+        .expect("it selects")
 }
 
 #[test]
@@ -93,7 +102,10 @@ fn keyframes_are_what_the_codec_marks() {
     assert_eq!(at("keyframes", &times), [0, 3, 6, 9]);
     assert_eq!(at("keyframes:max=2", &times), [0, 9]);
     let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], ..Timeline::default() };
-    assert_eq!("keyframes".parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&unmarked)), Ok(vec![0]));
+    assert_eq!(
+        "keyframes".parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&unmarked)),
+        Ok(vec![0])
+    );
 }
 
 #[test]
@@ -104,7 +116,9 @@ fn scenes_are_cut_where_colours_change() {
     assert_eq!((histograms[0].distance(&histograms[1]), histograms[2].distance(&histograms[3])), (0.0, 1.0));
     let distances = (0..8).map(|i: usize| histograms[i].distance(&histograms[i.saturating_sub(1)])).collect();
     let timeline = Timeline { distances, ..Timeline::of_count(8) };
-    let select = |text: &str| text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&timeline));
+    let select = |text: &str| {
+        text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&timeline))
+    };
     // Scenes 0..3, 3..7 and 7..8.
     assert_eq!(select("scene"), Ok(vec![1, 4, 7]));
     assert_eq!(select("scene:frames=2"), Ok(vec![1, 7]));
