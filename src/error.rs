@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 /// Result of an operation that fails with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Kind of a failure: the word by which failures are counted and by which callers decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
+/// Kind of a failure, by which callers decide. [`Kind::word`] is the word by which failures are counted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr, strum::EnumIter,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
@@ -28,6 +30,91 @@ pub enum Kind {
     NotFound,
     /// A file or directory that the operating system does not read or write.
     Unreadable,
+    /// A pipe, a device or a socket where a file or a directory is expected.
+    NotRegular,
+    /// A file of zero bytes.
+    Empty,
+    /// A file in which FFmpeg recognizes no container.
+    NotMedia,
+    /// A container without a video stream.
+    NoVideoStream,
+    /// An audio file whose only images are covers.
+    CoverOnly,
+    /// An index of a stream that is not a video stream.
+    Stream,
+    /// A codec that this FFmpeg does not decode.
+    NoDecoder,
+    /// A decoded frame that is not converted to RGB.
+    NoConversion,
+    /// A directory without an image.
+    NoImages,
+    /// A stream of which not one frame decodes.
+    NoFrames,
+    /// A damaged stream that decodes differently each time.
+    Unstable,
+    /// A clip window without a frame.
+    EmptyWindow,
+    /// Frames without timestamps, to be cut by time.
+    NoTimes,
+    /// Timestamps that run backwards, to be cut by time.
+    TimesFall,
+    /// A sampling rule that refuses the video.
+    Sample,
+    /// Frames over the limit of memory.
+    FrameSize,
+    /// A stage that exceeded its time limit.
+    TimeLimit,
+    /// A read that received no data for too long.
+    Stall,
+    /// A decoding process that crashed.
+    Crash,
+    /// A decoding process that gave no sign of life.
+    Hang,
+    /// A decoding process that did not start.
+    NoProcess,
+    /// A read that was stopped by its reader.
+    #[strum(serialize = "stopped")]
+    Halted,
+    /// A run or a request that was stopped before its end.
+    #[strum(serialize = "stopped")]
+    Stopped,
+    /// A prompt over the context of the model, or a strategy that leaves no visual token.
+    TokenBudget,
+    /// Frames or views that the model or the strategy does not take.
+    Frames,
+    /// Frames that cannot be prepared, or a processor file with an unusable key.
+    Preprocess,
+    /// A tokenizer, a template or a prompt.
+    Text,
+    /// A model: its files, its configuration, its weights.
+    Model,
+    /// A device that this machine or this build does not have.
+    Device,
+    /// A failed operation of a device.
+    Compute,
+    /// An operation for which its device has no memory.
+    #[strum(serialize = "compute")]
+    OutOfMemory,
+    /// As [`Kind::OutOfMemory`], with the sizes, after every smaller attempt.
+    DeviceMemory,
+    /// A request over the budget of key-value memory.
+    KvMemory,
+    /// A loss or a gradient that is not finite.
+    NotFinite,
+    /// A panic: a defect of this program.
+    Defect,
+}
+
+impl Kind {
+    /// Returns the word that stands in results files. Kinds that users need not tell apart share one.
+    pub fn word(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns whether an operation failed for want of memory on its device.
+    pub fn is_out_of_memory(self) -> bool {
+        matches!(self, Self::OutOfMemory | Self::DeviceMemory)
+    }
 }
 
 /// One part of the subject of an error.
@@ -91,6 +178,9 @@ struct Parts {
     subjects: Vec<Subject>,
     rule: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
+    /// Further errors of the same operation, each complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    further: Vec<Error>,
     #[serde(skip)]
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -98,7 +188,8 @@ struct Parts {
 impl Error {
     /// Makes an error of a rule in words, without a subject and a hint.
     pub fn new(kind: Kind, rule: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts { kind, subjects: Vec::new(), rule: rule.into(), hint: None, cause: None }))
+        let (subjects, further) = (Vec::new(), Vec::new());
+        Self(Box::new(Parts { kind, subjects, rule: rule.into(), hint: None, further, cause: None }))
     }
 
     /// Makes an error of [`Kind::Invalid`].
@@ -117,10 +208,28 @@ impl Error {
         move |cause| Self::caused_by(Kind::Unreadable, cause).about(path.clone())
     }
 
-    /// Adds an outer subject: `x: rule` about `file` becomes `file: x: rule`.
+    /// Returns the conversion of an error of candle's, while `doing` something, such as `loading the weights`.
+    pub fn compute(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
+        move |cause| Self::from(cause).about(doing)
+    }
+
+    /// Joins the errors of one operation, each printed on a line of its own; `None` where there is none. The kind is
+    /// that of the first.
+    pub fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.0.further.extend(errors);
+        Some(first)
+    }
+
+    /// Adds an outer subject, of each error where there are several: `x: rule` about `file` becomes `file: x: rule`.
     #[must_use]
     pub fn about(mut self, subject: impl Into<Subject>) -> Self {
-        self.0.subjects.insert(0, subject.into());
+        let subject = subject.into();
+        for error in &mut self.0.further {
+            error.0.subjects.insert(0, subject.clone());
+        }
+        self.0.subjects.insert(0, subject);
         self
     }
 
@@ -157,7 +266,8 @@ impl Error {
     /// Replaces the path `from`, and the beginning of paths below it, by `name` in the subjects.
     #[must_use]
     pub fn with_path_as(mut self, from: &Path, name: &str) -> Self {
-        for subject in &mut self.0.subjects {
+        let Parts { subjects, further, .. } = &mut *self.0;
+        for subject in subjects.iter_mut().chain(further.iter_mut().flat_map(|error| &mut error.0.subjects)) {
             if let Subject::Path(path) = subject
                 && let Ok(below) = path.strip_prefix(from)
             {
@@ -183,6 +293,11 @@ impl Error {
         &self.0.rule
     }
 
+    /// The errors of one operation, this one first.
+    pub fn errors(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.0.further)
+    }
+
     /// Hint, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
@@ -193,7 +308,7 @@ impl Error {
         self.0.cause.as_deref().and_then(|cause| cause.downcast_ref())
     }
 
-    /// Subjects and rule in one line, without the hint.
+    /// Subjects and rule, without the hint.
     pub fn statement(&self) -> String {
         self.0.subjects.iter().map(|subject| format!("{subject}: ")).collect::<String>() + &self.0.rule
     }
@@ -205,15 +320,37 @@ impl fmt::Display for Error {
             write!(f, "{subject}: ")?;
         }
         f.write_str(&self.0.rule)?;
-        match &self.0.hint {
-            Some(hint) => write!(f, "; hint: {hint}"),
-            None => Ok(()),
+        if let Some(hint) = &self.0.hint {
+            write!(f, "; hint: {hint}")?;
         }
+        self.0.further.iter().try_for_each(|error| write!(f, "\n{error}"))
     }
 }
 
 // `source` stays `None`: the rule already says what the cause says, and printers of chains would repeat it.
 impl std::error::Error for Error {}
+
+impl From<candle_core::Error> for Error {
+    fn from(cause: candle_core::Error) -> Self {
+        let cause = without_backtrace(cause);
+        let kind = if is_out_of_memory(&cause) { Kind::OutOfMemory } else { Kind::Compute };
+        Self::caused_by(kind, cause)
+    }
+}
+
+/// Returns candle's error without the backtrace that it prints.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        other => other,
+    }
+}
+
+/// Returns whether an operation failed for want of memory on its device, as far as the words of the driver tell.
+pub(crate) fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let words = error.to_string().to_lowercase();
+    ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|word| words.contains(word))
+}
 
 /// Adds the subject of an operation to its error.
 pub trait About<T> {
@@ -232,6 +369,8 @@ impl<T, E: Into<Error>> About<T> for Result<T, E> {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator as _;
+
     use super::*;
 
     #[test]
@@ -260,5 +399,45 @@ mod tests {
         let received: Error = serde_json::from_str(&sent).expect("an error");
         assert_eq!((received.to_string(), received.kind()), (error.to_string(), Kind::Unreadable));
         assert!(received.cause::<io::Error>().is_none());
+    }
+
+    #[test]
+    fn several_errors_are_printed_one_a_line_and_share_an_outer_subject() {
+        let errors = ["a is 1", "b is 2"].map(|rule| Error::invalid(rule).with_hint("0"));
+        let error = Error::all(errors).expect("two errors").about("x.yaml");
+        assert_eq!(error.to_string(), "x.yaml: a is 1; hint: 0\nx.yaml: b is 2; hint: 0");
+        assert_eq!(error.errors().map(Error::rule).collect::<Vec<_>>(), ["a is 1", "b is 2"]);
+        assert!(Error::all([]).is_none());
+    }
+
+    #[test]
+    fn words_of_the_driver_and_of_cublas_tell_that_memory_is_out() {
+        for words in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "Metal error: out of memory",
+        ] {
+            assert!(Error::from(candle_core::Error::msg(words)).kind().is_out_of_memory(), "{words}");
+        }
+        let error = Error::compute("encoding frames")(candle_core::Error::msg("shape mismatch in matmul").bt());
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Compute, "encoding frames: shape mismatch in matmul"));
+        assert!(error.cause::<candle_core::Error>().is_some());
+    }
+
+    /// Words that stand in results files since the first release.
+    #[test]
+    fn words_of_kinds_are_those_of_results_files() {
+        let words = [
+            "not_found", "unreadable", "not_regular", "empty", "not_media", "no_video_stream", "no_decoder",
+            "no_conversion", "no_images", "no_frames", "unstable", "empty_window", "sample", "time_limit", "frame_size",
+            "stall", "stopped", "stream", "cover_only", "crash", "hang", "no_process", "no_times", "times_fall",
+            "token_budget", "frames", "preprocess", "text", "compute", "device_memory", "model", "defect", "kv_memory",
+        ];
+        let known: Vec<&str> = Kind::iter().map(Kind::word).collect();
+        for word in words {
+            assert!(known.contains(&word), "{word}");
+        }
+        assert_eq!([Kind::Halted, Kind::Stopped].map(Kind::word), ["stopped"; 2]);
+        assert_eq!(Kind::OutOfMemory.word(), "compute");
     }
 }

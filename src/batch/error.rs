@@ -10,6 +10,9 @@ use crate::pipeline::PipelineError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
+    /// A failure of a lower layer.
+    #[error(transparent)]
+    Lower(#[from] crate::error::Error),
     /// A file or directory.
     #[error("{path}: {source}")]
     Io {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[cfg(feature = "cuda")]
 pub(crate) use pinned::PinnedBuffer;
 
-pub use memory::{free_memory, is_out_of_memory, peak_memory, release_unused_memory};
+pub use memory::{free_memory, peak_memory, release_unused_memory};
 
 /// The file by which the driver of NVIDIA GPUs tells that it runs.
 const NVIDIA_DRIVER: &str = "/proc/driver/nvidia/version";

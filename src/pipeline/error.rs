@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use candle_core::Tensor;
 
 use super::run::GENERATE;
-use crate::device::is_out_of_memory;
+use crate::error::is_out_of_memory;
 use crate::engine::EngineError;
 use crate::exec::{ExecError, panic_message};
 use crate::video::VideoError;
@@ -18,6 +18,9 @@ use crate::vlm::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
+    /// A failure of a lower layer.
+    #[error(transparent)]
+    Lower(#[from] crate::error::Error),
     /// The video.
     #[error(transparent)]
     Video(#[from] VideoError),
@@ -67,6 +70,7 @@ impl PipelineError {
     /// The kind of failure in one word, by which failures are counted.
     pub fn kind(&self) -> &str {
         match self {
+            Self::Lower(error) => error.kind().word(),
             Self::Video(error) => error.kind(),
             Self::Model(error) => error.kind(),
             Self::Exec(_) | Self::Panic { .. } => "defect",
@@ -84,6 +88,7 @@ impl PipelineError {
         match self {
             Self::Model(ModelError::Compute { source, .. }) => is_out_of_memory(source),
             Self::OutOfMemory { .. } => true,
+            Self::Lower(error) => error.kind().is_out_of_memory(),
             _ => false,
         }
     }

@@ -91,6 +91,9 @@ pub struct Opening<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// A failure of a lower layer.
+    #[error(transparent)]
+    Lower(#[from] crate::error::Error),
     /// The plan does not go with its model.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -8,6 +8,9 @@ use crate::vlm::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
+    /// A failure of a lower layer.
+    #[error(transparent)]
+    Lower(#[from] crate::error::Error),
     /// A file that cannot be read or written.
     #[error("{path}: {source}")]
     Io {

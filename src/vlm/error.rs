@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 
 use super::Placement;
-use crate::device::{free_memory, is_out_of_memory};
+use crate::device::free_memory;
+use crate::error::is_out_of_memory;
 use crate::image::PreprocessError;
 use crate::text::TextError;
 use crate::units::Tokens;
@@ -15,6 +16,9 @@ use crate::weights::{HubError, WeightError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// A failure of a lower layer.
+    #[error(transparent)]
+    Lower(#[from] crate::error::Error),
     /// It was not found.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -172,6 +176,7 @@ impl ModelError {
             Self::Text(_) => "text",
             Self::Compute { .. } => "compute",
             Self::Memory { .. } => "device_memory",
+            Self::Lower(error) => error.kind().word(),
             _ => "model",
         }
     }

@@ -9,7 +9,8 @@ use candle_core::{Device, Tensor};
 
 use super::load::VisionPlacement;
 use super::{ModelError, Vlm};
-use crate::device::{is_out_of_memory, release_unused_memory};
+use crate::device::release_unused_memory;
+use crate::error::is_out_of_memory;
 use crate::kernels::{self, PlacedFrames};
 
 /// Sizes of frames whose tables are kept on a device.
