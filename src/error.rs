@@ -18,7 +18,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Kind of a failure, by which callers decide. [`Kind::word`] is the word by which failures are counted.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr, strum::EnumIter,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::EnumIter,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -420,7 +430,10 @@ mod tests {
             assert!(Error::from(candle_core::Error::msg(words)).kind().is_out_of_memory(), "{words}");
         }
         let error = Error::compute("encoding frames")(candle_core::Error::msg("shape mismatch in matmul").bt());
-        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Compute, "encoding frames: shape mismatch in matmul"));
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (Kind::Compute, "encoding frames: shape mismatch in matmul")
+        );
         assert!(error.cause::<candle_core::Error>().is_some());
     }
 
@@ -428,10 +441,39 @@ mod tests {
     #[test]
     fn words_of_kinds_are_those_of_results_files() {
         let words = [
-            "not_found", "unreadable", "not_regular", "empty", "not_media", "no_video_stream", "no_decoder",
-            "no_conversion", "no_images", "no_frames", "unstable", "empty_window", "sample", "time_limit", "frame_size",
-            "stall", "stopped", "stream", "cover_only", "crash", "hang", "no_process", "no_times", "times_fall",
-            "token_budget", "frames", "preprocess", "text", "compute", "device_memory", "model", "defect", "kv_memory",
+            "not_found",
+            "unreadable",
+            "not_regular",
+            "empty",
+            "not_media",
+            "no_video_stream",
+            "no_decoder",
+            "no_conversion",
+            "no_images",
+            "no_frames",
+            "unstable",
+            "empty_window",
+            "sample",
+            "time_limit",
+            "frame_size",
+            "stall",
+            "stopped",
+            "stream",
+            "cover_only",
+            "crash",
+            "hang",
+            "no_process",
+            "no_times",
+            "times_fall",
+            "token_budget",
+            "frames",
+            "preprocess",
+            "text",
+            "compute",
+            "device_memory",
+            "model",
+            "defect",
+            "kv_memory",
         ];
         let known: Vec<&str> = Kind::iter().map(Kind::word).collect();
         for word in words {

@@ -8,8 +8,8 @@ use bytesize::ByteSize;
 use candle_core::Tensor;
 
 use super::run::GENERATE;
-use crate::error::is_out_of_memory;
 use crate::engine::EngineError;
+use crate::error::is_out_of_memory;
 use crate::exec::{ExecError, panic_message};
 use crate::video::VideoError;
 use crate::vlm::ModelError;
