@@ -1,37 +1,36 @@
-//! Dense temporal DCI, ours: DCI's two groups of lower layers are averaged over neighbouring frames, while the final layer stays
-//! with its frame. Low layers tell where something is, and neighbouring frames agree on that more than on what it is.
+//! Dense temporal DCI, a variant of ours: the two groups of DCI are averaged over neighbouring frames, while the final
+//! layer stays with its frame. Low layers say where things are, on which neighbouring frames agree more than on what
+//! they are.
 //!
-//! For a frame `t` and an odd window `w` the groups are the means over the frames `t - w / 2 ..= t + w / 2` that there are.
-//! `w = 1` is DCI. It stands between connector and projector, and changes no token count.
+//! For frame `t` and an odd window `w` the groups are the means over the existing frames of `t - w / 2 ..= t + w / 2`;
+//! `w = 1` is DCI. The window runs between connector and projector. Token cost: none. Memory: `w` frames.
 
 use std::collections::VecDeque;
 
 use candle_core::{D, DType, Result, Tensor};
 
-/// A running window over frames in time order.
+/// Running window over frames in time order.
 pub struct ChannelWindow {
-    /// Frames on either side.
+    /// Frames on either side of the middle one.
     reach: usize,
-    /// Channels that stay as they are.
+    /// Channels of the final layer, which come first and stay unchanged.
     d_final: usize,
     /// The last `2 reach + 1` frames, `(N, k D)` each.
     frames: VecDeque<Tensor>,
-    /// Frames that came.
     n_pushed: usize,
-    /// Frames that were given.
-    n_given: usize,
+    n_emitted: usize,
 }
 
 impl ChannelWindow {
-    /// A window of `width` frames over all but the first `d_final` channels.
+    /// Makes a window of `width` frames over all but the first `d_final` channels.
     pub fn new(width: usize, d_final: usize) -> Self {
-        Self { reach: width / 2, d_final, frames: VecDeque::new(), n_pushed: 0, n_given: 0 }
+        Self { reach: width / 2, d_final, frames: VecDeque::new(), n_pushed: 0, n_emitted: 0 }
     }
 
-    /// Takes frames; gives those whose window is complete.
+    /// Takes the next frames, and returns the frames whose window is complete.
     ///
     /// # Shapes
-    /// `(t, N, k D)` to some `(1, N, k D)`.
+    /// `(t, N, k D)` to frames of `(1, N, k D)` each.
     ///
     /// # Errors
     /// When candle fails.
@@ -50,7 +49,7 @@ impl ChannelWindow {
         Ok(complete)
     }
 
-    /// The frames at the end, whose windows are cut short.
+    /// Returns the last frames, whose windows end with the video.
     ///
     /// # Errors
     /// When candle fails.
@@ -58,12 +57,12 @@ impl ChannelWindow {
         if self.reach == 0 {
             return Ok(Vec::new());
         }
-        (self.n_given..self.n_pushed).map(|_| self.next()).collect()
+        (self.n_emitted..self.n_pushed).map(|_| self.next()).collect()
     }
 
     fn next(&mut self) -> Result<Tensor> {
-        let t = self.n_given;
-        // The oldest frame that is kept.
+        let t = self.n_emitted;
+        // Index of the oldest frame in `frames`.
         let mut oldest = self.n_pushed - self.frames.len();
         while oldest + self.reach < t {
             self.frames.pop_front();
@@ -79,7 +78,7 @@ impl ChannelWindow {
         }
         let mean = (sum / (last - oldest + 1) as f64)?.to_dtype(dtype)?;
         let fused = Tensor::cat(&[&middle.narrow(D::Minus1, 0, self.d_final)?, &mean], D::Minus1)?;
-        self.n_given += 1;
+        self.n_emitted += 1;
         fused.unsqueeze(0)
     }
 }
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// Frames of one token with a final channel and one channel of a group.
+    /// Runs a window over frames of one token with a final channel and one channel of a group.
     fn run(width: usize, groups: &[f32], sizes: &[usize]) -> Vec<(f32, f32)> {
         let mut window = ChannelWindow::new(width, 1);
         let (mut out, mut at) = (Vec::new(), 0);
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_one_is_plain_dci() {
+    fn a_window_of_one_is_dci() {
         assert_eq!(run(1, &[3.0, 6.0, 0.0], &[2, 1]), [(10.0, 3.0), (11.0, 6.0), (12.0, 0.0)]);
     }
 }

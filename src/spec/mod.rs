@@ -20,8 +20,8 @@ pub use document::{Document, SpecError};
 pub use fingerprint::{ModelFile, fingerprint, hash_files, visual_fingerprint};
 pub use parse::{editor_schema, read_plan};
 pub use plan::{
-    Capacities, ConnectorPlan, DciPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization,
-    RopeFactor, RopePlan, SingleImagePlan, VisionPlan,
+    Capacities, ConnectorPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization, RopeFactor,
+    RopePlan, SingleImagePlan, VisionPlan,
 };
 pub use validate::Finding;
 pub use yaml::{YamlError, parse_yaml, read_yaml};

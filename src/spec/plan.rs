@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::connector::DciOptions;
 use crate::device::{DTypeSpec, DeviceSpec};
 use crate::files::MINI;
 use crate::language::SamplingConfig;
@@ -191,23 +192,7 @@ pub enum ConnectorPlan {
     /// Sparse channel integration.
     Sci,
     /// Dense channel integration; with a window above 1 dense temporal DCI.
-    Dci(DciPlan),
-}
-
-/// Options of DCI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct DciPlan {
-    /// Neighbouring frames, an odd number, over which the two groups of lower layers are averaged while the final layer
-    /// stays with its frame. Default: `1`, plain DCI.
-    #[schemars(range(min = 1))]
-    pub window: usize,
-}
-
-impl Default for DciPlan {
-    fn default() -> Self {
-        Self { window: 1 }
-    }
+    Dci(DciOptions),
 }
 
 /// How positions reach beyond the trained context.
@@ -436,7 +421,7 @@ mod tests {
             model: "org/model".to_owned(),
             device: DeviceSpec::Cpu,
             sample: Some(Sample::uniform(8)),
-            connector: ConnectorPlan::Dci(DciPlan { window: 3 }),
+            connector: ConnectorPlan::Dci(DciOptions { window: 3 }),
             temporal: Some(Temporal::D2),
             prompt: PromptPlan { system: Some("Be brief.".to_owned()), ..PromptPlan::default() },
             ..Plan::default()

@@ -3,8 +3,8 @@
 
 use super::check::{Problem, nearest};
 use super::plan::QUESTION;
-use super::{ConnectorPlan, DciPlan, Plan, PreprocessPlan, RopePlan, SingleImagePlan};
-use crate::connector::ConnectorKind;
+use super::{ConnectorPlan, Plan, PreprocessPlan, RopePlan, SingleImagePlan};
+use crate::connector::{ConnectorKind, DciOptions};
 use crate::language::RopeScaling;
 use crate::temporal::Views;
 use crate::text::{Conversation, ShownFrames, Template, Timestamps};
@@ -36,7 +36,7 @@ impl Plan {
                 ConnectorPlan::Dci(_) => Some(ConnectorKind::Dci),
             },
             connector_window: match self.connector {
-                ConnectorPlan::Dci(DciPlan { window }) => window,
+                ConnectorPlan::Dci(DciOptions { window }) => window,
                 _ => 1,
             },
             frame_fit: match self.preprocess {
@@ -74,7 +74,7 @@ impl Plan {
         {
             problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
         }
-        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
+        if let ConnectorPlan::Dci(DciOptions { window }) = self.connector
             && window.is_multiple_of(2)
         {
             let rule = format!("a window has a middle frame, so it is odd, not {window}");
@@ -125,7 +125,7 @@ impl Plan {
             found.problems.push(Problem::new("prompt.timestamps", rule).hint("none, or temporal: concat"));
         }
         let views = self.temporal().views();
-        if let ConnectorPlan::Dci(DciPlan { window }) = self.connector
+        if let ConnectorPlan::Dci(DciOptions { window }) = self.connector
             && window > 1
             && views != Views::Frames
         {
@@ -165,7 +165,7 @@ impl Plan {
         if self.single_image != Some(SingleImagePlan::AnyRes) {
             return None;
         }
-        let is_windowed = matches!(self.connector, ConnectorPlan::Dci(DciPlan { window }) if window > 1);
+        let is_windowed = matches!(self.connector, ConnectorPlan::Dci(DciOptions { window }) if window > 1);
         let rule = match self.preprocess {
             _ if !blueprint.single_image.is_own() => format!(
                 "any_res is for checkpoints that ask for AnyRes (LLaVA-NeXT, LLaVA-OneVision); the model is of the family {}",

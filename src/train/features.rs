@@ -21,7 +21,7 @@ pub struct Encoder<'a> {
     /// The tower.
     pub tower: &'a Tower,
     /// The connector.
-    pub connector: &'a Connector,
+    pub connector: &'a dyn Connector,
     /// How hidden states become the connector's tokens.
     pub view: StateView,
     /// How images are prepared.

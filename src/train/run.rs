@@ -310,7 +310,7 @@ impl Trainer<'_> {
         let preprocessor = Preprocessor::new(design.preprocess.clone());
         let encoder = Encoder {
             tower: &tower,
-            connector: &design.connector,
+            connector: design.connector.as_ref(),
             view: design.config.view(design.tower.family),
             preprocessor: &preprocessor,
             device: self.parameters.device(),

@@ -15,7 +15,7 @@ use super::config::{
 use super::{
     ModelError, Overrides, SingleImageRule, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names,
 };
-use crate::connector::{Connector, ConnectorKind};
+use crate::connector::{self, Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Temporal};
@@ -39,7 +39,7 @@ pub struct Blueprint {
     /// Where the tower's weights are.
     pub tower_source: TowerSource,
     /// Its connector.
-    pub connector: Connector,
+    pub connector: Arc<dyn Connector>,
     /// Frames over which the connector's lower groups are averaged (dense temporal DCI).
     pub window: usize,
     /// Why another scaling of positions does not go with the checkpoint, in words, if it does not.
@@ -148,7 +148,7 @@ impl Blueprint {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let frame = frame_tokens(&self.tower, &self.connector, self.view());
+        let frame = frame_tokens(&self.tower, self.connector.as_ref(), self.view());
         FrameTokens { has_newline: names::newline(&self.checkpoint).is_some(), ..frame }
     }
 
@@ -251,7 +251,7 @@ fn more_templates(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The tokens of a frame after `connector`, which takes hidden states as `view` shows them.
-pub(super) fn frame_tokens(tower: &TowerConfig, connector: &Connector, view: StateView) -> FrameTokens {
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &dyn Connector, view: StateView) -> FrameTokens {
     let grid = view.grid(tower);
     let count = connector.n_tokens(view.n_tokens(tower));
     if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
@@ -264,7 +264,7 @@ pub struct Design {
     /// Its tower, with the layers that run.
     pub tower: TowerConfig,
     /// Its connector.
-    pub connector: Connector,
+    pub connector: Arc<dyn Connector>,
     /// How frames are prepared.
     pub preprocess: PreprocessConfig,
     /// Its tokenizer.
@@ -412,7 +412,7 @@ fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: HubError) -> Mod
     }
 }
 
-fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Connector, ModelError> {
+fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Arc<dyn Connector>, ModelError> {
     let wrong = |rule| ModelError::Combination { path: dir.join("config.json"), rule };
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
@@ -428,10 +428,10 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
         return Err(wrong(rule));
     }
     let made = match (config.connector, layers.first()) {
-        (ConnectorKind::None, _) | (_, None) => Connector::listed(layers, tower.n_layers),
-        (kind, Some(&final_layer)) => Connector::new(kind, final_layer, tower.n_layers),
+        (ConnectorKind::None, _) | (_, None) => connector::over_listed(layers, tower.n_layers),
+        (kind, Some(&final_layer)) => kind.over(final_layer, tower.n_layers),
     };
-    made.map_err(wrong)
+    made.map_err(|error| wrong(error.to_string()))
 }
 
 /// The preprocessing, and the frames that the processor takes of a video: from the first directory that describes one,

@@ -8,7 +8,7 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
 use super::{StateView, fuse};
-use crate::connector::{Connector, ConnectorKind};
+use crate::connector::ConnectorKind;
 use crate::kernels::cuda::tests::tested;
 use crate::kernels::finite_difference::random;
 use crate::kernels::tests::with_kernels;
@@ -71,7 +71,7 @@ fn config(family: TowerFamily) -> TowerConfig {
 fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Device) -> Result<Tensor> {
     let vb = VarBuilder::from_backend(Box::new(AnyWeights), dtype, device.clone());
     let tower = Tower::load(config, config.n_layers, &vb.pp("tower"), Purpose::Inference)?;
-    let connector = Connector::new(ConnectorKind::Dci, LayerIndex(3), 4).map_err(candle_core::Error::msg)?;
+    let connector = ConnectorKind::Dci.over(LayerIndex(3), 4).map_err(candle_core::Error::msg)?;
     let kind = "mlp2x_gelu".parse().map_err(candle_core::Error::msg)?;
     let mut projector = Projector::load(kind, 3 * config.d_hidden, 48, &vb.pp("projector"))?;
     projector.pack()?;
@@ -79,7 +79,7 @@ fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Devic
     for (frames, seed) in [(2, 1), (1, 2)] {
         let pixels = random((frames, 3, 16, 16), seed).to_dtype(dtype)?.to_device(device)?;
         let view = StateView { n_dropped: config.n_class_tokens(), patches_per_side: 1 };
-        let fused = fuse(&tower, &connector, view, &pixels)?;
+        let fused = fuse(&tower, connector.as_ref(), view, &pixels)?;
         fold.push(&projector.forward(&fused)?)?;
     }
     fold.finish()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)

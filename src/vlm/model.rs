@@ -1,6 +1,7 @@
 //! The model in memory: frames to visual tokens, and a spliced prompt to logits.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -26,7 +27,7 @@ pub struct Vlm {
     pub(super) video_path: VideoPath,
     pub(super) preprocessor: Preprocessor,
     pub(super) tower: Tower,
-    pub(super) connector: Connector,
+    pub(super) connector: Arc<dyn Connector>,
     /// Frames over which the connector's lower groups are averaged.
     pub(super) window: usize,
     pub(super) projector: Projector,
@@ -144,8 +145,8 @@ impl Vlm {
     }
 
     /// The connector.
-    pub fn connector(&self) -> &Connector {
-        &self.connector
+    pub fn connector(&self) -> &dyn Connector {
+        self.connector.as_ref()
     }
 
     /// Begins the window over the connector's tokens of one video's frames.
@@ -180,7 +181,7 @@ impl Vlm {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let frame = frame_tokens(self.tower.config(), &self.connector, self.view);
+        let frame = frame_tokens(self.tower.config(), self.connector.as_ref(), self.view);
         FrameTokens { has_newline: self.newline.is_some(), ..frame }
     }
 
@@ -264,7 +265,7 @@ impl Vlm {
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
             let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
-            fuse(&self.tower, &self.connector, self.view, &pixels)
+            fuse(&self.tower, self.connector.as_ref(), self.view, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
     }
@@ -338,13 +339,14 @@ fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn fuse(tower: &Tower, connector: &Connector, view: StateView, pixels: &Tensor) -> candle_core::Result<Tensor> {
+pub fn fuse(tower: &Tower, connector: &dyn Connector, view: StateView, pixels: &Tensor) -> candle_core::Result<Tensor> {
+    let (layers, last) = (connector.layers(), connector.last_layer());
     let mut fold = connector.begin();
     tower.hidden_states(pixels, &mut |layer, state| {
-        if connector.takes(layer) {
+        if layers.contains(&layer) {
             fold.visit(layer, &view.apply(&tower.output(state)?)?)?; // (T, N, D)
         }
-        Ok(if layer >= connector.last_layer() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if layer >= last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     fold.finish()
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use serde_json::Value;
+use vidense::connector::DciOptions;
 use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
-use vidense::spec::{ConnectorPlan, DciPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
+use vidense::spec::{ConnectorPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
 use vidense::units::Tokens;
 use vidense::video::sample::Times;
@@ -390,7 +391,7 @@ fn any_res_that_a_plan_makes_impossible_is_refused_with_its_rule() {
         (any_res(Plan { preprocess: PreprocessPlan::Pad, ..own_plan(&dir) }), "`preprocess` would not be obeyed"),
         (any_res(Plan { connector: ConnectorPlan::Sti, ..own_plan(&dir) }), "are not the patches alone"),
         (
-            any_res(Plan { connector: ConnectorPlan::Dci(DciPlan { window: 3 }), ..own_plan(&dir) }),
+            any_res(Plan { connector: ConnectorPlan::Dci(DciOptions { window: 3 }), ..own_plan(&dir) }),
             "a window goes over frames",
         ),
     ] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use vidense::connector::{Connector, ConnectorKind};
+use vidense::connector::ConnectorKind;
 use vidense::engine::{EngineConfig, PromptPart};
 use vidense::language::Llama;
 use vidense::nn::Purpose;
@@ -74,7 +74,7 @@ fn connectors_fuse_as_the_released_code_does() {
         (ConnectorKind::Dci, "hidden_states", 23, 24, "dci"),
         (ConnectorKind::Dci, "siglip_hidden_states", 26, 26, "siglip_dci"),
     ] {
-        let connector = Connector::new(kind, LayerIndex(last), n_layers).unwrap();
+        let connector = kind.over(LayerIndex(last), n_layers).unwrap();
         let mut fold = connector.begin();
         for layer in 0..=connector.last_layer().0 {
             fold.visit(LayerIndex(layer), &golden[states].get(layer).unwrap()).unwrap();
@@ -87,7 +87,7 @@ fn connectors_fuse_as_the_released_code_does() {
 
 #[test]
 fn a_connector_that_misses_a_state_says_so() {
-    let connector = Connector::new(ConnectorKind::Dci, LayerIndex(5), 6).unwrap();
+    let connector = ConnectorKind::Dci.over(LayerIndex(5), 6).unwrap();
     let mut fold = connector.begin();
     fold.visit(LayerIndex(0), &Tensor::zeros((1, 4, 2), DType::F32, &Device::Cpu).unwrap()).unwrap();
     assert!(fold.finish().unwrap_err().to_string().contains("dci sums 6 hidden states, but 1 came"));

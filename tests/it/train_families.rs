@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use vidense::connector::ConnectorKind;
-use vidense::spec::{ConnectorPlan, DciPlan, Plan};
+use vidense::connector::{ConnectorKind, DciOptions};
+use vidense::spec::{ConnectorPlan, Plan};
 use vidense::text::{Conversation, Piece, ShownFrames, Timestamps};
 use vidense::train::{Output, RUN_DIR, Recipe, TrainError, TrainEvent, train};
 use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
@@ -378,7 +378,7 @@ fn the_old_projector_does_not_take_a_wider_connector() {
 #[test]
 fn the_hint_of_a_refused_connector_is_a_recipe_that_works() {
     let dir = tempfile::tempdir().unwrap();
-    for connector in [ConnectorPlan::Sci, ConnectorPlan::Dci(DciPlan::default())] {
+    for connector in [ConnectorPlan::Sci, ConnectorPlan::Dci(DciOptions::default())] {
         let model = smolvlm().to_str().unwrap().to_owned();
         let plan = Plan { model: model.clone(), connector, ..Plan::default() };
         let blueprint = Blueprint::read(&model, &plan.overrides(), &Hub::offline(None)).unwrap();

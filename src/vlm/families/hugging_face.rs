@@ -3,6 +3,7 @@
 
 use super::{Family, Names};
 use crate::connector::ConnectorKind;
+use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
 use crate::vision::{TowerConfig, TowerOutput};
@@ -178,7 +179,7 @@ fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKi
     }
     let Some(kind) = file.string("mm_dense_connector_type")? else { return Ok(ConnectorKind::None) };
     visual.select_layers.truncate(1);
-    kind.parse().map_err(|rule: String| file.wrong("mm_dense_connector_type", &rule))
+    kind.parse().map_err(|error: Error| file.wrong("mm_dense_connector_type", &error.to_string()))
 }
 
 /// Notes the keys of a file and of its sections.

@@ -3,6 +3,7 @@
 
 use super::{ALL, Family, Names, llava_original, llava_qwen, unknown};
 use crate::connector::ConnectorKind;
+use crate::error::Error;
 use crate::vision::TowerOutput;
 use crate::vlm::ModelError;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning};
@@ -59,7 +60,7 @@ pub(super) fn read(
         ));
     }
     let connector = match file.string("mm_dense_connector_type")? {
-        Some(kind) => kind.parse().map_err(|rule: String| file.wrong("mm_dense_connector_type", &rule))?,
+        Some(kind) => kind.parse().map_err(|error: Error| file.wrong("mm_dense_connector_type", &error.to_string()))?,
         None => ConnectorKind::None,
     };
     let projector = file.string("mm_projector_type")?.unwrap_or("linear");
