@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::store::Holder;
+use super::store::LockHolder;
 use crate::pipeline::PipelineError;
 
 /// Why a batch cannot go on.
@@ -81,7 +81,7 @@ pub enum BatchError {
         /// The directory.
         dir: PathBuf,
         /// Who, if it is known.
-        holder: Option<Holder>,
+        holder: Option<LockHolder>,
     },
     /// An answer that could not be kept.
     #[error(

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::questions::Question;
+use super::questions::BatchQuestion;
 use crate::video::Window;
 
 /// 128 bits of BLAKE3, written as 32 hex digits.
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Id {
 
 /// A video of an archive, or a part of one, and what is asked about it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Item {
+pub struct ArchiveItem {
     /// The same on every machine.
     pub id: Id,
     /// Its name in the archive: a path below the folder, or as the manifest writes it.
@@ -72,7 +72,7 @@ pub struct Item {
     /// The part of it that is looked at, if it is another than the plan's.
     pub window: Option<Window>,
     /// Asked about it alone.
-    pub questions: Vec<Question>,
+    pub questions: Vec<BatchQuestion>,
 }
 
 /// A name of bytes as text: what is no UTF-8 is written as `\xNN`.

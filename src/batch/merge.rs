@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::BatchError;
 use super::item::{Id, Shard};
-use super::store::{Header, Record, Results, Store, holder, read_sessions, thumbnail_path};
-use super::summary::{Held, Summary, read_summary};
+use super::store::{Header, ResultRecord, Store, StoredResults, holder, read_sessions, thumbnail_path};
+use super::summary::{ResultCounts, Summary, read_summary};
 
 /// What joining found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Merged {
+pub struct MergeReport {
     /// Lines that were added.
     pub n_lines: u64,
     /// Lines that were there already, word for word.
@@ -29,9 +29,9 @@ const MAX_TOLD: usize = 20;
 ///
 /// # Errors
 /// [`BatchError`] when some of them cannot be read, or are another plan's, or the disk refuses.
-pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
-    let parts: Vec<Results> = parts.iter().map(|dir| Results::open(dir)).collect::<Result<_, _>>()?;
-    let Some(first) = parts.first() else { return Ok(Merged::default()) };
+pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, BatchError> {
+    let parts: Vec<StoredResults> = parts.iter().map(|dir| StoredResults::open(dir)).collect::<Result<_, _>>()?;
+    let Some(first) = parts.first() else { return Ok(MergeReport::default()) };
     for part in &parts[1..] {
         let differences = first.header.differences(&part.header);
         if !differences.is_empty() {
@@ -48,7 +48,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
         let cause = io::Error::other("it holds results already; hint: another directory");
         return Err(BatchError::io(out)(cause));
     }
-    let mut joining = Joining { merged: Merged { gaps: missing, ..Merged::default() }, kept: HashMap::new() };
+    let mut joining = Merge { merged: MergeReport { gaps: missing, ..MergeReport::default() }, kept: HashMap::new() };
     // Failures of whole items first: what was answered in any part counts more.
     for wants_items in [true, false] {
         for part in &parts {
@@ -66,25 +66,26 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged, BatchError> {
     store.sync()?;
     // Of the shards that it names, as a shard's own summary is.
     let complete = joining.merged.gaps.len() == n_missing;
-    Summary { complete, results: Held::of(&Results::open(out)?.state), ..Summary::default() }.write(out)?;
+    Summary { complete, results: ResultCounts::of(&StoredResults::open(out)?.state), ..Summary::default() }
+        .write(out)?;
     Ok(joining.merged)
 }
 
 /// What was kept so far.
-struct Joining {
-    merged: Merged,
-    kept: HashMap<Id, Kept>,
+struct Merge {
+    merged: MergeReport,
+    kept: HashMap<Id, MergedLine>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Kept {
+struct MergedLine {
     is_failure: bool,
     /// Of the whole line.
     hash: [u8; 16],
 }
 
-impl Kept {
-    fn of(record: &Record) -> Self {
+impl MergedLine {
+    fn of(record: &ResultRecord) -> Self {
         let mut hash = [0; 16];
         // A record is always written: its keys are texts.
         let line = serde_json::to_vec(record).unwrap_or_default();
@@ -93,9 +94,9 @@ impl Kept {
     }
 }
 
-impl Joining {
+impl Merge {
     /// Adds the lines of a part: those about whole items, or those about questions.
-    fn add(&mut self, part: &Results, wants_items: bool, store: &mut Store) -> Result<(), BatchError> {
+    fn add(&mut self, part: &StoredResults, wants_items: bool, store: &mut Store) -> Result<(), BatchError> {
         let timings = part.timings()?;
         part.for_each(&mut |record| {
             if record.question.is_none() == wants_items && self.wants(&record) {
@@ -109,8 +110,8 @@ impl Joining {
     }
 
     /// Whether a line adds something.
-    fn wants(&mut self, record: &Record) -> bool {
-        let (key, new) = (record.key(), Kept::of(record));
+    fn wants(&mut self, record: &ResultRecord) -> bool {
+        let (key, new) = (record.key(), MergedLine::of(record));
         match self.kept.get(&key) {
             Some(old) if *old == new => {
                 self.merged.n_overlaps += 1;
@@ -134,7 +135,7 @@ impl Joining {
 }
 
 /// The shards that the parts are, as the joined header says it, and which are missing.
-fn coverage(parts: &[Results]) -> (Vec<String>, Vec<String>) {
+fn coverage(parts: &[StoredResults]) -> (Vec<String>, Vec<String>) {
     if parts.iter().any(|part| part.header.shards.is_empty()) {
         return (Vec::new(), Vec::new());
     }
@@ -154,7 +155,7 @@ fn coverage(parts: &[Results]) -> (Vec<String>, Vec<String>) {
 }
 
 /// Why a part may lack items, if it may.
-fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
+fn unfinished(part: &StoredResults) -> Result<Option<String>, BatchError> {
     let dir = part.dir.display();
     if let Some(holder) = holder(&part.dir) {
         return Ok(Some(format!("{dir} is not finished: {holder} writes there")));
@@ -168,8 +169,8 @@ fn unfinished(part: &Results) -> Result<Option<String>, BatchError> {
 }
 
 /// Questions that were asked about every item of some parts, but not of others.
-fn unasked(parts: &[Results]) -> Result<Vec<String>, BatchError> {
-    let asked = |part: &Results| -> Result<BTreeSet<String>, BatchError> {
+fn unasked(parts: &[StoredResults]) -> Result<Vec<String>, BatchError> {
+    let asked = |part: &StoredResults| -> Result<BTreeSet<String>, BatchError> {
         Ok(read_sessions(&part.dir)?.into_iter().flat_map(|session| session.questions).collect())
     };
     let asked = parts.iter().map(asked).collect::<Result<Vec<_>, _>>()?;

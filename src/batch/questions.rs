@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// A question, with a name if it has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Question {
+pub struct BatchQuestion {
     /// A short name for tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -31,23 +31,23 @@ pub struct Question {
 /// A question as a map; numbers are taken as they are written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Named {
+struct NamedQuestion {
     #[serde(default, alias = "question_id")]
     id: Option<String>,
     question: String,
 }
 
 /// A file of questions: a list, or a map with one.
-struct Questions(Vec<Question>);
+struct Questions(Vec<BatchQuestion>);
 
-impl Question {
+impl BatchQuestion {
     /// A question without a name.
     pub fn new(question: impl Into<String>) -> Self {
         Self { id: None, question: question.into() }
     }
 }
 
-impl<'de> Deserialize<'de> for Question {
+impl<'de> Deserialize<'de> for BatchQuestion {
     /// Reads a text, or a map. Nothing is read ahead: a reader that knows that a text is wanted gives a number's digits
     /// as they are.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,19 +58,19 @@ impl<'de> Deserialize<'de> for Question {
 struct QuestionVisitor;
 
 impl<'de> Visitor<'de> for QuestionVisitor {
-    type Value = Question;
+    type Value = BatchQuestion;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a question, or a map with `id` and `question`")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Question, E> {
-        Ok(Question::new(text))
+    fn visit_str<E: Error>(self, text: &str) -> Result<BatchQuestion, E> {
+        Ok(BatchQuestion::new(text))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Question, A::Error> {
-        let Named { id, question } = Named::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Question { id, question })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BatchQuestion, A::Error> {
+        let NamedQuestion { id, question } = NamedQuestion::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(BatchQuestion { id, question })
     }
 }
 
@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Map {
-            questions: Vec<Question>,
+            questions: Vec<BatchQuestion>,
         }
         Map::deserialize(MapAccessDeserializer::new(map)).map(|map| Questions(map.questions))
     }
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
 ///
 /// # Errors
 /// [`BatchError`] when it cannot be read, is none, or asks nothing, the same twice, or an empty question.
-pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
+pub fn read_questions(path: &Path) -> Result<Vec<BatchQuestion>, BatchError> {
     let wrong = |cause: String| BatchError::Questions { path: path.to_owned(), cause };
     let bytes = files::read_bounded(path, MAX_BYTES).map_err(BatchError::io(path))?;
     let text = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -117,7 +117,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, BatchError> {
 }
 
 /// The questions of a text.
-fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<Question>, String> {
+fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<BatchQuestion>, String> {
     let hinted = |cause: String| format!("{cause}; hint: a list of texts, or of maps with `id` and `question`");
     match format {
         None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
@@ -137,7 +137,7 @@ fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<Question>, Stri
 }
 
 /// The question of a table's row; columns besides are nobody's.
-fn of_row(row: &Value) -> Result<Question, String> {
+fn of_row(row: &Value) -> Result<BatchQuestion, String> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
     if row.get("video").is_some() {
         return Err(
@@ -145,14 +145,14 @@ fn of_row(row: &Value) -> Result<Question, String> {
         );
     }
     let question = text("question").ok_or("the question is empty")?;
-    Ok(Question { id: text("question_id").or_else(|| text("id")), question })
+    Ok(BatchQuestion { id: text("question_id").or_else(|| text("id")), question })
 }
 
 /// Refuses questions that cannot be told apart, or ask nothing; in words.
 ///
 /// # Errors
 /// See above.
-pub fn check_questions(questions: &[Question]) -> Result<(), String> {
+pub fn check_questions(questions: &[BatchQuestion]) -> Result<(), String> {
     let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, question) in questions.iter().enumerate() {
         if question.question.trim().is_empty() {
@@ -172,11 +172,11 @@ pub fn check_questions(questions: &[Question]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Question>, String> {
+    fn read(text: &str) -> Result<Vec<BatchQuestion>, String> {
         read_as("q.yaml", text)
     }
 
-    fn read_as(name: &str, text: &str) -> Result<Vec<Question>, String> {
+    fn read_as(name: &str, text: &str) -> Result<Vec<BatchQuestion>, String> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a small file");
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn texts_and_maps_are_questions() {
         let expected = vec![
-            Question::new("What happens?"),
-            Question { id: Some("who".to_owned()), question: "Who is there?".to_owned() },
+            BatchQuestion::new("What happens?"),
+            BatchQuestion { id: Some("who".to_owned()), question: "Who is there?".to_owned() },
         ];
         let list = "- What happens?\n- id: who\n  question: Who is there?\n";
         assert_eq!(read(list), Ok(expected.clone()));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn numbers_name_questions_as_they_are_written() {
         let big = "340282366920938463463374607431768211456";
-        let named = |id: &str, question: &str| Question { id: Some(id.to_owned()), question: question.to_owned() };
+        let named = |id: &str, question: &str| BatchQuestion { id: Some(id.to_owned()), question: question.to_owned() };
         let expected = Ok(vec![named("7", "a?"), named("007", "b?"), named(big, "c?"), named("1.10", "d?")]);
         let ids = ["7", "007", big, "1.10"].into_iter().zip(["a?", "b?", "c?", "d?"]);
         let join =

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::BatchError;
 use super::item::Id;
-use super::store::{Failure, Lost, Outcome, Record, Results, thumbnail_path};
-use super::summary::{Held, read_summary};
+use super::store::{FailureRecord, Lost, RecordOutcome, ResultRecord, StoredResults, thumbnail_path};
+use super::summary::{ResultCounts, read_summary};
 use crate::files::{Flush, Output};
 
 /// The page's file.
@@ -26,7 +26,7 @@ const TAIL: &str = include_str!("report/tail.html");
 /// # Errors
 /// When the results cannot be read, or the disk refuses.
 pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
-    let results = Results::open(dir)?;
+    let results = StoredResults::open(dir)?;
     let path = dir.join(REPORT);
     let io = BatchError::io(&path);
     let mut page = Page { out: Output::create(&path).map_err(&io)?, dir, open: None };
@@ -52,7 +52,7 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
 
 /// Records with those of an item together, in the order in which items come first: answers about several videos are
 /// made at once, so their lines alternate.
-fn by_item(mut records: Vec<Record>) -> Vec<Record> {
+fn by_item(mut records: Vec<ResultRecord>) -> Vec<ResultRecord> {
     let mut places = HashMap::new();
     for record in &records {
         let next = places.len();
@@ -70,8 +70,8 @@ struct Page<'p, W: Write> {
 }
 
 impl<W: Write> Page<'_, W> {
-    fn begin(&mut self, results: &Results) -> std::io::Result<()> {
-        let held = Held::of(&results.state);
+    fn begin(&mut self, results: &StoredResults) -> std::io::Result<()> {
+        let held = ResultCounts::of(&results.state);
         let header = &results.header;
         self.out.write_all(HEAD.as_bytes())?;
         let mut text = format!(
@@ -108,7 +108,7 @@ impl<W: Write> Page<'_, W> {
         self.out.write_all(b"<main>\n")
     }
 
-    fn add(&mut self, record: &Record) -> std::io::Result<()> {
+    fn add(&mut self, record: &ResultRecord) -> std::io::Result<()> {
         if self.open != Some(record.item) {
             self.close()?;
             self.open = Some(record.item);
@@ -126,7 +126,7 @@ impl<W: Write> Page<'_, W> {
         }
         let question = record.question.as_deref().map(escape).unwrap_or_default();
         match &record.outcome {
-            Outcome::Answered(answered) => {
+            RecordOutcome::Answered(answered) => {
                 let mut note = answered.damage.as_ref().map_or(String::new(), |lost| {
                     let Lost { packets, concealed, files, .. } = lost;
                     let files = match files {
@@ -142,7 +142,7 @@ impl<W: Write> Page<'_, W> {
                 }
                 writeln!(self.out, "<p data-kind=\"answer\"><b>{question}</b> {}{note}</p>", escape(&answered.answer))
             }
-            Outcome::Failed { error: Failure { stage, kind, cause, hint } } => {
+            RecordOutcome::Failed { error: FailureRecord { stage, kind, cause, hint } } => {
                 let hint = hint.as_ref().map_or(String::new(), |hint| format!(" <small>{}</small>", escape(hint)));
                 writeln!(
                     self.out,
@@ -152,7 +152,7 @@ impl<W: Write> Page<'_, W> {
                     escape(cause)
                 )
             }
-            Outcome::Resolved { .. } => Ok(()),
+            RecordOutcome::Resolved { .. } => Ok(()),
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn records_of_an_item_come_together_where_the_first_of_them_is() {
-        let records = [3, 1, 3, 2, 1].map(|id| Record::resolved(Id(id)));
+        let records = [3, 1, 3, 2, 1].map(|id| ResultRecord::resolved(Id(id)));
         let ids: Vec<u128> = by_item(records.into()).iter().map(|record| record.item.0).collect();
         assert_eq!(ids, [3, 3, 1, 1, 2]);
     }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::BatchError;
-use super::archive::{Archive, Listed, UNREADABLE};
-use super::item::{Id, Item, Shard};
-use super::questions::Question;
-use super::store::{Record, State, StepTimes, Store};
-use super::tally::{Size, Snapshot, Tally};
-use crate::exec::{Watch, lock};
-use crate::pipeline::{Answer, Apart, Asking, EncodedVideo, ItemError, Job, RunEvent, RunReport};
+use super::archive::{Archive, ArchiveEntry, UNREADABLE};
+use super::item::{ArchiveItem, Id, Shard};
+use super::questions::BatchQuestion;
+use super::store::{ResultRecord, StepTimes, Store, StoreState};
+use super::tally::{ArchiveSize, Snapshot, Tally};
+use crate::exec::{RunControl, lock};
+use crate::pipeline::{Answer, Asking, EncodedVideo, ItemError, Job, RunEvent, RunReport, VideoOptions};
 
 /// Between two looks at how the run stands.
 const TICK: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub struct Batch<'a> {
     /// The videos.
     pub archive: &'a Archive,
     /// Asked about each of them, besides its own.
-    pub questions: &'a [Question],
+    pub questions: &'a [BatchQuestion],
     /// The part of the archive that is this process's.
     pub shard: Shard,
     /// Whether what failed before is tried again.
@@ -45,14 +45,14 @@ pub struct Batch<'a> {
     /// then.
     pub is_only_archive: bool,
     /// What keeps items apart.
-    pub apart: Apart<'a>,
+    pub apart: VideoOptions<'a>,
 }
 
 /// What a listener hears, from several threads.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum BatchEvent<'a> {
     /// A line about a failure was kept.
-    Failed(&'a Record),
+    Failed(&'a ResultRecord),
     /// Columns or keys of a manifest that mean nothing here.
     Ignored(&'a [String]),
     /// A question about a video comes again under another name: it is asked once, under the first one.
@@ -60,7 +60,7 @@ pub enum Event<'a> {
         /// The item's name in the archive.
         video: &'a str,
         /// The question, with the name that is not used.
-        question: &'a Question,
+        question: &'a BatchQuestion,
     },
     /// Something beside the answers could not be written: the answers are not touched by it.
     Missed {
@@ -74,7 +74,7 @@ pub enum Event<'a> {
 }
 
 /// What came of a run.
-pub struct Outcome {
+pub struct BatchOutcome {
     /// Whether everything that was listed is done.
     pub complete: bool,
     /// Report of its stages and its engine.
@@ -82,10 +82,10 @@ pub struct Outcome {
     /// How it stands.
     pub snapshot: Snapshot,
     /// What the results hold.
-    pub state: State,
+    pub state: StoreState,
 }
 
-type Listener<'a> = dyn Fn(Event<'_>) + Sync + 'a;
+type Listener<'a> = dyn Fn(BatchEvent<'_>) + Sync + 'a;
 
 impl Batch<'_> {
     /// Runs until everything is done, or `watch` says otherwise.
@@ -94,14 +94,14 @@ impl Batch<'_> {
     /// [`BatchError`] when an answer cannot be kept, the archive cannot be listed, or a stage panics.
     pub fn run(
         &self,
-        (store, state): (&mut Store, State),
-        watch: &Watch,
+        (store, state): (&mut Store, StoreState),
+        watch: &RunControl,
         tally: &Tally,
         listen: &Listener<'_>,
-    ) -> Result<Outcome, BatchError> {
+    ) -> Result<BatchOutcome, BatchError> {
         let listing = list_aside(self.archive)?;
         let keeper = Mutex::new(Keeper { store, state, begun: HashMap::new(), lost: HashSet::new(), failure: None });
-        let shared = Shared {
+        let shared = SharedRun {
             batch: self,
             watch,
             tally,
@@ -112,7 +112,7 @@ impl Batch<'_> {
             is_over: AtomicBool::new(false),
         };
         let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new(), is_partial: false };
-        let apart = Apart { n_restarts: Some(&tally.restarts), ..self.apart };
+        let apart = VideoOptions { n_restarts: Some(&tally.restarts), ..self.apart };
         let (ended, end) = bounded::<()>(0);
         let report = std::thread::scope(|scope| {
             scope.spawn(|| shared.survey());
@@ -120,7 +120,7 @@ impl Batch<'_> {
                 let end = end;
                 while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     shared.sync();
-                    listen(Event::Tick(&tally.snapshot(&watch.monitor.reports())));
+                    listen(BatchEvent::Tick(&tally.snapshot(&watch.monitor.reports())));
                 }
             });
             let mut answering = Answering { shared: &shared, pictured: HashSet::new() };
@@ -139,11 +139,11 @@ impl Batch<'_> {
         let report = report?;
         store.sync()?;
         let snapshot = tally.snapshot(&report.stages);
-        Ok(Outcome { complete: is_whole && unfinished == 0, report, snapshot, state })
+        Ok(BatchOutcome { complete: is_whole && unfinished == 0, report, snapshot, state })
     }
 
     /// All questions about an item, each once, and those that come again under another name.
-    fn questions_about(&self, item: &Item) -> (Vec<Question>, Vec<Question>) {
+    fn questions_about(&self, item: &ArchiveItem) -> (Vec<BatchQuestion>, Vec<BatchQuestion>) {
         let (mut names, mut unique, mut renamed) = (HashMap::new(), Vec::new(), Vec::new());
         for question in self.questions.iter().chain(&item.questions) {
             let Some(name) = names.get(&question.question) else {
@@ -160,14 +160,14 @@ impl Batch<'_> {
 }
 
 /// What the threads of a run share.
-struct Shared<'r> {
+struct SharedRun<'r> {
     batch: &'r Batch<'r>,
-    watch: &'r Watch,
+    watch: &'r RunControl,
     tally: &'r Tally,
     listen: &'r Listener<'r>,
     keeper: Mutex<Keeper<'r>>,
     /// The items that are under way, by the number of their job.
-    planned: Mutex<HashMap<usize, Planned>>,
+    planned: Mutex<HashMap<usize, PlannedItem>>,
     /// Whether the archive's end was seen.
     is_listed: AtomicBool,
     /// Whether the run is over.
@@ -177,7 +177,7 @@ struct Shared<'r> {
 /// The one place that writes.
 struct Keeper<'r> {
     store: &'r mut Store,
-    state: State,
+    state: StoreState,
     /// Questions that this run has seen, with the names that they came with first: a manifest may name a video twice.
     begun: HashMap<Id, Option<String>>,
     /// Items of which this run could see nothing.
@@ -188,15 +188,15 @@ struct Keeper<'r> {
 
 /// An item that is under way.
 #[derive(Clone)]
-struct Planned {
-    item: Arc<Item>,
-    questions: Arc<[Question]>,
+struct PlannedItem {
+    item: Arc<ArchiveItem>,
+    questions: Arc<[BatchQuestion]>,
     bytes: u64,
 }
 
-impl Shared<'_> {
+impl SharedRun<'_> {
     /// Keeps a line. When that fails the run is over: more answers would be lost as well.
-    fn keep(&self, record: &Record, times: Option<StepTimes>) -> bool {
+    fn keep(&self, record: &ResultRecord, times: Option<StepTimes>) -> bool {
         let mut keeper = lock(&self.keeper);
         if keeper.failure.is_some() {
             return false;
@@ -213,7 +213,7 @@ impl Shared<'_> {
         drop(keeper);
         if record.failure().is_some() {
             self.tally.fail(record);
-            (self.listen)(Event::Failed(record));
+            (self.listen)(BatchEvent::Failed(record));
         }
         true
     }
@@ -236,16 +236,16 @@ impl Shared<'_> {
         }
         // Errors are told by the listing that counts.
         let Ok(listing) = self.batch.archive.list() else { return };
-        let mut size = Size::default();
+        let mut size = ArchiveSize::default();
         for listed in listing {
             if self.is_over.load(Ordering::Relaxed) || self.watch.stop.is_draining() {
                 return;
             }
             match listed {
-                Listed::Item(item) if self.batch.shard.holds(item.id) => {
-                    size = Size { items: size.items + 1, bytes: size.bytes + length(&item) };
+                ArchiveEntry::Item(item) if self.batch.shard.holds(item.id) => {
+                    size = ArchiveSize { items: size.items + 1, bytes: size.bytes + length(&item) };
                 }
-                Listed::Unlisted(unlisted) if self.batch.shard.holds(unlisted.id) => size.items += 1,
+                ArchiveEntry::Failed(unlisted) if self.batch.shard.holds(unlisted.id) => size.items += 1,
                 _ => {}
             }
         }
@@ -255,8 +255,8 @@ impl Shared<'_> {
 
 /// The jobs of an archive that are still to be done.
 struct Feed<'s, 'r> {
-    shared: &'s Shared<'r>,
-    listing: Receiver<Result<Listed, BatchError>>,
+    shared: &'s SharedRun<'r>,
+    listing: Receiver<Result<ArchiveEntry, BatchError>>,
     next: usize,
     /// What could not be listed this time, or nothing was asked about.
     unlisted: HashSet<Id>,
@@ -288,24 +288,24 @@ impl Iterator for Feed<'_, '_> {
                 Ok(Ok(listed)) => listed,
             };
             match listed {
-                Listed::Ignored(keys) => (self.shared.listen)(Event::Ignored(&keys)),
-                Listed::PassedOver(passed) if self.shared.batch.shard.holds(passed.id) => {
+                ArchiveEntry::Ignored(keys) => (self.shared.listen)(BatchEvent::Ignored(&keys)),
+                ArchiveEntry::Skipped(passed) if self.shared.batch.shard.holds(passed.id) => {
                     self.shared.tally.pass_over(&passed);
                 }
-                Listed::PassedOver(_) => {}
-                Listed::Unlisted(unlisted) => {
+                ArchiveEntry::Skipped(_) => {}
+                ArchiveEntry::Failed(unlisted) => {
                     self.is_partial |= unlisted.kind == UNREADABLE;
                     if self.shared.batch.shard.holds(unlisted.id) {
                         self.unlisted.insert(unlisted.id);
-                        self.lose(Record::unlisted(&unlisted), 0);
+                        self.lose(ResultRecord::unlisted(&unlisted), 0);
                     }
                 }
-                Listed::Item(item) if self.shared.batch.shard.holds(item.id) => {
+                ArchiveEntry::Item(item) if self.shared.batch.shard.holds(item.id) => {
                     if let Some(job) = self.plan(item) {
                         return Some(job);
                     }
                 }
-                Listed::Item(_) => {}
+                ArchiveEntry::Item(_) => {}
             }
         }
     }
@@ -313,19 +313,19 @@ impl Iterator for Feed<'_, '_> {
 
 impl Feed<'_, '_> {
     /// The job of an item, if anything is left to be asked about it.
-    fn plan(&mut self, item: Item) -> Option<Job> {
+    fn plan(&mut self, item: ArchiveItem) -> Option<Job> {
         let (batch, bytes) = (self.shared.batch, length(&item));
         let (questions, mut renamed) = batch.questions_about(&item);
         if questions.is_empty() {
             self.unlisted.insert(item.id);
-            self.lose(Record::unasked(&item), bytes);
+            self.lose(ResultRecord::unasked(&item), bytes);
             return None;
         }
         let mut keeper = lock(&self.shared.keeper);
         let Keeper { state, begun, .. } = &mut *keeper;
         // A question that comes later is asked of what had none before.
         let is_over = state.is_failed(item.id) && !state.is_unasked(item.id) && !batch.retry_failed;
-        let mut left = |question: &&Question| {
+        let mut left = |question: &&BatchQuestion| {
             let text = &question.question;
             let is_done =
                 if batch.retry_failed { state.is_answered(item.id, text) } else { state.is_done(item.id, text) };
@@ -342,36 +342,36 @@ impl Feed<'_, '_> {
                 }
             }
         };
-        let left: Arc<[Question]> = questions.iter().filter(|question| left(question)).cloned().collect();
+        let left: Arc<[BatchQuestion]> = questions.iter().filter(|question| left(question)).cloned().collect();
         // Nothing is left to be tried again of an item whose answers are all there.
-        let is_answered = |question: &Question| state.is_answered(item.id, &question.question);
+        let is_answered = |question: &BatchQuestion| state.is_answered(item.id, &question.question);
         let is_resolved = batch.retry_failed && state.is_failed(item.id) && questions.iter().all(is_answered);
         drop(keeper);
         for question in &renamed {
-            (self.shared.listen)(Event::Renamed { video: &item.video, question });
+            (self.shared.listen)(BatchEvent::Renamed { video: &item.video, question });
         }
         if is_resolved {
-            self.shared.keep(&Record::resolved(item.id), None);
+            self.shared.keep(&ResultRecord::resolved(item.id), None);
         }
         if left.is_empty() {
             self.shared.tally.skip(bytes);
             return None;
         }
-        let words = |questions: &[Question]| questions.iter().map(|question| question.question.clone()).collect();
+        let words = |questions: &[BatchQuestion]| questions.iter().map(|question| question.question.clone()).collect();
         let job = Job {
             path: item.path.clone(),
             window: item.window,
             questions: words(&left),
             all_questions: words(&questions),
         };
-        let planned = Planned { item: Arc::new(item), questions: left, bytes };
+        let planned = PlannedItem { item: Arc::new(item), questions: left, bytes };
         lock(&self.shared.planned).insert(self.next, planned);
         self.next += 1;
         Some(job)
     }
 
     /// Keeps the failure of something that never becomes a job, unless it is known.
-    fn lose(&self, record: Record, bytes: u64) {
+    fn lose(&self, record: ResultRecord, bytes: u64) {
         let is_known = lock(&self.shared.keeper).state.is_failed(record.item);
         if is_known && !self.shared.batch.retry_failed {
             self.shared.tally.skip(bytes);
@@ -389,14 +389,14 @@ impl Feed<'_, '_> {
         let is_ours = |id: &Id| self.shared.batch.shard.holds(*id) && !self.unlisted.contains(id);
         let resolved: Vec<Id> = lock(&self.shared.keeper).state.unlisted().filter(is_ours).collect();
         for id in resolved {
-            self.shared.keep(&Record::resolved(id), None);
+            self.shared.keep(&ResultRecord::resolved(id), None);
         }
     }
 }
 
 /// Takes what the run tells.
 struct Answering<'s, 'r> {
-    shared: &'s Shared<'r>,
+    shared: &'s SharedRun<'r>,
     /// The jobs under way whose small picture was kept.
     pictured: HashSet<usize>,
 }
@@ -433,50 +433,50 @@ impl Answering<'_, '_> {
 
     fn answer(
         &self,
-        planned: &Planned,
-        question: &Question,
+        planned: &PlannedItem,
+        question: &BatchQuestion,
         (seen, answer): (&EncodedVideo, Result<Answer, ItemError>),
     ) {
         match answer {
             Ok(answer) => {
                 let times = StepTimes::of(&seen.timings, &answer);
-                if self.shared.keep(&Record::answered(&planned.item, question, seen, &answer), Some(times)) {
+                if self.shared.keep(&ResultRecord::answered(&planned.item, question, seen, &answer), Some(times)) {
                     self.shared.tally.answer(&answer);
                 }
             }
             Err(error) => {
-                self.shared.keep(&Record::failed(&planned.item, Some(question), &error), None);
+                self.shared.keep(&ResultRecord::failed(&planned.item, Some(question), &error), None);
             }
         }
     }
 
     /// Keeps the failure of an item.
-    fn fail(&self, planned: &Planned, error: &ItemError) -> bool {
+    fn fail(&self, planned: &PlannedItem, error: &ItemError) -> bool {
         if error.source.kind() == TOKEN_BUDGET {
             // It is of these questions: a shorter one may be asked.
-            let mut records = planned.questions.iter().map(|q| Record::failed(&planned.item, Some(q), error));
+            let mut records = planned.questions.iter().map(|q| ResultRecord::failed(&planned.item, Some(q), error));
             return records.all(|record| self.shared.keep(&record, None));
         }
         // A manifest may name it twice.
         let is_known = lock(&self.shared.keeper).lost.contains(&planned.item.id);
-        is_known || self.shared.keep(&Record::failed(&planned.item, None, error), None)
+        is_known || self.shared.keep(&ResultRecord::failed(&planned.item, None, error), None)
     }
 
     /// Keeps an item's small picture, once.
-    fn picture(&mut self, number: usize, item: &Item, seen: &EncodedVideo) {
+    fn picture(&mut self, number: usize, item: &ArchiveItem, seen: &EncodedVideo) {
         if !self.pictured.insert(number) {
             return;
         }
         let Some(picture) = &seen.thumbnail else { return };
         let kept = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture);
         if let Err(error) = kept {
-            (self.shared.listen)(Event::Missed { what: "small pictures", cause: error.to_string() });
+            (self.shared.listen)(BatchEvent::Missed { what: "small pictures", cause: error.to_string() });
         }
     }
 
     fn tell_refusal(&self) {
         if let Some(refusal) = self.shared.batch.apart.features.and_then(|features| features.take_refusal()) {
-            (self.shared.listen)(Event::Missed { what: "visual tokens", cause: refusal });
+            (self.shared.listen)(BatchEvent::Missed { what: "visual tokens", cause: refusal });
         }
     }
 }
@@ -486,7 +486,7 @@ impl Answering<'_, '_> {
 ///
 /// # Errors
 /// When an archive that lasts cannot be listed; of a stream the receiver gets the error.
-fn list_aside(archive: &Archive) -> Result<Receiver<Result<Listed, BatchError>>, BatchError> {
+fn list_aside(archive: &Archive) -> Result<Receiver<Result<ArchiveEntry, BatchError>>, BatchError> {
     let opened = if archive.is_lasting() { Some(archive.list()?) } else { None };
     let (sender, listed) = bounded(AHEAD);
     let archive = archive.clone();
@@ -505,6 +505,6 @@ fn list_aside(archive: &Archive) -> Result<Receiver<Result<Listed, BatchError>>,
 }
 
 /// Bytes of an item's file; what cannot be looked at has none.
-fn length(item: &Item) -> u64 {
+fn length(item: &ArchiveItem) -> u64 {
     std::fs::metadata(&item.path).map_or(0, |meta| meta.len())
 }

@@ -51,7 +51,7 @@ pub struct SharedParts {
 }
 
 /// State that the devices' threads share.
-struct State {
+struct PartsState {
     waiting: VecDeque<PartTask>,
     /// Parts that are running.
     n_running: usize,
@@ -64,7 +64,7 @@ struct State {
 /// Runs parts `0..n_parts` on devices `0..n_devices`, a thread a device; `run` returns once its part has ended.
 pub fn share(n_parts: usize, n_devices: usize, run: &(dyn Fn(usize, &PartTask) -> PartEnd + Sync)) -> SharedParts {
     let task = |part| PartTask { part, retry: Retry::Undone, tried: Vec::new() };
-    let state = Mutex::new(State {
+    let state = Mutex::new(PartsState {
         waiting: (0..n_parts).map(task).collect(),
         n_running: 0,
         healthy: (0..n_devices).collect(),
@@ -87,7 +87,7 @@ pub fn share(n_parts: usize, n_devices: usize, run: &(dyn Fn(usize, &PartTask) -
 /// Takes part after part for a device, until none can come any more or the device is lost.
 fn work(
     device: usize,
-    (state, changed): (&Mutex<State>, &Condvar),
+    (state, changed): (&Mutex<PartsState>, &Condvar),
     run: &(dyn Fn(usize, &PartTask) -> PartEnd + Sync),
 ) {
     let mut guard = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +115,7 @@ fn work(
     }
 }
 
-impl State {
+impl PartsState {
     /// Takes the end of a part on a device; whether the device goes on.
     fn take(&mut self, device: usize, task: PartTask, end: PartEnd) -> bool {
         let part = task.part;

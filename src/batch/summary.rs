@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::BatchError;
-use super::run::Outcome;
-use super::store::Holder;
+use super::run::BatchOutcome;
+use super::store::LockHolder;
 use super::tally::Snapshot;
 use crate::files::{self, Flush, output};
 
@@ -18,12 +18,12 @@ pub const STATUS: &str = "status.json";
 
 /// A note of a process that writes results: one when it begins, one when it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Session {
+pub struct BatchSession {
     /// `begin` or `end`.
     pub event: String,
     /// Who, and since when.
     #[serde(flatten)]
-    pub holder: Holder,
+    pub holder: LockHolder,
     /// Of the program.
     pub version: String,
     /// The archive, as it was named.
@@ -41,14 +41,14 @@ pub struct Summary {
     /// Whether everything that the archive lists is done.
     pub complete: bool,
     /// What the results hold, whichever process made it.
-    pub results: Held,
+    pub results: ResultCounts,
     /// What the last process did.
     pub session: Snapshot,
 }
 
 /// What results hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct ResultCounts {
     /// Answers.
     pub answers: u64,
     /// Items, and questions about others, that failed.
@@ -60,18 +60,18 @@ pub struct Held {
 /// Bytes of a summary or a status: both are a few counts and examples.
 const MAX_BYTES: u64 = 16 << 20;
 
-impl Held {
+impl ResultCounts {
     /// What a state says.
-    pub fn of(state: &super::store::State) -> Self {
+    pub fn of(state: &super::store::StoreState) -> Self {
         Self { answers: state.n_answered(), failed: state.n_failed(), failed_by: state.failed_by_category() }
     }
 }
 
 impl Summary {
     /// The summary of a run.
-    pub fn of(outcome: &Outcome) -> Self {
-        let Outcome { complete, snapshot, state, .. } = outcome;
-        Self { complete: *complete, results: Held::of(state), session: snapshot.clone() }
+    pub fn of(outcome: &BatchOutcome) -> Self {
+        let BatchOutcome { complete, snapshot, state, .. } = outcome;
+        Self { complete: *complete, results: ResultCounts::of(state), session: snapshot.clone() }
     }
 
     /// Writes it beside the answers.

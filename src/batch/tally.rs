@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::archive::PassedOver;
-use super::store::{Record, now};
+use super::archive::SkippedFile;
+use super::store::{ResultRecord, now};
 use crate::exec::{StageReport, lock};
 use crate::pipeline::{Answer, EncodedVideo};
 
@@ -20,7 +20,7 @@ const N_EXAMPLES: usize = 3;
 
 /// How many items an archive has, and how large their files are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Size {
+pub struct ArchiveSize {
     /// Items.
     pub items: u64,
     /// Bytes of their files.
@@ -33,7 +33,7 @@ pub struct Tally {
     begin: Instant,
     device: &'static str,
     /// Of the archive, as far as it is known.
-    expected: Mutex<Option<Size>>,
+    expected: Mutex<Option<ArchiveSize>>,
     skipped: Sum,
     done: Sum,
     failed: Sum,
@@ -47,7 +47,7 @@ pub struct Tally {
     /// Decoder processes that were replaced.
     pub restarts: AtomicU64,
     failed_by: Mutex<BTreeMap<String, u64>>,
-    passed_over: Mutex<BTreeMap<String, PassedFiles>>,
+    passed_over: Mutex<BTreeMap<String, SkippedFiles>>,
     last: Mutex<(Instant, Vec<StageReport>)>,
 }
 
@@ -64,14 +64,14 @@ impl Sum {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn get(&self) -> Size {
-        Size { items: self.items.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    fn get(&self) -> ArchiveSize {
+        ArchiveSize { items: self.items.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 }
 
 /// Files that were passed over for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassedFiles {
+pub struct SkippedFiles {
     /// How many; a hidden directory counts as one.
     pub files: u64,
     /// Names of the first.
@@ -101,7 +101,7 @@ pub struct Snapshot {
     pub failed_by: BTreeMap<String, u64>,
     /// Files of the folder that were not taken for videos, by reason.
     #[serde(default)]
-    pub passed_over: BTreeMap<String, PassedFiles>,
+    pub passed_over: BTreeMap<String, SkippedFiles>,
     /// Frames that were decoded, sampled or not.
     pub frames_decoded: u64,
     /// Frames that went through the tower.
@@ -186,7 +186,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn expect(&self, size: Size) {
+    pub(super) fn expect(&self, size: ArchiveSize) {
         *lock(&self.expected) = Some(size);
     }
 
@@ -200,7 +200,7 @@ impl Tally {
     }
 
     /// Counts a line about a failure.
-    pub(super) fn fail(&self, record: &Record) {
+    pub(super) fn fail(&self, record: &ResultRecord) {
         let Some(failure) = record.failure() else { return };
         *lock(&self.failed_by).entry(failure.category()).or_insert(0) += 1;
         if record.question.is_some() {
@@ -209,7 +209,7 @@ impl Tally {
     }
 
     /// Counts a file that is not taken for a video.
-    pub(super) fn pass_over(&self, passed: &PassedOver) {
+    pub(super) fn pass_over(&self, passed: &SkippedFile) {
         let mut all = lock(&self.passed_over);
         let left = all.entry(passed.reason.name().to_owned()).or_default();
         left.files += 1;
@@ -300,7 +300,7 @@ mod tests {
     fn what_is_left_goes_by_the_sizes_of_files() {
         let tally = Tally::new("cpu");
         assert_eq!(tally.snapshot(&[]).seconds_left, None);
-        tally.expect(Size { items: 4, bytes: 1000 });
+        tally.expect(ArchiveSize { items: 4, bytes: 1000 });
         tally.skip(100);
         tally.lose(300);
         std::thread::sleep(Duration::from_millis(20));

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use vidense::batch::store::Record;
+use vidense::batch::store::ResultRecord;
 use vidense::batch::{Snapshot, Summary};
 use vidense::spec::SpecError;
 
@@ -128,7 +128,7 @@ pub fn error(error: &anyhow::Error) {
 }
 
 /// Tells of an item, or a question about it, that failed.
-pub fn failure(record: &Record) {
+pub fn failure(record: &ResultRecord) {
     let Some(failure) = record.failure() else { return };
     if is_json() {
         let (video, question, hint) = (&record.video, record.question.as_deref(), failure.hint.as_deref());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vidense::pipeline::{OnOpen, OpenEvent, Progress, smaller_batch};
+use vidense::pipeline::{OnOpen, OpenEvent, VideoProgress, smaller_batch};
 
 use super::output;
 
@@ -68,12 +68,12 @@ pub fn batch() -> ProgressBar {
 }
 
 /// Moves a decoding bar.
-pub fn listen(bar: &ProgressBar, progress: Progress) {
+pub fn listen(bar: &ProgressBar, progress: VideoProgress) {
     match progress {
-        Progress::Expected { n_frames } => bar.set_length(n_frames as u64),
-        Progress::Decoded { n_frames } => bar.set_position(n_frames as u64),
-        Progress::SmallerBatch { n_images } => bar.suspend(|| output::warning(&smaller_batch(n_images))),
-        Progress::Encoded { n_frames } => bar.set_message(format!("decoding, {n_frames} encoded")),
+        VideoProgress::Expected { n_frames } => bar.set_length(n_frames as u64),
+        VideoProgress::Decoded { n_frames } => bar.set_position(n_frames as u64),
+        VideoProgress::SmallerBatch { n_images } => bar.suspend(|| output::warning(&smaller_batch(n_images))),
+        VideoProgress::Encoded { n_frames } => bar.set_message(format!("decoding, {n_frames} encoded")),
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vidense::pipeline::{
-    Answer, Apart, Chat, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, OpenError, Opening, Timings,
-    encode_video_apart, open_with,
+    Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, OpenError, Opening, Timings, VideoChat,
+    VideoOptions, encode_video_with, open_with,
 };
 use vidense::spec::{Document, Plan};
 use vidense::units::Tokens;
@@ -85,7 +85,7 @@ impl Session {
     /// When not one frame can be.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
-        let encoded = encode_video_apart(&self.model.vlm, video, (&self.model.plan, self.apart()), &|event| {
+        let encoded = encode_video_with(&self.model.vlm, video, (&self.model.plan, self.apart()), &|event| {
             progress::listen(&bar, event);
         });
         bar.finish_and_clear();
@@ -95,16 +95,16 @@ impl Session {
     }
 
     /// How the video that the session was opened for is read.
-    pub fn apart(&self) -> Apart<'_> {
-        Apart { limits: self.limits, scanned: self.model.scanned.as_ref(), ..Apart::default() }
+    pub fn apart(&self) -> VideoOptions<'_> {
+        VideoOptions { limits: self.limits, scanned: self.model.scanned.as_ref(), ..VideoOptions::default() }
     }
 
     /// A conversation about an encoded video.
     ///
     /// # Errors
     /// When the model has no key-value memory.
-    pub fn chat<'a>(&'a self, video: &'a EncodedVideo) -> anyhow::Result<Chat<'a>> {
-        Ok(Chat::new(self.model.asking(), video, &self.limits)?)
+    pub fn chat<'a>(&'a self, video: &'a EncodedVideo) -> anyhow::Result<VideoChat<'a>> {
+        Ok(VideoChat::new(self.model.asking(), video, &self.limits)?)
     }
 
     /// The object that `--json` prints.

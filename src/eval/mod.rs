@@ -6,6 +6,6 @@ mod run;
 mod score;
 
 pub use divergence::kl_divergence;
-pub use questions::{Asked, QuestionError, read_questions};
+pub use questions::{EvalQuestion, QuestionError, read_questions};
 pub use run::{EvalEvent, evaluate};
-pub use score::{Score, Scores, wilson};
+pub use score::{ExactMatchScore, ExactMatchScores, wilson};

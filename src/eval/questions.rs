@@ -12,7 +12,7 @@ use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table}
 
 /// A question with the answer that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Asked {
+pub struct EvalQuestion {
     /// Beside the file of questions, or absolute.
     pub video: PathBuf,
     /// Its name, if it has one.
@@ -29,7 +29,7 @@ pub struct Asked {
 
 /// A question as its object is written.
 #[derive(Deserialize)]
-struct Written {
+struct EvalQuestionRecord {
     video: PathBuf,
     question_id: Option<String>,
     id: Option<String>,
@@ -39,12 +39,12 @@ struct Written {
     kind: String,
 }
 
-impl Written {
+impl EvalQuestionRecord {
     /// With the video beside the file of questions.
-    fn beside(self, file: &Path) -> Asked {
+    fn beside(self, file: &Path) -> EvalQuestion {
         let Self { video, question_id, id, question, answer, kind } = self;
         let video = file.parent().unwrap_or(Path::new("")).join(video);
-        Asked { video, id: question_id.or(id), question, answer, kind }
+        EvalQuestion { video, id: question_id.or(id), question, answer, kind }
     }
 }
 
@@ -86,7 +86,7 @@ const MAX_BYTES: u64 = 1 << 30;
 ///
 /// # Errors
 /// [`QuestionError`] naming the first line that is unusable.
-pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
+pub fn read_questions(path: &Path) -> Result<Vec<EvalQuestion>, QuestionError> {
     let bytes =
         files::read_bounded(path, MAX_BYTES).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
     let wrong = |cause: String| QuestionError::Format { path: path.to_owned(), cause };
@@ -94,7 +94,8 @@ pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
     let unreadable = |error: crate::error::Error| wrong(error.to_string());
     let text = decode(&bytes).map_err(unreadable)?;
     let read = |(line, record): (usize, Value)| {
-        let written: Result<Written, String> = serde_json::from_value(record).map_err(|error| error.to_string());
+        let written: Result<EvalQuestionRecord, String> =
+            serde_json::from_value(record).map_err(|error| error.to_string());
         written.map(|written| written.beside(path)).map_err(at(line))
     };
     match RecordFormat::from_path(path) {
@@ -120,21 +121,21 @@ pub fn read_questions(path: &Path) -> Result<Vec<Asked>, QuestionError> {
 mod tests {
     use super::*;
 
-    fn read(name: &str, text: &str) -> Result<Vec<Asked>, String> {
+    fn read(name: &str, text: &str) -> Result<Vec<EvalQuestion>, String> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a small file");
         let prefix = format!("{}: ", path.display());
         let asked = read_questions(&path).map_err(|error| error.to_string().replace(&prefix, ""))?;
         let name = |video: PathBuf| PathBuf::from(video.file_name().unwrap_or_default());
-        Ok(asked.into_iter().map(|asked| Asked { video: name(asked.video), ..asked }).collect())
+        Ok(asked.into_iter().map(|asked| EvalQuestion { video: name(asked.video), ..asked }).collect())
     }
 
     #[test]
     fn numbers_are_taken_as_they_are_written_in_every_format() {
         let big = "18446744073709551617";
         let object = format!("{{\"video\": \"a.mp4\", \"question\": \"How many?\", \"answer\": 3, \"id\": {big}}}");
-        let expected = Ok(vec![Asked {
+        let expected = Ok(vec![EvalQuestion {
             video: PathBuf::from("a.mp4"),
             id: Some(big.to_owned()),
             question: "How many?".to_owned(),

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Asked, Scores};
-use crate::exec::Watch;
-use crate::pipeline::{Answered, Apart, Asking, ItemError, Job, PipelineError, RunReport};
+use super::{EvalQuestion, ExactMatchScores};
+use crate::exec::RunControl;
+use crate::pipeline::{Asking, ItemError, Job, PipelineError, RunReport, VideoOptions, VideoOutcome};
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum EvalEvent<'a> {
     /// A question is answered.
     Answered {
         /// The question.
-        asked: &'a Asked,
+        asked: &'a EvalQuestion,
         /// What the model said.
         given: &'a str,
     },
@@ -35,14 +35,14 @@ pub enum EvalEvent<'a> {
 /// the inner one.
 pub fn evaluate<E>(
     asking: Asking<'_>,
-    asked: &[Asked],
-    (apart, watch): (Apart<'_>, &Watch),
+    asked: &[EvalQuestion],
+    (apart, watch): (VideoOptions<'_>, &RunControl),
     listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
-) -> Result<Result<(Scores, RunReport), E>, PipelineError> {
-    let about_each: Vec<&[Asked]> = asked.chunk_by(|a, b| a.video == b.video).collect();
+) -> Result<Result<(ExactMatchScores, RunReport), E>, PipelineError> {
+    let about_each: Vec<&[EvalQuestion]> = asked.chunk_by(|a, b| a.video == b.video).collect();
     let jobs: Vec<Job> = about_each.iter().map(|about_one| job(about_one)).collect();
-    let (mut scores, mut heard) = (Scores::default(), Ok(()));
-    let report = asking.run_in_order(jobs.into_iter(), (apart, watch), &mut |Answered { video, outcome }| {
+    let (mut scores, mut heard) = (ExactMatchScores::default(), Ok(()));
+    let report = asking.run_in_order(jobs.into_iter(), (apart, watch), &mut |VideoOutcome { video, outcome }| {
         let about_one = about_each[video.number];
         let answers = match outcome {
             Ok(seen) => seen.answers,
@@ -69,13 +69,13 @@ pub fn evaluate<E>(
 }
 
 /// All questions about one video.
-fn job(about_one: &[Asked]) -> Job {
+fn job(about_one: &[EvalQuestion]) -> Job {
     let questions: Arc<[String]> = about_one.iter().map(|asked| asked.question.clone()).collect();
     Job { path: about_one[0].video.clone(), window: None, questions: questions.clone(), all_questions: questions }
 }
 
 /// Tells a listener that has not failed yet; its failure ends the run.
-fn tell<E>(heard: &mut Result<(), E>, watch: &Watch, listen: impl FnOnce() -> Result<(), E>) {
+fn tell<E>(heard: &mut Result<(), E>, watch: &RunControl, listen: impl FnOnce() -> Result<(), E>) {
     if heard.is_ok() {
         *heard = listen();
         if heard.is_err() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// The score of one type of question.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Score {
+pub struct ExactMatchScore {
     /// Exact answers.
     pub right: usize,
     /// Questions.
@@ -13,7 +13,7 @@ pub struct Score {
     wanted: BTreeMap<String, usize>,
 }
 
-impl Score {
+impl ExactMatchScore {
     /// Counts an answer; white space at its ends does not count.
     pub fn add(&mut self, wanted: &str, given: &str) {
         self.add_unanswered(wanted);
@@ -44,11 +44,11 @@ impl Score {
 
 /// Scores by type.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Scores {
-    by_type: BTreeMap<String, Score>,
+pub struct ExactMatchScores {
+    by_type: BTreeMap<String, ExactMatchScore>,
 }
 
-impl Scores {
+impl ExactMatchScores {
     /// Counts an answer.
     pub fn add(&mut self, kind: &str, wanted: &str, given: &str) {
         self.by_type.entry(kind.to_owned()).or_default().add(wanted, given);
@@ -60,16 +60,19 @@ impl Scores {
     }
 
     /// The types, in the order of their names.
-    pub fn by_type(&self) -> impl Iterator<Item = (&str, &Score)> {
+    pub fn by_type(&self) -> impl Iterator<Item = (&str, &ExactMatchScore)> {
         self.by_type.iter().map(|(kind, score)| (kind.as_str(), score))
     }
 
     /// All types together. Its chance is that of knowing the type and always giving its likeliest answer.
-    pub fn overall(&self) -> (Score, f64) {
-        let sum = |count: fn(&Score) -> usize| self.by_type.values().map(count).sum();
+    pub fn overall(&self) -> (ExactMatchScore, f64) {
+        let sum = |count: fn(&ExactMatchScore) -> usize| self.by_type.values().map(count).sum();
         let total: usize = sum(|score| score.total);
         let lucky: f64 = self.by_type.values().map(|score| score.chance() * score.total as f64).sum();
-        (Score { right: sum(|score| score.right), total, wanted: BTreeMap::new() }, lucky / total.max(1) as f64)
+        (
+            ExactMatchScore { right: sum(|score| score.right), total, wanted: BTreeMap::new() },
+            lucky / total.max(1) as f64,
+        )
     }
 }
 
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn answers_are_right_when_they_are_the_same_but_for_space() {
-        let mut scores = Scores::default();
+        let mut scores = ExactMatchScores::default();
         for (kind, wanted, given) in
             [("a", "red", " red\n"), ("a", "red", "Red"), ("a", "blue", "blue"), ("b", "no", "yes")]
         {

@@ -22,4 +22,4 @@ pub(crate) use run::lock;
 pub use run::{ExecError, Scope, panic_message, run};
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;
-pub use watch::{Monitor, Watch};
+pub use watch::{Monitor, RunControl};

@@ -11,17 +11,17 @@ use super::run::lock;
 use super::{Closed, Inlet, Outlet, Threads};
 
 /// The order of one stage, shared by its threads.
-pub(super) struct Order<U> {
+pub(super) struct ItemOrder<U> {
     /// Number of items received.
     received: Mutex<usize>,
-    results: Mutex<Results<U>>,
+    results: Mutex<OrderedResults<U>>,
     /// Told when the next number changes, or nothing more is sent.
     moved: Condvar,
     /// Most results that wait for an earlier one.
     room: usize,
 }
 
-struct Results<U> {
+struct OrderedResults<U> {
     /// The number that is sent next.
     next: usize,
     /// Results with later numbers.
@@ -30,10 +30,10 @@ struct Results<U> {
     is_closed: bool,
 }
 
-impl<U> Order<U> {
+impl<U> ItemOrder<U> {
     /// An order before the first item.
     pub(super) fn new(n_threads: Threads) -> Self {
-        let results = Results { next: 0, early: BTreeMap::new(), is_closed: false };
+        let results = OrderedResults { next: 0, early: BTreeMap::new(), is_closed: false };
         Self { received: Mutex::new(0), results: Mutex::new(results), moved: Condvar::new(), room: n_threads.get() - 1 }
     }
 
@@ -61,7 +61,7 @@ impl<U> Order<U> {
     /// Sends a result and those that wait for it, or leaves it to the thread that sends an earlier one.
     fn send(&self, number: usize, result: U, outlet: &Outlet<U>) -> Result<(), Closed> {
         outlet.waiting(|| {
-            let waits = |results: &mut Results<U>| {
+            let waits = |results: &mut OrderedResults<U>| {
                 !results.is_closed && results.next != number && results.early.len() >= self.room
             };
             let waited = self.moved.wait_while(lock(&self.results), waits);
@@ -99,7 +99,7 @@ impl<U> Order<U> {
 }
 
 /// Wakes the threads that wait for a result which will never come.
-struct CloseOnPanic<'o, U>(&'o Order<U>);
+struct CloseOnPanic<'o, U>(&'o ItemOrder<U>);
 
 impl<U> Drop for CloseOnPanic<'_, U> {
     fn drop(&mut self) {

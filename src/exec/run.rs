@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::order::Order;
+use super::order::ItemOrder;
 use super::stage::Clock;
-use super::{Inlet, Outlet, StageReport, Threads, Watch};
+use super::{Inlet, Outlet, RunControl, StageReport, Threads};
 
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,11 +36,11 @@ pub enum ExecError {
 /// Where stages are put.
 pub struct Scope<'scope, 'env> {
     threads: &'scope ThreadScope<'scope, 'env>,
-    shared: Arc<Shared>,
+    shared: Arc<ScopeShared>,
 }
 
-struct Shared {
-    watch: Watch,
+struct ScopeShared {
+    watch: RunControl,
     begin: Instant,
     failure: Mutex<Option<ExecError>>,
 }
@@ -50,10 +50,10 @@ struct Shared {
 /// # Errors
 /// The first panic of a stage. The others are then stopped, and every thread has ended.
 pub fn run<'env, R>(
-    watch: &Watch,
+    watch: &RunControl,
     build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
 ) -> Result<(R, Vec<StageReport>), ExecError> {
-    let shared = Arc::new(Shared { watch: watch.clone(), begin: Instant::now(), failure: Mutex::new(None) });
+    let shared = Arc::new(ScopeShared { watch: watch.clone(), begin: Instant::now(), failure: Mutex::new(None) });
     let result = std::thread::scope(|threads| {
         let scope = Scope { threads, shared: shared.clone() };
         let built = catch_unwind(AssertUnwindSafe(|| build(&scope)));
@@ -116,7 +116,7 @@ impl<'scope> Scope<'scope, '_> {
         input: Inlet<T>,
         map: impl Fn(T) -> U + Send + Sync + 'scope,
     ) -> Inlet<U> {
-        let order = Order::new(n_threads);
+        let order = ItemOrder::new(n_threads);
         self.stage(name, n_threads, capacity, input, move |inlet, outlet| order.run(inlet, outlet, &map))
     }
 
@@ -160,7 +160,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
-impl Shared {
+impl ScopeShared {
     /// Keeps the first failure, and gives the run up.
     fn fail(&self, failure: ExecError) {
         lock(&self.failure).get_or_insert(failure);

@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 /// for one run.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    inner: Arc<Inner>,
+    inner: Arc<StopFlags>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct StopFlags {
     drains: AtomicBool,
     /// Dropped at the abort, which wakes all who wait on the other end.
     alive: Mutex<Option<Sender<()>>>,
@@ -23,7 +23,7 @@ struct Inner {
 impl Default for Stop {
     fn default() -> Self {
         let (alive, aborted) = bounded(0);
-        Self { inner: Arc::new(Inner { drains: AtomicBool::new(false), alive: Mutex::new(Some(alive)), aborted }) }
+        Self { inner: Arc::new(StopFlags { drains: AtomicBool::new(false), alive: Mutex::new(Some(alive)), aborted }) }
     }
 }
 

@@ -56,7 +56,7 @@ fn settled(value: &AtomicUsize, expected: usize) -> usize {
 #[test]
 fn every_item_comes_through_once_and_in_order_from_single_threads() {
     let made = AtomicUsize::new(0);
-    let (items, reports) = run(&Watch::default(), |scope| {
+    let (items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 3, 100, &made);
         let passed = scope.stage("pass", ONE, 0, numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
@@ -70,7 +70,7 @@ fn every_item_comes_through_once_and_in_order_from_single_threads() {
 #[test]
 fn several_threads_lose_and_repeat_nothing() {
     let made = AtomicUsize::new(0);
-    let (mut items, reports) = run(&Watch::default(), |scope| {
+    let (mut items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 1000, &made);
         let passed = scope.stage("pass", threads(4), 1, numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
@@ -90,7 +90,7 @@ fn uneven(item: usize) -> Duration {
 fn a_stage_that_keeps_the_order_does_so_whichever_item_takes_longest() {
     for (n_threads, capacity) in [(1, 0), (2, 0), (4, 1), (7, 3)] {
         let made = AtomicUsize::new(0);
-        let (items, reports) = run(&Watch::default(), |scope| {
+        let (items, reports) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 2, 300, &made);
             let tens = scope.map_in_order("ten", threads(n_threads), capacity, numbers, |item| {
                 // The first item is the slowest: all others wait for it.
@@ -109,7 +109,7 @@ fn a_stage_that_keeps_the_order_does_so_whichever_item_takes_longest() {
 fn a_stage_that_keeps_the_order_goes_on_beside_a_slow_item() {
     let made = AtomicUsize::new(0);
     let begun = AtomicUsize::new(0);
-    let (items, _) = run(&Watch::default(), |scope| {
+    let (items, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 0, 50, &made);
         let passed = scope.map_in_order("pass", threads(3), 0, numbers, |item| {
             begun.fetch_add(1, SeqCst);
@@ -132,7 +132,7 @@ fn a_blocked_sink_holds_back_a_stage_that_keeps_the_order() {
         // Those consumed, the two edges, one in the hands of each thread, one in the buffer for each thread but the
         // first, and one in the hands of the source.
         let expected = consumed + first + second + n_threads + (n_threads - 1) + 1;
-        let (found, _) = run(&Watch::default(), |scope| {
+        let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
             let passed = scope.map_in_order("pass", threads(n_threads), second, numbers, |item| item);
             scope.here("block", passed, |inlet| {
@@ -148,7 +148,7 @@ fn a_blocked_sink_holds_back_a_stage_that_keeps_the_order() {
 #[test]
 fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
-    let (n, _) = run(&Watch::until(&stop), |scope| {
+    let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
         let passed = scope.map_in_order("pass", threads(3), 5, numbers, |item| item);
         scope.here("gather", passed, |inlet| {
@@ -161,7 +161,7 @@ fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
     assert_eq!(n, made.load(SeqCst), "an item that was made was lost");
 
     let made = AtomicUsize::new(0);
-    let (items, _) = run(&Watch::default(), |scope| {
+    let (items, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
         let passed = scope.map_in_order("pass", threads(3), 1, numbers, |item| item);
         scope.here("three", passed, |inlet| take(inlet, 3))
@@ -175,7 +175,7 @@ fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
     for waits_for_input in [false, true] {
         let (made, stop) = (AtomicUsize::new(0), Stop::new());
         let limit = if waits_for_input { 4 } else { usize::MAX };
-        let (n, _) = run(&Watch::until(&stop), |scope| {
+        let (n, _) = run(&RunControl::until(&stop), |scope| {
             let numbers = scope.source("count", 0, |out: &Outlet<usize>| {
                 for i in 0..limit {
                     made.fetch_add(1, SeqCst);
@@ -202,7 +202,7 @@ fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
 fn a_panic_in_a_stage_that_keeps_the_order_ends_those_that_wait_for_its_item() {
     for at in [0, 1, 17] {
         let made = AtomicUsize::new(0);
-        let failed = run(&Watch::default(), |scope| {
+        let failed = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
             let passed = scope.map_in_order("pass", threads(4), 1, numbers, move |item| {
                 if item == at {
@@ -225,7 +225,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
         let made = AtomicUsize::new(0);
         // Those consumed, the two edges, one in the hands of each passing thread, and one in those of the source.
         let expected = consumed + first + second + n_threads + 1;
-        let (found, _) = run(&Watch::default(), |scope| {
+        let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
             let passed = scope.stage("pass", threads(n_threads), second, numbers, pass);
             scope.here("block", passed, |inlet| {
@@ -241,7 +241,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
 #[test]
 fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
     let made = AtomicUsize::new(0);
-    let (sum, _) = run(&Watch::default(), |scope| {
+    let (sum, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
         let passed = scope.stage("pass", threads(2), 1, numbers, pass);
         scope.here("three", passed, |inlet| take(inlet, 3).len())
@@ -254,7 +254,7 @@ fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
 #[test]
 fn a_drain_finishes_what_is_under_way() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
-    let (n, _) = run(&Watch::until(&stop), |scope| {
+    let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
         let passed = scope.stage("pass", ONE, 5, numbers, pass);
         scope.here("gather", passed, |inlet| {
@@ -277,7 +277,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
             asleep.recv().expect("the sink tells");
             stop.abort();
         });
-        let (n, _) = run(&Watch::until(stop), |scope| {
+        let (n, _) = run(&RunControl::until(stop), |scope| {
             // The source is blocked by the sink, the second chain waits for items that never come.
             let numbers = counting(scope, 1, usize::MAX, &made);
             let (_silent, never) = bounded::<usize>(0);
@@ -299,7 +299,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
 #[test]
 fn errors_travel_as_values_in_their_place_and_stop_nothing() {
     let made = AtomicUsize::new(0);
-    let (outcomes, reports) = run(&Watch::default(), |scope| {
+    let (outcomes, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 9, &made);
         let halved = scope.stage("halve", ONE, 1, numbers, |inlet, outlet: &Outlet<Result<usize, String>>| {
             while let Some(item) = inlet.recv() {
@@ -321,7 +321,7 @@ fn errors_travel_as_values_in_their_place_and_stop_nothing() {
 fn a_panic_fails_the_run_and_names_its_stage() {
     for (at, expected) in [("pass", "pass"), ("sink", "sink")] {
         let made = AtomicUsize::new(0);
-        let failed = run(&Watch::default(), |scope| {
+        let failed = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
             let passed = scope.stage("pass", threads(2), 1, numbers, move |inlet, outlet| {
                 while let Some(item) = inlet.recv() {
@@ -345,7 +345,7 @@ fn a_panic_fails_the_run_and_names_its_stage() {
 #[test]
 fn a_panic_of_whoever_builds_the_run_ends_it_too() {
     let made = AtomicUsize::new(0);
-    let failed = run(&Watch::default(), |scope| {
+    let failed = run(&RunControl::default(), |scope| {
         let _numbers = counting(scope, 1, usize::MAX, &made);
         panic!("nothing built");
     });
@@ -368,7 +368,7 @@ fn no_thread_outlives_a_run() {
             alive.fetch_add(1, SeqCst);
             Alive(alive.clone())
         };
-        run(&Watch::until(&stop), |scope| {
+        run(&RunControl::until(&stop), |scope| {
             let numbers = counting(scope, 1, 50, &made);
             let passed = scope.stage("pass", threads(3), 1, numbers, |inlet, outlet| {
                 let _alive = born();
@@ -395,7 +395,7 @@ fn busy_and_waiting_times_add_up_and_spans_tell_them() {
     });
     let made = AtomicUsize::new(0);
     let begin = std::time::Instant::now();
-    let ((), reports) = run(&Watch::default().with_spans(Some(on_span)), |scope| {
+    let ((), reports) = run(&RunControl::default().with_spans(Some(on_span)), |scope| {
         let numbers = counting(scope, 0, 5, &made);
         let slow = scope.stage("slow", ONE, 0, numbers, |inlet, outlet| {
             while let Some(item) = inlet.recv() {
@@ -418,7 +418,7 @@ fn busy_and_waiting_times_add_up_and_spans_tell_them() {
 #[test]
 fn a_stage_may_wait_for_more_until_a_time() {
     let (send, receive) = bounded::<()>(0);
-    let (pairs, _) = run(&Watch::default(), |scope| {
+    let (pairs, _) = run(&RunControl::default(), |scope| {
         let numbers = scope.source("numbers", 0, move |out| {
             // Two at once, and a third that comes only after the wait is over.
             let _ = out.send(1).and_then(|()| out.send(2));

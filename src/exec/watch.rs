@@ -8,7 +8,7 @@ use super::{StageReport, Stop};
 
 /// How a run is watched. One is good for one run.
 #[derive(Clone, Default)]
-pub struct Watch {
+pub struct RunControl {
     /// The wish to end it.
     pub stop: Stop,
     /// Hears of every stretch of work.
@@ -17,7 +17,7 @@ pub struct Watch {
     pub monitor: Monitor,
 }
 
-impl Watch {
+impl RunControl {
     /// A run that ends when `stop` says so.
     pub fn until(stop: &Stop) -> Self {
         Self { stop: stop.clone(), ..Self::default() }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 
 use super::error::guarded;
-use super::item::{Ending, Item, ItemError, Part, VideoRef};
-use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, Progress};
+use super::item::{ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
+use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, VideoProgress};
 use super::timing::timed;
 use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
 use crate::connector::ChannelWindow;
@@ -16,11 +16,11 @@ use crate::temporal::{Fold, Place, Temporal};
 use crate::vlm::{ModelError, Vlm};
 
 /// Gathers the parts of each video, and hands on videos that are whole, or the error that one came to.
-pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &Outlet<Encoded>) {
+pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outlet: &Outlet<Encoded>) {
     let mut videos: HashMap<usize, Gathering<'_>> = HashMap::new();
-    while let Some(Item { video, part }) = inlet.recv() {
+    while let Some(VideoPart { video, part }) = inlet.recv() {
         let gathering = videos.entry(video.number).or_insert_with(|| Gathering::new(stages));
-        let Part::End(ending) = part else {
+        let PartContent::End(ending) = part else {
             gathering.take(stages, &video, part);
             continue;
         };
@@ -54,14 +54,14 @@ impl<'m> Gathering<'m> {
         Self { temporal, aggregator, frames, timings, thumbnail: None, found: None, failed: None }
     }
 
-    fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: Part<Tensor>) {
+    fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: PartContent<Tensor>) {
         match part {
-            Part::Found(found) => self.found = Some(found),
-            Part::Thumbnail(picture) => self.thumbnail = Some(picture),
-            Part::Frame(stamp) => self.frames.push(stamp),
-            Part::Image(fused, carried) if self.failed.is_none() => {
+            PartContent::Found(found) => self.found = Some(found),
+            PartContent::Thumbnail(picture) => self.thumbnail = Some(picture),
+            PartContent::Frame(stamp) => self.frames.push(stamp),
+            PartContent::Image(fused, carried) if self.failed.is_none() => {
                 self.frames.extend(carried.frame);
-                (stages.on_progress)(video, Progress::Encoded { n_frames: self.frames.len() });
+                (stages.on_progress)(video, VideoProgress::Encoded { n_frames: self.frames.len() });
                 self.timings.preprocess += carried.preprocess;
                 self.timings.encode += carried.encode;
                 let pushed = timed(&mut self.timings.connect, || guarded(|| Ok(self.aggregator.push(&fused)?)));
@@ -71,17 +71,17 @@ impl<'m> Gathering<'m> {
                     self.failed = Some(error);
                 }
             }
-            Part::Views(temporal) => {
+            PartContent::Views(temporal) => {
                 (self.temporal, self.aggregator) = (temporal, Aggregator::new(stages.vlm, temporal))
             }
-            Part::Restart => {
+            PartContent::Restart => {
                 let (timings, thumbnail, failed) = (self.timings, self.thumbnail.take(), self.failed.take());
                 *self = Self { timings, thumbnail, failed, ..Self::new(stages) };
             }
-            Part::Failed(error) => {
+            PartContent::Failed(error) => {
                 self.failed.get_or_insert(error);
             }
-            Part::Image(..) | Part::End(_) => {}
+            PartContent::Image(..) | PartContent::End(_) => {}
         }
     }
 
@@ -94,7 +94,7 @@ impl<'m> Gathering<'m> {
         spent.into_iter().try_for_each(check)
     }
 
-    fn finish(mut self, stages: &Stages<'_>, ending: Ending) -> Result<EncodedVideo, ItemError> {
+    fn finish(mut self, stages: &Stages<'_>, ending: VideoEnd) -> Result<EncodedVideo, ItemError> {
         if let Some(error) = self.failed {
             return Err(error);
         }

@@ -13,7 +13,7 @@ use crate::text::Conversation;
 use crate::vlm::{ModelError, PromptIds};
 
 /// A conversation about one video.
-pub struct Chat<'a> {
+pub struct VideoChat<'a> {
     asking: Asking<'a>,
     seen: &'a EncodedVideo,
     limits: Limits,
@@ -28,7 +28,7 @@ enum Heard {
     Done(Result<Completion, EngineError>),
 }
 
-impl<'a> Chat<'a> {
+impl<'a> VideoChat<'a> {
     /// A conversation that has not begun.
     ///
     /// # Errors

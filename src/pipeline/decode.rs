@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use candle_core::Tensor;
 
-use super::item::{Carried, Ending, ImageKind, Item, ItemError, Part, VideoRef};
-use super::stages::{Apart, DECODE, PREPROCESS, Progress};
+use super::item::{Carried, ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
+use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
 use super::timing::timed;
 use super::views::{ViewMaker, thumbnail};
 use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
@@ -22,10 +22,15 @@ use crate::video::{
 use crate::vlm::{ModelError, TokenBudget};
 
 /// Decodes one video after the other, with so many threads.
-pub(super) fn decode(stages: &Stages<'_>, threads: usize, inlet: &Inlet<VideoRef>, outlet: &Outlet<Item<RgbImage>>) {
+pub(super) fn decode(
+    stages: &Stages<'_>,
+    threads: usize,
+    inlet: &Inlet<VideoRef>,
+    outlet: &Outlet<VideoPart<RgbImage>>,
+) {
     let mut worker = stages.apart.isolation.map(Worker::new);
     while let Some(video) = inlet.recv() {
-        let mut reading = Reading {
+        let mut reading = VideoReading {
             stages,
             outlet,
             video,
@@ -44,9 +49,9 @@ pub(super) fn decode(stages: &Stages<'_>, threads: usize, inlet: &Inlet<VideoRef
 }
 
 /// The reading of one video.
-struct Reading<'r> {
+struct VideoReading<'r> {
     stages: &'r Stages<'r>,
-    outlet: &'r Outlet<Item<RgbImage>>,
+    outlet: &'r Outlet<VideoPart<RgbImage>>,
     video: VideoRef,
     /// Of the decoder.
     threads: usize,
@@ -63,7 +68,7 @@ struct Reading<'r> {
     scan: Duration,
 }
 
-impl Reading<'_> {
+impl VideoReading<'_> {
     /// Sends all parts of the video, the last of them its end; an error says that nobody wants them.
     fn run(&mut self, worker: Option<&mut Worker<'_>>) -> Result<(), Closed> {
         let start = Instant::now();
@@ -78,14 +83,14 @@ impl Reading<'_> {
             .features
             .and_then(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window).ok());
         if let Some(found) = self.find(key.as_ref()) {
-            self.send(Part::Found(Box::new(found)))?;
-            return self.send(Part::End(Ending { report: None, decode: start.elapsed(), key: None }));
+            self.send(PartContent::Found(Box::new(found)))?;
+            return self.send(PartContent::End(VideoEnd { report: None, decode: start.elapsed(), key: None }));
         }
         let report = match self.read(&request, worker)? {
             Ok(report) => Some(report),
             Err(source) => {
                 self.video.give_up();
-                self.send(Part::Failed(ItemError::new(DECODE, source)))?;
+                self.send(PartContent::Failed(ItemError::new(DECODE, source)))?;
                 None
             }
         };
@@ -99,7 +104,7 @@ impl Reading<'_> {
             again.is_some_and(|again| again.is_ok_and(|again| again == *key))
         });
         let decode = start.elapsed().saturating_sub(self.waiting) + self.scan;
-        self.send(Part::End(Ending { report, decode, key: unchanged }))
+        self.send(PartContent::End(VideoEnd { report, decode, key: unchanged }))
     }
 
     /// What was kept of the video.
@@ -114,7 +119,7 @@ impl Reading<'_> {
         request: &FrameRequest,
         worker: Option<&mut Worker<'_>>,
     ) -> Result<Result<ReadReport, PipelineError>, Closed> {
-        let Apart { limits, n_restarts, .. } = self.stages.apart;
+        let VideoOptions { limits, n_restarts, .. } = self.stages.apart;
         let limits = ReadLimits {
             time: limits.time(DECODE),
             stall: limits.stall,
@@ -196,15 +201,15 @@ impl Reading<'_> {
         match event {
             Event::Waiting => {}
             Event::Expected { n_frames, n_sampled, is_single_image } => {
-                tell(Progress::Expected { n_frames });
+                tell(VideoProgress::Expected { n_frames });
                 // The one in the middle: the first of many a video is black.
                 self.thumbnail_at = self.stages.apart.thumbnails.then_some(n_sampled / 2);
                 self.expect(n_sampled, is_single_image);
             }
-            Event::Progress { n_decoded } => tell(Progress::Decoded { n_frames: n_decoded }),
+            Event::Progress { n_decoded } => tell(VideoProgress::Decoded { n_frames: n_decoded }),
             Event::Restart => {
                 self.views = None;
-                self.send(Part::Restart)?;
+                self.send(PartContent::Restart)?;
             }
             Event::Frame(Frame { index, time, image }) => {
                 match self.thumbnail_at {
@@ -212,7 +217,7 @@ impl Reading<'_> {
                         self.thumbnail_at = None;
                         // A picture that is no picture is missed by nobody.
                         if let Some(picture) = thumbnail(&image) {
-                            self.send(Part::Thumbnail(picture))?;
+                            self.send(PartContent::Thumbnail(picture))?;
                         }
                     }
                     Some(n) => self.thumbnail_at = Some(n - 1),
@@ -223,8 +228,8 @@ impl Reading<'_> {
                     return self.send_views(stamp, &image);
                 }
                 let part = match self.views().push(image) {
-                    Some(image) => Part::Image(image, Carried { frame: Some(stamp), ..Carried::default() }),
-                    None => Part::Frame(stamp),
+                    Some(image) => PartContent::Image(image, Carried { frame: Some(stamp), ..Carried::default() }),
+                    None => PartContent::Frame(stamp),
                 };
                 self.send(part)?;
             }
@@ -247,10 +252,10 @@ impl Reading<'_> {
                 return Ok(());
             }
         };
-        self.send(Part::Views(temporal))?;
+        self.send(PartContent::Views(temporal))?;
         for (i, view) in single_image.views(image).into_iter().enumerate() {
             let frame = (i == 0).then_some(stamp);
-            self.send(Part::Image(view, Carried { frame, kind: ImageKind::View, ..Carried::default() }))?;
+            self.send(PartContent::Image(view, Carried { frame, kind: ImageKind::View, ..Carried::default() }))?;
         }
         Ok(())
     }
@@ -262,7 +267,7 @@ impl Reading<'_> {
         }
         let views = self.views.take().unwrap_or_else(|| self.new_views());
         match views.finish() {
-            Ok(Some(image)) => self.send(Part::Image(image, Carried::default())).map(Ok),
+            Ok(Some(image)) => self.send(PartContent::Image(image, Carried::default())).map(Ok),
             Ok(None) => Ok(Ok(())),
             Err(rule) => Ok(Err(ModelError::Frames { path: self.video.job.path.clone(), rule }.into())),
         }
@@ -277,14 +282,14 @@ impl Reading<'_> {
         ViewMaker::new(self.stages.temporal.views(), self.stages.vlm.tower().config().image_size)
     }
 
-    fn send(&mut self, part: Part<RgbImage>) -> Result<(), Closed> {
-        let item = Item { video: self.video.clone(), part };
+    fn send(&mut self, part: PartContent<RgbImage>) -> Result<(), Closed> {
+        let item = VideoPart { video: self.video.clone(), part };
         timed(&mut self.waiting, || self.outlet.send(item))
     }
 }
 
 /// Prepares an image as the tower wants it; every other part passes.
-pub(super) fn preprocess(stages: &Stages<'_>, item: Item<RgbImage>) -> Item<Tensor> {
+pub(super) fn preprocess(stages: &Stages<'_>, item: VideoPart<RgbImage>) -> VideoPart<Tensor> {
     item.map_image(PREPROCESS, |image, mut carried| {
         let kind = carried.kind;
         let pixels = timed(&mut carried.preprocess, || match kind {

@@ -7,9 +7,9 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::error::guarded;
-use super::item::{Carried, Item, Part};
+use super::item::{Carried, PartContent, VideoPart};
 use super::stages::ENCODE;
-use super::{PipelineError, Progress, Stages};
+use super::{PipelineError, Stages, VideoProgress};
 use crate::device::{free_memory, release_unused_memory};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::vlm::ModelError;
@@ -33,8 +33,8 @@ impl BatchSize {
 }
 
 /// Encodes images in batches; whatever else comes keeps its place between them.
-pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &Outlet<Item<Tensor>>) {
-    let mut batch = Batch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
+pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outlet: &Outlet<VideoPart<Tensor>>) {
+    let mut batch = ImageBatch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
     while let Some(item) = inlet.recv() {
         let mut next = Some(item);
         // Of the first image.
@@ -58,17 +58,17 @@ pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<Item<Tensor>>, outlet: &
     }
 }
 
-struct Batch<'b> {
+struct ImageBatch<'b> {
     stages: &'b Stages<'b>,
-    outlet: &'b Outlet<Item<Tensor>>,
+    outlet: &'b Outlet<VideoPart<Tensor>>,
     /// In the order in which they came.
-    waiting: VecDeque<Item<Tensor>>,
+    waiting: VecDeque<VideoPart<Tensor>>,
     n_images: usize,
 }
 
-impl Batch<'_> {
-    fn push(&mut self, item: Item<Tensor>) {
-        self.n_images += usize::from(matches!(item.part, Part::Image(..)));
+impl ImageBatch<'_> {
+    fn push(&mut self, item: VideoPart<Tensor>) {
+        self.n_images += usize::from(matches!(item.part, PartContent::Image(..)));
         self.waiting.push_back(item);
     }
 
@@ -76,10 +76,10 @@ impl Batch<'_> {
     fn flush(&mut self) -> Result<(), Closed> {
         let start = Instant::now();
         // What a failed video left is not worth the work.
-        self.waiting.retain(|item| !(item.video.is_given_up() && matches!(item.part, Part::Image(..))));
+        self.waiting.retain(|item| !(item.video.is_given_up() && matches!(item.part, PartContent::Image(..))));
         let images = self.waiting.iter().filter_map(|item| match &item.part {
             // A tensor's clone shares its values.
-            Part::Image(pixels, _) => Some(pixels.clone()),
+            PartContent::Image(pixels, _) => Some(pixels.clone()),
             _ => None,
         });
         let images: Vec<Tensor> = images.collect();
@@ -108,13 +108,14 @@ impl Batch<'_> {
                 self.stages.complete(device).map(|()| fused)
             })
         };
-        let video = self.waiting.iter().find(|item| matches!(item.part, Part::Image(..))).map(|item| &item.video);
+        let video =
+            self.waiting.iter().find(|item| matches!(item.part, PartContent::Image(..))).map(|item| &item.video);
         let lower = |n_images: usize| {
             release_unused_memory(device);
             if encode_batch.lower(n_images)
                 && let Some(video) = video
             {
-                on_progress(video, Progress::SmallerBatch { n_images });
+                on_progress(video, VideoProgress::SmallerBatch { n_images });
             }
         };
         let with_sizes = |error: PipelineError| error.with_memory_of(images.first(), free_memory(device));

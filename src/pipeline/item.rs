@@ -86,12 +86,12 @@ impl ItemError {
 }
 
 /// A part of a video on its way; `P` is what an image is by now.
-pub(super) struct Item<P> {
+pub(super) struct VideoPart<P> {
     pub(super) video: VideoRef,
-    pub(super) part: Part<P>,
+    pub(super) part: PartContent<P>,
 }
 
-pub(super) enum Part<P> {
+pub(super) enum PartContent<P> {
     /// A video that need not be read: what came of it in an earlier run.
     Found(Box<EncodedVideo>),
     /// A small picture of it, as JPEG.
@@ -107,7 +107,7 @@ pub(super) enum Part<P> {
     /// Nothing more comes, but for the end.
     Failed(ItemError),
     /// The last part.
-    End(Ending),
+    End(VideoEnd),
 }
 
 /// How an image is prepared.
@@ -130,7 +130,7 @@ pub(super) struct Carried {
 }
 
 /// What reading a video came to.
-pub(super) struct Ending {
+pub(super) struct VideoEnd {
     /// None if it failed.
     pub(super) report: Option<ReadReport>,
     pub(super) decode: Duration,
@@ -138,29 +138,29 @@ pub(super) struct Ending {
     pub(super) key: Option<FeatureKey>,
 }
 
-impl<P> Item<P> {
+impl<P> VideoPart<P> {
     /// The same part for the next stage, with another image in it; an error becomes the item.
     pub(super) fn map_image<Q>(
         self,
         stage: &'static str,
         map: impl FnOnce(P, Carried) -> Result<(Q, Carried), PipelineError>,
-    ) -> Item<Q> {
+    ) -> VideoPart<Q> {
         let part = match self.part {
-            Part::Image(image, carried) => match guarded(|| map(image, carried)) {
-                Ok((image, carried)) => Part::Image(image, carried),
+            PartContent::Image(image, carried) => match guarded(|| map(image, carried)) {
+                Ok((image, carried)) => PartContent::Image(image, carried),
                 Err(source) => {
                     self.video.give_up();
-                    Part::Failed(ItemError::new(stage, source))
+                    PartContent::Failed(ItemError::new(stage, source))
                 }
             },
-            Part::Found(found) => Part::Found(found),
-            Part::Thumbnail(picture) => Part::Thumbnail(picture),
-            Part::Views(temporal) => Part::Views(temporal),
-            Part::Frame(stamp) => Part::Frame(stamp),
-            Part::Restart => Part::Restart,
-            Part::Failed(error) => Part::Failed(error),
-            Part::End(ending) => Part::End(ending),
+            PartContent::Found(found) => PartContent::Found(found),
+            PartContent::Thumbnail(picture) => PartContent::Thumbnail(picture),
+            PartContent::Views(temporal) => PartContent::Views(temporal),
+            PartContent::Frame(stamp) => PartContent::Frame(stamp),
+            PartContent::Restart => PartContent::Restart,
+            PartContent::Failed(error) => PartContent::Failed(error),
+            PartContent::End(ending) => PartContent::End(ending),
         };
-        Item { video: self.video, part }
+        VideoPart { video: self.video, part }
     }
 }

@@ -21,14 +21,14 @@ mod views;
 
 pub use aggregate::Aggregator;
 pub use ask::{Answer, Asking, conversation};
-pub use chat::Chat;
+pub use chat::VideoChat;
 pub use error::PipelineError;
 pub use features::{FeatureCache, FeatureKey};
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
 pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenError, OpenEvent, Opening, open, open_with};
-pub use run::{Answered, AnsweredVideo, RunEvent, RunReport, smaller_batch};
+pub use run::{AnsweredVideo, RunEvent, RunReport, VideoOutcome, smaller_batch};
 pub use stages::{
-    Apart, Encoded, EncodedVideo, KnownScan, Progress, StageClock, Stages, encode_video, encode_video_apart,
+    Encoded, EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video, encode_video_with,
 };
 pub use timing::Timings;

@@ -10,9 +10,11 @@ use super::ask::{Answer, Asking, FittingPrompt};
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{Apart, EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Progress, Stages, Timings};
+use super::{
+    EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings, VideoOptions, VideoProgress,
+};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
-use crate::exec::{Inlet, StageReport, Stop, Watch, lock};
+use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};
 use crate::text::ShownFrames;
 use crate::video::ReadReport;
 use crate::vlm::{ModelError, PromptIds, TextTokens};
@@ -22,7 +24,7 @@ pub(super) const GENERATE: &str = "generate";
 
 /// What became of one video.
 #[derive(Debug)]
-pub struct Answered {
+pub struct VideoOutcome {
     /// The video.
     pub video: VideoRef,
     /// Its answers, or why there was nothing to ask about.
@@ -91,12 +93,12 @@ impl<'a> Asking<'a> {
     pub fn run(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
-        (apart, watch): (Apart<'_>, &Watch),
+        (apart, watch): (VideoOptions<'_>, &RunControl),
         listen: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<RunReport, PipelineError> {
         let warnings = Mutex::new(Vec::new());
         let on_progress = |_: &VideoRef, progress| {
-            if let Progress::SmallerBatch { n_images } = progress {
+            if let VideoProgress::SmallerBatch { n_images } = progress {
                 lock(&warnings).push(smaller_batch(n_images));
             }
         };
@@ -126,8 +128,8 @@ impl<'a> Asking<'a> {
     pub fn run_in_order(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
-        (apart, watch): (Apart<'_>, &Watch),
-        listen: &mut dyn FnMut(Answered),
+        (apart, watch): (VideoOptions<'_>, &RunControl),
+        listen: &mut dyn FnMut(VideoOutcome),
     ) -> Result<RunReport, PipelineError> {
         let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
         let mut answers: BTreeMap<usize, BTreeMap<usize, _>> = BTreeMap::new();
@@ -141,7 +143,7 @@ impl<'a> Asking<'a> {
                     let (frames, report, timings) = (seen.frames.clone(), seen.report.clone(), seen.timings);
                     AnsweredVideo { frames, report, timings, answers }
                 });
-                in_order.add(Answered { video: video.clone(), outcome }, listen);
+                in_order.add(VideoOutcome { video: video.clone(), outcome }, listen);
             }
         })?;
         in_order.finish(listen);
@@ -254,11 +256,11 @@ impl<'r> AnswerStage<'r> {
 /// Puts what comes in any order into the order of its numbers.
 struct InOrder {
     next: usize,
-    waiting: BTreeMap<usize, Answered>,
+    waiting: BTreeMap<usize, VideoOutcome>,
 }
 
 impl InOrder {
-    fn add(&mut self, answered: Answered, listen: &mut dyn FnMut(Answered)) {
+    fn add(&mut self, answered: VideoOutcome, listen: &mut dyn FnMut(VideoOutcome)) {
         self.waiting.insert(answered.video.number, answered);
         while let Some(answered) = self.waiting.remove(&self.next) {
             self.next += 1;
@@ -267,7 +269,7 @@ impl InOrder {
     }
 
     /// What still waits when a run was ended: a video before it never came.
-    fn finish(self, listen: &mut dyn FnMut(Answered)) {
+    fn finish(self, listen: &mut dyn FnMut(VideoOutcome)) {
         self.waiting.into_values().for_each(listen);
     }
 }

@@ -18,7 +18,7 @@ use candle_core::{Device, DeviceLocation, Tensor};
 use super::encode::BatchSize;
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
-use crate::exec::{self, ExecError, Inlet, StageReport, Threads, Watch, lock};
+use crate::exec::{self, ExecError, Inlet, RunControl, StageReport, Threads, lock};
 use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::text::{ShownFrame, ShownFrames};
@@ -41,7 +41,7 @@ const WAIT_ON_GPU: Duration = Duration::from_millis(3);
 
 /// What a listener hears while a video is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum VideoProgress {
     /// This many frames are expected to decode.
     Expected {
         /// Counted by packets.
@@ -103,7 +103,7 @@ pub struct Encoded {
 }
 
 /// Hears of a video's progress, from several threads.
-pub type OnProgress<'a> = dyn Fn(&VideoRef, Progress) + Sync + 'a;
+pub type OnProgress<'a> = dyn Fn(&VideoRef, VideoProgress) + Sync + 'a;
 
 /// The moment at which the time of a stage's operations ends. It matters on devices with a queue of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,7 +117,7 @@ pub enum StageClock {
 
 /// What keeps a video from costing others more than its own: none of it by default.
 #[derive(Clone, Copy, Default)]
-pub struct Apart<'a> {
+pub struct VideoOptions<'a> {
     /// The most that one item may take.
     pub limits: Limits,
     /// Decoding in a process of its own.
@@ -161,7 +161,7 @@ pub struct Stages<'a> {
     /// Time that a batch waits for more images.
     pub(super) encode_wait: Duration,
     pub(super) on_progress: &'a OnProgress<'a>,
-    pub(super) apart: Apart<'a>,
+    pub(super) apart: VideoOptions<'a>,
     pub(super) access: Access,
     decode_threads: Threads,
     preprocess_threads: Threads,
@@ -185,7 +185,7 @@ impl<'a> Stages<'a> {
             encode_batch: BatchSize::new(encode_batch.unwrap_or(default_batch)),
             encode_wait: encode_wait_ms.map_or(default_wait, Duration::from_millis),
             on_progress,
-            apart: Apart::default(),
+            apart: VideoOptions::default(),
             access: *access,
             decode_threads: Threads::new(*decode_threads).unwrap_or(Threads::MIN),
             preprocess_threads: preprocess_threads.and_then(Threads::new).unwrap_or(default_preprocess),
@@ -205,7 +205,7 @@ impl<'a> Stages<'a> {
 
     /// The same, with every video kept apart from the others so far.
     #[must_use]
-    pub fn with(self, apart: Apart<'a>) -> Self {
+    pub fn with(self, apart: VideoOptions<'a>) -> Self {
         Self { apart, ..self }
     }
 
@@ -218,7 +218,7 @@ impl<'a> Stages<'a> {
     pub fn run<R>(
         &self,
         videos: impl Iterator<Item = (Job, Option<TextTokens>)> + Send,
-        watch: &Watch,
+        watch: &RunControl,
         (name, consume): (&str, impl FnOnce(&Inlet<Encoded>) -> R),
     ) -> Result<(R, Vec<StageReport>), ExecError> {
         let Capacities { decoded, prepared, encoded, aggregated } = self.capacity;
@@ -276,26 +276,26 @@ pub fn encode_video(
     vlm: &Vlm,
     path: &Path,
     plan: &Plan,
-    on_progress: &(dyn Fn(Progress) + Sync),
+    on_progress: &(dyn Fn(VideoProgress) + Sync),
 ) -> Result<EncodedVideo, PipelineError> {
-    encode_video_apart(vlm, path, (plan, Apart::default()), on_progress)
+    encode_video_with(vlm, path, (plan, VideoOptions::default()), on_progress)
 }
 
 /// As [`encode_video`], within the limits of `apart` and with what it knows of the video.
 ///
 /// # Errors
 /// As [`encode_video`]; besides, when a limit is reached.
-pub fn encode_video_apart(
+pub fn encode_video_with(
     vlm: &Vlm,
     path: &Path,
-    (plan, apart): (&Plan, Apart<'_>),
-    on_progress: &(dyn Fn(Progress) + Sync),
+    (plan, apart): (&Plan, VideoOptions<'_>),
+    on_progress: &(dyn Fn(VideoProgress) + Sync),
 ) -> Result<EncodedVideo, PipelineError> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
     let stages = Stages::new(vlm, plan, &on_progress).with(apart);
     let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
     let one = std::iter::once((job, None));
-    let (encoded, _) = stages.run(one, &Watch::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
+    let (encoded, _) = stages.run(one, &RunControl::default(), ("wait", |inlet: &Inlet<Encoded>| inlet.recv()))?;
     match encoded {
         Some(Encoded { outcome, .. }) => outcome.map_err(|error| *error.source),
         None => Err(PipelineError::Nothing),

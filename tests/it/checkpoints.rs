@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use vidense::engine::FinishReason;
 use vidense::kernels::kv::PAGE_LEN;
-use vidense::pipeline::{Asking, Chat, EncodedVideo, Limits, encode_video};
+use vidense::pipeline::{Asking, EncodedVideo, Limits, VideoChat, encode_video};
 use vidense::spec::{GeneratePlan, Plan};
 use vidense::temporal::Temporal;
 use vidense::text::Template;
@@ -30,11 +30,11 @@ fn encode(vlm: &Vlm) -> EncodedVideo {
     encode_video(vlm, &repository("tests/golden/checkpoints/frames"), &plan, &|_| {}).unwrap()
 }
 
-fn chat<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize) -> Chat<'a> {
+fn chat<'a>(vlm: &'a Vlm, video: &'a EncodedVideo, max_new_tokens: usize) -> VideoChat<'a> {
     let generate = GeneratePlan { max_new_tokens, ..GeneratePlan::default() };
     // A test's plan may live as long as the test.
     let plan = Box::leak(Box::new(Plan { generate, ..Plan::default() }));
-    Chat::new(Asking { vlm, template: &Template::VicunaV1, plan }, video, &Limits::default()).unwrap()
+    VideoChat::new(Asking { vlm, template: &Template::VicunaV1, plan }, video, &Limits::default()).unwrap()
 }
 
 #[test]

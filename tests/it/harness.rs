@@ -14,7 +14,7 @@ use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart,
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PageId, StepRows, pages_for};
 use vidense::language::{Llama, SequenceRows};
-use vidense::pipeline::{Answer, Asking, Chat, EncodedVideo, Limits, PipelineError};
+use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, PipelineError, VideoChat};
 use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, VideoError, read_frames};
 
 /// A directory with a clip in it that `ffmpeg` made.
@@ -177,5 +177,5 @@ pub fn generate(llama: &Llama, prompt: Vec<PromptPart>, n: usize, config: Engine
 
 /// One answer about a video.
 pub fn ask(asking: Asking<'_>, video: &EncodedVideo, question: &str) -> Result<Answer, PipelineError> {
-    Chat::new(asking, video, &Limits::default())?.ask(question, &mut |_| ControlFlow::Continue(()))
+    VideoChat::new(asking, video, &Limits::default())?.ask(question, &mut |_| ControlFlow::Continue(()))
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use vidense::pipeline::{
-    Apart, EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, encode_video, encode_video_apart,
-    open, open_with,
+    EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, VideoOptions, encode_video,
+    encode_video_with, open, open_with,
 };
 use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Event, Flow, ReadLimits, Sample, VideoError, read_frames, scan};
@@ -174,8 +174,8 @@ fn a_known_scan_serves_the_video_that_it_is_of() {
         plan.exec.access = access;
         let alone = encode_video(&model.vlm, &clip, &plan, &|_| {}).unwrap();
         let known = KnownScan::new(scan(&clip, &plan.frames(), &ReadLimits::default()).unwrap());
-        let apart = Apart { scanned: Some(&known), ..Apart::default() };
-        let encode = |path: &Path| encode_video_apart(&model.vlm, path, (&plan, apart), &|_| {}).unwrap();
+        let apart = VideoOptions { scanned: Some(&known), ..VideoOptions::default() };
+        let encode = |path: &Path| encode_video_with(&model.vlm, path, (&plan, apart), &|_| {}).unwrap();
         assert_ne!(encode(&other.path).frames, alone.frames);
         // The first takes the scan, the second finds none.
         for _ in 0..2 {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use globset::GlobSet;
 use walkdir::{DirEntry, Error, IntoIter, WalkDir};
 
-use super::{Listed, PassedOver, Reason, UNREADABLE, Unlisted, item};
+use super::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile, UNREADABLE, item};
 use crate::files::{FileKind, kind_of};
 use crate::video::detect::{Content, begins_as_text, content_of};
 
@@ -31,7 +31,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Its items, and what is passed over.
-    pub(super) fn list(self) -> impl Iterator<Item = Listed> + Send {
+    pub(super) fn list(self) -> impl Iterator<Item = ArchiveEntry> + Send {
         let walk = WalkDir::new(&self.root).follow_links(true).sort_by_file_name().into_iter();
         Walk { folder: self, walk, linked: HashSet::new() }
     }
@@ -61,7 +61,7 @@ impl Folder {
     }
 
     /// Returns the listing of a file; `None` if the user did not ask for it.
-    fn file(&self, entry: DirEntry) -> Option<Listed> {
+    fn file(&self, entry: DirEntry) -> Option<ArchiveEntry> {
         let name = self.below(entry.path());
         if self.exclude.is_match(&name) {
             return None;
@@ -74,12 +74,12 @@ impl Folder {
         let name = name.as_os_str().as_encoded_bytes();
         Some(match reason {
             None => item(name, entry.into_path()),
-            Some(reason) => Listed::PassedOver(PassedOver::new(name, reason)),
+            Some(reason) => ArchiveEntry::Skipped(SkippedFile::new(name, reason)),
         })
     }
 
     /// Returns the listing of an entry that cannot be read.
-    fn error(&self, error: &Error) -> Option<Listed> {
+    fn error(&self, error: &Error) -> Option<ArchiveEntry> {
         let name = self.below(error.path().unwrap_or(&self.root));
         // A link to nothing is nothing, unless it would have been a video.
         let is_gone = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -97,9 +97,9 @@ struct Walk {
 }
 
 impl Iterator for Walk {
-    type Item = Listed;
+    type Item = ArchiveEntry;
 
-    fn next(&mut self) -> Option<Listed> {
+    fn next(&mut self) -> Option<ArchiveEntry> {
         loop {
             let listed = match self.walk.next()? {
                 Err(error) => self.folder.error(&error),
@@ -114,8 +114,8 @@ impl Iterator for Walk {
                     }
                     // Who names files by a glob has not asked for all of them.
                     let name = self.folder.below(entry.path());
-                    let passed = PassedOver::new(name.as_os_str().as_encoded_bytes(), Reason::Hidden);
-                    self.folder.only.is_none().then_some(Listed::PassedOver(passed))
+                    let passed = SkippedFile::new(name.as_os_str().as_encoded_bytes(), SkipReason::Hidden);
+                    self.folder.only.is_none().then_some(ArchiveEntry::Skipped(passed))
                 }
                 Ok(entry) if entry.file_type().is_dir() && entry.path_is_symlink() => {
                     let is_new = directory_id(entry.path()).is_none_or(|id| self.linked.insert(id));
@@ -123,8 +123,8 @@ impl Iterator for Walk {
                         self.walk.skip_current_dir();
                     }
                     let name = self.folder.below(entry.path());
-                    let passed = || PassedOver::new(name.as_os_str().as_encoded_bytes(), Reason::Repeated);
-                    (!is_new && self.folder.only.is_none()).then(|| Listed::PassedOver(passed()))
+                    let passed = || SkippedFile::new(name.as_os_str().as_encoded_bytes(), SkipReason::Repeated);
+                    (!is_new && self.folder.only.is_none()).then(|| ArchiveEntry::Skipped(passed()))
                 }
                 Ok(entry) if entry.file_type().is_dir() => None,
                 Ok(entry) => self.folder.file(entry),
@@ -165,41 +165,41 @@ fn is_shared(path: &Path, endings: &[&str]) -> bool {
 
 /// Why a file is no item. Pipes and devices are never opened; of those that are named as videos it is told when they
 /// are read.
-fn why_not(entry: &DirEntry) -> Option<Reason> {
+fn why_not(entry: &DirEntry) -> Option<SkipReason> {
     let (path, is_file) = (entry.path(), entry.file_type().is_file());
     match kind_of(path) {
         Some(FileKind::Video) => {
             let is_shared = is_shared(path, &SHARED_WITH_TEXT);
-            (is_file && is_shared && begins_as_text(path).unwrap_or(false)).then_some(Reason::Kind(FileKind::Text))
+            (is_file && is_shared && begins_as_text(path).unwrap_or(false)).then_some(SkipReason::Kind(FileKind::Text))
         }
-        _ if !is_file => Some(Reason::NotRegular),
+        _ if !is_file => Some(SkipReason::NotRegular),
         // Whole videos have them too: players' dumps, fragmented MP4 files.
         Some(_) if is_shared(path, &SHARED_WITH_DATA) && content_of(path).ok() == Some(Content::Video) => None,
-        Some(kind) => Some(Reason::Kind(kind)),
+        Some(kind) => Some(SkipReason::Kind(kind)),
         None => match content_of(path) {
             Ok(Content::Video) => None,
-            Ok(Content::Audio) => Some(Reason::Kind(FileKind::Audio)),
-            Ok(Content::Image) => Some(Reason::Kind(FileKind::Image)),
-            Ok(Content::Text) => Some(Reason::Kind(FileKind::Text)),
-            Ok(Content::Empty) => Some(Reason::Empty),
-            Ok(Content::Unknown) => Some(Reason::Unknown),
-            Err(_) => Some(Reason::Unreadable),
+            Ok(Content::Audio) => Some(SkipReason::Kind(FileKind::Audio)),
+            Ok(Content::Image) => Some(SkipReason::Kind(FileKind::Image)),
+            Ok(Content::Text) => Some(SkipReason::Kind(FileKind::Text)),
+            Ok(Content::Empty) => Some(SkipReason::Empty),
+            Ok(Content::Unknown) => Some(SkipReason::Unknown),
+            Err(_) => Some(SkipReason::Unreadable),
         },
     }
 }
 
-fn unlisted(name: &Path, error: &Error, ancestor: Option<&Path>) -> Listed {
+fn unlisted(name: &Path, error: &Error, ancestor: Option<&Path>) -> ArchiveEntry {
     let bytes = name.as_os_str().as_encoded_bytes();
-    Listed::Unlisted(match (ancestor, error.io_error()) {
+    ArchiveEntry::Failed(match (ancestor, error.io_error()) {
         (Some(ancestor), _) => {
             let cause = format!("a link back to {}, which it is in; hint: it is not followed", ancestor.display());
-            Unlisted::new(bytes, "loop", cause)
+            FailedEntry::new(bytes, "loop", cause)
         }
         (None, Some(error)) if error.kind() == io::ErrorKind::NotFound => {
-            Unlisted::new(bytes, "not_found", "a link to nothing")
+            FailedEntry::new(bytes, "not_found", "a link to nothing")
         }
-        (None, Some(error)) => Unlisted::new(bytes, UNREADABLE, error.to_string()),
-        (None, None) => Unlisted::new(bytes, UNREADABLE, error.to_string()),
+        (None, Some(error)) => FailedEntry::new(bytes, UNREADABLE, error.to_string()),
+        (None, None) => FailedEntry::new(bytes, UNREADABLE, error.to_string()),
     })
 }
 
@@ -245,11 +245,11 @@ mod tests {
         let aside = root.join("results").canonicalize().expect("ours");
         let odd = root.join(OsStr::from_bytes(b"z\xff.mp4"));
         std::fs::write(&odd, "").expect("ours");
-        let listed: Vec<Listed> =
+        let listed: Vec<ArchiveEntry> =
             Folder { root: root.to_owned(), only: None, exclude: GlobSet::empty(), aside: Some(aside) }
                 .list()
                 .collect();
         assert_eq!(names(listed.iter().cloned()), ["a/back (loop)", "gone.mp4 (not_found)", "z\\xff.mp4"]);
-        assert!(matches!(&listed[2], Listed::Item(item) if item.path == odd));
+        assert!(matches!(&listed[2], ArchiveEntry::Item(item) if item.path == odd));
     }
 }

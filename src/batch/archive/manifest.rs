@@ -10,10 +10,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{Listed, ManifestFormat, Unlisted};
+use super::{ArchiveEntry, FailedEntry, ManifestFormat};
 use crate::batch::BatchError;
-use crate::batch::item::{Id, Item, readable};
-use crate::batch::questions::Question;
+use crate::batch::item::{ArchiveItem, Id, readable};
+use crate::batch::questions::BatchQuestion;
 use crate::files::stand_in;
 use crate::records::{
     TableFault, cells, check_width, decode, delimiter, find_fault, header_hint, is_utf_16, parse_array, parse_json,
@@ -37,7 +37,7 @@ pub(super) fn list(
     path: Option<&Path>,
     root: PathBuf,
     format: Option<ManifestFormat>,
-) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
+) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, BatchError> {
     // A line's identity is the same wherever the manifest lies.
     let name =
         path.and_then(Path::file_name).map_or_else(|| "-".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -56,7 +56,7 @@ pub(super) fn list(
         return Err(wrong(sign.to_string()));
     }
     let text = Cursor::new(first).chain(reader);
-    let place = Place { name, root };
+    let place = ManifestSource { name, root };
     match format {
         ManifestFormat::Json => {
             let mut bytes = Vec::new();
@@ -67,9 +67,9 @@ pub(super) fn list(
             let records = decode(&bytes).and_then(parse_array).map_err(|error| wrong(error.to_string()))?;
             Ok(Box::new(array(records, place)))
         }
-        ManifestFormat::Lines => Ok(Box::new(Lines::new(text, place, path_of_line))),
-        ManifestFormat::Jsonl => Ok(Box::new(Lines::new(text, place, object_of_line))),
-        ManifestFormat::Csv => Ok(Box::new(Rows::new(text, place)?)),
+        ManifestFormat::Lines => Ok(Box::new(ManifestLines::new(text, place, path_of_line))),
+        ManifestFormat::Jsonl => Ok(Box::new(ManifestLines::new(text, place, object_of_line))),
+        ManifestFormat::Csv => Ok(Box::new(ManifestRows::new(text, place)?)),
     }
 }
 
@@ -104,20 +104,26 @@ fn begins_as_array(line: &[u8]) -> bool {
 }
 
 /// Where a manifest is.
-struct Place {
+struct ManifestSource {
     name: String,
     /// Where its paths begin.
     root: PathBuf,
 }
 
-impl Place {
-    fn unlisted(&self, line: u64, cause: impl Into<String>) -> Listed {
-        Listed::Unlisted(Unlisted::new(format!("{}:{line}", self.name).as_bytes(), "manifest", cause))
+impl ManifestSource {
+    fn unlisted(&self, line: u64, cause: impl Into<String>) -> ArchiveEntry {
+        ArchiveEntry::Failed(FailedEntry::new(format!("{}:{line}", self.name).as_bytes(), "manifest", cause))
     }
 
-    fn item(&self, video: &[u8], window: Option<Window>, questions: Vec<Question>) -> Listed {
+    fn item(&self, video: &[u8], window: Option<Window>, questions: Vec<BatchQuestion>) -> ArchiveEntry {
         let path = self.root.join(to_path(video));
-        Listed::Item(Item { id: Id::of_item(video, window.as_ref()), video: readable(video), path, window, questions })
+        ArchiveEntry::Item(ArchiveItem {
+            id: Id::of_item(video, window.as_ref()),
+            video: readable(video),
+            path,
+            window,
+            questions,
+        })
     }
 }
 
@@ -173,29 +179,29 @@ impl<R: BufRead> Text<R> {
 }
 
 /// What a line gives; `Err` says in words what is wrong with it.
-type Parse = fn(&Place, &[u8]) -> Result<(Listed, Vec<String>), String>;
+type Parse = fn(&ManifestSource, &[u8]) -> Result<(ArchiveEntry, Vec<String>), String>;
 
 /// A manifest of lines that each stand alone.
-struct Lines<R> {
+struct ManifestLines<R> {
     text: Text<R>,
-    place: Place,
+    place: ManifestSource,
     parse: Parse,
     ignored: Option<Vec<String>>,
     ended: bool,
 }
 
-impl<R: BufRead> Lines<R> {
-    fn new(text: R, place: Place, parse: Parse) -> Self {
+impl<R: BufRead> ManifestLines<R> {
+    fn new(text: R, place: ManifestSource, parse: Parse) -> Self {
         Self { text: Text::new(text), place, parse, ignored: Some(Vec::new()), ended: false }
     }
 }
 
-impl<R: BufRead> Iterator for Lines<R> {
-    type Item = Listed;
+impl<R: BufRead> Iterator for ManifestLines<R> {
+    type Item = ArchiveEntry;
 
-    fn next(&mut self) -> Option<Listed> {
+    fn next(&mut self) -> Option<ArchiveEntry> {
         if self.ignored.as_ref().is_some_and(|keys| !keys.is_empty()) {
-            return self.ignored.take().map(Listed::Ignored);
+            return self.ignored.take().map(ArchiveEntry::Ignored);
         }
         while !self.ended {
             let line = match self.text.next() {
@@ -225,13 +231,13 @@ impl<R: BufRead> Iterator for Lines<R> {
     }
 }
 
-fn path_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
+fn path_of_line(place: &ManifestSource, line: &[u8]) -> Result<(ArchiveEntry, Vec<String>), String> {
     Ok((checked(place, line, None, Vec::new())?, Vec::new()))
 }
 
 /// An object of a manifest; its numbers are texts by now.
 #[derive(Deserialize)]
-struct Object {
+struct ManifestObject {
     #[serde(alias = "path", alias = "file")]
     video: String,
     #[serde(default, deserialize_with = "time")]
@@ -241,7 +247,7 @@ struct Object {
     question: Option<String>,
     question_id: Option<String>,
     #[serde(default)]
-    questions: Vec<Question>,
+    questions: Vec<BatchQuestion>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -256,7 +262,7 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D
 }
 
 /// The items of an array of objects, or of paths.
-fn array(records: Vec<Value>, place: Place) -> impl Iterator<Item = Listed> + Send {
+fn array(records: Vec<Value>, place: ManifestSource) -> impl Iterator<Item = ArchiveEntry> + Send {
     let mut is_told = false;
     records.into_iter().zip(1..).flat_map(move |(record, number)| {
         let item = match record {
@@ -268,21 +274,21 @@ fn array(records: Vec<Value>, place: Place) -> impl Iterator<Item = Listed> + Se
         let (item, ignored) = item.unwrap_or_else(|cause| (place.unlisted(number, cause), Vec::new()));
         let is_news = !is_told && !ignored.is_empty();
         is_told |= is_news;
-        [Some(item), is_news.then_some(Listed::Ignored(ignored))].into_iter().flatten()
+        [Some(item), is_news.then_some(ArchiveEntry::Ignored(ignored))].into_iter().flatten()
     })
 }
 
-fn object_of_line(place: &Place, line: &[u8]) -> Result<(Listed, Vec<String>), String> {
+fn object_of_line(place: &ManifestSource, line: &[u8]) -> Result<(ArchiveEntry, Vec<String>), String> {
     item_of_object(place, decode(line).and_then(parse_json).map_err(|error| error.to_string())?)
 }
 
-fn item_of_object(place: &Place, object: Object) -> Result<(Listed, Vec<String>), String> {
-    let Object { video, start, end, question, mut question_id, mut questions, mut rest } = object;
+fn item_of_object(place: &ManifestSource, object: ManifestObject) -> Result<(ArchiveEntry, Vec<String>), String> {
+    let ManifestObject { video, start, end, question, mut question_id, mut questions, mut rest } = object;
     // Beside a question `id` is its name; alone, that of something else.
     if question.is_some() && question_id.is_none() && rest.get("id").is_some_and(Value::is_string) {
         question_id = rest.remove("id").and_then(|id| id.as_str().map(str::to_owned));
     }
-    questions.extend(question.map(|question| Question { id: question_id, question }));
+    questions.extend(question.map(|question| BatchQuestion { id: question_id, question }));
     let listed = checked(place, video.as_bytes(), window(start, end)?, questions)?;
     Ok((listed, rest.into_keys().collect()))
 }
@@ -295,7 +301,12 @@ fn window(start: Option<Seconds>, end: Option<Seconds>) -> Result<Option<Window>
     }
 }
 
-fn checked(place: &Place, video: &[u8], window: Option<Window>, questions: Vec<Question>) -> Result<Listed, String> {
+fn checked(
+    place: &ManifestSource,
+    video: &[u8],
+    window: Option<Window>,
+    questions: Vec<BatchQuestion>,
+) -> Result<ArchiveEntry, String> {
     if video.is_empty() {
         return Err("the video has no name".to_owned());
     }
@@ -309,15 +320,15 @@ fn checked(place: &Place, video: &[u8], window: Option<Window>, questions: Vec<Q
 }
 
 /// A table: rows about the same part of a video that follow each other are one item.
-struct Rows<R> {
+struct ManifestRows<R> {
     text: Text<R>,
-    place: Place,
+    place: ManifestSource,
     columns: Columns,
     /// Delimiter of the cells.
     delimiter: u8,
     ignored: Option<Vec<String>>,
     /// The row that belongs to the next item.
-    ahead: Option<Result<Row, Listed>>,
+    ahead: Option<Result<ManifestColumns, ArchiveEntry>>,
     ended: bool,
 }
 
@@ -338,15 +349,15 @@ struct Columns {
     n: usize,
 }
 
-struct Row {
+struct ManifestColumns {
     line: u64,
     video: Vec<u8>,
     window: Option<Window>,
-    question: Option<Question>,
+    question: Option<BatchQuestion>,
 }
 
-impl<R: BufRead> Rows<R> {
-    fn new(text: R, place: Place) -> Result<Self, BatchError> {
+impl<R: BufRead> ManifestRows<R> {
+    fn new(text: R, place: ManifestSource) -> Result<Self, BatchError> {
         let wrong = |cause: String| BatchError::Manifest { name: place.name.clone(), cause };
         let mut text = Text::new(text);
         let header = text.next().map_err(|error| wrong(error.to_string()))?.unwrap_or(Ok(Vec::new())).map_err(wrong)?;
@@ -377,7 +388,7 @@ impl<R: BufRead> Rows<R> {
         Ok(Self { text, place, columns, delimiter, ignored, ahead: None, ended: false })
     }
 
-    fn next_row(&mut self) -> Option<Result<Row, Listed>> {
+    fn next_row(&mut self) -> Option<Result<ManifestColumns, ArchiveEntry>> {
         if self.ahead.is_some() {
             return self.ahead.take();
         }
@@ -430,7 +441,7 @@ impl<R: BufRead> Rows<R> {
         Ok(Some((number, Ok(row))))
     }
 
-    fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<Row, String> {
+    fn row(&self, line: u64, record: &csv::ByteRecord) -> Result<ManifestColumns, String> {
         check_width(record, self.columns.n).map_err(|error| error.to_string())?;
         let text = |column: Option<usize>| {
             let cell = column.and_then(|column| record.get(column)).filter(|cell| !cell.trim_ascii().is_empty());
@@ -441,25 +452,25 @@ impl<R: BufRead> Rows<R> {
             |column| text(column)?.map(|text| text.parse::<Seconds>().map_err(|error| error.to_string())).transpose();
         let window = window(time(self.columns.start)?, time(self.columns.end)?)?;
         let id = text(self.columns.question_id)?;
-        let question = text(self.columns.question)?.map(|question| Question { id, question });
+        let question = text(self.columns.question)?.map(|question| BatchQuestion { id, question });
         let video = record.get(self.columns.video).unwrap_or_default().to_vec();
         checked(&self.place, &video, window, question.iter().cloned().collect())?;
-        Ok(Row { line, video, window, question })
+        Ok(ManifestColumns { line, video, window, question })
     }
 }
 
-impl<R: BufRead> Iterator for Rows<R> {
-    type Item = Listed;
+impl<R: BufRead> Iterator for ManifestRows<R> {
+    type Item = ArchiveEntry;
 
-    fn next(&mut self) -> Option<Listed> {
+    fn next(&mut self) -> Option<ArchiveEntry> {
         if let Some(ignored) = self.ignored.take().filter(|ignored| !ignored.is_empty()) {
-            return Some(Listed::Ignored(ignored));
+            return Some(ArchiveEntry::Ignored(ignored));
         }
         let first = match self.next_row()? {
             Ok(row) => row,
             Err(unlisted) => return Some(unlisted),
         };
-        let mut questions: Vec<Question> = first.question.into_iter().collect();
+        let mut questions: Vec<BatchQuestion> = first.question.into_iter().collect();
         while let Some(next) = self.next_row() {
             match next {
                 Ok(row) if row.video == first.video && row.window == first.window => questions.extend(row.question),
@@ -481,23 +492,23 @@ mod tests {
     use super::super::tests::names;
     use super::*;
 
-    fn listed(ending: &str, text: &[u8]) -> Vec<Listed> {
+    fn listed(ending: &str, text: &[u8]) -> Vec<ArchiveEntry> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(format!("m.{ending}"));
         std::fs::write(&path, text).expect("a small file");
         list(Some(&path), PathBuf::from("/root"), ManifestFormat::of_ending(ending)).expect("a manifest").collect()
     }
 
-    fn item(listed: &Listed) -> &Item {
+    fn item(listed: &ArchiveEntry) -> &ArchiveItem {
         match listed {
-            Listed::Item(item) => item,
+            ArchiveEntry::Item(item) => item,
             other => panic!("no item: {other:?}"),
         }
     }
 
-    fn cause(listed: &Listed) -> String {
+    fn cause(listed: &ArchiveEntry) -> String {
         match listed {
-            Listed::Unlisted(unlisted) => {
+            ArchiveEntry::Failed(unlisted) => {
                 let line = unlisted.video.rsplit(':').next().expect("a number");
                 format!("{line}: {}", unlisted.cause)
             }
@@ -524,8 +535,11 @@ not json
         let found = listed("jsonl", text);
         let first = item(&found[0]);
         assert_eq!(first.window, Some(Window { start: Some(Seconds(60.0)), end: Some(Seconds(61.5)) }));
-        assert_eq!(first.questions, [Question::new("x?"), Question { id: Some("y".into()), question: "y?".into() }]);
-        assert_eq!(found[1], Listed::Ignored(vec!["note".to_owned()]));
+        assert_eq!(
+            first.questions,
+            [BatchQuestion::new("x?"), BatchQuestion { id: Some("y".into()), question: "y?".into() }]
+        );
+        assert_eq!(found[1], ArchiveEntry::Ignored(vec!["note".to_owned()]));
         assert_eq!((item(&found[2]).path.as_path(), item(&found[2]).window), (Path::new("/b.mp4"), None));
         assert_eq!(cause(&found[3]), "3: invalid type: sequence, expected a string at line 1 column 10");
         assert_eq!(cause(&found[4]), "4: start 0:02.000 is not before end 0:01.000");
@@ -537,8 +551,8 @@ not json
     fn rows_about_one_video_that_follow_each_other_are_one_item() {
         let text = b"video, start,end,question,score\na.mp4,,,\"x, y?\",1\na.mp4,,,z?,2\na.mp4,1,2,z?,3\nb.mp4,x,,z?,4\n\nc.mp4\n,,,q,5\n";
         let found = listed("csv", text);
-        assert_eq!(found[0], Listed::Ignored(vec!["score".to_owned()]));
-        assert_eq!(item(&found[1]).questions, [Question::new("x, y?"), Question::new("z?")]);
+        assert_eq!(found[0], ArchiveEntry::Ignored(vec!["score".to_owned()]));
+        assert_eq!(item(&found[1]).questions, [BatchQuestion::new("x, y?"), BatchQuestion::new("z?")]);
         assert_eq!(item(&found[2]).window, Some(Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) }));
         assert!(cause(&found[3]).starts_with("5: invalid time `x`"), "{:?}", found[3]);
         assert_eq!((item(&found[4]).video.as_str(), item(&found[4]).questions.len()), ("c.mp4", 0));
@@ -548,7 +562,7 @@ not json
         assert_eq!(cause(&found[0]), "2: a quote is not closed");
         assert_eq!(names(found[1..].iter().cloned()), ["b.mp4", "c.mp4"]);
         let found = listed("csv", b"video,question\na.mp4,\"x\ny\"\nb.mp4,z\n");
-        assert_eq!(item(&found[0]).questions, [Question::new("x\ny")]);
+        assert_eq!(item(&found[0]).questions, [BatchQuestion::new("x\ny")]);
         let error = list_error("csv", b"name,start\na,1\n");
         assert!(error.ends_with("no column `video` among name, start; hint: the first line names the columns, between commas, semicolons or tabs"));
     }
@@ -597,8 +611,12 @@ not json
         ] {
             let found = listed(ending, text.as_bytes());
             let question = |i: usize| item(&found[i]).questions[0].clone();
-            assert_eq!(question(0), Question { id: Some(big.to_owned()), question: "x?".to_owned() }, "{ending}");
-            assert_eq!(question(1), Question { id: Some("007".to_owned()), question: "y?".to_owned() }, "{ending}");
+            assert_eq!(question(0), BatchQuestion { id: Some(big.to_owned()), question: "x?".to_owned() }, "{ending}");
+            assert_eq!(
+                question(1),
+                BatchQuestion { id: Some("007".to_owned()), question: "y?".to_owned() },
+                "{ending}"
+            );
             assert_eq!((item(&found[0]).video.as_str(), item(&found[1]).video.as_str()), ("a.mp4", "12"));
             assert_eq!(found.len(), 2, "{ending}");
         }
@@ -610,7 +628,7 @@ not json
         let found = listed("csv", table);
         assert_eq!(cause(&found[0]), "2: 4 cells, 3 columns; hint: quote a cell that contains the delimiter");
         assert!(cause(&found[1]).starts_with("3: text after a closing quote"), "{:?}", found[1]);
-        let named = Question { id: Some("c".to_owned()), question: "a 5\" disk".to_owned() };
+        let named = BatchQuestion { id: Some("c".to_owned()), question: "a 5\" disk".to_owned() };
         assert_eq!(item(&found[2]).questions, [named]);
         assert_eq!(cause(&found[3]), "5: a quote is not closed");
         assert!(list_error("csv", b"video,question\ra.mp4,x\r").contains("a carriage return without a line feed"));

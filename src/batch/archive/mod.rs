@@ -11,7 +11,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use self::folder::Folder;
 use super::BatchError;
-use super::item::{Id, Item, readable};
+use super::item::{ArchiveItem, Id, readable};
 use crate::files::{FileKind, kind_of, unfetched};
 
 /// The kind of failure of what cannot be looked into.
@@ -21,37 +21,37 @@ const GLOB_SIGNS: [char; 4] = ['*', '?', '[', '{'];
 
 /// What an archive gives.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Listed {
+pub enum ArchiveEntry {
     /// An item.
-    Item(Item),
+    Item(ArchiveItem),
     /// Something that is there, but is no item.
-    Unlisted(Unlisted),
+    Failed(FailedEntry),
     /// A file of a folder that is not taken for a video.
-    PassedOver(PassedOver),
+    Skipped(SkippedFile),
     /// Columns or keys of a manifest that mean nothing here; told once.
     Ignored(Vec<String>),
 }
 
 /// A file of a folder that is not taken for a video.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct SkippedFile {
     /// Its identity, by which it belongs to a shard.
     pub id: Id,
     /// Its name in the archive.
     pub name: String,
     /// Why.
-    pub reason: Reason,
+    pub reason: SkipReason,
 }
 
-impl PassedOver {
-    fn new(name: &[u8], reason: Reason) -> Self {
+impl SkippedFile {
+    fn new(name: &[u8], reason: SkipReason) -> Self {
         Self { id: Id::of_item(name, None), name: readable(name), reason }
     }
 }
 
 /// Why a file is not taken for a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum SkipReason {
     /// Its name or its content is that of something else.
     Kind(FileKind),
     /// Its name begins with a dot; of a directory, all that is in it.
@@ -68,7 +68,7 @@ pub enum Reason {
     Unknown,
 }
 
-impl Reason {
+impl SkipReason {
     /// The word by which files are counted.
     pub fn name(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl Reason {
 
 /// Something that could not be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unlisted {
+pub struct FailedEntry {
     /// Its identity.
     pub id: Id,
     /// Its name in the archive, or a line of a manifest.
@@ -105,7 +105,7 @@ pub struct Unlisted {
     pub cause: String,
 }
 
-impl Unlisted {
+impl FailedEntry {
     fn new(name: &[u8], kind: &'static str, cause: impl Into<String>) -> Self {
         Self { id: Id::of_item(name, None), video: readable(name), kind, cause: cause.into() }
     }
@@ -168,11 +168,11 @@ pub struct ArchiveOptions {
 /// Where items come from.
 #[derive(Debug, Clone)]
 pub struct Archive {
-    kind: Kind,
+    kind: ArchiveKind,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum ArchiveKind {
     Folder(Folder),
     Manifest { source: Option<PathBuf>, root: PathBuf, format: Option<ManifestFormat> },
     Video(PathBuf),
@@ -192,12 +192,12 @@ impl Archive {
             let file = source.filter(|path| path.is_file());
             let beside = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
             let root = options.root.clone().unwrap_or(beside);
-            Kind::Manifest { source: source.map(Path::to_owned), root, format }
+            ArchiveKind::Manifest { source: source.map(Path::to_owned), root, format }
         };
-        let folder = |root: &Path, only: Option<&str>| -> Result<Kind, BatchError> {
+        let folder = |root: &Path, only: Option<&str>| -> Result<ArchiveKind, BatchError> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
             let (root, exclude, aside) = (root.to_owned(), globs(&options.exclude)?, options.aside.clone());
-            Ok(Kind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| canonical(&dir)) }))
+            Ok(ArchiveKind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| canonical(&dir)) }))
         };
         let kind = match std::fs::metadata(argument) {
             _ if text == "-" => manifest(None),
@@ -208,7 +208,7 @@ impl Archive {
             }
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
-            Ok(_) => Kind::Video(argument.to_owned()),
+            Ok(_) => ArchiveKind::Video(argument.to_owned()),
             Err(error) if unfetched(argument).is_some() => {
                 let url = unfetched(argument).map_or(error, std::io::Error::other);
                 return Err(BatchError::io(argument)(url));
@@ -227,11 +227,11 @@ impl Archive {
     ///
     /// # Errors
     /// When a manifest cannot be opened, or has no column of videos.
-    pub fn list(&self) -> Result<Box<dyn Iterator<Item = Listed> + Send>, BatchError> {
+    pub fn list(&self) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, BatchError> {
         match &self.kind {
-            Kind::Folder(folder) => Ok(Box::new(folder.clone().list())),
-            Kind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
-            Kind::Video(path) => {
+            ArchiveKind::Folder(folder) => Ok(Box::new(folder.clone().list())),
+            ArchiveKind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
+            ArchiveKind::Video(path) => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes();
                 Ok(Box::new(std::iter::once(item(name, path.clone()))))
             }
@@ -240,21 +240,27 @@ impl Archive {
 
     /// Whether its items may have questions of their own.
     pub fn may_ask(&self) -> bool {
-        matches!(self.kind, Kind::Manifest { format, .. } if format != Some(ManifestFormat::Lines))
+        matches!(self.kind, ArchiveKind::Manifest { format, .. } if format != Some(ManifestFormat::Lines))
     }
 
     /// Whether it gives the same items when it is listed again: a stream does not.
     pub fn is_lasting(&self) -> bool {
         match &self.kind {
-            Kind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
-            Kind::Folder(_) | Kind::Video(_) => true,
+            ArchiveKind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
+            ArchiveKind::Folder(_) | ArchiveKind::Video(_) => true,
         }
     }
 }
 
 /// An item without a part or questions of its own.
-fn item(name: &[u8], path: PathBuf) -> Listed {
-    Listed::Item(Item { id: Id::of_item(name, None), video: readable(name), path, window: None, questions: Vec::new() })
+fn item(name: &[u8], path: PathBuf) -> ArchiveEntry {
+    ArchiveEntry::Item(ArchiveItem {
+        id: Id::of_item(name, None),
+        video: readable(name),
+        path,
+        window: None,
+        questions: Vec::new(),
+    })
 }
 
 /// The canonical path of a directory, or the one that it will have once it is made.
@@ -292,12 +298,12 @@ fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet, BatchError> {
 mod tests {
     use super::*;
 
-    pub(super) fn names(listed: impl Iterator<Item = Listed>) -> Vec<String> {
+    pub(super) fn names(listed: impl Iterator<Item = ArchiveEntry>) -> Vec<String> {
         let name = |listed| match listed {
-            Listed::Item(item) => item.video,
-            Listed::Unlisted(Unlisted { video, kind, .. }) => format!("{video} ({kind})"),
-            Listed::PassedOver(PassedOver { name, reason, .. }) => format!("{name} - {}", reason.name()),
-            Listed::Ignored(keys) => format!("ignored {}", keys.join(" ")),
+            ArchiveEntry::Item(item) => item.video,
+            ArchiveEntry::Failed(FailedEntry { video, kind, .. }) => format!("{video} ({kind})"),
+            ArchiveEntry::Skipped(SkippedFile { name, reason, .. }) => format!("{name} - {}", reason.name()),
+            ArchiveEntry::Ignored(keys) => format!("ignored {}", keys.join(" ")),
         };
         listed.map(name).collect()
     }

@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-pub use row::Row;
+pub use row::ResultRow;
 
 use super::BatchError;
-use super::store::Results;
+use super::store::StoredResults;
 use crate::files::{Flush, Output};
 
 /// How a table is written.
@@ -40,7 +40,7 @@ impl FromStr for TableFormat {
 
 /// What takes rows.
 trait Table {
-    fn add(&mut self, row: Row) -> io::Result<()>;
+    fn add(&mut self, row: ResultRow) -> io::Result<()>;
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
@@ -48,7 +48,7 @@ trait Table {
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
-pub fn export(results: &Results, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
+pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
     let io = BatchError::io(path);
     let mut output = Output::create(path).map_err(&io)?;
     let n_rows = match format {
@@ -63,7 +63,7 @@ pub fn export(results: &Results, format: TableFormat, path: &Path) -> Result<u64
 ///
 /// # Errors
 /// As [`export`].
-pub fn export_to(results: &Results, format: TableFormat, out: &mut dyn Write) -> Result<u64, BatchError> {
+pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Write) -> Result<u64, BatchError> {
     let shown = Path::new("standard output");
     let table: Box<dyn Table + '_> = match format {
         TableFormat::Csv => Box::new(text::Csv::new(out)),
@@ -75,13 +75,13 @@ pub fn export_to(results: &Results, format: TableFormat, out: &mut dyn Write) ->
     fill(results, table, shown)
 }
 
-fn fill(results: &Results, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {
+fn fill(results: &StoredResults, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {
     let wrong = BatchError::io(path);
     let (timings, mut n_rows) = (results.timings()?, 0);
     results.for_each(&mut |record| {
         let times = timings.get(&record.key()).copied();
         n_rows += 1;
-        table.add(Row::of(record, times, &results.header)).map_err(&wrong)
+        table.add(ResultRow::of(record, times, &results.header)).map_err(&wrong)
     })?;
     table.finish().map_err(&wrong)?;
     Ok(n_rows)

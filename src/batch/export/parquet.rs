@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{Row, Table};
+use super::{ResultRow, Table};
 
 /// Rows that are written together.
 const GROUP: usize = 4096;
@@ -19,7 +19,7 @@ const GROUP: usize = 4096;
 /// A Parquet file that is being written.
 pub(super) struct Parquet<W: Write + Send> {
     writer: ArrowWriter<W>,
-    rows: Vec<Row>,
+    rows: Vec<ResultRow>,
 }
 
 impl<W: Write + Send> Parquet<W> {
@@ -39,7 +39,7 @@ impl<W: Write + Send> Parquet<W> {
 }
 
 impl<W: Write + Send> Table for Parquet<W> {
-    fn add(&mut self, row: Row) -> io::Result<()> {
+    fn add(&mut self, row: ResultRow) -> io::Result<()> {
         self.rows.push(row);
         if self.rows.len() >= GROUP { self.flush() } else { Ok(()) }
     }
@@ -52,10 +52,13 @@ impl<W: Write + Send> Table for Parquet<W> {
 }
 
 /// Rows as columns.
-fn batch(rows: &[Row]) -> io::Result<RecordBatch> {
-    let text = |of: fn(&Row) -> Option<&str>| -> ArrayRef { Arc::new(StringArray::from_iter(rows.iter().map(of))) };
-    let real = |of: fn(&Row) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(rows.iter().map(of))) };
-    let whole = |of: fn(&Row) -> Option<u32>| -> ArrayRef { Arc::new(UInt32Array::from_iter(rows.iter().map(of))) };
+fn batch(rows: &[ResultRow]) -> io::Result<RecordBatch> {
+    let text =
+        |of: fn(&ResultRow) -> Option<&str>| -> ArrayRef { Arc::new(StringArray::from_iter(rows.iter().map(of))) };
+    let real =
+        |of: fn(&ResultRow) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(rows.iter().map(of))) };
+    let whole =
+        |of: fn(&ResultRow) -> Option<u32>| -> ArrayRef { Arc::new(UInt32Array::from_iter(rows.iter().map(of))) };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("item", text(|row| Some(&row.item))),
         ("video", text(|row| Some(&row.video))),
@@ -105,9 +108,9 @@ type Cells<T> = Vec<Option<<T as ArrowPrimitiveType>::Native>>;
 
 /// A column of lists.
 fn list<T: ArrowPrimitiveType>(
-    rows: &[Row],
+    rows: &[ResultRow],
     values: PrimitiveBuilder<T>,
-    of: fn(&Row) -> Option<Cells<T>>,
+    of: fn(&ResultRow) -> Option<Cells<T>>,
 ) -> ArrayRef {
     let mut lists = ListBuilder::new(values);
     for row in rows {
@@ -128,12 +131,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("t.parquet");
         let mut table = Parquet::new(File::create(&path).expect("ours")).expect("a schema");
-        let row = |i: u32| Row {
+        let row = |i: u32| ResultRow {
             video: format!("{i}.mp4"),
             answer: i.is_multiple_of(2).then(|| "so".to_owned()),
             token_ids: Some(vec![i, 7]),
             frame_seconds: Some(vec![None, Some(0.5)]),
-            ..Row::default()
+            ..ResultRow::default()
         };
         // More than one group.
         let n = GROUP as u32 + 3;
@@ -141,7 +144,7 @@ mod tests {
         Box::new(table).finish().expect("room");
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).expect("ours")).expect("parquet");
         // As many columns as a row has fields, of the same names.
-        let named = serde_json::to_value(Row::default()).expect("a row");
+        let named = serde_json::to_value(ResultRow::default()).expect("a row");
         let names: Vec<&str> = reader.schema().fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(names, named.as_object().expect("a map").keys().collect::<Vec<_>>());
         let batches: Vec<RecordBatch> = reader.build().expect("rows").map(|batch| batch.expect("whole")).collect();

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::batch::store::{Failure, Header, Outcome, Record, StepTimes};
+use crate::batch::store::{FailureRecord, Header, RecordOutcome, ResultRecord, StepTimes};
 
 /// A line of results, flat. What does not apply to it is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "named as the lines' own fields")]
-pub struct Row {
+pub struct ResultRow {
     pub item: String,
     pub video: String,
     pub start_seconds: Option<f64>,
@@ -38,9 +38,9 @@ pub struct Row {
     pub version: String,
 }
 
-impl Row {
+impl ResultRow {
     /// The row of a line.
-    pub(super) fn of(record: Record, times: Option<StepTimes>, header: &Header) -> Self {
+    pub(super) fn of(record: ResultRecord, times: Option<StepTimes>, header: &Header) -> Self {
         let row = Self {
             item: record.item.to_string(),
             video: record.video,
@@ -61,7 +61,7 @@ impl Row {
         };
         let count = |n: usize| u32::try_from(n).ok();
         match record.outcome {
-            Outcome::Answered(answered) => Self {
+            RecordOutcome::Answered(answered) => Self {
                 finish_reason: serde_json::to_value(answered.finish_reason)
                     .ok()
                     .and_then(|reason| reason.as_str().map(str::to_owned)),
@@ -77,14 +77,14 @@ impl Row {
                 token_ids: Some(answered.token_ids),
                 ..row
             },
-            Outcome::Failed { error: Failure { stage, kind, cause, hint } } => Self {
+            RecordOutcome::Failed { error: FailureRecord { stage, kind, cause, hint } } => Self {
                 error_stage: Some(stage),
                 error_kind: Some(kind),
                 error_cause: Some(cause),
                 error_hint: hint,
                 ..row
             },
-            Outcome::Resolved { .. } => row,
+            RecordOutcome::Resolved { .. } => row,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{Row, Table};
+use super::{ResultRow, Table};
 
 /// An object a line.
 pub(super) struct Jsonl<'o> {
@@ -18,7 +18,7 @@ impl<'o> Jsonl<'o> {
 }
 
 impl Table for Jsonl<'_> {
-    fn add(&mut self, row: Row) -> io::Result<()> {
+    fn add(&mut self, row: ResultRow) -> io::Result<()> {
         serde_json::to_writer(&mut *self.out, &row)?;
         self.out.write_all(b"\n")
     }
@@ -39,7 +39,7 @@ impl<'o> Csv<'o> {
         Self { out: csv::Writer::from_writer(out), has_header: false }
     }
 
-    fn header(&mut self, row: &Row) -> io::Result<()> {
+    fn header(&mut self, row: &ResultRow) -> io::Result<()> {
         let names = columns(row)?;
         self.has_header = true;
         self.out.write_record(names.iter().map(|(name, _)| name)).map_err(io::Error::from)
@@ -47,7 +47,7 @@ impl<'o> Csv<'o> {
 }
 
 impl Table for Csv<'_> {
-    fn add(&mut self, row: Row) -> io::Result<()> {
+    fn add(&mut self, row: ResultRow) -> io::Result<()> {
         if !self.has_header {
             self.header(&row)?;
         }
@@ -56,14 +56,14 @@ impl Table for Csv<'_> {
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         if !self.has_header {
-            self.header(&Row::default())?;
+            self.header(&ResultRow::default())?;
         }
         self.out.flush()
     }
 }
 
 /// The names and cells of a row, in their order.
-fn columns(row: &Row) -> io::Result<Vec<(String, String)>> {
+fn columns(row: &ResultRow) -> io::Result<Vec<(String, String)>> {
     let Value::Object(map) = serde_json::to_value(row)? else { return Ok(Vec::new()) };
     let cell = |value| match value {
         Value::Null => String::new(),

@@ -25,7 +25,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LockHolder {
     /// Its process.
     pub pid: u32,
     /// Its machine.
@@ -34,13 +34,13 @@ pub struct Holder {
     pub since: u64,
 }
 
-impl std::fmt::Display for Holder {
+impl std::fmt::Display for LockHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "process {} on {}", self.pid, self.host)
     }
 }
 
-impl Holder {
+impl LockHolder {
     /// This process, from now on.
     pub fn this() -> Self {
         Self { pid: std::process::id(), host: gethostname::gethostname().to_string_lossy().into_owned(), since: now() }
@@ -60,7 +60,7 @@ pub struct Lock {
     alive: Option<Sender<()>>,
     signs: Option<JoinHandle<()>>,
     /// Who died holding it.
-    pub stale: Option<Holder>,
+    pub stale: Option<LockHolder>,
 }
 
 impl Lock {
@@ -88,7 +88,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(io(error)),
             }
         };
-        let this = Holder::this();
+        let this = LockHolder::this();
         let stale = read_holder(&mut file);
         let sign = file.metadata().and_then(|meta| meta.modified()).map_err(&io)?;
         if let Some(holder) = stale.clone().filter(|holder| holder.host != this.host || !has_locks)
@@ -123,14 +123,14 @@ impl Drop for Lock {
 }
 
 /// Who holds the lock of a directory now, if anybody does.
-pub fn holder(dir: &Path) -> Option<Holder> {
+pub fn holder(dir: &Path) -> Option<LockHolder> {
     let mut file = File::open(dir.join(LOCK)).ok()?;
     let holder = read_holder(&mut file)?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(holder),
         _ => {
             let sign = file.metadata().and_then(|meta| meta.modified()).ok()?;
-            let elsewhere = holder.host != Holder::this().host;
+            let elsewhere = holder.host != LockHolder::this().host;
             (elsewhere && is_alive(sign)).then_some(holder)
         }
     }
@@ -141,7 +141,7 @@ fn is_alive(sign: SystemTime) -> bool {
     sign.elapsed().map_or(true, |age| age < ALIVE)
 }
 
-fn read_holder(file: &mut File) -> Option<Holder> {
+fn read_holder(file: &mut File) -> Option<LockHolder> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.take(1 << 12).read_to_string(&mut text).ok()?;
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn write(dir: &Path, host: &str, age: i64) {
-        let holder = Holder { pid: 7, host: host.to_owned(), since: 0 };
+        let holder = LockHolder { pid: 7, host: host.to_owned(), since: 0 };
         let path = dir.join(LOCK);
         std::fs::write(&path, serde_json::to_vec(&holder).expect("texts")).expect("ours");
         let file = File::options().append(true).open(&path).expect("ours");
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn who_died_is_told_and_who_may_live_elsewhere_is_waited_for() {
         let dir = tempfile::tempdir().expect("a directory");
-        write(dir.path(), &Holder::this().host, 0);
+        write(dir.path(), &LockHolder::this().host, 0);
         let stale = |lock: Lock| lock.stale.clone().map(|holder| holder.pid);
         assert_eq!(stale(Lock::take(dir.path()).expect("its holder is gone")), Some(7));
         // Its clock may be ahead.

@@ -24,9 +24,9 @@ pub use header::{FORMAT, Header};
 use lines::{FirstLine, first_line};
 pub use lines::{LineFile, for_each_line};
 pub(super) use lock::now;
-pub use lock::{Holder, Lock, holder};
-pub use record::{Answered, Failure, LIST, Lost, NO_QUESTION, Outcome, Record, StepTimes, Timed};
-pub use state::{Results, State, read_sessions};
+pub use lock::{Lock, LockHolder, holder};
+pub use record::{AnswerRecord, FailureRecord, LIST, Lost, NO_QUESTION, RecordOutcome, ResultRecord, StepTimes, Timed};
+pub use state::{StoreState, StoredResults, read_sessions};
 
 use super::BatchError;
 use super::item::Id;
@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BatchError`] when another process writes there, they are another plan's, or the disk refuses.
-    pub fn open(dir: &Path, header: &Header) -> Result<(Self, State), BatchError> {
+    pub fn open(dir: &Path, header: &Header) -> Result<(Self, StoreState), BatchError> {
         output::create_directory(dir).map_err(BatchError::io(dir))?;
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
@@ -77,7 +77,7 @@ impl Store {
         if answers.is_empty() {
             answers.append(header).and_then(|()| answers.sync()).map_err(BatchError::io(&path))?;
         }
-        let state = State::read(&path)?;
+        let state = StoreState::read(&path)?;
         let store =
             Self { dir: dir.to_owned(), answers, timings: open(TIMINGS)?, sessions: open(SESSIONS)?, lock, begun_by };
         Ok((store, state))
@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Who died writing there, if the lock was found so.
-    pub fn stale_holder(&self) -> Option<&Holder> {
+    pub fn stale_holder(&self) -> Option<&LockHolder> {
         self.lock.stale.as_ref()
     }
 
@@ -102,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BatchError::NotKept`] when the disk refuses.
-    pub fn add(&mut self, record: &Record, times: Option<StepTimes>) -> Result<(), BatchError> {
+    pub fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), BatchError> {
         let not_kept =
             |path: &Path, source| BatchError::NotKept { path: path.to_owned(), video: record.video.clone(), source };
         if let Some(timings_ms) = times {
@@ -158,7 +158,7 @@ impl Store {
 fn header_to_go_on(path: &Path, header: &Header) -> Result<Option<Header>, BatchError> {
     let torn = match first_line(path).map_err(BatchError::io(path))? {
         FirstLine::Missing => return Ok(None),
-        FirstLine::Whole => return Results::header_of(path),
+        FirstLine::Whole => return StoredResults::header_of(path),
         FirstLine::Torn(line) => line,
     };
     // A kill may have left a part of it, or all but its end.

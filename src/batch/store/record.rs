@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::archive::Unlisted;
-use crate::batch::item::{Id, Item};
-use crate::batch::questions::Question;
+use crate::batch::archive::FailedEntry;
+use crate::batch::item::{ArchiveItem, Id};
+use crate::batch::questions::BatchQuestion;
 use crate::engine::FinishReason;
 use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
@@ -19,7 +19,7 @@ pub const NO_QUESTION: &str = "no_question";
 
 /// A line of results. Of a video of which nothing could be seen there is one line, without a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ResultRecord {
     /// The item's identity.
     pub item: Id,
     /// Its name in the archive.
@@ -38,19 +38,19 @@ pub struct Record {
     pub question: Option<String>,
     /// What came of it.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: RecordOutcome,
 }
 
 /// What came of a question, or of an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Outcome {
+pub enum RecordOutcome {
     /// An answer.
-    Answered(Answered),
+    Answered(AnswerRecord),
     /// None.
     Failed {
         /// Why.
-        error: Failure,
+        error: FailureRecord,
     },
     /// What could not be listed before is not there any more, or can be listed now: its failure does not count any more.
     Resolved {
@@ -61,7 +61,7 @@ pub enum Outcome {
 
 /// An answer, and what it was made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answered {
+pub struct AnswerRecord {
     /// Its text.
     pub answer: String,
     /// All ids, the stop token included.
@@ -106,7 +106,7 @@ impl Lost {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct FailureRecord {
     /// Where: `list`, or a stage of the pipeline.
     pub stage: String,
     /// In one word.
@@ -117,9 +117,9 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
-impl Failure {
+impl FailureRecord {
     /// The failure of an item in a stage. It names the item as the archive does, wherever that is.
-    fn of(item: &Item, error: &ItemError) -> Self {
+    fn of(item: &ArchiveItem, error: &ItemError) -> Self {
         let message = error.to_string().replace(&item.path.display().to_string(), &item.video);
         Self::new(error.stage, error.source.kind(), &message)
     }
@@ -149,8 +149,8 @@ fn hint(kind: &str) -> Option<&'static str> {
     }
 }
 
-impl Record {
-    fn of_item(item: &Item, question: Option<&Question>, outcome: Outcome) -> Self {
+impl ResultRecord {
+    fn of_item(item: &ArchiveItem, question: Option<&BatchQuestion>, outcome: RecordOutcome) -> Self {
         let window = item.window.unwrap_or_default();
         Self {
             item: item.id,
@@ -164,9 +164,9 @@ impl Record {
     }
 
     /// The line of an answer.
-    pub fn answered(item: &Item, question: &Question, seen: &EncodedVideo, answer: &Answer) -> Self {
+    pub fn answered(item: &ArchiveItem, question: &BatchQuestion, seen: &EncodedVideo, answer: &Answer) -> Self {
         let Damage { n_lost, n_concealed, n_missing, first, .. } = &seen.report.damage;
-        let answered = Answered {
+        let answered = AnswerRecord {
             answer: answer.text.clone(),
             token_ids: answer.token_ids.clone(),
             finish_reason: answer.finish_reason,
@@ -181,34 +181,34 @@ impl Record {
             }),
             warnings: seen.report.warnings.clone(),
         };
-        Self::of_item(item, Some(question), Outcome::Answered(answered))
+        Self::of_item(item, Some(question), RecordOutcome::Answered(answered))
     }
 
     /// The line of an item, or of one question about it, that failed.
-    pub fn failed(item: &Item, question: Option<&Question>, error: &ItemError) -> Self {
-        Self::of_item(item, question, Outcome::Failed { error: Failure::of(item, error) })
+    pub fn failed(item: &ArchiveItem, question: Option<&BatchQuestion>, error: &ItemError) -> Self {
+        Self::of_item(item, question, RecordOutcome::Failed { error: FailureRecord::of(item, error) })
     }
 
     /// The line of an item without a question.
-    pub fn unasked(item: &Item) -> Self {
+    pub fn unasked(item: &ArchiveItem) -> Self {
         let message = "nothing is asked about it; hint: --questions, or questions in the manifest";
-        let error = Failure::new(LIST, NO_QUESTION, message);
-        Self::of_item(item, None, Outcome::Failed { error })
+        let error = FailureRecord::new(LIST, NO_QUESTION, message);
+        Self::of_item(item, None, RecordOutcome::Failed { error })
     }
 
     /// The line of something that could not be listed before.
     pub fn resolved(id: Id) -> Self {
         let (start, end, question_id, question) = (None, None, None, None);
-        let outcome = Outcome::Resolved { resolved: true };
+        let outcome = RecordOutcome::Resolved { resolved: true };
         Self { item: id, video: String::new(), start, end, question_id, question, outcome }
     }
 
     /// The line of something that could not be listed.
-    pub fn unlisted(unlisted: &Unlisted) -> Self {
-        let Unlisted { id, video, kind, cause } = unlisted;
-        let error = Failure::new(LIST, kind, cause);
+    pub fn unlisted(unlisted: &FailedEntry) -> Self {
+        let FailedEntry { id, video, kind, cause } = unlisted;
+        let error = FailureRecord::new(LIST, kind, cause);
         let (start, end, question_id, question) = (None, None, None, None);
-        let outcome = Outcome::Failed { error };
+        let outcome = RecordOutcome::Failed { error };
         Self { item: *id, video: video.clone(), start, end, question_id, question, outcome }
     }
 
@@ -218,10 +218,10 @@ impl Record {
     }
 
     /// Why there is no answer, if there is none.
-    pub fn failure(&self) -> Option<&Failure> {
+    pub fn failure(&self) -> Option<&FailureRecord> {
         match &self.outcome {
-            Outcome::Failed { error } => Some(error),
-            Outcome::Answered(_) | Outcome::Resolved { .. } => None,
+            RecordOutcome::Failed { error } => Some(error),
+            RecordOutcome::Answered(_) | RecordOutcome::Resolved { .. } => None,
         }
     }
 }
@@ -229,7 +229,7 @@ impl Record {
 /// Where the time of an answer went: kept apart from it, since it would differ if it were made again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timed {
-    /// [`Record::key`].
+    /// [`ResultRecord::key`].
     pub key: Id,
     /// Busy time by step.
     pub timings_ms: StepTimes,
@@ -271,19 +271,22 @@ mod tests {
         let answered = r#"{"item":"00000000000000000000000000000001","video":"a.mp4","start":0.1,"question":"Why?","answer":"so","token_ids":[1,2],"finish_reason":"stop","frames":[{"index":3,"time_seconds":0.30000000000000004}],"prompt_tokens":9,"visual_tokens":64}"#;
         let failed = r#"{"item":"000000000000000000000000000000ff","video":"b.mp4","error":{"stage":"decode","kind":"empty","cause":"b.mp4: the file is empty (0 bytes)","hint":"copy it again"}}"#;
         for line in [answered, failed] {
-            let record: Record = serde_json::from_str(line).expect("a record");
+            let record: ResultRecord = serde_json::from_str(line).expect("a record");
             assert_eq!(serde_json::to_string(&record).expect("a line"), line);
         }
-        let record: Record = serde_json::from_str(answered).expect("a record");
+        let record: ResultRecord = serde_json::from_str(answered).expect("a record");
         assert_eq!(record.key(), Id(1).with_question("Why?"));
-        let record: Record = serde_json::from_str(failed).expect("a record");
-        assert_eq!((record.key(), record.failure().map(Failure::category)), (Id(255), Some("decode/empty".to_owned())));
+        let record: ResultRecord = serde_json::from_str(failed).expect("a record");
+        assert_eq!(
+            (record.key(), record.failure().map(FailureRecord::category)),
+            (Id(255), Some("decode/empty".to_owned()))
+        );
     }
 
     #[test]
     fn a_hint_is_kept_apart_from_the_cause() {
-        let failure = Failure::new("decode", "time_limit", "too long; hint: wait");
+        let failure = FailureRecord::new("decode", "time_limit", "too long; hint: wait");
         assert_eq!((failure.cause.as_str(), failure.hint.as_deref()), ("too long", Some("wait")));
-        assert_eq!(Failure::new("decode", "crash", "gone").hint, None);
+        assert_eq!(FailureRecord::new("decode", "crash", "gone").hint, None);
     }
 }

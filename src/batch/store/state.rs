@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{ANSWERS, FORMAT, Header, Record, SESSIONS, TIMINGS, Timed, for_each_line};
+use super::{ANSWERS, FORMAT, Header, ResultRecord, SESSIONS, TIMINGS, Timed, for_each_line};
 use crate::batch::BatchError;
 use crate::batch::item::Id;
-use crate::batch::summary::Session;
+use crate::batch::summary::BatchSession;
 
 /// What is done and what failed, by identity: some 40 bytes a line.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct StoreState {
     answered: HashSet<Id>,
     /// Of items and of questions about them: the line that counts.
     failed: HashMap<Id, FailedLine>,
@@ -45,7 +45,7 @@ struct BriefFailure {
     kind: String,
 }
 
-impl State {
+impl StoreState {
     /// Reads the lines of a file of answers, its first one aside.
     ///
     /// # Errors
@@ -102,11 +102,11 @@ impl State {
     }
 
     /// Takes a line that was just written.
-    pub fn take(&mut self, record: &Record) {
-        if matches!(record.outcome, super::Outcome::Resolved { .. }) {
+    pub fn take(&mut self, record: &ResultRecord) {
+        if matches!(record.outcome, super::RecordOutcome::Resolved { .. }) {
             return self.resolve(record.item);
         }
-        let category = record.failure().map(super::Failure::category);
+        let category = record.failure().map(super::FailureRecord::category);
         self.add(0, (record.item, record.question.as_deref()), category.as_deref());
     }
 
@@ -158,27 +158,29 @@ impl State {
     }
 
     /// Whether a line is the one that counts.
-    fn counts(&self, number: u64, record: &Record) -> bool {
+    fn counts(&self, number: u64, record: &ResultRecord) -> bool {
         match &record.outcome {
-            super::Outcome::Answered(_) => true,
-            super::Outcome::Resolved { .. } => false,
-            super::Outcome::Failed { .. } => self.failed.get(&record.key()).is_some_and(|failed| failed.line == number),
+            super::RecordOutcome::Answered(_) => true,
+            super::RecordOutcome::Resolved { .. } => false,
+            super::RecordOutcome::Failed { .. } => {
+                self.failed.get(&record.key()).is_some_and(|failed| failed.line == number)
+            }
         }
     }
 }
 
 /// A directory of results, to be read.
 #[derive(Debug)]
-pub struct Results {
+pub struct StoredResults {
     /// The directory.
     pub dir: PathBuf,
     /// What made them.
     pub header: Header,
     /// What they hold.
-    pub state: State,
+    pub state: StoreState,
 }
 
-impl Results {
+impl StoredResults {
     /// Reads what a directory holds.
     ///
     /// # Errors
@@ -192,7 +194,7 @@ impl Results {
         }
         let header = Self::header_of(&path)?
             .ok_or_else(|| BatchError::NotResults { path: path.clone(), cause: "it has no first line".to_owned() })?;
-        Ok(Self { dir: dir.to_owned(), header, state: State::read(&path)? })
+        Ok(Self { dir: dir.to_owned(), header, state: StoreState::read(&path)? })
     }
 
     /// The first line of a file of answers; none if there is no whole one.
@@ -219,8 +221,8 @@ impl Results {
     ///
     /// # Errors
     /// When the file cannot be read, or `take` fails.
-    pub fn for_each(&self, take: &mut dyn FnMut(Record) -> Result<(), BatchError>) -> Result<(), BatchError> {
-        for_each_line(&self.dir.join(ANSWERS), &mut |number, line| match serde_json::from_slice::<Record>(line) {
+    pub fn for_each(&self, take: &mut dyn FnMut(ResultRecord) -> Result<(), BatchError>) -> Result<(), BatchError> {
+        for_each_line(&self.dir.join(ANSWERS), &mut |number, line| match serde_json::from_slice::<ResultRecord>(line) {
             Ok(record) if number > 1 && self.state.counts(number, &record) => take(record),
             _ => Ok(()),
         })
@@ -246,7 +248,7 @@ impl Results {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn read_sessions(dir: &Path) -> Result<Vec<Session>, BatchError> {
+pub fn read_sessions(dir: &Path) -> Result<Vec<BatchSession>, BatchError> {
     let mut found = Vec::new();
     for_each_line::<BatchError>(&dir.join(SESSIONS), &mut |_, line| {
         found.extend(serde_json::from_slice(line).ok());
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_last_attempt_counts() {
-        let mut state = State::default();
+        let mut state = StoreState::default();
         let item = Id(1);
         state.add(2, (item, None), Some("decode/crash"));
         assert!(state.is_failed(item) && state.n_failed() == 1);

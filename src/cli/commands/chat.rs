@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rustyline::error::ReadlineError;
-use vidense::pipeline::{Chat as Conversation, EncodedVideo};
+use vidense::pipeline::{EncodedVideo, VideoChat as Conversation};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;

@@ -9,12 +9,12 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
-use vidense::eval::{Asked, EvalEvent, Score, Scores, evaluate, read_questions};
-use vidense::exec::{Stop, Watch};
+use vidense::eval::{EvalEvent, EvalQuestion, ExactMatchScore, ExactMatchScores, evaluate, read_questions};
+use vidense::exec::{RunControl, Stop};
 use vidense::files::output::{check_apart, create_growing};
 
 use vidense::pipeline::features::identity;
-use vidense::pipeline::{Apart, FeatureCache};
+use vidense::pipeline::{FeatureCache, VideoOptions};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::limits::{Care, ItemLimitArgs};
@@ -64,7 +64,7 @@ fn shown(path: &Option<PathBuf>) -> std::path::Display<'_> {
 #[derive(Serialize)]
 struct Answered<'a> {
     #[serde(flatten)]
-    asked: &'a Asked,
+    asked: &'a EvalQuestion,
     given: &'a str,
 }
 
@@ -81,7 +81,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(kind: &str, score: &Score, chance: f64) -> Self {
+    fn new(kind: &str, score: &ExactMatchScore, chance: f64) -> Self {
         Self {
             kind: kind.to_owned(),
             questions: score.total,
@@ -117,13 +117,13 @@ impl Eval {
         let begin = Instant::now();
         let isolation = self.items.isolation(Care::Attended, self.plan.read())?;
         let features = self.cache.as_deref().map(|dir| self.features(dir, &session)).transpose()?;
-        let apart = Apart {
+        let apart = VideoOptions {
             limits: self.items.limits(Care::Attended, self.plan.read())?,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
             ..session.apart()
         };
-        let watched = (apart, &Watch::until(&stop));
+        let watched = (apart, &RunControl::until(&stop));
         let evaluated = evaluate(session.model.asking(), &asked, watched, &mut |event| {
             match event {
                 EvalEvent::Answered { asked, given } => {
@@ -161,7 +161,7 @@ impl Eval {
         FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).with_context(|| format!("{}", dir.display()))
     }
 
-    fn print(&self, scores: &Scores) -> anyhow::Result<()> {
+    fn print(&self, scores: &ExactMatchScores) -> anyhow::Result<()> {
         let mut rows: Vec<Row> = scores.by_type().map(|(kind, score)| Row::new(kind, score, score.chance())).collect();
         let (all, chance) = scores.overall();
         rows.push(Row::new("all", &all, chance));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vidense::batch::export::{TableFormat, export, export_to};
-use vidense::batch::store::{ANSWERS, Results as Stored, SESSIONS, TIMINGS};
+use vidense::batch::store::{ANSWERS, SESSIONS, StoredResults as Stored, TIMINGS};
 use vidense::batch::{merge, report};
 use vidense::files::output::check_apart;
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
-use vidense::exec::{Stop, Watch};
+use vidense::exec::{RunControl, Stop};
 use vidense::files::output::check_apart;
-use vidense::pipeline::{Answer, Answered, AnsweredVideo, Apart, ItemError, Job, StageClock};
+use vidense::pipeline::{Answer, AnsweredVideo, ItemError, Job, StageClock, VideoOptions, VideoOutcome};
 use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
@@ -100,8 +100,8 @@ impl Run {
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
         let wants_times = self.timings || self.json || self.trace.is_some() || limits.has_times();
         let clock = if wants_times { StageClock::Completion } else { StageClock::Issue };
-        let apart = Apart { limits, isolation: isolation.as_ref(), clock, ..Apart::default() };
-        let watched = (apart, &Watch::until(&stop).with_spans(on_span));
+        let apart = VideoOptions { limits, isolation: isolation.as_ref(), clock, ..VideoOptions::default() };
+        let watched = (apart, &RunControl::until(&stop).with_spans(on_span));
         let report = session.model.asking().run_in_order(jobs, watched, &mut |answered| {
             n_told += 1;
             bar.inc(1);
@@ -129,7 +129,7 @@ impl Run {
         if n_failed + n_left > 0 { Err(SomeFailed { n_failed: n_failed + n_left }.into()) } else { Ok(()) }
     }
 
-    fn tell(&self, session: &Session, answered: Answered, n_failed: &mut usize) -> anyhow::Result<()> {
+    fn tell(&self, session: &Session, answered: VideoOutcome, n_failed: &mut usize) -> anyhow::Result<()> {
         let video = answered.video.path().to_string_lossy().into_owned();
         match answered.outcome {
             Err(error) => {

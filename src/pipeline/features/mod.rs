@@ -55,7 +55,7 @@ pub struct CacheStats {
     pub oldest: Option<SystemTime>,
 }
 
-struct Entry {
+struct CacheEntry {
     path: PathBuf,
     bytes: u64,
     used: SystemTime,
@@ -183,7 +183,7 @@ pub fn clear_cache(dir: &Path) -> io::Result<CacheStats> {
 
 /// Removes entries until at most `limit` bytes are left, and says how many those are.
 fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
-    let mut all: Vec<Entry> = entries(dir).collect();
+    let mut all: Vec<CacheEntry> = entries(dir).collect();
     let mut left: u64 = all.iter().map(|entry| entry.bytes).sum();
     all.sort_by_key(|entry| entry.used);
     for entry in all {
@@ -200,7 +200,7 @@ fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
 }
 
 /// The files of a directory that are entries, or were to become one; others are not ours.
-fn entries(dir: &Path) -> impl Iterator<Item = Entry> {
+fn entries(dir: &Path) -> impl Iterator<Item = CacheEntry> {
     let is_ours = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let shard = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
@@ -213,7 +213,7 @@ fn entries(dir: &Path) -> impl Iterator<Item = Entry> {
         let found = found.ok()?;
         let is_whole = is_ours(found.path())?;
         let meta = found.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        Some(Entry { path: found.into_path(), bytes: meta.len(), used: meta.modified().ok()?, is_whole })
+        Some(CacheEntry { path: found.into_path(), bytes: meta.len(), used: meta.modified().ok()?, is_whole })
     })
 }
 

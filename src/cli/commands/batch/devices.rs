@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use vidense::batch::store::{ANSWERS, Lock, SESSIONS, TIMINGS};
 use vidense::batch::summary::{SUMMARY, read_summary};
-use vidense::batch::{Merged, PartEnd, PartTask, Retry, Shard, SharedParts, Summary, merge, report, share};
+use vidense::batch::{MergeReport, PartEnd, PartTask, Retry, Shard, SharedParts, Summary, merge, report, share};
 use vidense::device::DeviceSpec;
 use vidense::exec::Stop;
 use vidense::files::output::create_directory;
@@ -171,7 +171,7 @@ impl DeviceBatch<'_> {
     }
 
     /// Joins the parts' results, in place of those that were joined before; none where no part has any.
-    fn join(&self) -> anyhow::Result<Option<Merged>> {
+    fn join(&self) -> anyhow::Result<Option<MergeReport>> {
         let parts = part_dirs(self.out);
         if parts.is_empty() {
             return Ok(None);
@@ -193,7 +193,7 @@ impl DeviceBatch<'_> {
         Ok(Some(merged))
     }
 
-    fn conclude(&self, shared: &SharedParts, joined: Option<&Merged>, stop: &Stop) -> anyhow::Result<()> {
+    fn conclude(&self, shared: &SharedParts, joined: Option<&MergeReport>, stop: &Stop) -> anyhow::Result<()> {
         let summary = read_summary(self.out).filter(|_| joined.is_some()).unwrap_or_default();
         let held = &summary.results;
         output::note(&format!("{}: {} answers, {} failures", self.out.display(), held.answers, held.failed));

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
-use vidense::batch::store::{Header, Holder, Store};
+use vidense::batch::store::{Header, LockHolder, Store};
 use vidense::batch::summary::write_status;
 use vidense::batch::{
-    Archive, ArchiveOptions, Batch, Event, ManifestFormat, Outcome, Question, Session as Note, Shard, Snapshot,
-    Summary, Tally, check_questions, read_questions, report,
+    Archive, ArchiveOptions, Batch, BatchEvent, BatchOutcome, BatchQuestion, BatchSession, ManifestFormat, Shard,
+    Snapshot, Summary, Tally, check_questions, read_questions, report,
 };
-use vidense::exec::{Stop, Watch};
+use vidense::exec::{RunControl, Stop};
 use vidense::files::output::create_directory;
-use vidense::pipeline::Apart;
+use vidense::pipeline::VideoOptions;
 use vidense::pipeline::features::identity;
 use vidense::spec::read_plan;
 
@@ -191,12 +191,12 @@ impl RunBatch {
         let features = self.cache.open(identity(&model)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
-        let apart = Apart {
+        let apart = VideoOptions {
             limits,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
             thumbnails: true,
-            ..Apart::default()
+            ..VideoOptions::default()
         };
         let batch = Batch {
             asking: model.asking(),
@@ -216,8 +216,8 @@ impl RunBatch {
             server.serve(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone())?;
         }
         let tally = Tally::new(model.device_name());
-        let outcome = batch.run((&mut store, state), &Watch::until(&stop), &tally, &|event| {
-            if let Event::Tick(snapshot) = event {
+        let outcome = batch.run((&mut store, state), &RunControl::until(&stop), &tally, &|event| {
+            if let BatchEvent::Tick(snapshot) = event {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
                 if let Err(error) = write_status(out, snapshot) {
                     teller.warn_once("the status", &error.to_string());
@@ -232,7 +232,7 @@ impl RunBatch {
     }
 
     /// Writes and tells what came of it.
-    fn conclude(&self, out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
+    fn conclude(&self, out: &Path, outcome: &BatchOutcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
         outcome.report.warnings.iter().for_each(|warning| output::warning(warning));
         tell::summary(&summary);
@@ -255,12 +255,12 @@ impl RunBatch {
         }
     }
 
-    fn questions(&self) -> anyhow::Result<Vec<Question>> {
+    fn questions(&self) -> anyhow::Result<Vec<BatchQuestion>> {
         let mut questions = match &self.questions {
             Some(path) => read_questions(path)?,
             None => Vec::new(),
         };
-        questions.extend(self.question.iter().map(Question::new));
+        questions.extend(self.question.iter().map(BatchQuestion::new));
         if !questions.is_empty() {
             check_questions(&questions).map_err(|rule| anyhow::anyhow!("{rule}"))?;
         }
@@ -273,10 +273,10 @@ fn whole(part: &Path) -> &Path {
     part.parent().and_then(Path::parent).unwrap_or(part)
 }
 
-fn note(event: &str, (archive, questions): (&Path, &[Question]), summary: Option<Summary>) -> Note {
-    Note {
+fn note(event: &str, (archive, questions): (&Path, &[BatchQuestion]), summary: Option<Summary>) -> BatchSession {
+    BatchSession {
         event: event.to_owned(),
-        holder: Holder::this(),
+        holder: LockHolder::this(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         archive: archive.to_string_lossy().into_owned(),
         questions: questions.iter().map(|question| question.question.clone()).collect(),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use vidense::batch::Held;
+use vidense::batch::ResultCounts;
 use vidense::batch::Snapshot;
-use vidense::batch::store::{Holder, Results, holder};
+use vidense::batch::store::{LockHolder, StoredResults, holder};
 use vidense::batch::summary::read_status;
 
 use super::devices::part_dirs;
@@ -26,8 +26,8 @@ pub struct Status {
 #[derive(Serialize)]
 struct StatusObject {
     running: bool,
-    holder: Option<Holder>,
-    results: Held,
+    holder: Option<LockHolder>,
+    results: ResultCounts,
     session: Option<Snapshot>,
 }
 
@@ -51,9 +51,9 @@ impl Status {
     }
 
     fn tell(&self, dir: &Path) -> anyhow::Result<()> {
-        let results = Results::open(dir)?;
+        let results = StoredResults::open(dir)?;
         let (holder, session) = (holder(dir), read_status(dir));
-        let held = Held::of(&results.state);
+        let held = ResultCounts::of(&results.state);
         if self.json {
             return output::json(&StatusObject { running: holder.is_some(), holder, results: held, session });
         }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use vidense::batch::store::{State, Store, read_sessions};
-use vidense::batch::{Event, Snapshot, Summary};
+use vidense::batch::store::{Store, StoreState, read_sessions};
+use vidense::batch::{BatchEvent, Snapshot, Summary};
 
 use crate::cli::{output, progress};
 
@@ -18,7 +18,7 @@ use crate::cli::{output, progress};
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells what the results hold already.
-pub fn opened(store: &Store, state: &State) {
+pub fn opened(store: &Store, state: &StoreState) {
     let (begun, here) = (store.begun_by(), env!("CARGO_PKG_VERSION"));
     if begun != here {
         output::warning(&format!("{}: begun by vidense {begun}, gone on with by {here}", store.dir().display()));
@@ -81,14 +81,14 @@ impl Teller {
     }
 
     /// Takes an event.
-    pub fn take(&self, event: &Event<'_>) {
+    pub fn take(&self, event: &BatchEvent<'_>) {
         match event {
-            Event::Failed(record) => self.bar.suspend(|| output::failure(record)),
-            Event::Ignored(keys) => {
+            BatchEvent::Failed(record) => self.bar.suspend(|| output::failure(record)),
+            BatchEvent::Ignored(keys) => {
                 let keys = keys.join(", ");
                 self.bar.suspend(|| output::warning(&format!("the manifest has more than is used here: {keys}")));
             }
-            Event::Renamed { video, question } => {
+            BatchEvent::Renamed { video, question } => {
                 if self.n_renamed.fetch_add(1, Ordering::Relaxed) == 0 {
                     let (text, id) = (&question.question, question.id.as_deref().unwrap_or_default());
                     let text =
@@ -96,8 +96,8 @@ impl Teller {
                     self.bar.suspend(|| output::warning(&text));
                 }
             }
-            Event::Missed { what, cause } => self.warn_once(what, cause),
-            Event::Tick(snapshot) => self.tick(snapshot),
+            BatchEvent::Missed { what, cause } => self.warn_once(what, cause),
+            BatchEvent::Tick(snapshot) => self.tick(snapshot),
         }
     }
 
