@@ -119,7 +119,7 @@ pub fn bench_tower(name: TowerName, place: &BenchPlace, batch: usize, runs: usiz
 
 /// Multiplications and additions of the products that one frame takes.
 fn flops(config: &TowerConfig) -> f64 {
-    let n = (config.n_patches() + config.n_class_tokens()) as f64;
+    let n = config.n_state_tokens() as f64;
     let (d, wide, p) = (config.d_hidden as f64, config.d_intermediate as f64, config.patch_size as f64);
     let layer = 2.0 * n * (4.0 * d * d + 2.0 * d * wide) + 4.0 * n * n * d;
     config.n_layers as f64 * layer + 2.0 * config.n_patches() as f64 * 3.0 * p * p * d

@@ -14,7 +14,7 @@ use crate::connector::Connector;
 use crate::files::{Flush, Output};
 use crate::image::Preprocessor;
 use crate::vision::Tower;
-use crate::vlm::{StateView, fuse};
+use crate::vlm::{FeatureSelection, fuse};
 
 /// What makes features.
 pub struct Encoder<'a> {
@@ -22,8 +22,8 @@ pub struct Encoder<'a> {
     pub tower: &'a Tower,
     /// The connector.
     pub connector: &'a dyn Connector,
-    /// How hidden states become the connector's tokens.
-    pub view: StateView,
+    /// Selection of the connector's tokens from a hidden state.
+    pub selection: FeatureSelection,
     /// How images are prepared.
     pub preprocessor: &'a Preprocessor,
     /// Where the tower is.
@@ -56,8 +56,8 @@ impl Features {
     ) -> Result<Self, TrainError> {
         let path = dir.join(format!("features-{key}.f16"));
         let config = encoder.tower.config();
-        let n_tokens = encoder.connector.n_tokens(encoder.view.n_tokens(config));
-        let width = encoder.connector.width(encoder.view.width(config));
+        let n_tokens = encoder.connector.n_tokens(encoder.selection.n_tokens(config));
+        let width = encoder.connector.width(encoder.selection.width(config));
         let size = (data.n_images() * n_tokens * width * BYTES) as u64;
         if std::fs::metadata(&path).map_or(true, |found| found.len() != size) {
             compute(&path, data, encoder, report)?;
@@ -107,7 +107,7 @@ fn compute(
             batch.par_iter().map(|&index| data.pixels(index, encoder.preprocessor)).collect::<Result<_, _>>()?;
         let encode = || {
             let pixels = Tensor::from_vec(pixels.concat(), (batch.len(), 3, side, side), encoder.device)?;
-            let fused = fuse(encoder.tower, encoder.connector, encoder.view, &pixels)?;
+            let fused = fuse(encoder.tower, encoder.connector, encoder.selection, &pixels)?;
             fused.to_dtype(DType::F16)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<half::f16>()
         };
         let values = encode().map_err(TrainError::compute("encoding images"))?;

@@ -75,10 +75,10 @@ fn frequencies(tower: &TowerConfig) -> Vec<f64> {
 /// `[sin(y f), cos(y f), sin(x f), cos(x f)]` of each patch's row and column; 0 for the class token.
 fn positions(tower: &TowerConfig) -> Result<Tensor> {
     let frequencies = frequencies(tower);
-    let (grid, d, class) = (tower.grid(), tower.d_hidden, tower.n_class_tokens());
-    let mut table = vec![0f32; (class + grid * grid) * d];
+    let (grid, d, n_class_tokens) = (tower.grid(), tower.d_hidden, tower.n_class_tokens());
+    let mut table = vec![0f32; tower.n_state_tokens() * d];
     for patch in 0..grid * grid {
-        let row = &mut table[(class + patch) * d..][..d];
+        let row = &mut table[(n_class_tokens + patch) * d..][..d];
         for (axis, at) in [(0, patch / grid), (1, patch % grid)] {
             for (i, f) in frequencies.iter().enumerate() {
                 let (sin, cos) = (at as f64 * f).sin_cos();
@@ -87,7 +87,7 @@ fn positions(tower: &TowerConfig) -> Result<Tensor> {
             }
         }
     }
-    Tensor::from_vec(table, (class + grid * grid, d), &Device::Cpu)
+    Tensor::from_vec(table, (tower.n_state_tokens(), d), &Device::Cpu)
 }
 
 /// Queries that match the keys of the patch at the head's offset: the keys' matrix times the rotation that moves a

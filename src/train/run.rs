@@ -311,7 +311,7 @@ impl Trainer<'_> {
         let encoder = Encoder {
             tower: &tower,
             connector: design.connector.as_ref(),
-            view: design.config.view(design.tower.family),
+            selection: design.config.feature_selection(design.tower.family),
             preprocessor: &preprocessor,
             device: self.parameters.device(),
         };
@@ -330,8 +330,8 @@ impl Trainer<'_> {
         hasher.update(data.identity().as_bytes());
         hasher.update(format!("{:?} {:?}", self.design.connector, self.design.preprocess).as_bytes());
         if self.place == TowerPlace::Inside {
-            let view = self.design.config.view(self.design.tower.family);
-            hasher.update(format!("{view:?} {:?}", self.design.tower).as_bytes());
+            let selection = self.design.config.feature_selection(self.design.tower.family);
+            hasher.update(format!("{selection:?} {:?}", self.design.tower).as_bytes());
         }
         for (name, tensor) in self.parameters.all() {
             if Part::of(&name) == Part::VisionTower {

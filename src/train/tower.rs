@@ -221,15 +221,18 @@ impl Objective for TowerObjective {
     fn loss(&self, batch: &TowerBatch) -> Result<StepLoss> {
         let (images, side) = (batch.pixels.len(), self.tower.config().image_size);
         let pixels = Tensor::from_vec(batch.pixels.concat(), (images, 3, side, side), &self.device)?;
-        let states = self.states(&pixels)?; // (B, 1 + N, D)
-        let class = self.tower.config().n_class_tokens();
-        let n_patches = self.tower.config().n_patches();
+        let states = self.states(&pixels)?; // (B, n_state_tokens, D)
+        let tower = self.tower.config();
+        let (n_class_tokens, n_patches) = (tower.n_class_tokens(), tower.n_patches());
         let mut total: Option<Tensor> = None;
         let (mut right, mut counted) = (0, 0);
         for (probe, head) in &self.heads {
             let state = if probe.is_early() { &states[0] } else { &states[1] };
-            let tokens =
-                if probe.is_of_image() { state.narrow(1, 0, 1)? } else { state.narrow(1, class, n_patches)? };
+            let tokens = if probe.is_of_image() {
+                state.narrow(1, 0, 1)?
+            } else {
+                state.narrow(1, n_class_tokens, n_patches)?
+            };
             let logits = head.forward(&tokens.contiguous()?)?.reshape(((), probe.n_classes()))?;
             let targets = batch.targets(*probe);
             let loss = cross_entropy(&logits, &targets)?;
@@ -242,7 +245,7 @@ impl Objective for TowerObjective {
             });
         }
         let total = total.ok_or_else(|| candle_core::Error::msg("a tower stage without probes"))?;
-        Ok(StepLoss { sum: (total * images as f64)?, right, counted, n_tokens: images * (class + n_patches) })
+        Ok(StepLoss { sum: (total * images as f64)?, right, counted, n_tokens: images * tower.n_state_tokens() })
     }
 }
 

@@ -84,12 +84,17 @@ impl TowerConfig {
         self.grid() * self.grid()
     }
 
-    /// Tokens before the patches: CLIP's and InternViT's class token.
+    /// Class tokens, which the tower puts before the patches: one of CLIP's and InternViT's.
     pub fn n_class_tokens(&self) -> usize {
         match self.family {
             TowerFamily::Clip | TowerFamily::InternVit => 1,
             TowerFamily::Siglip => 0,
         }
+    }
+
+    /// Tokens of a hidden state: class tokens and patches.
+    pub fn n_state_tokens(&self) -> usize {
+        self.n_class_tokens() + self.n_patches()
     }
 }
 
@@ -153,7 +158,7 @@ impl Tower {
     /// the output of layer `i`, before [`Self::output`]. The class token, where there is one, is token 0 of each.
     ///
     /// # Shapes
-    /// `pixels (T, 3, image_size, image_size)`; each state `(T, N + n_class_tokens, D)`.
+    /// `pixels (T, 3, image_size, image_size)`; each state `(T, n_state_tokens, D)`.
     ///
     /// # Errors
     /// When the shapes do not fit, or the visitor fails.
@@ -180,7 +185,7 @@ impl Tower {
     /// A hidden state in the form in which it leaves the tower: see [`TowerOutput`].
     ///
     /// # Shapes
-    /// `(T, N + n_class_tokens, D)` to the same.
+    /// `(T, n_state_tokens, D)` to the same.
     ///
     /// # Errors
     /// When the width does not fit.

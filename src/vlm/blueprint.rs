@@ -13,7 +13,7 @@ use super::config::{
     tower_config, tower_notes,
 };
 use super::{
-    ModelError, Overrides, SingleImageRule, StateView, TextTokens, TokenBudget, Unused, VideoPath, gguf, names,
+    FeatureSelection, ModelError, Overrides, SingleImageRule, TextTokens, TokenBudget, Unused, VideoPath, gguf, names,
 };
 use crate::connector::{self, Connector, ConnectorKind};
 use crate::files;
@@ -148,18 +148,18 @@ impl Blueprint {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let frame = frame_tokens(&self.tower, self.connector.as_ref(), self.view());
+        let frame = frame_tokens(&self.tower, self.connector.as_ref(), self.feature_selection());
         FrameTokens { has_newline: names::newline(&self.checkpoint).is_some(), ..frame }
     }
 
-    /// How hidden states become the connector's tokens.
-    pub fn view(&self) -> StateView {
-        self.config.view(self.tower.family)
+    /// Returns the selection of the connector's tokens from a hidden state.
+    pub fn feature_selection(&self) -> FeatureSelection {
+        self.config.feature_selection(self.tower.family)
     }
 
     /// Why the connector's tokens do not fit the checkpoint's projector, in words, if they do not.
     pub fn connector_misfit(&self) -> Option<String> {
-        let width = self.connector.width(self.view().width(&self.tower));
+        let width = self.connector.width(self.feature_selection().width(&self.tower));
         let projector = names::projector(&self.checkpoint);
         let shape =
             ["0.weight", "weight"].into_iter().find_map(|name| self.checkpoint.shape(&projector.apply(name)))?;
@@ -250,10 +250,10 @@ fn more_templates(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The tokens of a frame after `connector`, which takes hidden states as `view` shows them.
-pub(super) fn frame_tokens(tower: &TowerConfig, connector: &dyn Connector, view: StateView) -> FrameTokens {
-    let grid = view.grid(tower);
-    let count = connector.n_tokens(view.n_tokens(tower));
+/// Tokens of a frame after `connector`, which takes the tokens of `selection`.
+pub(super) fn frame_tokens(tower: &TowerConfig, connector: &dyn Connector, selection: FeatureSelection) -> FrameTokens {
+    let grid = selection.grid(tower);
+    let count = connector.n_tokens(selection.n_tokens(tower));
     if count == grid.n_patches() { FrameTokens::on_grid(grid) } else { FrameTokens::loose(count) }
 }
 
@@ -314,7 +314,7 @@ impl Design {
 
     /// Width of the connector's tokens, which the projector takes.
     pub fn connector_width(&self) -> usize {
-        self.connector.width(self.config.view(self.tower.family).width(&self.tower))
+        self.connector.width(self.config.feature_selection(self.tower.family).width(&self.tower))
     }
 }
 
@@ -417,7 +417,7 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }
-    config.view(tower.family).check(tower).map_err(wrong)?;
+    config.feature_selection(tower.family).check(tower).map_err(|error| wrong(error.to_string()))?;
     let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {

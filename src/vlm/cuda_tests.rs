@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
-use super::{StateView, fuse};
+use super::{FeatureSelection, fuse};
 use crate::connector::ConnectorKind;
 use crate::kernels::cuda::tests::tested;
 use crate::kernels::finite_difference::random;
@@ -78,8 +78,8 @@ fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Devic
     let mut fold = temporal.begin(FrameTokens::on_grid(Grid { height: 4, width: 4 }));
     for (frames, seed) in [(2, 1), (1, 2)] {
         let pixels = random((frames, 3, 16, 16), seed).to_dtype(dtype)?.to_device(device)?;
-        let view = StateView { n_dropped: config.n_class_tokens(), patches_per_side: 1 };
-        let fused = fuse(&tower, connector.as_ref(), view, &pixels)?;
+        let selection = FeatureSelection { n_leading_dropped: config.n_class_tokens(), patches_per_side: 1 };
+        let fused = fuse(&tower, connector.as_ref(), selection, &pixels)?;
         fold.push(&projector.forward(&fused)?)?;
     }
     fold.finish()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)

@@ -114,15 +114,15 @@ impl Vlm {
         let mut language = load_language((llama, rows), &llm_ledger, placement).map_err(&failed)?;
         language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
 
-        let view = config.view(tower.family);
-        let width = connector.width(view.width(&tower));
+        let selection = config.feature_selection(tower.family);
+        let width = connector.width(selection.width(&tower));
         let newline = read_newline(ledger.checkpoint(), llama, &vision)?;
         let why = format!(
             "{}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {}",
             config.projector,
             connector.kind(),
             tower.d_hidden,
-            view.describe(),
+            selection.describe(),
             llama.d_hidden
         );
         let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
@@ -161,7 +161,7 @@ impl Vlm {
             image_token: config.visual_token(),
             single_image_token: config.image_token,
             generation: config.generation,
-            view,
+            selection,
             newline,
             warnings,
         })

@@ -10,7 +10,7 @@ use super::config::{GenerationDefaults, Spelling};
 use super::families::Family;
 use super::frames::FrameTables;
 use super::load::VisionPlacement;
-use super::{ModelError, SingleImageRule, StateView, VideoPath};
+use super::{FeatureSelection, ModelError, SingleImageRule, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::device::move_between;
 use crate::image::Preprocessor;
@@ -45,8 +45,8 @@ pub struct Vlm {
     /// The same in their prompts about a single image.
     pub(super) single_image_token: Option<u32>,
     pub(super) generation: GenerationDefaults,
-    /// How hidden states become the connector's tokens.
-    pub(super) view: StateView,
+    /// Selection of the connector's tokens from a hidden state.
+    pub(super) selection: FeatureSelection,
     /// The row that ends rows or frames of visual tokens, `(H)`.
     pub(super) newline: Option<Tensor>,
     pub(super) warnings: Vec<String>,
@@ -151,7 +151,7 @@ impl Vlm {
 
     /// Begins the window over the connector's tokens of one video's frames.
     pub fn begin_window(&self) -> ChannelWindow {
-        ChannelWindow::new(self.window, self.view.width(self.tower.config()))
+        ChannelWindow::new(self.window, self.selection.width(self.tower.config()))
     }
 
     /// The language model.
@@ -181,7 +181,7 @@ impl Vlm {
 
     /// Tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
-        let frame = frame_tokens(self.tower.config(), self.connector.as_ref(), self.view);
+        let frame = frame_tokens(self.tower.config(), self.connector.as_ref(), self.selection);
         FrameTokens { has_newline: self.newline.is_some(), ..frame }
     }
 
@@ -265,7 +265,7 @@ impl Vlm {
     pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
         let run = || {
             let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
-            fuse(&self.tower, self.connector.as_ref(), self.view, &pixels)
+            fuse(&self.tower, self.connector.as_ref(), self.selection, &pixels)
         };
         run().map_err(ModelError::compute("encoding frames"))
     }
@@ -332,19 +332,19 @@ fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result
     Ok(PromptHistory { ids: history, n_tokens })
 }
 
-/// Runs a tower as far as a connector needs it, and fuses its states as `view` shows them.
+/// Runs a tower as far as a connector needs it, and fuses the tokens that `selection` takes of its states.
 ///
 /// # Shapes
-/// `pixels (T, 3, side, side)` to `(T, N', k D)`, of the view's `N` and `D`.
+/// `pixels (T, 3, side, side)` to `(T, N', k D)`, with the selection's `N` and `D`.
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn fuse(tower: &Tower, connector: &dyn Connector, view: StateView, pixels: &Tensor) -> candle_core::Result<Tensor> {
+pub fn fuse(tower: &Tower, connector: &dyn Connector, selection: FeatureSelection, pixels: &Tensor) -> candle_core::Result<Tensor> {
     let (layers, last) = (connector.layers(), connector.last_layer());
     let mut fold = connector.begin();
     tower.hidden_states(pixels, &mut |layer, state| {
         if layers.contains(&layer) {
-            fold.visit(layer, &view.apply(&tower.output(state)?)?)?; // (T, N, D)
+            fold.visit(layer, &selection.apply(&tower.output(state)?)?)?; // (T, N, D)
         }
         Ok(if layer >= last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;

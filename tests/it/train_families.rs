@@ -145,7 +145,7 @@ fn every_family_learns_each_connector_and_answers_with_it() {
 
             let (trained, own) = (blueprint(&out), blueprint(&from));
             assert_eq!(trained.connector.kind().to_string(), connector, "{name}");
-            let width = 3 * own.view().width(&own.tower);
+            let width = 3 * own.feature_selection().width(&own.tower);
             assert_eq!(after["model.mm_projector.0.weight"].dims()[1], width, "{name}");
             assert_eq!(trained.frame_tokens(), own.frame_tokens(), "{name}");
             let answer = answers(&out);

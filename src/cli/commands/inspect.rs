@@ -246,7 +246,7 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     let (tower, connector) = (&blueprint.tower, &blueprint.connector);
     let frame = blueprint.frame_tokens();
     let n_tokens = frame.count;
-    let n_states = tower.n_patches() + tower.n_class_tokens();
+    let n_state_tokens = tower.n_state_tokens();
     let images = match temporal.views() {
         Views::Frames => frames,
         Views::FramesAndThumbnail { .. } => frames + 1,
@@ -255,8 +255,12 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     let projected = if temporal.place() == Place::BeforeProjector { 1 } else { images };
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({images}, 3, {}, {})", tower.image_size, tower.image_size)?;
-    writeln!(text, "  hidden states  {} of ({images}, {n_states}, {})", tower.n_layers + 1, tower.d_hidden)?;
-    writeln!(text, "  connector      ({images}, {n_tokens}, {})", connector.width(blueprint.view().width(tower)))?;
+    writeln!(text, "  hidden states  {} of ({images}, {n_state_tokens}, {})", tower.n_layers + 1, tower.d_hidden)?;
+    writeln!(
+        text,
+        "  connector      ({images}, {n_tokens}, {})",
+        connector.width(blueprint.feature_selection().width(tower))
+    )?;
     if blueprint.window > 1 {
         writeln!(text, "  window         lower groups averaged over {} frames", blueprint.window)?;
     }

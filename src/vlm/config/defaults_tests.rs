@@ -137,14 +137,18 @@ fn a_tower_has_the_defaults_of_its_class() {
     assert_eq!((tower.d_hidden, tower.n_layers, tower.image_size, tower.patch_size), (1024, 24, 336, 14));
 }
 
+fn n_dropped(config: &VlmConfig, family: TowerFamily) -> usize {
+    config.feature_selection(family).n_leading_dropped
+}
+
 #[test]
 fn the_model_around_them_has_the_defaults_of_its_class() {
     let config = read(&json!({"model_type": "llava", "text_config": {}, "vision_config": {}}));
     assert_eq!((config.spelling, config.select_layers.as_slice()), (Spelling::HuggingFace, &[-2][..]));
-    assert_eq!((config.n_dropped(TowerFamily::Clip), config.n_dropped(TowerFamily::Siglip)), (1, 1));
+    assert_eq!((n_dropped(&config, TowerFamily::Clip), n_dropped(&config, TowerFamily::Siglip)), (1, 1));
     assert_eq!((config.image_token, config.projector.to_string().as_str()), (Some(32_000), "mlp2x_gelu"));
     let full = read(&json!({"text_config": {}, "vision_feature_select_strategy": "full"}));
-    assert_eq!((full.n_dropped(TowerFamily::Clip), full.n_dropped(TowerFamily::Siglip)), (0, 0));
+    assert_eq!((n_dropped(&full, TowerFamily::Clip), n_dropped(&full, TowerFamily::Siglip)), (0, 0));
 }
 
 #[test]

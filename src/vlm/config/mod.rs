@@ -24,7 +24,7 @@ use crate::projector::ProjectorKind;
 use crate::units::LayerIndex;
 use crate::vision::{TowerConfig, TowerFamily, TowerOutput};
 use crate::vlm::families::{self, Family};
-use crate::vlm::{ModelError, StateView, VideoPath};
+use crate::vlm::{FeatureSelection, ModelError, VideoPath};
 use crate::weights::Fp8Format;
 pub use any_res::{AnyResKeys, Resolutions};
 pub use generation::{CheckpointSampling, GenerationDefaults};
@@ -140,18 +140,18 @@ impl VlmConfig {
         self.video_token.or(self.image_token)
     }
 
-    /// Tokens at the beginning of each hidden state that are left out: LLaVA's code drops CLIP's class token,
-    /// transformers the first token of any tower.
-    pub fn n_dropped(&self, family: TowerFamily) -> usize {
+    /// Returns the number of leading tokens that the feature selection drops of each hidden state: LLaVA's code drops
+    /// CLIP's class token, transformers the first token of any tower.
+    fn n_leading_dropped(&self, family: TowerFamily) -> usize {
         match (self.select_feature, self.spelling, family) {
             (SelectFeature::ClsPatch, ..) | (SelectFeature::Patch, Spelling::Llava, TowerFamily::Siglip) => 0,
             (SelectFeature::Patch, ..) => 1,
         }
     }
 
-    /// How a tower's hidden states become the connector's tokens.
-    pub fn view(&self, family: TowerFamily) -> StateView {
-        StateView { n_dropped: self.n_dropped(family), patches_per_side: self.patches_per_side }
+    /// Returns the selection of the connector's tokens from the hidden states of a tower of `family`.
+    pub fn feature_selection(&self, family: TowerFamily) -> FeatureSelection {
+        FeatureSelection { n_leading_dropped: self.n_leading_dropped(family), patches_per_side: self.patches_per_side }
     }
 
     /// The depth that runs of a tower: LLaVA's code deletes the last layer of a SigLIP tower.

@@ -208,7 +208,7 @@ impl ProcessorFile {
         };
         let side = tower.image_size / patch;
         let counted = (side * side + additional).saturating_sub(usize::from(strategy == "default"));
-        let made = (tower.n_patches() + tower.n_class_tokens()).saturating_sub(config.n_dropped(tower.family));
+        let made = config.feature_selection(tower.family).n_kept(tower);
         let rule = || {
             format!(
                 "{}: patch_size {patch}, num_additional_image_tokens {additional} and vision_feature_select_strategy {strategy} \
