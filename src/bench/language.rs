@@ -14,8 +14,9 @@ use crate::device::peak_memory;
 use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, Visual};
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
-use crate::language::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
+use crate::language::{Llama, LlamaConfig, SequenceRows};
 use crate::nn::{Purpose, QuantFormat, Quantizing};
+use crate::vlm::config::{llama_2_7b, tiny_llama_1b};
 
 /// Positions of which the logits are compared.
 const COMPARED: usize = 64;
@@ -55,33 +56,9 @@ impl LanguageSize {
 
     /// The geometry.
     pub fn config(self) -> LlamaConfig {
-        let small = LlamaConfig {
-            vocab_size: 32_000,
-            d_hidden: 2048,
-            d_intermediate: 5632,
-            n_layers: 22,
-            n_heads: 32,
-            n_kv_heads: 4,
-            d_head: 64,
-            rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            rope_scaling: RopeScaling::None,
-            context: 4096,
-            tied_embeddings: false,
-            attention_bias: AttentionBias::None,
-            qk_norm: QueryKeyNorm::None,
-            mlp_bias: false,
-        };
         match self {
-            Self::Small => small,
-            Self::Large => LlamaConfig {
-                d_hidden: 4096,
-                d_intermediate: 11_008,
-                n_layers: 32,
-                n_kv_heads: 32,
-                d_head: 128,
-                ..small
-            },
+            Self::Small => tiny_llama_1b(),
+            Self::Large => llama_2_7b(),
         }
     }
 }

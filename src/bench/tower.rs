@@ -10,7 +10,7 @@ use super::{BenchPlace, DeviceLimits, median_seconds, memory_peak, random};
 use crate::device::peak_memory;
 use crate::nn::Purpose;
 use crate::vision::{Tower, TowerConfig};
-use crate::vlm::config::{clip_l_336, siglip_so400m};
+use crate::vlm::config::{clip_l_336, siglip_so400m, siglip_so400m_llava};
 
 /// A tower by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,7 @@ impl TowerName {
     fn config(self) -> TowerConfig {
         match self {
             Self::ClipL336 => clip_l_336(),
-            // LLaVA's code deletes the last layer.
-            Self::SiglipSo400m => TowerConfig { n_layers: 26, ..siglip_so400m() },
+            Self::SiglipSo400m => siglip_so400m_llava(),
         }
     }
 

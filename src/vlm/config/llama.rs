@@ -1,5 +1,6 @@
 //! The language model's keys, which every family shares, with the defaults of each class of transformers.
 
+use super::published::llama_2_7b;
 use super::{JsonFile, MAX_CONTEXT, rope};
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm};
 use crate::vlm::ModelError;
@@ -71,13 +72,8 @@ impl LanguageKind {
     }
 
     fn defaults(self) -> ClassDefaults {
-        let llama = ClassDefaults {
-            vocab_size: 32_000,
-            d_intermediate: 11_008,
-            n_kv_heads: None,
-            d_head: None,
-            positions: 2048,
-        };
+        let LlamaConfig { vocab_size, d_intermediate, .. } = llama_2_7b();
+        let llama = ClassDefaults { vocab_size, d_intermediate, n_kv_heads: None, d_head: None, positions: 2048 };
         let qwen2 = ClassDefaults {
             vocab_size: 151_936,
             d_intermediate: 22_016,
@@ -125,8 +121,10 @@ pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaul
             None => Err(file.wrong(key, "it is needed to lay out the language model")),
         }
     };
-    let d_hidden = shape("hidden_size", MAX_WIDTH, 4096)?;
-    let n_heads = shape("num_attention_heads", MAX_HEADS, 32)?;
+    // The defaults of every class are those of Llama's 7B, but for its own.
+    let base = llama_2_7b();
+    let d_hidden = shape("hidden_size", MAX_WIDTH, base.d_hidden)?;
+    let n_heads = shape("num_attention_heads", MAX_HEADS, base.n_heads)?;
     // Some classes have a default of their own; a null means as many as heads, there too.
     let kv_default = class.n_kv_heads.filter(|_| !file.is_null("num_key_value_heads")).unwrap_or(n_heads);
     let n_kv_heads = file.count("num_key_value_heads", 1..=MAX_HEADS)?.unwrap_or(kv_default);
@@ -150,7 +148,7 @@ pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaul
         vocab_size: shape("vocab_size", MAX_VOCAB, class.vocab_size)?,
         d_hidden,
         d_intermediate: shape("intermediate_size", MAX_WIDTH, class.d_intermediate)?,
-        n_layers: shape("num_hidden_layers", MAX_LAYERS, 32)?,
+        n_layers: shape("num_hidden_layers", MAX_LAYERS, base.n_layers)?,
         n_heads,
         n_kv_heads,
         d_head,

@@ -9,6 +9,7 @@ mod json;
 pub(super) mod keys;
 pub(super) mod llama;
 pub(super) mod processor;
+mod published;
 mod quantization;
 mod rope;
 pub(super) mod tower;
@@ -31,8 +32,10 @@ pub use generation::{CheckpointSampling, GenerationDefaults};
 pub use json::JsonFile;
 pub use keys::KeyNotes;
 pub use llama::LanguageKind;
+pub(super) use published::published_tower;
+pub use published::{clip_l_336, llama_2_7b, siglip_so400m, siglip_so400m_llava, tiny_llama_1b};
 pub use quantization::read as fp8_format;
-pub use tower::{clip_l_336, published_tower, siglip_so400m, tower_config, tower_notes};
+pub use tower::{tower_config, tower_notes};
 
 /// Which spelling a `config.json` has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

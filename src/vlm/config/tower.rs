@@ -2,7 +2,8 @@
 
 use super::JsonFile;
 use super::keys::{BASE, GENERATION, KeyNotes, TOWER, WHOLE_TOWER};
-use crate::vision::{Activation, Bias, TowerConfig, TowerFamily, TowerOutput};
+use super::published::{clip_b_32, siglip_b_16};
+use crate::vision::{Activation, TowerConfig, TowerFamily};
 use crate::vlm::ModelError;
 
 const MAX_WIDTH: usize = 1 << 16;
@@ -118,70 +119,4 @@ fn activation(file: &JsonFile) -> Result<Option<Activation>, ModelError> {
         None => return Ok(None),
         Some(_) => return Err(file.wrong("hidden_act", "supported are quick_gelu, gelu_pytorch_tanh and gelu")),
     }))
-}
-
-/// The geometry of the two towers that released checkpoints name, for one whose weights are inside its checkpoint while
-/// the tower's own repository is not at hand.
-pub fn published_tower(name: &str) -> Option<TowerConfig> {
-    match name {
-        "openai/clip-vit-large-patch14-336" => Some(clip_l_336()),
-        "google/siglip-so400m-patch14-384" => Some(siglip_so400m()),
-        _ => None,
-    }
-}
-
-/// Geometry of `google/siglip-so400m-patch14-384`.
-pub fn siglip_so400m() -> TowerConfig {
-    TowerConfig {
-        family: TowerFamily::Siglip,
-        d_hidden: 1152,
-        d_intermediate: 4304,
-        n_layers: 27,
-        image_size: 384,
-        activation: Activation::GeluTanh,
-        layer_norm_eps: 1e-6,
-        ..clip_l_336()
-    }
-}
-
-/// Geometry of `openai/clip-vit-large-patch14-336`.
-pub fn clip_l_336() -> TowerConfig {
-    TowerConfig {
-        family: TowerFamily::Clip,
-        d_hidden: 1024,
-        d_intermediate: 4096,
-        n_layers: 24,
-        n_heads: 16,
-        image_size: 336,
-        patch_size: 14,
-        n_channels: 3,
-        activation: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-        qkv_bias: Bias::With,
-        output: TowerOutput::Raw,
-    }
-}
-
-/// Defaults of `CLIPVisionConfig`: the geometry of `openai/clip-vit-base-patch32`.
-fn clip_b_32() -> TowerConfig {
-    TowerConfig {
-        d_hidden: 768,
-        d_intermediate: 3072,
-        n_layers: 12,
-        n_heads: 12,
-        image_size: 224,
-        patch_size: 32,
-        ..clip_l_336()
-    }
-}
-
-/// Defaults of `SiglipVisionConfig`: the geometry of `google/siglip-base-patch16-224`.
-fn siglip_b_16() -> TowerConfig {
-    TowerConfig {
-        family: TowerFamily::Siglip,
-        patch_size: 16,
-        activation: Activation::GeluTanh,
-        layer_norm_eps: 1e-6,
-        ..clip_b_32()
-    }
 }

@@ -6,11 +6,12 @@
 use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath};
 use crate::image::ImageProcessor;
-use crate::vision::TowerConfig;
 use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
-use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m};
+use crate::vlm::config::{
+    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m_llava,
+};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_onevision",
@@ -32,7 +33,7 @@ static PARTS: Parts = Parts {
     family: &FAMILY,
     processor: ImageProcessor::Siglip,
     languages: &[LanguageKind::Qwen2, LanguageKind::Qwen3, LanguageKind::Llama, LanguageKind::Mistral],
-    tower: |file, vision| hugging_face::tower_or(file, vision, default_tower),
+    tower: |file, vision| hugging_face::tower_or(file, vision, siglip_so400m_llava),
     visual: |file| hugging_face::llava_visual(file, &[-1], SelectFeature::ClsPatch),
     keys: &[LLAVA, KEYS],
     image_token: 151_646,
@@ -46,8 +47,3 @@ const KEYS: &[Key] = &[
     ("video_token_index", Meaning::Neutral),
     ("vision_aspect_ratio", Meaning::Neutral),
 ];
-
-/// The tower without a `vision_config`: SigLIP-so400m without its last layer.
-fn default_tower() -> TowerConfig {
-    TowerConfig { n_layers: 26, ..siglip_so400m() }
-}
