@@ -164,7 +164,7 @@ impl<'a> Asking<'a> {
             token_ids: ids,
             finish_reason,
             context_full: finish_reason == FinishReason::Length && question.max_new_tokens < wanted,
-            prompt_tokens: question.budget.words(),
+            prompt_tokens: question.budget.text_tokens(),
             visual_tokens: question.budget.visual(),
             reused: Tokens(reused),
             prefill,

@@ -11,7 +11,7 @@ use crate::text::{Conversation, ShownFrames, Template, Timestamps};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::vlm::config::FrameFit;
-use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
+use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, RopeOverride, TextTokens};
 
 /// What the rules find.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,9 +47,13 @@ impl Plan {
             },
             rope: match self.rope {
                 RopePlan::Checkpoint => None,
-                RopePlan::Linear(rope) => Some((RopeScaling::Linear { factor: rope.factor as f32 }, rope.factor)),
+                RopePlan::Linear(rope) => {
+                    let scaling = RopeScaling::Linear { factor: rope.factor as f32 };
+                    Some(RopeOverride { scaling, factor: rope.factor })
+                }
                 RopePlan::DynamicNtk(rope) => {
-                    Some((RopeScaling::DynamicNtk { factor: rope.factor as f32, original_context: 0.0 }, rope.factor))
+                    let scaling = RopeScaling::DynamicNtk { factor: rope.factor as f32, original_context: 0.0 };
+                    Some(RopeOverride { scaling, factor: rope.factor })
                 }
             },
             unused: self.unused,

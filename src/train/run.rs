@@ -156,7 +156,7 @@ fn open_start(recipe: &Recipe, start: &Start, design: &mut Design) -> Result<Opt
         return wrong("it holds no vision tower".to_owned());
     }
     let width = design.connector_width();
-    if let Some(takes) = weights.projector_takes()
+    if let Some(takes) = weights.projector_width()
         && !recipe.model.has_new_projector()
         && takes != width
     {

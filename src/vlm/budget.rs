@@ -1,20 +1,20 @@
-//! The token budget: arithmetic that is done before anything heavy.
+//! Token budget of a prompt against the model's context: refuses a plan before weights are read or frames decoded.
 
 use crate::temporal::{FrameTokens, Temporal};
 use crate::units::Tokens;
 use crate::vlm::{ModelError, PromptIds};
 
-/// Tokens of a prompt's words.
+/// Text tokens of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextTokens {
-    /// Tokens that stand once.
+    /// Tokens independent of the number of frames.
     pub once: Tokens,
-    /// Tokens that stand with each frame.
+    /// Tokens repeated with each frame.
     pub each: Tokens,
 }
 
 impl TextTokens {
-    /// The tokens of a prompt about so many frames: the words between the first and the last of them stand with each.
+    /// Counts the text tokens of a prompt about `n_frames`; text between the first and the last frame is counted per frame.
     pub fn of(ids: &PromptIds, n_frames: usize) -> Self {
         let n_ends = ids.before_visual().len() + ids.after_visual().len();
         let between = ids.n_text().saturating_sub(n_ends);
@@ -22,7 +22,7 @@ impl TextTokens {
         Self { once: Tokens(ids.n_text().saturating_sub(each * n_frames)), each: Tokens(each) }
     }
 
-    /// The tokens with so many frames.
+    /// Returns the number of text tokens with `n_frames`.
     pub fn with_frames(self, n_frames: usize) -> Tokens {
         Tokens(self.once.0.saturating_add(self.each.0.saturating_mul(n_frames)))
     }
@@ -34,10 +34,10 @@ impl From<Tokens> for TextTokens {
     }
 }
 
-/// What a prompt needs and what the model has.
+/// Tokens that a prompt needs, and the context that the model has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenBudget {
-    /// The strategy.
+    /// Temporal strategy.
     pub temporal: Temporal,
     /// Frames.
     pub n_frames: usize,
@@ -50,27 +50,27 @@ pub struct TokenBudget {
 }
 
 impl TokenBudget {
-    /// `V`.
+    /// Returns `V`, the number of visual tokens.
     pub fn visual(&self) -> Tokens {
         self.temporal.n_tokens(self.n_frames, self.frame)
     }
 
-    /// Tokens of the prompt's words.
-    pub fn words(&self) -> Tokens {
+    /// Returns the number of text tokens.
+    pub fn text_tokens(&self) -> Tokens {
         self.text.with_frames(self.n_frames)
     }
 
-    /// Positions of the whole prompt.
+    /// Returns the number of positions of the whole prompt.
     pub fn prompt(&self) -> Tokens {
-        Tokens(self.visual().0.saturating_add(self.words().0))
+        Tokens(self.visual().0.saturating_add(self.text_tokens().0))
     }
 
-    /// Positions left for the answer.
+    /// Returns the number of positions left for the answer.
     ///
     /// # Errors
-    /// [`ModelError::Strategy`] or [`ModelError::SingleImage`] when the strategy cannot work on such frames;
-    /// [`ModelError::OverBudget`] with the arithmetic, when not one is left; [`ModelError::NoVisualTokens`] when the
-    /// strategy leaves nothing of the video.
+    /// [`ModelError::Strategy`] or [`ModelError::SingleImage`] when the strategy does not apply to such frames;
+    /// [`ModelError::OverBudget`] with the arithmetic, when no position is left; [`ModelError::NoVisualTokens`] when
+    /// the strategy leaves no token of the video.
     pub fn room(&self) -> Result<Tokens, ModelError> {
         let (prompt, context) = (self.prompt(), self.context);
         self.temporal.check(self.frame).map_err(|rule| match self.temporal {
@@ -91,20 +91,20 @@ impl TokenBudget {
             strategy: self.strategy(),
             visual_words: self.temporal.explain(self.n_frames, self.frame),
             visual: self.visual(),
-            text: self.words(),
+            text: self.text_tokens(),
             total: prompt,
             context,
             hint: self.hint(),
         })
     }
 
-    /// The key of a plan that the strategy stands at, and its name.
+    /// Returns the plan's key of the strategy, and the strategy's name.
     fn strategy(&self) -> String {
         let key = if matches!(self.temporal, Temporal::AnyRes(_)) { "single_image" } else { "temporal" };
         format!("{key} {}", self.temporal)
     }
 
-    /// The most frames below these that fit, by bisection: more frames never make fewer tokens.
+    /// Returns the largest number of frames that fits, by bisection: more frames never make fewer tokens.
     fn most_that_fit(&self) -> Option<usize> {
         let (mut fit, mut over) = (0, self.n_frames);
         while over - fit > 1 {
@@ -122,7 +122,7 @@ impl TokenBudget {
         self.prompt() < self.context
     }
 
-    /// What would fit: a shorter question, fewer frames, or another strategy.
+    /// Returns the hint of what would fit: a shorter question, fewer frames, or another strategy.
     fn hint(&self) -> String {
         if matches!(self.temporal, Temporal::AnyRes(_)) {
             let frame = Self { temporal: Temporal::Concat, ..*self };
@@ -161,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_leaves_the_rest() {
+    fn a_prompt_that_fits_leaves_the_rest_of_the_context() {
         assert_eq!(budget(Temporal::D2, 8, 46).room().expect("it fits"), Tokens(4096 - 2304 - 46));
     }
 
     #[test]
-    fn what_does_not_fit_is_told_as_arithmetic() {
+    fn an_error_over_budget_shows_the_arithmetic() {
         let error = |temporal, frames, text| budget(temporal, frames, text).room().expect_err("too much").to_string();
         assert_eq!(
             error(Temporal::Concat, 8, 64),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_image_is_told_by_its_own_key() {
+    fn an_error_about_a_single_image_names_its_own_key() {
         use crate::temporal::{AnyRes, Grid, Unpad};
         // Room for the base view alone.
         let any_res = AnyRes { image: (900, 900), rows: 2, columns: 2, unpad: Unpad::Rounded, max_tiles: None };
@@ -206,10 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn words_with_each_frame_are_counted_with_the_frames_that_would_fit() {
+    fn text_per_frame_is_counted_with_the_frames_that_would_fit() {
         use crate::text::Passage;
         let words = |n: usize| Passage::Words(vec![0; n]);
-        // 10 + 20 words stand once, 8 with each frame: those before the first are among the 18 at the beginning.
+        // 10 + 20 tokens once, 8 per frame: those of the first frame are among the 18 at the beginning.
         let parts = vec![words(18), Passage::Frames(0..1), words(8), Passage::Frames(1..2), words(20)];
         let text = TextTokens::of(&PromptIds { parts }, 2);
         assert_eq!(text, TextTokens { once: Tokens(30), each: Tokens(8) });

@@ -1,5 +1,5 @@
-//! Frames to visual tokens on the kernels for NVIDIA GPUs: emulated in every build, and on a GPU where one answers.
-//! Tokens are those of the CPU, exact to rounding in f32 and near in f16 and bf16.
+//! Tests of frames to visual tokens on the kernels for NVIDIA GPUs: emulated in every build, and on a GPU if there is
+//! one. Tokens equal those of the CPU to rounding in f32, and within a tolerance in f16 and bf16.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -18,7 +18,7 @@ use crate::temporal::{Evs, FrameTokens, Grid, MaxPool, Pool2d, PoolMode, Tempora
 use crate::units::LayerIndex;
 use crate::vision::{Activation, Bias, Tower, TowerConfig, TowerFamily, TowerOutput};
 
-/// Random weights of any name and shape, the same for the same name.
+/// Random weights of any name and shape; equal names have equal weights.
 struct AnyWeights;
 
 impl SimpleBackend for AnyWeights {
@@ -67,7 +67,7 @@ fn config(family: TowerFamily) -> TowerConfig {
     }
 }
 
-/// The visual tokens of three frames that come as two and one.
+/// Computes the visual tokens of three frames, in batches of two and one.
 fn visual(config: &TowerConfig, temporal: Temporal, dtype: DType, device: &Device) -> Result<Tensor> {
     let vb = VarBuilder::from_backend(Box::new(AnyWeights), dtype, device.clone());
     let tower = Tower::load(config, config.n_layers, &vb.pp("tower"), Purpose::Inference)?;
@@ -100,7 +100,7 @@ fn visual_tokens_are_those_of_the_cpu() {
             let expected = visual(&config, temporal, DType::F32, &Device::Cpu).expect("on the CPU");
             let largest = expected.abs().and_then(|x| x.flatten_all()?.max(0)?.to_scalar::<f32>()).expect("f32");
             for tested in tested() {
-                // Which tokens are most unlike others is not to be compared across precisions.
+                // The selection of tokens by similarity cannot be compared across precisions.
                 if tested.dtype != DType::F32 && matches!(temporal, Temporal::Evs(_)) {
                     continue;
                 }

@@ -1,8 +1,8 @@
-//! The whole model: from frames and a question to the logits of the first answer token.
+//! Vision-language model: from frames and a question to the logits of the first answer token.
 //!
 //! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
-//! Foreign `config.json` spellings and tensor names meet here and nowhere else, each family's in a file of
-//! [`families`].
+//! Spellings of `config.json` and tensor names of model families are known here and nowhere else, each family's in a
+//! file of [`families`]. The token loop is in [`crate::engine`], the stages of a pipeline in [`crate::pipeline`].
 
 mod blueprint;
 mod budget;
@@ -34,7 +34,7 @@ pub(crate) use error::without_backtrace;
 pub use feature_selection::FeatureSelection;
 pub use load::{Placement, VisionPlacement};
 pub use model::{FrameRows, PromptIds, Vlm, fuse};
-pub use overrides::Overrides;
+pub use overrides::{Overrides, RopeOverride};
 pub use single_image::{SingleImage, SingleImageRule};
 pub use start::{Replaced, StartingTower, StartingWeights};
 pub use unused::Unused;

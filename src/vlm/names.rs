@@ -1,13 +1,14 @@
-//! Tensor names: ours, and what the files of each family call the same tensors. What a file has decides, not the family
-//! that its configuration names: layouts are shared, and old and new files of a family differ.
+//! Tensor names: ours, and those of the same tensors in the files of each family. Names are chosen by the tensors that a
+//! file has, not by the family that its configuration names: layouts are shared, and old and new files of a family
+//! differ.
 
 use super::families;
 use crate::weights::{Checkpoint, Rename};
 
-/// Where a tower in its own repository may begin.
+/// Prefixes of a tower's tensors in its own repository.
 const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
 
-/// Tensors of which every tower has one.
+/// Tensors one of which every tower has.
 const TOWER_PROBES: [&str; 2] = ["embeddings.patch_embedding.weight", "embeddings.patch_embeddings.projection.weight"];
 
 /// Names of `image_newline`.
@@ -17,10 +18,10 @@ pub(super) const NEWLINES: [&str; 2] = ["image_newline", "model.image_newline"];
 pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 /// Our name of the output head.
 pub(super) const HEAD: &str = "lm_head.weight";
-/// Tensors of which every language model has one.
+/// Tensors one of which every language model has.
 const LANGUAGE_PROBES: [&str; 2] = ["embed_tokens.weight", "layers.0.input_layernorm.weight"];
 
-/// Names of the language model.
+/// Returns the names of the language model's tensors.
 pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
     let has = |prefix: &str| LANGUAGE_PROBES.iter().any(|probe| checkpoint.contains(&format!("{prefix}{probe}")));
     let all = || families::ALL.iter().flat_map(|family| family.names.language);
@@ -28,7 +29,7 @@ pub(super) fn language(checkpoint: &Checkpoint) -> Rename {
     found.map_or_else(Rename::none, |(model, head)| Rename::none().prefix("model.", model).prefix("lm_head.", head))
 }
 
-/// Names of the projector: those of which the checkpoint has the most modules.
+/// Returns the names of the projector's tensors: the layout of which the checkpoint has the most modules.
 pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     let begins = |(_, theirs): &&(&str, &str)| checkpoint.names().any(|name| name.starts_with(theirs));
     let all = || families::ALL.iter().flat_map(|family| family.names.projector);
@@ -42,24 +43,24 @@ pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     best.1.iter().fold(Rename::none(), |rename, (ours, theirs)| rename.prefix(ours, theirs))
 }
 
-/// Whether a tensor is of a projector, by the names of any family.
-pub(super) fn is_of_projector(name: &str) -> bool {
+/// Returns whether a tensor belongs to a projector, by the names of any family.
+pub(super) fn is_projector_tensor(name: &str) -> bool {
     let mut modules = families::ALL.iter().flat_map(|family| family.names.projector).copied().flatten();
     modules.any(|(_, theirs)| name.starts_with(theirs))
 }
 
-/// The prefix of the tower inside a checkpoint, if there is one.
+/// Returns the prefix of the tower inside a checkpoint, if it has a tower.
 pub(super) fn tower_inside(checkpoint: &Checkpoint) -> Option<&'static str> {
     families::ALL.iter().flat_map(|family| family.names.tower).copied().find(|prefix| has_tower(checkpoint, prefix))
 }
 
-/// The prefix of a tower in its own repository.
+/// Returns the prefix of a tower in its own repository.
 pub(super) fn tower_beside(checkpoint: &Checkpoint) -> &'static str {
     let found = TOWER_BESIDE.into_iter().find(|prefix| has_tower(checkpoint, prefix));
     found.or_else(|| tower_inside(checkpoint)).unwrap_or(TOWER_BESIDE[0])
 }
 
-/// The name of the row that ends rows or frames of visual tokens, if the checkpoint has one.
+/// Returns the name of the `image_newline` tensor, if the checkpoint has one.
 pub(super) fn newline(checkpoint: &Checkpoint) -> Option<&'static str> {
     NEWLINES.into_iter().find(|name| checkpoint.contains(name))
 }

@@ -1,4 +1,4 @@
-//! What a plan changes of a checkpoint's own description.
+//! Settings of a plan that override a checkpoint's own description. Applied by [`super::Blueprint::read`].
 
 use std::path::PathBuf;
 
@@ -7,38 +7,48 @@ use super::{Unused, VlmConfig};
 use crate::connector::ConnectorKind;
 use crate::language::RopeScaling;
 
-/// Changes; the default changes nothing.
+/// Overrides of a checkpoint's description; the default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
-    /// Another tower than the checkpoint's own: a directory or a hub id.
+    /// Vision tower in place of the checkpoint's own: a directory or a hub id.
     pub vision_tower: Option<String>,
-    /// A language model in a GGUF file, in place of the checkpoint's own.
+    /// GGUF file of a language model, in place of the checkpoint's own.
     pub llm: Option<PathBuf>,
-    /// Another connector.
+    /// Connector in place of the checkpoint's own.
     pub connector: Option<ConnectorKind>,
-    /// Frames over which the connector's lower groups are averaged; 0 and 1 are none but the frame itself.
+    /// Frames over which the connector's lower groups are averaged; 0 and 1 average over the frame alone.
     pub connector_window: usize,
-    /// Another way of fitting frames to the tower's square.
+    /// Fit of frames to the tower's square, in place of the checkpoint's own.
     pub frame_fit: Option<FrameFit>,
-    /// Another scaling of positions, and the factor that the context grows by.
-    pub rope: Option<(RopeScaling, f64)>,
-    /// Whether a checkpoint with unused tensors or unknown configuration keys is refused.
+    /// Scaling of rotary positions.
+    pub rope: Option<RopeOverride>,
+    /// Handling of a checkpoint with unused tensors or unknown configuration keys.
     pub unused: Unused,
 }
 
+/// Scaling of rotary positions that a plan sets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeOverride {
+    /// Scaling of the frequencies.
+    pub scaling: RopeScaling,
+    /// Factor by which the context grows.
+    pub factor: f64,
+}
+
 impl Overrides {
-    /// Another tower, if one is named, and nothing else.
+    /// Overrides the tower, if one is named, and nothing else.
     pub fn tower(vision_tower: Option<&str>) -> Self {
         Self { vision_tower: vision_tower.map(str::to_owned), ..Self::default() }
     }
 
-    /// The same changes with another rule for unused tensors and configuration keys.
+    /// Sets the handling of unused tensors and configuration keys.
     #[must_use]
     pub fn with_unused(self, unused: Unused) -> Self {
         Self { unused, ..self }
     }
 
-    /// Changes a description. In words, what of it does not go with the checkpoint.
+    /// Applies the overrides to a description. Returns the reason why the scaling of positions does not go with the
+    /// checkpoint, if it does not.
     pub(super) fn apply(&self, config: &mut VlmConfig) -> Option<String> {
         if let Some(connector) = self.connector {
             config.connector = connector;
@@ -46,7 +56,7 @@ impl Overrides {
         if let Some(frame_fit) = self.frame_fit {
             config.frame_fit = frame_fit;
         }
-        let (scaling, factor) = self.rope?;
+        let RopeOverride { scaling, factor } = self.rope?;
         let own = config.llama.rope_scaling;
         if own != RopeScaling::None {
             return Some(format!("the checkpoint scales its positions itself ({own:?})"));

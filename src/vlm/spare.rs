@@ -1,7 +1,7 @@
-//! Tensors of a checkpoint that are rightly left alone: computed buffers, and parts that no answer depends on.
+//! Tensors of a checkpoint that may stay unused: computed buffers, and parts that no answer depends on.
 //!
-//! Every other tensor that nothing asked for refuses the model (see [`super::Unused`]), so the names here are exact: a
-//! prefix ends with a dot and stands for one module.
+//! A model with any other tensor that was not read is refused (see [`super::Unused`]), so the names here are exact: a
+//! prefix ends with a dot and names one module.
 
 use super::names;
 use crate::language::LlamaConfig;
@@ -14,9 +14,9 @@ pub(super) struct Spares {
     modules: Vec<String>,
 }
 
-/// A tower in a checkpoint.
+/// Vision tower in a checkpoint.
 pub(super) struct TowerPart<'a> {
-    /// Where the names of the tower begin.
+    /// Prefix of the tower's tensors.
     pub(super) prefix: &'a str,
     /// Layers that are read.
     pub(super) n_read: usize,
@@ -25,12 +25,12 @@ pub(super) struct TowerPart<'a> {
 }
 
 impl Spares {
-    /// Spares the tensors of these names.
+    /// Makes a set of spared names.
     pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
         Self { names: names.into_iter().collect(), modules: Vec::new() }
     }
 
-    /// The names of `unused` that are not spared.
+    /// Returns the names of `unused` that are not spared.
     pub(super) fn rest(&self, unused: Vec<String>) -> Vec<String> {
         unused.into_iter().filter(|name| !self.covers(name)).collect()
     }
@@ -40,21 +40,21 @@ impl Spares {
             || self.modules.iter().any(|module| name.starts_with(module.as_str()))
     }
 
-    /// Spares the buffers of a language model: the inverse frequencies, which old files store.
+    /// Spares the buffers of a language model: inverse frequencies, which old files store.
     pub(super) fn language_buffers(&mut self, language: &Rename, llama: &LlamaConfig) {
         let of_layer = |i: usize| language.apply(&format!("model.layers.{i}.self_attn.rotary_emb.inv_freq"));
         self.names.extend((0..llama.n_layers).map(of_layer));
         self.names.push(language.apply("model.rotary_emb.inv_freq"));
     }
 
-    /// Spares a whole language model, for one that comes from another file.
+    /// Spares a whole language model that is replaced by one from another file.
     pub(super) fn replaced_language(&mut self, language: &Rename) {
         let ours = ["model.layers.", "model.embed_tokens.", "model.norm.", "model.rotary_emb.", "lm_head."];
         self.modules.extend(ours.map(|ours| language.apply(ours)));
     }
 
-    /// Spares the row that LLaVA's `anyres` puts at the end of each row of patches: only some temporal strategies use
-    /// it.
+    /// Spares `image_newline`, which LLaVA's `anyres` puts at the end of each row of patches: only some temporal
+    /// strategies use it.
     pub(super) fn image_newline(&mut self) {
         self.names.extend(names::NEWLINES.map(str::to_owned));
     }
@@ -69,13 +69,12 @@ impl Spares {
         self.modules.extend(["post_layernorm.", "head."].map(|module| format!("{prefix}{module}")));
     }
 
-    /// Spares the tower inside a checkpoint whose images go through another one.
+    /// Spares the tower inside a checkpoint that is replaced by another tower.
     pub(super) fn replaced_tower(&mut self, checkpoint: &Checkpoint) {
         self.modules.extend(names::tower_inside(checkpoint).map(str::to_owned));
     }
 
-    /// Spares what a repository with a tower holds beside the tower: CLIP's and SigLIP's text side, or the rest of a
-    /// LLaVA.
+    /// Spares the tensors beside the tower in a repository: CLIP's and SigLIP's text model, or the rest of a LLaVA.
     pub(super) fn beside_tower(&mut self, checkpoint: &Checkpoint, prefix: &str) {
         self.modules.extend(["text_model.", "visual_projection.", "text_projection."].map(str::to_owned));
         self.names.extend(["logit_scale", "logit_bias"].map(str::to_owned));
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_a_tower_are_spared_by_their_exact_place() {
+    fn parts_of_a_tower_are_spared_by_their_exact_names() {
         let mut spares = Spares::default();
         spares.beyond_hidden_states(&TowerPart { prefix: "vision_tower.", n_read: 3, n_described: 5 });
         let unused = [
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_replaced_language_model_its_own_modules_are_spared() {
+    fn modules_of_a_replaced_language_model_are_spared() {
         let language =
             Rename::none().prefix("model.", "language_model.model.").prefix("lm_head.", "language_model.lm_head.");
         let mut spares = Spares::default();

@@ -1,4 +1,4 @@
-//! Whether the output head is the embedding table, where `config.json` and the tensors may disagree.
+//! Tying of the output head to the embedding table, where `config.json` and the tensors may disagree.
 //!
 //! Reference: `tie_weights` of transformers 5 (`modeling_utils.py`).
 
@@ -11,8 +11,8 @@ use super::{ModelError, names};
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger};
 
-/// Decides for a configuration that ties the head to the table and a file with tensors for both: equal tensors are
-/// tied, a different head of a checkpoint is used as transformers 5 does, with a warning.
+/// Resolves tying for a configuration that ties the head and a file with tensors for both: equal tensors are tied; a
+/// different head of a checkpoint is used, as transformers 5 does, with a warning.
 ///
 /// # Errors
 /// When the head of a GGUF file differs, or a tensor cannot be read.

@@ -1,7 +1,7 @@
-//! The rule for parts of a checkpoint that the program would leave unused: refused, unless the user allows it.
+//! Handling of parts of a checkpoint that would stay unused: refused, unless the user allows it.
 //!
-//! A tensor or a `config.json` key that changes the arithmetic and is not used means other answers than those of the model as
-//! it was trained. The callers are [`super::Vlm::load`] and the readers of configuration files.
+//! A tensor or a `config.json` key that changes the arithmetic and is not used means other answers than those of the
+//! trained model. Called by [`super::Vlm::load`] and the readers of configuration files.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModelError;
 
-/// Names that are listed one by one; the rest is counted.
+/// Largest number of names in a message; the rest is counted.
 const MAX_NAMED: usize = 8;
 
 /// Handling of a checkpoint with tensors or configuration keys that should be used and are not.
@@ -25,8 +25,8 @@ pub enum Unused {
 }
 
 impl Unused {
-    /// Refuses the checkpoint at `path` for its unused `names`, each a tensor or a key as `what` says (`tensors`), or returns
-    /// the warning to print in place of that; `None` without names.
+    /// Refuses the checkpoint at `path` for its unused `names`, which are `what` (`tensors` or `keys`), or returns a
+    /// warning in place of the error; `None` without names.
     ///
     /// # Errors
     /// [`ModelError::Unused`] unless allowed.

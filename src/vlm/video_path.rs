@@ -1,5 +1,5 @@
-//! A family's own way with a video: the frames that it samples, how they become tokens, and the words
-//! around them. Pipelines name it `checkpoint`.
+//! A family's own processing of a video: sampling of frames, temporal strategy, and the text around frames. Pipelines
+//! name it `checkpoint`.
 
 use crate::image::ImageProcessor;
 use crate::temporal::{self, Temporal};
@@ -7,12 +7,12 @@ use crate::text::{FrameLayout, FrameMarks, Placeholder, Tokenizer};
 use crate::video::Sample;
 use crate::video::sample::{InternVl, OneVision, SmolVlm};
 
-/// A family's own way with videos.
+/// A family's own processing of videos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VideoPath {
-    /// None: a family of images, whose frames stand together at the one image.
+    /// None: a family trained on images, whose frames replace the one image of the prompt.
     None,
-    /// None, but several images have marks of their own each, with nothing between: Idefics3, the first SmolVLM.
+    /// None, but each of several images has its own marks, without text between them: Idefics3, the first SmolVLM.
     Idefics3,
     /// SmolVLM2.
     SmolVlm,
@@ -23,17 +23,17 @@ pub enum VideoPath {
 }
 
 impl VideoPath {
-    /// Whether the family takes videos, or several images, in a way of its own.
+    /// Returns whether the family has its own processing of videos, or of several images.
     pub fn is_own(self) -> bool {
         self != Self::None
     }
 
-    /// Whether the family's processor takes videos, not images alone.
+    /// Returns whether the family's processor takes videos, not only images.
     pub(super) fn takes_videos(self) -> bool {
         matches!(self, Self::SmolVlm | Self::OneVision | Self::InternVl)
     }
 
-    /// The frames that the family's processor takes of a video, by its class's own numbers.
+    /// Returns the sampling rule of the family's processor, with the defaults of its class.
     pub(super) fn sample(self) -> Sample {
         match self {
             Self::None | Self::Idefics3 => Sample::default(),
@@ -43,7 +43,7 @@ impl VideoPath {
         }
     }
 
-    /// The processor that prepares the frames, where the family has its own.
+    /// Returns the image processor of the family, where it has its own.
     pub(super) fn processor(self) -> Option<ImageProcessor> {
         match self {
             Self::None => None,
@@ -54,7 +54,7 @@ impl VideoPath {
         }
     }
 
-    /// How the family makes one sequence of a video's frames.
+    /// Returns the temporal strategy of the family.
     pub fn temporal(self) -> Temporal {
         match self {
             Self::OneVision => Temporal::OneVision(temporal::OneVision::default()),
@@ -62,7 +62,7 @@ impl VideoPath {
         }
     }
 
-    /// The placeholder of a video in the family's prompts, and what stands for its tokens.
+    /// Returns the kind of the placeholder of a video in the family's prompts.
     pub(super) fn placeholder(self) -> Placeholder {
         match self {
             Self::None | Self::Idefics3 | Self::SmolVlm => Placeholder::Image,
@@ -71,7 +71,7 @@ impl VideoPath {
         }
     }
 
-    /// The layout of frames in a prompt, with the marks that the tokenizer's files name.
+    /// Returns the layout of frames in a prompt, with the marks that the tokenizer's files name.
     pub(super) fn marks(self, tokenizer: &Tokenizer) -> FrameMarks {
         let named = |key: &str, default: &str| tokenizer.named_token(key).unwrap_or(default).to_owned();
         match self {
