@@ -339,7 +339,12 @@ fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn fuse(tower: &Tower, connector: &dyn Connector, selection: FeatureSelection, pixels: &Tensor) -> candle_core::Result<Tensor> {
+pub fn fuse(
+    tower: &Tower,
+    connector: &dyn Connector,
+    selection: FeatureSelection,
+    pixels: &Tensor,
+) -> candle_core::Result<Tensor> {
     let (layers, last) = (connector.layers(), connector.last_layer());
     let mut fold = connector.begin();
     tower.hidden_states(pixels, &mut |layer, state| {
