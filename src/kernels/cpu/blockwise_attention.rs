@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{GemmKernel, Left, Target, Tile, pack_transpose};
+use super::gemm::{GemmKernel, Left, PanelElements, Target, Tile, pack_transpose};
 use super::memory::{AlignedBuffer, in_parts};
 
 /// Tiles of queries whose scores are computed together.
@@ -174,7 +174,7 @@ impl HeadAttention<'_> {
         for (i, y) in y.chunks_mut(height * stride).enumerate() {
             let rows = y.len() / stride;
             let left = Left::Rows { elements: &left[i * height * stride_of_left..], stride: stride_of_left };
-            let tile = Tile { rows, depth, left, panel, accumulates: false, prefetch: &[] };
+            let tile = Tile { rows, depth, left, panel: PanelElements::F32(panel), accumulates: false, prefetch: &[] };
             self.kernel.tile(&tile, &mut Target { elements: &mut y[first..], stride, columns });
         }
     }

@@ -1,16 +1,16 @@
 //! Pages of keys and values in f32 or f16, for activations in any precision: rotary embedding and cache write in one
 //! pass, attention over the pages as they are.
 //!
-//! Keys and values in f16 take half the memory, and half the time to read where that is the bound. They are widened,
-//! which is exact, to f32 a panel at a time; all arithmetic is in f32.
+//! Keys and values in f16 take half the memory, and half the time to read where that is the bound. The GEMM kernel
+//! converts them to f32 in registers, which is exact; all arithmetic is in f32.
 
 use candle_core::{DType, Result, Storage, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
-use super::gemm::{GemmKernel, kernel};
-use super::half_precision::{narrow, widen};
-use super::memory::{MappedBuffer, in_parts, prefetch};
+use super::gemm::{GemmKernel, PanelElements, kernel};
+use super::half_precision::{halves, halves_mut};
+use super::memory::{MappedBuffer, in_parts};
 use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
 use crate::device::DTypeSpec;
@@ -108,17 +108,11 @@ impl PageLayout {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
-    /// The elements of stored panels in f32: themselves, or widened in `scratch` while the panels that are read next
-    /// are fetched. The kernel fetches what it reads itself.
-    pub(crate) fn elements<'p>(&self, stored: &'p [f32], next: &[f32], scratch: &'p mut Vec<f32>) -> &'p [f32] {
+    /// Elements of stored panels, in the precision in which they are stored.
+    pub(crate) fn elements<'p>(&self, stored: &'p [f32]) -> PanelElements<'p> {
         match self.precision {
-            KvPrecision::F32 => stored,
-            KvPrecision::F16 => {
-                prefetch(next);
-                scratch.resize(2 * stored.len(), 0.0);
-                widen(stored, scratch);
-                scratch
-            }
+            KvPrecision::F32 => PanelElements::F32(stored),
+            KvPrecision::F16 => PanelElements::F16(halves(stored)),
         }
     }
 
@@ -132,8 +126,8 @@ impl PageLayout {
                 self.store_value(&mut page[values], at, value, |x| x);
             }
             KvPrecision::F16 => {
-                self.store_key(narrow(&mut page[keys]), at, key, f16::from_f32);
-                self.store_value(narrow(&mut page[values]), at, value, f16::from_f32);
+                self.store_key(halves_mut(&mut page[keys]), at, key, f16::from_f32);
+                self.store_value(halves_mut(&mut page[values]), at, value, f16::from_f32);
             }
         }
     }

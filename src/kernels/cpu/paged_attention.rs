@@ -12,8 +12,9 @@
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{GemmKernel, Left, Target, Tile};
+use super::gemm::{GemmKernel, Left, PanelElements, Target, Tile};
 use super::kv_pages::{PageLayout, Pages};
+use super::memory::prefetch;
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
 use crate::kernels::row_blocks::{BlockPart, RowBlock};
 
@@ -43,8 +44,6 @@ pub(crate) struct PagedAttention<'x> {
 struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
-    /// Panels of a page, where they are stored in another precision.
-    panels: Vec<f32>,
 }
 
 impl PagedAttention<'_> {
@@ -86,7 +85,7 @@ impl PagedAttention<'_> {
     /// A block's rows over one key-value head: `(positions, group, d_head)`.
     fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
-        let Scratch { queries, scores, panels } = scratch;
+        let Scratch { queries, scores } = scratch;
         queries.clear();
         for row in self.rows(block) {
             queries.extend_from_slice(&self.queries[(row * self.geometry.n_heads + head * group) * d..][..group * d]);
@@ -95,10 +94,10 @@ impl PagedAttention<'_> {
         let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
         scores.resize(queries.len() / d * stride, 0.0);
         let visits = self.visits(block, &spans);
-        self.score(&visits, head, Score { queries, scores, stride, panels });
+        self.score(&visits, head, Score { queries, scores, stride });
         let sums = self.weigh(block, &spans, (&mut *scores, stride));
         let mut y = vec![0.0; queries.len()];
-        self.sum_values(&visits, head, WeightedSum { weights: scores, stride, y: &mut y, panels });
+        self.sum_values(&visits, head, WeightedSum { weights: scores, stride, y: &mut y });
         for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
             row.iter_mut().for_each(|y| *y /= sum);
         }
@@ -139,13 +138,15 @@ impl PagedAttention<'_> {
 
     /// Scores of all rows with the keys of their pages.
     fn score(&self, visits: &[PageVisit], head: usize, score: Score<'_>) {
-        let Score { queries, scores, stride, panels: scratch } = score;
+        let Score { queries, scores, stride } = score;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], keys);
-            let panels = self.layout.elements(keys(visit), visit.bound_by_memory(next), scratch);
-            for (j, panel) in panels.chunks_exact(d * width).enumerate() {
+            let panels = self.layout.elements(keys(visit));
+            prefetch(visit.bound_by_memory(next));
+            for j in 0..PAGE_LEN / width {
+                let panel = panels.panel(j, d * width);
                 let left = LeftRows { elements: &queries[visit.row * d..], stride: d, depth: d, n_rows: visit.n_rows };
                 let first = visit.first_key + j * width;
                 let prefetch = share(next, j, PAGE_LEN / width);
@@ -176,13 +177,15 @@ impl PagedAttention<'_> {
 
     /// Sums of values, each times its weight.
     fn sum_values(&self, visits: &[PageVisit], head: usize, sum: WeightedSum<'_>) {
-        let WeightedSum { weights, stride, y, panels: scratch } = sum;
+        let WeightedSum { weights, stride, y } = sum;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let values = |visit: &PageVisit| self.layout.values(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
             let next = visits.get(i + 1).map_or(&[][..], values);
-            let panels = self.layout.elements(values(visit), visit.bound_by_memory(next), scratch);
-            for (j, panel) in panels.chunks_exact(PAGE_LEN * width).enumerate() {
+            let panels = self.layout.elements(values(visit));
+            prefetch(visit.bound_by_memory(next));
+            for j in 0..d.div_ceil(width) {
+                let panel = panels.panel(j, PAGE_LEN * width);
                 let elements = &weights[visit.row * stride + visit.first_key..];
                 let left = LeftRows { elements, stride, depth: visit.n_keys, n_rows: visit.n_rows };
                 let columns = width.min(d - j * width);
@@ -228,7 +231,6 @@ struct Score<'x> {
     /// A row every `stride` elements.
     scores: &'x mut [f32],
     stride: usize,
-    panels: &'x mut Vec<f32>,
 }
 
 /// Weights of a block's rows, and where their sums of values go.
@@ -238,7 +240,6 @@ struct WeightedSum<'x> {
     stride: usize,
     /// `(rows, d_head)`.
     y: &'x mut [f32],
-    panels: &'x mut Vec<f32>,
 }
 
 /// Rows of one sequence in a block, and its pages.
@@ -278,7 +279,7 @@ struct LeftRows<'x> {
 
 /// The right side of tiles.
 struct RightPanel<'x> {
-    elements: &'x [f32],
+    elements: PanelElements<'x>,
     /// The panel that is read next.
     prefetch: &'x [f32],
     accumulates: bool,

@@ -1,5 +1,7 @@
 //! The GEMM microkernel: a tile of a product in registers. The best one of the processor is chosen at run time.
 
+use half::f16;
+
 /// A tile of a product: some rows of the left side with one panel of the right side.
 pub(crate) struct Tile<'a> {
     /// At most the kernel's MR.
@@ -9,7 +11,7 @@ pub(crate) struct Tile<'a> {
     /// `(rows, K)`.
     pub(crate) left: Left<'a>,
     /// `(K, NR)`.
-    pub(crate) panel: &'a [f32],
+    pub(crate) panel: PanelElements<'a>,
     /// Whether the tile adds to the target, which earlier blocks of the depth have written.
     pub(crate) accumulates: bool,
     /// Elements to prefetch: they are read next.
@@ -20,6 +22,33 @@ impl Tile<'_> {
     /// Address of the first element to prefetch, and the bytes by which it advances with each `k`.
     fn prefetch(&self) -> (*const i8, usize) {
         (self.prefetch.as_ptr().cast(), size_of_val(self.prefetch) / self.depth.max(1))
+    }
+}
+
+/// Elements of a panel. Those in f16 are converted to f32 in registers, which is exact: all arithmetic is in f32.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PanelElements<'a> {
+    /// In f32.
+    F32(&'a [f32]),
+    /// In f16.
+    F16(&'a [f16]),
+}
+
+impl<'a> PanelElements<'a> {
+    /// Number of elements.
+    fn len(self) -> usize {
+        match self {
+            Self::F32(elements) => elements.len(),
+            Self::F16(elements) => elements.len(),
+        }
+    }
+
+    /// Panel `i` of panels of `len` elements each.
+    pub(crate) fn panel(self, i: usize, len: usize) -> PanelElements<'a> {
+        match self {
+            Self::F32(elements) => Self::F32(&elements[i * len..][..len]),
+            Self::F16(elements) => Self::F16(&elements[i * len..][..len]),
+        }
     }
 }
 
@@ -85,7 +114,7 @@ impl GemmKernel {
                 // SAFETY: the feature is there.
                 return Self { height: 14, width: 32, name: "avx512", run: |t, y| unsafe { x86::avx512(t, y) } };
             }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            if has_avx2() {
                 return Self::avx2();
             }
         }
@@ -132,8 +161,22 @@ impl GemmKernel {
     }
 }
 
-/// A tile by scalar code.
+/// Returns whether the processor has what [`x86::avx2`] needs.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("fma") && has!("f16c")
+}
+
+/// Writes a tile by scalar code.
 fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
+    match tile.panel {
+        PanelElements::F32(panel) => portable_over(panel, |x| x, tile, target),
+        PanelElements::F16(panel) => portable_over(panel, f16::to_f32, tile, target),
+    }
+}
+
+fn portable_over<T: Copy>(panel: &[T], element: impl Fn(T) -> f32, tile: &Tile<'_>, target: &mut Target<'_>) {
     const WIDTH: usize = 16;
     for row in 0..tile.rows {
         let (mut sums, columns) = ([0.0; WIDTH], target.columns);
@@ -141,12 +184,12 @@ fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
         if tile.accumulates {
             sums[..columns].copy_from_slice(target);
         }
-        for (k, weights) in tile.panel.chunks_exact(WIDTH).take(tile.depth).enumerate() {
+        for (k, weights) in panel.chunks_exact(WIDTH).take(tile.depth).enumerate() {
             let value = match tile.left {
                 Left::Rows { elements, stride } => elements[row * stride + k],
                 Left::Packed(elements) => elements[k * tile.rows + row],
             };
-            sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
+            sums.iter_mut().zip(weights).for_each(|(sum, &weight)| *sum += value * element(weight));
         }
         target.copy_from_slice(&sums[..columns]);
     }
@@ -156,24 +199,43 @@ fn portable(tile: &Tile<'_>, target: &mut Target<'_>) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Left, Target, Tile};
+    use half::f16;
+
+    use super::{Left, PanelElements, Target, Tile};
 
     /// Rows below which a tile is bound by reading its weights.
     const FEW: usize = 4;
-    /// Distance of the prefetch then, in elements: a kilobyte.
-    const SOON: usize = 256;
+    /// Distance of the prefetch then, in bytes.
+    const SOON: usize = 1024;
 
-    /// Calls a function with the numbers of rows and of vectors of columns as constants.
+    /// Calls a function with the number of rows, the number of vectors of columns, and the type of the panel's elements
+    /// as constants.
     macro_rules! by_size {
-        ($tile:ident, $target:ident, $run:ident, $vectors:literal, $($rows:literal)*) => {
+        ($tile:ident, $target:ident, $panel:ident, $run:ident, $vectors:literal, $element:ty, $($rows:literal)*) => {
             match ($tile.left, $tile.rows) {
                 $((Left::Rows { elements, stride }, $rows) => {
-                    $run::<$rows, false, $vectors>((elements, stride), $tile, $target)
+                    $run::<$rows, false, $vectors, $element>((elements, stride), $panel.as_ptr(), $tile, $target)
                 })*
-                $((Left::Packed(elements), $rows) => $run::<$rows, true, $vectors>((elements, 1), $tile, $target),)*
-                _ => {}
+                $((Left::Packed(elements), $rows) => {
+                    $run::<$rows, true, $vectors, $element>((elements, 1), $panel.as_ptr(), $tile, $target)
+                })*
+                _ => unreachable!("a tile of {} rows: `GemmKernel::tile` checks it", $tile.rows),
             }
         };
+    }
+
+    /// Type of a panel's elements.
+    trait Element: Copy {
+        /// Whether it is f16; otherwise f32.
+        const IS_F16: bool;
+    }
+
+    impl Element for f32 {
+        const IS_F16: bool = false;
+    }
+
+    impl Element for f16 {
+        const IS_F16: bool = true;
     }
 
     /// # Safety
@@ -182,11 +244,32 @@ mod x86 {
     pub(super) unsafe fn avx512(tile: &Tile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
         unsafe {
-            if target.columns > 16 {
-                by_size!(tile, target, rows_512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
-            } else {
-                by_size!(tile, target, rows_512, 1, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            match (tile.panel, target.columns > 16) {
+                (PanelElements::F32(panel), true) => {
+                    by_size!(tile, target, panel, rows_512, 2, f32, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                }
+                (PanelElements::F32(panel), false) => {
+                    by_size!(tile, target, panel, rows_512, 1, f32, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                }
+                (PanelElements::F16(panel), true) => {
+                    by_size!(tile, target, panel, rows_512, 2, f16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                }
+                (PanelElements::F16(panel), false) => {
+                    by_size!(tile, target, panel, rows_512, 1, f16, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                }
             }
+        }
+    }
+
+    /// Loads sixteen elements as f32.
+    ///
+    /// # Safety
+    /// There are sixteen.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_512<E: Element>(from: *const E) -> __m512 {
+        // SAFETY: as the caller says.
+        unsafe {
+            if E::IS_F16 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) } else { _mm512_loadu_ps(from.cast()) }
         }
     }
 
@@ -195,8 +278,9 @@ mod x86 {
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f")]
-    unsafe fn rows_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
+    unsafe fn rows_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
         (left, stride): (&[f32], usize),
+        mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
     ) {
@@ -216,18 +300,19 @@ mod x86 {
             }
         }
         let left = left.as_ptr();
-        let mut weights = tile.panel.as_ptr();
         let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
             // SAFETY: the panel has 32 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
             // address.
             unsafe {
-                let these: [__m512; VECTORS] = std::array::from_fn(|i| _mm512_loadu_ps(weights.add(16 * i)));
+                let these: [__m512; VECTORS] = std::array::from_fn(|i| load_512(weights.add(16 * i)));
                 weights = weights.add(32);
                 if ROWS < FEW {
                     // Bound by reading weights: the same panel's next elements are more urgent than the next panel.
-                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(SOON + 16).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(weights.cast::<i8>().wrapping_add(SOON));
+                    if !E::IS_F16 {
+                        _mm_prefetch::<_MM_HINT_T0>(weights.cast::<i8>().wrapping_add(SOON + 64));
+                    }
                 } else {
                     _mm_prefetch::<_MM_HINT_T1>(prefetch);
                     prefetch = prefetch.wrapping_add(step);
@@ -249,25 +334,37 @@ mod x86 {
 
     /// # Safety
     /// The processor has the features, and the tile was checked.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) unsafe fn avx2(tile: &Tile<'_>, target: &mut Target<'_>) {
         // SAFETY: as the caller says.
         unsafe {
-            if target.columns > 8 {
-                by_size!(tile, target, rows_256, 2, 1 2 3 4 5 6)
-            } else {
-                by_size!(tile, target, rows_256, 1, 1 2 3 4 5 6)
+            match (tile.panel, target.columns > 8) {
+                (PanelElements::F32(panel), true) => by_size!(tile, target, panel, rows_256, 2, f32, 1 2 3 4 5 6),
+                (PanelElements::F32(panel), false) => by_size!(tile, target, panel, rows_256, 1, f32, 1 2 3 4 5 6),
+                (PanelElements::F16(panel), true) => by_size!(tile, target, panel, rows_256, 2, f16, 1 2 3 4 5 6),
+                (PanelElements::F16(panel), false) => by_size!(tile, target, panel, rows_256, 1, f16, 1 2 3 4 5 6),
             }
         }
+    }
+
+    /// Loads eight elements as f32.
+    ///
+    /// # Safety
+    /// There are eight.
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn load_256<E: Element>(from: *const E) -> __m256 {
+        // SAFETY: as the caller says.
+        unsafe { if E::IS_F16 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) } else { _mm256_loadu_ps(from.cast()) } }
     }
 
     /// A tile of `ROWS` rows and `VECTORS` times eight columns.
     ///
     /// # Safety
     /// As [`avx2`].
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_256<const ROWS: usize, const PACKED: bool, const VECTORS: usize>(
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows_256<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
         (left, stride): (&[f32], usize),
+        mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
     ) {
@@ -289,13 +386,12 @@ mod x86 {
             }
         }
         let left = left.as_ptr();
-        let mut weights = tile.panel.as_ptr();
         let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
             // SAFETY: the panel has 16 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
             // address.
             unsafe {
-                let these: [__m256; VECTORS] = std::array::from_fn(|i| _mm256_loadu_ps(weights.add(8 * i)));
+                let these: [__m256; VECTORS] = std::array::from_fn(|i| load_256(weights.add(8 * i)));
                 weights = weights.add(16);
                 _mm_prefetch::<_MM_HINT_T1>(prefetch);
                 prefetch = prefetch.wrapping_add(step);
@@ -324,8 +420,38 @@ mod x86 {
 pub(crate) fn all() -> &'static [GemmKernel] {
     let mut found = vec![GemmKernel::portable(), GemmKernel::best()];
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    if has_avx2() {
         found.push(GemmKernel::avx2());
     }
     Vec::leak(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::finite_difference::random_elements;
+
+    #[test]
+    fn a_panel_in_f16_gives_the_bits_of_the_same_elements_in_f32() {
+        let depth = 37;
+        for kernel in all() {
+            let halves: Vec<f16> = random_elements(depth * kernel.width, 1).into_iter().map(f16::from_f32).collect();
+            let floats: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+            let x = random_elements(kernel.height * depth, 2);
+            let sizes = (1..=kernel.height).flat_map(|rows| [1, 8, kernel.width].map(|columns| (rows, columns)));
+            for ((rows, columns), accumulates) in sizes.flat_map(|size| [(size, false), (size, true)]) {
+                for left in [Left::Rows { elements: &x, stride: depth }, Left::Packed(&x)] {
+                    let run = |panel| {
+                        let mut y = random_elements(rows * columns, 3);
+                        let tile = Tile { rows, depth, left, panel, accumulates, prefetch: &[] };
+                        kernel.tile(&tile, &mut Target { elements: &mut y, stride: columns, columns });
+                        y
+                    };
+                    let (from_halves, from_floats) =
+                        (run(PanelElements::F16(&halves)), run(PanelElements::F32(&floats)));
+                    assert_eq!(from_halves, from_floats, "{}: {rows} x {columns}", kernel.name);
+                }
+            }
+        }
+    }
 }

@@ -22,7 +22,7 @@ use super::memory::{AlignedBuffer, in_parts, in_parts_with};
 #[cfg(test)]
 pub(crate) use kernel::all as all_kernels;
 use kernel::pack_rows;
-pub(crate) use kernel::{GemmKernel, Left, Target, Tile};
+pub(crate) use kernel::{GemmKernel, Left, PanelElements, Target, Tile};
 
 /// Bytes of a block of activations, which stays in the L2 cache while the weight is streamed.
 const BLOCK: usize = 384 << 10;
@@ -169,7 +169,17 @@ impl Panels for PackedMatrix {
         let (panel, next) =
             self.panels[(position.panel * self.depth + position.depth.start) * width..].split_at(depth * width);
         let prefetch = position.share_of(&next[..panel.len().min(next.len())]);
-        self.kernel.tile(&Tile { rows, depth, left, panel, accumulates: position.depth.start > 0, prefetch }, target);
+        self.kernel.tile(
+            &Tile {
+                rows,
+                depth,
+                left,
+                panel: PanelElements::F32(panel),
+                accumulates: position.depth.start > 0,
+                prefetch,
+            },
+            target,
+        );
     }
 }
 
