@@ -137,6 +137,8 @@ pub struct LanguageTask {
     pub runs: usize,
     /// Whether the logits are compared with those of the same weights in full, which takes their memory and time too.
     pub compares: Compares,
+    /// Called once the model is loaded.
+    pub on_loaded: fn(),
 }
 
 /// Whether quantized weights are compared with those in f32.
@@ -161,6 +163,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         Compares::Nothing => None,
     };
     let model = load(&config, place, quantization)?;
+    (task.on_loaded)();
     let prompts = prompts(task, &config)?;
     let prefill = || answer(&model, &prompts[..1], 1).map(|run| run.total);
     prefill()?;
@@ -345,6 +348,7 @@ mod tests {
                 n_new: 1,
                 n_sequences: 2,
                 runs: 1,
+                on_loaded: || {},
                 compares: Compares::Nothing,
             };
             let prompts = prompts(&task, &task.size.config()).expect("small");

@@ -12,6 +12,7 @@ use vidense::device::{DTypeSpec, DeviceSpec, OpenedDevice, load_kernels};
 use vidense::nn::QuantFormat;
 use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
 
+use crate::cli::allocator::settle_for_loaded;
 use crate::cli::limits::ReadArgs;
 use crate::cli::output;
 
@@ -182,6 +183,7 @@ impl Bench {
                     n_new: usize::from(new),
                     n_sequences: usize::from(sequences),
                     runs,
+                    on_loaded: settle_for_loaded,
                     compares: if kl { Compares::Logits } else { Compares::Nothing },
                 })?)
             }
