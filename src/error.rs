@@ -218,6 +218,14 @@ impl Error {
         move |cause| Self::caused_by(Kind::Unreadable, cause).about(path.clone())
     }
 
+    /// Makes an error of a text that may end in `; hint: ...`, for rules that come as text.
+    pub(crate) fn from_text(kind: Kind, text: &str) -> Self {
+        match text.split_once("; hint: ") {
+            Some((rule, hint)) => Self::new(kind, rule.to_owned()).with_hint(hint.to_owned()),
+            None => Self::new(kind, text.to_owned()),
+        }
+    }
+
     /// Returns the conversion of an error of candle's, while `doing` something, such as `loading the weights`.
     pub fn compute(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
         move |cause| Self::from(cause).about(doing)

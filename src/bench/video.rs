@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{median_seconds, memory_peak};
-use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, VideoError, read_frames};
+use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, read_frames};
+use crate::error::Error;
 
 /// What reading did.
 #[derive(Debug, Clone, Serialize)]
@@ -35,7 +36,7 @@ pub fn bench_video(
     request: &FrameRequest,
     limits: &ReadLimits,
     runs: usize,
-) -> Result<VideoBench, VideoError> {
+) -> Result<VideoBench, Error> {
     let (mut frames, mut report) = (Vec::new(), None);
     let seconds = median_seconds(runs, || {
         frames.clear();
@@ -47,7 +48,7 @@ pub fn bench_video(
             }
             Flow::Continue
         })?);
-        Ok(())
+        Ok::<_, Error>(())
     })?;
     let report = report.unwrap_or_default();
     Ok(VideoBench {

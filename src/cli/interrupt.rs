@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vidense::exec::Stop;
-use vidense::video::{VideoError, stuck_read};
+use vidense::error::{Error, Kind};
+use vidense::video::stuck_read;
 
 use super::{Stopped, output};
 
@@ -61,8 +62,8 @@ pub fn end_if_stuck() {
     });
 }
 
-fn end_stuck(error: VideoError) -> ! {
-    let is_stop = matches!(error, VideoError::Halted { .. }) && IS_ASKED.load(Ordering::SeqCst);
+fn end_stuck(error: Error) -> ! {
+    let is_stop = error.kind() == Kind::Halted && IS_ASKED.load(Ordering::SeqCst);
     output::error(&error.into());
     if is_stop {
         output::error(&Stopped.into());

@@ -16,10 +16,11 @@ use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
 use crate::video::worker::Worker;
 use crate::video::{
-    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Scanned, VideoError, read_frames,
+    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Scanned, read_frames,
     read_scanned,
 };
 use crate::vlm::{ModelError, TokenBudget};
+use crate::error::Kind;
 
 /// Decodes one video after the other, with so many threads.
 pub(super) fn decode(
@@ -153,7 +154,7 @@ impl VideoReading<'_> {
         match (self.refusal.take(), report) {
             (Some(error), _) => Ok(Err(error)),
             // The run ends, and this video was not read: neither frames nor a failure.
-            (None, Err(VideoError::Halted { .. })) => Err(Closed),
+            (None, Err(error)) if error.kind() == Kind::Halted => Err(Closed),
             (None, Err(error)) => Ok(Err(error.into())),
             (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
         }

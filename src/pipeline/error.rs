@@ -11,7 +11,6 @@ use super::run::GENERATE;
 use crate::engine::EngineError;
 use crate::error::is_out_of_memory;
 use crate::exec::{ExecError, panic_message};
-use crate::video::VideoError;
 use crate::vlm::ModelError;
 
 /// Why a run failed.
@@ -21,9 +20,6 @@ pub enum PipelineError {
     /// A failure of a lower layer.
     #[error(transparent)]
     Lower(#[from] crate::error::Error),
-    /// The video.
-    #[error(transparent)]
-    Video(#[from] VideoError),
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -71,7 +67,6 @@ impl PipelineError {
     pub fn kind(&self) -> &str {
         match self {
             Self::Lower(error) => error.kind().word(),
-            Self::Video(error) => error.kind(),
             Self::Model(error) => error.kind(),
             Self::Exec(_) | Self::Panic { .. } => "defect",
             Self::TimeLimit { .. } => "time_limit",

@@ -15,7 +15,7 @@ use super::{Asking, KnownScan, conversation};
 use crate::device::{DeviceError, OpenedDevice, load_kernels};
 use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint, hash_files};
 use crate::text::{ShownFrames, Template};
-use crate::video::{ReadLimits, Scanned, VideoError, check_argument, scan};
+use crate::video::{ReadLimits, Scanned, check_argument, scan};
 use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
 use crate::weights::Hub;
 
@@ -103,9 +103,6 @@ pub enum OpenError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The video that it was to be opened for.
-    #[error(transparent)]
-    Video(#[from] VideoError),
     /// A file of the model that cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),

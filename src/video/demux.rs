@@ -13,7 +13,7 @@ use super::clock::FrameClock;
 use super::decode::{PictureOrder, container_orientation, listen};
 use super::display::Display;
 use super::entry::{Coding, Framing};
-use super::error::not_media;
+use super::error::{cannot_read, not_found, not_media};
 use super::limits::{ReadLimits, Spent, Watch};
 use super::linked::Linked;
 use super::packets::{Packet, Packets, Rank};
@@ -21,8 +21,9 @@ use super::reader::{Event, Flow, FrameRequest};
 use super::sample::{FrameFact, Timeline};
 use super::schedule::{FrameSchedule, PacketTimes};
 use super::window::Side;
-use super::{VideoError, streams, stuck};
+use super::{streams, stuck};
 use crate::units::Seconds;
+use crate::error::{Error, Kind};
 
 /// What fails this often in a row has nothing more to give.
 pub(super) const MAX_ERRORS: usize = 10_000;
@@ -64,7 +65,7 @@ impl Indexed {
 }
 
 /// Reads all packets of a file, leaving out the frames that an edit list discards.
-pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Scan, VideoError> {
+pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Scan, Error> {
     let window = &request.window;
     let mut media = Media::open(path, request.stream, &watch.spent)?;
     let stream = media.stream(path)?;
@@ -261,7 +262,7 @@ pub(super) struct Media {
 
 impl Media {
     /// Opens a file, for its stream of this index or its best video stream.
-    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, Error> {
         let (linked, mut input) = open(path, spent)?;
         let index = streams::choose(path, &input, stream)?;
         streams::discard_others(&mut input, index);
@@ -269,7 +270,7 @@ impl Media {
     }
 
     /// The stream that is read.
-    pub(super) fn stream(&self, path: &Path) -> Result<ffmpeg::Stream<'_>, VideoError> {
+    pub(super) fn stream(&self, path: &Path) -> Result<ffmpeg::Stream<'_>, Error> {
         self.input.stream(self.index).ok_or_else(|| not_media(path, format!("no stream {}", self.index)))
     }
 
@@ -292,7 +293,7 @@ impl Media {
 }
 
 /// Opens a file, with all of its streams. The input is to go first: variables do in the order in which it stands here.
-pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<(Box<Linked>, Input), VideoError> {
+pub(super) fn open(path: &Path, spent: &Arc<Spent>) -> Result<(Box<Linked>, Input), Error> {
     let name = check_file(path)?;
     let linked = Box::new(Linked::new(spent.clone()));
     stuck::register(path, spent);
@@ -325,13 +326,13 @@ pub fn library_versions() -> String {
 /// Checks that a path leads to a file that may be read, or to a directory, before anything else is read for it.
 ///
 /// # Errors
-/// [`VideoError`] naming the path.
-pub fn check_argument(path: &Path) -> Result<(), VideoError> {
+/// [`Error`] naming the path.
+pub fn check_argument(path: &Path) -> Result<(), Error> {
     if path.is_dir() { Ok(()) } else { check_file(path).map(drop) }
 }
 
 /// What FFmpeg is to open for a path, if it is a regular file that may be read.
-fn check_file(path: &Path) -> Result<CString, VideoError> {
+fn check_file(path: &Path) -> Result<CString, Error> {
     static QUIET: Once = Once::new();
     // What FFmpeg would print is told by this program, with the file's name: see `Damage`.
     QUIET.call_once(|| {
@@ -339,21 +340,18 @@ fn check_file(path: &Path) -> Result<CString, VideoError> {
         let _ = ffmpeg::init();
         listen();
     });
-    let owned = || path.to_owned();
-    let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => VideoError::NotFound { path: owned() },
-        _ => VideoError::Io { path: owned(), source },
-    })?;
+    let meta = std::fs::metadata(path).map_err(cannot_read(path))?;
     if !meta.is_file() {
-        return Err(VideoError::NotRegular { path: owned() });
+        let error = Error::new(Kind::NotRegular, "neither a regular file nor a directory");
+        return Err(error.with_hint("save the stream to a file first").about(path));
     }
     if meta.len() == 0 {
-        return Err(VideoError::Empty { path: owned() });
+        return Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(path));
     }
-    std::fs::File::open(path).map_err(|source| VideoError::Io { path: owned(), source })?;
+    std::fs::File::open(path).map_err(Error::io(path))?;
     // A name with a colon is no protocol. On Unix a name is any bytes, and FFmpeg takes them as they are.
     let name = [b"file:", path.as_os_str().as_encoded_bytes()].concat();
-    CString::new(name).map_err(|_| VideoError::NotFound { path: owned() })
+    CString::new(name).map_err(|_| not_found(path))
 }
 
 /// What every decoder is told.

@@ -12,8 +12,10 @@ use super::frame::Orientation;
 use super::limits::Spent;
 use super::reader::{Damage, FrameRequest, FrameSource};
 use super::sample::Timeline;
-use super::{StreamInfo, StreamKind, VideoError, VideoInfo, decode};
+use super::{StreamInfo, StreamKind, VideoInfo, decode};
 use crate::units::Seconds;
+use crate::error::Error;
+use super::error::{no_images, wrong_stream};
 
 /// Read with the `image` crate, whose JPEG follows libjpeg as Pillow does.
 const BY_IMAGE_CRATE: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -29,7 +31,7 @@ pub(super) struct ImageDirectory {
 }
 
 impl ImageDirectory {
-    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, VideoError> {
+    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, Error> {
         check_stream(path, stream)?;
         let files = list(path)?.into();
         Ok(Self { files, current: None, damage: Damage::default(), spent: spent.clone() })
@@ -50,7 +52,7 @@ impl ImageDirectory {
 }
 
 impl FrameSource for ImageDirectory {
-    fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError> {
+    fn advance(&mut self) -> Result<Option<Option<Seconds>>, Error> {
         while let Some(file) = self.files.pop_front() {
             self.spent.begin_call();
             match self.load(&file) {
@@ -79,7 +81,7 @@ impl FrameSource for ImageDirectory {
 }
 
 /// The images of a directory. They carry no times, so no window but the whole holds any.
-pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, VideoError> {
+pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, Error> {
     check_stream(path, request.stream)?;
     let n_files = list(path)?.len();
     Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }))
@@ -87,7 +89,7 @@ pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, 
 
 /// Upright width and height of the image of a directory that holds one alone. An image that cannot be read is told by
 /// the reader.
-pub(super) fn single_image(path: &Path, spent: &Arc<Spent>) -> Result<Option<(u32, u32)>, VideoError> {
+pub(super) fn single_image(path: &Path, spent: &Arc<Spent>) -> Result<Option<(u32, u32)>, Error> {
     let files = list(path)?;
     let [file] = &*files else { return Ok(None) };
     if ends_with(file, &BY_FFMPEG) {
@@ -100,7 +102,7 @@ pub(super) fn single_image(path: &Path, spent: &Arc<Spent>) -> Result<Option<(u3
 }
 
 /// The header facts of a directory of images: how many, and how large the first one is.
-pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, VideoError> {
+pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Error> {
     check_stream(path, stream)?;
     let files = list(path)?;
     let extension = |file: &PathBuf| file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
@@ -120,24 +122,19 @@ pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Vid
 }
 
 /// Refuses a stream other than the one that a directory has.
-fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), VideoError> {
+fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), Error> {
     match stream {
         None | Some(0) => Ok(()),
-        Some(stream) => Err(VideoError::Stream {
-            path: path.to_owned(),
-            stream,
-            rule: "a directory of images is one stream".to_owned(),
-            hint: "video streams: 0".to_owned(),
-        }),
+        Some(stream) => Err(wrong_stream(path, stream, "a directory of images is one stream".to_owned(), "0")),
     }
 }
 
 /// The image files of a directory in their order. Hidden files are left out, as `batch` does.
-fn list(path: &Path) -> Result<Vec<PathBuf>, VideoError> {
-    let io = |source| VideoError::Io { path: path.to_owned(), source };
+fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let io = Error::io(path);
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(io)? {
-        let entry = entry.map_err(io)?;
+    for entry in std::fs::read_dir(path).map_err(&io)? {
+        let entry = entry.map_err(&io)?;
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let file = entry.path();
         if !is_hidden && file.is_file() && ends_with(&file, &BY_IMAGE_CRATE) | ends_with(&file, &BY_FFMPEG) {
@@ -146,7 +143,7 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, VideoError> {
     }
     if files.is_empty() {
         let extensions = [&BY_IMAGE_CRATE[..], &BY_FFMPEG[..]].concat().join(", ");
-        return Err(VideoError::NoImages { path: path.to_owned(), extensions });
+        return Err(no_images(path, &extensions));
     }
     let name = |file: &Path| file.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
     files.sort_by_cached_key(|file| NaturalName(name(file)));

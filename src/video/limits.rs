@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::VideoError;
+use super::error;
+use crate::error::{Error, Kind};
 use super::reader::{Event, Flow};
 
 /// Time without progress after which a reading is given up, where nothing else is asked for.
@@ -81,12 +82,14 @@ impl ReadLimits {
     }
 
     /// Refuses a frame over the limit.
-    pub(super) fn check_frame(&self, path: &Path, width: u32, height: u32) -> Result<(), VideoError> {
+    pub(super) fn check_frame(&self, path: &Path, width: u32, height: u32) -> Result<(), Error> {
         let bytes = u64::from(width) * u64::from(height) * RGB;
         if bytes <= self.frame_bytes {
             return Ok(());
         }
-        Err(VideoError::FrameSize { path: path.to_owned(), width, height, bytes, limit: self.frame_bytes })
+        let limit = self.frame_bytes;
+        let rule = format!("frames of {width} x {height} take {bytes} bytes as RGB, over the limit of {limit}");
+        Err(Error::new(Kind::FrameSize, rule).with_hint("a higher --frame-limit").about(path))
     }
 }
 
@@ -226,7 +229,7 @@ impl Spent {
     }
 
     /// The error of a call that goes on although it should have been given up for a while; asked from outside.
-    pub(super) fn stuck(&self, path: &Path) -> Option<VideoError> {
+    pub(super) fn stuck(&self, path: &Path) -> Option<Error> {
         let reason = self.reason().filter(|_| self.is_inside.load(Ordering::SeqCst))?;
         let now = nanoseconds(self.begin.elapsed());
         let seen = self.seen_over.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst).err()?;
@@ -261,17 +264,20 @@ impl Spent {
     }
 
     /// An error once a call was given up, or the time is over. A slow frame is no stall: only FFmpeg's own waiting is.
-    pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
         let reason = self.given_up.get().copied().or_else(|| self.is_time_over().then_some(GivenUp::Time));
         reason.map_or(Ok(()), |reason| Err(self.error(reason, path)))
     }
 
-    fn error(&self, reason: GivenUp, path: &Path) -> VideoError {
-        let (path, limits) = (path.to_owned(), self.limits());
+    fn error(&self, reason: GivenUp, path: &Path) -> Error {
+        let limits = self.limits();
         match reason {
-            GivenUp::Halt => VideoError::Halted { path },
-            GivenUp::Stall => VideoError::Stalled { path, limit: limits.stall },
-            GivenUp::Time => VideoError::TimeLimit { path, limit: limits.time.unwrap_or_default() },
+            GivenUp::Halt => error::halted(path),
+            GivenUp::Stall => {
+                let rule = format!("reading stalled: no data for {} s", limits.stall.as_secs_f64());
+                Error::new(Kind::Stall, rule).with_hint(error::LONGER_STALL_LIMIT).about(path)
+            }
+            GivenUp::Time => error::time_limit(path, limits.time.unwrap_or_default()),
         }
     }
 }
@@ -323,7 +329,7 @@ impl<'e> Watch<'e> {
     }
 
     /// An error once the time is over.
-    pub(super) fn check(&self, path: &Path) -> Result<(), VideoError> {
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
         self.spent.check(path)
     }
 }
@@ -366,7 +372,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(1));
         assert!(spent.stuck(path).is_none());
         pause();
-        assert_eq!(spent.stuck(path).expect("it did not return").kind(), "stall");
+        assert_eq!(spent.stuck(path).expect("it did not return").kind(), Kind::Stall);
         // Being asked from outside gives nothing up, and the next call has its own time.
         assert!(spent.check(path).is_ok());
         drop(inside);
@@ -385,7 +391,7 @@ mod tests {
         assert!(!spent.is_over());
         *patience.lock().expect("no panic") = Patience::Exhausted;
         assert!(spent.is_over());
-        assert_eq!(spent.check(path).expect_err("it is given up").kind(), "stopped");
+        assert_eq!(spent.check(path).expect_err("it is given up").kind(), Kind::Halted);
         let halt = Halt::new(|| Patience::WhileMoving);
         assert!(!halt.gives_up(DRAINING_STALL) && halt.gives_up(2 * DRAINING_STALL));
         assert!(!Halt::default().gives_up(Duration::MAX));
@@ -426,7 +432,7 @@ mod tests {
         let halt = Halt::new(|| Patience::Exhausted);
         spent.resume(Bounds { halt, ..Bounds::default() }, Duration::ZERO);
         assert!(spent.is_over());
-        assert_eq!(resumed.check(path).expect_err("it is given up").kind(), "stopped");
+        assert_eq!(resumed.check(path).expect_err("it is given up").kind(), Kind::Halted);
     }
 
     #[test]

@@ -31,7 +31,6 @@ pub mod worker;
 
 pub use demux::{check_argument, library_versions};
 pub use encode::{ClipFormat, EncodeError, write_clip};
-pub use error::VideoError;
 pub use frame::Frame;
 pub use limits::{Access, Bounds, Halt, Patience, ReadLimits};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::limits::Bounds;
-use super::{VideoError, images, streams};
+use super::{images, streams};
 use crate::units::Seconds;
+use crate::error::Error;
 
 /// The header facts of a video argument.
 #[derive(Debug, Clone)]
@@ -89,8 +90,8 @@ pub struct PictureInfo {
 /// if it is chosen.
 ///
 /// # Errors
-/// [`VideoError`] when there is nothing to read or nothing readable in it, or no such video stream.
-pub fn probe(path: &Path, stream: Option<usize>, bounds: impl Into<Bounds>) -> Result<VideoInfo, VideoError> {
+/// [`Error`] when there is nothing to read or nothing readable in it, or no such video stream.
+pub fn probe(path: &Path, stream: Option<usize>, bounds: impl Into<Bounds>) -> Result<VideoInfo, Error> {
     match path.is_dir() {
         true => images::probe(path, stream),
         false => streams::probe(path, stream, bounds.into()),

@@ -19,15 +19,16 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Fetched, VideoFile, fetch};
 use super::demux::Indexed;
-use super::error::TimeFall;
+use super::error::{no_conversion, no_frames, TimeFall, wrong_sample};
 use super::images::ImageDirectory;
 use super::limits::{Access, Bounds, Watch};
 use super::packets::cost;
 use super::sample::{FrameFact, Histogram, Timeline};
 use super::scan::{Scanned, most_sampled};
 use super::window::Side;
-use super::{Frame, Sample, VideoError, Window};
+use super::{Frame, Sample, Window};
 use crate::units::{FrameIndex, Seconds};
+use crate::error::{Error, Kind};
 
 /// Pixels that need not be decoded, from which on it is worth to know less of a file: a few tenths of a second.
 const MIN_SAVED: u64 = 64 << 20;
@@ -175,7 +176,7 @@ fn is_zero(n: &usize) -> bool {
 /// A sequence of decodable frames, read once from front to back.
 pub(super) trait FrameSource {
     /// Goes to the next decodable frame and gives its time, or `None` at the end.
-    fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError>;
+    fn advance(&mut self) -> Result<Option<Option<Seconds>>, Error>;
     /// Whether the codec stores the current frame whole.
     fn is_key(&self) -> bool;
     /// The current frame as upright RGB; an error is told in a few words.
@@ -199,14 +200,14 @@ pub(super) trait FrameSource {
 /// Reads the frames that `request` chooses, and hands them to `emit` in order.
 ///
 /// # Errors
-/// [`VideoError`] when the video cannot be opened, not one frame of it (or of the window) decodes, or it is too short
+/// [`Error`] when the video cannot be opened, not one frame of it (or of the window) decodes, or it is too short
 /// for the sampling rule. Damage short of that is in the report.
 pub fn read_frames(
     path: &Path,
     request: &FrameRequest,
     bounds: impl Into<Bounds>,
     emit: &mut dyn FnMut(Event) -> Flow,
-) -> Result<ReadReport, VideoError> {
+) -> Result<ReadReport, Error> {
     let watch = &mut Watch::new(bounds.into(), emit);
     read(Scanned::read(path, request, watch)?, watch)
 }
@@ -219,7 +220,7 @@ pub fn read_scanned(
     scanned: Scanned,
     bounds: impl Into<Bounds>,
     emit: &mut dyn FnMut(Event) -> Flow,
-) -> Result<ReadReport, VideoError> {
+) -> Result<ReadReport, Error> {
     if !scanned.is_current() {
         return read_frames(&scanned.path, &scanned.request, bounds, emit);
     }
@@ -227,7 +228,7 @@ pub fn read_scanned(
     read(scanned, watch)
 }
 
-fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, VideoError> {
+fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, Error> {
     let Scanned { path, request, timeline: expected, indexed, hides_damage, single_image, .. } = scanned;
     let is_single_image = single_image.is_some();
     let (path, request) = (&*path, &request);
@@ -274,14 +275,14 @@ impl Walked {
     }
 
     /// The report, or the error of a video (or a window) without a frame.
-    fn finish(&self) -> Result<ReadReport, VideoError> {
+    fn finish(&self) -> Result<ReadReport, Error> {
         self.pass.finish(&*self.source)
     }
 }
 
 /// Walks through all frames. Where several threads meet damage, what was handed out is taken back, and this and all
 /// later walks use one thread: then a damaged file gives the same frames whenever it is read.
-fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, VideoError> {
+fn walk(pass: impl Fn() -> Pass, watch: &mut Watch<'_>) -> Result<Walked, Error> {
     let mut n_before = 0;
     loop {
         let mut pass = pass();
@@ -306,7 +307,7 @@ fn read_by_seeking(
     request: &FrameRequest,
     (indexed, wanted, n_inside): (Indexed, &[usize], usize),
     watch: &mut Watch<'_>,
-) -> Result<Option<ReadReport>, VideoError> {
+) -> Result<Option<ReadReport>, Error> {
     let packets = &indexed.packets;
     let by_marks = matches!(request.sample, Sample::Keyframes(_));
     if watch.limits.access == Access::Straight || wanted.is_empty() || by_marks && !packets.marks_are_entries() {
@@ -336,7 +337,7 @@ fn read_again(
     request: &FrameRequest,
     (wanted, n_found): (Vec<usize>, usize),
     watch: &mut Watch<'_>,
-) -> Result<usize, VideoError> {
+) -> Result<usize, Error> {
     if watch.emit(Event::Restart) == Flow::Stop {
         return Ok(0);
     }
@@ -346,7 +347,11 @@ fn read_again(
     };
     let Walked { pass, flow, .. } = walk(again, watch)?;
     if flow == Flow::Continue && pass.n_taken < pass.wanted.len() {
-        return Err(VideoError::Unstable { path: path.to_owned(), first: n_found, second: pass.found.len() });
+        let rule = format!(
+            "it decodes differently from one reading to the next: {n_found} frames, then {}",
+            pass.found.len()
+        );
+        return Err(Error::new(Kind::Unstable, rule).with_hint("repair it with `ffmpeg -i`").about(path));
     }
     Ok(pass.n_before + pass.n_frames)
 }
@@ -357,7 +362,7 @@ fn read_looked_at(
     request: &FrameRequest,
     (n_frames, is_single_image): (usize, bool),
     watch: &mut Watch<'_>,
-) -> Result<ReadReport, VideoError> {
+) -> Result<ReadReport, Error> {
     let n_sampled = most_sampled(&request.sample, n_frames);
     if watch.emit(Event::Expected { n_frames, n_sampled, is_single_image }) == Flow::Stop {
         return Ok(ReadReport::default());
@@ -373,8 +378,8 @@ fn read_looked_at(
     Ok(report)
 }
 
-fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Vec<usize>, VideoError> {
-    request.sample.select(timeline).map_err(|rule| VideoError::Sample { path: path.to_owned(), rule })
+fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Vec<usize>, Error> {
+    request.sample.select(timeline).map_err(|rule| wrong_sample(path, &rule))
 }
 
 /// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears
@@ -387,7 +392,7 @@ pub fn count_frames(
     stream: Option<usize>,
     bounds: impl Into<Bounds>,
     progress: &mut dyn FnMut(Event) -> Flow,
-) -> Result<ReadReport, VideoError> {
+) -> Result<ReadReport, Error> {
     let request = FrameRequest { stream, ..FrameRequest::new(Sample::All, Window::default()) };
     let watch = &mut Watch::new(bounds.into(), progress);
     let Scanned { timeline, hides_damage, .. } = Scanned::read(path, &request, watch)?;
@@ -398,7 +403,7 @@ pub fn count_frames(
     walk(|| Pass::new(path, &request, Vec::new()), watch)?.finish()
 }
 
-fn open(path: &Path, stream: Option<usize>, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, VideoError> {
+fn open(path: &Path, stream: Option<usize>, watch: &Watch<'_>) -> Result<Box<dyn FrameSource>, Error> {
     match path.is_dir() {
         true => Ok(Box::new(ImageDirectory::open(path, stream, &watch.spent)?)),
         false => Ok(Box::new(VideoFile::open(path, stream, &watch.limits, &watch.spent)?)),
@@ -462,7 +467,7 @@ impl Pass {
     }
 
     /// Walks to the end, or to the last frame needed, or until the source is doubtful.
-    fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, VideoError> {
+    fn run(&mut self, source: &mut dyn FrameSource, watch: &mut Watch<'_>) -> Result<Flow, Error> {
         let mut told = Instant::now();
         while let Some(time) = source.advance()? {
             watch.check(&self.path)?;
@@ -470,7 +475,8 @@ impl Pass {
                 return Ok(Flow::Continue);
             }
             if let Some(fall) = source.fall().filter(|_| !self.window.is_whole()) {
-                return Err(VideoError::TimesFall { path: self.path.clone(), fall });
+                let rule = format!("--start and --end do not apply: its times run backwards {fall}");
+                return Err(Error::new(Kind::TimesFall, rule).with_hint(TimeFall::HINT).about(&self.path));
             }
             let index = FrameIndex(self.n_frames);
             self.n_frames += 1;
@@ -481,7 +487,7 @@ impl Pass {
                 let place = self.found.len();
                 self.found.frames.push(FrameFact { time, is_key: source.is_key() });
                 if self.takes_histograms {
-                    let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
+                    let image = source.picture().map_err(|cause| no_conversion(&self.path, index, &cause))?;
                     let histogram = Histogram::of(&image);
                     let distance = self.last_histogram.as_ref().map_or(0.0, |last| histogram.distance(last));
                     self.found.distances.push(distance);
@@ -489,7 +495,7 @@ impl Pass {
                 }
                 while self.wanted.get(self.n_taken) == Some(&place) {
                     self.n_taken += 1;
-                    let image = source.picture().map_err(|cause| self.cannot_convert(index, cause))?;
+                    let image = source.picture().map_err(|cause| no_conversion(&self.path, index, &cause))?;
                     if watch.emit(Event::Frame(Frame { index, time, image })) == Flow::Stop {
                         return Ok(Flow::Stop);
                     }
@@ -509,34 +515,31 @@ impl Pass {
         Ok(Flow::Continue)
     }
 
-    fn is_inside(&self, time: Option<Seconds>) -> Result<bool, VideoError> {
+    fn is_inside(&self, time: Option<Seconds>) -> Result<bool, Error> {
         match time {
             _ if self.window.is_whole() => Ok(true),
             Some(time) => Ok(self.window.side(time) == Side::Inside),
-            None => Err(VideoError::NoTimes { path: self.path.clone() }),
+            None => {
+                let rule = "its frames carry no times, so --start and --end do not apply";
+                Err(Error::new(Kind::NoTimes, rule).about(&self.path))
+            }
         }
-    }
-
-    fn cannot_convert(&self, index: FrameIndex, cause: String) -> VideoError {
-        VideoError::Convert { path: self.path.clone(), index: index.0, cause }
     }
 
     /// The report, or the error of a video (or a window) without a frame.
-    fn finish(&self, source: &dyn FrameSource) -> Result<ReadReport, VideoError> {
+    fn finish(&self, source: &dyn FrameSource) -> Result<ReadReport, Error> {
         let report = self.report(source);
         if self.n_frames == 0 {
             let cause = report.damage.first.unwrap_or_else(|| "the stream is empty".to_owned());
-            return Err(VideoError::NoFrames { path: self.path.clone(), cause });
+            return Err(no_frames(&self.path, &cause));
         }
         if self.found.is_empty() {
             let (first, last) = self.times.unwrap_or((Seconds(0.0), Seconds(0.0)));
-            return Err(VideoError::EmptyWindow {
-                path: self.path.clone(),
-                window: self.window.to_string(),
-                n_frames: self.n_frames,
-                first: first.to_string(),
-                last: last.to_string(),
-            });
+            let rule = format!(
+                "no frame in the window {}: its {} frames run from {first} to {last}",
+                self.window, self.n_frames
+            );
+            return Err(Error::new(Kind::EmptyWindow, rule).about(&self.path));
         }
         Ok(report)
     }

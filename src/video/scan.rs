@@ -9,7 +9,9 @@ use super::demux::{self, Indexed, Scan};
 use super::limits::{Bounds, Spent, Watch};
 use super::reader::{Event, Flow, FrameRequest};
 use super::sample::Timeline;
-use super::{Sample, VideoError, images};
+use super::{Sample, images};
+use crate::error::Error;
+use super::error::wrong_sample;
 
 /// A video whose packets were read.
 pub struct Scanned {
@@ -35,12 +37,12 @@ type FileFacts = (u64, Option<SystemTime>);
 ///
 /// # Errors
 /// When the video cannot be opened.
-pub fn scan(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<Scanned, VideoError> {
+pub fn scan(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<Scanned, Error> {
     Scanned::read(path, request, &mut Watch::new(bounds.into(), &mut |_| Flow::Continue))
 }
 
 impl Scanned {
-    pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Self, VideoError> {
+    pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Self, Error> {
         let file = facts(path);
         let Scan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
             true => Scan {
@@ -60,13 +62,12 @@ impl Scanned {
     ///
     /// # Errors
     /// When the video is too short for the sampling rule.
-    pub fn n_sampled(&self) -> Result<usize, VideoError> {
+    pub fn n_sampled(&self) -> Result<usize, Error> {
         if self.request.sample.needs_histograms() {
             return Ok(most_sampled(&self.request.sample, self.timeline.len()));
         }
         let selected = self.request.sample.select(&self.timeline);
-        let short = |rule| VideoError::Sample { path: self.path.clone(), rule };
-        selected.map(|places| places.len()).map_err(short)
+        selected.map(|places| places.len()).map_err(|rule| wrong_sample(&self.path, &rule))
     }
 
     /// Upright width and height of an input that is one still image: a directory with one image, or an image file. A

@@ -11,15 +11,16 @@ use ffmpeg_next as ffmpeg;
 
 use super::decode::container_orientation;
 use super::demux::{self, size_of};
-use super::error::not_media;
+use super::error::{no_video_stream, not_media, wrong_stream};
 use super::limits::{Bounds, Spent};
 use super::probe::PictureInfo;
-use super::{StreamInfo, StreamKind, VideoError, VideoInfo};
+use super::{StreamInfo, StreamKind, VideoInfo};
 use crate::files::sign_of;
 use crate::units::Seconds;
+use crate::error::{Error, Kind};
 
 /// The index of the stream that is read: the one asked for, or the best video stream.
-pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result<usize, VideoError> {
+pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result<usize, Error> {
     if let Some(stream) = asked {
         return check(path, input, stream);
     }
@@ -38,14 +39,16 @@ pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result
     match (best, videos().next()) {
         (Some(best), _) => Ok(best),
         (None, Some(cover)) => {
-            Err(VideoError::CoverOnly { path: path.to_owned(), cover: in_words(&cover), stream: cover.index() })
+            let rule = format!("no video stream: its only picture is a cover ({})", in_words(&cover));
+            let hint = format!("--stream {} takes the picture", cover.index());
+            Err(Error::new(Kind::CoverOnly, rule).with_hint(hint).about(path))
         }
         (None, None) => Err(no_video(path, input)),
     }
 }
 
 /// A stream by its index, if it is a video stream.
-fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, VideoError> {
+fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, Error> {
     let videos: Vec<String> = input
         .streams()
         .filter(|stream| kind_of(stream) == StreamKind::Video)
@@ -54,12 +57,7 @@ fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, VideoError>
     if videos.is_empty() {
         return Err(no_video(path, input));
     }
-    let refused = |rule: String| VideoError::Stream {
-        path: path.to_owned(),
-        stream,
-        rule,
-        hint: format!("video streams: {}", videos.join(", ")),
-    };
+    let refused = |rule: String| wrong_stream(path, stream, rule, &videos.join(", "));
     match input.stream(stream).map(|found| (kind_of(&found), found)) {
         None => Err(refused(format!("not among the {} stream(s) of the file", input.streams().len()))),
         Some((StreamKind::Video, found)) => Ok(found.index()),
@@ -67,13 +65,13 @@ fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, VideoError>
     }
 }
 
-fn no_video(path: &Path, input: &Input) -> VideoError {
+fn no_video(path: &Path, input: &Input) -> Error {
     // A page may pass for subtitles, an unfinished recording for one without pictures.
     if sign_of(path).is_some() {
         return not_media(path, "");
     }
     let kinds: Vec<String> = input.streams().map(|stream| in_words(&stream)).collect();
-    VideoError::NoVideoStream { path: path.to_owned(), n_streams: kinds.len(), kinds: kinds.join(", ") }
+    no_video_stream(path, &kinds)
 }
 
 /// Kind, codec and, of pictures, the size.
@@ -97,10 +95,10 @@ pub(super) fn discard_others(input: &mut Input, stream: usize) {
 }
 
 /// The header facts of a media file.
-pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, VideoError> {
+pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, Error> {
     let (_linked, mut input) = demux::open(path, &Spent::new(bounds))?;
     let best = match choose(path, &input, stream) {
-        Err(VideoError::CoverOnly { .. }) => None,
+        Err(error) if error.kind() == Kind::CoverOnly => None,
         best => Some(best?),
     };
     let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::VideoError;
 use super::limits::Spent;
+use crate::error::Error;
 
 static READINGS: Mutex<Vec<OpenReading>> = Mutex::new(Vec::new());
 
@@ -26,7 +26,7 @@ pub(super) fn register(path: &Path, spent: &Arc<Spent>) {
 
 /// Returns the error of a reading whose call of FFmpeg should have been given up for a second and did not return. To be
 /// asked several times a second: that second begins when a call is first seen to be over its limit.
-pub fn stuck_read() -> Option<VideoError> {
+pub fn stuck_read() -> Option<Error> {
     let readings = READINGS.lock().unwrap_or_else(PoisonError::into_inner);
     readings.iter().find_map(|reading| reading.spent.upgrade()?.stuck(&reading.path))
 }

@@ -15,7 +15,8 @@ use vidense::exec::Stop;
 use vidense::kernels::kv::{PageId, StepRows, pages_for};
 use vidense::language::{Llama, SequenceRows};
 use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, PipelineError, VideoChat};
-use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, VideoError, read_frames};
+use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, read_frames};
+use vidense::error::Error;
 
 /// A directory with a clip in it that `ffmpeg` made.
 pub struct Clip {
@@ -84,7 +85,7 @@ pub fn read_video(
     path: &Path,
     request: &FrameRequest,
     limits: &ReadLimits,
-) -> Result<(Vec<Frame>, ReadReport), VideoError> {
+) -> Result<(Vec<Frame>, ReadReport), Error> {
     let mut frames = Vec::new();
     let report = read_frames(path, request, limits, &mut |event| {
         match event {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 use vidense::video::{
-    Access, Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, VideoError, Window,
+    Access, Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, Window,
     probe, read_frames,
 };
+use vidense::error::Error;
 
 use crate::harness::{Clip, ffmpeg, read_video, repository};
 
@@ -48,7 +49,7 @@ fn inspect(path: &Path) -> (Option<i32>, String, String) {
     run(&["inspect", path.to_str().unwrap()])
 }
 
-fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<(Vec<Frame>, ReadReport), VideoError> {
+fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<(Vec<Frame>, ReadReport), Error> {
     read_video(path, request, &ReadLimits { access, ..ReadLimits::default() })
 }
 
@@ -326,7 +327,7 @@ fn a_halt_ends_a_reading_from_within() {
     });
     let bounds = Bounds { halt, ..Bounds::default() };
     let error = read_frames(&clip.path, &everything(), &bounds, &mut |_| Flow::Continue).unwrap_err();
-    assert_eq!(error.kind(), "stopped");
+    assert_eq!(error.kind().word(), "stopped");
     assert!(begin.elapsed() < DEADLINE);
 }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use vidense::units::Seconds;
 use vidense::video::{
-    Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, VideoError, Window, read_frames,
+    Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_frames,
 };
+use vidense::error::Error;
 
 use crate::harness::{Clip, ffmpeg};
 
@@ -16,11 +17,11 @@ struct Read {
     n_restarts: usize,
 }
 
-fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<Read, VideoError> {
+fn read(path: &Path, request: &FrameRequest, access: Access) -> Result<Read, Error> {
     read_within(path, request, &ReadLimits { access, ..ReadLimits::default() })
 }
 
-fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<Read, VideoError> {
+fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<Read, Error> {
     let (mut frames, mut n_restarts) = (Vec::new(), 0);
     let report = read_frames(path, request, limits, &mut |event| {
         match event {

@@ -8,8 +8,9 @@ use vidense::pipeline::{
     encode_video_with, open, open_with,
 };
 use vidense::spec::{Document, Plan, read_plan};
-use vidense::video::{Access, Event, Flow, ReadLimits, Sample, VideoError, read_frames, scan};
+use vidense::video::{Access, Event, Flow, ReadLimits, Sample, read_frames, scan};
 use vidense::vlm::ModelError;
+use vidense::error::Kind;
 
 use crate::harness::{ask, ffmpeg, repository};
 
@@ -89,9 +90,9 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
     let long = "what ".repeat(5000);
     type IsRight = fn(&OpenError) -> bool;
     let cases: [(Plan, Option<FirstQuestion<'_>>, IsRight); 6] = [
-        (plan(), first(&missing, "Why?"), |e| matches!(e, OpenError::Video(VideoError::NotFound { .. }))),
+        (plan(), first(&missing, "Why?"), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound)),
         // The video comes first: a model may have to be fetched.
-        (unknown.clone(), first(&missing, "Why?"), |e| matches!(e, OpenError::Video(VideoError::NotFound { .. }))),
+        (unknown.clone(), first(&missing, "Why?"), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound)),
         (unknown, None, |e| matches!(e, OpenError::Model(_))),
         (system, None, |e| matches!(e, OpenError::System { .. })),
         (concat(400), None, |e| matches!(e, OpenError::Spec(_))),

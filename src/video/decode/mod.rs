@@ -23,13 +23,13 @@ pub(super) use self::seek::{Fetched, fetch};
 use self::signs::Signs;
 pub(super) use self::signs::listen;
 use crate::units::{FrameIndex, Seconds};
-use crate::video::VideoError;
+use crate::error::{Error, Kind};
 use crate::video::clock::{Fall, FrameClock, Stamp};
 use crate::video::demux::{
     MAX_ERRORS, Media, decoder_options, display_of, is_image, may_read_on, seconds, size_of, step_of,
 };
 use crate::video::display::Display;
-use crate::video::error::TimeFall;
+use crate::video::error::{no_frames, TimeFall};
 use crate::video::frame::Orientation;
 use crate::video::images::exif_orientation;
 use crate::video::limits::{ReadLimits, Spent};
@@ -66,7 +66,7 @@ impl VideoFile {
         stream: Option<usize>,
         limits: &ReadLimits,
         spent: &Arc<Spent>,
-    ) -> Result<Self, VideoError> {
+    ) -> Result<Self, Error> {
         let media = Media::open(path, stream, spent)?;
         let display = display_of(&media.stream(path)?);
         Self::of(path, (media, display), limits, Errors::Hidden)
@@ -77,7 +77,7 @@ impl VideoFile {
         (media, display): (Media, Display),
         limits: &ReadLimits,
         errors: Errors,
-    ) -> Result<Self, VideoError> {
+    ) -> Result<Self, Error> {
         let stream = media.stream(path)?;
         let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
@@ -184,7 +184,7 @@ impl VideoFile {
 }
 
 impl FrameSource for VideoFile {
-    fn advance(&mut self) -> Result<Option<Option<Seconds>>, VideoError> {
+    fn advance(&mut self) -> Result<Option<Option<Seconds>>, Error> {
         loop {
             match self.decoder.receive_frame(&mut self.current) {
                 Ok(()) => {
@@ -271,9 +271,9 @@ fn has_errors(frame: &frame::Video) -> bool {
 }
 
 /// The first frame of a file: an image that FFmpeg reads as a video of one frame.
-pub(super) fn first_picture(path: &Path, spent: &Arc<Spent>) -> Result<RgbImage, VideoError> {
+pub(super) fn first_picture(path: &Path, spent: &Arc<Spent>) -> Result<RgbImage, Error> {
     let mut file = VideoFile::open(path, None, &spent.limits(), spent)?;
-    let nothing = |cause: String| VideoError::NoFrames { path: path.to_owned(), cause };
+    let nothing = |cause: String| no_frames(path, &cause);
     match file.advance()? {
         Some(_) => file.picture().map_err(nothing),
         None => Err(nothing(file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned()))),
@@ -294,12 +294,10 @@ fn open_decoder(
     stream: &ffmpeg::Stream,
     limits: &ReadLimits,
     (errors, signs): (Errors, &Arc<Signs>),
-) -> Result<ffmpeg::decoder::Video, VideoError> {
+) -> Result<ffmpeg::decoder::Video, Error> {
     let id = stream.parameters().id();
-    let failed = |error: ffmpeg::Error| VideoError::Decoder {
-        path: path.to_owned(),
-        codec: id.name().to_owned(),
-        cause: error.to_string(),
+    let failed = |error: ffmpeg::Error| {
+        Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path)
     };
     let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
     let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;

@@ -16,7 +16,9 @@ use crate::video::entry::Role;
 use crate::video::limits::{ReadLimits, Watch};
 use crate::video::packets::{Packets, Run};
 use crate::video::reader::{Event, Flow, FrameSource, is_due};
-use crate::video::{Damage, Frame, VideoError};
+use crate::video::{Damage, Frame};
+use crate::error::Error;
+use crate::video::error::no_conversion;
 
 /// What came of it.
 pub(in crate::video) enum Fetched {
@@ -41,7 +43,7 @@ pub(in crate::video) fn fetch(
     indexed: Indexed,
     runs: &[Run],
     watch: &mut Watch<'_>,
-) -> Result<Fetched, VideoError> {
+) -> Result<Fetched, Error> {
     let Indexed { media, packets, tells_unneeded, display, .. } = indexed;
     // After a recovery point pictures may come that are shown before it, and cannot be decoded without what came before
     // it.
@@ -69,7 +71,7 @@ pub(in crate::video) fn fetch(
 enum End {
     Stopped,
     Doubtful,
-    Failed(VideoError),
+    Failed(Error),
 }
 
 /// The frames of a run that have not come yet, and the time of the last frame that came.
@@ -225,7 +227,7 @@ impl Fetcher<'_> {
         let image = self
             .file
             .picture()
-            .map_err(|cause| End::Failed(VideoError::Convert { path: self.path.to_owned(), index: frame, cause }))?;
+            .map_err(|cause| End::Failed(no_conversion(self.path, FrameIndex(frame), &cause)))?;
         let time = Some(seconds(pts as f64, self.file.time_base));
         let n = wanted.frames.iter().take_while(|&&other| other == frame).count();
         wanted.frames = &wanted.frames[n..];

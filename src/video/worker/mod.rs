@@ -26,7 +26,9 @@ pub use serve::serve;
 
 use self::protocol::Told;
 use super::limits::Halt;
-use super::{Bounds, Event, Flow, FrameRequest, Patience, ReadReport, VideoError};
+use super::{Bounds, Event, Flow, FrameRequest, Patience, ReadReport};
+use crate::error::{Error, Kind};
+use crate::video::error::{halted, LONGER_STALL_LIMIT, time_limit};
 
 /// Between two chances of the consumer to say [`Flow::Stop`].
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -68,7 +70,7 @@ enum Broken {
     /// It ended.
     Ended(ExitStatus),
     /// It lives, but not for us.
-    Silent(VideoError),
+    Silent(Error),
 }
 
 impl<'i> Worker<'i> {
@@ -93,7 +95,7 @@ impl<'i> Worker<'i> {
         path: &Path,
         (frames, bounds): (&FrameRequest, &Bounds),
         emit: &mut dyn FnMut(Event) -> Flow,
-    ) -> Result<ReadReport, VideoError> {
+    ) -> Result<ReadReport, Error> {
         let request = Request::new(path, frames, &bounds.limits);
         let mut was_killed = false;
         loop {
@@ -101,7 +103,7 @@ impl<'i> Worker<'i> {
                 Some(running) => running,
                 None => {
                     let spawned = Running::spawn(self.isolation)
-                        .map_err(|source| VideoError::Spawn { path: path.to_owned(), source })?;
+                        .map_err(|source| no_process(path, source))?;
                     self.running.insert(spawned)
                 }
             };
@@ -113,14 +115,14 @@ impl<'i> Worker<'i> {
                     if bounds.halt.patience() == Patience::Full {
                         return Ok(ReadReport::default());
                     }
-                    return Err(VideoError::Halted { path: path.to_owned() });
+                    return Err(halted(path));
                 }
                 Err(Broken::Ended(status)) if is_killed(status) && !was_killed => {
                     was_killed = true;
                     None
                 }
                 Err(Broken::Ended(status)) => {
-                    Some(VideoError::Crashed { path: path.to_owned(), cause: describe(status) })
+                    Some(crashed(path, &describe(status)))
                 }
                 Err(Broken::Silent(error)) => Some(error),
             };
@@ -171,7 +173,7 @@ impl Running {
         (path, request): (&Path, &Request),
         (stall, halt): (Duration, &Halt),
         emit: &mut dyn FnMut(Event) -> Flow,
-    ) -> Result<Option<Result<ReadReport, VideoError>>, Broken> {
+    ) -> Result<Option<Result<ReadReport, Error>>, Broken> {
         let Some(requests) = &mut self.requests else { return Err(self.ended()) };
         if request.write(requests).is_err() {
             return Err(self.ended());
@@ -195,10 +197,10 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => Event::Waiting,
             };
             if let Some(limit) = limit.filter(|limit| waited > *limit + GRACE) {
-                return Err(Broken::Silent(VideoError::TimeLimit { path: path.to_owned(), limit }));
+                return Err(Broken::Silent(time_limit(path, limit)));
             }
             if silent > stall {
-                return Err(Broken::Silent(VideoError::Hung { path: path.to_owned(), limit: stall }));
+                return Err(Broken::Silent(hung(path, stall)));
             }
             // A run that drains waits for signs of life only, and they come several times a second.
             let gives_up = halt.gives_up(silent.saturating_sub(SIGN));
@@ -272,3 +274,20 @@ fn describe(status: ExitStatus) -> String {
     }
     status.code().map_or_else(|| "it ended".to_owned(), |code| format!("exit code {code}"))
 }
+/// Returns the error of a decoding process that did not start.
+fn no_process(path: &Path, source: io::Error) -> Error {
+    Error::new(Kind::NoProcess, format!("no decoder process: {source}")).with_cause(source).about(path)
+}
+
+/// Returns the error of a decoding process that ended.
+fn crashed(path: &Path, cause: &str) -> Error {
+    let error = Error::new(Kind::Crash, format!("its decoder crashed ({cause})"));
+    error.with_hint("`ffmpeg -i` may repair the file").about(path)
+}
+
+/// Returns the error of a decoding process that gave no sign of life.
+fn hung(path: &Path, limit: Duration) -> Error {
+    let rule = format!("its decoder hung: no sign of life for {} s", limit.as_secs_f64());
+    Error::new(Kind::Hang, rule).with_hint(LONGER_STALL_LIMIT).about(path)
+}
+

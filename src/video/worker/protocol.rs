@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{FrameIndex, Seconds};
-use crate::video::{Event, Frame, FrameRequest, ReadLimits, ReadReport, VideoError};
+use crate::video::{Event, Frame, FrameRequest, ReadLimits, ReadReport};
+use crate::error::Error;
 
 /// A message over this is none of ours.
 const MAX_MESSAGE: u32 = 16 << 20;
@@ -60,13 +61,13 @@ pub(super) enum Reply {
     Progress { n_decoded: usize },
     Restart,
     Done(ReadReport),
-    Failed { kind: String, message: String },
+    Failed(Error),
 }
 
 /// A reply with what follows it.
 pub(super) enum Told {
     Event(Event),
-    End(Result<ReadReport, VideoError>),
+    End(Result<ReadReport, Error>),
 }
 
 impl Told {
@@ -81,7 +82,7 @@ impl Told {
             Reply::Progress { n_decoded } => Self::Event(Event::Progress { n_decoded }),
             Reply::Restart => Self::Event(Event::Restart),
             Reply::Done(report) => Self::End(Ok(report)),
-            Reply::Failed { kind, message } => Self::End(Err(VideoError::Told { kind, message })),
+            Reply::Failed(error) => Self::End(Err(error)),
             Reply::Frame { index, time, width, height } => {
                 let length = width as usize * height as usize * 3;
                 let mut pixels = Vec::new();
@@ -114,10 +115,10 @@ pub(super) fn write_event(to: &mut impl Write, event: Event) -> io::Result<()> {
 }
 
 /// Writes what a reading came to.
-pub(super) fn write_end(to: &mut impl Write, end: Result<ReadReport, VideoError>) -> io::Result<()> {
+pub(super) fn write_end(to: &mut impl Write, end: Result<ReadReport, Error>) -> io::Result<()> {
     let reply = match end {
         Ok(report) => Reply::Done(report),
-        Err(error) => Reply::Failed { kind: error.kind().to_owned(), message: error.to_string() },
+        Err(error) => Reply::Failed(error),
     };
     write_message(to, &reply)?;
     to.flush()
@@ -147,7 +148,10 @@ fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::error::Kind;
     use crate::video::{Sample, Window};
     use ::image::Rgb;
 
@@ -172,12 +176,12 @@ mod tests {
         let mut bytes = Vec::new();
         write_event(&mut bytes, Event::Frame(Frame { index: FrameIndex(5), time, image: image.clone() }))
             .expect("memory");
-        write_end(&mut bytes, Err(VideoError::Empty { path: "x".into() })).expect("memory");
+        write_end(&mut bytes, Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(Path::new("x")))).expect("memory");
         let mut from = &bytes[..];
         let Some(Told::Event(Event::Frame(frame))) = Told::read(&mut from).expect("whole") else { panic!("no frame") };
         assert_eq!((frame.index, frame.time, frame.image), (FrameIndex(5), time, image));
         let Some(Told::End(Err(error))) = Told::read(&mut from).expect("whole") else { panic!("no end") };
-        assert_eq!((error.kind(), error.to_string().as_str()), ("empty", "x: the file is empty (0 bytes)"));
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Empty, "x: the file is empty (0 bytes)"));
         assert!(Told::read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
     }
 }
