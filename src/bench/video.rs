@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{median_seconds, memory_peak};
-use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, read_frames};
 use crate::error::Error;
+use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, read_frames};
 
 /// What reading did.
 #[derive(Debug, Clone, Serialize)]
@@ -31,12 +31,7 @@ pub struct VideoBench {
 ///
 /// # Errors
 /// When the video cannot be read.
-pub fn bench_video(
-    path: &Path,
-    request: &FrameRequest,
-    limits: &ReadLimits,
-    runs: usize,
-) -> Result<VideoBench, Error> {
+pub fn bench_video(path: &Path, request: &FrameRequest, limits: &ReadLimits, runs: usize) -> Result<VideoBench, Error> {
     let (mut frames, mut report) = (Vec::new(), None);
     let seconds = median_seconds(runs, || {
         frames.clear();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use vidense::exec::Stop;
 use vidense::error::{Error, Kind};
+use vidense::exec::Stop;
 use vidense::video::stuck_read;
 
 use super::{Stopped, output};

@@ -11,6 +11,7 @@ use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
 use super::timing::timed;
 use super::views::{ViewMaker, thumbnail};
 use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
+use crate::error::Kind;
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
@@ -20,7 +21,6 @@ use crate::video::{
     read_scanned,
 };
 use crate::vlm::{ModelError, TokenBudget};
-use crate::error::Kind;
 
 /// Decodes one video after the other, with so many threads.
 pub(super) fn decode(

@@ -22,8 +22,8 @@ use super::sample::{FrameFact, Timeline};
 use super::schedule::{FrameSchedule, PacketTimes};
 use super::window::Side;
 use super::{streams, stuck};
-use crate::units::Seconds;
 use crate::error::{Error, Kind};
+use crate::units::Seconds;
 
 /// What fails this often in a row has nothing more to give.
 pub(super) const MAX_ERRORS: usize = 10_000;

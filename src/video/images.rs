@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use ::image::{ImageDecoder, RgbImage};
 
+use super::error::{no_images, wrong_stream};
 use super::frame::Orientation;
 use super::limits::Spent;
 use super::reader::{Damage, FrameRequest, FrameSource};
 use super::sample::Timeline;
 use super::{StreamInfo, StreamKind, VideoInfo, decode};
-use crate::units::Seconds;
 use crate::error::Error;
-use super::error::{no_images, wrong_stream};
+use crate::units::Seconds;
 
 /// Read with the `image` crate, whose JPEG follows libjpeg as Pillow does.
 const BY_IMAGE_CRATE: [&str; 3] = ["png", "jpg", "jpeg"];

@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error;
-use crate::error::{Error, Kind};
 use super::reader::{Event, Flow};
+use crate::error::{Error, Kind};
 
 /// Time without progress after which a reading is given up, where nothing else is asked for.
 const STALL: Duration = Duration::from_secs(60);

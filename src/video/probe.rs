@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::limits::Bounds;
 use super::{images, streams};
-use crate::units::Seconds;
 use crate::error::Error;
+use crate::units::Seconds;
 
 /// The header facts of a video argument.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Fetched, VideoFile, fetch};
 use super::demux::Indexed;
-use super::error::{no_conversion, no_frames, TimeFall, wrong_sample};
+use super::error::{TimeFall, no_conversion, no_frames, wrong_sample};
 use super::images::ImageDirectory;
 use super::limits::{Access, Bounds, Watch};
 use super::packets::cost;
@@ -27,8 +27,8 @@ use super::sample::{FrameFact, Histogram, Timeline};
 use super::scan::{Scanned, most_sampled};
 use super::window::Side;
 use super::{Frame, Sample, Window};
-use crate::units::{FrameIndex, Seconds};
 use crate::error::{Error, Kind};
+use crate::units::{FrameIndex, Seconds};
 
 /// Pixels that need not be decoded, from which on it is worth to know less of a file: a few tenths of a second.
 const MIN_SAVED: u64 = 64 << 20;
@@ -347,10 +347,8 @@ fn read_again(
     };
     let Walked { pass, flow, .. } = walk(again, watch)?;
     if flow == Flow::Continue && pass.n_taken < pass.wanted.len() {
-        let rule = format!(
-            "it decodes differently from one reading to the next: {n_found} frames, then {}",
-            pass.found.len()
-        );
+        let rule =
+            format!("it decodes differently from one reading to the next: {n_found} frames, then {}", pass.found.len());
         return Err(Error::new(Kind::Unstable, rule).with_hint("repair it with `ffmpeg -i`").about(path));
     }
     Ok(pass.n_before + pass.n_frames)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::demux::{self, Indexed, Scan};
+use super::error::wrong_sample;
 use super::limits::{Bounds, Spent, Watch};
 use super::reader::{Event, Flow, FrameRequest};
 use super::sample::Timeline;
 use super::{Sample, images};
 use crate::error::Error;
-use super::error::wrong_sample;
 
 /// A video whose packets were read.
 pub struct Scanned {

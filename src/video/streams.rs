@@ -15,9 +15,9 @@ use super::error::{no_video_stream, not_media, wrong_stream};
 use super::limits::{Bounds, Spent};
 use super::probe::PictureInfo;
 use super::{StreamInfo, StreamKind, VideoInfo};
+use crate::error::{Error, Kind};
 use crate::files::sign_of;
 use crate::units::Seconds;
-use crate::error::{Error, Kind};
 
 /// The index of the stream that is read: the one asked for, or the best video stream.
 pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result<usize, Error> {

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
 use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent};
+use vidense::error::Error;
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PageId, StepRows, pages_for};
 use vidense::language::{Llama, SequenceRows};
 use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, PipelineError, VideoChat};
 use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, read_frames};
-use vidense::error::Error;
 
 /// A directory with a clip in it that `ffmpeg` made.
 pub struct Clip {
@@ -81,11 +81,7 @@ pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f3
 }
 
 /// Reads the frames of a request; those before a restart do not count.
-pub fn read_video(
-    path: &Path,
-    request: &FrameRequest,
-    limits: &ReadLimits,
-) -> Result<(Vec<Frame>, ReadReport), Error> {
+pub fn read_video(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<(Vec<Frame>, ReadReport), Error> {
     let mut frames = Vec::new();
     let report = read_frames(path, request, limits, &mut |event| {
         match event {

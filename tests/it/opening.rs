@@ -7,11 +7,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
-use vidense::video::{
-    Access, Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, Window,
-    probe, read_frames,
-};
 use vidense::error::Error;
+use vidense::video::{
+    Access, Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Sample, Window, probe,
+    read_frames,
+};
 
 use crate::harness::{Clip, ffmpeg, read_video, repository};
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use serde_json::json;
+use vidense::error::{Error, Kind};
 use vidense::video::{
     Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_scanned, scan,
 };
-use vidense::error::{Error, Kind};
 
 use crate::harness::{ffmpeg, read_video, repository};
 

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use vidense::units::Seconds;
-use vidense::video::{
-    Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_frames,
-};
 use vidense::error::Error;
+use vidense::units::Seconds;
+use vidense::video::{Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_frames};
 
 use crate::harness::{Clip, ffmpeg};
 

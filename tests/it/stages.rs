@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use vidense::error::Kind;
 use vidense::pipeline::{
     EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, VideoOptions, encode_video,
     encode_video_with, open, open_with,
@@ -10,7 +11,6 @@ use vidense::pipeline::{
 use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Event, Flow, ReadLimits, Sample, read_frames, scan};
 use vidense::vlm::ModelError;
-use vidense::error::Kind;
 
 use crate::harness::{ask, ffmpeg, repository};
 
@@ -92,7 +92,11 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
     let cases: [(Plan, Option<FirstQuestion<'_>>, IsRight); 6] = [
         (plan(), first(&missing, "Why?"), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound)),
         // The video comes first: a model may have to be fetched.
-        (unknown.clone(), first(&missing, "Why?"), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound)),
+        (
+            unknown.clone(),
+            first(&missing, "Why?"),
+            |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound),
+        ),
         (unknown, None, |e| matches!(e, OpenError::Model(_))),
         (system, None, |e| matches!(e, OpenError::System { .. })),
         (concat(400), None, |e| matches!(e, OpenError::Spec(_))),

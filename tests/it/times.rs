@@ -3,19 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
+use vidense::error::Error;
 use vidense::units::Seconds;
 use vidense::video::{Access, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, scan};
-use vidense::error::Error;
 
 use crate::harness::{ffmpeg, read_video};
 
 const WHOLE: Window = Window { start: None, end: None };
 
-fn read_within(
-    path: &Path,
-    request: &FrameRequest,
-    limits: &ReadLimits,
-) -> Result<(Vec<Frame>, ReadReport), Error> {
+fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<(Vec<Frame>, ReadReport), Error> {
     read_video(path, request, limits)
 }
 

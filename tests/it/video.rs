@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::RgbImage;
+use vidense::error::{Error, Kind};
 use vidense::units::{FrameIndex, Seconds};
 use vidense::video::sample::Timeline;
 use vidense::video::{
     Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
 };
-use vidense::error::{Error, Kind};
 
 use crate::harness::{ffmpeg, json, read_video, shared};
 

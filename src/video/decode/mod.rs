@@ -22,14 +22,14 @@ use self::scaler::{Layout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
 use self::signs::Signs;
 pub(super) use self::signs::listen;
-use crate::units::{FrameIndex, Seconds};
 use crate::error::{Error, Kind};
+use crate::units::{FrameIndex, Seconds};
 use crate::video::clock::{Fall, FrameClock, Stamp};
 use crate::video::demux::{
     MAX_ERRORS, Media, decoder_options, display_of, is_image, may_read_on, seconds, size_of, step_of,
 };
 use crate::video::display::Display;
-use crate::video::error::{no_frames, TimeFall};
+use crate::video::error::{TimeFall, no_frames};
 use crate::video::frame::Orientation;
 use crate::video::images::exif_orientation;
 use crate::video::limits::{ReadLimits, Spent};
@@ -72,12 +72,7 @@ impl VideoFile {
         Self::of(path, (media, display), limits, Errors::Hidden)
     }
 
-    fn of(
-        path: &Path,
-        (media, display): (Media, Display),
-        limits: &ReadLimits,
-        errors: Errors,
-    ) -> Result<Self, Error> {
+    fn of(path: &Path, (media, display): (Media, Display), limits: &ReadLimits, errors: Errors) -> Result<Self, Error> {
         let stream = media.stream(path)?;
         let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
@@ -296,9 +291,8 @@ fn open_decoder(
     (errors, signs): (Errors, &Arc<Signs>),
 ) -> Result<ffmpeg::decoder::Video, Error> {
     let id = stream.parameters().id();
-    let failed = |error: ffmpeg::Error| {
-        Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path)
-    };
+    let failed =
+        |error: ffmpeg::Error| Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path);
     let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
     let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;
     // Frame threads where the codec can, and buffers from whichever of them.

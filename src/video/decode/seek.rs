@@ -10,15 +10,15 @@ use ::image::RgbImage;
 use ffmpeg_next as ffmpeg;
 
 use super::{Errors, VideoFile};
+use crate::error::Error;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::demux::{Indexed, is_discarded, seconds};
 use crate::video::entry::Role;
+use crate::video::error::no_conversion;
 use crate::video::limits::{ReadLimits, Watch};
 use crate::video::packets::{Packets, Run};
 use crate::video::reader::{Event, Flow, FrameSource, is_due};
 use crate::video::{Damage, Frame};
-use crate::error::Error;
-use crate::video::error::no_conversion;
 
 /// What came of it.
 pub(in crate::video) enum Fetched {
@@ -224,10 +224,8 @@ impl Fetcher<'_> {
         if pts > expected {
             return Err(End::Doubtful);
         }
-        let image = self
-            .file
-            .picture()
-            .map_err(|cause| End::Failed(no_conversion(self.path, FrameIndex(frame), &cause)))?;
+        let image =
+            self.file.picture().map_err(|cause| End::Failed(no_conversion(self.path, FrameIndex(frame), &cause)))?;
         let time = Some(seconds(pts as f64, self.file.time_base));
         let n = wanted.frames.iter().take_while(|&&other| other == frame).count();
         wanted.frames = &wanted.frames[n..];

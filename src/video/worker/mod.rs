@@ -28,7 +28,7 @@ use self::protocol::Told;
 use super::limits::Halt;
 use super::{Bounds, Event, Flow, FrameRequest, Patience, ReadReport};
 use crate::error::{Error, Kind};
-use crate::video::error::{halted, LONGER_STALL_LIMIT, time_limit};
+use crate::video::error::{LONGER_STALL_LIMIT, halted, time_limit};
 
 /// Between two chances of the consumer to say [`Flow::Stop`].
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -102,8 +102,7 @@ impl<'i> Worker<'i> {
             let running = match &mut self.running {
                 Some(running) => running,
                 None => {
-                    let spawned = Running::spawn(self.isolation)
-                        .map_err(|source| no_process(path, source))?;
+                    let spawned = Running::spawn(self.isolation).map_err(|source| no_process(path, source))?;
                     self.running.insert(spawned)
                 }
             };
@@ -121,9 +120,7 @@ impl<'i> Worker<'i> {
                     was_killed = true;
                     None
                 }
-                Err(Broken::Ended(status)) => {
-                    Some(crashed(path, &describe(status)))
-                }
+                Err(Broken::Ended(status)) => Some(crashed(path, &describe(status))),
                 Err(Broken::Silent(error)) => Some(error),
             };
             self.running = None;
@@ -290,4 +287,3 @@ fn hung(path: &Path, limit: Duration) -> Error {
     let rule = format!("its decoder hung: no sign of life for {} s", limit.as_secs_f64());
     Error::new(Kind::Hang, rule).with_hint(LONGER_STALL_LIMIT).about(path)
 }
-

@@ -8,9 +8,9 @@ use ::image::RgbImage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::{Event, Frame, FrameRequest, ReadLimits, ReadReport};
-use crate::error::Error;
 
 /// A message over this is none of ours.
 const MAX_MESSAGE: u32 = 16 << 20;
@@ -176,7 +176,8 @@ mod tests {
         let mut bytes = Vec::new();
         write_event(&mut bytes, Event::Frame(Frame { index: FrameIndex(5), time, image: image.clone() }))
             .expect("memory");
-        write_end(&mut bytes, Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(Path::new("x")))).expect("memory");
+        write_end(&mut bytes, Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(Path::new("x"))))
+            .expect("memory");
         let mut from = &bytes[..];
         let Some(Told::Event(Event::Frame(frame))) = Told::read(&mut from).expect("whole") else { panic!("no frame") };
         assert_eq!((frame.index, frame.time, frame.image), (FrameIndex(5), time, image));
