@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, Requ
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
 use crate::language::{Llama, LlamaConfig, SequenceRows};
-use crate::nn::{Purpose, QuantFormat, Quantizing};
+use crate::nn::{Purpose, QuantFormat, QuantizingLoader};
 use crate::vlm::config::{llama_2_7b, tiny_llama_1b};
 
 /// Positions of which the logits are compared.
@@ -320,7 +320,7 @@ fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
 fn load(config: &LlamaConfig, place: &BenchPlace, quantization: Option<QuantFormat>) -> Result<Llama> {
     let weights = random::weights(place);
     match quantization {
-        Some(format) => Llama::load_with(config, &weights, &Quantizing(format)),
+        Some(format) => Llama::load_with(config, &weights, &QuantizingLoader(format)),
         None => Llama::load(config, &weights, Purpose::Inference),
     }
 }

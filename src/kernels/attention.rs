@@ -13,18 +13,18 @@ pub enum Mask<'a> {
     /// Every key.
     Full,
     /// The keys that are named for it.
-    Visible(&'a Visible),
+    Visible(&'a VisibleKeys),
 }
 
 /// The keys that each query of a packed batch sees: a shared prefix and a range of its own sequence.
 #[derive(Debug, Clone)]
-pub struct Visible {
+pub struct VisibleKeys {
     /// `B S` pairs, row by row.
     spans: Arc<Vec<[Range<usize>; 2]>>,
     n_keys: usize,
 }
 
-impl Visible {
+impl VisibleKeys {
     /// `spans` are `B S` pairs of ranges over `n_keys` keys that do not overlap; not both of a pair may be empty.
     pub fn new(spans: Vec<[Range<usize>; 2]>, n_keys: usize) -> Self {
         Self { spans: Arc::new(spans), n_keys }
@@ -145,7 +145,7 @@ mod tests {
         // Equal scores (q = 0): each query takes the mean of the values that it sees.
         let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
         let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
-        let visible = Visible::new(vec![[0..2, 0..0], [0..1, 1..3]], 3);
+        let visible = VisibleKeys::new(vec![[0..2, 0..0], [0..1, 1..3]], 3);
         for kernels in implementations() {
             let out = kernels.attention(&q, &v, &v, Mask::Visible(&visible)).expect("shapes fit");
             assert_eq!(elements(&out), [2.0, 3.0, 4.0, 3.0]);

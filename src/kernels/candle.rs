@@ -13,12 +13,12 @@ use super::cpu::kv_pages::CpuPages;
 use super::ggml::GgmlLinear;
 use super::kv::{KvConfig, KvStore};
 use super::{
-    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible,
+    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
 };
 
 /// Candle's operations.
 #[derive(Debug)]
-pub(super) struct Candle {
+pub(super) struct CandleKernels {
     products: Products,
     attention: Attention,
     threads: OpThreads,
@@ -43,7 +43,7 @@ enum Attention {
     Flash,
 }
 
-impl Candle {
+impl CandleKernels {
     pub(super) const CPU: Self =
         Self { products: Products::Native, attention: Attention::ByScores, threads: OpThreads::Pool };
     const CPU_BF16: Self = Self { products: Products::InF32, ..Self::CPU };
@@ -69,7 +69,7 @@ impl Candle {
     }
 }
 
-impl Kernels for Candle {
+impl Kernels for CandleKernels {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self.products {
             Products::Native => a.matmul(b),
@@ -118,7 +118,7 @@ impl Kernels for Candle {
         y.to_dtype(x.dtype())
     }
 
-    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+    fn softmax_visible(&self, x: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
         visible.check(x)?;
         self.softmax(&x.broadcast_add(&visible.bias(x.dim(0)?, x.device())?.to_dtype(x.dtype())?)?)
     }

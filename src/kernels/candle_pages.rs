@@ -9,7 +9,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::Kernels;
-use super::candle::Candle;
+use super::candle::CandleKernels;
 use super::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
 
 /// Pages of a slab, which is allocated as a whole: 1,024 positions.
@@ -20,7 +20,7 @@ pub(crate) struct CandlePages {
     geometry: KvGeometry,
     dtype: DType,
     device: Device,
-    kernels: &'static Candle,
+    kernels: &'static CandleKernels,
     /// Of each slab that has memory, for each layer keys and values: `(n_kv_heads, SLAB_PAGES * PAGE_LEN, d_head)`.
     slabs: Vec<Option<Vec<[Tensor; 2]>>>,
     step: Option<CandleStep>,
@@ -51,7 +51,7 @@ impl CandlePages {
             geometry,
             dtype,
             device: device.clone(),
-            kernels: Candle::of(device, dtype),
+            kernels: CandleKernels::of(device, dtype),
             slabs: Vec::new(),
             step: None,
         })

@@ -7,11 +7,11 @@ use crate::image::plan::{FramePlan, Taps};
 /// The tables of frames of one size, on a device. Clones share them.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
-pub struct PlacedFrames {
+pub struct DeviceFramePlan {
     /// The sizes.
     pub(crate) plan: FramePlan,
-    pub(crate) horizontal: PlacedTaps,
-    pub(crate) vertical: PlacedTaps,
+    pub(crate) horizontal: DeviceTaps,
+    pub(crate) vertical: DeviceTaps,
     /// `(3, 256)`, f32.
     pub(crate) levels: Tensor,
 }
@@ -19,14 +19,14 @@ pub struct PlacedFrames {
 /// The windows along one side, on a device.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
-pub(crate) struct PlacedTaps {
+pub(crate) struct DeviceTaps {
     /// `(n_targets)`.
     pub(crate) starts: Tensor,
     /// `(n_targets, n_taps)`: the bits of signed 32-bit integers.
     pub(crate) weights: Tensor,
 }
 
-impl PlacedFrames {
+impl DeviceFramePlan {
     /// Copies the tables of a plan to a device.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl PlacedFrames {
     pub fn new(plan: FramePlan, device: &Device) -> Result<Self> {
         let place = |taps: &Taps| {
             let bits: Vec<u32> = taps.weights.iter().map(|&weight| weight as u32).collect();
-            Ok::<_, candle_core::Error>(PlacedTaps {
+            Ok::<_, candle_core::Error>(DeviceTaps {
                 starts: Tensor::from_slice(&taps.starts, taps.n_targets(), device)?,
                 weights: Tensor::from_vec(bits, (taps.n_targets(), taps.n_taps), device)?,
             })

@@ -37,14 +37,14 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use kv::{KvConfig, KvStore};
 
 pub use activation::Activation;
-pub use attention::{Mask, Visible, join_heads, split_heads};
+pub use attention::{Mask, VisibleKeys, join_heads, split_heads};
 pub use cpu::norm::RowNorm;
 pub use cpu::workers::on_workers;
 pub use epilogue::LinearEpilogue;
-pub use frames::PlacedFrames;
+pub use frames::DeviceFramePlan;
 pub use ggml::quantize;
 pub use norm::NormWeights;
-pub use packed::PackedLinear;
+pub use packed::{FeedForward, PackedLinear};
 pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
@@ -197,7 +197,7 @@ pub trait Kernels: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the shape does not fit `visible`.
-    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor>;
+    fn softmax_visible(&self, x: &Tensor, visible: &VisibleKeys) -> Result<Tensor>;
 
     /// Scaled dot-product attention. Key-value head `j` serves the query heads `j n_heads / n_kv_heads ..`, as in
     /// grouped-query attention (arXiv 2305.13245).
@@ -279,7 +279,7 @@ pub trait Kernels: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the frame has another size than the tables are for, or the device has no room.
-    fn prepare_frame(&self, _: &[u8], _: &PlacedFrames) -> Result<Option<Tensor>> {
+    fn prepare_frame(&self, _: &[u8], _: &DeviceFramePlan) -> Result<Option<Tensor>> {
         Ok(None)
     }
 
@@ -329,10 +329,10 @@ pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
     match (device, dtype) {
         (Device::Cpu, DType::F32) => cpu::Cpu::best(),
         #[cfg(feature = "cuda")]
-        (Device::Cuda(gpu), _) => match cuda::Cuda::of(gpu, dtype) {
+        (Device::Cuda(gpu), _) => match cuda::CudaKernels::of(gpu, dtype) {
             Some(kernels) => kernels,
-            None => candle::Candle::of(device, dtype),
+            None => candle::CandleKernels::of(device, dtype),
         },
-        _ => candle::Candle::of(device, dtype),
+        _ => candle::CandleKernels::of(device, dtype),
     }
 }

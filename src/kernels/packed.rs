@@ -8,10 +8,21 @@ use super::{Activation, QuantFormat, RowNorm};
 
 /// A linear layer whose weights are in the layout of a kernel: for inference. Clones share the weights.
 #[derive(Debug, Clone)]
-pub struct PackedLinear(Layout);
+pub struct PackedLinear(PackedLayout);
+
+/// The two linear layers of a transformer's feed-forward block.
+#[derive(Debug)]
+pub struct FeedForward<'a, L> {
+    /// Layer from the model width to the inner width.
+    pub up: &'a L,
+    /// Activation of the inner elements.
+    pub activation: Activation,
+    /// Layer back to the model width.
+    pub down: &'a L,
+}
 
 #[derive(Debug, Clone)]
-enum Layout {
+enum PackedLayout {
     /// This crate's, in f32 on the CPU.
     Cpu(CpuLinear),
     /// GGML's, by candle's kernels on every other device and in every other precision.
@@ -20,13 +31,13 @@ enum Layout {
 
 impl From<CpuLinear> for PackedLinear {
     fn from(layer: CpuLinear) -> Self {
-        Self(Layout::Cpu(layer))
+        Self(PackedLayout::Cpu(layer))
     }
 }
 
 impl From<GgmlLinear> for PackedLinear {
     fn from(layer: GgmlLinear) -> Self {
-        Self(Layout::Ggml(layer))
+        Self(PackedLayout::Ggml(layer))
     }
 }
 
@@ -48,15 +59,15 @@ impl PackedLinear {
 
     fn cpu(&self) -> Option<&CpuLinear> {
         match &self.0 {
-            Layout::Cpu(layer) => Some(layer),
-            Layout::Ggml(_) => None,
+            PackedLayout::Cpu(layer) => Some(layer),
+            PackedLayout::Ggml(_) => None,
         }
     }
 
     fn ggml(&self) -> Option<&GgmlLinear> {
         match &self.0 {
-            Layout::Cpu(_) => None,
-            Layout::Ggml(layer) => Some(layer),
+            PackedLayout::Cpu(_) => None,
+            PackedLayout::Ggml(layer) => Some(layer),
         }
     }
 
@@ -71,8 +82,8 @@ impl PackedLinear {
     /// Format of the weights, if they are quantized.
     pub(crate) fn format(&self) -> Option<QuantFormat> {
         match &self.0 {
-            Layout::Cpu(layer) => layer.format(),
-            Layout::Ggml(layer) => Some(layer.format()),
+            PackedLayout::Cpu(layer) => layer.format(),
+            PackedLayout::Ggml(layer) => Some(layer.format()),
         }
     }
 
@@ -82,9 +93,9 @@ impl PackedLinear {
     /// When the last dimension of `x` is not the weight's, or `x` wants a gradient.
     pub(crate) fn forward(&self, x: &Tensor, norm: Option<&RowNorm>, activation: Option<Activation>) -> Result<Tensor> {
         match (&self.0, norm) {
-            (Layout::Cpu(layer), norm) => layer.forward(x, norm, activation),
-            (Layout::Ggml(layer), None) => layer.forward(x, activation),
-            (Layout::Ggml(_), Some(_)) => {
+            (PackedLayout::Cpu(layer), norm) => layer.forward(x, norm, activation),
+            (PackedLayout::Ggml(layer), None) => layer.forward(x, activation),
+            (PackedLayout::Ggml(_), Some(_)) => {
                 candle_core::bail!("a norm of the CPU's kernels for weights of another device")
             }
         }
@@ -94,23 +105,20 @@ impl PackedLinear {
     ///
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
-    pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.0 {
-            Layout::Cpu(layer) => layer.forward_onto(x, residual),
-            Layout::Ggml(layer) => residual + layer.forward(x, None)?,
+            PackedLayout::Cpu(layer) => layer.forward_residual(x, residual),
+            PackedLayout::Ggml(layer) => residual + layer.forward(x, None)?,
         }
     }
 
-    /// `x + second(activation(first(norm(x))))` in one pass; none unless both weights are in f32 on the CPU.
+    /// Computes `x + down(activation(up(norm(x))))` in one pass, or returns `None` unless both weights are in f32 on the
+    /// CPU.
     ///
     /// # Errors
     /// When the widths do not fit, or `x` wants a gradient.
-    pub(crate) fn feed_forward(
-        x: &Tensor,
-        norm: &RowNorm,
-        (first, activation): (&Self, Activation),
-        second: &Self,
-    ) -> Option<Result<Tensor>> {
-        CpuLinear::feed_forward(x, norm, (first.cpu()?, activation), second.cpu()?)
+    pub(crate) fn feed_forward(x: &Tensor, norm: &RowNorm, layers: &FeedForward<'_, Self>) -> Option<Result<Tensor>> {
+        let FeedForward { up, activation, down } = *layers;
+        CpuLinear::feed_forward(x, norm, (up.cpu()?, activation), down.cpu()?)
     }
 }

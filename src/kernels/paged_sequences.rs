@@ -16,33 +16,27 @@ pub(super) const GEOMETRIES: [KvGeometry; 4] = [
 ];
 
 /// A sequence with queries, keys and values of all its positions, for each layer.
-pub(super) struct Sequence {
+pub(super) struct TestSequence {
     pub(super) pages: Arc<[PageId]>,
     pub(super) qkv: Vec<Vec<f32>>,
     pub(super) n: usize,
 }
 
-impl Sequence {
+impl TestSequence {
     /// `n` positions in the given pages.
     pub(super) fn new(geometry: &KvGeometry, pages: &[u32], n: usize, seed: u32) -> Self {
         let qkv = (0..geometry.n_layers).map(|layer| random(n * geometry.width(), seed * 100 + layer as u32)).collect();
         Self { pages: pages.iter().map(|&page| PageId(page)).collect(), qkv, n }
     }
 
-    /// One that begins with `n_shared` pages of another.
-    pub(super) fn after(
-        other: &Self,
-        n_shared: usize,
-        geometry: &KvGeometry,
-        (pages, n, seed): (&[u32], usize, u32),
-    ) -> Self {
-        let mut new = Self::new(geometry, pages, n, seed);
-        let n_elements = n_shared * PAGE_LEN * geometry.width();
-        for (to, from) in new.qkv.iter_mut().zip(&other.qkv) {
+    /// Replaces the first positions by those of the first `n_shared` pages of another sequence.
+    pub(super) fn with_prefix_of(mut self, other: &Self, n_shared: usize) -> Self {
+        for (to, from) in self.qkv.iter_mut().zip(&other.qkv) {
+            let n_elements = n_shared * PAGE_LEN * (from.len() / other.n);
             to[..n_elements].copy_from_slice(&from[..n_elements]);
         }
-        new.pages = other.pages[..n_shared].iter().copied().chain(new.pages.iter().copied()).collect();
-        new
+        self.pages = other.pages[..n_shared].iter().chain(self.pages.iter()).copied().collect();
+        self
     }
 
     /// The sequence with elements that a precision represents exactly.
@@ -56,7 +50,7 @@ impl Sequence {
 }
 
 /// Positions of a sequence that a step computes: its first one, and their number.
-pub(super) type SequencePiece<'s> = (&'s Sequence, usize, usize);
+pub(super) type SequenceRange<'s> = (&'s TestSequence, usize, usize);
 
 /// The activations of a store.
 #[derive(Debug, Clone)]
@@ -73,7 +67,7 @@ impl Activations {
     }
 
     /// Runs pieces of sequences as one step, and gives each layer's output, row by row.
-    pub(super) fn step(&self, store: &mut dyn KvStore, pieces: &[SequencePiece<'_>]) -> Vec<Vec<f32>> {
+    pub(super) fn step(&self, store: &mut dyn KvStore, pieces: &[SequenceRange<'_>]) -> Vec<Vec<f32>> {
         let half = self.geometry.d_head / 2;
         let positions: Vec<usize> = pieces.iter().flat_map(|(_, start, n)| *start..start + n).collect();
         let angles = |f: fn(f32) -> f32| {
@@ -98,7 +92,7 @@ impl Activations {
     }
 
     /// Fails unless a step's outputs are the attention of its positions, within a tolerance.
-    pub(super) fn assert_step(&self, store: &mut dyn KvStore, pieces: &[SequencePiece<'_>], tolerance: f64) {
+    pub(super) fn assert_step(&self, store: &mut dyn KvStore, pieces: &[SequenceRange<'_>], tolerance: f64) {
         let width = self.geometry.n_heads * self.geometry.d_head;
         for (layer, y) in self.step(store, pieces).iter().enumerate() {
             let rows = pieces.iter().flat_map(|(sequence, start, n)| (*start..start + n).map(move |p| (sequence, p)));
@@ -117,7 +111,7 @@ fn angle(position: usize, pair: usize) -> f32 {
 }
 
 /// Attention of a sequence's position, in f64.
-fn exact(geometry: &KvGeometry, sequence: &Sequence, layer: usize, position: usize) -> Vec<f64> {
+fn exact(geometry: &KvGeometry, sequence: &TestSequence, layer: usize, position: usize) -> Vec<f64> {
     let KvGeometry { n_heads, n_kv_heads, d_head, .. } = *geometry;
     let element =
         |p: usize, head: usize, i: usize| f64::from(sequence.qkv[layer][p * geometry.width() + head * d_head + i]);

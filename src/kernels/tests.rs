@@ -2,19 +2,19 @@
 
 use candle_core::Var;
 
-use super::candle::Candle;
+use super::candle::CandleKernels;
 use super::cpu::Cpu;
 use super::finite_difference::{assert_gradients, random};
 use super::*;
 
 /// The implementations in f32 on the CPU: ours, ours without instructions of a particular processor, candle's.
 fn cpu_implementations() -> [&'static dyn Kernels; 3] {
-    [of(&Device::Cpu, DType::F32), Cpu::portable(), Candle::of(&Device::Cpu, DType::F32)]
+    [of(&Device::Cpu, DType::F32), Cpu::portable(), CandleKernels::of(&Device::Cpu, DType::F32)]
 }
 
 /// All implementations that the CPU can run in f32: its own, and those of a GPU where they can be emulated.
 pub(super) fn implementations() -> Vec<&'static dyn Kernels> {
-    let emulated = cuda::Cuda::emulated(DType::F32).map(|kernels| kernels as &dyn Kernels);
+    let emulated = cuda::CudaKernels::emulated(DType::F32).map(|kernels| kernels as &dyn Kernels);
     cpu_implementations().into_iter().chain(emulated).collect()
 }
 
@@ -134,7 +134,7 @@ fn norms_are_alike_and_can_be_trained() {
 fn softmax_is_alike_and_can_be_trained() {
     assert_trainable(&[random((2, 3, 4), 5)], |k, t| k.softmax(&t[0]));
     let spans = vec![[0..1, 0..0], [0..1, 1..2], [0..1, 2..3], [0..2, 2..2], [0..0, 0..3], [1..2, 2..3]];
-    let visible = Visible::new(spans, 3);
+    let visible = VisibleKeys::new(spans, 3);
     assert_trainable(&[random((2, 2, 3, 3), 5)], |k, t| k.softmax_visible(&t[0], &visible));
     for kernels in implementations() {
         let y = kernels.softmax_visible(&random((2, 2, 3, 3), 5), &visible).expect("it fits");
@@ -224,6 +224,6 @@ fn operations_run_on_the_pool_of_the_cpu_and_on_the_caller_of_a_device() {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         assert!(of(&Device::Cpu, dtype).run(on_pool));
     }
-    let gpu: &dyn Kernels = &Candle::GPU;
+    let gpu: &dyn Kernels = &CandleKernels::GPU;
     assert!(!gpu.run(on_pool));
 }

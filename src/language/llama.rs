@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::rope::{Rope, RopeAngles, RopeScaling, RopeTable};
 use crate::device::DTypeSpec;
 use crate::kernels::kv::{GreedyStep, KvConfig, KvGeometry, KvStore, StepLayout, StepRows};
-use crate::kernels::{self, Kernels, Mask, Visible, join_heads, split_heads};
+use crate::kernels::{self, Kernels, Mask, VisibleKeys, join_heads, split_heads};
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{FullPrecision, Fused, FusedConfig, Matrices, Purpose, RmsNorm};
+use crate::nn::{FullPrecisionLoader, Fused, FusedConfig, LinearLoader, Purpose, RmsNorm};
 use crate::weights::StoredRows;
 
 /// A model's geometry, as its `config.json` tells it.
@@ -118,19 +118,19 @@ impl Llama {
     /// # Errors
     /// When the weights cannot be read.
     pub fn load(config: &LlamaConfig, vb: &VarBuilder, purpose: Purpose) -> Result<Self> {
-        Self::load_with(config, vb, &FullPrecision(purpose))
+        Self::load_with(config, vb, &FullPrecisionLoader(purpose))
     }
 
-    /// As [`Self::load`], the linear layers from `matrices`.
+    /// As [`Self::load`], the linear layers from `loader`.
     ///
     /// # Errors
     /// When the weights cannot be read.
-    pub fn load_with(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    pub fn load_with(config: &LlamaConfig, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
         let model = vb.pp("model");
-        let (embeddings, head) = load_vocabulary(config, vb, matrices)?;
+        let (embeddings, head) = load_vocabulary(config, vb, loader)?;
         let layers = model.pp("layers");
-        let load = |i: usize| Block::load(config, &layers.pp(i), matrices);
-        let layers = if matrices.reads_in_parallel() {
+        let load = |i: usize| Block::load(config, &layers.pp(i), loader);
+        let layers = if loader.reads_in_parallel() {
             (0..config.n_layers).into_par_iter().map(load).collect::<Result<_>>()?
         } else {
             (0..config.n_layers).map(load).collect::<Result<_>>()?
@@ -284,7 +284,7 @@ impl Llama {
     ///
     /// # Errors
     /// When the shapes do not fit, or a position is beyond the context.
-    pub fn forward_packed(&self, embeds: &Tensor, positions: &Tensor, visible: &Visible) -> Result<Tensor> {
+    pub fn forward_packed(&self, embeds: &Tensor, positions: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
         let angles = self.rope_table()?.at(positions)?;
         let mut x = embeds.clone();
         for layer in &self.layers {
@@ -310,23 +310,23 @@ impl Llama {
 }
 
 /// Reads the embedding table and the output head, packed for inference.
-fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<(Embeddings, Linear)> {
+fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<(Embeddings, Linear)> {
     let (shape, table_vb) = ((config.vocab_size, config.d_hidden), vb.pp("model").pp("embed_tokens"));
     let mut table = None;
     let mut head = if config.tied_embeddings {
         let mut head = Linear::from_weight(table.insert(table_vb.get(shape, "weight")?).clone());
-        matrices.convert(&mut head)?;
+        loader.convert(&mut head)?;
         head
     } else {
-        matrices.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
+        loader.linear(config.d_hidden, config.vocab_size, Bias::Without, &vb.pp("lm_head"))?
     };
-    if matrices.purpose() == Purpose::Inference {
+    if loader.purpose() == Purpose::Inference {
         head.pack()?;
     }
     if config.tied_embeddings && head.is_packed_in_full() {
         return Ok((Embeddings::OfHead, head));
     }
-    let embeddings = match (matrices.stored_rows(shape, &table_vb)?, table) {
+    let embeddings = match (loader.stored_rows(shape, &table_vb)?, table) {
         (Some(rows), _) => Embeddings::Stored(rows),
         (None, Some(table)) => Embeddings::Table(table),
         (None, None) => Embeddings::Table(table_vb.get(shape, "weight")?),
@@ -358,11 +358,11 @@ struct Block {
 }
 
 impl Block {
-    fn load(config: &LlamaConfig, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    fn load(config: &LlamaConfig, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
         let norm = |name| RmsNorm::load(config.d_hidden, config.rms_norm_eps, &vb.pp(name));
-        let mut attention = SelfAttention::load(config, norm("input_layernorm")?, &vb.pp("self_attn"), matrices)?;
-        let mut mlp = SwiGlu::load(config, norm("post_attention_layernorm")?, &vb.pp("mlp"), matrices)?;
-        if matrices.purpose() == Purpose::Inference {
+        let mut attention = SelfAttention::load(config, norm("input_layernorm")?, &vb.pp("self_attn"), loader)?;
+        let mut mlp = SwiGlu::load(config, norm("post_attention_layernorm")?, &vb.pp("mlp"), loader)?;
+        if loader.purpose() == Purpose::Inference {
             attention.inputs.pack().and_then(|()| attention.out.pack())?;
             mlp.inputs.pack().and_then(|()| mlp.down.pack())?;
         }
@@ -390,7 +390,7 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
         let (h, d) = (config.d_hidden, config.d_head);
         let (bias, out_bias) = match config.attention_bias {
             AttentionBias::None => (Bias::Without, Bias::Without),
@@ -402,12 +402,12 @@ impl SelfAttention {
         let outputs = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         Ok(Self {
             norm,
-            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
+            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, loader)?,
             head_norms: match config.qk_norm {
                 QueryKeyNorm::None => None,
                 QueryKeyNorm::PerHead => Some([head_norm("q_norm")?, head_norm("k_norm")?]),
             },
-            out: matrices.linear(config.n_heads * d, h, out_bias, &vb.pp("o_proj"))?,
+            out: loader.linear(config.n_heads * d, h, out_bias, &vb.pp("o_proj"))?,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
@@ -415,7 +415,7 @@ impl SelfAttention {
     }
 
     /// Attends within whole sequences: `(B, S, H)` to `(B, S, H)`.
-    fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &Visible) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, angles: &RopeAngles, visible: &VisibleKeys) -> Result<Tensor> {
         let [q, k, v] = self.inputs.forward_normalised_parts(x, &self.norm)?;
         let (mut q, mut k) = (split_heads(&q, self.n_heads)?, split_heads(&k, self.n_kv_heads)?);
         if let Some([of_queries, of_keys]) = &self.head_norms {
@@ -423,14 +423,14 @@ impl SelfAttention {
         }
         let (q, k, v) = (angles.rotate(&q)?, angles.rotate(&k)?, split_heads(&v, self.n_kv_heads)?);
         let attended = self.kernels.attention(&q, &k, &v, Mask::Visible(visible))?;
-        self.out.forward_onto(&join_heads(&attended)?, x)
+        self.out.forward_residual(&join_heads(&attended)?, x)
     }
 
     /// Attends over the positions of a store: `(S, H)` to `(S, H)`.
     fn forward_stored(&self, x: &Tensor, layer: usize, store: &mut dyn KvStore) -> Result<Tensor> {
         let qkv = self.inputs.forward_normalised(x, &self.norm)?; // (S, (n_heads + 2 n_kv_heads) d)
         let qkv = self.normalise_heads(qkv)?;
-        self.out.forward_onto(&store.attend(layer, &qkv)?, x)
+        self.out.forward_residual(&store.attend(layer, &qkv)?, x)
     }
 
     /// Applies the norms of queries and keys, if there are any: `(S, (n_heads + 2 n_kv_heads) d)` to the same.
@@ -457,14 +457,14 @@ struct SwiGlu {
 }
 
 impl SwiGlu {
-    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
+    fn load(config: &LlamaConfig, norm: RmsNorm, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
         let (h, wide) = (config.d_hidden, config.d_intermediate);
         let bias = if config.mlp_bias { Bias::With } else { Bias::Without };
         let outputs = [("gate_proj", wide), ("up_proj", wide)];
         Ok(Self {
             norm,
-            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, matrices)?,
-            down: matrices.linear(wide, h, bias, &vb.pp("down_proj"))?,
+            inputs: Fused::load(&FusedConfig { d_in: h, outputs, bias }, vb, loader)?,
+            down: loader.linear(wide, h, bias, &vb.pp("down_proj"))?,
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
     }
@@ -477,6 +477,6 @@ impl SwiGlu {
                 self.kernels.swiglu(&gate, &up)?
             }
         };
-        self.down.forward_onto(&gated, x)
+        self.down.forward_residual(&gated, x)
     }
 }

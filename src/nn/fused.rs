@@ -8,7 +8,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::linear::{Bias, Linear};
-use super::matrices::Matrices;
+use super::linear_loader::LinearLoader;
 use super::norm::Norm;
 
 /// Names and widths of `N` linear layers over the same input.
@@ -38,13 +38,13 @@ enum FusedWeights<const N: usize> {
 }
 
 impl<const N: usize> Fused<N> {
-    /// Reads each layer from `matrices`; `vb` points at the module that the names belong to. The layers stay apart
+    /// Reads each layer from `loader`; `vb` points at the module that the names belong to. The layers stay apart
     /// until [`Self::pack`].
     ///
     /// # Errors
     /// When the weights cannot be read.
-    pub fn load(config: &FusedConfig<'_, N>, vb: &VarBuilder, matrices: &dyn Matrices) -> Result<Self> {
-        let load = |(name, d_out)| matrices.linear(config.d_in, d_out, config.bias, &vb.pp(name));
+    pub fn load(config: &FusedConfig<'_, N>, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
+        let load = |(name, d_out)| loader.linear(config.d_in, d_out, config.bias, &vb.pp(name));
         let layers = config.outputs.into_iter().map(load).collect::<Result<Vec<_>>>()?;
         Ok(Self { weights: FusedWeights::Apart(array(layers)?), widths: config.outputs.map(|(_, d_out)| d_out) })
     }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::kernels::QuantFormat;
     use crate::kernels::finite_difference::{assert_gradients, random};
-    use crate::nn::{FullPrecision, Purpose, Quantizing, RmsNorm};
+    use crate::nn::{FullPrecisionLoader, Purpose, QuantizingLoader, RmsNorm};
 
     /// Query of `n` heads and key, value of one each: heads of `d`.
     fn config(d_in: usize, n: usize, d: usize) -> FusedConfig<'static, 3> {
@@ -180,9 +180,9 @@ mod tests {
     }
 
     /// The outputs of the same layers alone, each packed for itself.
-    fn alone(config: &FusedConfig<'_, 3>, vb: &VarBuilder, matrices: &dyn Matrices, x: &Tensor) -> [Tensor; 3] {
+    fn alone(config: &FusedConfig<'_, 3>, vb: &VarBuilder, loader: &dyn LinearLoader, x: &Tensor) -> [Tensor; 3] {
         config.outputs.map(|(name, d_out)| {
-            let mut layer = matrices.linear(config.d_in, d_out, config.bias, &vb.pp(name)).expect("in the map");
+            let mut layer = loader.linear(config.d_in, d_out, config.bias, &vb.pp(name)).expect("in the map");
             layer.pack().and_then(|()| layer.forward(x)).expect("the widths fit")
         })
     }
@@ -193,16 +193,16 @@ mod tests {
         for (d_in, d) in [(256, 32), (64, 5)] {
             let config = config(d_in, 2, d);
             let x = random((2, 3, d_in), 7);
-            for matrices in [
-                &FullPrecision(Purpose::Training) as &dyn Matrices,
-                &Quantizing(QuantFormat::Q4K),
-                &Quantizing(QuantFormat::Q8_0),
+            for loader in [
+                &FullPrecisionLoader(Purpose::Training) as &dyn LinearLoader,
+                &QuantizingLoader(QuantFormat::Q4K),
+                &QuantizingLoader(QuantFormat::Q8_0),
             ] {
                 let vb = weights(&config, DType::F32);
-                let mut fused = Fused::load(&config, &vb, matrices).expect("in the map");
+                let mut fused = Fused::load(&config, &vb, loader).expect("in the map");
                 fused.pack().expect("f32 on the CPU");
                 let found = fused.forward(&x).expect("the widths fit");
-                for (found, alone) in found.iter().zip(alone(&config, &vb, matrices, &x)) {
+                for (found, alone) in found.iter().zip(alone(&config, &vb, loader, &x)) {
                     assert_eq!(found.dims(), alone.dims());
                     assert_eq!(elements(found), elements(&alone));
                 }
@@ -217,7 +217,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let config = config(64, 2, 5);
             let vb = weights(&config, dtype);
-            let mut fused = Fused::load(&config, &vb, &FullPrecision(Purpose::Training)).expect("in the map");
+            let mut fused = Fused::load(&config, &vb, &FullPrecisionLoader(Purpose::Training)).expect("in the map");
             let x = random((3, 64), 7).to_dtype(dtype).expect("numeric");
             let apart = fused.forward(&x).expect("the widths fit").map(|y| elements(&y));
             assert_eq!(layers(&fused), 3);
@@ -230,7 +230,7 @@ mod tests {
         // Keys of 5 columns do not fill a panel of quantized weights.
         let config = config(64, 2, 5);
         let mut fused =
-            Fused::load(&config, &weights(&config, DType::F32), &Quantizing(QuantFormat::Q8_0)).expect("read");
+            Fused::load(&config, &weights(&config, DType::F32), &QuantizingLoader(QuantFormat::Q8_0)).expect("read");
         fused.pack().expect("f32 on the CPU");
         assert_eq!(layers(&fused), 3);
     }
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn layers_of_several_formats_stay_apart() {
         struct ValueInFull;
-        impl Matrices for ValueInFull {
+        impl LinearLoader for ValueInFull {
             fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
                 let mut layer = Linear::load(d_in, d_out, bias, vb)?;
                 if !vb.prefix().ends_with("v_proj") {
@@ -278,7 +278,7 @@ mod tests {
         let config = config(64, 2, 32);
         let (vb, x) = (weights(&config, DType::F32), random((2, 3, 64), 7));
         let norm = RmsNorm::new(random(64, 8), 1e-5).expect("f32");
-        let mut fused = Fused::load(&config, &vb, &FullPrecision(Purpose::Training)).expect("in the map");
+        let mut fused = Fused::load(&config, &vb, &FullPrecisionLoader(Purpose::Training)).expect("in the map");
         let run = |fused: &Fused<3>| {
             let all = fused.forward_normalised(&x, &norm).expect("the widths fit");
             let parts = fused.forward_normalised_parts(&x, &norm).expect("the widths fit");

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::norm::Norm;
-use crate::kernels::{self, Activation, Kernels, LinearEpilogue, PackedLinear, QuantFormat, StoredLinear};
+use crate::kernels::{self, Activation, FeedForward, Kernels, LinearEpilogue, PackedLinear, QuantFormat, StoredLinear};
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
@@ -170,7 +170,7 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         let activation = Some(activation);
         match &self.weights {
             Weights::Packed(layer) => layer.forward(x, None, activation),
@@ -196,9 +196,9 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
-    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.weights {
-            Weights::Packed(layer) => layer.forward_onto(x, residual),
+            Weights::Packed(layer) => layer.forward_residual(x, residual),
             Weights::Plain { weight, bias } => {
                 let epilogue = LinearEpilogue { bias: bias.as_ref(), activation: None, residual: Some(residual) };
                 self.run_plain(x, weight, &epilogue)
@@ -226,26 +226,22 @@ fn is_stand_in(x: &Tensor) -> bool {
     x.elem_count() > 1 && x.stride().iter().all(|&stride| stride == 0)
 }
 
-/// `x + second(activation(first(norm(x))))`: a transformer's feed-forward part, packed layers in one pass.
+/// Computes `x + down(activation(up(norm(x))))`, a transformer's feed-forward block: packed layers in one pass.
 ///
 /// # Shapes
 /// `(..., d)` to the same.
 ///
 /// # Errors
 /// When the widths do not fit.
-pub fn feed_forward(
-    x: &Tensor,
-    norm: &impl AsRef<Norm>,
-    (first, activation): (&Linear, Activation),
-    second: &Linear,
-) -> Result<Tensor> {
-    if let (Weights::Packed(to), Weights::Packed(back)) = (&first.weights, &second.weights)
-        && let Some(rows) = norm.as_ref().rows()
-        && let Some(y) = PackedLinear::feed_forward(x, rows, (to, activation), back)
+pub fn feed_forward(x: &Tensor, norm: &impl AsRef<Norm>, layers: &FeedForward<'_, Linear>) -> Result<Tensor> {
+    let FeedForward { up, activation, down } = *layers;
+    if let (Some(packed_up), Some(packed_down), Some(rows)) = (up.packed(), down.packed(), norm.as_ref().rows())
+        && let Some(y) =
+            PackedLinear::feed_forward(x, rows, &FeedForward { up: packed_up, activation, down: packed_down })
     {
         return y;
     }
-    second.forward_onto(&first.forward_then(&norm.as_ref().forward(x)?, activation)?, x)
+    down.forward_residual(&up.forward_activated(&norm.as_ref().forward(x)?, activation)?, x)
 }
 
 #[cfg(test)]
@@ -359,8 +355,8 @@ mod tests {
             let all = [
                 wide.forward_normalised(&x, &norm),
                 wide.forward_normalised(&x, &rms_norm),
-                wide.forward_onto(&x, &residual),
-                feed_forward(&x, &norm, (wide, Activation::QuickGelu), back),
+                wide.forward_residual(&x, &residual),
+                feed_forward(&x, &norm, &FeedForward { up: wide, activation: Activation::QuickGelu, down: back }),
             ];
             all.map(|y| y.and_then(|y| y.flatten_all()?.to_vec1::<f32>()).expect("the widths fit"))
         };
@@ -372,10 +368,9 @@ mod tests {
         let narrow = RmsNorm::new(elements(1.0).narrow(0, 0, 31).expect("shorter"), 1e-5).expect("f32");
         assert!(wide.forward_normalised(&x, &narrow).is_err());
         let rows = residual.reshape((1, 80, 64)).expect("as many");
-        assert!(wide.forward_onto(&x, &rows).is_err());
-        assert!(
-            wide.forward_onto(&x, &x).is_err() && feed_forward(&x, &norm, (&wide, Activation::Gelu), &wide).is_err()
-        );
+        assert!(wide.forward_residual(&x, &rows).is_err());
+        let unequal = FeedForward { up: &wide, activation: Activation::Gelu, down: &wide };
+        assert!(wide.forward_residual(&x, &x).is_err() && feed_forward(&x, &norm, &unequal).is_err());
     }
 
     #[test]

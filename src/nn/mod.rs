@@ -6,13 +6,13 @@
 
 pub mod fused;
 pub mod linear;
-pub mod matrices;
+pub mod linear_loader;
 pub mod norm;
 
 #[cfg(test)]
 pub(crate) use crate::kernels::finite_difference;
-pub use crate::kernels::{Activation, QuantFormat, Visible};
+pub use crate::kernels::{Activation, FeedForward, QuantFormat, VisibleKeys};
 pub use fused::{Fused, FusedConfig};
 pub use linear::Linear;
-pub use matrices::{FullPrecision, Matrices, Purpose, Quantizing};
+pub use linear_loader::{FullPrecisionLoader, LinearLoader, Purpose, QuantizingLoader};
 pub use norm::{LayerNorm, RmsNorm};

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::nn::Visible;
+use crate::nn::VisibleKeys;
 use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
 use crate::vlm::Design;
 
@@ -105,7 +105,7 @@ pub struct Packed {
     /// `(B, S)`, row by row.
     pub positions: Vec<u32>,
     /// What each position sees.
-    pub visible: Visible,
+    pub visible: VisibleKeys,
     /// Of all positions, flattened, those whose next id counts.
     pub rows: Vec<u32>,
     /// The ids that come next there.
@@ -137,7 +137,7 @@ impl Packed {
             ids: Vec::with_capacity(images.len() * n_after),
             n_after,
             positions: Vec::with_capacity(images.len() * s),
-            visible: Visible::new(Vec::new(), s),
+            visible: VisibleKeys::new(Vec::new(), s),
             rows: Vec::new(),
             targets: Targets::default(),
         };
@@ -165,7 +165,7 @@ impl Packed {
                 spans.push([filling..filling + 1, 0..0]);
             }
         }
-        packed.visible = Visible::new(spans, s);
+        packed.visible = VisibleKeys::new(spans, s);
         packed
     }
 }

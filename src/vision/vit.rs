@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{TowerConfig, TowerFamily};
 use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear, feed_forward};
-use crate::nn::{FullPrecision, Fused, FusedConfig, LayerNorm, Purpose};
+use crate::nn::{FeedForward, FullPrecisionLoader, Fused, FusedConfig, LayerNorm, Purpose};
 use crate::units::LayerIndex;
 
 /// Names of a block's parts.
@@ -123,7 +123,7 @@ impl TowerBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.attention.forward(x, &self.norm1)?;
         let TowerMlp { fc1, fc2, activation } = &self.mlp;
-        feed_forward(&x, &self.norm2, (fc1, *activation), fc2)
+        feed_forward(&x, &self.norm2, &FeedForward { up: fc1, activation: *activation, down: fc2 })
     }
 }
 
@@ -143,7 +143,7 @@ impl TowerAttention {
         let inputs = FusedConfig { d_in: d, outputs, bias: config.qkv_bias };
         let out = BlockNames::of(config.family).attention_out;
         Ok(Self {
-            inputs: Fused::load(&inputs, vb, &FullPrecision(Purpose::Training))?,
+            inputs: Fused::load(&inputs, vb, &FullPrecisionLoader(Purpose::Training))?,
             out: load_scaled((d, d), scale, &vb.pp(out))?,
             n_heads: config.n_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
@@ -154,7 +154,7 @@ impl TowerAttention {
     fn forward(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
         let qkv = self.inputs.forward_normalised_parts(x, norm)?; // 3 of (T, N, D)
         let attended = self.kernels.full_attention(&qkv, self.n_heads)?;
-        self.out.forward_onto(&attended, x) // (T, N, D)
+        self.out.forward_residual(&attended, x) // (T, N, D)
     }
 }
 

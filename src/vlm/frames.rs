@@ -11,21 +11,21 @@ use super::load::VisionPlacement;
 use super::{ModelError, Vlm};
 use crate::device::release_unused_memory;
 use crate::error::is_out_of_memory;
-use crate::kernels::{self, PlacedFrames};
+use crate::kernels::{self, DeviceFramePlan};
 
 /// Capacity of [`FrameTables`], in sizes of frames.
 const MAX_SIZES: usize = 16;
 
 /// Cache of resize tables on a device, by the size of the frames.
 #[derive(Debug, Default)]
-pub(super) struct FrameTables(Mutex<HashMap<(u32, u32), PlacedFrames>>);
+pub(super) struct FrameTables(Mutex<HashMap<(u32, u32), DeviceFramePlan>>);
 
 impl FrameTables {
     fn get(
         &self,
         size: (u32, u32),
-        make: impl FnOnce() -> Result<PlacedFrames, ModelError>,
-    ) -> Result<PlacedFrames, ModelError> {
+        make: impl FnOnce() -> Result<DeviceFramePlan, ModelError>,
+    ) -> Result<DeviceFramePlan, ModelError> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(placed) = tables.get(&size) {
             return Ok(placed.clone());
@@ -87,7 +87,7 @@ impl Vlm {
             let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
             let plan = self.preprocessor.plan(frame.dimensions()).map_err(wrong)?;
             self.tower_side(plan.size.0, plan.size.1)?;
-            PlacedFrames::new(plan, device).map_err(&failed)
+            DeviceFramePlan::new(plan, device).map_err(&failed)
         })?;
         let kernels = kernels::of(device, *dtype);
         let prepared = match kernels.prepare_frame(frame.as_raw(), &placed) {

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::blueprint::{Blueprint, TowerSource};
 use super::frames::FrameTables;
-use super::gguf::{self, GgufMatrices, QueryKeyRows};
+use super::gguf::{self, GgufLinearLoader, QueryKeyRows};
 use super::model::Vlm;
 use super::spare::{Spares, TowerPart};
 use super::{ModelError, Unused, names, tying};
@@ -17,7 +17,7 @@ use crate::kernels;
 use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::linear::Bias;
-use crate::nn::{FullPrecision, Linear, Matrices, Purpose, QuantFormat, Quantizing};
+use crate::nn::{FullPrecisionLoader, Linear, LinearLoader, Purpose, QuantFormat, QuantizingLoader};
 use crate::projector::Projector;
 use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename, StoredRows};
@@ -224,38 +224,38 @@ fn load_language(
     if ledger.checkpoint().gguf().is_some() {
         let rename = names_in(ledger, llama);
         let vb = ledger.part(rename.clone(), why, *dtype, device);
-        return Llama::load_with(llama, &vb, &GgufMatrices { ledger, rename, llama, rows, format: *quantization });
+        return Llama::load_with(llama, &vb, &GgufLinearLoader { ledger, rename, llama, rows, format: *quantization });
     }
     let rename = names_in(ledger, llama);
     let vb = ledger.part(rename.clone(), why, *dtype, device);
-    let full = FullPrecision(Purpose::Inference);
-    let quantizing = quantization.map(Quantizing);
-    let matrices = quantizing.as_ref().map_or(&full as &dyn Matrices, |quantizing| quantizing);
-    Llama::load_with(llama, &vb, &StoredMatrices { matrices, ledger, rename })
+    let full = FullPrecisionLoader(Purpose::Inference);
+    let quantizing = quantization.map(QuantizingLoader);
+    let loader = quantizing.as_ref().map_or(&full as &dyn LinearLoader, |quantizing| quantizing);
+    Llama::load_with(llama, &vb, &LedgerLinearLoader { loader, ledger, rename })
 }
 
 /// A source of linear layers over a checkpoint whose tables may stay in their file.
-struct StoredMatrices<'a> {
-    matrices: &'a dyn Matrices,
+struct LedgerLinearLoader<'a> {
+    loader: &'a dyn LinearLoader,
     ledger: &'a Ledger,
     rename: Rename,
 }
 
-impl Matrices for StoredMatrices<'_> {
+impl LinearLoader for LedgerLinearLoader<'_> {
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> candle_core::Result<Linear> {
-        self.matrices.linear(d_in, d_out, bias, vb)
+        self.loader.linear(d_in, d_out, bias, vb)
     }
 
     fn convert(&self, layer: &mut Linear) -> candle_core::Result<()> {
-        self.matrices.convert(layer)
+        self.loader.convert(layer)
     }
 
     fn reads_in_parallel(&self) -> bool {
-        self.matrices.reads_in_parallel()
+        self.loader.reads_in_parallel()
     }
 
     fn purpose(&self) -> Purpose {
-        self.matrices.purpose()
+        self.loader.purpose()
     }
 
     fn stored_rows(&self, shape: (usize, usize), vb: &VarBuilder) -> candle_core::Result<Option<StoredRows>> {

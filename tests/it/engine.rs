@@ -17,7 +17,7 @@ use vidense::engine::{
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
 use vidense::language::{AttentionBias, Decoding, Llama, LlamaConfig, LogitRules, QueryKeyNorm, RopeScaling};
-use vidense::nn::{Purpose, QuantFormat, Quantizing};
+use vidense::nn::{Purpose, QuantFormat, QuantizingLoader};
 
 use crate::harness::{generate, request};
 
@@ -70,7 +70,7 @@ pub fn config(rope_scaling: RopeScaling) -> LlamaConfig {
 pub fn model(config: &LlamaConfig, quantization: Option<QuantFormat>) -> Llama {
     let vb = VarBuilder::from_tensors(weights(config), DType::F32, &Device::Cpu);
     match quantization {
-        Some(format) => Llama::load_with(config, &vb, &Quantizing(format)).unwrap(),
+        Some(format) => Llama::load_with(config, &vb, &QuantizingLoader(format)).unwrap(),
         None => Llama::load(config, &vb, Purpose::Inference).unwrap(),
     }
 }

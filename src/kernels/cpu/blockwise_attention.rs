@@ -182,7 +182,7 @@ impl HeadAttention<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::kernels::candle::Candle;
+    use crate::kernels::candle::CandleKernels;
     use crate::kernels::{Kernels, of};
     use candle_core::{DType, Device, Tensor};
 
@@ -204,14 +204,14 @@ mod tests {
             let found = ours.full_attention(&views, n_heads).expect("the shapes fit");
             let copies = views.map(|view| view.contiguous().expect("small"));
             assert_eq!(elements(&found), elements(&ours.full_attention(&copies, n_heads).expect("the shapes fit")));
-            let expected = Candle::CPU.full_attention(&copies, n_heads).expect("the shapes fit");
+            let expected = CandleKernels::CPU.full_attention(&copies, n_heads).expect("the shapes fit");
             let difference = difference(&found, &expected);
             assert!(difference < 2e-6, "{batch} x {s} x {n_heads} x {d}: {difference}");
         }
         let x = Tensor::zeros((1, 2, 7), DType::F32, &Device::Cpu).expect("small");
         let run = |q: &Tensor, k: &Tensor| {
             let qkv = [q.clone(), k.clone(), k.clone()];
-            [of(&Device::Cpu, DType::F32), &Candle::CPU].map(|kernels| kernels.full_attention(&qkv, 2).is_ok())
+            [of(&Device::Cpu, DType::F32), &CandleKernels::CPU].map(|kernels| kernels.full_attention(&qkv, 2).is_ok())
         };
         let even = x.narrow(2, 0, 6).expect("narrower");
         assert_eq!(run(&x, &x), [false; 2]);

@@ -8,7 +8,7 @@ use super::*;
 use crate::kernels::QuantFormat;
 use crate::kernels::candle_pages::CandlePages;
 use crate::kernels::cpu::gemm;
-use crate::kernels::paged_sequences::{Activations, GEOMETRIES, Sequence};
+use crate::kernels::paged_sequences::{Activations, GEOMETRIES, TestSequence};
 use crate::kernels::row_blocks::BlockPart;
 
 fn new_store(geometry: KvGeometry) -> Result<CpuPages> {
@@ -18,9 +18,9 @@ fn new_store(geometry: KvGeometry) -> Result<CpuPages> {
 #[test]
 fn attention_over_pages_is_attention() {
     for geometry in GEOMETRIES {
-        let first = Sequence::new(&geometry, &[7, 2, 9, 4], 100, 1);
-        let second = Sequence::after(&first, 2, &geometry, (&[0, 40], 97, 2));
-        let third = Sequence::new(&geometry, &[5], 1, 3);
+        let first = TestSequence::new(&geometry, &[7, 2, 9, 4], 100, 1);
+        let second = TestSequence::new(&geometry, &[0, 40], 97, 2).with_prefix_of(&first, 2);
+        let third = TestSequence::new(&geometry, &[5], 1, 3);
         let mut stores: Vec<(Box<dyn KvStore>, f64)> =
             vec![(Box::new(CandlePages::new(geometry, DType::F32, &Device::Cpu).expect("even heads")), 1e-5)];
         for kernel in gemm::all_kernels() {
@@ -44,10 +44,11 @@ fn a_position_is_bit_identical_in_any_pieces_beside_any_others() {
     for (geometry, kernel, precision) in cases {
         let activations = Activations::on_cpu(&geometry);
         let new_store = || CpuPages::with_kernel(geometry, precision, kernel).expect("even heads");
-        let prefix = Sequence::new(&geometry, &[0, 1, 2], 96, 1);
-        let others: Vec<Sequence> = (0..5)
+        let prefix = TestSequence::new(&geometry, &[0, 1, 2], 96, 1);
+        let others: Vec<TestSequence> = (0..5)
             .map(|i| {
-                Sequence::after(&prefix, 3, &geometry, (&[10 + 2 * i, 11 + 2 * i], 96 + 7 * (i as usize + 1), i + 2))
+                TestSequence::new(&geometry, &[10 + 2 * i, 11 + 2 * i], 96 + 7 * (i as usize + 1), i + 2)
+                    .with_prefix_of(&prefix, 3)
             })
             .collect();
         let width = geometry.n_heads * geometry.d_head;
@@ -82,10 +83,10 @@ fn what_a_page_held_before_touches_nobody() {
     let geometry = GEOMETRIES[0];
     let activations = Activations::on_cpu(&geometry);
     let mut store = new_store(geometry).expect("even heads");
-    let mut broken = Sequence::new(&geometry, &[0], 32, 1);
+    let mut broken = TestSequence::new(&geometry, &[0], 32, 1);
     broken.qkv.iter_mut().for_each(|layer| layer.fill(f32::NAN));
     activations.step(&mut store, &[(&broken, 0, 32)]);
-    let sequence = Sequence::new(&geometry, &[0], 9, 2);
+    let sequence = TestSequence::new(&geometry, &[0], 9, 2);
     let y = activations.step(&mut store, &[(&sequence, 0, 9)]);
     let mut fresh = new_store(geometry).expect("even heads");
     assert_eq!(y, activations.step(&mut fresh, &[(&sequence, 0, 9)]));

@@ -27,9 +27,11 @@ use rayon::prelude::*;
 
 use super::argmax::argmax;
 use super::attention::{check_full, full_by_heads};
-use super::candle::{self, Candle};
+use super::candle::{self, CandleKernels};
 use super::kv::{KvConfig, KvStore};
-use super::{Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, Visible};
+use super::{
+    Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
+};
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
 use kv_pages::CpuPages;
@@ -80,7 +82,7 @@ impl Kernels for Cpu {
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         match activation {
             Activation::QuickGelu if x.track_op() => activation::quick_gelu_with_gradient(x),
-            _ => Candle::CPU.activate(x, activation),
+            _ => CandleKernels::CPU.activate(x, activation),
         }
     }
 
@@ -111,7 +113,7 @@ impl Kernels for Cpu {
         if x.track_op() { softmax::softmax_with_gradient(x) } else { candle_nn::ops::softmax_last_dim(x) }
     }
 
-    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+    fn softmax_visible(&self, x: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
         visible.check(x)?;
         softmax::softmax_visible(x, visible)
     }

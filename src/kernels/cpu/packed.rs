@@ -119,7 +119,7 @@ impl CpuLinear {
     ///
     /// # Errors
     /// As [`Self::forward`], or when `residual` has another shape than the result.
-    pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (mut dims, columns) = (x.dims().to_vec(), self.0.matrix.dims().1);
         dims.pop();
         dims.push(columns);

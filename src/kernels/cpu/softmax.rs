@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::rows::{contiguous, per_row_pair};
-use crate::kernels::Visible;
+use crate::kernels::VisibleKeys;
 
 /// Softmax over the last dimension.
 pub(super) fn softmax_with_gradient(x: &Tensor) -> Result<Tensor> {
@@ -14,13 +14,13 @@ pub(super) fn softmax_with_gradient(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Softmax of `(B, n_heads, S, K)` over the keys that each query sees; `visible` is of that shape.
-pub(super) fn softmax_visible(x: &Tensor, visible: &Visible) -> Result<Tensor> {
+pub(super) fn softmax_visible(x: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Softmax { visible: Some(visible.clone()) })
 }
 
 /// Softmax over the last dimension, or over the visible keys of `(B, n_heads, S, K)`; the others get 0.
 struct Softmax {
-    visible: Option<Visible>,
+    visible: Option<VisibleKeys>,
 }
 
 impl Softmax {

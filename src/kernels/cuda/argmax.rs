@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Shape, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
+use super::launch::{Executor, Launch, LaunchGeometry};
 
 /// Threads of a block, which reads a row: a vocabulary has more elements than a block can have threads.
 const THREADS: usize = 1024;
@@ -40,7 +40,7 @@ pub(super) fn argmax_to(executor: &dyn Executor, x: &Tensor, ids: &Tensor) -> Re
         candle_core::bail!("{:?} indices for {n_rows} rows", ids.dims());
     }
     let x = x.contiguous()?;
-    let geometry = Geometry { grid: [n_rows, 1, 1], threads: THREADS, shared_bytes: 0 };
+    let geometry = LaunchGeometry { grid: [n_rows, 1, 1], threads: THREADS, shared_bytes: 0 };
     let launch = Launch::new("argmax_rows", x.dtype(), geometry).tensor(&x)?.tensor_of(ids, DType::U32)?;
     launch.size(width)?.run(executor)
 }

@@ -7,11 +7,11 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
-use super::softmax::{Keys, MaskedSoftmax};
+use super::launch::{Executor, Launch, LaunchGeometry};
+use super::softmax::{KeyMask, MaskedSoftmax};
 use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::attention::{check, check_full};
-use crate::kernels::{Kernels, Mask, Visible};
+use crate::kernels::{Kernels, Mask, VisibleKeys};
 
 /// Keys are padded to a multiple of this: 16 bytes of 2-byte elements, which cuBLAS and the softmax access at once.
 const KEYS_MULTIPLE: usize = 8;
@@ -43,14 +43,14 @@ pub(super) fn attention(
         Mask::Full => None,
         Mask::Visible(visible) => Some(spans_of(visible, &scores)?),
     };
-    let keys = spans.as_ref().map_or(Keys::All, Keys::Spans);
+    let keys = spans.as_ref().map_or(KeyMask::All, KeyMask::Spans);
     MaskedSoftmax { n_keys, keys, scale }.run(executor, &scores)?;
     let weights = scores.reshape((b, n_kv_heads, n_heads / n_kv_heads * s, n_keys))?;
     kernels.matmul(&weights, v)?.reshape((b, n_heads, s, d))
 }
 
 /// The spans of a mask, `(B S, 4)` in u32.
-fn spans_of(visible: &Visible, scores: &Tensor) -> Result<Tensor> {
+fn spans_of(visible: &VisibleKeys, scores: &Tensor) -> Result<Tensor> {
     visible.check(scores)?;
     let n = scores.dim(0)? * scores.dim(2)?;
     let ends = |i: usize| visible.spans(i).iter().flat_map(|span| [span.start as u32, span.end as u32]);
@@ -92,7 +92,7 @@ fn by_tiles<'a>(y: &'a Tensor, rows: &'a [(Tensor, usize); 3], n_heads: usize) -
         keys: heads(k, *k_distance),
         values: v,
         sizes: AttentionSizes { batch, n_heads, n_kv_heads: n_heads, n_queries: n, n_keys: n, d_head },
-        mask: Keys::All,
+        mask: KeyMask::All,
         scale: 1.0 / (d_head as f32).sqrt(),
     })
 }
@@ -108,7 +108,7 @@ fn full_by_products(
     let (power, scale) = scale_of(d);
     let [q, k, v] = split_heads(executor, qkv, SplitHeads { n_heads, padded, factor: power })?;
     let scores = kernels.matmul(&q, &k.t()?)?; // (B, n_heads, S, padded)
-    MaskedSoftmax { n_keys: s, keys: Keys::All, scale }.run(executor, &scores)?;
+    MaskedSoftmax { n_keys: s, keys: KeyMask::All, scale }.run(executor, &scores)?;
     let heads = kernels.matmul(&scores, &v)?; // (B, n_heads, S, d)
     let rows = executor.empty((b, s, width).into(), heads.dtype())?;
     let geometry = by_position([s, b], width, heads.dtype());
@@ -152,8 +152,8 @@ fn spaced(x: &Tensor) -> Result<(Tensor, usize)> {
 }
 
 /// A block for each position of each sequence.
-fn by_position([positions, batch]: [usize; 2], width: usize, dtype: DType) -> Geometry {
-    Geometry { grid: [positions, batch, 1], ..Geometry::of_rows(1, width, dtype) }
+fn by_position([positions, batch]: [usize; 2], width: usize, dtype: DType) -> LaunchGeometry {
+    LaunchGeometry { grid: [positions, batch, 1], ..LaunchGeometry::of_rows(1, width, dtype) }
 }
 
 #[cfg(test)]
@@ -201,7 +201,7 @@ mod tests {
         for tested in tested() {
             let (q, k, v) = (random((2, 4, 3, 64), 1), random((2, 2, 5, 64), 2), random((2, 2, 5, 64), 3));
             let spans = [[0..1, 0..0], [0..2, 3..4], [0..5, 0..0], [0..0, 1..3], [2..4, 4..5], [0..3, 0..0]];
-            let visible = Visible::new(spans.to_vec(), 5);
+            let visible = VisibleKeys::new(spans.to_vec(), 5);
             for mask in [Mask::Full, Mask::Visible(&visible)] {
                 let run = |kernels: &dyn Kernels, of: &dyn Fn(&Tensor) -> Tensor| {
                     kernels.attention(&of(&q), &of(&k), &of(&v), mask).expect("it fits")

@@ -30,7 +30,7 @@ const TOLERANCE: f32 = 0.02;
 /// Recorded steps of a store.
 #[derive(Debug, Default)]
 pub(super) struct DecodeGraphs {
-    by_form: HashMap<StepForm, Progress>,
+    by_form: HashMap<StepForm, FormState>,
     /// Whether a replay went wrong.
     is_off: bool,
 }
@@ -45,7 +45,7 @@ struct StepForm {
 }
 
 #[derive(Debug)]
-enum Progress {
+enum FormState {
     /// Steps that came so far.
     Seen(usize),
     Recorded(Box<RecordedStep>),
@@ -96,19 +96,19 @@ impl CudaPages {
         step.layout.check(&self.geometry)?;
         let step = self.fill_up(step)?;
         let words = match self.graphs.by_form.get_mut(&step.form) {
-            Some(Progress::Recorded(recorded)) => recorded.capacity.place(&step.ids, &step.plan),
-            Some(Progress::Seen(n_seen)) if *n_seen >= STEPS_BEFORE => None,
-            Some(Progress::Seen(n_seen)) => {
+            Some(FormState::Recorded(recorded)) => recorded.capacity.place(&step.ids, &step.plan),
+            Some(FormState::Seen(n_seen)) if *n_seen >= STEPS_BEFORE => None,
+            Some(FormState::Seen(n_seen)) => {
                 *n_seen += 1;
                 return Ok(None);
             }
             None => {
-                self.graphs.by_form.insert(step.form, Progress::Seen(1));
+                self.graphs.by_form.insert(step.form, FormState::Seen(1));
                 return Ok(None);
             }
         };
         let chosen = match (words, self.graphs.by_form.get(&step.form)) {
-            (Some(words), Some(Progress::Recorded(recorded))) => {
+            (Some(words), Some(FormState::Recorded(recorded))) => {
                 upload(&words, &recorded.step.words)?;
                 recorded.replay.replay()?;
                 indices(&recorded.chosen)?
@@ -167,7 +167,7 @@ impl CudaPages {
         match (outcome, self.step.take()) {
             (Ok(replay), Some(of_step)) => {
                 let recorded = RecordedStep { capacity, step: of_step, chosen, replay };
-                self.graphs.by_form.insert(step.form, Progress::Recorded(Box::new(recorded)));
+                self.graphs.by_form.insert(step.form, FormState::Recorded(Box::new(recorded)));
             }
             (Ok(_), None) => {}
             (Err(error), _) => self.switch_off(&error),

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
+use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::kernels::{Activation, LinearEpilogue};
 
 /// Number of an activation in the kernel.
@@ -34,7 +34,7 @@ pub(super) fn epilogue(executor: &dyn Executor, product: Tensor, epilogue: &Line
         );
     }
     let (y, residual) = (product.contiguous()?, residual.map(Tensor::contiguous).transpose()?);
-    let geometry = Geometry::of_shared_rows(rows, width, y.dtype());
+    let geometry = LaunchGeometry::of_shared_rows(rows, width, y.dtype());
     let launch =
         Launch::new("epilogue", y.dtype(), geometry).tensor(&y)?.optional(bias)?.optional(residual.as_ref())?;
     launch.size(width)?.size(code(activation))?.run(executor)?;
@@ -54,7 +54,7 @@ pub(super) fn swiglu(executor: &dyn Executor, gate: &Tensor, up: &Tensor) -> Res
     }
     let ((gate, gate_distance), (up, up_distance)) = (spaced_rows(gate)?, spaced_rows(up)?);
     let (width, y) = (gate.dim(D::Minus1)?, executor.empty_like(&gate)?);
-    let geometry = Geometry::of_shared_rows(gate.elem_count() / width.max(1), width, gate.dtype());
+    let geometry = LaunchGeometry::of_shared_rows(gate.elem_count() / width.max(1), width, gate.dtype());
     let launch = Launch::new("swiglu", gate.dtype(), geometry).tensor(&y)?.rows(&gate)?.rows(&up)?;
     launch.size(width)?.size(gate_distance)?.size(up_distance)?.run(executor)?;
     Ok(y)
@@ -81,7 +81,7 @@ pub(super) fn accumulate(executor: &dyn Executor, sum: Tensor, x: &Tensor) -> Re
         candle_core::bail!("a sum of {:?} takes no {:?}", sum.dims(), x.dims());
     }
     let (sum, x, width) = (sum.contiguous()?, x.contiguous()?, x.dim(D::Minus1)?);
-    let geometry = Geometry::of_shared_rows(x.elem_count() / width.max(1), width, x.dtype());
+    let geometry = LaunchGeometry::of_shared_rows(x.elem_count() / width.max(1), width, x.dtype());
     let launch = Launch::new("accumulate", x.dtype(), geometry).tensor_of(&sum, DType::F32)?.tensor(&x)?;
     launch.size(width)?.run(executor)?;
     Ok(sum)

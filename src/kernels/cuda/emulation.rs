@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
 use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
-use super::recording::{self, Operation, Product, Recording, Replay};
+use super::recording::{self, Operation, RecordedGemm, Recording, Replay};
 use super::tests::tell_skipped;
 use crate::kernels::Kernels;
-use crate::kernels::candle::Candle;
+use crate::kernels::candle::CandleKernels;
 
 /// Executes launches on the CPU.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Emulator {
 }
 
 /// Writes a C++ file that exports the kernels of a source.
-fn wrapper(source: &super::launch::Source, dir: &Path) -> PathBuf {
+fn wrapper(source: &super::launch::KernelSource, dir: &Path) -> PathBuf {
     let exports: Vec<String> = kernel_names(source).iter().map(|name| format!("HOST_KERNEL({name})\n")).collect();
     let path = dir.join(format!("{}.cpp", source.file));
     std::fs::write(&path, format!("#include \"{}.cu\"\n{}", source.file, exports.concat()))
@@ -155,8 +155,8 @@ impl Replay for EmulatedReplay {
     fn replay(&self) -> Result<()> {
         self.recording.operations.iter().try_for_each(|operation| match operation {
             Operation::Launch(launch) => self.emulator.execute(launch),
-            Operation::Product(Product { a, b, y }) => {
-                y.slice_set(&Candle::of(&Device::Cpu, y.dtype()).matmul(a, b)?, 0, 0)
+            Operation::Gemm(RecordedGemm { a, b, y }) => {
+                y.slice_set(&CandleKernels::of(&Device::Cpu, y.dtype()).matmul(a, b)?, 0, 0)
             }
         })
     }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor};
 
 use super::elementwise::code;
-use super::launch::{Executor, Geometry, Launch, WARP};
+use super::launch::{Executor, Launch, LaunchGeometry, WARP};
 use crate::kernels::LinearEpilogue;
 
 /// Threads of a block; each warp computes an output.
@@ -41,7 +41,7 @@ pub(super) fn linear(
     }
     let residual = residual.map(Tensor::contiguous).transpose()?;
     let y = executor.empty(Shape::from((1, n)), x.dtype())?;
-    let geometry = Geometry { grid: [n.div_ceil(THREADS / WARP), 1, 1], threads: THREADS, shared_bytes: 0 };
+    let geometry = LaunchGeometry { grid: [n.div_ceil(THREADS / WARP), 1, 1], threads: THREADS, shared_bytes: 0 };
     let launch = Launch::new("gemv", x.dtype(), geometry).tensor(&y)?.tensor(weight)?.tensor(x)?;
     let launch = launch.optional(bias)?.optional(residual.as_ref())?;
     launch.size(n)?.size(k)?.size(code(activation))?.run(executor)?;

@@ -16,7 +16,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{CudaDevice, DType, Result};
 
 use super::launch::{Launch, address};
-use super::recording::{Operation, Product, Recording, Replay};
+use super::recording::{Operation, RecordedGemm, Recording, Replay};
 
 /// Bytes that cuBLAS may use for a product: what it takes by itself on compute capability 9.0.
 const WORKSPACE: usize = 32 << 20;
@@ -68,7 +68,7 @@ impl CaptureStream {
         // On the device's stream, in whose order their memory and the workspace are used.
         self.multiply_on(&self.main)?;
         for operation in &recording.operations {
-            if let Operation::Product(product) = operation {
+            if let Operation::Gemm(product) = operation {
                 self.multiply(product)?;
             }
         }
@@ -77,7 +77,7 @@ impl CaptureStream {
         self.stream.begin_capture(cuda::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
         let listed = recording.operations.iter().try_for_each(|operation| match operation {
             Operation::Launch(of) => launch(&self.stream, of),
-            Operation::Product(product) => self.multiply(product),
+            Operation::Gemm(product) => self.multiply(product),
         });
         // In any case: a stream that goes on capturing is of no use any more.
         let graph = self.stream.end_capture(cuda::CUgraphInstantiate_flags(0)).w();
@@ -87,11 +87,11 @@ impl CaptureStream {
     }
 
     /// Queues `y = a b`, as candle's products compute it: accumulated in f32.
-    fn multiply(&self, product: &Product) -> Result<()> {
+    fn multiply(&self, product: &RecordedGemm) -> Result<()> {
         use blas::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
-        let Product { a, b, y } = product;
+        let RecordedGemm { a, b, y } = product;
         let ((m, k), (_, n)) = (a.dims2()?, b.dims2()?);
-        // Matrices of cuBLAS are column by column: it computes the transpose of y from those of b and a.
+        // LinearLoader of cuBLAS are column by column: it computes the transpose of y from those of b and a.
         let (transposed, distance) = if b.is_contiguous() { (CUBLAS_OP_N, n) } else { (CUBLAS_OP_T, k) };
         let dtype = match y.dtype() {
             DType::F32 => blas::cudaDataType_t::CUDA_R_32F,

@@ -22,7 +22,7 @@ pub(crate) const MAX_SHARED_BYTES: usize = 72 << 10;
 const ACCESS_BYTES: usize = 16;
 
 /// The kernels of a source file.
-pub(crate) struct Source {
+pub(crate) struct KernelSource {
     /// Its name without `.cu`.
     pub(crate) file: &'static str,
     /// Kernels for each of [`ELEMENTS`], named `kernel_element`.
@@ -32,13 +32,13 @@ pub(crate) struct Source {
 }
 
 /// All kernels. A GPU looks each up once, when its first launch loads them.
-pub(crate) const SOURCES: &[Source] = &[
-    Source { file: "argmax", per_element: &["argmax_rows"], single: &[] },
-    Source { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
-    Source { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
-    Source { file: "gemv", per_element: &["gemv"], single: &[] },
-    Source { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
-    Source {
+pub(crate) const SOURCES: &[KernelSource] = &[
+    KernelSource { file: "argmax", per_element: &["argmax_rows"], single: &[] },
+    KernelSource { file: "attention", per_element: &["join_heads", "split_heads"], single: &[] },
+    KernelSource { file: "elementwise", per_element: &["accumulate", "epilogue", "swiglu"], single: &[] },
+    KernelSource { file: "gemv", per_element: &["gemv"], single: &[] },
+    KernelSource { file: "norm", per_element: &["layer_norm", "rms_norm"], single: &[] },
+    KernelSource {
         file: "paged_decode",
         per_element: &[
             "paged_decode_8_1_1",
@@ -52,23 +52,23 @@ pub(crate) const SOURCES: &[Source] = &[
         ],
         single: &[],
     },
-    Source { file: "paged_tiles", per_element: &[], single: &super::paged_decode::TILES },
-    Source {
+    KernelSource { file: "paged_tiles", per_element: &[], single: &super::paged_decode::TILES },
+    KernelSource {
         file: "pages",
         per_element: &["rope_store_1", "rope_store_4", "gather_pages", "place_heads"],
         single: &[],
     },
-    Source { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
-    Source { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
-    Source { file: "softmax", per_element: &["masked_softmax"], single: &[] },
-    Source { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
+    KernelSource { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
+    KernelSource { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
+    KernelSource { file: "softmax", per_element: &["masked_softmax"], single: &[] },
+    KernelSource { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::NAMES },
 ];
 
 /// The element types that kernels exist for, with the ends of their names.
 pub(crate) const ELEMENTS: [(DType, &str); 3] = [(DType::F32, "f32"), (DType::F16, "f16"), (DType::BF16, "bf16")];
 
 /// Full names of the kernels of a source.
-pub(crate) fn kernel_names(source: &Source) -> Vec<String> {
+pub(crate) fn kernel_names(source: &KernelSource) -> Vec<String> {
     let of_each = |kernel: &&str| ELEMENTS.map(|(_, suffix)| format!("{kernel}_{suffix}"));
     let single = source.single.iter().map(|&kernel| kernel.to_owned());
     source.per_element.iter().flat_map(of_each).chain(single).collect()
@@ -113,7 +113,7 @@ impl dyn Executor + '_ {
 
 /// Blocks and threads of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Geometry {
+pub(crate) struct LaunchGeometry {
     /// Blocks along x, y and z.
     pub(crate) grid: [usize; 3],
     /// Threads of a block, along x: whole warps.
@@ -122,7 +122,7 @@ pub(crate) struct Geometry {
     pub(crate) shared_bytes: usize,
 }
 
-impl Geometry {
+impl LaunchGeometry {
     /// A block for each row, with a thread for each 16 bytes of it.
     pub(crate) fn of_rows(n_rows: usize, width: usize, dtype: DType) -> Self {
         let accesses = (width * dtype.size_in_bytes()).div_ceil(ACCESS_BYTES);
@@ -170,14 +170,14 @@ pub(crate) enum Argument {
 pub(crate) struct Launch<'a> {
     kernel: &'static str,
     element: DType,
-    geometry: Geometry,
+    geometry: LaunchGeometry,
     arguments: Vec<Argument>,
     tensors: PhantomData<&'a Tensor>,
 }
 
 impl<'a> Launch<'a> {
     /// A launch of the kernel for elements of a type.
-    pub(crate) fn new(kernel: &'static str, element: DType, geometry: Geometry) -> Self {
+    pub(crate) fn new(kernel: &'static str, element: DType, geometry: LaunchGeometry) -> Self {
         Self { kernel, element, geometry, arguments: Vec::new(), tensors: PhantomData }
     }
 
@@ -284,7 +284,7 @@ impl<'a> Launch<'a> {
         }
     }
 
-    pub(crate) fn geometry(&self) -> Geometry {
+    pub(crate) fn geometry(&self) -> LaunchGeometry {
         self.geometry
     }
 
@@ -353,8 +353,8 @@ mod tests {
 
     #[test]
     fn rows_have_a_thread_for_each_16_bytes_in_whole_warps() {
-        let threads = |width, dtype| Geometry::of_rows(7, width, dtype).threads;
-        assert_eq!(Geometry::of_rows(7, 1, DType::F32).grid, [7, 1, 1]);
+        let threads = |width, dtype| LaunchGeometry::of_rows(7, width, dtype).threads;
+        assert_eq!(LaunchGeometry::of_rows(7, 1, DType::F32).grid, [7, 1, 1]);
         // 1,152 bf16 elements are 144 accesses of 8: 5 warps. f32: 288 accesses, 9 warps.
         assert_eq!([threads(1152, DType::BF16), threads(1152, DType::F32)], [160, 288]);
         assert_eq!([threads(1, DType::F16), threads(100_000, DType::F16)], [32, 1024]);
@@ -364,15 +364,18 @@ mod tests {
     fn launches_that_no_device_takes_are_refused_before_they_run() {
         let x = Tensor::zeros((4, 6), DType::F32, &Device::Cpu).expect("small");
         let launch = |geometry| Launch::new("rms_norm", DType::F32, geometry);
-        let row = Geometry::of_rows(1, 6, DType::F32);
+        let row = LaunchGeometry::of_rows(1, 6, DType::F32);
         let error = |result: Result<()>| result.expect_err("refused").to_string();
         assert!(error(launch(row).run(&Refusing)).starts_with("rms_norm_f32 ran"));
-        assert!(launch(Geometry { grid: [0, 1, 1], ..row }).run(&Refusing).is_ok());
+        assert!(launch(LaunchGeometry { grid: [0, 1, 1], ..row }).run(&Refusing).is_ok());
         assert!(
-            error(launch(Geometry { threads: 33, ..row }).run(&Refusing)).contains("33 threads are not whole warps")
+            error(launch(LaunchGeometry { threads: 33, ..row }).run(&Refusing))
+                .contains("33 threads are not whole warps")
         );
-        assert!(error(launch(Geometry { grid: [1, 65_536, 1], ..row }).run(&Refusing)).contains("too large"));
-        assert!(error(launch(Geometry { shared_bytes: 80_000, ..row }).run(&Refusing)).contains("more than 73728"));
+        assert!(error(launch(LaunchGeometry { grid: [1, 65_536, 1], ..row }).run(&Refusing)).contains("too large"));
+        assert!(
+            error(launch(LaunchGeometry { shared_bytes: 80_000, ..row }).run(&Refusing)).contains("more than 73728")
+        );
         let (transposed, narrow) = (x.t().expect("a matrix"), x.narrow(1, 0, 3).expect("narrower"));
         assert!(launch(row).tensor(&transposed).is_err() && launch(row).rows(&transposed).is_err());
         assert!(launch(row).tensor(&narrow).is_err() && launch(row).rows(&narrow).is_ok());

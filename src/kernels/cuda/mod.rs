@@ -33,27 +33,27 @@ pub(crate) mod tiled_attention;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::candle::{self, Candle};
-use super::frames::PlacedFrames;
+use super::candle::{self, CandleKernels};
+use super::frames::DeviceFramePlan;
 use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
-    StoredLinear, Visible,
+    StoredLinear, VisibleKeys,
 };
 use launch::Executor;
 use pages::CudaPages;
 
 /// The kernels of a GPU in a precision.
 #[derive(Debug)]
-pub(crate) struct Cuda {
+pub(crate) struct CudaKernels {
     executor: &'static dyn Executor,
     /// The precision.
     dtype: DType,
     /// Runs what has no kernel here, and whatever wants a gradient.
-    candle: &'static Candle,
+    candle: &'static CandleKernels,
 }
 
-impl Cuda {
+impl CudaKernels {
     /// The kernels of a GPU, made once for it; none in a precision that has none.
     #[cfg(feature = "cuda")]
     pub(super) fn of(device: &candle_core::CudaDevice, dtype: DType) -> Option<&'static Self> {
@@ -62,7 +62,7 @@ impl Cuda {
 
         use candle_core::cuda_backend::DeviceId;
 
-        type Made = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static Cuda>)>;
+        type Made = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static CudaKernels>)>;
         static MADE: Mutex<Option<Made>> = Mutex::new(None);
         if launch::ELEMENTS.iter().all(|(element, _)| *element != dtype) {
             return None;
@@ -72,7 +72,7 @@ impl Cuda {
         let (executor, kernels) = made.get_or_insert_default().entry(device.id()).or_insert_with(new);
         let executor: &'static device::GpuExecutor = executor;
         let new = || {
-            let candle = Candle::of(&Device::Cuda(device.clone()), dtype);
+            let candle = CandleKernels::of(&Device::Cuda(device.clone()), dtype);
             &*Box::leak(Box::new(Self { executor, dtype, candle }))
         };
         Some(kernels.entry(dtype).or_insert_with(new))
@@ -83,17 +83,21 @@ impl Cuda {
     pub(super) fn emulated(dtype: DType) -> Option<&'static Self> {
         use std::sync::OnceLock;
 
-        static EMULATED: OnceLock<Option<[Cuda; 3]>> = OnceLock::new();
+        static EMULATED: OnceLock<Option<[CudaKernels; 3]>> = OnceLock::new();
         let make = || {
             let executor = emulation::emulator()?;
-            Some(launch::ELEMENTS.map(|(dtype, _)| Self { executor, dtype, candle: Candle::of(&Device::Cpu, dtype) }))
+            Some(launch::ELEMENTS.map(|(dtype, _)| Self {
+                executor,
+                dtype,
+                candle: CandleKernels::of(&Device::Cpu, dtype),
+            }))
         };
         let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
         EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
     }
 }
 
-impl Kernels for Cuda {
+impl Kernels for CudaKernels {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         if recording::is_recording() {
             return recording::product(self.executor, a, b);
@@ -185,7 +189,7 @@ impl Kernels for Cuda {
         self.candle.softmax(x)
     }
 
-    fn softmax_visible(&self, x: &Tensor, visible: &Visible) -> Result<Tensor> {
+    fn softmax_visible(&self, x: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
         self.candle.softmax_visible(x, visible)
     }
 
@@ -230,7 +234,7 @@ impl Kernels for Cuda {
         true
     }
 
-    fn prepare_frame(&self, frame: &[u8], placed: &PlacedFrames) -> Result<Option<Tensor>> {
+    fn prepare_frame(&self, frame: &[u8], placed: &DeviceFramePlan) -> Result<Option<Tensor>> {
         resize::prepare(self.executor, frame, placed, self.dtype).map(Some)
     }
 

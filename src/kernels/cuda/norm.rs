@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
+use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::kernels::NormWeights;
 
 /// Normalises each row of a tensor that wants no gradient.
@@ -20,7 +20,7 @@ pub(super) fn norm(executor: &dyn Executor, x: &Tensor, weights: &NormWeights) -
     }
     let x = x.contiguous()?;
     let y = executor.empty_like(&x)?;
-    let geometry = Geometry::of_rows(x.elem_count() / width, width, x.dtype());
+    let geometry = LaunchGeometry::of_rows(x.elem_count() / width, width, x.dtype());
     let kernel = if bias.is_some() { "layer_norm" } else { "rms_norm" };
     let launch = Launch::new(kernel, x.dtype(), geometry).tensor(&y)?.tensor(&x)?.tensor(weight)?;
     let launch = if bias.is_some() { launch.optional(bias.as_ref())? } else { launch };

@@ -9,13 +9,13 @@
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::decode_graph::{DecodeGraphs, SCRATCH};
-use super::launch::{Executor, Geometry, Launch, WARP, address};
+use super::launch::{Executor, Launch, LaunchGeometry, WARP, address};
 use super::paged_decode::{DECODE_THREADS, DecodeKernels, DecodeVariant};
-use super::softmax::{Keys, MaskedSoftmax};
-use super::step_plan::{PageFormat, Piece, PrefillWork, Sections, StepPlan, heads_at_once};
+use super::softmax::{KeyMask, MaskedSoftmax};
+use super::step_plan::{PageFormat, PrefillChunk, PrefillWork, Sections, StepPlan, heads_at_once};
 use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
 use crate::kernels::Kernels;
-use crate::kernels::candle::Candle;
+use crate::kernels::candle::CandleKernels;
 use crate::kernels::kv::{
     GreedyForward, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for,
 };
@@ -34,7 +34,7 @@ pub(super) struct CudaPages {
     device: Device,
     pub(super) executor: &'static dyn Executor,
     /// Multiplies the matrices of prefill.
-    products: &'static Candle,
+    products: &'static CandleKernels,
     decode: DecodeKernels,
     slab_pages: usize,
     /// Words of each slab that has memory.
@@ -93,7 +93,7 @@ impl CudaPages {
     pub(super) fn new(
         config: &KvConfig<'_>,
         executor: &'static dyn Executor,
-        products: &'static Candle,
+        products: &'static CandleKernels,
     ) -> Result<Self> {
         let (geometry, dtype, device) = (config.geometry, config.as_activations()?, config.device);
         geometry.check()?;
@@ -141,7 +141,7 @@ impl CudaPages {
         }
     }
 
-    fn launch(&self, kernel: &'static str, geometry: Geometry) -> Launch<'_> {
+    fn launch(&self, kernel: &'static str, geometry: LaunchGeometry) -> Launch<'_> {
         Launch::new(kernel, self.dtype, geometry)
     }
 
@@ -161,7 +161,7 @@ impl CudaPages {
         let grid = [step.plan.n_rows, n_threads.div_ceil(threads), 1];
         let (cos, sin) = (step.section(|s| &s.cos)?, step.section(|s| &s.sin)?);
         let (rows, tables) = (step.section(|s| &s.rows)?, step.section(|s| &s.tables)?);
-        let launch = self.launch(kernel, Geometry { grid, threads, shared_bytes: 0 }).tensor(qkv)?;
+        let launch = self.launch(kernel, LaunchGeometry { grid, threads, shared_bytes: 0 }).tensor(qkv)?;
         let launch = [&cos, &sin, &rows, &tables].into_iter().try_fold(launch, |l, x| l.tensor_of(x, DType::U32))?;
         let scale = 1.0 / (d_head as f32).sqrt();
         self.shaped(launch.tensor(&queries)?, layer)?.float(scale).run(self.executor)?;
@@ -177,7 +177,7 @@ impl CudaPages {
         let grid = [work.n_tasks, n_kv_heads * n_queries.div_ceil(kernel.queries), 1];
         let (rows, tables) = (step.section(|s| &s.rows)?, step.section(|s| &s.tables)?);
         let tasks = step.section(|s| &s.tasks)?;
-        let geometry = Geometry { grid, threads: DECODE_THREADS, shared_bytes: kernel.shared_bytes() };
+        let geometry = LaunchGeometry { grid, threads: DECODE_THREADS, shared_bytes: kernel.shared_bytes() };
         let launch = self.launch(kernel.name, geometry).tensor(queries)?;
         let launch = [&rows, &tables, &tasks].into_iter().try_fold(launch, |l, x| l.tensor_of(x, DType::U32))?;
         let launch = launch.tensor(y)?;
@@ -189,7 +189,7 @@ impl CudaPages {
         kernel.lanes.into_iter().try_fold(launch, Launch::size)?.run(self.executor)?;
         let Some([sums, weights]) = &step.partials else { return Ok(()) };
         let joins = step.section(|s| &s.joins)?;
-        let geometry = Geometry { grid: [work.n_joins, n_heads, 1], ..of_elements(d_head) };
+        let geometry = LaunchGeometry { grid: [work.n_joins, n_heads, 1], ..of_elements(d_head) };
         let launch = self.launch("paged_join", geometry).tensor_of(sums, DType::F32)?.tensor_of(weights, DType::F32)?;
         launch.tensor_of(&joins, DType::U32)?.tensor(y)?.size(n_heads)?.size(d_head)?.run(self.executor)
     }
@@ -215,7 +215,7 @@ impl CudaPages {
     }
 
     /// Attention of a piece without scores in memory.
-    fn attend_by_tiles(&self, piece: &Piece, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
+    fn attend_by_tiles(&self, piece: &PrefillChunk, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let attention = TiledAttention {
             y: Heads { tensor: tensors.rows, distances: [0, d_head, n_heads * d_head] },
@@ -223,7 +223,7 @@ impl CudaPages {
             keys: Heads { tensor: tensors.keys, distances: [0, pages_for(n_keys) * PAGE_LEN * d_head, d_head] },
             values: tensors.values,
             sizes: AttentionSizes { batch: 1, n_heads, n_kv_heads, n_queries: piece.n, n_keys, d_head },
-            mask: Keys::Causal { start: piece.start },
+            mask: KeyMask::Causal { start: piece.start },
             // The queries are scaled already.
             scale: 1.0,
         };
@@ -231,11 +231,11 @@ impl CudaPages {
     }
 
     /// Attention of a piece by matrix products with a softmax in between, some key-value heads at a time.
-    fn attend_by_products(&self, piece: &Piece, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
+    fn attend_by_products(&self, piece: &PrefillChunk, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let (group, width) = (self.geometry.group(), pages_for(n_keys) * PAGE_LEN);
         let queries = tensors.queries.reshape((n_kv_heads, group * piece.n, d_head))?;
-        let softmax = MaskedSoftmax { n_keys, keys: Keys::Causal { start: piece.start }, scale: 1.0 };
+        let softmax = MaskedSoftmax { n_keys, keys: KeyMask::Causal { start: piece.start }, scale: 1.0 };
         let at_once = heads_at_once(&self.geometry, piece.n, n_keys, self.dtype.size_in_bytes());
         for first in (0..n_kv_heads).step_by(at_once) {
             let n = at_once.min(n_kv_heads - first);
@@ -244,7 +244,7 @@ impl CudaPages {
             let scores = self.products.matmul(&part(&queries)?, &part(tensors.keys)?.t()?)?;
             softmax.run(self.executor, &scores.reshape((n, group, piece.n, width))?)?;
             let sums = self.products.matmul(&scores, &part(tensors.values)?)?; // (n, group piece.n, d_head)
-            let geometry = Geometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
+            let geometry = LaunchGeometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
             let place = self.launch("place_heads", geometry).tensor(&sums)?.tensor(tensors.rows)?;
             place.size(piece.n)?.size(first * group)?.size(n_heads)?.size(d_head)?.run(self.executor)?;
         }
@@ -260,7 +260,7 @@ impl CudaPages {
         let table = step.words.narrow(0, 2 * work.table, 2 * n_pages)?;
         let accesses = PAGE_LEN * d_head * self.dtype.size_in_bytes() / 16;
         let threads = accesses.next_multiple_of(WARP).min(256);
-        let geometry = Geometry { grid: [n_pages, n_kv_heads, 2], threads, shared_bytes: 0 };
+        let geometry = LaunchGeometry { grid: [n_pages, n_kv_heads, 2], threads, shared_bytes: 0 };
         let launch = self.launch("gather_pages", geometry).tensor_of(&table, DType::U32)?;
         let launch = launch.tensor(&keys)?.tensor(&values)?.size(work.n_keys)?;
         self.shaped(launch, layer)?.run(self.executor)?;
@@ -336,6 +336,6 @@ impl KvStore for CudaPages {
 }
 
 /// A thread for each element of a short row, in whole warps.
-fn of_elements(n: usize) -> Geometry {
-    Geometry { grid: [1, 1, 1], threads: n.next_multiple_of(WARP).min(256), shared_bytes: 0 }
+fn of_elements(n: usize) -> LaunchGeometry {
+    LaunchGeometry { grid: [1, 1, 1], threads: n.next_multiple_of(WARP).min(256), shared_bytes: 0 }
 }

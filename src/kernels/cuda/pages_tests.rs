@@ -7,7 +7,7 @@ use super::tests::{Tested, tested};
 use super::*;
 use crate::device::DTypeSpec;
 use crate::kernels::kv::{KvConfig, KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows};
-use crate::kernels::paged_sequences::{Activations, GEOMETRIES, Sequence};
+use crate::kernels::paged_sequences::{Activations, GEOMETRIES, TestSequence};
 
 /// A store in the precision of the tested kernels.
 fn config<'t>(tested: &'t Tested, geometry: &KvGeometry) -> KvConfig<'t> {
@@ -27,9 +27,9 @@ fn store(tested: &Tested, geometry: &KvGeometry) -> (Box<dyn KvStore>, Activatio
 fn attention_over_pages_is_attention_in_pieces_of_any_length() {
     for (tested, geometry) in tested().iter().flat_map(|tested| GEOMETRIES.iter().map(move |g| (tested, g))) {
         let (mut store, activations, tolerance) = store(tested, geometry);
-        let first = Sequence::new(geometry, &[7, 2, 39, 4], 100, 1).rounded(tested.dtype);
-        let second = Sequence::after(&first, 2, geometry, (&[0, 40], 97, 2)).rounded(tested.dtype);
-        let third = Sequence::new(geometry, &[5], 1, 3).rounded(tested.dtype);
+        let first = TestSequence::new(geometry, &[7, 2, 39, 4], 100, 1).rounded(tested.dtype);
+        let second = TestSequence::new(geometry, &[0, 40], 97, 2).with_prefix_of(&first, 2).rounded(tested.dtype);
+        let third = TestSequence::new(geometry, &[5], 1, 3).rounded(tested.dtype);
         activations.step(&mut *store, &[(&first, 0, 64)]);
         // A first position, many positions after shared pages, few positions, and one that ends a page.
         activations.assert_step(&mut *store, &[(&third, 0, 1), (&second, 64, 26), (&first, 64, 7)], tolerance);
@@ -43,13 +43,13 @@ fn rows_that_share_pages_attend_as_each_alone() {
     let geometry = &KvGeometry { n_layers: 1, n_heads: 4, n_kv_heads: 2, d_head: 16 };
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
-        let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
+        let prefix = TestSequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
         activations.step(&mut *store, &[(&prefix, 0, 96)]);
         // More rows than a task takes; one of them at the end of the shared pages.
-        let others: Vec<Sequence> = (0..TASK_ROWS as u32 + 3)
+        let others: Vec<TestSequence> = (0..TASK_ROWS as u32 + 3)
             .map(|i| {
-                let new = (&[10 + i][..], 96 + i as usize + 1, 20 + i);
-                Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
+                let own = TestSequence::new(geometry, &[10 + i], 96 + i as usize + 1, 20 + i);
+                own.with_prefix_of(&prefix, 3).rounded(tested.dtype)
             })
             .collect();
         let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
@@ -66,16 +66,16 @@ fn several_queries_attend_on_tensor_cores_as_each_alone() {
         let geometry = &KvGeometry { n_layers: 2, n_heads, n_kv_heads, d_head };
         for tested in tested() {
             let (mut store, activations, tolerance) = store(&tested, geometry);
-            let prefix = Sequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
+            let prefix = TestSequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
             activations.step(&mut *store, &[(&prefix, 0, 96)]);
             // More rows than a task takes, with ends anywhere in a page, and one without any page in common.
-            let others: Vec<Sequence> = (0..TASK_ROWS as u32 + 3)
+            let others: Vec<TestSequence> = (0..TASK_ROWS as u32 + 3)
                 .map(|i| {
-                    let new = (&[10 + i][..], 96 + 3 * (i as usize % 10) + 1, 20 + i);
-                    Sequence::after(&prefix, 3, geometry, new).rounded(tested.dtype)
+                    let own = TestSequence::new(geometry, &[10 + i], 96 + 3 * (i as usize % 10) + 1, 20 + i);
+                    own.with_prefix_of(&prefix, 3).rounded(tested.dtype)
                 })
                 .collect();
-            let alone = Sequence::new(geometry, &[40, 41], 50, 9).rounded(tested.dtype);
+            let alone = TestSequence::new(geometry, &[40, 41], 50, 9).rounded(tested.dtype);
             let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
             activations.assert_step(&mut *store, &pieces, tolerance);
             activations.step(&mut *store, &[(&alone, 0, 33)]);
@@ -92,8 +92,8 @@ fn long_contexts_are_cut_and_joined() {
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
         let pages: Vec<u32> = (0..14).map(|i| (i * 5) % 14).collect();
-        let long = Sequence::new(geometry, &pages, 423, 1).rounded(tested.dtype);
-        let short = Sequence::new(geometry, &[14, 15], 40, 2).rounded(tested.dtype);
+        let long = TestSequence::new(geometry, &pages, 423, 1).rounded(tested.dtype);
+        let short = TestSequence::new(geometry, &[14, 15], 40, 2).rounded(tested.dtype);
         activations.step(&mut *store, &[(&long, 0, 420), (&short, 0, 39)]);
         activations.assert_step(&mut *store, &[(&long, 420, 3), (&short, 39, 1)], tolerance);
     }
@@ -104,13 +104,13 @@ fn what_a_page_held_before_touches_nobody() {
     let geometry = &GEOMETRIES[0];
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
-        let mut broken = Sequence::new(geometry, &[0], 32, 1);
+        let mut broken = TestSequence::new(geometry, &[0], 32, 1);
         broken.qkv.iter_mut().for_each(|layer| layer.fill(f32::NAN));
         let y = activations.step(&mut *store, &[(&broken, 0, 32)]);
         assert!(y.iter().flatten().all(|y| y.is_nan()), "of NaN nothing else is made");
         let y = activations.step(&mut *store, &[(&broken, 31, 1)]);
         assert!(y.iter().flatten().all(|y| y.is_nan()), "of NaN nothing else is made");
-        let sequence = Sequence::new(geometry, &[0], 13, 2).rounded(tested.dtype);
+        let sequence = TestSequence::new(geometry, &[0], 13, 2).rounded(tested.dtype);
         activations.assert_step(&mut *store, &[(&sequence, 0, 9)], tolerance);
         activations.assert_step(&mut *store, &[(&sequence, 9, 4)], tolerance);
     }
@@ -123,7 +123,7 @@ fn heads_of_every_size_are_taken_up_to_the_largest() {
             let geometry = &KvGeometry { n_layers: 1, n_heads, n_kv_heads, d_head };
             for tested in tested() {
                 let (mut store, activations, tolerance) = store(&tested, geometry);
-                let sequence = Sequence::new(geometry, &[1, 0], 40, 1).rounded(tested.dtype);
+                let sequence = TestSequence::new(geometry, &[1, 0], 40, 1).rounded(tested.dtype);
                 activations.step(&mut *store, &[(&sequence, 0, 37)]);
                 activations.assert_step(&mut *store, &[(&sequence, 37, 3)], tolerance);
             }

@@ -28,12 +28,12 @@ pub(crate) struct Recording {
 #[derive(Debug)]
 pub(crate) enum Operation {
     Launch(Launch<'static>),
-    Product(Product),
+    Gemm(RecordedGemm),
 }
 
 /// `y = a b`, where `b` is contiguous or the transpose of a contiguous matrix, and the others are contiguous.
 #[derive(Debug)]
-pub(crate) struct Product {
+pub(crate) struct RecordedGemm {
     /// `(M, K)`.
     pub(crate) a: Tensor,
     /// `(K, N)`.
@@ -52,9 +52,9 @@ pub(crate) trait Replay: Send + Debug {
 }
 
 /// Ends a recording when the work ends, by an error or a panic too.
-struct Ending;
+struct RecordingGuard;
 
-impl Drop for Ending {
+impl Drop for RecordingGuard {
     fn drop(&mut self) {
         RECORDING.take();
     }
@@ -69,7 +69,7 @@ pub(crate) fn record(work: impl FnOnce() -> Result<()>) -> Result<Recording> {
         candle_core::bail!("a recording within a recording");
     }
     RECORDING.set(Some(Recording::default()));
-    let _ending = Ending;
+    let _guard = RecordingGuard;
     work()?;
     Ok(RECORDING.take().unwrap_or_default())
 }
@@ -119,10 +119,10 @@ pub(super) fn product(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Result
         candle_core::bail!("a product of {:?} and {:?} cannot be recorded", a.layout(), b.layout());
     }
     let y = executor.empty(Shape::from((m, n)), a.dtype())?;
-    let product = Product { a: a.clone(), b: b.clone(), y: y.clone() };
+    let product = RecordedGemm { a: a.clone(), b: b.clone(), y: y.clone() };
     RECORDING.with_borrow_mut(|recording| {
         if let Some(recording) = recording {
-            recording.operations.push(Operation::Product(product));
+            recording.operations.push(Operation::Gemm(product));
         }
     });
     Ok(y)

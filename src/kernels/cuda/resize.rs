@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
+use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::image::plan::FramePlan;
-use crate::kernels::frames::PlacedFrames;
+use crate::kernels::frames::DeviceFramePlan;
 
 /// Threads of a block: each makes a pixel.
 const THREADS: usize = 256;
@@ -16,8 +16,8 @@ const THREADS: usize = 256;
 ///
 /// # Errors
 /// When the frame has another size than the plan's, or as [`Launch::run`].
-pub(super) fn prepare(executor: &dyn Executor, frame: &[u8], placed: &PlacedFrames, dtype: DType) -> Result<Tensor> {
-    let PlacedFrames { plan, horizontal, vertical, levels } = placed;
+pub(super) fn prepare(executor: &dyn Executor, frame: &[u8], placed: &DeviceFramePlan, dtype: DType) -> Result<Tensor> {
+    let DeviceFramePlan { plan, horizontal, vertical, levels } = placed;
     let FramePlan { frame: (width, height), canvas_height, offset: (left, top), colour: [r, g, b], .. } = *plan;
     let [width, height, canvas_height] = [width, height, canvas_height].map(|side| side as usize);
     if frame.len() != width * height * 3 {
@@ -62,8 +62,8 @@ pub(super) fn prepare(executor: &dyn Executor, frame: &[u8], placed: &PlacedFram
 }
 
 /// A thread for each pixel.
-fn of_pixels(n: usize) -> Geometry {
-    Geometry { grid: [n.div_ceil(THREADS), 1, 1], threads: THREADS, shared_bytes: 0 }
+fn of_pixels(n: usize) -> LaunchGeometry {
+    LaunchGeometry { grid: [n.div_ceil(THREADS), 1, 1], threads: THREADS, shared_bytes: 0 }
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
                     let expected = Tensor::from_vec(values, shape, &Device::Cpu).and_then(|x| x.to_dtype(tested.dtype));
                     let plan = preprocessor.plan((width, height)).expect("small");
                     assert_eq!(plan.size, (width_out, height_out));
-                    let placed = PlacedFrames::new(plan, &tested.device).expect("small");
+                    let placed = DeviceFramePlan::new(plan, &tested.device).expect("small");
                     let found = tested.kernels.prepare_frame(picture.as_raw(), &placed).expect("its own size");
                     let elements = |x: &Tensor| -> Vec<f32> {
                         let x =
@@ -138,7 +138,7 @@ mod tests {
     fn a_frame_of_another_size_is_refused() {
         for tested in tested() {
             let plan = Preprocessor::new(PreprocessConfig::siglip(4)).plan((8, 6)).expect("small");
-            let placed = PlacedFrames::new(plan, &tested.device).expect("small");
+            let placed = DeviceFramePlan::new(plan, &tested.device).expect("small");
             let error = tested.kernels.prepare_frame(&[0; 12], &placed).expect_err("another size").to_string();
             assert!(error.starts_with("a frame of 12 levels is not one of 8 x 6 pixels"), "{error}");
         }

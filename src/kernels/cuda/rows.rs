@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch};
+use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::kernels::{GridPool, PoolMode};
 
 /// Rows of a table by their indices, without gradients.
@@ -19,7 +19,7 @@ pub(super) fn gather(executor: &dyn Executor, table: &Tensor, ids: &Tensor) -> R
         candle_core::bail!("gather: {rows} rows of an empty table");
     }
     let y = executor.empty((rows, width).into(), table.dtype())?;
-    let geometry = Geometry::of_shared_rows(rows, width, table.dtype());
+    let geometry = LaunchGeometry::of_shared_rows(rows, width, table.dtype());
     let launch = Launch::new("gather", table.dtype(), geometry).tensor(&y)?.tensor(&table)?;
     launch.tensor_of(&ids, DType::U32)?.size(n)?.size(width)?.run(executor)?;
     Ok(y)
@@ -38,7 +38,7 @@ pub(super) fn row_cosines(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Re
         candle_core::bail!("cosines of rows of {:?} and {:?}", a.dims(), b.dims());
     }
     let (a, b, y) = (a.contiguous()?, b.contiguous()?, executor.empty(rows.into(), DType::F32)?);
-    let geometry = Geometry::of_rows(rows, width, a.dtype());
+    let geometry = LaunchGeometry::of_rows(rows, width, a.dtype());
     let launch = Launch::new("row_cosines", a.dtype(), geometry).tensor_of(&y, DType::F32)?.tensor(&a)?.tensor(&b)?;
     launch.size(width)?.run(executor)?;
     Ok(y)
@@ -61,7 +61,7 @@ pub(super) fn pool_grid(executor: &dyn Executor, frames: &Tensor, pool: &GridPoo
         PoolMode::Bilinear => 2,
     };
     let y = executor.empty((t, to_h * to_w, width).into(), frames.dtype())?;
-    let geometry = Geometry { grid: [to_h * to_w, t, 1], ..Geometry::of_rows(1, width, frames.dtype()) };
+    let geometry = LaunchGeometry { grid: [to_h * to_w, t, 1], ..LaunchGeometry::of_rows(1, width, frames.dtype()) };
     let launch = Launch::new("pool_grid", frames.dtype(), geometry).tensor(&y)?.rows(&frames)?.size(width)?;
     let launch = launch.size(from_h)?.size(from_w)?.size(to_h)?.size(to_w)?;
     launch.size(distance)?.size(mode)?.run(executor)?;

@@ -2,14 +2,14 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch, WARP};
+use super::launch::{Executor, Launch, LaunchGeometry, WARP};
 
 /// 16-byte accesses that a thread keeps in registers.
 const ACCESSES: usize = 4;
 
 /// The keys that each query of some rows of scores sees.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Keys<'a> {
+pub(crate) enum KeyMask<'a> {
     /// All.
     All,
     /// Query `i` sees the keys up to `start + i`.
@@ -30,7 +30,7 @@ pub(crate) struct MaskedSoftmax<'a> {
     /// Keys; further elements of a row are padding.
     pub(crate) n_keys: usize,
     /// The keys that each query sees.
-    pub(crate) keys: Keys<'a>,
+    pub(crate) keys: KeyMask<'a>,
     /// Factor of the scores, above 0.
     pub(crate) scale: f32,
 }
@@ -53,12 +53,12 @@ impl MaskedSoftmax<'_> {
         let geometry = geometry(batch * n_heads * n_queries, width, scores.dtype());
         let launch = Launch::new("masked_softmax", scores.dtype(), geometry).tensor(scores)?;
         let (launch, first, step) = match self.keys {
-            Keys::All => (launch.optional(None)?, self.n_keys, 0),
-            Keys::Causal { start } => (launch.optional(None)?, start + 1, 1),
-            Keys::Spans(spans) if spans.dims() == [batch * n_queries, 4] => {
+            KeyMask::All => (launch.optional(None)?, self.n_keys, 0),
+            KeyMask::Causal { start } => (launch.optional(None)?, start + 1, 1),
+            KeyMask::Spans(spans) if spans.dims() == [batch * n_queries, 4] => {
                 (launch.tensor_of(spans, DType::U32)?, 0, 0)
             }
-            Keys::Spans(spans) => {
+            KeyMask::Spans(spans) => {
                 candle_core::bail!("softmax: spans {:?} for {batch} x {n_queries} queries", spans.dims())
             }
         };
@@ -68,16 +68,16 @@ impl MaskedSoftmax<'_> {
 }
 
 /// A block a row, of as few threads as keep it in registers: the fewer, the less they wait for each other.
-fn geometry(n_rows: usize, width: usize, dtype: DType) -> Geometry {
+fn geometry(n_rows: usize, width: usize, dtype: DType) -> LaunchGeometry {
     let accesses = (width * dtype.size_in_bytes()).div_ceil(16);
     let threads = accesses.div_ceil(ACCESSES).next_multiple_of(WARP).clamp(WARP, 1024);
-    Geometry { grid: [n_rows, 1, 1], threads, shared_bytes: 0 }
+    LaunchGeometry { grid: [n_rows, 1, 1], threads, shared_bytes: 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Visible;
+    use crate::kernels::VisibleKeys;
     use crate::kernels::cuda::tests::{Tested, reference, tested};
     use crate::kernels::finite_difference::random;
 
@@ -86,11 +86,11 @@ mod tests {
         let scores = (random((batch, n_heads, s, width), 7) * 4.0).expect("small");
         let sees = |i: usize, key: usize| key < causal.map_or(n_keys, |start| start + i + 1).min(n_keys);
         let spans = (0..batch * s).map(|i| [0..(0..width).filter(|&key| sees(i % s, key)).count(), 0..0]).collect();
-        let hidden = Visible::new(spans, width);
+        let hidden = VisibleKeys::new(spans, width);
         let scaled = (tested.rounded(&scores) * f64::from(0.7f32)).expect("small");
         let expected = reference().softmax_visible(&scaled, &hidden).expect("it fits");
         let found = tested.given(&scores).copy().expect("memory");
-        let keys = causal.map_or(Keys::All, |start| Keys::Causal { start });
+        let keys = causal.map_or(KeyMask::All, |start| KeyMask::Causal { start });
         let softmax = MaskedSoftmax { n_keys, keys, scale: 0.7 };
         softmax.run(tested.kernels.executor, &found).expect("it fits");
         tested.assert_close(&format!("softmax of {s} x {width}, {keys:?}"), &found, &expected);
@@ -120,7 +120,7 @@ mod tests {
             let scores = random((2, 2, 2, 8), 3);
             let spans = [[0u32, 2, 4, 6], [1, 1, 7, 8], [0, 8, 0, 0], [3, 3, 3, 3]];
             let ranges = spans.map(|[a, b, c, d]| [a as usize..b as usize, c as usize..d as usize]);
-            let visible = Visible::new(ranges.to_vec(), 8);
+            let visible = VisibleKeys::new(ranges.to_vec(), 8);
             let expected = reference().softmax_visible(&tested.rounded(&scores), &visible).expect("it fits");
             // The last query sees no key: 0, where candle gives NaN.
             let last = expected.narrow(0, 1, 1).and_then(|x| x.narrow(2, 1, 1)?.zeros_like()).expect("small");
@@ -129,7 +129,7 @@ mod tests {
             let expected = Tensor::cat(&[&expected.narrow(0, 0, 1).expect("small"), &second], 0).expect("small");
             let found = tested.given(&scores).copy().expect("memory");
             let spans = Tensor::new(&spans, &tested.device).expect("small");
-            let softmax = MaskedSoftmax { n_keys: 8, keys: Keys::Spans(&spans), scale: 1.0 };
+            let softmax = MaskedSoftmax { n_keys: 8, keys: KeyMask::Spans(&spans), scale: 1.0 };
             softmax.run(tested.kernels.executor, &found).expect("it fits");
             tested.assert_close("softmax of two spans", &found, &expected);
             let narrow = MaskedSoftmax { n_keys: 9, ..softmax };
@@ -149,7 +149,7 @@ mod tests {
                 let scores = Tensor::from_vec(scores, (1, 1, 4, width), &candle_core::Device::Cpu).expect("small");
                 let scores = tested.given(&scores).copy().expect("memory");
                 // Query i sees the keys up to 3 + i: the NaN of the third row is beyond them.
-                let softmax = MaskedSoftmax { n_keys: width, keys: Keys::Causal { start: 3 }, scale: 1.0 };
+                let softmax = MaskedSoftmax { n_keys: width, keys: KeyMask::Causal { start: 3 }, scale: 1.0 };
                 softmax.run(tested.kernels.executor, &scores).expect("it fits");
                 let rows =
                     scores.to_dtype(DType::F32).and_then(|x| x.reshape((4, width))?.to_vec2::<f32>()).expect("f32");
@@ -169,11 +169,11 @@ mod tests {
                 scores[..4].fill(f32::NEG_INFINITY);
                 scores[width..width + 4].fill(f32::NEG_INFINITY);
                 let scores = Tensor::from_vec(scores, (1, 1, 3, width), &candle_core::Device::Cpu).expect("small");
-                let visible = Visible::new(vec![[0..4, 0..0], [0..5, 0..0], [0..0, 0..0]], width);
+                let visible = VisibleKeys::new(vec![[0..4, 0..0], [0..5, 0..0], [0..0, 0..0]], width);
                 let expected = reference().softmax_visible(&scores, &visible).expect("it fits");
                 let spans = Tensor::new(&[[0u32, 4, 0, 0], [0, 5, 0, 0], [2, 2, 0, 0]], &tested.device).expect("small");
                 let found = tested.given(&scores).copy().expect("memory");
-                let softmax = MaskedSoftmax { n_keys: width, keys: Keys::Spans(&spans), scale: 1.0 };
+                let softmax = MaskedSoftmax { n_keys: width, keys: KeyMask::Spans(&spans), scale: 1.0 };
                 softmax.run(tested.kernels.executor, &found).expect("it fits");
                 let rows = |x: &Tensor| {
                     let rows = x.to_dtype(DType::F32).and_then(|x| x.reshape((3, width))?.to_vec2::<f32>());

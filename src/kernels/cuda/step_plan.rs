@@ -63,12 +63,12 @@ pub(super) struct PrefillWork {
     pub(super) table: usize,
     /// Positions after the step.
     pub(super) n_keys: usize,
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<PrefillChunk>,
 }
 
 /// Consecutive rows of one sequence whose scores are made together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct PrefillChunk {
     /// The first one's row in the step.
     pub(super) row: usize,
     /// The first one's position.
@@ -185,7 +185,7 @@ struct KeyRange {
 }
 
 /// A sequence of the step with its first row and the index of its first page in the block tables.
-struct Placed<'s> {
+struct PlannedSequence<'s> {
     rows: &'s StepRows,
     first_row: usize,
     table: usize,
@@ -204,7 +204,7 @@ impl StepPlan {
         let PageFormat { geometry, element_bytes, few } = format;
         let mut plan = Self { n_rows: layout.n_rows(), ..Self::default() };
         let placed = plan.add_tables(&layout.sequences, address)?;
-        let (few, many): (Vec<&Placed<'_>>, Vec<_>) = placed.iter().partition(|placed| placed.rows.n <= *few);
+        let (few, many): (Vec<&PlannedSequence<'_>>, Vec<_>) = placed.iter().partition(|placed| placed.rows.n <= *few);
         plan.prefill = many.iter().map(|placed| prefill(placed, geometry, *element_bytes)).collect();
         plan.add_rows(&placed);
         plan.sections.cos = plan.add(layout.cos.iter().map(|x| x.to_bits()));
@@ -223,10 +223,10 @@ impl StepPlan {
         &mut self,
         sequences: &'s [StepRows],
         address: impl Fn(PageId) -> Result<u64>,
-    ) -> Result<Vec<Placed<'s>>> {
+    ) -> Result<Vec<PlannedSequence<'s>>> {
         let (mut placed, mut first_row) = (Vec::with_capacity(sequences.len()), 0);
         for rows in sequences {
-            placed.push(Placed { rows, first_row, table: self.words.len() / 2 });
+            placed.push(PlannedSequence { rows, first_row, table: self.words.len() / 2 });
             first_row += rows.n;
             for page in &rows.pages[..pages_for(rows.end())] {
                 let address = address(*page)?;
@@ -237,14 +237,14 @@ impl StepPlan {
         Ok(placed)
     }
 
-    fn add_rows(&mut self, placed: &[Placed<'_>]) {
+    fn add_rows(&mut self, placed: &[PlannedSequence<'_>]) {
         let mut pieces = self.prefill.iter().flat_map(|work| &work.pieces).copied().peekable();
         let mut words = Vec::with_capacity(ROW_WORDS * self.n_rows);
-        for Placed { rows, first_row, table } in placed {
+        for PlannedSequence { rows, first_row, table } in placed {
             let mut row = *first_row;
             while row < first_row + rows.n {
                 let of_row = pieces.next_if(|piece| piece.row == row);
-                let whole = Piece { row, start: rows.start + row - first_row, n: rows.n };
+                let whole = PrefillChunk { row, start: rows.start + row - first_row, n: rows.n };
                 let piece = of_row.unwrap_or(whole);
                 let info = |i| [*table, piece.start + i, piece.row, piece.n];
                 words.extend((0..piece.n).flat_map(info).map(|word| word as u32));
@@ -292,18 +292,21 @@ impl StepPlan {
 
 /// Cuts a sequence's rows so that the scores of one key-value head stay within [`SCORE_BYTES`], as far as pieces of
 /// [`PAGE_LEN`] rows allow.
-fn prefill(placed: &Placed<'_>, geometry: &KvGeometry, element_bytes: usize) -> PrefillWork {
-    let Placed { rows, first_row, table } = placed;
+fn prefill(placed: &PlannedSequence<'_>, geometry: &KvGeometry, element_bytes: usize) -> PrefillWork {
+    let PlannedSequence { rows, first_row, table } = placed;
     let n_keys = rows.end();
     let row_bytes = geometry.group() * n_keys.next_multiple_of(PAGE_LEN) * element_bytes;
     let at_once = (SCORE_BYTES / row_bytes / PAGE_LEN * PAGE_LEN).max(PAGE_LEN);
-    let piece =
-        |first: usize| Piece { row: first_row + first, start: rows.start + first, n: at_once.min(rows.n - first) };
+    let piece = |first: usize| PrefillChunk {
+        row: first_row + first,
+        start: rows.start + first,
+        n: at_once.min(rows.n - first),
+    };
     PrefillWork { table: *table, n_keys, pieces: (0..rows.n).step_by(at_once).map(piece).collect() }
 }
 
 /// The keys that rows of few new positions see: pages that rows share once for all of them, then what each sees alone.
-fn key_ranges(few: &[&Placed<'_>], group: usize) -> Vec<KeyRange> {
+fn key_ranges(few: &[&PlannedSequence<'_>], group: usize) -> Vec<KeyRange> {
     let sequences: Vec<StepRows> = few.iter().map(|placed| placed.rows.clone()).collect();
     let mut ranges = Vec::new();
     for RowBlock { parts, n_shared } in blocks(&sequences, group, TASK_ROWS * group) {

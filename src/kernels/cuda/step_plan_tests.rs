@@ -39,7 +39,7 @@ fn tables_and_rows_say_where_positions_lie() {
     // The third row of the other sequence, all of whose rows are one piece.
     assert_eq!(found[4 * 4..5 * 4], [2, 2, 2, 40]);
     assert_eq!(plan.sections.cos.len(), 42);
-    let piece = Piece { row: 2, start: 0, n: 40 };
+    let piece = PrefillChunk { row: 2, start: 0, n: 40 };
     assert_eq!(plan.prefill, [PrefillWork { table: 2, n_keys: 40, pieces: vec![piece] }]);
     // Both rows of the first sequence see its first page whole.
     let shared = ([0, 0, 32], vec![0, 1], vec![0, 2]);
@@ -82,7 +82,7 @@ fn scores_of_long_pieces_stay_bounded() {
     let plan = plan_for(&geometry, vec![rows(&pages, 31_744, 1024)]);
     // 8 queries a key-value head over 32,768 keys of 2 bytes: 512 KiB a row, 64 rows in 32 MiB.
     let pieces = &plan.prefill[0].pieces;
-    assert_eq!((pieces.len(), pieces[1]), (16, Piece { row: 64, start: 31_808, n: 64 }));
+    assert_eq!((pieces.len(), pieces[1]), (16, PrefillChunk { row: 64, start: 31_808, n: 64 }));
     assert_eq!(section(&plan, &plan.sections.rows)[65 * 4..66 * 4], [0, 31_809, 64, 64]);
     assert_eq!(heads_at_once(&geometry, 64, 32_768, 2), 1);
     assert_eq!(heads_at_once(&geometry, 64, 4096, 2), 8);

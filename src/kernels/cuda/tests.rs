@@ -10,14 +10,14 @@ use crate::kernels::finite_difference::random;
 
 /// Kernels to test, with the device that they run on.
 pub(crate) struct Tested {
-    pub(crate) kernels: &'static Cuda,
+    pub(crate) kernels: &'static CudaKernels,
     pub(crate) device: Device,
     pub(crate) dtype: DType,
 }
 
 /// The kernels in every element type on everything that can run them here.
 pub(crate) fn tested() -> Vec<Tested> {
-    let emulated = |(dtype, _)| Some(Tested { kernels: Cuda::emulated(dtype)?, device: Device::Cpu, dtype });
+    let emulated = |(dtype, _)| Some(Tested { kernels: CudaKernels::emulated(dtype)?, device: Device::Cpu, dtype });
     #[allow(unused_mut, reason = "a build with CUDA adds the GPU")]
     let mut tested: Vec<Tested> = launch::ELEMENTS.into_iter().filter_map(emulated).collect();
     #[cfg(feature = "cuda")]
@@ -25,7 +25,7 @@ pub(crate) fn tested() -> Vec<Tested> {
         Ok(device) => {
             let Device::Cuda(gpu) = &device else { panic!("a GPU") };
             for (dtype, _) in launch::ELEMENTS {
-                let kernels = Cuda::of(gpu, dtype).expect("an element type");
+                let kernels = CudaKernels::of(gpu, dtype).expect("an element type");
                 tested.push(Tested { kernels, device: device.clone(), dtype });
             }
         }
@@ -76,7 +76,7 @@ impl Tested {
 
 /// The plain arithmetic of the CPU in f32.
 pub(super) fn reference() -> &'static dyn Kernels {
-    Candle::of(&Device::Cpu, DType::F32)
+    CandleKernels::of(&Device::Cpu, DType::F32)
 }
 
 #[test]

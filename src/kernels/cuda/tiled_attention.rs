@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::launch::{Executor, Geometry, Launch, address};
-use super::softmax::Keys;
-use crate::kernels::candle::Candle;
-use crate::kernels::{Kernels, Mask, Visible};
+use super::launch::{Executor, Launch, LaunchGeometry, address};
+use super::softmax::KeyMask;
+use crate::kernels::candle::CandleKernels;
+use crate::kernels::{Kernels, Mask, VisibleKeys};
 
 /// Queries of a block (`TILE_QUERIES` of `tiled_attention.cu`).
 const TILE_QUERIES: usize = 128;
@@ -67,7 +67,7 @@ pub(crate) struct TiledAttention<'a> {
     pub(crate) values: &'a Tensor,
     pub(crate) sizes: AttentionSizes,
     /// The keys that each query sees: all, or up to its own position.
-    pub(crate) mask: Keys<'a>,
+    pub(crate) mask: KeyMask<'a>,
     /// Factor of the scores, above 0.
     pub(crate) scale: f32,
 }
@@ -130,15 +130,15 @@ fn proof(executor: &dyn Executor, dtype: DType, d_head: usize) -> Result<f32> {
     };
     let [q, k, v] = [elements(4, 70, 1)?, elements(2, 131, 2)?, elements(2, 131, 3)?];
     let start = sizes.n_keys - sizes.n_queries;
-    let visible = Visible::new((0..sizes.n_queries).map(|i| [0..start + i + 1, 0..0]).collect(), sizes.n_keys);
+    let visible = VisibleKeys::new((0..sizes.n_queries).map(|i| [0..start + i + 1, 0..0]).collect(), sizes.n_keys);
     let full = [&q, &k, &v].map(|x| x.to_dtype(DType::F32));
     let [full_q, full_k, full_v] = full;
-    let expected = Candle::CPU.attention(&full_q?, &full_k?, &full_v?, Mask::Visible(&visible))?;
+    let expected = CandleKernels::CPU.attention(&full_q?, &full_k?, &full_v?, Mask::Visible(&visible))?;
     let y = executor.empty(q.shape().clone(), dtype)?;
     let [q, k, v] = [q.to_device(y.device())?, k.to_device(y.device())?, v.to_device(y.device())?];
     let rows = |tensor, n_rows| Heads { tensor, distances: [0, n_rows * d_head, d_head] };
     let (queries, keys) = (rows(&q, sizes.n_queries), rows(&k, sizes.n_keys));
-    let (mask, scale) = (Keys::Causal { start }, 1.0 / (d_head as f32).sqrt());
+    let (mask, scale) = (KeyMask::Causal { start }, 1.0 / (d_head as f32).sqrt());
     TiledAttention { y: rows(&y, sizes.n_queries), queries, keys, values: &v, sizes, mask, scale }.run(executor)?;
     let found = y.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let difference = (found - &expected)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
@@ -163,13 +163,13 @@ impl TiledAttention<'_> {
             candle_core::bail!("tiled attention: {n_heads} heads over {n_kv_heads} of {n_keys} keys");
         }
         let (first, step) = match self.mask {
-            Keys::All => (n_keys, 0),
-            Keys::Causal { start } => (start + 1, 1),
-            Keys::Spans(_) => candle_core::bail!("tiled attention: spans are for attention by products"),
+            KeyMask::All => (n_keys, 0),
+            KeyMask::Causal { start } => (start + 1, 1),
+            KeyMask::Spans(_) => candle_core::bail!("tiled attention: spans are for attention by products"),
         };
         let grid = [n_queries.div_ceil(TILE_QUERIES), n_heads, batch];
         let shared_bytes = (TILE_QUERIES + 2 * TILE_KEYS) * (width + PADDING) * dtype.size_in_bytes();
-        let geometry = Geometry { grid, threads: THREADS, shared_bytes };
+        let geometry = LaunchGeometry { grid, threads: THREADS, shared_bytes };
         let launch = Launch::new(kernel, dtype, geometry).rows(self.y.tensor)?.rows(self.queries.tensor)?;
         let launch = launch.rows(self.keys.tensor)?.rows(self.values)?;
         let sizes = [n_queries, n_keys, d_head, n_heads / n_kv_heads, first, step];
@@ -204,7 +204,7 @@ mod tests {
         let [k, v] = [2, 3].map(|seed| random((batch, n_kv_heads, n_keys, d_head), seed));
         let end = |query: usize| start.map_or(n_keys, |start| (start + query + 1).min(n_keys));
         let spans = (0..batch * n_queries).map(|i| [0..end(i % n_queries), 0..0]).collect();
-        let visible = Visible::new(spans, n_keys);
+        let visible = VisibleKeys::new(spans, n_keys);
         let [full_q, full_k, full_v] = [&q, &k, &v].map(|x| tested.rounded(x));
         let expected = reference().attention(&full_q, &full_k, &full_v, Mask::Visible(&visible)).expect("it fits");
         // Rows of heads side by side, as towers lay them out: (B, S, n d).
@@ -220,7 +220,7 @@ mod tests {
             keys: packed(&k, n_kv_heads, n_keys),
             values: &v,
             sizes,
-            mask: start.map_or(Keys::All, |start| Keys::Causal { start }),
+            mask: start.map_or(KeyMask::All, |start| KeyMask::Causal { start }),
             scale: 1.0 / (d_head as f32).sqrt(),
         };
         attention.run(tested.kernels.executor).expect("it fits");
@@ -269,7 +269,7 @@ mod tests {
             let (q, k, v) = (with_nan(3, 1), with_nan(70, 68), tested.given(&random((1, 1, 70, 64), 3)));
             let y = tested.kernels.executor.empty(q.shape().clone(), tested.dtype).expect("memory");
             let heads = |tensor| Heads { tensor, distances: [0, 0, 64] };
-            let (mask, scale) = (Keys::Causal { start: 65 }, 0.125);
+            let (mask, scale) = (KeyMask::Causal { start: 65 }, 0.125);
             let attention =
                 TiledAttention { y: heads(&y), queries: heads(&q), keys: heads(&k), values: &v, sizes, mask, scale };
             attention.run(tested.kernels.executor).expect("it fits");

@@ -19,7 +19,7 @@ use super::{ModelError, Unused};
 use crate::kernels::{self, StoredLinear, quantize};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
-use crate::nn::{Matrices, Purpose, QuantFormat};
+use crate::nn::{LinearLoader, Purpose, QuantFormat};
 use crate::text::Tokenizer;
 use crate::weights::{Checkpoint, Ledger, Rename};
 
@@ -95,7 +95,7 @@ pub(super) fn check_vocabulary(
 
 /// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats
 /// without a kernel of their own are held in `q8_0`.
-pub(super) struct GgufMatrices<'a> {
+pub(super) struct GgufLinearLoader<'a> {
     pub(super) ledger: &'a Arc<Ledger>,
     pub(super) rename: Rename,
     pub(super) llama: &'a LlamaConfig,
@@ -124,7 +124,7 @@ impl QueryKeyRows {
     }
 }
 
-impl Matrices for GgufMatrices<'_> {
+impl LinearLoader for GgufLinearLoader<'_> {
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
         let ours = format!("{}.weight", vb.prefix());
         let name = self.rename.apply(&ours);

@@ -9,7 +9,7 @@ use crate::kernels::QuantFormat;
 use crate::weights::StoredRows;
 
 /// A source of linear layers.
-pub trait Matrices: Sync {
+pub trait LinearLoader: Sync {
     /// Returns the layer that `vb` points at, from `d_in` to `d_out`.
     ///
     /// # Errors
@@ -49,12 +49,12 @@ pub enum Purpose {
 
 /// Layers in the precision of the `VarBuilder`.
 #[derive(Debug, Clone, Copy)]
-pub struct FullPrecision(
+pub struct FullPrecisionLoader(
     /// The use that the network is read for.
     pub Purpose,
 );
 
-impl Matrices for FullPrecision {
+impl LinearLoader for FullPrecisionLoader {
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
         Linear::load(d_in, d_out, bias, vb)
     }
@@ -74,12 +74,12 @@ impl Matrices for FullPrecision {
 
 /// Layers that are quantized as soon as they are read: see [`Linear::quantize`].
 #[derive(Debug, Clone, Copy)]
-pub struct Quantizing(
+pub struct QuantizingLoader(
     /// The format, where it fits.
     pub QuantFormat,
 );
 
-impl Matrices for Quantizing {
+impl LinearLoader for QuantizingLoader {
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear> {
         let mut layer = Linear::load(d_in, d_out, bias, vb)?;
         layer.quantize(self.0)?;
