@@ -19,18 +19,19 @@
 //! | `S` | positions of a token sequence |
 //!
 //! # Layers
-//! A module imports only from its own layer or a lower one; `tests/layers.rs` enforces it.
+//! A module imports from lower layers only, and inside a layer from those left of a `<`. `tests/layers.rs` reads this
+//! table.
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 foundations | [`error`], [`units`], [`device`], [`files`], [`choice`] |
+//! | 0 foundations | [`error`] < [`units`], [`choice`], [`device`], [`files`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
-//! | 2 networks | [`kernels`], [`nn`], [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
+//! | 2 networks | [`kernels`] < [`nn`] < [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 tokens | [`engine`] |
 //! | 5 description | [`spec`] |
 //! | 6 running | [`pipeline`] |
-//! | 7 uses | [`train`], [`eval`], [`batch`], [`bench`](mod@bench) |
+//! | 7 uses | [`train`], [`eval`], [`batch`] < [`bench`](mod@bench) |
 //! | 8 outside | the binary: `main.rs` and `cli` |
 
 pub mod batch;
