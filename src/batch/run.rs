@@ -45,7 +45,7 @@ pub struct Batch<'a> {
     /// then.
     pub is_only_archive: bool,
     /// What keeps items apart.
-    pub apart: VideoOptions<'a>,
+    pub options: VideoOptions<'a>,
 }
 
 /// What a listener hears, from several threads.
@@ -88,14 +88,14 @@ pub struct BatchOutcome {
 type Listener<'a> = dyn Fn(BatchEvent<'_>) + Sync + 'a;
 
 impl Batch<'_> {
-    /// Runs until everything is done, or `watch` says otherwise.
+    /// Runs until everything is done, or `control` says otherwise.
     ///
     /// # Errors
     /// [`BatchError`] when an answer cannot be kept, the archive cannot be listed, or a stage panics.
     pub fn run(
         &self,
         (store, state): (&mut Store, StoreState),
-        watch: &RunControl,
+        control: &RunControl,
         tally: &Tally,
         listen: &Listener<'_>,
     ) -> Result<BatchOutcome, BatchError> {
@@ -103,7 +103,7 @@ impl Batch<'_> {
         let keeper = Mutex::new(Keeper { store, state, begun: HashMap::new(), lost: HashSet::new(), failure: None });
         let shared = SharedRun {
             batch: self,
-            watch,
+            control,
             tally,
             listen,
             keeper,
@@ -112,7 +112,7 @@ impl Batch<'_> {
             is_over: AtomicBool::new(false),
         };
         let feed = Feed { shared: &shared, listing, next: 0, unlisted: HashSet::new(), is_partial: false };
-        let apart = VideoOptions { n_restarts: Some(&tally.restarts), ..self.apart };
+        let options = VideoOptions { n_restarts: Some(&tally.restarts), ..self.options };
         let (ended, end) = bounded::<()>(0);
         let report = std::thread::scope(|scope| {
             scope.spawn(|| shared.survey());
@@ -120,11 +120,11 @@ impl Batch<'_> {
                 let end = end;
                 while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     shared.sync();
-                    listen(BatchEvent::Tick(&tally.snapshot(&watch.monitor.reports())));
+                    listen(BatchEvent::Tick(&tally.snapshot(&control.monitor.reports())));
                 }
             });
             let mut answering = Answering { shared: &shared, pictured: HashSet::new() };
-            let report = self.asking.run(feed, (apart, watch), &mut |event| answering.take(event));
+            let report = self.asking.run(feed, options, control, &mut |event| answering.take(event));
             // A survey that is still under way is of no more use.
             shared.is_over.store(true, Ordering::Relaxed);
             drop(ended);
@@ -162,13 +162,13 @@ impl Batch<'_> {
 /// What the threads of a run share.
 struct SharedRun<'r> {
     batch: &'r Batch<'r>,
-    watch: &'r RunControl,
+    control: &'r RunControl,
     tally: &'r Tally,
     listen: &'r Listener<'r>,
     keeper: Mutex<Keeper<'r>>,
     /// The items that are under way, by the number of their job.
     planned: Mutex<HashMap<usize, PlannedItem>>,
-    /// Whether the archive's end was seen.
+    /// Whether the archive's end was encoded.
     is_listed: AtomicBool,
     /// Whether the run is over.
     is_over: AtomicBool,
@@ -178,7 +178,7 @@ struct SharedRun<'r> {
 struct Keeper<'r> {
     store: &'r mut Store,
     state: StoreState,
-    /// Questions that this run has seen, with the names that they came with first: a manifest may name a video twice.
+    /// Questions that this run has encoded, with the names that they came with first: a manifest may name a video twice.
     begun: HashMap<Id, Option<String>>,
     /// Items of which this run could see nothing.
     lost: HashSet<Id>,
@@ -203,7 +203,7 @@ impl SharedRun<'_> {
         }
         if let Err(error) = keeper.store.add(record, times) {
             keeper.failure = Some(error);
-            self.watch.stop.abort();
+            self.control.stop.abort();
             return false;
         }
         keeper.state.take(record);
@@ -225,7 +225,7 @@ impl SharedRun<'_> {
             && let Err(error) = keeper.store.sync_if_due()
         {
             keeper.failure = Some(error);
-            self.watch.stop.abort();
+            self.control.stop.abort();
         }
     }
 
@@ -238,7 +238,7 @@ impl SharedRun<'_> {
         let Ok(listing) = self.batch.archive.list() else { return };
         let mut size = ArchiveSize::default();
         for listed in listing {
-            if self.is_over.load(Ordering::Relaxed) || self.watch.stop.is_draining() {
+            if self.is_over.load(Ordering::Relaxed) || self.control.stop.is_draining() {
                 return;
             }
             match listed {
@@ -269,7 +269,7 @@ impl Iterator for Feed<'_, '_> {
 
     fn next(&mut self) -> Option<Job> {
         loop {
-            if self.shared.watch.stop.is_draining() {
+            if self.shared.control.stop.is_draining() {
                 return None;
             }
             let listed = match self.listing.recv_timeout(PATIENCE) {
@@ -282,7 +282,7 @@ impl Iterator for Feed<'_, '_> {
                 }
                 Ok(Err(error)) => {
                     lock(&self.shared.keeper).failure.get_or_insert(error);
-                    self.shared.watch.stop.abort();
+                    self.shared.control.stop.abort();
                     return None;
                 }
                 Ok(Ok(listed)) => listed,
@@ -404,18 +404,18 @@ struct Answering<'s, 'r> {
 impl Answering<'_, '_> {
     fn take(&mut self, event: RunEvent<'_>) {
         match event {
-            RunEvent::Answer { video, seen, question, answer } => {
+            RunEvent::Answer { video, encoded, question, answer } => {
                 let Some(planned) = lock(&self.shared.planned).get(&video.number).cloned() else { return };
-                self.picture(video.number, &planned.item, seen);
-                self.answer(&planned, &planned.questions[question], (seen, answer));
+                self.picture(video.number, &planned.item, encoded);
+                self.answer(&planned, &planned.questions[question], (encoded, answer));
             }
-            RunEvent::Done { video, seen } => {
+            RunEvent::Done { video, encoded } => {
                 self.pictured.remove(&video.number);
                 let planned = lock(&self.shared.planned).remove(&video.number);
                 let Some(planned) = planned else { return };
-                let is_kept = match seen {
-                    Ok(seen) => {
-                        self.shared.tally.finish(seen, planned.bytes);
+                let is_kept = match encoded {
+                    Ok(encoded) => {
+                        self.shared.tally.finish(encoded, planned.bytes);
                         true
                     }
                     Err(error) => {
@@ -435,12 +435,12 @@ impl Answering<'_, '_> {
         &self,
         planned: &PlannedItem,
         question: &BatchQuestion,
-        (seen, answer): (&EncodedVideo, Result<Answer, ItemError>),
+        (encoded, answer): (&EncodedVideo, Result<Answer, ItemError>),
     ) {
         match answer {
             Ok(answer) => {
-                let times = StepTimes::of(&seen.timings, &answer);
-                if self.shared.keep(&ResultRecord::answered(&planned.item, question, seen, &answer), Some(times)) {
+                let times = StepTimes::of(&encoded.timings, &answer);
+                if self.shared.keep(&ResultRecord::answered(&planned.item, question, encoded, &answer), Some(times)) {
                     self.shared.tally.answer(&answer);
                 }
             }
@@ -463,11 +463,11 @@ impl Answering<'_, '_> {
     }
 
     /// Keeps an item's small picture, once.
-    fn picture(&mut self, number: usize, item: &ArchiveItem, seen: &EncodedVideo) {
+    fn picture(&mut self, number: usize, item: &ArchiveItem, encoded: &EncodedVideo) {
         if !self.pictured.insert(number) {
             return;
         }
-        let Some(picture) = &seen.thumbnail else { return };
+        let Some(picture) = &encoded.thumbnail else { return };
         let kept = lock(&self.shared.keeper).store.add_thumbnail(item.id, picture);
         if let Err(error) = kept {
             (self.shared.listen)(BatchEvent::Missed { what: "small pictures", cause: error.to_string() });
@@ -475,8 +475,8 @@ impl Answering<'_, '_> {
     }
 
     fn tell_refusal(&self) {
-        if let Some(refusal) = self.shared.batch.apart.features.and_then(|features| features.take_refusal()) {
-            (self.shared.listen)(BatchEvent::Missed { what: "visual tokens", cause: refusal });
+        if let Some(refusal) = self.shared.batch.options.features.and_then(|features| features.take_write_error()) {
+            (self.shared.listen)(BatchEvent::Missed { what: "visual tokens", cause: refusal.to_string() });
         }
     }
 }

@@ -226,7 +226,7 @@ impl Tally {
     /// Counts an item that is done.
     pub(super) fn finish(&self, seen: &EncodedVideo, bytes: u64) {
         self.done.add(bytes);
-        if seen.is_found {
+        if seen.is_cached {
             self.found.fetch_add(1, Ordering::Relaxed);
         } else {
             self.frames_decoded.fetch_add(seen.report.n_decoded as u64, Ordering::Relaxed);

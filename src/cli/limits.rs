@@ -108,7 +108,7 @@ impl ItemLimitArgs {
         for text in &self.time_limits {
             let Some((stage, time)) = text.split_once('=') else { continue };
             let time = duration(time).map_err(|cause| wrong(text, cause))?;
-            limits.set_time(stage, time).map_err(|cause| wrong(text, cause))?;
+            limits.set_time(stage, time).map_err(|error| wrong(text, error.to_string()))?;
         }
         Ok(limits)
     }

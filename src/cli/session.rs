@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vidense::pipeline::{
-    Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, OpenError, Opening, Timings, VideoChat,
-    VideoOptions, encode_video_with, open_with,
+    Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, OpenError, Opening, Stages, Timings,
+    VideoChat, VideoOptions, VideoRef, open_with,
 };
 use vidense::spec::{Document, Plan};
 use vidense::units::Tokens;
@@ -85,17 +85,17 @@ impl Session {
     /// When not one frame can be.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
-        let encoded = encode_video_with(&self.model.vlm, video, (&self.model.plan, self.apart()), &|event| {
-            progress::listen(&bar, event);
-        });
+        let on_progress = |_: &VideoRef, event| progress::listen(&bar, event);
+        let stages = Stages::new(&self.model.vlm, &self.model.plan, &on_progress).with(self.video_options());
+        let encoded = stages.encode_one(video);
         bar.finish_and_clear();
         let encoded = encoded?;
         warn_of_reading(video, &encoded.report);
         Ok(encoded)
     }
 
-    /// How the video that the session was opened for is read.
-    pub fn apart(&self) -> VideoOptions<'_> {
+    /// Returns the options of the video that the session was opened for.
+    pub fn video_options(&self) -> VideoOptions<'_> {
         VideoOptions { limits: self.limits, scanned: self.model.scanned.as_ref(), ..VideoOptions::default() }
     }
 

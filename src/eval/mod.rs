@@ -1,4 +1,5 @@
-//! Measuring answers: exact ones, by type of question, with intervals; and how far the next tokens of two models are apart.
+//! Evaluation: exact-match accuracy by type of question with confidence intervals, and the divergence between the next
+//! tokens of two models. Called by `eval`, and by the benchmarks and tests of quantization.
 
 mod divergence;
 mod questions;
@@ -7,5 +8,5 @@ mod score;
 
 pub use divergence::kl_divergence;
 pub use questions::{EvalQuestion, QuestionError, read_questions};
-pub use run::{EvalEvent, evaluate};
+pub use run::{EvalEvent, Evaluation};
 pub use score::{ExactMatchScore, ExactMatchScores, wilson};

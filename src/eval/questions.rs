@@ -1,6 +1,5 @@
-//! Questions in a file, with the answers that are wanted: JSON objects, one a line or in an array, or a table. Each has
-//! `video`, `question`, `answer` and, if there are, `type` and `question_id` (or `id`). Numbers are taken as they are
-//! written.
+//! Files of questions with reference answers: JSON objects, one per line or in an array, or a table. Each has `video`,
+//! `question`, `answer` and optionally `type` and `question_id` (or `id`). Numbers keep their spelling.
 
 use std::path::{Path, PathBuf};
 
@@ -10,24 +9,24 @@ use serde_json::Value;
 use crate::files;
 use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
 
-/// A question with the answer that is wanted.
+/// A question with its reference answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EvalQuestion {
-    /// Beside the file of questions, or absolute.
+    /// Path of the video: beside the file of questions, or absolute.
     pub video: PathBuf,
-    /// Its name, if it has one.
+    /// Identifier of the question.
     #[serde(rename = "question_id", skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Its words.
+    /// Text of the question.
     pub question: String,
-    /// The answer's.
+    /// Reference answer.
     pub answer: String,
-    /// The type, by which scores are kept apart.
+    /// Type of the question, by which scores are grouped.
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-/// A question as its object is written.
+/// A question as an object of the file.
 #[derive(Deserialize)]
 struct EvalQuestionRecord {
     video: PathBuf,
@@ -40,7 +39,7 @@ struct EvalQuestionRecord {
 }
 
 impl EvalQuestionRecord {
-    /// With the video beside the file of questions.
+    /// Resolves the path of the video beside the file of questions.
     fn beside(self, file: &Path) -> EvalQuestion {
         let Self { video, question_id, id, question, answer, kind } = self;
         let video = file.parent().unwrap_or(Path::new("")).join(video);
@@ -79,7 +78,7 @@ pub enum QuestionError {
     },
 }
 
-/// Bytes of a file of questions: the largest benchmarks have a tenth.
+/// Maximum number of bytes of a file of questions; the largest benchmarks have a tenth.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Reads all questions of a file; empty lines are skipped.

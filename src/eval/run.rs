@@ -1,85 +1,115 @@
-//! Asking every question of a list, through the stages of a run: videos are decoded while others are answered, and a
-//! video is encoded once for all questions about it.
+//! Running an evaluation: videos are decoded while others are answered, and each video is encoded once for all its
+//! questions. Called by `eval`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{EvalQuestion, ExactMatchScores};
-use crate::exec::RunControl;
-use crate::pipeline::{Asking, ItemError, Job, PipelineError, RunReport, VideoOptions, VideoOutcome};
+use crate::exec::{RunControl, Stop};
+use crate::pipeline::{AnsweredVideo, Asking, ItemError, Job, PipelineError, RunReport, VideoOptions, VideoOutcome};
 
-/// What a listener hears.
+/// Event of an evaluation.
 #[derive(Debug)]
 pub enum EvalEvent<'a> {
-    /// A question is answered.
+    /// A question was answered.
     Answered {
-        /// The question.
-        asked: &'a EvalQuestion,
-        /// What the model said.
-        given: &'a str,
+        /// Question.
+        question: &'a EvalQuestion,
+        /// Answer of the model.
+        answer: &'a str,
     },
-    /// A video could not be read, or a question not be asked; what was not answered counts as wrong.
+    /// A video or a question failed; unanswered questions count as wrong.
     Failed {
-        /// The video.
+        /// Path of the video.
         video: &'a Path,
-        /// Why.
+        /// Failure.
         error: ItemError,
     },
 }
 
-/// Asks all questions as `asking` says, and counts the exact answers. Questions about one video should stand together.
-/// `listen` hears of the questions in their order, until it fails.
-///
-/// # Errors
-/// When a stage panics. What fails for one video, or one question, is told to `listen`; an error of `listen` ends the run, and is
-/// the inner one.
-pub fn evaluate<E>(
-    asking: Asking<'_>,
-    asked: &[EvalQuestion],
-    (apart, watch): (VideoOptions<'_>, &RunControl),
-    listen: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
-) -> Result<Result<(ExactMatchScores, RunReport), E>, PipelineError> {
-    let about_each: Vec<&[EvalQuestion]> = asked.chunk_by(|a, b| a.video == b.video).collect();
-    let jobs: Vec<Job> = about_each.iter().map(|about_one| job(about_one)).collect();
-    let (mut scores, mut heard) = (ExactMatchScores::default(), Ok(()));
-    let report = asking.run_in_order(jobs.into_iter(), (apart, watch), &mut |VideoOutcome { video, outcome }| {
-        let about_one = about_each[video.number];
-        let answers = match outcome {
-            Ok(seen) => seen.answers,
-            Err(error) => {
-                about_one.iter().for_each(|asked| scores.add_unanswered(&asked.kind, &asked.answer));
-                tell(&mut heard, watch, || listen(EvalEvent::Failed { video: video.path(), error }));
-                return;
+/// Evaluation of a model on questions with reference answers.
+#[derive(Clone, Copy)]
+pub struct Evaluation<'a> {
+    /// Model, template and plan.
+    pub asking: Asking<'a>,
+    /// Questions. Those about one video should be adjacent: each run of them encodes the video once.
+    pub questions: &'a [EvalQuestion],
+    /// Options of the videos.
+    pub options: VideoOptions<'a>,
+    /// Control of the run.
+    pub control: &'a RunControl,
+}
+
+impl Evaluation<'_> {
+    /// Asks all questions, and counts exact matches. `on_event` is called in the order of the questions.
+    ///
+    /// # Errors
+    /// When a stage panics. Failures of a video or a question are events. An error of `on_event` ends the run, and is the
+    /// inner result.
+    pub fn run<E>(
+        &self,
+        on_event: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
+    ) -> Result<Result<(ExactMatchScores, RunReport), E>, PipelineError> {
+        let groups: Vec<&[EvalQuestion]> = self.questions.chunk_by(|a, b| a.video == b.video).collect();
+        let jobs: Vec<Job> = groups.iter().map(|group| job(group)).collect();
+        let mut tracker =
+            EvalTracker { scores: ExactMatchScores::default(), observed: Ok(()), stop: &self.control.stop, on_event };
+        let report = self.asking.run_in_order(jobs.into_iter(), self.options, self.control, &mut |outcome| {
+            tracker.add(groups[outcome.video.number], outcome);
+        })?;
+        let EvalTracker { scores, observed, .. } = tracker;
+        Ok(observed.map(|()| (scores, report)))
+    }
+}
+
+/// Returns the job of all questions about one video.
+fn job(group: &[EvalQuestion]) -> Job {
+    let questions: Arc<[String]> = group.iter().map(|question| question.question.clone()).collect();
+    Job { path: group[0].video.clone(), window: None, questions: questions.clone(), all_questions: questions }
+}
+
+/// Scores of the answers so far, and the callback until its first error.
+struct EvalTracker<'t, E> {
+    scores: ExactMatchScores,
+    observed: Result<(), E>,
+    stop: &'t Stop,
+    on_event: &'t mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
+}
+
+impl<E> EvalTracker<'_, E> {
+    /// Scores the answers about one video.
+    fn add(&mut self, questions: &[EvalQuestion], VideoOutcome { video, outcome }: VideoOutcome) {
+        match outcome {
+            Ok(AnsweredVideo { answers, .. }) => {
+                for (question, answer) in questions.iter().zip(answers) {
+                    match answer {
+                        Ok(answer) => {
+                            self.scores.add(&question.kind, &question.answer, &answer.text);
+                            self.emit(EvalEvent::Answered { question, answer: &answer.text });
+                        }
+                        Err(error) => {
+                            self.scores.add_unanswered(&question.kind, &question.answer);
+                            self.emit(EvalEvent::Failed { video: video.path(), error });
+                        }
+                    }
+                }
             }
-        };
-        for (asked, answer) in about_one.iter().zip(answers) {
-            match answer {
-                Ok(answer) => {
-                    scores.add(&asked.kind, &asked.answer, &answer.text);
-                    tell(&mut heard, watch, || listen(EvalEvent::Answered { asked, given: &answer.text }));
+            Err(error) => {
+                for question in questions {
+                    self.scores.add_unanswered(&question.kind, &question.answer);
                 }
-                Err(error) => {
-                    scores.add_unanswered(&asked.kind, &asked.answer);
-                    tell(&mut heard, watch, || listen(EvalEvent::Failed { video: video.path(), error }));
-                }
+                self.emit(EvalEvent::Failed { video: video.path(), error });
             }
         }
-    })?;
-    Ok(heard.map(|()| (scores, report)))
-}
+    }
 
-/// All questions about one video.
-fn job(about_one: &[EvalQuestion]) -> Job {
-    let questions: Arc<[String]> = about_one.iter().map(|asked| asked.question.clone()).collect();
-    Job { path: about_one[0].video.clone(), window: None, questions: questions.clone(), all_questions: questions }
-}
-
-/// Tells a listener that has not failed yet; its failure ends the run.
-fn tell<E>(heard: &mut Result<(), E>, watch: &RunControl, listen: impl FnOnce() -> Result<(), E>) {
-    if heard.is_ok() {
-        *heard = listen();
-        if heard.is_err() {
-            watch.stop.abort();
+    /// Calls the callback unless it failed before; its error aborts the run.
+    fn emit(&mut self, event: EvalEvent<'_>) {
+        if self.observed.is_ok() {
+            self.observed = (self.on_event)(event);
+            if self.observed.is_err() {
+                self.stop.abort();
+            }
         }
     }
 }

@@ -1,42 +1,42 @@
-//! Counting exact answers.
+//! Exact-match scores, overall and by type of question.
 
 use std::collections::BTreeMap;
 
-/// The score of one type of question.
+/// Score of one type of question.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExactMatchScore {
-    /// Exact answers.
+    /// Number of exact matches.
     pub right: usize,
-    /// Questions.
+    /// Number of questions.
     pub total: usize,
-    /// How often each answer was wanted.
-    wanted: BTreeMap<String, usize>,
+    /// Number of questions by reference answer.
+    references: BTreeMap<String, usize>,
 }
 
 impl ExactMatchScore {
-    /// Counts an answer; white space at its ends does not count.
-    pub fn add(&mut self, wanted: &str, given: &str) {
-        self.add_unanswered(wanted);
-        self.right += usize::from(wanted.trim() == given.trim());
+    /// Counts an answer; white space at both ends is ignored.
+    pub fn add(&mut self, reference: &str, answer: &str) {
+        self.add_unanswered(reference);
+        self.right += usize::from(reference.trim() == answer.trim());
     }
 
-    /// Counts a question that got no answer.
-    fn add_unanswered(&mut self, wanted: &str) {
+    /// Counts a question without an answer.
+    fn add_unanswered(&mut self, reference: &str) {
         self.total += 1;
-        *self.wanted.entry(wanted.trim().to_owned()).or_default() += 1;
+        *self.references.entry(reference.trim().to_owned()).or_default() += 1;
     }
 
-    /// The share of exact answers.
+    /// Returns the fraction of exact matches.
     pub fn accuracy(&self) -> f64 {
         self.right as f64 / self.total.max(1) as f64
     }
 
-    /// The share that is right by always giving the answer that is wanted most often here.
+    /// Returns the accuracy of always giving the most frequent reference answer.
     pub fn chance(&self) -> f64 {
-        self.wanted.values().max().copied().unwrap_or_default() as f64 / self.total.max(1) as f64
+        self.references.values().max().copied().unwrap_or_default() as f64 / self.total.max(1) as f64
     }
 
-    /// The 95 % interval of the accuracy.
+    /// Returns the 95 % confidence interval of the accuracy.
     pub fn interval(&self) -> (f64, f64) {
         wilson(self.right, self.total)
     }
@@ -50,33 +50,31 @@ pub struct ExactMatchScores {
 
 impl ExactMatchScores {
     /// Counts an answer.
-    pub fn add(&mut self, kind: &str, wanted: &str, given: &str) {
-        self.by_type.entry(kind.to_owned()).or_default().add(wanted, given);
+    pub fn add(&mut self, kind: &str, reference: &str, answer: &str) {
+        self.by_type.entry(kind.to_owned()).or_default().add(reference, answer);
     }
 
-    /// Counts a question that got no answer: it is wrong.
-    pub fn add_unanswered(&mut self, kind: &str, wanted: &str) {
-        self.by_type.entry(kind.to_owned()).or_default().add_unanswered(wanted);
+    /// Counts a question without an answer as wrong.
+    pub fn add_unanswered(&mut self, kind: &str, reference: &str) {
+        self.by_type.entry(kind.to_owned()).or_default().add_unanswered(reference);
     }
 
-    /// The types, in the order of their names.
+    /// Returns the scores by type, in the order of the types' names.
     pub fn by_type(&self) -> impl Iterator<Item = (&str, &ExactMatchScore)> {
         self.by_type.iter().map(|(kind, score)| (kind.as_str(), score))
     }
 
-    /// All types together. Its chance is that of knowing the type and always giving its likeliest answer.
+    /// Returns the score over all types, and the accuracy of always giving the most frequent answer of each type.
     pub fn overall(&self) -> (ExactMatchScore, f64) {
         let sum = |count: fn(&ExactMatchScore) -> usize| self.by_type.values().map(count).sum();
         let total: usize = sum(|score| score.total);
-        let lucky: f64 = self.by_type.values().map(|score| score.chance() * score.total as f64).sum();
-        (
-            ExactMatchScore { right: sum(|score| score.right), total, wanted: BTreeMap::new() },
-            lucky / total.max(1) as f64,
-        )
+        let by_chance: f64 = self.by_type.values().map(|score| score.chance() * score.total as f64).sum();
+        let score = ExactMatchScore { right: sum(|score| score.right), total, references: BTreeMap::new() };
+        (score, by_chance / total.max(1) as f64)
     }
 }
 
-/// Wilson's interval of 95 % for a share (Wilson 1927, "Probable inference, the law of succession").
+/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of succession").
 pub fn wilson(right: usize, total: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;
     if total == 0 {
@@ -93,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wilson_agrees_with_the_textbook() {
+    fn the_wilson_interval_agrees_with_newcombe_1998() {
         // 81 of 263: 0.255 to 0.366 (Newcombe 1998, table I, method 3).
         let (low, high) = wilson(81, 263);
         assert!((low - 0.2553).abs() < 5e-4 && (high - 0.3662).abs() < 5e-4, "{low} {high}");
@@ -102,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_right_when_they_are_the_same_but_for_space() {
+    fn white_space_around_an_answer_is_ignored() {
         let mut scores = ExactMatchScores::default();
-        for (kind, wanted, given) in
+        for (kind, reference, answer) in
             [("a", "red", " red\n"), ("a", "red", "Red"), ("a", "blue", "blue"), ("b", "no", "yes")]
         {
-            scores.add(kind, wanted, given);
+            scores.add(kind, reference, answer);
         }
         let found: Vec<_> = scores.by_type().map(|(kind, s)| (kind, s.right, s.total)).collect();
         assert_eq!(found, [("a", 2, 3), ("b", 0, 1)]);

@@ -1,4 +1,4 @@
-//! The two ends of an edge, which measure how long their stage waits at them.
+//! Inlet and outlet: the two ends of a bounded channel between stages. Both measure how long their stage waits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,36 +8,36 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::Stop;
 use super::stage::{Clock, Wait};
 
-/// Nobody wants the item, or the run is given up: the stage ends, and that is no error.
+/// The receiver is gone or the run is aborted: the stage ends, without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
-/// Where a stage's items come from.
+/// Receiving end of a channel between stages.
 #[derive(Debug)]
 pub struct Inlet<T> {
     pub(super) items: Receiver<T>,
     pub(super) stop: Stop,
-    /// Of the thread that reads; an edge that is not yet connected has none.
+    /// Clock of the receiving thread; `None` until the channel is connected to a stage.
     pub(super) clock: Option<Arc<Clock>>,
 }
 
-/// Where a stage's items go.
+/// Sending end of a channel between stages.
 #[derive(Debug)]
 pub struct Outlet<T> {
     pub(super) items: Sender<T>,
     pub(super) stop: Stop,
     pub(super) clock: Arc<Clock>,
-    /// Whether its stage counts what it sends, having nothing to receive.
+    /// Whether sent items are counted: those of a source, which receives nothing.
     pub(super) counts: bool,
 }
 
 impl<T> Inlet<T> {
-    /// The next item; none once all senders are gone, or the run is given up.
+    /// Waits for the next item; returns `None` once all senders are gone or the run is aborted.
     pub fn recv(&self) -> Option<T> {
         self.waiting(|| self.take())
     }
 
-    /// The next item as `take` gets it; the time until it returns is waiting time.
+    /// Receives by `take`, and counts the time until it returns as waiting time.
     pub(super) fn waiting<R>(&self, take: impl FnOnce() -> Option<R>) -> Option<R> {
         let item = match &self.clock {
             Some(clock) => clock.wait(Wait::Input, take),
@@ -49,9 +49,9 @@ impl<T> Inlet<T> {
         item
     }
 
-    /// As [`Self::recv`], without a clock.
+    /// Waits for the next item without the clock.
     pub(super) fn take(&self) -> Option<T> {
-        // An item that is there does not outrun an abort.
+        // An abort comes before an item that is ready.
         if self.stop.is_aborted() {
             return None;
         }
@@ -61,7 +61,7 @@ impl<T> Inlet<T> {
         }
     }
 
-    /// An item that has come already.
+    /// Returns the next item if one is ready.
     pub fn recv_now(&self) -> Option<T> {
         let item = if self.stop.is_aborted() { None } else { self.items.try_recv().ok() };
         if let (Some(_), Some(clock)) = (&item, &self.clock) {
@@ -72,7 +72,7 @@ impl<T> Inlet<T> {
 }
 
 impl<T> Inlet<T> {
-    /// The next item, if it comes until then; the time until it does is waiting time.
+    /// Waits for the next item until `deadline`; the time counts as waiting time.
     pub fn recv_until(&self, deadline: Instant) -> Option<T> {
         self.waiting(|| {
             if self.stop.is_aborted() {
@@ -88,10 +88,10 @@ impl<T> Inlet<T> {
 }
 
 impl<T> Outlet<T> {
-    /// Hands an item on, waiting until there is room.
+    /// Sends an item, waiting for room in the channel.
     ///
     /// # Errors
-    /// [`Closed`] when nobody wants it.
+    /// [`Closed`] when the receiver is gone or the run is aborted.
     pub fn send(&self, item: T) -> Result<(), Closed> {
         let sent = self.waiting(|| self.give(item));
         if self.counts && sent.is_ok() {
@@ -100,12 +100,12 @@ impl<T> Outlet<T> {
         sent
     }
 
-    /// Runs `give`; the time until it returns is waiting time.
+    /// Sends by `give`, and counts the time until it returns as waiting time.
     pub(super) fn waiting(&self, give: impl FnOnce() -> Result<(), Closed>) -> Result<(), Closed> {
         self.clock.wait(Wait::Output, give)
     }
 
-    /// As [`Self::send`], without a clock.
+    /// Sends an item without the clock.
     pub(super) fn give(&self, item: T) -> Result<(), Closed> {
         if self.stop.is_aborted() {
             return Err(Closed);
@@ -116,17 +116,17 @@ impl<T> Outlet<T> {
         }
     }
 
-    /// The wish to end the run, for what waits on something other than a channel.
+    /// Stop signal of the run, for stages that wait on something other than a channel.
     pub fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    /// Whether the run is given up: what takes long looks now and then.
+    /// Returns whether the run is aborted. Long operations poll this.
     pub fn is_aborted(&self) -> bool {
         self.stop.is_aborted()
     }
 
-    /// Whether a source should make nothing new.
+    /// Returns whether sources should send nothing new.
     pub fn is_draining(&self) -> bool {
         self.stop.is_draining()
     }

@@ -1,8 +1,8 @@
-//! The order of items in a stage of several threads: they are numbered as they are received, and handed on by number.
+//! Keeps the order of items in a stage of several threads: items are numbered when received and sent by number.
 //!
-//! The thread with the next number sends its result, and after it those that wait; a thread with a later one leaves its
-//! result in a buffer and goes on, or waits while that is full. It never deadlocks: the thread with the next number
-//! waits for the consumer alone.
+//! The thread with the next number sends its result and the buffered results after it; a thread with a later number
+//! buffers its result and goes on, or waits while the buffer is full. This never deadlocks: the thread with the next
+//! number waits for the consumer alone. Called by [`Scope::map_in_order`](super::Scope::map_in_order).
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,31 +10,32 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::run::lock;
 use super::{Closed, Inlet, Outlet, Threads};
 
-/// The order of one stage, shared by its threads.
+/// Order of one stage's items, shared by its threads.
 pub(super) struct ItemOrder<U> {
     /// Number of items received.
     received: Mutex<usize>,
     results: Mutex<OrderedResults<U>>,
-    /// Told when the next number changes, or nothing more is sent.
+    /// Notified when `next` changes or the stage is closed.
     moved: Condvar,
-    /// Most results that wait for an earlier one.
-    room: usize,
+    /// Maximum number of buffered results.
+    capacity: usize,
 }
 
 struct OrderedResults<U> {
-    /// The number that is sent next.
+    /// Number of the next result to send.
     next: usize,
-    /// Results with later numbers.
+    /// Buffered results with later numbers.
     early: BTreeMap<usize, U>,
-    /// Whether nothing more is sent: nobody wants it, or an item was lost in a panic.
+    /// Whether nothing more is sent: the receiver is gone, or an item was lost in a panic.
     is_closed: bool,
 }
 
 impl<U> ItemOrder<U> {
-    /// An order before the first item.
+    /// Creates the order of a stage before its first item.
     pub(super) fn new(n_threads: Threads) -> Self {
         let results = OrderedResults { next: 0, early: BTreeMap::new(), is_closed: false };
-        Self { received: Mutex::new(0), results: Mutex::new(results), moved: Condvar::new(), room: n_threads.get() - 1 }
+        let capacity = n_threads.get() - 1;
+        Self { received: Mutex::new(0), results: Mutex::new(results), moved: Condvar::new(), capacity }
     }
 
     /// Runs one thread of the stage.
@@ -47,7 +48,7 @@ impl<U> ItemOrder<U> {
         }
     }
 
-    /// The next item and its number. One thread at a time waits at the inlet, so that both agree.
+    /// Receives the next item and its number. One thread at a time waits at the inlet, so that both agree.
     fn receive<T>(&self, inlet: &Inlet<T>) -> Option<(usize, T)> {
         inlet.waiting(|| {
             let mut received = lock(&self.received);
@@ -58,11 +59,11 @@ impl<U> ItemOrder<U> {
         })
     }
 
-    /// Sends a result and those that wait for it, or leaves it to the thread that sends an earlier one.
+    /// Sends a result and the buffered results after it, or buffers it for the thread that sends an earlier one.
     fn send(&self, number: usize, result: U, outlet: &Outlet<U>) -> Result<(), Closed> {
         outlet.waiting(|| {
             let waits = |results: &mut OrderedResults<U>| {
-                !results.is_closed && results.next != number && results.early.len() >= self.room
+                !results.is_closed && results.next != number && results.early.len() >= self.capacity
             };
             let waited = self.moved.wait_while(lock(&self.results), waits);
             let mut results = waited.unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +76,7 @@ impl<U> ItemOrder<U> {
             }
             let mut ready = Some(result);
             while let Some(result) = ready.take() {
-                // Others may leave their results meanwhile.
+                // Other threads may buffer their results meanwhile.
                 drop(results);
                 let sent = outlet.give(result);
                 if sent.is_err() {
@@ -98,7 +99,7 @@ impl<U> ItemOrder<U> {
     }
 }
 
-/// Wakes the threads that wait for a result which will never come.
+/// Guard that wakes the threads that wait for a result lost in a panic.
 struct CloseOnPanic<'o, U>(&'o ItemOrder<U>);
 
 impl<U> Drop for CloseOnPanic<'_, U> {

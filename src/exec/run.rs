@@ -1,4 +1,4 @@
-//! A run: its threads are named and joined, and its panics become errors.
+//! Running stages: threads are named and joined, and panics become errors. Called by [`pipeline`](crate::pipeline).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,42 +18,42 @@ pub enum ExecError {
     /// A stage panicked.
     #[error("the stage `{stage}` panicked: {message}")]
     Panic {
-        /// Its name.
+        /// Name of the stage.
         stage: String,
-        /// What the panic said.
+        /// Message of the panic.
         message: String,
     },
-    /// The system gave no thread.
-    #[error("the stage `{stage}` got no thread: {cause}")]
+    /// A thread could not be started.
+    #[error("no thread for the stage `{stage}`: {cause}")]
     Thread {
-        /// Its name.
+        /// Name of the stage.
         stage: String,
-        /// The system's own words.
+        /// Message of the operating system.
         cause: String,
     },
 }
 
-/// Where stages are put.
+/// Scope of a run, to which stages are added.
 pub struct Scope<'scope, 'env> {
     threads: &'scope ThreadScope<'scope, 'env>,
     shared: Arc<ScopeShared>,
 }
 
 struct ScopeShared {
-    watch: RunControl,
+    control: RunControl,
     begin: Instant,
     failure: Mutex<Option<ExecError>>,
 }
 
-/// Runs the stages that `build` puts into its scope, and waits for all of them.
+/// Runs the stages that `build` adds to its scope, and waits for all of them.
 ///
 /// # Errors
-/// The first panic of a stage. The others are then stopped, and every thread has ended.
+/// The first panic of a stage. The other stages are then stopped, and every thread has ended.
 pub fn run<'env, R>(
-    watch: &RunControl,
+    control: &RunControl,
     build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
 ) -> Result<(R, Vec<StageReport>), ExecError> {
-    let shared = Arc::new(ScopeShared { watch: watch.clone(), begin: Instant::now(), failure: Mutex::new(None) });
+    let shared = Arc::new(ScopeShared { control: control.clone(), begin: Instant::now(), failure: Mutex::new(None) });
     let result = std::thread::scope(|threads| {
         let scope = Scope { threads, shared: shared.clone() };
         let built = catch_unwind(AssertUnwindSafe(|| build(&scope)));
@@ -67,11 +67,11 @@ pub fn run<'env, R>(
         (Some(failure), _) => return Err(failure),
         (None, Err(payload)) => resume_unwind(payload),
     };
-    Ok((result, watch.monitor.reports()))
+    Ok((result, control.monitor.reports()))
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// A stage that makes items. Of its edge up to `capacity` items are kept.
+    /// Adds a stage that produces items. Its channel buffers up to `capacity` items.
     pub fn source<T: Send + 'scope>(
         &self,
         name: &str,
@@ -80,12 +80,13 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Inlet<T> {
         let (sender, receiver) = bounded(capacity);
         let clock = self.clocks(name, 1).remove(0);
-        let outlet = Outlet { items: sender, stop: self.shared.watch.stop.clone(), clock: clock.clone(), counts: true };
+        let outlet =
+            Outlet { items: sender, stop: self.shared.control.stop.clone(), clock: clock.clone(), counts: true };
         self.spawn(name, clock, move || body(&outlet));
-        Inlet { items: receiver, stop: self.shared.watch.stop.clone(), clock: None }
+        Inlet { items: receiver, stop: self.shared.control.stop.clone(), clock: None }
     }
 
-    /// A stage that makes items of items, on `n_threads` threads that share its inlet.
+    /// Adds a stage that maps items to items, on `n_threads` threads that share its inlet.
     pub fn stage<T: Send + 'scope, U: Send + 'scope>(
         &self,
         name: &str,
@@ -97,17 +98,17 @@ impl<'scope> Scope<'scope, '_> {
         let (sender, receiver) = bounded(capacity);
         let body = Arc::new(body);
         for clock in self.clocks(name, n_threads.get()) {
-            let stop = || self.shared.watch.stop.clone();
+            let stop = || self.shared.control.stop.clone();
             let inlet = Inlet { items: input.items.clone(), stop: stop(), clock: Some(clock.clone()) };
             let outlet = Outlet { items: sender.clone(), stop: stop(), clock: clock.clone(), counts: false };
             let body = body.clone();
             self.spawn(name, clock, move || body(&inlet, &outlet));
         }
-        Inlet { items: receiver, stop: self.shared.watch.stop.clone(), clock: None }
+        Inlet { items: receiver, stop: self.shared.control.stop.clone(), clock: None }
     }
 
-    /// A stage that makes one item of each, on `n_threads` threads, and hands them on in the order in which they came.
-    /// Results wait for earlier ones, at most one for each thread but the first.
+    /// Adds a stage that maps each item to one item on `n_threads` threads, and sends the results in the order of the
+    /// items. At most one result per thread but the first is buffered.
     pub fn map_in_order<T: Send + 'scope, U: Send + 'scope>(
         &self,
         name: &str,
@@ -120,7 +121,7 @@ impl<'scope> Scope<'scope, '_> {
         self.stage(name, n_threads, capacity, input, move |inlet, outlet| order.run(inlet, outlet, &map))
     }
 
-    /// A last stage, on the caller's thread: returns when its inlet is closed, or `body` returns.
+    /// Runs a last stage on the caller's thread: returns when its inlet is closed, or `body` returns.
     pub fn here<T, R>(&self, name: &str, mut input: Inlet<T>, body: impl FnOnce(&Inlet<T>) -> R) -> R {
         let clock = self.clocks(name, 1).remove(0);
         input.clock = Some(clock.clone());
@@ -134,12 +135,12 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// The clocks of a new stage's threads.
+    /// Creates the clocks of a new stage's threads, and registers them with the monitor.
     fn clocks(&self, name: &str, n_threads: usize) -> Vec<Arc<Clock>> {
         let shared = &self.shared;
-        let clock = |i| Arc::new(Clock::new(name, i, shared.begin, shared.watch.on_span.clone()));
+        let clock = |i| Arc::new(Clock::new(name, i, shared.begin, shared.control.on_span.clone()));
         let clocks: Vec<_> = (0..n_threads).map(clock).collect();
-        shared.watch.monitor.add(name, &clocks);
+        shared.control.monitor.add(name, &clocks);
         clocks
     }
 
@@ -147,7 +148,7 @@ impl<'scope> Scope<'scope, '_> {
         let (shared, stage) = (self.shared.clone(), name.to_owned());
         let guarded = move || {
             clock.begin();
-            // A stage owns its ends of its edges: they are closed when it unwinds, and nothing else of it is seen again.
+            // A stage owns its channel ends: unwinding closes them, and nothing else of the stage is seen again.
             let outcome = catch_unwind(AssertUnwindSafe(body));
             clock.pause();
             if let Err(payload) = outcome {
@@ -161,19 +162,19 @@ impl<'scope> Scope<'scope, '_> {
 }
 
 impl ScopeShared {
-    /// Keeps the first failure, and gives the run up.
+    /// Records the first failure, and aborts the run.
     fn fail(&self, failure: ExecError) {
         lock(&self.failure).get_or_insert(failure);
-        self.watch.stop.abort();
+        self.control.stop.abort();
     }
 }
 
-/// Locks, also what a panic left locked: what it guards here is whole after every statement.
+/// Locks a mutex, ignoring poisoning: the guarded values are consistent after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

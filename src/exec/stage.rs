@@ -1,64 +1,66 @@
-//! What a stage is called, and what its threads were busy with.
+//! Accounting of a stage: spans and sums of the time its threads work and wait.
+//!
+//! All time that a thread does not wait at a channel counts as work.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Number of threads of a stage. Of [`Scope::stage`](super::Scope::stage) on several threads, items come out in any
-/// order; of [`Scope::map_in_order`](super::Scope::map_in_order), in their order.
+/// Number of threads of a stage. With several threads, [`Scope::stage`](super::Scope::stage) sends items in any order,
+/// [`Scope::map_in_order`](super::Scope::map_in_order) in the order of its input.
 pub type Threads = NonZeroUsize;
 
-/// What a thread waits for.
+/// Reason of a thread's wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// An item.
+    /// Waiting for an item.
     Input,
-    /// Room for one.
+    /// Waiting for room in a channel.
     Output,
 }
 
-/// A stretch of work of one thread, between two waits.
+/// Interval of work of one thread, between two waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span<'a> {
-    /// The stage.
+    /// Name of the stage.
     pub stage: &'a str,
-    /// Its thread, from 0.
+    /// Index of the thread in its stage.
     pub thread: usize,
-    /// Since the run began.
+    /// Begin, since the begin of the run.
     pub begin: Duration,
-    /// Since the run began.
+    /// End, since the begin of the run.
     pub end: Duration,
 }
 
-/// Hears of every span, from all threads.
+/// Callback for every span, called from all threads.
 pub type OnSpan = dyn Fn(Span<'_>) + Send + Sync;
 
-/// What one stage did in a run.
+/// Report of one stage of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageReport {
-    /// Its name.
+    /// Name of the stage.
     pub name: String,
-    /// Its threads.
+    /// Number of threads.
     pub n_threads: usize,
-    /// Items that it received; of a source, those that it sent.
+    /// Number of items received; of a source, sent.
     pub n_items: u64,
-    /// Time at work, all threads together.
+    /// Time at work, summed over threads.
     pub busy: Duration,
-    /// Time waiting for items.
+    /// Time waiting for items, summed over threads.
     pub waiting_for_input: Duration,
-    /// Time waiting for room.
+    /// Time waiting for room, summed over threads.
     pub waiting_for_output: Duration,
 }
 
 impl StageReport {
-    /// The share of a run's time that its threads were at work, 0 to 1.
+    /// Returns the fraction of the wall time that the threads worked, 0 to 1.
     pub fn utilisation(&self, wall: Duration) -> f64 {
         let available = wall.as_secs_f64() * self.n_threads as f64;
         if available > 0.0 { (self.busy.as_secs_f64() / available).min(1.0) } else { 0.0 }
     }
 }
 
-/// The time of one thread of a stage: all that is no waiting is work.
+/// Clock of one thread of a stage: all time not spent waiting is work.
 pub(super) struct Clock {
     stage: String,
     thread: usize,
@@ -69,11 +71,11 @@ pub(super) struct Clock {
     waiting_for_input: AtomicU64,
     waiting_for_output: AtomicU64,
     busy: AtomicU64,
-    /// Since the run began, when the thread's last wait ended; [`IDLE`] while it waits.
+    /// End of the thread's last wait, in nanoseconds since the run began; [`IDLE`] while it waits.
     busy_since: AtomicU64,
 }
 
-/// Of a thread that is not at work.
+/// Value of `busy_since` while the thread does not work.
 const IDLE: u64 = u64::MAX;
 
 impl std::fmt::Debug for Clock {
@@ -101,12 +103,12 @@ impl Clock {
         nanoseconds(self.run_begin.elapsed())
     }
 
-    /// The thread begins.
+    /// Starts the first span of the thread.
     pub(super) fn begin(&self) {
         self.busy_since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// The thread ends, or begins to wait.
+    /// Ends the current span: the thread ends, or begins to wait.
     pub(super) fn pause(&self) -> u64 {
         let (begin, end) = (self.busy_since.swap(IDLE, Ordering::Relaxed), self.now());
         self.busy.fetch_add(end.saturating_sub(begin), Ordering::Relaxed);
@@ -117,12 +119,12 @@ impl Clock {
         end
     }
 
-    /// Waits, and knows what for.
-    pub(super) fn wait<T>(&self, what: Wait, wait: impl FnOnce() -> T) -> T {
+    /// Runs `wait`, and counts its time under `reason`.
+    pub(super) fn wait<T>(&self, reason: Wait, wait: impl FnOnce() -> T) -> T {
         let begin = self.pause();
         let result = wait();
         let end = self.now();
-        let sum = match what {
+        let sum = match reason {
             Wait::Input => &self.waiting_for_input,
             Wait::Output => &self.waiting_for_output,
         };
@@ -131,8 +133,8 @@ impl Clock {
         result
     }
 
-    /// Nanoseconds of the stretch of work that the thread is in.
-    fn stretch(&self) -> u64 {
+    /// Returns the nanoseconds of the current span.
+    fn current_span(&self) -> u64 {
         self.now().saturating_sub(self.busy_since.load(Ordering::Relaxed))
     }
 
@@ -140,7 +142,7 @@ impl Clock {
         self.n_items.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The sums of a stage's threads.
+    /// Returns the sums over a stage's threads.
     pub(super) fn report(name: &str, clocks: &[std::sync::Arc<Self>]) -> StageReport {
         let sum = |of: fn(&Self) -> &AtomicU64| clocks.iter().map(|clock| of(clock).load(Ordering::Relaxed)).sum();
         StageReport {
@@ -148,7 +150,7 @@ impl Clock {
             n_threads: clocks.len(),
             n_items: sum(|clock| &clock.n_items),
             busy: Duration::from_nanos(
-                sum(|clock| &clock.busy) + clocks.iter().map(|clock| clock.stretch()).sum::<u64>(),
+                sum(|clock| &clock.busy) + clocks.iter().map(|clock| clock.current_span()).sum::<u64>(),
             ),
             waiting_for_input: Duration::from_nanos(sum(|clock| &clock.waiting_for_input)),
             waiting_for_output: Duration::from_nanos(sum(|clock| &clock.waiting_for_output)),

@@ -1,12 +1,12 @@
-//! Ending a run early: first let what is under way be finished, then give up.
+//! Stop signal of a run: first drain (items under way are finished), then abort.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A wish to end a run, shared between whoever has it (a signal handler, a failing stage) and the run's stages. One is good
-/// for one run.
+/// Stop signal shared between its senders (a signal handler, a failing stage) and the stages of one run. Not reusable
+/// for another run.
 #[derive(Debug, Clone)]
 pub struct Stop {
     inner: Arc<StopFlags>,
@@ -14,8 +14,8 @@ pub struct Stop {
 
 #[derive(Debug)]
 struct StopFlags {
-    drains: AtomicBool,
-    /// Dropped at the abort, which wakes all who wait on the other end.
+    is_draining: AtomicBool,
+    /// Dropped by an abort, which wakes all that wait on the other end.
     alive: Mutex<Option<Sender<()>>>,
     aborted: Receiver<()>,
 }
@@ -23,47 +23,48 @@ struct StopFlags {
 impl Default for Stop {
     fn default() -> Self {
         let (alive, aborted) = bounded(0);
-        Self { inner: Arc::new(StopFlags { drains: AtomicBool::new(false), alive: Mutex::new(Some(alive)), aborted }) }
+        let flags = StopFlags { is_draining: AtomicBool::new(false), alive: Mutex::new(Some(alive)), aborted };
+        Self { inner: Arc::new(flags) }
     }
 }
 
 impl Stop {
-    /// No wish yet.
+    /// Creates a signal that is not set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The first request drains, every later one aborts: what Ctrl-C asks for. True when it aborts.
+    /// Drains at the first call and aborts at every later one, as Ctrl-C does. Returns whether it aborts.
     pub fn request(&self) -> bool {
-        let aborts = self.inner.drains.swap(true, Ordering::SeqCst);
+        let aborts = self.inner.is_draining.swap(true, Ordering::SeqCst);
         if aborts {
             self.abort();
         }
         aborts
     }
 
-    /// Sources make nothing new; what is under way is finished.
+    /// Drains the run: sources send nothing new, and items under way are finished.
     pub fn drain(&self) {
-        self.inner.drains.store(true, Ordering::SeqCst);
+        self.inner.is_draining.store(true, Ordering::SeqCst);
     }
 
-    /// Every stage ends after its current item, also one that waits.
+    /// Aborts the run: every stage ends after its current item, also while it waits.
     pub fn abort(&self) {
         self.drain();
         self.inner.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Whether sources should make nothing new.
+    /// Returns whether sources should send nothing new.
     pub fn is_draining(&self) -> bool {
-        self.inner.drains.load(Ordering::SeqCst)
+        self.inner.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Whether the run is given up.
+    /// Returns whether the run is aborted.
     pub fn is_aborted(&self) -> bool {
         self.inner.alive.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Closed once the run is given up; nothing ever comes.
+    /// Returns a channel that is closed by an abort and never receives a value.
     pub(super) fn aborted(&self) -> &Receiver<()> {
         &self.inner.aborted
     }
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_wakes_those_who_wait() {
+    fn an_abort_wakes_waiting_threads() {
         let stop = Stop::new();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| stop.aborted().recv());

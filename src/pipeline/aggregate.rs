@@ -1,5 +1,5 @@
-//! The fourth stage: what the connector fused becomes one sequence of visual tokens a video. Window, projector and
-//! temporal strategy each stand in their place.
+//! Fourth stage: the connector's output becomes one sequence of visual tokens per video, by the channel window, the
+//! projector and the temporal strategy.
 
 use std::collections::HashMap;
 
@@ -15,19 +15,19 @@ use crate::exec::{Inlet, Outlet};
 use crate::temporal::{Fold, Place, Temporal};
 use crate::vlm::{ModelError, Vlm};
 
-/// Gathers the parts of each video, and hands on videos that are whole, or the error that one came to.
+/// Collects the parts of each video, and sends complete videos or their errors.
 pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outlet: &Outlet<Encoded>) {
-    let mut videos: HashMap<usize, Gathering<'_>> = HashMap::new();
+    let mut videos: HashMap<usize, PartialVideo<'_>> = HashMap::new();
     while let Some(VideoPart { video, part }) = inlet.recv() {
-        let gathering = videos.entry(video.number).or_insert_with(|| Gathering::new(stages));
+        let partial = videos.entry(video.number).or_insert_with(|| PartialVideo::new(stages));
         let PartContent::End(ending) = part else {
-            gathering.take(stages, &video, part);
+            partial.take(stages, &video, part);
             continue;
         };
-        let gathering = videos.remove(&video.number).unwrap_or_else(|| Gathering::new(stages));
-        let outcome = gathering.finish(stages, ending);
+        let partial = videos.remove(&video.number).unwrap_or_else(|| PartialVideo::new(stages));
+        let outcome = partial.finish(stages, ending);
         if outcome.is_err() {
-            video.give_up();
+            video.mark_failed();
         }
         if outlet.send(Encoded { video, outcome }).is_err() {
             return;
@@ -35,29 +35,29 @@ pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, o
     }
 }
 
-/// What has come of one video.
-struct Gathering<'m> {
+/// State of one video whose parts are being collected.
+struct PartialVideo<'m> {
     temporal: Temporal,
     aggregator: Aggregator<'m>,
     frames: Vec<FrameStamp>,
     timings: Timings,
     thumbnail: Option<Vec<u8>>,
-    /// All of it, from an earlier run.
-    found: Option<Box<EncodedVideo>>,
+    /// The whole video, from the feature cache.
+    cached: Option<Box<EncodedVideo>>,
     failed: Option<ItemError>,
 }
 
-impl<'m> Gathering<'m> {
+impl<'m> PartialVideo<'m> {
     fn new(stages: &Stages<'m>) -> Self {
         let (temporal, aggregator) = (stages.temporal, Aggregator::new(stages.vlm, stages.temporal));
         let (frames, timings) = (Vec::new(), Timings::default());
-        Self { temporal, aggregator, frames, timings, thumbnail: None, found: None, failed: None }
+        Self { temporal, aggregator, frames, timings, thumbnail: None, cached: None, failed: None }
     }
 
     fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: PartContent<Tensor>) {
         match part {
-            PartContent::Found(found) => self.found = Some(found),
-            PartContent::Thumbnail(picture) => self.thumbnail = Some(picture),
+            PartContent::Cached(video) => self.cached = Some(video),
+            PartContent::Thumbnail(jpeg) => self.thumbnail = Some(jpeg),
             PartContent::Frame(stamp) => self.frames.push(stamp),
             PartContent::Image(fused, carried) if self.failed.is_none() => {
                 self.frames.extend(carried.frame);
@@ -67,7 +67,7 @@ impl<'m> Gathering<'m> {
                 let pushed = timed(&mut self.timings.connect, || guarded(|| Ok(self.aggregator.push(&fused)?)));
                 let within = pushed.map_err(|error| ItemError::new(AGGREGATE, error)).and_then(|()| self.check(stages));
                 if let Err(error) = within {
-                    video.give_up();
+                    video.mark_failed();
                     self.failed = Some(error);
                 }
             }
@@ -85,12 +85,12 @@ impl<'m> Gathering<'m> {
         }
     }
 
-    /// Whether each stage is within its time.
+    /// Checks the time of each stage against its limit.
     fn check(&self, stages: &Stages<'_>) -> Result<(), ItemError> {
         let Timings { preprocess, encode, connect, .. } = self.timings;
         let spent = [(PREPROCESS, preprocess), (ENCODE, encode), (AGGREGATE, connect)];
         let check =
-            |(stage, spent)| stages.apart.limits.check(stage, spent).map_err(|error| ItemError::new(stage, error));
+            |(stage, spent)| stages.options.limits.check(stage, spent).map_err(|error| ItemError::new(stage, error));
         spent.into_iter().try_for_each(check)
     }
 
@@ -98,9 +98,9 @@ impl<'m> Gathering<'m> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        if let Some(found) = self.found {
+        if let Some(cached) = self.cached {
             let timings = Timings { decode: ending.decode, ..self.timings };
-            return Ok(EncodedVideo { timings, ..*found });
+            return Ok(EncodedVideo { timings, ..*cached });
         }
         let wrong = |source: PipelineError| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
@@ -115,15 +115,15 @@ impl<'m> Gathering<'m> {
         let visual = timed(&mut self.timings.connect, || guarded(finish)).map_err(wrong)?;
         self.timings.decode = ending.decode;
         let (frames, temporal, timings, thumbnail) = (self.frames, self.temporal, self.timings, self.thumbnail);
-        let video = EncodedVideo { visual, frames, report, temporal, timings, thumbnail, is_found: false };
-        if let (Some(features), Some(key)) = (stages.apart.features, &ending.key) {
+        let video = EncodedVideo { visual, frames, report, temporal, timings, thumbnail, is_cached: false };
+        if let (Some(features), Some(key)) = (stages.options.features, &ending.key) {
             features.put(key, &video);
         }
         Ok(video)
     }
 }
 
-/// The sequence of one video as its images come.
+/// Streaming aggregation of one video's images into its sequence of visual tokens.
 pub struct Aggregator<'m> {
     vlm: &'m Vlm,
     window: ChannelWindow,
@@ -132,31 +132,31 @@ pub struct Aggregator<'m> {
 }
 
 impl<'m> Aggregator<'m> {
-    /// An aggregation that has not begun.
+    /// Creates an aggregation without images.
     pub fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
         let fold = temporal.begin_with(vlm.frame_tokens(), vlm.newline().cloned());
         Self { vlm, window: vlm.begin_window(), fold, place: temporal.place() }
     }
 
-    /// Takes the fused tokens of some images, in time order.
+    /// Adds the fused tokens of some images, in time order.
     ///
     /// # Shapes
     /// `(t, N', k D)`.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Mismatched shapes.
     pub fn push(&mut self, fused: &Tensor) -> Result<(), ModelError> {
         let complete = self.window.push(fused).map_err(ModelError::compute("averaging over frames"))?;
         complete.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))
     }
 
-    /// The sequence, on the device and in the precision of the language model.
+    /// Returns the sequence, on the device and in the dtype of the language model.
     ///
     /// # Shapes
     /// `(V, H)`.
     ///
     /// # Errors
-    /// When no image came, or the language model's device has no room.
+    /// When there was no image, or the language model's device is out of memory.
     pub fn finish(mut self) -> Result<Tensor, ModelError> {
         let rest = self.window.finish().map_err(ModelError::compute("averaging over frames"))?;
         rest.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))?;

@@ -1,4 +1,5 @@
-//! From a question about an encoded video to a request of the engine, and from its completion to an answer.
+//! Requests of the engine from questions about encoded videos, and answers from its completions. Called by the last
+//! stage of a run and by [`chat`](super::chat).
 
 use std::time::Duration;
 
@@ -15,37 +16,37 @@ use crate::text::{Conversation, FrameMarks, Passage, ShownFrames, Template};
 use crate::units::Tokens;
 use crate::vlm::{FrameRows, ModelError, PromptIds, TextTokens, TokenBudget, Vlm};
 
-/// A loaded model, and how it is asked.
+/// A loaded model with the template and the plan of its prompts.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
-    /// The model.
+    /// Loaded model.
     pub vlm: &'a Vlm,
-    /// The words around a question.
+    /// Template of the prompts.
     pub template: &'a Template,
-    /// All other choices.
+    /// Plan: sampling, stop rules, memory.
     pub plan: &'a Plan,
 }
 
-/// An answer, and the work that it took.
+/// An answer with its token counts and times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// The text, without white space at its ends.
+    /// Text, without white space at its ends.
     pub text: String,
-    /// All ids, the stop token included.
+    /// All token ids, including the stop token.
     pub token_ids: Vec<u32>,
-    /// Why it ended.
+    /// Reason of the end.
     pub finish_reason: FinishReason,
-    /// Whether it ended because the model's context is full.
+    /// Whether the answer ended because the model's context was full.
     pub context_full: bool,
-    /// Tokens of the prompt's text.
+    /// Number of text tokens of the prompt.
     pub prompt_tokens: Tokens,
-    /// Tokens of the video.
+    /// Number of visual tokens of the prompt.
     pub visual_tokens: Tokens,
-    /// Positions of the prompt that were found in the key-value memory.
+    /// Positions of the prompt that were reused from the key-value memory.
     pub reused: Tokens,
-    /// Its share of the steps that read its prompt.
+    /// Share of the engine's steps that read the prompt.
     pub prefill: Duration,
-    /// Its share of the steps that made its tokens.
+    /// Share of the engine's steps that generated the answer.
     pub generate: Duration,
 }
 
@@ -53,16 +54,16 @@ pub struct Answer {
 #[derive(Debug, Clone)]
 pub(super) struct FittingPrompt {
     ids: PromptIds,
-    /// Rows of the visual tokens of each frame.
+    /// Rows of each frame in the visual tokens.
     rows: FrameRows,
     history: PromptHistory,
     budget: TokenBudget,
-    /// New tokens that fit the context.
+    /// Maximum number of new tokens that fit the context.
     max_new_tokens: usize,
 }
 
 impl FittingPrompt {
-    /// The parts of the engine's prompt, with the visual tokens of a video.
+    /// Returns the parts of the engine's prompt, with the visual tokens of a video.
     fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, ModelError> {
         let part = |part: &Passage<Vec<u32>>| {
             let Passage::Words(ids) = part else {
@@ -77,25 +78,25 @@ impl FittingPrompt {
 }
 
 impl<'a> Asking<'a> {
-    /// A conversation about some frames that has not begun, in the words of the plan.
+    /// Returns an empty conversation about some frames, with the plan's prompt.
     pub fn conversation(&self, shown: ShownFrames) -> Conversation {
         conversation(self.template, &self.plan.prompt, self.vlm.marks()).showing(shown)
     }
 
-    /// A conversation about a video that has not begun.
-    pub fn conversation_about(&self, seen: &EncodedVideo) -> Conversation {
-        self.conversation(seen.shown(self.are_apart(seen.temporal)))
+    /// Returns an empty conversation about a video.
+    pub fn conversation_about(&self, video: &EncodedVideo) -> Conversation {
+        self.conversation(video.shown(self.keeps_frames_separate(video.temporal)))
     }
 
-    /// Whether a strategy keeps the visual tokens of each frame apart from those of the others.
-    pub(super) fn are_apart(&self, temporal: Temporal) -> bool {
+    /// Returns whether a strategy keeps the visual tokens of each frame separate, so that text can stand between them.
+    pub(super) fn keeps_frames_separate(&self, temporal: Temporal) -> bool {
         temporal.frame_rows(self.vlm.frame_tokens()).is_some()
     }
 
-    /// An engine for this model, with the memory that the plan gives it.
+    /// Creates an engine for the model, with the plan's key-value memory.
     ///
     /// # Errors
-    /// When the model's geometry has no key-value memory.
+    /// When the key-value memory cannot be allocated.
     pub fn engine(&self) -> Result<Engine<'a>, PipelineError> {
         let kv_bytes = self.plan.exec.kv_memory.map(|size| size.as_u64());
         let decode = match self.plan.exec.cuda_graphs {
@@ -109,11 +110,11 @@ impl<'a> Asking<'a> {
         engine.map_err(ModelError::compute("making the key-value memory")).map_err(Into::into)
     }
 
-    /// The ids of the next prompt of a conversation about a video, if they fit the context.
-    pub(super) fn question(&self, ids: PromptIds, seen: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
-        let n_frames = seen.frames.len();
+    /// Returns the next prompt of a conversation about a video, if it fits the context.
+    pub(super) fn question(&self, ids: PromptIds, video: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+        let n_frames = video.frames.len();
         let budget = TokenBudget {
-            temporal: seen.temporal,
+            temporal: video.temporal,
             n_frames,
             frame: self.vlm.frame_tokens(),
             text: TextTokens::of(&ids, n_frames),
@@ -122,14 +123,14 @@ impl<'a> Asking<'a> {
         let max_new_tokens = self.plan.generate.max_new_tokens.min(budget.room()?.0);
         let each = budget.temporal.frame_rows(budget.frame);
         let rows = FrameRows { n_visual: budget.visual().0, n_frames, each };
-        let history = match seen.temporal {
+        let history = match video.temporal {
             Temporal::AnyRes(_) => self.vlm.single_image_history(&ids, rows)?,
             _ => self.vlm.prompt_history(&ids, rows)?,
         };
         Ok(FittingPrompt { ids, rows, history, budget, max_new_tokens })
     }
 
-    /// The request that answers a question about a video.
+    /// Returns the request of a question about a video.
     pub(super) fn request(
         &self,
         question: &FittingPrompt,
@@ -151,19 +152,19 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// The answer that a completion is.
+    /// Returns the answer of a completion.
     pub(super) fn answer(
         &self,
         question: &FittingPrompt,
         outcome: Result<Completion, EngineError>,
     ) -> Result<Answer, PipelineError> {
         let Completion { ids, text, finish_reason, reused, prefill, generate, .. } = outcome?;
-        let wanted = self.plan.generate.max_new_tokens;
+        let requested = self.plan.generate.max_new_tokens;
         Ok(Answer {
             text,
             token_ids: ids,
             finish_reason,
-            context_full: finish_reason == FinishReason::Length && question.max_new_tokens < wanted,
+            context_full: finish_reason == FinishReason::Length && question.max_new_tokens < requested,
             prompt_tokens: question.budget.text_tokens(),
             visual_tokens: question.budget.visual(),
             reused: Tokens(reused),
@@ -173,7 +174,7 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// A conversation that has not begun, in the words of a plan.
+/// Returns an empty conversation with a plan's prompt.
 pub fn conversation(template: &Template, prompt: &PromptPlan, marks: &FrameMarks) -> Conversation {
     let conversation = Conversation::new(template.clone(), prompt.system.clone());
     conversation.worded(&prompt.question, &prompt.answer).marked(marks.clone(), prompt.timestamps)

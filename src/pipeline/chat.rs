@@ -1,5 +1,5 @@
-//! A conversation about one encoded video: each turn is one request, whose prompt shares its beginning with the turns
-//! before.
+//! Conversation about one encoded video: each turn is one request, whose prompt shares its prefix with the earlier
+//! turns. Called by `ask` and `chat`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,37 +12,38 @@ use crate::engine::{Completion, Engine, EngineError, RequestEvent, Visual};
 use crate::text::Conversation;
 use crate::vlm::{ModelError, PromptIds};
 
-/// A conversation about one video.
+/// Conversation about one encoded video.
 pub struct VideoChat<'a> {
     asking: Asking<'a>,
-    seen: &'a EncodedVideo,
+    video: &'a EncodedVideo,
     limits: Limits,
     visual: Visual,
     conversation: Conversation,
     engine: Engine<'a>,
 }
 
-/// An event, kept until the step is over.
-enum Heard {
+/// Event of a request, queued until the engine's step is over.
+enum ChatEvent {
     Text(String),
     Done(Result<Completion, EngineError>),
 }
 
 impl<'a> VideoChat<'a> {
-    /// A conversation that has not begun.
+    /// Creates an empty conversation.
     ///
     /// # Errors
-    /// When the model has no key-value memory.
-    pub fn new(asking: Asking<'a>, seen: &'a EncodedVideo, limits: &Limits) -> Result<Self, PipelineError> {
-        let visual = Visual::new(seen.visual.clone());
-        let (conversation, engine) = (asking.conversation_about(seen), asking.engine()?);
-        Ok(Self { asking, seen, limits: *limits, visual, conversation, engine })
+    /// When the key-value memory cannot be allocated.
+    pub fn new(asking: Asking<'a>, video: &'a EncodedVideo, limits: &Limits) -> Result<Self, PipelineError> {
+        let visual = Visual::new(video.visual.clone());
+        let (conversation, engine) = (asking.conversation_about(video), asking.engine()?);
+        Ok(Self { asking, video, limits: *limits, visual, conversation, engine })
     }
 
-    /// Asks a question. `on_text` hears the answer as it comes, and says whether the rest is wanted.
+    /// Asks a question. `on_text` receives the answer as it is generated, and returns whether to go on.
     ///
     /// # Errors
-    /// When the prompt does not fit the context, or the rest is not wanted; the question is then forgotten.
+    /// When the prompt does not fit the context, or `on_text` breaks off. The question is then removed from the
+    /// conversation.
     pub fn ask(
         &mut self,
         question: &str,
@@ -68,25 +69,25 @@ impl<'a> VideoChat<'a> {
         ids: PromptIds,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer, PipelineError> {
-        let question = self.asking.question(ids, self.seen)?;
-        let heard = Rc::new(RefCell::new(VecDeque::new()));
-        let to = heard.clone();
+        let question = self.asking.question(ids, self.video)?;
+        let events = Rc::new(RefCell::new(VecDeque::new()));
+        let sender = events.clone();
         let listener = Box::new(move |event: RequestEvent<'_>| {
-            to.borrow_mut().push_back(match event {
-                RequestEvent::Token { text, .. } => Heard::Text(text.to_owned()),
-                RequestEvent::Done(outcome) => Heard::Done(outcome),
+            sender.borrow_mut().push_back(match event {
+                RequestEvent::Token { text, .. } => ChatEvent::Text(text.to_owned()),
+                RequestEvent::Done(outcome) => ChatEvent::Done(outcome),
             });
             ControlFlow::Continue(())
         });
         let id = self.engine.submit(self.asking.request(&question, &self.visual, &self.limits, listener)?);
         loop {
-            let goes_on = self.engine.step();
+            let is_running = self.engine.step();
             loop {
-                let Some(event) = heard.borrow_mut().pop_front() else { break };
+                let Some(event) = events.borrow_mut().pop_front() else { break };
                 match event {
-                    Heard::Text(text) if on_text(&text).is_break() => self.engine.cancel(id),
-                    Heard::Text(_) => {}
-                    Heard::Done(outcome) => {
+                    ChatEvent::Text(text) if on_text(&text).is_break() => self.engine.cancel(id),
+                    ChatEvent::Text(_) => {}
+                    ChatEvent::Done(outcome) => {
                         if let Ok(completion) = &outcome {
                             let _ = on_text(&completion.rest);
                         }
@@ -94,7 +95,7 @@ impl<'a> VideoChat<'a> {
                     }
                 }
             }
-            if !goes_on {
+            if !is_running {
                 return Err(PipelineError::Nothing);
             }
         }

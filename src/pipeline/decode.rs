@@ -1,4 +1,4 @@
-//! The first two stages: videos to frames, frames to prepared images.
+//! First two stages: videos to sampled frames (decode), frames to pixels for the tower (preprocess).
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,14 +22,14 @@ use crate::video::{
 };
 use crate::vlm::{ModelError, TokenBudget};
 
-/// Decodes one video after the other, with so many threads.
+/// Decodes one video after the other, with `threads` decoder threads; 0 is one per core.
 pub(super) fn decode(
     stages: &Stages<'_>,
     threads: usize,
     inlet: &Inlet<VideoRef>,
     outlet: &Outlet<VideoPart<RgbImage>>,
 ) {
-    let mut worker = stages.apart.isolation.map(Worker::new);
+    let mut worker = stages.options.isolation.map(Worker::new);
     while let Some(video) = inlet.recv() {
         let mut reading = VideoReading {
             stages,
@@ -49,57 +49,61 @@ pub(super) fn decode(
     }
 }
 
-/// The reading of one video.
+/// State of the video that is being read.
 struct VideoReading<'r> {
     stages: &'r Stages<'r>,
     outlet: &'r Outlet<VideoPart<RgbImage>>,
     video: VideoRef,
-    /// Of the decoder.
+    /// Number of decoder threads.
     threads: usize,
-    /// Made when the first frame comes, and anew after a restart.
+    /// Created at the first frame, and again after a restart.
     views: Option<ViewMaker>,
-    /// Whether the frame that comes is a single image to be taken by AnyRes.
+    /// Whether the video is a single image that AnyRes encodes.
     takes_any_res: bool,
-    /// Why what comes of the video cannot be worked on.
+    /// Why the video fails although it can be read, such as too many tokens.
     refusal: Option<PipelineError>,
-    /// The sampled frame that a small picture is made of, counted down; none once it is made.
+    /// Number of sampled frames before the one of the thumbnail; `None` once the thumbnail is made.
     thumbnail_at: Option<usize>,
+    /// Time spent waiting for room in the outlet.
     waiting: Duration,
-    /// Time that an earlier scan took.
+    /// Time of an earlier scan of the video.
     scan: Duration,
 }
 
 impl VideoReading<'_> {
-    /// Sends all parts of the video, the last of them its end; an error says that nobody wants them.
+    /// Sends all parts of the video, the last of them its end.
+    ///
+    /// # Errors
+    /// [`Closed`] when the receiver is gone.
     fn run(&mut self, worker: Option<&mut Worker<'_>>) -> Result<(), Closed> {
         let start = Instant::now();
         let request = FrameRequest {
             window: self.video.job.window.unwrap_or(self.stages.request.window),
             ..self.stages.request.clone()
         };
-        // What cannot be looked at cannot be read either, and reading says why.
+        // A file whose key fails cannot be read either, and the reader reports why.
         let key = self
             .stages
-            .apart
+            .options
             .features
             .and_then(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window).ok());
-        if let Some(found) = self.find(key.as_ref()) {
-            self.send(PartContent::Found(Box::new(found)))?;
+        if let Some(cached) = self.cached(key.as_ref()) {
+            self.send(PartContent::Cached(Box::new(cached)))?;
             return self.send(PartContent::End(VideoEnd { report: None, decode: start.elapsed(), key: None }));
         }
         let report = match self.read(&request, worker)? {
             Ok(report) => Some(report),
             Err(source) => {
-                self.video.give_up();
+                self.video.mark_failed();
                 self.send(PartContent::Failed(ItemError::new(DECODE, source)))?;
                 None
             }
         };
-        // A file that changed meanwhile is not the one of the key.
+        // The tokens of a file that changed meanwhile are not cached.
         let unchanged = key.filter(|key| {
             let again = self
                 .stages
-                .apart
+                .options
                 .features
                 .map(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window));
             again.is_some_and(|again| again.is_ok_and(|again| again == *key))
@@ -108,19 +112,19 @@ impl VideoReading<'_> {
         self.send(PartContent::End(VideoEnd { report, decode, key: unchanged }))
     }
 
-    /// What was kept of the video.
-    fn find(&self, key: Option<&FeatureKey>) -> Option<EncodedVideo> {
-        let Stages { vlm, temporal, apart, .. } = self.stages;
-        apart.features?.get(key?, *temporal, vlm.device())
+    /// Returns the cached visual tokens of the video.
+    fn cached(&self, key: Option<&FeatureKey>) -> Option<EncodedVideo> {
+        let Stages { vlm, temporal, options, .. } = self.stages;
+        options.features?.get(key?, *temporal, vlm.device())
     }
 
-    /// Reads the video, in the worker's process if there is one, and sends what it gives.
+    /// Reads the video, in the worker's process if there is one, and sends its frames.
     fn read(
         &mut self,
         request: &FrameRequest,
         worker: Option<&mut Worker<'_>>,
     ) -> Result<Result<ReadReport, PipelineError>, Closed> {
-        let VideoOptions { limits, n_restarts, .. } = self.stages.apart;
+        let VideoOptions { limits, n_restarts, .. } = self.stages.options;
         let limits = ReadLimits {
             time: limits.time(DECODE),
             stall: limits.stall,
@@ -130,13 +134,13 @@ impl VideoReading<'_> {
         };
         let bounds = Bounds { limits, halt: self.halt() };
         let path = self.video.job.path.clone();
-        let scanned = self.stages.apart.scanned.and_then(|known| known.take(&path, request));
+        let scanned = self.stages.options.scanned.and_then(|known| known.take(&path, request));
         self.scan = scanned.as_ref().map_or(Duration::ZERO, Scanned::took);
         let mut sent = Ok(());
         let mut take = |event: Event| {
             sent = self.take(event);
-            let goes_on = sent.is_ok() && self.refusal.is_none() && !self.video.is_given_up();
-            if goes_on { Flow::Continue } else { Flow::Stop }
+            let is_wanted = sent.is_ok() && self.refusal.is_none() && !self.video.is_failed();
+            if is_wanted { Flow::Continue } else { Flow::Stop }
         };
         let report = match (worker, scanned) {
             (None, Some(scanned)) => read_scanned(scanned, &bounds, &mut take),
@@ -153,14 +157,14 @@ impl VideoReading<'_> {
         sent?;
         match (self.refusal.take(), report) {
             (Some(error), _) => Ok(Err(error)),
-            // The run ends, and this video was not read: neither frames nor a failure.
+            // The run ends before the video was read: neither frames nor a failure.
             (None, Err(error)) if error.kind() == Kind::Halted => Err(Closed),
             (None, Err(error)) => Ok(Err(error.into())),
             (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
         }
     }
 
-    /// Once the run drains, what waits for data is given up; once it is given up, all is.
+    /// Returns the condition that halts the reader: while the run drains, a read without data; after an abort, any read.
     fn halt(&self) -> Halt {
         let stop = self.outlet.stop().clone();
         Halt::new(move || match (stop.is_draining(), stop.is_aborted()) {
@@ -170,17 +174,17 @@ impl VideoReading<'_> {
         })
     }
 
-    /// Notes whether the video is a single image to be taken by AnyRes, and refuses one whose frames do not fit the
-    /// context; the tokens of AnyRes are known once the image is.
+    /// Decides whether AnyRes encodes the video, and refuses a video whose frames do not fit the context. The token count
+    /// of AnyRes is known only with the image.
     fn expect(&mut self, n_sampled: usize, is_single_image: bool) {
-        let way = self.stages.single_image;
-        self.takes_any_res = way.is_some_and(|way| way.takes_any_res(is_single_image, n_sampled));
+        let plan = self.stages.single_image;
+        self.takes_any_res = plan.is_some_and(|plan| plan.takes_any_res(is_single_image, n_sampled));
         if !self.takes_any_res {
             self.refusal = self.check_budget(self.stages.temporal, n_sampled.max(1)).err();
         }
     }
 
-    /// Whether so many frames fit the context beside the text.
+    /// Checks that `n_frames` frames fit the context beside the text.
     fn check_budget(&self, temporal: Temporal, n_frames: usize) -> Result<(), PipelineError> {
         let Some(text) = self.video.text else { return Ok(()) };
         let budget = TokenBudget {
@@ -195,19 +199,19 @@ impl VideoReading<'_> {
     }
 
     fn take(&mut self, event: Event) -> Result<(), Closed> {
-        let tell = |progress| (self.stages.on_progress)(&self.video, progress);
+        let notify = |progress| (self.stages.on_progress)(&self.video, progress);
         if self.outlet.is_aborted() {
             return Err(Closed);
         }
         match event {
             Event::Waiting => {}
             Event::Expected { n_frames, n_sampled, is_single_image } => {
-                tell(VideoProgress::Expected { n_frames });
-                // The one in the middle: the first of many a video is black.
-                self.thumbnail_at = self.stages.apart.thumbnails.then_some(n_sampled / 2);
+                notify(VideoProgress::Expected { n_frames });
+                // The middle frame: the first frame of many videos is black.
+                self.thumbnail_at = self.stages.options.thumbnails.then_some(n_sampled / 2);
                 self.expect(n_sampled, is_single_image);
             }
-            Event::Progress { n_decoded } => tell(VideoProgress::Decoded { n_frames: n_decoded }),
+            Event::Progress { n_decoded } => notify(VideoProgress::Decoded { n_frames: n_decoded }),
             Event::Restart => {
                 self.views = None;
                 self.send(PartContent::Restart)?;
@@ -216,9 +220,9 @@ impl VideoReading<'_> {
                 match self.thumbnail_at {
                     Some(0) => {
                         self.thumbnail_at = None;
-                        // A picture that is no picture is missed by nobody.
-                        if let Some(picture) = thumbnail(&image) {
-                            self.send(PartContent::Thumbnail(picture))?;
+                        // A thumbnail that cannot be encoded is left out.
+                        if let Some(jpeg) = thumbnail(&image) {
+                            self.send(PartContent::Thumbnail(jpeg))?;
                         }
                     }
                     Some(n) => self.thumbnail_at = Some(n - 1),
@@ -238,16 +242,16 @@ impl VideoReading<'_> {
         Ok(())
     }
 
-    /// Sends the views of a single image, or notes why there are none.
+    /// Sends the views of a single image, or records why it is refused.
     fn send_views(&mut self, stamp: FrameStamp, image: &RgbImage) -> Result<(), Closed> {
         let stages = self.stages;
-        let within = |reading: &Self| {
+        let checked = |reading: &Self| {
             let single_image = stages.vlm.single_image().usable()?;
             let temporal = single_image.temporal(image.dimensions());
             reading.check_budget(temporal, 1).map(|()| (single_image, temporal))
         };
-        let (single_image, temporal) = match within(self) {
-            Ok(found) => found,
+        let (single_image, temporal) = match checked(self) {
+            Ok(checked) => checked,
             Err(error) => {
                 self.refusal = Some(error);
                 return Ok(());
@@ -261,7 +265,7 @@ impl VideoReading<'_> {
         Ok(())
     }
 
-    /// The image that follows all frames, if there is one.
+    /// Sends the image that follows all frames, if the strategy has one.
     fn finish(&mut self) -> Result<Result<(), PipelineError>, Closed> {
         if self.takes_any_res || self.stages.temporal.views() == Views::Frames {
             return Ok(Ok(()));
@@ -289,7 +293,7 @@ impl VideoReading<'_> {
     }
 }
 
-/// Prepares an image as the tower wants it; every other part passes.
+/// Preprocesses an image for the tower; other parts pass.
 pub(super) fn preprocess(stages: &Stages<'_>, item: VideoPart<RgbImage>) -> VideoPart<Tensor> {
     item.map_image(PREPROCESS, |image, mut carried| {
         let kind = carried.kind;

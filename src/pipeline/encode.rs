@@ -1,4 +1,4 @@
-//! The third stage: prepared images through the tower and the connector, several together, of whichever videos.
+//! Third stage: preprocessed images through the tower and the connector, in batches over the images of several videos.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::device::{free_memory, release_unused_memory};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::vlm::ModelError;
 
-/// Images that go through the tower together: fewer, once the device had no memory for so many.
+/// Number of images per forward pass of the tower, lowered when the device runs out of memory.
 pub(super) struct BatchSize(AtomicUsize);
 
 impl BatchSize {
@@ -26,20 +26,20 @@ impl BatchSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Lowers it to `n_images`; whether it was higher.
+    /// Lowers the size to `n_images`. Returns whether it was higher.
     fn lower(&self, n_images: usize) -> bool {
         self.0.fetch_min(n_images.max(1), Ordering::Relaxed) > n_images
     }
 }
 
-/// Encodes images in batches; whatever else comes keeps its place between them.
+/// Encodes images in batches; other parts pass, in their order.
 pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outlet: &Outlet<VideoPart<Tensor>>) {
     let mut batch = ImageBatch { stages, outlet, waiting: VecDeque::new(), n_images: 0 };
     while let Some(item) = inlet.recv() {
         let mut next = Some(item);
-        // Of the first image.
+        // Since the first image of the batch.
         let mut deadline = None;
-        // What has come already goes along, and what comes in time.
+        // Images that are ready join the batch, and images that arrive before the deadline.
         while let Some(item) = next.take() {
             batch.push(item);
             if batch.n_images < stages.encode_batch.get() {
@@ -58,10 +58,11 @@ pub(super) fn encode(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outl
     }
 }
 
+/// Parts that wait for the next batch.
 struct ImageBatch<'b> {
     stages: &'b Stages<'b>,
     outlet: &'b Outlet<VideoPart<Tensor>>,
-    /// In the order in which they came.
+    /// Waiting parts, in the order of arrival.
     waiting: VecDeque<VideoPart<Tensor>>,
     n_images: usize,
 }
@@ -72,11 +73,11 @@ impl ImageBatch<'_> {
         self.waiting.push_back(item);
     }
 
-    /// Encodes the images that wait, and hands on everything in its order.
+    /// Encodes the waiting images, and sends all waiting parts in their order.
     fn flush(&mut self) -> Result<(), Closed> {
         let start = Instant::now();
-        // What a failed video left is not worth the work.
-        self.waiting.retain(|item| !(item.video.is_given_up() && matches!(item.part, PartContent::Image(..))));
+        // Images of failed videos need no work.
+        self.waiting.retain(|item| !(item.video.is_failed() && matches!(item.part, PartContent::Image(..))));
         let images = self.waiting.iter().filter_map(|item| match &item.part {
             // A tensor's clone shares its values.
             PartContent::Image(pixels, _) => Some(pixels.clone()),
@@ -98,7 +99,7 @@ impl ImageBatch<'_> {
         Ok(())
     }
 
-    /// The fused tokens of each image.
+    /// Returns the fused tokens of each image.
     fn fuse(&self, images: &[Tensor]) -> Vec<Result<Tensor, PipelineError>> {
         let Stages { vlm, encode_batch, on_progress, .. } = self.stages;
         let device = vlm.vision_device();
@@ -124,8 +125,8 @@ impl ImageBatch<'_> {
     }
 }
 
-/// The fused tokens of each image. A batch for which the device has no memory is halved, of which `lower` hears. Where
-/// a batch fails otherwise, each of its images is tried alone: one video must not fail with another.
+/// Returns the fused tokens of each image. A batch for which the device has no memory is halved, and `lower` is called
+/// with its new size. After any other failure each image is tried alone: one video must not fail with another.
 ///
 /// # Shapes
 /// `fuse` maps `(T, 3, side, side)` to `(T, N', k D)`; each image and each result has `T = 1`.
@@ -135,13 +136,13 @@ fn fuse_each(
     lower: &dyn Fn(usize),
 ) -> Vec<Result<Tensor, PipelineError>> {
     let failed = ModelError::compute("encoding frames");
-    let together = || -> Result<Vec<Tensor>, PipelineError> {
+    let in_one_batch = || -> Result<Vec<Tensor>, PipelineError> {
         let fused = fuse(&Tensor::cat(images, 0).map_err(&failed)?)?; // (T, N', k D)
         let each = (0..images.len()).map(|i| fused.narrow(0, i, 1)).collect::<candle_core::Result<_>>();
         Ok(each.map_err(&failed)?)
     };
     if images.len() > 1 {
-        match together() {
+        match in_one_batch() {
             Ok(fused) => return fused.into_iter().map(Ok).collect(),
             Err(error) if error.is_out_of_memory() => {
                 let half = images.len().div_ceil(2);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_stays_small_once_memory_was_out_and_is_told_once() {
+    fn a_batch_stays_small_after_out_of_memory_and_is_reported_once() {
         let size = BatchSize::new(8);
         assert!(size.lower(4) && size.get() == 4);
         assert!(!size.lower(4) && !size.lower(6) && size.get() == 4);

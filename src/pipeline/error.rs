@@ -1,4 +1,4 @@
-//! What can go wrong between a video and an answer.
+//! Errors between a video and an answer.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +78,7 @@ impl PipelineError {
         }
     }
 
-    /// Whether an operation failed for want of memory on its device.
+    /// Returns whether an operation failed because its device is out of memory.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::Model(ModelError::Compute { source, .. }) => is_out_of_memory(source),
@@ -88,7 +88,7 @@ impl PipelineError {
         }
     }
 
-    /// The same with the sizes, if it is for want of memory: those of one image and of what is left.
+    /// Adds the sizes of one image and of the free memory, if the device is out of memory.
     pub(super) fn with_memory_of(self, image: Option<&Tensor>, free: Option<u64>) -> Self {
         if !self.is_out_of_memory() {
             return self;
@@ -111,7 +111,7 @@ impl From<EngineError> for PipelineError {
     }
 }
 
-/// Runs what is done for one item, so that a panic fails that item alone. What the item owned is dropped with it.
+/// Runs the work on one item so that a panic fails that item alone. All that the item owned is dropped with it.
 pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
     let panicked = |payload: Box<dyn Any + Send>| PipelineError::Panic { message: panic_message(&*payload) };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(panicked(payload)))

@@ -1,4 +1,6 @@
-//! What travels between the stages: the parts of videos, each with the video that it belongs to.
+//! Items of the stages: parts of videos (images, frame stamps, errors, ends), each with the video that it belongs to.
+//!
+//! A video is a sequence of parts that ends with [`PartContent::End`]; parts of different videos may alternate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,68 +16,68 @@ use crate::units::{FrameIndex, Seconds};
 use crate::video::{ReadReport, Window};
 use crate::vlm::TextTokens;
 
-/// A video, and what is to be asked about it.
+/// A video and the questions about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// The video argument.
+    /// Path of the video.
     pub path: PathBuf,
-    /// The part of it that is looked at, if it is another than the plan's.
+    /// Window of the video to read, if not the plan's.
     pub window: Option<Window>,
-    /// Asked, each alone.
+    /// Questions to answer, each in a prompt of its own.
     pub questions: Arc<[String]>,
-    /// All questions that are ever asked about it, those of earlier runs as well: if not even the shortest fits the
-    /// context, it fails before it is decoded.
+    /// All questions about the video, including those answered in earlier runs: if not even the shortest fits the
+    /// context, the video fails before it is decoded.
     pub all_questions: Arc<[String]>,
 }
 
-/// A job's place in a run.
+/// A job and its index in a run.
 #[derive(Debug, Clone)]
 pub struct VideoRef {
-    /// In the order in which they were given, from 0.
+    /// Index of the job in the order of submission.
     pub number: usize,
     /// The job.
     pub job: Arc<Job>,
-    /// Tokens of its shortest prompt's text, if that is known.
+    /// Tokens of the text of the video's shortest prompt, if known.
     pub(super) text: Option<TextTokens>,
-    /// Set once it has failed: what is still under way of it need not be worked on.
-    given_up: Arc<AtomicBool>,
+    /// Set once the video has failed: its remaining parts need no work.
+    failed: Arc<AtomicBool>,
 }
 
 impl VideoRef {
     pub(super) fn new(number: usize, job: Job, text: Option<TextTokens>) -> Self {
-        Self { number, job: Arc::new(job), text, given_up: Arc::default() }
+        Self { number, job: Arc::new(job), text, failed: Arc::default() }
     }
 
-    /// The video argument.
+    /// Path of the video.
     pub fn path(&self) -> &Path {
         &self.job.path
     }
 
-    pub(super) fn give_up(&self) {
-        self.given_up.store(true, Ordering::Relaxed);
+    pub(super) fn mark_failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// Which frame was looked at.
+/// Index and time of a sampled frame.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FrameStamp {
-    /// Place among the decodable frames.
+    /// Index among the decodable frames, in presentation order.
     pub index: FrameIndex,
-    /// Its own timestamp.
+    /// Presentation time.
     pub time_seconds: Option<Seconds>,
 }
 
-/// Something that could not be done for one video; the others are not touched by it.
+/// Failure of one video or question; the others are not affected.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct ItemError {
-    /// The stage that it happened in.
+    /// Stage of the failure.
     pub stage: &'static str,
-    /// What happened.
+    /// Cause.
     pub source: Box<PipelineError>,
 }
 
@@ -85,42 +87,42 @@ impl ItemError {
     }
 }
 
-/// A part of a video on its way; `P` is what an image is by now.
+/// One part of a video between two stages; `P` is the representation of an image there.
 pub(super) struct VideoPart<P> {
     pub(super) video: VideoRef,
     pub(super) part: PartContent<P>,
 }
 
 pub(super) enum PartContent<P> {
-    /// A video that need not be read: what came of it in an earlier run.
-    Found(Box<EncodedVideo>),
-    /// A small picture of it, as JPEG.
+    /// Visual tokens from the feature cache: the video is not read.
+    Cached(Box<EncodedVideo>),
+    /// Thumbnail of the video, as JPEG.
     Thumbnail(Vec<u8>),
-    /// A sampled frame that is no image of its own.
+    /// A sampled frame that becomes part of a later image.
     Frame(FrameStamp),
-    /// The images that follow are the views of one image, which this strategy makes one sequence of.
+    /// Announces the views of a single image, and the strategy that aggregates them.
     Views(Temporal),
-    /// An image for the tower, with the frame that it is, if it is one.
+    /// An image for the tower.
     Image(P, Carried),
-    /// What came so far of this video is to be forgotten: the right frames follow.
+    /// Discards all earlier parts of this video: decoding begins again.
     Restart,
-    /// Nothing more comes, but for the end.
+    /// Failure of the video; only its end follows.
     Failed(ItemError),
-    /// The last part.
+    /// Last part of the video.
     End(VideoEnd),
 }
 
-/// How an image is prepared.
+/// Kind of preprocessing of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ImageKind {
-    /// As a frame of a video.
+    /// Frame of a video.
     #[default]
     Frame,
-    /// As a view of a single image.
+    /// View of a single image.
     View,
 }
 
-/// What an image carries: its frame, and the time spent on it by stage.
+/// Metadata of an image: its frame, if it is one, and the time spent on it by stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Carried {
     pub(super) frame: Option<FrameStamp>,
@@ -129,17 +131,18 @@ pub(super) struct Carried {
     pub(super) encode: Duration,
 }
 
-/// What reading a video came to.
+/// End of a video: report of the reader, and times.
 pub(super) struct VideoEnd {
-    /// None if it failed.
+    /// Report of the reader; `None` if the video failed or was cached.
     pub(super) report: Option<ReadReport>,
     pub(super) decode: Duration,
-    /// Where what comes of it is kept for other runs.
+    /// Key under which the visual tokens are cached.
     pub(super) key: Option<FeatureKey>,
 }
 
 impl<P> VideoPart<P> {
-    /// The same part for the next stage, with another image in it; an error becomes the item.
+    /// Maps the image of an [`PartContent::Image`] and keeps every other part; an error or a panic of `map` becomes
+    /// [`PartContent::Failed`].
     pub(super) fn map_image<Q>(
         self,
         stage: &'static str,
@@ -149,12 +152,12 @@ impl<P> VideoPart<P> {
             PartContent::Image(image, carried) => match guarded(|| map(image, carried)) {
                 Ok((image, carried)) => PartContent::Image(image, carried),
                 Err(source) => {
-                    self.video.give_up();
+                    self.video.mark_failed();
                     PartContent::Failed(ItemError::new(stage, source))
                 }
             },
-            PartContent::Found(found) => PartContent::Found(found),
-            PartContent::Thumbnail(picture) => PartContent::Thumbnail(picture),
+            PartContent::Cached(found) => PartContent::Cached(found),
+            PartContent::Thumbnail(jpeg) => PartContent::Thumbnail(jpeg),
             PartContent::Views(temporal) => PartContent::Views(temporal),
             PartContent::Frame(stamp) => PartContent::Frame(stamp),
             PartContent::Restart => PartContent::Restart,

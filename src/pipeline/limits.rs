@@ -1,29 +1,31 @@
-//! How long a stage may work on one item. A limit that is reached fails the item, not the run.
+//! Limits of one item: time per stage, bytes of a frame, time without data. A reached limit fails the item, not the
+//! run.
 
 use std::time::Duration;
 
 use super::PipelineError;
 use super::run::GENERATE;
 use super::stages::{AGGREGATE, DECODE, ENCODE, PREPROCESS};
+use crate::error::Error;
 use crate::video::ReadLimits;
 
-/// The stages whose time may be limited.
+/// Stages whose time can be limited.
 pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
 
-/// The most that one item may take. An item is a video; of `generate`, an answer, whose time is
-/// its share of the engine's steps.
+/// Limits of one item. An item is a video; in the stage `generate`, an answer, whose time is its share of the
+/// engine's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a frame as RGB.
+    /// Maximum number of bytes of a frame as RGB.
     pub frame_bytes: u64,
-    /// Of a read that brings nothing.
+    /// Maximum time of a read without data.
     pub stall: Duration,
-    /// As [`STAGES`].
+    /// Maximum time of each of [`STAGES`].
     times: [Option<Duration>; STAGES.len()],
 }
 
 impl Default for Limits {
-    /// No limit but those of a frame's size and of a read that brings nothing.
+    /// Returns the default limits of a frame's size and of a read without data, and no limit of time.
     fn default() -> Self {
         let ReadLimits { frame_bytes, stall, .. } = ReadLimits::default();
         Self { frame_bytes, stall, times: [None; STAGES.len()] }
@@ -31,34 +33,37 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same limit for every stage.
+    /// Sets the same time limit for every stage.
     #[must_use]
     pub fn with_time(self, limit: Duration) -> Self {
         Self { times: [Some(limit); STAGES.len()], ..self }
     }
 
-    /// Limits one stage.
+    /// Sets the time limit of one stage.
     ///
     /// # Errors
-    /// In words, when there is no such stage.
-    pub fn set_time(&mut self, stage: &str, limit: Duration) -> Result<(), String> {
-        let place = STAGES.iter().position(|name| *name == stage);
-        let place = place.ok_or_else(|| format!("there is no stage `{stage}`; hint: {}", STAGES.join(", ")))?;
-        self.times[place] = Some(limit);
+    /// An unknown stage.
+    pub fn set_time(&mut self, stage: &str, limit: Duration) -> Result<(), Error> {
+        let unknown = || Error::invalid(format!("unknown stage `{stage}`")).with_hint(STAGES.join(", "));
+        let index = STAGES.iter().position(|name| *name == stage).ok_or_else(unknown)?;
+        self.times[index] = Some(limit);
         Ok(())
     }
 
-    /// Whether the time of a stage is limited.
+    /// Returns whether the time of any stage is limited.
     pub fn has_times(&self) -> bool {
         self.times.iter().any(Option::is_some)
     }
 
-    /// The limit of a stage.
+    /// Returns the time limit of a stage.
     pub(super) fn time(&self, stage: &str) -> Option<Duration> {
-        STAGES.iter().position(|name| *name == stage).and_then(|place| self.times[place])
+        STAGES.iter().position(|name| *name == stage).and_then(|index| self.times[index])
     }
 
-    /// Fails what took longer in a stage than it may.
+    /// Checks the time spent in a stage.
+    ///
+    /// # Errors
+    /// [`PipelineError::TimeLimit`] when `spent` is over the stage's limit.
     pub(super) fn check(&self, stage: &'static str, spent: Duration) -> Result<(), PipelineError> {
         match self.time(stage) {
             Some(limit) if spent > limit => Err(PipelineError::TimeLimit { stage, limit }),
@@ -80,7 +85,7 @@ mod tests {
         assert!(limits.check(ENCODE, seconds(5)).is_ok());
         let error = limits.check(ENCODE, seconds(6)).expect_err("six are over five").to_string();
         assert_eq!(error, "it took longer than the limit of 5 s; hint: a longer --time-limit encode=");
-        let error = limits.set_time("tower", seconds(1)).expect_err("no stage");
-        assert_eq!(error, "there is no stage `tower`; hint: decode, preprocess, encode, aggregate, generate");
+        let error = limits.set_time("tower", seconds(1)).expect_err("unknown stage").to_string();
+        assert_eq!(error, "unknown stage `tower`; hint: decode, preprocess, encode, aggregate, generate");
     }
 }

@@ -1,8 +1,9 @@
-//! Running a plan: from videos and questions to answers.
+//! Running a plan: from videos and questions to answers. Called by the commands and by [`batch`](crate::batch) and
+//! [`eval`](crate::eval).
 //!
-//! [`open`](fn@open) makes a loaded model of a plan. [`stages`] turns videos into visual tokens, several at a time, and
-//! [`run`] has the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] keeps
-//! visual tokens from one run to the next.
+//! [`open`](fn@open) loads the model of a plan. [`stages`] turns videos into visual tokens, several at a time, and
+//! [`run`] has the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] caches
+//! visual tokens on disk between runs.
 
 mod aggregate;
 pub mod ask;
@@ -28,7 +29,5 @@ pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::{Limits, STAGES};
 pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenError, OpenEvent, Opening, open, open_with};
 pub use run::{AnsweredVideo, RunEvent, RunReport, VideoOutcome, smaller_batch};
-pub use stages::{
-    Encoded, EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video, encode_video_with,
-};
+pub use stages::{Encoded, EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video};
 pub use timing::Timings;

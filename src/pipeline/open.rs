@@ -1,7 +1,7 @@
-//! A plan becomes a loaded model: its description is read and checked against the plan, then its weights are read.
+//! Opening a plan: the model's description is read and checked against the plan, then its weights are loaded.
 //!
-//! Called by everything that asks. Whatever is known to be wrong is refused before a weight is read; what the user
-//! should know, and how far the loading is, goes to a listener.
+//! Called by every command that needs a model. Errors that are known from the description are returned before a weight
+//! is read; warnings and progress go to a callback.
 
 use std::io;
 use std::path::Path;
@@ -19,71 +19,71 @@ use crate::video::{ReadLimits, Scanned, check_argument, scan};
 use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
 use crate::weights::Hub;
 
-/// Revision of how frames and prompts are made of a plan. Raised whenever the same plan may give others: results and
+/// Revision of the frames and prompts that a plan gives. Raised whenever the same plan may give other ones: results and
 /// visual tokens of different revisions are not mixed.
 pub const REVISION: u32 = 4;
 
-/// A model in memory, and the plan by which it is asked.
+/// A loaded model with its resolved plan.
 pub struct LoadedModel {
-    /// Every choice.
+    /// Resolved plan.
     pub plan: Plan,
-    /// The model.
+    /// Loaded model.
     pub vlm: Vlm,
-    /// The words around a question: those that the plan names, or the checkpoint's.
+    /// Template of the prompts: the plan's, or the checkpoint's.
     pub template: Template,
     /// Fingerprint of the plan over the model's files.
     pub fingerprint: String,
-    /// The model's files, by what is in them.
+    /// Files of the model with the hashes of their contents.
     pub model_files: Vec<ModelFile>,
-    /// The video that it was opened for, so far as it was read to check the token budget.
+    /// Scan of the video that the model was opened for, made to check the token budget.
     pub scanned: Option<KnownScan>,
-    /// Time that the description and the weights took.
+    /// Time of reading the description and the weights.
     pub load: Duration,
 }
 
 /// A video and the first question about it: together they must fit the context.
 #[derive(Debug, Clone, Copy)]
 pub struct FirstQuestion<'a> {
-    /// The video argument.
+    /// Path of the video.
     pub video: &'a Path,
-    /// The question.
+    /// Question.
     pub question: &'a str,
-    /// How far reading its packets may go.
+    /// Limits of reading its packets.
     pub read: ReadLimits,
 }
 
-/// Event of a model that is opened.
+/// Event while a model is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenEvent<'a> {
-    /// A sentence that the user should know.
+    /// A warning for the user.
     Warning(&'a str),
-    /// A fact about the machine: the device that was taken, or a wait that is no fault.
+    /// A note about the machine: the chosen device, or an expected wait.
     Note(&'a str),
-    /// The weights are going to be read.
+    /// Begin of reading the weights.
     Loading {
-        /// Parameters of the model.
+        /// Number of parameters of the model.
         n_parameters: usize,
     },
     /// A tensor was read.
     Read {
-        /// Its parameters.
+        /// Number of parameters of the tensor.
         n_parameters: usize,
     },
-    /// All weights are read.
+    /// All weights were read.
     Loaded,
 }
 
-/// Hears of a model that is opened, from several threads.
+/// Callback for [`OpenEvent`], called from several threads.
 pub type OnOpen = Arc<dyn Fn(OpenEvent<'_>) + Send + Sync>;
 
 /// The plan's document, the first question, and a listener.
 pub struct Opening<'a> {
-    /// The text that the plan was written in, by which problems are placed.
+    /// Text of the plan, from which problems get their line numbers.
     pub document: &'a Document,
-    /// The video that the model is opened for. Without one the plan's own number of frames and the shortest question
-    /// must fit the context.
+    /// Video that the model is opened for. Without one, the plan's own number of frames and the shortest question must
+    /// fit the context.
     pub first: Option<FirstQuestion<'a>>,
-    /// Hears of warnings and progress.
+    /// Callback for warnings and progress.
     pub on_open: OnOpen,
 }
 
@@ -122,13 +122,13 @@ pub fn open(plan: Plan) -> Result<LoadedModel, OpenError> {
     open_with(plan, &Opening { document: &Document::empty(), first: None, on_open: Arc::new(|_| {}) })
 }
 
-/// As [`open`], for a plan of which more is known.
+/// Opens the model of a plan, with its document, its first question and a callback.
 ///
 /// # Errors
-/// As [`open`].
+/// Those of [`open`]; the document gives the line numbers of problems.
 pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenError> {
     if let Some(first) = &opening.first {
-        // A model may have to be fetched, which is for nothing without the video.
+        // A missing video is reported before a model is downloaded.
         check_argument(first.video)?;
     }
     let mut load = Duration::ZERO;
@@ -149,27 +149,27 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
 }
 
 impl LoadedModel {
-    /// The model, and how it is asked.
+    /// Returns the model with its template and plan.
     pub fn asking(&self) -> Asking<'_> {
         Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }
     }
 
-    /// How values are computed, such as `f32 on cpu`, or `bf16 on cuda, vision f32 on cpu`: answers of different ways
-    /// are not mixed.
+    /// Returns the dtype and device of the computation, such as `f32 on cpu` or `bf16 on cuda, vision f32 on cpu`. Answers
+    /// of different arithmetic are not mixed.
     pub fn arithmetic(&self) -> String {
-        let of = |dtype: DType, device: &Device| format!("{} on {}", dtype.as_str(), kind_of_device(device));
-        let language = of(self.vlm.dtype(), self.vlm.device());
-        let vision = of(self.vlm.vision_dtype(), self.vlm.vision_device());
+        let name = |dtype: DType, device: &Device| format!("{} on {}", dtype.as_str(), device_kind(device));
+        let language = name(self.vlm.dtype(), self.vlm.device());
+        let vision = name(self.vlm.vision_dtype(), self.vlm.vision_device());
         if vision == language { language } else { format!("{language}, vision {vision}") }
     }
 
-    /// The kind of device that the language model runs on: cpu, cuda, metal.
+    /// Returns the kind of the language model's device: cpu, cuda, metal.
     pub fn device_name(&self) -> &'static str {
-        kind_of_device(self.vlm.device())
+        device_kind(self.vlm.device())
     }
 }
 
-fn kind_of_device(device: &Device) -> &'static str {
+fn device_kind(device: &Device) -> &'static str {
     match device {
         Device::Cpu => "cpu",
         Device::Cuda(_) => "cuda",
@@ -177,10 +177,10 @@ fn kind_of_device(device: &Device) -> &'static str {
     }
 }
 
-/// The devices of a plan.
+/// Opened devices of a plan.
 struct Devices {
     language: OpenedDevice,
-    /// Of the vision encoder, if the plan says something of it.
+    /// Device of the vision encoder, if the plan has options for it.
     vision: Option<OpenedDevice>,
 }
 
@@ -195,7 +195,7 @@ impl Devices {
         Ok(Self { language, vision })
     }
 
-    /// Tells which devices were taken, and loads their kernels.
+    /// Reports the chosen devices, and loads their kernels.
     fn prepare(&self, on_open: &OnOpen) -> Result<(), ModelError> {
         for OpenedDevice { device, note } in [Some(&self.language), self.vision.as_ref()].into_iter().flatten() {
             if let Some(note) = note {
@@ -223,7 +223,7 @@ impl Devices {
     }
 }
 
-/// The template that was asked for, or the checkpoint's.
+/// Returns the plan's template, or the checkpoint's.
 fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, OpenError> {
     let template = match &plan.prompt.template {
         Some(name) => blueprint.named_template(name).map_err(ModelError::from)?,
@@ -235,7 +235,7 @@ fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, OpenError> {
     Ok(template)
 }
 
-/// Checks a plan against its model's description. Where the video is not known, its token budget as well.
+/// Checks a plan against its model's description; without a first video also its token budget.
 fn check(plan: &Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<(), OpenError> {
     let finding = plan.check_model(blueprint);
     if !finding.problems.is_empty() {
@@ -246,7 +246,7 @@ fn check(plan: &Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<()
     over_budget.map_or(Ok(()), |problem| Err(opening.document.error(&[problem]).into()))
 }
 
-/// Scans a video, and checks that the prompt fits the context with as many frames as it is expected to give.
+/// Scans a video, and checks that its prompt fits the context with the expected number of frames.
 fn scan_within_budget(
     plan: &Plan,
     blueprint: &Blueprint,
@@ -254,7 +254,7 @@ fn scan_within_budget(
     first: &FirstQuestion<'_>,
 ) -> Result<Scanned, OpenError> {
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
-    // A window without a frame is told by the reader, which knows the times.
+    // A window without a frame is reported by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);
     let takes_any_res = plan.single_image.is_some_and(|way| way.takes_any_res(true, n_frames));
     let any_res = scanned.single_image().filter(|_| takes_any_res);

@@ -1,4 +1,5 @@
-//! Questions about many videos: the stages of [`Stages`] with the engine at their end.
+//! Questions about many videos: the stages of [`Stages`], with the engine as the last stage. Called by `run`, `eval` and
+//! `batch`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,51 +20,51 @@ use crate::text::ShownFrames;
 use crate::video::ReadReport;
 use crate::vlm::{ModelError, PromptIds, TextTokens};
 
-/// The name of the last stage.
+/// Name of the last stage.
 pub(super) const GENERATE: &str = "generate";
 
-/// What became of one video.
+/// Outcome of one video.
 #[derive(Debug)]
 pub struct VideoOutcome {
-    /// The video.
+    /// Video.
     pub video: VideoRef,
-    /// Its answers, or why there was nothing to ask about.
+    /// Answers, or the failure of the video.
     pub outcome: Result<AnsweredVideo, ItemError>,
 }
 
-/// A video with its answers, without the tokens behind them.
+/// A video with its answers, without its visual tokens.
 #[derive(Debug)]
 pub struct AnsweredVideo {
-    /// The frames that were looked at.
+    /// Sampled frames.
     pub frames: Vec<FrameStamp>,
-    /// What reading found.
+    /// Report of the reader.
     pub report: ReadReport,
-    /// Time spent before the questions.
+    /// Time spent by stage before the questions.
     pub timings: Timings,
-    /// One answer a question, in their order; an error where a question could not be asked.
+    /// One answer per question, in the order of the questions; an error where a question failed.
     pub answers: Vec<Result<Answer, ItemError>>,
 }
 
-/// An event of a run, as it happens: answers about several videos come in any order.
+/// Event of a run. Answers about several videos come in any order.
 #[derive(Debug)]
 pub enum RunEvent<'a> {
-    /// A question was answered, or could not be.
+    /// A question was answered or failed.
     Answer {
-        /// About this video.
+        /// Video of the question.
         video: &'a VideoRef,
-        /// What was seen of it.
-        seen: &'a EncodedVideo,
-        /// Its place among the job's questions.
+        /// Encoded video.
+        encoded: &'a EncodedVideo,
+        /// Index of the question in the job.
         question: usize,
-        /// The answer, or why there is none.
+        /// Answer, or the failure of the question.
         answer: Result<Answer, ItemError>,
     },
-    /// The last event of a video: all questions about it were answered, or none could be asked.
+    /// Last event of a video: all its questions were answered or failed, or the video failed.
     Done {
-        /// The video.
+        /// Video.
         video: &'a VideoRef,
-        /// What was seen of it, or why nothing was.
-        seen: Result<&'a EncodedVideo, ItemError>,
+        /// Encoded video, or its failure.
+        encoded: Result<&'a EncodedVideo, ItemError>,
     },
 }
 
@@ -74,27 +75,28 @@ pub struct RunReport {
     pub stages: Vec<StageReport>,
     /// Counters of the engine.
     pub engine: EngineStats,
-    /// Sentences about what had to be done otherwise than planned.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// A batch of images that had to become smaller, in words.
+/// Returns the warning about a smaller batch of images.
 pub fn smaller_batch(n_images: usize) -> String {
     format!(
-        "the device had no memory for more: {n_images} image(s) at a time go through the tower from now on; hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
+        "out of device memory: the tower takes {n_images} image(s) at a time from now on; hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
     )
 }
 
 impl<'a> Asking<'a> {
-    /// Asks every question about every video, many at once. `listen` hears of each answer as it comes.
+    /// Asks every question about every video, many at once. `on_event` receives each answer as it is completed.
     ///
     /// # Errors
-    /// When a stage panics, or the model has no key-value memory. What fails for one video, or one question, is told to `listen`.
+    /// When a stage panics, or the model has no key-value memory. Failures of a video or a question are events.
     pub fn run(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
-        (apart, watch): (VideoOptions<'_>, &RunControl),
-        listen: &mut dyn FnMut(RunEvent<'_>),
+        options: VideoOptions<'_>,
+        control: &RunControl,
+        on_event: &mut dyn FnMut(RunEvent<'_>),
     ) -> Result<RunReport, PipelineError> {
         let warnings = Mutex::new(Vec::new());
         let on_progress = |_: &VideoRef, progress| {
@@ -102,59 +104,61 @@ impl<'a> Asking<'a> {
                 lock(&warnings).push(smaller_batch(n_images));
             }
         };
-        let stages = Stages::new(self.vlm, self.plan, &on_progress).with(apart);
+        let stages = Stages::new(self.vlm, self.plan, &on_progress).with(options);
         let with_text = jobs.map(|job| {
-            // A question that cannot even be tokenised fails where it is asked.
+            // A question that cannot be tokenized fails when it is asked.
             let text =
                 guarded(|| Ok(self.texts(&job.all_questions).min_by_key(|text| text.with_frames(1)))).ok().flatten();
             (job, text)
         });
-        // The memory is counted before the stages take theirs.
+        // The engine sizes its memory before the stages allocate theirs.
         let engine = self.engine()?;
         let generate = |inlet: &Inlet<Encoded>| {
-            let listen = RefCell::new(listen);
-            let tell = |event: RunEvent<'_>| (listen.borrow_mut())(event);
-            AnswerStage { asking: *self, limits: apart.limits, stop: &watch.stop, tell: &tell }.run(engine, inlet)
+            let on_event = RefCell::new(on_event);
+            let emit = |event: RunEvent<'_>| (on_event.borrow_mut())(event);
+            AnswerStage { asking: *self, limits: options.limits, stop: &control.stop, emit: &emit }.run(engine, inlet)
         };
-        let (engine, stages) = stages.run(with_text, watch, (GENERATE, generate))?;
+        let (engine, stages) = stages.run(with_text, control, GENERATE, generate)?;
         let warnings = std::mem::take(&mut *lock(&warnings));
         Ok(RunReport { stages, engine, warnings })
     }
 
-    /// As [`Self::run`], but `listen` hears of whole videos, in the order in which they were given.
+    /// Asks every question about every video as [`Self::run`] does; `on_video` receives whole videos in the order of the
+    /// jobs.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// Those of [`Self::run`].
     pub fn run_in_order(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
-        (apart, watch): (VideoOptions<'_>, &RunControl),
-        listen: &mut dyn FnMut(VideoOutcome),
+        options: VideoOptions<'_>,
+        control: &RunControl,
+        on_video: &mut dyn FnMut(VideoOutcome),
     ) -> Result<RunReport, PipelineError> {
         let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
         let mut answers: BTreeMap<usize, BTreeMap<usize, _>> = BTreeMap::new();
-        let report = self.run(jobs, (apart, watch), &mut |event| match event {
+        let report = self.run(jobs, options, control, &mut |event| match event {
             RunEvent::Answer { video, question, answer, .. } => {
                 answers.entry(video.number).or_default().insert(question, answer);
             }
-            RunEvent::Done { video, seen } => {
+            RunEvent::Done { video, encoded } => {
                 let answers = answers.remove(&video.number).unwrap_or_default().into_values().collect();
-                let outcome = seen.map(|seen| {
-                    let (frames, report, timings) = (seen.frames.clone(), seen.report.clone(), seen.timings);
+                let outcome = encoded.map(|encoded| {
+                    let (frames, report, timings) = (encoded.frames.clone(), encoded.report.clone(), encoded.timings);
                     AnsweredVideo { frames, report, timings, answers }
                 });
-                in_order.add(VideoOutcome { video: video.clone(), outcome }, listen);
+                in_order.add(VideoOutcome { video: video.clone(), outcome }, on_video);
             }
         })?;
-        in_order.finish(listen);
+        in_order.finish(on_video);
         Ok(report)
     }
 
-    /// Tokens of each prompt's text, where it can be tokenised.
+    /// Returns the token counts of each prompt's text; questions that cannot be tokenized are left out.
     fn texts(&self, questions: &[String]) -> impl Iterator<Item = TextTokens> {
-        // Two frames tell the words between them.
+        // Two frames give the count of the text between frames.
         const N_FRAMES: usize = 2;
-        let shown = ShownFrames::unknown(N_FRAMES, self.are_apart(self.plan.temporal()));
+        let shown = ShownFrames::unknown(N_FRAMES, self.keeps_frames_separate(self.plan.temporal()));
         questions.iter().filter_map(move |question| {
             let prompt = self.conversation(shown.clone()).ask(question).ok()?;
             Some(TextTokens::of(&PromptIds::encode(&prompt, self.vlm.tokenizer()).ok()?, N_FRAMES))
@@ -162,20 +166,20 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// The last stage: encoded videos become requests, as long as the engine has places.
+/// Last stage: submits requests about encoded videos while the engine has free slots.
 #[derive(Clone, Copy)]
 struct AnswerStage<'r> {
     asking: Asking<'r>,
     limits: Limits,
     stop: &'r Stop,
-    tell: &'r (dyn Fn(RunEvent<'_>) + 'r),
+    emit: &'r (dyn Fn(RunEvent<'_>) + 'r),
 }
 
-/// A video that is asked about.
-struct AskedVideo {
+/// A video with questions in the engine.
+struct OpenVideo {
     video: VideoRef,
-    seen: EncodedVideo,
-    /// Questions without an answer.
+    encoded: EncodedVideo,
+    /// Number of questions without an answer.
     n_open: Cell<usize>,
 }
 
@@ -185,9 +189,9 @@ impl<'r> AnswerStage<'r> {
             while engine.takes_more() {
                 let next = if engine.is_idle() { inlet.recv() } else { inlet.recv_now() };
                 match next {
-                    Some(Encoded { video, outcome: Ok(seen) }) => self.submit(video, seen, &mut engine),
+                    Some(Encoded { video, outcome: Ok(encoded) }) => self.submit(video, encoded, &mut engine),
                     Some(Encoded { video, outcome: Err(error) }) => {
-                        (self.tell)(RunEvent::Done { video: &video, seen: Err(error) });
+                        (self.emit)(RunEvent::Done { video: &video, encoded: Err(error) });
                     }
                     None if engine.is_idle() => return engine.stats(),
                     None => break,
@@ -202,74 +206,74 @@ impl<'r> AnswerStage<'r> {
     }
 
     /// Submits every question about a video.
-    fn submit(self, video: VideoRef, seen: EncodedVideo, engine: &mut Engine<'r>) {
-        let visual = Visual::new(seen.visual.clone());
+    fn submit(self, video: VideoRef, encoded: EncodedVideo, engine: &mut Engine<'r>) {
+        let visual = Visual::new(encoded.visual.clone());
         let n_open = Cell::new(video.job.questions.len());
-        let asked = Rc::new(AskedVideo { video, seen, n_open });
-        if asked.n_open.get() == 0 {
-            (self.tell)(RunEvent::Done { video: &asked.video, seen: Ok(&asked.seen) });
+        let open = Rc::new(OpenVideo { video, encoded, n_open });
+        if open.n_open.get() == 0 {
+            (self.emit)(RunEvent::Done { video: &open.video, encoded: Ok(&open.encoded) });
         }
-        for (place, text) in asked.video.job.questions.iter().enumerate() {
+        for (index, text) in open.video.job.questions.iter().enumerate() {
             let request = guarded(|| {
-                let question = self.question(text, &asked.seen)?;
-                let listener = self.listener(asked.clone(), place, question.clone());
+                let question = self.question(text, &open.encoded)?;
+                let listener = self.listener(open.clone(), index, question.clone());
                 self.asking.request(&question, &visual, &self.limits, listener)
             });
             match request {
-                Err(error) => self.answer(&asked, place, Err(error)),
+                Err(error) => self.answer(&open, index, Err(error)),
                 Ok(request) => drop(engine.submit(request)),
             }
         }
     }
 
-    fn question(self, text: &str, seen: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
-        let prompt = self.asking.conversation_about(seen).ask(text).map_err(ModelError::from)?;
-        self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, seen)
+    fn question(self, text: &str, encoded: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+        let prompt = self.asking.conversation_about(encoded).ask(text).map_err(ModelError::from)?;
+        self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, encoded)
     }
 
-    fn listener(self, asked: Rc<AskedVideo>, place: usize, question: FittingPrompt) -> RequestListener<'r> {
+    fn listener(self, open: Rc<OpenVideo>, index: usize, question: FittingPrompt) -> RequestListener<'r> {
         Box::new(move |event| {
             match event {
                 RequestEvent::Token { .. } => {}
-                RequestEvent::Done(outcome) => self.answer(&asked, place, self.asking.answer(&question, outcome)),
+                RequestEvent::Done(outcome) => self.answer(&open, index, self.asking.answer(&question, outcome)),
             }
             ControlFlow::Continue(())
         })
     }
 
-    /// Tells an answer, and after the last one that the video is done.
-    fn answer(self, asked: &AskedVideo, place: usize, answer: Result<Answer, PipelineError>) {
-        // An answer that was cut off is none.
+    /// Emits an answer, and after the last one of a video that the video is done.
+    fn answer(self, open: &OpenVideo, index: usize, answer: Result<Answer, PipelineError>) {
+        // An answer cut off by an abort is discarded.
         if self.stop.is_aborted() {
             return;
         }
-        let AskedVideo { video, seen, n_open } = asked;
+        let OpenVideo { video, encoded, n_open } = open;
         let answer = answer.map_err(|source| ItemError::new(GENERATE, source));
-        (self.tell)(RunEvent::Answer { video, seen, question: place, answer });
+        (self.emit)(RunEvent::Answer { video, encoded, question: index, answer });
         n_open.set(n_open.get().saturating_sub(1));
         if n_open.get() == 0 {
-            (self.tell)(RunEvent::Done { video, seen: Ok(seen) });
+            (self.emit)(RunEvent::Done { video, encoded: Ok(encoded) });
         }
     }
 }
 
-/// Puts what comes in any order into the order of its numbers.
+/// Buffer that restores the order of the jobs.
 struct InOrder {
     next: usize,
     waiting: BTreeMap<usize, VideoOutcome>,
 }
 
 impl InOrder {
-    fn add(&mut self, answered: VideoOutcome, listen: &mut dyn FnMut(VideoOutcome)) {
-        self.waiting.insert(answered.video.number, answered);
-        while let Some(answered) = self.waiting.remove(&self.next) {
+    fn add(&mut self, outcome: VideoOutcome, on_video: &mut dyn FnMut(VideoOutcome)) {
+        self.waiting.insert(outcome.video.number, outcome);
+        while let Some(outcome) = self.waiting.remove(&self.next) {
             self.next += 1;
-            listen(answered);
+            on_video(outcome);
         }
     }
 
-    /// What still waits when a run was ended: a video before it never came.
-    fn finish(self, listen: &mut dyn FnMut(VideoOutcome)) {
-        self.waiting.into_values().for_each(listen);
+    /// Emits the buffered outcomes of a stopped run, in which an earlier video was never finished.
+    fn finish(self, on_video: &mut dyn FnMut(VideoOutcome)) {
+        self.waiting.into_values().for_each(on_video);
     }
 }

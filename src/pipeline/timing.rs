@@ -1,4 +1,4 @@
-//! Where the time of an answer went.
+//! Times of the steps from a video to an answer. Written to JSON and to the results of a batch.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 /// Busy time of each step. Decoding and preprocessing overlap with encoding, so the parts may exceed the total.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timings {
-    /// Reading the model.
+    /// Loading the model.
     #[serde(serialize_with = "milliseconds")]
     pub load: Duration,
     /// Demuxing, decoding and converting to RGB.
@@ -28,12 +28,12 @@ pub struct Timings {
     /// The answer's tokens.
     #[serde(serialize_with = "milliseconds")]
     pub generate: Duration,
-    /// From the command to the answer.
+    /// Wall time from the start of the command to the answer.
     #[serde(serialize_with = "milliseconds")]
     pub total: Duration,
 }
 
-/// Runs something and adds its time to a sum.
+/// Runs a function and adds its time to a sum.
 pub fn timed<T>(sum: &mut Duration, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();

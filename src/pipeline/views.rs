@@ -1,4 +1,5 @@
-//! From frames to the images that a temporal strategy wants encoded.
+//! Composition of frames into the images that a temporal strategy encodes: frames, frames with a mosaic of thumbnails,
+//! or a grid. Called by the decode stage.
 
 use ::image::RgbImage;
 
@@ -6,56 +7,56 @@ use crate::image::mosaic::{mosaic, shrink};
 use crate::temporal::Views;
 use crate::units::linspace;
 
-/// Makes the images of one video.
+/// Composes the images of one video.
 pub struct ViewMaker {
     views: Views,
-    /// Of the tower's images, in pixels.
+    /// Side of the tower's images, in pixels.
     side: u32,
-    /// What the last image will be made of.
-    kept: Vec<RgbImage>,
+    /// Cells of the mosaic.
+    cells: Vec<RgbImage>,
 }
 
 impl ViewMaker {
-    /// A maker for a tower of images of `side x side`.
+    /// Creates a maker for a tower with images of `side x side`.
     pub fn new(views: Views, side: usize) -> Self {
-        Self { views, side: side as u32, kept: Vec::new() }
+        Self { views, side: side as u32, cells: Vec::new() }
     }
 
-    /// Takes a frame; gives the image that is to be encoded for it alone.
+    /// Adds a frame. Returns the image to encode for it, if the frame is encoded alone.
     pub fn push(&mut self, frame: RgbImage) -> Option<RgbImage> {
         match self.views {
             Views::Frames => Some(frame),
             Views::FramesAndThumbnail { rows, columns } => {
                 let cell = |n: usize| (self.side / n.max(1) as u32).max(1);
-                self.kept.push(shrink(&frame, cell(columns), cell(rows)));
+                self.cells.push(shrink(&frame, cell(columns), cell(rows)));
                 Some(frame)
             }
             Views::Grid { .. } => {
-                self.kept.push(frame);
+                self.cells.push(frame);
                 None
             }
         }
     }
 
-    /// The image that is to be encoded after all others.
+    /// Returns the image to encode after all frames, if any.
     ///
     /// # Errors
-    /// In words, when the frames make no image.
+    /// When the frames do not make a mosaic.
     pub fn finish(self) -> Result<Option<RgbImage>, String> {
         let (rows, columns) = match self.views {
             Views::Frames => return Ok(None),
             Views::FramesAndThumbnail { rows, columns } | Views::Grid { rows, columns } => (rows, columns),
         };
         let chosen: Vec<RgbImage> =
-            spread(self.kept.len(), rows * columns).into_iter().map(|i| self.kept[i].clone()).collect();
+            spread(self.cells.len(), rows * columns).into_iter().map(|i| self.cells[i].clone()).collect();
         mosaic(&chosen, columns as u32).map(Some)
     }
 }
 
-/// The longer side of a small picture, in pixels.
+/// Longer side of a thumbnail, in pixels.
 const THUMBNAIL: u32 = 160;
 
-/// A small picture of a frame, as JPEG.
+/// Returns a thumbnail of a frame as JPEG, or `None` if the encoder fails.
 pub fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
     let (width, height) = frame.dimensions();
     let scale = f64::from(THUMBNAIL) / f64::from(width.max(height)).max(1.0);
@@ -66,13 +67,13 @@ pub fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// `want` of `have` places, spread evenly with both ends (`round(linspace(0, have - 1, want))`); of fewer all, the last
-/// one repeated.
-fn spread(have: usize, want: usize) -> Vec<usize> {
-    if have <= want {
-        return (0..want).map(|i| i.min(have.saturating_sub(1))).take(if have == 0 { 0 } else { want }).collect();
+/// Returns `n_wanted` of `n` indices, evenly spaced with both ends (`round(linspace(0, n - 1, n_wanted))`); for fewer
+/// indices than wanted all of them, the last one repeated.
+fn spread(n: usize, n_wanted: usize) -> Vec<usize> {
+    if n <= n_wanted {
+        return (0..n_wanted).map(|i| i.min(n.saturating_sub(1))).take(if n == 0 { 0 } else { n_wanted }).collect();
     }
-    linspace(have, want)
+    linspace(n, n_wanted)
 }
 
 #[cfg(test)]

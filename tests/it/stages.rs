@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use vidense::error::Kind;
 use vidense::pipeline::{
-    EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, VideoOptions, encode_video,
-    encode_video_with, open, open_with,
+    EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, Stages, VideoOptions, encode_video, open,
+    open_with,
 };
 use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Event, Flow, ReadLimits, Sample, read_frames, scan};
@@ -179,8 +179,9 @@ fn a_known_scan_serves_the_video_that_it_is_of() {
         plan.exec.access = access;
         let alone = encode_video(&model.vlm, &clip, &plan, &|_| {}).unwrap();
         let known = KnownScan::new(scan(&clip, &plan.frames(), &ReadLimits::default()).unwrap());
-        let apart = VideoOptions { scanned: Some(&known), ..VideoOptions::default() };
-        let encode = |path: &Path| encode_video_with(&model.vlm, path, (&plan, apart), &|_| {}).unwrap();
+        let options = VideoOptions { scanned: Some(&known), ..VideoOptions::default() };
+        let stages = Stages::new(&model.vlm, &plan, &|_, _| {}).with(options);
+        let encode = |path: &Path| stages.encode_one(path).unwrap();
         assert_ne!(encode(&other.path).frames, alone.frames);
         // The first takes the scan, the second finds none.
         for _ in 0..2 {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
-use vidense::eval::{EvalEvent, EvalQuestion, ExactMatchScore, ExactMatchScores, evaluate, read_questions};
+use vidense::eval::{EvalEvent, EvalQuestion, Evaluation, ExactMatchScore, ExactMatchScores, read_questions};
 use vidense::exec::{RunControl, Stop};
 use vidense::files::output::{check_apart, create_growing};
 
@@ -117,16 +117,17 @@ impl Eval {
         let begin = Instant::now();
         let isolation = self.items.isolation(Care::Attended, self.plan.read())?;
         let features = self.cache.as_deref().map(|dir| self.features(dir, &session)).transpose()?;
-        let apart = VideoOptions {
+        let options = VideoOptions {
             limits: self.items.limits(Care::Attended, self.plan.read())?,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
-            ..session.apart()
+            ..session.video_options()
         };
-        let watched = (apart, &RunControl::until(&stop));
-        let evaluated = evaluate(session.model.asking(), &asked, watched, &mut |event| {
+        let control = RunControl::until(&stop);
+        let evaluation = Evaluation { asking: session.model.asking(), questions: &asked, options, control: &control };
+        let evaluated = evaluation.run(&mut |event| {
             match event {
-                EvalEvent::Answered { asked, given } => {
+                EvalEvent::Answered { question: asked, answer: given } => {
                     bar.inc(1);
                     if let Some(file) = &mut answers {
                         let line = serde_json::to_string(&Answered { asked, given })?;

@@ -100,9 +100,9 @@ impl Run {
         let (limits, isolation) = (self.limits.limits(Care::Attended)?, self.limits.isolation(Care::Attended)?);
         let wants_times = self.timings || self.json || self.trace.is_some() || limits.has_times();
         let clock = if wants_times { StageClock::Completion } else { StageClock::Issue };
-        let apart = VideoOptions { limits, isolation: isolation.as_ref(), clock, ..VideoOptions::default() };
-        let watched = (apart, &RunControl::until(&stop).with_spans(on_span));
-        let report = session.model.asking().run_in_order(jobs, watched, &mut |answered| {
+        let options = VideoOptions { limits, isolation: isolation.as_ref(), clock, ..VideoOptions::default() };
+        let control = RunControl::until(&stop).with_spans(on_span);
+        let report = session.model.asking().run_in_order(jobs, options, &control, &mut |answered| {
             n_told += 1;
             bar.inc(1);
             if printed.is_ok() {

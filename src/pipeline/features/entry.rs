@@ -1,5 +1,5 @@
-//! One entry: a safetensors file with the visual tokens, a small picture, and in its metadata what else is known of the
-//! video and a hash over all of it.
+//! Format of a cache entry: a safetensors file with the visual tokens and the thumbnail, and in its metadata the
+//! video's frames and report, and a hash over everything.
 
 use std::collections::HashMap;
 
@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, View};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Kind};
 use crate::pipeline::{EncodedVideo, FrameStamp, Timings};
 use crate::temporal::{AnyRes, Temporal};
 use crate::video::ReadReport;
@@ -17,65 +18,69 @@ const THUMBNAIL: &str = "thumbnail";
 const FACTS: &str = "vidense";
 const HASH: &str = "blake3";
 
-/// What is known of a video beside its tokens.
+/// Metadata of a video beside its tokens.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
     frames: Vec<FrameStamp>,
     report: ReadReport,
-    /// The tiles of a single image that was taken by AnyRes.
+    /// Tiles of a single image that AnyRes encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     any_res: Option<AnyRes>,
 }
 
-/// The bytes of an entry.
-pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, String> {
+/// Serializes an entry.
+pub(super) fn write(video: &EncodedVideo) -> Result<Vec<u8>, Error> {
     let any_res = match video.temporal {
         Temporal::AnyRes(any_res) => Some(any_res),
         _ => None,
     };
     let facts = Facts { frames: video.frames.clone(), report: video.report.clone(), any_res };
-    let facts = serde_json::to_string(&facts).map_err(|error| error.to_string())?;
-    let visual = video.visual.contiguous().map_err(|error| error.to_string())?;
+    let facts = serde_json::to_string(&facts).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
+    let visual = video.visual.contiguous()?;
     let (dtype, values) = (View::dtype(&visual), visual.data());
     let thumbnail = video.thumbnail.as_deref().unwrap_or_default();
-    let hash = hash(&facts, (dtype, visual.dims()), &values, thumbnail);
-    let view = |dtype, shape: &[usize], data| TensorView::new(dtype, shape.to_vec(), data);
-    let tensors = [
-        (VISUAL, view(dtype, visual.dims(), &values).map_err(|error| error.to_string())?),
-        (THUMBNAIL, view(Dtype::U8, &[thumbnail.len()], thumbnail).map_err(|error| error.to_string())?),
-    ];
+    let view = |dtype, shape: &[usize], data| TensorView::new(dtype, shape.to_vec(), data).map_err(invalid);
+    let visual = view(dtype, visual.dims(), &values)?;
+    let hash = hash(&facts, &visual, thumbnail);
+    let tensors = [(VISUAL, visual), (THUMBNAIL, view(Dtype::U8, &[thumbnail.len()], thumbnail)?)];
     let metadata = HashMap::from([(FACTS.to_owned(), facts), (HASH.to_owned(), hash)]);
-    safetensors::serialize(tensors, Some(metadata)).map_err(|error| error.to_string())
+    safetensors::serialize(tensors, Some(metadata)).map_err(invalid)
 }
 
-/// The video of an entry, whose frames `temporal` aggregated, on the CPU; an error says in words what is wrong with it.
-pub(super) fn read(bytes: &[u8], temporal: Temporal) -> Result<EncodedVideo, String> {
-    let words = |error: safetensors::SafeTensorError| error.to_string();
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(words)?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(words)?;
-    let metadata = metadata.metadata().as_ref().ok_or("it has no metadata")?;
+/// Deserializes an entry, whose frames `temporal` aggregated, to the CPU.
+///
+/// # Errors
+/// When the bytes are damaged.
+pub(super) fn read(bytes: &[u8], temporal: Temporal) -> Result<EncodedVideo, Error> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(invalid)?;
+    let metadata = metadata.metadata().as_ref().ok_or_else(|| Error::invalid("no metadata"))?;
     let (facts, expected) = (metadata.get(FACTS), metadata.get(HASH));
-    let (facts, expected) = facts.zip(expected).ok_or("its metadata is not ours")?;
-    let visual = tensors.tensor(VISUAL).map_err(words)?;
-    let thumbnail = tensors.tensor(THUMBNAIL).map_err(words)?;
-    if hash(facts, (visual.dtype(), visual.shape()), visual.data(), thumbnail.data()) != *expected {
-        return Err("its bytes do not have the hash that was written with them".to_owned());
+    let (facts, expected) = facts.zip(expected).ok_or_else(|| Error::invalid("metadata of another program"))?;
+    let visual = tensors.tensor(VISUAL).map_err(invalid)?;
+    let thumbnail = tensors.tensor(THUMBNAIL).map_err(invalid)?;
+    if hash(facts, &visual, thumbnail.data()) != *expected {
+        return Err(Error::invalid("damaged: the hash does not match"));
     }
-    let Facts { frames, report, any_res } = serde_json::from_str(facts).map_err(|error| error.to_string())?;
-    let dtype = DType::try_from(visual.dtype()).map_err(|error| error.to_string())?;
-    let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), &Device::Cpu);
-    let visual = visual.map_err(|error| error.to_string())?;
-    let thumbnail = Some(thumbnail.data().to_vec()).filter(|picture| !picture.is_empty());
+    let facts: Facts = serde_json::from_str(facts).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
+    let Facts { frames, report, any_res } = facts;
+    let dtype = DType::try_from(visual.dtype())?;
+    let visual = Tensor::from_raw_buffer(visual.data(), dtype, visual.shape(), &Device::Cpu)?;
+    let thumbnail = Some(thumbnail.data().to_vec()).filter(|jpeg| !jpeg.is_empty());
     let temporal = any_res.map_or(temporal, Temporal::AnyRes);
-    Ok(EncodedVideo { visual, frames, report, temporal, timings: Timings::default(), thumbnail, is_found: true })
+    Ok(EncodedVideo { visual, frames, report, temporal, timings: Timings::default(), thumbnail, is_cached: true })
 }
 
-fn hash(facts: &str, (dtype, shape): (Dtype, &[usize]), visual: &[u8], thumbnail: &[u8]) -> String {
+fn invalid(error: safetensors::SafeTensorError) -> Error {
+    Error::caused_by(Kind::Invalid, error)
+}
+
+fn hash(facts: &str, visual: &TensorView<'_>, thumbnail: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(facts.as_bytes());
-    hasher.update(format!("{dtype:?} {shape:?}").as_bytes());
-    hasher.update(&(visual.len() as u64).to_le_bytes());
-    hasher.update(visual);
+    hasher.update(format!("{:?} {:?}", visual.dtype(), visual.shape()).as_bytes());
+    hasher.update(&(visual.data().len() as u64).to_le_bytes());
+    hasher.update(visual.data());
     hasher.update(thumbnail);
     hasher.finalize().to_hex().to_string()
 }
@@ -95,7 +100,7 @@ mod tests {
             temporal: Temporal::D2,
             timings: Timings::default(),
             thumbnail: Some(vec![1, 2, 3]),
-            is_found: false,
+            is_cached: false,
         }
     }
 
@@ -108,7 +113,7 @@ mod tests {
             let rows = |tensor: &Tensor| tensor.to_dtype(DType::F32).and_then(|t| t.to_vec2::<f32>()).expect("2-D");
             assert_eq!((read.visual.dtype(), rows(&read.visual)), (dtype, rows(&video.visual)));
             assert_eq!((read.frames, read.report, read.thumbnail), (video.frames, video.report, video.thumbnail));
-            assert!(read.is_found && read.temporal == Temporal::D2);
+            assert!(read.is_cached && read.temporal == Temporal::D2);
         }
     }
 
@@ -126,7 +131,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            // A space of padding that became another byte is no damage to what is read, nor is another name for nothing.
+            // Another byte of padding does not change what is read, nor does another name of an absent key.
             if let Ok(read) = read(&damaged, Temporal::D2) {
                 let rows = read.visual.to_vec2::<f32>().expect("2-D");
                 assert_eq!(rows[3], [9.0, 10.0, 11.0], "byte {at}");

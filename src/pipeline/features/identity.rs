@@ -1,4 +1,4 @@
-//! What visual tokens are made by: the same video gives the same tokens as long as it is equal.
+//! Identity of the computation of visual tokens: with an equal identity, the same video gives the same tokens.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use crate::pipeline::open::REVISION;
 use crate::spec::visual_fingerprint;
 use crate::video::library_versions;
 
-/// Names everything but the video that visual tokens depend on: the program, the plan up to `temporal`, the model's
-/// files, FFmpeg's libraries, and how values are computed.
+/// Returns the identity of all that visual tokens depend on besides the video: the program, the plan up to `temporal`,
+/// the model's files, FFmpeg's libraries, dtypes and devices.
 ///
 /// # Errors
-/// Never for a plan that was resolved.
+/// When the plan is not resolved.
 pub fn identity(model: &LoadedModel) -> io::Result<String> {
     let visual = visual_fingerprint(&model.plan, &model.model_files)?;
     let program = format!("{} revision {REVISION}", env!("CARGO_PKG_VERSION"));

@@ -1,4 +1,4 @@
-//! What visual tokens are kept under: what they were made by, and of which file.
+//! Key of cached visual tokens: a hash of the model, the choices and the file that they were computed from.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,21 +7,22 @@ use std::time::UNIX_EPOCH;
 
 use crate::video::Window;
 
-/// Of a file, this much at either end is part of its identity: copies and renamed files are known again, and others that
-/// happen to have its length and time are not taken for it.
+/// Bytes at either end of a file that are hashed: copies and renamed files keep their key, and other files of the same
+/// length and time get another one.
 const END: u64 = 64 << 10;
-/// Hex digits of a key.
+/// Number of hex digits of a key.
 const DIGITS: usize = 32;
 
-/// The name of an entry: 32 hex digits of BLAKE3.
+/// Name of a cache entry: 32 hex digits of BLAKE3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FeatureKey(String);
 
 impl FeatureKey {
-    /// The key of what a model makes of a part of a video. `made_by` names the model, and all choices but the window.
+    /// Returns the key of a model's visual tokens of a window of a video. `made_by` identifies the model and all choices
+    /// but the window ([`identity`](super::identity)).
     ///
     /// # Errors
-    /// When the file cannot be looked at.
+    /// When the file cannot be read.
     pub fn of(made_by: &str, path: &Path, window: &Window) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(made_by.as_bytes());
@@ -38,14 +39,14 @@ impl FeatureKey {
         Ok(Self(hasher.finalize().to_hex()[..DIGITS].to_owned()))
     }
 
-    /// Its digits.
+    /// Returns the hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 fn add_file(hasher: &mut blake3::Hasher, path: &Path, meta: &Metadata) -> io::Result<()> {
-    // A pipe would block.
+    // Opening a pipe would block.
     if !meta.is_file() {
         return Err(io::Error::other("neither a regular file nor a directory"));
     }
@@ -59,14 +60,14 @@ fn add_file(hasher: &mut blake3::Hasher, path: &Path, meta: &Metadata) -> io::Re
     Ok(())
 }
 
-/// Length and time of change.
+/// Hashes the length and the modification time.
 fn add_facts(hasher: &mut blake3::Hasher, meta: &Metadata) {
     let changed = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     hasher.update(&meta.len().to_le_bytes());
     hasher.update(&changed.as_nanos().to_le_bytes());
 }
 
-/// A directory of images is the names, lengths and times of what is in it.
+/// Hashes the names, lengths and times of the files of a directory of images.
 fn add_directory(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
     let mut entries = std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);

@@ -1,7 +1,8 @@
-//! Visual tokens on disk: what was encoded once need not be decoded again to be asked something else.
+//! Cache of visual tokens on disk: a video that was encoded once is not decoded again for other questions.
 //!
-//! Entries are found by [`FeatureKey`]. Each is written beside and renamed, so several processes may share a directory; one that
-//! is damaged is thrown away and made again. When they grow over the limit, those go first that were not used for longest.
+//! Entries are found by [`FeatureKey`]. Each is written to a temporary file and renamed, so several processes may share
+//! a directory; a damaged entry is removed and made again. Over the size limit the least recently used entries are
+//! removed. Called by the stages, and by `cache` for its statistics.
 
 mod entry;
 mod identity;
@@ -20,38 +21,48 @@ pub use identity::identity;
 pub use key::FeatureKey;
 
 use super::EncodedVideo;
+use crate::error::{Error, Kind};
 use crate::exec::lock;
 use crate::files::output::{UNFINISHED, create_directory};
 use crate::files::{Flush, output};
 use crate::temporal::Temporal;
 
-const ENDING: &str = "safetensors";
-/// What was begun so long ago, nobody will finish.
+const EXTENSION: &str = "safetensors";
+/// Age after which an unfinished file counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// A directory of entries.
+/// Cache of visual tokens in a directory.
 pub struct FeatureCache {
     dir: PathBuf,
-    /// Bytes that it may grow to.
+    /// Maximum number of bytes of all entries.
     limit: u64,
-    /// The model, and all choices that its visual tokens depend on.
+    /// Identity of the computation ([`identity`]).
     made_by: String,
-    /// Bytes that it held when this process last looked, and those that it wrote since; none before it has looked.
-    total: Mutex<Option<(u64, u64)>>,
-    n_found: AtomicU64,
+    /// Size of the directory; `None` before the first listing.
+    size: Mutex<Option<DirectorySize>>,
+    n_hits: AtomicU64,
     n_damaged: AtomicU64,
-    /// Why the last entry could not be written.
-    refusal: Mutex<Option<String>>,
+    /// Error of the last entry that could not be written.
+    write_error: Mutex<Option<Error>>,
 }
 
-/// What a directory of entries holds.
+/// Size of a directory as this process knows it; others may write to it as well.
+#[derive(Clone, Copy)]
+struct DirectorySize {
+    /// Bytes at the last listing.
+    listed: u64,
+    /// Bytes written by this process since then.
+    written: u64,
+}
+
+/// Statistics of a cache directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Entries.
+    /// Number of entries.
     pub n_entries: u64,
-    /// Their bytes.
+    /// Bytes of all entries.
     pub bytes: u64,
-    /// When the one was used last that was not used for longest.
+    /// Time of the last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
 }
 
@@ -63,38 +74,38 @@ struct CacheEntry {
 }
 
 impl FeatureCache {
-    /// Opens a directory for the tokens that `made_by` stands for ([`identity`]), and makes it if there is none.
+    /// Opens a directory for visual tokens of the identity `made_by` ([`identity`]), and creates it if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the directory cannot be created.
     pub fn open(dir: &Path, limit: u64, made_by: String) -> io::Result<Self> {
         create_directory(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             limit,
             made_by,
-            total: Mutex::new(None),
-            n_found: AtomicU64::new(0),
+            size: Mutex::new(None),
+            n_hits: AtomicU64::new(0),
             n_damaged: AtomicU64::new(0),
-            refusal: Mutex::new(None),
+            write_error: Mutex::new(None),
         })
     }
 
-    /// What its entries are made by.
+    /// Identity of the computation.
     pub(super) fn made_by(&self) -> &str {
         &self.made_by
     }
 
-    /// An entry, if there is one that is whole.
+    /// Returns the entry of a key, if it exists and is not damaged.
     pub(super) fn get(&self, key: &FeatureKey, temporal: Temporal, device: &Device) -> Option<EncodedVideo> {
         let path = self.path(key);
         let bytes = std::fs::read(&path).ok()?;
         match entry::read(&bytes, temporal) {
             Ok(video) => {
-                // A device that has no room says nothing of the entry.
+                // A device out of memory is no damage to the entry.
                 let visual = video.visual.to_device(device).ok()?;
-                self.n_found.fetch_add(1, Ordering::Relaxed);
-                // Used last just now; a cache that cannot be written to is read all the same.
+                self.n_hits.fetch_add(1, Ordering::Relaxed);
+                // The time of the last use; a read-only cache is read all the same.
                 let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(EncodedVideo { visual, ..video })
             }
@@ -106,11 +117,12 @@ impl FeatureCache {
         }
     }
 
-    /// Keeps a video's tokens. What cannot be written is only missed: see [`Self::take_refusal`].
+    /// Writes a video's tokens. A failed write is not an error: see [`Self::take_write_error`].
     pub(super) fn put(&self, key: &FeatureKey, video: &EncodedVideo) {
-        let written = entry::write(video).map_err(io::Error::other).and_then(|bytes| self.write(key, &bytes));
+        let in_dir = |error: io::Error| Error::caused_by(Kind::Unreadable, error);
+        let written = entry::write(video).and_then(|bytes| self.write(key, &bytes).map_err(in_dir));
         if let Err(error) = written {
-            *lock(&self.refusal) = Some(format!("{}: {error}", self.dir.display()));
+            *lock(&self.write_error) = Some(error.about(&self.dir));
         }
     }
 
@@ -125,45 +137,47 @@ impl FeatureCache {
         self.make_room(length)
     }
 
-    /// Counts new bytes, and removes what was not used for longest once there are too many. Others may write as well, so it
-    /// looks again now and then.
+    /// Counts new bytes, and removes the least recently used entries once they are over the limit. Other processes may
+    /// write as well, so the directory is listed again after every tenth of the limit.
     fn make_room(&self, new: u64) -> io::Result<()> {
         let slack = self.limit / 10;
-        let mut total = lock(&self.total);
-        let (held, written) = match *total {
-            Some((held, written)) if written + new <= slack => (held, written + new),
-            _ => (entries(&self.dir).map(|entry| entry.bytes).sum(), 0),
+        let mut known = lock(&self.size);
+        let size = match *known {
+            Some(DirectorySize { listed, written }) if written + new <= slack => {
+                DirectorySize { listed, written: written + new }
+            }
+            _ => DirectorySize { listed: entries(&self.dir).map(|entry| entry.bytes).sum(), written: 0 },
         };
-        *total = Some((held, written));
-        if held + written > self.limit {
-            // Some more than is needed: to look at all entries takes long.
-            *total = Some((shrink(&self.dir, self.limit - slack)?, 0));
+        *known = Some(size);
+        if size.listed + size.written > self.limit {
+            // More than needed is removed: listing all entries is slow.
+            *known = Some(DirectorySize { listed: shrink(&self.dir, self.limit - slack)?, written: 0 });
         }
         Ok(())
     }
 
-    /// Entries that were found.
-    pub fn n_found(&self) -> u64 {
-        self.n_found.load(Ordering::Relaxed)
+    /// Number of entries that were found.
+    pub fn n_hits(&self) -> u64 {
+        self.n_hits.load(Ordering::Relaxed)
     }
 
-    /// Entries that were damaged, and thrown away.
+    /// Number of damaged entries that were removed.
     pub fn n_damaged(&self) -> u64 {
         self.n_damaged.load(Ordering::Relaxed)
     }
 
-    /// Why an entry could not be written, if that happened since this was last asked.
-    pub fn take_refusal(&self) -> Option<String> {
-        lock(&self.refusal).take()
+    /// Takes the error of the last failed write, if there was one since the last call.
+    pub fn take_write_error(&self) -> Option<Error> {
+        lock(&self.write_error).take()
     }
 
     fn path(&self, key: &FeatureKey) -> PathBuf {
         let digits = key.as_str();
-        self.dir.join(&digits[..2]).join(digits).with_extension(ENDING)
+        self.dir.join(&digits[..2]).join(digits).with_extension(EXTENSION)
     }
 }
 
-/// What a directory holds. One that is not there holds nothing.
+/// Returns the statistics of a directory; a missing directory is empty.
 pub fn cache_stats(dir: &Path) -> CacheStats {
     entries(dir).filter(|entry| entry.is_whole).fold(CacheStats::default(), |stats, entry| CacheStats {
         n_entries: stats.n_entries + 1,
@@ -172,16 +186,16 @@ pub fn cache_stats(dir: &Path) -> CacheStats {
     })
 }
 
-/// Removes all entries of a directory, and nothing else. Says what was removed.
+/// Removes all entries of a directory, and no other files. Returns the statistics of the removed entries.
 ///
 /// # Errors
-/// When one cannot be removed.
+/// When an entry cannot be removed.
 pub fn clear_cache(dir: &Path) -> io::Result<CacheStats> {
     let stats = cache_stats(dir);
     shrink(dir, 0).map(|_| stats)
 }
 
-/// Removes entries until at most `limit` bytes are left, and says how many those are.
+/// Removes the least recently used entries until at most `limit` bytes are left. Returns the bytes that are left.
 fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
     let mut all: Vec<CacheEntry> = entries(dir).collect();
     let mut left: u64 = all.iter().map(|entry| entry.bytes).sum();
@@ -190,7 +204,7 @@ fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
         let is_abandoned = !entry.is_whole && entry.used.elapsed().is_ok_and(|age| age > ABANDONED);
         if (left > limit && entry.is_whole) || is_abandoned {
             match std::fs::remove_file(&entry.path) {
-                // Another process may have been quicker.
+                // Another process may have removed it first.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => left -= entry.bytes,
             }
@@ -199,12 +213,12 @@ fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
     Ok(left)
 }
 
-/// The files of a directory that are entries, or were to become one; others are not ours.
+/// Lists the files of a directory that are entries or unfinished entries; other files are not listed.
 fn entries(dir: &Path) -> impl Iterator<Item = CacheEntry> {
     let is_ours = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let shard = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        let key = name.strip_suffix(ENDING).and_then(|name| name.strip_suffix('.'));
+        let key = name.strip_suffix(EXTENSION).and_then(|name| name.strip_suffix('.'));
         let is_hex = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let is_entry = key.is_some_and(|key| key.len() == 32 && is_hex(key) && key.starts_with(&*shard));
         (is_entry || (name.starts_with(UNFINISHED) && shard.len() == 2 && is_hex(&shard))).then_some(is_entry)
@@ -232,7 +246,7 @@ mod tests {
             temporal: Temporal::D2,
             timings: Timings::default(),
             thumbnail: None,
-            is_found: false,
+            is_cached: false,
         }
     }
 
@@ -248,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_found_and_what_is_damaged_is_not() {
+    fn an_entry_is_found_until_it_is_damaged() {
         let dir = tempfile::tempdir().expect("a directory");
         let (cache, keys) = cache(dir.path(), 1 << 20, 2);
         let get = |key| cache.get(key, Temporal::D2, &Device::Cpu);
@@ -261,11 +275,11 @@ mod tests {
         *bytes.last_mut().expect("not empty") ^= 1;
         std::fs::write(&path, bytes).expect("ours");
         assert!(get(&keys[0]).is_none() && !path.exists());
-        assert_eq!((cache.n_found(), cache.n_damaged()), (1, 1));
+        assert_eq!((cache.n_hits(), cache.n_damaged()), (1, 1));
     }
 
     #[test]
-    fn those_go_first_that_were_not_used_for_longest() {
+    fn the_least_recently_used_entries_are_removed_first() {
         let dir = tempfile::tempdir().expect("a directory");
         let one = entry::write(&video(50)).expect("small").len() as u64;
         let (cache, keys) = cache(dir.path(), 3 * one + one / 2, 4);
@@ -281,13 +295,13 @@ mod tests {
         cache.put(&keys[3], &video(50));
         let left: Vec<bool> = keys.iter().map(|key| cache.path(key).exists()).collect();
         assert_eq!(left, [true, false, true, true]);
-        // What is larger than all room is not kept.
+        // An entry over the limit is not written.
         cache.put(&keys[1], &video(5000));
         assert!(!cache.path(&keys[1]).exists());
     }
 
     #[test]
-    fn clearing_leaves_what_is_not_ours() {
+    fn clearing_leaves_other_files() {
         let dir = tempfile::tempdir().expect("a directory");
         let (cache, keys) = cache(dir.path(), 1 << 20, 1);
         cache.put(&keys[0], &video(3));

@@ -633,5 +633,5 @@ fn limits_fail_the_item_that_reaches_them() {
     }
     let wrong = place.run("archive", "wrong", &["--time-limit", "tower=1"]);
     assert_code(&wrong, 2);
-    assert!(err(&wrong).contains("there is no stage `tower`; hint: decode, preprocess"), "{}", err(&wrong));
+    assert!(err(&wrong).contains("unknown stage `tower`; hint: decode, preprocess"), "{}", err(&wrong));
 }

@@ -191,7 +191,7 @@ impl RunBatch {
         let features = self.cache.open(identity(&model)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
-        let apart = VideoOptions {
+        let options = VideoOptions {
             limits,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
@@ -205,7 +205,7 @@ impl RunBatch {
             shard: self.shard,
             retry_failed: self.retry_failed,
             is_only_archive: tell::archives(&store, archive_named)?,
-            apart,
+            options,
         };
         let note = |event: &str, summary| note(event, (archive_named, &questions), summary);
         store.note(&note("begin", None))?;

@@ -1,4 +1,4 @@
-//! What may be wanted of a run from outside: its end, its spans, and how it stands.
+//! Control of a run from outside: its stop signal, a callback for spans, and a monitor of its stages.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,41 +6,41 @@ use super::run::lock;
 use super::stage::{Clock, OnSpan};
 use super::{StageReport, Stop};
 
-/// How a run is watched. One is good for one run.
+/// Stop signal, span callback and monitor of one run. Not reusable for another run.
 #[derive(Clone, Default)]
 pub struct RunControl {
-    /// The wish to end it.
+    /// Stop signal.
     pub stop: Stop,
-    /// Hears of every stretch of work.
+    /// Callback for every span of work.
     pub on_span: Option<Arc<OnSpan>>,
-    /// Tells what its stages did so far.
+    /// Monitor of the stages.
     pub monitor: Monitor,
 }
 
 impl RunControl {
-    /// A run that ends when `stop` says so.
+    /// Creates the control of a run with the given stop signal.
     pub fn until(stop: &Stop) -> Self {
         Self { stop: stop.clone(), ..Self::default() }
     }
 
-    /// The same, whose spans are heard.
+    /// Sets the callback for spans.
     #[must_use]
     pub fn with_spans(self, on_span: Option<Arc<OnSpan>>) -> Self {
         Self { on_span, ..self }
     }
 }
 
-/// The stages of a run, in the order in which they were put into it; may be asked at any time, from any thread.
+/// Monitor of a run's stages, in the order in which they were added. Readable at any time, from any thread.
 #[derive(Clone, Default)]
 pub struct Monitor {
-    stages: Arc<Mutex<Vec<Watched>>>,
+    stages: Arc<Mutex<Vec<StageClocks>>>,
 }
 
-/// A stage's name, and the clocks of its threads.
-type Watched = (String, Vec<Arc<Clock>>);
+/// Name of a stage, and the clocks of its threads.
+type StageClocks = (String, Vec<Arc<Clock>>);
 
 impl Monitor {
-    /// What each stage did so far.
+    /// Returns the report of each stage so far.
     pub fn reports(&self) -> Vec<StageReport> {
         let stages = lock(&self.stages);
         stages.iter().map(|(name, clocks)| Clock::report(name, clocks)).collect()
