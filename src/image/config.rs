@@ -5,36 +5,6 @@
 
 use serde::Serialize;
 
-/// Why frames could not be prepared.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PreprocessError {
-    /// A key of a processor file has an unusable value.
-    #[error("{key}: {value} is not usable; expected {expected}")]
-    Config {
-        /// The key.
-        key: &'static str,
-        /// Its value, as JSON.
-        value: String,
-        /// What would be.
-        expected: &'static str,
-    },
-    /// A frame whose padded square would not fit in memory.
-    #[error(
-        "a frame of {width} x {height} pixels would be padded to {side} x {side}, over the limit of {limit} a side"
-    )]
-    TooLarge {
-        /// Of the frame.
-        width: u32,
-        /// Of the frame.
-        height: u32,
-        /// Of the padded square.
-        side: u32,
-        /// The largest side.
-        limit: u32,
-    },
-}
-
 /// The first resize, before any crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,6 +9,6 @@ pub mod processor;
 mod resize;
 
 pub use any_res::AnyRes;
-pub use config::{Arithmetic, PreprocessConfig, PreprocessError, Resize};
+pub use config::{Arithmetic, PreprocessConfig, Resize};
 pub use preprocess::Preprocessor;
 pub use processor::{ImageProcessor, ProcessorReading};

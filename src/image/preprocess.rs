@@ -6,9 +6,10 @@
 
 use ::image::{Rgb, RgbImage, imageops};
 
-use super::config::{PreprocessConfig, PreprocessError, Resize};
+use super::config::{PreprocessConfig, Resize};
 use super::plan::FramePlan;
 use super::resize::{Resampling, resize, taps};
+use crate::error::{Error, Kind};
 
 /// A padded square beyond this would take over 800 MB.
 const MAX_PADDED_SIDE: u32 = 16_384;
@@ -44,8 +45,8 @@ impl Preprocessor {
     /// The values are `(3, height, width)`, row-major.
     ///
     /// # Errors
-    /// [`PreprocessError`] for a frame too large to pad.
-    pub fn run(&self, picture: RgbImage) -> Result<(Vec<f32>, u32, u32), PreprocessError> {
+    /// [`Error`] for a frame too large to pad.
+    pub fn run(&self, picture: RgbImage) -> Result<(Vec<f32>, u32, u32), Error> {
         let picture = self.picture(picture)?;
         Ok((self.normalise(&picture), picture.width(), picture.height()))
     }
@@ -54,7 +55,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn picture(&self, picture: RgbImage) -> Result<RgbImage, PreprocessError> {
+    pub fn picture(&self, picture: RgbImage) -> Result<RgbImage, Error> {
         let picture = match self.config.pad {
             Some(colour) => pad_to_square(picture, colour)?,
             None => picture,
@@ -81,7 +82,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn plan(&self, frame: (u32, u32)) -> Result<FramePlan, PreprocessError> {
+    pub fn plan(&self, frame: (u32, u32)) -> Result<FramePlan, Error> {
         let config = &self.config;
         let (canvas, offset) = match config.pad {
             Some(_) => square(frame)?,
@@ -118,7 +119,7 @@ impl Preprocessor {
 }
 
 /// LLaVA's `expand2square`: the picture in the middle, `(long - short) / 2` rounded down from the edge.
-fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, PreprocessError> {
+fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, Error> {
     let (size, (left, top)) = square(picture.dimensions())?;
     if picture.dimensions() == size {
         return Ok(picture);
@@ -132,10 +133,13 @@ fn pad_to_square(picture: RgbImage, colour: [u8; 3]) -> Result<RgbImage, Preproc
 type Pair = (u32, u32);
 
 /// Size of the square around a picture, and the position of its corner there.
-fn square((width, height): Pair) -> Result<(Pair, Pair), PreprocessError> {
+fn square((width, height): Pair) -> Result<(Pair, Pair), Error> {
     let side = width.max(height);
     if width != height && side > MAX_PADDED_SIDE {
-        return Err(PreprocessError::TooLarge { width, height, side, limit: MAX_PADDED_SIDE });
+        let rule = format!(
+            "a frame of {width} x {height} pixels would be padded to {side} x {side}, over the limit of {MAX_PADDED_SIDE} a side"
+        );
+        return Err(Error::new(Kind::Preprocess, rule));
     }
     Ok(((side, side), ((side - width) / 2, (side - height) / 2)))
 }

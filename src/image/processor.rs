@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 
-use super::config::{Arithmetic, Filter, PreprocessConfig, PreprocessError, Resize};
+use super::config::{Arithmetic, Filter, PreprocessConfig, Resize};
+use crate::error::{Error, Kind};
 
 /// An image processor class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct ProcessorReading {
     /// The steps.
     pub config: PreprocessConfig,
     /// Keys whose values would change the pixels and are not obeyed.
-    pub refused: Vec<PreprocessError>,
+    pub refused: Vec<Error>,
     /// Keys that no processor class knows.
     pub unknown: Vec<String>,
 }
@@ -188,8 +189,8 @@ impl ImageProcessor {
     /// Reads a processor file of this class.
     ///
     /// # Errors
-    /// [`PreprocessError::Config`] naming the first key that has an unusable value.
-    pub fn read(self, json: &Value) -> Result<ProcessorReading, PreprocessError> {
+    /// [`Error`] naming the first key that has an unusable value.
+    pub fn read(self, json: &Value) -> Result<ProcessorReading, Error> {
         let keys = ProcessorKeys(json);
         let default = self.default_config();
         let mut config = default.clone();
@@ -240,7 +241,7 @@ impl ImageProcessor {
 
     /// Keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a batch; in LLaVA's
     /// classes `do_pad` means something else.
-    fn refused(self, keys: &ProcessorKeys<'_>) -> Vec<PreprocessError> {
+    fn refused(self, keys: &ProcessorKeys<'_>) -> Vec<Error> {
         let is_filled = !matches!(self, Self::Llava | Self::LlavaNext | Self::Idefics3 | Self::SmolVlm)
             && keys.flag("do_pad", false).unwrap_or(true);
         let padding = keys.get("pad_size").filter(|_| is_filled);
@@ -254,7 +255,7 @@ impl ImageProcessor {
         matches!(self, Self::Idefics3 | Self::SmolVlm | Self::LlavaOnevision | Self::InternVl)
     }
 
-    fn read_resize(self, keys: &ProcessorKeys<'_>, config: &mut PreprocessConfig) -> Result<(), PreprocessError> {
+    fn read_resize(self, keys: &ProcessorKeys<'_>, config: &mut PreprocessConfig) -> Result<(), Error> {
         let is_square = keys.flag("default_to_square", self.defaults_to_square())?;
         let is_resized = keys.flag("do_resize", true)?;
         if matches!(self, Self::Idefics3 | Self::SmolVlm) {
@@ -288,7 +289,7 @@ impl ImageProcessor {
         keys: &ProcessorKeys<'_>,
         is_resized: bool,
         config: &mut PreprocessConfig,
-    ) -> Result<(), PreprocessError> {
+    ) -> Result<(), Error> {
         if let Some(size) = keys.get("max_image_size") {
             let edge = longest_edge("max_image_size", size)?;
             config.squeeze = Some((edge, edge));
@@ -319,7 +320,7 @@ impl ProcessorKeys<'_> {
     }
 
     /// A switch: off where it is null.
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool, PreprocessError> {
+    fn flag(&self, key: &'static str, default: bool) -> Result<bool, Error> {
         match self.0.get(key) {
             None => Ok(default),
             Some(Value::Null) => Ok(false),
@@ -341,7 +342,7 @@ impl ProcessorKeys<'_> {
         FOREIGN.iter().filter_map(|&key| Some((key, self.get(key).filter(|value| value.as_bool() != Some(false))?)))
     }
 
-    fn refused(&self, known: &[&str]) -> Vec<PreprocessError> {
+    fn refused(&self, known: &[&str]) -> Vec<Error> {
         let foreign = self.foreign().filter(|(key, _)| !self.names_class() && !known.contains(key));
         let foreign = foreign.map(|(key, value)| wrong(key, value, "no such key, which is not obeyed"));
         let layout = self.get("data_format").filter(|value| value.as_str() != Some("channels_first"));
@@ -356,11 +357,11 @@ impl ProcessorKeys<'_> {
     }
 }
 
-fn wrong(key: &'static str, value: &Value, expected: &'static str) -> PreprocessError {
-    PreprocessError::Config { key, value: value.to_string(), expected }
+fn wrong(key: &'static str, value: &Value, expected: &'static str) -> Error {
+    Error::new(Kind::Preprocess, format!("{value} is not usable; expected {expected}")).about(key)
 }
 
-fn side(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
+fn side(key: &'static str, value: &Value) -> Result<u32, Error> {
     value
         .as_u64()
         .filter(|&n| (1..=MAX_SIDE).contains(&n))
@@ -368,7 +369,7 @@ fn side(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
         .ok_or_else(|| wrong(key, value, "a number of pixels from 1 to 16384"))
 }
 
-fn resize_from(value: &Value, is_square: bool) -> Result<Resize, PreprocessError> {
+fn resize_from(value: &Value, is_square: bool) -> Result<Resize, Error> {
     const KEY: &str = "size";
     match value {
         Value::Number(_) if is_square => {
@@ -408,12 +409,12 @@ fn resize_from(value: &Value, is_square: bool) -> Result<Resize, PreprocessError
     }
 }
 
-fn longest_edge(key: &'static str, value: &Value) -> Result<u32, PreprocessError> {
+fn longest_edge(key: &'static str, value: &Value) -> Result<u32, Error> {
     let edge = value.get("longest_edge").ok_or_else(|| wrong(key, value, "{longest_edge}"))?;
     side(key, edge)
 }
 
-fn crop_from(value: &Value) -> Result<(u32, u32), PreprocessError> {
+fn crop_from(value: &Value) -> Result<(u32, u32), Error> {
     const KEY: &str = "crop_size";
     match (value, value.get("width"), value.get("height")) {
         (Value::Number(_), ..) => side(KEY, value).map(|side| (side, side)),
@@ -423,7 +424,7 @@ fn crop_from(value: &Value) -> Result<(u32, u32), PreprocessError> {
     }
 }
 
-fn filter_from(value: &Value) -> Result<Filter, PreprocessError> {
+fn filter_from(value: &Value) -> Result<Filter, Error> {
     match value.as_u64() {
         Some(0) => Ok(Filter::Nearest),
         Some(1) => Ok(Filter::Lanczos),
@@ -435,12 +436,12 @@ fn filter_from(value: &Value) -> Result<Filter, PreprocessError> {
     }
 }
 
-fn finite(key: &'static str, value: &Value) -> Result<f64, PreprocessError> {
+fn finite(key: &'static str, value: &Value) -> Result<f64, Error> {
     value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(key, value, "a number"))
 }
 
 /// A number a channel, or one for all.
-fn triple(key: &'static str, value: &Value) -> Result<[f64; 3], PreprocessError> {
+fn triple(key: &'static str, value: &Value) -> Result<[f64; 3], Error> {
     match value.as_array().map(Vec::as_slice) {
         Some([red, green, blue]) => Ok([finite(key, red)?, finite(key, green)?, finite(key, blue)?]),
         None if value.is_number() => Ok([finite(key, value)?; 3]),

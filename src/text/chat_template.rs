@@ -12,8 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::frames::Medium;
 use super::template::{Template, Turn};
-use super::{TextError, Tokenizer, jinja};
+use super::{Tokenizer, jinja};
 use crate::files;
+use crate::error::{Error, Kind};
 
 /// Stands for the placeholder of an image in the words of a conversation.
 const HIDDEN: char = '\u{10FFFE}';
@@ -121,12 +122,11 @@ impl ChatTemplate {
     /// of which the template makes a prompt with exactly one placeholder.
     ///
     /// # Errors
-    /// [`TextError::ChatTemplate`] when no way does, or the prompt leaves out the question or the system text.
-    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<(String, String), TextError> {
-        let wrong = |cause: String| TextError::ChatTemplate {
-            origin: self.origin.clone(),
-            cause,
-            known: Template::NAMES.join(", "),
+    /// [`Error`] when no way does, or the prompt leaves out the question or the system text.
+    pub(super) fn prompt(&self, chat: &Chat<'_>) -> Result<(String, String), Error> {
+        let wrong = |cause: String| {
+            let hint = format!("--template with one of {}", Template::NAMES.join(", "));
+            Error::new(Kind::Text, cause).with_hint(hint).about("chat template").about(self.origin.clone())
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();

@@ -7,10 +7,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::TextError;
 use super::numerals::in_words;
 use super::prompt::Passage;
 use crate::units::Seconds;
+use crate::error::{Error, Kind};
 
 /// Marks around visual tokens, and the frames that each pair of marks holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,12 +170,12 @@ impl FrameMarks {
     /// The parts that stand for a video.
     ///
     /// # Errors
-    /// [`TextError::Timestamps`] for times of frames that have none, or that are mixed.
+    /// [`Error`] for times of frames that have none, or that are mixed.
     pub(super) fn passages(
         &self,
         timestamps: Timestamps,
         shown: &ShownFrames,
-    ) -> Result<Vec<Passage<String>>, TextError> {
+    ) -> Result<Vec<Passage<String>>, Error> {
         let words = |words: String| Passage::Words(words);
         let mut parts = Vec::new();
         let is_smolvlm = self.layout == FrameLayout::SmolVlm && timestamps == Timestamps::Checkpoint;
@@ -197,7 +197,7 @@ impl FrameMarks {
             }
             (_, false) if matches!(timestamps, Timestamps::MmSs | Timestamps::Seconds) => {
                 let rule = "stand before each frame, but the temporal strategy mixes the frames";
-                return Err(TextError::Timestamps { rule });
+                return Err(no_timestamps(rule));
             }
             _ => {
                 let before = if is_smolvlm { "\n" } else { "" };
@@ -217,10 +217,10 @@ impl FrameMarks {
         timestamps: Timestamps,
         (i, frame): (usize, ShownFrame),
         shown: &ShownFrames,
-    ) -> Result<(String, &'static str), TextError> {
+    ) -> Result<(String, &'static str), Error> {
         let time = || {
             let rule = "stand before each frame, but the frames carry none";
-            frame.time.map(|Seconds(time)| time).ok_or(TextError::Timestamps { rule })
+            frame.time.map(|Seconds(time)| time).ok_or_else(|| no_timestamps(rule))
         };
         Ok(match (timestamps, self.layout) {
             (Timestamps::MmSs, _) => (format!("Frame from {}: ", minutes(whole(time()?))), "\n"),
@@ -232,6 +232,12 @@ impl FrameMarks {
             _ => (String::new(), ""),
         })
     }
+}
+
+/// Returns the error of times of frames that cannot be written.
+fn no_timestamps(rule: &str) -> Error {
+    let hint = "none, or a strategy that keeps frames apart, such as concat";
+    Error::new(Kind::Text, format!("prompt.timestamps (--timestamps) {rule}")).with_hint(hint)
 }
 
 #[cfg(test)]

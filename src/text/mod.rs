@@ -1,7 +1,6 @@
 //! Text in and out of the language model: tokenizers, conversation templates, streaming.
 
 mod chat_template;
-mod error;
 pub mod frames;
 mod jinja;
 mod numerals;
@@ -12,7 +11,6 @@ pub mod template;
 pub mod tokenizer;
 
 pub use chat_template::ChatTemplate;
-pub use error::TextError;
 pub use frames::{FrameLayout, FrameMarks, ShownFrame, ShownFrames, Timestamps};
 pub use prompt::{Passage, Prompt};
 pub use sentencepiece::SentencePiece;

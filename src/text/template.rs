@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::TextError;
 use super::chat_template::{Chat, ChatTemplate};
 use super::frames::{FrameMarks, ShownFrames, Timestamps};
 use super::prompt::{Passage, Prompt};
+use crate::error::{Error, Kind};
 
 /// A conversation format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,19 +104,22 @@ impl Template {
     /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
     ///
     /// # Errors
-    /// [`TextError::UnknownTemplate`] with the names that are known.
-    pub fn check_name(name: &str) -> Result<(), TextError> {
+    /// [`Error`] with the names that are known.
+    pub fn check_name(name: &str) -> Result<(), Error> {
         if name == Self::CHECKPOINT { Ok(()) } else { Self::named(name).map(|_| ()) }
     }
 
     /// The template of a name; `own` is the checkpoint's.
     ///
     /// # Errors
-    /// [`TextError::UnknownTemplate`]; [`TextError::NoOwnTemplate`] when the checkpoint has none and is asked for it.
-    pub fn choose(name: &str, own: Option<&Self>) -> Result<Self, TextError> {
+    /// [`Error`]; [`Error`] when the checkpoint has none and is asked for it.
+    pub fn choose(name: &str, own: Option<&Self>) -> Result<Self, Error> {
         match (name, own) {
             (Self::CHECKPOINT, Some(own)) => Ok(own.clone()),
-            (Self::CHECKPOINT, None) => Err(TextError::NoOwnTemplate { known: Self::NAMES.join(", ") }),
+            (Self::CHECKPOINT, None) => {
+                let error = Error::new(Kind::Text, "the checkpoint has no chat template");
+                Err(error.with_hint(Self::NAMES.join(", ")).about("template `checkpoint`"))
+            },
             (name, _) => Self::named(name),
         }
     }
@@ -124,8 +127,8 @@ impl Template {
     /// The template of a name.
     ///
     /// # Errors
-    /// [`TextError::UnknownTemplate`] with the names that are known.
-    pub fn named(name: &str) -> Result<Self, TextError> {
+    /// [`Error`] with the names that are known.
+    pub fn named(name: &str) -> Result<Self, Error> {
         Ok(match name {
             "vicuna_v1" => Self::VicunaV1,
             "llama_3" => Self::Llama3,
@@ -139,7 +142,7 @@ impl Template {
             "plain" => Self::Plain,
             _ => {
                 let known = [&Self::NAMES[..], &[Self::CHECKPOINT]].concat().join(", ");
-                return Err(TextError::UnknownTemplate { name: name.to_owned(), known });
+                return Err(Error::new(Kind::Text, format!("unknown template `{name}`")).with_hint(known));
             }
         })
     }
@@ -148,9 +151,11 @@ impl Template {
     /// `<s>USER: <image>\n{question} ASSISTANT: {answer}</s>`. White space before `{answer}` belongs to the answer.
     ///
     /// # Errors
-    /// [`TextError::PromptFormat`] when a mark is missing or out of order.
-    pub fn custom(format: &str) -> Result<Self, TextError> {
-        let missing = |missing| TextError::PromptFormat { format: format.to_owned(), missing };
+    /// [`Error`] when a mark is missing or out of order.
+    pub fn custom(format: &str) -> Result<Self, Error> {
+        let missing = |mark: &str| {
+            Error::new(Kind::Text, format!("prompt_format of the checkpoint has no {mark}: {format:?}"))
+        };
         let (before_visual, rest) = format.split_once("<image>").ok_or_else(|| missing("<image>"))?;
         let (before_question, rest) =
             rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;
@@ -363,9 +368,9 @@ impl Conversation {
     /// Adds a question. The prompt holds all turns so far.
     ///
     /// # Errors
-    /// [`TextError::ChatTemplate`] when a checkpoint's own template makes no prompt of the conversation;
-    /// [`TextError::Timestamps`] for times of frames that have none.
-    pub fn ask(&mut self, question: &str) -> Result<Prompt, TextError> {
+    /// [`Error`] when a checkpoint's own template makes no prompt of the conversation;
+    /// [`Error`] for times of frames that have none.
+    pub fn ask(&mut self, question: &str) -> Result<Prompt, Error> {
         if !self.template.has_turns() {
             self.turns.clear();
         }
@@ -389,7 +394,7 @@ impl Conversation {
         Ok(Prompt::around(before, self.video()?, after))
     }
 
-    fn video(&self) -> Result<Vec<Passage<String>>, TextError> {
+    fn video(&self) -> Result<Vec<Passage<String>>, Error> {
         self.marks.passages(self.timestamps, &self.shown)
     }
 

@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use crate::nn::VisibleKeys;
-use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, TextError, Timestamps, Tokenizer};
+use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, Timestamps, Tokenizer};
 use crate::vlm::Design;
 
 use super::data::Dialogue;
 use super::loss::Targets;
+use crate::error::Error;
 
 /// The ids of one conversation after the image, and what predicting each of them counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ impl<'m> Packer<'m> {
     ///
     /// # Errors
     /// When the tokenizer refuses.
-    pub fn before_visual(&self) -> Result<Vec<u32>, TextError> {
+    pub fn before_visual(&self) -> Result<Vec<u32>, Error> {
         let parts = self.tokenizer.encode_prompt(&self.conversation().ask("")?)?;
         Ok(parts.first().and_then(Passage::words).cloned().unwrap_or_default())
     }
@@ -62,7 +63,7 @@ impl<'m> Packer<'m> {
     ///
     /// # Errors
     /// When the tokenizer refuses.
-    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<Segment>, TextError> {
+    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<Segment>, Error> {
         if self.template.has_turns() {
             return Ok(vec![self.segment(&dialogue.turns, dialogue.weight)?]);
         }
@@ -70,7 +71,7 @@ impl<'m> Packer<'m> {
     }
 
     /// The whole text is encoded at once; where a part of it ends among the ids is found by encoding the part.
-    fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<Segment, TextError> {
+    fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<Segment, Error> {
         let encode = |text: &str| self.tokenizer.encode(text, Piece::Later);
         let mut conversation = self.conversation();
         let mut answers = Vec::new();
@@ -84,7 +85,7 @@ impl<'m> Packer<'m> {
         let ids = encode(&text)?;
         let mut weights = vec![0.0; ids.len()];
         for (prompt, replied) in answers {
-            let end_of = |part: &str| Ok::<usize, TextError>(common_prefix(&encode(part)?, &ids));
+            let end_of = |part: &str| Ok::<usize, Error>(common_prefix(&encode(part)?, &ids));
             weights[end_of(&prompt)?..end_of(&replied)?].fill(weight);
         }
         Ok(Segment { ids, weights })

@@ -24,7 +24,7 @@ use crate::image::Preprocessor;
 use crate::nn::Purpose;
 use crate::projector::ProjectorKind;
 use crate::vision::Tower;
-use crate::vlm::{Design, ModelError, Replaced, StartingTower, StartingWeights};
+use crate::vlm::{Design, Replaced, StartingTower, StartingWeights};
 use crate::weights::Hub;
 
 /// What a listener hears of a run.
@@ -180,7 +180,7 @@ fn first_weights(
     design: &Design,
     model: Option<Arc<StartingWeights>>,
 ) -> Result<Source, TrainError> {
-    let opened = |error| TrainError::Model(ModelError::Weights(error));
+    let opened = TrainError::Lower;
     let holds_tower = start.place == TowerPlace::Inside;
     let tower = start.tower.as_deref().map(StartingTower::open).transpose().map_err(opened)?;
     let keeps_projector = !recipe.model.has_new_projector();

@@ -19,12 +19,13 @@ use crate::connector::{self, Connector, ConnectorKind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Temporal};
-use crate::text::{ChatTemplate, Conversation, FrameMarks, Reading, ShownFrames, Template, TextError, Tokenizer};
+use crate::text::{ChatTemplate, Conversation, FrameMarks, Reading, ShownFrames, Template, Tokenizer};
 use crate::units::Tokens;
 use crate::video::Sample;
 use crate::video::sample::LlavaVideo;
 use crate::vision::{TowerConfig, TowerFamily};
-use crate::weights::{Checkpoint, Hub, HubError};
+use crate::weights::{Checkpoint, Hub};
+use crate::error::{Error, Kind};
 
 /// A described model.
 pub struct Blueprint {
@@ -142,7 +143,7 @@ impl Blueprint {
     ///
     /// # Errors
     /// When there is none of that name.
-    pub fn named_template(&self, name: &str) -> Result<Template, TextError> {
+    pub fn named_template(&self, name: &str) -> Result<Template, Error> {
         Template::choose(name, self.own_template.as_ref())
     }
 
@@ -400,9 +401,9 @@ fn find_tower(
 }
 
 /// A path of the machine that trained the checkpoint means nothing here; the user must name the tower.
-fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: HubError) -> ModelError {
+fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: Error) -> ModelError {
     match (asked, error) {
-        (None, HubError::NotFound { .. }) => ModelError::Combination {
+        (None, error) if error.kind() == Kind::NotFound => ModelError::Combination {
             path: dir.join("config.json"),
             rule: format!(
                 "mm_vision_tower names `{name}`, which is neither a directory nor a hub id; hint: name the tower with --vision-tower"

@@ -7,10 +7,7 @@ use bytesize::ByteSize;
 use super::Placement;
 use crate::device::free_memory;
 use crate::error::is_out_of_memory;
-use crate::image::PreprocessError;
-use crate::text::TextError;
 use crate::units::Tokens;
-use crate::weights::{HubError, WeightError};
 
 /// Why a model could not be described, loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +16,6 @@ pub enum ModelError {
     /// A failure of a lower layer.
     #[error(transparent)]
     Lower(#[from] crate::error::Error),
-    /// It was not found.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// Its weights are broken or do not fit.
-    #[error(transparent)]
-    Weights(#[from] WeightError),
-    /// Its tokenizer or template is.
-    #[error(transparent)]
-    Text(#[from] TextError),
     /// A file that cannot be read.
     #[error("{path}: {source}")]
     Io {
@@ -63,14 +51,6 @@ pub enum ModelError {
         path: PathBuf,
         /// What does not, both values, and a hint.
         rule: String,
-    },
-    /// How frames are prepared.
-    #[error("{dir}: {source}")]
-    Preprocess {
-        /// The directory of `preprocessor_config.json`.
-        dir: PathBuf,
-        /// What is wrong.
-        source: PreprocessError,
     },
     /// More tokens than the model's context.
     #[error(
@@ -172,8 +152,6 @@ impl ModelError {
         match self {
             Self::OverBudget { .. } | Self::NoVisualTokens { .. } => "token_budget",
             Self::Frames { .. } | Self::Strategy { .. } | Self::SingleImage { .. } => "frames",
-            Self::Preprocess { .. } => "preprocess",
-            Self::Text(_) => "text",
             Self::Compute { .. } => "compute",
             Self::Memory { .. } => "device_memory",
             Self::Lower(error) => error.kind().word(),

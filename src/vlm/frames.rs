@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use super::load::VisionPlacement;
 use super::{ModelError, Vlm};
 use crate::device::release_unused_memory;
-use crate::error::is_out_of_memory;
+use crate::error::{Error, is_out_of_memory};
 use crate::kernels::{self, DeviceFramePlan};
 
 /// Capacity of [`FrameTables`], in sizes of frames.
@@ -53,7 +53,7 @@ impl Vlm {
         if kernels.prepares_frames() && self.preprocessor.has_plan() {
             return self.prepare_on_device(&frame);
         }
-        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
+        let wrong = |error: Error| error.about(self.name.clone());
         let (values, width, height) = self.preprocessor.run(frame).map_err(wrong)?;
         let side = self.tower_side(width, height)?;
         Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
@@ -67,7 +67,7 @@ impl Vlm {
     /// # Errors
     /// When the family has no such views, or device memory runs out.
     pub fn prepare_view(&self, view: RgbImage) -> Result<Tensor, ModelError> {
-        let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
+        let wrong = |error: Error| error.about(self.name.clone());
         let failed = ModelError::compute("preparing pixels");
         let (values, width, height) = self.single_image.usable()?.preprocessor().run(view).map_err(wrong)?;
         let side = self.tower_side(width, height)?;
@@ -84,7 +84,7 @@ impl Vlm {
         let VisionPlacement { device, dtype } = &self.vision;
         let failed = ModelError::compute("preparing pixels");
         let placed = self.frames.get(frame.dimensions(), || {
-            let wrong = |source| ModelError::Preprocess { dir: self.name.clone().into(), source };
+            let wrong = |error: Error| error.about(self.name.clone());
             let plan = self.preprocessor.plan(frame.dimensions()).map_err(wrong)?;
             self.tower_side(plan.size.0, plan.size.1)?;
             DeviceFramePlan::new(plan, device).map_err(&failed)

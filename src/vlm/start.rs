@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use super::load::names_in;
 use super::{ModelError, names, tying};
 use crate::language::LlamaConfig;
-use crate::weights::{Checkpoint, Ledger, Rename, WeightError};
+use crate::weights::{Checkpoint, Ledger, Rename};
+use crate::error::Error;
 
 /// Checkpoint that provides initial weights.
 pub struct StartingWeights {
@@ -120,7 +121,7 @@ impl StartingTower {
     ///
     /// # Errors
     /// When the directory has no readable weights.
-    pub fn open(dir: &Path) -> std::result::Result<Self, WeightError> {
+    pub fn open(dir: &Path) -> std::result::Result<Self, Error> {
         let checkpoint = Checkpoint::open(dir)?;
         Ok(Self { prefix: names::tower_beside(&checkpoint), checkpoint })
     }

@@ -11,7 +11,6 @@ use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::tensor::TensorView;
 
-use super::WeightError;
 use super::fp8::{Fp8Format, Scales, e8m0};
 use super::gguf::Gguf;
 use super::rows::StoredRows;
@@ -19,6 +18,8 @@ use super::source::WeightFiles;
 use super::torch::TorchFile;
 use crate::device::upload_weight;
 use crate::files;
+use crate::error::{Error, Kind};
+use super::error::unreadable;
 
 /// The tensors of one directory.
 pub struct Checkpoint {
@@ -47,8 +48,8 @@ impl Checkpoint {
     /// Opens the weights of a directory and reads the names, shapes and types of its tensors.
     ///
     /// # Errors
-    /// [`WeightError`] when there are none, or a file is broken.
-    pub fn open(dir: &Path) -> Result<Self, WeightError> {
+    /// [`Error`] when there are none, or a file is broken.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
         let found = WeightFiles::find(dir)?;
         let paths = found.paths().to_vec();
         let (files, tensors) = match &found {
@@ -61,8 +62,8 @@ impl Checkpoint {
     /// Opens a GGUF file.
     ///
     /// # Errors
-    /// [`WeightError`] when it is not there, or broken.
-    pub fn open_gguf(path: &Path) -> Result<Self, WeightError> {
+    /// [`Error`] when it is not there, or broken.
+    pub fn open_gguf(path: &Path) -> Result<Self, Error> {
         let gguf = Gguf::open(path)?;
         let facts = |shape: &Shape| TensorFacts { file: 0, shape: shape.clone(), dtype: DType::F32 };
         let tensors = gguf.shapes().map(|(name, shape)| (name.to_owned(), facts(shape))).collect();
@@ -73,13 +74,16 @@ impl Checkpoint {
     /// The same checkpoint, its FP8 weights read in `format`.
     ///
     /// # Errors
-    /// [`WeightError::Fp8`] when it has FP8 tensors and no format, or one of them has no scales.
-    pub fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, WeightError> {
+    /// [`Error`] when it has FP8 tensors and no format, or one of them has no scales.
+    pub fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, Error> {
         let mut names: Vec<&String> =
             self.tensors.iter().filter(|(_, facts)| facts.dtype == DType::F8E4M3).map(|(name, _)| name).collect();
         names.sort();
-        let wrong =
-            |name: &str, rule: String| Err(WeightError::Fp8 { dir: self.dir.clone(), name: name.to_owned(), rule });
+        let wrong = |name: &str, rule: String| {
+            let rule = format!("tensor {name} is stored in FP8, and {rule}");
+            let hint = "the checkpoint in full precision, or with its scales";
+            Err(Error::new(Kind::Model, rule).with_hint(hint).about(&self.dir))
+        };
         for name in names {
             let Some(format) = &format else {
                 return wrong(name, "config.json has no quantization_config that says how".to_owned());
@@ -314,11 +318,11 @@ fn release_mapped(_: &[u8]) {}
 
 type Opened = (Files, HashMap<String, TensorFacts>);
 
-fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, WeightError> {
+fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
-        let broken = |cause: String| WeightError::Format { path: path.clone(), format: "safetensors file", cause };
+        let broken = |cause: String| unreadable(path, "safetensors file", &cause);
         let opened = Safetensors::open(path).map_err(|error| broken(plain(&error)))?;
         for (name, view) in opened.tensors() {
             let dtype = DType::try_from(view.dtype()).map_err(|error| broken(format!("{name}: {error}")))?;
@@ -329,11 +333,11 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, WeightError> {
     Ok((Files::Safetensors(files), tensors))
 }
 
-fn open_torch(paths: &[PathBuf]) -> Result<Opened, WeightError> {
+fn open_torch(paths: &[PathBuf]) -> Result<Opened, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
-        let broken = |cause: String| WeightError::Format { path: path.clone(), format: "PyTorch file", cause };
+        let broken = |cause: String| unreadable(path, "PyTorch file", &cause);
         crate::files::check(path).map_err(|error| broken(error.to_string()))?;
         let opened =
             guarded("the pickle is malformed", || TorchFile::open(path)).map_err(|error| broken(plain(&error)))?;

@@ -8,9 +8,10 @@ use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Shape};
 
-use super::WeightError;
 use super::checkpoint::{guarded, plain};
 use super::gguf_types::{UnreadTensor, first_unread};
+use crate::error::Error;
+use super::error::unreadable;
 
 /// An open GGUF file. Tensors are read on demand.
 pub struct Gguf {
@@ -23,17 +24,17 @@ impl Gguf {
     /// Opens a file and reads what it says of itself.
     ///
     /// # Errors
-    /// [`WeightError`] when it is not there, or no GGUF file.
-    pub(super) fn open(path: &Path) -> Result<Self, WeightError> {
-        let io = |source| WeightError::Io { path: path.to_owned(), source };
-        crate::files::check(path).map_err(io)?;
+    /// [`Error`] when it is not there, or no GGUF file.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let io = Error::io(path);
+        crate::files::check(path).map_err(&io)?;
         let mut file = File::open(path).map_err(io)?;
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
             let unread = first_unread(path).map(|UnreadTensor { name, format }| {
                 format!("tensor {name} is stored as {format}, which is not read; hint: a file in Q4_K_M, Q8_0 or F16")
             });
             let cause = unread.unwrap_or_else(|| plain(&error));
-            WeightError::Format { path: PathBuf::from(path), format: "GGUF file", cause }
+            unreadable(path, "GGUF file", &cause)
         })?;
         check_sizes(path, &content)?;
         Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
@@ -98,17 +99,16 @@ impl Gguf {
 }
 
 /// Refuses tensors of more elements than memory has addresses.
-fn check_sizes(path: &Path, content: &Content) -> Result<(), WeightError> {
+fn check_sizes(path: &Path, content: &Content) -> Result<(), Error> {
     let is_absurd = |shape: &Shape| {
         let n = shape.dims().iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
         n.is_none_or(|n| n > isize::MAX as usize / size_of::<f32>())
     };
     match content.tensor_infos.iter().find(|(_, info)| is_absurd(&info.shape)) {
-        Some((name, info)) => Err(WeightError::Format {
-            path: path.to_owned(),
-            format: "GGUF file",
-            cause: format!("tensor {name} has the impossible shape {:?}", info.shape.dims()),
-        }),
+        Some((name, info)) => {
+            let cause = format!("tensor {name} has the impossible shape {:?}", info.shape.dims());
+            Err(unreadable(path, "GGUF file", &cause))
+        }
         None => Ok(()),
     }
 }

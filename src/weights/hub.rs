@@ -8,6 +8,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::source::WeightFiles;
 use crate::files::{self, FileKind};
+use crate::error::{Error, Kind};
 
 /// The file that makes an adapter of a directory (PEFT).
 const ADAPTER: &str = "adapter_config.json";
@@ -17,87 +18,6 @@ const MAX_ID: usize = 96;
 const MAX_ENTRIES: usize = 1000;
 /// A file of several gigabytes deserves another try; what was fetched of it is kept.
 const N_RETRIES: usize = 3;
-
-/// Why a model could not be found or fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HubError {
-    /// Neither a directory nor a hub id.
-    #[error("{name}: no such directory, and not a hub id of the form org/name")]
-    NotFound {
-        /// As given.
-        name: String,
-    },
-    /// A path, by the looks of it, to nothing.
-    #[error("{name}: no such file or directory; hint: {hint}")]
-    NoSuchPath {
-        /// As given.
-        name: String,
-        /// Why it is taken for a path, or what else may have been meant.
-        hint: String,
-    },
-    /// An address of the network.
-    #[error("{url}: a URL, which is not fetched; hint: {hint}")]
-    Url {
-        /// As given.
-        url: String,
-        /// The hub id in it, or what else to do.
-        hint: String,
-    },
-    /// A file in place of a directory.
-    #[error("{path}: a file, not a model's directory; hint: {hint}")]
-    NotADirectory {
-        /// The file.
-        path: PathBuf,
-        /// The name to give instead.
-        hint: String,
-    },
-    /// A LoRA adapter, as PEFT writes it.
-    #[error(
-        "{dir}: an adapter (adapter_config.json), which is not applied; \
-         hint: merge it into {base} first (PEFT: merge_and_unload, save_pretrained), or remove adapter_config.json if the weights \
-         are merged already"
-    )]
-    Adapter {
-        /// The directory, or the hub id.
-        dir: PathBuf,
-        /// The model that it adapts.
-        base: String,
-    },
-    /// The model that other builds carry.
-    #[error(
-        "{}: this build carries no model; hint: name one with --model, or build with the feature `mini`",
-        files::MINI
-    )]
-    NotBuiltIn,
-    /// A directory that is not a model.
-    #[error("{dir}: not a model: no config.json here; hint: {hint}")]
-    NotAModel {
-        /// The directory.
-        dir: PathBuf,
-        /// The name to give instead.
-        hint: String,
-    },
-    /// A hub id that is not on this machine, while downloading is forbidden.
-    #[error(
-        "{id}: not in {looked}, and HF_HUB_OFFLINE forbids the download; \
-         hint: on a machine with a network, download {id} into <dir>/{id} and set VIDENSE_MODELS=<dir>"
-    )]
-    Offline {
-        /// The hub id.
-        id: String,
-        /// The places that were looked in.
-        looked: String,
-    },
-    /// The download failed.
-    #[error("{id}: the download failed: {cause}; hint: place it in <dir>/{id} by hand and set VIDENSE_MODELS=<dir>")]
-    Download {
-        /// The hub id.
-        id: String,
-        /// The library's words.
-        cause: String,
-    },
-}
 
 /// The places where models are looked for, in this order: the binary itself, a directory of that name, `$VIDENSE_MODELS`, the
 /// hub's own cache, and, unless forbidden, the hub itself.
@@ -124,11 +44,14 @@ impl Hub {
     /// The directory of the model called `name`: a path, or a hub id.
     ///
     /// # Errors
-    /// [`HubError`] saying where was looked and what to do.
-    pub fn find(&self, name: &str) -> Result<PathBuf, HubError> {
+    /// [`Error`] saying where was looked and what to do.
+    pub fn find(&self, name: &str) -> Result<PathBuf, Error> {
         let direct = Path::new(name);
         if name == files::MINI {
-            return files::builtin_directory().ok_or(HubError::NotBuiltIn);
+            return files::builtin_directory().ok_or_else(|| {
+                let error = Error::new(Kind::Model, "this build carries no model");
+                error.with_hint("name one with --model, or build with the feature `mini`").about(files::MINI)
+            });
         }
         if direct.is_dir() {
             return model_directory(direct.to_owned());
@@ -144,7 +67,7 @@ impl Hub {
             return Ok(dir);
         }
         if self.offline {
-            return Err(HubError::Offline { id: name.to_owned(), looked: self.looked(&cache) });
+            return Err(self.no_download(name, &cache));
         }
         // A directory of the organisation's name makes a path of it, unless it is on this machine after all.
         if let Some(parent) = direct.parent().filter(|parent| parent.is_dir()) {
@@ -152,7 +75,7 @@ impl Hub {
                 "`{}` is a directory, so this is a path; run it elsewhere to fetch the hub's {name}",
                 parent.display()
             );
-            return Err(HubError::NoSuchPath { name: name.to_owned(), hint });
+            return Err(no_such_path(name, hint));
         }
         self.download(name, &cache)
     }
@@ -161,33 +84,33 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, HubError> {
+    pub fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, Error> {
         let inside = model.join(name);
         if !name.is_empty() && files::is_dir(&inside) { model_directory(inside) } else { self.find(name) }
     }
 
-    fn looked(&self, cache: &Cache) -> String {
+    /// Returns the error of a hub id that is not on this machine, while downloading is forbidden.
+    fn no_download(&self, id: &str, cache: &Cache) -> Error {
         let models =
             self.models.as_ref().map_or("VIDENSE_MODELS (not set)".to_owned(), |dir| dir.display().to_string());
-        format!("{models} or {}", cache.path().display())
+        let rule = format!("not in {models} or {}, and HF_HUB_OFFLINE forbids the download", cache.path().display());
+        let hint =
+            format!("on a machine with a network, download {id} into <dir>/{id} and set VIDENSE_MODELS=<dir>");
+        Error::new(Kind::Model, rule).with_hint(hint).about(id.to_owned())
     }
 
-    fn download(&self, id: &str, cache: &Cache) -> Result<PathBuf, HubError> {
-        let failed =
-            |error: hf_hub::api::sync::ApiError| HubError::Download { id: id.to_owned(), cause: error.to_string() };
+    fn download(&self, id: &str, cache: &Cache) -> Result<PathBuf, Error> {
+        let failed = |error: hf_hub::api::sync::ApiError| no_model_of(id, &error.to_string());
         let api =
             ApiBuilder::from_env().with_retries(N_RETRIES).with_progress(self.progress).build().map_err(failed)?;
         let repo = api.model(id.to_owned());
         let names: Vec<String> = repo.info().map_err(failed)?.siblings.into_iter().map(|file| file.rfilename).collect();
         if names.iter().any(|name| name == ADAPTER) {
-            return Err(HubError::Adapter { dir: PathBuf::from(id), base: "its base model".to_owned() });
+            return Err(not_applied(Path::new(id), "its base model"));
         }
         fetch(&repo, &wanted(&names)).map_err(failed)?;
         let config = cache.model(id.to_owned()).get("config.json");
-        config.and_then(|file| file.parent().map(Path::to_owned)).ok_or_else(|| HubError::Download {
-            id: id.to_owned(),
-            cause: "the repository has no config.json".to_owned(),
-        })
+        config.and_then(|file| file.parent().map(Path::to_owned)).ok_or_else(|| no_model_of(id, "the repository has no config.json"))
     }
 }
 
@@ -216,15 +139,15 @@ fn wanted(names: &[String]) -> Vec<&String> {
     names.iter().filter(|name| is_wanted(name)).collect()
 }
 
-fn model_directory(dir: PathBuf) -> Result<PathBuf, HubError> {
+fn model_directory(dir: PathBuf) -> Result<PathBuf, Error> {
     let adapter = dir.join(ADAPTER);
     if files::is_file(&adapter) {
-        return Err(HubError::Adapter { base: base_of(&adapter), dir });
+        return Err(not_applied(&dir, &base_of(&adapter)));
     }
     if files::is_file(&dir.join("config.json")) {
         return Ok(dir);
     }
-    Err(HubError::NotAModel { hint: instead_of(&dir), dir })
+    Err(Error::new(Kind::Model, "not a model: no config.json here").with_hint(instead_of(&dir)).about(dir))
 }
 
 /// The model that an adapter says it adapts.
@@ -255,7 +178,7 @@ fn instead_of(dir: &Path) -> String {
 }
 
 /// Refuses names other than hub ids: a name that is meant as a file or an address is not looked for in the network.
-fn refuse_others(name: &str) -> Result<(), HubError> {
+fn refuse_others(name: &str) -> Result<(), Error> {
     let path = Path::new(name);
     let owned = || name.to_owned();
     if let Some((scheme, rest)) = name.split_once("://")
@@ -266,16 +189,20 @@ fn refuse_others(name: &str) -> Result<(), HubError> {
         let path = || Some(format!("name the path, {rest}")).filter(|_| scheme.eq_ignore_ascii_case("file"));
         let otherwise = || path().unwrap_or_else(|| "download it, and name the directory".to_owned());
         let hint = id.map_or_else(otherwise, |id| format!("the hub id alone: {id}"));
-        return Err(HubError::Url { url: owned(), hint });
+        return Err(Error::new(Kind::Model, "a URL, which is not fetched").with_hint(hint).about(owned()));
     }
     if path.exists() {
-        return Err(HubError::NotADirectory { hint: instead_of_file(path), path: path.to_owned() });
+        let error = Error::new(Kind::Model, "a file, not a model's directory");
+        return Err(error.with_hint(instead_of_file(path)).about(path));
     }
     if files::kind_of(path).is_some() || is_file_name(path) {
         let hint = "a model is named by its directory, or by a hub id such as org/name".to_owned();
-        return Err(HubError::NoSuchPath { name: owned(), hint });
+        return Err(no_such_path(name, hint));
     }
-    if is_hub_id(name) { Ok(()) } else { Err(HubError::NotFound { name: owned() }) }
+    if is_hub_id(name) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::NotFound, "no such directory, and not a hub id of the form org/name").about(owned()))
 }
 
 /// Whether a name is one of a file although its ending is in no list: of media with another ending behind, as of
@@ -321,6 +248,26 @@ fn is_hub_id(name: &str) -> bool {
         && !name.contains("..")
         && !name.ends_with(".git")
         && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+}
+
+/// Returns the error of a path, by the looks of it, to nothing.
+fn no_such_path(name: &str, hint: String) -> Error {
+    Error::new(Kind::Model, "no such file or directory").with_hint(hint).about(name.to_owned())
+}
+
+/// Returns the error of a LoRA adapter, as PEFT writes it.
+fn not_applied(dir: &Path, base: &str) -> Error {
+    let hint = format!(
+        "merge it into {base} first (PEFT: merge_and_unload, save_pretrained), or remove {ADAPTER} if the weights are \
+         merged already"
+    );
+    Error::new(Kind::Model, format!("an adapter ({ADAPTER}), which is not applied")).with_hint(hint).about(dir)
+}
+
+/// Returns the error of a download that failed.
+fn no_model_of(id: &str, cause: &str) -> Error {
+    let hint = format!("place it in <dir>/{id} by hand and set VIDENSE_MODELS=<dir>");
+    Error::new(Kind::Model, format!("the download failed: {cause}")).with_hint(hint).about(id.to_owned())
 }
 
 #[cfg(test)]

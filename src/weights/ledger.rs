@@ -1,7 +1,6 @@
 //! The book of what a model asked of a checkpoint: all that is missing, mis-shaped or left over.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::quantized::QTensor;
@@ -9,7 +8,9 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::{Checkpoint, Problem, Rename, StoredRows, WeightError};
+use super::{Checkpoint, Problem, Rename, StoredRows};
+use crate::error::Error;
+use super::error::unfit;
 
 /// Gives out `VarBuilder`s over one checkpoint and remembers what they were asked.
 ///
@@ -92,16 +93,15 @@ impl Ledger {
     /// Whether everything asked for so far was there in the right shape.
     ///
     /// # Errors
-    /// [`WeightError::Unfit`] with every problem.
-    pub fn check(&self) -> Result<(), WeightError> {
+    /// [`Error`] with every problem.
+    pub fn check(&self) -> Result<(), Error> {
         let mut problems = self.book().problems.clone();
         // Layers are read side by side.
         problems.sort_by_cached_key(|problem| by_layer(&problem.name));
         if problems.is_empty() {
             return Ok(());
         }
-        let dir: PathBuf = self.checkpoint.dir().to_owned();
-        Err(WeightError::Unfit { dir, problems })
+        Err(unfit(self.checkpoint.dir(), &problems))
     }
 
     /// The tensors that nobody asked for, sorted.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use super::WeightError;
 use crate::files;
+use crate::error::{Error, Kind};
+use super::error::unreadable;
 
 /// The weight files of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
 
 impl WeightFiles {
     /// Looks for the names that released checkpoints use, in this order of preference.
-    pub(super) fn find(dir: &Path) -> Result<Self, WeightError> {
+    pub(super) fn find(dir: &Path) -> Result<Self, Error> {
         let has = |name: &str| files::is_file(&dir.join(name));
         if has(SAFETENSORS_INDEX) {
             Ok(Self::Safetensors(shards(dir, SAFETENSORS_INDEX)?))
@@ -39,7 +40,7 @@ impl WeightFiles {
         } else {
             let whole = [SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX];
             let expected = whole.into_iter().chain(PROJECTORS).collect::<Vec<_>>().join(", ");
-            Err(WeightError::NoWeights { dir: dir.to_owned(), expected })
+            Err(Error::new(Kind::Model, format!("no weights here; expected one of {expected}")).about(dir))
         }
     }
 
@@ -51,22 +52,20 @@ impl WeightFiles {
 }
 
 /// The shards that an index names, sorted, each checked to be a file beside it.
-fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, WeightError> {
+fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
     let path = dir.join(index);
-    let text = files::read(&path).map_err(|source| WeightError::Io { path: path.clone(), source })?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| WeightError::Format {
-        path: path.clone(),
-        format: "index of shards",
-        cause: error.to_string(),
-    })?;
+    let text = files::read(&path).map_err(Error::io(&path))?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| unreadable(&path, "index of shards", &error.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    let wrong = |shard: &str, reason| WeightError::Shard { index: path.clone(), shard: shard.to_owned(), reason };
+    let wrong = |shard: &str, reason: &str| {
+        Error::new(Kind::Model, format!("it names the shard `{shard}`, which {reason}")).about(&path)
+    };
     if names.is_empty() {
-        return Err(WeightError::Format { path, format: "index of shards", cause: "weight_map is empty".to_owned() });
+        return Err(unreadable(&path, "index of shards", "weight_map is empty"));
     }
     names
         .into_iter()

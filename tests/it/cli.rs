@@ -151,7 +151,7 @@ fn what_cannot_be_is_refused_before_any_weight_is_read() {
         &ask("Why?", &["--start", "1:00"]),
         "no frame in the window 1:00.000 - end: its 36 frames run from 0:00.000 to 0:02.188",
     );
-    assert_refused(&ask("Why?", &["--template", "alpaca"]), "template `alpaca` is not known; hint: vicuna_v1, llama_3");
+    assert_refused(&ask("Why?", &["--template", "alpaca"]), "unknown template `alpaca`; hint: vicuna_v1, llama_3");
     assert_refused(
         &ask("Why?", &["--temporal", "max_pool:65"]),
         "temporal max_pool:65: 8 frames x 0 tokens (64 / 65) = no visual token; hint: a stride of at most 64",

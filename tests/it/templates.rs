@@ -74,7 +74,7 @@ fn a_hugging_face_checkpoint_is_asked_in_its_own_words() {
     assert!(n_text(&ask(own.path(), &["--template", "vicuna_v1"])) > documented + 20, "a system text");
     assert_refused(
         &ask(own.path(), &["--template", "chekpoint"]),
-        "template `chekpoint` is not known; hint: vicuna_v1",
+        "unknown template `chekpoint`; hint: vicuna_v1",
     );
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::settings::Settings;
-use crate::text::TextError;
+use crate::error::{Error, Kind};
 
 /// A tokenizer with its special tokens.
 #[derive(Debug)]
@@ -66,17 +66,17 @@ impl Fast {
     /// The ids of a text, with the tokens that the post-processor adds or without.
     ///
     /// # Errors
-    /// [`TextError::Encode`] when the tokenizer refuses, which well-formed ones never do.
-    pub(super) fn encode(&self, text: &str, around: Surroundings) -> Result<Vec<u32>, TextError> {
+    /// [`Error`] when the tokenizer refuses, which well-formed ones never do.
+    pub(super) fn encode(&self, text: &str, around: Surroundings) -> Result<Vec<u32>, Error> {
         let encoding = self.inner.encode(text, around == Surroundings::Added);
-        Ok(encoding.map_err(|error| TextError::Encode { cause: error.to_string() })?.get_ids().to_vec())
+        Ok(encoding.map_err(|error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}")))?.get_ids().to_vec())
     }
 
     /// The id that the post-processor puts before a text, if it does.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub(super) fn added_first(&self) -> Result<Option<u32>, TextError> {
+    pub(super) fn added_first(&self) -> Result<Option<u32>, Error> {
         let (bare, around) = (self.encode("a", Surroundings::LeftOut)?, self.encode("a", Surroundings::Added)?);
         let has_first = around.len() > bare.len() && !around.starts_with(&bare);
         Ok(around.first().copied().filter(|_| has_first))

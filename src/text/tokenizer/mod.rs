@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::sentencepiece::{PrependScheme, convert};
-use super::{Passage, Prompt, SentencePiece, TextError};
+use super::{Passage, Prompt, SentencePiece};
 use crate::files;
+use crate::error::{Error, Kind};
 use fast::{Fast, Surroundings};
 use settings::Settings;
 use slow::Slow;
@@ -90,9 +91,9 @@ impl Tokenizer {
     /// Opens the tokenizer of a directory: `tokenizer.json` or `tokenizer.model`, with the settings beside it.
     ///
     /// # Errors
-    /// [`TextError`] when there is none, or it is broken, or its placeholder of an image is not the one of
+    /// [`Error`] when there is none, or it is broken, or its placeholder of an image is not the one of
     /// `config.json`.
-    pub fn open(dir: &Path, reading: Reading) -> Result<Self, TextError> {
+    pub fn open(dir: &Path, reading: Reading) -> Result<Self, Error> {
         let mut settings = Settings::read(dir)?;
         let Placeholders { image: image_text, video: video_text, single_image } =
             placeholders(dir, &settings, reading)?;
@@ -121,9 +122,9 @@ impl Tokenizer {
     /// The ids of a prompt, part after part.
     ///
     /// # Errors
-    /// [`TextError::Placeholder`] when the words of a prompt that is encoded as one text contain the placeholder of the
-    /// image: they must not move it. [`TextError::Encode`] when the tokenizer refuses.
-    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
+    /// [`Error`] when the words of a prompt that is encoded as one text contain the placeholder of the
+    /// image: they must not move it. [`Error`] when the tokenizer refuses.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<Passage<Vec<u32>>>, Error> {
         if let (Some(image), Codec::Fast(fast)) = (self.image_id, &self.codec) {
             return self.encode_whole(prompt, (image, fast));
         }
@@ -134,8 +135,13 @@ impl Tokenizer {
     }
 
     /// The ids of a prompt that is encoded as one text, with one placeholder for each run of visual tokens.
-    fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, TextError> {
-        let placeholder = |mark: &String| TextError::Placeholder { token: mark.clone() };
+    fn encode_whole(&self, prompt: &Prompt, (image, fast): (u32, &Fast)) -> Result<Vec<Passage<Vec<u32>>>, Error> {
+        let placeholder = |mark: &String| {
+            let rule = format!(
+                "the prompt contains `{mark}` beside the video's own; this checkpoint's tokenizer reads each as an image"
+            );
+            Error::new(Kind::Text, rule).with_hint("write it otherwise in the question, for example with spaces")
+        };
         // The placeholder of a single image stands for no token of a video, and the other way round.
         let is_said =
             |mark: &&String| prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(*mark));
@@ -156,7 +162,7 @@ impl Tokenizer {
             if i == 0 || i == visual.len() || !ids.is_empty() {
                 parts.push(Passage::Words(ids.to_vec()));
             }
-            parts.extend(visual.get(i).map(|part| part.try_map(|_| Ok::<_, TextError>(Vec::new()))).transpose()?);
+            parts.extend(visual.get(i).map(|part| part.try_map(|_| Ok::<_, Error>(Vec::new()))).transpose()?);
         }
         Ok(parts)
     }
@@ -164,8 +170,8 @@ impl Tokenizer {
     /// The ids of one part of a prompt whose parts are encoded apart.
     ///
     /// # Errors
-    /// [`TextError::Encode`] when the tokenizer refuses, which well-formed ones never do.
-    pub fn encode(&self, text: &str, piece: Piece) -> Result<Vec<u32>, TextError> {
+    /// [`Error`] when the tokenizer refuses, which well-formed ones never do.
+    pub fn encode(&self, text: &str, piece: Piece) -> Result<Vec<u32>, Error> {
         match (&self.codec, piece) {
             (Codec::Slow(slow), Piece::First) => Ok(slow.encode(text)),
             (Codec::Slow(slow), Piece::Later) => Ok(slow.encode_later(text)),
@@ -269,13 +275,13 @@ fn open_as_transformers(
     dir: &Path,
     settings: &mut Settings,
     image_text: &str,
-) -> Result<(Codec, &'static str), TextError> {
+) -> Result<(Codec, &'static str), Error> {
     if let Some((path, bytes)) = read(dir, "tokenizer.json")? {
-        let fast = Fast::from_json(&bytes, settings).map_err(|cause| TextError::Format { path, cause })?;
+        let fast = Fast::from_json(&bytes, settings).map_err(|cause| unusable(&path, &cause))?;
         return Ok((Codec::Fast(fast), "tokenizer.json"));
     }
     let Some((path, bytes)) = read(dir, "tokenizer.model")? else { return Err(no_tokenizer(dir)) };
-    let broken = |cause| TextError::Format { path: path.clone(), cause };
+    let broken = |cause: String| unusable(&path, &cause);
     if !settings.knows(image_text) {
         return Ok((open_slow(&bytes, settings).map_err(broken)?, "tokenizer.model (SentencePiece BPE)"));
     }
@@ -301,18 +307,18 @@ fn convert_model(bytes: &[u8], settings: &mut Settings) -> Result<Fast, String> 
 
 /// As `AutoTokenizer(use_fast=False)` of transformers 4: the slow Llama tokenizer where there is a `tokenizer.model`,
 /// unless the tokenizer's class has no slow form.
-fn open_as_llava(dir: &Path, settings: &mut Settings) -> Result<(Codec, &'static str), TextError> {
+fn open_as_llava(dir: &Path, settings: &mut Settings) -> Result<(Codec, &'static str), Error> {
     let (json, model) = (read(dir, "tokenizer.json")?, read(dir, "tokenizer.model")?);
     let class = settings.class().unwrap_or_default().to_owned();
     match (json, model) {
         (None, None) => Err(no_tokenizer(dir)),
         (json, Some((path, bytes))) if json.is_none() || !class.ends_with("Fast") => {
-            let slow = open_slow(&bytes, settings).map_err(|cause| TextError::Format { path, cause })?;
+            let slow = open_slow(&bytes, settings).map_err(|cause| unusable(&path, &cause))?;
             Ok((slow, "tokenizer.model (SentencePiece BPE)"))
         }
         (None, Some(_)) => Err(no_tokenizer(dir)),
         (Some((path, bytes)), _) => {
-            let broken = |cause| TextError::Format { path: path.clone(), cause };
+            let broken = |cause: String| unusable(&path, &cause);
             let mut fast = Fast::from_json(&bytes, settings).map_err(broken)?;
             if class.starts_with("LlamaTokenizer") {
                 settings.set_default("bos_token", "<s>");
@@ -336,19 +342,24 @@ fn open_slow(bytes: &[u8], settings: &mut Settings) -> Result<Codec, String> {
     Ok(Codec::Slow(Box::new(Slow::new(SentencePiece::from_bytes(bytes)?, settings)?)))
 }
 
-fn no_tokenizer(dir: &Path) -> TextError {
-    TextError::NoTokenizer { dir: dir.to_owned() }
+/// Returns the error of a file that is not a usable tokenizer.
+fn unusable(path: &Path, cause: &str) -> Error {
+    Error::from_text(Kind::Text, &format!("not a usable tokenizer: {cause}")).about(path)
+}
+
+fn no_tokenizer(dir: &Path) -> Error {
+    Error::new(Kind::Text, "no tokenizer here; expected tokenizer.json or tokenizer.model").about(dir)
 }
 
 /// A file of a directory and its bytes, if it is there.
-fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError> {
+fn read(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
     let path = dir.join(name);
     if !files::is_file(&path) {
         return Ok(None);
     }
     match files::read(&path) {
         Ok(bytes) => Ok(Some((path, bytes.into_owned()))),
-        Err(source) => Err(TextError::Io { path, source }),
+        Err(source) => Err(Error::io(path)(source)),
     }
 }
 
@@ -363,7 +374,7 @@ struct Placeholders {
 }
 
 /// The placeholders of a checkpoint: the tokenizer's own tokens, else the processor's, else `<image>` and `<video>`.
-fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<Placeholders, TextError> {
+fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<Placeholders, Error> {
     let processor = settings::object(&dir.join("processor_config.json"))?.unwrap_or_default();
     let named = |keys: &[&str], default: &str| {
         let own = keys.iter().find_map(|key| settings.token(key));
@@ -382,10 +393,12 @@ fn placeholders(dir: &Path, settings: &Settings, reading: Reading) -> Result<Pla
 }
 
 /// A model looks for the id of its `config.json`; a tokenizer that gives another id cannot be its own.
-fn check_image_token(dir: &Path, text: &str, found: Option<u32>, config: Option<u32>) -> Result<(), TextError> {
+fn check_image_token(dir: &Path, text: &str, found: Option<u32>, config: Option<u32>) -> Result<(), Error> {
     match (found, config) {
         (Some(tokenizer), Some(config)) if tokenizer != config => {
-            Err(TextError::ImageToken { path: dir.join("config.json"), token: text.to_owned(), config, tokenizer })
+            let rule = format!("{config} is not the id of `{text}` in the tokenizer, {tokenizer}");
+            let error = Error::new(Kind::Text, rule).with_hint("the tokenizer's files belong to another checkpoint");
+            Err(error.about("image_token_index").about(dir.join("config.json")))
         }
         _ => Ok(()),
     }

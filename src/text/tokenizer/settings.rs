@@ -3,13 +3,13 @@
 //! They are merged as `PreTrainedTokenizerBase._from_pretrained` of transformers merges them: the two older files count
 //! only where `tokenizer_config.json` has no `added_tokens_decoder`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Path};
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::files;
-use crate::text::TextError;
+use crate::error::{Error, Kind};
 
 /// Named special tokens that every tokenizer class knows, in transformers' order.
 const STANDARD: [&str; 7] =
@@ -31,14 +31,14 @@ impl Settings {
     /// Reads the settings of a directory; files that are absent say nothing.
     ///
     /// # Errors
-    /// [`TextError`] when a file cannot be read, or holds something else than is expected of it.
-    pub(super) fn read(dir: &Path) -> Result<Self, TextError> {
+    /// [`Error`] when a file cannot be read, or holds something else than is expected of it.
+    pub(super) fn read(dir: &Path) -> Result<Self, Error> {
         let mut config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let mut added = Vec::new();
         if let Some(tokens) = config.get("added_tokens_decoder") {
-            added = decoder_tokens(tokens).ok_or_else(|| TextError::Settings {
-                path: dir.join("tokenizer_config.json"),
-                cause: "added_tokens_decoder: expected an object of tokens by id".to_owned(),
+            added = decoder_tokens(tokens).ok_or_else(|| {
+                let error = Error::new(Kind::Text, "expected an object of tokens by id");
+                error.about("added_tokens_decoder").about(dir.join("tokenizer_config.json"))
             })?;
         } else {
             let map = object(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
@@ -55,13 +55,12 @@ impl Settings {
     }
 
     /// The tokens of `added_tokens.json`.
-    fn legacy_added(&self, dir: &Path) -> Result<Vec<(u32, AddedToken)>, TextError> {
+    fn legacy_added(&self, dir: &Path) -> Result<Vec<(u32, AddedToken)>, Error> {
         let path = dir.join("added_tokens.json");
         let tokens = object(&path)?.unwrap_or_default();
         let read = |(content, id): (String, Value)| {
-            let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| TextError::Settings {
-                path: path.clone(),
-                cause: format!("{content}: {id} is not an id"),
+            let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+                Error::new(Kind::Text, format!("{id} is not an id")).about(content.clone()).about(&path)
             })?;
             let special = self.special_tokens().any(|token| token.content == content);
             Ok((id, AddedToken::from(content, special).normalized(!special)))
@@ -147,12 +146,12 @@ impl Settings {
 }
 
 /// The object in a JSON file; none where there is no file.
-pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
+pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     if !files::is_file(path) {
         return Ok(None);
     }
-    let bytes = files::read(path).map_err(|source| TextError::Io { path: PathBuf::from(path), source })?;
-    let wrong = |cause: String| TextError::Settings { path: PathBuf::from(path), cause };
+    let bytes = files::read(path).map_err(Error::io(path))?;
+    let wrong = |rule: String| Error::new(Kind::Text, rule).about(path);
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(map)) => Ok(Some(map)),
         Ok(_) => Err(wrong("not a JSON object".to_owned())),
@@ -175,12 +174,12 @@ fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
 
 /// The added tokens of `tokenizer.json`, with the flags that it gives them; none where it is absent or malformed, which
 /// its reader tells.
-fn fast_added(dir: &Path) -> Result<Vec<(u32, AddedToken)>, TextError> {
+fn fast_added(dir: &Path) -> Result<Vec<(u32, AddedToken)>, Error> {
     let path = dir.join("tokenizer.json");
     if !files::is_file(&path) {
         return Ok(Vec::new());
     }
-    let bytes = files::read(&path).map_err(|source| TextError::Io { path, source })?;
+    let bytes = files::read(&path).map_err(Error::io(&path))?;
     let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let tokens = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
     Ok(tokens

@@ -13,8 +13,8 @@ use super::{Dataset, Dialogue};
 use crate::files;
 use crate::image::Preprocessor;
 use crate::train::TrainError;
-use crate::vlm::ModelError;
 use crate::world::Draw;
+use crate::error::Error;
 
 /// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ impl Dataset for LlavaImages {
             .map_err(TrainError::io(path))?
             .decode()
             .map_err(|error| TrainError::Data { path: path.clone(), rule: error.to_string() })?;
-        let wrong = |source| TrainError::Model(ModelError::Preprocess { dir: path.clone(), source });
+        let wrong = |source: Error| TrainError::Lower(source.about(path));
         Ok(preprocessor.run(picture.into_rgb8()).map_err(wrong)?.0)
     }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{Dataset, Dialogue};
 use crate::image::Preprocessor;
 use crate::train::TrainError;
-use crate::vlm::ModelError;
 use crate::world::{Draw, Medium, Question, QuestionKind, Scene, ask};
+use crate::error::Error;
 
 /// Which worlds, and how their questions are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl Dataset for WorldImages {
     }
 
     fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError> {
-        let wrong = |source| TrainError::Model(ModelError::Preprocess { dir: "shapes_world".into(), source });
+        let wrong = |source: Error| TrainError::Lower(source.about("shapes_world"));
         let mut draw = Draw::new(self.config.seed, SPOILING + index as u64);
         let picture = self.scene(index).render();
         let is_compressed = draw.chance(self.config.compressed);

@@ -15,6 +15,7 @@ use crate::video::Sample;
 use crate::video::sample::{InternVl, OneVision, SmolVlm};
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::{ModelError, VideoPath};
+use crate::error::Error;
 
 /// The file that transformers 5 writes.
 const PROCESSOR: &str = "processor_config.json";
@@ -112,7 +113,7 @@ impl ProcessorFile {
             ProcessorClass::Fixed(class) => class,
             ProcessorClass::Named(default) => self.class(default)?,
         };
-        let failed = |source| ModelError::Preprocess { dir: self.image.path().to_owned(), source };
+        let failed = |error: Error| error.about(self.image.path());
         let reading = class.read(self.image.json()).map_err(failed)?;
         let path = self.image.path().display();
         let refused = reading.refused.iter().map(|error| format!("{path}: {error}")).collect();
