@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::frames::Medium;
 use super::template::{Template, Turn};
 use super::{Tokenizer, jinja};
-use crate::files;
 use crate::error::{Error, Kind};
+use crate::files;
 
 /// Stands for the placeholder of an image in the words of a conversation.
 const HIDDEN: char = '\u{10FFFE}';

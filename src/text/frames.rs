@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::numerals::in_words;
 use super::prompt::Passage;
-use crate::units::Seconds;
 use crate::error::{Error, Kind};
+use crate::units::Seconds;
 
 /// Marks around visual tokens, and the frames that each pair of marks holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,11 +171,7 @@ impl FrameMarks {
     ///
     /// # Errors
     /// [`Error`] for times of frames that have none, or that are mixed.
-    pub(super) fn passages(
-        &self,
-        timestamps: Timestamps,
-        shown: &ShownFrames,
-    ) -> Result<Vec<Passage<String>>, Error> {
+    pub(super) fn passages(&self, timestamps: Timestamps, shown: &ShownFrames) -> Result<Vec<Passage<String>>, Error> {
         let words = |words: String| Passage::Words(words);
         let mut parts = Vec::new();
         let is_smolvlm = self.layout == FrameLayout::SmolVlm && timestamps == Timestamps::Checkpoint;

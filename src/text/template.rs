@@ -119,7 +119,7 @@ impl Template {
             (Self::CHECKPOINT, None) => {
                 let error = Error::new(Kind::Text, "the checkpoint has no chat template");
                 Err(error.with_hint(Self::NAMES.join(", ")).about("template `checkpoint`"))
-            },
+            }
             (name, _) => Self::named(name),
         }
     }
@@ -153,9 +153,8 @@ impl Template {
     /// # Errors
     /// [`Error`] when a mark is missing or out of order.
     pub fn custom(format: &str) -> Result<Self, Error> {
-        let missing = |mark: &str| {
-            Error::new(Kind::Text, format!("prompt_format of the checkpoint has no {mark}: {format:?}"))
-        };
+        let missing =
+            |mark: &str| Error::new(Kind::Text, format!("prompt_format of the checkpoint has no {mark}: {format:?}"));
         let (before_visual, rest) = format.split_once("<image>").ok_or_else(|| missing("<image>"))?;
         let (before_question, rest) =
             rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;

@@ -16,6 +16,7 @@ use super::{
     FeatureSelection, ModelError, Overrides, SingleImageRule, TextTokens, TokenBudget, Unused, VideoPath, gguf, names,
 };
 use crate::connector::{self, Connector, ConnectorKind};
+use crate::error::{Error, Kind};
 use crate::files;
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Temporal};
@@ -25,7 +26,6 @@ use crate::video::Sample;
 use crate::video::sample::LlavaVideo;
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::weights::{Checkpoint, Hub};
-use crate::error::{Error, Kind};
 
 /// A described model.
 pub struct Blueprint {

@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::load::names_in;
 use super::{ModelError, names, tying};
+use crate::error::Error;
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger, Rename};
-use crate::error::Error;
 
 /// Checkpoint that provides initial weights.
 pub struct StartingWeights {

@@ -11,15 +11,15 @@ use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::tensor::TensorView;
 
+use super::error::unreadable;
 use super::fp8::{Fp8Format, Scales, e8m0};
 use super::gguf::Gguf;
 use super::rows::StoredRows;
 use super::source::WeightFiles;
 use super::torch::TorchFile;
 use crate::device::upload_weight;
-use crate::files;
 use crate::error::{Error, Kind};
-use super::error::unreadable;
+use crate::files;
 
 /// The tensors of one directory.
 pub struct Checkpoint {

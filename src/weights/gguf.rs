@@ -9,9 +9,9 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Shape};
 
 use super::checkpoint::{guarded, plain};
+use super::error::unreadable;
 use super::gguf_types::{UnreadTensor, first_unread};
 use crate::error::Error;
-use super::error::unreadable;
 
 /// An open GGUF file. Tensors are read on demand.
 pub struct Gguf {

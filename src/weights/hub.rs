@@ -7,8 +7,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::source::WeightFiles;
-use crate::files::{self, FileKind};
 use crate::error::{Error, Kind};
+use crate::files::{self, FileKind};
 
 /// The file that makes an adapter of a directory (PEFT).
 const ADAPTER: &str = "adapter_config.json";
@@ -94,8 +94,7 @@ impl Hub {
         let models =
             self.models.as_ref().map_or("VIDENSE_MODELS (not set)".to_owned(), |dir| dir.display().to_string());
         let rule = format!("not in {models} or {}, and HF_HUB_OFFLINE forbids the download", cache.path().display());
-        let hint =
-            format!("on a machine with a network, download {id} into <dir>/{id} and set VIDENSE_MODELS=<dir>");
+        let hint = format!("on a machine with a network, download {id} into <dir>/{id} and set VIDENSE_MODELS=<dir>");
         Error::new(Kind::Model, rule).with_hint(hint).about(id.to_owned())
     }
 
@@ -110,7 +109,9 @@ impl Hub {
         }
         fetch(&repo, &wanted(&names)).map_err(failed)?;
         let config = cache.model(id.to_owned()).get("config.json");
-        config.and_then(|file| file.parent().map(Path::to_owned)).ok_or_else(|| no_model_of(id, "the repository has no config.json"))
+        config
+            .and_then(|file| file.parent().map(Path::to_owned))
+            .ok_or_else(|| no_model_of(id, "the repository has no config.json"))
     }
 }
 

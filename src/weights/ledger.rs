@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
+use super::error::unfit;
 use super::{Checkpoint, Problem, Rename, StoredRows};
 use crate::error::Error;
-use super::error::unfit;
 
 /// Gives out `VarBuilder`s over one checkpoint and remembers what they were asked.
 ///

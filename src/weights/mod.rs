@@ -21,7 +21,7 @@ pub use checkpoint::Checkpoint;
 pub use error::Problem;
 pub use fp8::{Fp8Format, ScaleBlock, ScaleProduct};
 pub use gguf::Gguf;
-pub use hub::{Hub};
+pub use hub::Hub;
 pub use ledger::{Ledger, OnLoad};
 pub use rename::Rename;
 pub use rows::StoredRows;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::files;
-use crate::error::{Error, Kind};
 use super::error::unreadable;
+use crate::error::{Error, Kind};
+use crate::files;
 
 /// The weight files of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,8 @@ fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, Error> {
     }
     let path = dir.join(index);
     let text = files::read(&path).map_err(Error::io(&path))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| unreadable(&path, "index of shards", &error.to_string()))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| unreadable(&path, "index of shards", &error.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     let wrong = |shard: &str, reason: &str| {
         Error::new(Kind::Model, format!("it names the shard `{shard}`, which {reason}")).about(&path)

@@ -69,7 +69,10 @@ impl Fast {
     /// [`Error`] when the tokenizer refuses, which well-formed ones never do.
     pub(super) fn encode(&self, text: &str, around: Surroundings) -> Result<Vec<u32>, Error> {
         let encoding = self.inner.encode(text, around == Surroundings::Added);
-        Ok(encoding.map_err(|error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}")))?.get_ids().to_vec())
+        Ok(encoding
+            .map_err(|error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}")))?
+            .get_ids()
+            .to_vec())
     }
 
     /// The id that the post-processor puts before a text, if it does.

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::sentencepiece::{PrependScheme, convert};
 use super::{Passage, Prompt, SentencePiece};
-use crate::files;
 use crate::error::{Error, Kind};
+use crate::files;
 use fast::{Fast, Surroundings};
 use settings::Settings;
 use slow::Slow;
@@ -271,11 +271,7 @@ impl Tokenizer {
 /// As transformers 5's `TokenizersBackend`: `tokenizer.json`, whose post-processor alone says what stands around a
 /// text, else a `tokenizer.model` that is converted. A model without the placeholder can only be asked as LLaVA's
 /// code does it.
-fn open_as_transformers(
-    dir: &Path,
-    settings: &mut Settings,
-    image_text: &str,
-) -> Result<(Codec, &'static str), Error> {
+fn open_as_transformers(dir: &Path, settings: &mut Settings, image_text: &str) -> Result<(Codec, &'static str), Error> {
     if let Some((path, bytes)) = read(dir, "tokenizer.json")? {
         let fast = Fast::from_json(&bytes, settings).map_err(|cause| unusable(&path, &cause))?;
         return Ok((Codec::Fast(fast), "tokenizer.json"));

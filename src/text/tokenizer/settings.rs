@@ -3,13 +3,13 @@
 //! They are merged as `PreTrainedTokenizerBase._from_pretrained` of transformers merges them: the two older files count
 //! only where `tokenizer_config.json` has no `added_tokens_decoder`.
 
-use std::path::{Path};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::files;
 use crate::error::{Error, Kind};
+use crate::files;
 
 /// Named special tokens that every tokenizer class knows, in transformers' order.
 const STANDARD: [&str; 7] =

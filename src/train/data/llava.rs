@@ -10,11 +10,11 @@ use ::image::ImageReader;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Dialogue};
+use crate::error::Error;
 use crate::files;
 use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::world::Draw;
-use crate::error::Error;
 
 /// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,10 +4,10 @@ use ::image::{DynamicImage, ImageFormat, RgbImage, codecs::jpeg::JpegEncoder};
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Dialogue};
+use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::world::{Draw, Medium, Question, QuestionKind, Scene, ask};
-use crate::error::Error;
 
 /// Which worlds, and how their questions are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

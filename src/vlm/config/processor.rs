@@ -9,13 +9,13 @@ use std::path::Path;
 
 use super::keys::{Key, KeyNotes, Meaning};
 use super::{AnyResKeys, JsonFile, VlmConfig};
+use crate::error::Error;
 use crate::files;
 use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
 use crate::video::sample::{InternVl, OneVision, SmolVlm};
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::{ModelError, VideoPath};
-use crate::error::Error;
 
 /// The file that transformers 5 writes.
 const PROCESSOR: &str = "processor_config.json";
