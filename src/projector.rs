@@ -52,17 +52,27 @@ impl Mlp {
 }
 
 /// The function between a projector's matrices, as `projector_hidden_act` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ProjectorActivation {
     /// GELU by the error function.
+    #[strum(to_string = "gelu", serialize = "gelu_python")]
     Gelu,
     /// GELU by the hyperbolic tangent, under each of its names.
+    #[strum(
+        to_string = "gelu_pytorch_tanh",
+        serialize = "gelu_python_tanh",
+        serialize = "gelu_new",
+        serialize = "gelu_fast",
+        serialize = "gelu_accurate"
+    )]
     GeluTanh,
     /// `x sigmoid(1.702 x)`.
     QuickGelu,
     /// `max(x, 0)`.
     Relu,
     /// `x sigmoid(x)`.
+    #[strum(to_string = "silu", serialize = "swish")]
     Silu,
     /// The hyperbolic tangent.
     Tanh,
@@ -73,32 +83,8 @@ pub enum ProjectorActivation {
 }
 
 impl ProjectorActivation {
-    /// The activation of that name in transformers' `ACT2CLS`.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
-            "quick_gelu" => Self::QuickGelu,
-            "relu" => Self::Relu,
-            "silu" | "swish" => Self::Silu,
-            "tanh" => Self::Tanh,
-            "sigmoid" => Self::Sigmoid,
-            "linear" => Self::Linear,
-            _ => return None,
-        })
-    }
-
     fn name(self) -> &'static str {
-        match self {
-            Self::Gelu => "gelu",
-            Self::GeluTanh => "gelu_pytorch_tanh",
-            Self::QuickGelu => "quick_gelu",
-            Self::Relu => "relu",
-            Self::Silu => "silu",
-            Self::Tanh => "tanh",
-            Self::Sigmoid => "sigmoid",
-            Self::Linear => "linear",
-        }
+        self.into()
     }
 
     fn apply(self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
@@ -261,12 +247,12 @@ mod tests {
             ("sigmoid", 0.268_941, 0.880_797),
             ("linear", -1.0, 2.0),
         ] {
-            let activation = ProjectorActivation::named(name).expect("a known name");
+            let activation = name.parse::<ProjectorActivation>().expect("a known name");
             let y = activation.apply(&x, kernels::of(&Device::Cpu, DType::F32)).expect("small");
             let y: Vec<f32> = y.to_vec1().expect("rank 1");
             assert!((y[0] - negative).abs() < 1e-5 && (y[1] - positive).abs() < 1e-5, "{name}: {y:?}");
         }
-        assert_eq!(ProjectorActivation::named("gelu_10"), None);
+        assert!("gelu_10".parse::<ProjectorActivation>().is_err());
     }
 
     #[test]

@@ -3,20 +3,23 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::OnceLock;
 
 use serde_json::json;
+use strum::{EnumString, VariantNames};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use vidense::batch::store::ResultRecord;
 use vidense::batch::{Snapshot, Summary};
+use vidense::choice;
+use vidense::error::Error;
 use vidense::spec::SpecError;
 
 /// How standard error is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_log_format)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -24,16 +27,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("`{text}` is no format; hint: text, json")),
-        }
-    }
+fn unknown_log_format(name: &str) -> Error {
+    choice::unknown_name("log format", name, LogFormat::VARIANTS)
 }
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();

@@ -35,6 +35,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
 
+use crate::choice;
 use crate::error::{Error, Result};
 use crate::units::LayerIndex;
 
@@ -160,7 +161,7 @@ fn sparse_layers(n_layers: usize) -> [LayerIndex; 2] {
 }
 
 fn unknown_kind(name: &str) -> Error {
-    Error::invalid(format!("unknown connector `{name}`")).with_hint(ConnectorKind::VARIANTS.join(", "))
+    choice::unknown_name("connector", name, ConnectorKind::VARIANTS)
 }
 
 #[cfg(test)]

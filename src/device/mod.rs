@@ -18,8 +18,11 @@ use std::str::FromStr;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::choice;
+use crate::error::Error;
 
 #[cfg(feature = "cuda")]
 pub(crate) use pinned::PinnedBuffer;
@@ -250,16 +253,13 @@ impl fmt::Display for DTypeSpec {
 }
 
 impl FromStr for DTypeSpec {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::Fixed(DType::F32)),
-            "f16" => Ok(Self::Fixed(DType::F16)),
-            "bf16" => Ok(Self::Fixed(DType::BF16)),
-            _ => Err(format!("unknown precision `{text}`; hint: auto, f32, f16, bf16")),
-        }
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let known = [Self::Auto, Self::Fixed(DType::F32), Self::Fixed(DType::F16), Self::Fixed(DType::BF16)];
+        let names = known.map(|spec| spec.to_string());
+        let found = names.iter().position(|name| name == text);
+        found.map(|i| known[i]).ok_or_else(|| choice::unknown_name("precision", text, &names))
     }
 }
 
@@ -325,7 +325,7 @@ mod tests {
             assert_eq!(text.parse::<DeviceSpec>().map(|d| d.to_string()), Ok(text.to_owned()));
         }
         for text in ["auto", "f32", "f16", "bf16"] {
-            assert_eq!(text.parse::<DTypeSpec>().map(|d| d.to_string()), Ok(text.to_owned()));
+            assert_eq!(text.parse::<DTypeSpec>().expect("a name").to_string(), text);
         }
         for text in ["", "gpu", "cpu:1", "auto:0", "cuda:x", "cuda:-1"] {
             assert!(text.parse::<DeviceSpec>().is_err(), "{text}");

@@ -1,9 +1,10 @@
 //! Formats of quantized weights: the k-quants of GGML that have kernels of their own.
 
-use std::fmt;
-use std::str::FromStr;
-
 use candle_core::quantized::GgmlDType;
+use strum::{EnumString, VariantNames};
+
+use crate::choice;
+use crate::error::Error;
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 32;
@@ -11,12 +12,15 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const SUPER_BLOCK: usize = 256;
 
 /// A format of quantized weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, strum::Display, VariantNames)]
+#[strum(parse_err_ty = Error, parse_err_fn = unknown_format)]
 pub enum QuantFormat {
     /// 8 bits, and a scale for each 32: 8.5 bits a weight.
+    #[strum(to_string = "q8_0")]
     Q8_0,
     /// 4 bits, with a scale and a minimum for each 32, and scales of those for each 256: 4.6 bits a weight as the
     /// kernels lay them out.
+    #[strum(to_string = "q4_k")]
     Q4K,
 }
 
@@ -58,24 +62,8 @@ impl QuantFormat {
     }
 }
 
-impl fmt::Display for QuantFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Q8_0 => "q8_0",
-            Self::Q4K => "q4_k",
-        })
-    }
-}
-
-impl FromStr for QuantFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        [Self::Q8_0, Self::Q4K]
-            .into_iter()
-            .find(|format| format.to_string() == text)
-            .ok_or_else(|| format!("unknown format of quantized weights `{text}`; hint: q8_0, q4_k"))
-    }
+fn unknown_format(name: &str) -> Error {
+    choice::unknown_name("format of quantized weights", name, QuantFormat::VARIANTS)
 }
 
 #[cfg(test)]
@@ -88,7 +76,8 @@ mod tests {
         assert_eq!(QuantFormat::Q4K.fitting(512), Some(QuantFormat::Q4K));
         assert_eq!(QuantFormat::Q4K.fitting(128), Some(QuantFormat::Q8_0));
         assert_eq!((QuantFormat::Q4K.fitting(100), QuantFormat::Q8_0.fitting(0)), (None, None));
-        assert_eq!("q4_k".parse(), Ok(QuantFormat::Q4K));
+        assert_eq!("q4_k".parse().ok(), Some(QuantFormat::Q4K));
+        assert_eq!([QuantFormat::Q8_0, QuantFormat::Q4K].map(|format| format.to_string()), ["q8_0", "q4_k"]);
         assert!("q5_k".parse::<QuantFormat>().is_err());
     }
 }

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, VariantNames};
 
+use crate::choice;
 use crate::connector::DciOptions;
 use crate::device::{DTypeSpec, DeviceSpec};
+use crate::error::Error;
 use crate::files::MINI;
 use crate::language::SamplingConfig;
 use crate::nn::QuantFormat;
@@ -149,8 +152,9 @@ pub enum PreprocessPlan {
 }
 
 /// How a single image is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, EnumString, VariantNames)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_single_image)]
 pub enum SingleImagePlan {
     /// AnyRes: a base view, and tiles of the image at the resolution that suits it best.
     AnyRes,
@@ -165,16 +169,8 @@ impl SingleImagePlan {
     }
 }
 
-impl std::str::FromStr for SingleImagePlan {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "any_res" => Ok(Self::AnyRes),
-            "frame" => Ok(Self::Frame),
-            _ => Err(format!("unknown way with a single image `{text}`; hint: any_res, frame")),
-        }
-    }
+fn unknown_single_image(name: &str) -> Error {
+    choice::unknown_name("handling of a single image", name, SingleImagePlan::VARIANTS)
 }
 
 /// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same

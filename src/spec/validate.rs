@@ -85,7 +85,7 @@ impl Plan {
             problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
         }
         if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::check_name(name).is_err()) {
-            let hint = nearest(name, &[&Template::NAMES[..], &[Template::CHECKPOINT]].concat());
+            let hint = nearest(name, &[Template::NAMES, &[Template::CHECKPOINT]].concat());
             problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
         }
         if self.prompt.question.matches(QUESTION).count() != 1 {

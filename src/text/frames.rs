@@ -6,9 +6,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, VariantNames};
 
 use super::numerals::in_words;
 use super::prompt::Passage;
+use crate::choice;
 use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
@@ -38,8 +40,9 @@ pub enum FrameLayout {
 }
 
 /// Times of frames in the text of a prompt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, EnumString, VariantNames)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_timestamps)]
 pub enum Timestamps {
     /// As the model's own processor writes frames, with times or without.
     #[default]
@@ -52,18 +55,8 @@ pub enum Timestamps {
     Seconds,
 }
 
-impl std::str::FromStr for Timestamps {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "checkpoint" => Ok(Self::Checkpoint),
-            "none" => Ok(Self::None),
-            "mm_ss" => Ok(Self::MmSs),
-            "seconds" => Ok(Self::Seconds),
-            _ => Err(format!("unknown timestamps `{text}`; hint: checkpoint, none, mm_ss, seconds")),
-        }
-    }
+fn unknown_timestamps(name: &str) -> Error {
+    choice::unknown_name("timestamps", name, Timestamps::VARIANTS)
 }
 
 /// A frame as a prompt tells of it.

@@ -5,37 +5,52 @@
 
 use std::sync::Arc;
 
+use strum::{EnumString, VariantNames};
+
 use super::chat_template::{Chat, ChatTemplate};
 use super::frames::{FrameMarks, ShownFrames, Timestamps};
 use super::prompt::{Passage, Prompt};
+use crate::choice;
 use crate::error::{Error, Kind};
 
-/// A conversation format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A conversation format. The variants with names come first.
+#[derive(Debug, Clone, PartialEq, Eq, EnumString, VariantNames)]
 pub enum Template {
     /// Vicuna 1.1 and up, and LLaVA-1.5: `USER: ... ASSISTANT:`.
+    #[strum(to_string = "vicuna_v1")]
     VicunaV1,
-    /// LLaVA-1.5 as its Hugging Face checkpoints document it: `USER: ... ASSISTANT:` without a system text.
-    LlavaHf,
     /// Llama-3 as the Dense Connector trained it: the assistant's header says `system`.
+    #[strum(to_string = "llama_3")]
     Llama3,
     /// Llama-3 as LLaVA-NeXT trained it: the assistant's header says `assistant`.
+    #[strum(to_string = "llava_llama_3")]
     LlavaLlama3,
+    /// LLaVA-1.5 as its Hugging Face checkpoints document it: `USER: ... ASSISTANT:` without a system text.
+    #[strum(to_string = "llava_hf")]
+    LlavaHf,
     /// Llama-2 chat: `[INST] <<SYS>> ... [/INST]`.
+    #[strum(to_string = "llama_2")]
     Llama2,
     /// Mistral instruct: `[INST] ... [/INST]`.
+    #[strum(to_string = "mistral_instruct")]
     Mistral,
     /// ChatML: `<|im_start|>user ...`, for Yi-34B and its like.
+    #[strum(to_string = "chatml_direct")]
     ChatMl,
     /// Qwen 1.5 and 2 as LLaVA-NeXT and LLaVA-OneVision trained them: ChatML with line ends.
+    #[strum(to_string = "qwen_1_5")]
     Qwen,
     /// SmolVLM with a video, as its processor writes it.
+    #[strum(to_string = "smolvlm")]
     SmolVlm,
     /// The question and nothing else.
+    #[strum(to_string = "plain")]
     Plain,
     /// A checkpoint's own `prompt_format`, one turn long.
+    #[strum(disabled)]
     Custom(CustomTemplate),
     /// A checkpoint's own chat template in Jinja.
+    #[strum(disabled)]
     Checkpoint(Arc<ChatTemplate>),
 }
 
@@ -88,18 +103,7 @@ impl Template {
     pub const CHECKPOINT: &'static str = "checkpoint";
 
     /// The names that [`Self::named`] knows.
-    pub const NAMES: [&'static str; 10] = [
-        "vicuna_v1",
-        "llama_3",
-        "llava_llama_3",
-        "llava_hf",
-        "llama_2",
-        "mistral_instruct",
-        "chatml_direct",
-        "qwen_1_5",
-        "smolvlm",
-        "plain",
-    ];
+    pub const NAMES: &'static [&'static str] = Self::VARIANTS.split_at(10).0;
 
     /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
     ///
@@ -129,21 +133,9 @@ impl Template {
     /// # Errors
     /// [`Error`] with the names that are known.
     pub fn named(name: &str) -> Result<Self, Error> {
-        Ok(match name {
-            "vicuna_v1" => Self::VicunaV1,
-            "llama_3" => Self::Llama3,
-            "llava_llama_3" => Self::LlavaLlama3,
-            "llava_hf" => Self::LlavaHf,
-            "llama_2" => Self::Llama2,
-            "mistral_instruct" => Self::Mistral,
-            "chatml_direct" => Self::ChatMl,
-            "qwen_1_5" => Self::Qwen,
-            "smolvlm" => Self::SmolVlm,
-            "plain" => Self::Plain,
-            _ => {
-                let known = [&Self::NAMES[..], &[Self::CHECKPOINT]].concat().join(", ");
-                return Err(Error::new(Kind::Text, format!("unknown template `{name}`")).with_hint(known));
-            }
+        name.parse().map_err(|_| {
+            let known = [Self::NAMES, &[Self::CHECKPOINT]].concat();
+            choice::unknown_name("template", name, &known).with_kind(Kind::Text)
         })
     }
 

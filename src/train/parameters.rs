@@ -10,8 +10,9 @@ use candle_nn::var_builder::SimpleBackend;
 use serde::{Deserialize, Serialize};
 
 /// A part of a model that is trained or frozen as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Part {
     /// The vision tower.
     VisionTower,

@@ -294,7 +294,7 @@ impl Stage {
         }
         for part in [Part::VisionTower, Part::Projector, Part::LanguageModel] {
             if self.stage != StageKind::Tower && !can.contains(&part) && !self.frozen.contains(&part) {
-                problems.push(format!("frozen: {} must be named, this stage cannot train it", name(part)));
+                problems.push(format!("frozen: {part} must be named, this stage cannot train it"));
             }
         }
         if (self.stage == StageKind::Tower) == self.probes.is_empty() {
@@ -319,14 +319,5 @@ impl Stage {
             problems.push("simple_share and the probabilities of stretch are from 0 to 1".to_owned());
         }
         problems
-    }
-}
-
-fn name(part: Part) -> &'static str {
-    match part {
-        Part::VisionTower => "vision_tower",
-        Part::Projector => "projector",
-        Part::LanguageModel => "language_model",
-        Part::Heads => "heads",
     }
 }

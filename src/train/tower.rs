@@ -22,8 +22,9 @@ use crate::vision::{Tower, TowerConfig};
 use crate::world::{Background, Cell, Colour, Scene, Shape, Size, Texture};
 
 /// What a tower is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Probe {
     /// Of each patch, at the last layer: the colour of its object.
     Color,
@@ -63,15 +64,7 @@ impl Probe {
     }
 
     fn name(self) -> &'static str {
-        match self {
-            Self::Color => "color",
-            Self::Shape => "shape",
-            Self::Size => "size",
-            Self::Texture => "texture",
-            Self::Position => "position",
-            Self::Background => "background",
-            Self::Count => "count",
-        }
+        self.into()
     }
 
     /// The class of a patch with object `object`, or of an image.

@@ -12,7 +12,8 @@ use ffmpeg_next::util::frame;
 use crate::files::{Flush, Output};
 
 /// How a clip is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ClipFormat {
     /// H.264 in MP4.
     Mp4,
@@ -28,11 +29,7 @@ impl ClipFormat {
 
     /// What its files' names end in, without the dot.
     pub fn extension(self) -> &'static str {
-        match self {
-            Self::Mp4 => "mp4",
-            Self::Webm => "webm",
-            Self::Gif => "gif",
-        }
+        self.into()
     }
 
     /// FFmpeg's encoder and its options; one thread, so that the same pictures give the same file.

@@ -5,16 +5,17 @@
 //! for too long, or when the [`Halt`] of whoever reads says so.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, VariantNames};
 
 use super::error;
 use super::reader::{Event, Flow};
+use crate::choice;
 use crate::error::{Error, Kind};
 
 /// Time without progress after which a reading is given up, where nothing else is asked for.
@@ -29,8 +30,9 @@ const FRAME_BYTES: u64 = 3 << 28;
 const RGB: u64 = 3;
 
 /// How frames are got at. The frames are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, EnumString, VariantNames)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_access)]
 pub enum Access {
     /// By seeking where that saves much and the packets show no damage, else straight.
     #[default]
@@ -41,17 +43,8 @@ pub enum Access {
     Seek,
 }
 
-impl FromStr for Access {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "straight" => Ok(Self::Straight),
-            "seek" => Ok(Self::Seek),
-            _ => Err(format!("`{text}` is no way to get at frames; hint: auto, straight, seek")),
-        }
-    }
+fn unknown_access(name: &str) -> Error {
+    choice::unknown_name("access to frames", name, Access::VARIANTS)
 }
 
 /// How far one reading may go.

@@ -37,7 +37,8 @@ pub struct StreamInfo {
 }
 
 /// The kind of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum StreamKind {
     /// Pictures.
     Video,
@@ -46,18 +47,14 @@ pub enum StreamKind {
     /// Text or pictures laid over the video.
     Subtitle,
     /// Anything else.
+    #[strum(to_string = "data")]
     Other,
 }
 
 impl StreamKind {
     /// Its name in lower case.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Video => "video",
-            Self::Audio => "audio",
-            Self::Subtitle => "subtitle",
-            Self::Other => "data",
-        }
+        self.into()
     }
 }
 

@@ -6,8 +6,9 @@ use super::Draw;
 use super::scene::{Cell, Colour, Object, Scene, Shape};
 
 /// What a question asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum QuestionKind {
     /// The colour of an object.
     Color,
@@ -48,18 +49,7 @@ impl QuestionKind {
 
     /// Its name, as in files.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Color => "color",
-            Self::Shape => "shape",
-            Self::Count => "count",
-            Self::Exist => "exist",
-            Self::Position => "position",
-            Self::Background => "background",
-            Self::Texture => "texture",
-            Self::Size => "size",
-            Self::Caption => "caption",
-            Self::Listing => "listing",
-        }
+        self.into()
     }
 
     /// The share that is right by always giving the likeliest answer.

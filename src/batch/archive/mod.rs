@@ -5,13 +5,15 @@ mod folder;
 mod manifest;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use strum::{EnumString, VariantNames};
 
 use self::folder::Folder;
 use super::BatchError;
 use super::item::{ArchiveItem, Id, readable};
+use crate::choice;
+use crate::error::Error;
 use crate::files::{FileKind, kind_of, unfetched};
 
 /// The kind of failure of what cannot be looked into.
@@ -112,12 +114,15 @@ impl FailedEntry {
 }
 
 /// How a manifest is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_manifest_format)]
 pub enum ManifestFormat {
     /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`; commas, semicolons or tabs
     /// between them.
+    #[strum(to_string = "csv", serialize = "tsv")]
     Csv,
     /// Objects with these keys, one a line; `questions` is a list.
+    #[strum(to_string = "jsonl", serialize = "ndjson")]
     Jsonl,
     /// An array of such objects, or of paths.
     Json,
@@ -138,18 +143,8 @@ impl ManifestFormat {
     }
 }
 
-impl FromStr for ManifestFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "csv" | "tsv" => Ok(Self::Csv),
-            "json" => Ok(Self::Json),
-            "jsonl" | "ndjson" => Ok(Self::Jsonl),
-            "lines" => Ok(Self::Lines),
-            _ => Err(format!("unknown manifest format `{text}`; hint: csv, tsv, json, jsonl, lines")),
-        }
-    }
+fn unknown_manifest_format(name: &str) -> Error {
+    choice::unknown_name("manifest format", name, ManifestFormat::VARIANTS)
 }
 
 /// How an archive is read.

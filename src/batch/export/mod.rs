@@ -6,16 +6,20 @@ mod text;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::str::FromStr;
+
+use strum::{EnumString, VariantNames};
 
 pub use row::ResultRow;
 
 use super::BatchError;
 use super::store::StoredResults;
+use crate::choice;
+use crate::error::Error;
 use crate::files::{Flush, Output};
 
 /// How a table is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_table_format)]
 pub enum TableFormat {
     /// Columns with types, compressed with zstd.
     Parquet,
@@ -25,17 +29,8 @@ pub enum TableFormat {
     Jsonl,
 }
 
-impl FromStr for TableFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "parquet" => Ok(Self::Parquet),
-            "csv" => Ok(Self::Csv),
-            "jsonl" => Ok(Self::Jsonl),
-            _ => Err(format!("`{text}` is no format of a table; hint: parquet, csv, jsonl")),
-        }
-    }
+fn unknown_table_format(name: &str) -> Error {
+    choice::unknown_name("table format", name, TableFormat::VARIANTS)
 }
 
 /// What takes rows.

@@ -98,7 +98,7 @@ impl Export {
         let ending = self.out.as_ref().and_then(|path| path.extension()).and_then(|ending| ending.to_str());
         let format = match (self.format, ending) {
             (Some(format), _) => format,
-            (None, Some(ending)) => ending.parse().map_err(|error: String| anyhow::anyhow!("{error}"))?,
+            (None, Some(ending)) => ending.parse()?,
             (None, None) => anyhow::bail!("the table's format is wanted; hint: --format parquet, csv or jsonl"),
         };
         let Some(path) = &self.out else {

@@ -15,7 +15,8 @@ pub(in crate::vlm) enum Defaults {
 }
 
 /// Language model classes of transformers whose arithmetic is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
 pub enum LanguageKind {
     /// `LlamaConfig`: Llama 1 to 3, Vicuna, Yi.
     Llama,
@@ -37,22 +38,9 @@ struct ClassDefaults {
 }
 
 impl LanguageKind {
-    /// Every kind.
-    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    /// Its `model_type` in transformers.
+    /// Returns the `model_type` in transformers.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    /// The kind of a `model_type` in transformers.
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+        self.into()
     }
 
     /// The kind of a section of transformers' own classes, where one of `known` is meant, the first where none is
@@ -63,7 +51,7 @@ impl LanguageKind {
     pub(in crate::vlm) fn of_section(text: &JsonFile, known: &[Self]) -> Result<Self, ModelError> {
         let named = match text.string("model_type")? {
             None => known.first().copied(),
-            Some(name) => Self::named(name).filter(|kind| known.contains(kind)),
+            Some(name) => name.parse().ok().filter(|kind| known.contains(kind)),
         };
         named.ok_or_else(|| {
             let names: Vec<&str> = known.iter().map(|kind| kind.name()).collect();

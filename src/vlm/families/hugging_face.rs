@@ -197,7 +197,7 @@ fn notes(parts: &Parts, file: &JsonFile, (text, vision): (&JsonFile, &JsonFile))
 /// When a key has an unusable value.
 pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
     let name = file.string("projector_hidden_act")?.unwrap_or("gelu");
-    let activation = ProjectorActivation::named(name).ok_or_else(|| {
+    let activation = name.parse::<ProjectorActivation>().map_err(|_| {
         let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, \
                     sigmoid, linear";
         file.wrong("projector_hidden_act", rule)
