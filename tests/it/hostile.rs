@@ -75,7 +75,12 @@ fn unusable_keys() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             json!(3),
             "num_key_value_heads: 3 is not usable; it must divide num_attention_heads, 4",
         ),
-        ("config.json", "mm_dense_connector_type", json!("dcx"), "unknown connector `dcx`; hint: did you mean `dci`? known: none, sti, sci, dci"),
+        (
+            "config.json",
+            "mm_dense_connector_type",
+            json!("dcx"),
+            "unknown connector `dcx`; hint: did you mean `dci`? known: none, sti, sci, dci",
+        ),
         ("config.json", "mm_projector_type", json!("resampler"), "projector `resampler` is not supported"),
         (
             "config.json",

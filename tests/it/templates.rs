@@ -72,7 +72,10 @@ fn a_hugging_face_checkpoint_is_asked_in_its_own_words() {
     assert_eq!(n_text(&ask(own.path(), &[])), documented);
     assert_eq!(n_text(&ask(own.path(), &["--template", "checkpoint"])), documented);
     assert!(n_text(&ask(own.path(), &["--template", "vicuna_v1"])) > documented + 20, "a system text");
-    assert_refused(&ask(own.path(), &["--template", "chekpoint"]), "unknown template `chekpoint`; hint: did you mean `checkpoint`? known: vicuna_v1");
+    assert_refused(
+        &ask(own.path(), &["--template", "chekpoint"]),
+        "unknown template `chekpoint`; hint: did you mean `checkpoint`? known: vicuna_v1",
+    );
 }
 
 #[test]
