@@ -1,15 +1,15 @@
-//! Names of the activations between linear layers.
+//! Activations between linear layers. The arithmetic is in `cpu`, in `cuda/activation.cuh` and in `candle`.
 
 /// An activation between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x sigmoid(1.702 x)`, CLIP's approximation of GELU.
     QuickGelu,
-    /// GELU by the hyperbolic tangent (arXiv 1606.08415).
+    /// GELU in the tanh approximation (arXiv 1606.08415).
     GeluTanh,
-    /// GELU by the error function.
+    /// GELU, exact: by the error function.
     Gelu,
 }
 
-/// The factor in [`Activation::QuickGelu`].
+/// Factor of [`Activation::QuickGelu`].
 pub(super) const QUICK: f64 = 1.702;

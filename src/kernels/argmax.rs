@@ -1,23 +1,24 @@
-//! The index of the largest element.
+//! Argmax of a row on the CPU, for greedy sampling.
 
-/// Lanes that are compared side by side.
+/// Independent running maxima, which the compiler vectorizes.
 const LANES: usize = 16;
 
-/// The index of the largest element, the first of equal ones; none where an element is NaN, or the largest is infinite.
+/// Returns the index of the largest element, the first of equal elements; `None` where an element is NaN, or the
+/// maximum is infinite.
 pub(crate) fn argmax(x: &[f32]) -> Option<u32> {
     let (whole, rest) = x.as_chunks::<LANES>();
-    let (mut most, mut nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let (mut largest, mut nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
     for chunk in whole {
-        for ((most, nan), &x) in most.iter_mut().zip(&mut nan).zip(chunk) {
+        for ((largest, nan), &x) in largest.iter_mut().zip(&mut nan).zip(chunk) {
             *nan |= x.is_nan();
-            *most = if x > *most { x } else { *most };
+            *largest = if x > *largest { x } else { *largest };
         }
     }
-    let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    if most.is_infinite() || nan.contains(&true) || rest.iter().any(|x| x.is_nan()) {
+    let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest.is_infinite() || nan.contains(&true) || rest.iter().any(|x| x.is_nan()) {
         return None;
     }
-    x.iter().position(|&x| x == most).and_then(|at| u32::try_from(at).ok())
+    x.iter().position(|&x| x == largest).and_then(|index| u32::try_from(index).ok())
 }
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_the_largest_is_found_wherever_it_is() {
+    fn the_first_largest_element_is_found_at_any_index() {
         for n in [1, 15, 16, 17, 100] {
             for at in 0..n {
                 let mut x: Vec<f32> = (0..n).map(|i| -1.0 - (i % 7) as f32).collect();

@@ -1,4 +1,5 @@
-//! Masks of attention, its shapes, and attention made of a device's own products and softmax.
+//! Attention masks, shape checks, and the reference attention: matrix products and a softmax of any [`Kernels`], with
+//! gradients. Fused and paged attention are elsewhere (`cpu`, `cuda`, `candle_pages`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,40 +8,43 @@ use candle_core::{D, Device, Result, Tensor};
 
 use super::Kernels;
 
-/// The keys that a query sees.
+/// Attention mask: the keys that are visible to each query.
 #[derive(Debug, Clone, Copy)]
 pub enum Mask<'a> {
-    /// Every key.
+    /// Every key is visible.
     Full,
-    /// The keys that are named for it.
+    /// Two ranges of keys for each query.
     Visible(&'a VisibleKeys),
 }
 
-/// The keys that each query of a packed batch sees: a shared prefix and a range of its own sequence.
+/// Visible keys of each query of a packed batch: a shared prefix and a range of its own sequence.
 #[derive(Debug, Clone)]
 pub struct VisibleKeys {
-    /// `B S` pairs, row by row.
+    /// Pairs of ranges of the `B S` queries, row by row.
     spans: Arc<Vec<[Range<usize>; 2]>>,
     n_keys: usize,
 }
 
 impl VisibleKeys {
-    /// `spans` are `B S` pairs of ranges over `n_keys` keys that do not overlap; not both of a pair may be empty.
+    /// Creates a mask of `B S` pairs of disjoint ranges over `n_keys` keys; at most one range of a pair may be empty.
     pub fn new(spans: Vec<[Range<usize>; 2]>, n_keys: usize) -> Self {
         Self { spans: Arc::new(spans), n_keys }
     }
 
-    /// The ranges that query `i` of `B S` sees.
+    /// Returns the visible ranges of query `i` of `B S`.
     pub(super) fn spans(&self, i: usize) -> &[Range<usize>; 2] {
         &self.spans[i]
     }
 
-    /// Refuses scores of another size.
+    /// Checks that the mask has the size of `scores (B, n_heads, S, K)`.
+    ///
+    /// # Errors
+    /// When another number of queries or keys is masked.
     pub(super) fn check(&self, scores: &Tensor) -> Result<()> {
         let (batch, _, s, n_keys) = scores.dims4()?;
         if (batch * s, n_keys) != (self.spans.len(), self.n_keys) {
             candle_core::bail!(
-                "{batch} x {s} queries of {n_keys} keys, but the mask is of {} queries of {} keys",
+                "attention: {batch} x {s} queries of {n_keys} keys, but the mask is of {} queries of {} keys",
                 self.spans.len(),
                 self.n_keys
             );
@@ -48,13 +52,13 @@ impl VisibleKeys {
         Ok(())
     }
 
-    /// 0 where a query sees a key, minus infinity elsewhere.
+    /// Returns the additive mask: 0 for visible keys, minus infinity elsewhere.
     ///
     /// # Shapes
-    /// `(B, 1, S, K)` for a batch of `batch`.
+    /// `(B, 1, S, K)` with `B = batch`.
     ///
     /// # Errors
-    /// When the spans are no whole number of sequences.
+    /// When the number of queries is not a multiple of `batch`.
     pub(super) fn bias(&self, batch: usize, device: &Device) -> Result<Tensor> {
         let mut bias = vec![f32::NEG_INFINITY; self.spans.len() * self.n_keys];
         for (row, spans) in bias.chunks_exact_mut(self.n_keys).zip(self.spans.iter()) {
@@ -64,7 +68,7 @@ impl VisibleKeys {
     }
 }
 
-/// `(B, S, n d)` to `(B, n, S, d)`.
+/// Splits rows `(B, S, n d)` into heads `(B, n, S, d)`.
 ///
 /// # Errors
 /// When the last dimension is not `n_heads * d_head`.
@@ -73,20 +77,23 @@ pub fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
     x.reshape((b, s, n_heads, width / n_heads.max(1)))?.transpose(1, 2)?.contiguous()
 }
 
-/// `(B, n, S, d)` to `(B, S, n d)`.
+/// Joins heads `(B, n, S, d)` into rows `(B, S, n d)`.
 ///
 /// # Errors
-/// When `x` has not four dimensions.
+/// When `x` is not of rank 4.
 pub fn join_heads(x: &Tensor) -> Result<Tensor> {
     x.transpose(1, 2)?.flatten_from(D::Minus2)
 }
 
-/// Refuses shapes that [`Kernels::attention`] does not take.
+/// Checks the shapes of [`Kernels::attention`].
+///
+/// # Errors
+/// When the shapes do not match.
 pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
     let (batch, n_heads, _, d) = q.dims4()?;
     let (_, n_kv_heads, _, _) = k.dims4()?;
     if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
-        candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
+        candle_core::bail!("attention: {n_heads} query heads, not a multiple of {n_kv_heads} key-value heads");
     }
     if k.dims() != v.dims() || (k.dim(0)?, k.dim(3)?) != (batch, d) {
         candle_core::bail!("attention: {:?} over keys {:?} and values {:?}", q.dims(), k.dims(), v.dims());
@@ -94,24 +101,28 @@ pub(super) fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Refuses shapes that [`Kernels::full_attention`] does not take.
+/// Checks the shapes of [`Kernels::full_attention`].
+///
+/// # Errors
+/// When the shapes do not match.
 pub(super) fn check_full(qkv: &[Tensor; 3], n_heads: usize) -> Result<()> {
     let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
     let (_, _, width) = q.dims3()?;
     if n_heads == 0 || !width.is_multiple_of(n_heads) || k.dims() != q.dims() || v.dims() != q.dims() {
         let dims = [q.dims(), k.dims(), v.dims()];
-        candle_core::bail!("full attention: {dims:?} are not queries, keys and values of {n_heads} heads");
+        candle_core::bail!("full attention: queries, keys and values {dims:?} for {n_heads} heads");
     }
     Ok(())
 }
 
-/// Attention by products and a softmax over all scores, with gradients, of shapes that [`check`] accepts.
+/// Computes [`Kernels::attention`] by matrix products and a softmax over all scores, with gradients. The shapes must
+/// have passed [`check`].
 pub(super) fn by_scores<K: Kernels + ?Sized>(kernels: &K, [q, k, v]: [&Tensor; 3], mask: Mask<'_>) -> Result<Tensor> {
     let (b, n_heads, s, d) = q.dims4()?;
     let (_, n_kv_heads, n_keys, _) = k.dims4()?;
     let group = n_heads / n_kv_heads;
     let scale = 1.0 / (d as f64).sqrt();
-    // The queries of one group are rows against the same keys.
+    // The queries of a group are rows of one product with the shared keys.
     let q = (q.contiguous()? * scale)?.reshape((b, n_kv_heads, group * s, d))?;
     let scores = kernels.matmul(&q, &k.transpose(2, 3)?)?; // (B, n_kv_heads, group S, K)
     let by_head = |scores: &Tensor| scores.reshape((b, n_heads, s, n_keys));
@@ -123,7 +134,7 @@ pub(super) fn by_scores<K: Kernels + ?Sized>(kernels: &K, [q, k, v]: [&Tensor; 3
     kernels.matmul(&weights, v)?.reshape((b, n_heads, s, d))
 }
 
-/// [`Kernels::full_attention`] by [`Kernels::attention`], with gradients.
+/// Computes [`Kernels::full_attention`] by [`Kernels::attention`], with gradients.
 pub(super) fn full_by_heads<K: Kernels + ?Sized>(kernels: &K, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
     let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]].map(|x| split_heads(x, n_heads));
     join_heads(&kernels.attention(&q?, &k?, &v?, Mask::Full)?)
@@ -141,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn a_query_sees_the_keys_that_are_named_for_it() {
-        // Equal scores (q = 0): each query takes the mean of the values that it sees.
+    fn a_query_attends_to_its_visible_keys_only() {
+        // Equal scores (q = 0): the output of a query is the mean of its visible values.
         let q = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).expect("small");
         let v = Tensor::new(&[[[[1f32, 0.0], [3.0, 6.0], [8.0, 3.0]]]], &Device::Cpu).expect("small");
         let visible = VisibleKeys::new(vec![[0..2, 0..0], [0..1, 1..3]], 3);
@@ -181,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_cannot_be_shared_are_refused() {
+    fn mismatched_heads_and_widths_are_rejected() {
         let of = |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("small");
         for kernels in implementations() {
             for (k, v) in [((1, 1, 3, 8), (1, 1, 3, 8)), ((2, 1, 3, 4), (2, 1, 3, 4)), ((1, 1, 3, 4), (1, 1, 2, 4))] {

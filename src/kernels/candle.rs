@@ -1,8 +1,8 @@
-//! Kernels of every device and precision that has none of ours: candle's operations, those of quantized weights in
-//! `ggml.rs`.
+//! Candle's operations as [`Kernels`]: the fallback for every device and precision without kernels of this crate, and
+//! the reference of their tests. Products of quantized weights are in `ggml.rs`.
 //!
-//! Candle's fused norms and softmax have no gradient and drop it in silence: they serve only where none is wanted, and
-//! primitives that have one serve where it is.
+//! Candle's fused norms and softmax silently drop gradients. They are called for untracked inputs only; tracked inputs
+//! take a composition of primitives.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
@@ -19,39 +19,39 @@ use super::{
 /// Candle's operations.
 #[derive(Debug)]
 pub(super) struct CandleKernels {
-    products: Products,
-    attention: Attention,
+    gemm_precision: GemmPrecision,
+    attention: AttentionImpl,
     threads: OpThreads,
 }
 
-/// How matrices are multiplied.
+/// Precision of matrix products.
 #[derive(Debug, Clone, Copy)]
-enum Products {
-    /// In their own precision.
+enum GemmPrecision {
+    /// Precision of the inputs.
     Native,
-    /// In f32, and rounded, as a kernel that accumulates in f32 does: candle has no products of bf16 on the CPU.
-    InF32,
+    /// Computed in f32 and rounded, like a kernel that accumulates in f32: candle has no bf16 GEMM on the CPU.
+    F32,
 }
 
-/// How attention is computed.
+/// Implementation of unmasked attention.
 #[derive(Debug, Clone, Copy)]
-enum Attention {
-    /// By products and a softmax.
+enum AttentionImpl {
+    /// Matrix products and a softmax.
     ByScores,
-    /// By flash attention (arXiv 2205.14135), in f16 and bf16 on NVIDIA GPUs.
+    /// Flash attention (arXiv 2205.14135), in f16 and bf16 on NVIDIA GPUs.
     #[cfg(feature = "flash-attn")]
     Flash,
 }
 
 impl CandleKernels {
     pub(super) const CPU: Self =
-        Self { products: Products::Native, attention: Attention::ByScores, threads: OpThreads::Pool };
-    const CPU_BF16: Self = Self { products: Products::InF32, ..Self::CPU };
+        Self { gemm_precision: GemmPrecision::Native, attention: AttentionImpl::ByScores, threads: OpThreads::Pool };
+    const CPU_BF16: Self = Self { gemm_precision: GemmPrecision::F32, ..Self::CPU };
     pub(super) const GPU: Self = Self { threads: OpThreads::Caller, ..Self::CPU };
     #[cfg(feature = "flash-attn")]
-    const GPU_FLASH: Self = Self { attention: Attention::Flash, ..Self::GPU };
+    const GPU_FLASH: Self = Self { attention: AttentionImpl::Flash, ..Self::GPU };
 
-    /// The operations of a device in a precision.
+    /// Returns the operations of a device in a precision.
     pub(super) fn of(device: &Device, dtype: DType) -> &'static Self {
         match (device, dtype) {
             (Device::Cpu, DType::BF16) => &Self::CPU_BF16,
@@ -62,18 +62,18 @@ impl CandleKernels {
         }
     }
 
-    /// Whether full attention is flash attention.
+    /// Returns whether full attention is flash attention.
     #[cfg(any(feature = "cuda", test))]
     pub(super) fn has_flash(&self) -> bool {
-        !matches!(self.attention, Attention::ByScores)
+        !matches!(self.attention, AttentionImpl::ByScores)
     }
 }
 
 impl Kernels for CandleKernels {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        match self.products {
-            Products::Native => a.matmul(b),
-            Products::InF32 => a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(a.dtype()),
+        match self.gemm_precision {
+            GemmPrecision::Native => a.matmul(b),
+            GemmPrecision::F32 => a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(a.dtype()),
         }
     }
 
@@ -99,9 +99,9 @@ impl Kernels for CandleKernels {
             return fused_norm(x, weights);
         }
         let NormWeights { weight, bias, eps } = weights;
-        let Some(bias) = bias else { return scale_to_one(x, *eps)?.broadcast_mul(weight) };
+        let Some(bias) = bias else { return rms_normalise(x, *eps)?.broadcast_mul(weight) };
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        scale_to_one(&centred, *eps)?.broadcast_mul(weight)?.broadcast_add(bias)
+        rms_normalise(&centred, *eps)?.broadcast_mul(weight)?.broadcast_add(bias)
     }
 
     fn row_norm(&self, _: &NormWeights) -> Result<Option<RowNorm>> {
@@ -109,11 +109,11 @@ impl Kernels for CandleKernels {
     }
 
     fn softmax(&self, x: &Tensor) -> Result<Tensor> {
-        let full = x.to_dtype(DType::F32)?;
-        let y = if full.track_op() {
-            candle_nn::ops::softmax(&full, D::Minus1)?
+        let x32 = x.to_dtype(DType::F32)?;
+        let y = if x32.track_op() {
+            candle_nn::ops::softmax(&x32, D::Minus1)?
         } else {
-            candle_nn::ops::softmax_last_dim(&full)?
+            candle_nn::ops::softmax_last_dim(&x32)?
         };
         y.to_dtype(x.dtype())
     }
@@ -127,13 +127,13 @@ impl Kernels for CandleKernels {
         check(q, k, v)?;
         match (self.attention, mask) {
             #[cfg(feature = "flash-attn")]
-            (Attention::Flash, Mask::Full) => flash(q, k, v),
+            (AttentionImpl::Flash, Mask::Full) => flash(q, k, v),
             _ => by_scores(self, [q, k, v], mask),
         }
     }
 
     fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
-        // On the CPU attention over pages is ours in every precision: candle's would depend on where the pages lie.
+        // On the CPU `CpuPages` serves every precision: the sums of `CandlePages` depend on the addresses of pages.
         Ok(match config.device {
             Device::Cpu => Box::new(CpuPages::new(config)?),
             device => Box::new(CandlePages::new(config.geometry, config.as_activations()?, device)?),
@@ -158,7 +158,7 @@ impl Kernels for CandleKernels {
     }
 }
 
-/// The activation of each element.
+/// Applies an activation to each element.
 pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::QuickGelu => x * candle_nn::ops::sigmoid(&(x * QUICK)?)?,
@@ -167,7 +167,7 @@ pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     }
 }
 
-/// Candle's fused norms, which have no gradient.
+/// Computes a norm by candle's fused operations, which have no gradient.
 pub(super) fn fused_norm(x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
     let (x, eps) = (x.contiguous()?, weights.eps as f32);
     match &weights.bias {
@@ -176,16 +176,16 @@ pub(super) fn fused_norm(x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
     }
 }
 
-/// `x / sqrt(mean(x^2) + eps)`.
-fn scale_to_one(x: &Tensor, eps: f64) -> Result<Tensor> {
+/// Computes `x / sqrt(mean(x^2) + eps)`.
+fn rms_normalise(x: &Tensor, eps: f64) -> Result<Tensor> {
     x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?)
 }
 
-/// Both halves of each row: `(..., 2 w)` to twice `(..., w)`.
+/// Splits each row in two: `(..., 2 w)` to twice `(..., w)`.
 pub(super) fn halves(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let width = x.dim(D::Minus1)?;
     if !width.is_multiple_of(2) {
-        candle_core::bail!("swiglu: rows of {width} have no two halves");
+        candle_core::bail!("swiglu: rows of odd width {width}");
     }
     Ok((x.narrow(D::Minus1, 0, width / 2)?, x.narrow(D::Minus1, width / 2, width / 2)?))
 }

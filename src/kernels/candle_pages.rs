@@ -1,8 +1,8 @@
-//! Pages of keys and values as candle's tensors, on any device and in any precision.
+//! Paged key-value store of candle tensors, for any device and precision.
 //!
-//! Pages lie in slabs of [`SLAB_PAGES`]; pages of a sequence that follow each other in a slab are one span, which a
-//! matrix product reads where it is. Nothing that is stored is copied: the scores over several spans stand side by
-//! side, and the weighted sums over them are added.
+//! Pages are allocated in slabs of [`SLAB_PAGES`]. Consecutive pages of a sequence within a slab form a span, a view
+//! that a matrix product reads without a copy: the scores over the spans are concatenated, and the weighted sums over
+//! them are accumulated.
 
 use std::ops::Range;
 
@@ -12,39 +12,40 @@ use super::Kernels;
 use super::candle::CandleKernels;
 use super::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
 
-/// Pages of a slab, which is allocated as a whole: 1,024 positions.
+/// Pages of a slab, the unit of allocation: 1,024 positions.
 const SLAB_PAGES: usize = 32;
 
-/// Keys and values of all layers in slabs.
+/// Paged keys and values of all layers.
 pub(crate) struct CandlePages {
     geometry: KvGeometry,
     dtype: DType,
     device: Device,
     kernels: &'static CandleKernels,
-    /// Of each slab that has memory, for each layer keys and values: `(n_kv_heads, SLAB_PAGES * PAGE_LEN, d_head)`.
+    /// Keys and values `(n_kv_heads, SLAB_PAGES * PAGE_LEN, d_head)` of each layer of each slab; `None` before the slab
+    /// is allocated.
     slabs: Vec<Option<Vec<[Tensor; 2]>>>,
     step: Option<CandleStep>,
 }
 
-/// A step that was begun.
+/// Current step.
 struct CandleStep {
     sequences: Vec<StepRows>,
-    /// `(sum of n, d_head / 2)`.
+    /// Cosines and sines of the rotary angles: `(sum of n, d_head / 2)`.
     cos: Tensor,
     sin: Tensor,
 }
 
-/// Consecutive positions of a sequence in one slab.
+/// Consecutive positions of a sequence within one slab.
 struct SlabSpan {
     slab: usize,
     positions: Range<usize>,
 }
 
 impl CandlePages {
-    /// An empty store.
+    /// Creates an empty store.
     ///
     /// # Errors
-    /// When heads are not shared evenly.
+    /// When the geometry is invalid.
     pub(crate) fn new(geometry: KvGeometry, dtype: DType, device: &Device) -> Result<Self> {
         geometry.check()?;
         Ok(Self {
@@ -59,17 +60,18 @@ impl CandlePages {
 
     fn slab(&self, slab: usize, layer: usize) -> Result<&[Tensor; 2]> {
         let found = self.slabs.get(slab).and_then(Option::as_ref).and_then(|layers| layers.get(layer));
-        found.ok_or_else(|| candle_core::Error::msg(format!("attention: slab {slab} of layer {layer} has no memory")))
+        found
+            .ok_or_else(|| candle_core::Error::msg(format!("attention: slab {slab} of layer {layer} is not allocated")))
     }
 
-    /// The heads of a part of `qkv`: `(1, n, sum of n, d_head)`.
+    /// Returns heads `first .. first + n` of `qkv`: `(1, n, sum of n, d_head)`.
     fn heads(&self, qkv: &Tensor, first: usize, n: usize) -> Result<Tensor> {
         let d = self.geometry.d_head;
         let part = qkv.narrow(1, first * d, n * d)?.reshape(((), n, d))?;
         part.transpose(0, 1)?.contiguous()?.unsqueeze(0)
     }
 
-    /// Stores the keys and values of a step: `(n_kv_heads, sum of n, d_head)` each.
+    /// Writes the keys and values of a step, `(n_kv_heads, sum of n, d_head)` each, to its pages.
     fn store(&self, layer: usize, step: &CandleStep, [keys, values]: [&Tensor; 2]) -> Result<()> {
         let mut row = 0;
         for rows in &step.sequences {
@@ -84,8 +86,8 @@ impl CandlePages {
         Ok(())
     }
 
-    /// Attention of one sequence's new rows: `queries (n_heads, n, d_head)` to `(n, n_heads d_head)`.
-    fn attend_one(&self, layer: usize, rows: &StepRows, queries: &Tensor) -> Result<Tensor> {
+    /// Computes the attention of one sequence's new rows: `queries (n_heads, n, d_head)` to `(n, n_heads d_head)`.
+    fn attend_sequence(&self, layer: usize, rows: &StepRows, queries: &Tensor) -> Result<Tensor> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let (n, n_keys, group) = (rows.n, rows.end(), self.geometry.group());
         let scale = 1.0 / (d_head as f64).sqrt();
@@ -150,7 +152,7 @@ impl KvStore for CandlePages {
     }
 
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
-        let Some(step) = &self.step else { candle_core::bail!("attention: no step was begun") };
+        let Some(step) = &self.step else { candle_core::bail!("attention: no current step") };
         let KvGeometry { n_heads, n_kv_heads, .. } = self.geometry;
         let rotate = |x: Tensor| candle_nn::rotary_emb::rope(&x, &step.cos, &step.sin)?.squeeze(0);
         let queries = rotate(self.heads(qkv, 0, n_heads)?)?;
@@ -159,7 +161,7 @@ impl KvStore for CandlePages {
         self.store(layer, step, [&keys, &values])?;
         let mut first = 0;
         let parts = step.sequences.iter().map(|rows| {
-            let part = self.attend_one(layer, rows, &queries.narrow(1, first, rows.n)?);
+            let part = self.attend_sequence(layer, rows, &queries.narrow(1, first, rows.n)?);
             first += rows.n;
             part
         });
@@ -167,14 +169,14 @@ impl KvStore for CandlePages {
     }
 }
 
-/// The spans that positions of a block table lie in.
+/// Returns the spans of a range of positions of a block table.
 fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<SlabSpan> {
     let mut spans: Vec<SlabSpan> = Vec::new();
     let mut position = positions.start;
     while position < positions.end {
-        let (page, at) = (pages[position / PAGE_LEN].index(), position % PAGE_LEN);
-        let n = (PAGE_LEN - at).min(positions.end - position);
-        let (slab, first) = (page / SLAB_PAGES, page % SLAB_PAGES * PAGE_LEN + at);
+        let (page, offset) = (pages[position / PAGE_LEN].index(), position % PAGE_LEN);
+        let n = (PAGE_LEN - offset).min(positions.end - position);
+        let (slab, first) = (page / SLAB_PAGES, page % SLAB_PAGES * PAGE_LEN + offset);
         match spans.last_mut() {
             Some(span) if span.slab == slab && span.positions.end == first => span.positions.end += n,
             _ => spans.push(SlabSpan { slab, positions: first..first + n }),
@@ -185,7 +187,8 @@ fn spans(pages: &[PageId], positions: Range<usize>) -> Vec<SlabSpan> {
     spans
 }
 
-/// 0 where query `i` of `s` may see key `j` of `n_keys`, minus infinity elsewhere: `(S, K)`.
+/// Returns the additive causal mask `(S, K)` of the last `s` of `n_keys` positions: 0 for visible keys, minus infinity
+/// elsewhere.
 fn causal_bias(s: usize, n_keys: usize, like: &Tensor) -> Result<Tensor> {
     let past = n_keys - s;
     let bias: Vec<f32> =

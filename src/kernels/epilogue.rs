@@ -1,34 +1,34 @@
-//! The part of a linear layer that follows its matrix product.
+//! Epilogue of a linear layer: the operations after its matrix product, which kernels fuse with it.
 
 use candle_core::{Result, Tensor};
 
 use super::{Activation, Kernels};
 
-/// Operations on the rows of a product, in this order: a bias, an activation, a residual.
+/// Operations on the rows of a matrix product, applied in the order of the fields.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LinearEpilogue<'a> {
-    /// `(width)`, added to each row.
+    /// Bias `(width)`, added to each row.
     pub bias: Option<&'a Tensor>,
-    /// Of each element.
+    /// Activation of each element.
     pub activation: Option<Activation>,
-    /// Of the product's shape, added last.
+    /// Residual of the product's shape, added last.
     pub residual: Option<&'a Tensor>,
 }
 
 #[cfg(any(feature = "cuda", test))]
 impl LinearEpilogue<'_> {
-    /// Whether the epilogue leaves a product as it is.
+    /// Returns whether the epilogue is the identity.
     pub(super) fn is_empty(&self) -> bool {
         self.bias.is_none() && self.activation.is_none() && self.residual.is_none()
     }
 
-    /// Whether a bias or a residual wants a gradient.
+    /// Returns whether the bias or the residual is tracked for gradients.
     pub(super) fn is_tracked(&self) -> bool {
         [self.bias, self.residual].into_iter().flatten().any(Tensor::track_op)
     }
 }
 
-/// [`Kernels::epilogue`] by one operation after the other, with gradients.
+/// Computes [`Kernels::epilogue`] one operation after the other, with gradients.
 pub(super) fn by_parts<K: Kernels + ?Sized>(
     kernels: &K,
     product: Tensor,

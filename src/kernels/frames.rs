@@ -1,28 +1,31 @@
-//! Preparation of frames on a device: the tables of a [`FramePlan`] in its memory.
+//! Resampling tables of a [`FramePlan`] in device memory, for [`super::Kernels::prepare_frame`]. The plan itself is
+//! computed in `image::plan`.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::image::plan::{FramePlan, Taps};
 
-/// The tables of frames of one size, on a device. Clones share them.
+/// Plan of the frames of one size with its tables on a device. Clones share the tables.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
 pub struct DeviceFramePlan {
-    /// The sizes.
+    /// Plan with the sizes and the tables of the host.
     pub(crate) plan: FramePlan,
+    /// Resampling windows along rows.
     pub(crate) horizontal: DeviceTaps,
+    /// Resampling windows along columns.
     pub(crate) vertical: DeviceTaps,
-    /// `(3, 256)`, f32.
+    /// Normalised value of each level of each channel: `(3, 256)`, f32.
     pub(crate) levels: Tensor,
 }
 
-/// The windows along one side, on a device.
+/// Resampling windows along one axis, on a device.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code, reason = "only a GPU's kernels read the tables"))]
 pub(crate) struct DeviceTaps {
-    /// `(n_targets)`.
+    /// Start of each window: `(n_targets)`, u32.
     pub(crate) starts: Tensor,
-    /// `(n_targets, n_taps)`: the bits of signed 32-bit integers.
+    /// Weights `(n_targets, n_taps)`: the bits of signed 32-bit integers, as u32.
     pub(crate) weights: Tensor,
 }
 
@@ -30,9 +33,9 @@ impl DeviceFramePlan {
     /// Copies the tables of a plan to a device.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When the device is out of memory.
     pub fn new(plan: FramePlan, device: &Device) -> Result<Self> {
-        let place = |taps: &Taps| {
+        let upload = |taps: &Taps| {
             let bits: Vec<u32> = taps.weights.iter().map(|&weight| weight as u32).collect();
             Ok::<_, candle_core::Error>(DeviceTaps {
                 starts: Tensor::from_slice(&taps.starts, taps.n_targets(), device)?,
@@ -40,6 +43,6 @@ impl DeviceFramePlan {
             })
         };
         let levels = Tensor::from_slice(plan.levels.as_flattened(), (3, 256), device)?.to_dtype(DType::F32)?;
-        Ok(Self { horizontal: place(&plan.horizontal)?, vertical: place(&plan.vertical)?, levels, plan })
+        Ok(Self { horizontal: upload(&plan.horizontal)?, vertical: upload(&plan.vertical)?, levels, plan })
     }
 }

@@ -1,9 +1,9 @@
-//! Key-value memory in pages, as every device offers it.
+//! Paged key-value store: the interface that every device implements.
 //!
-//! A page holds keys and values of [`PAGE_LEN`] consecutive positions, for all layers. A sequence is a list of pages,
-//! its block table; sequences that begin alike name the same pages. Which page belongs to whom is the engine's affair:
-//! a store only keeps what is written and attends over it. One step of the language model is [`KvStore::begin`], then
-//! [`KvStore::attend`] once a layer.
+//! A page stores the keys and values of [`PAGE_LEN`] consecutive positions for all layers. The block table of a
+//! sequence lists its pages; sequences with a common prefix share pages. The engine allocates and shares pages; a store
+//! writes to them and attends over them. One step of the language model calls [`KvStore::begin`], then
+//! [`KvStore::attend`] once per layer.
 //!
 //! Reference: PagedAttention, arXiv 2309.06180, section 4.
 
@@ -17,65 +17,66 @@ use crate::device::DTypeSpec;
 /// Positions of a page.
 pub const PAGE_LEN: usize = 32;
 
-/// A page of a store, by its index.
+/// Index of a page in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageId(
-    /// The index, from 0.
+    /// Index from 0.
     pub u32,
 );
 
 impl PageId {
-    /// The index as a subscript.
+    /// Returns the index as `usize`.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Number of pages that hold `n` positions.
+/// Returns the number of pages for `n` positions.
 pub fn pages_for(n: usize) -> usize {
     n.div_ceil(PAGE_LEN)
 }
 
-/// Sizes that decide how keys and values are laid out.
+/// Sizes of the attention whose keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvGeometry {
-    /// Layers.
+    /// Number of layers.
     pub n_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub n_heads: usize,
-    /// Key-value heads; query head `i` reads key-value head `i / (n_heads / n_kv_heads)` (arXiv 2305.13245).
+    /// Number of key-value heads; query head `i` reads key-value head `i / (n_heads / n_kv_heads)` (arXiv 2305.13245).
     pub n_kv_heads: usize,
-    /// Elements of a head.
+    /// Width of a head.
     pub d_head: usize,
 }
 
 impl KvGeometry {
-    /// Elements of a position's queries, keys and values side by side.
+    /// Returns the width of a position's queries, keys and values side by side.
     pub fn width(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.d_head
     }
 
-    /// Bytes of a position's keys and values in all layers.
+    /// Returns the bytes of a position's keys and values in all layers.
     pub fn position_bytes(&self, dtype: DType) -> usize {
         2 * self.n_layers * self.n_kv_heads * self.d_head * dtype.size_in_bytes()
     }
 
-    /// Query heads that share a key-value head.
+    /// Returns the number of query heads that share a key-value head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads.max(1)
     }
 
-    /// Checks that the query heads share the key-value heads evenly, and that a head can be rotated.
+    /// Checks that the number of query heads is a multiple of that of key-value heads, and that the width of a head is
+    /// even, for rotation.
     ///
     /// # Errors
-    /// When they do not.
+    /// When a condition is violated.
     pub fn check(&self) -> Result<()> {
         let Self { n_heads, n_kv_heads, d_head, .. } = *self;
         if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-            candle_core::bail!("attention: {n_heads} heads do not share {n_kv_heads} key-value heads evenly");
+            candle_core::bail!("attention: {n_heads} query heads, not a multiple of {n_kv_heads} key-value heads");
         }
         if d_head == 0 || !d_head.is_multiple_of(2) {
-            candle_core::bail!("attention: a head of {d_head} elements cannot be rotated in pairs");
+            candle_core::bail!("attention: heads of width {d_head}, which is not even");
         }
         Ok(())
     }
@@ -84,9 +85,9 @@ impl KvGeometry {
 /// Configuration of a key-value store.
 #[derive(Debug, Clone, Copy)]
 pub struct KvConfig<'a> {
-    /// Sizes.
+    /// Sizes of the attention.
     pub geometry: KvGeometry,
-    /// Precision in which keys and values are stored. `auto`: that of the activations; on the CPU f16 beside quantized
+    /// Precision of stored keys and values. `auto`: the precision of the activations; on the CPU f16 with quantized
     /// weights, else f32.
     pub precision: DTypeSpec,
     /// Precision of the language model's activations.
@@ -98,14 +99,14 @@ pub struct KvConfig<'a> {
 }
 
 impl KvConfig<'_> {
-    /// Resolves the precision for a store that has kernels for that of the activations only.
+    /// Resolves the precision for a store with kernels for the precision of the activations only.
     ///
     /// # Errors
-    /// When another precision is asked for.
+    /// When another precision is requested.
     pub fn as_activations(&self) -> Result<DType> {
         match self.precision {
             DTypeSpec::Fixed(dtype) if dtype != self.activations => candle_core::bail!(
-                "keys and values in {} have no kernel beside activations in {} on {:?}; hint: {}",
+                "unsupported precision {} of keys and values with activations in {} on {:?}; hint: {}",
                 dtype.as_str(),
                 self.activations.as_str(),
                 self.device.location(),
@@ -119,47 +120,47 @@ impl KvConfig<'_> {
 /// New positions of one sequence in a step.
 #[derive(Debug, Clone)]
 pub struct StepRows {
-    /// The sequence's block table: pages for at least `start + n` positions.
+    /// Block table of the sequence: pages for at least `start + n` positions.
     pub pages: Arc<[PageId]>,
-    /// Positions that are stored already.
+    /// Number of stored positions.
     pub start: usize,
-    /// New positions, after those.
+    /// Number of new positions, from `start` on.
     pub n: usize,
 }
 
 impl StepRows {
-    /// Positions after the step.
+    /// Returns the number of positions after the step.
     pub fn end(&self) -> usize {
         self.start + self.n
     }
 }
 
-/// The new positions of a step: rows of one sequence after those of the other.
+/// Rows of a step: the new positions of its sequences, sequence by sequence.
 #[derive(Debug, Clone)]
 pub struct StepLayout {
-    /// Sequences with their rows.
+    /// Sequences of the step.
     pub sequences: Vec<StepRows>,
     /// Cosines of each row's rotary angles: `(sum of n, d_head / 2)`, row-major.
     pub cos: Vec<f32>,
-    /// Sines, as `cos`.
+    /// Sines of the same angles.
     pub sin: Vec<f32>,
 }
 
 impl StepLayout {
-    /// Rows of all sequences.
+    /// Returns the number of rows.
     pub fn n_rows(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.n).sum()
     }
 
-    /// Checks the layout against a geometry: block tables long enough, angles for every row, and no page that two
-    /// sequences write to.
+    /// Checks that block tables are long enough, that every row has its angles, and that no two sequences write to the
+    /// same page.
     ///
     /// # Errors
-    /// When they are not.
+    /// When a condition is violated.
     pub fn check(&self, geometry: &KvGeometry) -> Result<()> {
         let n_angles = self.n_rows() * geometry.d_head / 2;
         if self.cos.len() != n_angles || self.sin.len() != n_angles {
-            candle_core::bail!("attention: {} angles for {n_angles}", self.cos.len());
+            candle_core::bail!("attention: {} rotary angles, not {n_angles}", self.cos.len());
         }
         for StepRows { pages, start, n } in &self.sequences {
             if *n == 0 || pages.len() * PAGE_LEN < start + n {
@@ -176,63 +177,63 @@ impl StepLayout {
     }
 }
 
-/// A step of answers: one new position of each sequence, whose token is an id, and whose next one is the largest logit.
+/// Decode step with greedy sampling: one new token of each sequence, and the argmax of its logits.
 #[derive(Debug, Clone)]
 pub struct GreedyStep {
-    /// The id of each sequence's new position.
+    /// Token id of each sequence's new position.
     pub ids: Vec<u32>,
-    /// One row of each sequence.
+    /// Layout with one row of each sequence.
     pub layout: StepLayout,
 }
 
-/// A language model from ids `(S)`, in u32 on its device, to logits `(S, vocab_size)` in its precision, over a store in
-/// which a step was begun.
+/// Forward pass of a language model over a store with a current step: from ids `(S)`, u32 on the model's device, to
+/// logits `(S, vocab_size)` in its precision.
 pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
 
-/// Keys and values of all layers in pages, and attention over them.
+/// Paged keys and values of all layers, and attention over them.
 pub trait KvStore: Send {
-    /// Bytes of a page.
+    /// Returns the bytes of a page.
     fn page_bytes(&self) -> usize;
 
-    /// Number of pages that memory is given to at once.
+    /// Returns the number of pages that are allocated together.
     fn pages_at_once(&self) -> usize {
         1
     }
 
-    /// Gives memory to a page, whose contents are then undefined. A page that has memory keeps it.
+    /// Allocates a page with undefined contents. An allocated page keeps its memory.
     ///
     /// # Errors
-    /// When the device has no memory left.
+    /// When the device is out of memory.
     fn allocate(&mut self, page: PageId) -> Result<()>;
 
     /// Begins a step.
     ///
     /// # Errors
-    /// When the layout does not fit the geometry, or names a page without memory.
+    /// When the layout is invalid for the geometry, or a page is not allocated.
     fn begin(&mut self, layout: StepLayout) -> Result<()>;
 
-    /// Rotates the step's queries and keys of a layer, stores its keys and values, and attends: row `i` of a sequence
-    /// sees the sequence's positions up to `start + i`.
+    /// Rotates the step's queries and keys of a layer, stores its keys and values, and computes causal attention: row
+    /// `i` of a sequence attends to the sequence's positions up to `start + i`.
     ///
     /// # Shapes
     /// `qkv (sum of n, (n_heads + 2 n_kv_heads) d_head)`, queries before keys before values, to `(sum of n, n_heads
     /// d_head)`.
     ///
     /// # Errors
-    /// When no step was begun, or the shapes do not fit.
+    /// When there is no current step, or the shapes do not match.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
 
-    /// Whether [`Self::replay`] may ever run a step.
+    /// Returns whether [`Self::replay`] can run steps.
     fn replays(&self) -> bool {
         false
     }
 
-    /// Runs a whole step without the host between its operations: replays what `forward` did in an earlier step of the
-    /// same form. Gives the largest logit's index of each sequence as [`super::Kernels::argmax_rows`] does; none where
-    /// the step is to be run operation by operation.
+    /// Replays the recorded operations of `forward` for a step of the same shape (a CUDA graph), without launches from
+    /// the host. Returns the argmax of each sequence's logits, as [`super::Kernels::argmax_rows`] does; `None` when the
+    /// step has to run operation by operation.
     ///
     /// # Errors
-    /// When the layout does not fit, or the device fails.
+    /// When the layout is invalid, or the device fails.
     fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
         let _ = (step, forward);
         Ok(None)

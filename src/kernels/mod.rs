@@ -1,9 +1,9 @@
-//! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask on
-//! which device or in which precision they run. [`of`] chooses the implementation once, when a module is loaded.
+//! Operations of a device behind one trait: networks (`nn` and the modules above it) call [`Kernels`] and never ask for
+//! their device or precision. [`of`] selects the implementation once, when a module is loaded.
 //!
-//! `cpu` holds this crate's own kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other
-//! device and precision on candle's operations, and is what a kernel of ours is compared with. A kernel of ours stands
-//! where it beats candle's on that very processor.
+//! `cpu` contains this crate's kernels for f32 on the CPU, `cuda` those for NVIDIA GPUs; `candle` runs every other
+//! device and precision on candle's operations, and is the reference of the tests. A kernel of this crate is used only
+//! where it is faster than candle's on the same processor.
 
 mod activation;
 pub(crate) mod argmax;
@@ -48,19 +48,19 @@ pub use packed::{FeedForward, PackedLinear};
 pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
-/// Operations of a device in a precision. Each has its gradients where an input wants one, unless its documentation
-/// says that it is for inference.
+/// Operations of a device in a precision. An operation propagates gradients for tracked inputs, unless its
+/// documentation restricts it to inference.
 pub trait Kernels: Send + Sync + Debug {
-    /// `a b`, over leading batch dimensions.
+    /// Computes the matrix product `a b`, over leading batch dimensions.
     ///
     /// # Shapes
     /// `(..., M, K)` and `(..., K, N)` to `(..., M, N)`.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not match.
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor>;
 
-    /// `x + bias`, row by row.
+    /// Computes `x + bias`, row by row.
     ///
     /// # Shapes
     /// `x (R, width)` and `bias (width)` to `(R, width)`.
@@ -69,42 +69,42 @@ pub trait Kernels: Send + Sync + Debug {
     /// When the widths differ.
     fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor>;
 
-    /// The activation of each element.
+    /// Applies an activation to each element.
     ///
     /// # Errors
     /// When candle fails.
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
 
-    /// A linear layer: `x W^T`, then an epilogue.
+    /// Computes a linear layer: `x W^T`, then the epilogue.
     ///
     /// # Shapes
     /// `x (R, d_in)` and `weight (d_out, d_in)` to `(R, d_out)`.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not match.
     fn linear(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
         self.epilogue(self.matmul(x, &weight.t()?)?, epilogue)
     }
 
-    /// `activation(product + bias) + residual`, each part where there is one. The result may take the memory of
-    /// `product`, which nothing else may hold.
+    /// Computes `activation(product + bias) + residual`; each of the three parts is optional. The result may reuse the
+    /// memory of `product`, which must have no other owner.
     ///
     /// # Shapes
     /// `(R, width)` to the same.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not match.
     fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
         epilogue::by_parts(self, product, epilogue)
     }
 
-    /// `silu(gate) up` (arXiv 2002.05202), element by element.
+    /// Computes `silu(gate) up` (arXiv 2002.05202), element by element.
     ///
     /// # Errors
     /// When the shapes differ.
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor>;
 
-    /// As [`Self::swiglu`], of gate and up side by side in each row.
+    /// Computes [`Self::swiglu`] of gate and up side by side in each row.
     ///
     /// # Shapes
     /// `(..., 2 w)` to `(..., w)`.
@@ -113,18 +113,19 @@ pub trait Kernels: Send + Sync + Debug {
     /// When the width is odd.
     fn swiglu_joined(&self, gate_and_up: &Tensor) -> Result<Tensor>;
 
-    /// Rows of a table by their indices: embeddings.
+    /// Gathers rows of a table by index: embeddings.
     ///
     /// # Shapes
     /// `table (n, width)` and `ids (R)` in u32 to `(R, width)`.
     ///
     /// # Errors
-    /// When the shapes do not fit. An index beyond the table is an error or, on a GPU, may give a row of NaN.
+    /// When the shapes do not match. An index out of range is an error or, on a GPU, may give a row of NaN.
     fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
         table.index_select(ids, 0)
     }
 
-    /// Cosine of each row of `a` and that of `b`, computed in f32, with PyTorch's epsilon of 1e-8 under both norms.
+    /// Computes the cosine similarity of each row of `a` with the same row of `b` in f32; both norms are at least 1e-8,
+    /// PyTorch's epsilon.
     ///
     /// # Shapes
     /// Twice `(R, width)` to `(R)`, f32.
@@ -143,17 +144,17 @@ pub trait Kernels: Send + Sync + Debug {
     /// `(t, Hg Wg, d)` to `(t, h w, d)`.
     ///
     /// # Errors
-    /// When the frames have not that grid.
+    /// When the frames have another grid.
     fn pool_grid(&self, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
         pool.check(frames)?;
         pool::by_axes(frames, pool)
     }
 
-    /// A running sum in f32, plus one tensor more; of `x` alone where there is no sum yet. The result may take the
-    /// memory of `sum`, which nothing else may hold.
+    /// Accumulates `x` into a running sum in f32; starts the sum at `x` for `None`. The result may reuse the memory of
+    /// `sum`, which must have no other owner.
     ///
     /// # Shapes
-    /// Any, the same of both.
+    /// Any, equal for both.
     ///
     /// # Errors
     /// When the shapes differ.
@@ -165,7 +166,7 @@ pub trait Kernels: Send + Sync + Debug {
         }
     }
 
-    /// A layer norm or an RMS norm over the last dimension.
+    /// Computes a layer norm or an RMS norm over the last dimension.
     ///
     /// # Shapes
     /// `(..., width)` to the same.
@@ -174,14 +175,14 @@ pub trait Kernels: Send + Sync + Debug {
     /// When the width does not fit.
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor>;
 
-    /// The norm as packed layers apply it to their input, row by row; none where no layer is packed, or the weights
-    /// want a gradient.
+    /// Returns the norm in the form that packed layers apply to their input rows; `None` where no layer is packed, or
+    /// the weights are tracked.
     ///
     /// # Errors
     /// When candle fails.
     fn row_norm(&self, weights: &NormWeights) -> Result<Option<RowNorm>>;
 
-    /// Softmax over the last dimension, computed in f32. Minus infinity gives exactly 0.
+    /// Computes the softmax over the last dimension in f32. Minus infinity gives exactly 0.
     ///
     /// # Shapes
     /// `(..., K)` to the same, in the input's precision.
@@ -190,69 +191,69 @@ pub trait Kernels: Send + Sync + Debug {
     /// When candle fails.
     fn softmax(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Softmax over the keys that each query sees, computed in f32; the others get exactly 0.
+    /// Computes the softmax over the visible keys of each query in f32; all other keys get exactly 0.
     ///
     /// # Shapes
     /// `(B, n_heads, S, K)` to the same, in the input's precision.
     ///
     /// # Errors
-    /// When the shape does not fit `visible`.
+    /// When the shape differs from that of `visible`.
     fn softmax_visible(&self, x: &Tensor, visible: &VisibleKeys) -> Result<Tensor>;
 
-    /// Scaled dot-product attention. Key-value head `j` serves the query heads `j n_heads / n_kv_heads ..`, as in
-    /// grouped-query attention (arXiv 2305.13245).
+    /// Computes scaled dot-product attention. Key-value head `j` serves the query heads from `j n_heads / n_kv_heads`
+    /// on, as in grouped-query attention (arXiv 2305.13245).
     ///
     /// # Shapes
     /// `q (B, n_heads, S, d)`, `k` and `v` `(B, n_kv_heads, K, d)` to `(B, n_heads, S, d)`. `k` and `v` may be views
     /// into a larger cache when `B = 1`.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not match.
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<Tensor> {
         attention::check(q, k, v)?;
         attention::by_scores(self, [q, k, v], mask)
     }
 
-    /// Attention in which every query sees every key, of queries, keys and values as linear layers make them.
+    /// Computes unmasked self-attention of queries, keys and values in the layout of linear layers.
     ///
     /// # Shapes
     /// `(B, S, n d)` each, which may be views into one tensor, to `(B, S, n d)`.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not match.
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
         attention::check_full(qkv, n_heads)?;
         attention::full_by_heads(self, qkv, n_heads)
     }
 
-    /// An empty key-value store for a language model on the device of these kernels: for inference.
+    /// Creates an empty key-value store for a language model on the device of these kernels. Inference only.
     ///
     /// # Errors
-    /// When the geometry's heads are not shared evenly, or the precision has no kernel.
+    /// When the number of query heads is not a multiple of that of key-value heads, or the precision has no kernel.
     fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>>;
 
-    /// The weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them, for
-    /// inference; none where the device multiplies best by the weight as it is.
+    /// Packs the weight `(d_out, d_in)` and bias `(d_out)` of a linear layer in the order in which a kernel reads them;
+    /// `None` where the device has no faster layout than the row-major one. Inference only.
     ///
     /// # Errors
     /// When candle fails.
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>>;
 
-    /// As [`Self::pack`], quantized to `format`, or to the next one that fits rows of this length; none where no format
-    /// fits.
+    /// Quantizes and packs a linear layer, to `format` or to the next one that fits rows of this length; `None` where
+    /// no format fits, or a weight is tracked. Inference only.
     ///
     /// # Errors
     /// When candle fails.
     fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>>;
 
-    /// A layer of a weight that is stored quantized, for inference.
+    /// Loads a layer whose weight is stored quantized. Inference only.
     ///
     /// # Errors
-    /// When the weight has another format, or the device has no room for it.
+    /// When the weight has another format, or the device is out of memory.
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear>;
 
-    /// The index of the largest element of each row, the first of equal ones; none of a row in which an element is NaN,
-    /// or whose largest is infinite. Nothing but these leaves the device.
+    /// Returns the index of the largest element of each row, the first of equal elements; `None` for a row with a NaN
+    /// or with an infinite maximum. Only the indices are copied from the device.
     ///
     /// # Shapes
     /// `(R, width)`, f32, to `R`.
@@ -262,56 +263,56 @@ pub trait Kernels: Send + Sync + Debug {
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
         let ids = x.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
-        let is_good = |(largest, sum): (f32, f32)| !largest.is_infinite() && !largest.is_nan() && !sum.is_nan();
-        Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, of)| is_good(of).then_some(id)).collect())
+        let is_valid = |(largest, sum): (f32, f32)| largest.is_finite() && !sum.is_nan();
+        Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, row)| is_valid(row).then_some(id)).collect())
     }
 
-    /// Whether frames are prepared on the device, by [`Self::prepare_frame`].
+    /// Returns whether [`Self::prepare_frame`] preprocesses frames on the device.
     fn prepares_frames(&self) -> bool {
         false
     }
 
-    /// Pads, resizes, crops and normalises a frame on the device, with the levels of the CPU; none where the CPU
-    /// prepares frames.
+    /// Pads, resizes, crops and normalises a frame on the device, bit-identical to the CPU; `None` where frames are
+    /// preprocessed on the CPU.
     ///
     /// # Shapes
-    /// Levels `(height, width, 3)` to `(1, 3, height', width')`, in these kernels' precision.
+    /// RGB levels `(height, width, 3)` to `(1, 3, height', width')`, in these kernels' precision.
     ///
     /// # Errors
-    /// When the frame has another size than the tables are for, or the device has no room.
+    /// When the frame has another size than the plan, or the device is out of memory.
     fn prepare_frame(&self, _: &[u8], _: &DeviceFramePlan) -> Result<Option<Tensor>> {
         Ok(None)
     }
 
-    /// The threads that issue operations.
+    /// Returns the threads that issue operations.
     fn threads(&self) -> OpThreads;
 }
 
-/// A linear layer whose weight is stored quantized.
+/// Weight of a linear layer that is stored quantized, with the layer's other parts.
 pub struct StoredLinear<'a> {
-    /// The weight, `(d_out, d_in)`, in the host's memory.
+    /// Weight `(d_out, d_in)`, in host memory.
     pub weight: &'a QTensor,
-    /// The device that is to hold it.
+    /// Device of the loaded layer.
     pub device: &'a Device,
     /// Format of the weight.
     pub format: QuantFormat,
-    /// Row of the weight that makes each output.
+    /// Maps an output to its row of the weight.
     pub row: &'a (dyn Fn(usize) -> usize + Sync),
-    /// `(d_out)` in f32, in the order of the outputs.
+    /// Bias `(d_out)` in f32, in the order of the outputs.
     pub bias: Option<Tensor>,
 }
 
-/// The threads that issue a device's operations.
+/// Threads that issue a device's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpThreads {
-    /// The pool that computes, whose other threads stay awake meanwhile.
+    /// The compute thread pool, whose workers spin while operations are issued.
     Pool,
-    /// The caller's: a device with a queue of its own.
+    /// The calling thread: for a device with a queue of its own.
     Caller,
 }
 
 impl dyn Kernels {
-    /// Runs many small operations in a row on the threads that suit them: see [`OpThreads`].
+    /// Runs a sequence of small operations on the threads of [`Self::threads`].
     pub fn run<T: Send>(&self, operations: impl FnOnce() -> T + Send) -> T {
         match self.threads() {
             OpThreads::Pool => on_workers(operations),
@@ -320,10 +321,10 @@ impl dyn Kernels {
     }
 }
 
-/// Chooses the kernels of a device in a precision: once for a module, when it is loaded.
+/// Returns the kernels of a device in a precision. A module calls this once, when it is loaded.
 pub fn of(device: &Device, dtype: DType) -> &'static dyn Kernels {
     #[cfg(test)]
-    if let Some(kernels) = tests::chosen() {
+    if let Some(kernels) = tests::kernels_override() {
         return kernels;
     }
     match (device, dtype) {

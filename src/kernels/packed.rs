@@ -1,4 +1,4 @@
-//! A linear layer in the layout of a kernel of its device: one type for the networks, whichever device it is.
+//! Linear layer packed in the layout of a kernel: one type for all devices, which `nn` stores.
 
 use candle_core::{Result, Tensor};
 
@@ -6,7 +6,7 @@ use super::cpu::packed::CpuLinear;
 use super::ggml::GgmlLinear;
 use super::{Activation, QuantFormat, RowNorm};
 
-/// A linear layer whose weights are in the layout of a kernel: for inference. Clones share the weights.
+/// Linear layer with weights in the layout of a kernel. Inference only. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct PackedLinear(PackedLayout);
 
@@ -23,9 +23,9 @@ pub struct FeedForward<'a, L> {
 
 #[derive(Debug, Clone)]
 enum PackedLayout {
-    /// This crate's, in f32 on the CPU.
+    /// Layout of this crate's CPU kernels, for activations in f32.
     Cpu(CpuLinear),
-    /// GGML's, by candle's kernels on every other device and in every other precision.
+    /// GGML's layout for candle's kernels, on every other device and in every other precision.
     Ggml(GgmlLinear),
 }
 
@@ -42,11 +42,11 @@ impl From<GgmlLinear> for PackedLinear {
 }
 
 impl PackedLinear {
-    /// Several layers over the same input as one; none where layouts or formats differ, columns do not fill the
-    /// kernel's panels, or only some have a bias.
+    /// Joins layers over the same input into one; `None` where layouts or formats differ, columns do not fill the
+    /// kernel's panels, or only some layers have a bias.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When the device is out of memory.
     pub(crate) fn join(layers: &[&Self]) -> Result<Option<Self>> {
         let cpu: Option<Vec<&CpuLinear>> = layers.iter().map(|layer| layer.cpu()).collect();
         if let Some(layers) = cpu {
@@ -71,15 +71,15 @@ impl PackedLinear {
         }
     }
 
-    /// Rows of the weight `(d_out, d_in)` by index; none where it is quantized.
+    /// Gathers rows of the weight `(d_out, d_in)` by index; `None` for quantized weights.
     ///
     /// # Errors
-    /// When an index is beyond `d_out`.
+    /// When an index is `d_out` or more.
     pub(crate) fn weight_rows(&self, indices: &Tensor) -> Result<Option<Tensor>> {
         self.cpu().map_or(Ok(None), |layer| layer.weight_rows(indices))
     }
 
-    /// Format of the weights, if they are quantized.
+    /// Returns the format of quantized weights, `None` for full precision.
     pub(crate) fn format(&self) -> Option<QuantFormat> {
         match &self.0 {
             PackedLayout::Cpu(layer) => layer.format(),
@@ -87,24 +87,24 @@ impl PackedLinear {
         }
     }
 
-    /// `activation(norm(x) W + b)`.
+    /// Computes `activation(norm(x) W + b)`.
     ///
     /// # Errors
-    /// When the last dimension of `x` is not the weight's, or `x` wants a gradient.
+    /// When the last dimension of `x` is not `d_in`, or `x` is tracked.
     pub(crate) fn forward(&self, x: &Tensor, norm: Option<&RowNorm>, activation: Option<Activation>) -> Result<Tensor> {
         match (&self.0, norm) {
             (PackedLayout::Cpu(layer), norm) => layer.forward(x, norm, activation),
             (PackedLayout::Ggml(layer), None) => layer.forward(x, activation),
             (PackedLayout::Ggml(_), Some(_)) => {
-                candle_core::bail!("a norm of the CPU's kernels for weights of another device")
+                candle_core::bail!("linear: a norm of the CPU's kernels with weights in GGML's layout")
             }
         }
     }
 
-    /// `residual + x W + b`.
+    /// Computes `residual + x W + b`.
     ///
     /// # Errors
-    /// As [`Self::forward`], or when `residual` has another shape than the result.
+    /// Errors of [`Self::forward`], and a residual of another shape than the result.
     pub(crate) fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.0 {
             PackedLayout::Cpu(layer) => layer.forward_residual(x, residual),
@@ -112,11 +112,11 @@ impl PackedLinear {
         }
     }
 
-    /// Computes `x + down(activation(up(norm(x))))` in one pass, or returns `None` unless both weights are in f32 on the
-    /// CPU.
+    /// Computes `x + down(activation(up(norm(x))))` in one pass, or returns `None` unless both weights are in f32 on
+    /// the CPU.
     ///
     /// # Errors
-    /// When the widths do not fit, or `x` wants a gradient.
+    /// When the widths do not match, or `x` is tracked.
     pub(crate) fn feed_forward(x: &Tensor, norm: &RowNorm, layers: &FeedForward<'_, Self>) -> Option<Result<Tensor>> {
         let FeedForward { up, activation, down } = *layers;
         CpuLinear::feed_forward(x, norm, (up.cpu()?, activation), down.cpu()?)

@@ -1,4 +1,4 @@
-//! Sequences for tests of key-value stores, and their attention worked out in f64.
+//! Sequences for tests of key-value stores, and their reference attention in f64.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::finite_difference::random_elements as random;
 use super::kv::{KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
 
-/// Geometries whose heads are shared by several queries, not shared, all one, and of sizes that fill no vector.
+/// Geometries with grouped, with separate and with a single key-value head, and with widths that do not fill a vector.
 pub(super) const GEOMETRIES: [KvGeometry; 4] = [
     KvGeometry { n_layers: 2, n_heads: 4, n_kv_heads: 2, d_head: 8 },
     KvGeometry { n_layers: 1, n_heads: 3, n_kv_heads: 3, d_head: 72 },
@@ -15,7 +15,7 @@ pub(super) const GEOMETRIES: [KvGeometry; 4] = [
     KvGeometry { n_layers: 1, n_heads: 8, n_kv_heads: 1, d_head: 128 },
 ];
 
-/// A sequence with queries, keys and values of all its positions, for each layer.
+/// Sequence with the queries, keys and values of all its positions, for each layer.
 pub(super) struct TestSequence {
     pub(super) pages: Arc<[PageId]>,
     pub(super) qkv: Vec<Vec<f32>>,
@@ -23,7 +23,7 @@ pub(super) struct TestSequence {
 }
 
 impl TestSequence {
-    /// `n` positions in the given pages.
+    /// Creates a sequence of `n` random positions in the given pages.
     pub(super) fn new(geometry: &KvGeometry, pages: &[u32], n: usize, seed: u32) -> Self {
         let qkv = (0..geometry.n_layers).map(|layer| random(n * geometry.width(), seed * 100 + layer as u32)).collect();
         Self { pages: pages.iter().map(|&page| PageId(page)).collect(), qkv, n }
@@ -39,7 +39,7 @@ impl TestSequence {
         self
     }
 
-    /// The sequence with elements that a precision represents exactly.
+    /// Rounds the elements to a precision.
     pub(super) fn rounded(mut self, dtype: DType) -> Self {
         for layer in &mut self.qkv {
             let rounded = Tensor::from_slice(layer, layer.len(), &Device::Cpu).and_then(|x| x.to_dtype(dtype));
@@ -49,10 +49,10 @@ impl TestSequence {
     }
 }
 
-/// Positions of a sequence that a step computes: its first one, and their number.
+/// Positions of a sequence that a step computes: first position and number of positions.
 pub(super) type SequenceRange<'s> = (&'s TestSequence, usize, usize);
 
-/// The activations of a store.
+/// Geometry, precision and device of a store's activations.
 #[derive(Debug, Clone)]
 pub(super) struct Activations {
     pub(super) geometry: KvGeometry,
@@ -61,19 +61,19 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Activations in f32 on the CPU.
+    /// Returns activations in f32 on the CPU.
     pub(super) fn on_cpu(geometry: &KvGeometry) -> Self {
         Self { geometry: *geometry, dtype: DType::F32, device: Device::Cpu }
     }
 
-    /// Runs pieces of sequences as one step, and gives each layer's output, row by row.
-    pub(super) fn step(&self, store: &mut dyn KvStore, pieces: &[SequenceRange<'_>]) -> Vec<Vec<f32>> {
+    /// Runs ranges of sequences as one step and returns each layer's output, row by row.
+    pub(super) fn step(&self, store: &mut dyn KvStore, ranges: &[SequenceRange<'_>]) -> Vec<Vec<f32>> {
         let half = self.geometry.d_head / 2;
-        let positions: Vec<usize> = pieces.iter().flat_map(|(_, start, n)| *start..start + n).collect();
+        let positions: Vec<usize> = ranges.iter().flat_map(|(_, start, n)| *start..start + n).collect();
         let angles = |f: fn(f32) -> f32| {
             positions.iter().flat_map(|&p| (0..half).map(move |i| f(angle(p, i)))).collect::<Vec<f32>>()
         };
-        let sequences = pieces.iter().map(|(sequence, start, n)| {
+        let sequences = ranges.iter().map(|(sequence, start, n)| {
             sequence.pages.iter().for_each(|page| store.allocate(*page).expect("memory"));
             StepRows { pages: sequence.pages.clone(), start: *start, n: *n }
         });
@@ -81,7 +81,7 @@ impl Activations {
         store.begin(layout).expect("the layout fits");
         let width = self.geometry.width();
         let attend = |layer: usize| {
-            let rows = pieces
+            let rows = ranges
                 .iter()
                 .flat_map(|(sequence, start, n)| sequence.qkv[layer][start * width..(start + n) * width].to_vec());
             let qkv = Tensor::from_iter(rows, &Device::Cpu)?.reshape((positions.len(), width))?;
@@ -91,11 +91,11 @@ impl Activations {
         (0..self.geometry.n_layers).map(attend).collect::<candle_core::Result<_>>().expect("the shapes fit")
     }
 
-    /// Fails unless a step's outputs are the attention of its positions, within a tolerance.
-    pub(super) fn assert_step(&self, store: &mut dyn KvStore, pieces: &[SequenceRange<'_>], tolerance: f64) {
+    /// Asserts that a step's outputs agree with the reference attention within a tolerance.
+    pub(super) fn assert_step(&self, store: &mut dyn KvStore, ranges: &[SequenceRange<'_>], tolerance: f64) {
         let width = self.geometry.n_heads * self.geometry.d_head;
-        for (layer, y) in self.step(store, pieces).iter().enumerate() {
-            let rows = pieces.iter().flat_map(|(sequence, start, n)| (*start..start + n).map(move |p| (sequence, p)));
+        for (layer, y) in self.step(store, ranges).iter().enumerate() {
+            let rows = ranges.iter().flat_map(|(sequence, start, n)| (*start..start + n).map(move |p| (sequence, p)));
             for ((sequence, position), y) in rows.zip(y.chunks_exact(width)) {
                 for (i, (y, exact)) in y.iter().zip(exact(&self.geometry, sequence, layer, position)).enumerate() {
                     let is_close = (f64::from(*y) - exact).abs() < tolerance;
@@ -110,7 +110,7 @@ fn angle(position: usize, pair: usize) -> f32 {
     position as f32 * 0.3f32.powi(pair as i32)
 }
 
-/// Attention of a sequence's position, in f64.
+/// Computes the attention of a sequence's position in f64.
 fn exact(geometry: &KvGeometry, sequence: &TestSequence, layer: usize, position: usize) -> Vec<f64> {
     let KvGeometry { n_heads, n_kv_heads, d_head, .. } = *geometry;
     let element =

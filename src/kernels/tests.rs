@@ -1,4 +1,4 @@
-//! Tests that all implementations of [`Kernels`] which the CPU can run agree; and of the choice between them.
+//! Tests of the agreement of all implementations of [`Kernels`] that run on the CPU, and of the selection by [`of`].
 
 use candle_core::Var;
 
@@ -7,34 +7,34 @@ use super::cpu::Cpu;
 use super::finite_difference::{assert_gradients, random};
 use super::*;
 
-/// The implementations in f32 on the CPU: ours, ours without instructions of a particular processor, candle's.
+/// Returns the implementations in f32 on the CPU: this crate's, its portable variant, candle's.
 fn cpu_implementations() -> [&'static dyn Kernels; 3] {
     [of(&Device::Cpu, DType::F32), Cpu::portable(), CandleKernels::of(&Device::Cpu, DType::F32)]
 }
 
-/// All implementations that the CPU can run in f32: its own, and those of a GPU where they can be emulated.
+/// Returns all implementations in f32 that run on the CPU, with the GPU's kernels where they can be emulated.
 pub(super) fn implementations() -> Vec<&'static dyn Kernels> {
     let emulated = cuda::CudaKernels::emulated(DType::F32).map(|kernels| kernels as &dyn Kernels);
     cpu_implementations().into_iter().chain(emulated).collect()
 }
 
 thread_local! {
-    static CHOSEN: std::cell::Cell<Option<&'static dyn Kernels>> = const { std::cell::Cell::new(None) };
+    static OVERRIDE: std::cell::Cell<Option<&'static dyn Kernels>> = const { std::cell::Cell::new(None) };
 }
 
-/// The kernels that [`with_kernels`] chose for this thread.
-pub(super) fn chosen() -> Option<&'static dyn Kernels> {
-    CHOSEN.get()
+/// Returns the kernels that [`with_kernels`] set for this thread.
+pub(super) fn kernels_override() -> Option<&'static dyn Kernels> {
+    OVERRIDE.get()
 }
 
-/// Loads modules that run on given kernels, whatever their device and precision.
+/// Loads modules on given kernels in place of those of their device and precision.
 pub(crate) fn with_kernels<T: Send>(kernels: &'static dyn Kernels, load: impl FnOnce() -> T + Send) -> T {
-    // Layers may be loaded in parallel: on a pool of one thread, they all are on this one.
+    // Layers may be loaded in parallel: a pool of one thread keeps them on the thread of the override.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     pool.install(|| {
-        CHOSEN.set(Some(kernels));
+        OVERRIDE.set(Some(kernels));
         let loaded = load();
-        CHOSEN.set(None);
+        OVERRIDE.set(None);
         loaded
     })
 }
@@ -43,8 +43,8 @@ fn elements(x: &Tensor) -> Vec<f32> {
     x.flatten_all().and_then(|x| x.to_dtype(DType::F32)?.to_vec1()).expect("numeric")
 }
 
-/// Fails unless all implementations give the same for inputs without and with a gradient, within rounding.
-fn assert_alike(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
+/// Asserts that all implementations agree within rounding, for untracked and for tracked inputs.
+fn assert_agree(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
     let tracked: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).expect("small").as_tensor().clone()).collect();
     let [_, _, candle] = cpu_implementations();
     let expected = elements(&run(candle, inputs).expect("the shapes fit"));
@@ -55,32 +55,32 @@ fn assert_alike(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Resu
     }
 }
 
-/// Fails unless all implementations have the gradient and give the same.
-fn assert_trainable(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
-    assert_alike(inputs, &run);
+/// Asserts that all implementations agree and have the gradient.
+fn assert_agree_with_gradients(inputs: &[Tensor], run: impl Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>) {
+    assert_agree(inputs, &run);
     for kernels in implementations() {
         assert_gradients(inputs, |inputs| run(kernels, inputs));
     }
 }
 
 #[test]
-fn products_and_biases_are_alike_and_can_be_trained() {
-    assert_trainable(&[random((2, 3, 4), 1), random((2, 4, 5), 2)], |k, t| k.matmul(&t[0], &t[1]));
-    assert_trainable(&[random((3, 4), 1), random(4, 2)], |k, t| k.add_bias(&t[0], &t[1]));
+fn products_and_biases_agree_and_have_gradients() {
+    assert_agree_with_gradients(&[random((2, 3, 4), 1), random((2, 4, 5), 2)], |k, t| k.matmul(&t[0], &t[1]));
+    assert_agree_with_gradients(&[random((3, 4), 1), random(4, 2)], |k, t| k.add_bias(&t[0], &t[1]));
 }
 
 #[test]
-fn linear_layers_with_what_follows_are_alike_and_can_be_trained() {
+fn linear_layers_with_epilogues_agree_and_have_gradients() {
     let inputs = [random((3, 4), 1), random((5, 4), 2), random(5, 3), random((3, 5), 4)];
     for activation in [None, Some(Activation::QuickGelu), Some(Activation::GeluTanh), Some(Activation::Gelu)] {
-        assert_trainable(&inputs, |k, t| {
+        assert_agree_with_gradients(&inputs, |k, t| {
             let epilogue = LinearEpilogue { bias: Some(&t[2]), activation, residual: Some(&t[3]) };
             k.linear(&t[0], &t[1], &epilogue)
         });
     }
-    // A bias or a residual alone that is trained.
+    // Only a bias or only a residual is tracked.
     for (bias, residual) in [(true, false), (false, true)] {
-        assert_trainable(&[random(5, 3), random((3, 5), 4)][usize::from(residual)..][..1], |k, t| {
+        assert_agree_with_gradients(&[random(5, 3), random((3, 5), 4)][usize::from(residual)..][..1], |k, t| {
             let epilogue =
                 LinearEpilogue { bias: bias.then_some(&t[0]), activation: None, residual: residual.then_some(&t[0]) };
             k.linear(&inputs[0], &inputs[1], &epilogue)
@@ -89,29 +89,29 @@ fn linear_layers_with_what_follows_are_alike_and_can_be_trained() {
 }
 
 #[test]
-fn rows_and_pools_are_alike_and_can_be_trained() {
+fn rows_and_pools_agree_and_have_gradients() {
     let ids = Tensor::new(&[2u32, 0, 2], &Device::Cpu).expect("small");
-    assert_trainable(&[random((3, 4), 1)], |k, t| k.gather(&t[0], &ids));
-    assert_trainable(&[random((3, 4), 1), random((3, 4), 2)], |k, t| k.row_cosines(&t[0], &t[1]));
-    assert_trainable(&[random((2, 4), 1), random((2, 4), 2)], |k, t| {
+    assert_agree_with_gradients(&[random((3, 4), 1)], |k, t| k.gather(&t[0], &ids));
+    assert_agree_with_gradients(&[random((3, 4), 1), random((3, 4), 2)], |k, t| k.row_cosines(&t[0], &t[1]));
+    assert_agree_with_gradients(&[random((2, 4), 1), random((2, 4), 2)], |k, t| {
         let first = k.accumulate(None, &t[0])?;
         k.accumulate(Some(first), &t[1])
     });
     let pool = |mode| GridPool { from: [3, 4], to: [2, 2], mode };
     for mode in [PoolMode::Average, PoolMode::Bilinear] {
-        assert_trainable(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(mode)));
+        assert_agree_with_gradients(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(mode)));
     }
-    // Elements that differ by less than a step of finite differences: no gradient to compare with.
-    assert_alike(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(PoolMode::Max)));
+    // Elements differ by less than a step of finite differences, so the gradient is not compared.
+    assert_agree(&[random((2, 12, 3), 1)], |k, t| k.pool_grid(&t[0], &pool(PoolMode::Max)));
 }
 
 #[test]
-fn activations_are_alike_and_can_be_trained() {
+fn activations_agree_and_have_gradients() {
     for activation in [Activation::QuickGelu, Activation::GeluTanh, Activation::Gelu] {
-        assert_trainable(&[random((2, 7), 1)], |k, t| k.activate(&t[0], activation));
+        assert_agree_with_gradients(&[random((2, 7), 1)], |k, t| k.activate(&t[0], activation));
     }
-    assert_trainable(&[random((2, 7), 1), random((2, 7), 2)], |k, t| k.swiglu(&t[0], &t[1]));
-    assert_trainable(&[random((2, 3, 8), 1)], |k, t| k.swiglu_joined(&t[0]));
+    assert_agree_with_gradients(&[random((2, 7), 1), random((2, 7), 2)], |k, t| k.swiglu(&t[0], &t[1]));
+    assert_agree_with_gradients(&[random((2, 3, 8), 1)], |k, t| k.swiglu_joined(&t[0]));
     for kernels in implementations() {
         assert!(kernels.swiglu_joined(&random((2, 7), 1)).is_err());
         let both = random((3, 8), 1);
@@ -122,20 +122,20 @@ fn activations_are_alike_and_can_be_trained() {
 }
 
 #[test]
-fn norms_are_alike_and_can_be_trained() {
+fn norms_agree_and_have_gradients() {
     let weights =
         |weight: &Tensor, bias: Option<&Tensor>| NormWeights { weight: weight.clone(), bias: bias.cloned(), eps: 1e-5 };
     let (x, weight, bias) = (random((3, 2, 5), 1), random(5, 2), random(5, 3));
-    assert_trainable(&[x.clone(), weight.clone()], |k, t| k.norm(&t[0], &weights(&t[1], None)));
-    assert_trainable(&[x, weight, bias], |k, t| k.norm(&t[0], &weights(&t[1], Some(&t[2]))));
+    assert_agree_with_gradients(&[x.clone(), weight.clone()], |k, t| k.norm(&t[0], &weights(&t[1], None)));
+    assert_agree_with_gradients(&[x, weight, bias], |k, t| k.norm(&t[0], &weights(&t[1], Some(&t[2]))));
 }
 
 #[test]
-fn softmax_is_alike_and_can_be_trained() {
-    assert_trainable(&[random((2, 3, 4), 5)], |k, t| k.softmax(&t[0]));
+fn softmax_agrees_and_has_gradients() {
+    assert_agree_with_gradients(&[random((2, 3, 4), 5)], |k, t| k.softmax(&t[0]));
     let spans = vec![[0..1, 0..0], [0..1, 1..2], [0..1, 2..3], [0..2, 2..2], [0..0, 0..3], [1..2, 2..3]];
     let visible = VisibleKeys::new(spans, 3);
-    assert_trainable(&[random((2, 2, 3, 3), 5)], |k, t| k.softmax_visible(&t[0], &visible));
+    assert_agree_with_gradients(&[random((2, 2, 3, 3), 5)], |k, t| k.softmax_visible(&t[0], &visible));
     for kernels in implementations() {
         let y = kernels.softmax_visible(&random((2, 2, 3, 3), 5), &visible).expect("it fits");
         assert_eq!(elements(&y)[..3], [1.0, 0.0, 0.0]);
@@ -148,18 +148,18 @@ fn softmax_is_alike_and_can_be_trained() {
 }
 
 #[test]
-fn attention_is_alike() {
-    // Two query heads for each of keys and values, few and many queries.
+fn attention_agrees() {
+    // Two query heads for each key-value head; few and many queries.
     for s in [1, 3, 40] {
         let qkv = [random((1, 4, s, 8), 1), random((1, 2, 50, 8), 2), random((1, 2, 50, 8), 3)];
-        assert_alike(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Full));
+        assert_agree(&qkv, |k, t| k.attention(&t[0], &t[1], &t[2], Mask::Full));
     }
     let qkv = [random((2, 30, 12), 1), random((2, 30, 12), 2), random((2, 30, 12), 3)];
-    assert_alike(&qkv, |k, t| k.full_attention(&[t[0].clone(), t[1].clone(), t[2].clone()], 3));
+    assert_agree(&qkv, |k, t| k.full_attention(&[t[0].clone(), t[1].clone(), t[2].clone()], 3));
 }
 
 #[test]
-fn the_largest_element_of_each_row_is_alike() {
+fn argmax_agrees() {
     let rows = [
         [1f32, 3.0, 2.0, 3.0],
         [f32::NEG_INFINITY, -2.0, -1.0, -3.0],
@@ -171,14 +171,14 @@ fn the_largest_element_of_each_row_is_alike() {
     for kernels in implementations() {
         let found = kernels.argmax_rows(&x).expect("a matrix in f32");
         assert_eq!(found, [Some(1), Some(2), None, None, None], "{kernels:?}");
-        // A view whose rows are not next to each other.
+        // A view with rows that are not contiguous.
         let view = x.narrow(1, 1, 3).expect("narrower");
         assert_eq!(kernels.argmax_rows(&view).expect("a matrix in f32")[..2], [Some(0), Some(1)], "{kernels:?}");
     }
 }
 
 #[test]
-fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
+fn f32_weights_are_packed_only_for_a_vectorized_kernel() {
     let weight = random((40, 64), 1);
     let [best, portable, candle] = cpu_implementations();
     let packs = |kernels: &dyn Kernels| kernels.pack(&weight, None).expect("f32 on the CPU").is_some();
@@ -191,7 +191,7 @@ fn weights_in_f32_are_packed_only_where_a_fast_kernel_reads_them() {
 }
 
 #[test]
-fn weights_that_are_trained_stay_as_they_are() {
+fn tracked_weights_are_not_packed() {
     let weight = Var::from_tensor(&random((64, 64), 1)).expect("small");
     for kernels in implementations() {
         assert!(kernels.pack(&weight, None).expect("nothing is made").is_none());
@@ -200,7 +200,7 @@ fn weights_that_are_trained_stay_as_they_are() {
 }
 
 #[test]
-fn every_precision_has_kernels_for_quantized_weights_and_f32_alone_packs_full_ones() {
+fn every_precision_has_quantized_kernels_and_only_f32_packs_full_precision() {
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
         let kernels = of(&Device::Cpu, dtype);
         let weight = random((32, 32), 1).to_dtype(dtype).expect("numeric");
@@ -211,7 +211,7 @@ fn every_precision_has_kernels_for_quantized_weights_and_f32_alone_packs_full_on
 }
 
 #[test]
-fn bf16_multiplies_on_the_cpu_too() {
+fn bf16_has_a_gemm_on_the_cpu() {
     let x = Tensor::new(&[[1.5f32, -2.0]], &Device::Cpu).and_then(|x| x.to_dtype(DType::BF16)).expect("small");
     let y = of(&Device::Cpu, DType::BF16).matmul(&x, &x.t().expect("a matrix")).expect("the shapes fit");
     // 1.5^2 + 2^2 = 6.25, which bf16 represents exactly.
@@ -219,7 +219,7 @@ fn bf16_multiplies_on_the_cpu_too() {
 }
 
 #[test]
-fn operations_run_on_the_pool_of_the_cpu_and_on_the_caller_of_a_device() {
+fn operations_are_issued_by_the_pool_for_the_cpu_and_by_the_caller_for_a_gpu() {
     let on_pool = || rayon::current_thread_index().is_some();
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         assert!(of(&Device::Cpu, dtype).run(on_pool));

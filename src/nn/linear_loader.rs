@@ -1,5 +1,7 @@
-//! Sources of a network's linear layers. For inference, layers are quantized and packed one by one as they are read: a
-//! model is never in memory as a whole twice, nor in full precision where that does not fit.
+//! Loaders of linear layers: full precision, or quantized layer by layer while the weights are read. The peak of memory
+//! is that of the converted model plus one layer, so a model that fits only quantized can be loaded.
+//!
+//! Loaders of files (`vlm::load`, `vlm::gguf`) implement the same trait.
 
 use candle_core::Result;
 use candle_nn::VarBuilder;
@@ -8,49 +10,50 @@ use super::linear::{Bias, Linear};
 use crate::kernels::QuantFormat;
 use crate::weights::StoredRows;
 
-/// A source of linear layers.
+/// Loader of linear layers.
 pub trait LinearLoader: Sync {
-    /// Returns the layer that `vb` points at, from `d_in` to `d_out`.
+    /// Loads the layer from `d_in` to `d_out` under the prefix of `vb`.
     ///
     /// # Errors
     /// When the weights cannot be read.
     fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> Result<Linear>;
 
-    /// Converts a layer whose weight is another tensor, such as a tied output head, to the format of the others.
+    /// Converts a layer that was not loaded by [`Self::linear`], such as a tied output head, to the loader's format.
     ///
     /// # Errors
     /// When candle fails.
     fn convert(&self, layer: &mut Linear) -> Result<()>;
 
-    /// Whether layers are read in parallel, each of which takes the memory of its weights as stored until it is
+    /// Returns whether layers may be loaded in parallel. Each layer takes the memory of its stored weights until it is
     /// converted.
     fn reads_in_parallel(&self) -> bool;
 
-    /// The use that the network is read for.
+    /// Returns the purpose of the loaded network.
     fn purpose(&self) -> Purpose;
 
-    /// The matrix `weight (n, width)` that `vb` points at, if its rows can be read when they are asked for.
+    /// Opens the table `weight (n, width)` under the prefix of `vb` for reading rows on demand; `None` where the loader
+    /// reads whole tensors only.
     ///
     /// # Errors
-    /// When its file cannot be read.
+    /// When the file cannot be read.
     fn stored_rows(&self, _: (usize, usize), _: &VarBuilder) -> Result<Option<StoredRows>> {
         Ok(None)
     }
 }
 
-/// The use that a network is read for.
+/// Purpose of a loaded network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Layers are packed ([`Linear::pack`]) as soon as they are read.
+    /// Inference: layers are packed ([`Linear::pack`]) as soon as they are loaded.
     Inference,
-    /// Weights stay as they are stored, each under its own name.
+    /// Training: weights stay unpacked, each under its own name.
     Training,
 }
 
-/// Layers in the precision of the `VarBuilder`.
+/// Loader of layers in the precision of the `VarBuilder`.
 #[derive(Debug, Clone, Copy)]
 pub struct FullPrecisionLoader(
-    /// The use that the network is read for.
+    /// Purpose of the network.
     pub Purpose,
 );
 
@@ -72,10 +75,10 @@ impl LinearLoader for FullPrecisionLoader {
     }
 }
 
-/// Layers that are quantized as soon as they are read: see [`Linear::quantize`].
+/// Loader that quantizes each layer after it is read, by [`Linear::quantize`].
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizingLoader(
-    /// The format, where it fits.
+    /// Format of the weights, where it fits the rows.
     pub QuantFormat,
 );
 

@@ -1,8 +1,8 @@
-//! Layers that towers, projector and language model share: linear layers, norms, and where their weights come from.
+//! Layers that towers, projector and language model share: linear layers, norms, and the loaders of their weights.
 //!
-//! A layer holds the kernels of the device that its weights were loaded to ([`crate::kernels::of`]) and asks nothing
-//! more of it. Each can be trained: where an input or a weight is tracked the gradient is there, and a test compares it
-//! with finite differences. Layers of packed and quantized weights are for inference alone, and refuse tracked inputs.
+//! A layer stores the kernels of its device ([`crate::kernels::of`]) and is device-neutral otherwise. Layers propagate
+//! gradients for tracked inputs and weights, which tests compare with finite differences. Layers with packed or
+//! quantized weights are for inference only and reject tracked inputs.
 
 pub mod fused;
 pub mod linear;

@@ -1,24 +1,25 @@
-//! Layer norm and RMS norm.
+//! Layer norm and RMS norm layers. The arithmetic is behind [`Kernels::norm`]; packed linear layers apply the norm to
+//! their input themselves.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::kernels::{self, Kernels, NormWeights, RowNorm};
 
-/// A norm over the last dimension, as linear layers take it.
+/// Norm over the last dimension, of either kind, for fusion with a linear layer.
 #[derive(Debug, Clone)]
 pub struct Norm {
     weights: NormWeights,
-    /// For packed layers; none while the weights are trained.
+    /// Norm for packed layers; `None` for tracked weights.
     rows: Option<RowNorm>,
     kernels: &'static dyn Kernels,
 }
 
-/// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension (arXiv 1607.06450).
+/// Layer norm over the last dimension (arXiv 1607.06450): `(x - mean) / sqrt(variance + eps) * weight + bias`.
 #[derive(Debug, Clone)]
 pub struct LayerNorm(Norm);
 
-/// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (arXiv 1910.07467).
+/// RMS norm over the last dimension (arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug, Clone)]
 pub struct RmsNorm(Norm);
 
@@ -34,19 +35,19 @@ impl Norm {
     /// `(..., width)` to the same.
     ///
     /// # Errors
-    /// When the width does not fit.
+    /// When the last dimension is not the norm's width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.kernels.norm(x, &self.weights)
     }
 
-    /// The norm as packed layers apply it.
+    /// Returns the norm in the form that packed layers apply.
     pub(super) fn rows(&self) -> Option<&RowNorm> {
         self.rows.as_ref()
     }
 }
 
 impl LayerNorm {
-    /// Takes a weight and a bias, `(width)` each.
+    /// Creates the layer from a weight and a bias, `(width)` each.
     ///
     /// # Errors
     /// When candle fails.
@@ -68,14 +69,14 @@ impl LayerNorm {
     /// `(..., width)` to the same.
     ///
     /// # Errors
-    /// When the width does not fit.
+    /// When the last dimension is not the norm's width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x)
     }
 }
 
 impl RmsNorm {
-    /// Takes a weight, `(width)`.
+    /// Creates the layer from a weight `(width)`.
     ///
     /// # Errors
     /// When candle fails.
@@ -97,7 +98,7 @@ impl RmsNorm {
     /// `(..., width)` to the same.
     ///
     /// # Errors
-    /// When the width does not fit.
+    /// When the last dimension is not the norm's width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x)
     }
@@ -133,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_alone_that_is_trained_has_its_gradient() {
+    fn a_tracked_bias_alone_has_its_gradient() {
         let (x, weight) = (random((3, 5), 1), random(5, 2));
         assert_gradients(&[random(5, 3)], |t| LayerNorm::new(weight.clone(), t[0].clone(), 1e-5)?.forward(&x));
     }
 
     #[test]
-    fn training_and_inference_give_the_same() {
+    fn training_and_inference_agree() {
         let (x, w, b) = (random((4, 7), 1), random(7, 2), random(7, 3));
         let tracked = candle_core::Var::from_tensor(&x).expect("small");
         let layer = LayerNorm::new(w.clone(), b, 1e-5).expect("f32");
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_shared_by_clones_and_absent_while_they_are_trained() {
+    fn tracked_and_half_precision_weights_have_no_packed_norm() {
         let norm = RmsNorm::new(random(7, 2), 1e-5).expect("f32");
         assert!(norm.as_ref().rows().is_some());
         let var = candle_core::Var::from_tensor(&random(7, 2)).expect("small");

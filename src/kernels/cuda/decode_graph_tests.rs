@@ -1,0 +1,121 @@
+//! Tests of recorded decode steps.
+
+use super::*;
+use crate::device::DTypeSpec;
+use crate::kernels::Kernels;
+use crate::kernels::cuda::tests::{Tested, tested};
+use crate::kernels::finite_difference::random;
+use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN};
+
+const GEOMETRY: KvGeometry = KvGeometry { n_layers: 1, n_heads: 2, n_kv_heads: 1, d_head: 8 };
+
+fn store(tested: &Tested) -> Box<dyn KvStore> {
+    let (geometry, precision, quantization) = (GEOMETRY, DTypeSpec::Auto, None);
+    let config = KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device };
+    let mut store = tested.kernels.kv_store(&config).expect("even heads");
+    (0..32).for_each(|page| store.allocate(PageId(page)).expect("memory"));
+    // Steps below begin behind positions that none of them writes.
+    let n = 8 * PAGE_LEN;
+    let sequences = (0..4).map(|s| StepRows { pages: pages(s), start: 0, n }).collect();
+    let angles = |f: fn(f32) -> f32| (0..4 * 4 * n).map(|j| f(j as f32)).collect();
+    store.begin(StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) }).expect("it fits");
+    store.attend(0, &tested.given(&random((4 * n, GEOMETRY.width()), 3))).expect("it fits");
+    store
+}
+
+/// Pages of a sequence.
+fn pages(sequence: usize) -> Arc<[PageId]> {
+    (0..8u32).map(|page| PageId(8 * sequence as u32 + page)).collect()
+}
+
+/// Step `i` of `n` sequences, each in pages of its own.
+fn step(i: usize, n: usize) -> GreedyStep {
+    let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: i + PAGE_LEN * s, n: 1 }).collect();
+    let angles = |f: fn(f32) -> f32| (0..4 * n).map(|j| f((i * j) as f32)).collect();
+    let ids = (0..n).map(|s| ((7 * i + s) % 40) as u32).collect();
+    GreedyStep { ids, layout: StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) } }
+}
+
+/// A model of one layer: embeddings that are queries, keys and values, attention, a head.
+fn forward<'t>(
+    tested: &'t Tested,
+    attended: impl Fn(Tensor) -> Result<Tensor> + 't,
+) -> impl FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor> + 't {
+    let (table, head) = (tested.given(&random((40, GEOMETRY.width()), 1)), tested.given(&random((40, 16), 2)));
+    move |ids: &Tensor, store: &mut dyn KvStore| {
+        let qkv = tested.kernels.gather(&table, ids)?;
+        let y = attended(store.attend(0, &qkv)?)?;
+        tested.kernels.matmul(&y, &head.t()?)
+    }
+}
+
+/// Runs a step operation by operation.
+fn by_operations(
+    store: &mut dyn KvStore,
+    step: GreedyStep,
+    forward: GreedyForward<'_>,
+    tested: &Tested,
+) -> Vec<Option<u32>> {
+    let ids = Tensor::new(step.ids, &tested.device).expect("small");
+    store.begin(step.layout).expect("it fits");
+    tested.kernels.argmax_rows(&forward(&ids, store).expect("it fits")).expect("a matrix")
+}
+
+#[test]
+fn replayed_steps_choose_as_steps_by_operations_while_sequences_grow_and_vary() {
+    for tested in tested() {
+        let (mut replayed, mut plain) = (store(&tested), store(&tested));
+        let mut forward = forward(&tested, Ok);
+        let mut n_replayed = 0;
+        // One sequence past two pages, then three of unequal lengths.
+        for (i, n) in (0..70).map(|i| (i, 1)).chain((70..80).map(|i| (i, 3))) {
+            let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
+            match replayed.replay(step(i, n), &mut forward).expect("it runs") {
+                Some(found) => {
+                    assert_eq!(found, expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
+                    n_replayed += 1;
+                }
+                None => drop(by_operations(&mut *replayed, step(i, n), &mut forward, &tested)),
+            }
+        }
+        assert_eq!((n_replayed, replayed.replays()), (70 - STEPS_BEFORE + 10 - STEPS_BEFORE, true));
+    }
+}
+
+#[test]
+fn a_replay_that_misses_an_operation_is_found_and_no_step_is_replayed_any_more() {
+    for tested in tested() {
+        let mut store = store(&tested);
+        // An operation of candle's, which no recording has.
+        let mut forward = forward(&tested, |y| y.affine(2.0, 1.0));
+        for i in 0..STEPS_BEFORE {
+            assert!(store.replay(step(i, 2), &mut forward).expect("it counts").is_none() && store.replays());
+        }
+        let expected = {
+            let mut other = self::store(&tested);
+            by_operations(&mut *other, step(0, 2), &mut forward, &tested)
+        };
+        let found = store.replay(step(0, 2), &mut forward).expect("the step itself ran");
+        assert_eq!((found, store.replays()), (Some(expected), false));
+        assert!(store.replay(step(1, 2), &mut forward).expect("off").is_none());
+    }
+}
+
+#[test]
+fn steps_with_prompts_or_too_many_sequences_are_not_replayed() {
+    for tested in tested() {
+        let mut store = store(&tested);
+        let mut forward = forward(&tested, Ok);
+        let mut prompt = step(0, 1);
+        prompt.layout.sequences[0].n = 2;
+        for _ in 0..=STEPS_BEFORE {
+            assert!(store.replay(prompt.clone(), &mut forward).expect("not run").is_none());
+            assert!(store.replay(step(0, MAX_SEQUENCES + 1), &mut forward).expect("not run").is_none());
+        }
+    }
+}
+
+#[test]
+fn steps_are_filled_up_to_powers_of_two_above_eight() {
+    assert_eq!([1, 3, 8, 9, 16, 17, 32].map(filled), [1, 3, 8, 16, 16, 32, 32]);
+}
