@@ -18,6 +18,7 @@ mod family_arithmetic;
 mod family_tensors;
 #[cfg(unix)]
 mod files;
+mod fuzz;
 mod gguf;
 mod gguf_qwen;
 mod goldens;

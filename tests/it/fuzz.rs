@@ -1,0 +1,112 @@
+//! Mutated files of every kind that is read from outside. The same functions stand behind `cargo fuzz`; here a bounded
+//! number of mutations of each seed runs: `VIDENSE_FUZZ_CASES=100000 cargo test --test it fuzz::` for more.
+
+use std::fs;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::harness::repository;
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+/// Mutations of each seed, unless the environment says otherwise.
+const CASES: usize = 40;
+
+/// Pieces that parsers take apart, or that are extreme.
+const PIECES: [&[u8]; 14] = [
+    b"\0",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"{",
+    b"[[[[[[[[[[[[[[[[",
+    b"\"",
+    b"\n",
+    b": ",
+    b"- ",
+    b"&a [*a]",
+    b"-1",
+    b"1e400",
+    b"\xef\xbb\xbf",
+    b"99999999999999999999",
+];
+
+/// Mutates bytes in a few places: flips, pieces over or between, parts that are cut out or repeated.
+fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
+    for _ in 0..=random.next_u32() % 4 {
+        let below = |n: usize, random: &mut ChaCha8Rng| random.next_u64() as usize % n.max(1);
+        // Headers decide most: half of all places are among the first bytes.
+        let reach = if random.next_u32() % 2 == 0 { bytes.len().min(256) } else { bytes.len() };
+        let at = below(reach, random);
+        let piece = PIECES[below(PIECES.len(), random)];
+        let end = (at + 1 + below(64, random)).min(bytes.len());
+        match random.next_u32() % 6 {
+            0 if at < bytes.len() => bytes[at] ^= 1 << below(8, random),
+            1 if at < bytes.len() => bytes[at] = random.next_u32() as u8,
+            2 => drop(bytes.splice(at..at, piece.iter().copied())),
+            3 => drop(bytes.splice(at..(at + piece.len()).min(bytes.len()), piece.iter().copied())),
+            4 => drop(bytes.drain(at.min(end)..end)),
+            5 => {
+                let part = bytes[at.min(end)..end].to_vec();
+                let to = below(bytes.len(), random);
+                bytes.splice(to..to, part);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs a target over its seeds and their mutations.
+fn run(name: &str, target: fn(&[u8]) -> bool) {
+    let cases = std::env::var("VIDENSE_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
+    let mut paths: Vec<_> =
+        fs::read_dir(repository("fuzz/seeds").join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{name} has no seed");
+    for path in paths {
+        let seed = fs::read(&path).unwrap();
+        assert!(target(&seed), "{name}: the seed {} is not understood", path.display());
+        for case in 0..cases {
+            let mut bytes = seed.clone();
+            mutate(&mut bytes, &mut ChaCha8Rng::seed_from_u64(case as u64));
+            let result = std::panic::catch_unwind(|| target(&bytes));
+            assert!(result.is_ok(), "{name}: mutation {case} of {} panics", path.display());
+        }
+    }
+}
+
+#[test]
+fn mutated_pipelines_never_panic() {
+    run("pipeline", targets::pipeline);
+}
+
+#[test]
+fn mutated_manifests_never_panic() {
+    run("manifest", targets::manifest);
+}
+
+#[test]
+fn mutated_questions_never_panic() {
+    run("questions", targets::questions);
+}
+
+#[test]
+fn mutated_results_never_panic() {
+    run("results", targets::results);
+}
+
+#[test]
+fn mutated_tokenizers_never_panic() {
+    run("tokenizer", targets::tokenizer);
+}
+
+#[test]
+fn mutated_safetensors_never_panic() {
+    run("safetensors", targets::safetensors);
+}
+
+#[test]
+fn mutated_gguf_files_never_panic() {
+    run("gguf", targets::gguf);
+}
