@@ -419,7 +419,7 @@ fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }
     config.feature_selection(tower.family).check(tower).map_err(|error| wrong(error.to_string()))?;
-    let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
+    let layers = config.selected_layers(tower.family, tower.n_layers).map_err(|error| wrong(error.to_string()))?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
         let rule = format!(

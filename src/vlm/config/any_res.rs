@@ -1,4 +1,4 @@
-//! The keys of AnyRes: the resolutions of single images, and the bound on their tokens.
+//! AnyRes keys of `config.json` and of the processor's files: resolutions of single images, and the bound on their tiles.
 //!
 //! Reference: `process_anyres_image` and `get_anyres_image_grid_shape` of LLaVA-NeXT's code (`mm_utils.py`), and the
 //! configurations of transformers 5.24.
@@ -8,27 +8,26 @@ use serde_json::Value;
 use super::JsonFile;
 use crate::vlm::ModelError;
 
-/// The keys of AnyRes, which stand in `config.json` and in the processor's files: the model goes by the former, the
-/// processor by the latter.
+/// AnyRes keys. The model reads them from `config.json`, the processor from its own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnyResKeys {
-    /// The resolutions, in the file's order (`image_grid_pinpoints`).
+    /// Resolutions, in the file's order (`image_grid_pinpoints`).
     pub resolutions: Resolutions,
-    /// Tiles whose tokens are kept at most (`anyres_max_9`), of families that bound them.
+    /// Largest number of tiles whose tokens are kept (`anyres_max_9`), of families that bound them.
     pub max_tiles: Option<usize>,
 }
 
 /// Resolutions as a file writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolutions {
-    /// Width and height in pixels, which transformers' files have the other way round.
+    /// Width and height in pixels; transformers' files have the height first.
     Pixels(Vec<(u32, u32)>),
-    /// Tiles of a row and rows, all from the first to the last: `(1x1),...,(6x6)`.
+    /// Columns and rows of tiles, from the first to the last pair inclusive: `(1x1),...,(6x6)`.
     Tiles((u32, u32), (u32, u32)),
 }
 
 impl Resolutions {
-    /// Width and height in pixels, for tiles of this side.
+    /// Returns width and height in pixels, for tiles of this side.
     pub fn in_pixels(&self, side: u32) -> Vec<(u32, u32)> {
         match self {
             Self::Pixels(sizes) => sizes.clone(),
@@ -39,30 +38,31 @@ impl Resolutions {
     }
 }
 
-/// The most tiles along a side.
+/// Largest number of tiles along a side.
 const MAX_TILES: u32 = 64;
-/// The key of the resolutions.
+/// Key of the resolutions.
 const PINPOINTS: &str = "image_grid_pinpoints";
-/// A larger side is a mistake in a file.
+/// Largest side in pixels that a file may give.
 const MAX_SIDE: u64 = 1 << 14;
-/// `vision_aspect_ratio` where no file has it.
+/// Default of `vision_aspect_ratio`.
 const RATIO: &str = "anyres_max_9";
 
 impl AnyResKeys {
-    /// LLaVA-NeXT's classes: five resolutions, no bound.
+    /// Returns the defaults of LLaVA-NeXT's classes: five resolutions, no bound.
     pub fn llava_next() -> Self {
         let sizes = vec![(672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)];
         Self { resolutions: Resolutions::Pixels(sizes), max_tiles: None }
     }
 
-    /// LLaVA-OneVision's classes: 1 to 6 tiles of 384 along each side, the tokens of nine tiles.
+    /// Returns the defaults of LLaVA-OneVision's classes: 1 to 6 tiles of 384 along each side, tokens of nine tiles.
     pub fn llava_onevision() -> Self {
         let side = |n: u32| 384 * n;
         let sizes = (1..=6).flat_map(|rows| (1..=6).map(move |columns| (side(columns), side(rows)))).collect();
         Self { resolutions: Resolutions::Pixels(sizes), max_tiles: Some(9) }
     }
 
-    /// The keys of a file over these defaults. `image_grid_pinpoints` and `vision_aspect_ratio` may stand in two files.
+    /// Reads the keys of a file, with `self` as defaults. `image_grid_pinpoints` and `vision_aspect_ratio` may be in two
+    /// files.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that is unusable.
@@ -83,14 +83,14 @@ impl AnyResKeys {
         Ok(Self { resolutions, max_tiles })
     }
 
-    /// The keys of a `config.json` in LLaVA's spelling with `image_aspect_ratio: anyres` or `anyres_max_9`.
+    /// Reads the keys of a `config.json` in LLaVA's spelling with `image_aspect_ratio: anyres` or `anyres_max_9`.
     ///
     /// # Errors
-    /// [`ModelError`] naming the key that is unusable, or that asks for views to be merged otherwise.
+    /// [`ModelError`] naming the key that is unusable, or that asks for another merging of views.
     pub fn read_llava(file: &JsonFile) -> Result<Self, ModelError> {
         const MERGE: &str = "mm_patch_merge_type";
         if file.string(MERGE)? != Some("spatial_unpad") {
-            return Err(file.wrong(MERGE, "of a single image views are merged as spatial_unpad alone"));
+            return Err(file.wrong(MERGE, "views of a single image are merged by spatial_unpad only"));
         }
         let ratio = file.string("image_aspect_ratio")?.unwrap_or_default();
         let max_tiles = match ratio {
@@ -113,7 +113,7 @@ impl AnyResKeys {
     }
 }
 
-/// The first and the last pair of a text such as `(1x1),...,(6x6)`, or the list of pairs that it writes out.
+/// Parses the first and the last pair of a text such as `(1x1),...,(6x6)`, or a list of pairs written as text.
 fn tiles(text: &str) -> Option<Resolutions> {
     if !text.contains('x') {
         return serde_json::from_str(&text.replace('(', "[").replace(')', "]"))
@@ -132,7 +132,7 @@ fn tiles(text: &str) -> Option<Resolutions> {
     (first.0 <= last.0 && first.1 <= last.1).then_some(Resolutions::Tiles(first, last))
 }
 
-/// A list of pairs of sides.
+/// Reads a list of pairs of sides.
 fn pairs(value: &Value) -> Option<Vec<(u32, u32)>> {
     let side = |value: &Value| value.as_u64().filter(|side| (1..=MAX_SIDE).contains(side)).map(|side| side as u32);
     let pair = |value: &Value| match value.as_array().map(Vec::as_slice) {
@@ -148,7 +148,7 @@ fn max_tiles(file: &JsonFile) -> Result<usize, ModelError> {
     bound(ratio).ok_or_else(|| file.wrong(KEY, "expected anyres_max_N, with a number of tiles N from 1"))
 }
 
-/// The number of tiles of `anyres_max_9`.
+/// Returns the number of tiles of `anyres_max_9`.
 fn bound(ratio: &str) -> Option<usize> {
     ratio.strip_prefix("anyres_max_")?.parse().ok().filter(|&bound| bound > 0)
 }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_leaves_out_is_the_classes_own() {
+    fn keys_that_a_file_leaves_out_are_those_of_the_class() {
         let own = read(&json!({})).expect("nothing is wrong");
         let sizes = own.resolutions.in_pixels(384);
         assert_eq!((sizes.len(), own.max_tiles), (36, Some(9)));

@@ -1,4 +1,4 @@
-//! Tests of the meaning of keys that a file leaves out or sets to null: the model's class in transformers decides.
+//! Tests of keys that a file leaves out or sets to null: the model's class in transformers decides their meaning.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn language(text: Value) -> (LlamaConfig, usize) {
     (config.llama, config.context)
 }
 
-/// A value of a language model, by the name of its key.
+/// Returns a value of a language model, by the name of its key.
 fn of(llama: &LlamaConfig, context: usize, key: &str) -> f64 {
     match key {
         "vocab_size" => llama.vocab_size as f64,
@@ -70,7 +70,7 @@ fn a_language_model_has_the_defaults_of_its_class() {
 }
 
 #[test]
-fn null_is_another_thing_than_no_key() {
+fn a_null_value_differs_from_an_absent_key() {
     let mistral = |key: &str, value: Value| language(json!({"model_type": "mistral", key: value}));
     assert_eq!(mistral("sliding_window", Value::Null).1, 131_072);
     assert_eq!(mistral("sliding_window", json!(1000)).1, 1000);

@@ -1,4 +1,4 @@
-//! Reading keys of a JSON file with their rules: every error names file, key, value and rule.
+//! Typed access to the keys of a JSON file: every error names file, key, value and rule.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::vlm::ModelError;
 
-/// A JSON object, the file that it stands in, and its place there.
+/// JSON object, with the path of its file and the keys of the objects around it.
 #[derive(Debug, Clone)]
 pub struct JsonFile {
     path: PathBuf,
@@ -19,7 +19,7 @@ impl JsonFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read or holds no JSON object.
+    /// When the file cannot be read or is not a JSON object.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let bytes = crate::files::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let not_json = |cause: String| ModelError::Json { path: path.to_owned(), cause };
@@ -30,32 +30,32 @@ impl JsonFile {
         Ok(Self { path: path.to_owned(), prefix: String::new(), json })
     }
 
-    /// The JSON itself.
+    /// Returns the JSON value.
     pub fn json(&self) -> &Value {
         &self.json
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A key's value; `null` is the same as no key.
+    /// Returns a key's value; `null` is the same as no key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    /// An object below this one.
+    /// Returns the object at a key.
     ///
     /// # Errors
-    /// When it is missing or no object.
+    /// When the key is missing or its value is not an object.
     pub fn section(&self, key: &str) -> Result<Self, ModelError> {
         let json = self.get(key).filter(|value| value.is_object()).cloned();
         let json = json.ok_or_else(|| self.wrong(key, "expected an object"))?;
         Ok(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), json })
     }
 
-    /// As [`Self::section`], empty where there is none.
+    /// Returns the object at a key like [`Self::section`], or an empty object without the key.
     ///
     /// # Errors
     /// When the value is not an object.
@@ -69,63 +69,63 @@ impl JsonFile {
         }
     }
 
-    /// Other contents under the same name.
+    /// Returns an object with other contents under the same path and prefix.
     pub(super) fn with(&self, json: Value) -> Self {
         Self { json, ..self.clone() }
     }
 
-    /// Whether a key stands there as `null`, which says more than no key.
+    /// Returns whether a key is present with the value `null`, which some classes distinguish from an absent key.
     pub fn is_null(&self, key: &str) -> bool {
         self.json.get(key).is_some_and(Value::is_null)
     }
 
-    /// A key with those of the objects around it.
+    /// Returns the key with a prefix of the keys of the objects around it.
     pub fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    /// The error that says what is wrong with a key.
+    /// Makes the error of a key that breaks a rule.
     pub fn wrong(&self, key: &str, rule: &str) -> ModelError {
         let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
         ModelError::Config { path: self.path.clone(), key: self.full_key(key), value, rule: rule.to_owned() }
     }
 
-    /// A text.
+    /// Returns the text at a key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is not a text.
     pub fn string(&self, key: &str) -> Result<Option<&str>, ModelError> {
         self.typed(key, "expected a text", Value::as_str)
     }
 
-    /// A truth value.
+    /// Returns the boolean at a key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is not a boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
         self.typed(key, "expected true or false", Value::as_bool)
     }
 
-    /// A whole number.
+    /// Returns the integer at a key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is not an integer.
     pub fn integer(&self, key: &str) -> Result<Option<i64>, ModelError> {
         self.typed(key, "expected a whole number", Value::as_i64)
     }
 
-    /// A positive, finite number.
+    /// Returns the positive, finite number at a key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is not such a number.
     pub fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
         self.typed(key, "expected a number above 0", |value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0))
     }
 
-    /// A whole number within a range.
+    /// Returns the integer within a range at a key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is not an integer of the range.
     pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
         let rule = format!("expected a whole number from {} to {}", range.start(), range.end());
         self.typed(key, &rule, |value| {
@@ -133,15 +133,15 @@ impl JsonFile {
         })
     }
 
-    /// A token id, or a list of them; none when the key is missing.
+    /// Returns the token id or the list of token ids at a key; empty when the key is missing.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is neither.
     pub fn ids(&self, key: &str) -> Result<Vec<u32>, ModelError> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = self.typed(key, "expected a token id, or a list of token ids", |value| match value {
             Value::Array(list) => list.iter().map(id).collect(),
-            one => id(one).map(|id| vec![id]),
+            single => id(single).map(|id| vec![id]),
         })?;
         Ok(ids.unwrap_or_default())
     }

@@ -1,8 +1,8 @@
-//! Every key of a checkpoint's JSON files: obeyed, without effect, or refused.
+//! Audit of the keys of a checkpoint's JSON files: obeyed, without effect, or refused.
 //!
-//! A key that changes the arithmetic and is not understood must not be passed over: it is refused with its name and
-//! value. A key that no class of transformers knows is named in a warning. Keys that are read are read elsewhere; here
-//! stands only what each key of a class means.
+//! A key that changes the arithmetic and is not implemented is refused with its name and value. A key that no class of
+//! transformers knows is named in a warning. Values are read elsewhere; the tables here only list the keys of each
+//! class and the values that are neutral.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ impl KeyNotes {
         self.warnings.extend(other.warnings);
     }
 
-    /// Notes every key of `file` by the tables of its classes.
+    /// Checks every key of `file` against the tables of its classes.
     pub(in crate::vlm) fn audit(file: &JsonFile, tables: &[&[Key]]) -> Self {
         let mut notes = Self::default();
         let mut unknown = Vec::new();
@@ -41,7 +41,7 @@ impl KeyNotes {
         notes
     }
 
-    /// Names keys that nobody knows in one warning.
+    /// Adds one warning that names all unknown keys.
     pub(in crate::vlm) fn warn_of_unknown(&mut self, file: &JsonFile, unknown: &[String]) {
         if !unknown.is_empty() {
             let (path, names) = (file.path().display(), unknown.join(", "));
@@ -50,7 +50,7 @@ impl KeyNotes {
     }
 }
 
-/// Values that a key may have.
+/// Accepted values of a key.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::vlm) enum Meaning {
     /// Any value: the key is read elsewhere, or changes no answer.
@@ -60,7 +60,7 @@ pub(in crate::vlm) enum Meaning {
 }
 use Meaning::{Neutral, Only};
 
-/// A key and what it may say.
+/// Key with its accepted values.
 pub(in crate::vlm) type Key = (&'static str, Meaning);
 
 fn is_neutral(value: &Value, neutral: &[&str]) -> bool {

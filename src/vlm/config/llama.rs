@@ -1,11 +1,12 @@
-//! The language model's keys, which every family shares, with the defaults of each class of transformers.
+//! Keys of the language model, which every family shares, with the defaults of each class of transformers
+//! (`configuration_llama.py`, `configuration_mistral.py`, `configuration_qwen2.py`, `configuration_qwen3.py`).
 
 use super::published::llama_2_7b;
 use super::{JsonFile, MAX_CONTEXT, rope};
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm};
 use crate::vlm::ModelError;
 
-/// What a missing key means.
+/// Meaning of a missing key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::vlm) enum Defaults {
     /// An error, for the keys that shape the model.
@@ -43,11 +44,10 @@ impl LanguageKind {
         self.into()
     }
 
-    /// The kind of a section of transformers' own classes, where one of `known` is meant, the first where none is
-    /// named.
+    /// Returns the kind that a `text_config` names, one of `known`; the first of them without `model_type`.
     ///
     /// # Errors
-    /// [`ModelError`] naming the known ones.
+    /// [`ModelError`] naming the known kinds.
     pub(in crate::vlm) fn of_section(text: &JsonFile, known: &[Self]) -> Result<Self, ModelError> {
         let named = match text.string("model_type")? {
             None => known.first().copied(),
@@ -77,7 +77,7 @@ impl LanguageKind {
         }
     }
 
-    /// Projections of the attention that have biases, of which only some classes leave a choice to the file.
+    /// Returns the projections of the attention that have biases; only some classes leave a choice to the file.
     fn attention_bias(self, file: &JsonFile) -> Result<AttentionBias, ModelError> {
         let asked = file.flag("attention_bias")?.unwrap_or(false);
         Ok(match self {
@@ -151,20 +151,21 @@ pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaul
     })
 }
 
-/// The smallest of the model's positions, the length it was trained on, and a Mistral's attention window: beyond the
-/// window our full attention would not be what the model was trained with.
+/// Returns the context: the smallest of the model's positions, the `longest` sequence it was trained on, and a Mistral's
+/// attention window, beyond which full attention would differ from the trained one.
 pub(in crate::vlm) fn context(
     file: &JsonFile,
-    (kind, llama): (LanguageKind, &LlamaConfig),
+    kind: LanguageKind,
+    llama: &LlamaConfig,
     longest: Option<usize>,
 ) -> Result<usize, ModelError> {
     let limits = [Some(llama.context), longest, window(file, kind)?];
     Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
 }
 
-/// The window that transformers' cache keeps, where a file gives one and no `layer_types`
-/// (`get_layer_types_and_kwargs`). `use_sliding_window` has no say in it, but in Qwen's classes, which delete the
-/// window where it is off.
+/// Returns the window that transformers' cache keeps, where a file gives `sliding_window` and no `layer_types`
+/// (`get_layer_types_and_kwargs`). `use_sliding_window` matters only to Qwen's classes, which delete the window where it
+/// is off.
 pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
     if is_qwen(kind) {
         return Ok(None);
@@ -173,7 +174,7 @@ pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Resul
     Ok(file.count("sliding_window", 1..=MAX_CONTEXT)?.filter(|_| !has_types))
 }
 
-/// The attention window of `MistralConfig`, whose files leave out 4096 and say null for none. `LlamaConfig` has none.
+/// Returns the attention window of `MistralConfig`: 4096 by default, none for null. `LlamaConfig` has no window.
 fn window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
     const DEFAULT: usize = 4096;
     if kind != LanguageKind::Mistral || file.is_null("sliding_window") {
@@ -203,7 +204,7 @@ fn check_windows(file: &JsonFile, kind: LanguageKind) -> Result<(), ModelError> 
     Ok(())
 }
 
-/// Refuses another activation than the one of these classes.
+/// Refuses activations other than SiLU.
 fn check_activation(file: &JsonFile) -> Result<(), ModelError> {
     match file.string("hidden_act")? {
         // One function under two names.

@@ -1,5 +1,5 @@
-//! A checkpoint's `config.json` as one description, and the keys that families share: language models, towers, rotary
-//! embeddings, quantization, generation, processors. What is a family's own stands in [`super::families`].
+//! Description of a checkpoint, read from its `config.json`, and the keys that families share: language models, towers,
+//! rotary embeddings, quantization, generation, processors. Keys of one family are read in [`super::families`].
 
 mod any_res;
 #[cfg(test)]
@@ -19,6 +19,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::connector::ConnectorKind;
+use crate::error::{self, Error};
 use crate::image::ImageProcessor;
 use crate::language::LlamaConfig;
 use crate::projector::ProjectorKind;
@@ -37,86 +38,86 @@ pub use published::{clip_l_336, llama_2_7b, siglip_so400m, siglip_so400m_llava, 
 pub use quantization::read as fp8_format;
 pub use tower::{tower_config, tower_notes};
 
-/// Which spelling a `config.json` has.
+/// Spelling of a `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// LLaVA's and the Dense Connector's.
+    /// LLaVA and the Dense Connector: keys at top level, `mm_` before those of the vision encoder.
     Llava,
-    /// Hugging Face transformers'.
+    /// Hugging Face transformers: sections `text_config` and `vision_config`.
     HuggingFace,
 }
 
-/// Which tokens of a hidden state are taken.
+/// Tokens of a hidden state that the connector takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelectFeature {
-    /// The patches, without CLIP's class token; in Hugging Face's spelling without the first token, whatever it is.
+    /// Patches, without CLIP's class token; in Hugging Face's spelling without the first token of any tower.
     Patch,
-    /// All.
+    /// All tokens.
     ClsPatch,
 }
 
-/// How a frame is fitted to the tower's square.
+/// Fit of a frame to the tower's square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameFit {
-    /// `image_aspect_ratio: pad`: padded with the mean colour.
+    /// Padding with the mean colour: `image_aspect_ratio: pad`.
     Pad,
-    /// `anyres`: the base view alone, squeezed to the square, as FreeVA takes it.
+    /// Base view alone, squeezed to the square, as FreeVA takes it: `image_aspect_ratio: anyres`.
     AnyresBase,
-    /// As the tower's own preprocessing does it.
+    /// The tower's own preprocessing.
     Native,
 }
 
-/// A vision-language model as its `config.json` describes it.
+/// Vision-language model as its `config.json` describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VlmConfig {
-    /// The family that it belongs to.
+    /// Family of the checkpoint.
     pub family: &'static Family,
-    /// The road of its own processor with a video.
+    /// The family's own processing of videos.
     pub video_path: VideoPath,
-    /// The spelling it was read from.
+    /// Spelling of the file.
     pub spelling: Spelling,
-    /// The language model.
+    /// Geometry of the language model.
     pub llama: LlamaConfig,
-    /// Positions that prompt and answer may fill: the smallest of what the model's keys allow.
+    /// Positions that prompt and answer may fill: the smallest limit of the model's keys.
     pub context: usize,
-    /// The tower's hub id or path.
+    /// Hub id or path of the tower.
     pub tower_name: Option<String>,
-    /// The tower's geometry, where the file has it.
+    /// Geometry of the tower, where the file has it.
     pub tower: Option<TowerConfig>,
-    /// The form in which hidden states leave the tower.
+    /// Form in which hidden states leave the tower.
     pub tower_output: TowerOutput,
     /// `mm_dense_connector_type`.
     pub connector: ConnectorKind,
     /// `mm_projector_type`.
     pub projector: ProjectorKind,
     /// `mm_vision_select_layer` or `vision_feature_layer`: indices into the hidden states, from the end when negative.
-    /// Several are put beside each other on the channel axis.
+    /// Several are concatenated on the channel axis.
     pub select_layers: Vec<i64>,
     /// `mm_vision_select_feature`.
     pub select_feature: SelectFeature,
-    /// Side of the square of patches that become one token, channel beside channel (space to depth); 1 is none.
+    /// Side of the square of patches that is merged into one token (space to depth); 1 merges none.
     pub patches_per_side: usize,
     /// `image_aspect_ratio`.
     pub frame_fit: FrameFit,
-    /// The keys of AnyRes, of families that take a single image so; in words where that is not done.
+    /// AnyRes keys, of families that take a single image by AnyRes; the reason where they are unusable.
     pub any_res: Option<Result<AnyResKeys, String>>,
     /// `mm_use_im_start_end`.
     pub image_marks: bool,
-    /// The checkpoint's own prompt.
+    /// Prompt format of the checkpoint (`prompt_format`).
     pub prompt_format: Option<String>,
-    /// The language model's class.
+    /// Class of the language model.
     pub language: LanguageKind,
-    /// How weights in FP8 are stored, where there are any.
+    /// Storage format of FP8 weights, if the checkpoint has such weights.
     pub fp8: Option<Fp8Format>,
-    /// The id that stands for a visual token in Hugging Face's prompts.
+    /// Id of the placeholder of a visual token in Hugging Face's prompts.
     pub image_token: Option<u32>,
-    /// The id that stands for a visual token of a video, where the family has another for it.
+    /// Id of the placeholder of a visual token of a video, where the family has another one for videos.
     pub video_token: Option<u32>,
-    /// The class whose processor prepares frames, where the checkpoint has a say.
+    /// Image processor class that prepares frames, where the checkpoint's family sets one.
     pub processor: Option<ImageProcessor>,
-    /// How it generates where a plan leaves it open.
+    /// Generation settings for fields that a plan leaves open.
     pub generation: GenerationDefaults,
-    /// Keys of the files that are not used.
+    /// Keys of the files that are refused or warned about.
     pub notes: KeyNotes,
 }
 
@@ -138,7 +139,7 @@ impl VlmConfig {
         Ok(config)
     }
 
-    /// The id that stands for a visual token in a prompt about a video.
+    /// Returns the id of the placeholder of a visual token in a prompt about a video.
     pub fn visual_token(&self) -> Option<u32> {
         self.video_token.or(self.image_token)
     }
@@ -157,7 +158,7 @@ impl VlmConfig {
         FeatureSelection { n_leading_dropped: self.n_leading_dropped(family), patches_per_side: self.patches_per_side }
     }
 
-    /// The depth that runs of a tower: LLaVA's code deletes the last layer of a SigLIP tower.
+    /// Returns the number of layers of a tower that run: LLaVA's code deletes the last layer of a SigLIP tower.
     pub fn n_layers_run(&self, tower: &TowerConfig) -> usize {
         match (self.spelling, tower.family) {
             (Spelling::Llava, TowerFamily::Siglip) => tower.n_layers.saturating_sub(1),
@@ -165,12 +166,12 @@ impl VlmConfig {
         }
     }
 
-    /// The hidden states that are selected, of a tower with `n_layers_run` layers: for LLaVA's SigLIP towers always the
-    /// last one that runs, else `select_layers`.
+    /// Returns the selected hidden states of a tower with `n_layers_run` layers: for LLaVA's SigLIP towers always the
+    /// last that runs, else `select_layers`.
     ///
     /// # Errors
-    /// In words, when there is no such state.
-    pub fn selected_layers(&self, family: TowerFamily, n_layers_run: usize) -> Result<Vec<LayerIndex>, String> {
+    /// When a selected state does not exist.
+    pub(super) fn selected_layers(&self, family: TowerFamily, n_layers_run: usize) -> error::Result<Vec<LayerIndex>> {
         if self.spelling == Spelling::Llava && family == TowerFamily::Siglip {
             return Ok(vec![LayerIndex(n_layers_run)]);
         }
@@ -179,16 +180,16 @@ impl VlmConfig {
             let index = if layer < 0 { n_states + layer } else { layer };
             match usize::try_from(index) {
                 Ok(index) if index <= n_layers_run => Ok(LayerIndex(index)),
-                _ => Err(format!(
+                _ => Err(Error::invalid(format!(
                     "the selected hidden state {layer} does not exist: the tower has {n_states} (0 to {n_layers_run})"
-                )),
+                ))),
             }
         };
         self.select_layers.iter().map(state).collect()
     }
 }
 
-/// The language model that a `config.json` with its keys at top level describes.
+/// Reads the language model of a `config.json` with its keys at top level.
 ///
 /// # Errors
 /// [`ModelError`] naming the first key that is unusable, its value and the rule.
@@ -196,7 +197,7 @@ pub fn llama_config(file: &JsonFile) -> Result<LlamaConfig, ModelError> {
     llama::read(file, LanguageKind::Llama, llama::Defaults::None)
 }
 
-/// Refuses layers that do not all attend alike: `layer_types`, of which a Mistral's window is told elsewhere.
+/// Notes `layer_types` other than full attention as refused; a Mistral's window is checked elsewhere.
 pub(super) fn refuse_other_layers(file: &JsonFile, notes: &mut KeyNotes) {
     let is_mistral = file.get("model_type").and_then(Value::as_str).is_some_and(|kind| kind.contains("mistral"));
     let is_plain = |kind: &Value| match kind.as_str() {
@@ -206,9 +207,9 @@ pub(super) fn refuse_other_layers(file: &JsonFile, notes: &mut KeyNotes) {
     if let Some(kinds) = file.get("layer_types")
         && !kinds.as_array().is_some_and(|kinds| kinds.iter().all(is_plain))
     {
-        notes.refused.push(file.wrong("layer_types", "only layers of full attention are known").to_string());
+        notes.refused.push(file.wrong("layer_types", "only layers of full attention are supported").to_string());
     }
 }
 
-/// A longer context is a mistake in a file.
+/// Longest context that a file may give.
 pub(super) const MAX_CONTEXT: usize = 1 << 24;

@@ -1,5 +1,4 @@
-//! The image processor's file of a checkpoint or a tower: which of two files it is, which class it names, and what it
-//! says.
+//! Image processor files of a checkpoint or a tower: choice between two files, the class that they name, their keys.
 //!
 //! Reference: `image_processing_base.py` and `auto/image_processing_auto.py` of transformers 5.24. An `image_processor`
 //! in `processor_config.json`, as transformers 5 writes it, comes before `preprocessor_config.json`. Families that take
@@ -17,41 +16,41 @@ use crate::video::sample::{InternVl, OneVision, SmolVlm};
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::{ModelError, VideoPath};
 
-/// The file that transformers 5 writes.
+/// Processor file of transformers 5.
 const PROCESSOR: &str = "processor_config.json";
-/// The file of the image processor alone.
+/// File of the image processor alone.
 const PREPROCESSOR: &str = "preprocessor_config.json";
-/// The section of [`PROCESSOR`] in place of [`PREPROCESSOR`].
+/// Section of [`PROCESSOR`] that takes the place of [`PREPROCESSOR`].
 const SECTION: &str = "image_processor";
-/// The section of [`PROCESSOR`] for videos.
+/// Section of [`PROCESSOR`] for videos.
 const VIDEO_SECTION: &str = "video_processor";
-/// The file of the video processor alone.
+/// File of the video processor alone.
 const VIDEO_PREPROCESSOR: &str = "video_preprocessor_config.json";
 
 /// Image processor of a directory, as its files describe it.
 pub struct ProcessorFile {
-    /// The image processor's own keys.
+    /// Keys of the image processor.
     image: JsonFile,
-    /// `processor_config.json`, where there is one.
+    /// Contents of `processor_config.json`, if the file exists.
     whole: Option<JsonFile>,
-    /// The family's way with videos.
+    /// The family's own processing of videos.
     path: VideoPath,
 }
 
-/// More frames are a mistake in a file.
+/// Largest number of frames that a file may give.
 const MAX_FRAMES: usize = 100_000;
 
-/// Which class prepares frames.
+/// Choice of the class that prepares frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessorClass {
-    /// This one, whatever a file names: LLaVA's code loads the tower's own.
+    /// This class, whatever a file names: LLaVA's code loads the tower's own.
     Fixed(ImageProcessor),
-    /// The one that the file names, else this one.
+    /// The class that the file names, by default this one.
     Named(ImageProcessor),
 }
 
 impl ProcessorClass {
-    /// The class of LLaVA's code for a tower.
+    /// Returns the class that LLaVA's code uses for a tower.
     pub fn of_tower(family: TowerFamily) -> ImageProcessor {
         match family {
             TowerFamily::Clip => ImageProcessor::Clip,
@@ -83,7 +82,7 @@ const WHOLE: &[Key] = &[
 ];
 
 impl ProcessorFile {
-    /// Finds the file of a directory, for frames as a family takes them.
+    /// Finds the processor file of a directory: the video processor's for families with a processor for videos.
     ///
     /// # Errors
     /// When a file is not JSON, or its section is not an object.
@@ -104,10 +103,10 @@ impl ProcessorFile {
         Ok(image.map(|image| Self { image, whole, path }))
     }
 
-    /// Reads the steps.
+    /// Reads the preprocessing steps.
     ///
     /// # Errors
-    /// [`ModelError`] for a class that is not known, or naming the first key that is unusable.
+    /// [`ModelError`] for an unknown class, or naming the first key that is unusable.
     pub fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
         let class = match class {
             ProcessorClass::Fixed(class) => class,
@@ -126,7 +125,7 @@ impl ProcessorFile {
         Ok((reading.config, notes))
     }
 
-    /// The frames that the processor takes of a video: those of its family's rule, with the numbers of the file.
+    /// Returns the processor's sampling rule for a video: that of its family, with the values of the file.
     ///
     /// # Errors
     /// When a key has an unusable value.
@@ -140,7 +139,7 @@ impl ProcessorFile {
         if is_sampled && n_frames.is_none() && self.image.get("fps").is_some() && self.path != VideoPath::SmolVlm {
             return Err(self
                 .image
-                .wrong("fps", "sampling by the second is obeyed of SmolVLM alone; expected num_frames"));
+                .wrong("fps", "sampling by frame rate is supported for SmolVLM only; expected num_frames"));
         }
         Ok(match self.path {
             VideoPath::None | VideoPath::Idefics3 => self.path.sample(),
@@ -158,7 +157,7 @@ impl ProcessorFile {
         })
     }
 
-    /// The keys of AnyRes as the processor of a family reads them, whose images this class prepares.
+    /// Reads the AnyRes keys, with the defaults of the family whose images `class` prepares.
     ///
     /// # Errors
     /// When a key has an unusable value.
@@ -170,9 +169,9 @@ impl ProcessorFile {
         default.read(&self.image, self.whole.as_ref())
     }
 
-    /// The class that the file names; of old files by its feature extractor.
+    /// Returns the class that the file names; old files name a feature extractor.
     fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, ModelError> {
-        // A family that takes videos prepares them itself, whatever class the file names for images.
+        // A processor for videos prepares them itself, whatever class the file names for images.
         let keys: &[&str] = match self.path.takes_videos() {
             true => &["video_processor_type"],
             false => &["image_processor_type", "feature_extractor_type"],
@@ -194,7 +193,7 @@ impl ProcessorFile {
         Ok(if default == ImageProcessor::LlavaNext { default } else { named })
     }
 
-    /// Where the processor counts other visual tokens than the model makes; transformers refuses such a prompt.
+    /// Checks that the processor counts as many visual tokens as the model makes; transformers refuses such a prompt.
     ///
     /// # Errors
     /// When a key has an unusable value.
@@ -203,7 +202,7 @@ impl ProcessorFile {
         let Some(whole) = &self.whole else { return Ok(Vec::new()) };
         let (patch, strategy) = (whole.count("patch_size", 1..=MAX)?, whole.string("vision_feature_select_strategy")?);
         let additional = whole.count("num_additional_image_tokens", 0..=MAX)?;
-        // Files from before the last key leave the count to the model.
+        // Files older than the last key leave the count to the model.
         let (Some(patch), Some(strategy), Some(additional)) = (patch, strategy, additional) else {
             return Ok(Vec::new());
         };

@@ -1,4 +1,4 @@
-//! `quantization_config`: FP8 formats are read, every other one is refused by its name.
+//! Reader of `quantization_config`: FP8 formats are supported, every other method is refused by its name.
 //!
 //! Reference: `quantization_config.py` of transformers, `quant_config.py` and `quant_args.py` of compressed-tensors.
 
@@ -6,9 +6,9 @@ use super::JsonFile;
 use crate::vlm::ModelError;
 use crate::weights::{Fp8Format, ScaleBlock, ScaleProduct};
 
-/// Where a configuration may stand: compressed-tensors called it `compression_config` at first.
+/// Keys of the configuration: `compression_config` is the name in old files of compressed-tensors.
 const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
-const HINT: &str = "read are fp8, and compressed-tensors with weights of 8-bit floats; hint: the checkpoint in full \
+const HINT: &str = "supported are fp8, and compressed-tensors with weights of 8-bit floats; hint: the checkpoint in full \
                     precision, or its language model as a GGUF file with --llm";
 const MAX_BLOCK: usize = 1 << 16;
 
@@ -23,7 +23,7 @@ pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, ModelError> {
         for key in KEYS.into_iter().filter(|key| part.get(key).is_some()) {
             let section = part.section(key)?;
             if found.as_ref().is_some_and(|first| first.json() != section.json()) {
-                return Err(part.wrong(key, "it differs from the one that stands before it in the file"));
+                return Err(part.wrong(key, "it differs from the configuration before it in the file"));
             }
             found.get_or_insert(section);
         }
@@ -39,7 +39,8 @@ fn format(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     }
 }
 
-/// transformers' `FineGrainedFP8Config`. A null `weight_block_size` is one scale a weight; an absent one is 128 x 128.
+/// Reads transformers' `FineGrainedFP8Config`. A null `weight_block_size` is one scale per weight; an absent one is 128 x
+/// 128.
 fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     let block = match config.json().get("weight_block_size") {
         None => ScaleBlock::Block(128, 128),
@@ -47,14 +48,14 @@ fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
         Some(_) => rectangle(config, "weight_block_size")?,
     };
     if !matches!(config.string("expert_dtype")?, None | Some("fp8")) {
-        return Err(config.wrong("expert_dtype", "only fp8 is read"));
+        return Err(config.wrong("expert_dtype", "only fp8 is supported"));
     }
     Ok(Fp8Format { scale: "weight_scale_inv", blocks: vec![block], product: ScaleProduct::F32 })
 }
 
 fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     if config.string("quantization_status")?.is_some_and(|status| status != "compressed") {
-        return Err(config.wrong("quantization_status", "only compressed weights are read"));
+        return Err(config.wrong("quantization_status", "only compressed weights are supported"));
     }
     for key in ["sparsity_config", "transform_config"] {
         let Some(value) = config.get(key).filter(|value| value.as_object().is_none_or(|map| !map.is_empty())) else {
@@ -95,7 +96,7 @@ fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, ModelError> {
         return Err(weights.wrong("num_bits", HINT));
     }
     if weights.flag("symmetric")? == Some(false) {
-        return Err(weights.wrong("symmetric", "weights with zero points are not read"));
+        return Err(weights.wrong("symmetric", "weights with zero points are not supported"));
     }
     let group =
         || weights.count("group_size", 1..=MAX_BLOCK)?.ok_or_else(|| weights.wrong("group_size", "it is needed"));
@@ -108,7 +109,7 @@ fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, ModelError> {
     }
 }
 
-/// A list of rows and columns; in old files of compressed-tensors a text such as `128x128`.
+/// Reads a list of rows and columns; in old files of compressed-tensors a text such as `128x128`.
 fn rectangle(config: &JsonFile, key: &str) -> Result<ScaleBlock, ModelError> {
     let sides: Vec<u64> = match config.get(key) {
         Some(serde_json::Value::String(text)) => text.split('x').filter_map(|side| side.parse().ok()).collect(),

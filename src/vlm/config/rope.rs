@@ -1,5 +1,5 @@
-//! The keys of the rotary embeddings: transformers 5's `rope_parameters`, transformers 4's `rope_scaling` and
-//! `rope_theta`.
+//! Keys of the rotary embeddings: `rope_parameters` of transformers 5, `rope_scaling` and `rope_theta` of transformers
+//! 4.
 //!
 //! Reference: `modeling_rope_utils.py` of transformers, `convert_rope_params_to_dict` for which key wins.
 
@@ -13,10 +13,10 @@ const TYPES: &str = "supported types are default, linear, dynamic, yarn and llam
 
 /// Settings that the keys resolve to.
 pub(super) struct RopeKeys {
-    /// The base.
+    /// Base of the frequencies.
     pub(super) theta: f32,
     pub(super) scaling: RopeScaling,
-    /// Positions that the model is made for.
+    /// Positions of the model.
     pub(super) context: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read(file: &JsonFile, positions: usize) -> Result<RopeKeys, ModelE
     Ok(RopeKeys { theta, scaling, context })
 }
 
-/// Refuses models that rotate a part of each head.
+/// Refuses models that rotate only a part of each head.
 fn check_whole_head(file: &JsonFile) -> Result<(), ModelError> {
     match file.positive("partial_rotary_factor")? {
         Some(factor) if factor != 1.0 => {
@@ -56,7 +56,7 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// The scaling, and the positions that the model is made for.
+    /// Reads the scaling, and the positions of the model.
     fn scaling(&self) -> Result<(RopeScaling, usize), ModelError> {
         let section = self.section;
         let key = if section.get("rope_type").is_some() { "rope_type" } else { "type" };
@@ -114,20 +114,21 @@ impl Keys<'_> {
         self.section.positive(key)?.ok_or_else(|| self.section.wrong(key, "this scaling needs it"))
     }
 
-    /// A number above 0; 0 is the same as no key, as in the reference.
+    /// Reads a number above 0; 0 is the same as no key, as in the reference.
     fn number(&self, key: &str) -> Result<Option<f64>, ModelError> {
         let is_zero = self.section.get(key).and_then(serde_json::Value::as_f64) == Some(0.0);
         if is_zero { Ok(None) } else { self.section.positive(key) }
     }
 
-    /// The length of the pretraining: at top level (Phi-3's place) before the section, else `max_position_embeddings`.
+    /// Reads the context of the pretraining: at top level (as in Phi-3) before the section, else
+    /// `max_position_embeddings`.
     fn original(&self) -> Result<usize, ModelError> {
         let read = |file: &JsonFile| file.count("original_max_position_embeddings", 1..=MAX_CONTEXT);
         Ok(read(self.file)?.or(read(self.section)?).unwrap_or(self.positions))
     }
 }
 
-/// YaRN's `get_mscale`.
+/// Computes YaRN's `get_mscale`.
 fn magnitude(factor: f64, scale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }

@@ -1,4 +1,4 @@
-//! A vision tower's keys: CLIP's and SigLIP's, alone or as the `vision_config` of a whole model.
+//! Keys of a vision tower, CLIP or SigLIP: in a tower's own `config.json`, or as the `vision_config` of a whole model.
 
 use super::JsonFile;
 use super::keys::{BASE, GENERATION, KeyNotes, TOWER, WHOLE_TOWER};
@@ -23,12 +23,12 @@ pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
     of_family(&inner, family)
 }
 
-/// The keys of the vision model, which stand in a section where the file describes a text model too.
+/// Returns the keys of the vision model, which are in a section where the file describes a text model too.
 fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
     if file.get("vision_config").is_some() { file.section("vision_config") } else { Ok(file.clone()) }
 }
 
-/// Notes the keys of a tower's own `config.json`.
+/// Audits the keys of a tower's own `config.json`.
 ///
 /// # Errors
 /// When its `vision_config` is not an object.
@@ -42,7 +42,7 @@ pub fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
     Ok(notes)
 }
 
-/// The `vision_config` of Hugging Face's LLaVA: CLIP's, where it names no other.
+/// Reads the `vision_config` of Hugging Face's LLaVA: CLIP's by default.
 ///
 /// # Errors
 /// As [`tower_config`].
@@ -58,7 +58,7 @@ fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelE
     with_defaults(file, if family == TowerFamily::Clip { clip_b_32() } else { siglip_b_16() })
 }
 
-/// Reads a tower's keys, those that are missing from `defaults`.
+/// Reads a tower's keys, with `defaults` for missing keys.
 ///
 /// # Errors
 /// As [`tower_config`].
@@ -91,7 +91,7 @@ pub(in crate::vlm) fn with_defaults(file: &JsonFile, defaults: TowerConfig) -> R
     Ok(config)
 }
 
-/// A side in pixels, which may be given twice.
+/// Reads a side in pixels, which may be given as a pair of equal numbers.
 fn side(file: &JsonFile, key: &str) -> Result<Option<usize>, ModelError> {
     match file.get(key).and_then(serde_json::Value::as_array).map(Vec::as_slice) {
         None => file.count(key, 1..=MAX_IMAGE),

@@ -1,5 +1,5 @@
-//! Shared by the families of transformers' classes: a `text_config`, a `vision_config`, both of which leave out what
-//! equals the class's defaults, and keys around them.
+//! Reader shared by the families of transformers' classes: a `text_config` and a `vision_config`, both of which leave
+//! out values equal to the class's defaults, and keys around them.
 
 use super::{Family, Names};
 use crate::connector::ConnectorKind;
@@ -14,33 +14,33 @@ use crate::vlm::config::{
     FrameFit, GenerationDefaults, JsonFile, SelectFeature, VlmConfig, fp8_format, refuse_other_layers,
 };
 
-/// Parts that are a family's own.
+/// Parts in which families differ.
 pub(super) struct Parts {
     pub(super) family: &'static Family,
-    /// The class of its image processor, where the checkpoint names none.
+    /// Default class of the image processor.
     pub(super) processor: ImageProcessor,
-    /// Language models that its files name; the first is the default.
+    /// Language models that the files may name; the first is the default.
     pub(super) languages: &'static [LanguageKind],
-    /// Reads `vision_config`; the whole file says whether there is one.
+    /// Reads `vision_config`, the second argument; the first is the whole file, in which the section may be absent.
     pub(super) tower: fn(&JsonFile, &JsonFile) -> Result<TowerConfig, ModelError>,
-    /// Reads what stands between tower and language model.
+    /// Reads the modules between tower and language model.
     pub(super) visual: fn(&JsonFile) -> Result<Visual, ModelError>,
-    /// Its keys around the two sections, beside those of every class.
+    /// Keys around the two sections, beside those of every class.
     pub(super) keys: &'static [&'static [Key]],
-    /// The default of `image_token_id`.
+    /// Default of `image_token_id`.
     pub(super) image_token: u32,
-    /// The default of `video_token_id`, where the family has such a token.
+    /// Default of `video_token_id`, where the family has such a token.
     pub(super) video_token: Option<u32>,
-    /// The key that ties the head to the embedding table.
+    /// Key that ties the head to the embedding table.
     pub(super) tying: Tying,
 }
 
-/// The key by which a class ties its head.
+/// Key by which a class ties its head.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tying {
-    /// The whole model's `tie_word_embeddings`, or the language model's (`__post_init__`).
+    /// `tie_word_embeddings` of the whole model, or of the language model (`__post_init__`).
     EitherKey,
-    /// The whole model's alone, with this default.
+    /// `tie_word_embeddings` of the whole model only, with this default.
     WholeModel(bool),
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Visual {
     /// Indices into the hidden states, from the end when negative.
     pub(super) select_layers: Vec<i64>,
     pub(super) select_feature: SelectFeature,
-    /// Side of the square of patches that become one token; 1 is none.
+    /// Side of the square of patches that is merged into one token; 1 merges none.
     pub(super) patches_per_side: usize,
     pub(super) tower_output: TowerOutput,
 }
@@ -74,7 +74,7 @@ pub(super) const NAMES: Names = Names {
 /// with `mm_dense_connector_type` selects one layer, its first; without the keys both are the class's own.
 const TRAINED: &[Key] = &[("mm_dense_connector_type", Meaning::Neutral), ("mm_projector_type", Meaning::Neutral)];
 
-/// Keys around the sections of every class; `ignore_index`, `vocab_size` and their like are of old files.
+/// Keys around the sections of every class; old files have `ignore_index`, `vocab_size` and more.
 const WHOLE: &[Key] = &[
     ("hidden_size", Meaning::Neutral),
     ("ignore_index", Meaning::Neutral),
@@ -98,7 +98,7 @@ pub(super) const LLAVA: &[Key] = &[
     ("vision_feature_select_strategy", Meaning::Neutral),
 ];
 
-/// Keys of some classes that the others must not have: what they ask for is not done.
+/// Keys of some classes that are refused of the others, which do not implement them.
 const OF_OTHERS: &[Key] = &[
     ("adapter_layer_norm_before", Meaning::Only(&[])),
     ("downsample_ratio", Meaning::Only(&["1"])),
@@ -145,7 +145,7 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
         family: parts.family,
         video_path: parts.family.video_path,
         spelling: parts.family.spelling,
-        context: llama::context(&text, (language, &llama), longest)?,
+        context: llama::context(&text, language, &llama, longest)?,
         tower_name: None,
         tower: Some(tower),
         tower_output: visual.tower_output,
@@ -164,15 +164,15 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
         video_token,
         processor: Some(parts.processor),
         generation,
-        notes: notes(parts, file, (&text, &vision)),
+        notes: notes(parts, file, &text, &vision),
         llama,
     })
 }
 
-/// The connector of a file that `vidense train` wrote, whose projector takes the place of the class's own.
+/// Reads the connector of a file that `vidense train` wrote, whose projector takes the place of the class's own.
 ///
 /// # Errors
-/// When a connector or a projector of that name is not known.
+/// When the connector or the projector is unknown.
 fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKind, ModelError> {
     if let Some(kind) = file.string("mm_projector_type")? {
         visual.projector = kind.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?;
@@ -182,8 +182,8 @@ fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKi
     kind.parse().map_err(|error: Error| file.wrong("mm_dense_connector_type", &error.to_string()))
 }
 
-/// Notes the keys of a file and of its sections.
-fn notes(parts: &Parts, file: &JsonFile, (text, vision): (&JsonFile, &JsonFile)) -> KeyNotes {
+/// Audits the keys of a file and of its sections.
+fn notes(parts: &Parts, file: &JsonFile, text: &JsonFile, vision: &JsonFile) -> KeyNotes {
     let mut notes = KeyNotes::audit(file, &[parts.keys, &[WHOLE, TRAINED, OF_OTHERS, BASE, GENERATION]].concat());
     notes.extend(KeyNotes::audit(text, &[LANGUAGE, BASE, GENERATION]));
     notes.extend(KeyNotes::audit(vision, &[TOWER, BASE, GENERATION]));
@@ -191,7 +191,7 @@ fn notes(parts: &Parts, file: &JsonFile, (text, vision): (&JsonFile, &JsonFile))
     notes
 }
 
-/// The projector of LLaVA's relatives: two matrices.
+/// Reads the projector of LLaVA's relatives: two matrices.
 ///
 /// # Errors
 /// When a key has an unusable value.
@@ -207,8 +207,8 @@ pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
     Ok(Mlp { activation, bias, ..Mlp::gelu(2) })
 }
 
-/// Reads the modules of LLaVA's relatives between tower and language model: hidden states of `layers` where the file
-/// names none, all or all but the first of their tokens, and two matrices.
+/// Reads the modules of LLaVA's relatives between tower and language model. `layers` and `tokens` are the defaults of
+/// the selected hidden states and of the tokens taken of them; the projector has two matrices.
 ///
 /// # Errors
 /// When a key has an unusable value.
@@ -227,7 +227,7 @@ pub(super) fn llava_visual(file: &JsonFile, layers: &[i64], tokens: SelectFeatur
     })
 }
 
-/// `vision_feature_layer`: one, or a list; in old files of ViP-LLaVA `vision_feature_layers`.
+/// Reads `vision_feature_layer`, a number or a list; in old files of ViP-LLaVA `vision_feature_layers`.
 fn selected_layers(file: &JsonFile, default: &[i64]) -> Result<Vec<i64>, ModelError> {
     let keys = ["vision_feature_layer", "vision_feature_layers"];
     let Some(key) = keys.into_iter().find(|key| file.get(key).is_some()) else { return Ok(default.to_vec()) };
@@ -240,7 +240,7 @@ fn selected_layers(file: &JsonFile, default: &[i64]) -> Result<Vec<i64>, ModelEr
         .ok_or_else(|| file.wrong(key, "expected a whole number, or a list of whole numbers"))
 }
 
-/// The tower of a file with a `vision_config`, CLIP's or SigLIP's as it says; `otherwise` without one.
+/// Reads the tower of a `vision_config`, CLIP's or SigLIP's as it says; `otherwise` without such a section.
 ///
 /// # Errors
 /// As [`crate::vlm::config::tower_config`].

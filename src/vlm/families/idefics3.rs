@@ -1,4 +1,4 @@
-//! SmolVLM of the first generation and Idefics3 (`Idefics3ForConditionalGeneration`, arXiv 2408.12637): SmolVLM2's
+//! First SmolVLM and Idefics3 (`Idefics3ForConditionalGeneration`, arXiv 2408.12637): SmolVLM2's
 //! parts, trained on images alone. Frames are images in the prompt, each between its marks.
 
 use super::hugging_face::{self, Parts};

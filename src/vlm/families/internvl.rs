@@ -1,6 +1,6 @@
-//! InternVL3 as transformers has it (`InternVLForConditionalGeneration`, arXiv 2504.10479; the `-hf` repositories):
-//! InternViT without its class token, squares of patches as one token each (space to depth), a layer norm, two
-//! matrices, Qwen2.5, Qwen3 or a Llama.
+//! InternVL3 of transformers (`InternVLForConditionalGeneration`, arXiv 2504.10479; the `-hf` repositories): InternViT
+//! without its class token, squares of patches merged into one token each (space to depth), a layer norm, two matrices,
+//! Qwen2.5, Qwen3 or a Llama.
 
 use super::hugging_face::{self, Parts, Tying, Visual};
 use super::{Family, Names, VideoPath};
@@ -56,10 +56,10 @@ const KEYS: &[Key] = &[
     ("vision_feature_select_strategy", Meaning::Neutral),
 ];
 
-/// PyTorch's default, which the class does not change.
+/// Epsilon of the layer norm: PyTorch's default, which the class does not change.
 const NORM_EPS: f64 = 1e-5;
 
-/// The defaults of `InternVLVisionConfig`: InternViT-300M at 448 pixels.
+/// Returns the defaults of `InternVLVisionConfig`: InternViT-300M at 448 pixels.
 fn default_tower() -> TowerConfig {
     TowerConfig {
         family: TowerFamily::InternVit,
@@ -100,7 +100,7 @@ fn visual(file: &JsonFile) -> Result<Visual, ModelError> {
     let mlp = Mlp { norm: Some(InputNorm { eps: NORM_EPS }), bias: ProjectorBias::With, ..hugging_face::mlp(file)? };
     let visual = hugging_face::llava_visual(file, &[-1], SelectFeature::Patch)?;
     if visual.select_feature != SelectFeature::Patch {
-        let rule = "only default is supported: the class token has no place on the grid";
+        let rule = "only default is supported: the class token is not on the grid";
         return Err(file.wrong("vision_feature_select_strategy", rule));
     }
     Ok(Visual { projector: ProjectorKind::Mlp(mlp), patches_per_side: side as usize, ..visual })

@@ -1,4 +1,4 @@
-//! LLaVA-1.5 as transformers has it (`LlavaForConditionalGeneration`, arXiv 2310.03744): CLIP-L/336 or SigLIP, the
+//! LLaVA-1.5 of transformers (`LlavaForConditionalGeneration`, arXiv 2310.03744): CLIP-L/336 or SigLIP, the
 //! hidden states of `vision_feature_layer` on the channel axis, two matrices, a Llama or a Mistral.
 
 use super::hugging_face::{self, LLAVA, Parts, Tying};

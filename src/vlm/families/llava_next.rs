@@ -1,6 +1,6 @@
 //! LLaVA-NeXT, also called LLaVA-1.6 (`LlavaNextForConditionalGeneration`): LLaVA's parts. A single image is taken by
-//! AnyRes: see [`crate::temporal::AnyRes`]. Of its views a frame of a video has the base view alone, which is squeezed
-//! to the tower's square; `image_newline`, which ends the rows of the other views, is free for temporal strategies.
+//! AnyRes: see [`crate::temporal::AnyRes`]. A frame of a video has the base view only, squeezed to the tower's square;
+//! `image_newline`, which ends the rows of the other views, is available to temporal strategies.
 
 use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath, llava};

@@ -1,5 +1,5 @@
 //! LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`, arXiv 2408.03326): SigLIP's last hidden state before
-//! `post_layernorm`, two matrices, Qwen2. Of a video each frame's grid is pooled to half its side behind the projector,
+//! `post_layernorm`, two matrices, Qwen2. Each frame of a video is pooled to half its grid's side after the projector,
 //! and one `image_newline` row ends the frames: see [`crate::temporal::OneVision`]. A single image is taken by AnyRes,
 //! bounded by `vision_aspect_ratio`: see [`crate::temporal::AnyRes`].
 
@@ -41,7 +41,7 @@ static PARTS: Parts = Parts {
     tying: Tying::EitherKey,
 };
 
-/// Beside LLaVA's; `vision_aspect_ratio` is of single images.
+/// Keys beside LLaVA's; `vision_aspect_ratio` applies to single images.
 const KEYS: &[Key] = &[
     ("video_token_id", Meaning::Neutral),
     ("video_token_index", Meaning::Neutral),

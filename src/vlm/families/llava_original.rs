@@ -1,4 +1,5 @@
-//! LLaVA's own code over a Llama or a Mistral (`LlavaLlamaForCausalLM`), and the Dense Connector's, which extends it.
+//! LLaVA's own code with a Llama or a Mistral (`LlavaLlamaForCausalLM`, `LlavaMistralForCausalLM`), and the Dense
+//! Connector's code, which extends it.
 
 use super::{Family, Spelling, VideoPath, original};
 use crate::vlm::config::llama::LanguageKind;
@@ -13,7 +14,7 @@ pub(super) static FAMILY: Family = Family {
     read: |file, generation| {
         let is_mistral = file.string("model_type")?.is_some_and(|kind| kind.contains("mistral"));
         let language = if is_mistral { LanguageKind::Mistral } else { LanguageKind::Llama };
-        original::read((&FAMILY, language), file, generation)
+        original::read(&FAMILY, language, file, generation)
     },
     names: original::NAMES,
 };

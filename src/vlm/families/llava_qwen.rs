@@ -1,5 +1,5 @@
-//! LLaVA-NeXT's own code over Qwen2 (`LlavaQwenForCausalLM`), which LLaVA-OneVision was released in: SigLIP without its
-//! last layer, two matrices, and the same road for videos as [`super::llava_onevision`].
+//! LLaVA-NeXT's own code with Qwen2 (`LlavaQwenForCausalLM`), in which LLaVA-OneVision was released: SigLIP without its
+//! last layer, two matrices, and the same processing of videos as [`super::llava_onevision`].
 
 use super::{Family, Spelling, VideoPath, original};
 use crate::vlm::ModelError;
@@ -18,20 +18,20 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
-    let mut config = original::read((&FAMILY, LanguageKind::Qwen2), file, generation)?;
+    let mut config = original::read(&FAMILY, LanguageKind::Qwen2, file, generation)?;
     if let Some(reason) = other_video_path(file)? {
         config.video_path = VideoPath::None;
         config.notes.warnings.push(format!(
-            "{}: {reason}: its own road for videos is not known, and `checkpoint` puts frames one after the other",
+            "{}: {reason}: this processing of videos is not supported, and `checkpoint` concatenates frames",
             file.path().display()
         ));
     }
     Ok(config)
 }
 
-/// The key and value by which the checkpoint treats a video otherwise than LLaVA-OneVision does, if there is one.
+/// Returns the key and value by which the checkpoint's processing of videos differs from LLaVA-OneVision's, if any.
 fn other_video_path(file: &JsonFile) -> Result<Option<String>, ModelError> {
-    // What the code takes where the file says nothing, as far as it is the same.
+    // Defaults of the code, as far as they agree with LLaVA-OneVision.
     for (key, known) in
         [("mm_newline_position", "one_token"), ("mm_spatial_pool_mode", "bilinear"), ("mm_patch_merge_type", "unpad")]
     {

@@ -1,9 +1,9 @@
-//! Families of checkpoints: one file says how a family's `config.json`, tensor names, tower, connector and projector
-//! map to the crate's parts, and `ALL` lists them.
+//! Families of checkpoints: one file a family maps its `config.json`, tensor names, tower, connector and projector to the
+//! crate's parts, and `ALL` lists the families.
 //!
-//! A model of another family must not load as a plain LLaVA because its tensors happen to have the same names: a
-//! `model_type` or a class that no family knows is refused with the list and the nearest name. docs/models.md explains
-//! how a family is added.
+//! A model of an unknown family must not load as a plain LLaVA because its tensors happen to have the same names: an
+//! unknown `model_type` or class is refused with the list and the nearest name. docs/models.md explains how to add a
+//! family.
 
 mod hugging_face;
 mod idefics3;
@@ -23,37 +23,37 @@ use super::config::{GenerationDefaults, JsonFile, Spelling, VlmConfig};
 use super::{ModelError, VideoPath};
 use crate::choice::nearest;
 
-/// A family of checkpoints.
+/// Family of checkpoints.
 pub struct Family {
-    /// Its name: the `model_type` of transformers' classes.
+    /// Name: the `model_type` of transformers' classes.
     pub name: &'static str,
-    /// The spelling of its `config.json`.
+    /// Spelling of the `config.json`.
     pub spelling: Spelling,
-    /// The road of its own processor with a video.
+    /// The family's own processing of videos.
     pub video_path: VideoPath,
-    /// The system text that it was trained with, where its chat template has none.
+    /// System text of the training, where the chat template has none.
     pub system: Option<&'static str>,
-    /// Values of `model_type`.
+    /// Values of `model_type`, in lower case.
     kinds: &'static [&'static str],
     /// Names in `architectures`.
     classes: &'static [&'static str],
-    /// Reads its `config.json`.
+    /// Reader of the `config.json`.
     pub(super) read: fn(&JsonFile, GenerationDefaults) -> Result<VlmConfig, ModelError>,
-    /// Names of its tensors.
+    /// Names of the tensors.
     pub(super) names: Names,
 }
 
 /// Prefixes of the names of a family's tensors.
 pub(super) struct Names {
-    /// The language model and its head; ours are `model.` and `lm_head.`.
+    /// Language model and output head; ours are `model.` and `lm_head.`.
     pub(super) language: &'static [(&'static str, &'static str)],
-    /// The tower.
+    /// Vision tower.
     pub(super) tower: &'static [&'static str],
-    /// The projector's modules, each with our name of it: `norm.`, and `0.`, `2.` ... as in PyTorch's `Sequential`.
+    /// Modules of the projector, each with our name first: `norm.`, and `0.`, `2.` ... as in PyTorch's `Sequential`.
     pub(super) projector: &'static [&'static [(&'static str, &'static str)]],
 }
 
-/// Every family; those of LLaVA's own code come first.
+/// All families; those of LLaVA's own code come first.
 pub(super) static ALL: [&Family; 9] = [
     &llava_original::FAMILY,
     &llava_qwen::FAMILY,
@@ -66,10 +66,10 @@ pub(super) static ALL: [&Family; 9] = [
     &internvl::FAMILY,
 ];
 
-/// The spelling of a `config.json`: Hugging Face's has sections, or a class of theirs and no key of LLaVA's.
+/// Returns the spelling of a `config.json`: Hugging Face's has sections, or one of its classes and no key of LLaVA's.
 ///
 /// # Errors
-/// When `architectures` is no list of texts.
+/// When `architectures` is not a list of texts.
 pub fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
     let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
     let is_class = original::architectures(file)?.iter().any(|name| name.ends_with("ForConditionalGeneration"));
@@ -78,10 +78,10 @@ pub fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
     Ok(if is_own { Spelling::Llava } else { Spelling::HuggingFace })
 }
 
-/// The family of a `config.json`.
+/// Returns the family of a `config.json`.
 ///
 /// # Errors
-/// [`ModelError`] with the list of families and the nearest name, where none is known by that name.
+/// [`ModelError`] with the list of families and the nearest name, for an unknown family.
 pub(super) fn of(file: &JsonFile) -> Result<&'static Family, ModelError> {
     let classes = original::architectures(file)?;
     if spelling(file)? == Spelling::Llava {
@@ -100,7 +100,7 @@ pub(super) fn of(file: &JsonFile) -> Result<&'static Family, ModelError> {
     Ok(family)
 }
 
-/// The families, and the one whose name is most like an unknown one.
+/// Lists the known families, with the nearest name to an unknown one as a hint.
 fn unknown(kind: &str, known: &[&str]) -> String {
     let list = format!("supported are {}", known.join(", "));
     match nearest(kind, known) {

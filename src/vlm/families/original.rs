@@ -1,5 +1,5 @@
-//! Shared by the families of LLaVA's own code: the language model's keys at top level, the tower by a hub id, and keys
-//! that begin with `mm_`. The Dense Connector's checkpoints are of this kind.
+//! Reader shared by the families of LLaVA's own code: the language model's keys at top level, the tower by a hub id, and
+//! keys that begin with `mm_`. The Dense Connector's checkpoints are of this kind.
 
 use super::{ALL, Family, Names, llava_original, llava_qwen, unknown};
 use crate::connector::ConnectorKind;
@@ -13,22 +13,22 @@ use crate::vlm::config::{
     refuse_other_layers,
 };
 
-/// Names of the classes of LLaVA's code; the projector's are those of a `Sequential`, or of one matrix.
+/// Tensor names of LLaVA's classes; the projector is a `Sequential` or one matrix.
 pub(super) const NAMES: Names = Names {
     language: &[("model.", "lm_head.")],
     tower: &["model.vision_tower.vision_tower.vision_model."],
     projector: &[&[("", "model.mm_projector.")], &[("", "mm_projector.")]],
 };
 
-/// Classes that others derived from LLaVA's: tensors and arithmetic are the same, but their prompts may not be.
+/// Classes derived from LLaVA's by others: tensors and arithmetic are the same, but prompts may differ.
 const DERIVED_CLASSES: [&str; 2] = ["ShareGPT4VLlamaForCausalLM", "TinyLlavaLlamaForCausalLM"];
-/// Values of `model_type` of the derived classes.
+/// Values of `model_type` of derived classes.
 const DERIVED_KINDS: [&str; 2] = ["share4v", "tiny_llava_llama"];
 
-/// The family of a file without sections: the one that has its class, else its `model_type`.
+/// Returns the family of a file without sections: by its class, else by its `model_type`.
 ///
 /// # Errors
-/// [`ModelError`] with the list of families, where the file names no tower and is of none of them.
+/// [`ModelError`] with the list of families, where the file names no tower and belongs to no family.
 pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Family, ModelError> {
     let kind = file.string("model_type")?.map(str::to_ascii_lowercase);
     let has_kind = |family: &&Family| kind.as_deref().is_some_and(|kind| family.kinds.contains(&kind));
@@ -49,14 +49,15 @@ pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Fam
 /// # Errors
 /// [`ModelError`] naming the first key that is unusable, its value and the rule.
 pub(super) fn read(
-    (family, language): (&'static Family, LanguageKind),
+    family: &'static Family,
+    language: LanguageKind,
     file: &JsonFile,
     generation: GenerationDefaults,
 ) -> Result<VlmConfig, ModelError> {
     if file.string("mm_vision_tower")?.is_none() && file.get("mm_projector_type").is_none() {
         return Err(file.wrong(
             "mm_vision_tower",
-            "a LLaVA checkpoint names its vision tower here; is this a language model alone?",
+            "a LLaVA checkpoint names its vision tower here; hint: this may be a language model alone",
         ));
     }
     let connector = match file.string("mm_dense_connector_type")? {
@@ -67,7 +68,7 @@ pub(super) fn read(
     let frame_fit = match file.string("image_aspect_ratio")? {
         Some("pad") => FrameFit::Pad,
         Some(name) if name.starts_with("anyres") => FrameFit::AnyresBase,
-        // Any other is refused with the keys that are not obeyed.
+        // Any other value is refused with the keys that are not implemented.
         None | Some(_) => FrameFit::Native,
     };
     let select_feature = match file.string("mm_vision_select_feature")? {
@@ -81,7 +82,7 @@ pub(super) fn read(
         family,
         video_path: family.video_path,
         spelling: family.spelling,
-        context: llama::context(file, (language, &llama), longest)?,
+        context: llama::context(file, language, &llama, longest)?,
         tower_name: file.string("mm_vision_tower")?.map(str::to_owned),
         tower: None,
         tower_output: TowerOutput::Raw,
@@ -106,7 +107,7 @@ pub(super) fn read(
     })
 }
 
-/// Notes the keys of a file.
+/// Audits the keys of a file.
 fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, ModelError> {
     let mut notes = KeyNotes::audit(file, &[KEYS, LANGUAGE, BASE, GENERATION]);
     note_class(family, file, &mut notes)?;
@@ -117,13 +118,13 @@ fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, ModelError> {
         _ => {}
     }
     if file.flag("use_mm_proj")? == Some(false) {
-        notes.refused.push(file.wrong("use_mm_proj", "a model without its projector cannot see").to_string());
+        notes.refused.push(file.wrong("use_mm_proj", "a model without its projector takes no frames").to_string());
     }
     refuse_other_layers(file, &mut notes);
     Ok(notes)
 }
 
-/// Notes a class or a `model_type` that is not the family's own.
+/// Notes a class or a `model_type` other than the family's own.
 fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<(), ModelError> {
     let derived = |key: &str, value: &str| {
         format!(
@@ -137,14 +138,14 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
             notes.warnings.push(derived("architectures", &name));
         } else if !family.classes.contains(&name.as_str()) {
             let known = [llava_original::FAMILY.classes, llava_qwen::FAMILY.classes].concat();
-            let rule = format!("the class {name} is not known; known are {}", known.join(", "));
+            let rule = format!("unknown class {name}; hint: known are {}", known.join(", "));
             notes.refused.push(file.wrong("architectures", &rule).to_string());
         }
     }
     match file.string("model_type")?.map(str::to_ascii_lowercase).as_deref() {
         None => {}
         Some(kind) if family.kinds.contains(&kind) => {}
-        // The class decides: some files of LLaVA's Qwen say `llava`.
+        // The class decides: some files of LLaVA's Qwen have `llava`.
         Some("llava") => {}
         Some(kind) if DERIVED_KINDS.contains(&kind) => {
             let is_noted = notes.warnings.iter().any(|warning| warning.contains("is taken for LLaVA's own class"));
@@ -158,10 +159,10 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
     Ok(())
 }
 
-/// The class names of a file.
+/// Returns the class names of a file.
 ///
 /// # Errors
-/// When they are no list of texts.
+/// When `architectures` is not a list of texts.
 pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> {
     let Some(value) = file.get("architectures") else { return Ok(Vec::new()) };
     let names: Option<Vec<String>> =
@@ -169,8 +170,8 @@ pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> 
     names.ok_or_else(|| file.wrong("architectures", "expected a list of class names"))
 }
 
-/// Keys of LLaVA's own classes and of its sisters'. Of `anyres` a frame of a video has the base view alone, which needs
-/// no merging; of a single image views are merged as `spatial_unpad` does it, and no other way.
+/// Keys of LLaVA's own classes and of related ones. With `anyres` a frame of a video has the base view only, which needs
+/// no merging; views of a single image are merged by `spatial_unpad` only.
 pub(super) const KEYS: &[Key] = &[
     ("freeze_mm_mlp_adapter", Meaning::Neutral),
     ("freeze_mm_vision_resampler", Meaning::Neutral),

@@ -1,6 +1,6 @@
 //! SmolVLM2 (`SmolVLMForConditionalGeneration`, arXiv 2504.05299), and the parts of SmolVLM and Idefics3, which have
-//! the same tensors: SigLIP after its `post_layernorm`, squares of patches as one token each (space to depth), one
-//! matrix without bias, a Llama.
+//! the same tensors: SigLIP after its `post_layernorm`, squares of patches merged into one token each (space to depth),
+//! one matrix without bias, a Llama.
 
 use super::hugging_face::{self, Parts, Tying, Visual};
 use super::{Family, Names, VideoPath};
@@ -43,7 +43,7 @@ pub(super) static PARTS: Parts = Parts {
 
 const KEYS: &[Key] = &[("scale_factor", Meaning::Neutral)];
 
-/// The defaults of `SmolVLMVisionConfig` and of `Idefics3VisionConfig`, which are of no released model.
+/// Returns the defaults of `SmolVLMVisionConfig` and of `Idefics3VisionConfig`, which no released model has.
 fn default_tower() -> TowerConfig {
     TowerConfig {
         family: TowerFamily::Siglip,
@@ -59,13 +59,13 @@ fn default_tower() -> TowerConfig {
     }
 }
 
-/// The tower's class is fixed, whatever `model_type` old files give it.
+/// Reads the tower, whose class is SigLIP's whatever `model_type` old files give it.
 fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelError> {
     match vision.string("model_type")? {
         None | Some("smolvlm_vision" | "smolvlm" | "idefics3_vision" | "idefics3" | "siglip_vision_model") => {}
         Some(_) => {
             return Err(
-                vision.wrong("model_type", "the tower of this family is SigLIP's (smolvlm_vision, idefics3_vision)")
+                vision.wrong("model_type", "the tower of this family is SigLIP (smolvlm_vision, idefics3_vision)")
             );
         }
     }

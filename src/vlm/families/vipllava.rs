@@ -1,5 +1,5 @@
-//! ViP-LLaVA (`VipLlavaForConditionalGeneration`, arXiv 2312.00784): five hidden states of CLIP on the channel axis, a
-//! layer norm over them, two matrices. Its connector is SCI over its own layers, trained.
+//! ViP-LLaVA (`VipLlavaForConditionalGeneration`, arXiv 2312.00784): five hidden states of CLIP concatenated on the
+//! channel axis, a layer norm over them, two matrices. Its connector is a trained SCI over its own layers.
 
 use super::hugging_face::{self, LLAVA, NAMES, Parts, Tying, Visual};
 use super::{Family, Names, VideoPath, llava};
@@ -9,7 +9,7 @@ use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::{JsonFile, SelectFeature, Spelling, clip_l_336};
 
-/// As its authors and its model card write it; a chat template of Hugging Face's leaves it to the messages.
+/// System text of the authors and of the model card; a chat template of Hugging Face's leaves it to the messages.
 const SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives \
     helpful, detailed, and polite answers to the human's questions.";
 
@@ -50,7 +50,7 @@ static PARTS: Parts = Parts {
     tying: Tying::WholeModel(false),
 };
 
-/// Beside LLaVA's; the plural is of files of transformers 4.
+/// Keys beside LLaVA's; files of transformers 4 have the plural.
 const KEYS: &[Key] = &[("projector_layernorm_eps", Meaning::Neutral), ("vision_feature_layers", Meaning::Neutral)];
 
 const LAYERS: [i64; 5] = [-2, -5, -8, -11, 6];

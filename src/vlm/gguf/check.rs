@@ -1,18 +1,20 @@
-//! A GGUF file's description against the `config.json` that it is used with: whatever the file says must be what the
-//! configuration says, and what llama.cpp takes for an absent key counts as said.
+//! Comparison of a GGUF file's metadata with the `config.json` that it is used with: every value of the file must equal
+//! the configuration's, with llama.cpp's defaults for absent keys.
 //!
 //! Reference: `llama-model.cpp` of llama.cpp (`load_hparams` for the architectures `llama`, `qwen2` and `qwen3`), and
 //! `ggml_rope` for the frequencies.
 
+use super::TRAINED_FOR;
+use crate::error::{Error, Result};
 use crate::language::{LlamaConfig, RampEnds, Rope, RopeScaling};
 use crate::vlm::config::{LanguageKind, VlmConfig};
 use crate::weights::Gguf;
 
-/// How far two settings may be apart that were written in different precisions.
+/// Relative tolerance between two settings written in different precisions.
 const TOLERANCE: f64 = 1e-5;
-/// How far two frequencies may be apart that were computed in different orders.
+/// Relative tolerance between two frequencies computed in different orders.
 const FREQUENCY_TOLERANCE: f32 = 1e-4;
-/// The base of the rotary frequencies in llama.cpp, where a file has none.
+/// Default base of the rotary frequencies in llama.cpp.
 const DEFAULT_BASE: f64 = 10_000.0;
 /// Keys below the architecture that are compared, or that change no answer.
 const KNOWN: [&str; 29] = [
@@ -47,16 +49,16 @@ const KNOWN: [&str; 29] = [
     "residual_scale",
 ];
 
-/// A file's description, and the configuration that it is compared with.
+/// Metadata of a file, and the configuration that it is compared with.
 pub(super) struct Comparison<'a> {
     pub(super) gguf: &'a Gguf,
     pub(super) config: &'a VlmConfig,
-    /// The divisors of the rotary frequencies, where the file has them.
+    /// Divisors of the rotary frequencies, where the file has them.
     pub(super) rope_freqs: Option<Vec<f32>>,
 }
 
 impl Comparison<'_> {
-    /// The architecture of the checkpoint's language model in llama.cpp; Mistral and Yi have Llama's.
+    /// Returns the architecture of the checkpoint's language model in llama.cpp; Mistral and Yi have Llama's.
     fn architecture(&self) -> &'static str {
         match self.config.language {
             LanguageKind::Llama | LanguageKind::Mistral => "llama",
@@ -68,20 +70,21 @@ impl Comparison<'_> {
     /// Compares everything; returns warnings.
     ///
     /// # Errors
-    /// In words, naming the first key that differs, and both values.
-    pub(super) fn check(&self) -> Result<Vec<String>, String> {
+    /// Names the first key that differs, and both values.
+    pub(super) fn check(&self) -> Result<Vec<String>> {
         let architecture = self.gguf.text("general.architecture").unwrap_or("none");
         let expected = self.architecture();
         if architecture != expected {
-            return Err(format!(
+            return Err(Error::invalid(format!(
                 "its general.architecture is {architecture}, and that of the checkpoint's language model is {expected}"
-            ));
+            )));
         }
         if let Some(kind) = self.gguf.text("general.type").filter(|&kind| kind != "model") {
-            return Err(format!("its general.type is {kind}; expected model"));
+            return Err(Error::invalid(format!("its general.type is {kind}; expected model")));
         }
         if let Some(n) = self.gguf.number("split.count").filter(|&n| n > 1.0) {
-            return Err(format!("it is one of {n} parts of a file; hint: join them with `llama-gguf-split --merge`"));
+            return Err(Error::invalid(format!("it is one of {n} parts of a file"))
+                .with_hint("join them with `llama-gguf-split --merge`"));
         }
         self.check_geometry()?;
         self.check_arithmetic()?;
@@ -89,7 +92,7 @@ impl Comparison<'_> {
         Ok(self.context_warning().into_iter().collect())
     }
 
-    /// The keys below the architecture that nothing here knows and that are not switched off, sorted.
+    /// Returns the unknown keys below the architecture that are not switched off, sorted.
     pub(super) fn unknown_keys(&self) -> Vec<String> {
         let name = self.architecture();
         let prefix = format!("{name}.");
@@ -100,7 +103,7 @@ impl Comparison<'_> {
         unknown
     }
 
-    fn check_geometry(&self) -> Result<(), String> {
+    fn check_geometry(&self) -> Result<()> {
         let name = self.architecture();
         let llama = &self.config.llama;
         let (n_heads, d_head) = (llama.n_heads as f64, llama.d_head as f64);
@@ -118,45 +121,49 @@ impl Comparison<'_> {
             ("rope.dimension_count", "head_dim", d_head, Some(d_head)),
             ("rope.freq_base", "rope_theta", f64::from(llama.rope_theta), Some(DEFAULT_BASE)),
         ] {
-            let found = self.gguf.numbers(&format!("{name}.{theirs}"))?;
+            let found = self.gguf.numbers(&format!("{name}.{theirs}")).map_err(Error::invalid)?;
             let found = found.or(default.map(|default| vec![default])).unwrap_or_default();
             // A list has one value a layer.
             if let Some(other) = found.iter().find(|&found| (found - expected).abs() > TOLERANCE * expected.abs()) {
-                return Err(format!(
-                    "{name}.{theirs} is {other}, but {ours} of the model's config.json is {expected}; \
-                     hint: the file of the model that the projector was trained for"
-                ));
+                return Err(Error::invalid(format!(
+                    "{name}.{theirs} is {other}, but {ours} of the model's config.json is {expected}"
+                ))
+                .with_hint(TRAINED_FOR));
             }
         }
         Ok(())
     }
 
-    /// Refuses what changes the arithmetic and is not of Llama's.
-    fn check_arithmetic(&self) -> Result<(), String> {
+    /// Refuses settings that change the arithmetic and that Llama does not have.
+    fn check_arithmetic(&self) -> Result<()> {
         let name = self.architecture();
         let number = |key: &str| self.gguf.number(&format!("{name}.{key}"));
         if let Some(n) = number("expert_count").filter(|&n| n > 0.0) {
-            return Err(format!("{name}.expert_count is {n}, and mixtures of experts are not supported"));
+            return Err(Error::invalid(format!(
+                "{name}.expert_count is {n}, and mixtures of experts are not supported"
+            )));
         }
         for key in ["logit_scale", "embedding_scale", "residual_scale"] {
             if let Some(scale) = number(key).filter(|&scale| scale != 0.0 && scale != 1.0) {
-                return Err(format!("{name}.{key} is {scale}, and these models have none"));
+                return Err(Error::invalid(format!("{name}.{key} is {scale}, and these models have none")));
             }
         }
         if self.gguf.flag(&format!("{name}.attention.causal")) == Some(false) {
-            return Err(format!("{name}.attention.causal is false, and only causal attention is supported"));
+            return Err(Error::invalid(format!(
+                "{name}.attention.causal is false, and only causal attention is supported"
+            )));
         }
         let context = self.config.context;
         match number("attention.sliding_window").filter(|&window| window > 0.0 && window < context as f64) {
-            Some(window) => Err(format!(
+            Some(window) => Err(Error::invalid(format!(
                 "{name}.attention.sliding_window is {window}, below the context of {context} of the model's \
                  config.json"
-            )),
+            ))),
             None => Ok(()),
         }
     }
 
-    fn check_rope(&self) -> Result<(), String> {
+    fn check_rope(&self) -> Result<()> {
         let name = self.architecture();
         let llama = &self.config.llama;
         let (rope, scaling) = self.rope(llama)?;
@@ -168,7 +175,11 @@ impl Comparison<'_> {
         let mut theirs = rope.inverse_frequencies(0);
         if let Some(divisors) = &self.rope_freqs {
             if divisors.len() != theirs.len() {
-                return Err(format!("rope_freqs.weight has {} values; expected {}", divisors.len(), theirs.len()));
+                return Err(Error::invalid(format!(
+                    "rope_freqs.weight has {} values; expected {}",
+                    divisors.len(),
+                    theirs.len()
+                )));
             }
             theirs.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
         }
@@ -183,15 +194,16 @@ impl Comparison<'_> {
         let detail = first.map_or(format!("their factor is {factor} for {expected}"), |i| {
             format!("the frequency of channel {i} is {} for {}", theirs[i], ours[i])
         });
-        Err(format!(
+        Err(Error::invalid(format!(
             "its rotary positions ({name}.rope.scaling.type {scaling}, {freqs} rope_freqs.weight) differ from \
-             those of config.json ({:?}): {detail}; hint: the file of the model that the projector was trained for",
+             those of config.json ({:?}): {detail}",
             llama.rope_scaling
         ))
+        .with_hint(TRAINED_FOR))
     }
 
-    /// The frequencies as the file says, but for `rope_freqs.weight`, and the name of their scaling.
-    fn rope(&self, llama: &LlamaConfig) -> Result<(Rope, &str), String> {
+    /// Returns the frequencies of the file's keys, without `rope_freqs.weight`, and the name of their scaling.
+    fn rope(&self, llama: &LlamaConfig) -> Result<(Rope, &str)> {
         let name = self.architecture();
         let number = |key: &str| self.gguf.number(&format!("{name}.rope.{key}")).filter(|&x| x != 0.0);
         let factor = number("scaling.factor").or(number("scale_linear")).unwrap_or(1.0);
@@ -214,7 +226,9 @@ impl Comparison<'_> {
                 }
             }
             other => {
-                return Err(format!("{name}.rope.scaling.type is {other}; supported are none, linear and yarn"));
+                return Err(Error::invalid(format!(
+                    "{name}.rope.scaling.type is {other}; supported are none, linear and yarn"
+                )));
             }
         };
         let theta = number("freq_base").unwrap_or(DEFAULT_BASE) as f32;

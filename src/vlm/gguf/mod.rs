@@ -1,5 +1,5 @@
-//! A language model in a GGUF file, beside a checkpoint's tower and projector: its names, its description, its
-//! matrices.
+//! Language model in a GGUF file, beside a checkpoint's tower and projector: tensor names, checks of its metadata, and
+//! its linear layers in their stored formats. Reference: llama.cpp, `gguf-py/gguf/tensor_mapping.py`.
 
 mod check;
 mod vocabulary;
@@ -16,6 +16,7 @@ use self::vocabulary::Vocabulary;
 use super::config::{LanguageKind, VlmConfig};
 use super::spare::Spares;
 use super::{ModelError, Unused};
+use crate::error::Error;
 use crate::kernels::{self, StoredLinear, quantize};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
@@ -25,8 +26,10 @@ use crate::weights::{Checkpoint, Ledger, Rename};
 
 /// Divisors of the rotary frequencies (Llama 3.1).
 const ROPE_FREQS: &str = "rope_freqs.weight";
+/// Hint of every error about a file of another model.
+pub(super) const TRAINED_FOR: &str = "the file of the model that the projector was trained for";
 
-/// From our names to those of llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
+/// Returns the map from our names to those of llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
 pub(super) fn names(n_layers: usize) -> Rename {
     const OF_LAYER: [(&str, &str); 11] = [
         ("self_attn.q_norm.", "attn_q_norm."),
@@ -50,13 +53,13 @@ pub(super) fn names(n_layers: usize) -> Rename {
     })
 }
 
-/// Tensors of a file that llama.cpp computes instead of reading, and those that were compared with `config.json`.
+/// Returns the tensors that may stay unused: those that llama.cpp computes, and those compared with `config.json`.
 pub(super) fn spares(llama: &LlamaConfig) -> Spares {
     let computed = (0..llama.n_layers).map(|i| format!("blk.{i}.attn_rot_embd.weight"));
     Spares::named(computed.chain([ROPE_FREQS.to_owned()]))
 }
 
-/// Opens a file, and checks that it describes the language model that `config` describes; returns warnings beside it.
+/// Opens a file and checks that it is the language model of `config`; returns the checkpoint and warnings.
 pub(super) fn open(
     path: &Path,
     config: &VlmConfig,
@@ -70,7 +73,8 @@ pub(super) fn open(
             .then(|| checkpoint.load(ROPE_FREQS, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
         let rope_freqs = rope_freqs.transpose().map_err(ModelError::compute("reading rope_freqs.weight"))?;
         let comparison = Comparison { gguf, config, rope_freqs };
-        let found = comparison.check().map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+        let wrong = |error: Error| ModelError::Combination { path: path.to_owned(), rule: error.to_string() };
+        let found = comparison.check().map_err(wrong)?;
         warnings.extend(found.into_iter().map(|warning| format!("{}: {warning}", path.display())));
         warnings.extend(unused.judge(path, "keys", &comparison.unknown_keys())?);
     }
@@ -89,33 +93,34 @@ pub(super) fn check_vocabulary(
     let Some(gguf) = file.gguf() else { return Ok(Vec::new()) };
     let path = file.dir();
     let found = Vocabulary { gguf, config, tokenizer }.check();
-    let warnings = found.map_err(|rule| ModelError::Combination { path: path.to_owned(), rule })?;
+    let wrong = |error: Error| ModelError::Combination { path: path.to_owned(), rule: error.to_string() };
+    let warnings = found.map_err(wrong)?;
     Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
 }
 
-/// The matrices of a file, held in the format that they are stored in, or in another that was asked for. Formats
-/// without a kernel of their own are held in `q8_0`.
+/// Loader of a file's linear layers: in their stored format, or in the requested one. Formats without a kernel are
+/// converted to `q8_0`.
 pub(super) struct GgufLinearLoader<'a> {
     pub(super) ledger: &'a Arc<Ledger>,
     pub(super) rename: Rename,
     pub(super) llama: &'a LlamaConfig,
-    /// The order of the rows of queries and keys.
+    /// Order of the rows of queries and keys.
     pub(super) rows: QueryKeyRows,
-    /// Held in this format, whatever they are stored in.
+    /// Requested format, whatever the stored one.
     pub(super) format: Option<QuantFormat>,
 }
 
-/// The order of a head's rows in the matrices of queries and keys.
+/// Order of a head's rows in the weights of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueryKeyRows {
-    /// As in checkpoints: channels that are turned together lie half a head apart.
+    /// Order of checkpoints: the two channels of a rotated pair are half a head apart.
     AsInCheckpoint,
-    /// Beside each other: see [`stored_row`].
+    /// Order of llama.cpp: the two channels of a rotated pair are adjacent, see [`stored_row`].
     Interleaved,
 }
 
 impl QueryKeyRows {
-    /// The order of a class: llama.cpp's converter interleaves Llama's rows and leaves Qwen's.
+    /// Returns the order of a class: llama.cpp's converter interleaves Llama's rows and leaves Qwen's.
     pub(super) fn of(language: LanguageKind) -> Self {
         match language {
             LanguageKind::Llama | LanguageKind::Mistral => Self::Interleaved,
@@ -129,7 +134,7 @@ impl LinearLoader for GgufLinearLoader<'_> {
         let ours = format!("{}.weight", vb.prefix());
         let name = self.rename.apply(&ours);
         let Some(weight) = self.ledger.quantized(&name, (d_out, d_in).into())? else {
-            // It is in the ledger's book; zeros that occupy no memory stand for it.
+            // The ledger has recorded the missing tensor; zeros without memory stand in for it.
             return Linear::load(d_in, d_out, bias, vb);
         };
         let heads = match ours.rsplit('.').nth(1) {
@@ -159,7 +164,7 @@ impl LinearLoader for GgufLinearLoader<'_> {
         if let Some(format) = stored.filter(|&stored| self.format.is_none_or(|format| format == stored)) {
             return from(&weight, format);
         }
-        // Other formats are converted in the host's memory, from f32.
+        // Other formats are converted in host memory, from f32.
         let full = weight.dequantize(&Device::Cpu)?;
         let is_full = matches!(weight.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
         let wanted = self.format.or((!is_full).then_some(QuantFormat::Q8_0));
@@ -183,12 +188,12 @@ impl LinearLoader for GgufLinearLoader<'_> {
     }
 }
 
-/// Where row `i` of queries or keys is stored: llama.cpp turns neighbouring channels of a head, where the checkpoints
-/// turn those that are half a head apart, so its converter interleaves the halves.
+/// Returns the stored row of row `i` of queries or keys: llama.cpp rotates adjacent channels of a head, checkpoints
+/// rotate channels that are half a head apart, so its converter interleaves the halves.
 fn stored_row(i: usize, d_head: usize) -> usize {
     let (head, channel) = (i / d_head, i % d_head);
-    let (half, place) = (channel / (d_head / 2).max(1), channel % (d_head / 2).max(1));
-    head * d_head + 2 * place + half
+    let (half, index) = (channel / (d_head / 2).max(1), channel % (d_head / 2).max(1));
+    head * d_head + 2 * index + half
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
-//! A GGUF file's vocabulary against the checkpoint's tokenizer: prompts are written in the ids of the checkpoint, so that
-//! rows of another vocabulary would answer other words.
+//! Comparison of a GGUF file's vocabulary with the checkpoint's tokenizer: prompts are encoded in the ids of the
+//! checkpoint, so rows of another vocabulary would mean other words.
 //!
 //! Reference: `gguf-py/gguf/constants.py` of llama.cpp (`tokenizer.ggml.*`). Pieces are compared as vocabularies spell
 //! them; added tokens and padding, which converters name at will, may differ.
 
+use super::TRAINED_FOR;
+use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 use crate::vlm::config::VlmConfig;
 use crate::weights::Gguf;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 
-/// A file's vocabulary, and the checkpoint that it is compared with.
+/// Vocabulary of a file, and the checkpoint that it is compared with.
 pub(super) struct Vocabulary<'a> {
     pub(super) gguf: &'a Gguf,
     pub(super) config: &'a VlmConfig,
@@ -21,23 +23,23 @@ impl Vocabulary<'_> {
     /// Compares everything; returns warnings.
     ///
     /// # Errors
-    /// In words, when the file has another number of tokens, or most of them are others.
-    pub(super) fn check(&self) -> Result<Vec<String>, String> {
+    /// When the file has another number of tokens, or most of them differ.
+    pub(super) fn check(&self) -> Result<Vec<String>> {
         if let Some(tokens) = self.gguf.texts(TOKENS) {
             let n_rows = self.config.llama.vocab_size;
             if tokens.len() != n_rows {
-                return Err(format!(
-                    "{TOKENS} has {} entries, but vocab_size of the model's config.json is {n_rows}; \
-                     hint: the file of the model that the projector was trained for",
+                let rule = format!(
+                    "{TOKENS} has {} entries, but vocab_size of the model's config.json is {n_rows}",
                     tokens.len()
-                ));
+                );
+                return Err(Error::invalid(rule).with_hint(TRAINED_FOR));
             }
             self.check_pieces(&tokens)?;
         }
         Ok([self.begin_warning(), self.end_warning()].into_iter().flatten().collect())
     }
 
-    fn check_pieces(&self, tokens: &[&str]) -> Result<(), String> {
+    fn check_pieces(&self, tokens: &[&str]) -> Result<()> {
         let ours = tokens.iter().enumerate().filter_map(|(id, theirs)| {
             let ours = self.tokenizer.piece(u32::try_from(id).ok()?)?;
             Some((id, *theirs, ours))
@@ -51,10 +53,12 @@ impl Vocabulary<'_> {
             }
         }
         match first {
-            Some(first) if 2 * n_others > n => Err(format!(
-                "{TOKENS} is another vocabulary than the checkpoint's: {n_others} of {n} tokens differ, {first}; \
-                 hint: the file of the model that the projector was trained for"
-            )),
+            Some(first) if 2 * n_others > n => {
+                let rule = format!(
+                    "{TOKENS} is another vocabulary than the checkpoint's: {n_others} of {n} tokens differ, {first}"
+                );
+                Err(Error::invalid(rule).with_hint(TRAINED_FOR))
+            }
             _ => Ok(()),
         }
     }
@@ -86,7 +90,7 @@ impl Vocabulary<'_> {
     }
 }
 
-/// A piece with one mark for a space, which SentencePiece and byte-level vocabularies write differently.
+/// Returns a piece with one mark for a space, which SentencePiece and byte-level vocabularies write differently.
 fn spelled_alike(piece: &str) -> String {
     piece.replace(['\u{2581}', '\u{120}'], " ")
 }
