@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use ::image::RgbImage;
 use candle_core::{Device, Tensor};
 
-use super::load::VisionPlacement;
+use super::placement::VisionPlacement;
 use super::{ModelError, Vlm};
 use crate::device::release_unused_memory;
 use crate::error::{Error, is_out_of_memory};

@@ -1,74 +1,28 @@
-//! From a blueprint to a model in memory.
+//! Loading of a model: from a [`Blueprint`] to a [`Vlm`] in memory.
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Shape, Tensor};
 
-use super::blueprint::{Blueprint, TowerSource};
+use super::blueprint::Blueprint;
 use super::frames::FrameTables;
-use super::gguf::{self, GgufLinearLoader, QueryKeyRows};
+use super::gguf::{self, QueryKeyRows};
+use super::language_loader::{load_language, other_formats};
 use super::model::Vlm;
+use super::placement::{Placement, VisionPlacement};
 use super::spare::{Spares, TowerPart};
-use super::{ModelError, Unused, names, tying};
-use crate::device::{DTypeSpec, release_unused_memory, release_upload_buffers};
+use super::tower_source::TowerSource;
+use super::{FeatureSelection, ModelError, Unused, names, tying};
+use crate::connector::Connector;
+use crate::device::{release_unused_memory, release_upload_buffers};
 use crate::image::Preprocessor;
-use crate::kernels;
-use crate::kernels::kv::{KvConfig, KvGeometry};
-use crate::language::{Llama, LlamaConfig};
-use crate::nn::linear::Bias;
-use crate::nn::{FullPrecisionLoader, Linear, LinearLoader, Purpose, QuantFormat, QuantizingLoader};
-use crate::projector::Projector;
+use crate::language::LlamaConfig;
+use crate::projector::{Projector, ProjectorKind};
 use crate::vision::{Tower, TowerConfig};
-use crate::weights::{Checkpoint, Ledger, OnLoad, Rename, StoredRows};
-
-/// Placement of the vision encoder: tower, connector and projector.
-#[derive(Debug, Clone)]
-pub struct VisionPlacement {
-    /// Its device.
-    pub device: Device,
-    /// The precision in which it computes.
-    pub dtype: DType,
-}
-
-/// Where a model runs, and how it is held there.
-#[derive(Debug, Clone)]
-pub struct Placement {
-    /// Device of the language model, and of the vision encoder where the field `vision` says nothing else.
-    pub device: Device,
-    /// The precision in which it computes.
-    pub dtype: DType,
-    /// Another place of the vision encoder. Its visual tokens are moved once, when they are whole.
-    pub vision: Option<VisionPlacement>,
-    /// In fewer bits than that, the language model's linear layers.
-    pub quantization: Option<QuantFormat>,
-    /// Precision in which keys and values are stored.
-    pub kv_dtype: DTypeSpec,
-}
-
-impl Placement {
-    /// On the CPU, in f32.
-    pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, vision: None, quantization: None, kv_dtype: DTypeSpec::Auto }
-    }
-
-    /// The place of the vision encoder.
-    fn vision(&self) -> VisionPlacement {
-        let same = || VisionPlacement { device: self.device.clone(), dtype: self.dtype };
-        self.vision.clone().unwrap_or_else(same)
-    }
-
-    /// Refuses a precision of keys and values that has no store.
-    fn check(&self, geometry: KvGeometry) -> Result<(), ModelError> {
-        let kernels = kernels::of(&self.device, self.dtype);
-        let &Self { ref device, dtype: activations, quantization, kv_dtype: precision, .. } = self;
-        let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
-        store.map_err(ModelError::compute("kv_dtype")).map(drop)
-    }
-}
+use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};
 
 impl Vlm {
-    /// Reads the weights; `on_load` hears of each tensor.
+    /// Loads the weights; `on_load` is called for each tensor.
     ///
     /// # Errors
     /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
@@ -111,23 +65,19 @@ impl Vlm {
         let llama = &llama;
         warnings.extend(warning);
         let rows = QueryKeyRows::of(config.language);
-        let mut language = load_language((llama, rows), &llm_ledger, placement).map_err(&failed)?;
+        let mut language = load_language(llama, rows, &llm_ledger, placement).map_err(&failed)?;
         language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
 
         let selection = config.feature_selection(tower.family);
-        let width = connector.width(selection.width(&tower));
         let newline = read_newline(ledger.checkpoint(), llama, &vision)?;
-        let why = format!(
-            "{}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {}",
-            config.projector,
-            connector.kind(),
-            tower.d_hidden,
-            selection.describe(),
-            llama.d_hidden
-        );
-        let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
-        let mut projector = Projector::load(config.projector, width, llama.d_hidden, &vb).map_err(&failed)?;
-        projector.pack().map_err(&failed)?;
+        let shape = ProjectorShape {
+            kind: config.projector,
+            connector: connector.as_ref(),
+            selection,
+            tower: &tower,
+            d_out: llama.d_hidden,
+        };
+        let projector = load_projector(&shape, &ledger, &vision).map_err(&failed)?;
 
         let (tower_ledger, prefix) = tower_ledger(tower_source, &ledger, on_load);
         let part =
@@ -168,7 +118,37 @@ impl Vlm {
     }
 }
 
-/// The row that ends rows or frames of visual tokens, `(H)`, if the checkpoint has one.
+/// Modules that determine the shape of a projector.
+struct ProjectorShape<'a> {
+    kind: ProjectorKind,
+    connector: &'a dyn Connector,
+    selection: FeatureSelection,
+    tower: &'a TowerConfig,
+    /// Width of the language model.
+    d_out: usize,
+}
+
+/// Loads the projector, packed for the kernels.
+fn load_projector(
+    shape: &ProjectorShape<'_>,
+    ledger: &Arc<Ledger>,
+    vision: &VisionPlacement,
+) -> candle_core::Result<Projector> {
+    let &ProjectorShape { kind, connector, selection, tower, d_out } = shape;
+    let width = connector.width(selection.width(tower));
+    let why = format!(
+        "{kind}: connector {} over a tower of width {}{} gives {width} channels; the language model takes {d_out}",
+        connector.kind(),
+        tower.d_hidden,
+        selection.describe(),
+    );
+    let vb = ledger.part(names::projector(ledger.checkpoint()), why, vision.dtype, &vision.device);
+    let mut projector = Projector::load(kind, width, d_out, &vb)?;
+    projector.pack()?;
+    Ok(projector)
+}
+
+/// Reads `image_newline`, `(H)`, if the checkpoint has it.
 fn read_newline(
     checkpoint: &Checkpoint,
     llama: &LlamaConfig,
@@ -184,7 +164,7 @@ fn read_newline(
     row.map(Some).map_err(ModelError::compute("reading image_newline"))
 }
 
-/// The tensors of the tower, and the prefix of their names.
+/// Returns the ledger of the tower's tensors, and the prefix of their names.
 fn tower_ledger(source: TowerSource, inside: &Arc<Ledger>, on_load: &OnLoad) -> (Arc<Ledger>, &'static str) {
     match source {
         TowerSource::Inside => (Arc::clone(inside), names::tower_inside(inside.checkpoint()).unwrap_or_default()),
@@ -195,7 +175,7 @@ fn tower_ledger(source: TowerSource, inside: &Arc<Ledger>, on_load: &OnLoad) -> 
     }
 }
 
-/// The tower, as deep as its hidden states are needed.
+/// Loads the tower, up to the last layer whose hidden state is needed.
 fn load_tower(
     tower: &TowerConfig,
     part: &TowerPart<'_>,
@@ -210,95 +190,7 @@ fn load_tower(
     Tower::load(tower, part.n_read, &vb, Purpose::Inference)
 }
 
-/// The language model, from a checkpoint or from a GGUF file.
-fn load_language(
-    (llama, rows): (&LlamaConfig, QueryKeyRows),
-    ledger: &Arc<Ledger>,
-    placement: &Placement,
-) -> candle_core::Result<Llama> {
-    let Placement { device, dtype, quantization, .. } = placement;
-    let why = format!(
-        "config.json: hidden_size {}, {} heads, {} key-value heads, {} layers, intermediate_size {}, vocab_size {}",
-        llama.d_hidden, llama.n_heads, llama.n_kv_heads, llama.n_layers, llama.d_intermediate, llama.vocab_size
-    );
-    if ledger.checkpoint().gguf().is_some() {
-        let rename = names_in(ledger, llama);
-        let vb = ledger.part(rename.clone(), why, *dtype, device);
-        return Llama::load_with(llama, &vb, &GgufLinearLoader { ledger, rename, llama, rows, format: *quantization });
-    }
-    let rename = names_in(ledger, llama);
-    let vb = ledger.part(rename.clone(), why, *dtype, device);
-    let full = FullPrecisionLoader(Purpose::Inference);
-    let quantizing = quantization.map(QuantizingLoader);
-    let loader = quantizing.as_ref().map_or(&full as &dyn LinearLoader, |quantizing| quantizing);
-    Llama::load_with(llama, &vb, &LedgerLinearLoader { loader, ledger, rename })
-}
-
-/// A source of linear layers over a checkpoint whose tables may stay in their file.
-struct LedgerLinearLoader<'a> {
-    loader: &'a dyn LinearLoader,
-    ledger: &'a Ledger,
-    rename: Rename,
-}
-
-impl LinearLoader for LedgerLinearLoader<'_> {
-    fn linear(&self, d_in: usize, d_out: usize, bias: Bias, vb: &VarBuilder) -> candle_core::Result<Linear> {
-        self.loader.linear(d_in, d_out, bias, vb)
-    }
-
-    fn convert(&self, layer: &mut Linear) -> candle_core::Result<()> {
-        self.loader.convert(layer)
-    }
-
-    fn reads_in_parallel(&self) -> bool {
-        self.loader.reads_in_parallel()
-    }
-
-    fn purpose(&self) -> Purpose {
-        self.loader.purpose()
-    }
-
-    fn stored_rows(&self, shape: (usize, usize), vb: &VarBuilder) -> candle_core::Result<Option<StoredRows>> {
-        // Rows are read in f32 on the CPU; other places take the whole table.
-        if !vb.device().is_cpu() || vb.dtype() != DType::F32 {
-            return Ok(None);
-        }
-        self.ledger.rows(&self.rename.apply(&format!("{}.weight", vb.prefix())), shape.into())
-    }
-}
-
-/// Names of the tensors of the language model in a checkpoint or in a GGUF file. A tied table may be stored as
-/// the head.
-pub(super) fn names_in(ledger: &Ledger, llama: &LlamaConfig) -> Rename {
-    let checkpoint = ledger.checkpoint();
-    let names = match checkpoint.gguf() {
-        Some(_) => gguf::names(llama.n_layers),
-        None => names::language(checkpoint),
-    };
-    let has = |name: &str| checkpoint.contains(&names.apply(name));
-    if llama.tied_embeddings && !has(names::EMBEDDINGS) && has(names::HEAD) {
-        let head = names.apply(names::HEAD);
-        return names.prefix(names::EMBEDDINGS, &head);
-    }
-    names
-}
-
-/// A warning that counts the linear layers which are not held in the format that was asked for.
-fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
-    let formats: Vec<Option<QuantFormat>> = language.linear_layers().map(Linear::format).collect();
-    let count = |wanted: Option<QuantFormat>| formats.iter().filter(|&&found| found == wanted).count();
-    let (n_q8_0, n_full, n) = (count(Some(QuantFormat::Q8_0)), count(None), formats.len());
-    let n_q8_0 = if format == QuantFormat::Q8_0 { 0 } else { n_q8_0 };
-    (n_q8_0 + n_full > 0).then(|| {
-        format!(
-            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in {}: {format} takes rows that are a multiple of {}",
-            language.dtype().as_str(),
-            format.unit()
-        )
-    })
-}
-
-/// The ledgers of a model's checkpoints, of which several may be the same.
+/// Ledgers of a model's checkpoints, of which several may be the same.
 struct Ledgers<'a> {
     main: &'a Arc<Ledger>,
     llm: &'a Arc<Ledger>,
@@ -306,7 +198,7 @@ struct Ledgers<'a> {
 }
 
 impl Ledgers<'_> {
-    /// Judges the tensors of each checkpoint that nothing asked for and nothing spares; returns the warnings.
+    /// Refuses or warns about the tensors of each checkpoint that were not read and are not spared; returns the warnings.
     fn judge_unused(
         &self,
         unused: Unused,

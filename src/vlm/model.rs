@@ -1,6 +1,7 @@
-//! The model in memory: frames to visual tokens, and a spliced prompt to logits.
+//! Vision-language model in memory: frames to visual tokens, and a prompt's ids and visual tokens to embeddings. The
+//! engine ([`crate::engine`]) makes the answer's tokens of them.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -9,7 +10,8 @@ use super::blueprint::frame_tokens;
 use super::config::{GenerationDefaults, Spelling};
 use super::families::Family;
 use super::frames::FrameTables;
-use super::load::VisionPlacement;
+use super::placement::VisionPlacement;
+use super::prompt_ids::{FrameRows, PromptIds, history};
 use super::{FeatureSelection, ModelError, SingleImageRule, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::device::move_between;
@@ -17,10 +19,10 @@ use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
 use crate::temporal::FrameTokens;
-use crate::text::{FrameMarks, Passage, Prompt, Template, Tokenizer};
+use crate::text::{FrameMarks, Passage, Template, Tokenizer};
 use crate::vision::Tower;
 
-/// A vision-language model.
+/// Vision-language model.
 pub struct Vlm {
     pub(super) name: String,
     pub(super) family: &'static Family,
@@ -40,183 +42,117 @@ pub struct Vlm {
     pub(super) marks: FrameMarks,
     pub(super) single_image: SingleImageRule,
     pub(super) spelling: Spelling,
-    /// The id that stands for a visual token in Hugging Face's prompts.
+    /// Id of the placeholder of a visual token in Hugging Face's prompts.
     pub(super) image_token: Option<u32>,
-    /// The same in their prompts about a single image.
+    /// Id of the placeholder in their prompts about a single image.
     pub(super) single_image_token: Option<u32>,
     pub(super) generation: GenerationDefaults,
     /// Selection of the connector's tokens from a hidden state.
     pub(super) selection: FeatureSelection,
-    /// The row that ends rows or frames of visual tokens, `(H)`.
+    /// `image_newline`, the row that ends rows or frames of visual tokens, `(H)`.
     pub(super) newline: Option<Tensor>,
     pub(super) warnings: Vec<String>,
 }
 
-/// The ids of a prompt, part after part: the first and the last are words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptIds {
-    /// Words from the prompt's beginning, BOS included, and visual tokens in turn.
-    pub parts: Vec<Passage<Vec<u32>>>,
-}
-
-impl PromptIds {
-    /// Encodes a prompt as the code of its checkpoint's family does: see [`Tokenizer::encode_prompt`].
-    ///
-    /// # Errors
-    /// When the tokenizer refuses.
-    pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
-        Ok(Self { parts: tokenizer.encode_prompt(prompt)? })
-    }
-
-    /// Tokens of the text.
-    pub fn n_text(&self) -> usize {
-        self.parts.iter().filter_map(Passage::words).map(Vec::len).sum()
-    }
-
-    /// The ids before the first visual token.
-    pub fn before_visual(&self) -> &[u32] {
-        self.parts.first().and_then(Passage::words).map_or(&[], Vec::as_slice)
-    }
-
-    /// The ids after the last visual token.
-    pub fn after_visual(&self) -> &[u32] {
-        self.parts.last().and_then(Passage::words).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Rows of a video's visual tokens that are of some of its frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameRows {
-    /// `V`.
-    pub n_visual: usize,
-    /// Frames of the video.
-    pub n_frames: usize,
-    /// Rows of each frame, where frames stand apart.
-    pub each: Option<usize>,
-}
-
-impl FrameRows {
-    /// The rows of a video whose frames stand together.
-    pub fn together(n_visual: usize) -> Self {
-        Self { n_visual, n_frames: 0, each: None }
-    }
-
-    /// The rows of a part of a prompt; none of words. Rows behind those of all frames belong to the last.
-    ///
-    /// # Errors
-    /// In words, for single frames that have no rows of their own.
-    pub fn of<W>(&self, part: &Passage<W>) -> Result<Option<Range<usize>>, String> {
-        let Passage::Frames(frames) = part else {
-            return Ok(part.words().is_none().then_some(0..self.n_visual));
-        };
-        let each = self.each.ok_or("the prompt has words between frames that a temporal strategy mixes")?;
-        let end = if frames.end == self.n_frames { self.n_visual } else { frames.end * each };
-        if frames.start * each > end || end > self.n_visual {
-            return Err(format!("the prompt shows frames {frames:?} of {}", self.n_frames));
-        }
-        Ok(Some(frames.start * each..end))
-    }
-}
-
 impl Vlm {
-    /// As it was named.
+    /// Returns the name by which the user asked for the model.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The family that it belongs to.
+    /// Returns the family of the checkpoint.
     pub fn family(&self) -> &'static Family {
         self.family
     }
 
-    /// The road of its own processor with a video.
+    /// Returns the family's own processing of videos.
     pub fn video_path(&self) -> VideoPath {
         self.video_path
     }
 
-    /// How frames are prepared.
+    /// Returns the preparation of frames.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.preprocessor
     }
 
-    /// The vision tower.
+    /// Returns the vision tower.
     pub fn tower(&self) -> &Tower {
         &self.tower
     }
 
-    /// The connector.
+    /// Returns the connector.
     pub fn connector(&self) -> &dyn Connector {
         self.connector.as_ref()
     }
 
-    /// Begins the window over the connector's tokens of one video's frames.
+    /// Begins the sliding window over the connector's tokens of one video's frames.
     pub fn begin_window(&self) -> ChannelWindow {
         ChannelWindow::new(self.window, self.selection.width(self.tower.config()))
     }
 
-    /// The language model.
+    /// Returns the language model.
     pub fn language(&self) -> &Llama {
         &self.language
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The template that fits it.
+    /// Returns the default conversation template.
     pub fn template(&self) -> &Template {
         &self.template
     }
 
-    /// The marks around its visual tokens.
+    /// Returns the marks around visual tokens.
     pub fn marks(&self) -> &FrameMarks {
         &self.marks
     }
 
-    /// How it takes a single image.
+    /// Returns the processing of a single image.
     pub fn single_image(&self) -> &SingleImageRule {
         &self.single_image
     }
 
-    /// Tokens of a frame after the connector.
+    /// Returns the tokens of a frame after the connector.
     pub fn frame_tokens(&self) -> FrameTokens {
         let frame = frame_tokens(self.tower.config(), self.connector.as_ref(), self.selection);
         FrameTokens { has_newline: self.newline.is_some(), ..frame }
     }
 
-    /// The row that ends rows or frames of visual tokens (`image_newline`), `(H)`, where the checkpoint has one.
+    /// Returns the row that ends rows or frames of visual tokens (`image_newline`), `(H)`, if the checkpoint has it.
     pub fn newline(&self) -> Option<&Tensor> {
         self.newline.as_ref()
     }
 
-    /// Positions that prompt and answer may fill.
+    /// Returns the number of positions that prompt and answer may fill.
     pub fn context(&self) -> usize {
         self.context
     }
 
-    /// Device of the language model.
+    /// Returns the device of the language model.
     pub fn device(&self) -> &Device {
         self.language.device()
     }
 
-    /// Device of the vision encoder: tower, connector and projector.
+    /// Returns the device of the vision encoder: tower, connector and projector.
     pub fn vision_device(&self) -> &Device {
         &self.vision.device
     }
 
-    /// Precision of the vision encoder's activations.
+    /// Returns the precision of the vision encoder's activations.
     pub fn vision_dtype(&self) -> DType {
         self.vision.dtype
     }
 
-    /// What the user should know of the checkpoint.
+    /// Returns warnings about the checkpoint.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The ids that end an answer: the checkpoint's, and the template's stop string where it is one token of a
-    /// checkpoint that LLaVA's code runs. Transformers knows the ids alone.
+    /// Returns the ids that end an answer: the checkpoint's, and in LLaVA's spelling the template's stop string where it
+    /// is one token. Transformers uses the ids only.
     pub fn stop_tokens(&self, template: &Template) -> Vec<u32> {
         let mut stop = self.generation.rules.ends.clone();
         stop.extend(self.stop_strings(template).iter().filter_map(|text| self.tokenizer.token_id(text)));
@@ -225,7 +161,7 @@ impl Vlm {
         stop
     }
 
-    /// The strings that end an answer: the template's, of a checkpoint that LLaVA's code runs.
+    /// Returns the strings that end an answer: the template's in LLaVA's spelling, none in Hugging Face's.
     pub fn stop_strings(&self, template: &Template) -> Vec<String> {
         match self.spelling {
             Spelling::Llava => template.stop_strings(),
@@ -233,13 +169,13 @@ impl Vlm {
         }
     }
 
-    /// How the next id is chosen, as `asked` and, where that leaves it open, the checkpoint say.
+    /// Returns the decoding settings: those of `asked`, with the checkpoint's for fields that it leaves open.
     pub fn decoding(&self, asked: &SamplingConfig) -> Decoding {
         self.generation.decoding(asked)
     }
 
-    /// A prompt as the rules over its answer see it: of a Hugging Face checkpoint all ids, of LLaVA's none, whose code
-    /// gives the model embeddings.
+    /// Returns the prompt's ids for the logit rules of its answer: all ids of a Hugging Face checkpoint, none of LLaVA's,
+    /// whose code passes embeddings to the model.
     ///
     /// # Errors
     /// When the prompt shows frames that have no tokens of their own.
@@ -247,7 +183,7 @@ impl Vlm {
         history(self.image_token, ids, rows)
     }
 
-    /// As [`Self::prompt_history`], of a prompt about a single image, which may have another placeholder than a video.
+    /// Returns the ids like [`Self::prompt_history`] for a prompt about a single image, whose placeholder may differ.
     ///
     /// # Errors
     /// As [`Self::prompt_history`].
@@ -255,7 +191,7 @@ impl Vlm {
         history(self.single_image_token, ids, rows)
     }
 
-    /// The connector's fused tokens of some frames, which may be in the host's memory.
+    /// Computes the connector's fused tokens of frames, which may be in host memory.
     ///
     /// # Shapes
     /// `pixels (T, 3, side, side)` to `(T, N', k D)`.
@@ -270,7 +206,7 @@ impl Vlm {
         run().map_err(ModelError::compute("encoding frames"))
     }
 
-    /// Fused tokens in the language model's width.
+    /// Projects fused tokens to the language model's width.
     ///
     /// # Shapes
     /// `(T, N', k D)` to `(T, N', H)`.
@@ -281,19 +217,19 @@ impl Vlm {
         self.projector.forward(fused).map_err(ModelError::compute("projecting frames"))
     }
 
-    /// Visual tokens as the language model takes them: on its device, in its precision.
+    /// Moves visual tokens to the language model's device and precision.
     ///
     /// # Errors
-    /// When its device has no room for them.
+    /// When device memory runs out.
     pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
         let moved = move_between(visual, self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
         moved.map_err(ModelError::compute("moving visual tokens to the language model"))
     }
 
-    /// The embeddings of a spliced prompt: words and visual tokens in turn.
+    /// Computes the embeddings of a prompt, with visual tokens spliced between the text.
     ///
     /// # Shapes
-    /// `visual (V, H)` to `(words + V, H)`.
+    /// `visual (V, H)` to `(n_text + V, H)`.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own.
@@ -313,26 +249,13 @@ impl Vlm {
         run().map_err(ModelError::compute("splicing the prompt"))
     }
 
-    /// Precision of the language model's activations.
+    /// Returns the precision of the language model's activations.
     pub fn dtype(&self) -> DType {
         self.language.dtype()
     }
 }
 
-/// The ids of a prompt with `placeholder` for each visual token; none without a placeholder.
-fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
-    let n_tokens = ids.n_text() + rows.n_visual;
-    let Some(image) = placeholder else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
-    let mut history = Vec::with_capacity(n_tokens);
-    for part in &ids.parts {
-        history.extend(part.words().into_iter().flatten());
-        let rows = rows.of(part).map_err(|rule| ModelError::Strategy { rule })?;
-        history.extend(std::iter::repeat_n(image, rows.map_or(0, |rows| rows.len())));
-    }
-    Ok(PromptHistory { ids: history, n_tokens })
-}
-
-/// Runs a tower as far as a connector needs it, and fuses the tokens that `selection` takes of its states.
+/// Runs a tower up to the last layer that a connector needs, and fuses the selected tokens of its hidden states.
 ///
 /// # Shapes
 /// `pixels (T, 3, side, side)` to `(T, N', k D)`, with the selection's `N` and `D`.

@@ -43,6 +43,13 @@ pub(super) fn projector(checkpoint: &Checkpoint) -> Rename {
     best.1.iter().fold(Rename::none(), |rename, (ours, theirs)| rename.prefix(ours, theirs))
 }
 
+/// Returns the input width of the checkpoint's projector, if it has a matrix.
+pub(super) fn projector_width(checkpoint: &Checkpoint) -> Option<usize> {
+    let projector = projector(checkpoint);
+    let shape = |name: &str| checkpoint.shape(&projector.apply(name));
+    ["0.weight", "weight"].into_iter().find_map(shape)?.dims().get(1).copied()
+}
+
 /// Returns whether a tensor belongs to a projector, by the names of any family.
 pub(super) fn is_projector_tensor(name: &str) -> bool {
     let mut modules = families::ALL.iter().flat_map(|family| family.names.projector).copied().flatten();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
-use super::load::names_in;
+use super::language_loader::names_in;
 use super::{ModelError, names, tying};
 use crate::error::Error;
 use crate::language::LlamaConfig;
@@ -80,8 +80,7 @@ impl StartingWeights {
 
     /// Returns the input width of the checkpoint's projector, if it has one.
     pub fn projector_width(&self) -> Option<usize> {
-        let shape = |name: &&str| self.ledger.checkpoint().shape(&self.projector.apply(name));
-        ["0.weight", "weight"].iter().find_map(shape).and_then(|shape| shape.dims().get(1).copied())
+        names::projector_width(self.ledger.checkpoint())
     }
 
     /// Returns the checkpoint's own name of a tensor of the language model.

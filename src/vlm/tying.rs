@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::load::names_in;
+use super::language_loader::names_in;
 use super::{ModelError, names};
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger};

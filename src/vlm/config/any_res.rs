@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::JsonFile;
+use crate::error::Error;
 use crate::vlm::ModelError;
 
 /// AnyRes keys. The model reads them from `config.json`, the processor from its own files.
@@ -151,6 +152,11 @@ fn max_tiles(file: &JsonFile) -> Result<usize, ModelError> {
 /// Returns the number of tiles of `anyres_max_9`.
 fn bound(ratio: &str) -> Option<usize> {
     ratio.strip_prefix("anyres_max_")?.parse().ok().filter(|&bound| bound > 0)
+}
+
+/// Converts the error of unusable keys, which a checkpoint keeps until a single image is asked about.
+pub(in crate::vlm) fn unusable(error: ModelError) -> Error {
+    Error::invalid(error.to_string())
 }
 
 #[cfg(test)]

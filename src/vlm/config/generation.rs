@@ -1,45 +1,47 @@
-//! `generation_config.json`: how the checkpoint itself generates, where a plan leaves it open.
+//! Generation settings of a checkpoint (`generation_config.json`), for fields that a plan leaves open.
 //!
-//! Reference: `generation/configuration_utils.py` of transformers 5.24. The file alone decides; without it transformers
-//! takes the same keys from `config.json`, those at top level before those of the `text_config`, and knows no defaults
-//! of the model class. LLaVA's own code sets the sampling itself, and its classes do have defaults.
+//! Reference: `generation/configuration_utils.py` of transformers 5.24. Where the file exists, only its keys count;
+//! without it transformers takes the same keys from `config.json`, those at top level before those of the
+//! `text_config`, without defaults of the model class. LLaVA's own code sets the sampling itself, and its classes have
+//! defaults.
 
 use std::fmt;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::keys::{BASE, GENERATION, Key, KeyNotes, Meaning};
+use super::generation_keys::{IMPLEMENTED, NEUTRAL, NOT_IMPLEMENTED, SAMPLING};
+use super::keys::{BASE, GENERATION, KeyNotes};
 use super::{JsonFile, Spelling};
 use crate::files;
 use crate::language::{Decoding, LogitRules, SamplingConfig};
 use crate::vlm::ModelError;
 
-/// How a checkpoint generates.
+/// Generation settings of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationDefaults {
-    /// The sampling, where the checkpoint draws.
+    /// Sampling, where the checkpoint sets `do_sample: true`; greedy otherwise.
     pub sampling: Option<CheckpointSampling>,
-    /// Changes of the logits; `ends` are the ids that end an answer.
+    /// Rules over the logits; `ends` are the ids that end an answer.
     pub rules: LogitRules,
 }
 
-/// How a checkpoint with `do_sample: true` draws.
+/// Sampling of a checkpoint with `do_sample: true`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CheckpointSampling {
-    /// Above 0.
+    /// Temperature, above 0.
     pub temperature: f64,
-    /// Best ids that are drawn from.
+    /// Number of most probable ids to sample from.
     pub top_k: Option<usize>,
-    /// Probability that the best ids reach which are drawn from.
+    /// Cumulative probability of the most probable ids to sample from.
     pub top_p: Option<f64>,
 }
 
-/// Ids that end an answer of LLaVA's classes where the files name none: those of `LlamaConfig`.
+/// Default id that ends an answer of LLaVA's classes: that of `LlamaConfig`.
 const LLAVA_EOS: u32 = 2;
 
 impl GenerationDefaults {
-    /// Reads `generation_config.json` of `dir`, or the same keys of its `config.json`.
+    /// Reads `generation_config.json` of `dir`, or the same keys of its `config.json`, with notes on the keys.
     ///
     /// # Errors
     /// [`ModelError`] naming the first key that is unusable, its value and the rule.
@@ -48,12 +50,13 @@ impl GenerationDefaults {
         let own = files::is_file(&path).then(|| JsonFile::read(&path)).transpose()?;
         let (file, mut notes) = match own {
             Some(file) => {
-                let notes = KeyNotes::audit(&file, &[OBEYED, SAMPLING, UNOBEYED, NEUTRAL, GENERATION, BASE]);
+                let notes =
+                    KeyNotes::audit(&file, &[IMPLEMENTED, SAMPLING, NOT_IMPLEMENTED, NEUTRAL, GENERATION, BASE]);
                 (file, notes)
             }
             None => {
                 let file = from_model_config(config)?;
-                let notes = KeyNotes::audit(&file, &[OBEYED, SAMPLING, UNOBEYED, GENERATION]);
+                let notes = KeyNotes::audit(&file, &[IMPLEMENTED, SAMPLING, NOT_IMPLEMENTED, GENERATION]);
                 (file, notes)
             }
         };
@@ -80,7 +83,7 @@ impl GenerationDefaults {
         Ok((defaults, notes))
     }
 
-    /// How the next id is chosen, as `asked` and, where that leaves it open, the checkpoint say.
+    /// Returns the decoding settings: those of `asked`, with the checkpoint's for fields that it leaves open.
     pub fn decoding(&self, asked: &SamplingConfig) -> Decoding {
         let (temperature, top_k, top_p) = match (asked.temperature, self.sampling) {
             (Some(temperature), _) => (temperature, asked.top_k, asked.top_p),
@@ -132,91 +135,17 @@ impl fmt::Display for GenerationDefaults {
     }
 }
 
-/// Keys that are obeyed, and the limits on length, for which `--max-new-tokens` stands.
-const OBEYED: &[Key] = &[
-    ("bad_words_ids", Meaning::Neutral),
-    ("begin_suppress_tokens", Meaning::Neutral),
-    ("do_sample", Meaning::Neutral),
-    ("eos_token_id", Meaning::Neutral),
-    ("max_length", Meaning::Neutral),
-    ("max_new_tokens", Meaning::Neutral),
-    ("min_length", Meaning::Neutral),
-    ("min_new_tokens", Meaning::Neutral),
-    ("no_repeat_ngram_size", Meaning::Neutral),
-    ("repetition_penalty", Meaning::Neutral),
-    ("sequence_bias", Meaning::Neutral),
-    ("suppress_tokens", Meaning::Neutral),
-    ("temperature", Meaning::Neutral),
-    ("top_k", Meaning::Neutral),
-    ("top_p", Meaning::Neutral),
-];
-
-/// Keys that change what is drawn, and nothing of greedy decoding.
-const SAMPLING: &[Key] = &[
-    ("epsilon_cutoff", Meaning::Neutral),
-    ("eta_cutoff", Meaning::Neutral),
-    ("min_p", Meaning::Neutral),
-    ("top_h", Meaning::Neutral),
-    ("typical_p", Meaning::Neutral),
-];
-
-/// Keys that change greedy decoding and are not obeyed.
-const UNOBEYED: &[Key] = &[
-    ("constraints", Meaning::Only(&["[]"])),
-    ("dola_layers", Meaning::Only(&[])),
-    ("encoder_no_repeat_ngram_size", Meaning::Only(&["0"])),
-    ("encoder_repetition_penalty", Meaning::Only(&["1"])),
-    ("exponential_decay_length_penalty", Meaning::Only(&[])),
-    ("force_words_ids", Meaning::Only(&["[]"])),
-    ("forced_decoder_ids", Meaning::Only(&["[]"])),
-    ("forced_eos_token_id", Meaning::Only(&[])),
-    ("guidance_scale", Meaning::Only(&["1"])),
-    ("num_beams", Meaning::Only(&["1"])),
-    ("penalty_alpha", Meaning::Only(&["0"])),
-    ("stop_strings", Meaning::Only(&["[]"])),
-    ("token_healing", Meaning::Only(&[])),
-    ("watermarking_config", Meaning::Only(&[])),
-];
-
-/// Keys without effect on what one answer says: how it is computed, how it is returned, and what only beams need.
-const NEUTRAL: &[Key] = &[
-    ("_from_model_config", Meaning::Neutral),
-    ("assistant_confidence_threshold", Meaning::Neutral),
-    ("assistant_early_exit", Meaning::Neutral),
-    ("assistant_lookbehind", Meaning::Neutral),
-    ("cache_config", Meaning::Neutral),
-    ("cache_implementation", Meaning::Only(&["\"static\"", "\"dynamic\"", "\"hybrid\"", "\"offloaded\""])),
-    ("compile_config", Meaning::Neutral),
-    ("continuous_batching_config", Meaning::Neutral),
-    ("custom_generate", Meaning::Neutral),
-    ("disable_compile", Meaning::Neutral),
-    ("is_assistant", Meaning::Neutral),
-    ("low_memory", Meaning::Neutral),
-    ("max_matching_ngram_size", Meaning::Neutral),
-    ("max_time", Meaning::Neutral),
-    ("num_assistant_tokens", Meaning::Neutral),
-    ("num_assistant_tokens_schedule", Meaning::Neutral),
-    ("output_logits", Meaning::Neutral),
-    ("prefill_chunk_size", Meaning::Neutral),
-    ("prompt_lookup_num_tokens", Meaning::Neutral),
-    ("renormalize_logits", Meaning::Neutral),
-    ("return_legacy_cache", Meaning::Neutral),
-    ("target_lookbehind", Meaning::Neutral),
-    ("trust_remote_code", Meaning::Neutral),
-    ("use_model_defaults", Meaning::Neutral),
-    ("use_mtp", Meaning::Neutral),
-];
-
-/// Whether a sampling filter is off at this value.
+/// Returns whether a sampling filter is off at this value.
 fn is_off(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number <= 0.0 || number >= 1.0)
 }
 
-/// The generation keys that `config.json` has itself, top level first.
+/// Returns the generation keys of `config.json`, those at top level before those of the `text_config`.
 fn from_model_config(config: &JsonFile) -> Result<JsonFile, ModelError> {
     let text = config.section_or_empty("text_config")?;
-    let known =
-        |key: &str| [OBEYED, SAMPLING, UNOBEYED, GENERATION].iter().any(|table| table.iter().any(|k| k.0 == key));
+    let known = |key: &str| {
+        [IMPLEMENTED, SAMPLING, NOT_IMPLEMENTED, GENERATION].iter().any(|table| table.iter().any(|k| k.0 == key))
+    };
     let mut object = serde_json::Map::new();
     for file in [&text, config] {
         let keys = file.json().as_object().into_iter().flatten().filter(|(key, value)| known(key) && !value.is_null());
@@ -256,16 +185,16 @@ fn banned(file: &JsonFile) -> Result<Vec<Vec<u32>>, ModelError> {
 }
 
 fn biases(file: &JsonFile) -> Result<Vec<(Vec<u32>, f32)>, ModelError> {
-    let one = |value: &Value| match value.as_array()?.as_slice() {
+    let entry = |value: &Value| match value.as_array()?.as_slice() {
         [ids, bias] => Some((sequence(ids)?, bias.as_f64()? as f32)),
         _ => None,
     };
-    let read = |value: &Value| value.as_array()?.iter().map(one).collect::<Option<Vec<_>>>();
+    let read = |value: &Value| value.as_array()?.iter().map(entry).collect::<Option<Vec<_>>>();
     let wrong = || file.wrong("sequence_bias", "expected a list of [[token ids], bias]");
     file.get("sequence_bias").map_or(Ok(Vec::new()), |value| read(value).ok_or_else(wrong))
 }
 
-/// The sampling of `do_sample: true`, with the defaults of `generate()`.
+/// Reads the sampling of `do_sample: true`, with the defaults of `generate()`.
 fn sampling(file: &JsonFile) -> Result<CheckpointSampling, ModelError> {
     const MAX_K: usize = 1 << 24;
     const DEFAULT_K: usize = 50;
@@ -313,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plan_leaves_open_is_as_the_checkpoint_says() {
+    fn fields_that_a_plan_leaves_open_are_the_checkpoints() {
         let own =
             json!({"eos_token_id": 2, "do_sample": true, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.5});
         let (defaults, notes) = read(&json!({"text_config": {}}), Some(&own), Spelling::HuggingFace);
@@ -358,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_change_the_answer_and_are_not_obeyed_are_refused_by_name() {
+    fn keys_that_change_the_answer_and_are_not_implemented_are_refused_by_name() {
         let own = json!({"eos_token_id": 2, "num_beams": 4, "guidance_scale": 1.0, "penalty_alpha": 0.6, "num_beam_groups": 1});
         let (_, notes) = read(&json!({"text_config": {}}), Some(&own), Spelling::HuggingFace);
         let names: Vec<bool> =

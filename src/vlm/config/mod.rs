@@ -1,10 +1,11 @@
 //! Description of a checkpoint, read from its `config.json`, and the keys that families share: language models, towers,
 //! rotary embeddings, quantization, generation, processors. Keys of one family are read in [`super::families`].
 
-mod any_res;
+pub(super) mod any_res;
 #[cfg(test)]
 mod defaults_tests;
 mod generation;
+mod generation_keys;
 mod json;
 pub(super) mod keys;
 pub(super) mod llama;
@@ -68,7 +69,7 @@ pub enum FrameFit {
 }
 
 /// Vision-language model as its `config.json` describes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct VlmConfig {
     /// Family of the checkpoint.
     pub family: &'static Family,
@@ -100,7 +101,7 @@ pub struct VlmConfig {
     /// `image_aspect_ratio`.
     pub frame_fit: FrameFit,
     /// AnyRes keys, of families that take a single image by AnyRes; the reason where they are unusable.
-    pub any_res: Option<Result<AnyResKeys, String>>,
+    pub any_res: Option<error::Result<AnyResKeys>>,
     /// `mm_use_im_start_end`.
     pub image_marks: bool,
     /// Prompt format of the checkpoint (`prompt_format`).

@@ -6,7 +6,9 @@ use super::hugging_face::{self, LLAVA, Parts, Tying};
 use super::{Family, VideoPath, llava};
 use crate::image::ImageProcessor;
 use crate::vlm::ModelError;
-use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, clip_l_336};
+use crate::vlm::config::{
+    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, any_res, clip_l_336,
+};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_next",
@@ -20,7 +22,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
-    let any_res = AnyResKeys::llava_next().read(file, None).map_err(|error| error.to_string());
+    let any_res = AnyResKeys::llava_next().read(file, None).map_err(any_res::unusable);
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 

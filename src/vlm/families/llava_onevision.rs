@@ -25,7 +25,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
-    let any_res = AnyResKeys::llava_onevision().read(file, Some(file)).map_err(|error| error.to_string());
+    let any_res = AnyResKeys::llava_onevision().read(file, Some(file)).map_err(any_res::unusable);
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 

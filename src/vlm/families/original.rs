@@ -9,7 +9,7 @@ use crate::vlm::ModelError;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning};
 use crate::vlm::config::llama::{self, Defaults, LanguageKind};
 use crate::vlm::config::{
-    AnyResKeys, FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, fp8_format,
+    AnyResKeys, FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, any_res, fp8_format,
     refuse_other_layers,
 };
 
@@ -92,8 +92,7 @@ pub(super) fn read(
         select_feature,
         patches_per_side: 1,
         frame_fit,
-        any_res: (frame_fit == FrameFit::AnyresBase)
-            .then(|| AnyResKeys::read_llava(file).map_err(|error| error.to_string())),
+        any_res: (frame_fit == FrameFit::AnyresBase).then(|| AnyResKeys::read_llava(file).map_err(any_res::unusable)),
         image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
         prompt_format: file.string("prompt_format")?.map(str::to_owned),
         language,
