@@ -17,6 +17,7 @@ use crate::connector::Connector;
 use crate::device::{release_unused_memory, release_upload_buffers};
 use crate::image::Preprocessor;
 use crate::language::LlamaConfig;
+use crate::nn::Purpose;
 use crate::projector::{Projector, ProjectorKind};
 use crate::vision::{Tower, TowerConfig};
 use crate::weights::{Checkpoint, Ledger, OnLoad, Rename};

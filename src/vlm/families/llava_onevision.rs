@@ -10,7 +10,7 @@ use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{
-    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m_llava,
+    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, any_res, siglip_so400m_llava,
 };
 
 pub(super) static FAMILY: Family = Family {
