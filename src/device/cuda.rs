@@ -1,9 +1,9 @@
-//! An NVIDIA GPU of this process: one explicit stream that all threads share, and a memory pool that keeps what is
-//! freed.
+//! NVIDIA GPUs of this process: one explicit stream per GPU, shared by all threads, and a memory pool that retains
+//! freed memory.
 //!
-//! With one stream, operations run in the order in which they are issued, whichever thread issues them: a tensor that
-//! was made by one stage may be read by the next without an event in between, and memory that is freed by one thread is
-//! reused by later operations only. So the events by which cudarc orders several streams are switched off.
+//! On a single stream, operations run in the order of issue, whichever thread issues them: a stage may read a tensor of
+//! the previous stage without an event in between, and freed memory is reused by later operations only. The events by
+//! which cudarc orders several streams are therefore switched off.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,9 +17,9 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{Device, Result};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-/// Time after which a user wonders.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// A function of each of candle's modules that every model uses. To look one up loads its module.
+/// Time of loading kernels after which the user is informed.
+const NOTICE_AFTER: Duration = Duration::from_secs(1);
+/// One function of each of candle's modules that every model uses. Looking up a function loads its module.
 const FUNCTIONS: [(&str, &Module); 9] = [
     ("affine_f32", &kernels::AFFINE),
     ("badd_f32", &kernels::BINARY),
@@ -32,11 +32,11 @@ const FUNCTIONS: [(&str, &Module); 9] = [
     ("usilu_f32", &kernels::UNARY),
 ];
 
-/// A GPU, as the driver describes it.
+/// Description of a GPU by the driver.
 #[derive(Debug, Clone)]
 pub(super) struct Gpu {
     name: String,
-    /// Compute capability, such as `90`.
+    /// Compute capability without the point, such as `90`.
     capability: String,
     memory: GpuMemory,
 }
@@ -44,11 +44,11 @@ pub(super) struct Gpu {
 /// Memory of a GPU in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GpuMemory {
-    /// Left for new tensors.
+    /// Free for new tensors.
     pub(super) free: u64,
-    /// Of the card.
+    /// Total of the card.
     total: u64,
-    /// The most that tensors took at once.
+    /// Peak of all tensors.
     pub(super) peak: u64,
 }
 
@@ -60,10 +60,10 @@ impl fmt::Display for Gpu {
     }
 }
 
-/// Opens an NVIDIA GPU, or returns the one that is open.
+/// Opens an NVIDIA GPU, or returns the device that is already open.
 ///
-/// Candle's own default is a stream for each host thread, with no order between them: tensors that pass from stage to
-/// stage would be a data race, and threads that end while others compute wait in the driver for good.
+/// Candle's default is a stream for each host thread, without an order between them: tensors that pass from stage to
+/// stage would be a data race, and threads that end while others compute deadlock in the driver.
 pub(super) fn open(ordinal: usize) -> Result<Device> {
     static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,10 +72,11 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
     }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
-    // SAFETY: every operation and every allocation of this device is issued on its one stream.
+    // SAFETY: all operations and allocations of this device are issued on its only stream, so no event is needed to
+    // order them.
     unsafe { cuda.disable_event_tracking() };
-    // A GPU without memory pools is slower at allocations, and computes all the same.
-    let _ = keep_freed_memory(cuda);
+    // Without memory pools allocations are slower, and otherwise work.
+    let _ = retain_freed_memory(cuda);
     open.insert(ordinal, device.clone());
     Ok(device)
 }
@@ -88,66 +89,67 @@ pub(super) fn describe(device: &CudaDevice) -> Result<Gpu> {
     Ok(Gpu { name: context.name().w()?, capability: format!("{major}{minor}"), memory: memory(device)? })
 }
 
-/// Memory of a GPU. What the pool holds and nobody uses is free; a GPU without pools holds nothing.
+/// Returns the memory of a GPU. Unused memory of the pool counts as free.
 pub(super) fn memory(device: &CudaDevice) -> Result<GpuMemory> {
     let (free, total) = device.cuda_stream().context().mem_get_info().w()?;
-    let pooled = |of| attribute(device, of).unwrap_or(0);
+    let pooled = |name| attribute(device, name).unwrap_or(0);
     let reserved = pooled(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
     let used = pooled(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
     let peak = pooled(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH);
     Ok(GpuMemory { free: free as u64 + reserved.saturating_sub(used), total: total as u64, peak })
 }
 
-/// Waits for all operations, and gives memory that nobody uses back to the driver: pieces that are each too small for a
-/// request may be a whole that is large enough.
+/// Waits for all operations and returns unused memory of the pool to the driver, which can merge fragments to serve a
+/// larger allocation.
 pub(super) fn release_unused(device: &CudaDevice) -> Result<()> {
     device.cuda_stream().synchronize().w()?;
-    // SAFETY: the pool is the device's default one, which is never destroyed.
+    // SAFETY: the pool is the device's default pool, which is never destroyed.
     unsafe { sys::cuMemPoolTrimTo(pool(device)?, 0) }.result().w()
 }
 
-/// Loads candle's kernels. They are in an intermediate language (PTX), which the driver compiles for the card when a
-/// module is loaded, and keeps on the disk: the first time on a machine takes many seconds, of which `on_wait` hears.
+/// Loads candle's kernels. They are PTX, which the driver compiles for the card when a module is loaded and caches on
+/// disk: the first load on a machine takes many seconds, and `on_wait` is called with a message.
 pub(super) fn load_kernels(device: &CudaDevice, on_wait: &dyn Fn(&str)) -> Result<()> {
     let gpu = describe(device)?;
     let (loaded, done) = bounded::<()>(0);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for (function, module) in FUNCTIONS {
-                // A function that is missing is missed where it is used; the others are loaded all the same.
+                // A missing function is reported by its first launch; the other modules are still loaded.
                 let _ = device.get_or_load_func(function, module);
             }
             drop(loaded);
         });
-        if done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if done.recv_timeout(NOTICE_AFTER) == Err(RecvTimeoutError::Timeout) {
             on_wait(&format!("compiling kernels for sm_{}, once on this machine: about 20 seconds", gpu.capability));
         }
     });
     Ok(())
 }
 
-/// Lets the pool keep memory that is freed. By default it goes back to the driver at every synchronisation, and taking
-/// it anew costs more than most operations.
-fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
+/// Makes the pool retain freed memory. By default the memory returns to the driver at every synchronisation, and
+/// allocating it again costs more than most operations.
+fn retain_freed_memory(device: &CudaDevice) -> Result<()> {
     let (pool, mut threshold) = (pool(device)?, u64::MAX);
     let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the attribute is 64 bits wide, and the pool is the device's default one, which is never destroyed.
+    // SAFETY: the attribute is 64 bits wide, and the pool is the device's default pool, which is never destroyed.
     unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) }.result().w()
 }
 
+/// Returns a 64-bit attribute of the memory pool.
 fn attribute(device: &CudaDevice, attribute: PoolAttribute) -> Result<u64> {
     let (pool, mut value) = (pool(device)?, 0u64);
-    // SAFETY: the attributes that are asked for are 64 bits wide, and the pool is never destroyed.
+    // SAFETY: all attributes that `memory` queries are 64 bits wide, and the default pool is never destroyed.
     unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut value).cast()) }.result().w()?;
     Ok(value)
 }
 
-/// The pool that a device's allocations come from.
+/// Returns the memory pool of a device's allocations.
 fn pool(device: &CudaDevice) -> Result<CUmemoryPool> {
     let stream = device.cuda_stream();
     stream.context().bind_to_thread().w()?;
     let mut pool = std::ptr::null_mut();
-    // SAFETY: there is room for the handle that is written.
+    // SAFETY: the call writes one handle to `pool`, a live local variable.
     unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) }.result().w()?;
     Ok(pool)
 }
@@ -158,22 +160,23 @@ pub(super) mod tests {
     use candle_core::{DType, Tensor};
     use std::io::Write as _;
 
-    /// Held by tests that take much memory of the GPU: the others would see it come and go.
+    /// Lock of tests that allocate much GPU memory or measure it.
     pub(in crate::device) static LARGE: Mutex<()> = Mutex::new(());
 
-    /// The first GPU, or `None`, said plainly, where no card answers.
+    /// Opens the first GPU; prints a message and returns `None` where that fails.
     pub(in crate::device) fn card() -> Option<Device> {
         match open(0) {
             Ok(device) => Some(device),
             Err(error) => {
-                let _ = writeln!(std::io::stderr(), "skipped: no card answers: {}", crate::device::first_line(&error));
+                let _ =
+                    writeln!(std::io::stderr(), "skipped: no GPU can be opened: {}", crate::device::first_line(&error));
                 None
             }
         }
     }
 
     #[test]
-    fn a_gpu_is_opened_once_with_a_stream_that_threads_share() {
+    fn a_gpu_is_opened_once_and_its_stream_is_shared_by_threads() {
         let Some(first) = card() else { return };
         let second = std::thread::spawn(|| open(0)).join().expect("a thread").expect("open already");
         assert!(first.same_device(&second));
@@ -181,7 +184,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_thousand_fresh_tensors_pass_from_thread_to_thread_unharmed() {
+    fn a_thousand_tensors_pass_from_thread_to_thread_intact() {
         let Some(device) = card() else { return };
         const LENGTH: usize = 1 << 16;
         let (made, next) = crossbeam_channel::bounded::<(usize, Tensor)>(4);
@@ -189,7 +192,7 @@ pub(super) mod tests {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for i in 0..1000 {
-                    // Made by operations, not by a copy that waits; memory of earlier ones is reused.
+                    // Created by operations rather than a copy that synchronises; memory of earlier tensors is reused.
                     let tensor = Tensor::zeros(LENGTH, DType::F32, &device).and_then(|x| x.affine(1.0, i as f64));
                     made.send((i, tensor.expect("room"))).expect("the next stage listens");
                 }
@@ -200,23 +203,23 @@ pub(super) mod tests {
                 }
             });
             for (i, tensor) in last {
-                let values = tensor.to_vec1::<f32>().expect("it is there");
+                let values = tensor.to_vec1::<f32>().expect("a copy");
                 assert!(values.iter().all(|&value| value == 2.0 * i as f32), "tensor {i}");
             }
         });
     }
 
     #[test]
-    fn freed_memory_is_kept_and_counts_as_free() {
+    fn freed_memory_is_retained_and_counts_as_free() {
         let Some(device) = card() else { return };
         let _alone = LARGE.lock();
         let cuda = device.as_cuda_device().expect("a GPU");
-        let before = memory(cuda).expect("the driver tells").free;
+        let before = memory(cuda).expect("the driver reports it").free;
         drop(Tensor::zeros(64 << 20, DType::F32, &device).expect("256 MiB"));
-        cuda.cuda_stream().synchronize().expect("it answers");
-        let after = memory(cuda).expect("the driver tells").free;
-        // Other tests take less meanwhile.
+        cuda.cuda_stream().synchronize().expect("it synchronises");
+        let after = memory(cuda).expect("the driver reports it").free;
+        // Concurrent tests allocate less.
         assert!(before.abs_diff(after) < 192 << 20, "{before} {after}");
-        release_unused(cuda).expect("it answers");
+        release_unused(cuda).expect("it synchronises");
     }
 }

@@ -1,7 +1,7 @@
-//! Uploads of weights to an NVIDIA GPU by way of page-locked buffers.
+//! Uploads of weights to an NVIDIA GPU through page-locked buffers.
 //!
-//! A copy from pageable memory goes through a buffer of the driver, one thread at a time. Here each loading thread fills
-//! buffers of its own, and the bus copies from them meanwhile.
+//! A copy from pageable memory goes through a buffer of the driver, one thread at a time. Here each loading thread
+//! fills its own buffers while the bus copies from others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,39 +14,41 @@ use half::{bf16, f16};
 
 use super::pinned::PinnedBuffer;
 
-/// Bytes of a buffer.
+/// Size of a buffer in bytes.
 const BUFFER: usize = 8 << 20;
-/// Buffers of each thread: one is filled while the other is copied.
+/// Buffers per thread: one is filled while the other is copied.
 const BUFFERS_OF_THREAD: usize = 2;
-/// Most buffers of a GPU: 256 MiB, which keep a bus busy.
+/// Maximum number of buffers of a GPU: 256 MiB, enough to saturate the bus.
 const MAX_BUFFERS: usize = 32;
-/// Bytes below which a copy of candle's is as fast.
+/// Size in bytes below which candle's copy is as fast.
 const SMALL: usize = 64 << 10;
 
-/// Buffers of each GPU that are not being filled; copies from the first ones were queued first.
-static IDLE: Mutex<BTreeMap<usize, Idle>> = Mutex::new(BTreeMap::new());
+/// Buffers of each GPU, by its ordinal.
+static POOLS: Mutex<BTreeMap<usize, UploadPool>> = Mutex::new(BTreeMap::new());
 
+/// Upload buffers of a GPU.
 #[derive(Default)]
-struct Idle {
-    buffers: VecDeque<PinnedBuffer>,
-    /// Buffers that were made, with those being filled.
-    n_made: usize,
+struct UploadPool {
+    /// Buffers that no thread fills, in the order of their queued copies.
+    idle: VecDeque<PinnedBuffer>,
+    /// Number of allocated buffers, including those being filled.
+    n_allocated: usize,
 }
 
-/// Returns a tensor of these bytes on a GPU: `None` for small ones, and for precisions that weights do not have.
+/// Copies a tensor's bytes to a GPU; `None` for small tensors, and for element types that weights do not have.
 ///
 /// # Errors
-/// When the GPU has no room, or `bytes` are not those of the shape.
+/// When the GPU is out of memory, or the number of bytes does not match the shape.
 pub(super) fn upload(device: &CudaDevice, bytes: &[u8], dtype: DType, shape: &Shape) -> Result<Option<Tensor>> {
     let n = shape.elem_count();
     if bytes.len() < SMALL {
         return Ok(None);
     }
     if bytes.len() != n * dtype.size_in_bytes() {
-        candle_core::bail!("{} bytes for {n} elements of {}", bytes.len(), dtype.as_str());
+        candle_core::bail!("upload: {} bytes for {n} elements of {}", bytes.len(), dtype.as_str());
     }
     let stream = device.cuda_stream();
-    // SAFETY: the copies below write every element, in the stream's order.
+    // SAFETY: the copies below write every element before any later operation of the same stream reads one.
     let slice = unsafe {
         match dtype {
             DType::F32 => CudaStorageSlice::F32(device.alloc::<f32>(n)?),
@@ -62,38 +64,38 @@ pub(super) fn upload(device: &CudaDevice, bytes: &[u8], dtype: DType, shape: &Sh
         _ => return Ok(None),
     };
     for (i, part) in bytes.chunks(BUFFER).enumerate() {
-        let mut buffer = take(&stream)?;
-        // SAFETY: the part is within the new memory, which is freed in the stream's order, behind the copy.
+        let mut buffer = take_buffer(&stream)?;
+        // SAFETY: the destination is within the new allocation, which is freed in the stream's order, behind the copy.
         let copied = unsafe { buffer.copy(part, address + (i * BUFFER) as u64, &stream) };
-        idle().entry(stream.context().ordinal()).or_default().buffers.push_back(buffer);
+        pools().entry(stream.context().ordinal()).or_default().idle.push_back(buffer);
         copied?;
     }
     let storage = Storage::Cuda(CudaStorage { slice, device: device.clone() });
     Ok(Some(Tensor::from_storage(storage, shape.clone(), BackpropOp::none(), false)))
 }
 
-/// Frees the buffers of all GPUs: when the weights are loaded.
+/// Frees the buffers of all GPUs. Called after the weights are loaded.
 pub(super) fn release_buffers() {
-    // Not within the lock: each waits for its last copy.
-    let released = std::mem::take(&mut *idle());
+    // Outside of the lock: dropping a buffer waits for its last copy.
+    let released = std::mem::take(&mut *pools());
     drop(released);
 }
 
-/// The buffer whose copy was queued first, or a new one.
-fn take(stream: &Arc<CudaStream>) -> Result<PinnedBuffer> {
-    let mut idle = idle();
-    let of_device = idle.entry(stream.context().ordinal()).or_default();
-    let is_full = of_device.n_made >= MAX_BUFFERS.min(BUFFERS_OF_THREAD * rayon::current_num_threads());
-    if is_full && let Some(buffer) = of_device.buffers.pop_front() {
+/// Takes the idle buffer whose copy was queued first, or allocates one below the limit.
+fn take_buffer(stream: &Arc<CudaStream>) -> Result<PinnedBuffer> {
+    let mut pools = pools();
+    let pool = pools.entry(stream.context().ordinal()).or_default();
+    let is_full = pool.n_allocated >= MAX_BUFFERS.min(BUFFERS_OF_THREAD * rayon::current_num_threads());
+    if is_full && let Some(buffer) = pool.idle.pop_front() {
         return Ok(buffer);
     }
-    of_device.n_made += 1;
-    drop(idle);
+    pool.n_allocated += 1;
+    drop(pools);
     PinnedBuffer::new(stream, BUFFER)
 }
 
-fn idle() -> MutexGuard<'static, BTreeMap<usize, Idle>> {
-    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+fn pools() -> MutexGuard<'static, BTreeMap<usize, UploadPool>> {
+    POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -103,11 +105,11 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn weights_arrive_whole_from_many_threads() {
+    fn weights_uploaded_by_many_threads_are_complete() {
         let Some(device) = card() else { return };
         let _alone = LARGE.lock();
         let cuda = device.as_cuda_device().expect("a GPU");
-        // More bytes than all buffers hold, in pieces that do not divide them.
+        // More bytes than the capacity of all buffers, in sizes that are not multiples of a buffer's.
         let weights: Vec<Vec<f32>> =
             (0..24).map(|i| (0..(3 << 20) + i).map(|j| (i * 7 + j) as f32).collect()).collect();
         let uploaded: Vec<Tensor> = std::thread::scope(|scope| {

@@ -1,15 +1,16 @@
-//! Memory of a device, and waiting for it: what the engine and the stages ask of a device besides operations.
+//! Free and peak memory of a device, and release of cached memory. The engine sizes the key-value store by it; stages
+//! retry with smaller batches after a release.
 
 use candle_core::Device;
 
-/// Bytes of memory that a device has left, as far as this build can ask. Of the CPU the least of what the system and
-/// the control group of this process have.
+/// Returns the free bytes of a device, `None` where this build cannot query them. For the CPU this is the minimum of
+/// the system's available memory and the remaining limit of this process's control group.
 pub fn free_memory(device: &Device) -> Option<u64> {
     match device {
         Device::Cpu => {
             let kind = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
             let system = sysinfo::System::new_with_specifics(kind);
-            // Files that the system caches count as used in a control group, but give way.
+            // RSS excludes the page cache, which counts towards the control group but is reclaimable.
             let group = system.cgroup_limits().map(|group| group.total_memory.saturating_sub(group.rss));
             let free = system.available_memory();
             Some(group.map_or(free, |group| group.min(free))).filter(|&free| free > 0)
@@ -20,7 +21,7 @@ pub fn free_memory(device: &Device) -> Option<u64> {
     }
 }
 
-/// The most bytes that tensors on a GPU took at once so far; none of other devices.
+/// Returns the peak bytes of tensors on an NVIDIA GPU, `None` for other devices.
 pub fn peak_memory(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
@@ -30,14 +31,14 @@ pub fn peak_memory(device: &Device) -> Option<u64> {
     None
 }
 
-/// Gives memory that a device keeps for later back, so that a large request may find room. Failing is no error: the
-/// request will tell.
+/// Releases memory that the allocator of a device caches, so that a large allocation may succeed. Failures are ignored:
+/// the allocation reports them.
 pub fn release_unused_memory(device: &Device) {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         let _ = super::cuda::release_unused(device);
     }
-    // SAFETY: the allocator may be called from any thread.
+    // SAFETY: `malloc_trim` may be called from any thread; it returns free pages only.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if device.is_cpu() {
         let _ = unsafe { libc::malloc_trim(0) };
@@ -50,9 +51,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_has_memory_left() {
-        // What the system tells of a whole machine is between a mebibyte and a pebibyte.
-        let free = free_memory(&Device::Cpu).expect("the system tells it");
+    fn the_cpu_has_free_memory() {
+        // Free memory of a machine is between a mebibyte and a pebibyte.
+        let free = free_memory(&Device::Cpu).expect("the system reports it");
         assert!((1 << 20..1 << 50).contains(&free), "{free}");
     }
 }

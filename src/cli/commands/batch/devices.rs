@@ -14,6 +14,7 @@ use vidense::batch::store::{ANSWERS, Lock, SESSIONS, TIMINGS};
 use vidense::batch::summary::{SUMMARY, read_summary};
 use vidense::batch::{MergeReport, PartEnd, PartTask, Retry, Shard, SharedParts, Summary, merge, report, share};
 use vidense::device::DeviceSpec;
+use vidense::error::Error;
 use vidense::exec::Stop;
 use vidense::files::output::create_directory;
 
@@ -39,7 +40,8 @@ impl std::str::FromStr for DeviceList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let devices = text.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<DeviceSpec>, _>>()?;
+        let devices = text.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<DeviceSpec>, Error>>();
+        let devices = devices.map_err(|error| error.to_string())?;
         let kind = |device: &DeviceSpec| device.to_string().split(':').next().unwrap_or_default().to_owned();
         if devices.contains(&DeviceSpec::Auto) {
             return Err("`auto` is one device; hint: cuda:0,cuda:1".to_owned());
