@@ -3,10 +3,18 @@
 CARGO ?= cargo
 PYTHON ?= python3
 VIDENSE = ./target/release/vidense
+# DESTDIR is where a packager collects the files; PREFIX is where they will be.
+PREFIX ?= $(if $(DESTDIR),/usr/local,$(shell test -w /usr/local/bin && echo /usr/local || echo $$HOME/.local))
+BIN_DIR = $(DESTDIR)$(PREFIX)/bin
+SHARE = $(DESTDIR)$(PREFIX)/share
+MAN_DIR = $(SHARE)/man/man1
+BASH_DIR = $(SHARE)/bash-completion/completions
+ZSH_DIR = $(SHARE)/zsh/site-functions
+FISH_DIR = $(SHARE)/fish/vendor_completions.d
 ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint doc accuracy ablation questions differential
+.PHONY: help setup build install demo test lint doc accuracy ablation questions differential
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -16,6 +24,18 @@ setup: ## install what the build needs from the system (FFmpeg, clang), if it is
 
 build: setup ## build the release binary
 	$(CARGO) build --release --locked
+
+# The binary is built only where there is none: `make build && sudo make install` needs no cargo as root.
+install: | $(VIDENSE) ## install the binary, completions and manual pages into PREFIX (/usr/local if writable, else ~/.local)
+	install -d $(BIN_DIR) $(MAN_DIR) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR)
+	install -s -m 755 $(VIDENSE) $(BIN_DIR)/vidense
+	$(VIDENSE) completions bash > $(BASH_DIR)/vidense
+	$(VIDENSE) completions zsh > $(ZSH_DIR)/_vidense
+	$(VIDENSE) completions fish > $(FISH_DIR)/vidense.fish
+	$(VIDENSE) man --out $(MAN_DIR)
+
+$(VIDENSE):
+	$(MAKE) build
 
 demo: build ## build, then ask the model inside about the sample clip
 	$(ASK) "What color is the circle?"

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     cli::threads::settle();
     match cli::run(cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has had enough.
+        // The reader of standard output closed it: success.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if cli::is_done_in_part(&error) => {
             cli::output::error(&error);

@@ -1,4 +1,5 @@
-//! The command line: one file a command, shared flags in `args`. Only this layer prints or knows exit codes.
+//! Command line: one file for each command, flags that commands share in `args` and `limits`. Only this layer prints, uses
+//! `anyhow` or decides the exit code: 0 done, 1 done except for some items, 2 not done.
 
 pub mod allocator;
 mod args;
@@ -41,28 +42,31 @@ enum Command {
     Bench(commands::bench::Bench),
     World(commands::world::World),
     Schema(commands::schema::Schema),
+    Completions(commands::completions::Completions),
+    #[command(name = "man")]
+    ManualPages(commands::man::ManualPages),
     DecodeWorker(commands::decode_worker::DecodeWorker),
 }
 
-/// Reads the command line. Where it cannot be understood that is told, and the process ends; what was typed may hold any
-/// character, so it is read once more as it is printed.
+/// Parses the command line, or prints why it is invalid and ends the process. Arguments may contain any character, so
+/// they are parsed once more in printable form for the message.
 pub fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
-        let shown = std::env::args_os().map(|typed| output::printable(&typed.to_string_lossy()).into_owned());
-        Arguments::try_parse_from(shown).err().unwrap_or(error).exit()
+        let printable = std::env::args_os().map(|typed| output::printable(&typed.to_string_lossy()).into_owned());
+        Arguments::try_parse_from(printable).err().unwrap_or(error).exit()
     })
 }
 
-/// Runs the command that was asked for.
+/// Runs the command of the arguments.
 ///
 /// # Errors
-/// Whatever stops it, in words for the user.
+/// The error that stopped the command, as text for the user.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // A process that decodes for another one is watched by that.
+    // A decoding process is watched by the process that started it.
     if !matches!(arguments.command, Command::DecodeWorker(_)) {
         interrupt::end_if_stuck();
     }
-    // `batch` has a flag for it.
+    // `batch` has a flag for the format.
     if !matches!(arguments.command, Command::Batch(_)) {
         output::log_as(output::LogFormat::Text);
     }
@@ -80,14 +84,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bench(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::ManualPages(command) => command.run(),
         Command::DecodeWorker(command) => command.run(),
     }
 }
 
-/// A command that was done, but for some of its items. Each was told when it failed.
+/// Error of a command that finished except for some items. Each failure was printed when it happened.
 #[derive(Debug)]
 pub struct SomeFailed {
-    /// How many.
+    /// Number of failed items.
     pub n_failed: usize,
 }
 
@@ -99,24 +105,24 @@ impl std::fmt::Display for SomeFailed {
 
 impl std::error::Error for SomeFailed {}
 
-/// A command that was asked to stop before it was done; what it did is kept.
+/// Error of a command that was stopped before its end. Its results so far are kept.
 #[derive(Debug)]
 pub struct Stopped;
 
 impl std::fmt::Display for Stopped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("stopped before everything was done; hint: the same command goes on")
+        f.write_str("stopped before the end; hint: the same command resumes")
     }
 }
 
 impl std::error::Error for Stopped {}
 
-/// Whether the command was done, but for some of its items.
+/// Returns whether the command finished except for some items, or was stopped.
 pub fn is_done_in_part(error: &anyhow::Error) -> bool {
     error.is::<SomeFailed>() || error.is::<Stopped>()
 }
 
-/// Whether the reader of our output has gone.
+/// Returns whether the reader of standard output closed it.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }

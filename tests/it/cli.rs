@@ -297,6 +297,32 @@ fn inspect_tells_streams_and_shapes() {
 }
 
 #[test]
+fn completions_of_a_shell_name_commands_and_flags() {
+    for (shell, begin) in [("bash", "_vidense()"), ("zsh", "#compdef vidense"), ("fish", "# Print an optspec")] {
+        let output = run(&["completions", shell]);
+        assert_eq!((err(&output).as_str(), output.status.code()), ("", Some(0)));
+        let script = out(&output);
+        assert!(script.starts_with(begin), "{shell}: {}", script.lines().next().unwrap_or_default());
+        assert!(script.contains("inspect") && script.contains("retry-failed"), "{shell}");
+    }
+    assert_refused(&run(&["completions", "tcsh"]), "tcsh");
+}
+
+#[test]
+fn every_visible_command_has_a_manual_page() {
+    let page = out(&run(&["man"]));
+    assert!(page.contains(".TH vidense 1") && page.contains("vidense\\-ask(1)"), "{page}");
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let output = run(&["man", "--out", pages.to_str().unwrap()]);
+    assert_eq!((err(&output).as_str(), output.status.code()), ("", Some(0)));
+    for name in ["vidense.1", "vidense-ask.1", "vidense-batch.1", "vidense-batch-status.1", "vidense-man.1"] {
+        assert!(pages.join(name).is_file(), "{name} is not in:\n{}", out(&output));
+    }
+    assert!(!pages.join("vidense-decode-worker.1").exists());
+}
+
+#[test]
 fn a_damaged_video_is_answered_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = std::fs::read(repository(VIDEO)).unwrap();

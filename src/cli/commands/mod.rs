@@ -1,14 +1,16 @@
-//! One file a command.
+//! Commands, one file each: flags as clap reads them, and a `run` that calls the library and prints.
 
 pub mod ask;
 pub mod batch;
 pub mod bench;
 pub mod cache;
 pub mod chat;
+pub mod completions;
 pub mod decode_worker;
 pub mod eval;
 pub mod frames;
 pub mod inspect;
+pub mod man;
 pub mod results;
 pub mod run;
 pub mod schema;
