@@ -1,50 +1,51 @@
-//! A value against the JSON Schema of a type: everything that is wrong with it, each with its path and a hint.
+//! Validation of a value against the JSON Schema of a type: every violation, each with its path and a hint.
 //!
-//! The schema is made by `schemars` from the same types that serde reads, so what passes here can be read. Of the
-//! language of schemas this knows what `schemars` writes for those types: objects, choices, lists, numbers with bounds,
-//! texts.
+//! `schemars` makes the schema from the types that serde reads, so a value that passes here can be read. Only the part of
+//! JSON Schema that `schemars` writes for these types is implemented: objects, choices, lists, numbers with bounds, texts.
+//! A general validator such as `jsonschema` reports a choice as "valid under none of the schemas given", without the
+//! path below the chosen variant, the nearest name or the known ones, which are most of this file.
 
 use serde_json::{Map, Value};
 
 use crate::choice;
 
-/// Something wrong with a value.
+/// Violation of a rule by a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The keys on the way to it.
+    /// Keys from the root to the value.
     pub path: Vec<String>,
-    /// The rule and the value.
+    /// Rule, and the value that breaks it.
     pub rule: String,
-    /// What to do, if that can be guessed.
+    /// Hint, if one is known.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem at a dotted path.
+    /// Makes a problem at a dotted path.
     pub fn new(path: &str, rule: impl Into<String>) -> Self {
         let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
         Self { path, rule: rule.into(), hint: None }
     }
 
-    /// The same with a hint.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 }
 
-/// A schema, and the definitions that its references mean.
+/// Node of a schema, with the root that its references point into.
 #[derive(Clone, Copy)]
 pub struct SchemaNode<'a> {
     node: &'a Value,
     root: &'a Value,
 }
 
-/// A choice's options: nothing, or a schema of theirs.
+/// Names of a choice, each with the schema of its options if it has any.
 type Variants<'a> = Vec<(String, Option<SchemaNode<'a>>)>;
 
 impl<'a> SchemaNode<'a> {
-    /// A whole schema.
+    /// Returns the root node of a schema.
     pub fn root(schema: &'a Value) -> Self {
         Self { node: schema, root: schema }.resolved()
     }
@@ -61,7 +62,7 @@ impl<'a> SchemaNode<'a> {
         }
     }
 
-    /// The schema of a key, of an object or a choice.
+    /// Returns the schema of a key of an object or of a choice.
     pub fn key(self, key: &str) -> Option<Self> {
         let here = self.without_null();
         match here.variants() {
@@ -70,7 +71,7 @@ impl<'a> SchemaNode<'a> {
         }
     }
 
-    /// Of a schema or null, the schema.
+    /// Returns the schema other than null of `anyOf`, or the node itself.
     fn without_null(self) -> Self {
         let any = self.node.get("anyOf").and_then(Value::as_array);
         let real = any.and_then(|any| any.iter().find(|node| node["type"] != "null"));
@@ -90,7 +91,7 @@ impl<'a> SchemaNode<'a> {
         }
     }
 
-    /// Of a choice, its names and their options.
+    /// Returns the names of a choice and their options; `None` for a node that is not a choice.
     pub fn variants(self) -> Option<Variants<'a>> {
         let here = self.without_null();
         if let Some(names) = here.node.get("enum").and_then(Value::as_array) {
@@ -109,8 +110,9 @@ impl<'a> SchemaNode<'a> {
         here.node.get("oneOf").and_then(Value::as_array).map(|all| all.iter().flat_map(of).collect())
     }
 
-    /// A value as the types read it: of a choice without options its name, of one with options a map of one key.
-    pub fn normal(self, value: Value) -> Value {
+    /// Normalizes a value to the form that the types read: a choice without options as its name, a choice with options
+    /// as a map of one key.
+    pub fn normalize(self, value: Value) -> Value {
         let here = self.without_null();
         if let Some(variants) = here.variants() {
             let options = |name: &str| variants.iter().find(|(known, _)| known == name).map(|(_, options)| *options);
@@ -126,7 +128,7 @@ impl<'a> SchemaNode<'a> {
                         Some(Some(_)) if inner.is_null() => {
                             Value::Object(Map::from_iter([(name, Value::Object(Map::new()))]))
                         }
-                        Some(Some(schema)) => Value::Object(Map::from_iter([(name, schema.normal(inner))])),
+                        Some(Some(schema)) => Value::Object(Map::from_iter([(name, schema.normalize(inner))])),
                         _ => Value::Object(Map::from_iter([(name, inner)])),
                     }
                 }
@@ -135,17 +137,17 @@ impl<'a> SchemaNode<'a> {
         }
         match value {
             Value::Object(map) => {
-                let normal = |(key, value): (String, Value)| match here.key(&key) {
-                    Some(schema) => (key, schema.normal(value)),
+                let normalize = |(key, value): (String, Value)| match here.key(&key) {
+                    Some(schema) => (key, schema.normalize(value)),
                     None => (key, value),
                 };
-                Value::Object(map.into_iter().map(normal).collect())
+                Value::Object(map.into_iter().map(normalize).collect())
             }
             other => other,
         }
     }
 
-    /// Adds everything that is wrong with `value` at `path`.
+    /// Appends every violation in `value`, which is at `path`.
     pub fn check(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
         if value.is_null() && self.allows_null() {
             return;
@@ -189,7 +191,7 @@ impl<'a> SchemaNode<'a> {
             if options.is_some() {
                 path.push(name.to_owned());
             }
-            problem(path, format!("there is no choice `{name}`"), nearest(name, &names));
+            problem(path, format!("unknown choice `{name}`"), nearest(name, &names));
             if options.is_some() {
                 path.pop();
             }
@@ -223,7 +225,7 @@ impl<'a> SchemaNode<'a> {
                 Some(schema) => schema.check(value, path, problems),
                 None => problems.push(Problem {
                     path: path.clone(),
-                    rule: format!("there is no key `{key}` here"),
+                    rule: format!("unknown key `{key}`"),
                     hint: Some(nearest(key, &self.names())),
                 }),
             }
@@ -306,7 +308,7 @@ fn in_words(name: &str) -> &str {
     }
 }
 
-/// A value in a few words.
+/// Describes a value for a message, in at most about 40 characters.
 pub fn describe(value: &Value) -> String {
     const LONGEST: usize = 40;
     match value {
@@ -323,7 +325,7 @@ pub fn describe(value: &Value) -> String {
     }
 }
 
-/// The known name that `name` is most like, or all of them.
+/// Returns a hint for an unknown name: the most similar known name, or all of them.
 pub fn nearest(name: &str, known: &[&str]) -> String {
     match choice::nearest(name, known) {
         Some(best) => format!("`{best}`?"),

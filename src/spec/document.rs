@@ -1,31 +1,32 @@
-//! A pipeline as it is written: a file, what it extends, and what the command line sets over it.
+//! Pipeline document: the merged values of a file, of the files it extends and of `--set` assignments.
 //!
-//! Later words win: a file's over those of the file it extends, `--set` over both. Maps are merged key by key; where another
-//! choice is made, its options replace those of the first.
+//! A file overrides the file that it extends, and `--set` overrides both. Maps are merged key by key; a different choice
+//! replaces the earlier choice together with its options. The document keeps its sources, so every problem is printed with
+//! file, line and column. Types are checked by `check.rs` and `parse.rs`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::check::{Problem, SchemaNode};
-use super::locate::{depth, locate};
-use super::yaml::parse_values;
+use super::locate::{TextPosition, depth, locate};
+use super::yaml::{SyntaxError, parse_values};
 use crate::files;
 
-/// Files that may extend each other.
+/// Limit of the chain of files that extend each other.
 const MAX_DEPTH: usize = 16;
-/// Bytes of a pipeline file: no real one comes near.
+/// Limit of a pipeline file's size, far above any real file.
 const MAX_BYTES: u64 = 1 << 20;
-/// Problems that are told one by one; nobody reads more.
-const MAX_TOLD: usize = 50;
+/// Limit of the problems that are printed.
+const MAX_PRINTED: usize = 50;
 const EXTENDS: &str = "extends";
 
-/// All that was written, merged.
+/// Merged values of a pipeline, and their sources.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// The keys and values.
+    /// Keys and values.
     pub value: Value,
-    /// Where they come from, the last word first.
+    /// Sources of the values, the one that overrides the others first.
     sources: Vec<Source>,
 }
 
@@ -35,11 +36,11 @@ enum Source {
     Set { text: String, path: Vec<String> },
 }
 
-/// Everything that is wrong with a pipeline.
+/// Every error of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.lines.join("\n"))]
 pub struct SpecError {
-    /// One line a problem: the place, the path, the rule, the hint.
+    /// One line for each problem: position, path, rule, hint.
     pub lines: Vec<String>,
 }
 
@@ -50,19 +51,18 @@ impl SpecError {
 }
 
 impl Document {
-    /// Reads a file and what it extends.
+    /// Reads a file and the files that it extends.
     ///
     /// # Errors
-    /// [`SpecError`] when a file cannot be read, is no YAML, or extends itself.
+    /// [`SpecError`] when a file cannot be read, is not YAML, or extends itself.
     pub fn read(path: &Path, schema: SchemaNode<'_>) -> Result<Self, SpecError> {
         let mut document = Self { value: Value::Object(Map::new()), sources: Vec::new() };
         let (mut next, mut values) = (Some(path.to_owned()), Vec::new());
         while let Some(path) = next.take() {
             let (text, mut map) = read_map(&path).map_err(|error| document.in_base(error))?;
             if document.files().any(|(seen, _)| same_file(seen, &path)) || values.len() == MAX_DEPTH {
-                let place =
-                    locate(&text, &[EXTENDS.to_owned()]).map_or(String::new(), |p| format!(":{}:{}", p.line, p.column));
-                let rule = "the files extend each other in a ring, or more than 16 deep";
+                let place = position_suffix(locate(&text, &[EXTENDS.to_owned()]));
+                let rule = "the files extend each other in a cycle, or more than 16 deep";
                 return Err(SpecError::one(format!("{}{place}: {EXTENDS}: {rule}", path.display())));
             }
             let base = map.remove(EXTENDS);
@@ -78,20 +78,20 @@ impl Document {
             values.push(Value::Object(map));
         }
         for value in values.into_iter().rev() {
-            merge(&mut document.value, schema.normal(value), Some(schema));
+            merge(&mut document.value, schema.normalize(value), Some(schema));
         }
         Ok(document)
     }
 
-    /// A document of nothing but defaults.
+    /// Makes an empty document: every choice has its default.
     pub fn empty() -> Self {
         Self { value: Value::Object(Map::new()), sources: Vec::new() }
     }
 
-    /// Sets `path.to.key=value` over what stands there; the value is read as YAML.
+    /// Applies the assignment `path.to.key=value`, whose value is parsed as YAML.
     ///
     /// # Errors
-    /// [`SpecError`] when the text is no such assignment.
+    /// [`SpecError`] when the text is not an assignment.
     pub fn set(&mut self, text: &str, schema: SchemaNode<'_>) -> Result<(), SpecError> {
         let wrong = |rule: &str| SpecError::one(format!("--set {text}: {rule}"));
         let (path, value) =
@@ -100,23 +100,23 @@ impl Document {
         if path.iter().any(String::is_empty) || path[0] == EXTENDS {
             return Err(wrong("wants the dotted path of a key; hint: temporal.max_pool.stride=4"));
         }
-        let value = parse_values(value).map_err(|(_, cause)| wrong(&format!("its value: {cause}")))?;
+        let value = parse_values(value).map_err(|error| wrong(&format!("its value: {}", error.rule)))?;
         let nested = path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
-        merge(&mut self.value, schema.normal(nested), Some(schema));
+        merge(&mut self.value, schema.normalize(nested), Some(schema));
         self.sources.insert(0, Source::Set { text: text.to_owned(), path });
         Ok(())
     }
 
-    /// The problems in words, each with its place.
+    /// Makes the error of some problems, each with its position.
     pub fn error(&self, problems: &[Problem]) -> SpecError {
-        let mut lines: Vec<String> = problems.iter().take(MAX_TOLD).map(|problem| self.line(problem)).collect();
-        if problems.len() > MAX_TOLD {
-            lines.push(format!("and {} more", problems.len() - MAX_TOLD));
+        let mut lines: Vec<String> = problems.iter().take(MAX_PRINTED).map(|problem| self.line(problem)).collect();
+        if problems.len() > MAX_PRINTED {
+            lines.push(format!("and {} more", problems.len() - MAX_PRINTED));
         }
         SpecError { lines }
     }
 
-    /// A problem in one line.
+    /// Formats a problem as one line.
     pub fn line(&self, problem: &Problem) -> String {
         let mut line = self.place(&problem.path);
         if !problem.path.is_empty() {
@@ -127,29 +127,28 @@ impl Document {
         line
     }
 
-    /// `file:line:column: ` of the last word on a path, or `--set ...: `.
+    /// Returns the prefix `file:line:column: ` or `--set ...: ` of the source that set a path.
     fn place(&self, path: &[String]) -> String {
         let depth_of = |source: &Source| match source {
             Source::File { text, .. } => depth(text, path),
             Source::Set { path: set, .. } => set.iter().zip(path).take_while(|(a, b)| a == b).count(),
         };
-        // Of equally good ones the first: its words are the last.
+        // Among equal depths the first source, which overrides the others.
         let best = self.sources.iter().rev().max_by_key(|source| depth_of(source));
         match best {
             Some(Source::Set { text, .. }) => format!("--set {text}: "),
-            Some(Source::File { path: file, text }) => match locate(text, path) {
-                Some(place) => format!("{}:{}:{}: ", file.display(), place.line, place.column),
-                None => format!("{}: ", file.display()),
-            },
+            Some(Source::File { path: file, text }) => {
+                format!("{}{}: ", file.display(), position_suffix(locate(text, path)))
+            }
             None => String::new(),
         }
     }
 
-    /// The error of a file that the last one read extends.
+    /// Prefixes an error of a base file with the position of the `extends` that names the file.
     fn in_base(&self, error: SpecError) -> SpecError {
         let extends = [EXTENDS.to_owned()];
         let Some(Source::File { path, text }) = self.sources.last() else { return error };
-        let place = locate(text, &extends).map_or(String::new(), |place| format!(":{}:{}", place.line, place.column));
+        let place = position_suffix(locate(text, &extends));
         SpecError {
             lines: error.lines.iter().map(|line| format!("{}{place}: {EXTENDS}: {line}", path.display())).collect(),
         }
@@ -163,6 +162,11 @@ impl Document {
     }
 }
 
+/// Formats a position as it follows a path: `:line:column`.
+fn position_suffix(position: Option<TextPosition>) -> String {
+    position.map_or(String::new(), |TextPosition { line, column }| format!(":{line}:{column}"))
+}
+
 fn same_file(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -171,13 +175,12 @@ fn read_map(path: &Path) -> Result<(String, Map<String, Value>), SpecError> {
     let wrong = |rule: String| SpecError::one(format!("{}: {rule}", path.display()));
     let bytes = files::read_bounded(path, MAX_BYTES).map_err(|error| wrong(error.to_string()))?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| wrong("no text; hint: the pipeline comes before the videos".to_owned()))?;
+        .map_err(|_| wrong("not a text; hint: the pipeline comes before the videos".to_owned()))?;
     let text = text.trim_start_matches('\u{feff}').to_owned();
-    let at = |(place, cause): (Option<(usize, usize)>, String)| {
-        let place = place.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
-        SpecError::one(format!("{}{place}: {cause}", path.display()))
+    let located = |SyntaxError { position, rule }| {
+        SpecError::one(format!("{}{}: {rule}", path.display(), position_suffix(position)))
     };
-    match parse_values(&text).map_err(at)? {
+    match parse_values(&text).map_err(located)? {
         Value::Object(map) => Ok((text, map)),
         Value::Null => Ok((text, Map::new())),
         other => {
@@ -187,7 +190,7 @@ fn read_map(path: &Path) -> Result<(String, Map<String, Value>), SpecError> {
     }
 }
 
-/// Lays `over` over `under`.
+/// Merges `over` into `under`.
 fn merge(under: &mut Value, over: Value, schema: Option<SchemaNode<'_>>) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {

@@ -1,4 +1,7 @@
-//! A plan's fingerprint: equal ones mean the same choices over the same model files.
+//! Fingerprint of a plan: plans with equal fingerprints make the same choices over the same model files.
+//!
+//! Results and cached visual tokens are stored under it. The model's name and the distribution of work are left out, as
+//! they change no answer.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,27 +18,27 @@ use crate::video::Window;
 
 /// Files up to this size are hashed whole.
 const WHOLE: u64 = 64 << 20;
-/// Of larger ones, this much at either end, samples between them, and the length: a checkpoint of 14 GB must not be
-/// read twice before it answers.
+/// Bytes that are hashed at either end of a larger file, beside samples between them and the length: a checkpoint of
+/// 14 GB must not be read twice before the first answer.
 const END: u64 = 1 << 20;
-/// Samples, at equal distances.
+/// Number of samples, at equal distances.
 const N_SAMPLES: u64 = 256;
 const SAMPLE: u64 = 16 << 10;
 /// Hex digits of a fingerprint.
 const DIGITS: usize = 32;
 
-/// A file of a model, by what is in it.
+/// Identity of a model's file, by its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFile {
-    /// Without its directory: the same model elsewhere is the same model.
+    /// Name without the directory: a model is the same in any directory.
     pub name: String,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub bytes: u64,
-    /// 32 hex digits of BLAKE3 over it; over its two ends and samples between them, if it is larger than 64 MiB.
+    /// 32 hex digits of BLAKE3 over the file; over its two ends and samples between them above 64 MiB.
     pub blake3: String,
 }
 
-/// Hashes the files of a model; those of large files are kept by path, length and times in the user's cache.
+/// Hashes the files of a model; hashes of large files are cached by path, length and times in the user's cache.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -58,23 +61,23 @@ fn hash_or_find(path: &Path, kept: &mut KeptHashes) -> std::io::Result<ModelFile
     Ok(ModelFile { name, bytes, blake3 })
 }
 
-/// 32 hex digits of BLAKE3 over a plan as YAML, its model's name aside, and the model's files.
+/// Returns 32 hex digits of BLAKE3 over a plan as YAML without the model's name, and over the model's files.
 ///
 /// # Errors
-/// Never for a plan that was resolved: its keys are texts.
+/// Never for a resolved plan, whose keys are texts.
 pub fn fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
-    // How the work is spread changes no answer.
+    // The distribution of work changes no answer.
     digest(Plan { exec: ExecPlan::default(), ..plan.clone() }, files)
 }
 
-/// As [`fingerprint`], of the choices alone that visual tokens depend on: those up to `temporal`, without the window.
+/// Returns the fingerprint of the choices alone that visual tokens depend on: those up to `temporal`, without the window.
 ///
 /// # Errors
 /// As [`fingerprint`].
 pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
     let visual = Plan {
         device: DeviceSpec::Auto,
-        // Their arithmetic is a part of what they are made by.
+        // Visual tokens are cached together with the arithmetic that made them.
         vision: VisionPlan::default(),
         window: Window::default(),
         quantization: Quantization::None,

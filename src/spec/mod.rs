@@ -1,8 +1,8 @@
-//! What a run does, written down: every choice between a video and an answer, and its fingerprint.
+//! Description of a run: every choice between a video and an answer, and its fingerprint.
 //!
-//! A pipeline file is read into a [`Document`] (what it extends and what `--set` says are laid over each other),
-//! checked against the schema of [`Plan`] so that everything that is wrong is told at once, and becomes a plan. What
-//! only the model's own files can tell is checked by [`Plan::check_model`], before any weight is read.
+//! A pipeline file is read into a [`Document`] (the file, the files that it extends, `--set` assignments), checked against
+//! the schema of [`Plan`] so that all errors are printed at once, and converted to a plan. [`Plan::check_model`] checks the
+//! rules that depend on the model's files, before any weight is read. Nothing here loads or runs a model.
 
 mod check;
 mod document;

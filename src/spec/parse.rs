@@ -1,4 +1,7 @@
-//! From a document to a plan: every error at once, none of them a guess of serde's.
+//! Reading of a pipeline file into a plan, with every error at once.
+//!
+//! The document is checked against the schema first, so that errors carry positions and hints instead of serde's messages.
+//! Called by the commands `run`, `batch` and `inspect`.
 
 use std::path::Path;
 
@@ -9,7 +12,7 @@ use super::Plan;
 use super::check::{Problem, SchemaNode};
 use super::document::{Document, SpecError};
 
-/// The JSON Schema of a pipeline file.
+/// Returns the JSON Schema of a pipeline file.
 pub fn schema() -> Schema {
     schema_for!(Plan)
 }
@@ -17,7 +20,7 @@ pub fn schema() -> Schema {
 /// Reads a pipeline file, with `--set` assignments over it.
 ///
 /// # Errors
-/// [`SpecError`] with everything that can be known to be wrong before a model is looked at.
+/// [`SpecError`] with every error that is known without the model's files.
 pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecError> {
     let schema = schema().to_value();
     let root = SchemaNode::root(&schema);
@@ -32,7 +35,7 @@ pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecE
 fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError> {
     let mut problems = Vec::new();
     root.check(&document.value, &mut Vec::new(), &mut problems);
-    // The rules between fields are told at once with the rest: what is wrong already counts as not written.
+    // Rules between fields are checked in the same pass: values that are wrong already count as absent.
     let mut rest = document.value.clone();
     problems.iter().for_each(|problem| remove(&mut rest, &problem.path));
     match serde_json::from_value::<Plan>(rest) {
@@ -49,7 +52,7 @@ fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError>
     }
 }
 
-/// Removes what stands at a path, and the maps that it leaves empty.
+/// Removes the value at a path, and the maps that become empty.
 fn remove(value: &mut Value, path: &[String]) {
     let (Some(map), Some((first, rest))) = (value.as_object_mut(), path.split_first()) else { return };
     let Some(inner) = map.get_mut(first) else { return };
@@ -61,13 +64,13 @@ fn remove(value: &mut Value, path: &[String]) {
     }
 }
 
-/// The schema as an editor wants it: a choice may be written by its name alone, or as a map of one key.
+/// Returns the schema for editors, in which a choice is a name or a map of one key.
 pub fn editor_schema() -> Value {
     let mut schema = schema().to_value();
     widen(&mut schema);
     if let Some(root) = schema.as_object_mut() {
         let extends = serde_json::json!({
-            "description": "Another pipeline whose words are taken where this one is silent; its path begins here.",
+            "description": "Pipeline whose values apply where this file sets none; its path is relative to this file.",
             "type": "string",
         });
         if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {

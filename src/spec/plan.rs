@@ -1,5 +1,8 @@
-//! The plan: every choice between a video and an answer. It is what a pipeline file says, with defaults where that is
-//! silent, and prints back as such a file.
+//! The plan: every choice between a video and an answer.
+//!
+//! A plan is read from a pipeline file, with defaults for absent keys, and prints back as such a file. Options of a
+//! strategy are defined beside the strategy; enums here add the value `checkpoint`, which leaves a choice to the model.
+//! The doc comments of fields and variants are the descriptions of the JSON Schema.
 
 use std::path::PathBuf;
 
@@ -24,23 +27,23 @@ use crate::vlm::Unused;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
-    /// A directory, a hub id, or the model inside the binary. Default: `vidense-mini`.
+    /// Model: a directory, a hub id, or the model inside the binary. Default: `vidense-mini`.
     pub model: String,
-    /// A vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
+    /// Vision tower other than the checkpoint's own: a directory or a hub id. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision_tower: Option<String>,
     /// Device: auto, cpu, cuda, cuda:1, metal. Default: `auto`, a GPU if this build supports one and it answers.
     pub device: DeviceSpec,
-    /// In which precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
+    /// Precision: auto, f32, f16, bf16. Default: `auto`, f32 on the CPU and half precision on a GPU.
     pub dtype: DTypeSpec,
     /// Device and precision of the vision encoder (tower, connector and projector). Default: those of the language
     /// model.
     #[serde(skip_serializing_if = "VisionPlan::is_default")]
     pub vision: VisionPlan,
-    /// A language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
+    /// Language model in a GGUF file, in place of the checkpoint's own. Default: the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<PathBuf>,
-    /// How the language model's linear layers are held in memory. Default: `none`, as they are stored.
+    /// Quantization of the language model's linear layers in memory. Default: `none`, as they are stored.
     pub quantization: Quantization,
     /// Precision in which keys and values are stored: auto, f32, f16, bf16. Default: `auto`, that of the activations,
     /// on the CPU f16 beside quantized weights.
@@ -48,36 +51,37 @@ pub struct Plan {
     /// Handling of a checkpoint with tensors or configuration keys that change the answers and are not used: refuse,
     /// allow. Default: `refuse`.
     pub unused: Unused,
-    /// Which frames are looked at. Default: as the model's own processor samples a video, where its family takes videos
-    /// (SmolVLM2, LLaVA-OneVision, InternVL), else `uniform`, 8 frames.
+    /// Sampling rule of frames. Default: that of the model's own processor, where its family takes videos (SmolVLM2,
+    /// LLaVA-OneVision, InternVL), else `uniform`, 8 frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
-    /// Of which part of the video. Default: all of it.
+    /// Part of the video that is sampled. Default: the whole video.
     pub window: Window,
-    /// Of which video stream of each file, by its index as `inspect` prints it. Default: the best one.
+    /// Video stream of each file, by its index as `inspect` prints it. Default: the best video stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 65535))]
     pub stream: Option<usize>,
-    /// How a frame is fitted to the tower's square. Default: `checkpoint`.
+    /// Fit of a frame to the tower's square input. Default: `checkpoint`.
     pub preprocess: PreprocessPlan,
-    /// How the tower's layers are fused. Default: `checkpoint`.
+    /// Connector: the fusion of the tower's layers. Default: `checkpoint`.
     pub connector: ConnectorPlan,
-    /// How frames become one sequence. Default: as the model's family does it with a video, where it takes videos or
-    /// several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
+    /// Temporal strategy: the aggregation of frames into one sequence. Default: that of the model's family, where it takes
+    /// videos or several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporal: Option<Temporal>,
-    /// How a single image is taken: an image file, or a directory of one image. Default: `any_res` of a checkpoint that
-    /// asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan names a strategy, a connector or a
-    /// preprocessing of its own; else, and of every other model, as a video of one frame.
+    /// Handling of a single image (an image file, or a directory of one image). Default: `any_res` for a checkpoint that
+    /// asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan sets a strategy, a connector or a preprocessing; else
+    /// `frame`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_image: Option<SingleImagePlan>,
-    /// How positions reach beyond the context that the model was trained with. Default: `checkpoint`.
+    /// RoPE scaling: the extension of positions beyond the context that the model was trained with. Default:
+    /// `checkpoint`.
     pub rope: RopePlan,
-    /// The words around the question.
+    /// Text around the question.
     pub prompt: PromptPlan,
-    /// How the answer is made.
+    /// Generation of the answer.
     pub generate: GeneratePlan,
-    /// How the work is spread over stages. It changes the speed of a run, not its answers.
+    /// Distribution of the work over stages, which changes the speed of a run and not its answers.
     pub exec: ExecPlan,
 }
 
@@ -85,26 +89,26 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionPlan {
-    /// As `device`. Default: that of the language model.
+    /// Device, as `device`. Default: that of the language model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceSpec>,
-    /// As `dtype`. Default: as `dtype` says, for its own device.
+    /// Precision, as `dtype`. Default: that of `dtype`, resolved for this device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<DTypeSpec>,
 }
 
 impl VisionPlan {
-    /// Whether nothing differs from the language model.
+    /// Returns whether device and precision are those of the language model.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// How the language model's linear layers are held in memory.
+/// Quantization of the language model's linear layers in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
-    /// In full, or as a GGUF file stores them.
+    /// Full precision, or as a GGUF file stores them.
     #[default]
     None,
     /// 8.5 bits a weight.
@@ -116,7 +120,7 @@ pub enum Quantization {
 }
 
 impl Quantization {
-    /// The format, if they are held in fewer bits.
+    /// Returns the format of quantized layers.
     pub fn format(self) -> Option<QuantFormat> {
         match self {
             Self::None => None,
@@ -136,34 +140,34 @@ impl From<Option<QuantFormat>> for Quantization {
     }
 }
 
-/// How a frame is fitted to the tower's square.
+/// Fit of a frame to the tower's square input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PreprocessPlan {
-    /// As the checkpoint was trained (`image_aspect_ratio`).
+    /// The fit that the checkpoint was trained with (`image_aspect_ratio`).
     #[default]
     Checkpoint,
     /// Padded to a square with the mean colour, then resized.
     Pad,
-    /// As the tower's own preprocessor does it; CLIP's takes the middle square.
+    /// The fit of the tower's own preprocessor; CLIP's takes a center crop.
     Native,
-    /// Resized to the square, whatever its shape. What SlowFast-LLaVA does.
+    /// Resized to the square without regard to the aspect ratio, as SlowFast-LLaVA does.
     Squeeze,
 }
 
-/// How a single image is taken.
+/// Handling of a single image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, EnumString, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_single_image)]
 pub enum SingleImagePlan {
     /// AnyRes: a base view, and tiles of the image at the resolution that suits it best.
     AnyRes,
-    /// As a video of one frame.
+    /// A video of one frame.
     Frame,
 }
 
 impl SingleImagePlan {
-    /// Whether an input is taken by AnyRes: one still image, of which the sampling rule takes one frame.
+    /// Returns whether an input is encoded by AnyRes: a single still image, of which the sampling rule takes one frame.
     pub fn takes_any_res(self, is_single_image: bool, n_sampled: usize) -> bool {
         is_single_image && n_sampled == 1 && self == Self::AnyRes
     }
@@ -173,12 +177,12 @@ fn unknown_single_image(name: &str) -> Error {
     choice::unknown_name("handling of a single image", name, SingleImagePlan::VARIANTS)
 }
 
-/// How the tower's layers are fused. Another connector than the checkpoint's fits only if it makes tokens of the same
-/// width.
+/// Connector: the fusion of the tower's layers. A connector other than the checkpoint's fits only if its tokens have the
+/// same width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectorPlan {
-    /// The checkpoint's.
+    /// The checkpoint's connector.
     #[default]
     Checkpoint,
     /// The final layer alone.
@@ -191,25 +195,25 @@ pub enum ConnectorPlan {
     Dci(DciOptions),
 }
 
-/// How positions reach beyond the trained context.
+/// RoPE scaling: the extension of positions beyond the trained context.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RopePlan {
-    /// As the checkpoint says.
+    /// The checkpoint's scaling.
     #[default]
     Checkpoint,
-    /// Positions divided by a factor, which the context grows by.
+    /// Positions divided by a factor, by which the context grows.
     Linear(RopeFactor),
-    /// The base grown for a sequence that is longer than the trained context, up to a factor times it (dynamic NTK, as
+    /// Base that grows with a sequence beyond the trained context, up to a factor times the context (dynamic NTK, as
     /// transformers computes it).
     DynamicNtk(RopeFactor),
 }
 
-/// By how much the context grows.
+/// Growth of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RopeFactor {
-    /// Default: `2`.
+    /// Factor by which the context grows. Default: `2`.
     #[schemars(range(min = 1.0, max = 64.0))]
     pub factor: f64,
 }
@@ -220,28 +224,28 @@ impl Default for RopeFactor {
     }
 }
 
-/// The mark that a question stands for in [`PromptPlan::question`].
+/// Placeholder of the question in [`PromptPlan::question`].
 pub(super) const QUESTION: &str = "{question}";
 
-/// The words around the question.
+/// Text around the question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
-    /// checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
+    /// Prompt template: checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
     /// chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the one that fits the
     /// checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// A system text. Default: the template's.
+    /// System text. Default: the template's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// Words around a question, which stands for `{question}`. Default: the question alone.
+    /// Text around a question, whose placeholder is `{question}`. Default: the question alone.
     pub question: String,
     /// Times of frames in the text: checkpoint, none, mm_ss (`Frame from 01:23: ` before each frame) or seconds (`<83.0
     /// seconds>` before each). Default: `checkpoint`, as the model's own processor writes videos; most write none.
     #[serde(skip_serializing_if = "is_checkpoint")]
     pub timestamps: Timestamps,
-    /// The words that the answer is made to begin with; they are not repeated in what is printed. Default: none.
+    /// Text with which the answer is made to begin, which is not printed. Default: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answer: String,
 }
@@ -258,20 +262,20 @@ impl Default for PromptPlan {
     }
 }
 
-/// Whether times are left to the checkpoint, which a plan need not say.
+/// Returns whether times are left to the checkpoint, in which case the key is not printed.
 fn is_checkpoint(timestamps: &Timestamps) -> bool {
     *timestamps == Timestamps::Checkpoint
 }
 
-/// How the answer is made.
+/// Generation of the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct GeneratePlan {
-    /// At most this many tokens. Default: `512`, as in the released code.
+    /// Limit of the answer's tokens. Default: `512`, as in the released code.
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
-    /// How each is chosen.
+    /// Sampling of each token.
     #[serde(flatten)]
     pub sampling: SamplingConfig,
 }
@@ -282,44 +286,44 @@ impl Default for GeneratePlan {
     }
 }
 
-/// How the work is spread over stages.
+/// Distribution of the work over stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecPlan {
-    /// Videos that are decoded side by side. Default: `2`.
+    /// Videos that are decoded in parallel. Default: `2`.
     #[schemars(range(min = 1, max = 256))]
     pub decode_threads: usize,
-    /// Images that are prepared side by side for the tower. Default: with the tower on the CPU one for every 8 cores,
-    /// up to 4; on a GPU one for every 2 cores, up to 8.
+    /// Images that are preprocessed in parallel. Default: with the tower on the CPU one for every 8 cores, up to 4; on a
+    /// GPU one for every 2 cores, up to 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub preprocess_threads: Option<usize>,
-    /// How frames are got at: auto, straight, seek. Only of a video that is damaged in parts which seeking passes over
-    /// may they be other ones. Default: `auto`.
+    /// Access to frames: auto, straight, seek. Frames are the same, unless a video is damaged in parts that seeking skips.
+    /// Default: `auto`.
     pub access: Access,
-    /// Images that go through the tower together, of whichever videos. Default: one on the CPU, 8 on a GPU.
+    /// Batch size of the tower, in images of any videos. Default: `1` on the CPU, `8` on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
-    /// Milliseconds that a batch of images waits for more. Default: none on the CPU, 3 on a GPU, which takes a full
-    /// batch in less time than its images one by one.
+    /// Milliseconds that an incomplete batch of images waits for more. Default: none on the CPU, 3 on a GPU, which encodes
+    /// a full batch in less time than its images one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1000))]
     pub encode_wait_ms: Option<u64>,
-    /// Answers that are made together; further ones wait. Default: `32`, on an NVIDIA GPU `256`.
+    /// Limit of the sequences that are decoded together; further requests wait. Default: `32`, on an NVIDIA GPU `256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub sequences: Option<usize>,
-    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of what the machine
-    /// has left once the model is loaded, nine tenths on a GPU.
+    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of the memory that is free
+    /// once the model is loaded, nine tenths on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,
-    /// Whether a step of answers on an NVIDIA GPU is launched as one CUDA graph. Default: `true`; `false` launches
-    /// operation by operation, which is slower and takes no memory for the graphs.
+    /// CUDA graphs: whether a decode step on an NVIDIA GPU is launched as one graph. Default: `true`; `false` launches
+    /// each operation, which is slower and takes no memory for graphs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda_graphs: Option<bool>,
-    /// What may wait between two stages.
+    /// Capacities of the channels between stages.
     pub capacity: Capacities,
 }
 
@@ -339,7 +343,7 @@ impl Default for ExecPlan {
     }
 }
 
-/// What may wait between two stages: more smooths unevenness, and takes memory.
+/// Capacities of the channels between stages: larger ones smooth unevenness, and take memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capacities {
@@ -391,15 +395,15 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// The frames that it asks for.
+    /// Returns the request for frames.
     pub fn frames(&self) -> FrameRequest {
         FrameRequest { sample: self.sample(), window: self.window, stream: self.stream }
     }
 
-    /// The plan as YAML.
+    /// Prints the plan as YAML.
     ///
     /// # Errors
-    /// Never for a plan that was resolved: its keys are texts.
+    /// Never for a resolved plan, whose keys are texts.
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
         let mut bytes = Vec::new();
         serde_yaml::with::singleton_map_recursive::serialize(self, &mut serde_yaml::Serializer::new(&mut bytes))?;

@@ -1,5 +1,7 @@
-//! The rules that no schema tells: between the fields of a plan, and between a plan and a model's description. They are
-//! the last check before weights are read.
+//! Rules that the schema cannot express: between fields of a plan, and between a plan and a model's description.
+//!
+//! They are the last check before weights are read. Rules of a single value are in the schema, and rules of a strategy
+//! beside the strategy.
 
 use super::check::{Problem, nearest};
 use super::plan::QUESTION;
@@ -13,17 +15,17 @@ use crate::video::Sample;
 use crate::vlm::config::FrameFit;
 use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, RopeOverride, TextTokens};
 
-/// What the rules find.
+/// Findings of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// What makes the plan impossible.
+    /// Violations, with which the plan cannot run.
     pub problems: Vec<Problem>,
-    /// What the user should know.
+    /// Warnings, with which it can.
     pub warnings: Vec<Problem>,
 }
 
 impl Plan {
-    /// What the plan changes of its checkpoint's own description.
+    /// Returns the plan's changes to the checkpoint's own description.
     pub fn overrides(&self) -> Overrides {
         Overrides {
             vision_tower: self.vision_tower.clone(),
@@ -60,7 +62,7 @@ impl Plan {
         }
     }
 
-    /// The rules over its fields that no schema tells.
+    /// Checks the rules between fields.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let empty = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
@@ -86,7 +88,7 @@ impl Plan {
         }
         if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::check_name(name).is_err()) {
             let hint = nearest(name, &[Template::NAMES, &[Template::CHECKPOINT]].concat());
-            problems.push(Problem::new("prompt.template", format!("there is no template `{name}`")).hint(hint));
+            problems.push(Problem::new("prompt.template", format!("unknown template `{name}`")).hint(hint));
         }
         if self.prompt.question.matches(QUESTION).count() != 1 {
             let n = self.prompt.question.matches(QUESTION).count();
@@ -96,7 +98,7 @@ impl Plan {
         problems
     }
 
-    /// The rules between the plan and its model.
+    /// Checks the rules between the plan and its model.
     pub fn check_model(&self, blueprint: &Blueprint) -> Finding {
         let mut found = Finding::default();
         let frame = blueprint.frame_tokens();
@@ -157,14 +159,14 @@ impl Plan {
             && self.most_frames().is_some_and(|n| n > rows * columns)
         {
             let rule =
-                format!("the image holds {} frames; of more, so many are taken at equal distances", rows * columns);
+                format!("the grid has {} cells; of more frames, as many are taken at equal distances", rows * columns);
             found.warnings.push(Problem::new(&temporal, rule));
         }
         found
     }
 
-    /// Why a single image cannot be taken by AnyRes where the plan says so itself. What of the checkpoint is in the way
-    /// is told when such an image comes.
+    /// Checks a plan that sets AnyRes for single images. Obstacles in the checkpoint are reported when such an image is
+    /// read.
     fn check_single_image(&self, blueprint: &Blueprint) -> Option<Problem> {
         if self.single_image != Some(SingleImagePlan::AnyRes) {
             return None;
@@ -189,7 +191,7 @@ impl Plan {
         Some(Problem::new("single_image", rule).hint("frame"))
     }
 
-    /// The most frames that a video can give, where the plan alone tells.
+    /// Returns the limit of frames of a video, if it follows from the plan alone.
     pub fn most_frames(&self) -> Option<usize> {
         match self.sample() {
             Sample::Uniform(rule) => Some(rule.frames),
@@ -209,7 +211,7 @@ impl Plan {
         }
     }
 
-    /// Tokens of the words of a prompt about so many frames with the shortest question.
+    /// Counts the text tokens of a prompt about `n_frames` frames with the shortest question.
     pub fn least_text(&self, blueprint: &Blueprint, n_frames: usize) -> TextTokens {
         let named = self.prompt.template.as_deref().and_then(|name| blueprint.named_template(name).ok());
         let template = named.unwrap_or_else(|| blueprint.template.clone());
@@ -223,8 +225,8 @@ impl Plan {
         ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))
     }
 
-    /// The token budget with the shortest question, of a plan whose frames do not depend on the video: what is known
-    /// before there is one. A video's own frames and a question are budgeted again when they are known.
+    /// Checks the token budget with the shortest question, for a plan whose number of frames does not depend on the video.
+    /// The frames of a video and the question are budgeted again when they are known.
     pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
         let certain = matches!(
             self.sample(),
@@ -246,7 +248,7 @@ impl Plan {
     }
 }
 
-/// A rule in words, and the hint at its end.
+/// Splits a text into rule and hint.
 fn split_hint(rule: &str) -> (String, Option<String>) {
     match rule.split_once("; hint: ") {
         Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),

@@ -1,4 +1,4 @@
-//! The one place where YAML is parsed.
+//! Reading of YAML: pipelines as values, and other files as types. No other file uses the parser of `serde_yaml`.
 
 use std::fmt;
 use std::io;
@@ -8,9 +8,10 @@ use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::locate::{TextPosition, locate_duplicate};
 use crate::files;
 
-/// Bytes of a file: no real one comes near.
+/// Limit of a file's size, far above any real file.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// Why a YAML file cannot be used.
@@ -34,7 +35,7 @@ pub enum YamlError {
     },
 }
 
-/// Reads a file.
+/// Reads a file as a type.
 ///
 /// # Errors
 /// [`YamlError`] naming the file, and the line where there is one.
@@ -47,32 +48,34 @@ pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, YamlError> {
     parse_yaml(&text).map_err(|cause| YamlError::Parse { path: path.to_owned(), cause })
 }
 
-/// Parses a text of any keys and values; a key that comes twice is refused.
+/// Error of a YAML text: its position, where it is known, and the rule.
+pub(super) struct SyntaxError {
+    pub(super) position: Option<TextPosition>,
+    pub(super) rule: String,
+}
+
+/// Parses a text of any keys and values, and refuses a second occurrence of a key.
 ///
 /// # Errors
-/// The line and the column, where they are known, and the parser's words.
-pub fn parse_values(text: &str) -> Result<Value, (Option<(usize, usize)>, String)> {
+/// [`SyntaxError`] with the parser's message.
+pub(super) fn parse_values(text: &str) -> Result<Value, SyntaxError> {
     serde_yaml::from_str::<Strict>(text).map(|strict| strict.0).map_err(|error| {
-        let place = error.location().map(|place| (place.line(), place.column()));
-        let (cause, suffix) =
-            (error.to_string(), place.map(|(line, column)| format!(" at line {line} column {column}")));
-        let cause = suffix.map_or(cause.clone(), |suffix| cause.replacen(&suffix, "", 1));
-        (second(text, &cause).or(place), cause)
+        let rule = error.to_string();
+        let Some(location) = error.location() else {
+            // Errors of `StrictVisitor` have no position of their own.
+            return SyntaxError { position: locate_duplicate(text), rule };
+        };
+        let position = TextPosition { line: location.line(), column: location.column() };
+        let suffix = format!(" at line {} column {}", position.line, position.column);
+        let position = if rule.contains(DUPLICATE) { locate_duplicate(text).unwrap_or(position) } else { position };
+        SyntaxError { position: Some(position), rule: rule.replacen(&suffix, "", 1) }
     })
 }
 
-/// Where a key stands for the second time, for an error of [`StrictVisitor`], which does not know.
-fn second(text: &str, cause: &str) -> Option<(usize, usize)> {
-    let key = cause.strip_prefix("the key `")?.strip_suffix(TWICE)?;
-    let begins =
-        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
-    let (number, line) = text.lines().enumerate().filter(|(_, line)| begins(line)).nth(1)?;
-    Some((number + 1, line.len() - line.trim_start().len() + 1))
-}
+/// End of the message of a key's second occurrence.
+const DUPLICATE: &str = "` comes twice";
 
-const TWICE: &str = "` comes twice";
-
-/// A value whose maps have each key once.
+/// Value whose maps contain each key once.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -119,7 +122,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        if value.is_finite() { Ok(value.into()) } else { Err(E::custom(format!("{value} is no number here"))) }
+        if value.is_finite() { Ok(value.into()) } else { Err(E::custom(format!("invalid number `{value}`"))) }
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -138,7 +141,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key `{key}{TWICE}")));
+                return Err(A::Error::custom(format!("the key `{key}{DUPLICATE}")));
             }
             let Strict(value) = entries.next_value()?;
             map.insert(key, value);
@@ -147,10 +150,10 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
-/// Parses a text.
+/// Parses a text as a type.
 ///
 /// # Errors
-/// The parser's words: the key, the rule, the line.
+/// The parser's message: key, rule, line.
 pub fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }

@@ -122,20 +122,20 @@ fn files_extend_each_other_and_set_has_the_last_word() {
     );
     assert_eq!(error(&["seed"]), "--set seed: wants key=value; hint: temporal.max_pool.stride=4");
     write("base.yaml", "extends: child.yaml\n");
-    assert!(error(&[]).contains("extend each other in a ring"), "{}", error(&[]));
+    assert!(error(&[]).contains("extend each other in a cycle"), "{}", error(&[]));
 }
 
 /// What a broken file is answered with, line by line, after `pipeline.yaml`.
 const BROKEN: &[(&str, &[&str])] = &[
-    ("modle: x", &[":1:1: modle: there is no key `modle` here; hint: `model`?"]),
-    ("temporal: max_pol", &[":1:1: temporal: there is no choice `max_pol`; hint: `max_pool`?"]),
+    ("modle: x", &[":1:1: modle: unknown key `modle`; hint: `model`?"]),
+    ("temporal: max_pol", &[":1:1: temporal: unknown choice `max_pol`; hint: `max_pool`?"]),
     (
         "temporal: { max_pol: { stride: 2 } }",
-        &[":1:13: temporal.max_pol: there is no choice `max_pol`; hint: `max_pool`?"],
+        &[":1:13: temporal.max_pol: unknown choice `max_pol`; hint: `max_pool`?"],
     ),
     (
         "temporal:\n  max_pool:\n    strid: 2",
-        &[":3:5: temporal.max_pool.strid: there is no key `strid` here; hint: `stride`?"],
+        &[":3:5: temporal.max_pool.strid: unknown key `strid`; hint: `stride`?"],
     ),
     ("temporal:\n  max_pool: { stride: 0 }", &[":2:15: temporal.max_pool.stride: wants at least 1, found 0"]),
     ("temporal: { max_pool: { stride: 2.5 } }", &[":1:25: temporal.max_pool.stride: wants a whole number, found 2.5"]),
@@ -164,7 +164,7 @@ const BROKEN: &[(&str, &[&str])] = &[
             ":1:1: connector: wants the name of a choice, found a list of 1; hint: one of checkpoint, none, sti, sci, dci",
         ],
     ),
-    ("connector: dcj", &[":1:1: connector: there is no choice `dcj`; hint: `dci`?"]),
+    ("connector: dcj", &[":1:1: connector: unknown choice `dcj`; hint: `dci`?"]),
     (
         "connector: { dci: { window: 4 } }",
         &[":1:21: connector.dci.window: a window has a middle frame, so it is odd, not 4; hint: 5"],
@@ -172,11 +172,11 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("sample: { uniform: { frames: 0 } }", &[":1:22: sample.uniform.frames: wants at least 1, found 0"]),
     (
         "sample: { uniform: { frame: 4 } }",
-        &[":1:22: sample.uniform.frame: there is no key `frame` here; hint: `frames`?"],
+        &[":1:22: sample.uniform.frame: unknown key `frame`; hint: `frames`?"],
     ),
     (
         "sample: { uniform: { short: some } }",
-        &[":1:22: sample.uniform.short: there is no choice `some`; hint: one of fewer, repeat_last, refuse"],
+        &[":1:22: sample.uniform.short: unknown choice `some`; hint: one of fewer, repeat_last, refuse"],
     ),
     ("sample: { fps: { fps: 0 } }", &[":1:18: sample.fps.fps: wants above 0.0, found 0"]),
     (
@@ -193,8 +193,8 @@ const BROKEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("device: gpu", &[":1:1: device: wants another form, found \"gpu\"; hint: auto, cpu, cuda, cuda:1, metal"]),
-    ("dtype: f64", &[":1:1: dtype: there is no choice `f64`; hint: `f32`?"]),
-    ("quantization: q4", &[":1:1: quantization: there is no choice `q4`; hint: one of none, q8_0, q4_k"]),
+    ("dtype: f64", &[":1:1: dtype: unknown choice `f64`; hint: `f32`?"]),
+    ("quantization: q4", &[":1:1: quantization: unknown choice `q4`; hint: one of none, q8_0, q4_k"]),
     (
         "window: { start: soon }",
         &[":1:11: window.start: wants another form, found \"soon\"; hint: seconds, or h:mm:ss"],
@@ -203,9 +203,9 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("rope: { linear: { factor: 0.5 } }", &[":1:19: rope.linear.factor: wants at least 1.0, found 0.5"]),
     (
         "rope: { yarn: { factor: 2 } }",
-        &[":1:9: rope.yarn: there is no choice `yarn`; hint: one of checkpoint, linear, dynamic_ntk"],
+        &[":1:9: rope.yarn: unknown choice `yarn`; hint: one of checkpoint, linear, dynamic_ntk"],
     ),
-    ("prompt: { template: vicuna }", &[":1:11: prompt.template: there is no template `vicuna`; hint: `vicuna_v1`?"]),
+    ("prompt: { template: vicuna }", &[":1:11: prompt.template: unknown template `vicuna`; hint: `vicuna_v1`?"]),
     (
         "prompt: { question: Why }",
         &[
@@ -219,7 +219,7 @@ const BROKEN: &[(&str, &[&str])] = &[
         "generate: { max_new_tokens: many, sed: 1 }",
         &[
             ":1:13: generate.max_new_tokens: wants a whole number, found \"many\"",
-            ":1:35: generate.sed: there is no key `sed` here; hint: `seed`?",
+            ":1:35: generate.sed: unknown key `sed`; hint: `seed`?",
         ],
     ),
     ("exec: { decode_threads: 0 }", &[":1:9: exec.decode_threads: wants at least 1, found 0"]),
@@ -233,19 +233,19 @@ const BROKEN: &[(&str, &[&str])] = &[
     (
         "modle: x\nprompt: { template: vicuna, question: Why }\ngenerate: { top_k: 0 }\nconnector: { dci: { window: 2 } }\n",
         &[
-            ":1:1: modle: there is no key `modle` here; hint: `model`?",
+            ":1:1: modle: unknown key `modle`; hint: `model`?",
             ":3:13: generate.top_k: wants at least 1, found 0",
             ":4:21: connector.dci.window: a window has a middle frame, so it is odd, not 2; hint: 3",
-            ":2:11: prompt.template: there is no template `vicuna`; hint: `vicuna_v1`?",
+            ":2:11: prompt.template: unknown template `vicuna`; hint: `vicuna_v1`?",
             ":2:29: prompt.question: wants the mark {question} once, found it 0 times in \"Why\"; hint: \"Question: {question}\"",
         ],
     ),
     (
         "modle: x\ntemporal:\n  slowfast:\n    slow_frames: no\n    fast: 4\nsample: every\ngenerate:\n  top_k: 0\n",
         &[
-            ":1:1: modle: there is no key `modle` here; hint: `model`?",
+            ":1:1: modle: unknown key `modle`; hint: `model`?",
             ":4:5: temporal.slowfast.slow_frames: wants a whole number, found \"no\"",
-            ":5:5: temporal.slowfast.fast: there is no key `fast` here; hint: one of slow_frames, slow_stride, fast_grid",
+            ":5:5: temporal.slowfast.fast: unknown key `fast`; hint: one of slow_frames, slow_stride, fast_grid",
             ":8:3: generate.top_k: wants at least 1, found 0",
         ],
     ),

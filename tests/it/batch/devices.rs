@@ -103,7 +103,7 @@ fn a_plan_that_no_device_can_run_is_told_once_all_have_failed() {
     let output = place.run("archive", "shared", &flags);
     assert_code(&output, 2);
     let words = err(&output);
-    assert!(words.contains("there is no choice `nonsense`") && words.contains("no device is left"), "{words}");
+    assert!(words.contains("unknown choice `nonsense`") && words.contains("no device is left"), "{words}");
     for (devices, rule) in
         [("cpu,cuda:0", "compute differently"), ("gpu", "unknown device `gpu`"), ("auto", "one device")]
     {
