@@ -129,14 +129,8 @@ fn files_extend_each_other_and_set_has_the_last_word() {
 const BROKEN: &[(&str, &[&str])] = &[
     ("modle: x", &[":1:1: modle: unknown key `modle`; hint: `model`?"]),
     ("temporal: max_pol", &[":1:1: temporal: unknown choice `max_pol`; hint: `max_pool`?"]),
-    (
-        "temporal: { max_pol: { stride: 2 } }",
-        &[":1:13: temporal.max_pol: unknown choice `max_pol`; hint: `max_pool`?"],
-    ),
-    (
-        "temporal:\n  max_pool:\n    strid: 2",
-        &[":3:5: temporal.max_pool.strid: unknown key `strid`; hint: `stride`?"],
-    ),
+    ("temporal: { max_pol: { stride: 2 } }", &[":1:13: temporal.max_pol: unknown choice `max_pol`; hint: `max_pool`?"]),
+    ("temporal:\n  max_pool:\n    strid: 2", &[":3:5: temporal.max_pool.strid: unknown key `strid`; hint: `stride`?"]),
     ("temporal:\n  max_pool: { stride: 0 }", &[":2:15: temporal.max_pool.stride: wants at least 1, found 0"]),
     ("temporal: { max_pool: { stride: 2.5 } }", &[":1:25: temporal.max_pool.stride: wants a whole number, found 2.5"]),
     ("temporal: { max_pool: { stride: -2 } }", &[":1:25: temporal.max_pool.stride: wants at least 1, found -2"]),
@@ -170,10 +164,7 @@ const BROKEN: &[(&str, &[&str])] = &[
         &[":1:21: connector.dci.window: a window has a middle frame, so it is odd, not 4; hint: 5"],
     ),
     ("sample: { uniform: { frames: 0 } }", &[":1:22: sample.uniform.frames: wants at least 1, found 0"]),
-    (
-        "sample: { uniform: { frame: 4 } }",
-        &[":1:22: sample.uniform.frame: unknown key `frame`; hint: `frames`?"],
-    ),
+    ("sample: { uniform: { frame: 4 } }", &[":1:22: sample.uniform.frame: unknown key `frame`; hint: `frames`?"]),
     (
         "sample: { uniform: { short: some } }",
         &[":1:22: sample.uniform.short: unknown choice `some`; hint: one of fewer, repeat_last, refuse"],
