@@ -1,16 +1,17 @@
-//! What a batch is made of: items, each a video or a part of one, with an identity that is the same on every machine.
+//! Items of a batch: a video or a window of one, with an identity that is the same on every machine, and shards of them.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::de::Error;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::questions::BatchQuestion;
+use crate::error::Error;
 use crate::video::Window;
 
-/// 128 bits of BLAKE3, written as 32 hex digits.
+/// Identity of an item or of a question: 128 bits of BLAKE3, written as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u128);
 
@@ -26,14 +27,14 @@ impl Id {
         Self(u128::from_be_bytes(first))
     }
 
-    /// The identity of an item: its name in the archive, byte by byte, and its part of the video.
+    /// Returns the identity of an item: the hash of its name in the archive, byte by byte, and its window.
     pub fn of_item(name: &[u8], window: Option<&Window>) -> Self {
         let bits = |time: Option<crate::units::Seconds>| time.map_or(u64::MAX, |time| time.0.to_bits()).to_le_bytes();
         let window = window.copied().unwrap_or_default();
         Self::of(&[name, &bits(window.start), &bits(window.end)])
     }
 
-    /// The identity of a question about this item.
+    /// Returns the identity of a question about this item.
     #[must_use]
     pub fn with_question(self, question: &str) -> Self {
         Self::of(&[&self.0.to_be_bytes(), question.as_bytes()])
@@ -60,22 +61,29 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// A video of an archive, or a part of one, and what is asked about it.
+/// A video of an archive or a window of one, with its questions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArchiveItem {
-    /// The same on every machine.
+    /// Identity, the same on every machine.
     pub id: Id,
-    /// Its name in the archive: a path below the folder, or as the manifest writes it.
+    /// Name in the archive: a path below the folder, or as written in the manifest.
     pub video: String,
-    /// Where it is on this machine.
+    /// Path on this machine.
     pub path: PathBuf,
-    /// The part of it that is looked at, if it is another than the plan's.
+    /// Window of the video to read, if not the plan's.
     pub window: Option<Window>,
-    /// Asked about it alone.
+    /// Questions about this item alone.
     pub questions: Vec<BatchQuestion>,
 }
 
-/// A name of bytes as text: what is no UTF-8 is written as `\xNN`.
+impl ArchiveItem {
+    /// Returns the number of bytes of the item's file; 0 if the file cannot be read.
+    pub(super) fn file_size(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
+    }
+}
+
+/// Returns a name of bytes as text; bytes that are not UTF-8 are written as `\xNN`.
 pub fn readable(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name.utf8_chunks() {
@@ -85,7 +93,7 @@ pub fn readable(name: &[u8]) -> String {
     text
 }
 
-/// One part of an archive that is spread over machines, by the hash of each item.
+/// One of the parts of an archive that are spread over machines, by the hash of each item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
@@ -93,43 +101,43 @@ pub struct Shard {
 }
 
 impl Default for Shard {
-    /// All of it.
+    /// Returns the whole archive.
     fn default() -> Self {
         Self { index: 0, of: 1 }
     }
 }
 
 impl Shard {
-    /// Whether it is all of an archive.
+    /// Returns whether the shard is the whole archive.
     pub fn is_whole(&self) -> bool {
         self.of == 1
     }
 
-    /// How many there are.
+    /// Number of shards of the archive.
     pub fn of(&self) -> u64 {
         self.of
     }
 
-    /// Its number, from 0.
+    /// Index of the shard.
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// Whether an item belongs to it.
-    pub fn holds(&self, id: Id) -> bool {
+    /// Returns whether an item belongs to the shard.
+    pub fn contains(&self, id: Id) -> bool {
         id.0 % u128::from(self.of) == u128::from(self.index)
     }
 }
 
 impl FromStr for Shard {
-    type Err = String;
+    type Err = Error;
 
-    /// Reads `i/n`. Whether `i` counts from 0 or from 1, the shards of all `i` are the same ones: `n/n` is `0/n`.
+    /// Parses `i/n`. The shards of all `i` are the same whether `i` counts from 0 or from 1: `n/n` is `0/n`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
         match parts {
             Some((i, n)) if n > 0 && i <= n => Ok(Self { index: i % n, of: n }),
-            _ => Err(format!("`{text}` is no shard; hint: 0/3, 1/3, 2/3 (3/3 is 0/3)")),
+            _ => Err(Error::invalid(format!("invalid shard `{text}`")).with_hint("0/3, 1/3, 2/3 (3/3 is 0/3)")),
         }
     }
 }
@@ -151,9 +159,10 @@ mod tests {
         let shards: Vec<Shard> = ["1/3", "2/3", "3/3"].iter().map(|text| text.parse().expect("a shard")).collect();
         assert_eq!(shards[2], "0/3".parse().expect("a shard"));
         for id in &ids {
-            assert_eq!(shards.iter().filter(|shard| shard.holds(*id)).count(), 1);
+            assert_eq!(shards.iter().filter(|shard| shard.contains(*id)).count(), 1);
         }
-        let sizes: Vec<usize> = shards.iter().map(|shard| ids.iter().filter(|id| shard.holds(**id)).count()).collect();
+        let sizes: Vec<usize> =
+            shards.iter().map(|shard| ids.iter().filter(|id| shard.contains(**id)).count()).collect();
         assert!(sizes.iter().all(|size| (270..400).contains(size)), "{sizes:?}");
         // Pinned: machines with different builds must agree.
         assert_eq!(Id::of_item(b"a/b.mp4", None).to_string(), "fd13e081dc96c00b9521d32358c4f2a5");
@@ -163,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_of_name_part_and_question() {
+    fn an_identity_depends_on_name_window_and_question() {
         let window = Window { start: Some(Seconds(1.0)), end: None };
         let (whole, part) = (Id::of_item(b"a", None), Id::of_item(b"a", Some(&window)));
         assert_eq!(whole, Id::of_item(b"a", Some(&Window::default())));
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_text_are_readable() {
+    fn names_that_are_not_utf_8_are_readable() {
         assert_eq!(readable("ä b".as_bytes()), "ä b");
         assert_eq!(readable(b"a\xff\xfe.mp4"), "a\\xff\\xfe.mp4");
     }

@@ -1,8 +1,8 @@
-//! Many questions about an archive of videos, for days, nothing lost.
+//! Batches: many questions about an archive of videos, in runs of days that can be stopped and resumed without loss.
 //!
-//! [`archive`] lists items, [`run`] asks about those that the results do not hold yet, [`store`] keeps each answer as
-//! it is earned. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several
-//! machines; [`export`] and [`report`] make tables and a page of them.
+//! [`archive`] lists items, [`run`] asks about those without an answer, [`store`] writes each answer as it is
+//! completed. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several
+//! machines; [`export`] and [`report`] write tables and an HTML page. Called by `batch` and `results`.
 
 pub mod archive;
 mod error;

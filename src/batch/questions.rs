@@ -1,34 +1,35 @@
-//! The questions of a batch: a list of texts, or of maps with `id` and `question`, as YAML, JSON, JSON lines or a
-//! table.
+//! Files of questions of a batch: a list of texts, or of maps with `id` and `question`, as YAML, JSON, JSON lines or a
+//! table. Called by `batch`.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as DeError, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::BatchError;
+use crate::error::Error;
 use crate::files;
 use crate::records::{RecordFormat, decode, parse_json, parse_table};
 use crate::spec::parse_yaml;
 
-/// Bytes of a file of questions: no real one comes near.
+/// Maximum number of bytes of a file of questions.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// A question, with a name if it has one.
+/// A question with an optional id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BatchQuestion {
-    /// A short name for tables.
+    /// Short id for tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Its words.
+    /// Text of the question.
     pub question: String,
 }
 
-/// A question as a map; numbers are taken as they are written.
+/// A question as a map; numbers keep their spelling.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NamedQuestion {
@@ -37,19 +38,19 @@ struct NamedQuestion {
     question: String,
 }
 
-/// A file of questions: a list, or a map with one.
+/// A file of questions: a list, or a map with a list.
 struct Questions(Vec<BatchQuestion>);
 
 impl BatchQuestion {
-    /// A question without a name.
+    /// Creates a question without an id.
     pub fn new(question: impl Into<String>) -> Self {
         Self { id: None, question: question.into() }
     }
 }
 
 impl<'de> Deserialize<'de> for BatchQuestion {
-    /// Reads a text, or a map. Nothing is read ahead: a reader that knows that a text is wanted gives a number's digits
-    /// as they are.
+    /// Reads a text or a map. The visitor does not buffer the value: a deserializer that is asked for a text gives the
+    /// digits of a number as written.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(QuestionVisitor)
     }
@@ -64,7 +65,7 @@ impl<'de> Visitor<'de> for QuestionVisitor {
         f.write_str("a question, or a map with `id` and `question`")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<BatchQuestion, E> {
+    fn visit_str<E: DeError>(self, text: &str) -> Result<BatchQuestion, E> {
         Ok(BatchQuestion::new(text))
     }
 
@@ -103,69 +104,65 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
     }
 }
 
-/// Reads a file of questions: YAML, or as its name ends JSON, JSON lines, or a table.
+/// Reads a file of questions: JSON, JSON lines or a table by its extension, else YAML.
 ///
 /// # Errors
-/// [`BatchError`] when it cannot be read, is none, or asks nothing, the same twice, or an empty question.
+/// [`BatchError`] when the file cannot be read or parsed, or has no question, a repeated or an empty one.
 pub fn read_questions(path: &Path) -> Result<Vec<BatchQuestion>, BatchError> {
-    let wrong = |cause: String| BatchError::Questions { path: path.to_owned(), cause };
+    let invalid = |error: Error| BatchError::Questions { path: path.to_owned(), cause: error.to_string() };
     let bytes = files::read_bounded(path, MAX_BYTES).map_err(BatchError::io(path))?;
-    let text = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
-    let questions = parse(text, RecordFormat::from_path(path)).map_err(wrong)?;
-    check_questions(&questions).map_err(wrong)?;
+    let questions = decode(&bytes).and_then(|text| parse(text, RecordFormat::from_path(path))).map_err(invalid)?;
+    check_questions(&questions).map_err(invalid)?;
     Ok(questions)
 }
 
-/// The questions of a text.
-fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<BatchQuestion>, String> {
-    let hinted = |cause: String| format!("{cause}; hint: a list of texts, or of maps with `id` and `question`");
+/// Parses the questions of a text.
+fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<BatchQuestion>, Error> {
+    let hinted = |error: Error| error.with_hint("a list of texts, or of maps with `id` and `question`");
+    let at_line = |line: u64| move |error: Error| error.about(format!("line {line}"));
     match format {
-        None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
-        Some(RecordFormat::Json) => {
-            parse_json::<Questions>(text).map(|file| file.0).map_err(|error| hinted(error.to_string()))
-        }
+        None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(|cause| hinted(Error::invalid(cause))),
+        Some(RecordFormat::Json) => parse_json::<Questions>(text).map(|file| file.0).map_err(hinted),
         Some(RecordFormat::Jsonl) => {
             let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-            let read = |(line, number)| parse_json(line).map_err(|cause| hinted(format!("line {number}: {cause}")));
-            lines.map(read).collect()
+            lines.map(|(line, number)| parse_json(line).map_err(at_line(number)).map_err(hinted)).collect()
         }
         Some(RecordFormat::Table) => {
-            let rows = parse_table(text, &["question"]).map_err(|error| error.to_string())?;
-            rows.into_iter().map(|(line, row)| of_row(&row).map_err(|cause| format!("line {line}: {cause}"))).collect()
+            let rows = parse_table(text, &["question"])?;
+            rows.into_iter().map(|(line, row)| of_row(&row).map_err(at_line(line))).collect()
         }
     }
 }
 
-/// The question of a table's row; columns besides are nobody's.
-fn of_row(row: &Value) -> Result<BatchQuestion, String> {
+/// Returns the question of a table's row; other columns are ignored.
+fn of_row(row: &Value) -> Result<BatchQuestion, Error> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
     if row.get("video").is_some() {
-        return Err(
-            "a question about one video; hint: a table with a column `video` is an archive's manifest".to_owned()
-        );
+        let hint = "a table with a column `video` is an archive's manifest";
+        return Err(Error::invalid("a question about one video").with_hint(hint));
     }
-    let question = text("question").ok_or("the question is empty")?;
+    let question = text("question").ok_or_else(|| Error::invalid("the question is empty"))?;
     Ok(BatchQuestion { id: text("question_id").or_else(|| text("id")), question })
 }
 
-/// Refuses questions that cannot be told apart, or ask nothing; in words.
+/// Checks that there are questions, none of them empty or repeated.
 ///
 /// # Errors
-/// See above.
-pub fn check_questions(questions: &[BatchQuestion]) -> Result<(), String> {
+/// The first empty question, repeated id or repeated text, or a list without questions.
+pub fn check_questions(questions: &[BatchQuestion]) -> Result<(), Error> {
     let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, question) in questions.iter().enumerate() {
         if question.question.trim().is_empty() {
-            return Err(format!("question {} is empty", i + 1));
+            return Err(Error::invalid(format!("question {} is empty", i + 1)));
         }
         if question.id.as_ref().is_some_and(|id| !names.insert(id)) {
-            return Err(format!("question {} has the id of another one", i + 1));
+            return Err(Error::invalid(format!("question {} has the id of another question", i + 1)));
         }
         if !seen.insert(&question.question) {
-            return Err(format!("question {} stands there twice: {}", i + 1, question.question));
+            return Err(Error::invalid(format!("question {} is repeated: {}", i + 1, question.question)));
         }
     }
-    if questions.is_empty() { Err("it holds no question".to_owned()) } else { Ok(()) }
+    if questions.is_empty() { Err(Error::invalid("no questions")) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -195,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused() {
-        assert_eq!(read("[]").expect_err("nothing"), "it holds no question");
+    fn empty_and_repeated_questions_are_refused() {
+        assert_eq!(read("[]").expect_err("nothing"), "no questions");
         assert_eq!(read("- a\n- ' '\n").expect_err("empty"), "question 2 is empty");
-        assert_eq!(read("- a\n- a\n").expect_err("twice"), "question 2 stands there twice: a");
+        assert_eq!(read("- a\n- a\n").expect_err("twice"), "question 2 is repeated: a");
         let twice = "- {id: x, question: a}\n- {id: x, question: b}\n";
-        assert_eq!(read(twice).expect_err("twice"), "question 2 has the id of another one");
+        assert_eq!(read(twice).expect_err("twice"), "question 2 has the id of another question");
         let hint = "; hint: a list of texts, or of maps with `id` and `question`";
         for (text, cause) in [
             ("a: b", "unknown field `a`, expected `questions`"),
@@ -215,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_name_questions_as_they_are_written() {
+    fn numeric_ids_keep_their_spelling() {
         let big = "340282366920938463463374607431768211456";
         let named = |id: &str, question: &str| BatchQuestion { id: Some(id.to_owned()), question: question.to_owned() };
         let expected = Ok(vec![named("7", "a?"), named("007", "b?"), named(big, "c?"), named("1.10", "d?")]);

@@ -1,37 +1,42 @@
-//! Results as a page that needs nothing else: small pictures, answers, failures, filters.
+//! HTML report of results: one file with thumbnails, answers, failures and filters. Written by `batch` and `results
+//! report`.
+//!
+//! The static head and tail of the page are files beside this one; everything between them is rendered by maud, which
+//! escapes all texts.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use maud::{Markup, html};
 
 use super::BatchError;
-use super::item::Id;
-use super::store::{FailureRecord, Lost, RecordOutcome, ResultRecord, StoredResults, thumbnail_path};
+use super::store::{FailureRecord, PacketLoss, RecordOutcome, ResultRecord, StoredResults, thumbnail_path};
 use super::summary::{ResultCounts, read_summary};
 use crate::files::{Flush, Output};
+use crate::units::Seconds;
 
-/// The page's file.
+/// File name of the report.
 pub const REPORT: &str = "report.html";
-/// Lines of each kind that are shown: a browser takes no more, a table takes them all.
+/// Maximum number of answers and of failures on the page: browsers are slow with more, and a table has them all.
 const MAX_SHOWN: usize = 5000;
 const HEAD: &str = include_str!("report/head.html");
 const TAIL: &str = include_str!("report/tail.html");
 
-/// Writes the page of some results beside them, and says where it is.
+/// Writes the report of some results beside them, and returns its path.
 ///
 /// # Errors
-/// When the results cannot be read, or the disk refuses.
+/// When the results cannot be read, or the file cannot be written.
 pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
     let results = StoredResults::open(dir)?;
     let path = dir.join(REPORT);
     let io = BatchError::io(&path);
-    let mut page = Page { out: Output::create(&path).map_err(&io)?, dir, open: None };
-    page.begin(&results).map_err(&io)?;
-    // Failures first: they are what somebody has to look at.
+    let mut page = Output::create(&path).map_err(&io)?;
+    let summary = summary(&results).into_string();
+    write!(page, "{HEAD}{summary}\n<main>\n").map_err(&io)?;
+    // Failures come first: they need attention.
     for wants_failures in [true, false] {
         let mut shown = Vec::new();
         results.for_each(&mut |record| {
@@ -40,156 +45,129 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
             }
             Ok(())
         })?;
-        for record in by_item(shown) {
-            page.add(&record).map_err(&io)?;
+        for records in by_item(shown).chunk_by(|a, b| a.item == b.item) {
+            let thumbnail = std::fs::read(thumbnail_path(dir, records[0].item)).ok();
+            writeln!(page, "{}", article(records, thumbnail.as_deref()).into_string()).map_err(&io)?;
         }
-        page.close().map_err(&io)?;
     }
-    page.out.write_all(TAIL.as_bytes()).map_err(&io)?;
-    page.out.finish(Flush::Rename).map_err(&io)?;
+    page.write_all(TAIL.as_bytes()).map_err(&io)?;
+    page.finish(Flush::Rename).map_err(&io)?;
     Ok(path)
 }
 
-/// Records with those of an item together, in the order in which items come first: answers about several videos are
-/// made at once, so their lines alternate.
+/// Groups records by item, in the order of the items' first records: answers about several videos alternate in the
+/// file.
 fn by_item(mut records: Vec<ResultRecord>) -> Vec<ResultRecord> {
-    let mut places = HashMap::new();
+    let mut ranks = HashMap::new();
     for record in &records {
-        let next = places.len();
-        places.entry(record.item).or_insert(next);
+        let next = ranks.len();
+        ranks.entry(record.item).or_insert(next);
     }
-    records.sort_by_key(|record| places.get(&record.item).copied());
+    records.sort_by_key(|record| ranks.get(&record.item).copied());
     records
 }
 
-struct Page<'p, W: Write> {
-    out: W,
-    dir: &'p Path,
-    /// The item whose lines are being written.
-    open: Option<Id>,
-}
-
-impl<W: Write> Page<'_, W> {
-    fn begin(&mut self, results: &StoredResults) -> std::io::Result<()> {
-        let held = ResultCounts::of(&results.state);
-        let header = &results.header;
-        self.out.write_all(HEAD.as_bytes())?;
-        let mut text = format!(
-            "<p>{} answers, {} failures. Model {}, plan {}, vidense {}.</p>\n",
-            held.answers,
-            held.failed,
-            escape(&header.model),
-            escape(&header.plan),
-            escape(&header.version)
-        );
-        if !held.failed_by.is_empty() {
-            text += "<ul>";
-            for (category, n) in &held.failed_by {
-                let _ = write!(text, "<li>{n} {}</li>", escape(category));
-            }
-            text += "</ul>\n";
+/// Renders the counts of the results and the skipped files.
+fn summary(results: &StoredResults) -> Markup {
+    let counts = ResultCounts::of(&results.state);
+    let header = &results.header;
+    let skipped = read_summary(&results.dir).map(|summary| summary.session.passed_over).unwrap_or_default();
+    html! {
+        p {
+            (counts.answers) " answers, " (counts.failed) " failures. Model " (header.model) ", plan " (header.plan)
+            ", vidense " (header.version) "."
         }
-        let passed_over = read_summary(self.dir).map(|summary| summary.session.passed_over).unwrap_or_default();
-        if !passed_over.is_empty() {
-            text += "<p>Files that were passed over:</p><ul>";
-            for (reason, files) in &passed_over {
-                let examples = files.examples.join(", ");
-                let _ = write!(text, "<li>{} {}: {}</li>", files.files, escape(reason), escape(&examples));
-            }
-            text += "</ul>\n";
+        @if !counts.failed_by.is_empty() {
+            ul { @for (category, n) in &counts.failed_by { li { (n) " " (category) } } }
         }
-        if held.answers.max(held.failed) > MAX_SHOWN as u64 {
-            let _ = writeln!(
-                text,
-                "<p>The first {MAX_SHOWN} answers and failures are shown; <code>vidense results export</code> has them all.</p>"
-            );
-        }
-        self.out.write_all(text.as_bytes())?;
-        self.out.write_all(b"<main>\n")
-    }
-
-    fn add(&mut self, record: &ResultRecord) -> std::io::Result<()> {
-        if self.open != Some(record.item) {
-            self.close()?;
-            self.open = Some(record.item);
-            let part = match (record.start, record.end) {
-                (None, None) => String::new(),
-                (start, end) => {
-                    let words = |time: Option<crate::units::Seconds>| time.map_or(String::new(), |t| t.to_string());
-                    format!(" <small>{} – {}</small>", words(start), words(end))
+        @if !skipped.is_empty() {
+            p { "Skipped files:" }
+            ul {
+                @for (reason, files) in &skipped {
+                    li { (files.files) " " (reason) ": " (files.examples.join(", ")) }
                 }
-            };
-            let picture = std::fs::read(thumbnail_path(self.dir, record.item)).map_or(String::new(), |bytes| {
-                format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", STANDARD.encode(bytes))
-            });
-            writeln!(self.out, "<article>{picture}<div><h2>{}{part}</h2>", escape(&record.video))?;
-        }
-        let question = record.question.as_deref().map(escape).unwrap_or_default();
-        match &record.outcome {
-            RecordOutcome::Answered(answered) => {
-                let mut note = answered.damage.as_ref().map_or(String::new(), |lost| {
-                    let Lost { packets, concealed, files, .. } = lost;
-                    let files = match files {
-                        0 => String::new(),
-                        n => format!("{n} files of the playlist are missing, "),
-                    };
-                    format!(
-                        " <small>({files}{packets} packets of the video are lost, errors are hidden in {concealed} frames)</small>"
-                    )
-                });
-                for warning in &answered.warnings {
-                    note += &format!(" <small>({})</small>", escape(warning));
-                }
-                writeln!(self.out, "<p data-kind=\"answer\"><b>{question}</b> {}{note}</p>", escape(&answered.answer))
             }
-            RecordOutcome::Failed { error: FailureRecord { stage, kind, cause, hint } } => {
-                let hint = hint.as_ref().map_or(String::new(), |hint| format!(" <small>{}</small>", escape(hint)));
-                writeln!(
-                    self.out,
-                    "<p data-kind=\"failure\"><b>{question}</b> <em>{} ({})</em> {}{hint}</p>",
-                    escape(kind),
-                    escape(stage),
-                    escape(cause)
-                )
-            }
-            RecordOutcome::Resolved { .. } => Ok(()),
         }
-    }
-
-    fn close(&mut self) -> std::io::Result<()> {
-        if self.open.take().is_some() { self.out.write_all(b"</div></article>\n") } else { Ok(()) }
+        @if counts.answers.max(counts.failed) > MAX_SHOWN as u64 {
+            p {
+                "The first " (MAX_SHOWN) " answers and failures are shown; " code { "vidense results export" }
+                " has them all."
+            }
+        }
     }
 }
 
-/// A text as HTML: names and answers may say anything.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            c => out.push(c),
+/// Renders the records of one item.
+fn article(records: &[ResultRecord], thumbnail: Option<&[u8]>) -> Markup {
+    let ResultRecord { video, start, end, .. } = &records[0];
+    let time = |time: &Option<Seconds>| time.map(|time| time.to_string()).unwrap_or_default();
+    html! {
+        article {
+            @if let Some(jpeg) = thumbnail { img alt="" src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) }; }
+            div {
+                h2 {
+                    (video)
+                    @if start.is_some() || end.is_some() { " " small { (time(start)) " – " (time(end)) } }
+                }
+                @for record in records { (line(record)) }
+            }
         }
     }
-    out
+}
+
+/// Renders an answer or a failure.
+fn line(record: &ResultRecord) -> Markup {
+    let question = record.question.as_deref().unwrap_or_default();
+    match &record.outcome {
+        RecordOutcome::Answered(answered) => html! {
+            p data-kind="answer" {
+                b { (question) } " " (answered.answer)
+                @if let Some(loss) = &answered.damage { " " small { "(" (describe_loss(loss)) ")" } }
+                @for warning in &answered.warnings { " " small { "(" (warning) ")" } }
+            }
+        },
+        RecordOutcome::Failed { error: FailureRecord { stage, kind, cause, hint } } => html! {
+            p data-kind="failure" {
+                b { (question) } " " em { (kind) " (" (stage) ")" } " " (cause)
+                @if let Some(hint) = hint { " " small { (hint) } }
+            }
+        },
+        RecordOutcome::Resolved { .. } => html! {},
+    }
+}
+
+fn describe_loss(loss: &PacketLoss) -> String {
+    let PacketLoss { packets, concealed, files, .. } = loss;
+    let missing = if *files == 0 { String::new() } else { format!("{files} files of the playlist are missing, ") };
+    format!("{missing}{packets} packets of the video are lost, errors are concealed in {concealed} frames")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::item::Id;
 
     #[test]
-    fn records_of_an_item_come_together_where_the_first_of_them_is() {
+    fn records_are_grouped_at_the_first_record_of_their_item() {
         let records = [3, 1, 3, 2, 1].map(|id| ResultRecord::resolved(Id(id)));
         let ids: Vec<u128> = by_item(records.into()).iter().map(|record| record.item.0).collect();
         assert_eq!(ids, [3, 3, 1, 1, 2]);
     }
 
     #[test]
-    fn nothing_in_a_text_is_markup() {
-        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+    fn texts_of_records_are_escaped() {
+        let error = FailureRecord {
+            stage: "decode".to_owned(),
+            kind: "empty".to_owned(),
+            cause: "<a href=\"x\">&".to_owned(),
+            hint: None,
+        };
+        let outcome = RecordOutcome::Failed { error };
+        let record = ResultRecord { video: "<b>.mp4".to_owned(), outcome, ..ResultRecord::resolved(Id(1)) };
+        assert_eq!(
+            article(&[record], None).into_string(),
+            "<article><div><h2>&lt;b&gt;.mp4</h2><p data-kind=\"failure\"><b></b> <em>empty (decode)</em> \
+             &lt;a href=&quot;x&quot;&gt;&amp;</p></div></article>"
+        );
     }
 }

@@ -1,68 +1,79 @@
-//! Sharing the parts of an archive among devices: each device takes a part at a time, and what a device fails at is
-//! tried again on another one.
+//! Scheduling the parts of an archive over devices: each device runs one part at a time, and a part that fails on a
+//! device is retried on another one.
 //!
-//! Only the order of the work is decided here; what running a part means is the caller's.
+//! This module decides only the order of the work; the caller runs the parts. Called by `batch` on several devices.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// A part that is to be run.
+use crate::exec::lock;
+
+/// A part to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTask {
-    /// Its number, from 0.
+    /// Index of the part.
     pub part: usize,
-    /// Whether only what failed is left of it.
+    /// Items of the part to run.
     pub retry: Retry,
-    /// Devices that are not to run it again, by their index.
+    /// Indices of the devices that have run the part.
     tried: Vec<usize>,
 }
 
-/// Whether failures of a part are tried again.
+/// Items of a part that are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// Items that are not done yet.
     Undone,
-    /// Items that are not done yet, and those that failed.
+    /// Items that are not done yet, and failed items.
     Failed,
 }
 
-/// The end of a part on a device.
+/// Result of running a part on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartEnd {
-    /// Everything in it is done.
+    /// All items are done.
     Done,
-    /// Everything is done, and some of it failed in a way that is the device's: it is tried again on another one.
+    /// All items are done, and some failed because of the device: they are retried on another one.
     FailedOnDevice(String),
-    /// The device, or the process on it, is gone: another one goes on with the part.
+    /// The device or its process is lost: another device resumes the part.
     Lost(String),
-    /// The run is to end.
+    /// The run was stopped.
     Stopped,
 }
 
-/// The outcome of sharing.
+/// Outcome of a schedule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedParts {
-    /// Parts that are done, in order.
+    /// Indices of the parts that are done, ascending.
     pub done: Vec<usize>,
-    /// Parts that are not, in order.
+    /// Indices of the parts that are not done, ascending.
     pub undone: Vec<usize>,
-    /// Devices that were lost, by their index, with the reason.
+    /// Indices of lost devices, with the reason.
     pub lost: Vec<(usize, String)>,
 }
 
-/// State that the devices' threads share.
+/// Queue of parts, shared by the devices' threads.
+struct PartQueue {
+    state: Mutex<PartsState>,
+    /// Notified when a part ends.
+    changed: Condvar,
+}
+
 struct PartsState {
     waiting: VecDeque<PartTask>,
-    /// Parts that are running.
+    /// Number of running parts.
     n_running: usize,
-    /// Devices that still take parts.
+    /// Indices of the devices that are not lost.
     healthy: Vec<usize>,
     outcome: SharedParts,
     is_stopped: bool,
 }
 
-/// Runs parts `0..n_parts` on devices `0..n_devices`, a thread a device; `run` returns once its part has ended.
-pub fn share(n_parts: usize, n_devices: usize, run: &(dyn Fn(usize, &PartTask) -> PartEnd + Sync)) -> SharedParts {
+/// Function that runs a part on a device, given by its index.
+pub type RunPart<'a> = dyn Fn(usize, &PartTask) -> PartEnd + Sync + 'a;
+
+/// Runs parts `0..n_parts` on devices `0..n_devices`, one thread per device.
+pub fn share(n_parts: usize, n_devices: usize, run: &RunPart<'_>) -> SharedParts {
     let task = |part| PartTask { part, retry: Retry::Undone, tried: Vec::new() };
     let state = Mutex::new(PartsState {
         waiting: (0..n_parts).map(task).collect(),
@@ -71,53 +82,53 @@ pub fn share(n_parts: usize, n_devices: usize, run: &(dyn Fn(usize, &PartTask) -
         outcome: SharedParts::default(),
         is_stopped: false,
     });
-    let changed = Condvar::new();
+    let queue = PartQueue { state, changed: Condvar::new() };
     std::thread::scope(|scope| {
         for device in 0..n_devices {
-            let (state, changed) = (&state, &changed);
-            scope.spawn(move || work(device, (state, changed), run));
+            let queue = &queue;
+            scope.spawn(move || queue.work(device, run));
         }
     });
-    let mut outcome = state.into_inner().unwrap_or_else(PoisonError::into_inner).outcome;
+    let mut outcome = queue.state.into_inner().unwrap_or_else(PoisonError::into_inner).outcome;
     outcome.done.sort_unstable();
     outcome.undone = (0..n_parts).filter(|part| !outcome.done.contains(part)).collect();
     outcome
 }
 
-/// Takes part after part for a device, until none can come any more or the device is lost.
-fn work(
-    device: usize,
-    (state, changed): (&Mutex<PartsState>, &Condvar),
-    run: &(dyn Fn(usize, &PartTask) -> PartEnd + Sync),
-) {
-    let mut guard = state.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let at = guard.waiting.iter().position(|task| !task.tried.contains(&device));
-        match at.and_then(|at| guard.waiting.remove(at)) {
-            _ if guard.is_stopped => return,
-            Some(mut task) => {
-                guard.n_running += 1;
-                drop(guard);
-                let end = run(device, &task);
-                guard = state.lock().unwrap_or_else(PoisonError::into_inner);
-                guard.n_running -= 1;
-                task.tried.push(device);
-                let goes_on = guard.take(device, task, end);
-                changed.notify_all();
-                if !goes_on {
-                    return;
+impl PartQueue {
+    /// Runs part after part on a device, until no more can come or the device is lost.
+    fn work(&self, device: usize, run: &RunPart<'_>) {
+        let mut guard = lock(&self.state);
+        loop {
+            let at = guard.waiting.iter().position(|task| !task.tried.contains(&device));
+            match at.and_then(|at| guard.waiting.remove(at)) {
+                _ if guard.is_stopped => return,
+                Some(mut task) => {
+                    guard.n_running += 1;
+                    drop(guard);
+                    let end = run(device, &task);
+                    guard = lock(&self.state);
+                    guard.n_running -= 1;
+                    task.tried.push(device);
+                    let is_usable = guard.finish(device, task, end);
+                    self.changed.notify_all();
+                    if !is_usable {
+                        return;
+                    }
                 }
+                // A part that runs on another device may come back.
+                None if guard.n_running > 0 => {
+                    guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                }
+                None => return,
             }
-            // What runs elsewhere may come back.
-            None if guard.n_running > 0 => guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
-            None => return,
         }
     }
 }
 
 impl PartsState {
-    /// Takes the end of a part on a device; whether the device goes on.
-    fn take(&mut self, device: usize, task: PartTask, end: PartEnd) -> bool {
+    /// Records the result of a part on a device. Returns whether the device takes more parts.
+    fn finish(&mut self, device: usize, task: PartTask, end: PartEnd) -> bool {
         let part = task.part;
         match end {
             PartEnd::Done => self.outcome.done.push(part),
@@ -130,7 +141,7 @@ impl PartsState {
                 if has_other && task.retry == Retry::Undone {
                     self.waiting.push_back(PartTask { retry: Retry::Failed, ..task });
                 } else {
-                    // Tried twice, or nowhere else to try: its failures stand.
+                    // Retried before, or no other device: the failures stand.
                     self.outcome.done.push(part);
                 }
             }
@@ -168,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_of_a_lost_device_is_gone_on_with_by_another() {
+    fn the_part_of_a_lost_device_is_resumed_by_another() {
         let runs = Mutex::new(Vec::new());
         let outcome = share(2, 2, &|device, task| {
             runs.lock().expect("no panic").push((task.part, device, task.retry));
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_a_device_are_tried_once_more_elsewhere() {
+    fn failures_of_a_device_are_retried_once_on_another() {
         let runs = Mutex::new(Vec::new());
         let outcome = share(1, 2, &|device, task| {
             runs.lock().expect("no panic").push((task.part, device, task.retry));

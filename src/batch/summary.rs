@@ -1,4 +1,5 @@
-//! What came of a batch: the notes of each process that worked on it, and the summary of the last one.
+//! Files beside the answers: sessions of the processes that wrote them, the status during a run, and the summary of the
+//! last one. Written by `batch`, read by `status`, `merge` and the report.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,73 +12,73 @@ use super::store::LockHolder;
 use super::tally::Snapshot;
 use crate::files::{self, Flush, output};
 
-/// The summary's file.
+/// File name of the summary.
 pub const SUMMARY: &str = "summary.json";
-/// The file that tells others how far a run is.
+/// File name of the status.
 pub const STATUS: &str = "status.json";
 
-/// A note of a process that writes results: one when it begins, one when it ends.
+/// A line of the sessions file: one when a process begins, one when it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchSession {
     /// `begin` or `end`.
     pub event: String,
-    /// Who, and since when.
+    /// Process and the time of its begin.
     #[serde(flatten)]
     pub holder: LockHolder,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// The archive, as it was named.
+    /// Archive, as given on the command line.
     pub archive: String,
-    /// What is asked about every item.
+    /// Questions about every item.
     pub questions: Vec<String>,
-    /// At the end: what came of it.
+    /// Summary, at the end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub summary: Option<Summary>,
 }
 
-/// What came of a batch.
+/// Summary of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Whether everything that the archive lists is done.
+    /// Whether all items of the archive are done.
     pub complete: bool,
-    /// What the results hold, whichever process made it.
+    /// Counts of the results of all processes.
     pub results: ResultCounts,
-    /// What the last process did.
+    /// Counts of the last process.
     pub session: Snapshot,
 }
 
-/// What results hold.
+/// Counts of results.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultCounts {
-    /// Answers.
+    /// Number of answers.
     pub answers: u64,
-    /// Items, and questions about others, that failed.
+    /// Number of failed items, and failed questions about other items.
     pub failed: u64,
-    /// The same, by stage and kind.
+    /// Number of failures by stage and kind.
     pub failed_by: BTreeMap<String, u64>,
 }
 
-/// Bytes of a summary or a status: both are a few counts and examples.
+/// Maximum number of bytes of a summary or a status: both are a few counts and examples.
 const MAX_BYTES: u64 = 16 << 20;
 
 impl ResultCounts {
-    /// What a state says.
+    /// Returns the counts of a state.
     pub fn of(state: &super::store::StoreState) -> Self {
         Self { answers: state.n_answered(), failed: state.n_failed(), failed_by: state.failed_by_category() }
     }
 }
 
 impl Summary {
-    /// The summary of a run.
+    /// Returns the summary of a run.
     pub fn of(outcome: &BatchOutcome) -> Self {
         let BatchOutcome { complete, snapshot, state, .. } = outcome;
         Self { complete: *complete, results: ResultCounts::of(state), session: snapshot.clone() }
     }
 
-    /// Writes it beside the answers.
+    /// Writes the summary beside the answers.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), BatchError> {
         write(&dir.join(SUMMARY), self)
     }
@@ -88,15 +89,15 @@ pub fn read_summary(dir: &Path) -> Option<Summary> {
     serde_json::from_slice(&files::read_bounded(&dir.join(SUMMARY), MAX_BYTES).ok()?).ok()
 }
 
-/// Tells others how far a run is.
+/// Writes the status of a run, for other processes.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the file cannot be written.
 pub fn write_status(dir: &Path, snapshot: &Snapshot) -> Result<(), BatchError> {
     write(&dir.join(STATUS), snapshot)
 }
 
-/// How far the last run was when it last told.
+/// Reads the last status of a run.
 pub fn read_status(dir: &Path) -> Option<Snapshot> {
     serde_json::from_slice(&files::read_bounded(&dir.join(STATUS), MAX_BYTES).ok()?).ok()
 }

@@ -1,4 +1,5 @@
-//! What a batch did so far, counted as it goes, and how it stands.
+//! Counters of a batch process, and snapshots of them with rates and estimates. Read by the progress display, the status
+//! file and the metrics endpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,53 +13,60 @@ use super::store::{ResultRecord, now};
 use crate::exec::{StageReport, lock};
 use crate::pipeline::{Answer, EncodedVideo};
 
-/// Stages whose work is on the model's device; that of the others is on the CPU.
+/// Stages that run on the model's device; the others run on the CPU.
 const ON_DEVICE: [&str; 3] = ["encode", "aggregate", "generate"];
 
-/// Names of files passed over that are kept for each reason.
+/// Number of example names per reason of skipped files.
 const N_EXAMPLES: usize = 3;
 
-/// How many items an archive has, and how large their files are.
+/// Size of an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveSize {
-    /// Items.
+    /// Number of items.
     pub items: u64,
-    /// Bytes of their files.
+    /// Bytes of the items' files.
     pub bytes: u64,
 }
 
-/// Sums of one process.
+/// Counters of one process.
 #[derive(Debug)]
 pub struct Tally {
     begin: Instant,
     device: &'static str,
-    /// Of the archive, as far as it is known.
+    /// Size of the archive, once counted.
     expected: Mutex<Option<ArchiveSize>>,
-    skipped: Sum,
-    done: Sum,
-    failed: Sum,
+    skipped: SizeCounter,
+    done: SizeCounter,
+    failed: SizeCounter,
     answers: AtomicU64,
     failed_answers: AtomicU64,
     frames_decoded: AtomicU64,
     frames_encoded: AtomicU64,
-    found: AtomicU64,
+    cache_hits: AtomicU64,
     tokens: AtomicU64,
     milliseconds_of_video: AtomicU64,
-    /// Decoder processes that were replaced.
+    /// Number of restarted decoder processes.
     pub restarts: AtomicU64,
     failed_by: Mutex<BTreeMap<String, u64>>,
     passed_over: Mutex<BTreeMap<String, SkippedFiles>>,
-    last: Mutex<(Instant, Vec<StageReport>)>,
+    last_report: Mutex<StageReports>,
 }
 
-/// Items, and bytes of their files.
+/// Reports of the stages at a time.
+#[derive(Debug)]
+struct StageReports {
+    time: Instant,
+    stages: Vec<StageReport>,
+}
+
+/// Counter of items and of the bytes of their files.
 #[derive(Debug, Default)]
-struct Sum {
+struct SizeCounter {
     items: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Sum {
+impl SizeCounter {
     fn add(&self, bytes: u64) {
         self.items.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -69,138 +77,141 @@ impl Sum {
     }
 }
 
-/// Files that were passed over for one reason.
+/// Files that were skipped for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedFiles {
-    /// How many; a hidden directory counts as one.
+    /// Number of files; a hidden directory counts as one.
     pub files: u64,
-    /// Names of the first.
+    /// Names of the first files.
     pub examples: Vec<String>,
 }
 
-/// How a batch stands.
+/// Counts, rates and estimates of a batch at a time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// When this was so, in seconds since 1970.
+    /// Time of the snapshot, in seconds since 1970.
     pub updated: u64,
-    /// Seconds since the process began.
+    /// Seconds since the begin of the process.
     pub seconds: f64,
-    /// Items of the archive, once they are counted.
+    /// Number of items of the archive, once counted.
     pub expected: Option<u64>,
-    /// Items that an earlier process had done.
+    /// Number of items that were done before.
     pub skipped: u64,
-    /// Items of which something was seen.
+    /// Number of items that were encoded and asked about.
     pub done: u64,
-    /// Items of which nothing could be seen.
+    /// Number of items that failed as a whole.
     pub failed: u64,
-    /// Answers.
+    /// Number of answers.
     pub answers: u64,
-    /// Questions that got none.
+    /// Number of failed questions.
     pub failed_answers: u64,
-    /// Items and questions that failed, by stage and kind.
+    /// Number of failed items and questions by stage and kind.
     pub failed_by: BTreeMap<String, u64>,
-    /// Files of the folder that were not taken for videos, by reason.
+    /// Files of the folder that are not items, by reason.
     #[serde(default)]
     pub passed_over: BTreeMap<String, SkippedFiles>,
-    /// Frames that were decoded, sampled or not.
+    /// Number of decoded frames, sampled or not.
     pub frames_decoded: u64,
-    /// Frames that went through the tower.
+    /// Number of encoded frames.
     pub frames_encoded: u64,
-    /// Items whose visual tokens an earlier process had kept.
+    /// Number of items whose visual tokens were cached.
     pub found_in_cache: u64,
-    /// Tokens of all answers.
+    /// Number of tokens of all answers.
     pub tokens: u64,
-    /// Hours of video that were answered about.
+    /// Hours of video of the done items.
     pub video_hours: f64,
-    /// Decoder processes that were replaced.
+    /// Number of restarted decoder processes.
     pub decoder_restarts: u64,
-    /// Hours of video that are left, as the sizes of files tell.
+    /// Remaining hours of video, estimated by the sizes of the files.
     pub video_hours_left: Option<f64>,
-    /// Seconds that are left, as the sizes of files tell.
+    /// Remaining seconds, estimated by the sizes of the files.
     pub seconds_left: Option<f64>,
-    /// What each stage was busy with since the last time.
+    /// Utilisation of each stage since the last snapshot.
     pub stages: Vec<StageUse>,
 }
 
-/// How busy a stage is.
+/// Utilisation of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageUse {
-    /// Its name.
+    /// Name of the stage.
     pub name: String,
-    /// Where its work is done.
+    /// Device of the stage.
     pub device: String,
-    /// The share of its threads' time that they were at work, 0 to 1.
+    /// Fraction of the threads' time at work, 0 to 1.
     pub utilisation: f64,
-    /// Seconds at work, all threads together, since the process began.
+    /// Seconds at work since the begin of the process, summed over threads.
     pub busy_seconds: f64,
 }
 
 impl Snapshot {
-    /// Items a second.
+    /// Returns the items per second.
     pub fn items_per_second(&self) -> f64 {
         (self.done + self.failed) as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Encoded frames a second.
+    /// Returns the encoded frames per second.
     pub fn frames_per_second(&self) -> f64 {
         self.frames_encoded as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Tokens of answers a second.
+    /// Returns the generated tokens per second.
     pub fn tokens_per_second(&self) -> f64 {
         self.tokens as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Hours of video an hour.
+    /// Returns the hours of video per hour.
     pub fn video_hours_per_hour(&self) -> f64 {
         self.video_hours * 3600.0 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Items that are behind us.
-    pub fn behind(&self) -> u64 {
+    /// Returns the number of items that are done or failed, in this process or before.
+    pub fn n_finished(&self) -> u64 {
         self.skipped + self.done + self.failed
     }
 }
 
 impl Tally {
-    /// Nothing yet; the model is on `device`.
+    /// Creates the counters of a process with the model on `device`.
     pub fn new(device: &'static str) -> Self {
         Self {
             begin: Instant::now(),
             device,
             expected: Mutex::default(),
-            skipped: Sum::default(),
-            done: Sum::default(),
-            failed: Sum::default(),
+            skipped: SizeCounter::default(),
+            done: SizeCounter::default(),
+            failed: SizeCounter::default(),
             answers: AtomicU64::new(0),
             failed_answers: AtomicU64::new(0),
             frames_decoded: AtomicU64::new(0),
             frames_encoded: AtomicU64::new(0),
-            found: AtomicU64::new(0),
+            cache_hits: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             milliseconds_of_video: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             failed_by: Mutex::default(),
             passed_over: Mutex::default(),
-            last: Mutex::new((Instant::now(), Vec::new())),
+            last_report: Mutex::new(StageReports { time: Instant::now(), stages: Vec::new() }),
         }
     }
 
-    pub(super) fn expect(&self, size: ArchiveSize) {
+    /// Sets the size of the archive.
+    pub(super) fn set_expected(&self, size: ArchiveSize) {
         *lock(&self.expected) = Some(size);
     }
 
-    pub(super) fn skip(&self, bytes: u64) {
+    /// Counts an item that was done before.
+    pub(super) fn add_done_before(&self, bytes: u64) {
         self.skipped.add(bytes);
     }
 
-    pub(super) fn answer(&self, answer: &Answer) {
+    /// Counts an answer.
+    pub(super) fn add_answer(&self, answer: &Answer) {
         self.answers.fetch_add(1, Ordering::Relaxed);
         self.tokens.fetch_add(answer.token_ids.len() as u64, Ordering::Relaxed);
     }
 
-    /// Counts a line about a failure.
-    pub(super) fn fail(&self, record: &ResultRecord) {
+    /// Counts a failure by its category.
+    pub(super) fn add_failure(&self, record: &ResultRecord) {
         let Some(failure) = record.failure() else { return };
         *lock(&self.failed_by).entry(failure.category()).or_insert(0) += 1;
         if record.question.is_some() {
@@ -208,35 +219,35 @@ impl Tally {
         }
     }
 
-    /// Counts a file that is not taken for a video.
-    pub(super) fn pass_over(&self, passed: &SkippedFile) {
+    /// Counts a file that is not an item.
+    pub(super) fn add_skipped_file(&self, file: &SkippedFile) {
         let mut all = lock(&self.passed_over);
-        let left = all.entry(passed.reason.name().to_owned()).or_default();
-        left.files += 1;
-        if left.examples.len() < N_EXAMPLES {
-            left.examples.push(passed.name.clone());
+        let skipped = all.entry(file.reason.name().to_owned()).or_default();
+        skipped.files += 1;
+        if skipped.examples.len() < N_EXAMPLES {
+            skipped.examples.push(file.name.clone());
         }
     }
 
-    /// Counts an item of which nothing could be seen.
-    pub(super) fn lose(&self, bytes: u64) {
+    /// Counts an item that failed as a whole.
+    pub(super) fn add_failed_item(&self, bytes: u64) {
         self.failed.add(bytes);
     }
 
-    /// Counts an item that is done.
-    pub(super) fn finish(&self, seen: &EncodedVideo, bytes: u64) {
+    /// Counts an item whose questions are done.
+    pub(super) fn add_done_item(&self, encoded: &EncodedVideo, bytes: u64) {
         self.done.add(bytes);
-        if seen.is_cached {
-            self.found.fetch_add(1, Ordering::Relaxed);
+        if encoded.is_cached {
+            self.cache_hits.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.frames_decoded.fetch_add(seen.report.n_decoded as u64, Ordering::Relaxed);
-            self.frames_encoded.fetch_add(seen.frames.len() as u64, Ordering::Relaxed);
+            self.frames_decoded.fetch_add(encoded.report.n_decoded as u64, Ordering::Relaxed);
+            self.frames_encoded.fetch_add(encoded.frames.len() as u64, Ordering::Relaxed);
         }
-        let milliseconds = seen.report.duration().map_or(0.0, |duration| duration.0 * 1e3);
+        let milliseconds = encoded.report.duration().map_or(0.0, |duration| duration.0 * 1e3);
         self.milliseconds_of_video.fetch_add(milliseconds as u64, Ordering::Relaxed);
     }
 
-    /// How it stands, given what the stages did so far.
+    /// Returns a snapshot, given the reports of the stages so far.
     pub fn snapshot(&self, stages: &[StageReport]) -> Snapshot {
         let get = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
         let (skipped, done, failed) = (self.skipped.get(), self.done.get(), self.failed.get());
@@ -261,33 +272,33 @@ impl Tally {
             passed_over: lock(&self.passed_over).clone(),
             frames_decoded: get(&self.frames_decoded),
             frames_encoded: get(&self.frames_encoded),
-            found_in_cache: get(&self.found),
+            found_in_cache: get(&self.cache_hits),
             tokens: get(&self.tokens),
             video_hours,
             decoder_restarts: get(&self.restarts),
             video_hours_left: share_left.map(|share| share * video_hours),
             seconds_left: share_left.map(|share| share * seconds),
-            stages: self.uses(stages),
+            stages: self.stage_uses(stages),
         }
     }
 
-    /// What each stage was busy with since this was last asked.
-    fn uses(&self, stages: &[StageReport]) -> Vec<StageUse> {
-        let mut last = lock(&self.last);
-        let wall = last.0.elapsed();
+    /// Returns the utilisation of each stage since the last call.
+    fn stage_uses(&self, stages: &[StageReport]) -> Vec<StageUse> {
+        let mut last = lock(&self.last_report);
+        let wall = last.time.elapsed();
         let uses = stages.iter().map(|stage| {
-            let before = last.1.iter().find(|before| before.name == stage.name).map_or(Duration::ZERO, |b| b.busy);
-            let lately = StageReport { busy: stage.busy.saturating_sub(before), ..stage.clone() };
+            let before = last.stages.iter().find(|before| before.name == stage.name).map_or(Duration::ZERO, |b| b.busy);
+            let recent = StageReport { busy: stage.busy.saturating_sub(before), ..stage.clone() };
             let device = if ON_DEVICE.contains(&stage.name.as_str()) { self.device } else { "cpu" };
             StageUse {
                 name: stage.name.clone(),
                 device: device.to_owned(),
-                utilisation: lately.utilisation(wall),
+                utilisation: recent.utilisation(wall),
                 busy_seconds: stage.busy.as_secs_f64(),
             }
         });
         let uses = uses.collect();
-        *last = (Instant::now(), stages.to_vec());
+        *last = StageReports { time: Instant::now(), stages: stages.to_vec() };
         uses
     }
 }
@@ -297,17 +308,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_goes_by_the_sizes_of_files() {
+    fn the_remaining_time_is_estimated_by_file_sizes() {
         let tally = Tally::new("cpu");
         assert_eq!(tally.snapshot(&[]).seconds_left, None);
-        tally.expect(ArchiveSize { items: 4, bytes: 1000 });
-        tally.skip(100);
-        tally.lose(300);
+        tally.set_expected(ArchiveSize { items: 4, bytes: 1000 });
+        tally.add_done_before(100);
+        tally.add_failed_item(300);
         std::thread::sleep(Duration::from_millis(20));
         let snapshot = tally.snapshot(&[]);
         // 600 bytes are left, 300 took the time so far.
         let left = snapshot.seconds_left.expect("something was done");
         assert!((left / snapshot.seconds - 2.0).abs() < 1e-9);
-        assert_eq!((snapshot.behind(), snapshot.expected), (2, Some(4)));
+        assert_eq!((snapshot.n_finished(), snapshot.expected), (2, Some(4)));
     }
 }

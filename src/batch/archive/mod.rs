@@ -1,5 +1,5 @@
-//! An archive: a folder, a glob, a manifest or a single video, listed item by item. Nothing is held of it, so it may be
-//! of any size; what cannot be listed becomes a failed item in its place.
+//! Archives: a folder, a glob, a manifest or a single video, listed entry by entry without keeping entries in memory. An
+//! entry that cannot be listed becomes a failed one. Called by [`run`](super::run).
 
 mod folder;
 mod manifest;
@@ -16,32 +16,32 @@ use crate::choice;
 use crate::error::Error;
 use crate::files::{FileKind, kind_of, unfetched};
 
-/// The kind of failure of what cannot be looked into.
+/// Kind of failure of an unreadable file or directory.
 pub const UNREADABLE: &str = "unreadable";
-/// What makes a path that is not there a glob.
+/// Characters that make a path without a file a glob.
 const GLOB_SIGNS: [char; 4] = ['*', '?', '[', '{'];
 
-/// What an archive gives.
+/// Entry of an archive.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ArchiveEntry {
     /// An item.
     Item(ArchiveItem),
-    /// Something that is there, but is no item.
+    /// An entry that cannot be listed.
     Failed(FailedEntry),
-    /// A file of a folder that is not taken for a video.
+    /// A file of a folder that is not an item.
     Skipped(SkippedFile),
-    /// Columns or keys of a manifest that mean nothing here; told once.
+    /// Columns or keys of a manifest that are not used, reported once.
     Ignored(Vec<String>),
 }
 
-/// A file of a folder that is not taken for a video.
+/// A file of a folder that is not an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedFile {
-    /// Its identity, by which it belongs to a shard.
+    /// Identity, by which the file belongs to a shard.
     pub id: Id,
-    /// Its name in the archive.
+    /// Name in the archive.
     pub name: String,
-    /// Why.
+    /// Reason.
     pub reason: SkipReason,
 }
 
@@ -51,27 +51,27 @@ impl SkippedFile {
     }
 }
 
-/// Why a file is not taken for a video.
+/// Reason why a file is not an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// Its name or its content is that of something else.
+    /// Extension or content of another kind of file.
     Kind(FileKind),
-    /// Its name begins with a dot; of a directory, all that is in it.
+    /// Name that begins with a dot; of a directory, all its files.
     Hidden,
     /// A pipe, a device or a socket.
     NotRegular,
-    /// A link to a directory that another link led to before.
+    /// A link to a directory that was reached by another link before.
     Repeated,
-    /// An empty file whose name says nothing.
+    /// An empty file of an unknown extension.
     Empty,
-    /// An unreadable file whose name says nothing.
+    /// An unreadable file of an unknown extension.
     Unreadable,
-    /// Neither its name nor its content is that of a video.
+    /// Unknown extension and content.
     Unknown,
 }
 
 impl SkipReason {
-    /// The word by which files are counted.
+    /// Returns the word by which files are counted.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kind(FileKind::Video) => "video",
@@ -94,46 +94,49 @@ impl SkipReason {
     }
 }
 
-/// Something that could not be listed.
+/// An entry that could not be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedEntry {
-    /// Its identity.
+    /// Identity.
     pub id: Id,
-    /// Its name in the archive, or a line of a manifest.
+    /// Name in the archive, or a line of a manifest.
     pub video: String,
-    /// The kind of failure in one word.
+    /// Kind of failure in one word.
     pub kind: &'static str,
-    /// What is wrong, with a hint if there is one.
+    /// Message without the hint.
     pub cause: String,
+    /// Hint for the user.
+    pub hint: Option<String>,
 }
 
 impl FailedEntry {
-    fn new(name: &[u8], kind: &'static str, cause: impl Into<String>) -> Self {
-        Self { id: Id::of_item(name, None), video: readable(name), kind, cause: cause.into() }
+    fn new(name: &[u8], kind: &'static str, error: &Error) -> Self {
+        let (cause, hint) = (error.statement(), error.hint().map(str::to_owned));
+        Self { id: Id::of_item(name, None), video: readable(name), kind, cause, hint }
     }
 }
 
-/// How a manifest is written.
+/// Format of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_manifest_format)]
 pub enum ManifestFormat {
-    /// With a header: `video`, and perhaps `start`, `end`, `question`, `question_id`; commas, semicolons or tabs
-    /// between them.
+    /// A table with a header: `video`, and optionally `start`, `end`, `question`, `question_id`, separated by commas,
+    /// semicolons or tabs.
     #[strum(to_string = "csv", serialize = "tsv")]
     Csv,
-    /// Objects with these keys, one a line; `questions` is a list.
+    /// One JSON object per line with these keys, and a list `questions`.
     #[strum(to_string = "jsonl", serialize = "ndjson")]
     Jsonl,
-    /// An array of such objects, or of paths.
+    /// A JSON array of such objects, or of paths.
     Json,
-    /// A path a line, and nothing else.
+    /// One path per line.
     Lines,
 }
 
 impl ManifestFormat {
-    /// The format that a file's name says.
-    fn of_ending(ending: &str) -> Option<Self> {
-        match ending {
+    /// Returns the format of a file with this extension.
+    fn from_extension(extension: &str) -> Option<Self> {
+        match extension {
             "csv" | "tsv" | "tab" => Some(Self::Csv),
             "json" => Some(Self::Json),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
@@ -147,20 +150,20 @@ fn unknown_manifest_format(name: &str) -> Error {
     choice::unknown_name("manifest format", name, ManifestFormat::VARIANTS)
 }
 
-/// How an archive is read.
+/// Options of listing an archive.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveOptions {
-    /// Globs of what is left out, below the folder.
+    /// Globs of excluded files, relative to the folder.
     pub exclude: Vec<String>,
-    /// Where the paths of a manifest begin, if not beside it.
+    /// Directory of a manifest's relative paths, if not that of the manifest.
     pub root: Option<PathBuf>,
-    /// How a manifest is written, if that is not to be guessed.
+    /// Format of a manifest, if not to be detected.
     pub format: Option<ManifestFormat>,
-    /// A directory that is not looked into: where the results are.
-    pub aside: Option<PathBuf>,
+    /// Directory that is not listed: that of the results.
+    pub excluded_dir: Option<PathBuf>,
 }
 
-/// Where items come from.
+/// An archive of videos.
 #[derive(Debug, Clone)]
 pub struct Archive {
     kind: ArchiveKind,
@@ -174,16 +177,16 @@ enum ArchiveKind {
 }
 
 impl Archive {
-    /// Looks at what an argument means: `-` is a manifest on standard input.
+    /// Opens the archive of an argument; `-` is a manifest on standard input.
     ///
     /// # Errors
-    /// When there is nothing of that name, or a glob is none.
+    /// A missing file, or an invalid glob.
     pub fn open(argument: &Path, options: &ArchiveOptions) -> Result<Self, BatchError> {
         let text = argument.to_string_lossy();
-        let ending = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let format = options.format.or_else(|| ManifestFormat::of_ending(&ending));
+        let extension = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let format = options.format.or_else(|| ManifestFormat::from_extension(&extension));
         let manifest = |source: Option<&Path>| {
-            // The paths of a stream begin here.
+            // The paths of a stream are relative to the working directory.
             let file = source.filter(|path| path.is_file());
             let beside = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
             let root = options.root.clone().unwrap_or(beside);
@@ -191,8 +194,14 @@ impl Archive {
         };
         let folder = |root: &Path, only: Option<&str>| -> Result<ArchiveKind, BatchError> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
-            let (root, exclude, aside) = (root.to_owned(), globs(&options.exclude)?, options.aside.clone());
-            Ok(ArchiveKind::Folder(Folder { root, only, exclude, aside: aside.and_then(|dir| canonical(&dir)) }))
+            let (root, exclude, excluded_dir) =
+                (root.to_owned(), globs(&options.exclude)?, options.excluded_dir.clone());
+            Ok(ArchiveKind::Folder(Folder {
+                root,
+                only,
+                exclude,
+                excluded_dir: excluded_dir.and_then(|dir| canonical(&dir)),
+            }))
         };
         let kind = match std::fs::metadata(argument) {
             _ if text == "-" => manifest(None),
@@ -218,10 +227,10 @@ impl Archive {
         Ok(Self { kind })
     }
 
-    /// Its items, in an order that does not change.
+    /// Lists the entries, in an order that does not change.
     ///
     /// # Errors
-    /// When a manifest cannot be opened, or has no column of videos.
+    /// When a manifest cannot be opened, or a table has no column of videos.
     pub fn list(&self) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, BatchError> {
         match &self.kind {
             ArchiveKind::Folder(folder) => Ok(Box::new(folder.clone().list())),
@@ -233,12 +242,12 @@ impl Archive {
         }
     }
 
-    /// Whether its items may have questions of their own.
-    pub fn may_ask(&self) -> bool {
+    /// Returns whether items may have questions of their own.
+    pub fn may_have_questions(&self) -> bool {
         matches!(self.kind, ArchiveKind::Manifest { format, .. } if format != Some(ManifestFormat::Lines))
     }
 
-    /// Whether it gives the same items when it is listed again: a stream does not.
+    /// Returns whether a second listing gives the same items: that of a stream does not.
     pub fn is_lasting(&self) -> bool {
         match &self.kind {
             ArchiveKind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
@@ -247,7 +256,7 @@ impl Archive {
     }
 }
 
-/// An item without a part or questions of its own.
+/// Returns an item without a window or questions of its own.
 fn item(name: &[u8], path: PathBuf) -> ArchiveEntry {
     ArchiveEntry::Item(ArchiveItem {
         id: Id::of_item(name, None),
@@ -258,7 +267,7 @@ fn item(name: &[u8], path: PathBuf) -> ArchiveEntry {
     })
 }
 
-/// The canonical path of a directory, or the one that it will have once it is made.
+/// Returns the canonical path of a directory, also of one that does not exist yet.
 fn canonical(dir: &Path) -> Option<PathBuf> {
     dir.canonicalize().ok().or_else(|| {
         let dir = std::path::absolute(dir).ok()?;
@@ -266,7 +275,7 @@ fn canonical(dir: &Path) -> Option<PathBuf> {
     })
 }
 
-/// The directory that a glob begins with, and the rest.
+/// Splits a glob into the directory before the first pattern and the rest.
 fn split_glob(glob: &str) -> (&Path, &str) {
     let signs = glob.find(GLOB_SIGNS).unwrap_or(glob.len());
     match glob[..signs].rfind('/') {
@@ -279,11 +288,11 @@ fn split_glob(glob: &str) -> (&Path, &str) {
 fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet, BatchError> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        let wrong = |error: globset::Error| BatchError::Glob {
+        let invalid = |error: globset::Error| BatchError::Glob {
             glob: pattern.as_ref().to_owned(),
             cause: error.kind().to_string(),
         };
-        let glob: Glob = GlobBuilder::new(pattern.as_ref()).literal_separator(true).build().map_err(wrong)?;
+        let glob: Glob = GlobBuilder::new(pattern.as_ref()).literal_separator(true).build().map_err(invalid)?;
         set.add(glob);
     }
     set.build().map_err(|error| BatchError::Glob { glob: String::new(), cause: error.to_string() })
@@ -311,11 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn results_below_the_folder_are_left_out_before_they_are_there() {
+    fn results_below_the_folder_are_excluded_before_they_exist() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("a.mp4"), "").expect("ours");
-        let options = ArchiveOptions { aside: Some(at("new/results")), ..ArchiveOptions::default() };
+        let options = ArchiveOptions { excluded_dir: Some(at("new/results")), ..ArchiveOptions::default() };
         let archive = Archive::open(dir.path(), &options).expect("a folder");
         std::fs::create_dir_all(at("new/results")).expect("ours");
         std::fs::write(at("new/results/b.mp4"), "").expect("ours");
@@ -323,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_a_glob_a_manifest_or_one_video() {
+    fn an_archive_is_a_folder_a_glob_a_manifest_or_one_video() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir_all(at("b/c")).expect("ours");

@@ -1,4 +1,5 @@
-//! Results as a table: one row a line that counts, with typed columns, as Parquet, CSV or JSONL.
+//! Export of results as a table: one row per valid record, as Parquet with typed columns, CSV or JSONL. Called by
+//! `results export`.
 
 mod parquet;
 mod row;
@@ -17,15 +18,15 @@ use crate::choice;
 use crate::error::Error;
 use crate::files::{Flush, Output};
 
-/// How a table is written.
+/// Format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_table_format)]
 pub enum TableFormat {
-    /// Columns with types, compressed with zstd.
+    /// Typed columns, compressed with zstd.
     Parquet,
-    /// Text; lists are written as JSON.
+    /// Comma-separated values; lists are written as JSON.
     Csv,
-    /// An object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -33,13 +34,13 @@ fn unknown_table_format(name: &str) -> Error {
     choice::unknown_name("table format", name, TableFormat::VARIANTS)
 }
 
-/// What takes rows.
+/// Writer of rows.
 trait Table {
     fn add(&mut self, row: ResultRow) -> io::Result<()>;
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Writes results as a table to a file, or to what else [`Output`] takes. Returns the number of rows.
+/// Writes results as a table to a file or another destination of [`Output`]. Returns the number of rows.
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
@@ -54,10 +55,10 @@ pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Resu
     Ok(n_rows)
 }
 
-/// Writes results as a table to whoever takes it; as Parquet only to a file.
+/// Writes results as a table to a stream. Returns the number of rows.
 ///
 /// # Errors
-/// As [`export`].
+/// Those of [`export`], and for Parquet, which is written to files only.
 pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Write) -> Result<u64, BatchError> {
     let shown = Path::new("standard output");
     let table: Box<dyn Table + '_> = match format {
@@ -71,13 +72,13 @@ pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Wri
 }
 
 fn fill(results: &StoredResults, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {
-    let wrong = BatchError::io(path);
+    let io = BatchError::io(path);
     let (timings, mut n_rows) = (results.timings()?, 0);
     results.for_each(&mut |record| {
         let times = timings.get(&record.key()).copied();
         n_rows += 1;
-        table.add(ResultRow::of(record, times, &results.header)).map_err(&wrong)
+        table.add(ResultRow::of(record, times, &results.header)).map_err(&io)
     })?;
-    table.finish().map_err(&wrong)?;
+    table.finish().map_err(&io)?;
     Ok(n_rows)
 }

@@ -1,4 +1,4 @@
-//! Tables as Parquet: typed columns, in groups of rows, so that memory does not grow with the results.
+//! Parquet export: typed columns, written in groups of rows so that memory does not grow with the results.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use parquet::file::properties::WriterProperties;
 
 use super::{ResultRow, Table};
 
-/// Rows that are written together.
+/// Number of rows per group.
 const GROUP: usize = 4096;
 
-/// A Parquet file that is being written.
+/// Writer of a Parquet file.
 pub(super) struct Parquet<W: Write + Send> {
     writer: ArrowWriter<W>,
     rows: Vec<ResultRow>,
@@ -25,7 +25,7 @@ pub(super) struct Parquet<W: Write + Send> {
 impl<W: Write + Send> Parquet<W> {
     pub(super) fn new(file: W) -> io::Result<Self> {
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-        // The schema is that of the columns, also when there are no rows.
+        // The schema of a batch without rows is that of all batches.
         let schema = batch(&[])?.schema();
         let writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(io::Error::other)?;
         Ok(Self { writer, rows: Vec::new() })
@@ -51,7 +51,7 @@ impl<W: Write + Send> Table for Parquet<W> {
     }
 }
 
-/// Rows as columns.
+/// Converts rows to columns.
 fn batch(rows: &[ResultRow]) -> io::Result<RecordBatch> {
     let text =
         |of: fn(&ResultRow) -> Option<&str>| -> ArrayRef { Arc::new(StringArray::from_iter(rows.iter().map(of))) };
@@ -103,10 +103,10 @@ fn batch(rows: &[ResultRow]) -> io::Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(io::Error::other)
 }
 
-/// What a list holds.
+/// Elements of a list.
 type Cells<T> = Vec<Option<<T as ArrowPrimitiveType>::Native>>;
 
-/// A column of lists.
+/// Builds a column of lists.
 fn list<T: ArrowPrimitiveType>(
     rows: &[ResultRow],
     values: PrimitiveBuilder<T>,
@@ -127,7 +127,7 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     #[test]
-    fn a_table_is_read_as_it_was_written() {
+    fn a_table_is_read_back_as_written() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("t.parquet");
         let mut table = Parquet::new(File::create(&path).expect("ours")).expect("a schema");

@@ -1,12 +1,12 @@
-//! One row of a table.
+//! Row of an exported table.
 
 use serde::Serialize;
 
 use crate::batch::store::{FailureRecord, Header, RecordOutcome, ResultRecord, StepTimes};
 
-/// A line of results, flat. What does not apply to it is empty.
+/// A record with its times and its header as flat columns; fields that do not apply are empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "named as the lines' own fields")]
+#[allow(missing_docs, reason = "the names are those of the record's fields")]
 pub struct ResultRow {
     pub item: String,
     pub video: String,
@@ -39,7 +39,7 @@ pub struct ResultRow {
 }
 
 impl ResultRow {
-    /// The row of a line.
+    /// Returns the row of a record.
     pub(super) fn of(record: ResultRecord, times: Option<StepTimes>, header: &Header) -> Self {
         let row = Self {
             item: record.item.to_string(),

@@ -1,4 +1,4 @@
-//! Tables as text: an object a line, or comma-separated values.
+//! Text exports: JSON lines and comma-separated values.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{ResultRow, Table};
 
-/// An object a line.
+/// Writer of one JSON object per line.
 pub(super) struct Jsonl<'o> {
     out: &'o mut dyn Write,
 }
@@ -28,7 +28,7 @@ impl Table for Jsonl<'_> {
     }
 }
 
-/// Comma-separated values, with a header; lists are written as JSON.
+/// Writer of comma-separated values with a header; lists are written as JSON.
 pub(super) struct Csv<'o> {
     out: csv::Writer<&'o mut dyn Write>,
     has_header: bool,
@@ -62,7 +62,7 @@ impl Table for Csv<'_> {
     }
 }
 
-/// The names and cells of a row, in their order.
+/// Returns the names and cells of a row, in their order.
 fn columns(row: &ResultRow) -> io::Result<Vec<(String, String)>> {
     let Value::Object(map) = serde_json::to_value(row)? else { return Ok(Vec::new()) };
     let cell = |value| match value {

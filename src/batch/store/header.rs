@@ -1,4 +1,5 @@
-//! The first line of results: what made them. Others are not mixed with them.
+//! Header: the first line of results, with the plan, the model and the program that made them. Answers with another
+//! header are refused.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,53 +8,53 @@ use crate::batch::item::Shard;
 use crate::pipeline::open::REVISION;
 use crate::spec::{ModelFile, Plan};
 
-/// The form of the lines; another one is another program's.
+/// Format of the lines.
 pub const FORMAT: &str = "vidense-answers-1";
 
-/// The revision of headers that name none.
+/// Revision of headers without one.
 fn first_revision() -> u32 {
     1
 }
 
-/// What made the answers.
+/// Plan, model and program of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`].
     pub format: String,
-    /// Of this program.
+    /// Version of the program.
     pub version: String,
     /// [`REVISION`].
     #[serde(default = "first_revision")]
     pub revision: u32,
-    /// The fingerprint of the plan over the model's files.
+    /// Fingerprint of the plan over the model's files.
     pub plan: String,
-    /// How numbers were computed, such as `f32 on cpu`.
+    /// Dtype and device of the computation, such as `f32 on cpu`.
     pub arithmetic: String,
-    /// The model, as the plan names it.
+    /// Model, as the plan names it.
     pub model: String,
-    /// The plan: every choice that an answer depends on.
+    /// Plan, without `exec`: every choice that an answer depends on.
     pub choices: Value,
-    /// The model's files, by what is in them.
+    /// Files of the model with the hashes of their contents.
     pub model_files: Vec<ModelFile>,
-    /// Which parts of an archive the answers are about, if not about all of it.
+    /// Shards of the archive; empty for the whole archive.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub shards: Vec<String>,
 }
 
 impl Header {
-    /// The header of a plan's answers.
+    /// Creates the header of a plan's answers about the whole archive.
     ///
     /// # Errors
-    /// Never for a plan that was resolved: its keys are texts.
+    /// When the plan is not resolved.
     pub fn new(
         plan: &Plan,
-        (fingerprint, arithmetic): (&str, String),
+        fingerprint: &str,
+        arithmetic: String,
         model_files: &[ModelFile],
-        shard: Shard,
     ) -> Result<Self, serde_json::Error> {
         let mut choices = serde_json::to_value(plan)?;
         if let Some(map) = choices.as_object_mut() {
-            // How the work is spread changes no answer.
+            // The execution options do not change answers.
             map.shift_remove("exec");
         }
         Ok(Self {
@@ -65,15 +66,21 @@ impl Header {
             model: plan.model.clone(),
             choices,
             model_files: model_files.to_vec(),
-            shards: if shard.is_whole() { Vec::new() } else { vec![shard.to_string()] },
+            shards: Vec::new(),
         })
     }
 
-    /// What keeps `other` answers from standing with these, in words; nothing if they may.
+    /// Sets the shard of the archive.
+    #[must_use]
+    pub fn with_shard(self, shard: Shard) -> Self {
+        Self { shards: if shard.is_whole() { Vec::new() } else { vec![shard.to_string()] }, ..self }
+    }
+
+    /// Describes the differences to other answers that must not be mixed with these; empty if they may.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         if self.format != other.format {
-            found.push(format!("the form of the lines is {} there, {} here", self.format, other.format));
+            found.push(format!("the format of the lines is {} there, {} here", self.format, other.format));
         }
         if self.revision != other.revision {
             found.push(format!("frames and prompts are of revision {} there, {} here", self.revision, other.revision));
@@ -91,15 +98,15 @@ impl Header {
         found
     }
 
-    /// As [`Self::differences`], of what is to go on in one directory: the shard as well.
+    /// Describes the differences to answers that resume the same directory: [`Self::differences`] and the shard.
     pub fn differences_in_place(&self, other: &Self) -> Vec<String> {
         let mut found = self.differences(other);
         if self.shards != other.shards {
-            let words = |header: &Self| match header.shards.as_slice() {
+            let describe = |header: &Self| match header.shards.as_slice() {
                 [] => "all of the archive".to_owned(),
                 shards => format!("shard {}", shards.join(", ")),
             };
-            found.push(format!("{} there, {} here", words(self), words(other)));
+            found.push(format!("{} there, {} here", describe(self), describe(other)));
         }
         found
     }
@@ -116,7 +123,7 @@ impl Header {
     }
 }
 
-/// Every place where two plans differ; where the model lies is none.
+/// Describes every key in which two plans differ, except for the paths of the model.
 fn compare(there: &Value, here: &Value, path: &mut Vec<String>, found: &mut Vec<String>) {
     if there == here || matches!(path.first().map(String::as_str), Some("model" | "vision_tower")) {
         return;
@@ -139,11 +146,11 @@ mod tests {
 
     fn header(plan: &Plan, fingerprint: &str, hash: &str) -> Header {
         let file = ModelFile { name: "model.safetensors".into(), bytes: 7, blake3: hash.into() };
-        Header::new(plan, (fingerprint, "f32 on cpu".to_owned()), &[file], Shard::default()).expect("texts")
+        Header::new(plan, fingerprint, "f32 on cpu".to_owned(), &[file]).expect("texts")
     }
 
     #[test]
-    fn what_differs_is_told_choice_by_choice() {
+    fn differences_are_described_key_by_key() {
         let plan = Plan { temporal: Some("max_pool:2".parse().expect("a strategy")), ..Plan::default() };
         let mut other = Plan { temporal: Some("max_pool:4".parse().expect("a strategy")), ..plan.clone() };
         other.generate.max_new_tokens = 9;
@@ -163,8 +170,8 @@ mod tests {
         let halved = Header { arithmetic: "bf16 on cuda".to_owned(), ..there.clone() };
         assert_eq!(there.differences(&halved), ["computed as f32 on cpu there, bf16 on cuda here"]);
         let older = Header { revision: 1, ..there.clone() };
-        let told = format!("frames and prompts are of revision 1 there, {REVISION} here");
-        assert_eq!(older.differences(&there), [told]);
+        let difference = format!("frames and prompts are of revision 1 there, {REVISION} here");
+        assert_eq!(older.differences(&there), [difference]);
         let mut written = serde_json::to_value(&there).expect("texts");
         written.as_object_mut().expect("a map").remove("revision");
         assert_eq!(serde_json::from_value::<Header>(written).expect("an older header"), older);

@@ -1,4 +1,5 @@
-//! A file of JSON lines that only grows: each line is written at once, and what a kill left torn is mended when it is opened.
+//! Append-only files of JSON lines: each line is one write, and an incomplete last line is repaired when the file is
+//! opened.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -10,24 +11,25 @@ use serde_json::Value;
 
 use crate::files::output::open_to_append;
 
-/// A line is safe from a kill at once, and from a loss of power after so long.
+/// Interval of syncs: a written line survives a kill at once, and a loss of power after this time.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Bytes that are looked at together for the last line's beginning.
+/// Bytes per read in the search for the last line feed.
 const BLOCK: u64 = 64 << 10;
 
-/// A file of lines, open for its one writer.
+/// A file of lines, open for appending.
 #[derive(Debug)]
 pub struct LineFile {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines.
+    /// Bytes of complete lines.
     length: u64,
     synced: Instant,
     is_dirty: bool,
 }
 
 impl LineFile {
-    /// Opens a file, or begins it, and mends its last line: whole but for its end it is ended, else it is cut off.
+    /// Opens or creates a file, and repairs its last line: a line that lacks only its line feed gets one, any other
+    /// incomplete line is cut off.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -48,25 +50,25 @@ impl LineFile {
         Ok(Self { path: path.to_owned(), file, length, synced: Instant::now(), is_dirty: false })
     }
 
-    /// Whether it has no line.
+    /// Returns whether the file has no line.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Its path.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds a line. When that fails, nothing of the line is left.
+    /// Appends a line. After an error nothing of the line remains.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the file cannot be written.
     pub fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         if let Err(error) = self.file.write_all(&bytes) {
-            // Should this fail as well, the next one who opens it mends it.
+            // If this fails as well, the next opening repairs the line.
             let _ = self.file.set_len(self.length);
             return Err(error);
         }
@@ -75,42 +77,42 @@ impl LineFile {
         Ok(())
     }
 
-    /// Waits until everything is on the disk, if something has not been for long.
+    /// Syncs the file if lines have waited for the sync interval.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the file cannot be written.
     pub fn sync_if_due(&mut self) -> io::Result<()> {
         if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
-    /// Waits until everything is on the disk.
+    /// Syncs the file to the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the file cannot be written.
     pub fn sync(&mut self) -> io::Result<()> {
         (self.synced, self.is_dirty) = (Instant::now(), false);
         match self.file.sync_data() {
-            // What is no file on a disk has nothing to wait for.
+            // Not a file on a disk: nothing to sync.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             synced => synced,
         }
     }
 }
 
-/// What a file begins with.
+/// First line of a file.
 pub(super) enum FirstLine {
-    /// Nothing.
+    /// No line.
     Missing,
-    /// A line with its end.
+    /// A line with its line feed.
     Whole,
-    /// A line without its end: these bytes.
+    /// A line without its line feed.
     Torn(Vec<u8>),
 }
 
-/// Bytes of a first line: no real one comes near.
+/// Maximum number of bytes of a first line.
 const MAX_FIRST: u64 = 64 << 20;
 
-/// Looks at what a file begins with.
+/// Reads the first line of a file.
 pub(super) fn first_line(path: &Path) -> io::Result<FirstLine> {
     let Some(file) = open_if_there(path)? else { return Ok(FirstLine::Missing) };
     let mut line = Vec::new();
@@ -122,7 +124,7 @@ pub(super) fn first_line(path: &Path) -> io::Result<FirstLine> {
     })
 }
 
-/// Opens a file for reading, if there is one. A pipe is not opened: it would be waited for.
+/// Opens a file for reading, if it exists. A pipe is refused: opening it would block.
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_file() => File::open(path).map(Some),
@@ -132,7 +134,7 @@ fn open_if_there(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Bytes up to the end of the last whole line.
+/// Returns the number of bytes up to the last line feed.
 fn whole_lines(file: &mut File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut block = Vec::new();
@@ -149,10 +151,10 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Takes a line and its number.
+/// Callback for a line and its number.
 pub type TakeLine<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 
-/// Hands out each whole line of a file with its number, from 1. A file that is not there has none.
+/// Calls `take` with each complete line of a file and its number from 1. A missing file has no lines.
 ///
 /// # Errors
 /// When the file cannot be read, or `take` fails.
@@ -162,7 +164,7 @@ pub fn for_each_line<E: From<io::Error>>(path: &Path, take: &mut TakeLine<'_, E>
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        // A line without its end is still being written.
+        // A line without its line feed is still being written.
         if reader.read_until(b'\n', &mut line)? == 0 || line.pop() != Some(b'\n') {
             break;
         }
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn wherever_a_file_is_cut_whole_lines_stay_and_torn_ones_go() {
+    fn a_cut_file_keeps_its_complete_lines() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.jsonl");
         let (first, second) = (json!({ "a": 1 }), json!({ "b": "x".repeat(10) }));

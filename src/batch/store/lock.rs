@@ -1,5 +1,6 @@
-//! One writer a directory: a lock that names its holder. The system frees it when the holder dies, however that happens; where
-//! a network disk does not pass locks between machines, the holder's last sign of life tells.
+//! Lock of a results directory: one writer at a time, named in the lock file. The operating system releases the lock
+//! when its holder dies; on network disks that do not share locks between machines, the holder's heartbeat (the time of
+//! the file) decides.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -13,24 +14,25 @@ use serde::{Deserialize, Serialize};
 use crate::batch::BatchError;
 use crate::files::output::open_to_append;
 
-/// The lock's file.
+/// File name of the lock.
 pub(super) const LOCK: &str = "lock";
-/// Between two signs of life.
-const SIGN_EVERY: Duration = Duration::from_secs(5);
-/// A holder on another machine is alive so long after its last sign.
+/// Interval of heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Age of the last heartbeat up to which a holder on another machine counts as alive.
 const ALIVE: Duration = Duration::from_secs(60);
-/// A lock that is held is tried again so often.
-const TRIES: u32 = 10;
-const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+/// Number of retries while the lock is taken.
+const N_RETRIES: u32 = 10;
+/// Time between two retries.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Who holds a lock.
+/// Process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
-    /// Its process.
+    /// Process id.
     pub pid: u32,
-    /// Its machine.
+    /// Host name of the machine.
     pub host: String,
-    /// When it began, in seconds since 1970.
+    /// Begin of the process, in seconds since 1970.
     pub since: u64,
 }
 
@@ -41,58 +43,58 @@ impl std::fmt::Display for LockHolder {
 }
 
 impl LockHolder {
-    /// This process, from now on.
+    /// Returns this process, from now on.
     pub fn this() -> Self {
         Self { pid: std::process::id(), host: gethostname::gethostname().to_string_lossy().into_owned(), since: now() }
     }
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(in crate::batch) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// A lock that is held.
+/// A lock held by this process.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    /// Closed to end the signs of life.
+    /// Dropped to end the heartbeat.
     alive: Option<Sender<()>>,
-    signs: Option<JoinHandle<()>>,
-    /// Who died holding it.
+    heartbeat: Option<JoinHandle<()>>,
+    /// Process that died while it held the lock.
     pub stale: Option<LockHolder>,
 }
 
 impl Lock {
-    /// Takes the lock of a directory.
+    /// Locks a directory.
     ///
     /// # Errors
-    /// [`BatchError::Locked`] when somebody holds it.
+    /// [`BatchError::Locked`] when another process holds the lock.
     pub fn take(dir: &Path) -> Result<Self, BatchError> {
         let path = dir.join(LOCK);
         let io = BatchError::io(&path);
         let mut file = open_to_append(&path).map_err(&io)?;
         let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
-        let mut tries = 0;
+        let mut n_retries = 0;
         let has_locks = loop {
             match file.try_lock() {
                 Ok(()) => break true,
-                // Somebody who only looks holds it for a moment.
-                Err(TryLockError::WouldBlock) if tries < TRIES => {
-                    tries += 1;
-                    std::thread::sleep(BETWEEN_TRIES);
+                // A reader of the state holds it for a moment.
+                Err(TryLockError::WouldBlock) if n_retries < N_RETRIES => {
+                    n_retries += 1;
+                    std::thread::sleep(RETRY_DELAY);
                 }
                 Err(TryLockError::WouldBlock) => return Err(locked(read_holder(&mut file))),
-                // A disk without locks: the signs of life must do.
+                // A disk without locks: the heartbeat decides.
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => break false,
                 Err(TryLockError::Error(error)) => return Err(io(error)),
             }
         };
         let this = LockHolder::this();
         let stale = read_holder(&mut file);
-        let sign = file.metadata().and_then(|meta| meta.modified()).map_err(&io)?;
+        let last_heartbeat = file.metadata().and_then(|meta| meta.modified()).map_err(&io)?;
         if let Some(holder) = stale.clone().filter(|holder| holder.host != this.host || !has_locks)
-            && is_alive(sign)
+            && is_alive(last_heartbeat)
         {
             return Err(locked(Some(holder)));
         }
@@ -100,45 +102,45 @@ impl Lock {
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
         written.map_err(&io)?;
         let (alive, ended) = bounded::<()>(0);
-        let signed = file.try_clone().map_err(&io)?;
-        let signs = std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
-            while ended.recv_timeout(SIGN_EVERY) == Err(RecvTimeoutError::Timeout) {
-                let _ = signed.set_modified(SystemTime::now());
+        let lock_file = file.try_clone().map_err(&io)?;
+        let heartbeat = std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
+            while ended.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+                let _ = lock_file.set_modified(SystemTime::now());
             }
         });
-        Ok(Self { file, alive: Some(alive), signs: Some(signs.map_err(&io)?), stale })
+        Ok(Self { file, alive: Some(alive), heartbeat: Some(heartbeat.map_err(&io)?), stale })
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         self.alive = None;
-        if let Some(signs) = self.signs.take() {
-            let _ = signs.join();
+        if let Some(heartbeat) = self.heartbeat.take() {
+            let _ = heartbeat.join();
         }
-        // The file stays: to remove it could remove the lock of the next one.
+        // The file stays: removing it could remove the lock of the next holder.
         let _ = self.file.set_len(0);
         let _ = self.file.unlock();
     }
 }
 
-/// Who holds the lock of a directory now, if anybody does.
+/// Returns the process that holds the lock of a directory, if there is one.
 pub fn holder(dir: &Path) -> Option<LockHolder> {
     let mut file = File::open(dir.join(LOCK)).ok()?;
     let holder = read_holder(&mut file)?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(holder),
         _ => {
-            let sign = file.metadata().and_then(|meta| meta.modified()).ok()?;
-            let elsewhere = holder.host != LockHolder::this().host;
-            (elsewhere && is_alive(sign)).then_some(holder)
+            let last_heartbeat = file.metadata().and_then(|meta| meta.modified()).ok()?;
+            let is_remote = holder.host != LockHolder::this().host;
+            (is_remote && is_alive(last_heartbeat)).then_some(holder)
         }
     }
 }
 
-/// Whether a sign of life is young; one from the future is of a machine whose clock is ahead.
-fn is_alive(sign: SystemTime) -> bool {
-    sign.elapsed().map_or(true, |age| age < ALIVE)
+/// Returns whether a heartbeat is recent; one in the future is of a machine whose clock is ahead.
+fn is_alive(last_heartbeat: SystemTime) -> bool {
+    last_heartbeat.elapsed().map_or(true, |age| age < ALIVE)
 }
 
 fn read_holder(file: &mut File) -> Option<LockHolder> {
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_died_is_told_and_who_may_live_elsewhere_is_waited_for() {
+    fn a_dead_holder_is_replaced_and_a_live_remote_one_is_respected() {
         let dir = tempfile::tempdir().expect("a directory");
         write(dir.path(), &LockHolder::this().host, 0);
         let stale = |lock: Lock| lock.stale.clone().map(|holder| holder.pid);

@@ -1,14 +1,15 @@
-//! The results of a batch: a directory with one line an answer, written as it is earned.
+//! Results of a batch: a directory with one line per answer, written when the answer is completed.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
-//! | `answers.jsonl` | line 1: the plan, the model's files, the version; then one line an answer or failure, which says nothing that would differ if it were made again |
-//! | `timings.jsonl` | one line an answer: where its time went |
-//! | `sessions.jsonl` | when a process began and ended here, and what it did |
-//! | `thumbnails/` | a small picture a video |
-//! | `lock`, `status.json`, `summary.json`, `report.html` | who writes; how far it is; what came of it |
+//! | `answers.jsonl` | line 1: the plan, the model's files, the version; then one line per answer or failure, with reproducible fields only |
+//! | `timings.jsonl` | one line per answer: its time by stage |
+//! | `sessions.jsonl` | begin, end and summary of each process |
+//! | `thumbnails/` | one JPEG per video |
+//! | `lock`, `status.json`, `summary.json`, `report.html` | the writing process; its progress; the last summary; the report |
 //!
-//! Lines are only ever added. A failed item that is tried again gets another line, which is the one that counts.
+//! Lines are only appended. A retried item gets another line, which replaces the earlier one. Written by
+//! [`run`](super::run) and [`merge`](super::merge).
 
 mod header;
 mod lines;
@@ -25,22 +26,24 @@ use lines::{FirstLine, first_line};
 pub use lines::{LineFile, for_each_line};
 pub(super) use lock::now;
 pub use lock::{Lock, LockHolder, holder};
-pub use record::{AnswerRecord, FailureRecord, LIST, Lost, NO_QUESTION, RecordOutcome, ResultRecord, StepTimes, Timed};
+pub use record::{
+    AnswerRecord, FailureRecord, LIST, NO_QUESTION, PacketLoss, RecordOutcome, ResultRecord, StepTimes, Timed,
+};
 pub use state::{StoreState, StoredResults, read_sessions};
 
 use super::BatchError;
 use super::item::Id;
 use crate::files::{Flush, output};
 
-/// The answers' file.
+/// File name of the answers.
 pub const ANSWERS: &str = "answers.jsonl";
-/// The timings' file.
+/// File name of the timings.
 pub const TIMINGS: &str = "timings.jsonl";
-/// The file of who worked here.
+/// File name of the sessions.
 pub const SESSIONS: &str = "sessions.jsonl";
 const THUMBNAILS: &str = "thumbnails";
 
-/// Results that are open for their one writer.
+/// Results that are open for writing, by one process at a time.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
@@ -48,21 +51,22 @@ pub struct Store {
     timings: LineFile,
     sessions: LineFile,
     lock: Lock,
-    /// Of the program that began them.
+    /// Version of the program that began the results.
     begun_by: String,
 }
 
 impl Store {
-    /// Opens the results of a plan, or begins them; what a kill left torn is mended. Says as well what they hold.
+    /// Opens or begins the results of a plan, and repairs lines that a killed process left incomplete. Returns the state of
+    /// the results as well.
     ///
     /// # Errors
-    /// [`BatchError`] when another process writes there, they are another plan's, or the disk refuses.
+    /// [`BatchError`] when another process writes there, the results are of another plan, or the files cannot be written.
     pub fn open(dir: &Path, header: &Header) -> Result<(Self, StoreState), BatchError> {
         output::create_directory(dir).map_err(BatchError::io(dir))?;
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
-        // Whoever has another file of this name there keeps it as it is.
-        let found = header_to_go_on(&path, header)?;
+        // A file of another program is left as it is.
+        let found = header_to_resume(&path, header)?;
         if let Some(found) = found.as_ref().filter(|found| found.revision != header.revision) {
             let (dir, begun_by) = (dir.to_owned(), found.version.clone());
             return Err(BatchError::OtherRevision { dir, begun_by, there: found.revision, here: header.revision });
@@ -83,25 +87,25 @@ impl Store {
         Ok((store, state))
     }
 
-    /// The directory.
+    /// Directory of the results.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The version of the program that began them.
+    /// Version of the program that began the results.
     pub fn begun_by(&self) -> &str {
         &self.begun_by
     }
 
-    /// Who died writing there, if the lock was found so.
+    /// Process that died while it held the lock, if there was one.
     pub fn stale_holder(&self) -> Option<&LockHolder> {
         self.lock.stale.as_ref()
     }
 
-    /// Keeps a line, with its timings before it: of an answer that is there they are there too.
+    /// Appends a record, after its timings: every answer in the file has timings.
     ///
     /// # Errors
-    /// [`BatchError::NotKept`] when the disk refuses.
+    /// [`BatchError::NotKept`] when the files cannot be written.
     pub fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), BatchError> {
         let not_kept =
             |path: &Path, source| BatchError::NotKept { path: path.to_owned(), video: record.video.clone(), source };
@@ -112,28 +116,28 @@ impl Store {
         self.answers.append(record).map_err(|source| not_kept(self.answers.path(), source))
     }
 
-    /// Notes something of the process that writes.
+    /// Appends a line to the sessions.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the file cannot be written.
     pub fn note(&mut self, session: &impl Serialize) -> Result<(), BatchError> {
         self.sessions.append(session).map_err(BatchError::io(self.sessions.path()))
     }
 
-    /// Keeps the small picture of an item.
+    /// Writes the thumbnail of an item.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn add_thumbnail(&self, item: Id, picture: &[u8]) -> std::io::Result<()> {
+    /// When the file cannot be written.
+    pub fn add_thumbnail(&self, item: Id, jpeg: &[u8]) -> std::io::Result<()> {
         let path = thumbnail_path(&self.dir, item);
         output::create_directory(path.parent().unwrap_or(&self.dir))?;
-        output::write(&path, picture, Flush::Rename)
+        output::write(&path, jpeg, Flush::Rename)
     }
 
-    /// Waits until every line is on the disk that has not been for long.
+    /// Syncs the lines that were written a while ago to the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the files cannot be written.
     pub fn sync_if_due(&mut self) -> Result<(), BatchError> {
         for file in [&mut self.timings, &mut self.answers] {
             file.sync_if_due().map_err(BatchError::io(file.path()))?;
@@ -141,10 +145,10 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until every line is on the disk.
+    /// Syncs all lines to the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the files cannot be written.
     pub fn sync(&mut self) -> Result<(), BatchError> {
         for file in [&mut self.timings, &mut self.answers, &mut self.sessions] {
             file.sync().map_err(BatchError::io(file.path()))?;
@@ -153,24 +157,23 @@ impl Store {
     }
 }
 
-/// The first line of a file that is to be gone on with; none if there is nothing of it, or a part of the one that is to be
-/// written.
-fn header_to_go_on(path: &Path, header: &Header) -> Result<Option<Header>, BatchError> {
+/// Returns the first line of a file to resume; `None` if it is missing, or an incomplete copy of `header`.
+fn header_to_resume(path: &Path, header: &Header) -> Result<Option<Header>, BatchError> {
     let torn = match first_line(path).map_err(BatchError::io(path))? {
         FirstLine::Missing => return Ok(None),
         FirstLine::Whole => return StoredResults::header_of(path),
         FirstLine::Torn(line) => line,
     };
-    // A kill may have left a part of it, or all but its end.
-    let ours = serde_json::to_vec(header).map_err(std::io::Error::from).map_err(BatchError::io(path))?;
+    // A killed process may have left a prefix of the line, or all but the line feed.
+    let expected = serde_json::to_vec(header).map_err(std::io::Error::from).map_err(BatchError::io(path))?;
     match serde_json::from_slice::<Header>(&torn) {
         Ok(found) => Ok(Some(found)),
-        Err(_) if ours.starts_with(&torn) || torn.iter().all(|&byte| byte == 0) => Ok(None),
-        Err(error) => Err(BatchError::NotResults { path: path.to_owned(), cause: format!("its first line: {error}") }),
+        Err(_) if expected.starts_with(&torn) || torn.iter().all(|&byte| byte == 0) => Ok(None),
+        Err(error) => Err(BatchError::NotResults { path: path.to_owned(), cause: format!("first line: {error}") }),
     }
 }
 
-/// Where the small picture of an item is.
+/// Returns the path of an item's thumbnail.
 pub fn thumbnail_path(dir: &Path, item: Id) -> PathBuf {
     let digits = item.to_string();
     dir.join(THUMBNAILS).join(&digits[..2]).join(digits).with_extension("jpg")

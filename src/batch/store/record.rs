@@ -1,4 +1,5 @@
-//! One line of results: an answer, or why there is none. It says nothing that would differ if it were made again.
+//! Records: lines of `answers.jsonl`, each an answer or a failure. A record has reproducible fields only; its times are
+//! a line of `timings.jsonl`.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,141 +11,139 @@ use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
 use crate::video::Damage;
 
-/// What separates a cause from what may help.
+/// Separator of cause and hint in a message.
 const HINT: &str = "; hint: ";
-/// The stage of what could not be listed.
+/// Stage of failures to list an entry of the archive.
 pub const LIST: &str = "list";
-/// The kind of failure of an item that nothing is asked about.
+/// Kind of failure of an item without questions.
 pub const NO_QUESTION: &str = "no_question";
 
-/// A line of results. Of a video of which nothing could be seen there is one line, without a question.
+/// A line of results. A video that failed as a whole has one line, without a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResultRecord {
-    /// The item's identity.
+    /// Identity of the item.
     pub item: Id,
-    /// Its name in the archive.
+    /// Name of the item in the archive.
     pub video: String,
-    /// The part of it that was looked at.
+    /// Start of the window.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub start: Option<Seconds>,
-    /// As `start`.
+    /// End of the window.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end: Option<Seconds>,
-    /// The question's name.
+    /// Id of the question.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub question_id: Option<String>,
-    /// The question.
+    /// Text of the question.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub question: Option<String>,
-    /// What came of it.
+    /// Answer or failure.
     #[serde(flatten)]
     pub outcome: RecordOutcome,
 }
 
-/// What came of a question, or of an item.
+/// Outcome of a question or an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RecordOutcome {
     /// An answer.
     Answered(AnswerRecord),
-    /// None.
+    /// A failure.
     Failed {
-        /// Why.
+        /// Stage, kind, cause and hint.
         error: FailureRecord,
     },
-    /// What could not be listed before is not there any more, or can be listed now: its failure does not count any more.
+    /// End of an earlier failure to list an entry: the entry is absent, or can be listed.
     Resolved {
         /// Always true.
         resolved: bool,
     },
 }
 
-/// An answer, and what it was made of.
+/// An answer with its frames and token counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnswerRecord {
-    /// Its text.
+    /// Text of the answer.
     pub answer: String,
-    /// All ids, the stop token included.
+    /// All token ids, including the stop token.
     pub token_ids: Vec<u32>,
-    /// Why it ended.
+    /// Reason of the end.
     pub finish_reason: FinishReason,
-    /// The frames that were looked at.
+    /// Sampled frames.
     pub frames: Vec<FrameStamp>,
-    /// Tokens of the prompt's text.
+    /// Number of text tokens of the prompt.
     pub prompt_tokens: Tokens,
-    /// Tokens of the video.
+    /// Number of visual tokens of the prompt.
     pub visual_tokens: Tokens,
-    /// What could not be read of the video.
+    /// Damage of the video.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub damage: Option<Lost>,
-    /// Warnings of the reading, as in [`crate::video::ReadReport::warnings`].
+    pub damage: Option<PacketLoss>,
+    /// Warnings of the reader, as in [`crate::video::ReadReport::warnings`].
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
 }
 
-/// What could not be read of a video that gave frames all the same.
+/// Damage of a video that nevertheless has frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lost {
-    /// Packets.
+pub struct PacketLoss {
+    /// Number of lost packets.
     pub packets: usize,
-    /// Frames with errors that the decoder hid.
+    /// Number of frames with errors that the decoder concealed.
     #[serde(default)]
     pub concealed: usize,
-    /// Files that a playlist names and that are missing.
-    #[serde(default, skip_serializing_if = "Lost::is_zero")]
+    /// Number of missing files of a playlist.
+    #[serde(default, skip_serializing_if = "PacketLoss::is_zero")]
     pub files: usize,
-    /// The first refusal or hidden error, in FFmpeg's words.
+    /// First error, as FFmpeg's message.
     pub first: String,
 }
 
-impl Lost {
+impl PacketLoss {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
     fn is_zero(n: &usize) -> bool {
         *n == 0
     }
 }
 
-/// Why there is no answer.
+/// Failure of an item or a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureRecord {
-    /// Where: `list`, or a stage of the pipeline.
+    /// `list`, or a stage of the pipeline.
     pub stage: String,
-    /// In one word.
+    /// Kind of the failure in one word.
     pub kind: String,
-    /// What happened.
+    /// Message without the hint.
     pub cause: String,
-    /// What may help.
+    /// Hint for the user.
     pub hint: Option<String>,
 }
 
 impl FailureRecord {
-    /// The failure of an item in a stage. It names the item as the archive does, wherever that is.
+    /// Returns the failure of an item in a stage. The message names the item as in the archive, on every machine.
     fn of(item: &ArchiveItem, error: &ItemError) -> Self {
         let message = error.to_string().replace(&item.path.display().to_string(), &item.video);
-        Self::new(error.stage, error.source.kind(), &message)
+        let (cause, hint) = message.split_once(HINT).map_or((&*message, None), |(cause, hint)| (cause, Some(hint)));
+        Self::new(error.stage, error.source.kind(), cause, hint)
     }
 
-    fn new(stage: &str, kind: &str, message: &str) -> Self {
-        let (cause, hint) = match message.split_once(HINT) {
-            Some((cause, hint)) => (cause, Some(hint.to_owned())),
-            None => (message, hint(kind).map(str::to_owned)),
-        };
+    fn new(stage: &str, kind: &str, cause: &str, hint: Option<&str>) -> Self {
+        let hint = hint.or_else(|| hint_of_kind(kind)).map(str::to_owned);
         Self { stage: stage.to_owned(), kind: kind.to_owned(), cause: cause.to_owned(), hint }
     }
 
-    /// Stage and kind, by which failures are counted.
+    /// Returns stage and kind, by which failures are counted.
     pub fn category(&self) -> String {
         format!("{}/{}", self.stage, self.kind)
     }
 }
 
-/// What may help where the message does not say so.
-fn hint(kind: &str) -> Option<&'static str> {
+/// Returns the hint for a kind of failure whose message has none.
+fn hint_of_kind(kind: &str) -> Option<&'static str> {
     match kind {
-        "not_found" => Some("it is not there any more, or the manifest's paths begin elsewhere (--root)"),
-        "unreadable" => Some("look at the permissions, and at the disk"),
+        "not_found" => Some("the file is gone, or the manifest's paths are relative to another directory (--root)"),
+        "unreadable" => Some("check the permissions and the disk"),
         "empty" => Some("copy it again"),
-        "not_media" | "no_frames" => Some("`ffprobe` tells more; copy it again, if it is damaged"),
+        "not_media" | "no_frames" => Some("`ffprobe` shows more; copy it again, if it is damaged"),
         _ => None,
     }
 }
@@ -163,61 +162,61 @@ impl ResultRecord {
         }
     }
 
-    /// The line of an answer.
-    pub fn answered(item: &ArchiveItem, question: &BatchQuestion, seen: &EncodedVideo, answer: &Answer) -> Self {
-        let Damage { n_lost, n_concealed, n_missing, first, .. } = &seen.report.damage;
+    /// Returns the record of an answer.
+    pub fn answered(item: &ArchiveItem, question: &BatchQuestion, encoded: &EncodedVideo, answer: &Answer) -> Self {
+        let Damage { n_lost, n_concealed, n_missing, first, .. } = &encoded.report.damage;
         let answered = AnswerRecord {
             answer: answer.text.clone(),
             token_ids: answer.token_ids.clone(),
             finish_reason: answer.finish_reason,
-            frames: seen.frames.clone(),
+            frames: encoded.frames.clone(),
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
-            damage: first.clone().map(|first| Lost {
+            damage: first.clone().map(|first| PacketLoss {
                 packets: *n_lost,
                 concealed: *n_concealed,
                 files: *n_missing,
                 first,
             }),
-            warnings: seen.report.warnings.clone(),
+            warnings: encoded.report.warnings.clone(),
         };
         Self::of_item(item, Some(question), RecordOutcome::Answered(answered))
     }
 
-    /// The line of an item, or of one question about it, that failed.
+    /// Returns the record of a failed item, or of a failed question about it.
     pub fn failed(item: &ArchiveItem, question: Option<&BatchQuestion>, error: &ItemError) -> Self {
         Self::of_item(item, question, RecordOutcome::Failed { error: FailureRecord::of(item, error) })
     }
 
-    /// The line of an item without a question.
-    pub fn unasked(item: &ArchiveItem) -> Self {
-        let message = "nothing is asked about it; hint: --questions, or questions in the manifest";
-        let error = FailureRecord::new(LIST, NO_QUESTION, message);
+    /// Returns the record of an item without questions.
+    pub fn without_question(item: &ArchiveItem) -> Self {
+        let hint = "--questions, or questions in the manifest";
+        let error = FailureRecord::new(LIST, NO_QUESTION, "no question about the item", Some(hint));
         Self::of_item(item, None, RecordOutcome::Failed { error })
     }
 
-    /// The line of something that could not be listed before.
+    /// Returns the record that ends an earlier failure to list an entry.
     pub fn resolved(id: Id) -> Self {
-        let (start, end, question_id, question) = (None, None, None, None);
-        let outcome = RecordOutcome::Resolved { resolved: true };
-        Self { item: id, video: String::new(), start, end, question_id, question, outcome }
+        Self::of_entry(id, String::new(), RecordOutcome::Resolved { resolved: true })
     }
 
-    /// The line of something that could not be listed.
-    pub fn unlisted(unlisted: &FailedEntry) -> Self {
-        let FailedEntry { id, video, kind, cause } = unlisted;
-        let error = FailureRecord::new(LIST, kind, cause);
-        let (start, end, question_id, question) = (None, None, None, None);
-        let outcome = RecordOutcome::Failed { error };
-        Self { item: *id, video: video.clone(), start, end, question_id, question, outcome }
+    /// Returns the record of an entry that could not be listed.
+    pub fn not_listed(failed: &FailedEntry) -> Self {
+        let FailedEntry { id, video, kind, cause, hint } = failed;
+        let error = FailureRecord::new(LIST, kind, cause, hint.as_deref());
+        Self::of_entry(*id, video.clone(), RecordOutcome::Failed { error })
     }
 
-    /// What tells it from all other lines but those of another attempt: the question about the item, or the item.
+    fn of_entry(item: Id, video: String, outcome: RecordOutcome) -> Self {
+        Self { item, video, start: None, end: None, question_id: None, question: None, outcome }
+    }
+
+    /// Returns the key, equal for all attempts: the identity of the question about the item, or of the item.
     pub fn key(&self) -> Id {
         self.question.as_ref().map_or(self.item, |question| self.item.with_question(question))
     }
 
-    /// Why there is no answer, if there is none.
+    /// Failure, if the record is one.
     pub fn failure(&self) -> Option<&FailureRecord> {
         match &self.outcome {
             RecordOutcome::Failed { error } => Some(error),
@@ -226,7 +225,7 @@ impl ResultRecord {
     }
 }
 
-/// Where the time of an answer went: kept apart from it, since it would differ if it were made again.
+/// Times of an answer, in a file of their own because they are not reproducible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timed {
     /// [`ResultRecord::key`].
@@ -235,7 +234,7 @@ pub struct Timed {
     pub timings_ms: StepTimes,
 }
 
-/// Busy milliseconds of each step; those before `prefill` are the video's, which its questions share.
+/// Busy milliseconds of each step; the steps before `prefill` are of the video, shared by its questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "named as the stages")]
 pub struct StepTimes {
@@ -248,14 +247,14 @@ pub struct StepTimes {
 }
 
 impl StepTimes {
-    /// The times of an answer.
-    pub fn of(seen: &Timings, answer: &Answer) -> Self {
+    /// Returns the times of an answer about a video.
+    pub fn of(video: &Timings, answer: &Answer) -> Self {
         let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         Self {
-            decode: milliseconds(seen.decode),
-            preprocess: milliseconds(seen.preprocess),
-            encode: milliseconds(seen.encode),
-            connect: milliseconds(seen.connect),
+            decode: milliseconds(video.decode),
+            preprocess: milliseconds(video.preprocess),
+            encode: milliseconds(video.encode),
+            connect: milliseconds(video.connect),
             prefill: milliseconds(answer.prefill),
             generate: milliseconds(answer.generate),
         }
@@ -284,9 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_kept_apart_from_the_cause() {
-        let failure = FailureRecord::new("decode", "time_limit", "too long; hint: wait");
-        assert_eq!((failure.cause.as_str(), failure.hint.as_deref()), ("too long", Some("wait")));
-        assert_eq!(FailureRecord::new("decode", "crash", "gone").hint, None);
+    fn a_failure_without_a_hint_gets_that_of_its_kind() {
+        let failure = FailureRecord::new("decode", "empty", "too short", Some("wait"));
+        assert_eq!((failure.cause.as_str(), failure.hint.as_deref()), ("too short", Some("wait")));
+        assert_eq!(FailureRecord::new("decode", "empty", "too short", None).hint.as_deref(), Some("copy it again"));
+        assert_eq!(FailureRecord::new("decode", "crash", "gone", None).hint, None);
     }
 }

@@ -1,4 +1,4 @@
-//! What results hold: which questions are done, which items failed, and which of several lines counts.
+//! State of results: answered and failed questions and items, and which of several lines about one is valid.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -12,13 +12,13 @@ use crate::batch::BatchError;
 use crate::batch::item::Id;
 use crate::batch::summary::BatchSession;
 
-/// What is done and what failed, by identity: some 40 bytes a line.
+/// Answered and failed questions and items by identity: about 40 bytes per line.
 #[derive(Debug, Default)]
 pub struct StoreState {
     answered: HashSet<Id>,
-    /// Of items and of questions about them: the line that counts.
+    /// Failed items and questions, with their last line.
     failed: HashMap<Id, FailedLine>,
-    /// Lines that say nothing usable, by number.
+    /// Numbers of unreadable lines.
     pub damaged: Vec<u64>,
     categories: HashSet<Arc<str>>,
 }
@@ -29,7 +29,7 @@ struct FailedLine {
     category: Arc<str>,
 }
 
-/// As much of a line as is needed here.
+/// The fields of a line that the state needs.
 #[derive(Deserialize)]
 struct Brief {
     item: Id,
@@ -46,10 +46,10 @@ struct BriefFailure {
 }
 
 impl StoreState {
-    /// Reads the lines of a file of answers, its first one aside.
+    /// Reads the lines of a file of answers after the first one.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn read(path: &Path) -> Result<Self, BatchError> {
         let mut state = Self::default();
         let read = for_each_line::<io::Error>(path, &mut |number, line| {
@@ -58,7 +58,7 @@ impl StoreState {
                     Ok(Brief { item, resolved: true, .. }) => state.resolve(item),
                     Ok(Brief { item, question, error, .. }) => {
                         let category = error.map(|error| format!("{}/{}", error.stage, error.kind));
-                        state.add(number, (item, question.as_deref()), category.as_deref());
+                        state.add(number, item, question.as_deref(), category.as_deref());
                     }
                     Err(_) => state.damaged.push(number),
                 }
@@ -69,8 +69,8 @@ impl StoreState {
         Ok(state)
     }
 
-    /// Takes a line, which counts from now on.
-    fn add(&mut self, line: u64, (item, question): (Id, Option<&str>), category: Option<&str>) {
+    /// Adds a line, which replaces earlier lines about the same question or item.
+    fn add(&mut self, line: u64, item: Id, question: Option<&str>, category: Option<&str>) {
         let key = question.map_or(item, |question| item.with_question(question));
         match category {
             Some(category) => {
@@ -83,7 +83,7 @@ impl StoreState {
             }
         }
         if question.is_some() {
-            // Of an item that a question was asked about something was seen.
+            // An item with a question that was asked did not fail as a whole.
             self.failed.remove(&item);
         }
     }
@@ -101,54 +101,54 @@ impl StoreState {
         new
     }
 
-    /// Takes a line that was just written.
-    pub fn take(&mut self, record: &ResultRecord) {
+    /// Adds a record that was just written.
+    pub fn update(&mut self, record: &ResultRecord) {
         if matches!(record.outcome, super::RecordOutcome::Resolved { .. }) {
             return self.resolve(record.item);
         }
         let category = record.failure().map(super::FailureRecord::category);
-        self.add(0, (record.item, record.question.as_deref()), category.as_deref());
+        self.add(0, record.item, record.question.as_deref(), category.as_deref());
     }
 
-    /// Whether a question about an item has its answer, or has failed.
+    /// Returns whether a question about an item is answered or failed.
     pub fn is_done(&self, item: Id, question: &str) -> bool {
         let key = item.with_question(question);
         self.answered.contains(&key) || self.failed.contains_key(&key)
     }
 
-    /// Whether a question about an item has its answer.
+    /// Returns whether a question about an item is answered.
     pub fn is_answered(&self, item: Id, question: &str) -> bool {
         self.answered.contains(&item.with_question(question))
     }
 
-    /// Whether nothing could be seen of an item.
+    /// Returns whether an item failed as a whole.
     pub fn is_failed(&self, item: Id) -> bool {
         self.failed.contains_key(&item)
     }
 
-    /// Whether nothing was asked about an item so far.
-    pub fn is_unasked(&self, item: Id) -> bool {
+    /// Returns whether an item failed for want of a question.
+    pub fn has_no_question(&self, item: Id) -> bool {
         let category = format!("{}/{}", super::LIST, super::NO_QUESTION);
         self.failed.get(&item).is_some_and(|failed| *failed.category == *category)
     }
 
-    /// What could not be listed.
-    pub fn unlisted(&self) -> impl Iterator<Item = Id> {
-        let is_unlisted = |failed: &FailedLine| failed.category.split('/').next() == Some(super::LIST);
-        self.failed.iter().filter(move |(_, failed)| is_unlisted(failed)).map(|(&id, _)| id)
+    /// Lists the entries that failed to be listed.
+    pub fn not_listed(&self) -> impl Iterator<Item = Id> {
+        let is_of_list = |failed: &FailedLine| failed.category.split('/').next() == Some(super::LIST);
+        self.failed.iter().filter(move |(_, failed)| is_of_list(failed)).map(|(&id, _)| id)
     }
 
-    /// Questions that have an answer.
+    /// Number of answered questions.
     pub fn n_answered(&self) -> u64 {
         self.answered.len() as u64
     }
 
-    /// Items and questions that failed.
+    /// Number of failed items and questions.
     pub fn n_failed(&self) -> u64 {
         self.failed.len() as u64
     }
 
-    /// How many failed, by stage and kind.
+    /// Returns the number of failures by stage and kind.
     pub fn failed_by_category(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for failed in self.failed.values() {
@@ -157,8 +157,8 @@ impl StoreState {
         sums
     }
 
-    /// Whether a line is the one that counts.
-    fn counts(&self, number: u64, record: &ResultRecord) -> bool {
+    /// Returns whether a line is valid: not replaced by a later one.
+    fn is_valid(&self, number: u64, record: &ResultRecord) -> bool {
         match &record.outcome {
             super::RecordOutcome::Answered(_) => true,
             super::RecordOutcome::Resolved { .. } => false,
@@ -169,22 +169,22 @@ impl StoreState {
     }
 }
 
-/// A directory of results, to be read.
+/// A directory of results, open for reading.
 #[derive(Debug)]
 pub struct StoredResults {
-    /// The directory.
+    /// Directory.
     pub dir: PathBuf,
-    /// What made them.
+    /// Header: plan, model, version.
     pub header: Header,
-    /// What they hold.
+    /// State.
     pub state: StoreState,
 }
 
 impl StoredResults {
-    /// Reads what a directory holds.
+    /// Opens a directory of results.
     ///
     /// # Errors
-    /// When it holds no results.
+    /// When the directory has no results.
     pub fn open(dir: &Path) -> Result<Self, BatchError> {
         let path = dir.join(ANSWERS);
         if !path.exists() {
@@ -193,13 +193,13 @@ impl StoredResults {
             return Err(BatchError::io(&path)(missing));
         }
         let header = Self::header_of(&path)?
-            .ok_or_else(|| BatchError::NotResults { path: path.clone(), cause: "it has no first line".to_owned() })?;
+            .ok_or_else(|| BatchError::NotResults { path: path.clone(), cause: "no first line".to_owned() })?;
         Ok(Self { dir: dir.to_owned(), header, state: StoreState::read(&path)? })
     }
 
-    /// The first line of a file of answers; none if there is no whole one.
+    /// Reads the first line of a file of answers; `None` if there is no complete line.
     pub(super) fn header_of(path: &Path) -> Result<Option<Header>, BatchError> {
-        let not_ours = |cause: String| BatchError::NotResults { path: path.to_owned(), cause };
+        let invalid = |cause: String| BatchError::NotResults { path: path.to_owned(), cause };
         let mut found = Ok(None);
         let read = for_each_line::<Ended>(path, &mut |_, line| {
             found = serde_json::from_slice::<Header>(line).map(Some);
@@ -210,25 +210,25 @@ impl StoredResults {
         }
         match found {
             Ok(Some(header)) if header.format != FORMAT => {
-                Err(not_ours(format!("the form `{}`, this program writes `{FORMAT}`", header.format)))
+                Err(invalid(format!("format `{}`, not `{FORMAT}`", header.format)))
             }
             Ok(header) => Ok(header),
-            Err(error) => Err(not_ours(format!("its first line: {error}"))),
+            Err(error) => Err(invalid(format!("first line: {error}"))),
         }
     }
 
-    /// Hands out every line that counts, in the file's order.
+    /// Calls `take` with every valid record, in the order of the file.
     ///
     /// # Errors
     /// When the file cannot be read, or `take` fails.
     pub fn for_each(&self, take: &mut dyn FnMut(ResultRecord) -> Result<(), BatchError>) -> Result<(), BatchError> {
         for_each_line(&self.dir.join(ANSWERS), &mut |number, line| match serde_json::from_slice::<ResultRecord>(line) {
-            Ok(record) if number > 1 && self.state.counts(number, &record) => take(record),
+            Ok(record) if number > 1 && self.state.is_valid(number, &record) => take(record),
             _ => Ok(()),
         })
     }
 
-    /// Where the time of each answer went.
+    /// Reads the times of each answer, by the key of its record.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -244,7 +244,7 @@ impl StoredResults {
     }
 }
 
-/// What was noted of the processes that wrote into a directory.
+/// Reads the sessions of a directory.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -257,7 +257,7 @@ pub fn read_sessions(dir: &Path) -> Result<Vec<BatchSession>, BatchError> {
     Ok(found)
 }
 
-/// Why a walk over lines ended early.
+/// Reason of the early end of a walk over lines.
 enum Ended {
     Enough,
     Io(io::Error),
@@ -274,20 +274,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_attempt_counts() {
+    fn the_last_attempt_replaces_earlier_ones() {
         let mut state = StoreState::default();
         let item = Id(1);
-        state.add(2, (item, None), Some("decode/crash"));
+        state.add(2, item, None, Some("decode/crash"));
         assert!(state.is_failed(item) && state.n_failed() == 1);
-        state.add(3, (item, None), Some("decode/hang"));
+        state.add(3, item, None, Some("decode/hang"));
         assert_eq!(state.failed_by_category(), BTreeMap::from([("decode/hang".to_owned(), 1)]));
-        state.add(4, (item, Some("a")), None);
-        state.add(5, (item, Some("b")), Some("generate/token_budget"));
+        state.add(4, item, Some("a"), None);
+        state.add(5, item, Some("b"), Some("generate/token_budget"));
         assert!(!state.is_failed(item) && state.is_done(item, "a") && state.is_done(item, "b"));
         assert!(state.is_answered(item, "a") && !state.is_answered(item, "b") && !state.is_done(item, "c"));
         assert_eq!((state.n_answered(), state.n_failed()), (1, 1));
-        // A new question about a video that has gone since: the old answer stays.
-        state.add(6, (item, None), Some("decode/not_found"));
+        // A new question about a video that has been removed since: the old answer stays.
+        state.add(6, item, None, Some("decode/not_found"));
         assert!(state.is_failed(item) && state.is_answered(item, "a"));
     }
 }

@@ -48,7 +48,7 @@ struct Export {
     out: Option<PathBuf>,
 }
 
-/// Write report.html anew: small pictures, answers, failures, filters
+/// Write report.html anew: thumbnails, answers, failures, filters
 #[derive(Args)]
 struct Report {
     /// A directory that vidense batch wrote

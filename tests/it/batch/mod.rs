@@ -397,7 +397,7 @@ fn another_plans_results_are_refused_choice_by_choice() {
     std::fs::write(place.path("theirs/answers.jsonl"), "theirs\nmore").unwrap();
     let theirs = place.run("archive", "theirs", &[]);
     assert_code(&theirs, 2);
-    assert!(err(&theirs).contains("no results: its first line"), "{}", err(&theirs));
+    assert!(err(&theirs).contains("no results: first line"), "{}", err(&theirs));
     assert_eq!(std::fs::read(place.path("theirs/answers.jsonl")).unwrap(), b"theirs\nmore");
     std::fs::write(place.path("theirs/answers.jsonl"), "without an end").unwrap();
     assert_code(&place.run("archive", "theirs", &[]), 2);

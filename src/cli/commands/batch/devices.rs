@@ -133,7 +133,7 @@ impl DeviceBatch<'_> {
         }
         let shard: Shard = match format!("{}/{of}", task.part).parse() {
             Ok(shard) => shard,
-            Err(error) => return PartEnd::Lost(error),
+            Err(error) => return PartEnd::Lost(error.to_string()),
         };
         let ended = self.start(self.devices.0[device], (shard, task.retry)).and_then(|child| wait(child, name, stop));
         let dir = part_dir(self.out, shard);

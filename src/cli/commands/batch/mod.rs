@@ -171,10 +171,10 @@ impl RunBatch {
             exclude: self.exclude.clone(),
             root: self.root.clone(),
             format: self.manifest,
-            aside: Some(self.part.map_or(out, |_| whole(out)).to_owned()),
+            excluded_dir: Some(self.part.map_or(out, |_| whole(out)).to_owned()),
         };
         let archive = Archive::open(archive_named, &options)?;
-        if questions.is_empty() && !archive.may_ask() {
+        if questions.is_empty() && !archive.may_have_questions() {
             anyhow::bail!("nothing is asked; hint: --questions FILE, -q TEXT, or a manifest with questions");
         }
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
@@ -184,8 +184,8 @@ impl RunBatch {
         plan.unused = self.unused.rule(plan.unused);
         plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
         let model = Session::open(plan, &document)?.model;
-        let made = (model.fingerprint.as_str(), model.arithmetic());
-        let header = Header::new(&model.plan, made, &model.model_files, self.shard)?;
+        let header = Header::new(&model.plan, &model.fingerprint, model.arithmetic(), &model.model_files)?;
+        let header = header.with_shard(self.shard);
         let (mut store, state) = Store::open(out, &header)?;
         tell::opened(&store, &state);
         let features = self.cache.open(identity(&model)?);
@@ -198,6 +198,7 @@ impl RunBatch {
             thumbnails: true,
             ..VideoOptions::default()
         };
+        let tally = Tally::new(model.device_name());
         let batch = Batch {
             asking: model.asking(),
             archive: &archive,
@@ -206,6 +207,7 @@ impl RunBatch {
             retry_failed: self.retry_failed,
             is_only_archive: tell::archives(&store, archive_named)?,
             options,
+            tally: &tally,
         };
         let note = |event: &str, summary| note(event, (archive_named, &questions), summary);
         store.note(&note("begin", None))?;
@@ -215,8 +217,7 @@ impl RunBatch {
             let latest = latest.clone();
             server.serve(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone())?;
         }
-        let tally = Tally::new(model.device_name());
-        let outcome = batch.run((&mut store, state), &RunControl::until(&stop), &tally, &|event| {
+        let outcome = batch.run(&mut store, state, &RunControl::until(&stop), &|event| {
             if let BatchEvent::Tick(snapshot) = event {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
                 if let Err(error) = write_status(out, snapshot) {

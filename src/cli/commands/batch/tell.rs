@@ -121,9 +121,9 @@ impl Teller {
     fn tick(&self, snapshot: &Snapshot) {
         if self.has_bar {
             if let Some(expected) = snapshot.expected {
-                self.bar.set_length(expected.max(snapshot.behind()));
+                self.bar.set_length(expected.max(snapshot.n_finished()));
             }
-            self.bar.set_position(snapshot.behind());
+            self.bar.set_position(snapshot.n_finished());
             self.bar.set_message(line(snapshot));
             return;
         }
@@ -138,7 +138,7 @@ impl Teller {
 /// `12 of 60 videos`.
 pub fn behind(snapshot: &Snapshot) -> String {
     let of = snapshot.expected.map_or(String::new(), |expected| format!(" of {expected}"));
-    format!("{}{of} videos", snapshot.behind())
+    format!("{}{of} videos", snapshot.n_finished())
 }
 
 /// Rates, what is left, and how busy the stages are.
@@ -209,7 +209,7 @@ pub fn summary(summary: &Summary) {
         let more = if left.files > left.examples.len() as u64 { ", ..." } else { "" };
         let _ = write!(text, "\n  passed over: {} {} ({names}{more})", left.files, words(reason));
     }
-    if summary.complete && now.behind() == 0 {
+    if summary.complete && now.n_finished() == 0 {
         output::warning("nothing in the archive is a video, or of this shard");
     }
     output::conclusion(summary, &text);
