@@ -1,54 +1,91 @@
-//! How pixels are prepared: the steps between a decoded frame and the tower's input.
+//! Configuration of the steps between a decoded frame and the tower's input: pad, resize, crop, rescale, normalise.
 //!
-//! [`super::ImageProcessor`] reads them from a checkpoint's file; without a file they are the defaults of the tower's
-//! family.
+//! [`super::ImageProcessor`] reads the configuration from a checkpoint's file; without a file it has the defaults of the
+//! tower's family. [`super::Preprocessor`] runs the steps.
+
+use ::image::RgbImage;
 
 use serde::Serialize;
 
-/// The first resize, before any crop.
+/// Width and height of an image, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSize {
+    /// Pixels of a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl ImageSize {
+    /// Returns the size of an image.
+    pub fn of(image: &RgbImage) -> Self {
+        image.dimensions().into()
+    }
+
+    /// Number of pixels.
+    pub fn n_pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+impl From<(u32, u32)> for ImageSize {
+    fn from((width, height): (u32, u32)) -> Self {
+        Self { width, height }
+    }
+}
+
+impl From<ImageSize> for (u32, u32) {
+    fn from(ImageSize { width, height }: ImageSize) -> Self {
+        (width, height)
+    }
+}
+
+/// First resize, before any crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
-    /// The shorter side to this many pixels, the longer in proportion, rounded down.
+    /// Resizes the shorter side to this many pixels, and the longer side in proportion, rounded down.
     ShortestEdge(u32),
-    /// The shorter side to `shortest` pixels, in proportion, unless the longer would then be over `longest`.
+    /// Resizes the shorter side to `shortest` pixels in proportion, or to fewer where the longer side would be over
+    /// `longest`.
     Edges {
-        /// Pixels.
+        /// Pixels of the shorter side.
         shortest: u32,
-        /// Pixels.
+        /// Pixels of the longer side at most.
         longest: u32,
     },
-    /// The largest size in proportion within this one.
+    /// Resizes to the largest size in proportion within this size.
     Within {
-        /// Pixels.
+        /// Pixels of a row at most.
         width: u32,
-        /// Pixels.
+        /// Rows at most.
         height: u32,
     },
-    /// To this size, whatever the proportions.
+    /// Resizes to this size, whatever the proportions.
     Exact {
-        /// Pixels.
+        /// Pixels of a row.
         width: u32,
-        /// Pixels.
+        /// Rows.
         height: u32,
     },
-    /// The longer side to this many pixels, the other in proportion, rounded down and then made even (Idefics3).
+    /// Resizes the longer side to this many pixels, and the other side in proportion, rounded down and then made even
+    /// (Idefics3).
     LongestEdge(u32),
-    /// None.
+    /// Keeps the size.
     None,
 }
 
-/// How resized pixels are rounded.
+/// Arithmetic of resampling, which decides the rounding of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arithmetic {
-    /// As Pillow does it, with coefficients of 22 bits after the point.
+    /// Pillow's: coefficients with 22 fractional bits.
     Pillow,
-    /// As torchvision does it on u8 tensors, with coefficients of 16 bits.
+    /// Torchvision's on u8 tensors: coefficients of 16 bits.
     Torch,
 }
 
-/// Pillow's resampling filters, by the numbers that `preprocessor_config.json` uses.
+/// Pillow's resampling filters, with the numbers that `preprocessor_config.json` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
@@ -58,7 +95,7 @@ pub enum Filter {
     Lanczos,
     /// 2.
     Bilinear,
-    /// 3: what CLIP and SigLIP use.
+    /// 3, used by CLIP and SigLIP.
     Bicubic,
     /// 4.
     Box,
@@ -66,29 +103,29 @@ pub enum Filter {
     Hamming,
 }
 
-/// Everything between a decoded frame and the tower's input.
+/// Configuration of the steps between a decoded frame and the tower's input.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PreprocessConfig {
-    /// Pad to a square with this colour first (LLaVA's `image_aspect_ratio: pad`).
+    /// Colour of the padding to a square, the first step (LLaVA's `image_aspect_ratio: pad`).
     pub pad: Option<[u8; 3]>,
-    /// The colour that padding takes: the processor's mean, whether or not levels are normalised by it.
+    /// Colour that padding takes where it is switched on: the processor's mean, even where `mean` is not subtracted.
     #[serde(skip)]
     pub mean_colour: [u8; 3],
-    /// The resize.
+    /// First resize.
     pub resize: Resize,
-    /// A second resize after it, to this width and height, whatever the proportions.
+    /// Width and height of a second resize, whatever the proportions.
     pub squeeze: Option<(u32, u32)>,
-    /// The filter of both.
+    /// Filter of both resizes.
     pub filter: Filter,
-    /// How they round.
+    /// Arithmetic of both resizes.
     pub arithmetic: Arithmetic,
-    /// Cut this (width, height) out of the middle; what is missing is black.
+    /// Width and height of the centre crop; missing pixels are black.
     pub crop: Option<(u32, u32)>,
-    /// Each level is multiplied by this. Usually 1/255.
+    /// Factor of each level, usually 1/255.
     pub rescale: f64,
-    /// Subtracted from each channel, after `rescale`.
+    /// Mean of each channel, subtracted after `rescale`.
     pub mean: [f64; 3],
-    /// Each channel is divided by this, last.
+    /// Standard deviation of each channel, the divisor of the last step.
     pub std: [f64; 3],
 }
 
@@ -96,7 +133,7 @@ const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 impl PreprocessConfig {
-    /// CLIP's own: shortest edge to `size`, centre crop, CLIP's mean and standard deviation.
+    /// Returns CLIP's configuration: shortest edge to `size`, centre crop, CLIP's mean and standard deviation.
     pub fn clip(size: u32) -> Self {
         Self {
             pad: None,
@@ -112,7 +149,7 @@ impl PreprocessConfig {
         }
     }
 
-    /// SigLIP's own: straight to `size` x `size`, levels to -1 .. 1.
+    /// Returns SigLIP's configuration: resize to `size` x `size`, levels to -1 .. 1.
     pub fn siglip(size: u32) -> Self {
         Self {
             resize: Resize::Exact { width: size, height: size },
@@ -124,8 +161,8 @@ impl PreprocessConfig {
         }
     }
 
-    /// Idefics3's and SmolVLM's own: the longer side to `4 size`, then straight to `size` x `size`, both with Lanczos,
-    /// levels to -1 .. 1.
+    /// Returns the configuration of Idefics3 and SmolVLM: the longer side to `4 size`, then `size` x `size`, both with
+    /// Lanczos, levels to -1 .. 1.
     pub fn idefics3(size: u32) -> Self {
         Self {
             resize: Resize::LongestEdge(4 * size),
@@ -136,18 +173,19 @@ impl PreprocessConfig {
         }
     }
 
-    /// The same, padding to a square with the mean colour first: `int(mean * 255)` a channel.
+    /// Adds padding to a square with the mean colour: `int(mean * 255)` in each channel.
     #[must_use]
     pub fn padded(self) -> Self {
         Self { pad: Some(self.mean_colour), ..self }
     }
 
-    /// The mean as a colour, rounded down, as LLaVA's code takes it.
+    /// Converts a mean to a colour, rounded down, as LLaVA's code does.
     pub(super) fn colour_of(mean: [f64; 3]) -> [u8; 3] {
         mean.map(|mean| (mean * 255.0) as u8)
     }
 
-    /// The same, but squeezed to `size` x `size` whatever the proportions: LLaVA's base view under `anyres`.
+    /// Replaces padding, resizes and crop by a resize to `size` x `size`, whatever the proportions: LLaVA's base view
+    /// under `anyres`.
     #[must_use]
     pub fn squeezed(self, size: u32) -> Self {
         Self { pad: None, resize: Resize::Exact { width: size, height: size }, squeeze: None, crop: None, ..self }

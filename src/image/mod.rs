@@ -1,4 +1,5 @@
-//! Frames as the tower wants them: padded, resized, cropped and normalised as Pillow and Hugging Face do.
+//! Preparation of frames for the vision tower: padded, resized, cropped and normalised, with Pillow's and Hugging Face's
+//! arithmetic. Decoding is `video`'s; the networks see the pixel values only.
 
 pub mod any_res;
 pub mod config;
@@ -6,9 +7,12 @@ pub mod mosaic;
 pub mod plan;
 pub mod preprocess;
 pub mod processor;
+mod processor_keys;
+#[cfg(test)]
+mod processor_tests;
 mod resize;
 
-pub use any_res::AnyRes;
-pub use config::{Arithmetic, PreprocessConfig, Resize};
+pub use any_res::AnyResTiler;
+pub use config::{Arithmetic, ImageSize, PreprocessConfig, Resize};
 pub use preprocess::Preprocessor;
 pub use processor::{ImageProcessor, ProcessorReading};

@@ -1,43 +1,50 @@
-//! Several frames in one picture, row by row: IG-VLM's grid (arXiv 2403.18406) and TS-LLaVA's thumbnail (arXiv 2411.11066).
+//! Mosaic of several frames in one image, row by row: IG-VLM's grid (arXiv 2403.18406) and TS-LLaVA's thumbnail
+//! (arXiv 2411.11066). Frames are shrunk by area averages in f64, not by the tower's resampling.
 
-use ::image::{Rgb, RgbImage};
+use ::image::{Rgb, RgbImage, imageops};
 
-/// Pastes pictures row by row, `columns` in a row, each brought to the first one's size; places without a picture are white.
+use crate::error::{Error, Result};
+
+/// Pixels of a side at most: no decoder gives more in either direction.
+const MAX_SIDE: u32 = 1 << 15;
+
+/// Pastes frames row by row, `columns` in a row, each resized to the first frame's size; cells without a frame are white.
 ///
 /// # Errors
-/// In words, when there is no picture, or the result would be too large.
-pub fn mosaic(pictures: &[RgbImage], columns: u32) -> Result<RgbImage, String> {
-    let (first, columns) = (pictures.first().ok_or("a mosaic of no pictures")?, columns.max(1));
+/// When there is no frame, or the result would be too large.
+pub fn mosaic(frames: &[RgbImage], columns: u32) -> Result<RgbImage> {
+    let columns = columns.max(1);
+    let first = frames.first().ok_or_else(|| Error::invalid("a mosaic of no frames"))?;
     let (width, height) = first.dimensions();
-    let rows = (pictures.len() as u32).div_ceil(columns);
-    let size = width.checked_mul(columns).zip(height.checked_mul(rows)).filter(|&(w, h)| w <= MOST && h <= MOST);
+    let rows = (frames.len() as u32).div_ceil(columns);
+    let size = width.checked_mul(columns).zip(height.checked_mul(rows));
     let (total_width, total_height) =
-        size.ok_or_else(|| format!("{columns} x {rows} pictures of {width} x {height} are over {MOST} pixels a side"))?;
+        size.filter(|&(width, height)| width <= MAX_SIDE && height <= MAX_SIDE).ok_or_else(|| {
+            Error::invalid(format!(
+                "a mosaic of {columns} x {rows} frames of {width} x {height} is over {MAX_SIDE} pixels a side"
+            ))
+        })?;
     let mut whole = RgbImage::from_pixel(total_width, total_height, Rgb([255; 3]));
-    for (i, picture) in (0u32..).zip(pictures) {
+    for (i, frame) in (0u32..).zip(frames) {
         let (x, y) = (i % columns * width, i / columns * height);
-        let fitting = shrink(picture, width, height);
-        ::image::imageops::replace(&mut whole, &fitting, i64::from(x), i64::from(y));
+        imageops::replace(&mut whole, &shrink(frame, width, height), i64::from(x), i64::from(y));
     }
     Ok(whole)
 }
 
-/// Pixels of a side at most: no decoder gives more than this in either direction.
-const MOST: u32 = 1 << 15;
-
-/// A picture of another size, each pixel the mean of the area that it covers (OpenCV's `INTER_AREA` for shrinking).
-pub fn shrink(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
-    if picture.dimensions() == (width, height) {
-        return picture.clone();
+/// Resizes an image: each pixel is the mean of the area that it covers (OpenCV's `INTER_AREA` for shrinking).
+pub fn shrink(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    if image.dimensions() == (width, height) {
+        return image.clone();
     }
-    let (columns, rows) = (shares(picture.width(), width), shares(picture.height(), height));
+    let (columns, rows) = (area_weights(image.width(), width), area_weights(image.height(), height));
     RgbImage::from_fn(width, height, |x, y| {
         let mut sum = [0f64; 3];
-        for &(row, of_row) in &rows[y as usize] {
-            for &(column, of_column) in &columns[x as usize] {
-                let pixel = picture.get_pixel(column, row);
+        for &(row, row_weight) in &rows[y as usize] {
+            for &(column, column_weight) in &columns[x as usize] {
+                let pixel = image.get_pixel(column, row);
                 for (sum, level) in sum.iter_mut().zip(pixel.0) {
-                    *sum += f64::from(level) * of_row * of_column;
+                    *sum += f64::from(level) * row_weight * column_weight;
                 }
             }
         }
@@ -45,16 +52,16 @@ pub fn shrink(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// For each of `to` places the places of `from` that it covers, with the share of it that each has.
-fn shares(from: u32, to: u32) -> Vec<Vec<(u32, f64)>> {
+/// Returns, for each of `to` target indices along a side, the source indices that it covers and the share of each.
+fn area_weights(from: u32, to: u32) -> Vec<Vec<(u32, f64)>> {
     let scale = f64::from(from) / f64::from(to.max(1));
-    let share = |i: u32| {
+    let weights = |i: u32| {
         let (begin, end) = (f64::from(i) * scale, f64::from(i + 1) * scale);
         let overlap = |at: u32| (end.min(f64::from(at) + 1.0) - begin.max(f64::from(at))) / scale;
-        let places = begin as u32..(end.ceil() as u32).min(from);
-        places.map(|at| (at, overlap(at))).filter(|&(_, share)| share > 1e-9).collect()
+        let covered = begin as u32..(end.ceil() as u32).min(from);
+        covered.map(|at| (at, overlap(at))).filter(|&(_, share)| share > 1e-9).collect()
     };
-    (0..to).map(share).collect()
+    (0..to).map(weights).collect()
 }
 
 #[cfg(test)]
@@ -67,16 +74,16 @@ mod tests {
 
     #[test]
     fn a_pixel_is_the_mean_of_its_area() {
-        // Three columns to two: the first is 0 and half of 60, weighed 2 to 1.
+        // Three columns to two: the first is 0 and half of 60, weighted 2 to 1.
         let small = shrink(&gray(3, 2, &[0, 60, 90, 0, 60, 90]), 2, 1);
         assert_eq!(small, gray(2, 1, &[20, 80]));
         assert_eq!(shrink(&gray(2, 1, &[7, 9]), 2, 1), gray(2, 1, &[7, 9]));
     }
 
     #[test]
-    fn pictures_stand_row_by_row_on_white() {
-        let pictures = [gray(1, 1, &[1]), gray(1, 1, &[2]), gray(2, 2, &[3, 3, 3, 3])];
-        assert_eq!(mosaic(&pictures, 2), Ok(gray(2, 2, &[1, 2, 3, 255])));
+    fn frames_are_laid_row_by_row_on_white() {
+        let frames = [gray(1, 1, &[1]), gray(1, 1, &[2]), gray(2, 2, &[3, 3, 3, 3])];
+        assert_eq!(mosaic(&frames, 2).expect("a small mosaic"), gray(2, 2, &[1, 2, 3, 255]));
         assert!(mosaic(&[], 2).is_err());
         assert!(mosaic(&[RgbImage::new(20_000, 1), RgbImage::new(20_000, 1)], 2).is_err());
     }

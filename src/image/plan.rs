@@ -1,7 +1,8 @@
-//! The preparation of frames of one size as tables: for devices that pad, resize, crop and normalise themselves, with
-//! the integers of [`super::Preprocessor::run`] and so with its levels.
+//! Preparation of frames of one size as tables, for devices that pad, resize, crop and normalise themselves: the
+//! integers, and so the levels, are those of [`super::Preprocessor::run`]. [`super::Preprocessor::plan`] makes the tables,
+//! `kernels::frames` copies them to a device.
 
-/// Bits after the point of a weight.
+/// Fractional bits of a weight.
 pub const WEIGHT_BITS: u32 = super::resize::PILLOW_BITS;
 
 /// Source pixels of each target pixel along one side.
@@ -9,15 +10,15 @@ pub const WEIGHT_BITS: u32 = super::resize::PILLOW_BITS;
 pub struct Taps {
     /// First source pixel of each target pixel.
     pub starts: Vec<u32>,
-    /// Weights of the source pixels of each target pixel, [`Self::n_taps`] of them, with [`WEIGHT_BITS`] bits after the
-    /// point; 0 beyond the last one.
+    /// Weights of the source pixels of each target pixel, [`Self::n_taps`] of them, with [`WEIGHT_BITS`] fractional
+    /// bits; 0 after the last source pixel.
     pub weights: Vec<i32>,
-    /// The most source pixels of a target pixel.
+    /// Largest number of source pixels of a target pixel.
     pub n_taps: usize,
 }
 
 impl Taps {
-    /// Takes the first source pixel and the weights of each target pixel.
+    /// Makes a table of the first source pixel and the weights of each target pixel.
     pub(super) fn new(windows: impl Iterator<Item = (usize, Vec<i32>)>) -> Self {
         let windows: Vec<_> = windows.collect();
         let n_taps = windows.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
@@ -32,15 +33,15 @@ impl Taps {
         }
     }
 
-    /// Target pixels.
+    /// Number of target pixels.
     pub fn n_targets(&self) -> usize {
         self.starts.len()
     }
 }
 
-/// Steps between a frame and the tower's input, in their order: the frame is laid into a canvas of one colour, whose
-/// rows are resized first and whose columns then; a part of that is cut out, black where there is nothing; each
-/// level has its value.
+/// Steps between a frame and the tower's input, in order: the frame is laid into a canvas of one colour; the canvas is
+/// resized, rows first, then columns; a part is cut out, black outside the canvas; each level is replaced by its
+/// normalised value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FramePlan {
     /// Width and height of the frame.
@@ -51,14 +52,14 @@ pub struct FramePlan {
     pub offset: (u32, u32),
     /// Colour of the canvas.
     pub colour: [u8; 3],
-    /// Resizes rows.
+    /// Weights that resize rows.
     pub horizontal: Taps,
-    /// Resizes columns.
+    /// Weights that resize columns.
     pub vertical: Taps,
-    /// Left and upper edge of the part that is cut out, in the resized canvas; negative where black surrounds it.
+    /// Left and upper edge of the crop in the resized canvas; negative where black surrounds the canvas.
     pub crop: (i32, i32),
-    /// Width and height of that part.
+    /// Width and height of the crop.
     pub size: (u32, u32),
-    /// The normalised value of every level, a channel.
+    /// Normalised value of every level, for each channel.
     pub levels: [[f32; 256]; 3],
 }

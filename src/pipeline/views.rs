@@ -49,7 +49,7 @@ impl ViewMaker {
         };
         let chosen: Vec<RgbImage> =
             spread(self.cells.len(), rows * columns).into_iter().map(|i| self.cells[i].clone()).collect();
-        mosaic(&chosen, columns as u32).map(Some)
+        mosaic(&chosen, columns as u32).map(Some).map_err(|error| error.to_string())
     }
 }
 

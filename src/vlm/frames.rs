@@ -85,7 +85,7 @@ impl Vlm {
         let failed = ModelError::compute("preparing pixels");
         let placed = self.frames.get(frame.dimensions(), || {
             let wrong = |error: Error| error.about(self.name.clone());
-            let plan = self.preprocessor.plan(frame.dimensions()).map_err(wrong)?;
+            let plan = self.preprocessor.plan(frame.dimensions().into()).map_err(wrong)?;
             self.tower_side(plan.size.0, plan.size.1)?;
             DeviceFramePlan::new(plan, device).map_err(&failed)
         })?;

@@ -14,14 +14,14 @@ use super::{ModelError, VideoPath};
 use crate::error::{Error, Result};
 use crate::image::any_res::Tiling;
 use crate::image::config::Filter;
-use crate::image::{AnyRes, Arithmetic, PreprocessConfig, Preprocessor, Resize};
+use crate::image::{AnyResTiler, Arithmetic, ImageSize, PreprocessConfig, Preprocessor, Resize};
 use crate::temporal::{self, Temporal, Unpad};
 use crate::vision::TowerConfig;
 
 /// AnyRes views of single images, and the tokens kept of them.
 #[derive(Debug, Clone)]
 pub struct SingleImage {
-    any_res: AnyRes,
+    any_res: AnyResTiler,
     /// Preparation of views.
     preprocessor: Preprocessor,
     unpad: Unpad,
@@ -102,24 +102,25 @@ fn view_preprocess(preprocess: PreprocessConfig, side: u32) -> Option<Preprocess
 
 impl SingleImage {
     fn new(keys: &AnyResKeys, side: u32, views: PreprocessConfig, unpad: Unpad) -> Result<Self> {
-        let any_res = AnyRes::new(side, keys.resolutions.in_pixels(side), &views).map_err(Error::invalid)?;
+        let resolutions = keys.resolutions.in_pixels(side).into_iter().map(ImageSize::from).collect();
+        let any_res = AnyResTiler::new(side, resolutions, &views)?;
         Ok(Self { any_res, preprocessor: Preprocessor::new(views), unpad, max_tiles: keys.max_tiles })
     }
 
     /// Returns the sizes of the views, and the resolutions that they make up.
-    pub fn any_res(&self) -> &AnyRes {
+    pub fn any_res(&self) -> &AnyResTiler {
         &self.any_res
     }
 
     /// Returns the temporal strategy that makes one sequence of the views of an image of this width and height.
     pub fn temporal(&self, image: (u32, u32)) -> Temporal {
-        self.packing(self.any_res.tiling(image))
+        self.packing(self.any_res.tiling(image.into()))
     }
 
     fn packing(&self, tiling: Tiling) -> Temporal {
         let (rows, columns) = (tiling.rows as usize, tiling.columns as usize);
         let (unpad, max_tiles) = (self.unpad, self.max_tiles);
-        Temporal::AnyRes(temporal::AnyRes { image: tiling.image, rows, columns, unpad, max_tiles })
+        Temporal::AnyRes(temporal::AnyRes { image: tiling.image.into(), rows, columns, unpad, max_tiles })
     }
 
     /// Returns the strategies of images without padding: one for each resolution.
@@ -129,7 +130,7 @@ impl SingleImage {
 
     /// Makes the views of an image: the base view, then the tiles row by row.
     pub fn views(&self, image: &RgbImage) -> Vec<RgbImage> {
-        self.any_res.views(image, self.any_res.tiling(image.dimensions()))
+        self.any_res.views(image, self.any_res.tiling(ImageSize::of(image)))
     }
 
     /// Returns the preparation of views.

@@ -188,7 +188,7 @@ fn pixels_of_two_resizes_are_torchvisions() {
         let file = json(&dir.join("processor_config.json"));
         let reading = class.read(&file[section]).unwrap();
         assert!(reading.refused.is_empty() && reading.unknown.is_empty(), "{name}: {reading:?}");
-        let found = Preprocessor::new(reading.config).picture(png(&dir.join("frames/000.png"))).unwrap();
+        let found = Preprocessor::new(reading.config).image(png(&dir.join("frames/000.png"))).unwrap();
         let expected = png(&dir.join("frame0_resized.png"));
         assert_eq!(found.dimensions(), expected.dimensions(), "{name}");
         let differ = found.as_raw().iter().zip(expected.as_raw()).filter(|(a, b)| a != b).count();

@@ -22,7 +22,7 @@ fn configurations() -> [(&'static str, PreprocessConfig); 5] {
 }
 
 #[test]
-fn every_picture_is_prepared_as_pillow_prepares_it() {
+fn every_image_is_prepared_as_pillow_prepares_it() {
     let goldens = tensors(&repository("tests/golden/image/expected.safetensors"));
     let mut compared = 0;
     for entry in std::fs::read_dir(repository("tests/golden/image")).unwrap() {
@@ -33,7 +33,7 @@ fn every_picture_is_prepared_as_pillow_prepares_it() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let picture = image::open(&path).unwrap().into_rgb8();
         for (which, config) in configurations() {
-            let ours = Preprocessor::new(config.clone()).picture(picture.clone()).unwrap();
+            let ours = Preprocessor::new(config.clone()).image(picture.clone()).unwrap();
             let key = format!("{name}.{which}");
             let theirs = goldens.get(&key).or_else(|| goldens.get(&format!("{key}.u8"))).unwrap();
             let shape = (ours.height() as usize, ours.width() as usize, 3);

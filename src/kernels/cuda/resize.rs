@@ -112,7 +112,7 @@ mod tests {
                     let (values, width_out, height_out) = preprocessor.run(picture.clone()).expect("small");
                     let shape = (1, 3, height_out as usize, width_out as usize);
                     let expected = Tensor::from_vec(values, shape, &Device::Cpu).and_then(|x| x.to_dtype(tested.dtype));
-                    let plan = preprocessor.plan((width, height)).expect("small");
+                    let plan = preprocessor.plan((width, height).into()).expect("small");
                     assert_eq!(plan.size, (width_out, height_out));
                     let placed = DeviceFramePlan::new(plan, &tested.device).expect("small");
                     let found = tested.kernels.prepare_frame(picture.as_raw(), &placed).expect("its own size");
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_frame_of_another_size_is_refused() {
         for tested in tested() {
-            let plan = Preprocessor::new(PreprocessConfig::siglip(4)).plan((8, 6)).expect("small");
+            let plan = Preprocessor::new(PreprocessConfig::siglip(4)).plan((8, 6).into()).expect("small");
             let placed = DeviceFramePlan::new(plan, &tested.device).expect("small");
             let error = tested.kernels.prepare_frame(&[0; 12], &placed).expect_err("another size").to_string();
             assert!(error.starts_with("a frame of 12 levels is not one of 8 x 6 pixels"), "{error}");

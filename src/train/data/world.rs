@@ -103,7 +103,7 @@ impl Dataset for WorldImages {
         let picture = self.scene(index).render();
         let is_compressed = draw.chance(self.config.compressed);
         let picture = if is_compressed { Self::compress(picture, &mut draw) } else { picture };
-        let small = preprocessor.picture(picture).map_err(wrong)?;
+        let small = preprocessor.image(picture).map_err(wrong)?;
         Ok(preprocessor.run(Self::spoil(small, &mut draw)).map_err(wrong)?.0)
     }
 
