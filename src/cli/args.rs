@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::Args;
 use vidense::device::{DTypeSpec, DeviceSpec};
+use vidense::error::About;
 use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
@@ -13,7 +14,7 @@ use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, SingleImagePlan, V
 use vidense::temporal::Temporal;
 use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
-use vidense::video::sample::OfCheckpoint;
+use vidense::video::sample::CheckpointFrameSampling;
 use vidense::video::{Access, FrameRequest, Sample, Window};
 use vidense::vlm::Unused;
 
@@ -182,14 +183,15 @@ impl FrameArgs {
     /// # Errors
     /// When two flags contradict each other.
     pub fn resolve(&self) -> anyhow::Result<FrameRequest> {
-        let sample = self.sample.clone().unwrap_or(Sample::Checkpoint(OfCheckpoint::default()));
+        let sample = self.sample.clone().unwrap_or(Sample::Checkpoint(CheckpointFrameSampling::default()));
         let sample = match self.frames {
             None => sample,
-            Some(frames) => sample.with_frames(frames).map_err(|rule| {
-                anyhow::anyhow!("--sample {rule}, so --frames does not apply; hint: leave one of them out")
+            Some(frames) => sample.with_frames(frames).map_err(|error| {
+                let rule = error.statement();
+                anyhow::anyhow!("--sample: {rule}, so --frames does not apply; hint: leave one of them out")
             })?,
         };
-        sample.check().map_err(|rule| anyhow::anyhow!("--sample {rule}"))?;
+        sample.check().about(sample.name()).about("--sample")?;
         if let (Some(start), Some(end)) = (self.start, self.end)
             && start >= end
         {

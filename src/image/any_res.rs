@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn the_free_side_is_rounded_up_within_the_resolution() {
         // 3 * 672 / 7 = 288; 101 * 672 / 300 = 226.2.
-        let fitted = |image: (u32, u32), within: (u32, u32)| fitted_size(image.into(), within.into()).into();
+        let fitted =
+            |image: (u32, u32), within: (u32, u32)| <(u32, u32)>::from(fitted_size(image.into(), within.into()));
         assert_eq!((672, 288), fitted((7, 3), (672, 336)));
         assert_eq!((672, 227), fitted((300, 101), (672, 336)));
         assert_eq!((227, 672), fitted((101, 300), (336, 672)));

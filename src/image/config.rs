@@ -1,7 +1,7 @@
 //! Configuration of the steps between a decoded frame and the tower's input: pad, resize, crop, rescale, normalise.
 //!
-//! [`super::ImageProcessor`] reads the configuration from a checkpoint's file; without a file it has the defaults of the
-//! tower's family. [`super::Preprocessor`] runs the steps.
+//! [`super::ImageProcessor`] reads the configuration from a checkpoint's file; without a file it has the defaults of
+//! the tower's family. [`super::Preprocessor`] runs the steps.
 
 use ::image::RgbImage;
 

@@ -1,5 +1,5 @@
-//! Preparation of frames for the vision tower: padded, resized, cropped and normalised, with Pillow's and Hugging Face's
-//! arithmetic. Decoding is `video`'s; the networks see the pixel values only.
+//! Preparation of frames for the vision tower: padded, resized, cropped and normalised, with Pillow's and Hugging
+//! Face's arithmetic. Decoding is `video`'s; the networks see the pixel values only.
 
 pub mod any_res;
 pub mod config;

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// Pixels of a side at most: no decoder gives more in either direction.
 const MAX_SIDE: u32 = 1 << 15;
 
-/// Pastes frames row by row, `columns` in a row, each resized to the first frame's size; cells without a frame are white.
+/// Pastes frames row by row, `columns` in a row, each resized to the first frame's size; cells without a frame are
+/// white.
 ///
 /// # Errors
 /// When there is no frame, or the result would be too large.

@@ -1,6 +1,6 @@
 //! Preparation of frames of one size as tables, for devices that pad, resize, crop and normalise themselves: the
-//! integers, and so the levels, are those of [`super::Preprocessor::run`]. [`super::Preprocessor::plan`] makes the tables,
-//! `kernels::frames` copies them to a device.
+//! integers, and so the levels, are those of [`super::Preprocessor::run`]. [`super::Preprocessor::plan`] makes the
+//! tables, `kernels::frames` copies them to a device.
 
 /// Fractional bits of a weight.
 pub const WEIGHT_BITS: u32 = super::resize::PILLOW_BITS;

@@ -156,7 +156,8 @@ impl PaddedSquare {
     }
 }
 
-/// Returns the size after the resize, with the roundings of transformers: `int(size * long / short)` for the longer side.
+/// Returns the size after the resize, with the roundings of transformers: `int(size * long / short)` for the longer
+/// side.
 fn target_size(resize: Resize, image: ImageSize) -> ImageSize {
     let ImageSize { width, height } = image;
     match resize {

@@ -1,8 +1,9 @@
 //! Hugging Face's image processors: the supported classes, their defaults, and the keys of their files.
 //!
 //! Reference: `models/*/image_processing_pil_*.py` and `image_processing_backends.py` of transformers 5.24. A key that
-//! a file leaves out has the default of its class; a null key switches its step off, or is an error of a step that is on.
-//! Classes differ in the order of their steps too. `vlm::config` finds the file; [`super::Preprocessor`] runs the steps.
+//! a file leaves out has the default of its class; a null key switches its step off, or is an error of a step that is
+//! on. Classes differ in the order of their steps too. `vlm::config` finds the file; [`super::Preprocessor`] runs the
+//! steps.
 
 use serde_json::Value;
 
@@ -50,8 +51,8 @@ pub struct ProcessorReading {
     pub unknown: Vec<String>,
 }
 
-/// Keys, of [`FOREIGN`] and others, of the classes for videos and for several images. Keys of sampling take effect where
-/// frames are sampled; images that stand for frames are not split.
+/// Keys, of [`FOREIGN`] and others, of the classes for videos and for several images. Keys of sampling take effect
+/// where frames are sampled; images that stand for frames are not split.
 const OF_VIDEOS: [&str; 13] = [
     "video_processor_type",
     "max_image_size",
@@ -146,8 +147,8 @@ impl ImageProcessor {
         Ok(ProcessorReading { config, refused, unknown: unknown.collect() })
     }
 
-    /// Returns the keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a batch; in
-    /// LLaVA's classes `do_pad` means something else.
+    /// Returns the keys that would change the pixels and are not obeyed. `pad_size` counts where `do_pad` fills a
+    /// batch; in LLaVA's classes `do_pad` means something else.
     fn refused(self, keys: &ProcessorKeys<'_>) -> Vec<Error> {
         let is_filled = !matches!(self, Self::Llava | Self::LlavaNext | Self::Idefics3 | Self::SmolVlm)
             && keys.flag("do_pad", false).unwrap_or(true);

@@ -1,8 +1,9 @@
 //! Tests of the meaning of a processor file's keys, for each class.
 
-use super::config::{PreprocessConfig, Resize};
+use serde_json::{Value, json};
+
+use super::config::{Filter, PreprocessConfig, Resize};
 use super::processor::ImageProcessor;
-use serde_json::json;
 
 fn clip(json: Value) -> PreprocessConfig {
     ImageProcessor::Clip.read(&json).expect("a good file").config

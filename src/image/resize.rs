@@ -2,9 +2,9 @@
 //! (`UpSampleKernel.cpp`: `_upsample_*_aa` of u8 on the CPU, which torchvision calls).
 //!
 //! Towers were trained on the pixels of one of the two, and a difference of one level changes tokens. Both are an
-//! antialiased convolution, the horizontal pass first, clipped and rounded to u8 in between. Coefficients differ: Pillow's
-//! have 22 fractional bits; PyTorch's have 16 bits, with as many fractional bits as the largest coefficient allows. Pixels
-//! differ by up to two levels.
+//! antialiased convolution, the horizontal pass first, clipped and rounded to u8 in between. Coefficients differ:
+//! Pillow's have 22 fractional bits; PyTorch's have 16 bits, with as many fractional bits as the largest coefficient
+//! allows. Pixels differ by up to two levels.
 
 use ::image::RgbImage;
 

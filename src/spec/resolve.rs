@@ -4,7 +4,7 @@ use super::{ConnectorPlan, Plan, PreprocessPlan, SingleImagePlan};
 use crate::connector::ConnectorKind;
 use crate::temporal::Temporal;
 use crate::video::Sample;
-use crate::video::sample::OfCheckpoint;
+use crate::video::sample::CheckpointFrameSampling;
 use crate::vlm::Blueprint;
 
 impl Plan {
@@ -24,9 +24,9 @@ impl Plan {
     #[must_use]
     pub fn resolved(self, blueprint: &Blueprint) -> Self {
         let path = blueprint.config.video_path;
-        let own = |rule: OfCheckpoint| blueprint.own_sample(rule.frames);
+        let own = |rule: CheckpointFrameSampling| blueprint.own_sample(rule.frames);
         let sample = match self.sample {
-            None => own(OfCheckpoint::default()),
+            None => own(CheckpointFrameSampling::default()),
             Some(Sample::Checkpoint(rule)) => own(rule),
             Some(set) => set,
         };

@@ -71,9 +71,9 @@ impl Plan {
             problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
         }
         let sample = self.sample();
-        if let Err(rule) = sample.check() {
-            let (rule, hint) = split_hint(&rule);
-            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", sample.name()), rule) });
+        if let Err(error) = sample.check() {
+            let hint = error.hint().map(str::to_owned);
+            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", sample.name()), error.rule()) });
         }
         if let (Some(start), Some(end)) = (self.window.start, self.window.end)
             && start >= end
@@ -245,13 +245,5 @@ impl Plan {
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
         is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal().name()), rule))
-    }
-}
-
-/// Splits a text into rule and hint.
-fn split_hint(rule: &str) -> (String, Option<String>) {
-    match rule.split_once("; hint: ") {
-        Some((rule, hint)) => (rule.to_owned(), Some(hint.to_owned())),
-        None => (rule.to_owned(), None),
     }
 }

@@ -116,7 +116,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
     let frames = schedule.frames(clock, delay);
     let single_image = image_size.filter(|_| frames.len() == 1);
     let last = frames.last().filter(|frame| frame.duration > 0);
-    let last_shown = last.map(|frame| seconds(frame.duration as f64, time_base));
+    let last_duration = last.map(|frame| seconds(frame.duration as f64, time_base));
     let fact = |ticks: f64, is_key| FrameFact { time: Some(seconds(ticks, time_base)), is_key };
     let frames = frames.into_iter().map(|frame| fact(frame.ticks, frame.is_key));
     let is_inside = |frame: &FrameFact| frame.time.is_some_and(|time| window.side(time) == Side::Inside);
@@ -130,7 +130,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -
         media,
         packets,
     });
-    let timeline = Timeline { frames, last_shown, ..Timeline::default() };
+    let timeline = Timeline { frames, last_duration, ..Timeline::default() };
     Ok(Scan { timeline, indexed, hides_damage: is_sliced, single_image })
 }
 

@@ -89,11 +89,6 @@ pub(super) fn no_images(dir: &Path, extensions: &str) -> Error {
     Error::new(Kind::NoImages, "no image in this directory").with_hint(instead_of(dir, extensions)).about(dir)
 }
 
-/// Returns the error of a sampling rule that refuses the video.
-pub(super) fn wrong_sample(path: &Path, rule: &str) -> Error {
-    Error::from_text(Kind::Sample, &format!("sample {rule}")).about(path)
-}
-
 /// Returns the error of a reading over its time limit.
 pub(super) fn time_limit(path: &Path, limit: Duration) -> Error {
     let rule = format!("reading took longer than the limit of {} s", limit.as_secs_f64());

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Fetched, VideoFile, fetch};
 use super::demux::Indexed;
-use super::error::{TimeFall, no_conversion, no_frames, wrong_sample};
+use super::error::{TimeFall, no_conversion, no_frames};
 use super::images::ImageDirectory;
 use super::limits::{Access, Bounds, Watch};
 use super::packets::cost;
@@ -27,7 +27,7 @@ use super::sample::{FrameFact, Histogram, Timeline};
 use super::scan::{Scanned, most_sampled};
 use super::window::Side;
 use super::{Frame, Sample, Window};
-use crate::error::{Error, Kind};
+use crate::error::{About, Error, Kind};
 use crate::units::{FrameIndex, Seconds};
 
 /// Pixels that need not be decoded, from which on it is worth to know less of a file: a few tenths of a second.
@@ -100,8 +100,8 @@ pub struct ReadReport {
     /// Times of the first and the last frame of the whole video.
     pub times: Option<(Seconds, Seconds)>,
     /// How long the last frame is shown, where its packet says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_shown: Option<Seconds>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "last_shown")]
+    pub last_duration: Option<Seconds>,
     /// Damage that was met on the way.
     pub damage: Damage,
     /// Plain sentences about what was assumed, or found odd, while reading; each stands for the whole video.
@@ -112,7 +112,7 @@ pub struct ReadReport {
 impl ReadReport {
     /// How long the whole video is shown, as far as times are known.
     pub fn whole_duration(&self) -> Option<Seconds> {
-        match (self.times, self.last_shown) {
+        match (self.times, self.last_duration) {
             (Some((first, last)), Some(shown)) => Some(Seconds(last.0 + shown.0 - first.0)),
             _ => Self { n_inside: self.n_frames, ..self.clone() }.duration(),
         }
@@ -244,13 +244,13 @@ fn read(scanned: Scanned, watch: &mut Watch<'_>) -> Result<ReadReport, Error> {
     if watch.emit(Event::Expected { n_frames, n_sampled, is_single_image }) == Flow::Stop {
         return Ok(ReadReport::default());
     }
-    let last_shown = expected.last_shown;
+    let last_duration = expected.last_duration;
     if let Some(indexed) = indexed
         && let Some(report) = read_by_seeking(path, request, (indexed, &wanted, expected.len()), watch)?
     {
-        return Ok(ReadReport { last_shown, ..report });
+        return Ok(ReadReport { last_duration, ..report });
     }
-    let walked = walk(|| Pass::new(path, request, wanted.clone()).with_last_shown(last_shown), watch)?;
+    let walked = walk(|| Pass::new(path, request, wanted.clone()).with_last_duration(last_duration), watch)?;
     if walked.flow == Flow::Stop {
         return Ok(walked.report());
     }
@@ -377,7 +377,7 @@ fn read_looked_at(
 }
 
 fn select(path: &Path, request: &FrameRequest, timeline: &Timeline) -> Result<Vec<usize>, Error> {
-    request.sample.select(timeline).map_err(|rule| wrong_sample(path, &rule))
+    request.sample.select(timeline).about(path)
 }
 
 /// Counts the frames that decode of a stream, the best one where none is named, by decoding them all. `progress` hears
@@ -459,8 +459,8 @@ impl Pass {
         }
     }
 
-    fn with_last_shown(mut self, last_shown: Option<Seconds>) -> Self {
-        self.found.last_shown = last_shown;
+    fn with_last_duration(mut self, last_duration: Option<Seconds>) -> Self {
+        self.found.last_duration = last_duration;
         self
     }
 
@@ -549,7 +549,7 @@ impl Pass {
             n_inside: self.found.len(),
             n_decoded: self.n_before + self.n_frames,
             times: self.times,
-            last_shown: self.found.last_shown,
+            last_duration: self.found.last_duration,
             damage,
             warnings: source.warnings(),
         }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::demux::{self, Indexed, Scan};
-use super::error::wrong_sample;
 use super::limits::{Bounds, Spent, Watch};
 use super::reader::{Event, Flow, FrameRequest};
 use super::sample::Timeline;
 use super::{Sample, images};
-use crate::error::Error;
+use crate::error::{About, Error};
 
 /// A video whose packets were read.
 pub struct Scanned {
@@ -67,7 +66,7 @@ impl Scanned {
             return Ok(most_sampled(&self.request.sample, self.timeline.len()));
         }
         let selected = self.request.sample.select(&self.timeline);
-        selected.map(|places| places.len()).map_err(|rule| wrong_sample(&self.path, &rule))
+        selected.map(|indices| indices.len()).about(&*self.path)
     }
 
     /// Upright width and height of an input that is one still image: a directory with one image, or an image file. A

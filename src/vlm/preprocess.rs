@@ -8,7 +8,7 @@ use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{FrameFit, KeyNotes, Spelling, VlmConfig};
 use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
-use crate::video::sample::LlavaVideo;
+use crate::video::sample::LlavaVideoSampling;
 use crate::vision::{TowerConfig, TowerFamily};
 
 /// Preparation of frames, and the sampling rule of the checkpoint's processor.
@@ -58,7 +58,7 @@ impl FrameSettings {
         // In LLaVA's spelling the processor file is the tower's, and the sampling is that of LLaVA's code.
         let sample = match config.spelling {
             Spelling::HuggingFace => sample.unwrap_or(config.video_path.sample()),
-            Spelling::Llava if config.video_path.is_own() => Sample::LlavaVideo(LlavaVideo::default()),
+            Spelling::Llava if config.video_path.is_own() => Sample::LlavaVideo(LlavaVideoSampling::default()),
             Spelling::Llava => Sample::default(),
         };
         Ok(Self { preprocess, sample, notes })

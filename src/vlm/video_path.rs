@@ -5,7 +5,7 @@ use crate::image::ImageProcessor;
 use crate::temporal::{self, Temporal};
 use crate::text::{FrameLayout, FrameMarks, Placeholder, Tokenizer};
 use crate::video::Sample;
-use crate::video::sample::{InternVl, OneVision, SmolVlm};
+use crate::video::sample::{InternVlSampling, OneVisionSampling, SmolVlmSampling};
 
 /// A family's own processing of videos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +37,9 @@ impl VideoPath {
     pub(super) fn sample(self) -> Sample {
         match self {
             Self::None | Self::Idefics3 => Sample::default(),
-            Self::SmolVlm => Sample::SmolVlm(SmolVlm::default()),
-            Self::OneVision => Sample::OneVision(OneVision::default()),
-            Self::InternVl => Sample::InternVl(InternVl::default()),
+            Self::SmolVlm => Sample::SmolVlm(SmolVlmSampling::default()),
+            Self::OneVision => Sample::OneVision(OneVisionSampling::default()),
+            Self::InternVl => Sample::InternVl(InternVlSampling::default()),
         }
     }
 

@@ -17,7 +17,7 @@ use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::{ConnectorPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
 use vidense::units::Tokens;
-use vidense::video::sample::Times;
+use vidense::video::sample::TimesSampling;
 use vidense::video::{ReadLimits, Sample};
 use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, SingleImage, Vlm};
 use vidense::weights::Hub;
@@ -67,7 +67,7 @@ fn plan_of(dir: &Path, expected: &Value) -> Plan {
     let times = numbers(&expected["sampling"]["times"]);
     Plan {
         model: dir.to_str().unwrap().to_owned(),
-        sample: Some(Sample::Times(Times { times, ..Times::default() })),
+        sample: Some(Sample::Times(TimesSampling { times, ..TimesSampling::default() })),
         temporal: Some(Temporal::Checkpoint),
         prompt: PromptPlan { template: Some("checkpoint".to_owned()), ..PromptPlan::default() },
         generate: GeneratePlan { max_new_tokens: 24, ..GeneratePlan::default() },

@@ -172,7 +172,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("sample: { fps: { fps: 0 } }", &[":1:18: sample.fps.fps: wants above 0.0, found 0"]),
     (
         "sample: { fps: { min: 9, max: 3 } }",
-        &[":1:11: sample.fps: fps takes at least 9 and at most 3 frames; hint: min from 0 to max, max up to 100000"],
+        &[":1:11: sample.fps: invalid range of 9 to 3 frames; hint: min from 0 to max, max up to 100000"],
     ),
     ("sample: { times: { times: [] } }", &[":1:20: sample.times.times: wants at least 1, found a list of 0"]),
     ("sample: { times: { times: [1, two] } }", &[":1:31: sample.times.times.1: wants a number, found \"two\""]),

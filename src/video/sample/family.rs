@@ -1,22 +1,23 @@
-//! The rules by which model families' own processors sample a video (transformers 5.24), and the choice of whichever
-//! belongs to the checkpoint.
+//! Sampling rules of the model families' own processors (transformers 5.24, LLaVA-NeXT's code), bit-identical in their
+//! roundings, and the rule that stands for the checkpoint's own.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::timeline::Timeline;
-use super::{Rule, Uniform, check_frames};
+use super::{SamplingRule, UniformSampling, check_frames, check_rate};
+use crate::error::{Error, Result};
 
 /// `smolvlm` (`SmolVLMVideoProcessor.sample_frames`): `n = max(1, min(round(fps duration), max))` frames at equal
 /// distances from the first to the last, each index rounded down. Of a video longer than `max fps + 2 skip` seconds the
 /// first and the last `skip` seconds are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct SmolVlm {
-    /// Frames a second. Default: `1`.
+pub struct SmolVlmSampling {
+    /// Frames per second. Default: `1`.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub fps: f64,
-    /// At most this many frames. Default: `64`.
+    /// Number of frames at most. Default: `64`.
     #[schemars(range(min = 1, max = 100_000))]
     pub max: usize,
     /// Seconds left out at both ends of a long video. Default: `1`.
@@ -24,14 +25,14 @@ pub struct SmolVlm {
     pub skip: f64,
 }
 
-impl Default for SmolVlm {
+impl Default for SmolVlmSampling {
     fn default() -> Self {
         Self { fps: 1.0, max: 64, skip: 1.0 }
     }
 }
 
-impl Rule for SmolVlm {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+impl SamplingRule for SmolVlmSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         let (total, duration) = (timeline.len(), timeline.duration()?);
         let rate = total as f64 / duration;
         let n = ((self.fps * duration).round_ties_even() as usize).min(self.max).max(1);
@@ -44,133 +45,131 @@ impl Rule for SmolVlm {
             }
         }
         let step = (end - start) / n.saturating_sub(1).max(1) as f64;
-        let place = |i: usize| if i > 0 && i + 1 == n { end as usize } else { (start + step * i as f64) as usize };
-        let mut places: Vec<usize> = (0..n).map(place).collect();
-        places.dedup();
-        Ok(places)
+        let index = |i: usize| if i > 0 && i + 1 == n { end as usize } else { (start + step * i as f64) as usize };
+        let mut indices: Vec<usize> = (0..n).map(index).collect();
+        indices.dedup();
+        Ok(indices)
     }
 
-    fn check(&self) -> Result<(), String> {
-        if !(self.fps.is_finite() && self.fps > 0.0) {
-            return Err(format!("takes {} frames a second; hint: a number above 0", self.fps));
-        }
+    fn check(&self) -> Result<()> {
+        check_rate(self.fps)?;
         if !(self.skip.is_finite() && self.skip >= 0.0) {
-            return Err(format!("leaves out {} seconds; hint: a number from 0", self.skip));
+            return Err(Error::invalid(format!("invalid skip of {} s", self.skip)).with_hint("0 or more seconds"));
         }
         check_frames(self.max)
     }
 }
 
-/// `one_vision` (`BaseVideoProcessor.sample_frames`, LLaVA-OneVision): index `i total / frames`, rounded down. A video
-/// of fewer frames gives all.
+/// `one_vision` (`BaseVideoProcessor.sample_frames`, LLaVA-OneVision): index `i total / frames`, rounded down. Of a
+/// video of fewer frames, every frame is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct OneVision {
-    /// Frames wanted. Default: `32`, as many as it was trained with.
+pub struct OneVisionSampling {
+    /// Number of frames. Default: `32`, the number of the training.
     #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
 }
 
-impl Default for OneVision {
+impl Default for OneVisionSampling {
     fn default() -> Self {
         Self { frames: 32 }
     }
 }
 
-impl Rule for OneVision {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+impl SamplingRule for OneVisionSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         let total = timeline.len();
         let n = self.frames.min(total);
         Ok((0..n).map(|i| i * total / n).collect())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         check_frames(self.frames)
     }
 }
 
-/// `llava_video` (LLaVA-NeXT's code for OneVision and LLaVA-Video): `linspace(0, total - 1, frames)`, rounded down. A
-/// video of fewer frames gives all.
+/// `llava_video` (LLaVA-NeXT's code for OneVision and LLaVA-Video): `linspace(0, total - 1, frames)`, rounded down. Of
+/// a video of fewer frames, every frame is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct LlavaVideo {
-    /// Frames wanted. Default: `32`.
+pub struct LlavaVideoSampling {
+    /// Number of frames. Default: `32`.
     #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
 }
 
-impl Default for LlavaVideo {
+impl Default for LlavaVideoSampling {
     fn default() -> Self {
         Self { frames: 32 }
     }
 }
 
-impl Rule for LlavaVideo {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+impl SamplingRule for LlavaVideoSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         let total = timeline.len();
         let n = self.frames.min(total);
         let step = (total - 1) as f64 / (n - 1).max(1) as f64;
         Ok((0..n).map(|i| if i > 0 && i + 1 == n { total - 1 } else { (step * i as f64) as usize }).collect())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         check_frames(self.frames)
     }
 }
 
-/// `internvl` (`InternVLVideoProcessor.sample_frames`): the middle of each of `frames` equal parts, rounded down. A
-/// video of fewer frames gives all.
+/// `internvl` (`InternVLVideoProcessor.sample_frames`): the middle of each of `frames` equal parts, rounded down. Of a
+/// video of fewer frames, every frame is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct InternVl {
-    /// Frames wanted. Default: `8`.
+pub struct InternVlSampling {
+    /// Number of frames. Default: `8`.
     #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
 }
 
-impl Default for InternVl {
+impl Default for InternVlSampling {
     fn default() -> Self {
         Self { frames: 8 }
     }
 }
 
-impl Rule for InternVl {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+impl SamplingRule for InternVlSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         let total = timeline.len();
         let n = self.frames.min(total);
         // (2 i + 1) total / (2 n) without rounding on the way.
         Ok((0..n).map(|i| (2 * i + 1) * total / (2 * n)).collect())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         check_frames(self.frames)
     }
 }
 
-/// `checkpoint`: the rule of the checkpoint's own family, `uniform` where that has none. A plan is resolved to the rule
-/// itself once its model is known; until then this is `uniform`.
+/// `checkpoint`: the rule of the checkpoint's own family, or `uniform` of a family without a rule. A plan is resolved
+/// to the rule itself once its model is known; until then this rule equals `uniform`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct OfCheckpoint {
-    /// Frames wanted; of a rule that goes by seconds the most. Default: the rule's own number.
+pub struct CheckpointFrameSampling {
+    /// Number of frames; the maximum of a rule by seconds. Default: the rule's own number.
     #[schemars(range(min = 1, max = 100_000))]
     pub frames: Option<usize>,
 }
 
-impl OfCheckpoint {
-    /// `uniform` with this number of frames.
-    pub fn uniform(self) -> Uniform {
-        let default = Uniform::default();
-        Uniform { frames: self.frames.unwrap_or(default.frames), ..default }
+impl CheckpointFrameSampling {
+    /// Returns `uniform` with this number of frames.
+    pub fn uniform(self) -> UniformSampling {
+        let default = UniformSampling::default();
+        UniformSampling { frames: self.frames.unwrap_or(default.frames), ..default }
     }
 }
 
-impl Rule for OfCheckpoint {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
-        self.uniform().places(timeline)
+impl SamplingRule for CheckpointFrameSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
+        self.uniform().indices(timeline)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         self.uniform().check()
     }
 }
@@ -186,33 +185,40 @@ mod tests {
         Timeline { frames: (0..total).map(fact).collect(), ..Timeline::default() }
     }
 
-    /// Expected are the answers of transformers 5.24's `sample_frames` with these metadata.
+    /// Expects the results of transformers 5.24's `sample_frames` with these metadata.
     #[test]
     fn families_sample_as_their_processors_do() {
         let smolvlm = |total, rate, max| {
-            SmolVlm { max, ..SmolVlm::default() }.places(&timeline(total, rate)).expect("it has times")
+            SmolVlmSampling { max, ..SmolVlmSampling::default() }.indices(&timeline(total, rate)).expect("it has times")
         };
         // round(8.5) = 8, half to even.
         assert_eq!(smolvlm(68, 8.0, 64), [0, 9, 19, 28, 38, 47, 57, 67]);
         // 20 s - 2 s > 8 frames at 1 a second: from int(8) to int(160 - 8).
         assert_eq!(smolvlm(160, 8.0, 8), [8, 28, 49, 69, 90, 110, 131, 152]);
         assert_eq!(smolvlm(2, 8.0, 64), [0]);
-        // More frames than there are: each once.
-        assert_eq!(SmolVlm { fps: 16.0, ..SmolVlm::default() }.places(&timeline(3, 1.0)), Ok(vec![0, 1, 2]));
-        let one_vision = |total, frames| OneVision { frames }.places(&timeline(total, 8.0)).expect("it counts");
+        // Fewer frames than the rule asks for: each once.
+        assert_eq!(
+            SmolVlmSampling { fps: 16.0, ..SmolVlmSampling::default() }
+                .indices(&timeline(3, 1.0))
+                .expect("it has times"),
+            [0, 1, 2]
+        );
+        let one_vision =
+            |total, frames| OneVisionSampling { frames }.indices(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(one_vision(60, 6), [0, 10, 20, 30, 40, 50]);
         assert_eq!((one_vision(10, 4), one_vision(3, 8)), (vec![0, 2, 5, 7], vec![0, 1, 2]));
-        let llava_video = |total, frames| LlavaVideo { frames }.places(&timeline(total, 8.0)).expect("it counts");
+        let llava_video =
+            |total, frames| LlavaVideoSampling { frames }.indices(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(llava_video(60, 7), [0, 9, 19, 29, 39, 49, 59]);
         assert_eq!((llava_video(9, 1), llava_video(2, 8)), (vec![0], vec![0, 1]));
-        let internvl = |total, frames| InternVl { frames }.places(&timeline(total, 8.0)).expect("it counts");
+        let internvl = |total, frames| InternVlSampling { frames }.indices(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(internvl(60, 5), [6, 18, 30, 42, 54]);
         assert_eq!((internvl(10, 4), internvl(2, 8)), (vec![1, 3, 6, 8], vec![0, 1]));
     }
 
     #[test]
     fn frames_without_times_are_taken_as_24_a_second() {
-        let places = SmolVlm::default().places(&Timeline::of_count(72)).expect("it is assumed");
-        assert_eq!(places, [0, 35, 71]);
+        let indices = SmolVlmSampling::default().indices(&Timeline::of_count(72)).expect("it is assumed");
+        assert_eq!(indices, [0, 35, 71]);
     }
 }

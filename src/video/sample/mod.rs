@@ -1,7 +1,8 @@
-//! Which frames are looked at: arithmetic on a video's timeline, no decoding.
+//! Frame sampling: arithmetic on a video's timeline, without decoding.
 //!
-//! The reader gives the [`Timeline`] of the window; [`Sample::select`] gives places in it. Only `scene` needs pictures:
-//! the reader hands it their histograms.
+//! The reader passes the [`Timeline`] of the window; [`Sample::select`] returns indices into the timeline. Only `scene`
+//! needs decoded frames, as distances of their histograms. Each rule is a struct of options with its formula and
+//! source.
 
 mod family;
 mod rules;
@@ -18,117 +19,119 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
-use crate::error::Error;
+use crate::error::{About, Error, Kind, Result};
 use crate::units::linspace;
 
-pub use family::{InternVl, LlavaVideo, OfCheckpoint, OneVision, SmolVlm};
-pub use rules::{Every, Fps, IgVlm, Keyframes, Linspace, Times, Uniform};
-pub use scene::{Histogram, Scene};
-pub use short::Short;
+pub use family::{CheckpointFrameSampling, InternVlSampling, LlavaVideoSampling, OneVisionSampling, SmolVlmSampling};
+pub use rules::{
+    EverySampling, FpsSampling, IgVlmSampling, KeyframesSampling, LinspaceSampling, TimesSampling, UniformSampling,
+};
+pub use scene::{Histogram, SceneSampling};
+pub use short::ShortVideoPolicy;
 pub use timeline::{FrameFact, Timeline};
 
-/// A rule that chooses frames.
+/// Sampling rule, with its options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sample {
-    /// Frames from the middles of equal shares. What FreeVA and the Dense Connector do.
-    Uniform(Uniform),
-    /// Frames at equal distances, the first and the last among them.
-    Linspace(Linspace),
-    /// So many frames a second.
-    Fps(Fps),
+    /// Middles of equal parts, as in FreeVA and the Dense Connector.
+    Uniform(UniformSampling),
+    /// Frames at equal distances, the first and the last included.
+    Linspace(LinspaceSampling),
+    /// Frames at a rate per second.
+    Fps(FpsSampling),
     /// Every n-th frame.
-    Every(Every),
-    /// The frames that the codec stores whole.
-    Keyframes(Keyframes),
-    /// The frames that are shown at certain times.
-    Times(Times),
-    /// The middle of each scene.
-    Scene(Scene),
-    /// Frames at equal distances from the first on. What IG-VLM does.
-    IgVlm(IgVlm),
-    /// Every frame, in order: what a directory of chosen frames wants.
+    Every(EverySampling),
+    /// Frames that the codec stores whole.
+    Keyframes(KeyframesSampling),
+    /// Frames shown at given times.
+    Times(TimesSampling),
+    /// Middle frame of each scene.
+    Scene(SceneSampling),
+    /// Frames at equal distances from the first, as in IG-VLM.
+    IgVlm(IgVlmSampling),
+    /// Every frame, in order; for a directory of chosen frames.
     All,
-    /// Frames by the second. What SmolVLM2's processor does.
+    /// Frames at a rate per second, as in SmolVLM2's processor.
     #[serde(rename = "smolvlm")]
-    SmolVlm(SmolVlm),
-    /// Frames at equal distances from the first on. What LLaVA-OneVision's processor does.
-    OneVision(OneVision),
-    /// Frames at equal distances, the first and the last among them, rounded down. What LLaVA-NeXT's code does.
-    LlavaVideo(LlavaVideo),
-    /// The middles of equal parts. What InternVL's processor does.
+    SmolVlm(SmolVlmSampling),
+    /// Frames at equal distances from the first, as in LLaVA-OneVision's processor.
+    OneVision(OneVisionSampling),
+    /// Frames at equal distances, the first and the last included, rounded down, as in LLaVA-NeXT's code.
+    LlavaVideo(LlavaVideoSampling),
+    /// Middles of equal parts, as in InternVL's processor.
     #[serde(rename = "internvl")]
-    InternVl(InternVl),
-    /// The rule of the checkpoint's own family.
-    Checkpoint(OfCheckpoint),
+    InternVl(InternVlSampling),
+    /// Rule of the checkpoint's own family.
+    Checkpoint(CheckpointFrameSampling),
 }
 
 impl Default for Sample {
     fn default() -> Self {
-        Self::Uniform(Uniform::default())
+        Self::Uniform(UniformSampling::default())
     }
 }
 
-/// How a rule chooses.
-trait Rule {
-    /// Places in a timeline that is not empty, sorted; a place may come twice.
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String>;
+/// Arithmetic of a rule, and the check of its options.
+trait SamplingRule {
+    /// Returns sorted indices into a timeline that is not empty; an index may occur twice.
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>>;
 
-    /// Whether the options make sense, in words.
-    fn check(&self) -> Result<(), String>;
+    /// Checks the options.
+    fn check(&self) -> Result<()>;
 }
 
 impl Sample {
-    /// Every rule, with its default options.
+    /// Returns every rule, with its default options.
     pub fn all() -> [Self; 14] {
         [
-            Self::Uniform(Uniform::default()),
-            Self::Linspace(Linspace::default()),
-            Self::Fps(Fps::default()),
-            Self::Every(Every::default()),
-            Self::Keyframes(Keyframes::default()),
-            Self::Times(Times::default()),
-            Self::Scene(Scene::default()),
-            Self::IgVlm(IgVlm::default()),
+            Self::Uniform(UniformSampling::default()),
+            Self::Linspace(LinspaceSampling::default()),
+            Self::Fps(FpsSampling::default()),
+            Self::Every(EverySampling::default()),
+            Self::Keyframes(KeyframesSampling::default()),
+            Self::Times(TimesSampling::default()),
+            Self::Scene(SceneSampling::default()),
+            Self::IgVlm(IgVlmSampling::default()),
             Self::All,
-            Self::SmolVlm(SmolVlm::default()),
-            Self::OneVision(OneVision::default()),
-            Self::LlavaVideo(LlavaVideo::default()),
-            Self::InternVl(InternVl::default()),
-            Self::Checkpoint(OfCheckpoint::default()),
+            Self::SmolVlm(SmolVlmSampling::default()),
+            Self::OneVision(OneVisionSampling::default()),
+            Self::LlavaVideo(LlavaVideoSampling::default()),
+            Self::InternVl(InternVlSampling::default()),
+            Self::Checkpoint(CheckpointFrameSampling::default()),
         ]
     }
 
-    /// `uniform` with so many frames.
+    /// Returns `uniform` with a number of frames.
     pub fn uniform(frames: usize) -> Self {
-        Self::Uniform(Uniform { frames, ..Uniform::default() })
+        Self::Uniform(UniformSampling { frames, ..UniformSampling::default() })
     }
 
-    /// The same rule with another number of frames.
+    /// Sets the number of frames, or the maximum of a rule without a fixed number.
     ///
     /// # Errors
-    /// In words, when the rule takes none.
-    pub fn with_frames(mut self, n: usize) -> Result<Self, String> {
+    /// When the rule has no number of frames.
+    pub fn with_frames(mut self, n: usize) -> Result<Self> {
         match &mut self {
-            Self::Uniform(Uniform { frames, .. })
-            | Self::Linspace(Linspace { frames, .. })
-            | Self::Scene(Scene { frames, .. })
-            | Self::IgVlm(IgVlm { frames, .. })
-            | Self::OneVision(OneVision { frames })
-            | Self::LlavaVideo(LlavaVideo { frames })
-            | Self::InternVl(InternVl { frames }) => *frames = n,
-            Self::Checkpoint(OfCheckpoint { frames }) => *frames = Some(n),
-            Self::Fps(Fps { max, .. })
-            | Self::Every(Every { max, .. })
-            | Self::Keyframes(Keyframes { max, .. })
-            | Self::SmolVlm(SmolVlm { max, .. }) => *max = n,
-            Self::All => return Err("all takes every frame".to_owned()),
-            Self::Times(_) => return Err("times takes the frames at its times".to_owned()),
+            Self::Uniform(UniformSampling { frames, .. })
+            | Self::Linspace(LinspaceSampling { frames, .. })
+            | Self::Scene(SceneSampling { frames, .. })
+            | Self::IgVlm(IgVlmSampling { frames, .. })
+            | Self::OneVision(OneVisionSampling { frames })
+            | Self::LlavaVideo(LlavaVideoSampling { frames })
+            | Self::InternVl(InternVlSampling { frames }) => *frames = n,
+            Self::Checkpoint(CheckpointFrameSampling { frames }) => *frames = Some(n),
+            Self::Fps(FpsSampling { max, .. })
+            | Self::Every(EverySampling { max, .. })
+            | Self::Keyframes(KeyframesSampling { max, .. })
+            | Self::SmolVlm(SmolVlmSampling { max, .. }) => *max = n,
+            Self::All => return Err(Error::invalid("every frame is taken").about("all")),
+            Self::Times(_) => return Err(Error::invalid("one frame is taken for each time").about("times")),
         }
         Ok(self)
     }
 
-    fn rule(&self) -> &dyn Rule {
+    fn rule(&self) -> &dyn SamplingRule {
         match self {
             Self::Uniform(rule) => rule,
             Self::Linspace(rule) => rule,
@@ -138,7 +141,7 @@ impl Sample {
             Self::Times(rule) => rule,
             Self::Scene(rule) => rule,
             Self::IgVlm(rule) => rule,
-            Self::All => &rules::All,
+            Self::All => &rules::AllSampling,
             Self::SmolVlm(rule) => rule,
             Self::OneVision(rule) => rule,
             Self::LlavaVideo(rule) => rule,
@@ -147,31 +150,32 @@ impl Sample {
         }
     }
 
-    /// Its name.
+    /// Name of the rule in YAML and on the command line.
     pub fn name(&self) -> String {
         choice::name_and_options(self).0
     }
 
-    /// The chosen places in a timeline, sorted.
+    /// Returns the sorted indices of the chosen frames of a timeline.
     ///
     /// # Errors
-    /// In words, when the video is shorter than the rule allows, or has not the facts that it needs.
-    pub fn select(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+    /// [`Kind::Sample`], when the video is shorter than the rule allows, or lacks the facts that the rule needs.
+    pub fn select(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         if timeline.is_empty() {
             return Ok(Vec::new());
         }
-        self.rule().places(timeline).map_err(|rule| format!("{} {rule}", self.name()))
+        let selected = self.rule().indices(timeline);
+        selected.map_err(|error| error.with_kind(Kind::Sample).about(format!("sample.{}", self.name())))
     }
 
-    /// Whether its options make sense.
+    /// Checks the options of the rule.
     ///
     /// # Errors
-    /// In words, with the rule's name.
-    pub fn check(&self) -> Result<(), String> {
-        self.rule().check().map_err(|rule| format!("{} {rule}", self.name()))
+    /// For an option out of its range; the caller names the rule.
+    pub fn check(&self) -> Result<()> {
+        self.rule().check()
     }
 
-    /// Whether it must be shown the pictures before it can choose.
+    /// Returns whether the rule needs the histograms of all frames.
     pub fn needs_histograms(&self) -> bool {
         matches!(self, Self::Scene(_))
     }
@@ -186,36 +190,45 @@ impl fmt::Display for Sample {
 impl FromStr for Sample {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self> {
         let sample: Self = choice::parse(text, "sampling rule", &Self::all())?;
-        sample.check().map_err(|rule| Error::invalid(rule).about(format!("`{text}`")))?;
+        sample.check().about(format!("`{text}`"))?;
         Ok(sample)
     }
 }
 
-/// Frames that a rule may ask for: more than any model's context holds.
-const MOST_FRAMES: usize = 100_000;
+/// Number of frames of a rule at most: more than any model's context holds.
+const MAX_FRAMES: usize = 100_000;
 
-/// Whether a number of frames is one.
-fn check_frames(frames: usize) -> Result<(), String> {
-    if (1..=MOST_FRAMES).contains(&frames) {
+/// Checks a number of frames.
+fn check_frames(frames: usize) -> Result<()> {
+    if (1..=MAX_FRAMES).contains(&frames) {
         return Ok(());
     }
-    Err(format!("takes {frames} frames; hint: from 1 to {MOST_FRAMES}"))
+    Err(Error::invalid(format!("invalid number of frames {frames}")).with_hint(format!("from 1 to {MAX_FRAMES}")))
 }
 
-/// Whether a least and a most number of frames go together.
-fn check_bounds(min: usize, max: usize) -> Result<(), String> {
-    if min <= max && (1..=MOST_FRAMES).contains(&max) {
+/// Checks the smallest and the largest number of frames of a rule.
+fn check_bounds(min: usize, max: usize) -> Result<()> {
+    if min <= max && (1..=MAX_FRAMES).contains(&max) {
         return Ok(());
     }
-    Err(format!("takes at least {min} and at most {max} frames; hint: min from 0 to max, max up to {MOST_FRAMES}"))
+    let rule = format!("invalid range of {min} to {max} frames");
+    Err(Error::invalid(rule).with_hint(format!("min from 0 to max, max up to {MAX_FRAMES}")))
 }
 
-/// At most `max` of some places, at equal distances.
-fn at_most(places: Vec<usize>, max: usize) -> Vec<usize> {
-    if places.len() <= max {
-        return places;
+/// Checks a rate of frames per second.
+fn check_rate(fps: f64) -> Result<()> {
+    if fps.is_finite() && fps > 0.0 {
+        return Ok(());
     }
-    linspace(places.len(), max).into_iter().map(|i| places[i]).collect()
+    Err(Error::invalid(format!("invalid rate of {fps} frames a second")).with_hint("a number above 0"))
+}
+
+/// Returns at most `max` of some indices, at equal distances.
+fn at_most(indices: Vec<usize>, max: usize) -> Vec<usize> {
+    if indices.len() <= max {
+        return indices;
+    }
+    linspace(indices.len(), max).into_iter().map(|i| indices[i]).collect()
 }

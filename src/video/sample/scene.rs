@@ -1,25 +1,27 @@
-//! `scene`: cuts are found by the distance of colour histograms, and of each scene the middle frame is taken.
+//! `scene`: cuts where the distance of colour histograms is above a threshold; of each scene the middle frame is taken.
 
 use ::image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::short::Short;
+use super::short::ShortVideoPolicy;
 use super::timeline::Timeline;
-use super::{Rule, at_most, check_frames};
+use super::{SamplingRule, at_most, check_frames};
+use crate::error::{Error, Result};
 
-/// Levels of a channel that fall into one bin.
+/// Number of levels of a channel in a bin.
 const BIN: u8 = 32;
+/// Number of bins of a channel.
 const BINS: usize = 8;
-/// Pixels of a frame that are looked at in each direction: enough for shares to a percent.
+/// Number of sampled pixels in each direction: enough for shares to a percent.
 const GRID: u32 = 64;
 
-/// The share of a frame's pixels in each of 8 x 8 x 8 bins of red, green and blue.
+/// Share of a frame's pixels in each of 8 x 8 x 8 bins of red, green and blue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram(Vec<f32>);
 
 impl Histogram {
-    /// The histogram of a frame.
+    /// Computes the histogram of a frame.
     pub fn of(frame: &RgbImage) -> Self {
         let mut counts = vec![0u32; BINS * BINS * BINS];
         let (width, height) = frame.dimensions();
@@ -36,7 +38,7 @@ impl Histogram {
         Self(counts.into_iter().map(|count| count as f32 / total).collect())
     }
 
-    /// Half the sum of differences: 0 for the same shares, 1 for no colour in common.
+    /// Returns half the sum of absolute differences: 0 for equal shares, 1 for no bin in common.
     pub fn distance(&self, other: &Self) -> f32 {
         self.0.iter().zip(&other.0).map(|(a, b)| (a - b).abs()).sum::<f32>() / 2.0
     }
@@ -45,27 +47,27 @@ impl Histogram {
 /// Options of `scene`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Scene {
-    /// Frames wanted: of more scenes so many are taken at equal distances. Default: `8`.
+pub struct SceneSampling {
+    /// Number of frames at most; of more scenes, `frames` are taken at equal distances. Default: `8`.
     #[schemars(range(min = 1, max = 100_000))]
     pub frames: usize,
-    /// A cut is where the distance to the frame before is above this, 0 to 1. Default: `0.4`.
+    /// Distance to the frame before, 0 to 1, above which a scene begins. Default: `0.4`.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0))]
     pub threshold: f64,
-    /// For a video of fewer scenes. Default: `fewer`.
-    pub short: Short,
+    /// Policy for a video of fewer scenes. Default: `fewer`.
+    pub short: ShortVideoPolicy,
 }
 
-impl Default for Scene {
+impl Default for SceneSampling {
     fn default() -> Self {
-        Self { frames: 8, threshold: 0.4, short: Short::Fewer }
+        Self { frames: 8, threshold: 0.4, short: ShortVideoPolicy::Fewer }
     }
 }
 
-impl Rule for Scene {
-    fn places(&self, timeline: &Timeline) -> Result<Vec<usize>, String> {
+impl SamplingRule for SceneSampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
         if timeline.distances.len() != timeline.len() {
-            return Err("was not shown the pictures".to_owned());
+            return Err(Error::invalid("histograms of the frames are missing"));
         }
         let is_cut = |i: &usize| f64::from(timeline.distances[*i]) > self.threshold;
         let begins: Vec<usize> = std::iter::once(0).chain((1..timeline.len()).filter(is_cut)).collect();
@@ -74,9 +76,9 @@ impl Rule for Scene {
         self.short.fill(at_most(middles, self.frames), self.frames)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         if !(0.0..1.0).contains(&self.threshold) {
-            return Err(format!("cuts at a distance of {}; hint: from 0 to below 1", self.threshold));
+            return Err(Error::invalid(format!("invalid threshold {}", self.threshold)).with_hint("from 0 to below 1"));
         }
         check_frames(self.frames)
     }

@@ -1,36 +1,36 @@
-//! What happens when a video has fewer frames than a rule asks for.
+//! Policy for a video that gives fewer frames than a sampling rule asks for.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The policy for short videos.
+use crate::error::{Error, Result};
+
+/// Policy for short videos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Short {
-    /// Fewer frames are taken.
+pub enum ShortVideoPolicy {
+    /// Takes fewer frames.
     #[default]
     Fewer,
-    /// The last one is repeated.
+    /// Repeats the last frame.
     RepeatLast,
-    /// The video is refused.
+    /// Refuses the video.
     Refuse,
 }
 
-impl Short {
-    /// Brings `places` to `wanted`, as the policy says.
-    pub(super) fn fill(self, mut places: Vec<usize>, wanted: usize) -> Result<Vec<usize>, String> {
-        match (self, places.last().copied()) {
-            (Self::Fewer, _) => Ok(places),
-            _ if places.len() >= wanted => Ok(places),
+impl ShortVideoPolicy {
+    /// Applies the policy to the indices of a rule that asks for `wanted` frames.
+    pub(super) fn fill(self, mut indices: Vec<usize>, wanted: usize) -> Result<Vec<usize>> {
+        match (self, indices.last().copied()) {
+            (Self::Fewer, _) => Ok(indices),
+            _ if indices.len() >= wanted => Ok(indices),
             (Self::RepeatLast, Some(last)) => {
-                places.resize(wanted, last);
-                Ok(places)
+                indices.resize(wanted, last);
+                Ok(indices)
             }
-            (Self::RepeatLast, None) => Ok(places),
-            (Self::Refuse, _) => Err(format!(
-                "wants {wanted} frames, the video gives {}; hint: fewer frames, or `short: fewer`, or `short: repeat_last`",
-                places.len()
-            )),
+            (Self::RepeatLast, None) => Ok(indices),
+            (Self::Refuse, _) => Err(Error::invalid(format!("the video gives {} of {wanted} frames", indices.len()))
+                .with_hint("fewer frames, or `short: fewer`, or `short: repeat_last`")),
         }
     }
 }

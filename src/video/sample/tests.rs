@@ -1,4 +1,4 @@
-//! The rules against places worked out by hand, and against what holds for all of them.
+//! Tests of the rules: indices worked out by hand, and properties of all rules.
 
 use ::image::{Rgb, RgbImage};
 use proptest::prelude::*;
@@ -9,32 +9,29 @@ use crate::units::Seconds;
 fn select(text: &str, total: usize) -> Vec<usize> {
     text.parse::<Sample>()
         .map_err(|error| error.to_string())
-        .and_then(|sample| sample.select(&Timeline::of_count(total)))
+        .and_then(|sample| sample.select(&Timeline::of_count(total)).map_err(|error| error.to_string()))
         .expect("it selects")
 }
 
 fn refused(text: &str, timeline: &Timeline) -> String {
     text.parse::<Sample>()
         .map_err(|error| error.to_string())
-        .and_then(|sample| sample.select(timeline))
+        .and_then(|sample| sample.select(timeline).map_err(|error| error.to_string()))
         .expect_err("refused")
 }
 
-/// Frames at these times; every third is a keyframe.
+/// Timeline of frames at these times; every third is a keyframe.
 fn timed(times: &[f64]) -> Timeline {
     let fact = |(i, &time): (usize, &f64)| FrameFact { time: Some(Seconds(time)), is_key: i % 3 == 0 };
     Timeline { frames: times.iter().enumerate().map(fact).collect(), ..Timeline::default() }
 }
 
 fn at(text: &str, times: &[f64]) -> Vec<usize> {
-    text.parse::<Sample>()
-        .map_err(|error| error.to_string())
-        .and_then(|sample| sample.select(&timed(times)))
-        .expect("it selects")
+    text.parse::<Sample>().and_then(|sample| sample.select(&timed(times))).expect("it selects")
 }
 
 #[test]
-fn uniform_gives_the_places_of_the_reference() {
+fn uniform_gives_the_indices_of_the_reference() {
     assert_eq!(select("uniform:frames=4", 100), [12, 37, 62, 86]);
     assert_eq!(select("uniform", 300), [18, 56, 93, 131, 168, 205, 243, 280]);
     assert_eq!(select("uniform:frames=4", 10), [1, 3, 5, 8]);
@@ -46,13 +43,13 @@ fn uniform_gives_the_places_of_the_reference() {
 fn short_videos_are_treated_as_the_policy_says() {
     assert_eq!(select("uniform", 0), [0; 0]);
     assert_eq!(select("uniform", 1), [0]);
-    // s = 1/2: bounds 0, r(0.5) = 0, 1, so both places are 0.
+    // s = 1/2: bounds 0, r(0.5) = 0, 1, so both indices are 0.
     assert_eq!(select("uniform", 2), [0, 0]);
     assert_eq!(select("linspace:frames=5", 3), [0, 1, 2]);
     assert_eq!(select("linspace:frames=5,short=repeat_last", 3), [0, 1, 2, 2, 2]);
     assert_eq!(
         refused("linspace:frames=5,short=refuse", &Timeline::of_count(3)),
-        "linspace wants 5 frames, the video gives 3; hint: fewer frames, or `short: fewer`, or `short: repeat_last`"
+        "sample.linspace: the video gives 3 of 5 frames; hint: fewer frames, or `short: fewer`, or `short: repeat_last`"
     );
     assert_eq!(select("ig_vlm", 4), [0, 1, 2, 3, 3, 3]);
 }
@@ -66,7 +63,7 @@ fn linspace_every_and_ig_vlm_count() {
     assert_eq!(select("every:n=1,max=3", 9), [0, 4, 8]);
     assert_eq!(
         refused("every:n=9,min=2,short=refuse", &Timeline::of_count(9)).split(';').next(),
-        Some("every wants 2 frames, the video gives 1")
+        Some("sample.every: the video gives 1 of 2 frames")
     );
     assert_eq!(select("ig_vlm", 20), [0, 3, 6, 9, 12, 15]);
     assert_eq!(select("all", 3), [0, 1, 2]);
@@ -90,10 +87,13 @@ fn fps_and_times_take_the_frame_that_is_shown() {
     assert_eq!(at("times:times=10+99+100,short=repeat_last", &times), [0, 5, 5]);
     assert!(
         refused("times:times=10+99,short=refuse", &timed(&times))
-            .starts_with("times wants 2 frames, the video gives 1")
+            .starts_with("sample.times: the video gives 1 of 2 frames")
     );
-    assert_eq!(refused("times:times=99", &timed(&times)), "times names no time before the end of the video, 13.500 s");
-    assert!(refused("fps", &Timeline::of_count(3)).starts_with("fps goes by times, but the frames carry none"));
+    assert_eq!(
+        refused("times:times=99", &timed(&times)),
+        "sample.times: no time before the end of the video, 13.500 s"
+    );
+    assert!(refused("fps", &Timeline::of_count(3)).starts_with("sample.fps: the frames have no times"));
 }
 
 #[test]
@@ -102,10 +102,7 @@ fn keyframes_are_what_the_codec_marks() {
     assert_eq!(at("keyframes", &times), [0, 3, 6, 9]);
     assert_eq!(at("keyframes:max=2", &times), [0, 9]);
     let unmarked = Timeline { frames: vec![FrameFact { time: None, is_key: false }; 4], ..Timeline::default() };
-    assert_eq!(
-        "keyframes".parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&unmarked)),
-        Ok(vec![0])
-    );
+    assert_eq!("keyframes".parse::<Sample>().and_then(|sample| sample.select(&unmarked)).expect("it selects"), [0]);
 }
 
 #[test]
@@ -116,14 +113,12 @@ fn scenes_are_cut_where_colours_change() {
     assert_eq!((histograms[0].distance(&histograms[1]), histograms[2].distance(&histograms[3])), (0.0, 1.0));
     let distances = (0..8).map(|i: usize| histograms[i].distance(&histograms[i.saturating_sub(1)])).collect();
     let timeline = Timeline { distances, ..Timeline::of_count(8) };
-    let select = |text: &str| {
-        text.parse::<Sample>().map_err(|error| error.to_string()).and_then(|sample| sample.select(&timeline))
-    };
+    let select = |text: &str| text.parse::<Sample>().and_then(|sample| sample.select(&timeline)).expect("it selects");
     // Scenes 0..3, 3..7 and 7..8.
-    assert_eq!(select("scene"), Ok(vec![1, 4, 7]));
-    assert_eq!(select("scene:frames=2"), Ok(vec![1, 7]));
-    assert_eq!(select("scene:frames=4,short=repeat_last"), Ok(vec![1, 4, 7, 7]));
-    assert!(refused("scene", &Timeline::of_count(3)).contains("was not shown the pictures"));
+    assert_eq!(select("scene"), [1, 4, 7]);
+    assert_eq!(select("scene:frames=2"), [1, 7]);
+    assert_eq!(select("scene:frames=4,short=repeat_last"), [1, 4, 7, 7]);
+    assert!(refused("scene", &Timeline::of_count(3)).contains("histograms of the frames are missing"));
     // Half of the pixels change.
     let mut half = RgbImage::from_pixel(8, 8, Rgb([0, 0, 0]));
     (0..8).for_each(|y| (0..4).for_each(|x| half.put_pixel(x, y, Rgb([255, 255, 255]))));
@@ -136,12 +131,12 @@ fn rules_print_as_they_are_read_and_refuse_what_makes_no_sense() {
         assert_eq!(sample.to_string().parse().ok(), Some(sample));
     }
     for (text, message) in [
-        ("uniform:frames=0", "uniform takes 0 frames"),
-        ("fps:fps=0", "fps takes 0 frames a second"),
-        ("fps:min=9,max=3", "at least 9 and at most 3"),
-        ("every:n=0", "every 0th frame"),
-        ("times:times=", "times names no time"),
-        ("scene:threshold=1", "cuts at a distance of 1"),
+        ("uniform:frames=0", "invalid number of frames 0"),
+        ("fps:fps=0", "invalid rate of 0 frames a second"),
+        ("fps:min=9,max=3", "invalid range of 9 to 3 frames"),
+        ("every:n=0", "invalid distance of 0 frames"),
+        ("times:times=", "no times"),
+        ("scene:threshold=1", "invalid threshold 1"),
         ("uniform:short=maybe", "unknown variant `maybe`"),
         ("random", "unknown sampling rule `random`; hint: uniform, linspace, fps"),
     ] {
@@ -149,15 +144,15 @@ fn rules_print_as_they_are_read_and_refuse_what_makes_no_sense() {
         assert!(error.contains(message), "{error}");
     }
     assert_eq!(
-        "scene".parse::<Sample>().expect("a rule").with_frames(3).map(|s| s.to_string()),
-        Ok("scene:frames=3,threshold=0.4,short=fewer".to_owned())
+        "scene".parse::<Sample>().expect("a rule").with_frames(3).expect("it takes a number").to_string(),
+        "scene:frames=3,threshold=0.4,short=fewer"
     );
     assert!(Sample::All.with_frames(3).is_err());
 }
 
 proptest! {
     #[test]
-    fn places_are_sorted_and_within_range(
+    fn indices_are_sorted_and_within_range(
         total in 0usize..3000, frames in 1usize..80, which in 0..Sample::all().len(), gaps in prop::collection::vec(0.001f64..3.0, 1..40),
     ) {
         let sample = Sample::all()[which].clone();
@@ -168,9 +163,9 @@ proptest! {
             FrameFact { time: Some(Seconds(time)), is_key: i.is_multiple_of(7) }
         };
         let timeline = Timeline { frames: (0..total).map(fact).collect(), distances: vec![0.0; total], ..Timeline::default() };
-        let places = sample.select(&timeline).expect("it selects");
-        prop_assert!(places.windows(2).all(|pair| pair[0] <= pair[1]));
-        prop_assert!(places.iter().all(|&place| place < total));
-        prop_assert_eq!(places.is_empty(), total == 0);
+        let indices = sample.select(&timeline).expect("it selects");
+        prop_assert!(indices.windows(2).all(|pair| pair[0] <= pair[1]));
+        prop_assert!(indices.iter().all(|&index| index < total));
+        prop_assert_eq!(indices.is_empty(), total == 0);
     }
 }

@@ -1,47 +1,50 @@
-//! What is known of a video's frames before any picture is looked at.
+//! Timeline of a video: the facts about its frames that sampling goes by, without their pixels. Made by the reader from
+//! packets or from decoded frames.
 
-use crate::units::Seconds;
+use crate::error::{Error, Result};
+use crate::units::{FrameIndex, Seconds};
+use crate::video::error::TimeFall;
 
-/// What is known of one frame.
+/// Facts about a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FrameFact {
-    /// Its own timestamp; none for an image of a directory.
+    /// Presentation time; `None` for an image of a directory.
     pub time: Option<Seconds>,
-    /// Whether the codec stores it whole.
+    /// Whether the frame is a keyframe, which the codec stores whole.
     pub is_key: bool,
 }
 
-/// The frames of a window, in presentation order.
+/// Frames of a window, in presentation order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timeline {
-    /// One a frame.
+    /// Facts about each frame.
     pub frames: Vec<FrameFact>,
-    /// How far each frame's colours are from those of the one before, for a rule that must see the pictures; 0 for the
-    /// first.
+    /// Distance of each frame's histogram to that of the frame before, for a rule that needs histograms; 0 for the
+    /// first frame.
     pub distances: Vec<f32>,
-    /// How long the last frame is shown, where its packet says so.
-    pub last_shown: Option<Seconds>,
+    /// Duration of the last frame, where its packet has a duration.
+    pub last_duration: Option<Seconds>,
 }
 
 impl Timeline {
-    /// `n` frames of which nothing else is known.
+    /// Makes a timeline of `n` frames without times, each a keyframe.
     pub fn of_count(n: usize) -> Self {
         Self { frames: vec![FrameFact { time: None, is_key: true }; n], ..Self::default() }
     }
 
-    /// How many frames there are.
+    /// Number of frames.
     pub fn len(&self) -> usize {
         self.frames.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the timeline has no frames.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// How long the frames are shown, in seconds: to the end of the last one. Frames without times count as 24 a
-    /// second, which transformers assumes.
-    pub(super) fn duration(&self) -> Result<f64, String> {
+    /// Returns the duration in seconds, to the end of the last frame. Frames without times count as 24 a second, as in
+    /// transformers.
+    pub(super) fn duration(&self) -> Result<f64> {
         const ASSUMED_RATE: f64 = 24.0;
         if self.frames.iter().all(|frame| frame.time.is_none()) {
             return Ok(self.len() as f64 / ASSUMED_RATE);
@@ -49,32 +52,31 @@ impl Timeline {
         let times = self.times()?;
         let (first, last) = (times[0], times[times.len() - 1]);
         let mean = (last - first) / (times.len() - 1).max(1) as f64;
-        let shown = self.last_shown.map_or(mean, |Seconds(shown)| shown);
+        let shown = self.last_duration.map_or(mean, |Seconds(duration)| duration);
         // A single frame of unknown length counts as one of the assumed rate.
         let duration = last + shown - first;
         Ok(if duration > 0.0 { duration } else { 1.0 / ASSUMED_RATE })
     }
 
-    /// The times of all frames, none smaller than the one before.
-    pub(super) fn times(&self) -> Result<Vec<f64>, String> {
+    /// Returns the times of all frames, which must not run backwards.
+    pub(super) fn times(&self) -> Result<Vec<f64>> {
         let times: Option<Vec<f64>> = self.frames.iter().map(|frame| frame.time.map(|time| time.0)).collect();
-        let times = times.ok_or("goes by times, but the frames carry none; hint: uniform, linspace, every, all")?;
+        let times = times
+            .ok_or_else(|| Error::invalid("the frames have no times").with_hint("uniform, linspace, every, all"))?;
         match times.windows(2).position(|pair| pair[1] < pair[0]) {
             None => Ok(times),
-            Some(i) => Err(format!(
-                "goes by times, but they run backwards at frame {}, from {} to {}; hint: uniform, linspace, every, all go by \
-                 number; or join the parts again with `ffmpeg -f concat`",
-                i + 1,
-                Seconds(times[i]),
-                Seconds(times[i + 1])
-            )),
+            Some(i) => {
+                let (before, after) = (Seconds(times[i]), Seconds(times[i + 1]));
+                let fall = TimeFall { index: FrameIndex(i + 1), before, after };
+                Err(Error::invalid(format!("times run backwards {fall}")).with_hint(TimeFall::HINT))
+            }
         }
     }
 }
 
-/// The place of the frame that is shown at `time`: the last one that has begun, or the first.
+/// Returns the index of the frame shown at `time`: the last frame that has begun, or the first frame.
 pub(super) fn shown_at(times: &[f64], time: f64) -> usize {
-    // A frame whose time was rounded when it was stored has begun all the same.
+    // Containers round times: a frame that begins within the rounding has begun.
     const SLACK: f64 = 1e-6;
     times.partition_point(|&begin| begin <= time + SLACK).saturating_sub(1)
 }

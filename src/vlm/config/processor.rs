@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::files;
 use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
-use crate::video::sample::{InternVl, OneVision, SmolVlm};
+use crate::video::sample::{InternVlSampling, OneVisionSampling, SmolVlmSampling};
 use crate::vision::{TowerConfig, TowerFamily};
 use crate::vlm::{ModelError, VideoPath};
 
@@ -134,7 +134,7 @@ impl ProcessorFile {
         let count = |file: &JsonFile, key: &str| file.count(key, 1..=MAX_FRAMES);
         let is_sampled = self.image.flag("do_sample_frames")?.unwrap_or(false);
         let n_frames = count(&self.image, "num_frames")?;
-        let (one_vision, internvl) = (OneVision::default(), InternVl::default());
+        let (one_vision, internvl) = (OneVisionSampling::default(), InternVlSampling::default());
         let wanted = n_frames.filter(|_| is_sampled);
         if is_sampled && n_frames.is_none() && self.image.get("fps").is_some() && self.path != VideoPath::SmolVlm {
             return Err(self
@@ -143,15 +143,18 @@ impl ProcessorFile {
         }
         Ok(match self.path {
             VideoPath::None | VideoPath::Idefics3 => self.path.sample(),
-            VideoPath::OneVision => Sample::OneVision(OneVision { frames: wanted.unwrap_or(one_vision.frames) }),
-            VideoPath::InternVl => Sample::InternVl(InternVl { frames: wanted.unwrap_or(internvl.frames) }),
+            VideoPath::OneVision => {
+                Sample::OneVision(OneVisionSampling { frames: wanted.unwrap_or(one_vision.frames) })
+            }
+            VideoPath::InternVl => Sample::InternVl(InternVlSampling { frames: wanted.unwrap_or(internvl.frames) }),
             VideoPath::SmolVlm => {
-                let default = SmolVlm::default();
+                let default = SmolVlmSampling::default();
                 let fps = sampling.positive("fps")?.or(self.image.positive("fps")?);
                 let max = count(&sampling, "max_frames")?.or(n_frames);
-                let rule = SmolVlm { fps: fps.unwrap_or(default.fps), max: max.unwrap_or(default.max), ..default };
+                let rule =
+                    SmolVlmSampling { fps: fps.unwrap_or(default.fps), max: max.unwrap_or(default.max), ..default };
                 let sample = Sample::SmolVlm(rule);
-                sample.check().map_err(|rule| self.image.wrong("fps", &rule))?;
+                sample.check().map_err(|error| self.image.wrong("fps", &error.to_string()))?;
                 sample
             }
         })
