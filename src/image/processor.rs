@@ -191,12 +191,7 @@ impl ImageProcessor {
 
     /// Reads Idefics3's two resizes. SmolVLM's size for videos is the key `video_sampling.video_size`, after `size`;
     /// without `do_resize` Idefics3 squares images all the same.
-    fn read_two_resizes(
-        self,
-        keys: &ProcessorKeys<'_>,
-        is_resized: bool,
-        config: &mut PreprocessConfig,
-    ) -> Result<()> {
+    fn read_two_resizes(self, keys: &ProcessorKeys<'_>, is_resized: bool, config: &mut PreprocessConfig) -> Result<()> {
         if let Some(size) = keys.get("max_image_size") {
             let edge = longest_edge("max_image_size", size)?;
             config.squeeze = Some((edge, edge));
