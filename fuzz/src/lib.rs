@@ -7,7 +7,7 @@ use std::fs;
 use tempfile::TempDir;
 use vidense::batch::store::StoredResults;
 use vidense::batch::{Archive, ArchiveOptions, ManifestFormat};
-use vidense::text::{Piece, Reading, Tokenizer};
+use vidense::text::{PartPosition, PromptConvention, Tokenizer};
 use vidense::weights::Checkpoint;
 use vidense::{batch, eval, spec};
 
@@ -73,8 +73,8 @@ pub fn results(bytes: &[u8]) -> bool {
 pub fn tokenizer(bytes: &[u8]) -> bool {
     let name = if bytes.first() == Some(&b'{') { "tokenizer.json" } else { "tokenizer.model" };
     let dir = directory(name, bytes);
-    let Ok(tokenizer) = Tokenizer::open(dir.path(), Reading::Llava) else { return false };
-    let Ok(ids) = tokenizer.encode("What colour is the circle? \u{1f534}", Piece::First) else { return false };
+    let Ok(tokenizer) = Tokenizer::open(dir.path(), PromptConvention::Llava) else { return false };
+    let Ok(ids) = tokenizer.encode("What colour is the circle? \u{1f534}", PartPosition::First) else { return false };
     let _ = tokenizer.n_certain(&ids);
     !tokenizer.decode(&ids).is_empty()
 }

@@ -80,7 +80,7 @@ impl FittingPrompt {
 impl<'a> Asking<'a> {
     /// Returns an empty conversation about some frames, with the plan's prompt.
     pub fn conversation(&self, shown: ShownFrames) -> Conversation {
-        conversation(self.template, &self.plan.prompt, self.vlm.marks()).showing(shown)
+        conversation(self.template, &self.plan.prompt, self.vlm.marks()).with_frames(shown)
     }
 
     /// Returns an empty conversation about a video.
@@ -177,5 +177,5 @@ impl<'a> Asking<'a> {
 /// Returns an empty conversation with a plan's prompt.
 pub fn conversation(template: &Template, prompt: &PromptPlan, marks: &FrameMarks) -> Conversation {
     let conversation = Conversation::new(template.clone(), prompt.system.clone());
-    conversation.worded(&prompt.question, &prompt.answer).marked(marks.clone(), prompt.timestamps)
+    conversation.with_wording(&prompt.question, &prompt.answer).with_marks(marks.clone(), prompt.timestamps)
 }

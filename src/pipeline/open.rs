@@ -261,11 +261,11 @@ fn scan_within_budget(
     let (temporal, shown) = match any_res {
         Some(size) => (blueprint.single_image.usable()?.temporal(size), ShownFrames::of_single_image()),
         None => {
-            let are_apart = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
-            (plan.temporal(), ShownFrames::unknown(n_frames, are_apart))
+            let are_separate = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
+            (plan.temporal(), ShownFrames { are_separate, ..ShownFrames::unknown(n_frames) })
         }
     };
-    let prompt = conversation(template, &plan.prompt, &blueprint.marks).showing(shown).ask(first.question);
+    let prompt = conversation(template, &plan.prompt, &blueprint.marks).with_frames(shown).ask(first.question);
     let ids = PromptIds::encode(&prompt.map_err(ModelError::from)?, &blueprint.tokenizer)?;
     blueprint.budget(temporal, n_frames, TextTokens::of(&ids, n_frames)).room()?;
     Ok(scanned)

@@ -158,7 +158,8 @@ impl<'a> Asking<'a> {
     fn texts(&self, questions: &[String]) -> impl Iterator<Item = TextTokens> {
         // Two frames give the count of the text between frames.
         const N_FRAMES: usize = 2;
-        let shown = ShownFrames::unknown(N_FRAMES, self.keeps_frames_separate(self.plan.temporal()));
+        let are_separate = self.keeps_frames_separate(self.plan.temporal());
+        let shown = ShownFrames { are_separate, ..ShownFrames::unknown(N_FRAMES) };
         questions.iter().filter_map(move |question| {
             let prompt = self.conversation(shown.clone()).ask(question).ok()?;
             Some(TextTokens::of(&PromptIds::encode(&prompt, self.vlm.tokenizer()).ok()?, N_FRAMES))

@@ -85,11 +85,11 @@ pub struct EncodedVideo {
 
 impl EncodedVideo {
     /// Returns the frames as a prompt refers to them.
-    pub(super) fn shown(&self, are_apart: bool) -> ShownFrames {
+    pub(super) fn shown(&self, are_separate: bool) -> ShownFrames {
         let frame = |stamp: &FrameStamp| ShownFrame { index: stamp.index.0, time: stamp.time_seconds };
         let video = self.report.whole_duration().map(|duration| (self.report.n_frames, duration));
         let is_single_image = matches!(self.temporal, Temporal::AnyRes(_));
-        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_apart, is_single_image }
+        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_separate, is_single_image }
     }
 }
 

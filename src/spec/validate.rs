@@ -215,11 +215,11 @@ impl Plan {
     pub fn least_text(&self, blueprint: &Blueprint, n_frames: usize) -> TextTokens {
         let named = self.prompt.template.as_deref().and_then(|name| blueprint.named_template(name).ok());
         let template = named.unwrap_or_else(|| blueprint.template.clone());
-        let are_apart = self.temporal().frame_rows(blueprint.frame_tokens()).is_some();
+        let are_separate = self.temporal().frame_rows(blueprint.frame_tokens()).is_some();
         let conversation = Conversation::new(template, self.prompt.system.clone())
-            .worded(&self.prompt.question, &self.prompt.answer)
-            .marked(blueprint.marks.clone(), self.prompt.timestamps)
-            .showing(ShownFrames::unknown(n_frames, are_apart));
+            .with_wording(&self.prompt.question, &self.prompt.answer)
+            .with_marks(blueprint.marks.clone(), self.prompt.timestamps)
+            .with_frames(ShownFrames { are_separate, ..ShownFrames::unknown(n_frames) });
         let prompt = { conversation }.ask("?").ok();
         let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, &blueprint.tokenizer).ok());
         ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))

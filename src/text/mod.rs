@@ -1,6 +1,8 @@
-//! Text in and out of the language model: tokenizers, conversation templates, streaming.
+//! Text in and out of the language model: tokenizers, conversation templates, streaming of answers. Model files are
+//! described in [`crate::vlm`]; the token loop is in [`crate::engine`].
 
 mod chat_template;
+mod conversation;
 pub mod frames;
 mod jinja;
 mod numerals;
@@ -8,12 +10,15 @@ pub mod prompt;
 pub mod sentencepiece;
 pub mod stream;
 pub mod template;
+mod timestamps;
 pub mod tokenizer;
 
 pub use chat_template::ChatTemplate;
-pub use frames::{FrameLayout, FrameMarks, ShownFrame, ShownFrames, Timestamps};
+pub use conversation::Conversation;
+pub use frames::{FrameLayout, FrameMarks, ShownFrame, ShownFrames};
 pub use prompt::{Passage, Prompt};
 pub use sentencepiece::SentencePiece;
 pub use stream::TextStream;
-pub use template::{Conversation, Template};
-pub use tokenizer::{Piece, Placeholder, Reading, Tokenizer};
+pub use template::Template;
+pub use timestamps::Timestamps;
+pub use tokenizer::{PartPosition, Placeholder, PromptConvention, Tokenizer};

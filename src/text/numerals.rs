@@ -1,4 +1,4 @@
-//! Whole numbers in English words, as the package `num2words` writes them: SmolVLM's prompt names the number of frames.
+//! Numbers in English words, like the Python package `num2words`: SmolVLM's prompt spells out the number of frames.
 
 const SMALL: [&str; 20] = [
     "zero",
@@ -24,8 +24,8 @@ const SMALL: [&str; 20] = [
 ];
 const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 
-/// A number in words, such as `one thousand, two hundred and sixty-four`. From a million on it stays in digits: no
-/// video gives as many frames.
+/// Spells out a number, such as `one thousand, two hundred and sixty-four`. Numbers from a million on stay in digits: no
+/// video has as many frames.
 pub(super) fn in_words(n: usize) -> String {
     match n {
         0..20 => SMALL[n].to_owned(),
@@ -51,7 +51,7 @@ pub(super) fn in_words(n: usize) -> String {
 mod tests {
     use super::in_words;
 
-    /// Expected are the answers of num2words 0.5.
+    /// Expected texts are those of num2words 0.5.
     #[test]
     fn numbers_read_as_num2words_writes_them() {
         for (n, words) in [

@@ -1,23 +1,23 @@
-//! A prompt as a list of parts: words, and the places of visual tokens among them.
+//! Prompt as a list of parts: text and visual tokens.
 //!
-//! The same list holds texts before the tokenizer and ids after it. Two halves around all visual tokens of a video are
-//! the simplest case; a template that writes words between frames makes a part of each of them.
+//! Text parts are strings before the tokenizer and ids after it. Two texts around all visual tokens of a video are the
+//! simplest case; a template that writes text between frames makes a part of each frame.
 
 use std::ops::Range;
 
-/// A part of a prompt, with words as a text or as ids.
+/// Part of a prompt, with text as a string or as ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passage<W> {
-    /// Words.
+    /// Text.
     Words(W),
     /// All visual tokens of the video.
     Video,
-    /// The visual tokens of some of its frames, where those of each frame stand apart.
+    /// Visual tokens of a range of frames, where the temporal strategy keeps frames apart.
     Frames(Range<usize>),
 }
 
 impl<W> Passage<W> {
-    /// The same part with its words changed.
+    /// Maps the text of the part.
     ///
     /// # Errors
     /// The errors of `change`.
@@ -29,7 +29,7 @@ impl<W> Passage<W> {
         })
     }
 
-    /// The words, if the part is of words.
+    /// Returns the text, if the part is text.
     pub fn words(&self) -> Option<&W> {
         match self {
             Self::Words(words) => Some(words),
@@ -38,21 +38,21 @@ impl<W> Passage<W> {
     }
 }
 
-/// The text of a prompt, part after part.
+/// Prompt before it is tokenized, part after part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Parts of words and of visual tokens in turn: the first and the last are words, perhaps none.
+    /// Text and visual tokens, alternating: the first and the last part are text, which may be empty.
     pub parts: Vec<Passage<String>>,
 }
 
 impl Prompt {
-    /// A prompt of two halves around all visual tokens.
+    /// Makes a prompt of two texts around all visual tokens.
     pub fn halves(before: impl Into<String>, after: impl Into<String>) -> Self {
         Self { parts: vec![Passage::Words(before.into()), Passage::Video, Passage::Words(after.into())] }
     }
 
-    /// A prompt of `middle` between two texts. Words that meet are joined, so that a tokenizer reads them as one, and
-    /// empty ones between visual tokens are left out.
+    /// Makes a prompt of `middle` between two texts. Adjacent texts are joined, so that a tokenizer encodes them as one,
+    /// and empty texts between visual tokens are left out.
     pub(super) fn around(before: &str, middle: Vec<Passage<String>>, after: &str) -> Self {
         let words = |words: &str| Passage::Words(words.to_owned());
         let mut parts = vec![words(before)];
@@ -72,17 +72,17 @@ impl Prompt {
         Self { parts }
     }
 
-    /// The words before the first visual token.
+    /// Returns the text before the first visual token.
     pub fn before_visual(&self) -> &str {
         self.parts.first().and_then(Passage::words).map_or("", String::as_str)
     }
 
-    /// The words after the last visual token.
+    /// Returns the text after the last visual token.
     pub fn after_visual(&self) -> &str {
         self.parts.last().and_then(Passage::words).map_or("", String::as_str)
     }
 
-    /// All words, without the visual tokens.
+    /// Returns all text, without the visual tokens.
     pub fn text(&self) -> String {
         self.parts.iter().filter_map(Passage::words).map(String::as_str).collect()
     }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_meet_are_one_part_and_ends_stay() {
+    fn adjacent_texts_are_joined_and_empty_ends_stay() {
         let words = |words: &str| Passage::Words(words.to_owned());
         let middle = vec![words("b"), Passage::Frames(0..1), words(""), Passage::Frames(1..2), words("c")];
         let expected = vec![words("ab"), Passage::Frames(0..1), Passage::Frames(1..2), words("cd")];

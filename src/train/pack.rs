@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::nn::VisibleKeys;
-use crate::text::{Conversation, FrameMarks, Passage, Piece, ShownFrames, Template, Timestamps, Tokenizer};
+use crate::text::{Conversation, FrameMarks, PartPosition, Passage, ShownFrames, Template, Timestamps, Tokenizer};
 use crate::vlm::Design;
 
 use super::data::Dialogue;
@@ -45,9 +45,9 @@ impl<'m> Packer<'m> {
     }
 
     fn conversation(&self) -> Conversation {
-        let shown = ShownFrames::unknown(1, true);
-        let conversation = Conversation::new(self.template.clone(), None).showing(shown);
-        conversation.marked(self.marks.clone(), Timestamps::None)
+        let shown = ShownFrames::unknown(1);
+        let conversation = Conversation::new(self.template.clone(), None).with_frames(shown);
+        conversation.with_marks(self.marks.clone(), Timestamps::None)
     }
 
     /// The ids before the image.
@@ -72,7 +72,7 @@ impl<'m> Packer<'m> {
 
     /// The whole text is encoded at once; where a part of it ends among the ids is found by encoding the part.
     fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<Segment, Error> {
-        let encode = |text: &str| self.tokenizer.encode(text, Piece::Later);
+        let encode = |text: &str| self.tokenizer.encode(text, PartPosition::Later);
         let mut conversation = self.conversation();
         let mut answers = Vec::new();
         let mut text = String::new();

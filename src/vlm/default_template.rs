@@ -7,22 +7,23 @@ use std::sync::Arc;
 use super::config::{LanguageKind, Spelling, VlmConfig};
 use super::{ModelError, VideoPath};
 use crate::connector::ConnectorKind;
-use crate::text::{ChatTemplate, FrameMarks, Reading, Template, Tokenizer};
+use crate::text::{ChatTemplate, FrameMarks, PromptConvention, Template, Tokenizer};
 
 /// Returns the code base by which the checkpoint's tokenizer is read.
-pub(super) fn reading(config: &VlmConfig) -> Reading {
+pub(super) fn reading(config: &VlmConfig) -> PromptConvention {
     match config.spelling {
-        Spelling::Llava => Reading::Llava,
-        Spelling::HuggingFace => {
-            Reading::HuggingFace { image_token_id: config.visual_token(), placeholder: config.video_path.placeholder() }
-        }
+        Spelling::Llava => PromptConvention::Llava,
+        Spelling::HuggingFace => PromptConvention::HuggingFace {
+            image_token_id: config.visual_token(),
+            placeholder: config.video_path.placeholder(),
+        },
     }
 }
 
 /// Returns the marks around a checkpoint's visual tokens.
 pub(super) fn frame_marks(config: &VlmConfig, tokenizer: &Tokenizer) -> FrameMarks {
     if config.image_marks {
-        return FrameMarks::together("<im_start>", "<im_end>");
+        return FrameMarks::around_all("<im_start>", "<im_end>");
     }
     config.video_path.marks(tokenizer)
 }
@@ -44,7 +45,7 @@ pub(super) fn own_template(
         return Ok(Some(Template::SmolVlm));
     }
     Ok(ChatTemplate::find(dir, tokenizer)
-        .map(|chat| Template::Checkpoint(Arc::new(chat.with_system(config.family.system)))))
+        .map(|chat| Template::Checkpoint(Arc::new(chat.with_default_system(config.family.system)))))
 }
 
 /// Facts that decide a checkpoint's default template.

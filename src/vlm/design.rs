@@ -91,7 +91,7 @@ fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Tem
         let rule = "no token ends an answer (eos_token_id), so no answer can be learned".to_owned();
         return Err(ModelError::Combination { path: dir.to_owned(), rule });
     };
-    let mut conversation = Conversation::new(template.clone(), None).showing(ShownFrames::unknown(1, true));
+    let mut conversation = Conversation::new(template.clone(), None).with_frames(ShownFrames::unknown(1));
     conversation.ask("A question?")?;
     conversation.answer(ANSWER);
     let text = conversation.ask(NEXT)?.text();

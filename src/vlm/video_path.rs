@@ -78,7 +78,7 @@ impl VideoPath {
             Self::None | Self::OneVision => FrameMarks::default(),
             Self::Idefics3 | Self::SmolVlm => {
                 let fake = named("fake_image_token", "<fake_token_around_image>");
-                let layout = if self == Self::SmolVlm { FrameLayout::SmolVlm } else { FrameLayout::Each };
+                let layout = if self == Self::SmolVlm { FrameLayout::SmolVlm } else { FrameLayout::PerFrame };
                 let open = format!("{fake}{}", named("global_image_token", "<global-img>"));
                 FrameMarks { layout, open, close: fake }
             }

@@ -14,7 +14,7 @@ use vidense::exec::Stop;
 use vidense::kernels::kv::{PAGE_LEN, pages_for};
 use vidense::language::{Decoding, Llama, LlamaConfig, RopeScaling};
 use vidense::nn::Purpose;
-use vidense::text::{Reading, Tokenizer};
+use vidense::text::{PromptConvention, Tokenizer};
 
 use crate::engine::{Draw, VOCABULARY, WIDTH, config, model, pages, plenty, sink, weights};
 use crate::harness::{generate, json, repository, request};
@@ -275,7 +275,7 @@ fn texts(model: &Llama, tokenizer: &Tokenizer, asked: &[(u32, Option<String>)]) 
 #[test]
 fn texts_and_stop_strings_are_each_request_s_own() {
     let model = model(&LlamaConfig { vocab_size: 512, ..config(RopeScaling::None) }, None);
-    let tokenizer = Tokenizer::open(&repository("samples/mini"), Reading::Llava).unwrap();
+    let tokenizer = Tokenizer::open(&repository("samples/mini"), PromptConvention::Llava).unwrap();
     let without: Vec<_> = (0..8).map(|i| texts(&model, &tokenizer, &[(i, None)]).remove(0)).collect();
     // Three characters from the middle of each answer, which lie across tokens in some.
     let middle = |text: &str| text.chars().skip(text.chars().count() / 2).take(3).collect::<String>();
@@ -294,7 +294,7 @@ fn panicking_tokenizer(text: &str) -> Tokenizer {
     file["decoder"] = serde_json::json!({ "type": "Strip", "content": text, "start": 1, "stop": 1 });
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
-    Tokenizer::open(dir.path(), Reading::Llava).unwrap()
+    Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap()
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_tokenizer_that_panics_fails_one_request_alone() {
     let model = model(&config, None);
     let prompt = |i: u32| vec![PromptPart::Ids(vec![i; 40])];
     let alone: Vec<_> = (0..12).map(|i| generate(&model, prompt(i), 12, plenty())).collect();
-    let whole = Tokenizer::open(&repository("samples/mini"), Reading::Llava).unwrap();
+    let whole = Tokenizer::open(&repository("samples/mini"), PromptConvention::Llava).unwrap();
     // A token of one character which one answer has and another has not.
     let character = |id: &u32| whole.piece(*id).filter(|piece| piece.chars().count() == 1);
     let (bad, text) = (0..12).find_map(|i| Some((i, alone[i].iter().find_map(character)?))).unwrap();

@@ -220,8 +220,8 @@ fn downloads_of_the_hub_and_new_checkpoints_are_described_alike() {
             let blueprint = blueprint(&plan);
             let template = blueprint.named_template("checkpoint").unwrap();
             let asked = vidense::text::Conversation::new(template, None)
-                .marked(blueprint.marks.clone(), vidense::text::Timestamps::Checkpoint)
-                .showing(vidense::text::ShownFrames::unknown(3, true))
+                .with_marks(blueprint.marks.clone(), vidense::text::Timestamps::Checkpoint)
+                .with_frames(vidense::text::ShownFrames::unknown(3))
                 .ask("Why?")
                 .unwrap();
             let ids = PromptIds::encode(&asked, &blueprint.tokenizer).unwrap();

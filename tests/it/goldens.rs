@@ -13,7 +13,7 @@ use vidense::language::Llama;
 use vidense::nn::Purpose;
 use vidense::projector::{Mlp, Projector, ProjectorBias, ProjectorKind};
 use vidense::temporal::{FrameTokens, MaxPool, Temporal};
-use vidense::text::{Piece, Reading, SentencePiece, Tokenizer};
+use vidense::text::{PartPosition, PromptConvention, SentencePiece, Tokenizer};
 use vidense::units::LayerIndex;
 use vidense::vision::{Tower, TowerFamily};
 use vidense::vlm::config::{JsonFile, llama_config, tower_config};
@@ -192,14 +192,14 @@ fn sentencepiece_ids_and_texts_are_those_of_the_library() {
 fn token_ids_are_those_of_the_slow_llama_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(repository("tests/golden/sentencepiece/a.model"), dir.path().join("tokenizer.model")).unwrap();
-    let tokenizer = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
+    let tokenizer = Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap();
     let golden = json(&repository("tests/golden/sentencepiece/slow_llama.json"));
     let cases = golden.as_array().unwrap();
     assert!(cases.len() > 100);
     for case in cases {
         let (text, expected) = (case["text"].as_str().unwrap(), ids(&case["ids"]));
-        assert_eq!(tokenizer.encode(text, Piece::First).unwrap(), expected, "{text:?}");
-        assert_eq!(tokenizer.encode(text, Piece::Later).unwrap(), expected[1..], "{text:?}");
+        assert_eq!(tokenizer.encode(text, PartPosition::First).unwrap(), expected, "{text:?}");
+        assert_eq!(tokenizer.encode(text, PartPosition::Later).unwrap(), expected[1..], "{text:?}");
     }
 }
 

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vidense::text::{
-    ChatTemplate, Conversation, Passage, Piece, Placeholder, Prompt, Reading, Template, TextStream, Tokenizer,
+    ChatTemplate, Conversation, PartPosition, Passage, Placeholder, Prompt, PromptConvention, Template, TextStream,
+    Tokenizer,
 };
 
 use crate::harness::repository;
 
-const TRANSFORMERS: Reading = transformers(None);
+const TRANSFORMERS: PromptConvention = transformers(None);
 
-const fn transformers(image_token_id: Option<u32>) -> Reading {
-    Reading::HuggingFace { image_token_id, placeholder: Placeholder::Image }
+const fn transformers(image_token_id: Option<u32>) -> PromptConvention {
+    PromptConvention::HuggingFace { image_token_id, placeholder: Placeholder::Image }
 }
 
 fn golden(name: &str) -> Value {
@@ -103,10 +104,10 @@ fn a_slow_tokenizer_has_the_ids_of_its_settings() {
         let dir = tempfile::tempdir().unwrap();
         copy_model(dir.path());
         write(dir.path(), "tokenizer_config.json", &case["config"]);
-        let tokenizer = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
+        let tokenizer = Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap();
         for expected in case["texts"].as_array().unwrap() {
             let text = expected[0].as_str().unwrap();
-            let found = tokenizer.encode(text, Piece::First).unwrap();
+            let found = tokenizer.encode(text, PartPosition::First).unwrap();
             assert_eq!(found, ids(&expected[1]), "{}: {text:?}", case["config"]);
         }
     }
@@ -140,7 +141,7 @@ fn chat_templates_make_the_prompts_of_transformers() {
         let chat = &case["chat"];
         let primed = chat["primed"].as_str().unwrap();
         let system = chat["system"].as_str().map(str::to_owned);
-        let mut conversation = Conversation::new(template, system).worded("{question}", primed);
+        let mut conversation = Conversation::new(template, system).with_wording("{question}", primed);
         let mut last = None;
         for turn in chat["turns"].as_array().unwrap() {
             last = Some(conversation.ask(turn[0].as_str().unwrap()).unwrap());
@@ -244,10 +245,10 @@ fn a_placeholder_in_a_question_moves_no_cut() {
     let error = tokenizer.encode_prompt(&asked).unwrap_err().to_string();
     assert!(error.starts_with("the prompt contains `<image>` beside the video's own"), "{error}");
     // ... and where the parts are encoded apart, it is text.
-    let llava = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
+    let llava = Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap();
     let (before, after) = halves(&llava, &asked);
-    assert_eq!(before, llava.encode("U: ", Piece::First).unwrap());
-    assert_eq!(after, llava.encode("\nIs <image> a word?", Piece::Later).unwrap());
+    assert_eq!(before, llava.encode("U: ", PartPosition::First).unwrap());
+    assert_eq!(after, llava.encode("\nIs <image> a word?", PartPosition::Later).unwrap());
 }
 
 #[test]
@@ -268,11 +269,11 @@ fn only_a_bos_that_the_tokenizer_adds_is_dropped_from_a_later_part() {
         let mut file = golden("base.json")["pieces"].clone();
         file["post_processor"] = processor;
         let dir = with_files(&[("tokenizer.json", file)]);
-        let tokenizer = Tokenizer::open(dir.path(), Reading::Llava).unwrap();
-        assert_eq!(tokenizer.encode("", Piece::First).unwrap(), first);
-        assert_eq!(tokenizer.encode("", Piece::Later).unwrap(), later);
+        let tokenizer = Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap();
+        assert_eq!(tokenizer.encode("", PartPosition::First).unwrap(), first);
+        assert_eq!(tokenizer.encode("", PartPosition::Later).unwrap(), later);
         // An end in the text itself stays.
-        assert_eq!(tokenizer.encode("</s>", Piece::Later).unwrap(), [&[2], &later[..]].concat());
+        assert_eq!(tokenizer.encode("</s>", PartPosition::Later).unwrap(), [&[2], &later[..]].concat());
     }
 }
 
@@ -292,8 +293,8 @@ fn a_tokenizer_without_an_image_token_encodes_both_sides_apart() {
     copy_model(dir.path());
     let tokenizer = Tokenizer::open(dir.path(), TRANSFORMERS).unwrap();
     let (before, after) = halves(&tokenizer, &prompt("USER: ", "\nWhy?"));
-    assert_eq!(before, tokenizer.encode("USER: ", Piece::First).unwrap());
-    assert_eq!(after, tokenizer.encode("\nWhy?", Piece::Later).unwrap());
+    assert_eq!(before, tokenizer.encode("USER: ", PartPosition::First).unwrap());
+    assert_eq!(after, tokenizer.encode("\nWhy?", PartPosition::Later).unwrap());
 }
 
 /// Ids of one tokenizer, many of them of bytes, some of special tokens.
@@ -316,7 +317,7 @@ fn pieces_of_random_ids_join_to_the_decoded_answer() {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         usize::try_from((z ^ (z >> 31)) % below as u64).unwrap()
     };
-    let readings = [TRANSFORMERS, Reading::Llava];
+    let readings = [TRANSFORMERS, PromptConvention::Llava];
     for (case, reading) in cases.as_array().unwrap().iter().flat_map(|case| readings.map(|reading| (case, reading))) {
         let dir = tokenizer_dir(case, &bases);
         let tokenizer = Tokenizer::open(dir.path(), reading).unwrap();

@@ -1,14 +1,14 @@
 //! Streaming: whole characters, nothing of a stop string, and the pieces are the answer.
 
 use proptest::prelude::*;
-use vidense::text::{Piece, Reading, TextStream, Tokenizer};
+use vidense::text::{PartPosition, PromptConvention, TextStream, Tokenizer};
 
 use crate::harness::repository;
 
 fn tokenizer() -> Tokenizer {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(repository("tests/golden/sentencepiece/a.model"), dir.path().join("tokenizer.model")).unwrap();
-    Tokenizer::open(dir.path(), Reading::Llava).unwrap()
+    Tokenizer::open(dir.path(), PromptConvention::Llava).unwrap()
 }
 
 /// The pieces that come out while the ids of `text` go in, the last one after them.
@@ -17,7 +17,7 @@ fn stream(text: &str, stops: &[&str]) -> (Vec<String>, String, bool) {
     let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
     let mut stream = TextStream::new(&tokenizer, stops.clone().into());
     let mut pieces = Vec::new();
-    for id in tokenizer.encode(text, Piece::Later).unwrap() {
+    for id in tokenizer.encode(text, PartPosition::Later).unwrap() {
         pieces.push(stream.push(id));
         if stream.is_stopped() {
             break;

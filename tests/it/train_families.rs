@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use vidense::connector::{ConnectorKind, DciOptions};
 use vidense::spec::{ConnectorPlan, Plan};
-use vidense::text::{Conversation, Piece, ShownFrames, Timestamps};
+use vidense::text::{Conversation, PartPosition, ShownFrames, Timestamps};
 use vidense::train::{Output, RUN_DIR, Recipe, TrainError, TrainEvent, train};
 use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
@@ -196,13 +196,13 @@ fn loss_of(model: &Path, image: &Path, (question, answer): (&str, &str)) -> f64 
     let vlm = Vlm::load(blueprint(model), &Placement::cpu(), &(Arc::new(|_| {}) as _)).unwrap();
     let pixels = vlm.prepare(image::open(image).unwrap().into_rgb8()).unwrap();
     let visual = vlm.project(&vlm.fuse(&pixels).unwrap()).unwrap().squeeze(0).unwrap();
-    let conversation = Conversation::new(vlm.template().clone(), None).showing(ShownFrames::unknown(1, true));
-    let prompt = conversation.marked(vlm.marks().clone(), Timestamps::None).ask(question).unwrap();
+    let conversation = Conversation::new(vlm.template().clone(), None).with_frames(ShownFrames::unknown(1));
+    let prompt = conversation.with_marks(vlm.marks().clone(), Timestamps::None).ask(question).unwrap();
     let ids = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
     let n_visual = visual.dim(0).unwrap();
     let rows = FrameRows { n_visual, n_frames: 1, each: Some(n_visual) };
     let mut embeds = vlm.splice(&ids, &visual, rows).unwrap();
-    let answer = vlm.tokenizer().encode(answer, Piece::Later).unwrap();
+    let answer = vlm.tokenizer().encode(answer, PartPosition::Later).unwrap();
     assert!(answer.len() > 1, "an answer and its end");
     let mut loss = 0.0;
     for &id in &answer {

@@ -1,8 +1,8 @@
-//! Bounds on the values of a template, where the fuel of `minijinja` does not reach: lists that double by `+` are lazy and
-//! cost nothing until they are walked, texts that are made of a container's items are not charged item by item, and
-//! a namespace that holds itself is printed without end.
+//! Bounds on the values of a template that the fuel of `minijinja` does not cover: lists that double by `+` are lazy and
+//! cost no fuel until they are walked, texts made of a container's items are not charged per item, and a namespace that
+//! contains itself is printed without end.
 //!
-//! Assignments are rewritten so that each value passes a check: `{% set x = y %}` to `{% set x = check((y)) %}`.
+//! Assignments are rewritten so that each value is checked: `{% set x = y %}` to `{% set x = check((y)) %}`.
 
 use std::sync::LazyLock;
 
@@ -11,27 +11,27 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, escape_formatter, f
 use minijinja_contrib::pycompat;
 use regex::Regex;
 
-/// Bytes of text that one unit of fuel pays for, as in `minijinja`.
+/// Bytes of text per unit of fuel, as in `minijinja`.
 const BYTES_PER_FUEL: usize = 64;
-/// The deepest nesting of lists and dictionaries.
+/// Largest nesting depth of lists and dictionaries.
 const MAX_DEPTH: usize = 48;
-/// Checks a value that is assigned to a variable, or to an attribute of a namespace.
+/// Functions that check a value assigned to a variable, or to an attribute of a namespace.
 const CHECK_VARIABLE: &str = "_check_variable";
 const CHECK_ATTRIBUTE: &str = "_check_attribute";
-/// The filter `join` of `minijinja`.
+/// Name of `minijinja`'s own filter `join`.
 const JOIN: &str = "_join";
 
-/// The head of an assignment behind `{%`: `set`, the targets, and `=`.
+/// Head of an assignment after `{%`: `set`, the targets, and `=`.
 static ASSIGNMENT: LazyLock<Result<Regex, regex::Error>> =
     LazyLock::new(|| Regex::new(r"^[-+]?\s*set\s+(?<targets>[\w\s.,()]+?)\s*=[^=]"));
 static END_RAW: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(r"\{%[-+]?\s*endraw\s*[-+]?%\}"));
 static RAW: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(r"^[-+]?\s*raw\s*[-+]?%\}"));
 
-/// Adds the checks, and filters and methods that pay for their texts beforehand.
+/// Adds the checks, and filters and methods that charge fuel for their texts beforehand.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_function(CHECK_VARIABLE, |state: &State, value: Value| check_size(state, &value).map(|()| value));
     environment.add_function(CHECK_ATTRIBUTE, |state: &State, value: Value| {
-        SizeWalk { state, holder: Holder::Namespace }.visit(&value, 0).map(|()| value)
+        SizeWalk { state, target: AssignmentTarget::Namespace }.visit(&value, 0).map(|()| value)
     });
     environment.set_formatter(|out, state, value| {
         check_size(state, value)?;
@@ -53,25 +53,25 @@ fn join(state: &mut State, value: Value, options: Rest<Value>, named: Kwargs) ->
     state.apply_filter(JOIN, &args)
 }
 
-/// Pays for walking a value: a unit of fuel for each item, and for each 64 bytes of text in it.
+/// Charges fuel for a value: one unit per item, and one per 64 bytes of text.
 ///
 /// # Errors
 /// When the fuel runs out, or the value is nested too deeply.
 pub(super) fn check_size(state: &State, value: &Value) -> Result<(), Error> {
-    SizeWalk { state, holder: Holder::Variable }.visit(value, 0)
+    SizeWalk { state, target: AssignmentTarget::Variable }.visit(value, 0)
 }
 
-/// Where a value is put.
+/// Target of an assignment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holder {
+enum AssignmentTarget {
     Variable,
     Namespace,
 }
 
-/// A walk through a value.
+/// Recursive walk through a value.
 struct SizeWalk<'s, 'a, 'e> {
     state: &'s State<'a, 'e>,
-    holder: Holder,
+    target: AssignmentTarget,
 }
 
 impl SizeWalk<'_, '_, '_> {
@@ -85,10 +85,10 @@ impl SizeWalk<'_, '_, '_> {
             .into_iter()
             .find(|kind| name.rsplit("::").next().is_some_and(|name| name.eq_ignore_ascii_case(kind)));
         if let Some(kind) = mutable {
-            // Both change after they are held, so that one could come to hold itself.
-            return match self.holder {
-                Holder::Namespace => Err(wrong(format!("a namespace cannot hold a {kind}"))),
-                Holder::Variable => Ok(()),
+            // Both are mutable, so a namespace could come to contain itself.
+            return match self.target {
+                AssignmentTarget::Namespace => Err(wrong(format!("a namespace cannot contain a {kind}"))),
+                AssignmentTarget::Variable => Ok(()),
             };
         }
         if depth > 0 {
@@ -106,7 +106,7 @@ impl SizeWalk<'_, '_, '_> {
     }
 }
 
-/// The source with a check around each value that `set` assigns. Line numbers stay.
+/// Rewrites a source with a check around each value that `set` assigns. Line numbers stay.
 pub(super) fn checked_assignments(source: &str) -> String {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut rest = source;
@@ -126,14 +126,14 @@ pub(super) fn checked_assignments(source: &str) -> String {
     out + rest
 }
 
-/// Where a block's tag ends; a raw block ends behind its text.
+/// Returns the end of a block's tag; a raw block ends after its text.
 fn end_of_block(tag: &str) -> usize {
     let is_raw = RAW.as_ref().is_ok_and(|raw| raw.is_match(&tag[2..]));
     let end_raw = END_RAW.as_ref().ok().filter(|_| is_raw).and_then(|end| end.find(tag));
     end_raw.map_or_else(|| end_of_code(tag, "%}"), |found| found.end())
 }
 
-/// Where code ends, its strings passed over.
+/// Returns the end of code, skipping strings.
 fn end_of_code(tag: &str, end: &str) -> usize {
     let mut quote = None;
     let mut is_escaped = false;

@@ -1,4 +1,4 @@
-//! The filter `tojson` as transformers defines it: Python's `json.dumps`.
+//! Filter `tojson` of chat templates as transformers defines it: Python's `json.dumps`.
 
 use std::fmt::Write;
 
@@ -7,10 +7,10 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::bounds;
 
-/// The widest indent, in spaces. A wider one only makes text without end.
+/// Largest indent, in spaces. A larger one would make unbounded text.
 const MAX_INDENT: usize = 32;
 
-/// A value as Python's `json.dumps` writes it, with `ensure_ascii=False` unless it is asked for.
+/// Formats a value like Python's `json.dumps`, by default with `ensure_ascii=False`.
 pub(super) fn tojson(state: &State, value: Value, options: Kwargs) -> Result<String, Error> {
     let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     let indent: Option<usize> = options.get("indent")?;
@@ -29,14 +29,14 @@ pub(super) fn tojson(state: &State, value: Value, options: Kwargs) -> Result<Str
         Some(_) => return Err(wrong("separators: expected two texts".to_owned())),
     };
     let is_ascii = ensure_ascii.unwrap_or(false);
-    let dump = Dump { item, key, indent, is_ascii, is_sorted: sort_keys.unwrap_or(false) };
+    let layout = JsonLayout { item, key, indent, is_ascii, is_sorted: sort_keys.unwrap_or(false) };
     let mut text = String::new();
-    dump.write(&value, 0, &mut text);
+    layout.write(&value, 0, &mut text);
     Ok(text)
 }
 
-/// How JSON is laid out.
-struct Dump<'o> {
+/// Layout options of JSON.
+struct JsonLayout<'o> {
     item: &'o str,
     key: &'o str,
     indent: Option<usize>,
@@ -44,7 +44,7 @@ struct Dump<'o> {
     is_sorted: bool,
 }
 
-impl Dump<'_> {
+impl JsonLayout<'_> {
     fn write(&self, value: &serde_json::Value, depth: usize, out: &mut String) {
         match value {
             serde_json::Value::Array(items) if !items.is_empty() => {

@@ -1,13 +1,15 @@
-//! Jinja as transformers runs chat templates: `minijinja` with Python's methods, and transformers' own functions.
+//! Jinja renderer of chat templates, as transformers runs them: `minijinja` with Python's methods, and transformers' own
+//! functions.
 //!
-//! A template is foreign code. It gets a fixed amount of fuel, which instructions and the text that they make both
-//! burn, a fixed depth, and values of a bounded size ([`bounds`]). It is compiled and rendered on a thread of its own
-//! with a large stack and a deadline of a second. A thread that misses the deadline is left behind: it cannot be
-//! stopped, and it works until it is done or the process ends.
+//! A template is untrusted code. It has a fixed amount of fuel, charged for instructions and for the text that they
+//! make, a fixed recursion depth, and values of a bounded size ([`bounds`]). It is compiled and rendered on its own
+//! thread with a large stack and a deadline of one second. A thread that misses the deadline cannot be stopped: it runs
+//! until it finishes or the process ends.
 
 mod bounds;
 mod json;
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::{LazyLock, mpsc};
 use std::thread;
@@ -17,59 +19,65 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use regex::Regex;
 
-/// Instructions, or 64 bytes of text each. A template of a model uses some thousands.
+use crate::error;
+
+/// Fuel, in instructions or units of 64 bytes of text. A template of a model uses some thousands.
 const FUEL: u64 = 1_000_000;
-/// Depth of calls.
+/// Recursion depth of calls.
 const DEPTH: usize = 64;
-/// The longest template, in bytes. Released ones have up to 20 KB.
+/// Largest length of a template, in bytes. Released ones have up to 20 KB.
 const MAX_LENGTH: usize = 64 << 10;
-/// Time to compile and render. A model's template takes a few milliseconds.
+/// Time limit to compile and render. A model's template takes a few milliseconds.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Stack of the thread: the compiler recurses into an operator's operand, which may be nested as deeply as the template
+/// Stack size of the thread: the compiler recurses into an operator's operand, which may nest as deeply as the template
 /// is long.
 const STACK: usize = 512 << 20;
 
-/// `{% generation %}` marks what an assistant wrote and changes no text.
+/// Tags `{% generation %}`, which mark an assistant's text and change no text.
 static GENERATION: LazyLock<Result<Regex, regex::Error>> =
     LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}"));
 
-/// Why a template gives no text, in words.
+/// Failure of a template to render.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// A template that refuses its input itself, with `raise_exception`.
-    Refused(String),
-    /// A template that is malformed, does not fit its input, or does not end.
-    Broken(String),
-    /// A template that missed the deadline, and will miss it whatever its input is.
-    Late(String),
+pub(super) enum RenderFailure {
+    /// The template refused its input itself, with `raise_exception`.
+    Refused(error::Error),
+    /// The template is malformed, does not fit its input, or does not end.
+    Broken(error::Error),
+    /// The template missed the deadline, and will miss it with any input.
+    TimedOut(error::Error),
 }
 
 /// Renders a template.
 ///
 /// # Errors
-/// [`Failure`].
-pub(super) fn render(source: &str, context: Value) -> Result<String, Failure> {
+/// [`RenderFailure`].
+pub(super) fn render(source: &str, context: Value) -> Result<String, RenderFailure> {
     if source.len() > MAX_LENGTH {
-        return Err(Failure::Broken(format!("it has {} bytes, over the limit of {MAX_LENGTH}", source.len())));
+        return Err(broken(format!("it has {} bytes, over the limit of {MAX_LENGTH}", source.len())));
     }
     let source = source.to_owned();
     let (sender, receiver) = mpsc::sync_channel(1);
     let work = move || {
-        // Nobody receives it after the deadline.
+        // After the deadline there is no receiver.
         let _ = sender.send(render_here(&source, context));
     };
     let thread = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK).spawn(work);
-    thread.map_err(|error| Failure::Broken(format!("no thread to render it: {error}")))?;
+    thread.map_err(|error| broken(format!("no thread to render it: {error}")))?;
     receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| match error {
-        mpsc::RecvTimeoutError::Timeout => Err(Failure::Late(ENDLESS.to_owned())),
-        mpsc::RecvTimeoutError::Disconnected => Err(Failure::Broken("its renderer panicked".to_owned())),
+        mpsc::RecvTimeoutError::Timeout => Err(RenderFailure::TimedOut(error::Error::invalid(ENDLESS))),
+        mpsc::RecvTimeoutError::Disconnected => Err(broken("its renderer panicked")),
     })
 }
 
 const ENDLESS: &str = "it does not end, or its text has no end";
 
-fn render_here(source: &str, context: Value) -> Result<String, Failure> {
-    let marks = GENERATION.as_ref().map_err(|error| Failure::Broken(error.to_string()))?;
+fn broken(rule: impl Into<Cow<'static, str>>) -> RenderFailure {
+    RenderFailure::Broken(error::Error::invalid(rule))
+}
+
+fn render_here(source: &str, context: Value) -> Result<String, RenderFailure> {
+    let marks = GENERATION.as_ref().map_err(|error| broken(error.to_string()))?;
     let source = marks.replace_all(source, "{%$1 ${2}with $3%}");
     let source = bounds::checked_assignments(&source);
     let environment = environment()?;
@@ -88,14 +96,16 @@ fn environment<'s>() -> Result<Environment<'s>, Error> {
     Ok(environment)
 }
 
-impl From<Error> for Failure {
+impl From<Error> for RenderFailure {
     fn from(error: Error) -> Self {
         let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
         match (error.kind(), error.detail()) {
-            (ErrorKind::OutOfFuel, _) => Self::Broken(ENDLESS.to_owned()),
-            (_, Some(detail)) if detail.starts_with(REFUSES) => Self::Refused(format!("{detail}{line}")),
-            (kind, Some(detail)) => Self::Broken(format!("{kind}: {detail}{line}")),
-            (kind, None) => Self::Broken(format!("{kind}{line}")),
+            (ErrorKind::OutOfFuel, _) => broken(ENDLESS),
+            (_, Some(detail)) if detail.starts_with(REFUSES) => {
+                Self::Refused(error::Error::invalid(format!("{detail}{line}")))
+            }
+            (kind, Some(detail)) => broken(format!("{kind}: {detail}{line}")),
+            (kind, None) => broken(format!("{kind}{line}")),
         }
     }
 }
@@ -106,7 +116,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, format!("{REFUSES}{message}")))
 }
 
-/// The time of day in a format of `strftime`. A template that prints it makes another prompt each day.
+/// Formats the current time with `strftime`. A template that prints the date makes another prompt each day.
 fn strftime_now(format: String) -> Result<String, Error> {
     let mut text = String::new();
     let wrong = |_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown format {format:?}"));
@@ -122,7 +132,9 @@ mod tests {
     fn rendered(source: &str) -> Result<String, String> {
         let context = context! { messages => [context! { role => "user", content => "a" }] };
         render(source, context).map_err(|failure| match failure {
-            Failure::Refused(cause) | Failure::Broken(cause) | Failure::Late(cause) => cause,
+            RenderFailure::Refused(cause) | RenderFailure::Broken(cause) | RenderFailure::TimedOut(cause) => {
+                cause.to_string()
+            }
         })
     }
 
@@ -151,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_assigned_is_what_is_written() {
+    fn checked_assignments_keep_their_values() {
         let source = "{% set a, b = 1, 'x %} y' %}{% set ns = namespace(l=[], n=0) %}{% for m in messages %}\n\
             {%- set ns.l = ns.l + [m.role] -%}{%- set ns.n = ns.n + 1 if m else 5 -%}{% endfor %}\
             {% set c %}{% raw %}{% set ns.q = 1 %}{% endraw %}{% endset %}{# {% set ns.n = 9 %} #}\
@@ -182,14 +194,14 @@ mod tests {
                 "it refuses the conversation: Roles must alternate (line 1)",
             ),
             ("{{ strftime_now('%!') }}", "strftime_now: unknown format"),
-            ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "a namespace cannot hold a namespace"),
+            ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "a namespace cannot contain a namespace"),
             (
                 "{% set ns = namespace() %}{% set ns.a, b = [ns], 2 %}{{ ns ~ '' }}",
-                "a namespace cannot hold a namespace",
+                "a namespace cannot contain a namespace",
             ),
             (
                 "{% set ns = namespace() %}{% for x in [1, 2, ns, 3] %}{% set ns.a = loop %}{{ ns }}{% endfor %}",
-                "a namespace cannot hold a loop",
+                "a namespace cannot contain a loop",
             ),
             (
                 "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
@@ -209,7 +221,7 @@ mod tests {
         }
         let long = rendered(&"{{ 1 }}".repeat(1 << 18)).expect_err("over the limit");
         assert_eq!(long, "it has 1835008 bytes, over the limit of 65536");
-        // Whatever becomes of the deepest nesting that fits, the process lives.
+        // The deepest nesting within the length limit may fail, but the process survives.
         for (operator, operand) in [("not ", "1"), ("-", "1"), ("", "a"), ("[", ""), ("(", "1"), ("1 if 1 else ", "1")]
         {
             let suffix = if operator.is_empty() { ".b" } else { "" };

@@ -1,7 +1,7 @@
-//! A SentencePiece model as the `tokenizer.json` that transformers 5 makes of it.
+//! Conversion of a SentencePiece model to the `tokenizer.json` that transformers 5 makes of it.
 //!
-//! Source: `SpmConverter.build_tokenizer_from_spm_proto`. Its merges are ranked by the scores of the merged pieces.
-//! Where two merges rank alike, its ids can differ from SentencePiece's own, which [`super::SentencePiece`] gives.
+//! Source: `SpmConverter.build_tokenizer_from_spm_proto`. Merges are ranked by the scores of the merged pieces. Where two
+//! merges have equal ranks, ids can differ from SentencePiece's own, which are those of [`super::SentencePiece`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,10 @@ use base64::Engine;
 use sentencepiece_model::{ModelType, NormalizerSpec, SentencePieceModel, TrainerSpec, Type};
 use serde_json::{Map, Value, json};
 
-/// Which parts of a text get a dummy prefix.
+use super::NO_TRAINER;
+use crate::error::{Error, Result};
+
+/// Parts of a text that get a dummy prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrependScheme {
     /// Every part between added tokens.
@@ -18,31 +21,34 @@ pub enum PrependScheme {
     First,
 }
 
-/// A `tokenizer.json` that a model became, and what else the model says.
+/// Converted model: its `tokenizer.json`, and settings of the model outside that file.
 pub struct Converted {
-    /// The file, without added tokens.
+    /// Contents of the file, without added tokens.
     pub json: Value,
-    /// Pieces of control, which are special tokens.
+    /// Control pieces, which are special tokens.
     pub control: Vec<String>,
-    /// The pieces of the unknown token, of BOS and of EOS, as the model names them.
+    /// Pieces of the unknown token, of BOS and of EOS, as the model names them.
     pub named: Vec<(&'static str, String)>,
-    /// Whether texts get a dummy prefix.
+    /// Texts get a dummy prefix.
     pub has_dummy_prefix: bool,
 }
 
-/// Converts the bytes of a `tokenizer.model`. `names` are other names of some ids.
+/// Converts the bytes of a `tokenizer.model`. `names` replaces the names of some ids.
 ///
 /// # Errors
-/// In words, when the bytes are not a SentencePiece model of BPE or unigram pieces.
-pub fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme) -> Result<Converted, String> {
-    let model = SentencePieceModel::from_slice(bytes).map_err(|error| error.to_string())?;
-    let trainer = model.trainer().ok_or("it has no trainer spec")?;
+/// When the bytes are not a SentencePiece model of BPE or unigram pieces.
+pub fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme) -> Result<Converted> {
+    let model = SentencePieceModel::from_slice(bytes).map_err(|error| Error::invalid(error.to_string()))?;
+    let trainer = model.trainer().ok_or_else(|| Error::invalid(NO_TRAINER))?;
     let pieces: Vec<ConvertedPiece> = renamed(&model, names);
     let user_defined: Vec<&str> = pieces.iter().filter(|p| p.kind == Type::UserDefined).map(|p| p.text()).collect();
     let vocabulary = match trainer.model_type() {
         ModelType::Bpe => bpe(&pieces, trainer, !user_defined.is_empty()),
         ModelType::Unigram => unigram(&pieces, trainer),
-        other => return Err(format!("its model type is {other:?}; only BPE and unigram are supported")),
+        other => {
+            let rule = format!("its model type is {other:?}; only BPE and unigram are supported");
+            return Err(Error::invalid(rule));
+        }
     };
     let default = NormalizerSpec::default();
     let spec = model.normalizer().unwrap_or(&default);
@@ -79,7 +85,7 @@ impl ConvertedPiece {
     }
 }
 
-/// The pieces under their new names. A name that another piece keeps is not given away.
+/// Returns the pieces under their new names. A name that another piece keeps is not given away.
 fn renamed(model: &SentencePieceModel, names: &HashMap<u32, String>) -> Vec<ConvertedPiece> {
     let ids = || (0u32..).zip(model.pieces());
     let kept: HashSet<&str> = ids().filter(|(id, _)| !names.contains_key(id)).map(|(_, p)| p.piece()).collect();
@@ -139,7 +145,7 @@ fn normalizer(spec: &NormalizerSpec, scheme: PrependScheme) -> Value {
         steps.push(replace(json!({ "String": " " }), "▁"));
     }
     if spec.add_dummy_prefix() && scheme == PrependScheme::Always {
-        // Metaspace leaves its prefix out before a text that begins with one, SentencePiece does not.
+        // Metaspace omits its prefix before a text that begins with one, SentencePiece does not.
         steps.push(replace(json!({ "Regex": r"\A▁" }), "▁▁"));
     }
     json!({ "type": "Sequence", "normalizers": steps })

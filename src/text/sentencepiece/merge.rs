@@ -1,79 +1,80 @@
-//! SentencePiece's byte-pair merging (`bpe_model.cc`): the best-scored pair first, of equal scores the leftmost.
+//! Byte-pair merging of SentencePiece (`bpe_model.cc`): the pair of the best score first, of equal scores the leftmost.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::{Kind, SentencePiece};
+use super::{PieceKind, SentencePiece};
 
-/// A stretch of the text between its living neighbours.
+/// Symbol of the text, in a doubly linked list of unmerged symbols.
 struct Symbol {
     start: usize,
-    /// Zero once it was merged into its left neighbour.
+    /// Length in bytes; 0 after the symbol was merged into its left neighbour.
     len: usize,
     prev: Option<usize>,
     next: Option<usize>,
-    /// A user-defined piece: never merged.
+    /// The symbol is a user-defined piece, which is never merged.
     frozen: bool,
 }
 
-/// Two neighbours that may become one.
-struct Candidate {
+/// Pair of neighbours that may be merged.
+struct MergeCandidate {
     score: f32,
     left: usize,
     right: usize,
-    /// Their joint length when they were put on the agenda; another one means that they have changed.
+    /// Joint length when the pair was queued; a different one means that a symbol has changed.
     len: usize,
 }
 
-impl Ord for Candidate {
+impl Ord for MergeCandidate {
     fn cmp(&self, other: &Self) -> Ordering {
         self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }
 }
 
-impl PartialOrd for Candidate {
+impl PartialOrd for MergeCandidate {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Candidate {
+impl PartialEq for MergeCandidate {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for MergeCandidate {}
 
-/// The state of merging one text.
-struct Agenda<'m, 't> {
+/// Priority queue of merges of one text.
+struct MergeQueue<'m, 't> {
     model: &'m SentencePiece,
     text: &'t str,
     symbols: Vec<Symbol>,
-    candidates: BinaryHeap<Candidate>,
-    /// How an unused piece was made last: the length of its left part.
+    candidates: BinaryHeap<MergeCandidate>,
+    /// Length of the left part of the last merge that made each unused piece.
     unused: HashMap<&'t str, usize>,
 }
 
 impl SentencePiece {
-    /// The pieces, in order, that a normalised text is merged into. One that is no piece is a single character.
+    /// Merges a normalized text into pieces, in order. A text outside the vocabulary is a single character.
     pub(super) fn merge<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let symbols = self.split(text);
-        let mut agenda = Agenda { model: self, text, symbols, candidates: BinaryHeap::new(), unused: HashMap::new() };
-        for right in 1..agenda.symbols.len() {
-            agenda.consider(right - 1, right);
+        let mut queue =
+            MergeQueue { model: self, text, symbols, candidates: BinaryHeap::new(), unused: HashMap::new() };
+        for right in 1..queue.symbols.len() {
+            queue.consider(right - 1, right);
         }
-        while let Some(candidate) = agenda.candidates.pop() {
-            agenda.apply(&candidate);
+        while let Some(candidate) = queue.candidates.pop() {
+            queue.apply(&candidate);
         }
         let mut pieces = Vec::new();
-        for symbol in agenda.symbols.iter().filter(|symbol| symbol.len > 0) {
-            agenda.split_unused(&text[symbol.start..symbol.start + symbol.len], &mut pieces);
+        for symbol in queue.symbols.iter().filter(|symbol| symbol.len > 0) {
+            queue.split_unused(&text[symbol.start..symbol.start + symbol.len], &mut pieces);
         }
         pieces
     }
 
-    /// Single characters, and user-defined pieces as a whole.
+    /// Splits a text into single characters and user-defined pieces.
     fn split(&self, text: &str) -> Vec<Symbol> {
         let mut symbols: Vec<Symbol> = Vec::with_capacity(text.len());
         let mut start = 0;
@@ -91,8 +92,8 @@ impl SentencePiece {
     }
 }
 
-impl<'t> Agenda<'_, 't> {
-    /// Puts two neighbours on the agenda if they make a piece.
+impl<'t> MergeQueue<'_, 't> {
+    /// Queues a pair of neighbours if they make a piece.
     fn consider(&mut self, left: usize, right: usize) {
         let (a, b) = (&self.symbols[left], &self.symbols[right]);
         if a.frozen || b.frozen {
@@ -101,14 +102,14 @@ impl<'t> Agenda<'_, 't> {
         let joint = &self.text[a.start..b.start + b.len];
         let Some(&id) = self.model.text.get(joint) else { return };
         let piece = &self.model.pieces[id as usize];
-        if piece.kind == Kind::Unused {
+        if piece.kind == PieceKind::Unused {
             self.unused.insert(joint, a.len);
         }
-        self.candidates.push(Candidate { score: piece.score, left, right, len: joint.len() });
+        self.candidates.push(MergeCandidate { score: piece.score, left, right, len: joint.len() });
     }
 
-    /// Merges a pair, unless one of the two has changed since.
-    fn apply(&mut self, candidate: &Candidate) {
+    /// Merges a pair, unless a symbol has changed since the pair was queued.
+    fn apply(&mut self, candidate: &MergeCandidate) {
         let (left_len, right_len) = (self.symbols[candidate.left].len, self.symbols[candidate.right].len);
         if left_len == 0 || right_len == 0 || left_len + right_len != candidate.len {
             return;
@@ -128,9 +129,9 @@ impl<'t> Agenda<'_, 't> {
         }
     }
 
-    /// An unused piece helps merging, but is taken apart again in the end.
+    /// Splits unused pieces, which only serve as intermediate merges.
     fn split_unused(&self, piece: &'t str, pieces: &mut Vec<&'t str>) {
-        let is_unused = |id: &u32| self.model.pieces[*id as usize].kind == Kind::Unused;
+        let is_unused = |id: &u32| self.model.pieces[*id as usize].kind == PieceKind::Unused;
         match self.unused.get(piece).filter(|_| self.model.text.get(piece).is_some_and(is_unused)) {
             Some(&left) => {
                 self.split_unused(&piece[..left], pieces);

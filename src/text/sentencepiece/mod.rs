@@ -1,8 +1,8 @@
-//! SentencePiece BPE models (`tokenizer.model`), converted in memory.
+//! SentencePiece BPE models (`tokenizer.model`).
 //!
 //! Released LLaVA checkpoints ship only this file, and were trained with the *slow* Llama tokenizer, which calls
-//! SentencePiece itself. A list of merges, as `tokenizers`' BPE wants it, cannot say SentencePiece's rule for
-//! ties (of equal scores the leftmost), so the algorithm of `bpe_model.cc` stands here, and gives its ids.
+//! SentencePiece itself. A list of merges, as the BPE of `tokenizers` needs it, cannot express SentencePiece's rule for
+//! ties (of equal scores the leftmost), so this module implements the algorithm of `bpe_model.cc`, with equal ids.
 //! Unigram models are refused: no Llama-family checkpoint has one.
 
 mod convert;
@@ -13,19 +13,23 @@ use std::collections::HashMap;
 
 use sentencepiece_model::{ModelType, SentencePieceModel, Type};
 
+use crate::error::{Error, Result};
 pub use convert::{Converted, PrependScheme, convert};
 use normalize::Normalizer;
 
 /// SentencePiece's mark of a space, U+2581.
 const SPACE: char = '\u{2581}';
 
-/// A SentencePiece BPE model.
+/// Rule that a model file without training settings breaks.
+const NO_TRAINER: &str = "it has no trainer spec";
+
+/// SentencePiece BPE model.
 #[derive(Debug)]
 pub struct SentencePiece {
-    pieces: Vec<Piece>,
-    /// Pieces that text can become.
+    pieces: Vec<VocabularyPiece>,
+    /// Pieces that text can be encoded to.
     text: HashMap<String, u32>,
-    /// Pieces that text never becomes: control, unknown and byte pieces.
+    /// Pieces that text is never encoded to directly: control, unknown and byte pieces.
     reserved: HashMap<String, u32>,
     bytes: Option<Box<[u32; 256]>>,
     normalizer: Normalizer,
@@ -34,14 +38,14 @@ pub struct SentencePiece {
 }
 
 #[derive(Debug)]
-struct Piece {
+struct VocabularyPiece {
     text: String,
     score: f32,
-    kind: Kind,
+    kind: PieceKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PieceKind {
     Normal,
     Unknown,
     Control,
@@ -54,28 +58,29 @@ impl SentencePiece {
     /// Reads a model from the bytes of a `tokenizer.model`.
     ///
     /// # Errors
-    /// In words, when the bytes are no SentencePiece BPE model.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let model = SentencePieceModel::from_slice(bytes).map_err(|error| error.to_string())?;
-        let trainer = model.trainer().ok_or("it has no trainer spec")?;
+    /// When the bytes are not a SentencePiece BPE model.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let model = SentencePieceModel::from_slice(bytes).map_err(|error| Error::invalid(error.to_string()))?;
+        let trainer = model.trainer().ok_or_else(|| Error::invalid(NO_TRAINER))?;
         if trainer.model_type() != ModelType::Bpe {
-            return Err(format!("its model type is {:?}; only BPE is supported", trainer.model_type()));
+            let rule = format!("its model type is {:?}; only BPE is supported", trainer.model_type());
+            return Err(Error::invalid(rule));
         }
-        let pieces = model.pieces().iter().map(read_piece).collect::<Result<Vec<_>, _>>()?;
+        let pieces = model.pieces().iter().map(read_piece).collect::<Result<Vec<_>>>()?;
         let (mut text, mut reserved) = (HashMap::new(), HashMap::new());
         for (id, piece) in (0u32..).zip(&pieces) {
             let map = if piece.kind.comes_from_text() { &mut text } else { &mut reserved };
             map.insert(piece.text.clone(), id);
         }
         let kinds = || (0u32..).zip(&pieces);
-        let unknown = kinds().find(|(_, piece)| piece.kind == Kind::Unknown).map(|(id, _)| id);
+        let unknown = kinds().find(|(_, piece)| piece.kind == PieceKind::Unknown).map(|(id, _)| id);
         let user_defined =
-            pieces.iter().filter(|piece| piece.kind == Kind::UserDefined).map(|piece| piece.text.clone());
+            pieces.iter().filter(|piece| piece.kind == PieceKind::UserDefined).map(|piece| piece.text.clone());
         let normalizer = Normalizer::new(model.normalizer(), user_defined.collect())?;
         Ok(Self {
             bytes: trainer.byte_fallback().then(|| byte_ids(&pieces)).transpose()?,
             unknown_surface: trainer.unk_surface().to_owned(),
-            unknown: unknown.ok_or("it has no unknown piece")?,
+            unknown: unknown.ok_or_else(|| Error::invalid("it has no unknown piece"))?,
             normalizer,
             text,
             reserved,
@@ -83,33 +88,33 @@ impl SentencePiece {
         })
     }
 
-    /// The same model without the space that it puts before every text.
+    /// Disables the dummy prefix, the space before every text.
     #[must_use]
     pub fn without_dummy_prefix(self) -> Self {
         Self { normalizer: self.normalizer.without_dummy_prefix(), ..self }
     }
 
-    /// The number of ids.
+    /// Returns the number of ids.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
     }
 
-    /// The id of a piece by its exact text.
+    /// Returns the id of a piece by its exact text.
     pub fn piece_id(&self, piece: &str) -> Option<u32> {
         self.reserved.get(piece).or_else(|| self.text.get(piece)).copied()
     }
 
-    /// The exact text of a piece.
+    /// Returns the exact text of a piece.
     pub fn piece(&self, id: u32) -> Option<&str> {
         Some(self.pieces.get(id as usize)?.text.as_str())
     }
 
-    /// The id of the unknown piece.
+    /// Returns the id of the unknown piece.
     pub fn unknown_id(&self) -> u32 {
         self.unknown
     }
 
-    /// The ids of a text, as `SentencePieceProcessor::Encode` gives them. No special token is recognised in it.
+    /// Encodes a text, like `SentencePieceProcessor::Encode`. Special tokens in the text are not recognized.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let normalized = self.normalizer.normalize(text);
         let mut ids = Vec::with_capacity(normalized.len() / 3);
@@ -125,20 +130,20 @@ impl SentencePiece {
         ids
     }
 
-    /// The text of ids, as `SentencePieceProcessor::Decode` gives it: control pieces print nothing, the unknown
-    /// piece its surface, bytes that are no UTF-8 one U+FFFD each. Ids beyond the vocabulary print nothing.
+    /// Decodes ids, like `SentencePieceProcessor::Decode`: control pieces and ids beyond the vocabulary are empty, the
+    /// unknown piece is its surface, bytes that are not UTF-8 are one U+FFFD each.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let mut out = Decoding { text: String::new(), bytes: Vec::new(), may_drop_space: true };
+        let mut out = PieceDecoder { text: String::new(), bytes: Vec::new(), may_drop_space: true };
         for &id in ids {
             let Some(piece) = self.pieces.get(id as usize) else { continue };
-            if let Kind::Byte(byte) = piece.kind {
+            if let PieceKind::Byte(byte) = piece.kind {
                 out.bytes.push(byte);
                 continue;
             }
             out.end_bytes();
             match piece.kind {
-                Kind::Control => {}
-                Kind::Unknown => out.text.push_str(&self.unknown_surface),
+                PieceKind::Control => {}
+                PieceKind::Unknown => out.text.push_str(&self.unknown_surface),
                 _ => out.push_piece(&piece.text, &self.normalizer),
             }
         }
@@ -147,15 +152,15 @@ impl SentencePiece {
     }
 }
 
-/// A text that grows while ids are decoded.
-struct Decoding {
+/// Decoder of pieces to text.
+struct PieceDecoder {
     text: String,
     bytes: Vec<u8>,
     may_drop_space: bool,
 }
 
-impl Decoding {
-    /// Appends a piece; the space that encoding put before the text is dropped again.
+impl PieceDecoder {
+    /// Appends a piece; the dummy prefix of the text is dropped.
     fn push_piece(&mut self, piece: &str, normalizer: &Normalizer) {
         let at_start = self.text.is_empty() && self.may_drop_space && normalizer.begins_with_space();
         let piece = match piece.strip_prefix(SPACE) {
@@ -168,7 +173,7 @@ impl Decoding {
         self.text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
     }
 
-    /// Decodes the gathered bytes together. Each byte that fits no character becomes its own U+FFFD.
+    /// Decodes the collected bytes together. Each byte that fits no character becomes its own U+FFFD.
     fn end_bytes(&mut self) {
         let mut rest = &self.bytes[..];
         while !rest.is_empty() {
@@ -189,39 +194,41 @@ impl Decoding {
     }
 }
 
-impl Kind {
+impl PieceKind {
     fn comes_from_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined | Self::Unused)
     }
 }
 
-fn read_piece(piece: &sentencepiece_model::SentencePiece) -> Result<Piece, String> {
+fn read_piece(piece: &sentencepiece_model::SentencePiece) -> Result<VocabularyPiece> {
     let text = piece.piece().to_owned();
     let kind = match piece.r#type() {
-        Type::Normal => Kind::Normal,
-        Type::Unknown => Kind::Unknown,
-        Type::Control => Kind::Control,
-        Type::UserDefined => Kind::UserDefined,
-        Type::Unused => Kind::Unused,
+        Type::Normal => PieceKind::Normal,
+        Type::Unknown => PieceKind::Unknown,
+        Type::Control => PieceKind::Control,
+        Type::UserDefined => PieceKind::UserDefined,
+        Type::Unused => PieceKind::Unused,
         Type::Byte => {
             let hex = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
             let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            Kind::Byte(byte.ok_or_else(|| format!("the byte piece `{text}` is not of the form <0xHH>"))?)
+            let rule = || Error::invalid(format!("the byte piece `{text}` is not of the form <0xHH>"));
+            PieceKind::Byte(byte.ok_or_else(rule)?)
         }
     };
-    Ok(Piece { text, score: piece.score(), kind })
+    Ok(VocabularyPiece { text, score: piece.score(), kind })
 }
 
-fn byte_ids(pieces: &[Piece]) -> Result<Box<[u32; 256]>, String> {
+fn byte_ids(pieces: &[VocabularyPiece]) -> Result<Box<[u32; 256]>> {
     let mut ids = [None; 256];
     for (id, piece) in (0u32..).zip(pieces) {
-        if let Kind::Byte(byte) = piece.kind {
+        if let PieceKind::Byte(byte) = piece.kind {
             ids[usize::from(byte)] = Some(id);
         }
     }
     let mut found = Box::new([0; 256]);
     for (byte, id) in ids.into_iter().enumerate() {
-        found[byte] = id.ok_or_else(|| format!("it says byte_fallback, but has no piece <0x{byte:02X}>"))?;
+        let rule = || Error::invalid(format!("it sets byte_fallback, but has no piece <0x{byte:02X}>"));
+        found[byte] = id.ok_or_else(rule)?;
     }
     Ok(found)
 }
@@ -231,15 +238,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_no_model_are_refused_in_words() {
+    fn bytes_that_are_not_a_model_are_refused() {
         assert!(SentencePiece::from_bytes(b"not a protobuf").is_err());
-        assert_eq!(SentencePiece::from_bytes(b"").expect_err("empty"), "it has no trainer spec");
+        assert_eq!(SentencePiece::from_bytes(b"").expect_err("empty").to_string(), NO_TRAINER);
     }
 
     #[test]
     fn every_bad_byte_becomes_its_own_replacement_character() {
         let decode = |bytes: &[u8]| {
-            let mut out = Decoding { text: String::new(), bytes: bytes.to_vec(), may_drop_space: true };
+            let mut out = PieceDecoder { text: String::new(), bytes: bytes.to_vec(), may_drop_space: true };
             out.end_bytes();
             out.text
         };

@@ -1,10 +1,11 @@
-//! What SentencePiece does to a text before it merges: `normalizer.cc`.
+//! Normalization of a text before SentencePiece merges it (`normalizer.cc`).
 
 use sentencepiece_model::NormalizerSpec;
 
 use super::SPACE;
+use crate::error::{Error, Result};
 
-/// Character mapping, whitespace rules, and the pieces that must not be touched.
+/// Normalizer: character map, whitespace rules, and user-defined pieces, which are never changed.
 #[derive(Debug)]
 pub(super) struct Normalizer {
     charsmap: Option<CharsMap>,
@@ -15,11 +16,11 @@ pub(super) struct Normalizer {
 }
 
 impl Normalizer {
-    pub(super) fn new(spec: Option<&NormalizerSpec>, mut user_defined: Vec<String>) -> Result<Self, String> {
+    pub(super) fn new(spec: Option<&NormalizerSpec>, mut user_defined: Vec<String>) -> Result<Self> {
         user_defined.retain(|piece| !piece.is_empty());
         user_defined.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
         if spec.is_some_and(|spec| !spec.escape_whitespaces()) {
-            return Err("escape_whitespaces is off, which no Llama-family tokenizer has".to_owned());
+            return Err(Error::invalid("escape_whitespaces is off, which no Llama-family tokenizer has"));
         }
         let charsmap = spec.map(NormalizerSpec::precompiled_charsmap).filter(|bytes| !bytes.is_empty());
         Ok(Self {
@@ -34,7 +35,7 @@ impl Normalizer {
         Self { add_dummy_prefix: false, ..self }
     }
 
-    /// Whether a text begins with a space that decoding must drop.
+    /// Returns whether an encoded text begins with a space that decoding must drop.
     pub(super) fn begins_with_space(&self) -> bool {
         self.add_dummy_prefix || self.remove_extra_whitespaces
     }
@@ -43,12 +44,12 @@ impl Normalizer {
         self.remove_extra_whitespaces
     }
 
-    /// The longest user-defined piece that `text` begins with.
+    /// Returns the length of the longest user-defined piece that `text` begins with.
     pub(super) fn user_defined_prefix(&self, text: &str) -> Option<usize> {
         self.user_defined.iter().find(|piece| text.starts_with(piece.as_str())).map(String::len)
     }
 
-    /// The text that is merged: mapped, its spaces written as U+2581, with the dummy prefix.
+    /// Normalizes a text: maps characters, writes spaces as U+2581, adds the dummy prefix.
     pub(super) fn normalize(&self, text: &str) -> String {
         let mut rest = text;
         if self.remove_extra_whitespaces {
@@ -80,7 +81,7 @@ impl Normalizer {
         out
     }
 
-    /// One step: what the beginning of `text` becomes, and what is left.
+    /// Maps the beginning of `text`; returns its replacement and the rest.
     fn step<'a>(&'a self, text: &'a str) -> Option<(&'a str, &'a str)> {
         if let Some(length) = self.user_defined_prefix(text) {
             return Some(text.split_at(length));
@@ -93,7 +94,7 @@ impl Normalizer {
     }
 }
 
-/// A compiled character map: a darts-clone double array over keys, and their values.
+/// Compiled character map: a darts-clone double array over keys, and their values.
 #[derive(Debug)]
 struct CharsMap {
     units: Vec<u32>,
@@ -101,8 +102,8 @@ struct CharsMap {
 }
 
 impl CharsMap {
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let broken = || "its precompiled character map is malformed".to_owned();
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let broken = || Error::invalid("its precompiled character map is malformed");
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(broken)?;
         let length = u32::from_le_bytes(*length) as usize;
         let (trie, values) = rest.split_at_checked(length).ok_or_else(broken)?;
@@ -113,20 +114,20 @@ impl CharsMap {
         Ok(Self { units, values: String::from_utf8(values.to_vec()).map_err(|_| broken())? })
     }
 
-    /// The length of the longest key that `text` begins with, and its value.
+    /// Returns the length of the longest key that `text` begins with, and its value.
     fn longest_prefix(&self, text: &str) -> Option<(usize, &str)> {
         let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
-        let mut place = offset(*self.units.first()?) as usize;
+        let mut index = offset(*self.units.first()?) as usize;
         let mut longest = None;
         for (i, byte) in text.bytes().enumerate() {
-            place ^= usize::from(byte);
-            let Some(&unit) = self.units.get(place) else { break };
+            index ^= usize::from(byte);
+            let Some(&unit) = self.units.get(index) else { break };
             if unit & 0x8000_00ff != u32::from(byte) {
                 break;
             }
-            place ^= offset(unit) as usize;
+            index ^= offset(unit) as usize;
             if unit & (1 << 8) != 0 {
-                let value = self.units.get(place).map(|leaf| (leaf & 0x7fff_ffff) as usize);
+                let value = self.units.get(index).map(|leaf| (leaf & 0x7fff_ffff) as usize);
                 longest = value.and_then(|start| self.values.get(start..)).map(|value| (i + 1, value)).or(longest);
             }
         }

@@ -1,4 +1,4 @@
-//! A tokenizer of the `tokenizers` crate, set up as transformers' `TokenizersBackend` sets it up.
+//! Tokenizer of the `tokenizers` crate, configured like transformers' `TokenizersBackend`.
 
 use std::collections::HashSet;
 
@@ -6,26 +6,26 @@ use serde_json::{Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::settings::Settings;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
-/// A tokenizer with its special tokens.
+/// Tokenizer of a `tokenizer.json`, with its special tokens.
 #[derive(Debug)]
 pub(super) struct Fast {
     inner: Box<tokenizers::Tokenizer>,
-    /// Special tokens, which decoding leaves out.
+    /// Special tokens, which decoding skips.
     skipped: HashSet<u32>,
     /// Tokens of one byte, where the decoder joins runs of them.
     bytes: HashSet<u32>,
 }
 
 impl Fast {
-    /// Reads a `tokenizer.json`. Truncation and padding that were saved with it are left out: they are a caller's
-    /// choice, not the tokenizer's. Tokens that only the settings name are added.
+    /// Reads a `tokenizer.json`. Saved truncation and padding are disabled: they are a caller's choice. Tokens that only
+    /// the settings name are added.
     ///
     /// # Errors
-    /// In words.
-    pub(super) fn from_json(bytes: &[u8], settings: &Settings) -> Result<Self, String> {
-        let words = |error: tokenizers::Error| error.to_string();
+    /// When the bytes are not such a file.
+    pub(super) fn from_json(bytes: &[u8], settings: &Settings) -> Result<Self> {
+        let words = |error: tokenizers::Error| Error::invalid(error.to_string());
         let mut inner = Box::new(tokenizers::Tokenizer::from_bytes(bytes).map_err(words)?);
         inner.with_truncation(None).map_err(words)?;
         inner.with_padding(None);
@@ -38,11 +38,11 @@ impl Fast {
         Ok(Self { skipped: skipped(&inner), bytes: byte_tokens(&inner), inner })
     }
 
-    /// Makes the tokenizer put these tokens around every text, and no others.
+    /// Sets the tokens that the tokenizer adds around every text.
     ///
     /// # Errors
-    /// In words, when one is not in the vocabulary.
-    pub(super) fn surround(&mut self, bos: Option<&str>, eos: Option<&str>) -> Result<(), String> {
+    /// When a token is not in the vocabulary.
+    pub(super) fn surround(&mut self, bos: Option<&str>, eos: Option<&str>) -> Result<()> {
         let special = |token: &str, kind: u32| json!({ "SpecialToken": { "id": token, "type_id": kind } });
         let around = |sequence: &str, kind: u32| -> Vec<Value> {
             let begin = bos.map(|token| special(token, kind));
@@ -51,36 +51,36 @@ impl Fast {
         };
         let mut tokens = serde_json::Map::new();
         for token in bos.into_iter().chain(eos) {
-            let id = self.inner.token_to_id(token).ok_or_else(|| format!("`{token}` is not in the vocabulary"))?;
+            let absent = || Error::invalid(format!("`{token}` is not in the vocabulary"));
+            let id = self.inner.token_to_id(token).ok_or_else(absent)?;
             tokens.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
         }
         let pair: Vec<Value> = [around("A", 0), around("B", 1)].concat();
         let processor = json!({
             "type": "TemplateProcessing", "single": around("A", 0), "pair": pair, "special_tokens": tokens,
         });
-        let processor: PostProcessorWrapper = serde_json::from_value(processor).map_err(|error| error.to_string())?;
+        let processor: PostProcessorWrapper =
+            serde_json::from_value(processor).map_err(|error| Error::invalid(error.to_string()))?;
         self.inner.with_post_processor(Some(processor));
         Ok(())
     }
 
-    /// The ids of a text, with the tokens that the post-processor adds or without.
+    /// Encodes a text, with or without the tokens of the post-processor.
     ///
     /// # Errors
-    /// [`Error`] when the tokenizer refuses, which well-formed ones never do.
-    pub(super) fn encode(&self, text: &str, around: Surroundings) -> Result<Vec<u32>, Error> {
-        let encoding = self.inner.encode(text, around == Surroundings::Added);
-        Ok(encoding
-            .map_err(|error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}")))?
-            .get_ids()
-            .to_vec())
+    /// When the tokenizer fails, which well-formed ones never do.
+    pub(super) fn encode(&self, text: &str, special_tokens: SpecialTokens) -> Result<Vec<u32>> {
+        let failed = |error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}"));
+        let encoding = self.inner.encode(text, special_tokens == SpecialTokens::Added).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
     }
 
-    /// The id that the post-processor puts before a text, if it does.
+    /// Returns the id that the post-processor adds before a text, if it does.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub(super) fn added_first(&self) -> Result<Option<u32>, Error> {
-        let (bare, around) = (self.encode("a", Surroundings::LeftOut)?, self.encode("a", Surroundings::Added)?);
+    pub(super) fn added_first(&self) -> Result<Option<u32>> {
+        let (bare, around) = (self.encode("a", SpecialTokens::Omitted)?, self.encode("a", SpecialTokens::Added)?);
         let has_first = around.len() > bare.len() && !around.starts_with(&bare);
         Ok(around.first().copied().filter(|_| has_first))
     }
@@ -110,11 +110,11 @@ impl Fast {
     }
 }
 
-/// Whether the post-processor's tokens (BOS, EOS) stand around a text.
+/// Tokens of the post-processor (BOS, EOS) around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Surroundings {
+pub(super) enum SpecialTokens {
     Added,
-    LeftOut,
+    Omitted,
 }
 
 fn skipped(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
@@ -123,7 +123,7 @@ fn skipped(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
     tokens.filter(|(_, token)| added.is_special_token(&token.content)).map(|(&id, _)| id).collect()
 }
 
-/// The tokens `<0x00>` to `<0xFF>`, if the decoder knows them: runs of them are decoded together.
+/// Returns the tokens `<0x00>` to `<0xFF>`, if the decoder has byte fallback: runs of them are decoded together.
 fn byte_tokens(tokenizer: &tokenizers::Tokenizer) -> HashSet<u32> {
     let decoder = serde_json::to_string(&tokenizer.get_decoder()).unwrap_or_default();
     if !decoder.contains("\"ByteFallback\"") {

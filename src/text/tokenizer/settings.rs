@@ -1,14 +1,15 @@
-//! Settings beside a vocabulary: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
+//! Settings of a tokenizer beside its vocabulary: `tokenizer_config.json`, `special_tokens_map.json`,
+//! `added_tokens.json`.
 //!
-//! They are merged as `PreTrainedTokenizerBase._from_pretrained` of transformers merges them: the two older files count
-//! only where `tokenizer_config.json` has no `added_tokens_decoder`.
+//! They are merged like in `PreTrainedTokenizerBase._from_pretrained` of transformers: the two older files count only
+//! where `tokenizer_config.json` has no `added_tokens_decoder`.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::files;
 
 /// Named special tokens that every tokenizer class knows, in transformers' order.
@@ -28,11 +29,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings of a directory; files that are absent say nothing.
+    /// Reads the settings of a directory; absent files are empty.
     ///
     /// # Errors
-    /// [`Error`] when a file cannot be read, or holds something else than is expected of it.
-    pub(super) fn read(dir: &Path) -> Result<Self, Error> {
+    /// When a file cannot be read, or has unexpected contents.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
         let mut config = object(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let mut added = Vec::new();
         if let Some(tokens) = config.get("added_tokens_decoder") {
@@ -47,15 +48,15 @@ impl Settings {
         let mut settings = Self { named: named(&config), extra: extra(&config), config, added };
         if !settings.config.contains_key("added_tokens_decoder") {
             settings.added = settings.legacy_added(dir)?;
-            settings.lay_over(fast_added(dir)?);
+            settings.replace_added(fast_added(dir)?);
         }
         settings.added.sort_by_key(|&(id, _)| id);
         settings.mark_named_as_special();
         Ok(settings)
     }
 
-    /// The tokens of `added_tokens.json`.
-    fn legacy_added(&self, dir: &Path) -> Result<Vec<(u32, AddedToken)>, Error> {
+    /// Reads the tokens of `added_tokens.json`.
+    fn legacy_added(&self, dir: &Path) -> Result<Vec<(u32, AddedToken)>> {
         let path = dir.join("added_tokens.json");
         let tokens = object(&path)?.unwrap_or_default();
         let read = |(content, id): (String, Value)| {
@@ -68,15 +69,15 @@ impl Settings {
         tokens.into_iter().map(read).collect()
     }
 
-    /// Lays tokens over those of their ids.
-    fn lay_over(&mut self, tokens: Vec<(u32, AddedToken)>) {
+    /// Replaces the tokens of the same ids.
+    fn replace_added(&mut self, tokens: Vec<(u32, AddedToken)>) {
         for (id, token) in tokens {
             self.added.retain(|&(known, _)| known != id);
             self.added.push((id, token));
         }
     }
 
-    /// A named token without flags takes those of the added token of its text, which then is special.
+    /// Marks added tokens that are named as special, and gives named tokens the flags of their added tokens.
     fn mark_named_as_special(&mut self) {
         for (_, token) in &mut self.named {
             if let Some((_, added)) = self.added.iter_mut().find(|(_, added)| added.content == token.content) {
@@ -86,34 +87,34 @@ impl Settings {
         }
     }
 
-    /// The value of a key of `tokenizer_config.json`.
+    /// Returns the value of a key of `tokenizer_config.json`.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.config.get(key)
     }
 
-    /// The value of a switch, if it is there and not null.
+    /// Returns the value of a boolean key, if it is present and not null.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.get(key).and_then(Value::as_bool)
     }
 
-    /// The name of the tokenizer's class, if a file says it.
+    /// Returns the name of the tokenizer's class, if a file has it.
     pub(super) fn class(&self) -> Option<&str> {
         self.get("tokenizer_class").and_then(Value::as_str)
     }
 
-    /// The text of a named special token.
+    /// Returns the text of a named special token.
     pub(super) fn token(&self, name: &str) -> Option<&str> {
         self.named.iter().find(|(found, _)| found == name).map(|(_, token)| token.content.as_str())
     }
 
-    /// Names a special token that no file names.
+    /// Sets a special token that no file names.
     pub(super) fn set_default(&mut self, name: &str, content: &str) {
         if self.token(name).is_none() {
             self.named.push((name.to_owned(), AddedToken::from(content, true)));
         }
     }
 
-    /// Lists special tokens without a name, where no file lists any.
+    /// Sets the special tokens without a name, where no file lists any.
     pub(super) fn set_default_extra(&mut self, contents: impl Iterator<Item = String>) {
         let tokens = contents.map(|content| AddedToken::from(content, true).normalized(false));
         self.extra.get_or_insert_with(|| tokens.collect());
@@ -124,12 +125,12 @@ impl Settings {
         self.added.iter_mut().for_each(|(_, token)| token.normalized = false);
     }
 
-    /// The named special tokens and their texts.
+    /// Returns the named special tokens and their texts.
     pub(super) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
         self.named.iter().map(|(name, token)| (name.as_str(), token.content.as_str()))
     }
 
-    /// All special tokens, the named ones first.
+    /// Returns all special tokens, the named ones first.
     pub(super) fn special_tokens(&self) -> impl Iterator<Item = &AddedToken> {
         self.named.iter().map(|(_, token)| token).chain(self.extra.iter().flatten())
     }
@@ -139,14 +140,14 @@ impl Settings {
         &self.added
     }
 
-    /// Whether a token of this text is named by one of the files.
+    /// Returns whether one of the files names a token of this text.
     pub(super) fn knows(&self, content: &str) -> bool {
         self.added.iter().map(|(_, token)| token).chain(self.special_tokens()).any(|token| token.content == content)
     }
 }
 
-/// The object in a JSON file; none where there is no file.
-pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
+/// Reads the object in a JSON file; `None` without the file.
+pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !files::is_file(path) {
         return Ok(None);
     }
@@ -159,7 +160,7 @@ pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     }
 }
 
-/// A token as text, or as an object with flags.
+/// Parses a token, given as text or as an object with flags.
 fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     if let Some(content) = value.as_str() {
         return Some(AddedToken::from(content, special.unwrap_or(true)));
@@ -172,9 +173,9 @@ fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
     Some(stripped.single_word(flag("single_word").unwrap_or(false)).normalized(normalized))
 }
 
-/// The added tokens of `tokenizer.json`, with the flags that it gives them; none where it is absent or malformed, which
-/// its reader tells.
-fn fast_added(dir: &Path) -> Result<Vec<(u32, AddedToken)>, Error> {
+/// Reads the added tokens of `tokenizer.json` with their flags; empty where the file is absent or malformed, which its
+/// own reader reports.
+fn fast_added(dir: &Path) -> Result<Vec<(u32, AddedToken)>> {
     let path = dir.join("tokenizer.json");
     if !files::is_file(&path) {
         return Ok(Vec::new());
@@ -191,7 +192,8 @@ fn decoder_tokens(tokens: &Value) -> Option<Vec<(u32, AddedToken)>> {
     tokens.as_object()?.iter().map(|(id, value)| Some((id.parse().ok()?, token(value, None)?))).collect()
 }
 
-/// The standard special tokens, then the model's own: keys that end in `_token`, and `extra_special_tokens` by name.
+/// Reads the standard special tokens, then the model's own: keys that end in `_token`, and `extra_special_tokens` by
+/// name.
 fn named(config: &Map<String, Value>) -> Vec<(String, AddedToken)> {
     let is_own = |key: &str| key.ends_with("_token") && !STANDARD.contains(&key);
     let standard = STANDARD.iter().filter_map(|&key| Some((key, config.get(key)?)));

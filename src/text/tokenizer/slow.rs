@@ -1,26 +1,28 @@
-//! The slow Llama tokenizer: special tokens are cut out first, and SentencePiece encodes each part between them.
+//! Slow Llama tokenizer: a text is split at special and added tokens, and SentencePiece encodes the parts between them.
 //!
 //! With `legacy` (the default) every part gets SentencePiece's dummy prefix. With `legacy: false` only the beginning of
-//! a text gets one, and a part that begins with a space keeps it by standing behind the unknown token while it is
-//! encoded. Source: `LlamaTokenizer` of transformers 4.57, which LLaVA's code uses.
+//! a text gets one, and a part that begins with a space is encoded after the unknown token, to keep the space.
+//! Source: `LlamaTokenizer` of transformers 4.57, which LLaVA's code uses.
 
 use tokenizers::AddedToken;
 
 use super::settings::Settings;
+use crate::error::{Error, Result};
 use crate::text::SentencePiece;
 
 /// SentencePiece's mark of a space.
 const SPACE: &str = "\u{2581}";
 
-/// A SentencePiece model with the tokens that are cut out before it sees a text.
+/// SentencePiece model with the tokens at which a text is split before.
 #[derive(Debug)]
 pub(super) struct Slow {
     model: SentencePiece,
     /// Special and added tokens, the longest first.
     cut: Vec<CutToken>,
-    prefix: Prefix,
-    /// The ids around every text.
+    prefix: DummyPrefix,
+    /// Id before every text.
     bos: Option<u32>,
+    /// Id after every text.
     eos: Option<u32>,
 }
 
@@ -28,25 +30,25 @@ pub(super) struct Slow {
 struct CutToken {
     token: AddedToken,
     id: u32,
-    /// Whether the settings list it among the special tokens; the flag of an added token alone does not count.
+    /// The settings list the token as special; the flag of an added token alone does not count.
     is_special: bool,
 }
 
-/// Where a dummy prefix stands.
+/// Position of the dummy prefix.
 #[derive(Debug)]
-enum Prefix {
+enum DummyPrefix {
     /// Before every part, by SentencePiece itself.
     EveryPart,
-    /// Before the text, if it is to have one; `unknown` is the unknown token's text, and how many pieces that has.
+    /// Before the text, if `has_prefix`; `unknown` is the unknown token's text, and the number of its pieces.
     Text { has_prefix: bool, unknown: (String, usize) },
 }
 
 impl Slow {
-    /// A tokenizer of a model and its settings, which get the names of the class for BOS, EOS and the unknown token.
+    /// Makes a tokenizer of a model and its settings, which get the class's defaults for BOS, EOS and the unknown token.
     ///
     /// # Errors
-    /// In words, when a token that is to stand around texts is not in the vocabulary.
-    pub(super) fn new(model: SentencePiece, settings: &mut Settings) -> Result<Self, String> {
+    /// When BOS or EOS, which are to be added around texts, are not in the vocabulary.
+    pub(super) fn new(model: SentencePiece, settings: &mut Settings) -> Result<Self> {
         for (name, token) in [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")] {
             settings.set_default(name, token);
         }
@@ -68,15 +70,19 @@ impl Slow {
         let unknown = settings.token("unk_token").unwrap_or("<unk>").to_owned();
         let model = if is_legacy { model } else { model.without_dummy_prefix() };
         let prefix = if is_legacy {
-            Prefix::EveryPart
+            DummyPrefix::EveryPart
         } else {
             let n_pieces = model.encode(&unknown).len();
-            Prefix::Text { has_prefix: settings.flag("add_prefix_space").unwrap_or(true), unknown: (unknown, n_pieces) }
+            DummyPrefix::Text {
+                has_prefix: settings.flag("add_prefix_space").unwrap_or(true),
+                unknown: (unknown, n_pieces),
+            }
         };
         let mut slow = Self { model, cut, prefix, bos: None, eos: None };
-        let around = |name: &str, key: &str, default: bool| -> Result<Option<u32>, String> {
+        let around = |name: &str, key: &str, default: bool| -> Result<Option<u32>> {
             let token = settings.token(name).filter(|_| settings.flag(key).unwrap_or(default));
-            let id = |token| slow.token_id(token).ok_or_else(|| format!("{name} `{token}` is not in the vocabulary"));
+            let absent = |token: &str| Error::invalid(format!("{name} `{token}` is not in the vocabulary"));
+            let id = |token| slow.token_id(token).ok_or_else(|| absent(token));
             token.map(id).transpose()
         };
         let (bos, eos) = (around("bos_token", "add_bos_token", true)?, around("eos_token", "add_eos_token", false)?);
@@ -84,23 +90,23 @@ impl Slow {
         Ok(slow)
     }
 
-    /// The ids of a text, BOS first and EOS last where the tokenizer adds them.
+    /// Encodes a text, with BOS and EOS where the tokenizer adds them.
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
         self.bos.into_iter().chain(self.encode_later(text)).collect()
     }
 
-    /// As [`Self::encode`], without BOS.
+    /// Encodes a text like [`Self::encode`], without BOS.
     pub(super) fn encode_later(&self, text: &str) -> Vec<u32> {
         let mut ids = match &self.prefix {
-            Prefix::EveryPart => self.encode_parts(text),
-            Prefix::Text { has_prefix, .. } if !text.is_empty() => {
+            DummyPrefix::EveryPart => self.encode_parts(text),
+            DummyPrefix::Text { has_prefix, .. } if !text.is_empty() => {
                 let begin = if *has_prefix { SPACE } else { "" };
                 self.encode_parts(&format!("{begin}{}", text.replace(SPACE, " ")))
             }
-            Prefix::Text { .. } => Vec::new(),
+            DummyPrefix::Text { .. } => Vec::new(),
         };
-        // Before a special token the prefix alone is dropped again.
-        if let (Prefix::Text { .. }, [first, second, ..]) = (&self.prefix, ids.as_slice())
+        // A prefix directly before a special token is dropped.
+        if let (DummyPrefix::Text { .. }, [first, second, ..]) = (&self.prefix, ids.as_slice())
             && Some(*first) == self.model.piece_id(SPACE)
             && self.cut_of(*second).is_some_and(|cut| cut.is_special)
         {
@@ -133,7 +139,7 @@ impl Slow {
 
     fn encode_part(&self, part: &str) -> Vec<u32> {
         match &self.prefix {
-            Prefix::Text { unknown: (unknown, n_pieces), .. } if part.starts_with([' ', '\u{2581}']) => {
+            DummyPrefix::Text { unknown: (unknown, n_pieces), .. } if part.starts_with([' ', '\u{2581}']) => {
                 let ids = self.model.encode(&format!("{unknown}{part}"));
                 if ids.len() >= *n_pieces { ids[*n_pieces..].to_vec() } else { ids }
             }
@@ -141,7 +147,7 @@ impl Slow {
         }
     }
 
-    /// The leftmost token of a text that is cut out; of two at one index the longer.
+    /// Returns the leftmost token at which a text is split; of two at one index the longer.
     fn next_cut<'a>(&'a self, text: &str) -> Option<(usize, &'a CutToken)> {
         let found = self.cut.iter().filter_map(|cut| Some((text.find(cut.token.content.as_str())?, cut)));
         found.min_by_key(|&(at, cut)| (at, std::cmp::Reverse(cut.token.content.len())))
@@ -151,7 +157,7 @@ impl Slow {
         self.cut.iter().find(|cut| cut.id == id)
     }
 
-    /// The text of ids; special tokens are left out, other added tokens are their own text.
+    /// Decodes ids; special tokens are left out, other added tokens are their own text.
     pub(super) fn decode(&self, ids: &[u32]) -> String {
         let mut text = String::new();
         let mut run = Vec::new();

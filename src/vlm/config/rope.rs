@@ -35,7 +35,7 @@ pub(super) fn read(file: &JsonFile, positions: usize) -> Result<RopeKeys, ModelE
         return Ok(RopeKeys { theta, scaling: RopeScaling::None, context: positions });
     };
     check_whole_head(&section)?;
-    let (scaling, context) = Keys { file, section: &section, positions }.scaling()?;
+    let (scaling, context) = RopeReader { file, section: &section, positions }.scaling()?;
     Ok(RopeKeys { theta, scaling, context })
 }
 
@@ -49,13 +49,13 @@ fn check_whole_head(file: &JsonFile) -> Result<(), ModelError> {
     }
 }
 
-struct Keys<'a> {
+struct RopeReader<'a> {
     file: &'a JsonFile,
     section: &'a JsonFile,
     positions: usize,
 }
 
-impl Keys<'_> {
+impl RopeReader<'_> {
     /// Reads the scaling, and the positions of the model.
     fn scaling(&self) -> Result<(RopeScaling, usize), ModelError> {
         let section = self.section;

@@ -15,7 +15,7 @@ use crate::vlm::config::{
 };
 
 /// Parts in which families differ.
-pub(super) struct Parts {
+pub(super) struct FamilyParts {
     pub(super) family: &'static Family,
     /// Default class of the image processor.
     pub(super) processor: ImageProcessor,
@@ -24,7 +24,7 @@ pub(super) struct Parts {
     /// Reads `vision_config`, the second argument; the first is the whole file, in which the section may be absent.
     pub(super) tower: fn(&JsonFile, &JsonFile) -> Result<TowerConfig, ModelError>,
     /// Reads the modules between tower and language model.
-    pub(super) visual: fn(&JsonFile) -> Result<Visual, ModelError>,
+    pub(super) visual: fn(&JsonFile) -> Result<VisualModules, ModelError>,
     /// Keys around the two sections, beside those of every class.
     pub(super) keys: &'static [&'static [Key]],
     /// Default of `image_token_id`.
@@ -45,7 +45,7 @@ pub(super) enum Tying {
 }
 
 /// Modules between a tower and a language model.
-pub(super) struct Visual {
+pub(super) struct VisualModules {
     pub(super) projector: ProjectorKind,
     /// Indices into the hidden states, from the end when negative.
     pub(super) select_layers: Vec<i64>,
@@ -117,7 +117,11 @@ const OF_OTHERS: &[Key] = &[
 ///
 /// # Errors
 /// [`ModelError`] naming the first key that is unusable, its value and the rule.
-pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+pub(super) fn read(
+    parts: &FamilyParts,
+    file: &JsonFile,
+    generation: GenerationDefaults,
+) -> Result<VlmConfig, ModelError> {
     let (text, vision) = (file.section_or_empty("text_config")?, file.section_or_empty("vision_config")?);
     let language = LanguageKind::of_section(&text, parts.languages)?;
     let mut llama = llama::read(&text, language, Defaults::HuggingFace)?;
@@ -173,7 +177,7 @@ pub(super) fn read(parts: &Parts, file: &JsonFile, generation: GenerationDefault
 ///
 /// # Errors
 /// When the connector or the projector is unknown.
-fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKind, ModelError> {
+fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<ConnectorKind, ModelError> {
     if let Some(kind) = file.string("mm_projector_type")? {
         visual.projector = kind.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?;
     }
@@ -183,7 +187,7 @@ fn trained_connector(file: &JsonFile, visual: &mut Visual) -> Result<ConnectorKi
 }
 
 /// Audits the keys of a file and of its sections.
-fn notes(parts: &Parts, file: &JsonFile, text: &JsonFile, vision: &JsonFile) -> KeyNotes {
+fn notes(parts: &FamilyParts, file: &JsonFile, text: &JsonFile, vision: &JsonFile) -> KeyNotes {
     let mut notes = KeyNotes::audit(file, &[parts.keys, &[WHOLE, TRAINED, OF_OTHERS, BASE, GENERATION]].concat());
     notes.extend(KeyNotes::audit(text, &[LANGUAGE, BASE, GENERATION]));
     notes.extend(KeyNotes::audit(vision, &[TOWER, BASE, GENERATION]));
@@ -212,8 +216,12 @@ pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
 ///
 /// # Errors
 /// When a key has an unusable value.
-pub(super) fn llava_visual(file: &JsonFile, layers: &[i64], tokens: SelectFeature) -> Result<Visual, ModelError> {
-    Ok(Visual {
+pub(super) fn llava_visual(
+    file: &JsonFile,
+    layers: &[i64],
+    tokens: SelectFeature,
+) -> Result<VisualModules, ModelError> {
+    Ok(VisualModules {
         projector: ProjectorKind::Mlp(mlp(file)?),
         select_layers: selected_layers(file, layers)?,
         select_feature: match file.string("vision_feature_select_strategy")? {

@@ -1,7 +1,7 @@
 //! First SmolVLM and Idefics3 (`Idefics3ForConditionalGeneration`, arXiv 2408.12637): SmolVLM2's
 //! parts, trained on images alone. Frames are images in the prompt, each between its marks.
 
-use super::hugging_face::{self, Parts};
+use super::hugging_face::{self, FamilyParts};
 use super::{Family, VideoPath, smolvlm};
 use crate::vlm::config::Spelling;
 
@@ -16,4 +16,4 @@ pub(super) static FAMILY: Family = Family {
     names: smolvlm::NAMES,
 };
 
-static PARTS: Parts = Parts { family: &FAMILY, ..smolvlm::PARTS };
+static PARTS: FamilyParts = FamilyParts { family: &FAMILY, ..smolvlm::PARTS };

@@ -2,7 +2,7 @@
 //! without its class token, squares of patches merged into one token each (space to depth), a layer norm, two matrices,
 //! Qwen2.5, Qwen3 or a Llama.
 
-use super::hugging_face::{self, Parts, Tying, Visual};
+use super::hugging_face::{self, FamilyParts, Tying, VisualModules};
 use super::{Family, Names, VideoPath};
 use crate::image::ImageProcessor;
 use crate::projector::{InputNorm, Mlp, ProjectorBias, ProjectorKind};
@@ -37,7 +37,7 @@ pub(super) static FAMILY: Family = Family {
     },
 };
 
-static PARTS: Parts = Parts {
+static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::Siglip,
     languages: &[LanguageKind::Qwen2, LanguageKind::Qwen3, LanguageKind::Llama],
@@ -90,7 +90,7 @@ fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelErr
     Ok(TowerConfig { qkv_bias: if has_bias { Bias::With } else { Bias::Without }, ..tower })
 }
 
-fn visual(file: &JsonFile) -> Result<Visual, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
     const DEFAULT_RATIO: f64 = 0.5;
     let ratio = file.positive("downsample_ratio")?.unwrap_or(DEFAULT_RATIO);
     let side = (1.0 / ratio).round();
@@ -103,5 +103,5 @@ fn visual(file: &JsonFile) -> Result<Visual, ModelError> {
         let rule = "only default is supported: the class token is not on the grid";
         return Err(file.wrong("vision_feature_select_strategy", rule));
     }
-    Ok(Visual { projector: ProjectorKind::Mlp(mlp), patches_per_side: side as usize, ..visual })
+    Ok(VisualModules { projector: ProjectorKind::Mlp(mlp), patches_per_side: side as usize, ..visual })
 }

@@ -1,7 +1,7 @@
 //! LLaVA-1.5 of transformers (`LlavaForConditionalGeneration`, arXiv 2310.03744): CLIP-L/336 or SigLIP, the
 //! hidden states of `vision_feature_layer` on the channel axis, two matrices, a Llama or a Mistral.
 
-use super::hugging_face::{self, LLAVA, Parts, Tying};
+use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath};
 use crate::image::ImageProcessor;
 use crate::vlm::config::llama::LanguageKind;
@@ -21,7 +21,7 @@ pub(super) static FAMILY: Family = Family {
 pub(super) const LANGUAGES: &[LanguageKind] =
     &[LanguageKind::Llama, LanguageKind::Mistral, LanguageKind::Qwen2, LanguageKind::Qwen3];
 
-static PARTS: Parts = Parts {
+static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::Llava,
     languages: LANGUAGES,

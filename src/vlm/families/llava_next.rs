@@ -2,7 +2,7 @@
 //! AnyRes: see [`crate::temporal::AnyRes`]. A frame of a video has the base view only, squeezed to the tower's square;
 //! `image_newline`, which ends the rows of the other views, is available to temporal strategies.
 
-use super::hugging_face::{self, LLAVA, Parts, Tying};
+use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath, llava};
 use crate::image::ImageProcessor;
 use crate::vlm::ModelError;
@@ -26,7 +26,7 @@ fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Mo
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 
-static PARTS: Parts = Parts {
+static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::LlavaNext,
     languages: llava::LANGUAGES,

@@ -3,7 +3,7 @@
 //! and one `image_newline` row ends the frames: see [`crate::temporal::OneVision`]. A single image is taken by AnyRes,
 //! bounded by `vision_aspect_ratio`: see [`crate::temporal::AnyRes`].
 
-use super::hugging_face::{self, LLAVA, Parts, Tying};
+use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath};
 use crate::image::ImageProcessor;
 use crate::vlm::ModelError;
@@ -29,7 +29,7 @@ fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Mo
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 
-static PARTS: Parts = Parts {
+static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::Siglip,
     languages: &[LanguageKind::Qwen2, LanguageKind::Qwen3, LanguageKind::Llama, LanguageKind::Mistral],

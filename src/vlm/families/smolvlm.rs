@@ -2,7 +2,7 @@
 //! the same tensors: SigLIP after its `post_layernorm`, squares of patches merged into one token each (space to depth),
 //! one matrix without bias, a Llama.
 
-use super::hugging_face::{self, Parts, Tying, Visual};
+use super::hugging_face::{self, FamilyParts, Tying, VisualModules};
 use super::{Family, Names, VideoPath};
 use crate::image::ImageProcessor;
 use crate::projector::{ProjectorBias, ProjectorKind};
@@ -29,7 +29,7 @@ pub(super) const NAMES: Names = Names {
     projector: &[&[("", "model.connector.modality_projection.proj.")]],
 };
 
-pub(super) static PARTS: Parts = Parts {
+pub(super) static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::Siglip,
     languages: &[LanguageKind::Llama],
@@ -72,10 +72,10 @@ fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelErr
     tower::with_defaults(vision, default_tower())
 }
 
-fn visual(file: &JsonFile) -> Result<Visual, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
     const MAX_SCALE: usize = 64;
     const DEFAULT_SCALE: usize = 2;
-    Ok(Visual {
+    Ok(VisualModules {
         projector: ProjectorKind::Linear(ProjectorBias::Without),
         select_layers: vec![-1],
         select_feature: SelectFeature::ClsPatch,

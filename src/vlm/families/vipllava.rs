@@ -1,7 +1,7 @@
 //! ViP-LLaVA (`VipLlavaForConditionalGeneration`, arXiv 2312.00784): five hidden states of CLIP concatenated on the
 //! channel axis, a layer norm over them, two matrices. Its connector is a trained SCI over its own layers.
 
-use super::hugging_face::{self, LLAVA, NAMES, Parts, Tying, Visual};
+use super::hugging_face::{self, FamilyParts, LLAVA, NAMES, Tying, VisualModules};
 use super::{Family, Names, VideoPath, llava};
 use crate::image::ImageProcessor;
 use crate::projector::{InputNorm, Mlp, ProjectorBias, ProjectorKind};
@@ -38,7 +38,7 @@ pub(super) static FAMILY: Family = Family {
     },
 };
 
-static PARTS: Parts = Parts {
+static PARTS: FamilyParts = FamilyParts {
     family: &FAMILY,
     processor: ImageProcessor::Llava,
     languages: llava::LANGUAGES,
@@ -56,10 +56,10 @@ const KEYS: &[Key] = &[("projector_layernorm_eps", Meaning::Neutral), ("vision_f
 const LAYERS: [i64; 5] = [-2, -5, -8, -11, 6];
 const DEFAULT_EPS: f64 = 1e-5;
 
-fn visual(file: &JsonFile) -> Result<Visual, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
     let eps = file.positive("projector_layernorm_eps")?.unwrap_or(DEFAULT_EPS);
     let mlp = Mlp { norm: Some(InputNorm { eps }), bias: ProjectorBias::With, ..hugging_face::mlp(file)? };
     let visual = hugging_face::llava_visual(file, &LAYERS, SelectFeature::Patch)?;
     // The class drops the class token, whatever a file says.
-    Ok(Visual { projector: ProjectorKind::Mlp(mlp), select_feature: SelectFeature::Patch, ..visual })
+    Ok(VisualModules { projector: ProjectorKind::Mlp(mlp), select_feature: SelectFeature::Patch, ..visual })
 }
