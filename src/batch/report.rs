@@ -15,7 +15,7 @@ use maud::{Markup, html};
 use super::BatchError;
 use super::store::{FailureRecord, PacketLoss, RecordOutcome, ResultRecord, StoredResults, thumbnail_path};
 use super::summary::{ResultCounts, read_summary};
-use crate::files::{Flush, Output};
+use crate::files::{Durability, OutputFile};
 use crate::units::Seconds;
 
 /// File name of the report.
@@ -33,7 +33,7 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
     let results = StoredResults::open(dir)?;
     let path = dir.join(REPORT);
     let io = BatchError::io(&path);
-    let mut page = Output::create(&path).map_err(&io)?;
+    let mut page = OutputFile::create(&path).map_err(&io)?;
     let summary = summary(&results).into_string();
     write!(page, "{HEAD}{summary}\n<main>\n").map_err(&io)?;
     // Failures come first: they need attention.
@@ -51,7 +51,7 @@ pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
         }
     }
     page.write_all(TAIL.as_bytes()).map_err(&io)?;
-    page.finish(Flush::Rename).map_err(&io)?;
+    page.finish(Durability::Renamed).map_err(&io)?;
     Ok(path)
 }
 

@@ -10,7 +10,7 @@ use super::BatchError;
 use super::run::BatchOutcome;
 use super::store::LockHolder;
 use super::tally::Snapshot;
-use crate::files::{self, Flush, output};
+use crate::files::{self, Durability, output};
 
 /// File name of the summary.
 pub const SUMMARY: &str = "summary.json";
@@ -104,5 +104,5 @@ pub fn read_status(dir: &Path) -> Option<Snapshot> {
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), BatchError> {
     let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
-    bytes.and_then(|bytes| output::write(path, &bytes, Flush::Rename)).map_err(BatchError::io(path))
+    bytes.and_then(|bytes| output::replace(path, &bytes, Durability::Renamed)).map_err(BatchError::io(path))
 }

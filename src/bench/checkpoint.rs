@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{BenchPlace, random};
 use crate::exec::lock;
-use crate::files;
+use crate::files::{self, Durability, output};
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::Purpose;
 use crate::projector::{Projector, ProjectorKind};
@@ -60,7 +60,7 @@ pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> 
     let CheckpointTask { llama, tower, out, place } = task;
     let config = adapted(builtin("config.json")?, llama, tower)?;
     std::fs::create_dir_all(out.join(TOWER))?;
-    std::fs::write(out.join("tokenizer.json"), builtin("tokenizer.json")?)?;
+    output::replace(&out.join("tokenizer.json"), builtin("tokenizer.json")?, Durability::Renamed)?;
     write_json(&out.join("config.json"), &config)?;
     write_json(&out.join(TOWER).join("config.json"), &tower_json(tower))?;
     write_json(&out.join(TOWER).join("preprocessor_config.json"), &processor_json(tower))?;
@@ -212,7 +212,7 @@ fn processor_json(tower: &TowerConfig) -> Value {
 }
 
 fn write_json(path: &Path, value: &Value) -> io::Result<()> {
-    std::fs::write(path, serde_json::to_vec_pretty(value)?)
+    output::replace(path, &serde_json::to_vec_pretty(value)?, Durability::Renamed)
 }
 
 #[cfg(all(test, feature = "mini"))]

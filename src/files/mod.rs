@@ -1,32 +1,35 @@
-//! Files: those of a model, on disk or inside the binary; outputs; and what names and first bytes tell.
+//! Files: those of a model, on disk or inside the binary; outputs; kinds of files by their names and first bytes.
 //!
-//! The one model that the binary carries, `vidense-mini`, is read through paths that begin with `builtin:`; no disk has
-//! them. So everything that reads a model's files reads this one as well, and says in errors what it read. [`output`]
-//! writes, [`kind`] knows the endings of names, [`sign`] recognises what is often mistaken for a video or a model.
+//! The model `vidense-mini`, which the binary contains, has paths that begin with `builtin:`. Every reader of a model's
+//! files reads through this module, so such a path works wherever a directory does, and errors name it. [`output`]
+//! writes and replaces files, [`kind`] knows the endings of names, [`diagnosis`] recognizes what is often mistaken for a
+//! video or a model. Nothing here knows a format's contents.
 
+pub(crate) mod destination;
+pub(crate) mod diagnosis;
 pub mod kind;
 pub mod output;
-pub mod sign;
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use destination::is_standard_output;
+pub(crate) use diagnosis::{diagnose, placeholder, url_error};
 pub use kind::{FileKind, kind_of};
-pub use output::{Flush, Output};
-pub use sign::{Sign, sign_of, stand_in, unfetched};
+pub use output::{Durability, OutputFile};
 
-/// The name of the model inside the binary.
+/// Name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";
-/// Bytes of a file of a model that is read as a whole: configurations, vocabularies, indices.
+/// Largest file of a model that is read as a whole, in bytes: configurations, vocabularies, indices.
 const MAX_MODEL_FILE: u64 = 1 << 30;
-/// Cause for a model's file without a byte.
+/// Error for an empty file of a model.
 const EMPTY: &str = "the file is empty (0 bytes); hint: copy or download it again";
 /// Prefix of the paths of the built-in model.
 const BUILTIN: &str = "builtin:vidense-mini";
 
-/// Its files, by their path in its directory.
+/// Files of the built-in model by their path in its directory.
 #[cfg(feature = "mini")]
 const FILES: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../../samples/mini/config.json")),
@@ -42,32 +45,32 @@ const FILES: [(&str, &[u8]); 6] = [
 #[cfg(not(feature = "mini"))]
 const FILES: [(&str, &[u8]); 0] = [];
 
-/// The directory of the model inside this binary, if it carries one.
+/// Returns the directory of the model inside this binary, if there is one.
 pub fn builtin_directory() -> Option<PathBuf> {
     (!FILES.is_empty()).then(|| PathBuf::from(BUILTIN))
 }
 
-/// The bytes of a file inside the binary, if that is where the path leads.
+/// Returns the bytes of a file inside the binary, or `None` for any other path.
 pub fn builtin(path: &Path) -> Option<&'static [u8]> {
     let inside = path.strip_prefix(BUILTIN).ok()?;
     FILES.iter().find(|(name, _)| Path::new(name) == inside).map(|(_, bytes)| *bytes)
 }
 
-/// Whether there is a file.
+/// Returns whether `path` is a file, on disk or inside the binary.
 pub fn is_file(path: &Path) -> bool {
     builtin(path).is_some() || path.is_file()
 }
 
-/// Whether there is a directory.
+/// Returns whether `path` is a directory, on disk or inside the binary.
 pub fn is_dir(path: &Path) -> bool {
-    let holds = |inside: &Path| FILES.iter().any(|(name, _)| Path::new(name).starts_with(inside));
-    path.strip_prefix(BUILTIN).is_ok_and(holds) || path.is_dir()
+    let contains = |inside: &Path| FILES.iter().any(|(name, _)| Path::new(name).starts_with(inside));
+    path.strip_prefix(BUILTIN).is_ok_and(contains) || path.is_dir()
 }
 
-/// The bytes of a file of a model.
+/// Reads a file of a model.
 ///
 /// # Errors
-/// The system's own, or what stands there in place of the file: see [`check`].
+/// The operating system's error, or a placeholder: see [`check`].
 pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
     if let Some(bytes) = builtin(path) {
         return Ok(Cow::Borrowed(bytes));
@@ -79,12 +82,12 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
     Ok(Cow::Owned(bytes))
 }
 
-/// Reads a regular file of at most `limit` bytes. A pipe or a device, which could be read for ever, is not opened.
+/// Reads a regular file of at most `limit` bytes. Pipes and devices, which may never end, are not opened.
 ///
 /// # Errors
-/// The system's own, that it is not regular or too long, or what stands in its place: a Git LFS pointer, a web page.
+/// The operating system's error; a file that is not regular, too long, or a placeholder (a Git LFS pointer, a web page).
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let meta = sign::facts(path)?;
+    let meta = diagnosis::metadata(path)?;
     if meta.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
@@ -97,24 +100,24 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let n_bytes = meta.len().max(bytes.len() as u64);
         return Err(io::Error::other(format!("{n_bytes} bytes, over the {limit} bytes that are read")));
     }
-    match sign::stand_in(&bytes) {
-        Some(sign) => Err(io::Error::other(sign.to_string())),
+    match placeholder(&bytes) {
+        Some(error) => Err(io::Error::other(error)),
         None => Ok(bytes),
     }
 }
 
-/// Refuses what stands in place of a model's file: a Git LFS pointer, a web page, nothing at all.
+/// Refuses a placeholder for a model's file: a Git LFS pointer, a web page, an empty file.
 ///
 /// # Errors
-/// The system's own, or what it is, with a hint.
+/// The operating system's error, or the nature of the placeholder, with a hint.
 pub fn check(path: &Path) -> io::Result<()> {
     if builtin(path).is_some() {
         return Ok(());
     }
-    let first = sign::first_bytes(path)?;
-    match sign::stand_in(&first) {
-        Some(sign) => Err(io::Error::other(sign.to_string())),
-        None if first.is_empty() => Err(io::Error::other(EMPTY)),
+    let head = diagnosis::read_head(path)?;
+    match placeholder(&head) {
+        Some(error) => Err(io::Error::other(error)),
+        None if head.is_empty() => Err(io::Error::other(EMPTY)),
         None => Ok(()),
     }
 }
@@ -145,7 +148,7 @@ mod tests {
 
     #[cfg(feature = "mini")]
     #[test]
-    fn the_model_inside_is_read_like_one_on_disk() {
+    fn the_built_in_model_is_read_like_one_on_disk() {
         let dir = builtin_directory().expect("the feature is on");
         assert!(is_dir(&dir) && is_dir(&dir.join("vision_tower")) && !is_dir(&dir.join("other")));
         assert!(is_file(&dir.join("config.json")) && !is_file(&dir) && !is_file(&dir.join("vision_tower")));

@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, Flush};
+use crate::files::{self, Durability};
 
 /// Smaller files are hashed as fast as they are looked up.
 const SMALLEST: u64 = 8 << 20;
@@ -75,7 +75,7 @@ impl KeptHashes {
         }
         let written = place.parent().map(files::output::create_directory).transpose();
         if let (Ok(_), Ok(bytes)) = (written, serde_json::to_vec(&self.known)) {
-            let _ = files::output::write(&place, &bytes, Flush::Rename);
+            let _ = files::output::replace(&place, &bytes, Durability::Renamed);
         }
     }
 }

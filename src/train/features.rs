@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::data::Dataset;
 use crate::connector::Connector;
-use crate::files::{Flush, Output};
+use crate::files::{Durability, OutputFile};
 use crate::image::Preprocessor;
 use crate::vision::Tower;
 use crate::vlm::{FeatureSelection, fuse};
@@ -99,7 +99,7 @@ fn compute(
     report: &mut dyn FnMut(usize),
 ) -> Result<(), TrainError> {
     let failed = TrainError::io(path);
-    let mut file = Output::create(path).map_err(&failed)?;
+    let mut file = OutputFile::create(path).map_err(&failed)?;
     let side = encoder.tower.config().image_size;
     let indices: Vec<usize> = (0..data.n_images()).collect();
     for (i, batch) in indices.chunks(BATCH).enumerate() {
@@ -115,5 +115,5 @@ fn compute(
         file.write_all(&bytes).map_err(&failed)?;
         report((i * BATCH + batch.len()).min(indices.len()));
     }
-    file.finish(Flush::Disk).map_err(&failed)
+    file.finish(Durability::Synced).map_err(&failed)
 }

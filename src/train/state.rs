@@ -9,7 +9,7 @@ use candle_core::safetensors::{Load, MmapedSafetensors};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::files::{Flush, output};
+use crate::files::{Durability, output};
 
 /// How far a run came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,5 +116,5 @@ pub fn write_tensors(
 /// # Errors
 /// When the disk refuses; a file that was there before then stands.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    output::write(path, bytes, Flush::Disk).map_err(TrainError::io(path))
+    output::replace(path, bytes, Durability::Synced).map_err(TrainError::io(path))
 }

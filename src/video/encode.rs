@@ -9,7 +9,7 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::util::frame;
 
-use crate::files::{Flush, Output};
+use crate::files::{Durability, OutputFile};
 
 /// How a clip is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
@@ -79,10 +79,10 @@ pub fn write_clip(
     pictures: &mut dyn Iterator<Item = RgbImage>,
 ) -> Result<(), EncodeError> {
     let refused = |cause: String| EncodeError::Refused { path: path.to_owned(), cause };
-    let mut output = Output::create(path).map_err(|error| refused(error.to_string()))?;
+    let mut output = OutputFile::create(path).map_err(|error| refused(error.to_string()))?;
     if format == ClipFormat::Gif {
         write_gif(&mut output, rate, pictures).map_err(|error| refused(error.to_string()))?;
-        return output.finish(Flush::Rename).map_err(|error| refused(error.to_string()));
+        return output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()));
     }
     // FFmpeg writes by name, and goes back to the beginning for the index.
     let unfinished = output.path().ok_or_else(|| refused("a clip is written to a file".to_owned()))?.to_owned();
@@ -97,10 +97,14 @@ pub fn write_clip(
         writer.push(&picture).map_err(|error| refused(error.to_string()))?;
     }
     writer.finish().map_err(|error| refused(error.to_string()))?;
-    output.finish(Flush::Rename).map_err(|error| refused(error.to_string()))
+    output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()))
 }
 
-fn write_gif(file: &mut Output, rate: u32, pictures: &mut dyn Iterator<Item = RgbImage>) -> ::image::ImageResult<()> {
+fn write_gif(
+    file: &mut OutputFile,
+    rate: u32,
+    pictures: &mut dyn Iterator<Item = RgbImage>,
+) -> ::image::ImageResult<()> {
     // Speed 1 is the best palette.
     let mut encoder = GifEncoder::new_with_speed(file, 1);
     encoder.set_repeat(Repeat::Infinite)?;

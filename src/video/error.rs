@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::files::{FileKind, kind_of, sign_of, unfetched};
+use crate::files::{FileKind, diagnose, kind_of, url_error};
 use crate::units::{FrameIndex, Seconds};
 
 /// Files of a directory that are looked at for a hint.
@@ -40,7 +40,7 @@ impl fmt::Display for TimeFall {
 
 /// Returns the error of a path without a file, with a hint for a file that stands for a remote one.
 pub(super) fn not_found(path: &Path) -> Error {
-    let rule = unfetched(path).unwrap_or_else(|| "no such file or directory".to_owned());
+    let rule = url_error(path).map(|error| error.to_string()).unwrap_or_else(|| "no such file or directory".to_owned());
     Error::from_text(Kind::NotFound, &rule).about(path)
 }
 
@@ -54,7 +54,7 @@ pub(super) fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Error {
 
 /// Returns the error for a file that FFmpeg does not open: its probable nature, or FFmpeg's words.
 pub(super) fn not_media(path: &Path, words: impl Into<String>) -> Error {
-    let cause = sign_of(path).map_or(words.into(), |sign| sign.to_string());
+    let cause = diagnose(path).map_or(words.into(), |error| error.to_string());
     Error::from_text(Kind::NotMedia, &format!("not a video that FFmpeg can read: {cause}")).about(path)
 }
 

@@ -16,7 +16,7 @@ use super::limits::{Bounds, Spent};
 use super::probe::PictureInfo;
 use super::{StreamInfo, StreamKind, VideoInfo};
 use crate::error::{Error, Kind};
-use crate::files::sign_of;
+use crate::files::diagnose;
 use crate::units::Seconds;
 
 /// The index of the stream that is read: the one asked for, or the best video stream.
@@ -67,7 +67,7 @@ fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, Error> {
 
 fn no_video(path: &Path, input: &Input) -> Error {
     // A page may pass for subtitles, an unfinished recording for one without pictures.
-    if sign_of(path).is_some() {
+    if diagnose(path).is_some() {
         return not_media(path, "");
     }
     let kinds: Vec<String> = input.streams().map(|stream| in_words(&stream)).collect();

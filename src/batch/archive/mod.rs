@@ -14,7 +14,7 @@ use super::BatchError;
 use super::item::{ArchiveItem, Id, readable};
 use crate::choice;
 use crate::error::Error;
-use crate::files::{FileKind, kind_of, unfetched};
+use crate::files::{FileKind, kind_of, url_error};
 
 /// Kind of failure of an unreadable file or directory.
 pub const UNREADABLE: &str = "unreadable";
@@ -213,8 +213,8 @@ impl Archive {
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => ArchiveKind::Video(argument.to_owned()),
-            Err(error) if unfetched(argument).is_some() => {
-                let url = unfetched(argument).map_or(error, std::io::Error::other);
+            Err(error) if url_error(argument).is_some() => {
+                let url = url_error(argument).map_or(error, std::io::Error::other);
                 return Err(BatchError::io(argument)(url));
             }
             Err(_) if text.contains(GLOB_SIGNS) => {

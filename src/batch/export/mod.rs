@@ -16,7 +16,7 @@ use super::BatchError;
 use super::store::StoredResults;
 use crate::choice;
 use crate::error::Error;
-use crate::files::{Flush, Output};
+use crate::files::{Durability, OutputFile};
 
 /// Format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
@@ -40,18 +40,18 @@ trait Table {
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Writes results as a table to a file or another destination of [`Output`]. Returns the number of rows.
+/// Writes results as a table to a file or another destination of [`OutputFile`]. Returns the number of rows.
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
 pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
     let io = BatchError::io(path);
-    let mut output = Output::create(path).map_err(&io)?;
+    let mut output = OutputFile::create(path).map_err(&io)?;
     let n_rows = match format {
         TableFormat::Parquet => fill(results, Box::new(parquet::Parquet::new(&mut output).map_err(&io)?), path)?,
         TableFormat::Csv | TableFormat::Jsonl => export_to(results, format, &mut output)?,
     };
-    output.finish(Flush::Disk).map_err(&io)?;
+    output.finish(Durability::Synced).map_err(&io)?;
     Ok(n_rows)
 }
 

@@ -33,7 +33,7 @@ pub use state::{StoreState, StoredResults, read_sessions};
 
 use super::BatchError;
 use super::item::Id;
-use crate::files::{Flush, output};
+use crate::files::{Durability, output};
 
 /// File name of the answers.
 pub const ANSWERS: &str = "answers.jsonl";
@@ -131,7 +131,7 @@ impl Store {
     pub fn add_thumbnail(&self, item: Id, jpeg: &[u8]) -> std::io::Result<()> {
         let path = thumbnail_path(&self.dir, item);
         output::create_directory(path.parent().unwrap_or(&self.dir))?;
-        output::write(&path, jpeg, Flush::Rename)
+        output::replace(&path, jpeg, Durability::Renamed)
     }
 
     /// Syncs the lines that were written a while ago to the disk.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use vidense::eval::{EvalEvent, EvalQuestion, Evaluation, ExactMatchScore, ExactMatchScores, read_questions};
 use vidense::exec::{RunControl, Stop};
-use vidense::files::output::{check_apart, create_growing};
+use vidense::files::output::{check_not_input, create_growing};
 
 use vidense::pipeline::features::identity;
 use vidense::pipeline::{FeatureCache, VideoOptions};
@@ -106,7 +106,7 @@ impl Eval {
         };
         if let Some(path) = &self.answers {
             let inputs = asked.iter().map(|asked| asked.video.as_path()).chain([self.questions.as_path()]);
-            check_apart(path, inputs).map_err(anyhow::Error::msg)?;
+            check_not_input(path, inputs)?;
         }
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&first.video, &first.question))?;
         let mut answers = self.answers.as_deref().map(create).transpose()?;

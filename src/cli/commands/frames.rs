@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use image::{ImageFormat, RgbImage};
 use serde::Serialize;
-use vidense::files::{self, Flush};
+use vidense::files::{self, Durability};
 use vidense::pipeline::FrameStamp;
 use vidense::video::{Event, Flow, Frame, ReadLimits, read_frames};
 
@@ -51,7 +51,7 @@ impl Frames {
     pub fn run(self) -> anyhow::Result<()> {
         let sheet = || self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
         let output = self.out.clone().unwrap_or_else(sheet);
-        files::output::check_apart(&output, [self.video.as_path()]).map_err(anyhow::Error::msg)?;
+        files::output::check_not_input(&output, [self.video.as_path()])?;
         match &self.out {
             Some(dir) => self.write_each(dir),
             None => self.write_sheet(output),
@@ -74,7 +74,7 @@ impl Frames {
                 return Ok(());
             };
             let path = dir.join(format!("{:04}-frame{}.png", written.len(), frame.index));
-            files::output::check_apart(&path, [self.video.as_path()]).map_err(anyhow::Error::msg)?;
+            files::output::check_not_input(&path, [self.video.as_path()])?;
             write_png(&frame.image, &path)?;
             written.push(Written { path, frames: vec![stamp(&frame)] });
             Ok(())
@@ -140,7 +140,7 @@ impl Frames {
         match self.json {
             true => output::json(file),
             // What was written to standard output has nothing behind it.
-            false if files::output::is_standard_output(&file.path) => Ok(()),
+            false if files::is_standard_output(&file.path) => Ok(()),
             false => Ok(output::path(&file.path)?),
         }
     }
@@ -160,7 +160,7 @@ fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let mut bytes = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut bytes, ImageFormat::Png)?;
-        Ok(files::output::write(path, bytes.get_ref(), Flush::Disk)?)
+        Ok(files::output::replace(path, bytes.get_ref(), Durability::Synced)?)
     };
     write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
 }

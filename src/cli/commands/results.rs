@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use vidense::batch::export::{TableFormat, export, export_to};
 use vidense::batch::store::{ANSWERS, SESSIONS, StoredResults as Stored, TIMINGS};
 use vidense::batch::{merge, report};
-use vidense::files::output::check_apart;
+use vidense::files::output::check_not_input;
 
 use crate::cli::output;
 
@@ -108,7 +108,7 @@ impl Export {
             };
         };
         let inputs = [ANSWERS, TIMINGS, SESSIONS].map(|name| self.results.join(name));
-        check_apart(path, inputs.iter().map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
+        check_not_input(path, inputs.iter().map(PathBuf::as_path))?;
         let n_rows = export(&results, format, path)?;
         output::note(&format!("{}: {n_rows} rows", path.display()));
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use vidense::exec::{RunControl, Stop};
-use vidense::files::output::check_apart;
+use vidense::files::output::check_not_input;
 use vidense::pipeline::{Answer, AnsweredVideo, ItemError, Job, StageClock, VideoOptions, VideoOutcome};
 use vidense::spec::read_plan;
 
@@ -76,7 +76,7 @@ impl Run {
         }
         if let Some(trace) = &self.trace {
             let inputs = self.videos.iter().chain([&self.pipeline]).map(PathBuf::as_path);
-            check_apart(trace, inputs).map_err(anyhow::Error::msg)?;
+            check_not_input(trace, inputs)?;
         }
         let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);

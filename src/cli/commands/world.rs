@@ -9,7 +9,7 @@ use image::ImageFormat;
 use rayon::prelude::*;
 use serde::Serialize;
 use vidense::files::output::create_directory;
-use vidense::files::{self, Flush, Output};
+use vidense::files::{self, Durability, OutputFile};
 use vidense::video::{ClipFormat, write_clip};
 use vidense::world::{Clip, Draw, Medium, Question, QuestionKind, Scene, questions};
 
@@ -104,7 +104,8 @@ impl World {
         let mut png = std::io::Cursor::new(Vec::new());
         scene.render().write_to(&mut png, ImageFormat::Png)?;
         let path = self.out.join(&name);
-        files::output::write(&path, png.get_ref(), Flush::Rename).with_context(|| path.display().to_string())?;
+        files::output::replace(&path, png.get_ref(), Durability::Renamed)
+            .with_context(|| path.display().to_string())?;
         Ok((name, questions(&scene, Medium::Image, &mut draw)))
     }
 
@@ -120,11 +121,11 @@ impl World {
 }
 
 fn write_questions(path: &Path, items: &[(String, Vec<Question>)]) -> anyhow::Result<()> {
-    let mut file = Output::create(path).with_context(|| path.display().to_string())?;
+    let mut file = OutputFile::create(path).with_context(|| path.display().to_string())?;
     for (video, asked) in items {
         for Question { kind, question, answer } in asked {
             writeln!(file, "{}", serde_json::to_string(&Line { video, question, answer, kind: *kind })?)?;
         }
     }
-    Ok(file.finish(Flush::Rename)?)
+    Ok(file.finish(Durability::Renamed)?)
 }

@@ -23,8 +23,8 @@ pub use key::FeatureKey;
 use super::EncodedVideo;
 use crate::error::{Error, Kind};
 use crate::exec::lock;
-use crate::files::output::{UNFINISHED, create_directory};
-use crate::files::{Flush, output};
+use crate::files::output::{TEMPORARY_PREFIX, create_directory};
+use crate::files::{Durability, output};
 use crate::temporal::Temporal;
 
 const EXTENSION: &str = "safetensors";
@@ -133,7 +133,7 @@ impl FeatureCache {
         }
         let path = self.path(key);
         create_directory(path.parent().unwrap_or(&self.dir))?;
-        output::write(&path, bytes, Flush::Rename)?;
+        output::replace(&path, bytes, Durability::Renamed)?;
         self.make_room(length)
     }
 
@@ -221,7 +221,7 @@ fn entries(dir: &Path) -> impl Iterator<Item = CacheEntry> {
         let key = name.strip_suffix(EXTENSION).and_then(|name| name.strip_suffix('.'));
         let is_hex = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let is_entry = key.is_some_and(|key| key.len() == 32 && is_hex(key) && key.starts_with(&*shard));
-        (is_entry || (name.starts_with(UNFINISHED) && shard.len() == 2 && is_hex(&shard))).then_some(is_entry)
+        (is_entry || (name.starts_with(TEMPORARY_PREFIX) && shard.len() == 2 && is_hex(&shard))).then_some(is_entry)
     };
     WalkDir::new(dir).min_depth(2).max_depth(2).into_iter().filter_map(move |found| {
         let found = found.ok()?;

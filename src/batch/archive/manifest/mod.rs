@@ -24,7 +24,7 @@ use crate::batch::BatchError;
 use crate::batch::item::{ArchiveItem, Id, readable};
 use crate::batch::questions::BatchQuestion;
 use crate::error::Error;
-use crate::files::stand_in;
+use crate::files::placeholder;
 use crate::records::{decode, delimiter, is_utf_16, parse_array, utf_16_error};
 use crate::units::Seconds;
 use crate::video::Window;
@@ -56,8 +56,8 @@ pub(super) fn list(
     if is_utf_16(&first) {
         return Err(invalid(utf_16_error().to_string()));
     }
-    if let Some(sign) = stand_in(&first) {
-        return Err(invalid(sign.to_string()));
+    if let Some(error) = placeholder(&first) {
+        return Err(invalid(error.to_string()));
     }
     let text = Cursor::new(first).chain(reader);
     let source = ManifestSource { name, root };

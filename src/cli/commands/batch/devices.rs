@@ -16,7 +16,8 @@ use vidense::batch::{MergeReport, PartEnd, PartTask, Retry, Shard, SharedParts, 
 use vidense::device::DeviceSpec;
 use vidense::error::Error;
 use vidense::exec::Stop;
-use vidense::files::output::create_directory;
+use vidense::files::Durability;
+use vidense::files::output::{create_directory, rename_over};
 
 use crate::cli::output;
 use crate::cli::{SomeFailed, Stopped, interrupt};
@@ -187,7 +188,7 @@ impl DeviceBatch<'_> {
                 if from.is_dir() {
                     remove(&to)?;
                 }
-                std::fs::rename(&from, &to)?;
+                rename_over(&from, &to, Durability::Renamed)?;
             }
         }
         remove(&joined)?;

@@ -1,101 +1,89 @@
-//! Signs of files that are often mistaken for a video or for a model: what the first bytes, or the boxes of an MP4
-//! file, tell.
+//! Guesses about files that cannot be used: the first bytes, or the boxes of an MP4 file, tell what is often mistaken
+//! for a video or a model.
 //!
-//! Guesses for messages: no code here decides whether a file can be used.
+//! The guesses are for error messages: a rule (the nature of the file, as a noun) and a hint. No code decides by them
+//! whether a file can be used.
 
-use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::{FileKind, kind_of};
+use crate::error::Error;
 
-/// Bytes that are looked at.
-const FIRST: u64 = 4096;
-/// Boxes of an MP4 file that are looked at.
+/// Number of bytes at the beginning of a file that are examined.
+const HEAD_LEN: u64 = 4096;
+/// Number of boxes of an MP4 file that are examined.
 const MAX_BOXES: usize = 10_000;
 
-/// A guess at the nature of a file that could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sign {
-    /// The nature of the file, as a noun.
-    pub cause: String,
-    /// The way out.
-    pub hint: &'static str,
-}
-
-impl Sign {
-    fn new(cause: impl Into<String>, hint: &'static str) -> Self {
-        Self { cause: cause.into(), hint }
-    }
-}
-
-impl fmt::Display for Sign {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; hint: {}", self.cause, self.hint)
-    }
-}
-
 /// Guesses the nature of a file that is not a video. Only a regular file is opened.
-pub fn sign_of(path: &Path) -> Option<Sign> {
-    let first = first_bytes(path).ok()?;
+pub(crate) fn diagnose(path: &Path) -> Option<Error> {
+    let head = read_head(path).ok()?;
     let by_name = || {
-        let partial = || Sign::new("an unfinished download or copy", "wait for its end, or download it again");
+        let partial = || guess("an unfinished download or copy", "wait for its end, or download it again");
         (kind_of(path) == Some(FileKind::Partial)).then(partial)
     };
-    stand_in(&first).or_else(|| packed(&first)).or_else(|| without_index(path, &first)).or_else(by_name)
+    placeholder(&head).or_else(|| other_format(&head)).or_else(|| damaged_mp4(path, &head)).or_else(by_name)
 }
 
-/// Returns the cause for a missing file whose name is a URL: addresses are not fetched.
-pub fn unfetched(path: &Path) -> Option<String> {
+fn guess(nature: impl Into<String>, hint: &'static str) -> Error {
+    Error::invalid(nature.into()).with_hint(hint)
+}
+
+/// Returns the error for a missing file whose name is a URL: URLs are not fetched.
+pub(crate) fn url_error(path: &Path) -> Option<Error> {
     let text = path.to_string_lossy();
     let (scheme, rest) = text.split_once(":/")?;
     let is_scheme = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    let local = rest.trim_start_matches('/').trim_start_matches("localhost/");
-    match scheme.eq_ignore_ascii_case("file") {
-        _ if !is_scheme || path.exists() => None,
-        true if !local.contains('%') => Some(format!("a URL, which is not opened; hint: name the path, /{local}")),
-        true => Some("a URL, which is not opened; hint: name the path, without `file://`".to_owned()),
-        false => Some("a URL, which is not fetched; hint: download it first, and name the file".to_owned()),
+    if !is_scheme || path.exists() {
+        return None;
     }
+    let local = rest.trim_start_matches('/').trim_start_matches("localhost/");
+    Some(match scheme.eq_ignore_ascii_case("file") {
+        true if !local.contains('%') => {
+            Error::invalid("a URL, which is not opened").with_hint(format!("name the path, /{local}"))
+        }
+        true => guess("a URL, which is not opened", "name the path, without `file://`"),
+        false => guess("a URL, which is not fetched", "download it first, and name the file"),
+    })
 }
 
-/// The facts of what is to be read.
+/// Returns the metadata of a file that is to be read.
 ///
 /// # Errors
-/// The system's own, or that it is a URL.
-pub(super) fn facts(path: &Path) -> io::Result<Metadata> {
-    std::fs::metadata(path).map_err(|error| unfetched(path).map_or(error, io::Error::other))
+/// The operating system's error, or [`url_error`].
+pub(super) fn metadata(path: &Path) -> io::Result<Metadata> {
+    std::fs::metadata(path).map_err(|error| url_error(path).map_or(error, io::Error::other))
 }
 
-/// The first bytes of a regular file.
+/// Reads the first bytes of a regular file.
 ///
 /// # Errors
-/// The system's own.
-pub(super) fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    if !facts(path)?.is_file() {
+/// The operating system's error.
+pub(super) fn read_head(path: &Path) -> io::Result<Vec<u8>> {
+    if !metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut first = Vec::new();
-    File::open(path)?.take(FIRST).read_to_end(&mut first)?;
-    Ok(first)
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD_LEN).read_to_end(&mut head)?;
+    Ok(head)
 }
 
-/// Recognizes a stand-in for the intended file by its first bytes: a Git LFS pointer, or a web page.
-pub fn stand_in(bytes: &[u8]) -> Option<Sign> {
-    let first = &bytes[..bytes.len().min(FIRST as usize)];
-    if first.starts_with(b"version https://git-lfs.github.com/spec/") || first.starts_with(b"version https://hawser") {
-        return Some(Sign::new("a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"));
+/// Recognizes a placeholder for the intended file by its first bytes: a Git LFS pointer, or a web page.
+pub(crate) fn placeholder(bytes: &[u8]) -> Option<Error> {
+    let head = &bytes[..bytes.len().min(HEAD_LEN as usize)];
+    if head.starts_with(b"version https://git-lfs.github.com/spec/") || head.starts_with(b"version https://hawser") {
+        return Some(guess("a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"));
     }
-    let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first).trim_ascii_start().to_ascii_lowercase();
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().to_ascii_lowercase();
     let tags: [&[u8]; 4] = [b"<!doctype html", b"<html", b"<head", b"<body"];
     let is_page = tags.iter().any(|tag| text.starts_with(tag))
         || (text.starts_with(b"<") && text.windows(5).any(|tag| tag == b"<html"));
-    is_page.then(|| Sign::new("a web page (HTML), not the file itself", "download the file that the page leads to"))
+    is_page.then(|| guess("a web page (HTML), not the file itself", "download the file that the page leads to"))
 }
 
 /// Recognizes archives, documents and models.
-fn packed(first: &[u8]) -> Option<Sign> {
+fn other_format(head: &[u8]) -> Option<Error> {
     let archives: [(&[u8], &str); 8] = [
         (b"PK\x03\x04", "a ZIP archive"),
         (b"\x1f\x8b", "a gzip file"),
@@ -106,39 +94,38 @@ fn packed(first: &[u8]) -> Option<Sign> {
         (b"Rar!\x1a\x07", "a RAR archive"),
         (b"%PDF-", "a PDF document"),
     ];
-    if let Some((_, what)) = archives.iter().find(|(magic, _)| first.starts_with(magic)) {
+    if let Some((_, what)) = archives.iter().find(|(magic, _)| head.starts_with(magic)) {
         let hint =
             if *what == "a PDF document" { "name a video" } else { "unpack it, and name the video that is in it" };
-        return Some(Sign::new(*what, hint));
+        return Some(guess(*what, hint));
     }
-    if first.get(257..262) == Some(b"ustar") {
-        return Some(Sign::new("a tar archive", "unpack it, and name the video that is in it"));
+    if head.get(257..262) == Some(b"ustar") {
+        return Some(guess("a tar archive", "unpack it, and name the video that is in it"));
     }
-    if first.starts_with(b"GGUF") {
-        return Some(Sign::new("a language model in a GGUF file", "name it with --llm, beside --model"));
+    if head.starts_with(b"GGUF") {
+        return Some(guess("a language model in a GGUF file", "name it with --llm, beside --model"));
     }
-    if first.starts_with(b"SQLite format 3\0") {
-        return Some(Sign::new("an SQLite database", "name a video"));
+    if head.starts_with(b"SQLite format 3\0") {
+        return Some(guess("an SQLite database", "name a video"));
     }
-    let is_blank = first.len() as u64 == FIRST && first.iter().all(|&byte| byte == 0);
-    is_blank
-        .then(|| Sign::new("a file that begins with zeros", "its copy or download never came that far: get it again"))
+    let is_blank = head.len() as u64 == HEAD_LEN && head.iter().all(|&byte| byte == 0);
+    is_blank.then(|| guess("a file that begins with zeros", "its copy or download never came that far: get it again"))
 }
 
-/// An MP4 or QuickTime file without the box that describes its streams.
-fn without_index(path: &Path, first: &[u8]) -> Option<Sign> {
+/// Recognizes an MP4 or QuickTime file that is cut off, or has no box that describes its streams.
+fn damaged_mp4(path: &Path, head: &[u8]) -> Option<Error> {
     const BEGINNINGS: [&[u8]; 7] = [b"ftyp", b"mdat", b"free", b"skip", b"wide", b"pnot", b"moov"];
-    if !BEGINNINGS.contains(&first.get(4..8)?) {
+    if !BEGINNINGS.contains(&head.get(4..8)?) {
         return None;
     }
-    let (has_index, n_missing) = walk_boxes(&mut File::open(path).ok()?).ok()?;
+    let Mp4Boxes { has_index, n_missing } = walk_boxes(&mut File::open(path).ok()?).ok()?;
     let cut = n_missing.map_or(String::new(), |n| format!(", {n} bytes short"));
     match (has_index, n_missing) {
-        (false, _) => Some(Sign::new(
+        (false, _) => Some(guess(
             format!("an MP4 or QuickTime file without its index (no moov box){cut}"),
             "an unfinished recording or copy: copy it again; `untrunc` may rebuild it from another recording of the same camera",
         )),
-        (true, Some(_)) => Some(Sign::new(
+        (true, Some(_)) => Some(guess(
             format!("an MP4 or QuickTime file that is cut off{cut}"),
             "an unfinished copy or download: get it again",
         )),
@@ -146,8 +133,16 @@ fn without_index(path: &Path, first: &[u8]) -> Option<Sign> {
     }
 }
 
-/// Whether an MP4 file has its index, and how many bytes its last box lacks.
-fn walk_boxes(file: &mut File) -> io::Result<(bool, Option<u64>)> {
+/// Top-level structure of an MP4 file.
+struct Mp4Boxes {
+    /// Whether there is an index: a `moov` or `moof` box.
+    has_index: bool,
+    /// Number of bytes that the last box lacks, if the file is cut off.
+    n_missing: Option<u64>,
+}
+
+/// Reads the sizes of the top-level boxes of an MP4 file.
+fn walk_boxes(file: &mut File) -> io::Result<Mp4Boxes> {
     let length = file.metadata()?.len();
     let (mut at, mut has_index) = (0u64, false);
     for _ in 0..MAX_BOXES {
@@ -170,22 +165,22 @@ fn walk_boxes(file: &mut File) -> io::Result<(bool, Option<u64>)> {
         }
         at = at.saturating_add(size);
     }
-    Ok((has_index, at.checked_sub(length).filter(|&n| n > 0)))
+    Ok(Mp4Boxes { has_index, n_missing: at.checked_sub(length).filter(|&n| n > 0) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sign(name: &str, bytes: &[u8]) -> Option<String> {
+    fn diagnosis(name: &str, bytes: &[u8]) -> Option<String> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).expect("a small file");
-        sign_of(&path).map(|sign| sign.cause)
+        diagnose(&path).map(|error| error.rule().to_owned())
     }
 
     #[test]
-    fn what_is_mistaken_for_a_video_is_named() {
+    fn the_nature_of_a_file_is_guessed_from_its_first_bytes() {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n";
         for (bytes, cause) in [
             (&pointer[..], Some("a Git LFS pointer, not the file itself")),
@@ -200,13 +195,13 @@ mod tests {
             (b"", None),
             (b"\x1aE\xdf\xa3", None),
         ] {
-            assert_eq!(sign("a.mp4", bytes).as_deref(), cause, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(diagnosis("a.mp4", bytes).as_deref(), cause, "{:?}", String::from_utf8_lossy(bytes));
         }
-        assert_eq!(sign("a.mp4.part", b"\x1aE\xdf\xa3").as_deref(), Some("an unfinished download or copy"));
+        assert_eq!(diagnosis("a.mp4.part", b"\x1aE\xdf\xa3").as_deref(), Some("an unfinished download or copy"));
     }
 
     #[test]
-    fn a_url_is_called_one_and_a_local_one_names_its_path() {
+    fn the_hint_for_a_local_url_names_its_path() {
         for (name, hint) in [
             ("https://example.org/p.yaml", Some("; hint: download it first, and name the file")),
             ("file:///x/a.mp4", Some("; hint: name the path, /x/a.mp4")),
@@ -215,7 +210,7 @@ mod tests {
             ("none/a.mp4", None),
             ("c:/a.mp4", None),
         ] {
-            let found = unfetched(Path::new(name));
+            let found = url_error(Path::new(name)).map(|error| error.to_string());
             assert_eq!(found.is_some(), hint.is_some(), "{name}");
             assert!(found.is_none_or(|found| found.ends_with(hint.unwrap_or_default())), "{name}");
         }
@@ -236,7 +231,7 @@ mod tests {
             (&[ftyp, moov], None),
             (&[ftyp], Some(no_index.to_owned())),
         ] {
-            assert_eq!(sign("a.mp4", &boxes.concat()), cause, "{boxes:?}");
+            assert_eq!(diagnosis("a.mp4", &boxes.concat()), cause, "{boxes:?}");
         }
     }
 }
