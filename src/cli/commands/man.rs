@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::Man;
-use vidense::files::{self, Flush};
+use vidense::files::{self, Durability};
 
 use crate::cli::{Arguments, output};
 
@@ -37,7 +37,7 @@ impl ManualPages {
 fn write_pages(command: &Command, dir: &Path) -> anyhow::Result<()> {
     let page = Man::new(command.clone());
     let path = dir.join(page.get_filename());
-    files::output::write(&path, &render(&page)?, Flush::Rename).with_context(|| path.display().to_string())?;
+    files::output::replace(&path, &render(&page)?, Durability::Renamed).with_context(|| path.display().to_string())?;
     output::path(&path)?;
     command.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| write_pages(command, dir))
 }
