@@ -1,4 +1,4 @@
-//! The whole command `ask`, from its start to its end.
+//! Benchmark of the whole command `ask`, from the start of its process to its end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,35 +10,35 @@ use serde::{Deserialize, Serialize};
 use super::machine::{DeviceLimits, children_memory_peak};
 use super::{median, median_seconds};
 
-/// What the command did.
+/// Measurements of the command.
 #[derive(Debug, Clone, Serialize)]
 pub struct AskBench {
     /// The model's name.
     pub model: String,
     /// Runs of which the medians are taken.
     pub runs: usize,
-    /// From the start of the process to its end.
+    /// Seconds from the start of the process to its end.
     pub seconds: f64,
-    /// The median of each part that the command tells; decoding and preprocessing overlap with encoding.
+    /// Median of each time that the command prints; decoding and preprocessing overlap with encoding.
     pub timings_ms: BTreeMap<String, f64>,
     /// Tokens of the answer, with the one that ends it.
     pub answer_tokens: usize,
-    /// The most memory that a run used.
+    /// Peak memory of a run.
     pub memory_peak_bytes: Option<u64>,
-    /// Of the device, if it is a GPU.
+    /// Peak rates of the device, if it is a GPU.
     #[serde(flatten)]
     pub limits: Option<DeviceLimits>,
 }
 
-/// The part of the command's object that is read.
+/// Fields of the command's object that are read.
 #[derive(Deserialize)]
-struct Told {
+struct AskOutput {
     model: String,
     token_ids: Vec<u32>,
     timings_ms: BTreeMap<String, f64>,
 }
 
-/// What is to be asked.
+/// Command line of `ask`.
 #[derive(Debug, Clone, Copy)]
 pub struct AskTask<'a> {
     /// The binary.
@@ -54,18 +54,18 @@ pub struct AskTask<'a> {
 /// Times the command, which prints JSON.
 ///
 /// # Errors
-/// When it cannot be run, or fails, in its own words.
+/// When the command does not start, or fails, with its message.
 pub fn bench_ask(task: &AskTask<'_>, runs: usize) -> io::Result<AskBench> {
     if let Some(flag) = task.arguments.iter().find(|argument| argument.starts_with("--json")) {
-        return Err(io::Error::other(format!("{flag}: it is given already; hint: leave it out after `--`")));
+        return Err(io::Error::other(format!("{flag}: already given; hint: leave it out after `--`")));
     }
-    let mut told = Vec::new();
+    let mut outputs = Vec::new();
     let seconds = median_seconds(runs, || {
-        told.push(ask(task)?);
+        outputs.push(ask(task)?);
         Ok::<_, io::Error>(())
     })?;
-    // The first run filled the system's caches.
-    let warm = told.split_off(1);
+    // The first run is the warm-up.
+    let warm = outputs.split_off(1);
     let last = warm.last().ok_or_else(|| io::Error::other("no run"))?;
     let part = |name: &String| {
         (name.clone(), median(warm.iter().filter_map(|run| run.timings_ms.get(name)).copied().collect()))
@@ -81,17 +81,17 @@ pub fn bench_ask(task: &AskTask<'_>, runs: usize) -> io::Result<AskBench> {
     })
 }
 
-fn ask(task: &AskTask<'_>) -> io::Result<Told> {
+fn ask(task: &AskTask<'_>) -> io::Result<AskOutput> {
     let AskTask { program, video, question, arguments } = *task;
     let output =
         Command::new(program).arg("ask").args(arguments).arg("--json").arg("--").arg(video).arg(question).output()?;
     if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(told.trim().trim_start_matches("error: ").to_owned()));
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(message.trim().trim_start_matches("error: ").to_owned()));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| {
-        let told = String::from_utf8_lossy(&output.stdout);
-        let line = told.lines().next().unwrap_or_default();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let line = printed.lines().next().unwrap_or_default();
         io::Error::other(format!("`ask` with {arguments:?} printed no answer as JSON, but `{line}`: {error}"))
     })
 }

@@ -1,8 +1,8 @@
-//! A checkpoint of a released model's geometry with random weights, in the layout of LLaVA's code, for timing whole
-//! commands where no released weights are at hand.
+//! Writing of a checkpoint with random weights and a released model's geometry, in the layout of LLaVA's code, for timing
+//! whole commands where no released weights are at hand.
 //!
-//! The tokenizer and the words around a question are those of the model inside the binary, whose vocabulary is a part
-//! of the released one.
+//! Tokenizer and prompt template are those of the model inside the binary, whose vocabulary is a subset of the released
+//! model's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,7 +15,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{BenchPlace, random};
+use super::{BenchTarget, random};
 use crate::exec::lock;
 use crate::files::{self, Durability, output};
 use crate::language::{Llama, LlamaConfig};
@@ -23,9 +23,9 @@ use crate::nn::Purpose;
 use crate::projector::{Projector, ProjectorKind};
 use crate::vision::{Tower, TowerConfig, TowerFamily};
 
-/// Bytes of a file of weights.
-const SHARD: usize = 4 << 30;
-/// Directory of the vision tower, inside the checkpoint's.
+/// Limit of a weights file's size in bytes.
+const SHARD_BYTES: usize = 4 << 30;
+/// Directory of the vision tower, inside that of the checkpoint.
 const TOWER: &str = "vision_tower";
 
 /// Geometry of a checkpoint.
@@ -38,26 +38,26 @@ pub struct CheckpointTask<'a> {
     /// A new directory.
     pub out: &'a Path,
     /// Device on which the weights are made, and precision in which they are stored.
-    pub place: BenchPlace,
+    pub target: BenchTarget,
 }
 
-/// Files of a checkpoint that was written.
+/// Size of a written checkpoint.
 #[derive(Debug, Clone, Serialize)]
 pub struct WrittenCheckpoint {
     /// The directory.
     pub model: PathBuf,
-    /// Its parameters, those of the tower among them.
+    /// Number of parameters, including the tower's.
     pub parameters: usize,
-    /// Bytes of its weights.
+    /// Bytes of the weights.
     pub bytes: usize,
 }
 
 /// Writes a checkpoint.
 ///
 /// # Errors
-/// When candle fails, the build has no model inside whose tokenizer could be taken, or the disk refuses.
+/// When candle fails, a file cannot be written, or the build has no model inside whose tokenizer could be copied.
 pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> {
-    let CheckpointTask { llama, tower, out, place } = task;
+    let CheckpointTask { llama, tower, out, target } = task;
     let config = adapted(builtin("config.json")?, llama, tower)?;
     std::fs::create_dir_all(out.join(TOWER))?;
     output::replace(&out.join("tokenizer.json"), builtin("tokenizer.json")?, Durability::Renamed)?;
@@ -72,12 +72,12 @@ pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> 
     let vision = recorded(|vb| Tower::load(tower, tower.n_layers, vb, Purpose::Training).map(drop))?;
     let vision = vision.into_iter().map(|(name, shape)| (format!("vision_model.{name}"), shape)).collect();
     let main = language.into_iter().chain(projector).collect();
-    let sizes = [write_weights(main, out, place)?, write_weights(vision, &out.join(TOWER), place)?];
+    let sizes = [write_weights(main, out, target)?, write_weights(vision, &out.join(TOWER), target)?];
     let parameters = sizes.iter().sum();
-    Ok(WrittenCheckpoint { model: (*out).to_owned(), parameters, bytes: parameters * place.dtype.size_in_bytes() })
+    Ok(WrittenCheckpoint { model: (*out).to_owned(), parameters, bytes: parameters * target.dtype.size_in_bytes() })
 }
 
-/// Width of DCI's tokens: the final layer and the means of two groups of the others, side by side.
+/// Width of DCI's tokens: the final layer and the means of two groups of the other layers, concatenated.
 fn dci_width(tower: &TowerConfig) -> usize {
     3 * tower.d_hidden
 }
@@ -86,27 +86,27 @@ fn projector_kind() -> Result<ProjectorKind> {
     "mlp2x_gelu".parse().map_err(candle_core::Error::msg)
 }
 
-/// Names and shapes of the tensors that a network reads.
+/// Returns names and shapes of the tensors that a network reads.
 fn recorded(load: impl FnOnce(&VarBuilder) -> Result<()>) -> Result<BTreeMap<String, Shape>> {
     let record = Arc::new(Mutex::new(BTreeMap::new()));
-    let vb = VarBuilder::from_backend(Box::new(Recorder(Arc::clone(&record))), DType::F32, Device::Cpu);
+    let vb = VarBuilder::from_backend(Box::new(RequestRecorder(Arc::clone(&record))), DType::F32, Device::Cpu);
     load(&vb)?;
     drop(vb);
     let record = std::mem::take(&mut *lock(&record));
     Ok(record)
 }
 
-/// Gives zeros that occupy no memory, and keeps what was asked for.
-struct Recorder(Arc<Mutex<BTreeMap<String, Shape>>>);
+/// Backend that records requested tensors and returns zeros without memory of their own.
+struct RequestRecorder(Arc<Mutex<BTreeMap<String, Shape>>>);
 
-impl SimpleBackend for Recorder {
+impl SimpleBackend for RequestRecorder {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         lock(&self.0).insert(name.to_owned(), shape.clone());
         Tensor::zeros(1, dtype, device)?.broadcast_as(shape)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        candle_core::bail!("{name}: its shape is not known")
+        candle_core::bail!("{name}: unknown shape")
     }
 
     fn contains_tensor(&self, _: &str) -> bool {
@@ -114,9 +114,9 @@ impl SimpleBackend for Recorder {
     }
 }
 
-/// Writes random weights of these names and shapes, in files of at most [`SHARD`] bytes; returns their number.
-fn write_weights(shapes: BTreeMap<String, Shape>, dir: &Path, place: &BenchPlace) -> Result<usize> {
-    let weights = random::weights(place);
+/// Writes random weights of these names and shapes, in files of at most [`SHARD_BYTES`]; returns the number of weights.
+fn write_weights(shapes: BTreeMap<String, Shape>, dir: &Path, target: &BenchTarget) -> Result<usize> {
+    let weights = random::weights(target);
     let (mut index, mut shard, mut bytes, mut n) = (serde_json::Map::new(), HashMap::new(), 0, 0);
     let mut files = 0;
     let mut flush = |shard: &mut HashMap<String, Tensor>| {
@@ -127,8 +127,8 @@ fn write_weights(shapes: BTreeMap<String, Shape>, dir: &Path, place: &BenchPlace
     };
     for (name, shape) in shapes {
         let tensor = weights.get(&shape, &name)?.to_device(&Device::Cpu)?;
-        let more = shape.elem_count() * place.dtype.size_in_bytes();
-        if bytes + more > SHARD && !shard.is_empty() {
+        let more = shape.elem_count() * target.dtype.size_in_bytes();
+        if bytes + more > SHARD_BYTES && !shard.is_empty() {
             flush(&mut shard)?;
             bytes = 0;
         }
@@ -140,15 +140,15 @@ fn write_weights(shapes: BTreeMap<String, Shape>, dir: &Path, place: &BenchPlace
     Ok(n)
 }
 
-/// A file of the model inside the binary.
+/// Returns a file of the model inside the binary.
 fn builtin(name: &str) -> io::Result<&'static [u8]> {
     let file = files::builtin_directory().and_then(|dir| files::builtin(&dir.join(name)));
     file.ok_or_else(|| {
-        io::Error::other("this build has no model inside, whose tokenizer is taken; hint: --features mini")
+        io::Error::other("no model inside this build, whose tokenizer would be copied; hint: --features mini")
     })
 }
 
-/// The configuration of the model inside the binary, with another geometry.
+/// Returns the configuration of the model inside the binary, with another geometry.
 fn adapted(config: &[u8], llama: &LlamaConfig, tower: &TowerConfig) -> Result<Value> {
     let mut config: Value = serde_json::from_slice(config).map_err(candle_core::Error::wrap)?;
     for (key, value) in [
@@ -223,7 +223,7 @@ mod tests {
     use crate::spec::Plan;
 
     #[test]
-    fn a_checkpoint_that_was_written_answers_about_a_video() {
+    fn a_written_checkpoint_answers_a_question_about_a_video() {
         let dir = tempfile::tempdir().expect("a directory");
         let clip = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/three_shapes.mp4");
         for family in [TowerFamily::Clip, TowerFamily::Siglip] {
@@ -248,9 +248,9 @@ mod tests {
                 ..clip_l
             };
             let out = dir.path().join(format!("{family:?}"));
-            let place = BenchPlace { dtype: DType::BF16, ..BenchPlace::cpu() };
+            let target = BenchTarget { dtype: DType::BF16, ..BenchTarget::cpu() };
             let written =
-                write_checkpoint(&CheckpointTask { llama, tower, out: &out, place }).expect("a new directory");
+                write_checkpoint(&CheckpointTask { llama, tower, out: &out, target }).expect("a new directory");
             let plan = Plan {
                 model: out.to_string_lossy().into_owned(),
                 device: crate::device::DeviceSpec::Cpu,

@@ -1,16 +1,20 @@
-//! A language model of a released model's geometry.
+//! Benchmark of a language model of a released geometry with random weights, in the engine that answers questions.
+//!
+//! Prefill is timed with one prompt; decoding, latencies and memory with all prompts in one engine.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Result, Tensor};
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use super::{BenchPlace, DeviceLimits, median, memory_peak, quantile, random};
+use super::{BenchTarget, DeviceLimits, median, memory_peak, quantile, random};
+use crate::choice;
 use crate::device::peak_memory;
+use crate::error::Error;
 use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent, Visual};
 use crate::eval::kl_divergence;
 use crate::kernels::kv::{PageId, StepRows, pages_for};
@@ -18,43 +22,35 @@ use crate::language::{Llama, LlamaConfig, SequenceRows};
 use crate::nn::{Purpose, QuantFormat, QuantizingLoader};
 use crate::vlm::config::{llama_2_7b, tiny_llama_1b};
 
-/// Positions of which the logits are compared.
-const COMPARED: usize = 64;
-/// Tokens of the answers before the ones that are timed.
-const WARM: usize = 4;
-/// The deviation of the prompt's embeddings: about that of trained ones.
-const EMBEDS: f32 = 0.02;
+/// Positions at the end of the prompt whose logits are compared.
+const N_COMPARED: usize = 64;
+/// Tokens of the warm-up answers on a GPU.
+const N_WARM_UP: usize = 4;
+/// Standard deviation of the prompt's embeddings, about that of trained embeddings.
+const EMBEDS_DEVIATION: f32 = 0.02;
 
-/// A geometry by its number of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Geometry of a language model, named by its number of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(parse_err_ty = Error, parse_err_fn = unknown_size)]
 pub enum LanguageSize {
-    /// TinyLlama's.
+    /// TinyLlama's geometry.
+    #[strum(serialize = "1.1b")]
     Small,
-    /// Llama 2's and Vicuna's smallest.
+    /// Geometry of Llama 2 7B and Vicuna 7B.
+    #[strum(serialize = "7b")]
     Large,
 }
 
-impl FromStr for LanguageSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text {
-            "1.1b" => Ok(Self::Small),
-            "7b" => Ok(Self::Large),
-            _ => Err(format!("`{text}` is no size; hint: 1.1b, 7b")),
-        }
-    }
+fn unknown_size(name: &str) -> Error {
+    choice::unknown_name("size of a language model", name, LanguageSize::VARIANTS)
 }
 
 impl LanguageSize {
     fn name(self) -> &'static str {
-        match self {
-            Self::Small => "1.1b",
-            Self::Large => "7b",
-        }
+        self.into()
     }
 
-    /// The geometry.
+    /// Returns the geometry.
     pub fn config(self) -> LlamaConfig {
         match self {
             Self::Small => tiny_llama_1b(),
@@ -66,13 +62,13 @@ impl LanguageSize {
 /// Measurements of a language model.
 #[derive(Debug, Clone, Serialize)]
 pub struct LanguageBench {
-    /// Its size.
+    /// Size of the model.
     pub size: &'static str,
     /// The kind of device: cpu, cuda, metal.
     pub device: &'static str,
     /// The precision of activations.
     pub dtype: &'static str,
-    /// How its linear layers are held.
+    /// Precision or quantization of the linear layers.
     pub weights: String,
     /// Positions of each prompt.
     pub prefill_tokens: usize,
@@ -80,54 +76,54 @@ pub struct LanguageBench {
     pub new_tokens: usize,
     /// Sequences that were answered together.
     pub sequences: usize,
-    /// Positions at the beginning of every prompt that are the same.
+    /// Length of the prefix that all prompts share.
     pub shared_tokens: usize,
     /// Runs of which the medians are taken.
     pub runs: usize,
-    /// One prompt alone, with the logits at its end.
+    /// Seconds of one prompt alone, up to the logits of its last position.
     pub prefill_seconds: f64,
-    /// Floating-point operations of matrix products a second in prefill.
+    /// Floating-point operations of matrix products per second of prefill, in 10^9.
     pub prefill_gflops: f64,
-    /// Tokens of all sequences, in the steps that read no prompt.
+    /// Tokens of all sequences per second of the steps without prefill.
     pub decode_tokens_per_second: f64,
-    /// Bytes of weights that these steps read a second.
+    /// Bytes of weights that these steps read per second, in 10^9.
     pub decode_gb_per_second: f64,
-    /// Of the device.
+    /// Peak rates of the device.
     #[serde(flatten)]
     pub limits: DeviceLimits,
-    /// From the submission of all requests to the first token of each: the median over the sequences.
+    /// Median over the sequences of the time from the submission of all requests to the first token.
     pub time_to_first_token_seconds: f64,
-    /// Between two tokens of a sequence: the median.
+    /// Median time between two tokens of a sequence.
     pub token_seconds_median: f64,
-    /// Between two tokens of a sequence: 95 of 100 take less.
+    /// 95th percentile of the time between two tokens of a sequence.
     pub token_seconds_p95: f64,
-    /// From the submission of all requests to the last token.
+    /// Seconds from the submission of all requests to the last token.
     pub total_seconds: f64,
-    /// Key-value memory that was held at once.
+    /// Peak of the key-value memory.
     pub kv_peak_bytes: usize,
-    /// The most of the host's memory that the process used.
+    /// Peak memory of the process on the host.
     pub memory_peak_bytes: Option<u64>,
-    /// The most of the device's memory that tensors took.
+    /// Peak memory of tensors on the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_memory_peak_bytes: Option<u64>,
-    /// Of the next token's distribution against that of the same weights in f32, over the last 64 positions of the
-    /// prompt, in nats.
+    /// Mean KL divergence of the next token's distribution from that of the same weights in f32, over the last 64
+    /// positions of the prompt, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_kl: Option<f64>,
 }
 
-/// Work of a language model.
+/// Workload of a language model.
 #[derive(Debug, Clone)]
 pub struct LanguageTask {
-    /// Its size.
+    /// Size of the model.
     pub size: LanguageSize,
     /// Device and precision of the model.
-    pub place: BenchPlace,
-    /// Format of quantized linear layers; the precision of the place if there is none.
+    pub target: BenchTarget,
+    /// Format of quantized linear layers; the precision of the target if there is none.
     pub quantization: Option<QuantFormat>,
     /// Positions of each prompt.
     pub n_tokens: usize,
-    /// Positions at the beginning of every prompt that are the same: one video, many questions.
+    /// Length of the prefix that all prompts share, as many questions about one video do.
     pub n_shared: usize,
     /// Tokens of each answer.
     pub n_new: usize,
@@ -135,19 +131,19 @@ pub struct LanguageTask {
     pub n_sequences: usize,
     /// Runs of which the medians are taken.
     pub runs: usize,
-    /// Whether the logits are compared with those of the same weights in full, which takes their memory and time too.
-    pub compares: Compares,
-    /// Called once the model is loaded.
+    /// Comparison with full precision, which takes the memory and time of the same weights in f32 too.
+    pub comparison: LogitComparison,
+    /// Callback after the model is loaded.
     pub on_loaded: fn(),
 }
 
-/// Whether quantized weights are compared with those in f32.
+/// Comparison of quantized weights with the same weights in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compares {
-    /// Not.
-    Nothing,
-    /// The logits at the last positions of the prompt.
-    Logits,
+pub enum LogitComparison {
+    /// No comparison.
+    None,
+    /// Comparison of the logits at the last positions of the prompt.
+    LastPositions,
 }
 
 /// Times a language model with random weights in the engine that answers questions.
@@ -155,39 +151,39 @@ pub enum Compares {
 /// # Errors
 /// When candle fails.
 pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
-    let LanguageTask { size, ref place, quantization, n_tokens, n_new, n_sequences, runs, compares, .. } = *task;
+    let LanguageTask { size, ref target, quantization, n_tokens, n_new, n_sequences, runs, comparison, .. } = *task;
     let config = size.config();
-    let first = || prompt("prompt 0", n_tokens, (&config, place));
-    let full = match compares {
-        Compares::Logits => Some(last_logits(&load(&config, place, None)?, &first()?)?),
-        Compares::Nothing => None,
+    let first = || prompt("prompt 0", n_tokens, &config, target);
+    let full = match comparison {
+        LogitComparison::LastPositions => Some(last_logits(&load(&config, target, None)?, &first()?)?),
+        LogitComparison::None => None,
     };
-    let model = load(&config, place, quantization)?;
+    let model = load(&config, target, quantization)?;
     (task.on_loaded)();
     let prompts = prompts(task, &config)?;
     let prefill = || answer(&model, &prompts[..1], 1).map(|run| run.total);
     prefill()?;
-    if !place.device.is_cpu() {
-        // Kernels are loaded and memory is taken at the first steps of their kind.
-        answer(&model, &prompts, n_new.min(WARM))?;
+    if !target.device.is_cpu() {
+        // Kernels are loaded and memory is allocated at the first steps of their kind.
+        answer(&model, &prompts, n_new.min(N_WARM_UP))?;
     }
     let prefill_seconds = median((0..runs.max(1)).map(|_| prefill()).collect::<Result<_>>()?);
     let answered = (0..runs.max(1)).map(|_| answer(&model, &prompts, n_new)).collect::<Result<Vec<_>>>()?;
-    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&place.device));
-    let over = |value: fn(&AnsweredRun) -> f64| median(answered.iter().map(value).collect());
+    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&target.device));
+    let over = |value: fn(&EngineRun) -> f64| median(answered.iter().map(value).collect());
     let decode = over(|run| run.decoded as f64 / run.decode.max(f64::MIN_POSITIVE));
     let weights = config.n_linear_weights() as f64;
-    let bytes = quantization.map_or(config.n_linear_weights() * place.dtype.size_in_bytes(), |format| {
+    let bytes = quantization.map_or(config.n_linear_weights() * target.dtype.size_in_bytes(), |format| {
         format.bytes(config.n_linear_weights())
     });
     let head = 2.0 * (config.d_hidden * config.vocab_size) as f64;
-    // The head is for the last position alone.
+    // The head runs for the last position alone.
     let prefill_flops = 2.0 * (weights - head / 2.0) * n_tokens as f64 + head;
     Ok(LanguageBench {
         size: size.name(),
-        device: place.name(),
-        dtype: place.dtype.as_str(),
-        weights: quantization.map_or(place.dtype.as_str().to_owned(), |format| format.to_string()),
+        device: target.name(),
+        dtype: target.dtype.as_str(),
+        weights: quantization.map_or(target.dtype.as_str().to_owned(), |format| format.to_string()),
         prefill_tokens: n_tokens,
         new_tokens: n_new,
         sequences: n_sequences,
@@ -198,7 +194,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         decode_tokens_per_second: decode,
         decode_gb_per_second: over(|run| run.decode_steps as f64 / run.decode.max(f64::MIN_POSITIVE)) * bytes as f64
             / 1e9,
-        limits: DeviceLimits::measure(place)?,
+        limits: DeviceLimits::measure(target)?,
         time_to_first_token_seconds: over(|run| median(run.first_tokens.clone())),
         token_seconds_median: over(|run| median(run.between.clone())),
         token_seconds_p95: over(|run| quantile(run.between.clone(), 0.95)),
@@ -212,17 +208,17 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
     })
 }
 
-/// Embeddings of a prompt: `(S, H)`.
-fn prompt(name: &str, n: usize, (config, place): (&LlamaConfig, &BenchPlace)) -> Result<Tensor> {
-    random::normal_tensor((name, EMBEDS), &(n, config.d_hidden).into(), &place.device)?.to_dtype(place.dtype)
+/// Makes the embeddings of a prompt: `(S, H)`.
+fn prompt(name: &str, n: usize, config: &LlamaConfig, target: &BenchTarget) -> Result<Tensor> {
+    random::normal_tensor(name, EMBEDS_DEVIATION, &(n, config.d_hidden).into(), &target.device)?.to_dtype(target.dtype)
 }
 
-/// The prompt of each sequence: what all share, and its own.
+/// Makes the prompt of each sequence: the shared prefix, and a part of its own.
 fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPart>>> {
     let n_shared = task.n_shared.min(task.n_tokens);
-    // A part of no positions is left out: a GPU launches nothing over no elements.
+    // An empty part is left out: a GPU launches no kernel over no elements.
     let part = |name: &str, n: usize| {
-        let embeds = (n > 0).then(|| prompt(name, n, (config, &task.place))).transpose()?;
+        let embeds = (n > 0).then(|| prompt(name, n, config, &task.target)).transpose()?;
         Ok::<_, candle_core::Error>(embeds.map(|embeds| PromptPart::Visual(Visual::new(embeds))))
     };
     let shared = part("shared", n_shared)?;
@@ -233,22 +229,24 @@ fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPa
     (0..task.n_sequences.max(1)).map(one).collect()
 }
 
-/// Times of one run.
-struct AnsweredRun {
-    /// From the submission of all requests, in seconds.
+/// Times of one run of all requests.
+struct EngineRun {
+    /// Seconds from the submission of all requests to the end.
     total: f64,
     first_tokens: Vec<f64>,
-    /// Between two tokens of a sequence.
+    /// Seconds between two tokens of a sequence.
     between: Vec<f64>,
-    /// Steps that read no prompt: their seconds, their tokens, their number.
+    /// Seconds of the steps without prefill.
     decode: f64,
+    /// Tokens of the steps without prefill.
     decoded: u64,
+    /// Number of the steps without prefill.
     decode_steps: u64,
     stats: EngineStats,
 }
 
-/// Answers all prompts together, with so many tokens each.
-fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<AnsweredRun> {
+/// Answers all prompts in one engine, with `n_new` tokens each.
+fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<EngineRun> {
     let begin = Instant::now();
     let tokens: Vec<RefCell<Vec<f64>>> = prompts.iter().map(|_| RefCell::default()).collect();
     let failure = RefCell::new(None);
@@ -290,7 +288,7 @@ fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<An
     let times: Vec<Vec<f64>> = tokens.into_iter().map(RefCell::into_inner).collect();
     let first_tokens = times.iter().filter_map(|times| times.first().copied()).collect();
     let between = times.iter().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0])).collect();
-    Ok(AnsweredRun {
+    Ok(EngineRun {
         total: begin.elapsed().as_secs_f64(),
         first_tokens,
         between,
@@ -301,7 +299,7 @@ fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<An
     })
 }
 
-/// The logits at the last positions of a prompt.
+/// Computes the logits at the last positions of a prompt.
 fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
     let n = embeds.dim(0)?;
     let mut store = model.new_kv_store()?;
@@ -309,7 +307,7 @@ fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
     pages.iter().try_for_each(|page| store.allocate(*page))?;
     let rows = SequenceRows { rows: StepRows { pages, start: 0, n }, n_prompt: n };
     let hidden = model.forward(embeds, &[rows], &mut *store)?;
-    let n_compared = COMPARED.min(n);
+    let n_compared = N_COMPARED.min(n);
     model.logits(&hidden.narrow(0, n - n_compared, n_compared)?)?.to_vec2()
 }
 
@@ -317,8 +315,8 @@ fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     full.iter().zip(found).map(|(p, q)| kl_divergence(p, q)).sum::<f64>() / full.len().max(1) as f64
 }
 
-fn load(config: &LlamaConfig, place: &BenchPlace, quantization: Option<QuantFormat>) -> Result<Llama> {
-    let weights = random::weights(place);
+fn load(config: &LlamaConfig, target: &BenchTarget, quantization: Option<QuantFormat>) -> Result<Llama> {
+    let weights = random::weights(target);
     match quantization {
         Some(format) => Llama::load_with(config, &weights, &QuantizingLoader(format)),
         None => Llama::load(config, &weights, Purpose::Inference),
@@ -330,18 +328,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_reads_every_matrix_once() {
+    fn linear_weights_are_all_but_the_embeddings() {
         // TinyLlama has 1.1 billion weights, of which 65.5 million are its embeddings.
         let weights = LanguageSize::Small.config().n_linear_weights() as f64;
         assert!((weights / 1e9 - 1.0345).abs() < 0.001, "{weights}");
     }
 
     #[test]
-    fn a_part_of_a_prompt_without_positions_is_left_out() {
+    fn an_empty_part_of_a_prompt_is_left_out() {
         let n_parts = |n_tokens: usize, n_shared: usize| {
             let task = LanguageTask {
                 size: LanguageSize::Small,
-                place: BenchPlace::cpu(),
+                target: BenchTarget::cpu(),
                 quantization: None,
                 n_tokens,
                 n_shared,
@@ -349,7 +347,7 @@ mod tests {
                 n_sequences: 2,
                 runs: 1,
                 on_loaded: || {},
-                compares: Compares::Nothing,
+                comparison: LogitComparison::None,
             };
             let prompts = prompts(&task, &task.size.config()).expect("small");
             prompts.iter().map(Vec::len).collect::<Vec<_>>()

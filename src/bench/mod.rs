@@ -1,5 +1,7 @@
-//! Speed on this machine: networks of real geometry with random weights, the reading of a real video, and a whole
-//! command, timed, beside what the machine can do.
+//! Benchmarks: networks of real geometry with random weights, the reading of a real video, and whole commands, timed beside
+//! the peak rates of the machine.
+//!
+//! Called by `vidense bench`, which prints one JSON object for each. Accuracy is measured by `eval`.
 
 mod ask;
 mod checkpoint;
@@ -14,13 +16,13 @@ use std::time::Instant;
 
 pub use ask::{AskBench, AskTask, bench_ask};
 pub use checkpoint::{CheckpointTask, WrittenCheckpoint, write_checkpoint};
-pub use language::{Compares, LanguageBench, LanguageSize, LanguageTask, bench_language};
-pub use machine::{BenchPlace, DeviceLimits, copy_bandwidth, gemm_peak, memory_peak};
+pub use language::{LanguageBench, LanguageSize, LanguageTask, LogitComparison, bench_language};
+pub use machine::{BenchTarget, DeviceLimits, copy_bandwidth, gemm_peak, memory_peak};
 pub use run::{RunBench, RunTask, bench_run};
 pub use tower::{TowerBench, TowerName, bench_tower};
 pub use video::{VideoBench, bench_video};
 
-/// The median of the seconds that some runs take, the first one aside, which fills caches.
+/// Times `runs` runs after a warm-up run, which fills caches, and returns the median in seconds.
 fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     run()?;
     let mut seconds = Vec::new();
@@ -32,12 +34,12 @@ fn median_seconds<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Res
     Ok(median(seconds))
 }
 
-/// The value in the middle, the upper one of two; 0 of none.
+/// Returns the median, the upper of two middle values; 0 of no values.
 fn median(values: Vec<f64>) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value that a share of all is below; 0 of none.
+/// Returns the quantile `share`, from 0 to 1; 0 of no values.
 fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() as f64 * share) as usize;

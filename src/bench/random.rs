@@ -1,37 +1,38 @@
-//! Weights that nobody trained: of the right size, so that numbers neither vanish nor explode. The same name gives the
-//! same ones on the same kind of device; on a GPU they are made there.
+//! Random weights, scaled so that activations neither vanish nor explode.
+//!
+//! A tensor is seeded by its name: the same name gives the same values on the same kind of device. On a GPU they are
+//! generated there. Used by the benchmarks where no released checkpoint is at hand.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
-use candle_nn::Init;
-use candle_nn::VarBuilder;
+use candle_nn::{Init, VarBuilder};
 use candle_nn::var_builder::SimpleBackend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 
-use super::BenchPlace;
+use super::BenchTarget;
 
-/// Numbers that one generator makes.
+/// Values of one stream of the generator.
 const PART: usize = 1 << 16;
 
-/// Makes every tensor that is asked for.
-struct Random;
+/// Backend that generates every tensor on request.
+struct RandomWeights;
 
-impl Random {
+impl RandomWeights {
     fn make(shape: &Shape, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         match shape.dims() {
             [width] if name.contains("norm") && name.ends_with("weight") => Tensor::ones(*width, dtype, device),
             [_] => Tensor::zeros(shape, dtype, device),
             dims => {
                 let n_in: usize = dims[1..].iter().product();
-                normal_tensor((name, (n_in as f32).powf(-0.5)), shape, device)?.to_dtype(dtype)
+                normal_tensor(name, (n_in as f32).powf(-0.5), shape, device)?.to_dtype(dtype)
             }
         }
     }
 }
 
-/// A tensor of a normal distribution about 0, by its name and its deviation, in f32.
-pub(super) fn normal_tensor((name, deviation): (&str, f32), shape: &Shape, device: &Device) -> Result<Tensor> {
+/// Makes an f32 tensor of a normal distribution with mean 0, seeded by its name.
+pub(super) fn normal_tensor(name: &str, deviation: f32, shape: &Shape, device: &Device) -> Result<Tensor> {
     if device.is_cpu() {
         return Tensor::from_vec(normal(name, shape.elem_count(), deviation), shape, device);
     }
@@ -41,30 +42,30 @@ pub(super) fn normal_tensor((name, deviation): (&str, f32), shape: &Shape, devic
     Tensor::randn(0f32, deviation, shape, device)
 }
 
-/// `n` numbers of a normal distribution about 0 (Box and Muller, Ann. Math. Stat. 29, 1958).
+/// Makes `n` values of a normal distribution with mean 0 (Box and Muller, Ann. Math. Stat. 29, 1958).
 pub(super) fn normal(name: &str, n: usize, deviation: f32) -> Vec<f32> {
     let seed = *blake3::hash(name.as_bytes()).as_bytes();
-    let mut numbers = vec![0.0; n];
-    numbers.par_chunks_mut(PART).enumerate().for_each(|(i, part)| {
+    let mut values = vec![0.0; n];
+    values.par_chunks_mut(PART).enumerate().for_each(|(i, part)| {
         let mut generator = ChaCha8Rng::from_seed(seed);
         generator.set_stream(i as u64);
-        // From just above 0 to 1, so that there is a logarithm.
+        // In (0, 1], where the logarithm is finite.
         let mut uniform = || ((generator.next_u32() >> 8) + 1) as f32 / (1 << 24) as f32;
         for pair in part.chunks_mut(2) {
             let (radius, angle) = ((-2.0 * uniform().ln()).sqrt() * deviation, uniform() * std::f32::consts::TAU);
             pair.iter_mut().zip([angle.cos(), angle.sin()]).for_each(|(x, y)| *x = radius * y);
         }
     });
-    numbers
+    values
 }
 
-impl SimpleBackend for Random {
+impl SimpleBackend for RandomWeights {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         Self::make(&shape, name, dtype, device)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        candle_core::bail!("{name}: random weights have no shape of their own")
+        candle_core::bail!("{name}: unknown shape of random weights")
     }
 
     fn contains_tensor(&self, _: &str) -> bool {
@@ -72,9 +73,9 @@ impl SimpleBackend for Random {
     }
 }
 
-/// Random weights of any name and shape in a place.
-pub(super) fn weights(place: &BenchPlace) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Random), place.dtype, place.device.clone())
+/// Returns a loader of random weights of any name and shape on a target.
+pub(super) fn weights(target: &BenchTarget) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(RandomWeights), target.dtype, target.device.clone())
 }
 
 #[cfg(test)]
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_are_normal_and_those_of_their_name() {
+    fn weights_are_normal_and_seeded_by_their_name() {
         let x = normal("a.weight", 100_001, 0.5);
         let moment = |power: i32| x.iter().map(|x| f64::from(x / 0.5).powi(power)).sum::<f64>() / x.len() as f64;
         assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.02 && (moment(4) - 3.0).abs() < 0.15);

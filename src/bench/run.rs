@@ -1,4 +1,4 @@
-//! The whole command `run`, from its start to its end.
+//! Benchmark of the whole command `run`, from the start of its process to its end.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,20 +23,20 @@ pub struct RunBench {
     pub answers: usize,
     /// Tokens of all answers, with those that end them.
     pub answer_tokens: usize,
-    /// From the start of the process to its end.
+    /// Seconds from the start of the process to its end.
     pub seconds: f64,
-    /// Videos in a second of that.
+    /// Videos per second of the whole process.
     pub videos_per_second: f64,
-    /// Tokens of answers in a second of that.
+    /// Tokens of answers per second of the whole process.
     pub tokens_per_second: f64,
-    /// The most memory that a run used.
+    /// Peak memory of a run.
     pub memory_peak_bytes: Option<u64>,
-    /// Of the device, if it is a GPU.
+    /// Peak rates of the device, if it is a GPU.
     #[serde(flatten)]
     pub limits: Option<DeviceLimits>,
 }
 
-/// Work of the command.
+/// Command line of `run`.
 #[derive(Debug, Clone, Copy)]
 pub struct RunTask<'a> {
     /// The binary.
@@ -51,7 +51,7 @@ pub struct RunTask<'a> {
     pub arguments: &'a [String],
 }
 
-/// The part of each of the command's objects that is read.
+/// Fields of each of the command's objects that are read.
 #[derive(Deserialize)]
 struct AnswerLine {
     model: String,
@@ -62,7 +62,7 @@ struct AnswerLine {
 /// Times the command, which prints JSON.
 ///
 /// # Errors
-/// When the command cannot be run, or fails, in its own words.
+/// When the command does not start, or fails, with its message.
 pub fn bench_run(task: &RunTask<'_>, runs: usize) -> io::Result<RunBench> {
     let mut last = Vec::new();
     let seconds = median_seconds(runs, || {
@@ -92,8 +92,8 @@ fn run(task: &RunTask<'_>) -> io::Result<Vec<AnswerLine>> {
     command.arg("run").args(questions).args(arguments).arg("--json").arg("--").arg(pipeline).args(videos);
     let output = command.output()?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(words.trim().trim_start_matches("error: ").to_owned()));
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(message.trim().trim_start_matches("error: ").to_owned()));
     }
     let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).map_err(io::Error::other)).collect()

@@ -1,44 +1,38 @@
-//! A vision tower of a released model's geometry.
+//! Benchmark of a vision tower of a released model's geometry, with random weights.
 
 use std::ops::ControlFlow;
-use std::str::FromStr;
 
 use candle_core::Result;
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use super::{BenchPlace, DeviceLimits, median_seconds, memory_peak, random};
+use super::{BenchTarget, DeviceLimits, median_seconds, memory_peak, random};
+use crate::choice;
 use crate::device::peak_memory;
+use crate::error::Error;
 use crate::nn::Purpose;
 use crate::vision::{Tower, TowerConfig};
 use crate::vlm::config::{clip_l_336, siglip_so400m, siglip_so400m_llava};
 
-/// A tower by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Name of a vision tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(parse_err_ty = Error, parse_err_fn = unknown_tower)]
 pub enum TowerName {
     /// `openai/clip-vit-large-patch14-336`.
+    #[strum(serialize = "clip-l-336")]
     ClipL336,
     /// `google/siglip-so400m-patch14-384`.
+    #[strum(serialize = "siglip-so400m")]
     SiglipSo400m,
 }
 
-impl FromStr for TowerName {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text {
-            "clip-l-336" => Ok(Self::ClipL336),
-            "siglip-so400m" => Ok(Self::SiglipSo400m),
-            _ => Err(format!("`{text}` is no tower; hint: clip-l-336, siglip-so400m")),
-        }
-    }
+fn unknown_tower(name: &str) -> Error {
+    choice::unknown_name("vision tower", name, TowerName::VARIANTS)
 }
 
 impl TowerName {
     fn name(self) -> &'static str {
-        match self {
-            Self::ClipL336 => "clip-l-336",
-            Self::SiglipSo400m => "siglip-so400m",
-        }
+        self.into()
     }
 
     fn config(self) -> TowerConfig {
@@ -48,7 +42,7 @@ impl TowerName {
         }
     }
 
-    /// The geometry of its checkpoint, all layers.
+    /// Returns the geometry of the released checkpoint, with all layers.
     pub fn stored(self) -> TowerConfig {
         match self {
             Self::ClipL336 => clip_l_336(),
@@ -57,54 +51,54 @@ impl TowerName {
     }
 }
 
-/// What a tower did.
+/// Measurements of a tower.
 #[derive(Debug, Clone, Serialize)]
 pub struct TowerBench {
-    /// Its name.
+    /// Name of the tower.
     pub tower: &'static str,
     /// The kind of device: cpu, cuda, metal.
     pub device: &'static str,
     /// The precision.
     pub dtype: &'static str,
-    /// Frames that went through it together.
+    /// Frames of a batch.
     pub batch: usize,
     /// Runs of which the median is taken.
     pub runs: usize,
-    /// The median.
+    /// Median seconds of a batch, divided by its frames.
     pub seconds_per_frame: f64,
-    /// Products of matrices a second.
+    /// Floating-point operations of matrix products per second, in 10^9.
     pub gflops: f64,
-    /// Of the device.
+    /// Peak rates of the device.
     #[serde(flatten)]
     pub limits: DeviceLimits,
-    /// Of the peak of products.
+    /// `gflops` as a share of the peak rate of matrix products.
     pub share_of_peak: f64,
-    /// The most of the host's memory that was used.
+    /// Peak memory of the host.
     pub memory_peak_bytes: Option<u64>,
-    /// The most of the device's memory that tensors took.
+    /// Peak memory of tensors on the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_memory_peak_bytes: Option<u64>,
 }
 
-/// Times a tower with random weights, all of its layers, until the last one is done.
+/// Times all layers of a tower with random weights, until the device has finished the last layer.
 ///
 /// # Errors
 /// When candle fails.
-pub fn bench_tower(name: TowerName, place: &BenchPlace, batch: usize, runs: usize) -> Result<TowerBench> {
+pub fn bench_tower(name: TowerName, target: &BenchTarget, batch: usize, runs: usize) -> Result<TowerBench> {
     let config = name.config();
-    let tower = Tower::load(&config, config.n_layers, &random::weights(place), Purpose::Inference)?;
-    let pixels = place.random((batch, 3, config.image_size, config.image_size))?;
+    let tower = Tower::load(&config, config.n_layers, &random::weights(target), Purpose::Inference)?;
+    let pixels = target.random((batch, 3, config.image_size, config.image_size))?;
     let seconds = median_seconds(runs, || {
         tower.hidden_states(&pixels, &mut |_, _| Ok(ControlFlow::Continue(())))?;
-        place.device.synchronize()
+        target.device.synchronize()
     })?;
-    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&place.device));
-    let limits = DeviceLimits::measure(place)?;
+    let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&target.device));
+    let limits = DeviceLimits::measure(target)?;
     let gflops = batch as f64 * flops(&config) / seconds / 1e9;
     Ok(TowerBench {
         tower: name.name(),
-        device: place.name(),
-        dtype: place.dtype.as_str(),
+        device: target.name(),
+        dtype: target.dtype.as_str(),
         batch,
         runs,
         seconds_per_frame: seconds / batch as f64,
@@ -116,11 +110,11 @@ pub fn bench_tower(name: TowerName, place: &BenchPlace, batch: usize, runs: usiz
     })
 }
 
-/// Multiplications and additions of the products that one frame takes.
+/// Returns the multiplications and additions of a frame's matrix products.
 fn flops(config: &TowerConfig) -> f64 {
     let n = config.n_state_tokens() as f64;
-    let (d, wide, p) = (config.d_hidden as f64, config.d_intermediate as f64, config.patch_size as f64);
-    let layer = 2.0 * n * (4.0 * d * d + 2.0 * d * wide) + 4.0 * n * n * d;
+    let (d, d_intermediate, p) = (config.d_hidden as f64, config.d_intermediate as f64, config.patch_size as f64);
+    let layer = 2.0 * n * (4.0 * d * d + 2.0 * d * d_intermediate) + 4.0 * n * n * d;
     config.n_layers as f64 * layer + 2.0 * config.n_patches() as f64 * 3.0 * p * p * d
 }
 
@@ -129,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_takes_what_its_shapes_say() {
+    fn operations_of_a_frame_follow_from_its_shapes() {
         // 577 tokens: 24 (2 x 577 (4 x 1024^2 + 2 x 1024 x 4096) + 4 x 577^2 x 1024) and the patches, 2 x 576 x 588 x
         // 1024.
         let clip = flops(&TowerName::ClipL336.config());

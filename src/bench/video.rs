@@ -1,4 +1,4 @@
-//! Sampled frames of a real video.
+//! Benchmark of reading sampled frames of a video.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{median_seconds, memory_peak};
 use crate::error::Error;
 use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, read_frames};
 
-/// What reading did.
+/// Measurements of reading.
 #[derive(Debug, Clone, Serialize)]
 pub struct VideoBench {
     /// Frames of the video.
@@ -17,17 +17,17 @@ pub struct VideoBench {
     pub decoded_frames: usize,
     /// Runs of which the median is taken.
     pub runs: usize,
-    /// From opening the file to the last frame in RGB.
+    /// Seconds from opening the file to the last frame in RGB.
     pub seconds: f64,
-    /// The sampled frames.
+    /// Indices of the sampled frames.
     pub indices: Vec<usize>,
-    /// The mean of each one's numbers.
+    /// Mean value of each sampled frame.
     pub mean_rgb: Vec<f64>,
-    /// The most memory that was used.
+    /// Peak memory of the process.
     pub memory_peak_bytes: Option<u64>,
 }
 
-/// Times the reading of the frames that are asked for.
+/// Times the reading of the requested frames.
 ///
 /// # Errors
 /// When the video cannot be read.
@@ -57,6 +57,6 @@ pub fn bench_video(path: &Path, request: &FrameRequest, limits: &ReadLimits, run
     })
 }
 
-fn mean(numbers: &[u8]) -> f64 {
-    numbers.iter().map(|&x| u64::from(x)).sum::<u64>() as f64 / numbers.len().max(1) as f64
+fn mean(values: &[u8]) -> f64 {
+    values.iter().map(|&x| u64::from(x)).sum::<u64>() as f64 / values.len().max(1) as f64
 }

@@ -11,7 +11,7 @@ const RUNNING: i32 = 32 << 20;
 const LOADING: i32 = 8 << 20;
 /// Free bytes at the end of the heap that return to the system: several times the activations of a small network.
 const MIN_TRIM: u64 = 4 << 20;
-/// The same beside a large model, whose activations are larger and matter less.
+/// Maximum of the same limit, beside a large model, whose memory dwarfs the activations'.
 const MAX_TRIM: u64 = 64 << 20;
 /// Part of a loaded model's memory that may stay free at the end of the heap.
 const TRIM_PART: u64 = 128;

@@ -1,5 +1,5 @@
-//! Signals that end a run: the first one drains it, the second aborts it. And reads that nothing ends but the end of the
-//! process: they are looked for all the time.
+//! Signals that end a run (the first drains it, the second aborts it), and the watch for stuck reads, which end only with
+//! the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,37 +11,37 @@ use vidense::video::stuck_read;
 
 use super::{Stopped, output};
 
-/// Time that an aborted run has to end by itself. What is stuck longer, in a read that nothing can interrupt, ends with the process;
-/// results are written line by line, and none is lost.
+/// Time that an aborted run has to end by itself. A read that cannot be interrupted ends with the process; results are
+/// written line by line, and none is lost.
 const AFTER_ABORT: Duration = Duration::from_secs(3);
-/// The exit code of a run that was stopped.
+/// Exit code of a run that was stopped.
 const STOPPED: i32 = 1;
-/// The exit code of a command that a read has stuck.
+/// Exit code of a command with a stuck read.
 const STUCK: i32 = 2;
-/// Time between two looks for a read that is stuck.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Whether a signal asked for the end.
-static IS_ASKED: AtomicBool = AtomicBool::new(false);
+/// Interval of the watch for stuck reads.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Set once a signal has asked for the end.
+static IS_SIGNALLED: AtomicBool = AtomicBool::new(false);
 
-/// Ctrl-C, SIGTERM and SIGHUP are heard from now on.
+/// Handles Ctrl-C, SIGTERM and SIGHUP from now on.
 ///
 /// # Errors
-/// When the system does not let us.
+/// When the handler cannot be installed.
 pub fn stop_on(stop: &Stop) -> anyhow::Result<()> {
     let stop = stop.clone();
-    let told = Arc::new(AtomicBool::new(false));
+    let is_announced = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler(move || {
-        IS_ASKED.store(true, Ordering::SeqCst);
+        IS_SIGNALLED.store(true, Ordering::SeqCst);
         if stop.request() {
             end_after_abort();
-        } else if !told.swap(true, Ordering::Relaxed) {
-            output::note("finishing what is under way; once more ends at once");
+        } else if !is_announced.swap(true, Ordering::Relaxed) {
+            output::note("finishing the work in progress; a second signal ends at once");
         }
     })?;
     Ok(())
 }
 
-/// Ends the process unless it ends by itself. Without a thread for it, it does.
+/// Ends the process unless it ends by itself; if no thread can be started, only by itself.
 fn end_after_abort() {
     let _ = std::thread::Builder::new().name("abort".to_owned()).spawn(|| {
         std::thread::sleep(AFTER_ABORT);
@@ -49,12 +49,12 @@ fn end_after_abort() {
     });
 }
 
-/// Ends the process once FFmpeg neither returns from a read that is over its limit nor asks whether to. What was kept so
-/// far is whole, as after any other end. Without a thread for it, nothing is looked for.
+/// Starts the watch that ends the process once FFmpeg neither returns from a read over its time limit nor calls its
+/// interrupt callback. Results so far are complete, as after any other end. If no thread can be started, there is no watch.
 pub fn end_if_stuck() {
     let _ = std::thread::Builder::new().name("stuck reads".to_owned()).spawn(|| {
         loop {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(WATCH_INTERVAL);
             if let Some(error) = stuck_read() {
                 end_stuck(error);
             }
@@ -63,7 +63,7 @@ pub fn end_if_stuck() {
 }
 
 fn end_stuck(error: Error) -> ! {
-    let is_stop = error.kind() == Kind::Halted && IS_ASKED.load(Ordering::SeqCst);
+    let is_stop = error.kind() == Kind::Halted && IS_SIGNALLED.load(Ordering::SeqCst);
     output::error(&error.into());
     if is_stop {
         output::error(&Stopped.into());

@@ -1,4 +1,4 @@
-//! The flags that keep one item from costing others: isolation, limits, the cache of visual tokens.
+//! Flags of isolation and limits, by which an item cannot affect others, and of the cache of visual tokens.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args};
+use vidense::error::Error;
 use vidense::pipeline::{FeatureCache, Limits};
 use vidense::video::ReadLimits;
 use vidense::video::worker::Isolation;
 
 use super::output;
 
-/// How far one item may go, and how long a read may wait.
+/// Flags of the limits of an item and of reading.
 #[derive(Args)]
 pub struct LimitArgs {
     #[command(flatten)]
@@ -22,106 +23,107 @@ pub struct LimitArgs {
     read: ReadArgs,
 }
 
-/// How far one item may go.
+/// Flags of the limits of an item.
 #[derive(Args)]
 pub struct ItemLimitArgs {
-    /// Decode in a process of its own, so that a crash or hang of a codec costs one item [default: true in batch, else false]
+    /// Decode in a separate process, so that a crash or hang of a codec fails a single item [default: true in batch, else
+    /// false]
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     isolate: Option<bool>,
-    /// The longest that an item may be worked on, in each stage or in one of them: 90, 10m, decode=1h; may be given several
-    /// times; of generate an item is an answer, whose share of the work counts [default: 1h in batch, else none]
+    /// Time limit of an item, in each stage or in a named stage: 90, 10m, decode=1h; may be given several times; in the
+    /// stage generate an item is an answer, whose share of the work counts [default: 1h in batch, else none]
     #[arg(long = "time-limit", value_name = "[STAGE=]TIME")]
     time_limits: Vec<String>,
-    /// The most that a frame may take as RGB
+    /// Memory limit of a frame as RGB
     #[arg(long, value_name = "BYTES", default_value = "768MiB")]
     frame_limit: ByteSize,
 }
 
-/// How long a read may wait.
+/// Flag of the limit of a read.
 #[derive(Debug, Clone, Args)]
 pub struct ReadArgs {
-    /// The longest that a read may bring nothing, and that a decoder's process may give no sign of life
+    /// Time limit of a read that receives no data, and of a decoding process without a sign of life
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     stall_limit: Duration,
 }
 
 impl ReadArgs {
-    /// The limits of a single video.
+    /// Returns the limits of a single video.
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         limits.stall = self.stall_limit;
         limits
     }
 
-    /// The limits of a reading.
+    /// Returns the limits of reading.
     pub fn read_limits(&self) -> ReadLimits {
         ReadLimits { stall: self.stall_limit, ..ReadLimits::default() }
     }
 }
 
-/// What holds where no flag says otherwise.
+/// Supervision of a command, which sets the defaults of limits and isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Care {
-    /// Somebody looks on: no limit of time but for a read that brings nothing, and codecs are trusted.
+pub enum Supervision {
+    /// A person watches: no time limit but that of stalled reads, and codecs run in this process.
     Attended,
-    /// Nobody does.
+    /// No person watches: an hour for each item, and codecs run in separate processes.
     Unattended,
 }
 
-/// Of an item in a stage, where nobody looks on.
-const UNATTENDED: Duration = Duration::from_secs(3600);
+/// Time limit of an item in a stage of an unattended command.
+const UNATTENDED_LIMIT: Duration = Duration::from_secs(3600);
 
 impl LimitArgs {
-    /// The limits of each item.
+    /// Returns the limits of each item.
     ///
     /// # Errors
     /// As [`ItemLimitArgs::limits`].
-    pub fn limits(&self, care: Care) -> anyhow::Result<Limits> {
-        self.items.limits(care, &self.read)
+    pub fn limits(&self, supervision: Supervision) -> anyhow::Result<Limits> {
+        self.items.limits(supervision, &self.read)
     }
 
-    /// How decoding is kept apart, if it is.
+    /// Returns the isolation of decoding, if it is isolated.
     ///
     /// # Errors
     /// As [`ItemLimitArgs::isolation`].
-    pub fn isolation(&self, care: Care) -> anyhow::Result<Option<Isolation>> {
-        self.items.isolation(care, &self.read)
+    pub fn isolation(&self, supervision: Supervision) -> anyhow::Result<Option<Isolation>> {
+        self.items.isolation(supervision, &self.read)
     }
 }
 
 impl ItemLimitArgs {
-    /// The limits of each item, whose reads wait as `read` says.
+    /// Returns the limits of each item, with the limit of a read from `read`.
     ///
     /// # Errors
-    /// When a limit is none, or of no stage.
-    pub fn limits(&self, care: Care, read: &ReadArgs) -> anyhow::Result<Limits> {
+    /// When a limit is invalid, or its stage unknown.
+    pub fn limits(&self, supervision: Supervision, read: &ReadArgs) -> anyhow::Result<Limits> {
         let mut limits = read.limits();
         limits.frame_bytes = self.frame_limit.as_u64();
-        if care == Care::Unattended {
-            limits = limits.with_time(UNATTENDED);
+        if supervision == Supervision::Unattended {
+            limits = limits.with_time(UNATTENDED_LIMIT);
         }
-        let wrong = |text: &str, cause: String| anyhow::anyhow!("--time-limit {text}: {cause}");
-        // One for all stages holds where there is none of the stage's own, in whatever order they stand.
+        let wrong = |text: &str, error: Error| error.about(format!("--time-limit {text}"));
+        // A limit for all stages applies to stages without a limit of their own, in any order of the flags.
         for text in self.time_limits.iter().filter(|text| !text.contains('=')) {
-            limits = limits.with_time(duration(text).map_err(|cause| wrong(text, cause))?);
+            limits = limits.with_time(duration(text).map_err(|error| wrong(text, error))?);
         }
         for text in &self.time_limits {
             let Some((stage, time)) = text.split_once('=') else { continue };
-            let time = duration(time).map_err(|cause| wrong(text, cause))?;
-            limits.set_time(stage, time).map_err(|error| wrong(text, error.to_string()))?;
+            let time = duration(time).map_err(|error| wrong(text, error))?;
+            limits.set_time(stage, time).map_err(|error| wrong(text, error))?;
         }
         Ok(limits)
     }
 
-    /// How decoding is kept apart, if it is.
+    /// Returns the isolation of decoding, if it is isolated.
     ///
     /// # Errors
-    /// When this program cannot be found again.
-    pub fn isolation(&self, care: Care, read: &ReadArgs) -> anyhow::Result<Option<Isolation>> {
-        if !self.isolate.unwrap_or(care == Care::Unattended) {
+    /// When the path of this program is unknown.
+    pub fn isolation(&self, supervision: Supervision, read: &ReadArgs) -> anyhow::Result<Option<Isolation>> {
+        if !self.isolate.unwrap_or(supervision == Supervision::Unattended) {
             return Ok(None);
         }
-        // This very program, also once its file was replaced by a newer one.
+        // This program even if its file has been replaced by a newer version.
         let itself = Path::new("/proc/self/exe");
         let program = if itself.exists() { itself.to_owned() } else { std::env::current_exe()? };
         let arguments = vec![OsString::from("decode-worker")];
@@ -129,22 +131,23 @@ impl ItemLimitArgs {
     }
 }
 
-/// Where visual tokens are kept.
+/// Flags of the cache of visual tokens.
 #[derive(Args)]
 pub struct CacheArgs {
-    /// Where visual tokens are kept for later questions [default: $VIDENSE_CACHE, else vidense/features in the user's cache]
+    /// Directory of the cache of visual tokens [default: $VIDENSE_CACHE, else vidense/features in the user's cache]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// How large that directory may grow; those go first that were not used for longest
+    /// Size limit of that directory; the least recently used entries are evicted
     #[arg(long, value_name = "BYTES", default_value = "20GiB")]
     cache_limit: ByteSize,
-    /// Neither keep visual tokens nor look for them
+    /// Neither read nor write the cache of visual tokens
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
 }
 
 impl CacheArgs {
-    /// The cache for what `made_by` stands for; none where it is not wanted, or, which is told, not possible.
+    /// Opens the cache for the identity `made_by`. Returns `None` with `--no-cache`, and with a warning where the cache
+    /// cannot be opened.
     pub fn open(&self, made_by: String) -> Option<FeatureCache> {
         if self.no_cache {
             return None;
@@ -162,10 +165,10 @@ impl CacheArgs {
     }
 }
 
-/// The directory of visual tokens: the one that is named, or the user's.
+/// Returns the directory of visual tokens: the named one, or the user's.
 ///
 /// # Errors
-/// When there is no such place.
+/// When no directory is known.
 pub fn cache_directory(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let users = || {
@@ -173,15 +176,16 @@ pub fn cache_directory(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         cache.map(|cache| cache.join("vidense").join("features"))
     };
     let found = named.map(Path::to_owned).or_else(|| variable("VIDENSE_CACHE")).or_else(users);
-    found.context("neither --cache nor $VIDENSE_CACHE nor $HOME says where")
+    found.context("no directory: neither --cache nor $VIDENSE_CACHE nor $HOME is set")
 }
 
-/// Reads `90`, `1.5`, `10m`, `1h 30m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds =
-        text.parse::<f64>().ok().map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string()));
-    let time = seconds.unwrap_or_else(|| humantime::parse_duration(text).map_err(|error| error.to_string()))?;
-    if time.is_zero() { Err("a limit of nothing".to_owned()) } else { Ok(time) }
+/// Parses `90`, `1.5`, `10m`, `1h 30m`.
+fn duration(text: &str) -> Result<Duration, Error> {
+    let time = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| Error::invalid(error.to_string()))?,
+        Err(_) => humantime::parse_duration(text).map_err(|error| Error::invalid(error.to_string()))?,
+    };
+    if time.is_zero() { Err(Error::invalid("invalid limit of zero")) } else { Ok(time) }
 }
 
 #[cfg(test)]
@@ -189,9 +193,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_seconds_or_words() {
+    fn times_are_seconds_or_have_units() {
         for (text, seconds) in [("90", 90.0), ("0.5", 0.5), ("10m", 600.0), ("1h 30m", 5400.0)] {
-            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+            assert_eq!(duration(text).ok(), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["", "0", "-1", "x", "NaN", "inf", "1e99"] {
             assert!(duration(text).is_err(), "{text}");

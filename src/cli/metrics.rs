@@ -1,4 +1,4 @@
-//! `--metrics`: how a batch stands, for Prometheus to scrape.
+//! `--metrics`: HTTP endpoint of a batch's counters in the OpenMetrics format, for Prometheus.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use vidense::batch::Snapshot;
 
-/// A server that has its address.
+/// Server that is bound to its address.
 pub struct Server(tiny_http::Server);
 
 impl Server {
-    /// Takes an address.
+    /// Binds an address.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When the address is invalid or in use.
     pub fn bind(address: &str) -> anyhow::Result<Self> {
         let server = tiny_http::Server::http(address);
         server.map(Self).map_err(|error| anyhow::anyhow!("--metrics {address}: {error}"))
@@ -27,7 +27,7 @@ impl Server {
     /// Serves `/metrics` from now on, on a thread that ends with the process.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When no thread can be started.
     pub fn serve(self, ask: impl Fn() -> Snapshot + Send + 'static) -> anyhow::Result<()> {
         let answer = move || {
             for request in self.0.incoming_requests() {
@@ -38,7 +38,7 @@ impl Server {
                 if let Ok(header) = tiny_http::Header::from_bytes("Content-Type", kind) {
                     response.add_header(header);
                 }
-                // Whoever asked has gone: that is theirs to know.
+                // A client that has disconnected is no error.
                 let _ = request.respond(response);
             }
         };
@@ -47,25 +47,26 @@ impl Server {
     }
 }
 
-/// The type of a page.
+/// Content type of a page.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The text of one scrape.
+/// Encodes a snapshot as the text of one scrape.
 fn page(snapshot: &Snapshot) -> String {
     let mut registry = Registry::with_prefix("vidense");
-    registry.register_collector(Box::new(Page(snapshot.clone())));
+    registry.register_collector(Box::new(SnapshotCollector(snapshot.clone())));
     let mut page = String::new();
     // Writing to memory does not fail.
     let _ = text::encode(&mut page, &registry);
     page
 }
 
+/// Collector of the metrics of a snapshot.
 #[derive(Debug)]
-struct Page(Snapshot);
+struct SnapshotCollector(Snapshot);
 
 type Labels<'l> = Vec<(&'l str, &'l str)>;
 
-impl Collector for Page {
+impl Collector for SnapshotCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self(now) = self;
         let mut family = |(name, help): (&str, &str), is_counter: bool, rows: &[(Labels<'_>, f64)]| {
@@ -90,7 +91,7 @@ impl Collector for Page {
         };
         let items = [("answered", now.done), ("failed", now.failed), ("skipped", now.skipped)];
         let items: Vec<_> = items.iter().map(|(outcome, n)| (vec![("outcome", *outcome)], *n as f64)).collect();
-        family(("items", "Items that are behind us"), true, &items)?;
+        family(("items", "Items that are done, by outcome"), true, &items)?;
         let categories = now.failed_by.iter().map(|(category, n)| {
             let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
             (vec![("stage", stage), ("kind", kind)], *n as f64)
@@ -98,15 +99,15 @@ impl Collector for Page {
         family(("failures", "Items and questions that failed"), true, &categories.collect::<Vec<_>>())?;
         let passed_over = now.passed_over.iter().map(|(reason, left)| (vec![("reason", &**reason)], left.files as f64));
         let rows: Vec<_> = passed_over.collect();
-        family(("passed_over", "Files of the folder that were not taken for videos"), true, &rows)?;
+        family(("passed_over", "Files of the folder that are not videos"), true, &rows)?;
         for (name, help, value) in [
             ("answers", "Answers", now.answers as f64),
-            ("frames_decoded", "Frames that were decoded, sampled or not", now.frames_decoded as f64),
-            ("frames_encoded", "Frames that went through the tower", now.frames_encoded as f64),
-            ("cache_hits", "Items whose visual tokens were kept by an earlier run", now.found_in_cache as f64),
+            ("frames_decoded", "Decoded frames, sampled or not", now.frames_decoded as f64),
+            ("frames_encoded", "Frames encoded by the tower", now.frames_encoded as f64),
+            ("cache_hits", "Items whose visual tokens were cached by an earlier run", now.found_in_cache as f64),
             ("tokens_generated", "Tokens of answers", now.tokens as f64),
-            ("video_seconds", "Seconds of video that were answered about", now.video_hours * 3600.0),
-            ("decoder_restarts", "Decoder processes that were replaced", now.decoder_restarts as f64),
+            ("video_seconds", "Seconds of video with answers", now.video_hours * 3600.0),
+            ("decoder_restarts", "Decoding processes that were restarted", now.decoder_restarts as f64),
         ] {
             family((name, help), true, &[(Vec::new(), value)])?;
         }
@@ -115,19 +116,19 @@ impl Collector for Page {
             now.stages.iter().map(row).collect()
         };
         family(
-            ("stage_busy_seconds", "Seconds that a stage's threads were at work"),
+            ("stage_busy_seconds", "Seconds that a stage's threads were busy"),
             true,
             &stages(|s| s.busy_seconds),
         )?;
         family(
-            ("stage_utilisation", "Share of time that they were lately, 0 to 1"),
+            ("stage_utilisation", "Share of recent time that a stage's threads were busy, 0 to 1"),
             false,
             &stages(|s| s.utilisation),
         )?;
         let gauges = [
             ("items_expected", "Items of the archive", now.expected.map(|n| n as f64)),
-            ("seconds_left", "Seconds that are left, by the sizes of files", now.seconds_left),
-            ("video_hours_left", "Hours of video that are left, by the sizes of files", now.video_hours_left),
+            ("seconds_left", "Estimated seconds left, by the sizes of files", now.seconds_left),
+            ("video_hours_left", "Estimated hours of video left, by the sizes of files", now.video_hours_left),
         ];
         for (name, help, value) in gauges {
             let rows: Vec<_> = value.iter().map(|value| (Vec::new(), *value)).collect();
@@ -147,7 +148,7 @@ mod tests {
     use vidense::batch::StageUse;
 
     #[test]
-    fn a_page_names_every_sum_with_its_labels() {
+    fn a_page_contains_every_metric_with_its_labels() {
         let stage = StageUse { name: "encode".into(), device: "cpu".into(), utilisation: 0.5, busy_seconds: 2.0 };
         let snapshot = Snapshot {
             done: 3,
@@ -168,6 +169,6 @@ mod tests {
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in:\n{page}");
         }
-        assert!(!page.contains("seconds_left"), "what is not known is not said");
+        assert!(!page.contains("seconds_left"), "unknown values are left out");
     }
 }

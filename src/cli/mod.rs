@@ -33,7 +33,7 @@ enum Command {
     Chat(commands::chat::Chat),
     Run(commands::run::Run),
     Batch(Box<commands::batch::BatchCommand>),
-    Results(commands::results::Results),
+    Results(commands::results::ResultsCommand),
     Cache(commands::cache::Cache),
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),

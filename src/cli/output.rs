@@ -1,4 +1,6 @@
-//! Everything that is printed. Names may hold any character, so texts for people are printed by [`printable`].
+//! Printing: answers to standard output, everything else to standard error, as text or as JSON.
+//!
+//! Names of files may contain any character, so texts for people pass through [`printable`]. No other module prints.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -17,13 +19,13 @@ use vidense::choice;
 use vidense::error::Error;
 use vidense::spec::SpecError;
 
-/// How standard error is written.
+/// Format of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_log_format)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One object a line.
+    /// JSON, one object a line.
     Json,
 }
 
@@ -33,13 +35,13 @@ fn unknown_log_format(name: &str) -> Error {
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Sets how standard error is written from now on; the first call counts.
+/// Sets the format of standard error; only the first call has an effect.
 pub fn log_as(format: LogFormat) {
     if FORMAT.set(format).is_err() {
         return;
     }
     match format {
-        LogFormat::Text => tracing_subscriber::registry().with(LibraryWarnings { tell: warning }).init(),
+        LogFormat::Text => tracing_subscriber::registry().with(LibraryWarnings { print: warning }).init(),
         LogFormat::Json => {
             let log = tracing_subscriber::fmt().json().flatten_event(true).with_target(false);
             log.with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
@@ -47,9 +49,9 @@ pub fn log_as(format: LogFormat) {
     }
 }
 
-/// Prints the library's warnings, such as that a GPU runs without one of its kernels, as those of commands.
+/// Subscriber that prints warnings of the library, such as a kernel that a GPU runs without, like those of commands.
 struct LibraryWarnings {
-    tell: fn(&str),
+    print: fn(&str),
 }
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for LibraryWarnings {
@@ -58,14 +60,14 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for LibraryWarnings {
         if *metadata.level() == tracing::Level::WARN && metadata.target().starts_with(env!("CARGO_PKG_NAME")) {
             event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
                 if field.name() == "message" {
-                    (self.tell)(&format!("{value:?}"));
+                    (self.print)(&format!("{value:?}"));
                 }
             });
         }
     }
 }
 
-/// Whether standard error is written as JSON.
+/// Returns whether standard error is JSON.
 pub fn is_json() -> bool {
     FORMAT.get() == Some(&LogFormat::Json)
 }
@@ -73,14 +75,14 @@ pub fn is_json() -> bool {
 /// Prints a line to standard output.
 ///
 /// # Errors
-/// When nobody reads it any more, or the disk is full.
+/// When the reader closed standard output, or the disk is full.
 pub fn line(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
 }
 
-/// Prints a part of a line to standard output, at once.
+/// Prints a part of a line to standard output, and flushes it.
 ///
 /// # Errors
 /// As [`line`].
@@ -90,7 +92,7 @@ pub fn part(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Prints the path of a file that was written, byte by byte for a program, printable on a terminal.
+/// Prints the path of a written file: its bytes for a program, printable characters on a terminal.
 ///
 /// # Errors
 /// As [`line`].
@@ -113,16 +115,16 @@ pub fn json(object: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string(object)?)?)
 }
 
-/// Tells what stopped the command.
+/// Prints the error that stopped the command.
 pub fn error(error: &anyhow::Error) {
     match error.downcast_ref::<SpecError>() {
-        // One problem a line.
-        Some(SpecError { lines }) => told("error", "31", lines),
-        None => told("error", "31", &[error.to_string()]),
+        // One line for each problem.
+        Some(SpecError { lines }) => message("error", "31", lines),
+        None => message("error", "31", &[error.to_string()]),
     }
 }
 
-/// Tells of an item, or a question about it, that failed.
+/// Prints the failure of an item or of a question.
 pub fn failure(record: &ResultRecord) {
     let Some(failure) = record.failure() else { return };
     if is_json() {
@@ -134,11 +136,11 @@ pub fn failure(record: &ResultRecord) {
     let question = record.question.as_ref().map_or(String::new(), |question| format!(" {question}"));
     let named = if failure.cause.contains(&record.video) { "" } else { &format!("{}:{question} ", record.video) };
     let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("; hint: {hint}"));
-    told("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
+    message("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
 }
 
-/// A text whose control characters are written out, and those that turn the direction of writing. The end of a line
-/// stays only where an indented line follows, as in a list of problems.
+/// Escapes control characters, and those that change the direction of writing. A line break stays only before an indented
+/// line, as in a list of problems.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
@@ -158,14 +160,14 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal may obey a character rather than show it: controls, marks of direction (Unicode Bidi_Control),
-/// separators of lines and paragraphs, and the mark of byte order.
+/// Returns whether a terminal may act on a character instead of showing it: control characters, Unicode Bidi_Control,
+/// line and paragraph separators, the byte order mark.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Tells how a batch stands, where no bar does.
+/// Prints the progress of a batch, where there is no progress bar.
 pub fn progress(snapshot: &Snapshot, text: &str) {
     if is_json() {
         let Snapshot { skipped, done, failed, answers, expected, seconds_left, .. } = snapshot;
@@ -175,14 +177,14 @@ pub fn progress(snapshot: &Snapshot, text: &str) {
     }
 }
 
-/// Tells what came of a batch.
+/// Prints the summary of a batch.
 pub fn conclusion(summary: &Summary, text: &str) {
     if is_json() {
         let (complete, held, now) = (summary.complete, &summary.results, &summary.session);
         let (answers, failures, seconds) = (held.answers, held.failed, now.seconds);
         let (frames_decoded, decoder_restarts) = (now.frames_decoded, now.decoder_restarts);
         let passed_over = now.passed_over.values().map(|left| left.files).sum::<u64>();
-        // An event's fields are flat, and `passed_over_by` is an object: the line is written as an event's is.
+        // Fields of an event are flat, and `passed_over_by` is an object: the line is written here in an event's format.
         let mut timestamp = String::new();
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
         let line = json!({
@@ -204,29 +206,29 @@ pub fn conclusion(summary: &Summary, text: &str) {
     }
 }
 
-/// Tells what the user should know although the command goes on.
+/// Prints a warning: the command goes on.
 pub fn warning(text: &str) {
-    told("warning", "33", &[text]);
+    message("warning", "33", &[text]);
 }
 
-/// Tells what the user may like to know.
+/// Prints a note.
 pub fn note(text: &str) {
-    told("note", "36", &[text]);
+    message("note", "36", &[text]);
 }
 
-/// Tells what was asked for beside the answers; names in it are [`printable`] already.
+/// Prints requested output other than answers, such as timings; names in it are [`printable`] already.
 pub fn plain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Passes a line of another process of ours on, with the name of that process; JSON as it is.
+/// Prints a line of a child process, prefixed with the name of that process; JSON is not changed.
 pub fn passed_on(name: &str, line: &str) {
     let mut out = std::io::stderr().lock();
     let _ = if is_json() { writeln!(out, "{line}") } else { writeln!(out, "[{name}] {}", printable(line)) };
 }
 
-/// Lines to standard error; if nobody listens there, nobody is told.
-fn told<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
+/// Prints lines to standard error, and ignores a closed one.
+fn message<L: AsRef<str>>(word: &str, colour: &str, lines: &[L]) {
     if is_json() {
         let text = lines.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("\n");
         match word {
@@ -248,19 +250,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_of_the_library_are_told_and_nothing_else() {
-        static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
-        let layer = LibraryWarnings { tell: |text| TOLD.lock().expect("no panic").push(text.to_owned()) };
+    fn warnings_of_the_library_are_printed_and_nothing_else() {
+        static PRINTED: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        let layer = LibraryWarnings { print: |text| PRINTED.lock().expect("no panic").push(text.to_owned()) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!(target: "vidense::kernels", "no kernel on {}", "this GPU");
             tracing::info!(target: "vidense::kernels", "a kernel");
             tracing::warn!(target: "hyper", "a connection");
         });
-        assert_eq!(*TOLD.lock().expect("no panic"), ["no kernel on this GPU"]);
+        assert_eq!(*PRINTED.lock().expect("no panic"), ["no kernel on this GPU"]);
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_written_out() {
+    fn characters_that_a_terminal_acts_on_are_escaped() {
         for (text, shown) in [
             ("a b.mp4", "a b.mp4"),
             ("ä \u{1f469}\u{200d}\u{1f680}.mp4", "ä \u{1f469}\u{200d}\u{1f680}.mp4"),

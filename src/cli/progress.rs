@@ -1,4 +1,4 @@
-//! Progress bars on standard error; none where that is no terminal.
+//! Progress bars on standard error, hidden where it is not a terminal.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,17 +7,17 @@ use vidense::pipeline::{OnOpen, OpenEvent, VideoProgress, smaller_batch};
 
 use super::output;
 
-/// The bar of a model that is opened: none before its weights are read.
+/// Bar of a model that is loaded, which appears once weights are read.
 pub struct OpeningBar(Arc<OnceLock<ProgressBar>>);
 
 impl OpeningBar {
-    /// Takes the bar from the terminal.
+    /// Removes the bar from the terminal.
     pub fn clear(&self) {
         self.0.get().inspect(|bar| bar.finish_and_clear());
     }
 }
 
-/// A bar that counts the parameters of a model as they are read, and the listener that moves it and prints warnings.
+/// Makes a bar of a model's parameters, and the callback that advances it and prints warnings.
 pub fn opening() -> (OpeningBar, OnOpen) {
     let bar = Arc::new(OnceLock::new());
     let shown = OpeningBar(bar.clone());
@@ -37,37 +37,37 @@ pub fn opening() -> (OpeningBar, OnOpen) {
     (shown, Arc::new(on_open))
 }
 
-/// A bar that counts decoded frames.
+/// Makes a bar of decoded frames.
 pub fn decoding() -> ProgressBar {
     bar("decoding", 0, "{msg} {wide_bar} {pos}/{len} frames ({eta})")
 }
 
-/// A bar that counts training steps.
+/// Makes a bar of training steps.
 pub fn training() -> ProgressBar {
     bar("starting", 0, "{msg} {wide_bar} {pos}/{len} ({eta})")
 }
 
-/// A bar that counts files as they are written.
+/// Makes a bar of written files.
 pub fn writing(n_files: usize) -> ProgressBar {
     bar("writing", n_files, "{msg} {wide_bar} {pos}/{len} ({eta})")
 }
 
-/// A bar that counts questions as they are answered.
+/// Makes a bar of answered questions.
 pub fn asking(n_questions: usize) -> ProgressBar {
     bar("asking", n_questions, "{msg} {wide_bar} {pos}/{len} ({eta})")
 }
 
-/// A bar that counts videos as they are answered.
+/// Makes a bar of answered videos.
 pub fn answering(n_videos: usize) -> ProgressBar {
     bar("answering", n_videos, "{msg} {wide_bar} {pos}/{len} videos ({eta})")
 }
 
-/// A bar that counts the videos of an archive; its message says the rest.
+/// Makes a bar of an archive's videos, whose message has the rates.
 pub fn batch() -> ProgressBar {
     bar("", 0, "{pos}/{len} videos {wide_bar} {msg}")
 }
 
-/// Moves a decoding bar.
+/// Advances a decoding bar.
 pub fn listen(bar: &ProgressBar, progress: VideoProgress) {
     match progress {
         VideoProgress::Expected { n_frames } => bar.set_length(n_frames as u64),

@@ -15,22 +15,22 @@ use vidense::video::{Damage, ReadLimits, ReadReport};
 use super::allocator::while_loading;
 use super::{output, progress};
 
-/// A loaded model, and the video that it was opened for.
+/// Loaded model, with the limits of the video that it was opened for.
 pub struct Session {
     pub model: LoadedModel,
-    /// Of that video.
+    /// Limits of that video.
     limits: Limits,
     started: Instant,
 }
 
-/// What was looked at for an answer.
-pub struct Seen<'a> {
+/// Video and frames that an answer is about.
+pub struct AnswerContext<'a> {
     pub path: &'a str,
     pub frames: &'a [FrameStamp],
     pub timings: Timings,
 }
 
-/// `--json`: one object a line, stable names.
+/// Object of `--json`, one a line, with stable names.
 #[derive(Serialize)]
 pub struct AnswerObject<'a> {
     video: &'a str,
@@ -48,17 +48,17 @@ pub struct AnswerObject<'a> {
 }
 
 impl Session {
-    /// Opens the model of a plan for `question` about `video`, which must fit the context.
+    /// Opens the model of a plan for `question` about `video`, which must fit into the context.
     ///
     /// # Errors
-    /// Before any weight is read, for whatever is known to be wrong by then.
-    pub fn open_for(plan: Plan, limits: &Limits, (video, question): (&Path, &str)) -> anyhow::Result<Self> {
+    /// Every error that is known before weights are read, then those of loading.
+    pub fn open_for(plan: Plan, limits: &Limits, video: &Path, question: &str) -> anyhow::Result<Self> {
         let read = ReadLimits { stall: limits.stall, ..ReadLimits::default() };
         let session = Self::open_first(plan, &Document::empty(), Some(FirstQuestion { video, question, read }))?;
         Ok(Self { limits: *limits, ..session })
     }
 
-    /// Opens the model of a plan that was written in `document`.
+    /// Opens the model of a plan that was read from `document`.
     ///
     /// # Errors
     /// As [`Self::open_for`].
@@ -72,17 +72,17 @@ impl Session {
         let model = while_loading(|| open_with(plan, &Opening { document, first, on_open }));
         bar.clear();
         let model = model.map_err(|error| match error {
-            // Printed problem by problem.
+            // `output::error` prints each problem on its own line.
             OpenError::Spec(error) => anyhow::Error::from(error),
             other => other.into(),
         })?;
         Ok(Self { model, limits: Limits::default(), started })
     }
 
-    /// Encodes the video, and warns of what could not be read of it.
+    /// Encodes the video, and prints warnings of its damage.
     ///
     /// # Errors
-    /// When not one frame can be.
+    /// When no frame can be encoded.
     pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
         let on_progress = |_: &VideoRef, event| progress::listen(&bar, event);
@@ -99,7 +99,7 @@ impl Session {
         VideoOptions { limits: self.limits, scanned: self.model.scanned.as_ref(), ..VideoOptions::default() }
     }
 
-    /// A conversation about an encoded video.
+    /// Starts a conversation about an encoded video.
     ///
     /// # Errors
     /// When the model has no key-value memory.
@@ -107,22 +107,22 @@ impl Session {
         Ok(VideoChat::new(self.model.asking(), video, &self.limits)?)
     }
 
-    /// The object that `--json` prints.
-    pub fn object<'a>(&'a self, seen: Seen<'a>, question: &'a str, answer: &'a Answer) -> AnswerObject<'a> {
+    /// Makes the object that `--json` prints.
+    pub fn object<'a>(&'a self, context: AnswerContext<'a>, question: &'a str, answer: &'a Answer) -> AnswerObject<'a> {
         let timings = Timings {
             load: self.model.load,
             prefill: answer.prefill,
             generate: answer.generate,
             total: self.started.elapsed(),
-            ..seen.timings
+            ..context.timings
         };
         AnswerObject {
-            video: seen.path,
+            video: context.path,
             question,
             answer: &answer.text,
             token_ids: &answer.token_ids,
             finish_reason: answer.finish_reason,
-            frames: seen.frames,
+            frames: context.frames,
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
             model: self.model.vlm.name(),
@@ -133,7 +133,7 @@ impl Session {
     }
 }
 
-/// Prints the warnings of a reading, and the damage of a video that gave frames all the same.
+/// Prints the warnings of reading a video, and the damage of one that has frames nevertheless.
 pub fn warn_of_reading(video: &Path, report: &ReadReport) {
     report.warnings.iter().for_each(|warning| output::warning(&format!("{}: {warning}", video.display())));
     if let Some(first) = &report.damage.first {
@@ -142,7 +142,7 @@ pub fn warn_of_reading(video: &Path, report: &ReadReport) {
     }
 }
 
-/// Counts of what is missing, lost or hidden, as far as there is any, and of the frames that decode.
+/// Formats the counts of missing files, lost packets and concealed errors other than 0, and that of the decoded frames.
 fn counts_of_damage(damage: &Damage, n_frames: usize) -> String {
     let counted = [
         (damage.n_missing, "file(s) of the playlist missing"),
@@ -150,14 +150,14 @@ fn counts_of_damage(damage: &Damage, n_frames: usize) -> String {
         (damage.n_concealed, "frame(s) with hidden errors"),
     ];
     let mut parts: Vec<String> =
-        counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        counted.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| format!("{n} {noun}")).collect();
     let declared = damage.n_declared.filter(|&declared| declared > n_frames && !damage.is_none());
     let of = declared.map_or(String::new(), |declared| format!(" of the {declared} that it declares"));
     parts.push(format!("{n_frames} frames{of} decode"));
     parts.join(", ")
 }
 
-/// Says that an answer was cut by the context, if it was.
+/// Prints a warning if an answer was cut at the end of the context.
 pub fn warn_of_full_context(answer: &Answer) {
     if answer.context_full {
         output::warning(

@@ -1,4 +1,4 @@
-//! A contact sheet: thumbnails in a grid, each with a label below it.
+//! Contact sheet: thumbnails in a grid, each with a label below it.
 
 use font8x8::UnicodeFonts;
 use image::imageops::{FilterType, replace, resize};
@@ -7,24 +7,24 @@ use image::{Rgb, RgbImage};
 const THUMBNAIL_WIDTH: u32 = 320;
 const THUMBNAIL_HEIGHT: u32 = 320;
 const MARGIN: u32 = 8;
-/// A font of 8 x 8 pixels, drawn twice as large.
+/// Scale of the font of 8 x 8 pixels.
 const SCALE: u32 = 2;
 const LABEL_HEIGHT: u32 = 8 * SCALE + MARGIN;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 24]);
 const INK: Rgb<u8> = Rgb([235, 235, 235]);
 
-/// A labelled thumbnail: the picture scaled down to its cell, never up.
-pub fn thumbnail(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
+/// Scales an image down to a cell of the sheet, never up.
+pub fn thumbnail(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
     let scale = (f64::from(THUMBNAIL_WIDTH) / f64::from(width)).min(f64::from(THUMBNAIL_HEIGHT) / f64::from(height));
     if scale >= 1.0 {
-        return picture.clone();
+        return image.clone();
     }
     let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    resize(picture, scaled(width), scaled(height), FilterType::Triangle)
+    resize(image, scaled(width), scaled(height), FilterType::Triangle)
 }
 
-/// Lays thumbnails out, row by row, in a grid about as wide as high.
+/// Lays out labelled thumbnails row by row in an approximately square grid.
 pub fn sheet(cells: &[(RgbImage, String)]) -> RgbImage {
     let columns = (cells.len() as f64).sqrt().ceil().max(1.0) as u32;
     let rows = (cells.len() as u32).div_ceil(columns);
@@ -51,7 +51,7 @@ fn write(sheet: &mut RgbImage, text: &str, x: u32, y: u32) {
     }
 }
 
-/// One dot of a glyph.
+/// Draws a dot of a glyph.
 fn fill(sheet: &mut RgbImage, x: u32, y: u32) {
     for (dx, dy) in (0..SCALE).flat_map(|dx| (0..SCALE).map(move |dy| (dx, dy))) {
         if let Some(pixel) = sheet.get_pixel_mut_checked(x + dx, y + dy) {

@@ -1,14 +1,14 @@
-//! How many threads the products of matrices take.
+//! Number of threads of matrix products.
 
-/// What candle and rayon go by.
+/// Variable from which candle and rayon read the number of threads.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
 
-/// Settles the number of threads once. Candle would ask the system before every product, which takes longer than a small
-/// product itself: `vidense-mini` answers twice as fast so.
+/// Sets the number of threads once. Candle would query the system before every matrix product, which takes longer than a
+/// small product itself: `vidense-mini` answers twice as fast this way.
 pub fn settle() {
     if std::env::var_os(VARIABLE).is_none() {
         let n = candle_core::utils::get_num_threads();
-        // SAFETY: called first of all in `main`, when there is no other thread that could read the environment.
+        // SAFETY: called at the start of `main`, before any other thread that could read the environment.
         unsafe { std::env::set_var(VARIABLE, n.to_string()) };
     }
 }

@@ -1,4 +1,4 @@
-//! `--timings`: what each stage of a run did, as a table on standard error.
+//! `--timings`: times of each stage of a run, as a table on standard error.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use vidense::pipeline::RunReport;
 
 use super::output;
 
-/// Prints the table, the bottleneck, and the engine's work.
-pub fn tell(report: &RunReport, wall: Duration) {
+/// Prints the table, the bottleneck, and the engine's counters.
+pub fn print(report: &RunReport, wall: Duration) {
     output::plain(&table(&report.stages, wall));
     output::plain(&engine(&report.engine));
 }
@@ -24,14 +24,14 @@ fn engine(stats: &EngineStats) -> String {
         n => format!(", {n} of them CUDA graphs"),
     };
     let size = |bytes: usize| ByteSize::b(bytes as u64).display().iec();
-    let retreats = match stats.memory_retreats {
+    let smaller_steps = match stats.memory_retreats {
         0 => String::new(),
-        n => format!("; {n} steps were made smaller, for which the device had no memory"),
+        n => format!("; {n} steps were reduced for want of device memory"),
     };
     format!(
         "engine: {new_tokens} tokens in {steps} steps of {:.1} sequences{replayed} (most {peak_running} running, {peak_waiting} waiting), \
          {prompt_tokens} prompt positions computed and {prefix_hits} shared, {preemptions} preemptions, \
-         {} of {} key-value memory{retreats}",
+         {} of {} key-value memory{smaller_steps}",
         stats.mean_running(),
         size(stats.peak_kv_bytes),
         size(stats.kv_budget_bytes),

@@ -1,4 +1,4 @@
-//! `--trace`: what every thread of a run did when, as a Chrome trace ("Trace Event Format", complete events).
+//! `--trace`: spans of work of every thread of a run, as a Chrome trace ("Trace Event Format", complete events).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,15 +11,15 @@ use serde_json::json;
 use vidense::exec::{OnSpan, Span};
 use vidense::files::output::create_growing;
 
-/// A trace that is being written.
+/// Trace that is being written.
 pub struct Trace {
     path: PathBuf,
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<TraceWriter>>,
 }
 
-struct Inner {
+struct TraceWriter {
     file: BufWriter<File>,
-    /// Numbers of threads, by stage and number within it.
+    /// Thread ids of the trace, by stage and index within the stage.
     threads: HashMap<(String, usize), usize>,
     failed: Option<std::io::Error>,
 }
@@ -36,11 +36,11 @@ impl Trace {
             std::io::Result::Ok(file)
         };
         let file = create().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-        let inner = Inner { file, threads: HashMap::new(), failed: None };
+        let inner = TraceWriter { file, threads: HashMap::new(), failed: None };
         Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)) })
     }
 
-    /// What hears of the spans.
+    /// Returns the callback that writes spans.
     pub fn listener(&self) -> Arc<OnSpan> {
         let inner = self.inner.clone();
         Arc::new(move |span: Span<'_>| {
@@ -54,7 +54,7 @@ impl Trace {
     /// Ends the file.
     ///
     /// # Errors
-    /// When something of it could not be written.
+    /// When a span could not be written.
     pub fn finish(self) -> anyhow::Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let written = match inner.failed.take() {
@@ -65,7 +65,7 @@ impl Trace {
     }
 }
 
-impl Inner {
+impl TraceWriter {
     fn add(&mut self, span: Span<'_>) -> std::io::Result<()> {
         let key = (span.stage.to_owned(), span.thread);
         let next = self.threads.len();

@@ -430,7 +430,7 @@ fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
     assert_refused(&run(&["bench", "decode", VIDEO, "--runs", "0"]), "0 is not in 1..");
     assert_refused(&run(&["bench", "decode", VIDEO, "--runs", "18446744073709551615"]), "too large");
     assert_refused(&run(&["bench", "decode", VIDEO, "--threads", "65"]), "65 is not in 0..=64");
-    assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--", "--json"]), "--json: it is given already");
+    assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--", "--json"]), "--json: already given");
     assert_refused(&run(&["bench", "ask", VIDEO, "--runs", "1", "--", "--help"]), "printed no answer as JSON");
 }
 

@@ -141,8 +141,8 @@ fn a_folder_gives_every_video_by_its_name_or_its_content_and_tells_the_rest() {
         assert_eq!(passed[reason]["examples"], Value::from(examples), "{reason}");
     }
     let told = err(&output);
-    assert!(told.contains("passed over: 3 text(s) (LICENSE, module.ts, notes.txt)"), "{told}");
-    assert!(told.contains("passed over: 4 with sound alone (radio.xyz, song, sound, ...)"), "{told}");
+    assert!(told.contains("passed over: 3 text file(s) (LICENSE, module.ts, notes.txt)"), "{told}");
+    assert!(told.contains("passed over: 4 audio file(s) (radio.xyz, song, sound, ...)"), "{told}");
     let page = std::fs::read_to_string(dir.path().join("results/report.html")).unwrap();
     assert!(page.contains("<li>2 image: picture, side.JPG</li>"));
 }

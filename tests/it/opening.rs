@@ -251,7 +251,7 @@ fn one_signal_ends_a_run_whose_decoder_waits() {
     std::fs::copy(repository("samples/three_shapes.mp4"), &video).unwrap();
     let (video, out) = (video.to_str().unwrap(), dir.path().join("out"));
     for (arguments, words) in [
-        (&["run", "pipelines/mini.yaml", video, "-q", "Why?", "--isolate"][..], "1 of 1 videos were not looked at"),
+        (&["run", "pipelines/mini.yaml", video, "-q", "Why?", "--isolate"][..], "1 of 1 videos were not processed"),
         (
             &["batch", "pipelines/mini.yaml", video, "-q", "Why?", "--no-cache", "--out", out.to_str().unwrap()],
             "stopped before",

@@ -585,6 +585,6 @@ fn an_interrupt_finishes_what_is_under_way_and_a_second_one_ends_at_once() {
         assert!(n_lines < 3000, "{n_lines}");
         // Every line is whole.
         assert!(rest.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
-        assert!(text(&output.stderr).contains("of 3000 videos were not looked at"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("of 3000 videos were not processed"), "{}", text(&output.stderr));
     }
 }

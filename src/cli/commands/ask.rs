@@ -1,4 +1,4 @@
-//! `vidense ask VIDEO QUESTION`: one question, its answer streamed.
+//! `vidense ask VIDEO QUESTION`: one question about a video, with a streamed answer.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
-use crate::cli::session::{Seen, Session, warn_of_full_context};
+use crate::cli::session::{AnswerContext, Session, warn_of_full_context};
 
 /// Ask a question about a video
 #[derive(Args)]
@@ -27,12 +27,12 @@ impl Ask {
     /// Runs the command.
     ///
     /// # Errors
-    /// Whatever stops it.
+    /// Any error that stops the command.
     pub fn run(self) -> anyhow::Result<()> {
         if self.question.trim().is_empty() {
             anyhow::bail!("the question is empty");
         }
-        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, &self.question))?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &self.video, &self.question)?;
         let video = session.encode(&self.video)?;
         let mut chat = session.chat(&video)?;
 
@@ -47,8 +47,8 @@ impl Ask {
         let answer = answer?;
         if self.json {
             let path = self.video.to_string_lossy();
-            let seen = Seen { path: &path, frames: &video.frames, timings: video.timings };
-            output::json(&session.object(seen, &self.question, &answer))?;
+            let context = AnswerContext { path: &path, frames: &video.frames, timings: video.timings };
+            output::json(&session.object(context, &self.question, &answer))?;
         } else {
             output::line("")?;
         }

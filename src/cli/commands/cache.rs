@@ -1,4 +1,4 @@
-//! `vidense cache stats|clear`: the visual tokens that are kept for later questions.
+//! `vidense cache stats|clear`: the cache of visual tokens.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use vidense::pipeline::features::{CacheStats, cache_stats, clear_cache};
 use crate::cli::limits::cache_directory;
 use crate::cli::output;
 
-/// Look at the visual tokens that are kept for later questions, or remove them
+/// Show or clear the cache of visual tokens, which later questions about a video reuse
 #[derive(Args)]
 pub struct Cache {
     #[command(subcommand)]
-    action: Action,
-    /// Where they are [default: $VIDENSE_CACHE, else vidense/features in the user's cache]
+    action: CacheAction,
+    /// Directory of the cache [default: $VIDENSE_CACHE, else vidense/features in the user's cache]
     #[arg(long, value_name = "DIR", global = true)]
     cache: Option<PathBuf>,
     /// Print one JSON object
@@ -24,10 +24,10 @@ pub struct Cache {
 }
 
 #[derive(Subcommand)]
-enum Action {
-    /// Tell how many there are, and how large
+enum CacheAction {
+    /// Print the number of entries, and their size
     Stats,
-    /// Remove them all
+    /// Remove all entries
     Clear,
 }
 
@@ -44,13 +44,13 @@ impl Cache {
     /// Runs the command.
     ///
     /// # Errors
-    /// When there is no such place, or something cannot be removed.
+    /// When no directory is known, or an entry cannot be removed.
     pub fn run(self) -> anyhow::Result<()> {
         let dir = cache_directory(self.cache.as_deref())?;
         let named = |error: std::io::Error| anyhow::anyhow!("{}: {error}", dir.display());
         let (stats, word) = match self.action {
-            Action::Stats => (cache_stats(&dir), "holds"),
-            Action::Clear => (clear_cache(&dir).map_err(named)?, "held"),
+            CacheAction::Stats => (cache_stats(&dir), "holds"),
+            CacheAction::Clear => (clear_cache(&dir).map_err(named)?, "held"),
         };
         let CacheStats { n_entries, bytes, oldest } = stats;
         if self.json {
@@ -61,7 +61,7 @@ impl Cache {
             return output::json(&StatsObject { dir, entries: n_entries, bytes, oldest: oldest.map(seconds) });
         }
         let oldest = oldest.map_or(String::new(), |time| {
-            format!("; the one that was not used for longest: {}", humantime::format_rfc3339_seconds(time))
+            format!("; least recently used: {}", humantime::format_rfc3339_seconds(time))
         });
         let shown = dir.to_string_lossy();
         output::line(&format!(

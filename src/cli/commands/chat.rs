@@ -1,4 +1,4 @@
-//! `vidense chat VIDEO`: several questions about one video, which is encoded once.
+//! `vidense chat VIDEO`: a conversation about one video, which is encoded once.
 
 use std::io::{BufRead, IsTerminal};
 use std::ops::ControlFlow;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rustyline::error::ReadlineError;
-use vidense::pipeline::{EncodedVideo, VideoChat as Conversation};
+use vidense::pipeline::{EncodedVideo, VideoChat};
 
 use crate::cli::args::PlanArgs;
 use crate::cli::output;
-use crate::cli::session::{Seen, Session, warn_of_full_context};
+use crate::cli::session::{AnswerContext, Session, warn_of_full_context};
 
 /// Ask several questions about one video; it is encoded once, and read once by the language model
 ///
@@ -30,16 +30,16 @@ impl Chat {
     /// Runs the command.
     ///
     /// # Errors
-    /// Whatever stops it; a question that does not fit is told and forgotten.
+    /// Any error that stops the command. A question that does not fit is printed as an error, and the conversation goes on.
     pub fn run(self) -> anyhow::Result<()> {
-        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&self.video, ""))?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &self.video, "")?;
         let video = session.encode(&self.video)?;
         let mut conversation = session.chat(&video)?;
         if !session.model.template.has_turns() {
-            output::warning("this checkpoint knows single questions only: each is answered without the earlier ones");
+            output::warning("this checkpoint takes single questions only: each is answered without the earlier ones");
         }
-        let mut lines = Lines::open()?;
-        while let Some(line) = lines.next()? {
+        let mut questions = QuestionReader::open()?;
+        while let Some(line) = questions.next()? {
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => break,
@@ -53,7 +53,7 @@ impl Chat {
         &self,
         session: &Session,
         video: &EncodedVideo,
-        conversation: &mut Conversation<'_>,
+        conversation: &mut VideoChat<'_>,
         question: &str,
     ) -> anyhow::Result<()> {
         let mut printed = Ok(());
@@ -68,8 +68,8 @@ impl Chat {
             Err(error) => output::error(&error.into()),
             Ok(answer) if self.json => {
                 let path = self.video.to_string_lossy();
-                let seen = Seen { path: &path, frames: &video.frames, timings: video.timings };
-                output::json(&session.object(seen, question, &answer))?;
+                let context = AnswerContext { path: &path, frames: &video.frames, timings: video.timings };
+                output::json(&session.object(context, question, &answer))?;
                 warn_of_full_context(&answer);
             }
             Ok(answer) => {
@@ -81,13 +81,13 @@ impl Chat {
     }
 }
 
-/// Questions from a terminal, with editing and history, or from a pipe.
-enum Lines {
+/// Reader of questions, from a terminal with editing and history, or from a pipe.
+enum QuestionReader {
     Terminal(Box<rustyline::DefaultEditor>),
     Pipe(std::io::Lines<std::io::StdinLock<'static>>),
 }
 
-impl Lines {
+impl QuestionReader {
     fn open() -> anyhow::Result<Self> {
         if std::io::stdin().is_terminal() {
             Ok(Self::Terminal(Box::new(rustyline::DefaultEditor::new()?)))

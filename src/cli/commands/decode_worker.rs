@@ -1,11 +1,11 @@
-//! `vidense decode-worker`: the process that decodes for another one, which it does not outlive.
+//! `vidense decode-worker`: decoding process of another vidense process, which it does not outlive.
 
 use std::io::{BufReader, BufWriter};
 
 use clap::Args;
 use vidense::video::worker::{Request, serve};
 
-/// Decode what standard input asks for; started by vidense itself
+/// Decode the requests of standard input; started by vidense itself
 #[derive(Args)]
 #[command(hide = true)]
 pub struct DecodeWorker {}
@@ -14,9 +14,9 @@ impl DecodeWorker {
     /// Runs the command.
     ///
     /// # Errors
-    /// When nobody reads any more.
+    /// When standard output is closed.
     pub fn run(self) -> anyhow::Result<()> {
-        // Whoever started it ends it; a signal to all of its processes is not meant for this one.
+        // The parent ends this process; a signal to the whole group is not meant for it.
         ctrlc::set_handler(|| {})?;
         let (sender, requests) = crossbeam_channel::bounded(1);
         std::thread::Builder::new().name("requests".to_owned()).spawn(move || {
@@ -26,7 +26,7 @@ impl DecodeWorker {
                     return;
                 }
             }
-            // Also in the middle of a frame: nobody is there to want it.
+            // Also in the middle of a frame: the parent is gone.
             std::process::exit(0);
         })?;
         let mut replies = BufWriter::with_capacity(1 << 18, std::io::stdout().lock());

@@ -1,4 +1,4 @@
-//! `vidense eval QUESTIONS`: exact answers counted, by type of question.
+//! `vidense eval QUESTIONS`: exact match of answers, by type of question.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,50 +17,51 @@ use vidense::pipeline::features::identity;
 use vidense::pipeline::{FeatureCache, VideoOptions};
 
 use crate::cli::args::PlanArgs;
-use crate::cli::limits::{Care, ItemLimitArgs};
+use crate::cli::limits::{Supervision, ItemLimitArgs};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 
-/// Ask every question of a file, and count the exact answers
+/// Ask every question of a file, and count the answers that match exactly
 #[derive(Args)]
 pub struct Eval {
-    /// JSON objects, one a line or in an array, or a table (.csv, .tsv): video, question, answer, type, question_id
+    /// Questions as JSON objects, one a line or in an array, or as a table (.csv, .tsv): video, question, answer, type,
+    /// question_id
     questions: PathBuf,
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
     items: ItemLimitArgs,
-    /// Keep visual tokens in this directory for later runs, and look for them there [default: they are not kept]
+    /// Directory of the cache of visual tokens, for later runs [default: no cache]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// How large that directory may grow; those go first that were not used for longest
+    /// Size limit of that directory; the least recently used entries are evicted
     #[arg(long, value_name = "BYTES", default_value = "20GiB", requires = "cache")]
     cache_limit: ByteSize,
-    /// Stop after so many questions
+    /// Number of questions that are asked [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Write each question with what was answered, as JSON lines
+    /// File of JSON lines, one for each question with its answer
     #[arg(long, value_name = "FILE")]
     answers: Option<PathBuf>,
     /// Print one JSON object in place of the table
     #[arg(long)]
     json: bool,
-    /// Tell, stage by stage, what the time went into, and where the bottleneck is
+    /// Print the time of each stage, and the bottleneck
     #[arg(long)]
     timings: bool,
 }
 
-/// Opens the file of answers.
+/// Creates the file of answers.
 fn create(path: &Path) -> anyhow::Result<File> {
     create_growing(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-/// The name of the file of answers.
+/// Returns the name of the file of answers for messages.
 fn shown(path: &Option<PathBuf>) -> std::path::Display<'_> {
     path.as_deref().unwrap_or(Path::new("answers")).display()
 }
 
-/// A line of the file of answers.
+/// Line of the file of answers.
 #[derive(Serialize)]
 struct Answered<'a> {
     #[serde(flatten)]
@@ -68,9 +69,9 @@ struct Answered<'a> {
     given: &'a str,
 }
 
-/// A row of the table.
+/// Row of the table.
 #[derive(Serialize)]
-struct Row {
+struct ScoreRow {
     #[serde(rename = "type")]
     kind: String,
     questions: usize,
@@ -80,7 +81,7 @@ struct Row {
     chance: f64,
 }
 
-impl Row {
+impl ScoreRow {
     fn new(kind: &str, score: &ExactMatchScore, chance: f64) -> Self {
         Self {
             kind: kind.to_owned(),
@@ -97,7 +98,7 @@ impl Eval {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a question cannot be asked.
+    /// When a file cannot be read, the model cannot be opened, or a question failed.
     pub fn run(self) -> anyhow::Result<()> {
         let mut asked = read_questions(&self.questions)?;
         asked.truncate(self.limit.unwrap_or(usize::MAX));
@@ -108,17 +109,17 @@ impl Eval {
             let inputs = asked.iter().map(|asked| asked.video.as_path()).chain([self.questions.as_path()]);
             check_not_input(path, inputs)?;
         }
-        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), (&first.video, &first.question))?;
+        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &first.video, &first.question)?;
         let mut answers = self.answers.as_deref().map(create).transpose()?;
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
         let begin = Instant::now();
-        let isolation = self.items.isolation(Care::Attended, self.plan.read())?;
+        let isolation = self.items.isolation(Supervision::Attended, self.plan.read())?;
         let features = self.cache.as_deref().map(|dir| self.features(dir, &session)).transpose()?;
         let options = VideoOptions {
-            limits: self.items.limits(Care::Attended, self.plan.read())?,
+            limits: self.items.limits(Supervision::Attended, self.plan.read())?,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
             ..session.video_options()
@@ -147,7 +148,7 @@ impl Eval {
         bar.finish_and_clear();
         let (scores, report) = evaluated??;
         if self.timings {
-            timings::tell(&report, begin.elapsed());
+            timings::print(&report, begin.elapsed());
         }
         self.print(&scores)?;
         let n_left = asked.len() - scores.overall().0.total;
@@ -163,9 +164,9 @@ impl Eval {
     }
 
     fn print(&self, scores: &ExactMatchScores) -> anyhow::Result<()> {
-        let mut rows: Vec<Row> = scores.by_type().map(|(kind, score)| Row::new(kind, score, score.chance())).collect();
+        let mut rows: Vec<ScoreRow> = scores.by_type().map(|(kind, score)| ScoreRow::new(kind, score, score.chance())).collect();
         let (all, chance) = scores.overall();
-        rows.push(Row::new("all", &all, chance));
+        rows.push(ScoreRow::new("all", &all, chance));
         if self.json {
             return output::json(&rows);
         }

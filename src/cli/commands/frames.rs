@@ -1,4 +1,4 @@
-//! `vidense frames VIDEO`: see what the model sees, as a contact sheet or as PNGs.
+//! `vidense frames VIDEO`: the sampled frames of a video, as a contact sheet or as PNGs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,20 +15,20 @@ use crate::cli::session::warn_of_reading;
 use crate::cli::sheet::{sheet, thumbnail};
 use crate::cli::{output, progress};
 
-/// A sheet of more thumbnails is no overview.
+/// Limit of the thumbnails of a sheet, beyond which it is no overview.
 const MAX_ON_SHEET: usize = 400;
 
-/// See the sampled frames: a contact sheet (PNG), each frame with its index and time, or one PNG a frame
+/// Write the sampled frames: a contact sheet (PNG), each frame with its index and time, or one PNG a frame
 #[derive(Args)]
 pub struct Frames {
     /// A media file, or a directory of image frames
     video: PathBuf,
     #[command(flatten)]
     frames: FrameArgs,
-    /// Write each frame as a PNG of its full size into this directory, in place of a sheet
+    /// Write each frame in full size as a PNG into this directory, in place of a sheet
     #[arg(long, value_name = "DIR", conflicts_with = "sheet")]
     out: Option<PathBuf>,
-    /// Where the contact sheet goes [default: VIDEO's name with .frames.png, in the current directory]
+    /// File of the contact sheet [default: VIDEO's name with .frames.png, in the current directory]
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
     /// Print one JSON object a file: path, frames
@@ -36,9 +36,9 @@ pub struct Frames {
     json: bool,
 }
 
-/// A file that was written, and the frames on it.
+/// Written file, and its frames.
 #[derive(Serialize)]
-struct Written {
+struct WrittenImage {
     path: PathBuf,
     frames: Vec<FrameStamp>,
 }
@@ -47,7 +47,7 @@ impl Frames {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the video cannot be read or a file cannot be written; what was half written is removed.
+    /// When the video cannot be read or a file cannot be written; partial files are removed.
     pub fn run(self) -> anyhow::Result<()> {
         let sheet = || self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
         let output = self.out.clone().unwrap_or_else(sheet);
@@ -58,15 +58,15 @@ impl Frames {
         }
     }
 
-    /// One PNG a frame, named by its place in the sample and its index.
+    /// Writes one PNG for each frame, named by the number of the sample and the frame's index.
     fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
         files::output::create_directory(dir)
             .with_context(|| format!("{}: cannot create the directory", dir.display()))
             .map_err(flat)?;
-        let mut written: Vec<Written> = Vec::new();
+        let mut written: Vec<WrittenImage> = Vec::new();
         self.read(&mut |frame| {
             let Some(frame) = frame else {
-                // The count was wrong, so these are other frames than were asked for.
+                // The estimated frame count was wrong, so these are other frames than requested.
                 for file in written.drain(..) {
                     std::fs::remove_file(&file.path)
                         .map_err(|error| anyhow::anyhow!("{}: {error}", file.path.display()))?;
@@ -76,13 +76,13 @@ impl Frames {
             let path = dir.join(format!("{:04}-frame{}.png", written.len(), frame.index));
             files::output::check_not_input(&path, [self.video.as_path()])?;
             write_png(&frame.image, &path)?;
-            written.push(Written { path, frames: vec![stamp(&frame)] });
+            written.push(WrittenImage { path, frames: vec![stamp(&frame)] });
             Ok(())
         })?;
-        written.iter().try_for_each(|file| self.tell(file))
+        written.iter().try_for_each(|file| self.print(file))
     }
 
-    /// All frames on one PNG.
+    /// Writes all frames to one PNG.
     fn write_sheet(&self, path: PathBuf) -> anyhow::Result<()> {
         let mut cells = Vec::new();
         let mut stamps = Vec::new();
@@ -103,10 +103,10 @@ impl Frames {
             Ok(())
         })?;
         write_png(&sheet(&cells), &path)?;
-        self.tell(&Written { path, frames: stamps })
+        self.print(&WrittenImage { path, frames: stamps })
     }
 
-    /// Hands out the sampled frames; `None` takes back those so far.
+    /// Passes the sampled frames to `take`; `None` revokes the frames so far.
     fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let bar = progress::decoding();
         let mut failure = None;
@@ -136,10 +136,10 @@ impl Frames {
         Ok(())
     }
 
-    fn tell(&self, file: &Written) -> anyhow::Result<()> {
+    fn print(&self, file: &WrittenImage) -> anyhow::Result<()> {
         match self.json {
             true => output::json(file),
-            // What was written to standard output has nothing behind it.
+            // Nothing follows an image on standard output.
             false if files::is_standard_output(&file.path) => Ok(()),
             false => Ok(output::path(&file.path)?),
         }
@@ -156,16 +156,16 @@ fn default_sheet(video: &Path) -> PathBuf {
     PathBuf::from(format!("{name}.frames.png"))
 }
 
-fn write_png(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
+fn write_png(image: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut bytes, ImageFormat::Png)?;
+        image.write_to(&mut bytes, ImageFormat::Png)?;
         Ok(files::output::replace(path, bytes.get_ref(), Durability::Synced)?)
     };
     write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
 }
 
-/// The whole chain in one line.
+/// Joins the chain of an error in one line.
 fn flat(error: anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }

@@ -1,4 +1,6 @@
-//! `vidense inspect VIDEO|MODEL|PIPELINE`: what is in a file, and what a model would do with it.
+//! `vidense inspect VIDEO|MODEL|PIPELINE`: streams of a video, parts and shapes of a model, consequences of a pipeline.
+//!
+//! Reads headers and configurations, and decodes a video to count its frames; no weights are loaded.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -21,17 +23,17 @@ use crate::cli::limits::ReadArgs;
 use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
 
-/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice of a
-/// pipeline file with what follows from it
+/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice
+/// of a pipeline file with its consequences
 #[derive(Args)]
 pub struct Inspect {
-    /// A media file, a directory of image frames, a model's directory, a hub id, or a pipeline file (.yaml)
+    /// Media file, directory of image frames, model directory, hub id, or pipeline file (.yaml)
     #[arg(value_name = "VIDEO|MODEL|PIPELINE")]
     target: String,
-    /// For a pipeline: a value over that of the file; may be given several times
+    /// For a pipeline: value that overrides that of the file; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// For a model: another vision tower than the checkpoint's own
+    /// For a model: vision tower other than the checkpoint's own
     #[arg(long, value_name = "DIR|ID")]
     vision_tower: Option<String>,
     #[command(flatten)]
@@ -39,7 +41,8 @@ pub struct Inspect {
     /// For a model: frames of the token budget
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
-    /// For a video: the video stream that is counted, by its index as it is printed here [default: the best one]
+    /// For a video: video stream whose frames are counted, by its index as it is printed here [default: the best video
+    /// stream]
     #[arg(long, value_name = "N")]
     stream: Option<usize>,
     #[command(flatten)]
@@ -50,7 +53,7 @@ impl Inspect {
     /// Runs the command.
     ///
     /// # Errors
-    /// When there is nothing of that name, or it cannot be read.
+    /// When the target does not exist or cannot be read.
     pub fn run(self) -> anyhow::Result<()> {
         let path = Path::new(&self.target);
         if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
@@ -60,14 +63,14 @@ impl Inspect {
         let is_video = match kind_of(path) {
             _ if path.is_dir() => !is_model(path),
             Some(FileKind::Weights) => false,
-            // A name that ends as those of videos do is one, whether it is there or not.
+            // A name with a video's extension is a video, even if the file does not exist.
             Some(FileKind::Video | FileKind::Image) => true,
             _ => path.exists(),
         };
         if is_video { self.video(path) } else { self.model() }
     }
 
-    /// The resolved plan as YAML, then what follows from it, each line a comment: what is printed is a pipeline file.
+    /// Prints the resolved plan as YAML, then its consequences as comments: the output is a pipeline file.
     fn pipeline(&self, path: &Path) -> anyhow::Result<()> {
         let (mut plan, document) = read_plan(path, &self.sets)?;
         plan.unused = self.unused.rule(plan.unused);
@@ -105,7 +108,7 @@ impl Inspect {
         Ok(output::part(&text)?)
     }
 
-    /// The header facts of a video, and what decoding finds.
+    /// Prints the header of a video, and the frames that decode.
     fn video(&self, path: &Path) -> anyhow::Result<()> {
         let limits = self.read.read_limits();
         let info = probe(path, self.stream, &limits)?;
@@ -135,7 +138,7 @@ impl Inspect {
     }
 }
 
-/// An audio file with a cover: there is no frame to count.
+/// Prints the header of an audio file with a cover, which has no frame to count.
 fn audio(info: &VideoInfo) -> anyhow::Result<()> {
     let mut text = String::new();
     describe_container(&mut text, info)?;
@@ -196,13 +199,13 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
         llama.vocab_size,
         blueprint.config.context
     )?;
-    let place = match &blueprint.tower_source {
+    let source = match &blueprint.tower_source {
         TowerSource::Inside => "inside the checkpoint".to_owned(),
         TowerSource::Beside(checkpoint) => output::printable(&checkpoint.dir().to_string_lossy()).into_owned(),
     };
     writeln!(
         text,
-        "tower       {:?}, {} layers, width {}, {} heads, image {} x {}, patch {} ({place})",
+        "tower       {:?}, {} layers, width {}, {} heads, image {} x {}, patch {} ({source})",
         tower.family,
         tower.n_layers,
         tower.d_hidden,
@@ -225,7 +228,7 @@ fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result 
     writeln!(text, "generation  {}", blueprint.config.generation)
 }
 
-/// The way of the family with a single image, where it has one, and the most tokens that it makes.
+/// Describes the family's handling of a single image, where it has one, with its maximum of tokens.
 fn describe_single_image(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     if !blueprint.single_image.is_own() {
         return Ok(());
@@ -270,7 +273,7 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
 
 fn describe_budget(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    // A checkpoint's own way stands there by its name.
+    // `checkpoint` is listed under the name of the strategy that it stands for.
     let all = Temporal::all().into_iter().filter(|&temporal| temporal != Temporal::Checkpoint);
     let mut plans = all.map(|temporal| Plan { temporal: Some(temporal), ..plan.clone() });
     plans.try_for_each(|plan| describe_strategy(text, blueprint, &plan, frames))
@@ -316,14 +319,14 @@ fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result
         let weights = format.bytes(n_linear) + n_rest * DType::F32.size_in_bytes();
         writeln!(
             text,
-            "  {format}  weights {} with the language model's linear layers so, the rest in f32",
+            "  {format}  weights {} for the language model's linear layers, the rest in f32",
             bytes(weights)
         )?;
     }
     describe_kv_budget(text, blueprint)
 }
 
-/// The default budget of keys and values on this machine's CPU, and what fits into it: in f32, and in f16 as beside
+/// Describes the default budget of keys and values on this machine's CPU, and its positions: in f32, and in f16 as beside
 /// quantized weights.
 fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let weights = blueprint.n_parameters() * DType::F32.size_in_bytes();
@@ -343,7 +346,7 @@ fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Res
     Ok(())
 }
 
-/// The devices that a plan's `auto` comes to on this machine.
+/// Describes the devices to which a plan's `auto` resolves on this machine.
 fn describe_devices(text: &mut String, plan: &Plan) -> anyhow::Result<()> {
     let mut notes = Vec::new();
     let mut name = |spec: DeviceSpec| {

@@ -1,75 +1,75 @@
-//! `vidense results merge|export|report`: what batches wrote, joined, as a table, as a page.
+//! `vidense results merge|export|report`: results of batches, merged, as a table, as a page.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vidense::batch::export::{TableFormat, export, export_to};
-use vidense::batch::store::{ANSWERS, SESSIONS, StoredResults as Stored, TIMINGS};
+use vidense::batch::store::{ANSWERS, SESSIONS, StoredResults, TIMINGS};
 use vidense::batch::{merge, report};
 use vidense::files::output::check_not_input;
 
 use crate::cli::output;
 
-/// Join the results of several machines, or make a table or a page of them
+/// Merge the results of several machines, or export them as a table or a page
 #[derive(Args)]
-pub struct Results {
+pub struct ResultsCommand {
     #[command(subcommand)]
-    action: Action,
+    action: ResultsAction,
 }
 
 #[derive(Subcommand)]
-enum Action {
-    Merge(Merge),
+enum ResultsAction {
+    Merge(MergeResults),
     Export(Export),
     Report(Report),
 }
 
-/// Join results of parts of an archive; tell what overlaps, and what is missing
+/// Merge results of parts of an archive, and report overlaps and gaps
 #[derive(Args)]
-struct Merge {
-    /// Directories that vidense batch wrote
+struct MergeResults {
+    /// Directories of results that vidense batch wrote
     #[arg(required = true)]
     parts: Vec<PathBuf>,
-    /// Where the joined results are to be
+    /// Directory of the merged results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Write results as a table: a row an answer or failure, typed columns
+/// Write results as a table with typed columns, one row for each answer or failure
 #[derive(Args)]
 struct Export {
-    /// A directory that vidense batch wrote
+    /// Directory of results that vidense batch wrote
     results: PathBuf,
-    /// parquet, csv, jsonl [default: as the name of --out ends]
+    /// Format: parquet, csv, jsonl [default: by the extension of --out]
     #[arg(long, value_name = "FORMAT")]
     format: Option<TableFormat>,
-    /// The table's file [default: standard output]
+    /// File of the table [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// Write report.html anew: thumbnails, answers, failures, filters
+/// Write report.html again: thumbnails, answers, failures, filters
 #[derive(Args)]
 struct Report {
-    /// A directory that vidense batch wrote
+    /// Directory of results that vidense batch wrote
     results: PathBuf,
 }
 
-impl Results {
+impl ResultsCommand {
     /// Runs the command.
     ///
     /// # Errors
-    /// When results cannot be read, joined or written.
+    /// When results cannot be read, merged or written.
     pub fn run(self) -> anyhow::Result<()> {
         match self.action {
-            Action::Merge(merge) => merge.run(),
-            Action::Export(export) => export.run(),
-            Action::Report(Report { results }) => Ok(output::path(&report::write(&results)?)?),
+            ResultsAction::Merge(merge) => merge.run(),
+            ResultsAction::Export(export) => export.run(),
+            ResultsAction::Report(Report { results }) => Ok(output::path(&report::write(&results)?)?),
         }
     }
 }
 
-impl Merge {
+impl MergeResults {
     fn run(self) -> anyhow::Result<()> {
         let merged = merge::merge(&self.parts, &self.out)?;
         report::write(&self.out)?;
@@ -94,12 +94,12 @@ impl Merge {
 
 impl Export {
     fn run(self) -> anyhow::Result<()> {
-        let results = Stored::open(&self.results)?;
-        let ending = self.out.as_ref().and_then(|path| path.extension()).and_then(|ending| ending.to_str());
-        let format = match (self.format, ending) {
+        let results = StoredResults::open(&self.results)?;
+        let extension = self.out.as_ref().and_then(|path| path.extension()).and_then(|extension| extension.to_str());
+        let format = match (self.format, extension) {
             (Some(format), _) => format,
-            (None, Some(ending)) => ending.parse()?,
-            (None, None) => anyhow::bail!("the table's format is wanted; hint: --format parquet, csv or jsonl"),
+            (None, Some(extension)) => extension.parse()?,
+            (None, None) => anyhow::bail!("unknown format of the table; hint: --format parquet, csv or jsonl"),
         };
         let Some(path) = &self.out else {
             return match export_to(&results, format, &mut std::io::stdout().lock()) {

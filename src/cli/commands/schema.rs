@@ -5,7 +5,7 @@ use vidense::spec::editor_schema;
 
 use crate::cli::output;
 
-/// Print the JSON Schema of pipeline files, by which editors complete and check them
+/// Print the JSON Schema of pipeline files, for completion and validation in editors
 ///
 /// A first line `# yaml-language-server: $schema=FILE` names it to an editor.
 #[derive(Args)]
@@ -15,7 +15,7 @@ impl Schema {
     /// Runs the command.
     ///
     /// # Errors
-    /// When nobody reads what is printed.
+    /// When standard output cannot be written.
     pub fn run(self) -> anyhow::Result<()> {
         Ok(output::line(&serde_json::to_string_pretty(&editor_schema())?)?)
     }

@@ -1,4 +1,4 @@
-//! `vidense train RECIPE`: a model from a recipe.
+//! `vidense train RECIPE`: training of a model from a recipe.
 
 use std::path::PathBuf;
 
@@ -10,24 +10,24 @@ use vidense::weights::Hub;
 
 use crate::cli::{output, progress};
 
-/// Train a model as a recipe says, or go on where an earlier run stopped
+/// Train a model from a recipe, or resume an earlier run
 #[derive(Args)]
 pub struct Train {
-    /// The recipe, a YAML file
+    /// Recipe, a YAML file
     recipe: PathBuf,
-    /// The directory of the model to be, and of the run's own files
+    /// Directory of the trained model, and of the run's own files
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where the frozen tower's features are kept; runs may share them [default: DIR/run]
+    /// Directory of the frozen tower's features, which runs may share [default: DIR/run]
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
-    /// Throw away what an earlier run left in DIR
+    /// Discard the state of an earlier run in DIR
     #[arg(long)]
     restart: bool,
-    /// auto, cpu, cuda, cuda:1, metal
+    /// Device: auto, cpu, cuda, cuda:1, metal
     #[arg(long, default_value = "auto")]
     device: DeviceSpec,
-    /// The precision in which the model is written: f16, bf16, f32
+    /// Precision in which the model is written: f16, bf16, f32
     #[arg(long, default_value = "f16")]
     dtype: DTypeSpec,
 }
@@ -36,7 +36,7 @@ impl Train {
     /// Runs the command.
     ///
     /// # Errors
-    /// Whatever stops it.
+    /// Any error that stops the command.
     pub fn run(self) -> anyhow::Result<()> {
         run_kernels_alone();
         let recipe = Recipe::read(&self.recipe)?;
@@ -83,11 +83,12 @@ fn show(bar: &ProgressBar, event: &TrainEvent) {
     }
 }
 
-/// Micro-batches run side by side, so candle's kernels must not wait for each other in its pool of threads.
+/// Makes candle's kernels single-threaded: micro-batches run in parallel, and would wait for each other in the thread
+/// pool.
 fn run_kernels_alone() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     if std::env::var_os(THREADS).is_none() {
-        // SAFETY: the command has only begun; no other thread is there that could read the environment.
+        // SAFETY: called at the start of the command, before any other thread that could read the environment.
         unsafe { std::env::set_var(THREADS, "1") };
     }
 }

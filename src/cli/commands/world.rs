@@ -1,4 +1,4 @@
-//! `vidense world`: clips and pictures of the shapes world, with questions and answers.
+//! `vidense world`: synthetic clips and images of coloured shapes, with questions and answers.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use vidense::world::{Clip, Draw, Medium, Question, QuestionKind, Scene, question
 
 use crate::cli::{output, progress};
 
-/// Write clips and pictures of coloured shapes, with questions.jsonl (video, question, answer, type)
+/// Write clips and images of coloured shapes, with questions.jsonl (video, question, answer, type)
 #[derive(Args)]
 pub struct World {
-    /// Everything follows from it
+    /// Seed of all clips and images
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many clips
+    /// Number of clips
     #[arg(long, value_name = "N", default_value_t = 0)]
     videos: usize,
-    /// How many pictures, as PNG
+    /// Number of images, as PNG
     #[arg(long, value_name = "N", default_value_t = 0)]
     images: usize,
-    /// Where they go
+    /// Directory of the clips, images and questions
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How clips are stored
+    /// Format of the clips
     #[arg(long, default_value = "mp4")]
     format: Format,
 }
@@ -40,7 +40,7 @@ enum Format {
     Mp4,
     Webm,
     Gif,
-    /// One after the other
+    /// Each format in turn
     Mixed,
 }
 
@@ -55,9 +55,9 @@ impl Format {
     }
 }
 
-/// A line of questions.jsonl.
+/// Line of questions.jsonl.
 #[derive(Serialize)]
-struct Line<'a> {
+struct QuestionLine<'a> {
     video: &'a str,
     question: &'a str,
     answer: &'a str,
@@ -65,17 +65,17 @@ struct Line<'a> {
     kind: QuestionKind,
 }
 
-/// Frames a second of a clip.
+/// Frame rate of clips.
 const RATE: u32 = 16;
-/// Draws of pictures and of clips under one seed are apart from each other, and from those that train a model.
-const PICTURES: u64 = 1 << 60;
+/// Random streams of images and of clips are disjoint under one seed, also from those of training.
+const IMAGES: u64 = 1 << 60;
 const CLIPS: u64 = 1 << 61;
 
 impl World {
     /// Runs the command.
     ///
     /// # Errors
-    /// When nothing is asked for, or the disk refuses.
+    /// When neither clips nor images are requested, or a file cannot be written.
     pub fn run(self) -> anyhow::Result<()> {
         if self.videos + self.images == 0 {
             anyhow::bail!("nothing to write; hint: --videos 10, or --images 10");
@@ -87,7 +87,7 @@ impl World {
             item
         };
         let mut items: Vec<(String, Vec<Question>)> =
-            (0..self.images).into_par_iter().map(|i| made(self.picture(i))).collect::<anyhow::Result<_>>()?;
+            (0..self.images).into_par_iter().map(|i| made(self.image(i))).collect::<anyhow::Result<_>>()?;
         let clips: Vec<_> =
             (0..self.videos).into_par_iter().map(|i| made(self.clip(i))).collect::<anyhow::Result<_>>()?;
         items.extend(clips);
@@ -97,8 +97,8 @@ impl World {
         Ok(output::path(&path)?)
     }
 
-    fn picture(&self, index: usize) -> anyhow::Result<(String, Vec<Question>)> {
-        let mut draw = Draw::new(self.seed, PICTURES + index as u64);
+    fn image(&self, index: usize) -> anyhow::Result<(String, Vec<Question>)> {
+        let mut draw = Draw::new(self.seed, IMAGES + index as u64);
         let scene = Scene::still(&mut draw, None);
         let name = format!("image-{index:05}.png");
         let mut png = std::io::Cursor::new(Vec::new());
@@ -124,7 +124,7 @@ fn write_questions(path: &Path, items: &[(String, Vec<Question>)]) -> anyhow::Re
     let mut file = OutputFile::create(path).with_context(|| path.display().to_string())?;
     for (video, asked) in items {
         for Question { kind, question, answer } in asked {
-            writeln!(file, "{}", serde_json::to_string(&Line { video, question, answer, kind: *kind })?)?;
+            writeln!(file, "{}", serde_json::to_string(&QuestionLine { video, question, answer, kind: *kind })?)?;
         }
     }
     Ok(file.finish(Durability::Renamed)?)

@@ -68,7 +68,7 @@ fn a_manifest_names_parts_and_questions() {
     std::fs::write(place.path("archive/list.csv"), csv).unwrap();
     let output = output(&mut place.batch("archive/list.csv", "results", &[]));
     assert_code(&output, 1);
-    assert!(err(&output).contains("more than is used here: label"), "{}", err(&output));
+    assert!(err(&output).contains("unused keys of the manifest: label"), "{}", err(&output));
     let expected = [failure("missing.mp4", "decode", "not_found"), failure("list.csv:6", "list", "manifest")];
     assert_eq!(place.failures("results"), BTreeSet::from(expected));
     let records = place.records("results");
@@ -113,7 +113,7 @@ fn a_manifest_names_parts_and_questions() {
     std::fs::write(place.path("archive/list.txt"), "00.mp4\n").unwrap();
     let refused = self::output(&mut place.batch("archive/list.txt", "unasked", &[]));
     assert_code(&refused, 2);
-    assert!(err(&refused).contains("nothing is asked; hint: --questions"), "{}", err(&refused));
+    assert!(err(&refused).contains("no questions; hint: --questions"), "{}", err(&refused));
     std::fs::write(place.path("archive/list.jsonl"), "{\"video\": \"00.mp4\"}\n").unwrap();
     for flags in [&[][..], &["--retry-failed"]] {
         assert_code(&self::output(&mut place.batch("archive/list.jsonl", "unasked", flags)), 1);

@@ -61,7 +61,7 @@ fn devices_share_an_archive_and_their_results_are_one() {
     // What one process began is not shared, and the other way round it is told.
     let refused = place.run("archive", "alone", &DEVICES);
     assert_code(&refused, 2);
-    assert!(err(&refused).contains("written by one process"), "{}", err(&refused));
+    assert!(err(&refused).contains("written by a single process"), "{}", err(&refused));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_part_of_a_process_that_is_killed_is_done_by_another() {
     let ended = running.wait_with_output().unwrap();
     assert_code(&ended, 0);
     let words = err(&ended);
-    assert!(words.contains("its process ended early (signal: 9") && words.contains("goes on elsewhere"), "{words}");
+    assert!(words.contains("its process ended early (signal: 9") && words.contains("resumes on another device"), "{words}");
     assert_eq!(answers(&place, "shared"), answers(&place, "alone"));
     assert_eq!(place.summary("shared")["complete"], true);
 }
@@ -87,7 +87,7 @@ fn a_signal_drains_every_process_and_the_same_command_goes_on() {
     send(i32::try_from(running.id()).unwrap(), libc::SIGTERM);
     let ended = running.wait_with_output().unwrap();
     assert_code(&ended, 1);
-    assert!(err(&ended).contains("the same command goes on"), "{}", err(&ended));
+    assert!(err(&ended).contains("the same command resumes"), "{}", err(&ended));
     for pid in parts {
         // SAFETY: signal 0 is none; it only asks whether the process is there.
         assert_eq!(unsafe { libc::kill(pid, 0) }, -1, "process {pid} outlived the command");

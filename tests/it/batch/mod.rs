@@ -453,7 +453,7 @@ fn one_writes_others_look_and_the_lock_of_the_dead_is_taken() {
     assert_eq!(status()["running"], false);
     let third = place.run("archive", "results", &[]);
     assert_code(&third, 0);
-    assert!(err(&third).contains("ended without letting go of it; going on"), "{}", err(&third));
+    assert!(err(&third).contains("ended without releasing the lock; resuming"), "{}", err(&third));
     assert_eq!(place.records("results").len(), 8);
 }
 

@@ -1,8 +1,8 @@
-//! `vidense batch --devices A,B`: a process for each device, which share an archive; their results are one.
+//! `vidense batch --devices A,B`: one process for each device, which share an archive and merge their results.
 //!
 //! The archive is split into as many parts as there were devices when the results were begun. A part is a shard with
-//! results of its own below `parts/`, so whatever ends a process, the same or another one goes on with it. At the end,
-//! the parts are joined.
+//! results of its own below `parts/`, so that any process resumes it after another ended. At the end, the parts are
+//! merged.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -22,44 +22,46 @@ use vidense::files::output::{create_directory, rename_over};
 use crate::cli::output;
 use crate::cli::{SomeFailed, Stopped, interrupt};
 
-/// Directory of the parts' results, below the results.
+/// Directory of the parts' results, inside that of the results.
 pub const PARTS: &str = "parts";
-/// File in which the parts are joined, before it replaces an older result.
+/// Directory in which the parts are merged, before it replaces earlier results.
 const JOINED: &str = "joined.partial";
-/// Between two looks at a process.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Variable by which CUDA chooses the GPUs that a process sees.
+/// Interval between two checks of a process.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Variable that sets the GPUs that a process sees.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
-/// Kinds of failure that may be the device's.
+/// Kinds of failure that may be caused by the device.
 const OF_DEVICE: [&str; 2] = ["/compute", "/device_memory"];
 
-/// The devices of `--devices`, all of one kind.
+/// Devices of `--devices`, all of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceList(Vec<DeviceSpec>);
 
 impl std::str::FromStr for DeviceList {
-    type Err = String;
+    type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let devices = text.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<DeviceSpec>, Error>>();
-        let devices = devices.map_err(|error| error.to_string())?;
+        let devices = text.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<DeviceSpec>, Error>>()?;
         let kind = |device: &DeviceSpec| device.to_string().split(':').next().unwrap_or_default().to_owned();
         if devices.contains(&DeviceSpec::Auto) {
-            return Err("`auto` is one device; hint: cuda:0,cuda:1".to_owned());
+            return Err(Error::invalid("`auto` is one device").with_hint("cuda:0,cuda:1"));
         }
         match devices.iter().find(|device| kind(device) != kind(&devices[0])) {
-            Some(other) => Err(format!("{} and {other} compute differently, and so may their answers", devices[0])),
+            Some(other) => {
+                let rule = format!("{} and {other} compute differently, and so may their answers", devices[0]);
+                Err(Error::invalid(rule))
+            }
             None => Ok(Self(devices)),
         }
     }
 }
 
-/// Directory of a part's results.
+/// Returns the directory of a part's results.
 pub fn part_dir(out: &Path, part: Shard) -> PathBuf {
     out.join(PARTS).join(format!("{}-of-{}", part.index(), part.of()))
 }
 
-/// The directories of the parts that results have, in order.
+/// Returns the directories of the parts of results, in order.
 pub fn part_dirs(out: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(out.join(PARTS)).into_iter().flatten();
     let mut dirs: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
@@ -68,16 +70,16 @@ pub fn part_dirs(out: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// A batch that is shared among devices.
+/// Batch that is shared among devices.
 pub struct DeviceBatch<'a> {
     pub devices: &'a DeviceList,
     pub out: &'a Path,
-    /// Whether `--retry-failed` is among the command's own flags.
+    /// Set if the command itself has the flag `--retry-failed`.
     pub retries_failed: bool,
 }
 
 impl DeviceBatch<'_> {
-    /// Runs the command's parts, joins their results, and tells what came of it.
+    /// Runs the parts, merges their results, and prints a summary.
     ///
     /// # Errors
     /// When the results cannot be written, no device is left, or some items failed.
@@ -86,7 +88,7 @@ impl DeviceBatch<'_> {
         let _lock = Lock::take(self.out)?;
         if std::fs::metadata(self.out.join(SESSIONS)).is_ok_and(|file| file.len() > 0) {
             anyhow::bail!(
-                "{}: written by one process, not by --devices; hint: go on without --devices, or another --out",
+                "{}: written by a single process, not with --devices; hint: resume without --devices, or use another --out",
                 self.out.display()
             );
         }
@@ -95,13 +97,13 @@ impl DeviceBatch<'_> {
         interrupt::stop_on(&stop)?;
         let names = self.names();
         let run = |device: usize, task: &PartTask| {
-            let end = self.run_part((device, &names[device]), (task, of), &stop);
+            let end = self.run_part(device, task, of, &stop);
             match &end {
                 PartEnd::Lost(cause) => {
-                    output::warning(&format!("{}: {cause}; part {}/{of} goes on elsewhere", names[device], task.part))
+                    output::warning(&format!("{}: {cause}; part {}/{of} resumes on another device", names[device], task.part))
                 }
                 PartEnd::FailedOnDevice(cause) => output::warning(&format!(
-                    "{}: {cause}; tried again elsewhere, if there is another device",
+                    "{}: {cause}; retried on another device, if there is one",
                     names[device]
                 )),
                 PartEnd::Done | PartEnd::Stopped => {}
@@ -113,13 +115,13 @@ impl DeviceBatch<'_> {
         self.conclude(&shared, joined.as_ref(), &stop)
     }
 
-    /// As many parts as the results have, else one for each device.
+    /// Returns the number of parts: that of existing results, else one for each device.
     fn n_parts(&self) -> usize {
         let of = |dir: &PathBuf| dir.file_name()?.to_str()?.split_once("-of-")?.1.parse::<usize>().ok();
         part_dirs(self.out).iter().find_map(of).unwrap_or(self.devices.0.len())
     }
 
-    /// Names that tell the processes apart, also where two run on one device.
+    /// Returns unique names of the processes, also where two run on one device.
     fn names(&self) -> Vec<String> {
         let devices = &self.devices.0;
         let is_twice = |device: &DeviceSpec| devices.iter().filter(|other| *other == device).count() > 1;
@@ -127,8 +129,8 @@ impl DeviceBatch<'_> {
         devices.iter().enumerate().map(name).collect()
     }
 
-    /// Runs a part in a process on a device, and waits for it.
-    fn run_part(&self, (device, name): (usize, &str), (task, of): (&PartTask, usize), stop: &Stop) -> PartEnd {
+    /// Runs one of `of` parts in a process on a device, and waits for the process.
+    fn run_part(&self, device: usize, task: &PartTask, of: usize, stop: &Stop) -> PartEnd {
         if stop.is_draining() {
             return PartEnd::Stopped;
         }
@@ -136,7 +138,8 @@ impl DeviceBatch<'_> {
             Ok(shard) => shard,
             Err(error) => return PartEnd::Lost(error.to_string()),
         };
-        let ended = self.start(self.devices.0[device], (shard, task.retry)).and_then(|child| wait(child, name, stop));
+        let name = &self.names()[device];
+        let ended = self.start(self.devices.0[device], shard, task.retry).and_then(|child| wait(child, name, stop));
         let dir = part_dir(self.out, shard);
         let summary = read_summary(&dir).filter(|summary| summary.complete);
         match (ended, summary) {
@@ -147,9 +150,9 @@ impl DeviceBatch<'_> {
         }
     }
 
-    /// Starts this very command for one part on one device.
-    fn start(&self, device: DeviceSpec, (part, retry): (Shard, Retry)) -> std::io::Result<Child> {
-        // What an earlier process said of the part is no longer so.
+    /// Starts this command again for one part on one device.
+    fn start(&self, device: DeviceSpec, part: Shard, retry: Retry) -> std::io::Result<Child> {
+        // The summary of an earlier process is out of date.
         match std::fs::remove_file(part_dir(self.out, part).join(SUMMARY)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -173,7 +176,7 @@ impl DeviceBatch<'_> {
         command.spawn()
     }
 
-    /// Joins the parts' results, in place of those that were joined before; none where no part has any.
+    /// Merges the parts' results, in place of an earlier merge; `None` where no part has results.
     fn join(&self) -> anyhow::Result<Option<MergeReport>> {
         let parts = part_dirs(self.out);
         if parts.is_empty() {
@@ -208,7 +211,7 @@ impl DeviceBatch<'_> {
         }
         if !shared.undone.is_empty() {
             let parts: Vec<String> = shared.undone.iter().map(ToString::to_string).collect();
-            anyhow::bail!("no device is left for part(s) {}; hint: the same command goes on", parts.join(", "));
+            anyhow::bail!("no device is left for part(s) {}; hint: the same command resumes", parts.join(", "));
         }
         for gap in joined.iter().flat_map(|merged| &merged.gaps) {
             output::warning(&format!("a gap: {gap}"));
@@ -221,27 +224,27 @@ impl DeviceBatch<'_> {
     }
 }
 
-/// Whether failures of a part may be its device's.
+/// Returns the end of a part, by whether its failures may be caused by the device.
 fn failures_of_device(summary: &Summary) -> PartEnd {
     let is_of_device = |category: &str| OF_DEVICE.iter().any(|kind| category.contains(kind));
     let n: u64 = summary.results.failed_by.iter().filter(|(name, _)| is_of_device(name)).map(|(_, n)| n).sum();
-    if n > 0 { PartEnd::FailedOnDevice(format!("{n} failure(s) that may be the device's")) } else { PartEnd::Done }
+    if n > 0 { PartEnd::FailedOnDevice(format!("{n} failure(s) that the device may have caused")) } else { PartEnd::Done }
 }
 
-/// A device as a process sees it, and the GPUs that it is allowed to see: one alone, so that all processes run the same
-/// plan.
+/// Returns a device as a process sees it, and the GPUs that are visible to the process: a single one, so that all
+/// processes run the same plan.
 fn visible(device: DeviceSpec, outer: Option<&str>) -> (DeviceSpec, Option<String>) {
     let DeviceSpec::Cuda(ordinal) = device else { return (device, None) };
     let outer = outer.and_then(|list| list.split(',').nth(ordinal)).map(|name| name.trim().to_owned());
     (DeviceSpec::Cuda(0), Some(outer.unwrap_or_else(|| ordinal.to_string())))
 }
 
-/// Waits for a process and passes its messages on, each line with its device. Asks it to end when this one is asked to.
+/// Waits for a process, prints its messages, each line with its device, and forwards requests to stop.
 fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus> {
-    let told = child.stderr.take();
+    let messages = child.stderr.take();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            for line in told.into_iter().flat_map(|told| BufReader::new(told).split(b'\n')).map_while(Result::ok) {
+            for line in messages.into_iter().flat_map(|messages| BufReader::new(messages).split(b'\n')).map_while(Result::ok) {
                 output::passed_on(name, &String::from_utf8_lossy(&line));
             }
         });
@@ -255,17 +258,17 @@ fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus
                 ask_to_end(&mut child);
                 n_asked += 1;
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
     })
 }
 
-/// Asks a process to end: it finishes what is under way, and at the second time ends at once.
+/// Asks a process to stop: it finishes the work in progress, and at the second request ends at once.
 fn ask_to_end(child: &mut Child) {
     #[cfg(unix)]
     {
         let Ok(pid) = libc::pid_t::try_from(child.id()) else { return };
-        // SAFETY: the process was not waited for yet, so the number is its own.
+        // SAFETY: the process was not waited for yet, so its id is not reused.
         unsafe { libc::kill(pid, libc::SIGTERM) };
     }
     #[cfg(not(unix))]
@@ -274,14 +277,14 @@ fn ask_to_end(child: &mut Child) {
     }
 }
 
-/// Lets signals of the terminal reach this process alone, which passes them on, and ends the new process with this one.
+/// Directs signals of the terminal to this process alone, which forwards them, and ends the new process with this one.
 fn keep_with_us(command: &mut Command) {
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt as _;
         command.process_group(0);
         #[cfg(target_os = "linux")]
-        // SAFETY: the call is async-signal-safe, and changes the new process alone.
+        // SAFETY: the call is async-signal-safe, and affects the new process alone.
         unsafe {
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
@@ -293,7 +296,7 @@ fn keep_with_us(command: &mut Command) {
     let _ = command;
 }
 
-/// Removes a directory, if it is there.
+/// Removes a directory, if it exists.
 fn remove(dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -306,8 +309,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_of_one_kind() {
-        let parse = |text: &str| text.parse::<DeviceList>();
+    fn devices_of_different_kinds_are_refused() {
+        let parse = |text: &str| text.parse::<DeviceList>().map_err(|error| error.to_string());
         assert_eq!(parse("cuda:0, cuda:1").map(|list| list.0), Ok(vec![DeviceSpec::Cuda(0), DeviceSpec::Cuda(1)]));
         assert_eq!(parse("cpu,cuda:1"), Err("cpu and cuda:1 compute differently, and so may their answers".to_owned()));
         assert!(parse("auto,cpu").is_err() && parse("cuda:0,,").is_err() && parse("").is_err());

@@ -1,9 +1,9 @@
-//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos; `vidense batch status DIR` from
-//! elsewhere.
+//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos, resumable; `vidense batch status DIR` shows
+//! its progress from another terminal.
 
 mod devices;
+mod messages;
 mod status;
-mod tell;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,103 +23,104 @@ use vidense::spec::read_plan;
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::status::Status;
-use self::tell::Teller;
+use self::messages::EventPrinter;
 use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
-use crate::cli::limits::{CacheArgs, Care, LimitArgs};
+use crate::cli::limits::{CacheArgs, Supervision, LimitArgs};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
 
 /// Ask every question of every video of an archive, for days if need be
 ///
-/// Each answer is a line of DIR/answers.jsonl, written as it is earned. The same command goes on where it was stopped
-/// or killed: what is done is skipped, a torn line is mended, nothing is asked twice. What fails is a line as well,
-/// with stage, cause and hint, and costs no other video anything. Ctrl-C (or SIGTERM) finishes what is under way; a
+/// Each answer is a line of DIR/answers.jsonl, written as soon as it is complete. The same command resumes after a stop or
+/// a crash: answers are skipped, an incomplete line is repaired, no question is asked twice. A failure is a line as well,
+/// with stage, cause and hint, and does not affect other videos. Ctrl-C (or SIGTERM) finishes the work in progress; a
 /// second one ends at once.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BatchCommand {
     #[command(subcommand)]
-    other: Option<Other>,
+    subcommand: Option<BatchSubcommand>,
     #[command(flatten)]
-    places: Places,
+    paths: BatchPaths,
     #[command(flatten)]
     run: RunBatch,
 }
 
-/// What must be named, but for `status`.
+/// Paths of a batch, all required without a subcommand.
 #[derive(Args)]
-struct Places {
-    /// A pipeline file (YAML)
+struct BatchPaths {
+    /// Pipeline file (YAML)
     #[arg(required = true)]
     pipeline: Option<PathBuf>,
-    /// A folder, with all that is below it; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl,
-    /// .txt: a path a line), or - for one on standard input; or one video. Of a folder, files are videos by their names
-    /// or by their content
+    /// Archive: a folder with its subfolders; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl,
+    /// .txt: a path a line), or - for a manifest on standard input; or one video. Files of a folder are videos by their
+    /// names or by their content
     #[arg(required = true)]
     archive: Option<PathBuf>,
-    /// Where the results are, or are to be
+    /// Directory of the results, new or to be resumed
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
-enum Other {
+enum BatchSubcommand {
     Status(Status),
 }
 
 #[derive(Args)]
 struct RunBatch {
-    /// Questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these
+    /// File of questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these
     /// columns
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// A question besides; may be given several times
+    /// Further question; may be given several times
     #[arg(long = "question", short, value_name = "TEXT")]
     question: Vec<String>,
-    /// A value over that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
+    /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     #[command(flatten)]
     unused: UnusedArgs,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// The video stream of each video, by its index as `inspect` prints it; over that of the pipeline [default: the best one]
+    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the pipeline [default: the best
+    /// video stream]
     #[arg(long, value_name = "N")]
     stream: Option<usize>,
-    /// Only this part of the archive, of n parts that together are all of it: 0/3, 1/3, 2/3
+    /// Part I of the archive, of N parts that together are the archive: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
-    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; what a device fails at is tried
-    /// again on another
+    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; failures of a device are retried on
+    /// another device
     #[arg(long, value_name = "DEVICE,...", conflicts_with_all = ["shard", "metrics"])]
     devices: Option<DeviceList>,
-    /// This process's part of an archive that is shared among devices
+    /// Part of this process, of an archive that is shared among devices
     #[arg(long, value_name = "I/N", requires = "devices", hide = true)]
     part: Option<Shard>,
-    /// Try again what failed before
+    /// Retry earlier failures
     #[arg(long)]
     retry_failed: bool,
-    /// Leave out what matches, below the folder; may be given several times
+    /// Exclude matching paths, relative to the folder; may be given several times
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Where the paths of a manifest begin [default: beside it; of standard input, here]
+    /// Base directory of a manifest's relative paths [default: that of the manifest; for standard input, the current one]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// How a manifest is written: csv, tsv, json, jsonl, lines [default: as its name or its beginning says]
+    /// Format of a manifest: csv, tsv, json, jsonl, lines [default: by its name or its first bytes]
     #[arg(long, value_name = "FORMAT")]
     manifest: Option<ManifestFormat>,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Serve how it stands to Prometheus: 127.0.0.1:9464
+    /// Serve metrics to Prometheus at this address: 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// How standard error is written: text, or json with one object a line
+    /// Format of standard error: text, or json with one object a line
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log: LogFormat,
-    /// Tell, stage by stage, what the time went into, and where the bottleneck is
+    /// Print the time of each stage, and the bottleneck
     #[arg(long)]
     timings: bool,
 }
@@ -128,27 +129,23 @@ impl BatchCommand {
     /// Runs the command.
     ///
     /// # Errors
-    /// Whatever stops it, or that some items failed.
+    /// Any error that stops the command, or the number of failed items.
     pub fn run(self) -> anyhow::Result<()> {
-        let Self { other, places: Places { pipeline, archive, out }, run } = self;
-        match (other, pipeline, archive, out) {
-            (Some(Other::Status(status)), ..) => status.run(),
+        let Self { subcommand, paths: BatchPaths { pipeline, archive, out }, run } = self;
+        match (subcommand, pipeline, archive, out) {
+            (Some(BatchSubcommand::Status(status)), ..) => status.run(),
             (None, Some(pipeline), Some(archive), Some(out)) => match (&run.devices, run.part) {
                 (Some(devices), None) => {
                     run.share(&archive, &DeviceBatch { devices, out: &out, retries_failed: run.retry_failed })
                 }
-                (_, Some(part)) => Self::run_part(run, part, (&pipeline, &archive, &out)),
+                // One part of an archive that is shared among devices.
+                (_, Some(part)) => {
+                    RunBatch { shard: part, ..run }.run(&pipeline, &archive, &part_dir(&out, part))
+                }
                 (None, None) => run.run(&pipeline, &archive, &out),
             },
-            _ => anyhow::bail!("a pipeline, an archive and --out are wanted; hint: vidense batch --help"),
+            _ => anyhow::bail!("missing pipeline, archive or --out; hint: vidense batch --help"),
         }
-    }
-}
-
-impl BatchCommand {
-    /// Runs one part of an archive that is shared among devices.
-    fn run_part(run: RunBatch, part: Shard, (pipeline, archive, out): (&Path, &Path, &Path)) -> anyhow::Result<()> {
-        RunBatch { shard: part, ..run }.run(pipeline, archive, &part_dir(out, part))
     }
 }
 
@@ -165,8 +162,8 @@ impl RunBatch {
     fn run(self, pipeline: &Path, archive_named: &Path, out: &Path) -> anyhow::Result<()> {
         output::log_as(self.log);
         let questions = self.questions()?;
-        let limits = self.limits.limits(Care::Unattended)?;
-        let isolation = self.limits.isolation(Care::Unattended)?;
+        let limits = self.limits.limits(Supervision::Unattended)?;
+        let isolation = self.limits.isolation(Supervision::Unattended)?;
         let options = ArchiveOptions {
             exclude: self.exclude.clone(),
             root: self.root.clone(),
@@ -175,10 +172,10 @@ impl RunBatch {
         };
         let archive = Archive::open(archive_named, &options)?;
         if questions.is_empty() && !archive.may_have_questions() {
-            anyhow::bail!("nothing is asked; hint: --questions FILE, -q TEXT, or a manifest with questions");
+            anyhow::bail!("no questions; hint: --questions FILE, -q TEXT, or a manifest with questions");
         }
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
-        // Before a model is read for nothing: whether the results may be written at all.
+        // Checked before the model is loaded: the results must be writable.
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
         let (mut plan, document) = read_plan(pipeline, &with_stream(&self.sets, self.stream))?;
         plan.unused = self.unused.rule(plan.unused);
@@ -187,7 +184,7 @@ impl RunBatch {
         let header = Header::new(&model.plan, &model.fingerprint, model.arithmetic(), &model.model_files)?;
         let header = header.with_shard(self.shard);
         let (mut store, state) = Store::open(out, &header)?;
-        tell::opened(&store, &state);
+        messages::print_opened(&store, &state);
         let features = self.cache.open(identity(&model)?);
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
@@ -205,13 +202,13 @@ impl RunBatch {
             questions: &questions,
             shard: self.shard,
             retry_failed: self.retry_failed,
-            is_only_archive: tell::archives(&store, archive_named)?,
+            is_only_archive: messages::check_archive(&store, archive_named)?,
             options,
             tally: &tally,
         };
-        let note = |event: &str, summary| note(event, (archive_named, &questions), summary);
-        store.note(&note("begin", None))?;
-        let teller = Teller::new();
+        let session = |event: &str, summary| session(event, archive_named, &questions, summary);
+        store.note(&session("begin", None))?;
+        let printer = EventPrinter::new();
         let latest = Arc::new(Mutex::new(Snapshot::default()));
         if let Some(server) = metrics {
             let latest = latest.clone();
@@ -221,28 +218,28 @@ impl RunBatch {
             if let BatchEvent::Tick(snapshot) = event {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
                 if let Err(error) = write_status(out, snapshot) {
-                    teller.warn_once("the status", &error.to_string());
+                    printer.warn_once("the status", &error.to_string());
                 }
             }
-            teller.take(&event);
+            printer.print(&event);
         });
-        teller.finish();
+        printer.finish();
         let outcome = outcome?;
-        store.note(&note("end", Some(Summary::of(&outcome))))?;
+        store.note(&session("end", Some(Summary::of(&outcome))))?;
         self.conclude(out, &outcome)
     }
 
-    /// Writes and tells what came of it.
+    /// Writes and prints the summary.
     fn conclude(&self, out: &Path, outcome: &BatchOutcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
         outcome.report.warnings.iter().for_each(|warning| output::warning(warning));
-        tell::summary(&summary);
+        messages::print_summary(&summary);
         write_status(out, &summary.session)?;
         summary.write(out)?;
         let page = report::write(out)?;
         output::note(&format!("see {}", page.display()));
         if self.timings {
-            timings::tell(&outcome.report, std::time::Duration::from_secs_f64(summary.session.seconds));
+            timings::print(&outcome.report, std::time::Duration::from_secs_f64(summary.session.seconds));
         }
         match (summary.results.failed, summary.complete) {
             (0, true) => Ok(()),
@@ -269,12 +266,13 @@ impl RunBatch {
     }
 }
 
-/// The results that the results of a part belong to.
+/// Returns the directory of results that contains that of a part.
 fn whole(part: &Path) -> &Path {
     part.parent().and_then(Path::parent).unwrap_or(part)
 }
 
-fn note(event: &str, (archive, questions): (&Path, &[BatchQuestion]), summary: Option<Summary>) -> BatchSession {
+/// Makes the line of a session's begin or end.
+fn session(event: &str, archive: &Path, questions: &[BatchQuestion], summary: Option<Summary>) -> BatchSession {
     BatchSession {
         event: event.to_owned(),
         holder: LockHolder::this(),

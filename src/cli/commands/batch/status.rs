@@ -1,4 +1,4 @@
-//! `vidense batch status DIR`: how a batch stands, from another terminal, or after it ended.
+//! `vidense batch status DIR`: progress of a batch, from another terminal or after its end.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use vidense::batch::store::{LockHolder, StoredResults, holder};
 use vidense::batch::summary::read_status;
 
 use super::devices::part_dirs;
-use super::tell;
+use super::messages;
 use crate::cli::output;
 
-/// Tell how a batch stands that runs elsewhere, or ran
+/// Show the progress of a batch that runs elsewhere, or has ended
 #[derive(Args)]
 pub struct Status {
-    /// The results
+    /// Directory of the results
     results: PathBuf,
     /// Print one JSON object
     #[arg(long)]
@@ -35,22 +35,22 @@ impl Status {
     /// Runs the command.
     ///
     /// # Errors
-    /// When there are no results.
+    /// When there are no results in the directory.
     pub fn run(self) -> anyhow::Result<()> {
         let parts = part_dirs(&self.results);
         if parts.is_empty() {
-            return self.tell(&self.results);
+            return self.print(&self.results);
         }
-        // What was shared among devices is told part by part.
+        // Results that are shared among devices are printed part by part.
         parts.iter().try_for_each(|part| {
             if !self.json {
                 output::line(&format!("{}:", output::printable(&part.to_string_lossy())))?;
             }
-            self.tell(part)
+            self.print(part)
         })
     }
 
-    fn tell(&self, dir: &Path) -> anyhow::Result<()> {
+    fn print(&self, dir: &Path) -> anyhow::Result<()> {
         let results = StoredResults::open(dir)?;
         let (holder, session) = (holder(dir), read_status(dir));
         let held = ResultCounts::of(&results.state);
@@ -59,7 +59,7 @@ impl Status {
         }
         match &holder {
             Some(holder) => output::line(&format!("running: {holder}"))?,
-            None => output::line("not running; the command that began it goes on")?,
+            None => output::line("not running; hint: the command that began it resumes")?,
         }
         output::line(&format!("{} answers, {} failures", held.answers, held.failed))?;
         for (category, n) in &held.failed_by {
@@ -67,7 +67,7 @@ impl Status {
         }
         if let Some(session) = session {
             let word = if holder.is_some() { "now" } else { "at last" };
-            output::line(&format!("{word}: {} {}", tell::behind(&session), tell::line(&session)))?;
+            output::line(&format!("{word}: {} {}", messages::format_done(&session), messages::format_rates(&session)))?;
         }
         Ok(())
     }

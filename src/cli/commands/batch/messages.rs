@@ -1,4 +1,4 @@
-//! What a batch tells while it runs, and at its end.
+//! Messages of a batch on standard error: state of the results, progress, failures, summary.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -14,21 +14,21 @@ use vidense::batch::{BatchEvent, Snapshot, Summary};
 
 use crate::cli::{output, progress};
 
-/// Without a terminal, between two lines of progress.
-const LINE_EVERY: Duration = Duration::from_secs(60);
+/// Interval between two lines of progress, without a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Tells what the results hold already.
-pub fn opened(store: &Store, state: &StoreState) {
+/// Prints the state of existing results.
+pub fn print_opened(store: &Store, state: &StoreState) {
     let (begun, here) = (store.begun_by(), env!("CARGO_PKG_VERSION"));
     if begun != here {
-        output::warning(&format!("{}: begun by vidense {begun}, gone on with by {here}", store.dir().display()));
+        output::warning(&format!("{}: begun by vidense {begun}, resumed by {here}", store.dir().display()));
     }
     if let Some(holder) = store.stale_holder() {
-        output::note(&format!("{}: {holder} ended without letting go of it; going on", store.dir().display()));
+        output::note(&format!("{}: {holder} ended without releasing the lock; resuming", store.dir().display()));
     }
     let (answers, failed) = (state.n_answered(), state.n_failed());
     if answers + failed > 0 {
-        output::note(&format!("{}: {answers} answers and {failed} failures are there already", store.dir().display()));
+        output::note(&format!("{}: resuming after {answers} answers and {failed} failures", store.dir().display()));
     }
     if let Some(first) = state.damaged.first() {
         let n = state.damaged.len();
@@ -39,35 +39,35 @@ pub fn opened(store: &Store, state: &StoreState) {
     }
 }
 
-/// Whether no other archive was asked about in these results; if one was, that is told.
+/// Returns whether the results are of this archive alone, and prints a warning if they are not.
 ///
 /// # Errors
-/// When they cannot be read.
-pub fn archives(store: &Store, archive: &Path) -> anyhow::Result<bool> {
+/// When the sessions cannot be read.
+pub fn check_archive(store: &Store, archive: &Path) -> anyhow::Result<bool> {
     let archive = archive.to_string_lossy();
     let sessions = read_sessions(store.dir())?;
     let other = sessions.iter().map(|session| &session.archive).rev().find(|other| **other != archive);
     if let Some(other) = other {
         output::warning(&format!(
-            "{}: begun with {other}; what has the same name in {archive} is taken for the same video",
+            "{}: begun with {other}; a video of the same name in {archive} counts as the same video",
             store.dir().display()
         ));
     }
     Ok(other.is_none())
 }
 
-/// Tells what happens, from whichever thread.
-pub struct Teller {
+/// Printer of a batch's events, for use from any thread.
+pub struct EventPrinter {
     bar: ProgressBar,
     has_bar: bool,
     last_line: Mutex<Instant>,
     warned: Mutex<HashSet<&'static str>>,
-    /// Number of names of questions that are in no answer.
+    /// Number of question ids that stand in no answer.
     n_renamed: AtomicU64,
 }
 
-impl Teller {
-    /// Nothing told yet.
+impl EventPrinter {
+    /// Makes a printer, with a progress bar on a terminal.
     pub fn new() -> Self {
         let has_bar = std::io::stderr().is_terminal() && !output::is_json();
         let bar = if has_bar { progress::batch() } else { ProgressBar::hidden() };
@@ -80,13 +80,13 @@ impl Teller {
         }
     }
 
-    /// Takes an event.
-    pub fn take(&self, event: &BatchEvent<'_>) {
+    /// Prints an event.
+    pub fn print(&self, event: &BatchEvent<'_>) {
         match event {
             BatchEvent::Failed(record) => self.bar.suspend(|| output::failure(record)),
             BatchEvent::Ignored(keys) => {
                 let keys = keys.join(", ");
-                self.bar.suspend(|| output::warning(&format!("the manifest has more than is used here: {keys}")));
+                self.bar.suspend(|| output::warning(&format!("unused keys of the manifest: {keys}")));
             }
             BatchEvent::Renamed { video, question } => {
                 if self.n_renamed.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -101,20 +101,20 @@ impl Teller {
         }
     }
 
-    /// Warns once of something that may happen again and again.
+    /// Prints a warning at its first occurrence.
     pub fn warn_once(&self, what: &'static str, cause: &str) {
         let is_new = self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
         if is_new {
-            self.bar.suspend(|| output::warning(&format!("{what} could not be kept; told once: {cause}")));
+            self.bar.suspend(|| output::warning(&format!("{what} could not be written; printed once: {cause}")));
         }
     }
 
-    /// Nothing more will be told.
+    /// Removes the bar, and prints the number of unused question ids.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
         let n_renamed = self.n_renamed.load(Ordering::Relaxed);
         if n_renamed > 0 {
-            output::warning(&format!("{n_renamed} ids are in no answer: their questions came under another id before"));
+            output::warning(&format!("{n_renamed} ids are in no answer: their questions were asked under another id before"));
         }
     }
 
@@ -124,25 +124,25 @@ impl Teller {
                 self.bar.set_length(expected.max(snapshot.n_finished()));
             }
             self.bar.set_position(snapshot.n_finished());
-            self.bar.set_message(line(snapshot));
+            self.bar.set_message(format_rates(snapshot));
             return;
         }
         let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= LINE_EVERY {
+        if last.elapsed() >= LINE_INTERVAL {
             *last = Instant::now();
-            output::progress(snapshot, &format!("{} {}", behind(snapshot), line(snapshot)));
+            output::progress(snapshot, &format!("{} {}", format_done(snapshot), format_rates(snapshot)));
         }
     }
 }
 
-/// `12 of 60 videos`.
-pub fn behind(snapshot: &Snapshot) -> String {
+/// Formats the processed videos: `12 of 60 videos`.
+pub fn format_done(snapshot: &Snapshot) -> String {
     let of = snapshot.expected.map_or(String::new(), |expected| format!(" of {expected}"));
     format!("{}{of} videos", snapshot.n_finished())
 }
 
-/// Rates, what is left, and how busy the stages are.
-pub fn line(snapshot: &Snapshot) -> String {
+/// Formats rates, remaining work, and utilisation of the stages.
+pub fn format_rates(snapshot: &Snapshot) -> String {
     let mut text = format!("{:.2}/s", snapshot.items_per_second());
     if snapshot.failed + snapshot.failed_answers > 0 {
         let _ = write!(text, ", {} failed", snapshot.failed + snapshot.failed_answers);
@@ -160,29 +160,29 @@ pub fn line(snapshot: &Snapshot) -> String {
     text
 }
 
-/// A reason for which files are passed over, in words that follow a number.
-fn words(reason: &str) -> &str {
+/// Returns the noun of files that are passed over for a reason.
+fn noun(reason: &str) -> &str {
     match reason {
         "image" => "image(s)",
-        "audio" => "with sound alone",
-        "text" => "text(s)",
+        "audio" => "audio file(s)",
+        "text" => "text file(s)",
         "playlist" => "playlist(s)",
         "segment" => "part(s) that cannot be opened alone",
         "unfinished" => "unfinished download(s)",
         "archive" => "archive(s)",
         "weights" => "file(s) of weights",
         "data" => "file(s) of other data",
-        "not_regular" => "that are no regular files",
-        "unknown" => "that are not recognised",
+        "not_regular" => "file(s) that are not regular",
+        "unknown" => "unknown file(s)",
         reason => reason,
     }
 }
 
-/// Tells what came of it.
-pub fn summary(summary: &Summary) {
+/// Prints the summary.
+pub fn print_summary(summary: &Summary) {
     let (now, held) = (&summary.session, &summary.results);
     let mut text = format!(
-        "videos: {} answered about, {} failed, {} done before; answers: {}, {} failed; in {:.1} s: {:.2} videos/s, {:.1} \
+        "videos: {} answered, {} failed, {} skipped; answers: {}, {} failed; in {:.1} s: {:.2} videos/s, {:.1} \
          frames/s, {:.1} tokens/s, {:.1} h of video an hour; {} frames decoded, {} videos found in the cache, {} decoder(s) \
          restarted",
         now.done,
@@ -199,7 +199,7 @@ pub fn summary(summary: &Summary) {
         now.found_in_cache,
         now.decoder_restarts,
     );
-    let _ = write!(text, "\nall in all: {} answers, {} failures", held.answers, held.failed);
+    let _ = write!(text, "\ntotal: {} answers, {} failures", held.answers, held.failed);
     for (category, n) in &held.failed_by {
         let (stage, kind) = category.split_once('/').unwrap_or((category, ""));
         let _ = write!(text, "\n  {n} {kind} (in the stage {stage})");
@@ -207,10 +207,10 @@ pub fn summary(summary: &Summary) {
     for (reason, left) in &now.passed_over {
         let names = left.examples.iter().map(|name| output::printable(name)).collect::<Vec<_>>().join(", ");
         let more = if left.files > left.examples.len() as u64 { ", ..." } else { "" };
-        let _ = write!(text, "\n  passed over: {} {} ({names}{more})", left.files, words(reason));
+        let _ = write!(text, "\n  passed over: {} {} ({names}{more})", left.files, noun(reason));
     }
     if summary.complete && now.n_finished() == 0 {
-        output::warning("nothing in the archive is a video, or of this shard");
+        output::warning("no video in the archive or in this shard");
     }
     output::conclusion(summary, &text);
 }
