@@ -4,8 +4,8 @@
 //! generated there. Used by the benchmarks where no released checkpoint is at hand.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
-use candle_nn::{Init, VarBuilder};
 use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;

@@ -115,11 +115,7 @@ impl Collector for SnapshotCollector {
             let row = |stage| (labels(stage), of(stage));
             now.stages.iter().map(row).collect()
         };
-        family(
-            ("stage_busy_seconds", "Seconds that a stage's threads were busy"),
-            true,
-            &stages(|s| s.busy_seconds),
-        )?;
+        family(("stage_busy_seconds", "Seconds that a stage's threads were busy"), true, &stages(|s| s.busy_seconds))?;
         family(
             ("stage_utilisation", "Share of recent time that a stage's threads were busy, 0 to 1"),
             false,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use candle_core::DType;
 use clap::{Args, Subcommand};
 use vidense::bench::{
-    AskBench, AskTask, BenchTarget, CheckpointTask, DeviceLimits, LanguageSize, LanguageTask, LogitComparison, RunBench,
-    RunTask, TowerName, bench_ask, bench_language, bench_run, bench_tower, bench_video, write_checkpoint,
+    AskBench, AskTask, BenchTarget, CheckpointTask, DeviceLimits, LanguageSize, LanguageTask, LogitComparison,
+    RunBench, RunTask, TowerName, bench_ask, bench_language, bench_run, bench_tower, bench_video, write_checkpoint,
 };
 use vidense::device::{DTypeSpec, DeviceSpec, OpenedDevice, load_kernels};
 use vidense::nn::QuantFormat;

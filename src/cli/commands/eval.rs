@@ -17,7 +17,7 @@ use vidense::pipeline::features::identity;
 use vidense::pipeline::{FeatureCache, VideoOptions};
 
 use crate::cli::args::PlanArgs;
-use crate::cli::limits::{Supervision, ItemLimitArgs};
+use crate::cli::limits::{ItemLimitArgs, Supervision};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 
@@ -164,7 +164,8 @@ impl Eval {
     }
 
     fn print(&self, scores: &ExactMatchScores) -> anyhow::Result<()> {
-        let mut rows: Vec<ScoreRow> = scores.by_type().map(|(kind, score)| ScoreRow::new(kind, score, score.chance())).collect();
+        let mut rows: Vec<ScoreRow> =
+            scores.by_type().map(|(kind, score)| ScoreRow::new(kind, score, score.chance())).collect();
         let (all, chance) = scores.overall();
         rows.push(ScoreRow::new("all", &all, chance));
         if self.json {

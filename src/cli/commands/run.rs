@@ -13,7 +13,7 @@ use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
 use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
-use crate::cli::limits::{Supervision, LimitArgs};
+use crate::cli::limits::{LimitArgs, Supervision};
 use crate::cli::session::{AnswerContext, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
 
@@ -98,7 +98,8 @@ impl Run {
             questions: questions.clone(),
             all_questions: questions.clone(),
         });
-        let (limits, isolation) = (self.limits.limits(Supervision::Attended)?, self.limits.isolation(Supervision::Attended)?);
+        let (limits, isolation) =
+            (self.limits.limits(Supervision::Attended)?, self.limits.isolation(Supervision::Attended)?);
         let wants_times = self.timings || self.json || self.trace.is_some() || limits.has_times();
         let clock = if wants_times { StageClock::Completion } else { StageClock::Issue };
         let options = VideoOptions { limits, isolation: isolation.as_ref(), clock, ..VideoOptions::default() };

@@ -73,7 +73,10 @@ fn the_part_of_a_process_that_is_killed_is_done_by_another() {
     let ended = running.wait_with_output().unwrap();
     assert_code(&ended, 0);
     let words = err(&ended);
-    assert!(words.contains("its process ended early (signal: 9") && words.contains("resumes on another device"), "{words}");
+    assert!(
+        words.contains("its process ended early (signal: 9") && words.contains("resumes on another device"),
+        "{words}"
+    );
     assert_eq!(answers(&place, "shared"), answers(&place, "alone"));
     assert_eq!(place.summary("shared")["complete"], true);
 }

@@ -99,13 +99,13 @@ impl DeviceBatch<'_> {
         let run = |device: usize, task: &PartTask| {
             let end = self.run_part(device, task, of, &stop);
             match &end {
-                PartEnd::Lost(cause) => {
-                    output::warning(&format!("{}: {cause}; part {}/{of} resumes on another device", names[device], task.part))
-                }
-                PartEnd::FailedOnDevice(cause) => output::warning(&format!(
-                    "{}: {cause}; retried on another device, if there is one",
-                    names[device]
+                PartEnd::Lost(cause) => output::warning(&format!(
+                    "{}: {cause}; part {}/{of} resumes on another device",
+                    names[device], task.part
                 )),
+                PartEnd::FailedOnDevice(cause) => {
+                    output::warning(&format!("{}: {cause}; retried on another device, if there is one", names[device]))
+                }
                 PartEnd::Done | PartEnd::Stopped => {}
             }
             end
@@ -228,7 +228,11 @@ impl DeviceBatch<'_> {
 fn failures_of_device(summary: &Summary) -> PartEnd {
     let is_of_device = |category: &str| OF_DEVICE.iter().any(|kind| category.contains(kind));
     let n: u64 = summary.results.failed_by.iter().filter(|(name, _)| is_of_device(name)).map(|(_, n)| n).sum();
-    if n > 0 { PartEnd::FailedOnDevice(format!("{n} failure(s) that the device may have caused")) } else { PartEnd::Done }
+    if n > 0 {
+        PartEnd::FailedOnDevice(format!("{n} failure(s) that the device may have caused"))
+    } else {
+        PartEnd::Done
+    }
 }
 
 /// Returns a device as a process sees it, and the GPUs that are visible to the process: a single one, so that all
@@ -244,7 +248,9 @@ fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus
     let messages = child.stderr.take();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            for line in messages.into_iter().flat_map(|messages| BufReader::new(messages).split(b'\n')).map_while(Result::ok) {
+            for line in
+                messages.into_iter().flat_map(|messages| BufReader::new(messages).split(b'\n')).map_while(Result::ok)
+            {
                 output::passed_on(name, &String::from_utf8_lossy(&line));
             }
         });

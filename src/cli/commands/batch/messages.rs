@@ -114,7 +114,9 @@ impl EventPrinter {
         self.bar.finish_and_clear();
         let n_renamed = self.n_renamed.load(Ordering::Relaxed);
         if n_renamed > 0 {
-            output::warning(&format!("{n_renamed} ids are in no answer: their questions were asked under another id before"));
+            output::warning(&format!(
+                "{n_renamed} ids are in no answer: their questions were asked under another id before"
+            ));
         }
     }
 

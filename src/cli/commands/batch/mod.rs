@@ -22,10 +22,10 @@ use vidense::pipeline::features::identity;
 use vidense::spec::read_plan;
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
-use self::status::Status;
 use self::messages::EventPrinter;
+use self::status::Status;
 use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
-use crate::cli::limits::{CacheArgs, Supervision, LimitArgs};
+use crate::cli::limits::{CacheArgs, LimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
@@ -139,9 +139,7 @@ impl BatchCommand {
                     run.share(&archive, &DeviceBatch { devices, out: &out, retries_failed: run.retry_failed })
                 }
                 // One part of an archive that is shared among devices.
-                (_, Some(part)) => {
-                    RunBatch { shard: part, ..run }.run(&pipeline, &archive, &part_dir(&out, part))
-                }
+                (_, Some(part)) => RunBatch { shard: part, ..run }.run(&pipeline, &archive, &part_dir(&out, part)),
                 (None, None) => run.run(&pipeline, &archive, &out),
             },
             _ => anyhow::bail!("missing pipeline, archive or --out; hint: vidense batch --help"),
