@@ -17,7 +17,7 @@ use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint,
 use crate::text::{ShownFrames, Template};
 use crate::video::{ReadLimits, Scanned, check_argument, scan};
 use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
-use crate::weights::Hub;
+use crate::weights::{DownloadProgress, Hub};
 
 /// Revision of the frames and prompts that a plan gives. Raised whenever the same plan may give other ones: results and
 /// visual tokens of different revisions are not mixed.
@@ -133,7 +133,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenE
     }
     let mut load = Duration::ZERO;
     let devices = Devices::open(&plan)?;
-    let hub = Hub::from_env(true);
+    let hub = Hub::from_env(DownloadProgress::Shown);
     let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
     let plan = plan.resolved(&blueprint);
     let template = template(&plan, &blueprint)?;

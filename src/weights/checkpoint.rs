@@ -1,4 +1,8 @@
-//! A directory's tensors by name, memory-mapped (safetensors) or read on demand (PyTorch); or those of a GGUF file.
+//! Tensors of a checkpoint by name: of a directory, memory-mapped (safetensors) or read on demand (PyTorch), or of a
+//! GGUF file.
+//!
+//! Opening reads names, shapes and types only. Tensors are then read one by one, possibly by several threads, and mapped
+//! pages are released once their tensor has been converted, so a loading model needs memory for its weights once.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -12,7 +16,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::tensor::TensorView;
 
 use super::error::unreadable;
-use super::fp8::{Fp8Format, Scales, e8m0};
+use super::fp8::{Fp8Format, Scales, e8m0_to_f32};
 use super::gguf::Gguf;
 use super::rows::StoredRows;
 use super::source::WeightFiles;
@@ -21,18 +25,18 @@ use crate::device::upload_weight;
 use crate::error::{Error, Kind};
 use crate::files;
 
-/// The tensors of one directory.
+/// Tensors of one directory, or of one GGUF file.
 pub struct Checkpoint {
     dir: PathBuf,
     paths: Vec<PathBuf>,
-    tensors: HashMap<String, TensorFacts>,
+    tensors: HashMap<String, TensorInfo>,
     files: Files,
     fp8: Option<Fp8Format>,
 }
 
-/// What is known of a tensor without reading it.
+/// Properties of a tensor that are known before it is read.
 #[derive(Debug, Clone)]
-struct TensorFacts {
+struct TensorInfo {
     file: usize,
     shape: Shape,
     dtype: DType,
@@ -45,7 +49,7 @@ enum Files {
 }
 
 impl Checkpoint {
-    /// Opens the weights of a directory and reads the names, shapes and types of its tensors.
+    /// Opens the weights of a directory, and reads the names, shapes and types of its tensors.
     ///
     /// # Errors
     /// [`Error`] when there are none, or a file is broken.
@@ -65,19 +69,19 @@ impl Checkpoint {
     /// [`Error`] when it is not there, or broken.
     pub fn open_gguf(path: &Path) -> Result<Self, Error> {
         let gguf = Gguf::open(path)?;
-        let facts = |shape: &Shape| TensorFacts { file: 0, shape: shape.clone(), dtype: DType::F32 };
-        let tensors = gguf.shapes().map(|(name, shape)| (name.to_owned(), facts(shape))).collect();
+        let info = |shape: &Shape| TensorInfo { file: 0, shape: shape.clone(), dtype: DType::F32 };
+        let tensors = gguf.shapes().map(|(name, shape)| (name.to_owned(), info(shape))).collect();
         let (dir, paths) = (path.to_owned(), vec![path.to_owned()]);
         Ok(Self { dir, paths, tensors, files: Files::Gguf(gguf), fp8: None })
     }
 
-    /// The same checkpoint, its FP8 weights read in `format`.
+    /// Sets the format in which FP8 weights are read.
     ///
     /// # Errors
     /// [`Error`] when it has FP8 tensors and no format, or one of them has no scales.
     pub fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, Error> {
         let mut names: Vec<&String> =
-            self.tensors.iter().filter(|(_, facts)| facts.dtype == DType::F8E4M3).map(|(name, _)| name).collect();
+            self.tensors.iter().filter(|(_, info)| info.dtype == DType::F8E4M3).map(|(name, _)| name).collect();
         names.sort();
         let wrong = |name: &str, rule: String| {
             let rule = format!("tensor {name} is stored in FP8, and {rule}");
@@ -88,7 +92,7 @@ impl Checkpoint {
             let Some(format) = &format else {
                 return wrong(name, "config.json has no quantization_config that says how".to_owned());
             };
-            match format.scale_of(name) {
+            match format.scale_name(name) {
                 Some(scale) if !self.contains(&scale) => {
                     return wrong(name, format!("its scales, {scale}, are missing"));
                 }
@@ -99,13 +103,13 @@ impl Checkpoint {
         Ok(Self { fp8: format, ..self })
     }
 
-    /// The names of tensors that are read, or rightly ignored, together with `name`: the scales of an FP8 weight.
+    /// Returns the names of the tensors that belong to `name`: the scales of an FP8 weight.
     pub(super) fn companions(&self, name: &str) -> Vec<String> {
-        let is_fp8 = self.tensors.get(name).is_some_and(|facts| facts.dtype == DType::F8E4M3);
+        let is_fp8 = self.tensors.get(name).is_some_and(|info| info.dtype == DType::F8E4M3);
         self.fp8.as_ref().filter(|_| is_fp8).map_or_else(Vec::new, |format| format.companions(name))
     }
 
-    /// What a GGUF file says of itself.
+    /// Returns the GGUF file with its metadata, or `None` for a directory.
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.files {
             Files::Gguf(gguf) => Some(gguf),
@@ -116,60 +120,60 @@ impl Checkpoint {
     /// Reads one tensor of a GGUF file as it is stored.
     ///
     /// # Errors
-    /// When it is not there, its bytes cannot be read, or this is no GGUF file.
+    /// A missing tensor, unreadable bytes, or a checkpoint that is not a GGUF file.
     pub fn quantized(&self, name: &str) -> candle_core::Result<QTensor> {
         self.gguf().ok_or_else(|| candle_core::Error::msg(format!("`{name}` is not in a GGUF file")))?.get(name)
     }
 
-    /// The directory, or the GGUF file.
+    /// Path of the directory, or of the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The weight files.
+    /// Paths of the weight files.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 
-    /// The names of all tensors, in no order.
+    /// Names of all tensors, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor's shape.
+    /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&Shape> {
-        self.tensors.get(name).map(|facts| &facts.shape)
+        self.tensors.get(name).map(|info| &info.shape)
     }
 
-    /// The type that most weights are stored in: that of the largest tensor.
+    /// Returns the type in which most weights are stored: that of the largest tensor.
     pub fn dtype(&self) -> DType {
-        let largest = self.tensors.values().max_by_key(|facts| (facts.shape.elem_count(), facts.dtype.as_str()));
-        largest.map_or(DType::F32, |facts| facts.dtype)
+        let largest = self.tensors.values().max_by_key(|info| (info.shape.elem_count(), info.dtype.as_str()));
+        largest.map_or(DType::F32, |info| info.dtype)
     }
 
-    /// Numbers in all tensors together.
+    /// Number of elements in all tensors.
     pub fn n_parameters(&self) -> usize {
-        self.tensors.values().map(|facts| facts.shape.elem_count()).sum()
+        self.tensors.values().map(|info| info.shape.elem_count()).sum()
     }
 
     /// Reads one tensor.
     ///
     /// # Errors
-    /// When it is not there, or its bytes cannot be read.
+    /// A missing tensor, or unreadable bytes.
     pub fn load(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
-        match facts.dtype {
-            DType::F8E4M3 => self.dequantized(name, facts)?.to_dtype(dtype)?.to_device(device),
+        let info = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        match info.dtype {
+            DType::F8E4M3 => self.read_fp8(name, info)?.to_dtype(dtype)?.to_device(device),
             DType::BF16 if dtype == DType::F32 && device.is_cpu() => match &self.files {
-                Files::Safetensors(files) => widened(&files[facts.file], name),
-                _ => self.stored(name, facts, device)?.to_dtype(dtype),
+                Files::Safetensors(files) => bf16_to_f32(&files[info.file], name),
+                _ => self.stored(name, info, device)?.to_dtype(dtype),
             },
-            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.stored(name, facts, device)?.to_dtype(dtype),
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.stored(name, info, device)?.to_dtype(dtype),
             other => candle_core::bail!(
                 "{}: tensor {name} is stored as {}, an unsupported format of weights in full precision",
                 self.dir.display(),
@@ -178,15 +182,15 @@ impl Checkpoint {
         }
     }
 
-    /// Opens a matrix of which rows are read when they are asked for; `None` where only whole tensors can be read.
+    /// Opens a matrix whose rows are read on demand, or returns `None` where only whole tensors can be read.
     ///
     /// # Errors
-    /// When the file cannot be opened again.
+    /// A file that cannot be opened again.
     pub fn rows(&self, name: &str) -> candle_core::Result<Option<StoredRows>> {
-        let (Some(facts), Files::Safetensors(files)) = (self.tensors.get(name), &self.files) else { return Ok(None) };
-        match &files[facts.file] {
+        let (Some(info), Files::Safetensors(files)) = (self.tensors.get(name), &self.files) else { return Ok(None) };
+        match &files[info.file] {
             Safetensors::Mapped(_) => {
-                let path = &self.paths[facts.file];
+                let path = &self.paths[info.file];
                 let named = |error| candle_core::Error::msg(format!("{}: {error}", path.display()));
                 StoredRows::open(path, name).map_err(named)
             }
@@ -194,22 +198,22 @@ impl Checkpoint {
         }
     }
 
-    /// Reads one tensor in the type that it is stored in, on the CPU.
+    /// Reads one tensor in its stored type, on the CPU.
     ///
     /// # Errors
-    /// When it is not there, or its bytes cannot be read.
+    /// A missing tensor, or unreadable bytes.
     pub fn load_stored(&self, name: &str) -> candle_core::Result<Tensor> {
-        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
-        self.stored(name, facts, &Device::Cpu)
+        let info = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        self.stored(name, info, &Device::Cpu)
     }
 
-    /// Reads one tensor in the type that it is stored in.
-    fn stored(&self, name: &str, facts: &TensorFacts, device: &Device) -> candle_core::Result<Tensor> {
+    /// Reads one tensor in its stored type.
+    fn stored(&self, name: &str, info: &TensorInfo, device: &Device) -> candle_core::Result<Tensor> {
         match &self.files {
             Files::Safetensors(files) => {
-                let file = &files[facts.file];
+                let file = &files[info.file];
                 let view = file.get(name)?;
-                let tensor = match upload_weight(view.data(), facts.dtype, &facts.shape, device)? {
+                let tensor = match upload_weight(view.data(), info.dtype, &info.shape, device)? {
                     Some(tensor) => tensor,
                     None => view.load(device)?,
                 };
@@ -217,7 +221,7 @@ impl Checkpoint {
                 Ok(tensor)
             }
             Files::TorchBin(files) => {
-                let read = guarded("the pickle is malformed", || files[facts.file].get(name))?;
+                let read = guarded("the pickle is malformed", || files[info.file].get(name))?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
                 tensor.to_device(device)?.contiguous()
             }
@@ -226,26 +230,26 @@ impl Checkpoint {
     }
 
     /// Reads an FP8 weight in f32, on the CPU.
-    fn dequantized(&self, name: &str, facts: &TensorFacts) -> candle_core::Result<Tensor> {
-        let scale = self.fp8.as_ref().and_then(|format| Some((format, format.scale_of(name)?)));
+    fn read_fp8(&self, name: &str, info: &TensorInfo) -> candle_core::Result<Tensor> {
+        let scale = self.fp8.as_ref().and_then(|format| Some((format, format.scale_name(name)?)));
         let Some((format, scale)) = scale else { candle_core::bail!("tensor {name}: FP8 without scales") };
-        let values = self.stored(name, facts, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let values = self.stored(name, info, &Device::Cpu)?.to_dtype(DType::F32)?;
         let mut values = values.flatten_all()?.to_vec1::<f32>()?;
         let named = |error| candle_core::Error::msg(format!("{}: tensor {name}: {error}", self.dir.display()));
-        format.dequantize(&mut values, facts.shape.dims(), &self.scales(&scale)?).map_err(named)?;
-        Tensor::from_vec(values, facts.shape.clone(), &Device::Cpu)
+        format.dequantize(&mut values, info.shape.dims(), &self.scales(&scale)?).map_err(named)?;
+        Tensor::from_vec(values, info.shape.clone(), &Device::Cpu)
     }
 
-    /// Reads scales: floats, or bytes that are powers of two.
+    /// Reads the scales of FP8 weights: floats, or E8M0 bytes.
     fn scales(&self, name: &str) -> candle_core::Result<Scales> {
-        let facts = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
-        let values = match (facts.dtype, &self.files) {
+        let info = self.tensors.get(name).ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
+        let values = match (info.dtype, &self.files) {
             (DType::U8 | DType::F8E8M0, Files::Safetensors(files)) => {
-                files[facts.file].get(name)?.data().iter().map(|&byte| e8m0(byte)).collect()
+                files[info.file].get(name)?.data().iter().map(|&byte| e8m0_to_f32(byte)).collect()
             }
             _ => self.load(name, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?,
         };
-        Ok(Scales { values, shape: facts.shape.dims().to_vec(), dtype: facts.dtype })
+        Ok(Scales { values, shape: info.shape.dims().to_vec(), dtype: info.dtype })
     }
 }
 
@@ -261,12 +265,11 @@ impl Safetensors {
             return Ok(Self::Builtin(SliceSafetensors::new(bytes)?));
         }
         files::check(path)?;
-        // SAFETY: the map is read-only; like every memory-mapped reader, we rely on nobody truncating the file.
+        // SAFETY: the map is read-only, and no process may truncate the file meanwhile, as for every memory-mapped reader.
         Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
     }
 
-    /// Takes bytes of the map out of this process's memory: they have been read, and are mapped again if they are read
-    /// again.
+    /// Releases the mapped pages of bytes that have been converted. A later read maps them again.
     fn release(&self, bytes: &[u8]) {
         if let Self::Mapped(_) = self {
             release_mapped(bytes);
@@ -288,8 +291,8 @@ impl Safetensors {
     }
 }
 
-/// Reads a tensor in bf16 into f32, without a copy in between.
-fn widened(file: &Safetensors, name: &str) -> candle_core::Result<Tensor> {
+/// Reads a tensor in bf16 as f32 without an intermediate copy.
+fn bf16_to_f32(file: &Safetensors, name: &str) -> candle_core::Result<Tensor> {
     let view = file.get(name)?;
     let elements: Vec<f32> =
         view.data().as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect();
@@ -298,17 +301,17 @@ fn widened(file: &Safetensors, name: &str) -> candle_core::Result<Tensor> {
     Ok(tensor)
 }
 
-/// Unmaps the whole pages of bytes of a file's private, read-only map until they are read again.
+/// Drops the whole pages of a private, read-only file map from memory until they are read again.
 #[cfg(unix)]
 fn release_mapped(bytes: &[u8]) {
-    // SAFETY: sysconf only reads a constant of the system.
+    // SAFETY: `sysconf` only reads a constant of the system.
     let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else { return };
     let (begin, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
     let (first, after_last) = (begin.next_multiple_of(page), end / page * page);
     if first < after_last {
         let start = bytes.as_ptr().wrapping_add(first - begin).cast_mut();
-        // SAFETY: the pages belong to a private map of a file that nobody writes to: reading them again gives the same
-        // bytes. A refusal has no effect.
+        // SAFETY: the pages belong to a private map of an unmodified file, so reading them again gives the same bytes. A
+        // refusal has no effect.
         let _ = unsafe { libc::madvise(start.cast(), after_last - first, libc::MADV_DONTNEED) };
     }
 }
@@ -316,9 +319,10 @@ fn release_mapped(bytes: &[u8]) {
 #[cfg(not(unix))]
 fn release_mapped(_: &[u8]) {}
 
-type Opened = (Files, HashMap<String, TensorFacts>);
+/// Open files, with the tensors in them.
+type OpenFiles = (Files, HashMap<String, TensorInfo>);
 
-fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, Error> {
+fn open_safetensors(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
@@ -326,14 +330,14 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<Opened, Error> {
         let opened = Safetensors::open(path).map_err(|error| broken(plain(&error)))?;
         for (name, view) in opened.tensors() {
             let dtype = DType::try_from(view.dtype()).map_err(|error| broken(format!("{name}: {error}")))?;
-            tensors.insert(name, TensorFacts { file, shape: Shape::from(view.shape()), dtype });
+            tensors.insert(name, TensorInfo { file, shape: Shape::from(view.shape()), dtype });
         }
         files.push(opened);
     }
     Ok((Files::Safetensors(files), tensors))
 }
 
-fn open_torch(paths: &[PathBuf]) -> Result<Opened, Error> {
+fn open_torch(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
@@ -342,18 +346,18 @@ fn open_torch(paths: &[PathBuf]) -> Result<Opened, Error> {
         let opened =
             guarded("the pickle is malformed", || TorchFile::open(path)).map_err(|error| broken(plain(&error)))?;
         for (name, info) in opened.tensor_infos() {
-            let facts = TensorFacts { file, shape: info.layout.shape().clone(), dtype: info.dtype };
-            tensors.insert(name.clone(), facts);
+            let info = TensorInfo { file, shape: info.layout.shape().clone(), dtype: info.dtype };
+            tensors.insert(name.clone(), info);
         }
         if opened.tensor_infos().is_empty() {
-            return Err(broken("it holds no state dict of tensors".to_owned()));
+            return Err(broken("no state dict of tensors".to_owned()));
         }
         files.push(opened);
     }
     Ok((Files::TorchBin(files), tensors))
 }
 
-/// Runs one of candle's readers, which panic on some broken files; that is an error, and nothing else is told of it.
+/// Runs a reader of candle's, and turns its panic on a malformed file into an error without printing the panic.
 pub(super) fn guarded<T>(
     malformed: &'static str,
     read: impl FnOnce() -> candle_core::Result<T>,
@@ -361,12 +365,12 @@ pub(super) fn guarded<T>(
     thread_local! {
         static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
     }
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let told = std::panic::take_hook();
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if !IS_GUARDED.get() {
-                told(info);
+                previous(info);
             }
         }));
     });
@@ -376,7 +380,7 @@ pub(super) fn guarded<T>(
     result
 }
 
-/// Candle's message without its backtrace and paths.
+/// Returns candle's message without backtrace and paths.
 pub(super) fn plain(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(inner),

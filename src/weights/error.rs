@@ -1,4 +1,4 @@
-//! What can be wrong with weights on disk.
+//! Errors of weights on disk: unreadable files, and tensors that do not fit the configuration.
 
 use std::fmt;
 use std::path::Path;
@@ -8,13 +8,13 @@ use crate::error::{Error, Kind};
 /// Number of problems that are printed; the rest is counted.
 const MAX_LINES: usize = 20;
 
-/// Returns the error of a file that is not what its name says, such as a `safetensors file`.
+/// Returns the error for a file that is not of its `format`, such as `safetensors file`.
 pub(super) fn unreadable(path: &Path, format: &str, cause: &str) -> Error {
     Error::from_text(Kind::Model, &format!("not a readable {format}: {cause}")).about(path)
 }
 
-/// Returns the error of tensors that the model needs and the checkpoint does not have as needed, one a line.
-pub(super) fn unfit(dir: &Path, problems: &[Problem]) -> Error {
+/// Returns the error for tensors that are missing or have another shape than the model needs, one a line.
+pub(super) fn unfit(dir: &Path, problems: &[TensorProblem]) -> Error {
     let mut rule = "the weights do not fit the configuration:".to_owned();
     for problem in problems.iter().take(MAX_LINES) {
         rule += &format!("\n  {problem}");
@@ -25,25 +25,25 @@ pub(super) fn unfit(dir: &Path, problems: &[Problem]) -> Error {
     Error::new(Kind::Model, rule).about(dir)
 }
 
-/// One tensor that is not as the model needs it.
+/// A tensor that is missing, or has another shape than the model needs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
-    /// The tensor's name in the file.
+pub struct TensorProblem {
+    /// Name of the tensor in the file.
     pub name: String,
-    /// The shape that the configuration calls for.
+    /// Shape that the configuration calls for.
     pub expected: Vec<usize>,
-    /// The shape in the file; `None` when there is no such tensor.
+    /// Shape in the file; `None` for a missing tensor.
     pub found: Option<Vec<usize>>,
-    /// Why that shape is expected.
-    pub why: String,
+    /// Reason for the expected shape.
+    pub reason: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for TensorProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.found {
-            None => write!(f, "missing: {} {:?} ({})", self.name, self.expected, self.why),
+            None => write!(f, "missing: {} {:?} ({})", self.name, self.expected, self.reason),
             Some(found) => {
-                write!(f, "wrong shape: {}: expected {:?}, found {found:?} ({})", self.name, self.expected, self.why)
+                write!(f, "wrong shape: {}: expected {:?}, found {found:?} ({})", self.name, self.expected, self.reason)
             }
         }
     }

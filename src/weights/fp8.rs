@@ -1,17 +1,17 @@
 //! FP8 weights: E4M3 values with scales in a tensor beside them, converted to full precision while they are read.
 //!
-//! Formats of `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8`. The scales
-//! of activations are not used: the products run in the precision that the model runs in, as transformers' do where a
-//! device has no FP8 arithmetic.
+//! Formats of `compressed-tensors` (float-quantized, mxfp8-quantized) and transformers' `finegrained_fp8`. Scales
+//! of activations are ignored: matrix products run in the model's precision, as those of transformers do on a device
+//! without FP8 arithmetic.
 
 use candle_core::{DType, Result};
 
-/// How a checkpoint stores its FP8 weights.
+/// Storage format of a checkpoint's FP8 weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fp8Format {
-    /// Name of the tensor of scales, in place of `weight`.
+    /// Last part of the name of the scales, in place of `weight`.
     pub scale: &'static str,
-    /// Parts of a weight that share a scale, one for each group of layers.
+    /// Parts of a weight that share a scale; one for each group of layers.
     pub blocks: Vec<ScaleBlock>,
     /// Precision of the products of values and scales.
     pub product: ScaleProduct,
@@ -24,9 +24,9 @@ pub enum ScaleBlock {
     Tensor,
     /// A row: a scale for each output channel.
     Row,
-    /// Neighbouring values of a row.
+    /// Consecutive values of a row.
     Group(usize),
-    /// Rows and columns of a rectangle.
+    /// A rectangle of rows and columns.
     Block(usize, usize),
 }
 
@@ -35,27 +35,28 @@ pub enum ScaleBlock {
 pub enum ScaleProduct {
     /// f32 (`finegrained_fp8`).
     F32,
-    /// That of the scales (`compressed-tensors`).
+    /// The precision of the scales (`compressed-tensors`).
     OfScales,
 }
 
-/// Tensors beside a weight that hold scales of activations.
+/// Names of tensors with scales of activations.
 const ACTIVATION_SCALES: [&str; 3] = ["input_scale", "output_scale", "activation_scale"];
 
 impl Fp8Format {
-    /// The name of the scales of a weight; `None` for a tensor that is not called `weight`.
-    pub(super) fn scale_of(&self, weight: &str) -> Option<String> {
+    /// Returns the name of the scales of a weight, or `None` for a tensor that is not called `weight`.
+    pub(super) fn scale_name(&self, weight: &str) -> Option<String> {
         Some(format!("{}.{}", weight.strip_suffix(".weight")?, self.scale))
     }
 
-    /// The names of tensors that belong to a weight, its scales first.
+    /// Returns the names of the tensors that belong to a weight, its scales first.
     pub(super) fn companions(&self, weight: &str) -> Vec<String> {
         let Some(layer) = weight.strip_suffix(".weight") else { return Vec::new() };
         std::iter::once(self.scale).chain(ACTIVATION_SCALES).map(|name| format!("{layer}.{name}")).collect()
     }
 
-    /// The rows and columns that share a scale, of a weight `(rows, columns)` with scales of shape `scales`.
-    fn block(&self, (rows, columns): (usize, usize), scales: &[usize]) -> Option<(usize, usize)> {
+    /// Returns the numbers of rows and columns that share a scale in a weight `(rows, columns)` with scales of shape
+    /// `scales`.
+    fn block(&self, rows: usize, columns: usize, scales: &[usize]) -> Option<(usize, usize)> {
         self.blocks.iter().find_map(|block| {
             let (height, width) = match *block {
                 ScaleBlock::Tensor => (rows, columns),
@@ -75,12 +76,12 @@ impl Fp8Format {
     /// `values (rows, columns)` row-major; `scales` of one of the format's shapes.
     ///
     /// # Errors
-    /// When the scales have no shape of the format.
+    /// Scales of a shape that the format does not have.
     pub(super) fn dequantize(&self, values: &mut [f32], shape: &[usize], scales: &Scales) -> Result<()> {
         let &[rows, columns] = shape else {
             candle_core::bail!("an FP8 weight of shape {shape:?}; expected two dimensions")
         };
-        let Some((height, width)) = self.block((rows, columns), &scales.shape) else {
+        let Some((height, width)) = self.block(rows, columns, &scales.shape) else {
             candle_core::bail!(
                 "scales of shape {:?} for a weight of shape {shape:?}; quantization_config calls for {:?}",
                 scales.shape,
@@ -106,16 +107,16 @@ impl Fp8Format {
     }
 }
 
-/// The scales of one weight.
+/// Scales of one weight.
 pub(super) struct Scales {
     pub(super) values: Vec<f32>,
     pub(super) shape: Vec<usize>,
-    /// The type that they are stored in.
+    /// Type in which the scales are stored.
     pub(super) dtype: DType,
 }
 
-/// The scale that an E8M0 byte stands for: a power of two (OCP Microscaling Formats, section 5.4.1).
-pub(super) fn e8m0(byte: u8) -> f32 {
+/// Returns the scale of an E8M0 byte: a power of two (OCP Microscaling Formats, section 5.4.1).
+pub(super) fn e8m0_to_f32(byte: u8) -> f32 {
     match byte {
         255 => f32::NAN,
         exponent => (f32::from(exponent) - 127.0).exp2(),
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_e8m0_byte_is_a_power_of_two() {
-        assert_eq!([127, 128, 120].map(e8m0), [1.0, 2.0, 1.0 / 128.0]);
-        assert!(e8m0(255).is_nan());
+        assert_eq!([127, 128, 120].map(e8m0_to_f32), [1.0, 2.0, 1.0 / 128.0]);
+        assert!(e8m0_to_f32(255).is_nan());
     }
 }

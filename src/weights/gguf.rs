@@ -1,4 +1,7 @@
-//! GGUF files: a language model's tensors in GGML's formats, with the model's description beside them.
+//! GGUF files: tensors of a language model in GGML's formats, with metadata.
+//!
+//! Candle parses the file; this module refuses impossible sizes, names unsupported formats, and gives typed access to
+//! the metadata, which `vlm::gguf` compares with the configuration.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use candle_core::{Device, Shape};
 
 use super::checkpoint::{guarded, plain};
 use super::error::unreadable;
-use super::gguf_types::{UnreadTensor, first_unread};
+use super::gguf_types::{UnsupportedTensor, first_unsupported};
 use crate::error::Error;
 
 /// An open GGUF file. Tensors are read on demand.
@@ -21,26 +24,28 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens a file and reads what it says of itself.
+    /// Opens a file and reads its metadata and tensor infos.
     ///
     /// # Errors
-    /// [`Error`] when it is not there, or no GGUF file.
+    /// A missing file, a file of another format, or a tensor in an unsupported format.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let io = Error::io(path);
         crate::files::check(path).map_err(&io)?;
         let mut file = File::open(path).map_err(io)?;
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
-            let unread = first_unread(path).map(|UnreadTensor { name, format }| {
-                format!("tensor {name} is stored as {format}, which is not read; hint: a file in Q4_K_M, Q8_0 or F16")
+            let unsupported = first_unsupported(path).map(|UnsupportedTensor { name, format }| {
+                format!(
+                    "tensor {name} is stored in the unsupported format {format}; hint: a file in Q4_K_M, Q8_0 or F16"
+                )
             });
-            let cause = unread.unwrap_or_else(|| plain(&error));
+            let cause = unsupported.unwrap_or_else(|| plain(&error));
             unreadable(path, "GGUF file", &cause)
         })?;
         check_sizes(path, &content)?;
         Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
     }
 
-    /// Its tensors' names and shapes, in no order.
+    /// Names and shapes of the tensors, in no order.
     pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &Shape)> {
         self.content.tensor_infos.iter().map(|(name, info)| (name.as_str(), &info.shape))
     }
@@ -53,58 +58,58 @@ impl Gguf {
         })
     }
 
-    /// A text of its description.
+    /// Returns a string of the metadata.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
     }
 
-    /// A list of texts of its description.
+    /// Returns a list of strings of the metadata.
     pub fn texts(&self, key: &str) -> Option<Vec<&str>> {
         let values = self.content.metadata.get(key)?.to_vec().ok()?;
         values.iter().map(|value| value.to_string().ok().map(String::as_str)).collect()
     }
 
-    /// Whether a value of its description switches something off: false, or zero.
+    /// Returns whether a value of the metadata is false or zero.
     pub fn is_off(&self, key: &str) -> bool {
         self.flag(key) == Some(false) || self.number(key) == Some(0.0)
     }
 
-    /// The keys of its description, in no order.
+    /// Keys of the metadata, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.content.metadata.keys().map(String::as_str)
     }
 
-    /// A truth value of its description.
+    /// Returns a bool of the metadata.
     pub fn flag(&self, key: &str) -> Option<bool> {
         self.content.metadata.get(key)?.to_bool().ok()
     }
 
-    /// A number of its description, or a list of numbers.
+    /// Returns a number of the metadata as a list of one, or a list of numbers.
     ///
     /// # Errors
-    /// In words, when the value is something else.
-    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, String> {
+    /// A value of another type.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, Error> {
         let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
         let values = match value {
             Value::Array(values) => values.iter().map(number).collect(),
             one => number(one).map(|one| vec![one]),
         };
-        values.map(Some).ok_or_else(|| format!("{key} is {value:?}; expected a number"))
+        values.map(Some).ok_or_else(|| Error::invalid(format!("{key} is {value:?}; expected a number")))
     }
 
-    /// A number of its description.
+    /// Returns a number of the metadata.
     pub fn number(&self, key: &str) -> Option<f64> {
         number(self.content.metadata.get(key)?)
     }
 }
 
-/// Refuses tensors of more elements than memory has addresses.
+/// Refuses tensors with more elements than an address space has bytes for.
 fn check_sizes(path: &Path, content: &Content) -> Result<(), Error> {
-    let is_absurd = |shape: &Shape| {
+    let is_impossible = |shape: &Shape| {
         let n = shape.dims().iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
         n.is_none_or(|n| n > isize::MAX as usize / size_of::<f32>())
     };
-    match content.tensor_infos.iter().find(|(_, info)| is_absurd(&info.shape)) {
+    match content.tensor_infos.iter().find(|(_, info)| is_impossible(&info.shape)) {
         Some((name, info)) => {
             let cause = format!("tensor {name} has the impossible shape {:?}", info.shape.dims());
             Err(unreadable(path, "GGUF file", &cause))

@@ -1,4 +1,5 @@
-//! The first tensor of a GGUF file in a format that candle does not read: candle's own error tells neither.
+//! Names the first tensor of a GGUF file in a format that candle does not read; candle's error names neither tensor nor
+//! format.
 //!
 //! Format: `docs/gguf.md` of ggml; the numbers of the formats: `enum ggml_type` in `ggml.h`.
 
@@ -7,34 +8,34 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Numbers of the formats that candle reads.
-const READ: [u32; 15] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 30];
-/// Longer texts and lists stand in no real header.
+const SUPPORTED: [u32; 15] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 30];
+/// Limit of the length of strings and lists, beyond those of any real header.
 const MAX_LENGTH: u64 = 1 << 32;
 
-/// A tensor and the format that it is stored in.
-pub(super) struct UnreadTensor {
+/// A tensor in an unsupported format.
+pub(super) struct UnsupportedTensor {
     pub(super) name: String,
     pub(super) format: String,
 }
 
-/// Finds the first tensor in a format that is not read; `None` when there is none, or the header is malformed.
-pub(super) fn first_unread(path: &Path) -> Option<UnreadTensor> {
-    let mut header = GgufHeader { file: BufReader::new(File::open(path).ok()?), wide: true };
+/// Finds the first tensor in an unsupported format; `None` without such a tensor, or for a malformed header.
+pub(super) fn first_unsupported(path: &Path) -> Option<UnsupportedTensor> {
+    let mut header = GgufHeader { file: BufReader::new(File::open(path).ok()?), has_64_bit_lengths: true };
     header.find().ok().flatten()
 }
 
 struct GgufHeader {
     file: BufReader<File>,
-    /// Whether lengths have 64 bits: since version 2.
-    wide: bool,
+    /// Whether lengths have 64 bits, as since version 2.
+    has_64_bit_lengths: bool,
 }
 
 impl GgufHeader {
-    fn find(&mut self) -> io::Result<Option<UnreadTensor>> {
+    fn find(&mut self) -> io::Result<Option<UnsupportedTensor>> {
         if self.bytes::<4>()? != *b"GGUF" {
             return Ok(None);
         }
-        self.wide = self.u32()? > 1;
+        self.has_64_bit_lengths = self.u32()? > 1;
         let (n_tensors, n_keys) = (self.length()?, self.length()?);
         for _ in 0..n_keys {
             self.text()?;
@@ -47,10 +48,10 @@ impl GgufHeader {
                 self.length()?;
             }
             let format = self.u32()?;
-            if !READ.contains(&format) {
-                return Ok(Some(UnreadTensor { name, format: format_name(format) }));
+            if !SUPPORTED.contains(&format) {
+                return Ok(Some(UnsupportedTensor { name, format: format_name(format) }));
             }
-            self.skip(8)?; // the place of its values
+            self.skip(8)?; // offset of the values
         }
         Ok(None)
     }
@@ -78,7 +79,7 @@ impl GgufHeader {
     }
 
     fn length(&mut self) -> io::Result<u64> {
-        let n = if self.wide { u64::from_le_bytes(self.bytes()?) } else { u64::from(self.u32()?) };
+        let n = if self.has_64_bit_lengths { u64::from_le_bytes(self.bytes()?) } else { u64::from(self.u32()?) };
         if n > MAX_LENGTH { Err(io::ErrorKind::InvalidData.into()) } else { Ok(n) }
     }
 
@@ -94,7 +95,7 @@ impl GgufHeader {
 
     fn skip(&mut self, n: i64) -> io::Result<()> {
         self.file.seek_relative(n)?;
-        // Beyond the end there is nothing to skip.
+        // `seek_relative` does not fail beyond the end of the file.
         if self.file.fill_buf()?.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }

@@ -1,62 +1,72 @@
-//! Where a model named on the command line lies: a directory, `$VIDENSE_MODELS`, the hub's cache, or the hub.
+//! Search for the directory of a named model: a path, `$VIDENSE_MODELS`, the hub's cache, or a download from the hub.
+//!
+//! Names that cannot be hub ids (URLs, files, paths) are refused before any network access: [`super::hub_id`]. Called
+//! wherever a model is opened or inspected.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
+use super::hub_id::{check_hub_id, no_such_path};
 use super::source::WeightFiles;
 use crate::error::{Error, Kind};
-use crate::files::{self, FileKind};
+use crate::files;
 
-/// The file that makes an adapter of a directory (PEFT).
+/// File by which a directory is an adapter (PEFT).
 const ADAPTER: &str = "adapter_config.json";
-/// Letters of a hub id.
-const MAX_ID: usize = 96;
-/// Files of a directory that are looked at for a hint.
+/// Number of directory entries that are examined for a hint.
 const MAX_ENTRIES: usize = 1000;
-/// A file of several gigabytes deserves another try; what was fetched of it is kept.
+/// Number of retries of a download, which resumes a partial file.
 const N_RETRIES: usize = 3;
 
-/// The places where models are looked for, in this order: the binary itself, a directory of that name, `$VIDENSE_MODELS`, the
-/// hub's own cache, and, unless forbidden, the hub itself.
+/// Sources of models, in the order of the search: the binary itself, a directory of that name, `$VIDENSE_MODELS`, the
+/// hub's cache, and, unless forbidden, the hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
     models: Option<PathBuf>,
     offline: bool,
-    progress: bool,
+    progress: DownloadProgress,
+}
+
+/// Display of download progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownloadProgress {
+    /// Bars on standard error.
+    Shown,
+    /// No output.
+    Hidden,
 }
 
 impl Hub {
-    /// Reads `VIDENSE_MODELS`, `HF_HUB_OFFLINE` and the hub's own variables. With `progress`, a download shows bars.
-    pub fn from_env(progress: bool) -> Self {
+    /// Reads `VIDENSE_MODELS`, `HF_HUB_OFFLINE` and the hub's own variables.
+    pub fn from_env(progress: DownloadProgress) -> Self {
         let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
         let models = std::env::var_os("VIDENSE_MODELS").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         Self { models, offline, progress }
     }
 
-    /// Directories, the models below `models`, and the hub's cache; no downloads.
+    /// Makes a search of directories, the models below `models`, and the hub's cache, without downloads.
     pub fn offline(models: Option<PathBuf>) -> Self {
-        Self { models, offline: true, progress: false }
+        Self { models, offline: true, progress: DownloadProgress::Hidden }
     }
 
-    /// The directory of the model called `name`: a path, or a hub id.
+    /// Returns the directory of the model `name`, a path or a hub id.
     ///
     /// # Errors
-    /// [`Error`] saying where was looked and what to do.
+    /// The searched locations, and a hint.
     pub fn find(&self, name: &str) -> Result<PathBuf, Error> {
         let direct = Path::new(name);
         if name == files::MINI {
             return files::builtin_directory().ok_or_else(|| {
-                let error = Error::new(Kind::Model, "this build carries no model");
+                let error = Error::new(Kind::Model, "this build contains no model");
                 error.with_hint("name one with --model, or build with the feature `mini`").about(files::MINI)
             });
         }
         if direct.is_dir() {
             return model_directory(direct.to_owned());
         }
-        refuse_others(name)?;
+        check_hub_id(name)?;
         if let Some(dir) = self.models.as_ref().map(|models| models.join(name)).filter(|dir| dir.is_dir()) {
             return model_directory(dir);
         }
@@ -69,7 +79,7 @@ impl Hub {
         if self.offline {
             return Err(self.no_download(name, &cache));
         }
-        // A directory of the organisation's name makes a path of it, unless it is on this machine after all.
+        // Below an existing directory the name is a path, if the model is not on this machine.
         if let Some(parent) = direct.parent().filter(|parent| parent.is_dir()) {
             let hint = format!(
                 "`{}` is a directory, so this is a path; run it elsewhere to fetch the hub's {name}",
@@ -80,10 +90,10 @@ impl Hub {
         self.download(name, &cache)
     }
 
-    /// The directory of a tower that the checkpoint in `model` names: inside it first, then as [`Self::find`].
+    /// Returns the directory of a tower that the checkpoint in `model` names: inside it first, then as [`Self::find`].
     ///
     /// # Errors
-    /// As [`Self::find`].
+    /// Errors of [`Self::find`].
     pub fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, Error> {
         let inside = model.join(name);
         if !name.is_empty() && files::is_dir(&inside) { model_directory(inside) } else { self.find(name) }
@@ -99,19 +109,22 @@ impl Hub {
     }
 
     fn download(&self, id: &str, cache: &Cache) -> Result<PathBuf, Error> {
-        let failed = |error: hf_hub::api::sync::ApiError| no_model_of(id, &error.to_string());
-        let api =
-            ApiBuilder::from_env().with_retries(N_RETRIES).with_progress(self.progress).build().map_err(failed)?;
+        let failed = |error: hf_hub::api::sync::ApiError| download_error(id, &error.to_string());
+        let api = ApiBuilder::from_env()
+            .with_retries(N_RETRIES)
+            .with_progress(self.progress == DownloadProgress::Shown)
+            .build()
+            .map_err(failed)?;
         let repo = api.model(id.to_owned());
         let names: Vec<String> = repo.info().map_err(failed)?.siblings.into_iter().map(|file| file.rfilename).collect();
         if names.iter().any(|name| name == ADAPTER) {
-            return Err(not_applied(Path::new(id), "its base model"));
+            return Err(adapter_error(Path::new(id), "its base model"));
         }
         fetch(&repo, &wanted(&names)).map_err(failed)?;
         let config = cache.model(id.to_owned()).get("config.json");
         config
             .and_then(|file| file.parent().map(Path::to_owned))
-            .ok_or_else(|| no_model_of(id, "the repository has no config.json"))
+            .ok_or_else(|| download_error(id, "the repository has no config.json"))
     }
 }
 
@@ -122,7 +135,7 @@ fn fetch(repo: &ApiRepo, names: &[&String]) -> Result<(), hf_hub::api::sync::Api
     Ok(())
 }
 
-/// Of a repository's files, those that a model is loaded from: no `.bin` where safetensors do.
+/// Returns the files of a repository that a model is loaded from: `.bin` files only without safetensors.
 fn wanted(names: &[String]) -> Vec<&String> {
     let ends = |name: &str, ending: &str| name.to_ascii_lowercase().ends_with(ending);
     let has_safetensors = names.iter().any(|name| name.starts_with("model") && ends(name, ".safetensors"));
@@ -132,7 +145,7 @@ fn wanted(names: &[String]) -> Vec<&String> {
     };
     let top_level = |name: &str| !name.contains('/');
     let described = |name: &str| ends(name, ".json") || ends(name, ".jinja") || name == "tokenizer.model";
-    // Chat templates stand in a directory of their own where there are several.
+    // Several chat templates are in a directory of their own.
     let is_template = |name: &str| {
         name.strip_prefix("additional_chat_templates/").is_some_and(|rest| top_level(rest) && ends(rest, ".jinja"))
     };
@@ -143,16 +156,16 @@ fn wanted(names: &[String]) -> Vec<&String> {
 fn model_directory(dir: PathBuf) -> Result<PathBuf, Error> {
     let adapter = dir.join(ADAPTER);
     if files::is_file(&adapter) {
-        return Err(not_applied(&dir, &base_of(&adapter)));
+        return Err(adapter_error(&dir, &base_model(&adapter)));
     }
     if files::is_file(&dir.join("config.json")) {
         return Ok(dir);
     }
-    Err(Error::new(Kind::Model, "not a model: no config.json here").with_hint(instead_of(&dir)).about(dir))
+    Err(Error::new(Kind::Model, "not a model: no config.json here").with_hint(directory_hint(&dir)).about(dir))
 }
 
-/// The model that an adapter says it adapts.
-fn base_of(adapter: &Path) -> String {
+/// Returns the base model that an adapter names.
+fn base_model(adapter: &Path) -> String {
     let config: Option<serde_json::Value> =
         files::read(adapter).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let name = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(|name| name.as_str());
@@ -160,9 +173,9 @@ fn base_of(adapter: &Path) -> String {
 }
 
 /// Returns the hint for a directory that is not a model.
-fn instead_of(dir: &Path) -> String {
+fn directory_hint(dir: &Path) -> String {
     let entries = || std::fs::read_dir(dir).into_iter().flatten().flatten().take(MAX_ENTRIES).map(|entry| entry.path());
-    // As the hub's cache lays it out: `models--org--name/snapshots/<revision>`.
+    // Layout of the hub's cache: `models--org--name/snapshots/<revision>`.
     let is_model = |dir: &PathBuf| dir.join("config.json").is_file();
     let mut inner =
         entries().chain(std::fs::read_dir(dir.join("snapshots")).into_iter().flatten().flatten().map(|e| e.path()));
@@ -178,86 +191,8 @@ fn instead_of(dir: &Path) -> String {
     }
 }
 
-/// Refuses names other than hub ids: a name that is meant as a file or an address is not looked for in the network.
-fn refuse_others(name: &str) -> Result<(), Error> {
-    let path = Path::new(name);
-    let owned = || name.to_owned();
-    if let Some((scheme, rest)) = name.split_once("://")
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-    {
-        let id = rest.strip_prefix("huggingface.co/").or_else(|| rest.strip_prefix("hf.co/"));
-        let id = id.map(|id| id.splitn(3, '/').take(2).collect::<Vec<_>>().join("/")).filter(|id| is_hub_id(id));
-        let path = || Some(format!("name the path, {rest}")).filter(|_| scheme.eq_ignore_ascii_case("file"));
-        let otherwise = || path().unwrap_or_else(|| "download it, and name the directory".to_owned());
-        let hint = id.map_or_else(otherwise, |id| format!("the hub id alone: {id}"));
-        return Err(Error::new(Kind::Model, "a URL, which is not fetched").with_hint(hint).about(owned()));
-    }
-    if path.exists() {
-        let error = Error::new(Kind::Model, "a file, not a model's directory");
-        return Err(error.with_hint(instead_of_file(path)).about(path));
-    }
-    if files::kind_of(path).is_some() || is_file_name(path) {
-        let hint = "a model is named by its directory, or by a hub id such as org/name".to_owned();
-        return Err(no_such_path(name, hint));
-    }
-    if is_hub_id(name) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::NotFound, "no such directory, and not a hub id of the form org/name").about(owned()))
-}
-
-/// Whether a name is one of a file although its ending is in no list: of media with another ending behind, as of
-/// `holiday.mp4.bak`, or of what the content has to tell.
-fn is_file_name(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-    let is_media = |stem: &OsStr| {
-        matches!(files::kind_of(Path::new(stem)), Some(FileKind::Video | FileKind::Audio | FileKind::Image))
-    };
-    path.file_stem().is_some_and(is_media)
-        || ending.is_some_and(|ending| ["bak", "dat", "ogg"].iter().any(|known| ending == *known))
-}
-
-/// Returns the hint for a file given as a model.
-fn instead_of_file(path: &Path) -> String {
-    let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-    match files::kind_of(path) {
-        Some(FileKind::Weights) if is_gguf => {
-            "a GGUF file is named with --llm, beside the --model that has the tower and the projector".to_owned()
-        }
-        Some(FileKind::Weights) => {
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            format!("its directory, {}, if config.json is there too", dir.display())
-        }
-        Some(FileKind::Video | FileKind::Image) => {
-            "a video is named by its place in the command, not with --model".to_owned()
-        }
-        Some(FileKind::Archive) => "unpack it, and name the directory".to_owned(),
-        _ => "name the directory that holds config.json and the weights".to_owned(),
-    }
-}
-
-/// `org/name`, as the hub allows it (huggingface_hub, `validate_repo_id`).
-fn is_hub_id(name: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with(['.', '-'])
-            && !part.ends_with(['.', '-'])
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    name.len() <= MAX_ID
-        && !name.contains("--")
-        && !name.contains("..")
-        && !name.ends_with(".git")
-        && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
-}
-
-/// Returns the error of a path, by the looks of it, to nothing.
-fn no_such_path(name: &str, hint: String) -> Error {
-    Error::new(Kind::Model, "no such file or directory").with_hint(hint).about(name.to_owned())
-}
-
-/// Returns the error of a LoRA adapter, as PEFT writes it.
-fn not_applied(dir: &Path, base: &str) -> Error {
+/// Returns the error for a directory with a LoRA adapter of PEFT.
+fn adapter_error(dir: &Path, base: &str) -> Error {
     let hint = format!(
         "merge it into {base} first (PEFT: merge_and_unload, save_pretrained), or remove {ADAPTER} if the weights are \
          merged already"
@@ -265,8 +200,8 @@ fn not_applied(dir: &Path, base: &str) -> Error {
     Error::new(Kind::Model, format!("an adapter ({ADAPTER}), which is not applied")).with_hint(hint).about(dir)
 }
 
-/// Returns the error of a download that failed.
-fn no_model_of(id: &str, cause: &str) -> Error {
+/// Returns the error of a failed download.
+fn download_error(id: &str, cause: &str) -> Error {
     let hint = format!("place it in <dir>/{id} by hand and set VIDENSE_MODELS=<dir>");
     Error::new(Kind::Model, format!("the download failed: {cause}")).with_hint(hint).about(id.to_owned())
 }
@@ -312,7 +247,7 @@ mod tests {
 
     /// A hub that would ask the network, if anything were looked for there.
     fn online(models: Option<&Path>) -> Hub {
-        Hub { models: models.map(Path::to_owned), offline: false, progress: false }
+        Hub { models: models.map(Path::to_owned), offline: false, progress: DownloadProgress::Hidden }
     }
 
     #[test]

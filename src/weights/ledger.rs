@@ -1,4 +1,4 @@
-//! The book of what a model asked of a checkpoint: all that is missing, mis-shaped or left over.
+//! Record of the tensors that a model requests from a checkpoint: missing, mis-shaped and unused ones.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,50 +9,56 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use super::error::unfit;
-use super::{Checkpoint, Problem, Rename, StoredRows};
+use super::{Checkpoint, Rename, StoredRows, TensorProblem};
 use crate::error::Error;
 
-/// Gives out `VarBuilder`s over one checkpoint and remembers what they were asked.
+/// Makes `VarBuilder`s over one checkpoint and records their requests.
 ///
-/// A tensor that is missing or mis-shaped does not stop the loading: zeros that occupy no memory stand in for
-/// it, so that one run finds all problems. [`Ledger::check`] must be asked before the model is used.
+/// A missing or mis-shaped tensor does not stop the loading: it is replaced by zeros that occupy no memory, so that one
+/// run finds all problems. [`Ledger::check`] must be called before the model is used.
 pub struct Ledger {
     checkpoint: Checkpoint,
-    book: Mutex<Book>,
+    requests: Mutex<Requests>,
     on_load: OnLoad,
 }
 
-/// Hears how many numbers each tensor that was read has.
+/// Callback with the number of elements of each tensor that was read.
 pub type OnLoad = Arc<dyn Fn(usize) + Send + Sync>;
 
 #[derive(Default)]
-struct Book {
+struct Requests {
     used: BTreeSet<String>,
-    problems: Vec<Problem>,
+    problems: Vec<TensorProblem>,
 }
 
 impl Ledger {
-    /// An empty book over `checkpoint`; `on_load` hears of each tensor read.
+    /// Makes a ledger without requests; `on_load` is called for each tensor that is read.
     pub fn new(checkpoint: Checkpoint, on_load: OnLoad) -> Arc<Self> {
-        Arc::new(Self { checkpoint, book: Mutex::default(), on_load })
+        Arc::new(Self { checkpoint, requests: Mutex::default(), on_load })
     }
 
-    /// The checkpoint.
+    /// Checkpoint whose tensors are requested.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// Tensors for one part of the model. `why` says, for the reports, what calls for their shapes.
-    pub fn part(self: &Arc<Self>, rename: Rename, why: String, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        let part = Part { ledger: Arc::clone(self), rename, why };
+    /// Makes the `VarBuilder` of one part of the model. `reason` says in error messages what calls for the shapes.
+    pub fn part(
+        self: &Arc<Self>,
+        rename: Rename,
+        reason: String,
+        dtype: DType,
+        device: &Device,
+    ) -> VarBuilder<'static> {
+        let part = LedgerPart { ledger: Arc::clone(self), rename, reason };
         VarBuilder::from_backend(Box::new(part), dtype, device.clone())
     }
 
-    /// A tensor of a GGUF file as it is stored; none where it is missing or mis-shaped, which
-    /// is noted once its stand-in is asked for.
+    /// Reads a tensor of a GGUF file as it is stored, or returns `None` where it is missing or mis-shaped, which is
+    /// recorded when its replacement is requested.
     ///
     /// # Errors
-    /// When its bytes cannot be read.
+    /// Unreadable bytes.
     pub fn quantized(&self, name: &str, expected: Shape) -> candle_core::Result<Option<QTensor>> {
         self.use_tensor(name);
         let found = self.checkpoint.shape(name);
@@ -64,39 +70,39 @@ impl Ledger {
         Ok(Some(tensor))
     }
 
-    /// A matrix of which rows are read when they are asked for; `None` where only the whole tensor can be read, or where
-    /// it is missing or mis-shaped, which is noted once the whole is asked for.
+    /// Opens a matrix whose rows are read on demand, or returns `None` where only the whole tensor can be read, or where
+    /// it is missing or mis-shaped, which is recorded when the whole tensor is requested.
     ///
     /// # Errors
-    /// When the file cannot be opened again.
+    /// A file that cannot be opened again.
     pub fn rows(&self, name: &str, expected: Shape) -> candle_core::Result<Option<StoredRows>> {
         if self.checkpoint.shape(name) != Some(&expected) {
             return Ok(None);
         }
         let Some(rows) = self.checkpoint.rows(name)? else { return Ok(None) };
-        // A tied table has been read as a whole to make the head.
-        if !self.book().used.contains(name) {
+        // A tied embedding has been read as a whole for the head.
+        if !self.requests().used.contains(name) {
             self.use_tensor(name);
             (self.on_load)(expected.elem_count());
         }
         Ok(Some(rows))
     }
 
-    /// Notes that a tensor is used, with what belongs to it.
+    /// Records the use of a tensor and of the tensors that belong to it.
     pub fn use_tensor(&self, name: &str) {
         let companions = self.checkpoint.companions(name);
-        let mut book = self.book();
-        book.used.extend(companions);
-        book.used.insert(name.to_owned());
+        let mut requests = self.requests();
+        requests.used.extend(companions);
+        requests.used.insert(name.to_owned());
     }
 
-    /// Whether everything asked for so far was there in the right shape.
+    /// Refuses the checkpoint if a requested tensor was missing or mis-shaped.
     ///
     /// # Errors
     /// [`Error`] with every problem.
     pub fn check(&self) -> Result<(), Error> {
-        let mut problems = self.book().problems.clone();
-        // Layers are read side by side.
+        let mut problems = self.requests().problems.clone();
+        // Layers are read in parallel.
         problems.sort_by_cached_key(|problem| by_layer(&problem.name));
         if problems.is_empty() {
             return Ok(());
@@ -104,42 +110,48 @@ impl Ledger {
         Err(unfit(self.checkpoint.dir(), &problems))
     }
 
-    /// The tensors that nobody asked for, sorted.
+    /// Names of the tensors that were not requested, sorted.
     pub fn unused(&self) -> Vec<String> {
-        let book = self.book();
+        let requests = self.requests();
         let mut names: Vec<String> =
-            self.checkpoint.names().filter(|name| !book.used.contains(*name)).map(str::to_owned).collect();
+            self.checkpoint.names().filter(|name| !requests.used.contains(*name)).map(str::to_owned).collect();
         names.sort();
         names
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A name's place in the order of names, in which layer 10 comes after layer 2.
+/// Returns the sort key of a tensor's name, by which layer 10 comes after layer 2.
 fn by_layer(name: &str) -> Vec<(Option<u64>, String)> {
     name.split('.').map(|part| (part.parse().ok(), part.to_owned())).collect()
 }
 
-/// One part's view of the checkpoint.
-struct Part {
+/// View of the checkpoint for one part of the model.
+struct LedgerPart {
     ledger: Arc<Ledger>,
     rename: Rename,
-    why: String,
+    reason: String,
 }
 
-impl Part {
-    fn stand_in(&self, name: String, expected: &Shape, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+impl LedgerPart {
+    fn replacement(
+        &self,
+        name: String,
+        expected: &Shape,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let found = self.ledger.checkpoint.shape(&name).map(|shape| shape.dims().to_vec());
-        let problem = Problem { name, expected: expected.dims().to_vec(), found, why: self.why.clone() };
-        self.ledger.book().problems.push(problem);
+        let problem = TensorProblem { name, expected: expected.dims().to_vec(), found, reason: self.reason.clone() };
+        self.ledger.requests().problems.push(problem);
         Tensor::zeros((), dtype, device)?.broadcast_as(expected.clone())
     }
 }
 
-impl SimpleBackend for Part {
+impl SimpleBackend for LedgerPart {
     fn get(
         &self,
         shape: Shape,
@@ -151,7 +163,7 @@ impl SimpleBackend for Part {
         let name = self.rename.apply(name);
         self.ledger.use_tensor(&name);
         if self.ledger.checkpoint.shape(&name) != Some(&shape) {
-            return self.stand_in(name, &shape, dtype, device);
+            return self.replacement(name, &shape, dtype, device);
         }
         let tensor = self.ledger.checkpoint.load(&name, dtype, device)?;
         (self.ledger.on_load)(shape.elem_count());
@@ -185,11 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once_and_by_name() {
+    fn all_problems_are_reported_at_once_and_by_name() {
         let (dir, ledger) = ledger();
         let vb = ledger.part(Rename::none(), "width 3".to_owned(), DType::F32, &Device::Cpu);
         for (name, shape) in [("a.weight", (2, 3)), ("b.weight", (4, 3)), ("d.bias", (1, 3))] {
-            vb.get(shape, name).expect("a stand-in at worst");
+            vb.get(shape, name).expect("a replacement at worst");
         }
         let error = ledger.check().expect_err("two problems").to_string();
         let dir = dir.path().display();
@@ -222,10 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_takes_no_memory() {
+    fn a_replacement_takes_no_memory() {
         let (_dir, ledger) = ledger();
         let vb = ledger.part(Rename::none(), String::new(), DType::F32, &Device::Cpu);
-        // 10^12 numbers: only a broadcast of one can answer.
+        // 10^12 elements: only a broadcast scalar fits into memory.
         assert!(vb.get((1_000_000, 1_000_000), "a.weight").is_ok());
         assert!(ledger.check().is_err());
     }

@@ -1,8 +1,9 @@
-//! Weights on disk: finding them, reading them, and telling exactly what does not fit.
+//! Weights on disk: the search for a model's directory, its tensors, and the errors of tensors that do not fit.
 //!
-//! A [`Checkpoint`] is a directory's tensors, whatever their format; a [`Ledger`] turns it into
-//! `candle_nn::VarBuilder`s for the parts of a model, and collects every missing, mis-shaped and unused
-//! tensor, so that all are reported at once and by name.
+//! A [`Hub`] finds the directory of a model's name. A [`Checkpoint`] is the tensors of a directory (safetensors,
+//! PyTorch) or of a GGUF file. A [`Ledger`] makes `candle_nn::VarBuilder`s of it for the parts of a model, and collects
+//! every missing, mis-shaped and unused tensor, so that all are reported at once and by name. Nothing here knows an
+//! architecture: [`crate::vlm`] asks for tensors by name and shape.
 
 mod checkpoint;
 mod error;
@@ -10,6 +11,7 @@ mod fp8;
 mod gguf;
 mod gguf_types;
 mod hub;
+mod hub_id;
 mod ledger;
 mod rename;
 mod rows;
@@ -18,10 +20,10 @@ mod torch;
 mod torch_legacy;
 
 pub use checkpoint::Checkpoint;
-pub use error::Problem;
+pub use error::TensorProblem;
 pub use fp8::{Fp8Format, ScaleBlock, ScaleProduct};
 pub use gguf::Gguf;
-pub use hub::Hub;
+pub use hub::{DownloadProgress, Hub};
 pub use ledger::{Ledger, OnLoad};
 pub use rename::Rename;
 pub use rows::StoredRows;

@@ -1,13 +1,13 @@
-//! From the names that our networks ask for to the names that a checkpoint uses.
+//! Mapping of the tensor names of this crate's networks to those of a checkpoint.
 
-/// A list of prefixes to replace. A name that no rule fits stays as it is.
+/// Prefixes to replace. A name without a matching rule is unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rename {
     rules: Vec<(String, String)>,
 }
 
 impl Rename {
-    /// The renaming that changes nothing.
+    /// Makes the renaming that changes nothing.
     pub fn none() -> Self {
         Self::default()
     }
@@ -19,10 +19,10 @@ impl Rename {
         self
     }
 
-    /// The name in the file. Of several rules that fit, the longest prefix wins.
+    /// Returns the name in the file. Among several matching rules the longest prefix applies.
     pub fn apply(&self, name: &str) -> String {
-        let fitting = self.rules.iter().filter(|(ours, _)| name.starts_with(ours.as_str()));
-        match fitting.max_by_key(|(ours, _)| ours.len()) {
+        let matching = self.rules.iter().filter(|(ours, _)| name.starts_with(ours.as_str()));
+        match matching.max_by_key(|(ours, _)| ours.len()) {
             Some((ours, theirs)) => format!("{theirs}{}", &name[ours.len()..]),
             None => name.to_owned(),
         }

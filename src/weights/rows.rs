@@ -1,4 +1,4 @@
-//! Rows of a matrix that stays in its file, such as an embedding table: each prompt needs few of them.
+//! Rows of a matrix that stays in its file, such as an embedding table, of which a prompt needs few rows.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +8,16 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::Metadata;
 
-/// Bytes before a safetensors header: its length.
+/// Length in bytes of the prefix of a safetensors file: the length of its header.
 const PREFIX: usize = 8;
 
-/// A matrix in a safetensors file, which is kept open. Rows are read when they are asked for.
+/// Matrix in an open safetensors file, whose rows are read on demand.
 #[derive(Debug)]
 pub struct StoredRows {
     file: File,
     path: PathBuf,
     name: String,
-    /// Byte of the file at which the matrix begins.
+    /// Offset of the matrix in the file, in bytes.
     begin: u64,
     n_rows: usize,
     width: usize,
@@ -25,7 +25,7 @@ pub struct StoredRows {
 }
 
 impl StoredRows {
-    /// Opens the tensor `name` of a file; `None` where it is no matrix in f32, f16 or bf16.
+    /// Opens the tensor `name` of a file, or returns `None` for other tensors than matrices in f32, f16 or bf16.
     pub(super) fn open(path: &Path, name: &str) -> io::Result<Option<Self>> {
         let file = File::open(path)?;
         let header = read_header(&file)?;
@@ -45,7 +45,7 @@ impl StoredRows {
     /// `n` indices to `(n, width)`, in f32 on the CPU.
     ///
     /// # Errors
-    /// When an index is beyond the matrix, or the file cannot be read any more.
+    /// An index beyond the matrix, or a file that has become unreadable.
     pub fn read(&self, indices: &[u32]) -> candle_core::Result<Tensor> {
         let n_bytes = self.width * self.dtype.size_in_bytes();
         let (mut bytes, mut rows) = (vec![0; n_bytes], Vec::with_capacity(indices.len() * self.width));
@@ -72,7 +72,7 @@ impl StoredRows {
     }
 }
 
-/// The header of a safetensors file, JSON behind its length.
+/// Reads the header of a safetensors file: JSON after its length.
 fn read_header(file: &File) -> io::Result<Vec<u8>> {
     let mut prefix = [0; PREFIX];
     read_at(file, &mut prefix, 0)?;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_is_an_error_and_no_crash() {
+    fn a_truncated_file_is_an_error() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("model.safetensors");
         let table = Tensor::ones((64, 64), DType::F32, &Device::Cpu).expect("small");

@@ -1,4 +1,4 @@
-//! Which files of a directory hold the weights: safetensors before PyTorch, an index before a single file.
+//! Search for the weight files of a directory: safetensors before PyTorch, an index of shards before a single file.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,7 @@ use super::error::unreadable;
 use crate::error::{Error, Kind};
 use crate::files;
 
-/// The weight files of a directory.
+/// Weight files of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WeightFiles {
     Safetensors(Vec<PathBuf>),
@@ -18,11 +18,11 @@ const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 const SAFETENSORS: &str = "model.safetensors";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const TORCH: &str = "pytorch_model.bin";
-/// A projector alone, for a language model that comes from elsewhere.
+/// Names of files with a projector alone, whose language model is another checkpoint.
 const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
 
 impl WeightFiles {
-    /// Looks for the names that released checkpoints use, in this order of preference.
+    /// Finds files by the names that released checkpoints use, in order of preference.
     pub(super) fn find(dir: &Path) -> Result<Self, Error> {
         let has = |name: &str| files::is_file(&dir.join(name));
         if has(SAFETENSORS_INDEX) {
@@ -51,7 +51,7 @@ impl WeightFiles {
     }
 }
 
-/// The shards that an index names, sorted, each checked to be a file beside it.
+/// Returns the shards that an index names, sorted, each checked to be a file beside it.
 fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {

@@ -1,4 +1,4 @@
-//! A PyTorch file: a zip archive, or one pickle behind the other as before PyTorch 1.6.
+//! PyTorch files: a zip archive, or consecutive pickles as before PyTorch 1.6.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) enum TorchFile {
 }
 
 impl TorchFile {
-    /// Opens a file in the format that its first bytes tell.
+    /// Opens a file in the format that its first bytes show.
     ///
     /// # Errors
     /// When it cannot be read or is malformed.
@@ -26,7 +26,7 @@ impl TorchFile {
         }
     }
 
-    /// The names, shapes and types of its tensors.
+    /// Names, shapes and types of the tensors.
     pub(super) fn tensor_infos(&self) -> &HashMap<String, TensorInfo> {
         match self {
             Self::Zip(file) => file.tensor_infos(),
@@ -34,7 +34,7 @@ impl TorchFile {
         }
     }
 
-    /// Reads one tensor; `None` when there is none of this name.
+    /// Reads one tensor, or returns `None` for an unknown name.
     ///
     /// # Errors
     /// When its values cannot be read.

@@ -1,7 +1,7 @@
 //! PyTorch files as `torch.save` wrote them before 1.6, and still does with `_use_new_zipfile_serialization=False`.
 //!
-//! Five pickles follow each other: a magic number, the protocol's version, facts of the system, the state dict, the
-//! keys of its storages; then each storage in the order of the keys, its number of values (i64) before its bytes
+//! Five consecutive pickles: a magic number, the protocol version, properties of the system, the state dict, the keys of
+//! its storages; then each storage in the order of the keys, its number of values (i64) before its bytes
 //! (`_legacy_save` in `torch/serialization.py`).
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use candle_core::{Device, Result, Tensor};
 /// The pickle of the magic number 0x1950a86a20f9469cfc6c.
 const MAGIC: &[u8] = b"\x80\x02\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 /// Classes of storages that candle reads.
-const READ: [&str; 6] =
+const SUPPORTED: [&str; 6] =
     ["FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "ByteStorage", "LongStorage"];
 const PROTOCOL_VERSION: i32 = 1001;
 
@@ -23,12 +23,12 @@ const PROTOCOL_VERSION: i32 = 1001;
 pub(super) struct LegacyTorch {
     path: PathBuf,
     tensors: HashMap<String, TensorInfo>,
-    /// Where the values of each storage begin.
+    /// Offset of the values of each storage in the file.
     storages: HashMap<String, u64>,
 }
 
 impl LegacyTorch {
-    /// Opens a file that begins with the magic number; `None` for any other.
+    /// Opens a file that begins with the magic number, or returns `None` for any other.
     ///
     /// # Errors
     /// When it cannot be read or is malformed.
@@ -42,16 +42,16 @@ impl LegacyTorch {
         if version != Object::Int(PROTOCOL_VERSION) {
             candle_core::bail!("protocol version {version:?}; expected {PROTOCOL_VERSION}");
         }
-        let facts = entries(unpickle(&mut file)?)?;
-        if facts.contains(&(Object::Unicode("little_endian".to_owned()), Object::Bool(false))) {
-            candle_core::bail!("its values are big-endian");
+        let system = entries(unpickle(&mut file)?)?;
+        if system.contains(&(Object::Unicode("little_endian".to_owned()), Object::Bool(false))) {
+            candle_core::bail!("big-endian values");
         }
         let state = unpickle(&mut file)?;
         let mut kinds = HashMap::new();
         storage_kinds(&state, &mut kinds);
         let tensors = tensors(state)?;
         if tensors.is_empty() {
-            // Perhaps a state dict inside another; the caller refuses a file without tensors.
+            // Possibly a nested state dict; the caller refuses a file without tensors.
             return Ok(Some(Self { path: path.to_owned(), tensors, storages: HashMap::new() }));
         }
         let storages = storages(&mut file, &kinds)?;
@@ -96,7 +96,7 @@ fn unpickle(file: &mut impl BufRead) -> Result<Object> {
 fn entries(object: Object) -> Result<Vec<(Object, Object)>> {
     match object {
         Object::Dict(entries) => Ok(entries),
-        _ => candle_core::bail!("it holds no state dict"),
+        _ => candle_core::bail!("no state dict"),
     }
 }
 
@@ -105,8 +105,8 @@ fn tensors(state: Object) -> Result<HashMap<String, TensorInfo>> {
     for (name, value) in entries(state)? {
         let mut kinds = HashMap::new();
         storage_kinds(&value, &mut kinds);
-        if kinds.values().any(|kind| !READ.contains(&kind.as_str())) {
-            // Such as a mask of truth values: missing, by its name, where a model needs it.
+        if kinds.values().any(|kind| !SUPPORTED.contains(&kind.as_str())) {
+            // For example a mask of bools: reported as missing, by its name, if a model needs it.
             continue;
         }
         if let Some(info) = value.into_tensor_info(name, Path::new(""))? {
@@ -136,7 +136,7 @@ fn storage_kinds(object: &Object, kinds: &mut HashMap<String, String>) {
     }
 }
 
-/// Bytes of a value in a class of storages.
+/// Returns the size in bytes of a value in a class of storages.
 fn value_size(kind: &str) -> Option<u64> {
     Some(match kind {
         "BoolStorage" | "ByteStorage" | "CharStorage" | "QInt8Storage" | "QUInt8Storage" => 1,
@@ -148,25 +148,25 @@ fn value_size(kind: &str) -> Option<u64> {
     })
 }
 
-/// Reads the keys of the storages, then passes over each storage.
+/// Reads the keys of the storages, then the offset of each, skipping its values.
 fn storages(file: &mut (impl BufRead + Seek), kinds: &HashMap<String, String>) -> Result<HashMap<String, u64>> {
-    let Object::List(keys) = unpickle(file)? else { candle_core::bail!("it holds no list of storages") };
-    let mut places = HashMap::new();
+    let Object::List(keys) = unpickle(file)? else { candle_core::bail!("no list of storages") };
+    let mut offsets = HashMap::new();
     for storage in keys {
-        let Object::Unicode(storage) = storage else { candle_core::bail!("a storage's key is not a text") };
+        let Object::Unicode(storage) = storage else { candle_core::bail!("the key of a storage is not a string") };
         let mut n = [0; 8];
         file.read_exact(&mut n)?;
         let n = u64::from_le_bytes(n);
-        places.insert(storage.clone(), file.stream_position()?);
+        offsets.insert(storage.clone(), file.stream_position()?);
         let Some(kind) = kinds.get(&storage) else { candle_core::bail!("storage {storage} belongs to no tensor") };
         let Some(size) = value_size(kind) else { candle_core::bail!("storage {storage} is an unknown {kind}") };
         let bytes = n.checked_mul(size).and_then(|bytes| i64::try_from(bytes).ok());
         file.seek_relative(bytes.ok_or_else(|| candle_core::Error::msg("a storage of impossible size"))?)?;
     }
-    Ok(places)
+    Ok(offsets)
 }
 
-/// A tensor's storage: the last part of the path that candle makes.
+/// Returns the key of a tensor's storage: the last component of candle's path.
 fn key(info: &TensorInfo) -> &str {
     info.path.rsplit('/').next().unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, ModelError, Overrides, TextTokens, TowerSource, Unused};
-use vidense::weights::Hub;
+use vidense::weights::{DownloadProgress, Hub};
 
 use crate::cli::args::UnusedArgs;
 use crate::cli::limits::ReadArgs;
@@ -74,7 +74,7 @@ impl Inspect {
     fn pipeline(&self, path: &Path) -> anyhow::Result<()> {
         let (mut plan, document) = read_plan(path, &self.sets)?;
         plan.unused = self.unused.rule(plan.unused);
-        let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(true))?;
+        let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(DownloadProgress::Shown))?;
         plan = plan.resolved(&blueprint);
         let mut finding = plan.check_model(&blueprint);
         finding.problems.extend(plan.check_budget(&blueprint));
@@ -97,7 +97,7 @@ impl Inspect {
 
     fn model(&self) -> anyhow::Result<()> {
         let overrides = Overrides::tower(self.vision_tower.as_deref()).with_unused(self.unused.rule(Unused::Refuse));
-        let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(true))?;
+        let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(DownloadProgress::Shown))?;
         blueprint.warnings.iter().for_each(|warning| output::warning(warning));
         let mut text = String::new();
         let plan = Plan::default().resolved(&blueprint);

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
-use vidense::weights::Hub;
+use vidense::weights::{DownloadProgress, Hub};
 
 use crate::cli::{output, progress};
 
@@ -51,7 +51,7 @@ impl Train {
         let bar = progress::training();
         let features = self.features.as_deref().unwrap_or(&run_dir);
         let output = Output { model: &self.out, features, dtype };
-        train(&recipe, output, &device, &Hub::from_env(true), &mut |event| {
+        train(&recipe, output, &device, &Hub::from_env(DownloadProgress::Shown), &mut |event| {
             show(&bar, event);
             Ok(())
         })?;

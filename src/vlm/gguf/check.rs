@@ -121,7 +121,7 @@ impl Comparison<'_> {
             ("rope.dimension_count", "head_dim", d_head, Some(d_head)),
             ("rope.freq_base", "rope_theta", f64::from(llama.rope_theta), Some(DEFAULT_BASE)),
         ] {
-            let found = self.gguf.numbers(&format!("{name}.{theirs}")).map_err(Error::invalid)?;
+            let found = self.gguf.numbers(&format!("{name}.{theirs}"))?;
             let found = found.or(default.map(|default| vec![default])).unwrap_or_default();
             // A list has one value a layer.
             if let Some(other) = found.iter().find(|&found| (found - expected).abs() > TOLERANCE * expected.abs()) {
