@@ -28,7 +28,7 @@ impl Id {
     }
 
     /// Returns the identity of an item: the hash of its name in the archive, byte by byte, and its window.
-    pub fn of_item(name: &[u8], window: Option<&Window>) -> Self {
+    pub(crate) fn of_item(name: &[u8], window: Option<&Window>) -> Self {
         let bits = |time: Option<crate::units::Seconds>| time.map_or(u64::MAX, |time| time.0.to_bits()).to_le_bytes();
         let window = window.copied().unwrap_or_default();
         Self::of(&[name, &bits(window.start), &bits(window.end)])
@@ -36,7 +36,7 @@ impl Id {
 
     /// Returns the identity of a question about this item.
     #[must_use]
-    pub fn with_question(self, question: &str) -> Self {
+    pub(crate) fn with_question(self, question: &str) -> Self {
         Self::of(&[&self.0.to_be_bytes(), question.as_bytes()])
     }
 }
@@ -84,7 +84,7 @@ impl ArchiveItem {
 }
 
 /// Returns a name of bytes as text; bytes that are not UTF-8 are written as `\xNN`.
-pub fn readable(name: &[u8]) -> String {
+pub(crate) fn readable(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name.utf8_chunks() {
         text += chunk.valid();
@@ -109,7 +109,7 @@ impl Default for Shard {
 
 impl Shard {
     /// Returns whether the shard is the whole archive.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.of == 1
     }
 
@@ -124,7 +124,7 @@ impl Shard {
     }
 
     /// Returns whether an item belongs to the shard.
-    pub fn contains(&self, id: Id) -> bool {
+    pub(crate) fn contains(&self, id: Id) -> bool {
         id.0 % u128::from(self.of) == u128::from(self.index)
     }
 }

@@ -50,7 +50,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, BatchError> {
         return Err(BatchError::io(out)(cause));
     }
     let report = MergeReport { gaps: missing, ..MergeReport::default() };
-    let mut merge = Merge { report, lines: HashMap::new() };
+    let mut merge = MergeState { report, lines: HashMap::new() };
     // Failures of whole items first: an answer in any part takes precedence.
     for pass in [MergePass::Items, MergePass::Questions] {
         for part in &parts {
@@ -74,7 +74,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, BatchError> {
 }
 
 /// State of a merge.
-struct Merge {
+struct MergeState {
     report: MergeReport,
     /// Lines written so far, by their key.
     lines: HashMap<Id, MergedLine>,
@@ -106,7 +106,7 @@ impl MergedLine {
     }
 }
 
-impl Merge {
+impl MergeState {
     /// Adds the lines of a part in one pass.
     fn add(&mut self, part: &StoredResults, pass: MergePass, store: &mut Store) -> Result<(), BatchError> {
         let timings = part.timings()?;

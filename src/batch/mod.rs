@@ -17,7 +17,7 @@ pub mod store;
 pub mod summary;
 pub mod tally;
 
-pub use archive::{Archive, ArchiveOptions, ManifestFormat, SkipReason, SkippedFile};
+pub use archive::{Archive, ArchiveEntry, ArchiveOptions, FailedEntry, ManifestFormat, SkipReason, SkippedFile};
 pub use error::BatchError;
 pub use item::{ArchiveItem, Id, Shard};
 pub use merge::MergeReport;

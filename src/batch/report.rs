@@ -19,7 +19,7 @@ use crate::files::{Durability, OutputFile};
 use crate::units::Seconds;
 
 /// File name of the report.
-pub const REPORT: &str = "report.html";
+const REPORT: &str = "report.html";
 /// Maximum number of answers and of failures on the page: browsers are slow with more, and a table has them all.
 const MAX_SHOWN: usize = 5000;
 const HEAD: &str = include_str!("report/head.html");

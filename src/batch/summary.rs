@@ -15,7 +15,7 @@ use crate::files::{self, Durability, output};
 /// File name of the summary.
 pub const SUMMARY: &str = "summary.json";
 /// File name of the status.
-pub const STATUS: &str = "status.json";
+pub(super) const STATUS: &str = "status.json";
 
 /// A line of the sessions file: one when a process begins, one when it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ const N_EXAMPLES: usize = 3;
 
 /// Size of an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveSize {
+pub(super) struct ArchiveSize {
     /// Number of items.
     pub items: u64,
     /// Bytes of the items' files.

@@ -1,11 +1,12 @@
-//! How far one model's next tokens are from another's.
+//! Divergence between the next-token distributions of two models. Called by the tests and benchmarks of quantization.
 
-/// The Kullback-Leibler divergence of two distributions over tokens, `sum p (ln p - ln q)`, in nats, from their logits.
+/// Returns the Kullback-Leibler divergence of two distributions over tokens, `sum p (ln p - ln q)`, in nats, from their
+/// logits.
 ///
 /// # Panics
-/// When they are of different vocabularies.
+/// When the logits are of vocabularies of different sizes.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
-    assert_eq!(p.len(), q.len(), "logits of two vocabularies");
+    assert_eq!(p.len(), q.len(), "logits of different vocabularies");
     let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
     p.iter().zip(q).map(|(&p, &q)| (f64::from(p), f64::from(q))).fold(0.0, |sum, (p, q)| {
         let (log_p, log_q) = (p - p_total, q - q_total);
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_divergence_is_what_the_definition_says() {
+    fn the_divergence_agrees_with_its_definition() {
         // p = (3/4, 1/4), q = (1/2, 1/2): 3/4 ln 3/2 + 1/4 ln 1/2.
         let found = kl_divergence(&[3f32.ln(), 0.0], &[5.0, 5.0]);
         assert!((found - (0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln())).abs() < 1e-7, "{found}");

@@ -9,4 +9,4 @@ mod score;
 pub use divergence::kl_divergence;
 pub use questions::{EvalQuestion, QuestionError, read_questions};
 pub use run::{EvalEvent, Evaluation};
-pub use score::{ExactMatchScore, ExactMatchScores, wilson};
+pub use score::{ExactMatchScore, ExactMatchScores};

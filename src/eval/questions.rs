@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::{Error, Kind};
 use crate::files;
 use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
 
@@ -88,29 +89,27 @@ const MAX_BYTES: u64 = 1 << 30;
 pub fn read_questions(path: &Path) -> Result<Vec<EvalQuestion>, QuestionError> {
     let bytes =
         files::read_bounded(path, MAX_BYTES).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
-    let wrong = |cause: String| QuestionError::Format { path: path.to_owned(), cause };
-    let at = |line: usize| move |cause: String| QuestionError::Line { path: path.to_owned(), line, cause };
-    let unreadable = |error: crate::error::Error| wrong(error.to_string());
+    let unreadable = |error: Error| QuestionError::Format { path: path.to_owned(), cause: error.to_string() };
+    let at =
+        |line: usize| move |error: Error| QuestionError::Line { path: path.to_owned(), line, cause: error.to_string() };
     let text = decode(&bytes).map_err(unreadable)?;
     let read = |(line, record): (usize, Value)| {
-        let written: Result<EvalQuestionRecord, String> =
-            serde_json::from_value(record).map_err(|error| error.to_string());
-        written.map(|written| written.beside(path)).map_err(at(line))
+        let record: Result<EvalQuestionRecord, _> = serde_json::from_value(record);
+        let record = record.map_err(|error| at(line)(Error::caused_by(Kind::Invalid, error)))?;
+        Ok(record.beside(path))
     };
     match RecordFormat::from_path(path) {
         Some(RecordFormat::Table) => {
             let rows = parse_table(text, &["video"]).map_err(unreadable)?;
             rows.into_iter().map(|(line, row)| read((usize::try_from(line).unwrap_or(0), row))).collect()
         }
-        // An object a line, under the name of an array, is read as such.
+        // One object per line, in a file with the extension of an array, is read as lines.
         Some(RecordFormat::Json) if !text.trim_start().starts_with('{') => {
             (1..).zip(parse_array(text).map_err(unreadable)?).map(read).collect()
         }
         _ => {
             let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-            let parsed = |(number, line)| {
-                Ok((number, parse_json::<Value>(line).map_err(|error| at(number)(error.to_string()))?))
-            };
+            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(at(number))?));
             lines.map(|line| parsed(line).and_then(read)).collect()
         }
     }
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_taken_as_they_are_written_in_every_format() {
+    fn numbers_keep_their_spelling_in_every_format() {
         let big = "18446744073709551617";
         let object = format!("{{\"video\": \"a.mp4\", \"question\": \"How many?\", \"answer\": 3, \"id\": {big}}}");
         let expected = Ok(vec![EvalQuestion {

@@ -55,7 +55,7 @@ impl ExactMatchScores {
     }
 
     /// Counts a question without an answer as wrong.
-    pub fn add_unanswered(&mut self, kind: &str, reference: &str) {
+    pub(crate) fn add_unanswered(&mut self, kind: &str, reference: &str) {
         self.by_type.entry(kind.to_owned()).or_default().add_unanswered(reference);
     }
 
@@ -75,7 +75,7 @@ impl ExactMatchScores {
 }
 
 /// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of succession").
-pub fn wilson(right: usize, total: usize) -> (f64, f64) {
+pub(crate) fn wilson(right: usize, total: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;
     if total == 0 {
         return (0.0, 1.0);

@@ -10,11 +10,11 @@ use super::stage::{Clock, Wait};
 
 /// The receiver is gone or the run is aborted: the stage ends, without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed;
+pub(crate) struct Closed;
 
 /// Receiving end of a channel between stages.
 #[derive(Debug)]
-pub struct Inlet<T> {
+pub(crate) struct Inlet<T> {
     pub(super) items: Receiver<T>,
     pub(super) stop: Stop,
     /// Clock of the receiving thread; `None` until the channel is connected to a stage.
@@ -23,7 +23,7 @@ pub struct Inlet<T> {
 
 /// Sending end of a channel between stages.
 #[derive(Debug)]
-pub struct Outlet<T> {
+pub(crate) struct Outlet<T> {
     pub(super) items: Sender<T>,
     pub(super) stop: Stop,
     pub(super) clock: Arc<Clock>,
@@ -33,7 +33,7 @@ pub struct Outlet<T> {
 
 impl<T> Inlet<T> {
     /// Waits for the next item; returns `None` once all senders are gone or the run is aborted.
-    pub fn recv(&self) -> Option<T> {
+    pub(crate) fn recv(&self) -> Option<T> {
         self.waiting(|| self.take())
     }
 
@@ -62,7 +62,7 @@ impl<T> Inlet<T> {
     }
 
     /// Returns the next item if one is ready.
-    pub fn recv_now(&self) -> Option<T> {
+    pub(crate) fn recv_now(&self) -> Option<T> {
         let item = if self.stop.is_aborted() { None } else { self.items.try_recv().ok() };
         if let (Some(_), Some(clock)) = (&item, &self.clock) {
             clock.count();
@@ -73,7 +73,7 @@ impl<T> Inlet<T> {
 
 impl<T> Inlet<T> {
     /// Waits for the next item until `deadline`; the time counts as waiting time.
-    pub fn recv_until(&self, deadline: Instant) -> Option<T> {
+    pub(crate) fn recv_until(&self, deadline: Instant) -> Option<T> {
         self.waiting(|| {
             if self.stop.is_aborted() {
                 return None;
@@ -92,7 +92,7 @@ impl<T> Outlet<T> {
     ///
     /// # Errors
     /// [`Closed`] when the receiver is gone or the run is aborted.
-    pub fn send(&self, item: T) -> Result<(), Closed> {
+    pub(crate) fn send(&self, item: T) -> Result<(), Closed> {
         let sent = self.waiting(|| self.give(item));
         if self.counts && sent.is_ok() {
             self.clock.count();
@@ -117,17 +117,17 @@ impl<T> Outlet<T> {
     }
 
     /// Stop signal of the run, for stages that wait on something other than a channel.
-    pub fn stop(&self) -> &Stop {
+    pub(crate) fn stop(&self) -> &Stop {
         &self.stop
     }
 
     /// Returns whether the run is aborted. Long operations poll this.
-    pub fn is_aborted(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         self.stop.is_aborted()
     }
 
     /// Returns whether sources should send nothing new.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.stop.is_draining()
     }
 }

@@ -17,9 +17,9 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Closed, Inlet, Outlet};
+pub(crate) use channel::{Closed, Inlet, Outlet};
 pub use control::{Monitor, RunControl};
-pub(crate) use run::lock;
-pub use run::{ExecError, Scope, panic_message, run};
+pub use run::ExecError;
+pub(crate) use run::{lock, panic_message, run};
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;

@@ -34,7 +34,7 @@ pub enum ExecError {
 }
 
 /// Scope of a run, to which stages are added.
-pub struct Scope<'scope, 'env> {
+pub(crate) struct Scope<'scope, 'env> {
     threads: &'scope ThreadScope<'scope, 'env>,
     shared: Arc<ScopeShared>,
 }
@@ -49,7 +49,7 @@ struct ScopeShared {
 ///
 /// # Errors
 /// The first panic of a stage. The other stages are then stopped, and every thread has ended.
-pub fn run<'env, R>(
+pub(crate) fn run<'env, R>(
     control: &RunControl,
     build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
 ) -> Result<(R, Vec<StageReport>), ExecError> {
@@ -72,7 +72,7 @@ pub fn run<'env, R>(
 
 impl<'scope> Scope<'scope, '_> {
     /// Adds a stage that produces items. Its channel buffers up to `capacity` items.
-    pub fn source<T: Send + 'scope>(
+    pub(crate) fn source<T: Send + 'scope>(
         &self,
         name: &str,
         capacity: usize,
@@ -87,7 +87,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 
     /// Adds a stage that maps items to items, on `n_threads` threads that share its inlet.
-    pub fn stage<T: Send + 'scope, U: Send + 'scope>(
+    pub(crate) fn stage<T: Send + 'scope, U: Send + 'scope>(
         &self,
         name: &str,
         n_threads: Threads,
@@ -109,7 +109,7 @@ impl<'scope> Scope<'scope, '_> {
 
     /// Adds a stage that maps each item to one item on `n_threads` threads, and sends the results in the order of the
     /// items. At most one result per thread but the first is buffered.
-    pub fn map_in_order<T: Send + 'scope, U: Send + 'scope>(
+    pub(crate) fn map_in_order<T: Send + 'scope, U: Send + 'scope>(
         &self,
         name: &str,
         n_threads: Threads,
@@ -122,7 +122,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 
     /// Runs a last stage on the caller's thread: returns when its inlet is closed, or `body` returns.
-    pub fn here<T, R>(&self, name: &str, mut input: Inlet<T>, body: impl FnOnce(&Inlet<T>) -> R) -> R {
+    pub(crate) fn here<T, R>(&self, name: &str, mut input: Inlet<T>, body: impl FnOnce(&Inlet<T>) -> R) -> R {
         let clock = self.clocks(name, 1).remove(0);
         input.clock = Some(clock.clone());
         clock.begin();
@@ -175,7 +175,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Returns the message of a panic.
-pub fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

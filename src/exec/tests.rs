@@ -1,4 +1,4 @@
-//! Toy stages, counted exactly.
+//! Executor with toy stages and exact counts of items.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
+use super::run::Scope;
 use super::*;
 
 const ONE: Threads = Threads::MIN;
@@ -14,7 +15,7 @@ fn threads(n: usize) -> Threads {
     Threads::new(n).expect("from 1")
 }
 
-/// A source of 0, 1, 2, ... that counts what it has made.
+/// Adds a source of 0, 1, 2, ... that counts its items.
 fn counting<'s>(scope: &Scope<'s, '_>, capacity: usize, limit: usize, made: &'s AtomicUsize) -> Inlet<usize> {
     scope.source("count", capacity, move |out| {
         for i in 0..limit {
@@ -29,7 +30,7 @@ fn counting<'s>(scope: &Scope<'s, '_>, capacity: usize, limit: usize, made: &'s 
     })
 }
 
-/// Hands every item on.
+/// Passes every item.
 fn pass(inlet: &Inlet<usize>, outlet: &Outlet<usize>) {
     while let Some(item) = inlet.recv() {
         if outlet.send(item).is_err() {
@@ -38,12 +39,12 @@ fn pass(inlet: &Inlet<usize>, outlet: &Outlet<usize>) {
     }
 }
 
-/// Up to `n` items, waiting for each.
+/// Receives up to `n` items, waiting for each.
 fn take<T>(inlet: &Inlet<T>, n: usize) -> Vec<T> {
     std::iter::from_fn(|| inlet.recv()).take(n).collect()
 }
 
-/// Waits until `value` is `expected`, and a little longer for what should not come; gives what it is then.
+/// Waits until `value` is `expected` and a little longer, and returns its value.
 fn settled(value: &AtomicUsize, expected: usize) -> usize {
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     while value.load(SeqCst) < expected && std::time::Instant::now() < patience {
@@ -54,7 +55,7 @@ fn settled(value: &AtomicUsize, expected: usize) -> usize {
 }
 
 #[test]
-fn every_item_comes_through_once_and_in_order_from_single_threads() {
+fn single_threads_pass_every_item_once_and_in_order() {
     let made = AtomicUsize::new(0);
     let (items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 3, 100, &made);
@@ -68,7 +69,7 @@ fn every_item_comes_through_once_and_in_order_from_single_threads() {
 }
 
 #[test]
-fn several_threads_lose_and_repeat_nothing() {
+fn several_threads_pass_every_item_once() {
     let made = AtomicUsize::new(0);
     let (mut items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 1000, &made);
@@ -81,19 +82,19 @@ fn several_threads_lose_and_repeat_nothing() {
     assert_eq!((reports[1].n_threads, reports[1].n_items), (4, 1000));
 }
 
-/// A delay that differs from item to item, the same in every run.
+/// Returns a reproducible delay that differs between items.
 fn uneven(item: usize) -> Duration {
     Duration::from_micros((item as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54)
 }
 
 #[test]
-fn a_stage_that_keeps_the_order_does_so_whichever_item_takes_longest() {
+fn an_ordered_stage_keeps_the_order_whichever_item_is_slowest() {
     for (n_threads, capacity) in [(1, 0), (2, 0), (4, 1), (7, 3)] {
         let made = AtomicUsize::new(0);
         let (items, reports) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 2, 300, &made);
             let tens = scope.map_in_order("ten", threads(n_threads), capacity, numbers, |item| {
-                // The first item is the slowest: all others wait for it.
+                // All other items wait for the first one.
                 std::thread::sleep(if item == 0 { Duration::from_millis(30) } else { uneven(item) });
                 10 * item
             });
@@ -106,7 +107,7 @@ fn a_stage_that_keeps_the_order_does_so_whichever_item_takes_longest() {
 }
 
 #[test]
-fn a_stage_that_keeps_the_order_goes_on_beside_a_slow_item() {
+fn an_ordered_stage_continues_beside_a_slow_item() {
     let made = AtomicUsize::new(0);
     let begun = AtomicUsize::new(0);
     let (items, _) = run(&RunControl::default(), |scope| {
@@ -114,7 +115,7 @@ fn a_stage_that_keeps_the_order_goes_on_beside_a_slow_item() {
         let passed = scope.map_in_order("pass", threads(3), 0, numbers, |item| {
             begun.fetch_add(1, SeqCst);
             if item == 0 {
-                // Two wait in the buffer, two in the hands of the other threads.
+                // Two wait in the buffer, two in the other threads.
                 assert_eq!(settled(&begun, 5), 5);
             }
             item
@@ -126,11 +127,11 @@ fn a_stage_that_keeps_the_order_goes_on_beside_a_slow_item() {
 }
 
 #[test]
-fn a_blocked_sink_holds_back_a_stage_that_keeps_the_order() {
+fn a_blocked_sink_blocks_an_ordered_stage() {
     for (first, second, n_threads, consumed) in [(0, 0, 1, 1), (3, 2, 2, 1), (4, 1, 3, 5), (1, 0, 5, 2)] {
         let made = AtomicUsize::new(0);
-        // Those consumed, the two edges, one in the hands of each thread, one in the buffer for each thread but the
-        // first, and one in the hands of the source.
+        // Consumed items, the two channels, one per thread, one in the buffer per thread but the first, and one in the
+        // source.
         let expected = consumed + first + second + n_threads + (n_threads - 1) + 1;
         let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
@@ -146,7 +147,7 @@ fn a_blocked_sink_holds_back_a_stage_that_keeps_the_order() {
 }
 
 #[test]
-fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
+fn an_ordered_stage_drains_and_ends_with_its_consumer() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
     let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
@@ -171,7 +172,7 @@ fn a_stage_that_keeps_the_order_drains_and_ends_with_its_consumer() {
 }
 
 #[test]
-fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
+fn an_abort_ends_an_ordered_stage_that_waits_at_either_end() {
     for waits_for_input in [false, true] {
         let (made, stop) = (AtomicUsize::new(0), Stop::new());
         let limit = if waits_for_input { 4 } else { usize::MAX };
@@ -183,7 +184,7 @@ fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
                         return;
                     }
                 }
-                // An edge that stays open without an item.
+                // A channel that stays open without an item.
                 let _ = out.stop().aborted().recv();
             });
             let passed = scope.map_in_order("pass", threads(4), 0, numbers, |item| item);
@@ -199,14 +200,14 @@ fn an_abort_ends_a_stage_that_keeps_the_order_at_either_end() {
 }
 
 #[test]
-fn a_panic_in_a_stage_that_keeps_the_order_ends_those_that_wait_for_its_item() {
+fn a_panic_in_an_ordered_stage_ends_the_threads_that_wait_for_its_item() {
     for at in [0, 1, 17] {
         let made = AtomicUsize::new(0);
         let failed = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
             let passed = scope.map_in_order("pass", threads(4), 1, numbers, move |item| {
                 if item == at {
-                    // By then the others wait for this one.
+                    // Meanwhile the other threads begin to wait for this item.
                     std::thread::sleep(Duration::from_millis(30));
                     panic!("item {at}");
                 }
@@ -220,10 +221,10 @@ fn a_panic_in_a_stage_that_keeps_the_order_ends_those_that_wait_for_its_item() {
 }
 
 #[test]
-fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
+fn a_blocked_sink_blocks_the_source_after_the_capacities_and_one_item_per_thread() {
     for (first, second, n_threads, consumed) in [(0, 0, 1, 1), (3, 2, 1, 1), (4, 1, 3, 5), (1, 0, 2, 2)] {
         let made = AtomicUsize::new(0);
-        // Those consumed, the two edges, one in the hands of each passing thread, and one in those of the source.
+        // Consumed items, the two channels, one per passing thread, and one in the source.
         let expected = consumed + first + second + n_threads + 1;
         let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
@@ -239,7 +240,7 @@ fn a_blocked_sink_holds_back_the_source_after_capacities_and_one_a_thread() {
 }
 
 #[test]
-fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
+fn a_consumer_that_returns_early_ends_the_run_without_an_error() {
     let made = AtomicUsize::new(0);
     let (sum, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
@@ -252,7 +253,7 @@ fn a_consumer_that_has_enough_ends_the_run_without_an_error() {
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way() {
+fn a_drain_finishes_items_under_way() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
     let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
@@ -297,7 +298,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
 }
 
 #[test]
-fn errors_travel_as_values_in_their_place_and_stop_nothing() {
+fn item_errors_travel_as_values_in_order() {
     let made = AtomicUsize::new(0);
     let (outcomes, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 9, &made);
@@ -311,7 +312,7 @@ fn errors_travel_as_values_in_their_place_and_stop_nothing() {
         });
         scope.here("gather", halved, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
     })
-    .expect("an item's error is no run's error");
+    .expect("item errors do not fail the run");
     assert_eq!(outcomes.len(), 9);
     assert_eq!((&outcomes[4], &outcomes[5]), (&Ok(2), &Err("halve: 5 is odd".to_owned())));
     assert_eq!(reports[2].n_items, 9);
@@ -343,7 +344,7 @@ fn a_panic_fails_the_run_and_names_its_stage() {
 }
 
 #[test]
-fn a_panic_of_whoever_builds_the_run_ends_it_too() {
+fn a_panic_while_stages_are_added_ends_the_run() {
     let made = AtomicUsize::new(0);
     let failed = run(&RunControl::default(), |scope| {
         let _numbers = counting(scope, 1, usize::MAX, &made);

@@ -124,7 +124,7 @@ impl<'m> PartialVideo<'m> {
 }
 
 /// Streaming aggregation of one video's images into its sequence of visual tokens.
-pub struct Aggregator<'m> {
+pub(crate) struct Aggregator<'m> {
     vlm: &'m Vlm,
     window: ChannelWindow,
     fold: Box<dyn Fold>,

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::video::ReadLimits;
 
 /// Stages whose time can be limited.
-pub const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
+pub(crate) const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
 
 /// Limits of one item. An item is a video; in the stage `generate`, an answer, whose time is its share of the
 /// engine's steps.

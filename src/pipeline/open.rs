@@ -21,7 +21,7 @@ use crate::weights::{DownloadProgress, Hub};
 
 /// Revision of the frames and prompts that a plan gives. Raised whenever the same plan may give other ones: results and
 /// visual tokens of different revisions are not mixed.
-pub const REVISION: u32 = 4;
+pub(crate) const REVISION: u32 = 4;
 
 /// A loaded model with its resolved plan.
 pub struct LoadedModel {

@@ -47,7 +47,7 @@ pub struct AnsweredVideo {
 
 /// Event of a run. Answers about several videos come in any order.
 #[derive(Debug)]
-pub enum RunEvent<'a> {
+pub(crate) enum RunEvent<'a> {
     /// A question was answered or failed.
     Answer {
         /// Video of the question.
@@ -91,7 +91,7 @@ impl<'a> Asking<'a> {
     ///
     /// # Errors
     /// When a stage panics, or the model has no key-value memory. Failures of a video or a question are events.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         jobs: impl Iterator<Item = Job> + Send,
         options: VideoOptions<'_>,
@@ -123,11 +123,10 @@ impl<'a> Asking<'a> {
         Ok(RunReport { stages, engine, warnings })
     }
 
-    /// Asks every question about every video as [`Self::run`] does; `on_video` receives whole videos in the order of the
-    /// jobs.
+    /// Asks every question about every video, many at once. `on_video` receives whole videos in the order of the jobs.
     ///
     /// # Errors
-    /// Those of [`Self::run`].
+    /// When a stage panics, or the model has no key-value memory. Failures of a video or a question are outcomes.
     pub fn run_in_order(
         &self,
         jobs: impl Iterator<Item = Job> + Send,

@@ -95,7 +95,7 @@ impl EncodedVideo {
 
 /// Outcome of a video in the last stage.
 #[derive(Debug)]
-pub struct Encoded {
+pub(super) struct Encoded {
     /// The video.
     pub video: VideoRef,
     /// Visual tokens, or the failure.
@@ -215,7 +215,7 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// When a stage panics. The failure of one video is its outcome.
-    pub fn run<R>(
+    pub(super) fn run<R>(
         &self,
         videos: impl Iterator<Item = (Job, Option<TextTokens>)> + Send,
         control: &RunControl,

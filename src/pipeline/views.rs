@@ -8,7 +8,7 @@ use crate::temporal::Views;
 use crate::units::linspace;
 
 /// Composes the images of one video.
-pub struct ViewMaker {
+pub(super) struct ViewMaker {
     views: Views,
     /// Side of the tower's images, in pixels.
     side: u32,
@@ -18,12 +18,12 @@ pub struct ViewMaker {
 
 impl ViewMaker {
     /// Creates a maker for a tower with images of `side x side`.
-    pub fn new(views: Views, side: usize) -> Self {
+    pub(super) fn new(views: Views, side: usize) -> Self {
         Self { views, side: side as u32, cells: Vec::new() }
     }
 
     /// Adds a frame. Returns the image to encode for it, if the frame is encoded alone.
-    pub fn push(&mut self, frame: RgbImage) -> Option<RgbImage> {
+    pub(super) fn push(&mut self, frame: RgbImage) -> Option<RgbImage> {
         match self.views {
             Views::Frames => Some(frame),
             Views::FramesAndThumbnail { rows, columns } => {
@@ -42,7 +42,7 @@ impl ViewMaker {
     ///
     /// # Errors
     /// When the frames do not make a mosaic.
-    pub fn finish(self) -> Result<Option<RgbImage>, String> {
+    pub(super) fn finish(self) -> Result<Option<RgbImage>, String> {
         let (rows, columns) = match self.views {
             Views::Frames => return Ok(None),
             Views::FramesAndThumbnail { rows, columns } | Views::Grid { rows, columns } => (rows, columns),
@@ -57,7 +57,7 @@ impl ViewMaker {
 const THUMBNAIL: u32 = 160;
 
 /// Returns a thumbnail of a frame as JPEG, or `None` if the encoder fails.
-pub fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
+pub(super) fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
     let (width, height) = frame.dimensions();
     let scale = f64::from(THUMBNAIL) / f64::from(width.max(height)).max(1.0);
     let side = |length: u32| ((f64::from(length) * scale.min(1.0)).round() as u32).max(1);

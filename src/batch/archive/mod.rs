@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::files::{FileKind, kind_of, url_error};
 
 /// Kind of failure of an unreadable file or directory.
-pub const UNREADABLE: &str = "unreadable";
+pub(crate) const UNREADABLE: &str = "unreadable";
 /// Characters that make a path without a file a glob.
 const GLOB_SIGNS: [char; 4] = ['*', '?', '[', '{'];
 
@@ -248,7 +248,7 @@ impl Archive {
     }
 
     /// Returns whether a second listing gives the same items: that of a stream does not.
-    pub fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         match &self.kind {
             ArchiveKind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
             ArchiveKind::Folder(_) | ArchiveKind::Video(_) => true,

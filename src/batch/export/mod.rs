@@ -10,7 +10,7 @@ use std::path::Path;
 
 use strum::{EnumString, VariantNames};
 
-pub use row::ResultRow;
+use row::ResultRow;
 
 use super::BatchError;
 use super::store::StoredResults;

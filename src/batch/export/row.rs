@@ -7,7 +7,7 @@ use crate::batch::store::{FailureRecord, Header, RecordOutcome, ResultRecord, St
 /// A record with its times and its header as flat columns; fields that do not apply are empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are those of the record's fields")]
-pub struct ResultRow {
+pub(crate) struct ResultRow {
     pub item: String,
     pub video: String,
     pub start_seconds: Option<f64>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::recorder::{Listing, Recorder};
+use super::recorder::{BatchRecorder, QuestionListing};
 use super::{BatchContext, BatchError, BatchEvent, ItemQuestions};
 use crate::batch::archive::{Archive, ArchiveEntry, UNREADABLE};
 use crate::batch::item::{ArchiveItem, Id};
@@ -140,7 +140,7 @@ impl<'s, 'r> Feed<'s, 'r> {
     /// Returns the questions that are left, and adds repetitions under other ids to `renamed`.
     fn remaining(
         &self,
-        recorder: &mut Recorder<'_>,
+        recorder: &mut BatchRecorder<'_>,
         item: Id,
         questions: &[BatchQuestion],
         renamed: &mut Vec<BatchQuestion>,
@@ -155,9 +155,9 @@ impl<'s, 'r> Feed<'s, 'r> {
             let is_done =
                 if retry_failed { recorder.state.is_answered(item, text) } else { recorder.state.is_done(item, text) };
             match recorder.begin(item, question) {
-                Listing::First if !is_over && !is_done => left.push(question.clone()),
-                Listing::First | Listing::Repeated => {}
-                Listing::Renamed => renamed.push(question.clone()),
+                QuestionListing::First if !is_over && !is_done => left.push(question.clone()),
+                QuestionListing::First | QuestionListing::Repeated => {}
+                QuestionListing::Renamed => renamed.push(question.clone()),
             }
         }
         let mut are_answered = questions.iter().map(|question| recorder.state.is_answered(item, &question.question));

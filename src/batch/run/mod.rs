@@ -17,7 +17,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use self::answers::AnswerEvents;
 use self::feed::{Feed, PlannedItem, list_in_background};
-use self::recorder::Recorder;
+use self::recorder::BatchRecorder;
 use super::BatchError;
 use super::archive::{Archive, ArchiveEntry};
 use super::item::{ArchiveItem, Shard};
@@ -108,7 +108,7 @@ impl Batch<'_> {
             batch: self,
             control,
             on_event,
-            recorder: Mutex::new(Recorder::new(store, state)),
+            recorder: Mutex::new(BatchRecorder::new(store, state)),
             planned: Mutex::default(),
             is_listed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
@@ -133,7 +133,7 @@ impl Batch<'_> {
             report
         });
         let complete = context.is_listed.load(Ordering::Relaxed) && lock(&context.planned).is_empty();
-        let Recorder { store, state, .. } = context.into_recorder().into_result()?;
+        let BatchRecorder { store, state, .. } = context.into_recorder().into_result()?;
         let report = report?;
         store.sync()?;
         let snapshot = self.tally.snapshot(&report.stages);
@@ -171,7 +171,7 @@ struct BatchContext<'r> {
     batch: &'r Batch<'r>,
     control: &'r RunControl,
     on_event: &'r OnBatchEvent<'r>,
-    recorder: Mutex<Recorder<'r>>,
+    recorder: Mutex<BatchRecorder<'r>>,
     /// Items under way, by the index of their job.
     planned: Mutex<HashMap<usize, PlannedItem>>,
     /// Whether the archive was listed to its end.
@@ -225,7 +225,7 @@ impl<'r> BatchContext<'r> {
         self.batch.tally.set_expected(size);
     }
 
-    fn into_recorder(self) -> Recorder<'r> {
+    fn into_recorder(self) -> BatchRecorder<'r> {
         self.recorder.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

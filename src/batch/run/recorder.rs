@@ -1,4 +1,4 @@
-//! Recorder of a batch: the only writer of records, and the state of the results that decides about further questions.
+//! BatchRecorder of a batch: the only writer of records, and the state of the results that decides about further questions.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use crate::batch::questions::BatchQuestion;
 use crate::batch::store::{ResultRecord, StepTimes, Store, StoreState};
 
 /// Writer of a batch's records.
-pub(super) struct Recorder<'r> {
+pub(super) struct BatchRecorder<'r> {
     pub(super) store: &'r mut Store,
     pub(super) state: StoreState,
     /// Questions of this run with their first ids: a manifest may list a video twice.
@@ -21,7 +21,7 @@ pub(super) struct Recorder<'r> {
 }
 
 /// First or repeated listing of a question about an item in one run.
-pub(super) enum Listing {
+pub(super) enum QuestionListing {
     /// First listing.
     First,
     /// Repeated listing under the same id, or without one.
@@ -30,7 +30,7 @@ pub(super) enum Listing {
     Renamed,
 }
 
-impl<'r> Recorder<'r> {
+impl<'r> BatchRecorder<'r> {
     pub(super) fn new(store: &'r mut Store, state: StoreState) -> Self {
         Self { store, state, begun: HashMap::new(), failed_items: HashSet::new(), failure: None }
     }
@@ -67,14 +67,14 @@ impl<'r> Recorder<'r> {
     }
 
     /// Registers a question about an item.
-    pub(super) fn begin(&mut self, item: Id, question: &BatchQuestion) -> Listing {
+    pub(super) fn begin(&mut self, item: Id, question: &BatchQuestion) -> QuestionListing {
         match self.begun.entry(item.with_question(&question.question)) {
             Entry::Vacant(entry) => {
                 entry.insert(question.id.clone());
-                Listing::First
+                QuestionListing::First
             }
-            Entry::Occupied(entry) if question.id.is_some() && *entry.get() != question.id => Listing::Renamed,
-            Entry::Occupied(_) => Listing::Repeated,
+            Entry::Occupied(entry) if question.id.is_some() && *entry.get() != question.id => QuestionListing::Renamed,
+            Entry::Occupied(_) => QuestionListing::Repeated,
         }
     }
 

@@ -77,7 +77,7 @@ impl Header {
     }
 
     /// Describes the differences to other answers that must not be mixed with these; empty if they may.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         if self.format != other.format {
             found.push(format!("the format of the lines is {} there, {} here", self.format, other.format));
@@ -99,7 +99,7 @@ impl Header {
     }
 
     /// Describes the differences to answers that resume the same directory: [`Self::differences`] and the shard.
-    pub fn differences_in_place(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn differences_in_place(&self, other: &Self) -> Vec<String> {
         let mut found = self.differences(other);
         if self.shards != other.shards {
             let describe = |header: &Self| match header.shards.as_slice() {

@@ -18,7 +18,7 @@ const BLOCK: u64 = 64 << 10;
 
 /// A file of lines, open for appending.
 #[derive(Debug)]
-pub struct LineFile {
+pub(super) struct LineFile {
     path: PathBuf,
     file: File,
     /// Bytes of complete lines.
@@ -33,7 +33,7 @@ impl LineFile {
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = open_to_append(path)?;
         let mut length = whole_lines(&mut file)?;
         if length < file.metadata()?.len() {
@@ -51,12 +51,12 @@ impl LineFile {
     }
 
     /// Returns whether the file has no line.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Path of the file.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -64,7 +64,7 @@ impl LineFile {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
+    pub(super) fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         if let Err(error) = self.file.write_all(&bytes) {
@@ -81,7 +81,7 @@ impl LineFile {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn sync_if_due(&mut self) -> io::Result<()> {
+    pub(super) fn sync_if_due(&mut self) -> io::Result<()> {
         if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
@@ -89,7 +89,7 @@ impl LineFile {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         (self.synced, self.is_dirty) = (Instant::now(), false);
         match self.file.sync_data() {
             // Not a file on a disk: nothing to sync.
@@ -152,13 +152,13 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
 }
 
 /// Callback for a line and its number.
-pub type TakeLine<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+pub(super) type TakeLine<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 
 /// Calls `take` with each complete line of a file and its number from 1. A missing file has no lines.
 ///
 /// # Errors
 /// When the file cannot be read, or `take` fails.
-pub fn for_each_line<E: From<io::Error>>(path: &Path, take: &mut TakeLine<'_, E>) -> Result<(), E> {
+pub(super) fn for_each_line<E: From<io::Error>>(path: &Path, take: &mut TakeLine<'_, E>) -> Result<(), E> {
     let Some(file) = open_if_there(path)? else { return Ok(()) };
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut line = Vec::new();

@@ -23,12 +23,11 @@ use serde::Serialize;
 
 pub use header::{FORMAT, Header};
 use lines::{FirstLine, first_line};
-pub use lines::{LineFile, for_each_line};
+use lines::{LineFile, for_each_line};
 pub(super) use lock::now;
 pub use lock::{Lock, LockHolder, holder};
-pub use record::{
-    AnswerRecord, FailureRecord, LIST, NO_QUESTION, PacketLoss, RecordOutcome, ResultRecord, StepTimes, Timed,
-};
+pub use record::{AnswerRecord, FailureRecord, PacketLoss, RecordOutcome, ResultRecord, StepTimes};
+pub(crate) use record::{LIST, NO_QUESTION, Timed};
 pub use state::{StoreState, StoredResults, read_sessions};
 
 use super::BatchError;
@@ -106,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BatchError::NotKept`] when the files cannot be written.
-    pub fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), BatchError> {
+    pub(crate) fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), BatchError> {
         let not_kept =
             |path: &Path, source| BatchError::NotKept { path: path.to_owned(), video: record.video.clone(), source };
         if let Some(timings_ms) = times {
@@ -128,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn add_thumbnail(&self, item: Id, jpeg: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn add_thumbnail(&self, item: Id, jpeg: &[u8]) -> std::io::Result<()> {
         let path = thumbnail_path(&self.dir, item);
         output::create_directory(path.parent().unwrap_or(&self.dir))?;
         output::replace(&path, jpeg, Durability::Renamed)
@@ -138,7 +137,7 @@ impl Store {
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub fn sync_if_due(&mut self) -> Result<(), BatchError> {
+    pub(crate) fn sync_if_due(&mut self) -> Result<(), BatchError> {
         for file in [&mut self.timings, &mut self.answers] {
             file.sync_if_due().map_err(BatchError::io(file.path()))?;
         }
@@ -149,7 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub fn sync(&mut self) -> Result<(), BatchError> {
+    pub(crate) fn sync(&mut self) -> Result<(), BatchError> {
         for file in [&mut self.timings, &mut self.answers, &mut self.sessions] {
             file.sync().map_err(BatchError::io(file.path()))?;
         }
@@ -174,7 +173,7 @@ fn header_to_resume(path: &Path, header: &Header) -> Result<Option<Header>, Batc
 }
 
 /// Returns the path of an item's thumbnail.
-pub fn thumbnail_path(dir: &Path, item: Id) -> PathBuf {
+pub(crate) fn thumbnail_path(dir: &Path, item: Id) -> PathBuf {
     let digits = item.to_string();
     dir.join(THUMBNAILS).join(&digits[..2]).join(digits).with_extension("jpg")
 }

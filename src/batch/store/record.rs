@@ -14,9 +14,9 @@ use crate::video::Damage;
 /// Separator of cause and hint in a message.
 const HINT: &str = "; hint: ";
 /// Stage of failures to list an entry of the archive.
-pub const LIST: &str = "list";
+pub(crate) const LIST: &str = "list";
 /// Kind of failure of an item without questions.
-pub const NO_QUESTION: &str = "no_question";
+pub(crate) const NO_QUESTION: &str = "no_question";
 
 /// A line of results. A video that failed as a whole has one line, without a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl FailureRecord {
     }
 
     /// Returns stage and kind, by which failures are counted.
-    pub fn category(&self) -> String {
+    pub(crate) fn category(&self) -> String {
         format!("{}/{}", self.stage, self.kind)
     }
 }
@@ -163,7 +163,12 @@ impl ResultRecord {
     }
 
     /// Returns the record of an answer.
-    pub fn answered(item: &ArchiveItem, question: &BatchQuestion, encoded: &EncodedVideo, answer: &Answer) -> Self {
+    pub(crate) fn answered(
+        item: &ArchiveItem,
+        question: &BatchQuestion,
+        encoded: &EncodedVideo,
+        answer: &Answer,
+    ) -> Self {
         let Damage { n_lost, n_concealed, n_missing, first, .. } = &encoded.report.damage;
         let answered = AnswerRecord {
             answer: answer.text.clone(),
@@ -184,24 +189,24 @@ impl ResultRecord {
     }
 
     /// Returns the record of a failed item, or of a failed question about it.
-    pub fn failed(item: &ArchiveItem, question: Option<&BatchQuestion>, error: &ItemError) -> Self {
+    pub(crate) fn failed(item: &ArchiveItem, question: Option<&BatchQuestion>, error: &ItemError) -> Self {
         Self::of_item(item, question, RecordOutcome::Failed { error: FailureRecord::of(item, error) })
     }
 
     /// Returns the record of an item without questions.
-    pub fn without_question(item: &ArchiveItem) -> Self {
+    pub(crate) fn without_question(item: &ArchiveItem) -> Self {
         let hint = "--questions, or questions in the manifest";
         let error = FailureRecord::new(LIST, NO_QUESTION, "no question about the item", Some(hint));
         Self::of_item(item, None, RecordOutcome::Failed { error })
     }
 
     /// Returns the record that ends an earlier failure to list an entry.
-    pub fn resolved(id: Id) -> Self {
+    pub(crate) fn resolved(id: Id) -> Self {
         Self::of_entry(id, String::new(), RecordOutcome::Resolved { resolved: true })
     }
 
     /// Returns the record of an entry that could not be listed.
-    pub fn not_listed(failed: &FailedEntry) -> Self {
+    pub(crate) fn not_listed(failed: &FailedEntry) -> Self {
         let FailedEntry { id, video, kind, cause, hint } = failed;
         let error = FailureRecord::new(LIST, kind, cause, hint.as_deref());
         Self::of_entry(*id, video.clone(), RecordOutcome::Failed { error })
@@ -212,7 +217,7 @@ impl ResultRecord {
     }
 
     /// Returns the key, equal for all attempts: the identity of the question about the item, or of the item.
-    pub fn key(&self) -> Id {
+    pub(crate) fn key(&self) -> Id {
         self.question.as_ref().map_or(self.item, |question| self.item.with_question(question))
     }
 
@@ -227,7 +232,7 @@ impl ResultRecord {
 
 /// Times of an answer, in a file of their own because they are not reproducible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Timed {
+pub(crate) struct Timed {
     /// [`ResultRecord::key`].
     pub key: Id,
     /// Busy time by step.
@@ -248,7 +253,7 @@ pub struct StepTimes {
 
 impl StepTimes {
     /// Returns the times of an answer about a video.
-    pub fn of(video: &Timings, answer: &Answer) -> Self {
+    pub(crate) fn of(video: &Timings, answer: &Answer) -> Self {
         let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         Self {
             decode: milliseconds(video.decode),

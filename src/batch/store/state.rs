@@ -50,7 +50,7 @@ impl StoreState {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read(path: &Path) -> Result<Self, BatchError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, BatchError> {
         let mut state = Self::default();
         let read = for_each_line::<io::Error>(path, &mut |number, line| {
             if number > 1 {
@@ -102,7 +102,7 @@ impl StoreState {
     }
 
     /// Adds a record that was just written.
-    pub fn update(&mut self, record: &ResultRecord) {
+    pub(crate) fn update(&mut self, record: &ResultRecord) {
         if matches!(record.outcome, super::RecordOutcome::Resolved { .. }) {
             return self.resolve(record.item);
         }
@@ -111,29 +111,29 @@ impl StoreState {
     }
 
     /// Returns whether a question about an item is answered or failed.
-    pub fn is_done(&self, item: Id, question: &str) -> bool {
+    pub(crate) fn is_done(&self, item: Id, question: &str) -> bool {
         let key = item.with_question(question);
         self.answered.contains(&key) || self.failed.contains_key(&key)
     }
 
     /// Returns whether a question about an item is answered.
-    pub fn is_answered(&self, item: Id, question: &str) -> bool {
+    pub(crate) fn is_answered(&self, item: Id, question: &str) -> bool {
         self.answered.contains(&item.with_question(question))
     }
 
     /// Returns whether an item failed as a whole.
-    pub fn is_failed(&self, item: Id) -> bool {
+    pub(crate) fn is_failed(&self, item: Id) -> bool {
         self.failed.contains_key(&item)
     }
 
     /// Returns whether an item failed for want of a question.
-    pub fn has_no_question(&self, item: Id) -> bool {
+    pub(crate) fn has_no_question(&self, item: Id) -> bool {
         let category = format!("{}/{}", super::LIST, super::NO_QUESTION);
         self.failed.get(&item).is_some_and(|failed| *failed.category == *category)
     }
 
     /// Lists the entries that failed to be listed.
-    pub fn not_listed(&self) -> impl Iterator<Item = Id> {
+    pub(crate) fn not_listed(&self) -> impl Iterator<Item = Id> {
         let is_of_list = |failed: &FailedLine| failed.category.split('/').next() == Some(super::LIST);
         self.failed.iter().filter(move |(_, failed)| is_of_list(failed)).map(|(&id, _)| id)
     }
@@ -149,7 +149,7 @@ impl StoreState {
     }
 
     /// Returns the number of failures by stage and kind.
-    pub fn failed_by_category(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn failed_by_category(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for failed in self.failed.values() {
             *sums.entry(failed.category.to_string()).or_insert(0) += 1;

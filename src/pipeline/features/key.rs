@@ -15,7 +15,7 @@ const DIGITS: usize = 32;
 
 /// Name of a cache entry: 32 hex digits of BLAKE3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FeatureKey(String);
+pub(crate) struct FeatureKey(String);
 
 impl FeatureKey {
     /// Returns the key of a model's visual tokens of a window of a video. `made_by` identifies the model and all choices
@@ -23,7 +23,7 @@ impl FeatureKey {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn of(made_by: &str, path: &Path, window: &Window) -> io::Result<Self> {
+    pub(crate) fn of(made_by: &str, path: &Path, window: &Window) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(made_by.as_bytes());
         for end in [window.start, window.end] {
@@ -40,7 +40,7 @@ impl FeatureKey {
     }
 
     /// Returns the hex digits.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

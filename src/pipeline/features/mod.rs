@@ -11,14 +11,13 @@ mod key;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use candle_core::Device;
 use walkdir::WalkDir;
 
 pub use identity::identity;
-pub use key::FeatureKey;
+pub(crate) use key::FeatureKey;
 
 use super::EncodedVideo;
 use crate::error::{Error, Kind};
@@ -40,8 +39,6 @@ pub struct FeatureCache {
     made_by: String,
     /// Size of the directory; `None` before the first listing.
     size: Mutex<Option<DirectorySize>>,
-    n_hits: AtomicU64,
-    n_damaged: AtomicU64,
     /// Error of the last entry that could not be written.
     write_error: Mutex<Option<Error>>,
 }
@@ -80,15 +77,7 @@ impl FeatureCache {
     /// When the directory cannot be created.
     pub fn open(dir: &Path, limit: u64, made_by: String) -> io::Result<Self> {
         create_directory(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            limit,
-            made_by,
-            size: Mutex::new(None),
-            n_hits: AtomicU64::new(0),
-            n_damaged: AtomicU64::new(0),
-            write_error: Mutex::new(None),
-        })
+        Ok(Self { dir: dir.to_owned(), limit, made_by, size: Mutex::new(None), write_error: Mutex::new(None) })
     }
 
     /// Identity of the computation.
@@ -104,13 +93,11 @@ impl FeatureCache {
             Ok(video) => {
                 // A device out of memory is no damage to the entry.
                 let visual = video.visual.to_device(device).ok()?;
-                self.n_hits.fetch_add(1, Ordering::Relaxed);
                 // The time of the last use; a read-only cache is read all the same.
                 let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(EncodedVideo { visual, ..video })
             }
             Err(_) => {
-                self.n_damaged.fetch_add(1, Ordering::Relaxed);
                 let _ = std::fs::remove_file(&path);
                 None
             }
@@ -154,16 +141,6 @@ impl FeatureCache {
             *known = Some(DirectorySize { listed: shrink(&self.dir, self.limit - slack)?, written: 0 });
         }
         Ok(())
-    }
-
-    /// Number of entries that were found.
-    pub fn n_hits(&self) -> u64 {
-        self.n_hits.load(Ordering::Relaxed)
-    }
-
-    /// Number of damaged entries that were removed.
-    pub fn n_damaged(&self) -> u64 {
-        self.n_damaged.load(Ordering::Relaxed)
     }
 
     /// Takes the error of the last failed write, if there was one since the last call.
@@ -275,7 +252,6 @@ mod tests {
         *bytes.last_mut().expect("not empty") ^= 1;
         std::fs::write(&path, bytes).expect("ours");
         assert!(get(&keys[0]).is_none() && !path.exists());
-        assert_eq!((cache.n_hits(), cache.n_damaged()), (1, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use super::text::{Line, MAX_LINE, ManifestText};
+use super::text::{MAX_LINE, ManifestLine, ManifestText};
 use super::{ManifestSource, VIDEO, window};
 use crate::batch::BatchError;
 use crate::batch::archive::ArchiveEntry;
@@ -42,7 +42,7 @@ struct ManifestColumns {
 /// Text of a row, and the number of its first line.
 struct RowText {
     line: u64,
-    text: Line,
+    text: ManifestLine,
 }
 
 /// A parsed row.

@@ -9,7 +9,7 @@ use crate::error::Error;
 pub(super) const MAX_LINE: usize = 1 << 20;
 
 /// A line without its line end, or its error.
-pub(super) type Line = Result<Vec<u8>, Error>;
+pub(super) type ManifestLine = Result<Vec<u8>, Error>;
 
 /// Reader of lines, to which lines can be returned.
 pub(super) struct ManifestText<R> {
@@ -26,7 +26,7 @@ impl<R: BufRead> ManifestText<R> {
     }
 
     /// Reads the next line; returns `None` at the end of the text.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<ManifestLine>> {
         if let Some(line) = self.returned.pop_front() {
             self.line += 1;
             return Ok(Some(Ok(line)));
