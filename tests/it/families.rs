@@ -440,7 +440,7 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
         (set("llava_next", both, pinpoints, "(1x1)".into()), "expected a list of pairs"),
         (
             set("llava_next", &["config.json"], pinpoints, serde_json::json!([[336, 672]])),
-            "are not those of config.json",
+            "differ from those of config.json",
         ),
         (
             set(
@@ -449,7 +449,7 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
                 "size",
                 serde_json::json!({"height": 336, "width": 336}),
             ),
-            "size and crop_size are not the tower's 384 x 384",
+            "size and crop_size differ from the tower's 384 x 384",
         ),
         (set("llava_onevision", both, "vision_aspect_ratio", "anyres".into()), "expected anyres_max_N"),
     ] {
@@ -466,7 +466,7 @@ fn a_checkpoint_whose_any_res_is_not_understood_refuses_single_images_and_no_vid
     (config["image_aspect_ratio"], config["mm_vision_tower"]) =
         ("anyres".into(), llava.join("tower").to_str().unwrap().into());
     std::fs::write(original.path().join("config.json"), config.to_string()).unwrap();
-    assert!(refused(original.path()).contains("views are merged as spatial_unpad alone"));
+    assert!(refused(original.path()).contains("views of a single image are merged by spatial_unpad only"));
 }
 
 /// The checkpoint of LLaVA-OneVision in LLaVA's own spelling, with its tower's description beside it.

@@ -344,7 +344,7 @@ fn what_cannot_be_trained_over_is_refused_before_weights_are_read() {
     let scale = json!({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}});
     for (changes, more, message) in [
         (json!({"model_type": "qwen3_vl"}), "", "model_type"),
-        (scale, "", "FP8 cannot be trained over"),
+        (scale, "", "FP8 cannot be trained"),
         (json!({"scale_factor": 5}), "", "squares of 5 x 5 patches"),
         (json!({}), ", vision_tower: { from: x }", "model.vision_tower: the checkpoint holds its own tower"),
     ] {

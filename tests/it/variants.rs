@@ -264,7 +264,7 @@ fn other_quantization_is_refused_by_its_method() {
             let (parent, key) = place.rsplit_once('/').unwrap();
             config.pointer_mut(parent).unwrap()[key] = json!({"quant_method": method, "bits": 4});
             let error = load(write(&config, &weights).path()).err().unwrap();
-            assert!(error.contains(&format!("quant_method: \"{method}\" is not usable; read are fp8")), "{error}");
+            assert!(error.contains(&format!("quant_method: \"{method}\" is not usable; supported are fp8")), "{error}");
         }
     }
     for (quantization, message) in [
