@@ -66,7 +66,7 @@ impl FittingPrompt {
     /// Returns the parts of the engine's prompt, with the visual tokens of a video.
     fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, ModelError> {
         let part = |part: &Passage<Vec<u32>>| {
-            let Passage::Words(ids) = part else {
+            let Passage::Text(ids) = part else {
                 let rows = self.rows.of(part).map_err(candle_core::Error::msg)?.unwrap_or_default();
                 return visual.rows(rows).map(PromptPart::Visual);
             };

@@ -50,8 +50,8 @@ impl Conversation {
         }
     }
 
-    /// Sets the text around each question, which replaces `{question}` in `question`, and the text with which each answer
-    /// begins.
+    /// Sets the text around each question, which replaces `{question}` in `question`, and the text with which each
+    /// answer begins.
     #[must_use]
     pub fn with_wording(self, question: &str, answer: &str) -> Self {
         let (before, after) = question.split_once("{question}").unwrap_or(("", ""));
@@ -118,7 +118,8 @@ impl Conversation {
     pub fn answer(&mut self, answer: &str) {
         if let Some(turn) = self.turns.last_mut() {
             let answer = answer.replace(VISUAL, "");
-            // Answers are trimmed: a space separates an answer from the prefix, except after white space or an opening mark.
+            // Answers are trimmed: a space separates an answer from the prefix, except after white space or an opening
+            // mark.
             let joins = self.answer_prefix.is_empty()
                 || self.answer_prefix.ends_with(|c: char| c.is_whitespace() || "([{\"'".contains(c));
             let space = if joins { "" } else { " " };
@@ -127,7 +128,7 @@ impl Conversation {
     }
 
     /// Removes the last question, which was not answered.
-    pub fn withdraw(&mut self) {
+    pub(crate) fn withdraw(&mut self) {
         self.turns.pop();
     }
 

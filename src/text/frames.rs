@@ -77,7 +77,7 @@ impl ShownFrames {
     }
 
     /// Makes the views of a still image.
-    pub fn of_single_image() -> Self {
+    pub(crate) fn of_single_image() -> Self {
         let frames = vec![ShownFrame::default()];
         Self { frames, video: None, are_separate: true, is_single_image: true }
     }
@@ -107,12 +107,12 @@ impl ShownFrames {
 
 impl FrameMarks {
     /// Makes marks around all visual tokens.
-    pub fn around_all(open: &str, close: &str) -> Self {
+    pub(crate) fn around_all(open: &str, close: &str) -> Self {
         Self { layout: FrameLayout::Joint, open: open.to_owned(), close: close.to_owned() }
     }
 
     /// Returns whether a prompt has text between frames.
-    pub fn separates_frames(&self, timestamps: Timestamps) -> bool {
+    pub(crate) fn separates_frames(&self, timestamps: Timestamps) -> bool {
         self.layout != FrameLayout::Joint || matches!(timestamps, Timestamps::MmSs | Timestamps::Seconds)
     }
 
@@ -121,7 +121,7 @@ impl FrameMarks {
     /// # Errors
     /// For requested times of frames without times, or of mixed frames.
     pub(super) fn passages(&self, timestamps: Timestamps, shown: &ShownFrames) -> Result<Vec<Passage<String>>> {
-        let words = |words: String| Passage::Words(words);
+        let words = |words: String| Passage::Text(words);
         let mut parts = Vec::new();
         let is_smolvlm = self.layout == FrameLayout::SmolVlm && timestamps == Timestamps::Checkpoint;
         if is_smolvlm {
@@ -201,7 +201,7 @@ mod tests {
     fn text(layout: FrameLayout, timestamps: Timestamps, shown: &ShownFrames) -> String {
         let parts = marks(layout).passages(timestamps, shown).expect("it can be written");
         let show = |part: &Passage<String>| match part {
-            Passage::Words(words) => words.clone(),
+            Passage::Text(words) => words.clone(),
             Passage::Video => "V".to_owned(),
             Passage::Frames(frames) => frames.start.to_string(),
         };

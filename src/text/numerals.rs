@@ -24,8 +24,8 @@ const SMALL: [&str; 20] = [
 ];
 const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 
-/// Spells out a number, such as `one thousand, two hundred and sixty-four`. Numbers from a million on stay in digits: no
-/// video has as many frames.
+/// Spells out a number, such as `one thousand, two hundred and sixty-four`. Numbers from a million on stay in digits:
+/// no video has as many frames.
 pub(super) fn in_words(n: usize) -> String {
     match n {
         0..20 => SMALL[n].to_owned(),

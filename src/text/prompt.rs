@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passage<W> {
     /// Text.
-    Words(W),
+    Text(W),
     /// All visual tokens of the video.
     Video,
     /// Visual tokens of a range of frames, where the temporal strategy keeps frames apart.
@@ -23,16 +23,16 @@ impl<W> Passage<W> {
     /// The errors of `change`.
     pub fn try_map<V, E>(&self, change: impl FnOnce(&W) -> Result<V, E>) -> Result<Passage<V>, E> {
         Ok(match self {
-            Self::Words(words) => Passage::Words(change(words)?),
+            Self::Text(text) => Passage::Text(change(text)?),
             Self::Video => Passage::Video,
             Self::Frames(frames) => Passage::Frames(frames.clone()),
         })
     }
 
     /// Returns the text, if the part is text.
-    pub fn words(&self) -> Option<&W> {
+    pub fn text(&self) -> Option<&W> {
         match self {
-            Self::Words(words) => Some(words),
+            Self::Text(text) => Some(text),
             Self::Video | Self::Frames(_) => None,
         }
     }
@@ -48,17 +48,17 @@ pub struct Prompt {
 impl Prompt {
     /// Makes a prompt of two texts around all visual tokens.
     pub fn halves(before: impl Into<String>, after: impl Into<String>) -> Self {
-        Self { parts: vec![Passage::Words(before.into()), Passage::Video, Passage::Words(after.into())] }
+        Self { parts: vec![Passage::Text(before.into()), Passage::Video, Passage::Text(after.into())] }
     }
 
-    /// Makes a prompt of `middle` between two texts. Adjacent texts are joined, so that a tokenizer encodes them as one,
-    /// and empty texts between visual tokens are left out.
+    /// Makes a prompt of `middle` between two texts. Adjacent texts are joined, so that a tokenizer encodes them as
+    /// one, and empty texts between visual tokens are left out.
     pub(super) fn around(before: &str, middle: Vec<Passage<String>>, after: &str) -> Self {
-        let words = |words: &str| Passage::Words(words.to_owned());
+        let words = |words: &str| Passage::Text(words.to_owned());
         let mut parts = vec![words(before)];
         for part in middle.into_iter().chain([words(after)]) {
             match (parts.last_mut(), part) {
-                (Some(Passage::Words(last)), Passage::Words(next)) => last.push_str(&next),
+                (Some(Passage::Text(last)), Passage::Text(next)) => last.push_str(&next),
                 (_, part) => parts.push(part),
             }
         }
@@ -67,24 +67,24 @@ impl Prompt {
         parts.retain(|part| {
             index += 1;
             let is_end = index == 1 || index - 1 == last;
-            is_end || part.words().is_none_or(|words| !words.is_empty())
+            is_end || part.text().is_none_or(|words| !words.is_empty())
         });
         Self { parts }
     }
 
     /// Returns the text before the first visual token.
     pub fn before_visual(&self) -> &str {
-        self.parts.first().and_then(Passage::words).map_or("", String::as_str)
+        self.parts.first().and_then(Passage::text).map_or("", String::as_str)
     }
 
     /// Returns the text after the last visual token.
     pub fn after_visual(&self) -> &str {
-        self.parts.last().and_then(Passage::words).map_or("", String::as_str)
+        self.parts.last().and_then(Passage::text).map_or("", String::as_str)
     }
 
     /// Returns all text, without the visual tokens.
     pub fn text(&self) -> String {
-        self.parts.iter().filter_map(Passage::words).map(String::as_str).collect()
+        self.parts.iter().filter_map(Passage::text).map(String::as_str).collect()
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn adjacent_texts_are_joined_and_empty_ends_stay() {
-        let words = |words: &str| Passage::Words(words.to_owned());
+        let words = |words: &str| Passage::Text(words.to_owned());
         let middle = vec![words("b"), Passage::Frames(0..1), words(""), Passage::Frames(1..2), words("c")];
         let expected = vec![words("ab"), Passage::Frames(0..1), Passage::Frames(1..2), words("cd")];
         assert_eq!(Prompt::around("a", middle, "d").parts, expected);

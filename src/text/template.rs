@@ -94,7 +94,7 @@ impl Template {
     ///
     /// # Errors
     /// For an unknown name, or when the checkpoint's own is named and it has none.
-    pub fn choose(name: &str, own: Option<&Self>) -> Result<Self> {
+    pub(crate) fn choose(name: &str, own: Option<&Self>) -> Result<Self> {
         match (name, own) {
             (Self::CHECKPOINT, Some(own)) => Ok(own.clone()),
             (Self::CHECKPOINT, None) => {
@@ -210,7 +210,7 @@ impl Template {
     }
 
     /// Returns whether a prompt can contain a system text.
-    pub fn has_system(&self) -> bool {
+    pub(crate) fn has_system(&self) -> bool {
         !matches!(self, Self::Custom(_) | Self::Plain)
     }
 

@@ -56,7 +56,7 @@ impl<'m> Packer<'m> {
     /// When the tokenizer refuses.
     pub fn before_visual(&self) -> Result<Vec<u32>, Error> {
         let parts = self.tokenizer.encode_prompt(&self.conversation().ask("")?)?;
-        Ok(parts.first().and_then(Passage::words).cloned().unwrap_or_default())
+        Ok(parts.first().and_then(Passage::text).cloned().unwrap_or_default())
     }
 
     /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.

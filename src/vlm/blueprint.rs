@@ -1,7 +1,7 @@
 //! Blueprint of a model: its description in files, without the weights.
 //!
-//! Sufficient for `inspect`, for the check of a token budget, and to refuse a plan before weights are read. The name and
-//! the overrides come from a plan ([`crate::spec`]); [`super::Vlm::load`] reads the weights.
+//! Sufficient for `inspect`, for the check of a token budget, and to refuse a plan before weights are read. The name
+//! and the overrides come from a plan ([`crate::spec`]); [`super::Vlm::load`] reads the weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +163,7 @@ impl Blueprint {
 
     /// Returns the sampling rule of the checkpoint's processor, with `frames` frames where a number is given; `uniform`
     /// where the family has no rule of its own.
-    pub fn own_sample(&self, frames: Option<usize>) -> Sample {
+    pub(crate) fn own_sample(&self, frames: Option<usize>) -> Sample {
         let sample = self.own_sample.clone();
         frames.map_or(sample.clone(), |frames| sample.with_frames(frames).unwrap_or_default())
     }

@@ -14,7 +14,8 @@ pub struct TextTokens {
 }
 
 impl TextTokens {
-    /// Counts the text tokens of a prompt about `n_frames`; text between the first and the last frame is counted per frame.
+    /// Counts the text tokens of a prompt about `n_frames`; text between the first and the last frame is counted per
+    /// frame.
     pub fn of(ids: &PromptIds, n_frames: usize) -> Self {
         let n_ends = ids.before_visual().len() + ids.after_visual().len();
         let between = ids.n_text().saturating_sub(n_ends);
@@ -56,7 +57,7 @@ impl TokenBudget {
     }
 
     /// Returns the number of text tokens.
-    pub fn text_tokens(&self) -> Tokens {
+    pub(crate) fn text_tokens(&self) -> Tokens {
         self.text.with_frames(self.n_frames)
     }
 
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn text_per_frame_is_counted_with_the_frames_that_would_fit() {
         use crate::text::Passage;
-        let words = |n: usize| Passage::Words(vec![0; n]);
+        let words = |n: usize| Passage::Text(vec![0; n]);
         // 10 + 20 tokens once, 8 per frame: those of the first frame are among the 18 at the beginning.
         let parts = vec![words(18), Passage::Frames(0..1), words(8), Passage::Frames(1..2), words(20)];
         let text = TextTokens::of(&PromptIds { parts }, 2);

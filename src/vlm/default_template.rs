@@ -1,5 +1,5 @@
-//! Prompt settings of a checkpoint: the convention by which its tokenizer is read, the marks around visual tokens, its own
-//! template, and the default template. Called by [`super::Blueprint::read`] and [`super::Design::read`].
+//! Prompt settings of a checkpoint: the convention by which its tokenizer is read, the marks around visual tokens, its
+//! own template, and the default template. Called by [`super::Blueprint::read`] and [`super::Design::read`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl DefaultTemplate {
         Self { spelling: config.spelling, language: config.language, is_dense }
     }
 
-    /// Chooses the checkpoint's own template, unless it is in LLaVA's spelling, whose code has its own conversations; else
-    /// the built-in template to which the tokenizer's special tokens belong.
+    /// Chooses the checkpoint's own template, unless it is in LLaVA's spelling, whose code has its own conversations;
+    /// else the built-in template to which the tokenizer's special tokens belong.
     pub(super) fn choose(&self, tokenizer: &Tokenizer, own: Option<&Template>) -> Template {
         let has = |token| tokenizer.token_id(token).is_some();
         let is_qwen = matches!(self.language, LanguageKind::Qwen2 | LanguageKind::Qwen3);

@@ -70,7 +70,7 @@ impl Design {
     }
 
     /// Returns the width of the connector's tokens, which is the projector's input width.
-    pub fn connector_width(&self) -> usize {
+    pub(crate) fn connector_width(&self) -> usize {
         self.connector.width(self.config.feature_selection(self.tower.family).width(&self.tower))
     }
 }

@@ -52,7 +52,7 @@ impl FeatureSelection {
     }
 
     /// Tokens of a state that the selection keeps, before squares are merged.
-    pub fn n_kept(&self, tower: &TowerConfig) -> usize {
+    pub(crate) fn n_kept(&self, tower: &TowerConfig) -> usize {
         tower.n_state_tokens().saturating_sub(self.n_leading_dropped)
     }
 
@@ -116,7 +116,7 @@ mod tests {
         let expected = [[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0], [8.0, 9.0, 12.0, 13.0], [10.0, 11.0, 14.0, 15.0]];
         assert_eq!(tokens, [expected]);
         let plain = FeatureSelection { n_leading_dropped: 1, patches_per_side: 1 };
-        assert_eq!(plain.apply(&state).expect("any").dims(), [1, 16, 1]);
+        assert_eq!(plain.apply(&state).expect("any grid").dims(), [1, 16, 1]);
         assert!(FeatureSelection { n_leading_dropped: 0, patches_per_side: 2 }.apply(&state).is_err());
     }
 

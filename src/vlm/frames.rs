@@ -66,7 +66,7 @@ impl Vlm {
     ///
     /// # Errors
     /// When the family has no such views, or device memory runs out.
-    pub fn prepare_view(&self, view: RgbImage) -> Result<Tensor, ModelError> {
+    pub(crate) fn prepare_view(&self, view: RgbImage) -> Result<Tensor, ModelError> {
         let wrong = |error: Error| error.about(self.name.clone());
         let failed = ModelError::compute("preparing pixels");
         let (values, width, height) = self.single_image.usable()?.preprocessor().run(view).map_err(wrong)?;

@@ -199,7 +199,8 @@ struct Ledgers<'a> {
 }
 
 impl Ledgers<'_> {
-    /// Refuses or warns about the tensors of each checkpoint that were not read and are not spared; returns the warnings.
+    /// Refuses or warns about the tensors of each checkpoint that were not read and are not spared; returns the
+    /// warnings.
     fn judge_unused(
         &self,
         unused: Unused,

@@ -86,7 +86,7 @@ impl Vlm {
     }
 
     /// Begins the sliding window over the connector's tokens of one video's frames.
-    pub fn begin_window(&self) -> ChannelWindow {
+    pub(crate) fn begin_window(&self) -> ChannelWindow {
         ChannelWindow::new(self.window, self.selection.width(self.tower.config()))
     }
 
@@ -151,9 +151,9 @@ impl Vlm {
         &self.warnings
     }
 
-    /// Returns the ids that end an answer: the checkpoint's, and in LLaVA's spelling the template's stop string where it
-    /// is one token. Transformers uses the ids only.
-    pub fn stop_tokens(&self, template: &Template) -> Vec<u32> {
+    /// Returns the ids that end an answer: the checkpoint's, and in LLaVA's spelling the template's stop string where
+    /// it is one token. Transformers uses the ids only.
+    pub(crate) fn stop_tokens(&self, template: &Template) -> Vec<u32> {
         let mut stop = self.generation.rules.ends.clone();
         stop.extend(self.stop_strings(template).iter().filter_map(|text| self.tokenizer.token_id(text)));
         stop.sort_unstable();
@@ -162,7 +162,7 @@ impl Vlm {
     }
 
     /// Returns the strings that end an answer: the template's in LLaVA's spelling, none in Hugging Face's.
-    pub fn stop_strings(&self, template: &Template) -> Vec<String> {
+    pub(crate) fn stop_strings(&self, template: &Template) -> Vec<String> {
         match self.spelling {
             Spelling::Llava => template.stop_strings(),
             Spelling::HuggingFace => Vec::new(),
@@ -174,8 +174,8 @@ impl Vlm {
         self.generation.decoding(asked)
     }
 
-    /// Returns the prompt's ids for the logit rules of its answer: all ids of a Hugging Face checkpoint, none of LLaVA's,
-    /// whose code passes embeddings to the model.
+    /// Returns the prompt's ids for the logit rules of its answer: all ids of a Hugging Face checkpoint, none of
+    /// LLaVA's, whose code passes embeddings to the model.
     ///
     /// # Errors
     /// When the prompt shows frames that have no tokens of their own.
@@ -221,7 +221,7 @@ impl Vlm {
     ///
     /// # Errors
     /// When device memory runs out.
-    pub fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
+    pub(crate) fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
         let moved = move_between(visual, self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
         moved.map_err(ModelError::compute("moving visual tokens to the language model"))
     }
@@ -240,7 +240,7 @@ impl Vlm {
             for part in &ids.parts {
                 match (part, rows.of(part).map_err(candle_core::Error::msg)?) {
                     (_, Some(rows)) => parts.push(visual.narrow(0, rows.start, rows.len())?),
-                    (Passage::Words(ids), None) if !ids.is_empty() => parts.push(self.language.embed(ids)?),
+                    (Passage::Text(ids), None) if !ids.is_empty() => parts.push(self.language.embed(ids)?),
                     (_, None) => {}
                 }
             }

@@ -1,5 +1,5 @@
-//! Tensor names: ours, and those of the same tensors in the files of each family. Names are chosen by the tensors that a
-//! file has, not by the family that its configuration names: layouts are shared, and old and new files of a family
+//! Tensor names: ours, and those of the same tensors in the files of each family. Names are chosen by the tensors that
+//! a file has, not by the family that its configuration names: layouts are shared, and old and new files of a family
 //! differ.
 
 use super::families;
@@ -8,7 +8,7 @@ use crate::weights::{Checkpoint, Rename};
 /// Prefixes of a tower's tensors in its own repository.
 const TOWER_BESIDE: [&str; 2] = ["vision_model.", ""];
 
-/// Tensors one of which every tower has.
+/// Tensors of which every tower has one.
 const TOWER_PROBES: [&str; 2] = ["embeddings.patch_embedding.weight", "embeddings.patch_embeddings.projection.weight"];
 
 /// Names of `image_newline`.
@@ -18,7 +18,7 @@ pub(super) const NEWLINES: [&str; 2] = ["image_newline", "model.image_newline"];
 pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 /// Our name of the output head.
 pub(super) const HEAD: &str = "lm_head.weight";
-/// Tensors one of which every language model has.
+/// Tensors of which every language model has one.
 const LANGUAGE_PROBES: [&str; 2] = ["embed_tokens.weight", "layers.0.input_layernorm.weight"];
 
 /// Returns the names of the language model's tensors.

@@ -20,8 +20,8 @@ pub(super) struct FrameSettings {
 }
 
 impl FrameSettings {
-    /// Reads the settings from the first of `dirs` with a processor file, else takes the defaults of the tower's family;
-    /// then fits frames as the checkpoint says.
+    /// Reads the settings from the first of `dirs` with a processor file, else takes the defaults of the tower's
+    /// family; then fits frames as the checkpoint says.
     ///
     /// # Errors
     /// [`ModelError`] naming the first key that is unusable.
@@ -65,8 +65,8 @@ impl FrameSettings {
     }
 }
 
-/// Returns the preprocessing of a tower's family at its own size. LLaVA's files rely on it; for Hugging Face's, which do
-/// not, a warning is noted.
+/// Returns the preprocessing of a tower's family at its own size. LLaVA's files rely on it; for Hugging Face's, which
+/// do not, a warning is noted.
 fn family_default(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>]) -> (PreprocessConfig, KeyNotes) {
     let size = tower.image_size as u32;
     let preprocess = match tower.family {

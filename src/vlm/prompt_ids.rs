@@ -25,17 +25,17 @@ impl PromptIds {
 
     /// Returns the number of text tokens.
     pub fn n_text(&self) -> usize {
-        self.parts.iter().filter_map(Passage::words).map(Vec::len).sum()
+        self.parts.iter().filter_map(Passage::text).map(Vec::len).sum()
     }
 
     /// Returns the ids before the first visual token.
     pub fn before_visual(&self) -> &[u32] {
-        self.parts.first().and_then(Passage::words).map_or(&[], Vec::as_slice)
+        self.parts.first().and_then(Passage::text).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the ids after the last visual token.
     pub fn after_visual(&self) -> &[u32] {
-        self.parts.last().and_then(Passage::words).map_or(&[], Vec::as_slice)
+        self.parts.last().and_then(Passage::text).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -56,13 +56,14 @@ impl FrameRows {
         Self { n_visual, n_frames: 0, each: None }
     }
 
-    /// Returns the rows of a part of a prompt; `None` for text. Rows after those of all frames belong to the last frame.
+    /// Returns the rows of a part of a prompt; `None` for text. Rows after those of all frames belong to the last
+    /// frame.
     ///
     /// # Errors
     /// When the part shows single frames that have no rows of their own.
     pub fn of<W>(&self, part: &Passage<W>) -> error::Result<Option<Range<usize>>> {
         let Passage::Frames(frames) = part else {
-            return Ok(part.words().is_none().then_some(0..self.n_visual));
+            return Ok(part.text().is_none().then_some(0..self.n_visual));
         };
         let mixed = || Error::invalid("the prompt has words between frames that a temporal strategy mixes");
         let each = self.each.ok_or_else(mixed)?;
@@ -83,7 +84,7 @@ pub(super) fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows
     let Some(placeholder) = placeholder else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
     let mut history = Vec::with_capacity(n_tokens);
     for part in &ids.parts {
-        history.extend(part.words().into_iter().flatten());
+        history.extend(part.text().into_iter().flatten());
         let rows = rows.of(part).map_err(|error| ModelError::Strategy { rule: error.to_string() })?;
         history.extend(std::iter::repeat_n(placeholder, rows.map_or(0, |rows| rows.len())));
     }

@@ -74,22 +74,22 @@ impl StartingWeights {
     }
 
     /// Returns whether the checkpoint contains a tower.
-    pub fn has_tower(&self) -> bool {
+    pub(crate) fn has_tower(&self) -> bool {
         self.tower.is_some()
     }
 
     /// Returns the input width of the checkpoint's projector, if it has one.
-    pub fn projector_width(&self) -> Option<usize> {
+    pub(crate) fn projector_width(&self) -> Option<usize> {
         names::projector_width(self.ledger.checkpoint())
     }
 
     /// Returns the checkpoint's own name of a tensor of the language model.
-    pub fn language_name(&self, name: &str) -> String {
+    pub(crate) fn language_name(&self, name: &str) -> String {
         self.language.apply(name)
     }
 
     /// Returns the checkpoint's own name of a tensor of the projector, by its name after `model.mm_projector.`.
-    pub fn projector_name(&self, name: &str) -> String {
+    pub(crate) fn projector_name(&self, name: &str) -> String {
         self.projector.apply(name)
     }
 

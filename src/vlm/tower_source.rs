@@ -73,8 +73,8 @@ impl TowerSearch<'_> {
     }
 }
 
-/// Makes the error of a tower that was not found. A path on the machine that trained the checkpoint is not a hub id: the
-/// user must name the tower.
+/// Makes the error of a tower that was not found. A path on the machine that trained the checkpoint is not a hub id:
+/// the user must name the tower.
 fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: Error) -> ModelError {
     match (asked, error) {
         (None, error) if error.kind() == Kind::NotFound => ModelError::Combination {

@@ -30,7 +30,7 @@ impl Unused {
     ///
     /// # Errors
     /// [`ModelError::Unused`] unless allowed.
-    pub fn judge(self, path: &Path, what: &'static str, names: &[String]) -> Result<Option<String>, ModelError> {
+    pub(crate) fn judge(self, path: &Path, what: &'static str, names: &[String]) -> Result<Option<String>, ModelError> {
         if names.is_empty() {
             return Ok(None);
         }

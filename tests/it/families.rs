@@ -108,7 +108,7 @@ fn prompt_ids(seen: &Seen, ids: &PromptIds, rows: FrameRows) -> Vec<u32> {
     if !history.is_empty() {
         return history;
     }
-    let parts = ids.parts.iter().map(|part| part.words().cloned().unwrap_or(vec![-200i32 as u32]));
+    let parts = ids.parts.iter().map(|part| part.text().cloned().unwrap_or(vec![-200i32 as u32]));
     parts.flatten().collect()
 }
 

@@ -1,8 +1,8 @@
 //! Chat template of a checkpoint, and the prompt that it renders of a conversation.
 //!
-//! Messages are in the format of transformers' users: a list of parts with the image first; for a template of texts, the
-//! placeholder and a line end before the first question. Text of a question never makes an image: the placeholder in it
-//! is hidden from the template. The template's file is found by `source`, Jinja is rendered by [`super::jinja`].
+//! Messages are in the format of transformers' users: a list of parts with the image first; for a template of texts,
+//! the placeholder and a line end before the first question. Text of a question never makes an image: the placeholder
+//! in it is hidden from the template. The template's file is found by `source`, Jinja is rendered by [`super::jinja`].
 
 mod source;
 
@@ -106,7 +106,7 @@ impl ChatTemplate {
 
     /// Sets the default system text.
     #[must_use]
-    pub fn with_default_system(self, system: Option<&'static str>) -> Self {
+    pub(crate) fn with_default_system(self, system: Option<&'static str>) -> Self {
         Self { system, ..self }
     }
 

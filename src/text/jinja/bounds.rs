@@ -1,6 +1,6 @@
-//! Bounds on the values of a template that the fuel of `minijinja` does not cover: lists that double by `+` are lazy and
-//! cost no fuel until they are walked, texts made of a container's items are not charged per item, and a namespace that
-//! contains itself is printed without end.
+//! Bounds on the values of a template that the fuel of `minijinja` does not cover: lists that double by `+` are lazy
+//! and cost no fuel until they are walked, texts made of a container's items are not charged per item, and a namespace
+//! that contains itself is printed without end.
 //!
 //! Assignments are rewritten so that each value is checked: `{% set x = y %}` to `{% set x = check((y)) %}`.
 

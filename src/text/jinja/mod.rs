@@ -1,5 +1,5 @@
-//! Jinja renderer of chat templates, as transformers runs them: `minijinja` with Python's methods, and transformers' own
-//! functions.
+//! Jinja renderer of chat templates, as transformers runs them: `minijinja` with Python's methods, and transformers'
+//! own functions.
 //!
 //! A template is untrusted code. It has a fixed amount of fuel, charged for instructions and for the text that they
 //! make, a fixed recursion depth, and values of a bounded size ([`bounds`]). It is compiled and rendered on its own

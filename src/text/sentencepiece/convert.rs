@@ -1,7 +1,7 @@
 //! Conversion of a SentencePiece model to the `tokenizer.json` that transformers 5 makes of it.
 //!
-//! Source: `SpmConverter.build_tokenizer_from_spm_proto`. Merges are ranked by the scores of the merged pieces. Where two
-//! merges have equal ranks, ids can differ from SentencePiece's own, which are those of [`super::SentencePiece`].
+//! Source: `SpmConverter.build_tokenizer_from_spm_proto`. Merges are ranked by the scores of the merged pieces. Where
+//! two merges have equal ranks, ids can differ from SentencePiece's own, which are those of [`super::SentencePiece`].
 
 use std::collections::{HashMap, HashSet};
 

@@ -90,7 +90,7 @@ impl SentencePiece {
 
     /// Disables the dummy prefix, the space before every text.
     #[must_use]
-    pub fn without_dummy_prefix(self) -> Self {
+    pub(crate) fn without_dummy_prefix(self) -> Self {
         Self { normalizer: self.normalizer.without_dummy_prefix(), ..self }
     }
 
@@ -100,18 +100,13 @@ impl SentencePiece {
     }
 
     /// Returns the id of a piece by its exact text.
-    pub fn piece_id(&self, piece: &str) -> Option<u32> {
+    pub(crate) fn piece_id(&self, piece: &str) -> Option<u32> {
         self.reserved.get(piece).or_else(|| self.text.get(piece)).copied()
     }
 
     /// Returns the exact text of a piece.
     pub fn piece(&self, id: u32) -> Option<&str> {
         Some(self.pieces.get(id as usize)?.text.as_str())
-    }
-
-    /// Returns the id of the unknown piece.
-    pub fn unknown_id(&self) -> u32 {
-        self.unknown
     }
 
     /// Encodes a text, like `SentencePieceProcessor::Encode`. Special tokens in the text are not recognized.

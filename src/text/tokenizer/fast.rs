@@ -19,8 +19,8 @@ pub(super) struct Fast {
 }
 
 impl Fast {
-    /// Reads a `tokenizer.json`. Saved truncation and padding are disabled: they are a caller's choice. Tokens that only
-    /// the settings name are added.
+    /// Reads a `tokenizer.json`. Saved truncation and padding are disabled: they are a caller's choice. Tokens that
+    /// only the settings name are added.
     ///
     /// # Errors
     /// When the bytes are not such a file.

@@ -1,9 +1,9 @@
 //! Tokenizer of a checkpoint, of any file format, and the ids of a prompt.
 //!
-//! The reference for ids is one of two code bases. For a checkpoint in Hugging Face's spelling it is transformers 5: the
-//! prompt is encoded as one text with the placeholder of the image in it (`LlavaProcessor`). For a checkpoint in LLaVA's
-//! spelling it is LLaVA's code: `AutoTokenizer(use_fast=False)`, and the texts on both sides of the image are encoded
-//! separately (`tokenizer_image_token`).
+//! The reference for ids is one of two code bases. For a checkpoint in Hugging Face's spelling it is transformers 5:
+//! the prompt is encoded as one text with the placeholder of the image in it (`LlavaProcessor`). For a checkpoint in
+//! LLaVA's spelling it is LLaVA's code: `AutoTokenizer(use_fast=False)`, and the texts on both sides of the image are
+//! encoded separately (`tokenizer_image_token`).
 
 mod fast;
 mod open;
@@ -113,8 +113,8 @@ impl Tokenizer {
     /// Encodes a prompt, part after part.
     ///
     /// # Errors
-    /// When the text of a prompt that is encoded as one text contains the placeholder of the image, which would move it,
-    /// or when the tokenizer fails.
+    /// When the text of a prompt that is encoded as one text contains the placeholder of the image, which would move
+    /// it, or when the tokenizer fails.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<Passage<Vec<u32>>>> {
         if let (Some(placeholder_id), Codec::Fast(fast)) = (self.placeholder_id, &self.codec) {
             return self.encode_whole(prompt, fast, placeholder_id);
@@ -136,23 +136,23 @@ impl Tokenizer {
         };
         // The placeholder of a single image is not one of a video, and vice versa.
         let is_in_text =
-            |token: &&String| prompt.parts.iter().filter_map(Passage::words).any(|words| words.contains(*token));
+            |token: &&String| prompt.parts.iter().filter_map(Passage::text).any(|words| words.contains(*token));
         if let Some(token) = [visual_text, single_image].into_iter().find(is_in_text) {
             return Err(ambiguous(token));
         }
-        let text: String = prompt.parts.iter().map(|part| part.words().unwrap_or(visual_text).as_str()).collect();
+        let text: String = prompt.parts.iter().map(|part| part.text().unwrap_or(visual_text).as_str()).collect();
         // Like `ProcessorMixin.apply_chat_template`: a prompt that begins with BOS gets no second one.
         let writes_bos = self.settings.token("bos_token").is_some_and(|bos| text.starts_with(bos));
         let ids = fast.encode(&text, if writes_bos { SpecialTokens::Omitted } else { SpecialTokens::Added })?;
         let words: Vec<&[u32]> = ids.split(|&id| id == placeholder_id).collect();
-        let visual: Vec<&Passage<String>> = prompt.parts.iter().filter(|part| part.words().is_none()).collect();
+        let visual: Vec<&Passage<String>> = prompt.parts.iter().filter(|part| part.text().is_none()).collect();
         if words.len() != visual.len() + 1 {
             return Err(ambiguous(visual_text));
         }
         let mut parts = Vec::with_capacity(2 * words.len());
         for (i, ids) in words.into_iter().enumerate() {
             if i == 0 || i == visual.len() || !ids.is_empty() {
-                parts.push(Passage::Words(ids.to_vec()));
+                parts.push(Passage::Text(ids.to_vec()));
             }
             parts.extend(visual.get(i).map(|part| part.try_map(|_| Ok::<_, Error>(Vec::new()))).transpose()?);
         }
@@ -219,7 +219,7 @@ impl Tokenizer {
         }
     }
 
-    /// The file that it was read from, in words.
+    /// Returns the kind of the tokenizer's file, for display.
     pub fn kind(&self) -> &'static str {
         self.file
     }
@@ -230,17 +230,12 @@ impl Tokenizer {
     }
 
     /// Returns the text of a token that `tokenizer_config.json` names, such as `fake_image_token`.
-    pub fn named_token(&self, name: &str) -> Option<&str> {
+    pub(crate) fn named_token(&self, name: &str) -> Option<&str> {
         self.settings.token(name)
     }
 
-    /// Returns the placeholder of visual tokens, `<image>` unless a file names another.
-    pub fn image_text(&self) -> &str {
-        &self.placeholders.visual
-    }
-
     /// Returns the text that a template writes for a video: the image's placeholder unless the family has another.
-    pub fn video_text(&self) -> &str {
+    pub(crate) fn video_text(&self) -> &str {
         &self.placeholders.video
     }
 
@@ -260,7 +255,8 @@ impl Tokenizer {
     }
 }
 
-/// Checks that the tokenizer's id of the placeholder equals that of `config.json`, by which the model finds visual tokens.
+/// Checks that the tokenizer's id of the placeholder equals that of `config.json`, by which the model finds visual
+/// tokens.
 fn check_image_token(dir: &Path, text: &str, found: Option<u32>, config: Option<u32>) -> Result<()> {
     match (found, config) {
         (Some(tokenizer), Some(config)) if tokenizer != config => {

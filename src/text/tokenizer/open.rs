@@ -12,8 +12,9 @@ use crate::files;
 use crate::text::SentencePiece;
 use crate::text::sentencepiece::{PrependScheme, convert};
 
-/// Opens a tokenizer like `TokenizersBackend` of transformers 5: `tokenizer.json`, whose post-processor alone adds tokens
-/// around a text, else a converted `tokenizer.model`. A model without the placeholder is opened like LLaVA's code does.
+/// Opens a tokenizer like `TokenizersBackend` of transformers 5: `tokenizer.json`, whose post-processor alone adds
+/// tokens around a text, else a converted `tokenizer.model`. A model without the placeholder is opened like LLaVA's
+/// code does.
 ///
 /// # Errors
 /// When there is no tokenizer, or it is broken.

@@ -44,7 +44,8 @@ enum DummyPrefix {
 }
 
 impl Slow {
-    /// Makes a tokenizer of a model and its settings, which get the class's defaults for BOS, EOS and the unknown token.
+    /// Makes a tokenizer of a model and its settings, which get the class's defaults for BOS, EOS and the unknown
+    /// token.
     ///
     /// # Errors
     /// When BOS or EOS, which are to be added around texts, are not in the vocabulary.

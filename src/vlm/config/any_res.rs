@@ -1,4 +1,5 @@
-//! AnyRes keys of `config.json` and of the processor's files: resolutions of single images, and the bound on their tiles.
+//! AnyRes keys of `config.json` and of the processor's files: resolutions of single images, and the bound on their
+//! tiles.
 //!
 //! Reference: `process_anyres_image` and `get_anyres_image_grid_shape` of LLaVA-NeXT's code (`mm_utils.py`), and the
 //! configurations of transformers 5.24.
@@ -29,7 +30,7 @@ pub enum Resolutions {
 
 impl Resolutions {
     /// Returns width and height in pixels, for tiles of this side.
-    pub fn in_pixels(&self, side: u32) -> Vec<(u32, u32)> {
+    pub(crate) fn in_pixels(&self, side: u32) -> Vec<(u32, u32)> {
         match self {
             Self::Pixels(sizes) => sizes.clone(),
             &Self::Tiles(first, last) => (first.0..=last.0)
@@ -62,8 +63,8 @@ impl AnyResKeys {
         Self { resolutions: Resolutions::Pixels(sizes), max_tiles: Some(9) }
     }
 
-    /// Reads the keys of a file, with `self` as defaults. `image_grid_pinpoints` and `vision_aspect_ratio` may be in two
-    /// files.
+    /// Reads the keys of a file, with `self` as defaults. `image_grid_pinpoints` and `vision_aspect_ratio` may be in
+    /// two files.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that is unusable.
@@ -88,7 +89,7 @@ impl AnyResKeys {
     ///
     /// # Errors
     /// [`ModelError`] naming the key that is unusable, or that asks for another merging of views.
-    pub fn read_llava(file: &JsonFile) -> Result<Self, ModelError> {
+    pub(crate) fn read_llava(file: &JsonFile) -> Result<Self, ModelError> {
         const MERGE: &str = "mm_patch_merge_type";
         if file.string(MERGE)? != Some("spatial_unpad") {
             return Err(file.wrong(MERGE, "views of a single image are merged by spatial_unpad only"));

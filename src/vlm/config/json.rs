@@ -59,7 +59,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not an object.
-    pub fn section_or_empty(&self, key: &str) -> Result<Self, ModelError> {
+    pub(crate) fn section_or_empty(&self, key: &str) -> Result<Self, ModelError> {
         match self.get(key) {
             Some(_) => self.section(key),
             None => {
@@ -80,7 +80,7 @@ impl JsonFile {
     }
 
     /// Returns the key with a prefix of the keys of the objects around it.
-    pub fn full_key(&self, key: &str) -> String {
+    pub(crate) fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
@@ -110,7 +110,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not an integer.
-    pub fn integer(&self, key: &str) -> Result<Option<i64>, ModelError> {
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ModelError> {
         self.typed(key, "expected a whole number", Value::as_i64)
     }
 

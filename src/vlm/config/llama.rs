@@ -82,7 +82,7 @@ impl LanguageKind {
         let asked = file.flag("attention_bias")?.unwrap_or(false);
         Ok(match self {
             Self::Llama | Self::Qwen3 if asked => AttentionBias::All,
-            // `modeling_mistral.py` knows no biases, whatever the file says.
+            // `modeling_mistral.py` has no biases, whatever the file says.
             Self::Llama | Self::Qwen3 | Self::Mistral => AttentionBias::None,
             Self::Qwen2 => AttentionBias::QueryKeyValue,
         })
@@ -109,7 +109,7 @@ pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaul
             None => Err(file.wrong(key, "it is needed to lay out the language model")),
         }
     };
-    // The defaults of every class are those of Llama's 7B, but for its own.
+    // Classes share the defaults of Llama's 7B, except their own.
     let base = llama_2_7b();
     let d_hidden = shape("hidden_size", MAX_WIDTH, base.d_hidden)?;
     let n_heads = shape("num_attention_heads", MAX_HEADS, base.n_heads)?;
@@ -151,8 +151,8 @@ pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaul
     })
 }
 
-/// Returns the context: the smallest of the model's positions, the `longest` sequence it was trained on, and a Mistral's
-/// attention window, beyond which full attention would differ from the trained one.
+/// Returns the context: the smallest of the model's positions, the `longest` sequence it was trained on, and a
+/// Mistral's attention window, beyond which full attention would differ from the trained one.
 pub(in crate::vlm) fn context(
     file: &JsonFile,
     kind: LanguageKind,
@@ -164,8 +164,8 @@ pub(in crate::vlm) fn context(
 }
 
 /// Returns the window that transformers' cache keeps, where a file gives `sliding_window` and no `layer_types`
-/// (`get_layer_types_and_kwargs`). `use_sliding_window` matters only to Qwen's classes, which delete the window where it
-/// is off.
+/// (`get_layer_types_and_kwargs`). `use_sliding_window` matters only to Qwen's classes, which delete the window where
+/// it is off.
 pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
     if is_qwen(kind) {
         return Ok(None);

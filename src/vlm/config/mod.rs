@@ -35,9 +35,10 @@ pub use json::JsonFile;
 pub use keys::KeyNotes;
 pub use llama::LanguageKind;
 pub(super) use published::published_tower;
-pub use published::{clip_l_336, llama_2_7b, siglip_so400m, siglip_so400m_llava, tiny_llama_1b};
+pub(crate) use published::{clip_l_336, llama_2_7b, siglip_so400m, siglip_so400m_llava, tiny_llama_1b};
 pub use quantization::read as fp8_format;
-pub use tower::{tower_config, tower_notes};
+pub use tower::tower_config;
+pub(super) use tower::tower_notes;
 
 /// Spelling of a `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,7 @@ impl VlmConfig {
     }
 
     /// Returns the id of the placeholder of a visual token in a prompt about a video.
-    pub fn visual_token(&self) -> Option<u32> {
+    pub(crate) fn visual_token(&self) -> Option<u32> {
         self.video_token.or(self.image_token)
     }
 
@@ -160,7 +161,7 @@ impl VlmConfig {
     }
 
     /// Returns the number of layers of a tower that run: LLaVA's code deletes the last layer of a SigLIP tower.
-    pub fn n_layers_run(&self, tower: &TowerConfig) -> usize {
+    pub(crate) fn n_layers_run(&self, tower: &TowerConfig) -> usize {
         match (self.spelling, tower.family) {
             (Spelling::Llava, TowerFamily::Siglip) => tower.n_layers.saturating_sub(1),
             _ => tower.n_layers,

@@ -51,7 +51,7 @@ pub enum ProcessorClass {
 
 impl ProcessorClass {
     /// Returns the class that LLaVA's code uses for a tower.
-    pub fn of_tower(family: TowerFamily) -> ImageProcessor {
+    pub(crate) fn of_tower(family: TowerFamily) -> ImageProcessor {
         match family {
             TowerFamily::Clip => ImageProcessor::Clip,
             TowerFamily::Siglip => ImageProcessor::Siglip,
@@ -129,7 +129,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub fn own_sample(&self) -> Result<Sample, ModelError> {
+    pub(crate) fn own_sample(&self) -> Result<Sample, ModelError> {
         let sampling = self.image.section_or_empty("video_sampling")?;
         let count = |file: &JsonFile, key: &str| file.count(key, 1..=MAX_FRAMES);
         let is_sampled = self.image.flag("do_sample_frames")?.unwrap_or(false);
@@ -164,7 +164,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub fn any_res_keys(&self, class: ImageProcessor) -> Result<AnyResKeys, ModelError> {
+    pub(crate) fn any_res_keys(&self, class: ImageProcessor) -> Result<AnyResKeys, ModelError> {
         let default = match class {
             ImageProcessor::LlavaOnevision => AnyResKeys::llava_onevision(),
             _ => AnyResKeys::llava_next(),
@@ -200,7 +200,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub fn check_tokens(&self, config: &VlmConfig, tower: &TowerConfig) -> Result<Vec<String>, ModelError> {
+    pub(crate) fn check_tokens(&self, config: &VlmConfig, tower: &TowerConfig) -> Result<Vec<String>, ModelError> {
         const MAX: usize = 1 << 16;
         let Some(whole) = &self.whole else { return Ok(Vec::new()) };
         let (patch, strategy) = (whole.count("patch_size", 1..=MAX)?, whole.string("vision_feature_select_strategy")?);

@@ -6,8 +6,8 @@
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
 use crate::vision::{Activation, Bias, TowerConfig, TowerFamily, TowerOutput};
 
-/// Returns the geometry of a tower that released checkpoints name, for a tower whose weights are in its checkpoint while
-/// the tower's own repository is not at hand.
+/// Returns the geometry of a tower that released checkpoints name, for a tower whose weights are in its checkpoint
+/// while the tower's own repository is not at hand.
 pub(in crate::vlm) fn published_tower(name: &str) -> Option<TowerConfig> {
     match name {
         "openai/clip-vit-large-patch14-336" => Some(clip_l_336()),
@@ -17,7 +17,7 @@ pub(in crate::vlm) fn published_tower(name: &str) -> Option<TowerConfig> {
 }
 
 /// Geometry of `openai/clip-vit-large-patch14-336`.
-pub fn clip_l_336() -> TowerConfig {
+pub(crate) fn clip_l_336() -> TowerConfig {
     TowerConfig {
         family: TowerFamily::Clip,
         d_hidden: 1024,
@@ -48,7 +48,7 @@ pub(super) fn clip_b_32() -> TowerConfig {
 }
 
 /// Geometry of `google/siglip-so400m-patch14-384`.
-pub fn siglip_so400m() -> TowerConfig {
+pub(crate) fn siglip_so400m() -> TowerConfig {
     TowerConfig {
         family: TowerFamily::Siglip,
         d_hidden: 1152,
@@ -63,7 +63,7 @@ pub fn siglip_so400m() -> TowerConfig {
 
 /// Geometry of [`siglip_so400m`] without its last layer, which LLaVA's code deletes and LLaVA-OneVision's
 /// configuration leaves out.
-pub fn siglip_so400m_llava() -> TowerConfig {
+pub(crate) fn siglip_so400m_llava() -> TowerConfig {
     TowerConfig { n_layers: 26, ..siglip_so400m() }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn siglip_b_16() -> TowerConfig {
 }
 
 /// Geometry of `meta-llama/Llama-2-7b-hf` and `lmsys/vicuna-7b-v1.5`.
-pub fn llama_2_7b() -> LlamaConfig {
+pub(crate) fn llama_2_7b() -> LlamaConfig {
     LlamaConfig {
         vocab_size: 32_000,
         d_hidden: 4096,
@@ -100,6 +100,6 @@ pub fn llama_2_7b() -> LlamaConfig {
 }
 
 /// Geometry of `TinyLlama/TinyLlama-1.1B-Chat-v1.0`, with the context of [`llama_2_7b`].
-pub fn tiny_llama_1b() -> LlamaConfig {
+pub(crate) fn tiny_llama_1b() -> LlamaConfig {
     LlamaConfig { d_hidden: 2048, d_intermediate: 5632, n_layers: 22, n_kv_heads: 4, d_head: 64, ..llama_2_7b() }
 }

@@ -39,8 +39,8 @@ fn format(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     }
 }
 
-/// Reads transformers' `FineGrainedFP8Config`. A null `weight_block_size` is one scale per weight; an absent one is 128 x
-/// 128.
+/// Reads transformers' `FineGrainedFP8Config`. A null `weight_block_size` is one scale per weight; an absent one is 128
+/// x 128.
 fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     let block = match config.json().get("weight_block_size") {
         None => ScaleBlock::Block(128, 128),

@@ -32,7 +32,7 @@ fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
 ///
 /// # Errors
 /// When its `vision_config` is not an object.
-pub fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
+pub(crate) fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
     let tables = [TOWER, BASE, GENERATION];
     if file.get("vision_config").is_none() {
         return Ok(KeyNotes::audit(file, &tables));

@@ -1,5 +1,5 @@
-//! Families of checkpoints: one file a family maps its `config.json`, tensor names, tower, connector and projector to the
-//! crate's parts, and `ALL` lists the families.
+//! Families of checkpoints: one file a family maps its `config.json`, tensor names, tower, connector and projector to
+//! the crate's parts, and `ALL` lists the families.
 //!
 //! A model of an unknown family must not load as a plain LLaVA because its tensors happen to have the same names: an
 //! unknown `model_type` or class is refused with the list and the nearest name. docs/models.md explains how to add a

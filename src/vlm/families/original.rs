@@ -1,5 +1,5 @@
-//! Reader shared by the families of LLaVA's own code: the language model's keys at top level, the tower by a hub id, and
-//! keys that begin with `mm_`. The Dense Connector's checkpoints are of this kind.
+//! Reader shared by the families of LLaVA's own code: the language model's keys at top level, the tower by a hub id,
+//! and keys that begin with `mm_`. The Dense Connector's checkpoints are of this kind.
 
 use super::{ALL, Family, Names, llava_original, llava_qwen, unknown};
 use crate::connector::ConnectorKind;
@@ -169,8 +169,8 @@ pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> 
     names.ok_or_else(|| file.wrong("architectures", "expected a list of class names"))
 }
 
-/// Keys of LLaVA's own classes and of related ones. With `anyres` a frame of a video has the base view only, which needs
-/// no merging; views of a single image are merged by `spatial_unpad` only.
+/// Keys of LLaVA's own classes and of related ones. With `anyres` a frame of a video has the base view only, which
+/// needs no merging; views of a single image are merged by `spatial_unpad` only.
 pub(super) const KEYS: &[Key] = &[
     ("freeze_mm_mlp_adapter", Meaning::Neutral),
     ("freeze_mm_vision_resampler", Meaning::Neutral),

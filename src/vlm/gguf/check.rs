@@ -235,8 +235,8 @@ impl Comparison<'_> {
         Ok((Rope { d_head: llama.d_head, theta, scaling }, kind))
     }
 
-    /// A warning where the file was made for another context. It changes no answer: positions are compared by their
-    /// frequencies.
+    /// Returns a warning where the file was made for another context, which changes no answer: positions are compared
+    /// by their frequencies.
     fn context_warning(&self) -> Option<String> {
         let name = self.architecture();
         let llama = &self.config.llama;
