@@ -15,7 +15,7 @@ use image::RgbImage;
 use vidense::device::DTypeSpec;
 use vidense::image::{PreprocessConfig, Preprocessor};
 use vidense::kernels::kv::{KvConfig, KvGeometry, PageId, StepLayout, StepRows, pages_for};
-use vidense::kernels::{self, Activation, FeedForward, Kernels, QuantFormat, on_workers};
+use vidense::kernels::{self, Activation, FeedForwardLayers, Kernels, QuantFormat, on_workers};
 use vidense::nn::LayerNorm;
 use vidense::nn::linear::{Linear, feed_forward};
 
@@ -91,7 +91,7 @@ fn tower_layer(c: &mut Criterion) {
     let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
     let norm = LayerNorm::load(d, 1e-5, &vb).expect("it is there");
     let (to, back, x) = (packed(d, wide), packed(wide, d), random(&[frames, tokens, d]));
-    let layers = FeedForward { up: &to, activation: Activation::QuickGelu, down: &back };
+    let layers = FeedForwardLayers { up: &to, activation: Activation::QuickGelu, down: &back };
     group.throughput(Throughput::Elements(4 * (frames * tokens * d * wide) as u64));
     group.bench_function("feed_forward", |b| {
         b.iter(|| feed_forward(black_box(&x), &norm, &layers));

@@ -29,7 +29,7 @@ pub enum ProjectorKind {
 pub struct Mlp {
     /// The layer norm before the first matrix, where there is one.
     pub norm: Option<InputNorm>,
-    /// LinearLoader.
+    /// Linear layers.
     pub depth: usize,
     /// Between two of them.
     pub activation: ProjectorActivation,

@@ -111,7 +111,7 @@ impl GgmlLinear {
         }
         // Candle's products cannot be captured in a CUDA graph.
         #[cfg(any(feature = "cuda", test))]
-        super::cuda::recording::refuse("a product of quantized weights")?;
+        super::cuda::recording::reject("a product of quantized weights")?;
         let (d_out, _) = self.weight.shape().dims2()?;
         let mut dims = x.dims().to_vec();
         let d_in = dims.pop().unwrap_or(0);

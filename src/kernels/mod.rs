@@ -31,7 +31,6 @@ pub(crate) mod tests;
 
 use std::fmt::Debug;
 
-use candle_core::quantized::QTensor;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use kv::{KvConfig, KvStore};
@@ -44,7 +43,7 @@ pub use epilogue::LinearEpilogue;
 pub use frames::DeviceFramePlan;
 pub use ggml::quantize;
 pub use norm::NormWeights;
-pub use packed::{FeedForward, PackedLinear};
+pub use packed::{FeedForwardLayers, PackedLinear, StoredLinear};
 pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
 
@@ -286,20 +285,6 @@ pub trait Kernels: Send + Sync + Debug {
 
     /// Returns the threads that issue operations.
     fn threads(&self) -> OpThreads;
-}
-
-/// Weight of a linear layer that is stored quantized, with the layer's other parts.
-pub struct StoredLinear<'a> {
-    /// Weight `(d_out, d_in)`, in host memory.
-    pub weight: &'a QTensor,
-    /// Device of the loaded layer.
-    pub device: &'a Device,
-    /// Format of the weight.
-    pub format: QuantFormat,
-    /// Maps an output to its row of the weight.
-    pub row: &'a (dyn Fn(usize) -> usize + Sync),
-    /// Bias `(d_out)` in f32, in the order of the outputs.
-    pub bias: Option<Tensor>,
 }
 
 /// Threads that issue a device's operations.

@@ -1,6 +1,7 @@
 //! Linear layer packed in the layout of a kernel: one type for all devices, which `nn` stores.
 
-use candle_core::{Result, Tensor};
+use candle_core::quantized::QTensor;
+use candle_core::{Device, Result, Tensor};
 
 use super::cpu::packed::CpuLinear;
 use super::ggml::GgmlLinear;
@@ -10,9 +11,23 @@ use super::{Activation, QuantFormat, RowNorm};
 #[derive(Debug, Clone)]
 pub struct PackedLinear(PackedLayout);
 
+/// Weight of a linear layer that is stored quantized, with the layer's other parts.
+pub struct StoredLinear<'a> {
+    /// Weight `(d_out, d_in)`, in host memory.
+    pub weight: &'a QTensor,
+    /// Device of the loaded layer.
+    pub device: &'a Device,
+    /// Format of the weight.
+    pub format: QuantFormat,
+    /// Maps an output to its row of the weight.
+    pub row: &'a (dyn Fn(usize) -> usize + Sync),
+    /// Bias `(d_out)` in f32, in the order of the outputs.
+    pub bias: Option<Tensor>,
+}
+
 /// The two linear layers of a transformer's feed-forward block.
 #[derive(Debug)]
-pub struct FeedForward<'a, L> {
+pub struct FeedForwardLayers<'a, L> {
     /// Layer from the model width to the inner width.
     pub up: &'a L,
     /// Activation of the inner elements.
@@ -117,8 +132,12 @@ impl PackedLinear {
     ///
     /// # Errors
     /// When the widths do not match, or `x` is tracked.
-    pub(crate) fn feed_forward(x: &Tensor, norm: &RowNorm, layers: &FeedForward<'_, Self>) -> Option<Result<Tensor>> {
-        let FeedForward { up, activation, down } = *layers;
+    pub(crate) fn feed_forward(
+        x: &Tensor,
+        norm: &RowNorm,
+        layers: &FeedForwardLayers<'_, Self>,
+    ) -> Option<Result<Tensor>> {
+        let FeedForwardLayers { up, activation, down } = *layers;
         CpuLinear::feed_forward(x, norm, (up.cpu()?, activation), down.cpu()?)
     }
 }

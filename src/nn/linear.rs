@@ -4,7 +4,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::norm::Norm;
-use crate::kernels::{self, Activation, FeedForward, Kernels, LinearEpilogue, PackedLinear, QuantFormat, StoredLinear};
+use crate::kernels::{
+    self, Activation, FeedForwardLayers, Kernels, LinearEpilogue, PackedLinear, QuantFormat, StoredLinear,
+};
 
 /// Linear layer: `x W^T + b`.
 #[derive(Debug, Clone)]
@@ -232,11 +234,11 @@ fn is_placeholder(x: &Tensor) -> bool {
 ///
 /// # Errors
 /// When the widths do not match.
-pub fn feed_forward(x: &Tensor, norm: &impl AsRef<Norm>, layers: &FeedForward<'_, Linear>) -> Result<Tensor> {
-    let FeedForward { up, activation, down } = *layers;
+pub fn feed_forward(x: &Tensor, norm: &impl AsRef<Norm>, layers: &FeedForwardLayers<'_, Linear>) -> Result<Tensor> {
+    let FeedForwardLayers { up, activation, down } = *layers;
     if let (Some(packed_up), Some(packed_down), Some(rows)) = (up.packed(), down.packed(), norm.as_ref().rows())
         && let Some(y) =
-            PackedLinear::feed_forward(x, rows, &FeedForward { up: packed_up, activation, down: packed_down })
+            PackedLinear::feed_forward(x, rows, &FeedForwardLayers { up: packed_up, activation, down: packed_down })
     {
         return y;
     }

@@ -109,7 +109,7 @@ fn fused_operations_agree_with_separate_ones() {
             wide.forward_normalised(&x, &norm),
             wide.forward_normalised(&x, &rms_norm),
             wide.forward_residual(&x, &residual),
-            feed_forward(&x, &norm, &FeedForward { up: wide, activation: Activation::QuickGelu, down: back }),
+            feed_forward(&x, &norm, &FeedForwardLayers { up: wide, activation: Activation::QuickGelu, down: back }),
         ];
         all.map(|y| y.and_then(|y| y.flatten_all()?.to_vec1::<f32>()).expect("the widths match"))
     };
@@ -122,7 +122,7 @@ fn fused_operations_agree_with_separate_ones() {
     assert!(wide.forward_normalised(&x, &narrow).is_err());
     let rows = residual.reshape((1, 80, 64)).expect("as many");
     assert!(wide.forward_residual(&x, &rows).is_err());
-    let unequal = FeedForward { up: &wide, activation: Activation::Gelu, down: &wide };
+    let unequal = FeedForwardLayers { up: &wide, activation: Activation::Gelu, down: &wide };
     assert!(wide.forward_residual(&x, &x).is_err() && feed_forward(&x, &norm, &unequal).is_err());
 }
 

@@ -11,7 +11,7 @@ pub mod norm;
 
 #[cfg(test)]
 pub(crate) use crate::kernels::finite_difference;
-pub use crate::kernels::{Activation, FeedForward, QuantFormat, VisibleKeys};
+pub use crate::kernels::{Activation, FeedForwardLayers, QuantFormat, VisibleKeys};
 pub use fused::{Fused, FusedConfig};
 pub use linear::Linear;
 pub use linear_loader::{FullPrecisionLoader, LinearLoader, Purpose, QuantizingLoader};

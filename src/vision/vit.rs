@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{TowerConfig, TowerFamily};
 use crate::kernels::{self, Activation, Kernels};
 use crate::nn::linear::{Bias, Linear, feed_forward};
-use crate::nn::{FeedForward, FullPrecisionLoader, Fused, FusedConfig, LayerNorm, Purpose};
+use crate::nn::{FeedForwardLayers, FullPrecisionLoader, Fused, FusedConfig, LayerNorm, Purpose};
 use crate::units::LayerIndex;
 
 /// Names of a block's parts.
@@ -123,7 +123,7 @@ impl TowerBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.attention.forward(x, &self.norm1)?;
         let TowerMlp { fc1, fc2, activation } = &self.mlp;
-        feed_forward(&x, &self.norm2, &FeedForward { up: fc1, activation: *activation, down: fc2 })
+        feed_forward(&x, &self.norm2, &FeedForwardLayers { up: fc1, activation: *activation, down: fc2 })
     }
 }
 

@@ -105,7 +105,7 @@ fn eight_bits_in_half_precision_answer_as_half_precision_does() {
 }
 
 /// The language model of `samples/mini` as llama.cpp's converter would write it: other names, and queries and keys with
-/// the two halves of each head interleaved. LinearLoader are stored in `dtype`, everything else in f32.
+/// the two halves of each head interleaved. Matrices are stored in `dtype`, everything else in f32.
 fn write_gguf(
     path: &Path,
     dtype: GgmlDType,

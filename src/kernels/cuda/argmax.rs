@@ -1,22 +1,21 @@
-//! The index of the largest element of each row on a GPU: `argmax.cu`.
+//! Argmax of each row on a GPU: `argmax.cu`.
 
 use candle_core::{DType, Result, Shape, Tensor};
 
 use super::launch::{Executor, Launch, LaunchGeometry};
 
-/// Threads of a block, which reads a row: a vocabulary has more elements than a block can have threads.
+/// Number of threads of a block, the maximum: a block reads a row, and a vocabulary is larger than a block.
 const THREADS: usize = 1024;
-/// Index of a row without a finite largest element (`NO_INDEX` of `argmax.cu`).
+/// Index of a row without a finite maximum (`NO_INDEX` of `argmax.cu`).
 const NO_INDEX: u32 = u32::MAX;
 
-/// The index of the largest element of each row, as [`crate::kernels::Kernels::argmax_rows`] defines it. One launch;
-/// `R` indices are copied from the device.
+/// Computes [`crate::kernels::Kernels::argmax_rows`] in one launch; only `R` indices are copied from the device.
 ///
 /// # Shapes
 /// `(R, width)` to `R`.
 ///
 /// # Errors
-/// When `x` is no matrix, or as [`Launch::run`].
+/// When `x` is not a matrix, or the launch fails.
 pub(super) fn argmax_rows(executor: &dyn Executor, x: &Tensor) -> Result<Vec<Option<u32>>> {
     let n_rows = x.dim(0)?;
     if n_rows == 0 {
@@ -24,20 +23,20 @@ pub(super) fn argmax_rows(executor: &dyn Executor, x: &Tensor) -> Result<Vec<Opt
     }
     let ids = executor.empty(Shape::from(n_rows), DType::U32)?;
     argmax_to(executor, x, &ids)?;
-    indices(&ids)
+    read_indices(&ids)
 }
 
-/// Launches the search alone; [`indices`] reads what it finds.
+/// Launches the kernel without waiting; [`read_indices`] copies its result.
 ///
 /// # Shapes
 /// `x (R, width)`, `ids (R)` in u32.
 ///
 /// # Errors
-/// As [`argmax_rows`].
+/// When `x` is not a matrix, `ids` has another length, or the launch fails.
 pub(super) fn argmax_to(executor: &dyn Executor, x: &Tensor, ids: &Tensor) -> Result<()> {
     let (n_rows, width) = x.dims2()?;
     if ids.dims() != [n_rows] {
-        candle_core::bail!("{:?} indices for {n_rows} rows", ids.dims());
+        candle_core::bail!("argmax: {:?} indices for {n_rows} rows", ids.dims());
     }
     let x = x.contiguous()?;
     let geometry = LaunchGeometry { grid: [n_rows, 1, 1], threads: THREADS, shared_bytes: 0 };
@@ -45,10 +44,10 @@ pub(super) fn argmax_to(executor: &dyn Executor, x: &Tensor, ids: &Tensor) -> Re
     launch.size(width)?.run(executor)
 }
 
-/// Copies indices from the device.
+/// Copies the indices of rows from the device, `None` for rows without a finite maximum.
 ///
 /// # Errors
 /// When candle fails.
-pub(super) fn indices(ids: &Tensor) -> Result<Vec<Option<u32>>> {
+pub(super) fn read_indices(ids: &Tensor) -> Result<Vec<Option<u32>>> {
     Ok(ids.to_vec1::<u32>()?.into_iter().map(|id| (id != NO_INDEX).then_some(id)).collect())
 }

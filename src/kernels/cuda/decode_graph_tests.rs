@@ -14,21 +14,21 @@ fn store(tested: &Tested) -> Box<dyn KvStore> {
     let config = KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device };
     let mut store = tested.kernels.kv_store(&config).expect("even heads");
     (0..32).for_each(|page| store.allocate(PageId(page)).expect("memory"));
-    // Steps below begin behind positions that none of them writes.
+    // The steps below begin after positions that none of them writes.
     let n = 8 * PAGE_LEN;
     let sequences = (0..4).map(|s| StepRows { pages: pages(s), start: 0, n }).collect();
     let angles = |f: fn(f32) -> f32| (0..4 * 4 * n).map(|j| f(j as f32)).collect();
-    store.begin(StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) }).expect("it fits");
-    store.attend(0, &tested.given(&random((4 * n, GEOMETRY.width()), 3))).expect("it fits");
+    store.begin(StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) }).expect("the shapes match");
+    store.attend(0, &tested.given(&random((4 * n, GEOMETRY.width()), 3))).expect("the shapes match");
     store
 }
 
-/// Pages of a sequence.
+/// Returns the pages of a sequence.
 fn pages(sequence: usize) -> Arc<[PageId]> {
     (0..8u32).map(|page| PageId(8 * sequence as u32 + page)).collect()
 }
 
-/// Step `i` of `n` sequences, each in pages of its own.
+/// Returns step `i` of `n` sequences, each with its own pages.
 fn step(i: usize, n: usize) -> GreedyStep {
     let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: i + PAGE_LEN * s, n: 1 }).collect();
     let angles = |f: fn(f32) -> f32| (0..4 * n).map(|j| f((i * j) as f32)).collect();
@@ -36,7 +36,7 @@ fn step(i: usize, n: usize) -> GreedyStep {
     GreedyStep { ids, layout: StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) } }
 }
 
-/// A model of one layer: embeddings that are queries, keys and values, attention, a head.
+/// Returns a model of one layer: embeddings as queries, keys and values, attention, and an output head.
 fn forward<'t>(
     tested: &'t Tested,
     attended: impl Fn(Tensor) -> Result<Tensor> + 't,
@@ -57,17 +57,17 @@ fn by_operations(
     tested: &Tested,
 ) -> Vec<Option<u32>> {
     let ids = Tensor::new(step.ids, &tested.device).expect("small");
-    store.begin(step.layout).expect("it fits");
-    tested.kernels.argmax_rows(&forward(&ids, store).expect("it fits")).expect("a matrix")
+    store.begin(step.layout).expect("the shapes match");
+    tested.kernels.argmax_rows(&forward(&ids, store).expect("the shapes match")).expect("a matrix")
 }
 
 #[test]
-fn replayed_steps_choose_as_steps_by_operations_while_sequences_grow_and_vary() {
+fn replayed_steps_agree_with_steps_by_operations_while_sequences_grow_and_vary() {
     for tested in tested() {
         let (mut replayed, mut plain) = (store(&tested), store(&tested));
         let mut forward = forward(&tested, Ok);
         let mut n_replayed = 0;
-        // One sequence past two pages, then three of unequal lengths.
+        // One sequence that grows over two pages, then three of unequal lengths.
         for (i, n) in (0..70).map(|i| (i, 1)).chain((70..80).map(|i| (i, 3))) {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
             match replayed.replay(step(i, n), &mut forward).expect("it runs") {
@@ -78,17 +78,17 @@ fn replayed_steps_choose_as_steps_by_operations_while_sequences_grow_and_vary() 
                 None => drop(by_operations(&mut *replayed, step(i, n), &mut forward, &tested)),
             }
         }
-        assert_eq!((n_replayed, replayed.replays()), (70 - STEPS_BEFORE + 10 - STEPS_BEFORE, true));
+        assert_eq!((n_replayed, replayed.replays()), (70 - STEPS_BEFORE_RECORDING + 10 - STEPS_BEFORE_RECORDING, true));
     }
 }
 
 #[test]
-fn a_replay_that_misses_an_operation_is_found_and_no_step_is_replayed_any_more() {
+fn a_replay_without_one_of_the_operations_is_detected_and_disables_graphs() {
     for tested in tested() {
         let mut store = store(&tested);
-        // An operation of candle's, which no recording has.
+        // An operation of candle's, which a recording lacks.
         let mut forward = forward(&tested, |y| y.affine(2.0, 1.0));
-        for i in 0..STEPS_BEFORE {
+        for i in 0..STEPS_BEFORE_RECORDING {
             assert!(store.replay(step(i, 2), &mut forward).expect("it counts").is_none() && store.replays());
         }
         let expected = {
@@ -108,7 +108,7 @@ fn steps_with_prompts_or_too_many_sequences_are_not_replayed() {
         let mut forward = forward(&tested, Ok);
         let mut prompt = step(0, 1);
         prompt.layout.sequences[0].n = 2;
-        for _ in 0..=STEPS_BEFORE {
+        for _ in 0..=STEPS_BEFORE_RECORDING {
             assert!(store.replay(prompt.clone(), &mut forward).expect("not run").is_none());
             assert!(store.replay(step(0, MAX_SEQUENCES + 1), &mut forward).expect("not run").is_none());
         }
@@ -116,6 +116,6 @@ fn steps_with_prompts_or_too_many_sequences_are_not_replayed() {
 }
 
 #[test]
-fn steps_are_filled_up_to_powers_of_two_above_eight() {
-    assert_eq!([1, 3, 8, 9, 16, 17, 32].map(filled), [1, 3, 8, 16, 16, 32, 32]);
+fn steps_are_padded_to_powers_of_two_above_eight() {
+    assert_eq!([1, 3, 8, 9, 16, 17, 32].map(n_padded_rows), [1, 3, 8, 16, 16, 32, 32]);
 }

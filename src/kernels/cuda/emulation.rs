@@ -1,5 +1,5 @@
-//! The CPU in a GPU's place, for tests: the kernels compiled by the system's C++ compiler against
-//! `tests/cuda_on_host/cuda_on_host.h`, run on tensors in the CPU's memory.
+//! Emulation of a GPU on the CPU, for tests: the system's C++ compiler compiles the kernels with
+//! `tests/cuda_on_host/cuda_on_host.h` to a library, which runs on tensors in host memory.
 
 use std::ffi::{CString, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -8,31 +8,33 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Tensor};
 
-use super::launch::{Argument, Executor, Launch, SOURCES, kernel_names};
+use super::kernel_list::{KernelSource, SOURCES, kernel_names};
+use super::launch::{Argument, Executor, Launch};
 use super::recording::{self, Operation, RecordedGemm, Recording, Replay};
-use super::tests::tell_skipped;
+use super::tests::report_skipped;
 use crate::kernels::Kernels;
 use crate::kernels::candle::CandleKernels;
 
-/// Executes launches on the CPU.
+/// Executor of launches on the CPU.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     library: Library,
 }
 
-/// A loaded library of kernels, never closed.
+/// Loaded library of kernels, which is never closed.
 #[derive(Debug)]
 struct Library(*mut c_void);
 
-// SAFETY: a handle of `dlopen`, which `dlsym` takes from any thread.
+// SAFETY: the handle of `dlopen` is only passed to `dlsym`, which may be called from any thread, and is never closed.
 unsafe impl Send for Library {}
-// SAFETY: as above.
+// SAFETY: `dlsym` may be called from several threads at once with the same handle.
 unsafe impl Sync for Library {}
 
-/// `host_NAME(grid, threads, shared_bytes, arguments, n_arguments)`, as the header's `HOST_KERNEL` defines it.
+/// Exported function `host_NAME(grid, threads, shared_bytes, arguments, n_arguments)`, defined by `HOST_KERNEL` of the
+/// header.
 type HostKernel = unsafe extern "C" fn(*const u32, u32, u32, *mut *mut c_void, usize) -> c_int;
 
-/// The emulator; none, with a message, where no C++ compiler answers. Compiles the kernels at the first call.
+/// Returns the emulator, which the first call compiles; prints a message and returns `None` without a C++ compiler.
 pub(crate) fn emulator() -> Option<&'static Emulator> {
     static EMULATOR: OnceLock<Option<Emulator>> = OnceLock::new();
     EMULATOR.get_or_init(Emulator::compile).as_ref()
@@ -45,14 +47,16 @@ impl Emulator {
             cfg!(target_os = "linux") && answer.is_ok_and(|answer| answer.status.success())
         });
         let Some(compiler) = compiler else {
-            tell_skipped("CUDA kernels on the CPU, for which Linux and a C++ compiler (c++, g++, clang++) are needed");
+            report_skipped(
+                "CUDA kernels on the CPU, for which Linux and a C++ compiler (c++, g++, clang++) are needed",
+            );
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let library = dir.path().join("kernels.so");
         let mut command = Command::new(compiler);
-        // Jumps between the stacks of threads are what fortified libraries take for an error.
+        // `longjmp` between the stacks of emulated threads is an error to fortified libraries.
         command
             .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-DCUDA_ON_HOST", "-o"])
             .arg(&library);
@@ -64,8 +68,8 @@ impl Emulator {
     }
 }
 
-/// Writes a C++ file that exports the kernels of a source.
-fn wrapper(source: &super::launch::KernelSource, dir: &Path) -> PathBuf {
+/// Writes a C++ file that exports the kernels of a source file.
+fn wrapper(source: &KernelSource, dir: &Path) -> PathBuf {
     let exports: Vec<String> = kernel_names(source).iter().map(|name| format!("HOST_KERNEL({name})\n")).collect();
     let path = dir.join(format!("{}.cpp", source.file));
     std::fs::write(&path, format!("#include \"{}.cu\"\n{}", source.file, exports.concat()))
@@ -76,7 +80,8 @@ fn wrapper(source: &super::launch::KernelSource, dir: &Path) -> PathBuf {
 impl Library {
     fn open(path: &Path) -> Self {
         let name = CString::new(path.to_str().expect("UTF-8")).expect("no null byte");
-        // SAFETY: a library that was just compiled, whose initialisation only sets its own variables.
+        // SAFETY: the name is a valid C string. The library was just compiled from the kernels; its initialisers set
+        // only its own variables.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         assert!(!handle.is_null(), "{} cannot be loaded", path.display());
         Self(handle)
@@ -84,7 +89,7 @@ impl Library {
 
     fn kernel(&self, name: &str) -> Option<HostKernel> {
         let symbol = CString::new(format!("host_{name}")).expect("no null byte");
-        // SAFETY: the handle is open; the library exports functions of this type under such names alone.
+        // SAFETY: the handle is open, and every symbol `host_*` of the library is a function of this type.
         unsafe {
             let address = libc::dlsym(self.0, symbol.as_ptr());
             (!address.is_null()).then(|| std::mem::transmute::<*mut c_void, HostKernel>(address))
@@ -108,17 +113,18 @@ impl Executor for Emulator {
             })
             .collect();
         let (threads, shared_bytes) = (geometry.threads as u32, geometry.shared_bytes as u32);
-        // SAFETY: the wrapper checks the number of arguments; each is read as the kernel's parameter of its place.
+        // SAFETY: the wrapper checks the number of arguments, and each argument has the type of the kernel's parameter.
+        // `Launch` borrows its tensors, so the addresses are valid during the call.
         let outcome = unsafe { kernel(grid.as_ptr(), threads, shared_bytes, addresses.as_mut_ptr(), addresses.len()) };
         match outcome {
             0 => Ok(()),
-            1 => candle_core::bail!("{name}: threads wait for each other at different barriers"),
-            2 => candle_core::bail!("{name}: a thread has ended that others wait for"),
-            _ => candle_core::bail!("{name}: {} arguments, or {geometry:?}, do not fit", addresses.len()),
+            1 => candle_core::bail!("{name}: threads of a block wait at different barriers"),
+            2 => candle_core::bail!("{name}: a thread ended before a barrier of its block"),
+            _ => candle_core::bail!("{name}: invalid number of arguments {} or geometry {geometry:?}", addresses.len()),
         }
     }
 
-    /// Elements are NaN, so that those which a kernel leaves out show.
+    /// Fills the tensor with NaN, so that elements which a kernel does not write are detected.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
         let tensor = match dtype {
             DType::F32 | DType::F16 | DType::BF16 => {
@@ -144,7 +150,7 @@ impl Executor for Emulator {
     }
 }
 
-/// Runs recorded operations one after the other.
+/// Replay that runs recorded operations one after the other.
 #[derive(Debug)]
 struct EmulatedReplay {
     emulator: &'static Emulator,
@@ -162,7 +168,7 @@ impl Replay for EmulatedReplay {
     }
 }
 
-/// Address of the first element.
+/// Returns the address of a storage's first element.
 pub(crate) fn address(storage: &CpuStorage) -> Result<u64> {
     let address = match storage {
         CpuStorage::U8(x) => x.as_ptr() as u64,
@@ -170,7 +176,7 @@ pub(crate) fn address(storage: &CpuStorage) -> Result<u64> {
         CpuStorage::F32(x) => x.as_ptr() as u64,
         CpuStorage::F16(x) => x.as_ptr() as u64,
         CpuStorage::BF16(x) => x.as_ptr() as u64,
-        _ => candle_core::bail!("kernels take no elements of this type"),
+        _ => candle_core::bail!("kernels: unsupported element type"),
     };
     Ok(address)
 }

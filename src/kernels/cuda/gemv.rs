@@ -1,28 +1,28 @@
-//! Linear layers of one row on a GPU, in one launch each: `gemv.cu`.
+//! Linear layers of one row (GEMV) with their epilogue on a GPU, one launch each: `gemv.cu`.
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::elementwise::code;
+use super::elementwise::activation_code;
 use super::launch::{Executor, Launch, LaunchGeometry, WARP};
 use crate::kernels::LinearEpilogue;
 
-/// Threads of a block; each warp computes an output.
+/// Number of threads of a block; each warp computes an output.
 const THREADS: usize = 256;
 
-/// Whether [`linear`] computes this layer: one row, contiguous weights of its precision, no gradients.
-pub(super) fn takes(x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> bool {
+/// Returns whether [`linear`] supports this layer: one row, contiguous weights of its precision, no tracked tensor.
+pub(super) fn is_supported(x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> bool {
     let is_tracked = x.track_op() || weight.track_op() || epilogue.is_tracked();
     let is_one_row = matches!(x.dims(), [1, k] if *k > 0) && x.is_contiguous();
     !is_tracked && is_one_row && weight.is_contiguous() && x.dtype() == weight.dtype()
 }
 
-/// `activation(x W^T + bias) + residual` of one row, rounded once.
+/// Computes `activation(x W^T + bias) + residual` of one row, rounded once.
 ///
 /// # Shapes
 /// `x (1, K)`, `weight (N, K)` to `(1, N)`.
 ///
 /// # Errors
-/// When the shapes do not fit, or as [`Launch::run`].
+/// When the shapes do not match, or the launch fails.
 pub(super) fn linear(
     executor: &dyn Executor,
     x: &Tensor,
@@ -34,7 +34,7 @@ pub(super) fn linear(
     if k != depth || bias.is_some_and(|bias| bias.dims() != [n]) || residual.is_some_and(|r| r.dims() != [1, n]) {
         let dims = |x: Option<&Tensor>| x.map(|x| x.dims().to_vec());
         candle_core::bail!(
-            "{n} outputs of {depth} inputs for a row of {k}, with a bias {:?} and a residual {:?}",
+            "linear: weight {n} x {depth}, bias {:?} and residual {:?} for a row of {k}",
             dims(bias),
             dims(residual)
         );
@@ -44,7 +44,7 @@ pub(super) fn linear(
     let geometry = LaunchGeometry { grid: [n.div_ceil(THREADS / WARP), 1, 1], threads: THREADS, shared_bytes: 0 };
     let launch = Launch::new("gemv", x.dtype(), geometry).tensor(&y)?.tensor(weight)?.tensor(x)?;
     let launch = launch.optional(bias)?.optional(residual.as_ref())?;
-    launch.size(n)?.size(k)?.size(code(activation))?.run(executor)?;
+    launch.size(n)?.size(k)?.size(activation_code(activation))?.run(executor)?;
     Ok(y)
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use crate::kernels::{Activation, Kernels};
 
     #[test]
-    fn one_row_is_a_linear_layer_with_its_epilogue() {
+    fn one_row_agrees_with_the_cpu() {
         let activations = [None, Some(Activation::QuickGelu), Some(Activation::GeluTanh), Some(Activation::Gelu)];
         for tested in tested() {
             for (n, k) in [(1, 1), (9, 7), (16, 64), (21, 1160), (3, 4100)] {
@@ -67,7 +67,7 @@ mod tests {
                         let [x, weight, bias, residual] = [&x, &weight, &bias, &residual].map(of);
                         let (bias, residual) = ((parts & 1 > 0).then_some(&bias), (parts & 2 > 0).then_some(&residual));
                         let epilogue = LinearEpilogue { bias, activation, residual };
-                        kernels.linear(&x, &weight, &epilogue).expect("it fits")
+                        kernels.linear(&x, &weight, &epilogue).expect("the shapes match")
                     };
                     let found = run(tested.kernels, &|x| tested.given(x));
                     let expected = run(reference(), &|x| tested.rounded(x));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_other_sizes_is_an_error() {
+    fn mismatched_sizes_are_rejected() {
         for tested in tested() {
             let [x, weight] = [random((1, 8), 1), random((5, 8), 2)].map(|x| tested.given(&x));
             let [short, bias, residual] =

@@ -1,8 +1,8 @@
 //! CUDA graphs of recorded operations.
 //!
-//! A graph is captured on a stream of its own, which nothing else uses: work that other threads launch on the device's
-//! stream meanwhile cannot get into it. It is replayed on the device's stream, in the order of everything else. No
-//! memory is allocated within a graph: the recording holds the tensors, and the products have a workspace that stays.
+//! A graph is captured on a dedicated stream, so that operations of other threads on the device's stream are not
+//! captured. It is replayed on the device's stream, in the order of all other operations. A graph allocates no memory:
+//! the recording owns the tensors, and matrix products use a permanent workspace.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -18,16 +18,16 @@ use candle_core::{CudaDevice, DType, Result};
 use super::launch::{Launch, address};
 use super::recording::{Operation, RecordedGemm, Recording, Replay};
 
-/// Bytes that cuBLAS may use for a product: what it takes by itself on compute capability 9.0.
+/// Bytes of cuBLAS's workspace: its own default on compute capability 9.0.
 const WORKSPACE: usize = 32 << 20;
 
-/// A stream that graphs are captured on.
+/// Stream of graph captures.
 pub(super) struct CaptureStream {
     stream: Arc<CudaStream>,
-    /// The device's stream.
+    /// Stream of the device.
     main: Arc<CudaStream>,
-    products: CudaBlas,
-    /// For the products, as long as their graphs live: the stream is never dropped.
+    cublas: CudaBlas,
+    /// Workspace of the matrix products. It must outlive their graphs: this type is never dropped.
     workspace: CudaSlice<u8>,
 }
 
@@ -38,74 +38,76 @@ impl fmt::Debug for CaptureStream {
 }
 
 impl CaptureStream {
+    /// Creates the stream, its cuBLAS handle and the workspace.
     pub(super) fn new(device: &CudaDevice) -> Result<Self> {
         let main = device.cuda_stream();
         let stream = main.context().new_stream().w()?;
-        let products = CudaBlas::new(stream.clone()).w()?;
+        let cublas = CudaBlas::new(stream.clone()).w()?;
         let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
         main.synchronize().w()?;
-        Ok(Self { stream, main, products, workspace })
+        Ok(Self { stream, main, cublas, workspace })
     }
 
-    /// Puts the products on a stream. Their workspace is set each time, because a new stream resets it.
-    fn multiply_on(&self, stream: &CudaStream) -> Result<()> {
-        let (handle, (at, _)) = (*self.products.handle(), self.workspace.device_ptr(&self.main));
-        // SAFETY: the stream and the memory live as long as the handle. The memory is used in the order of the device's
-        // stream: by products that run on it at once, and by graphs, which are replayed on it.
+    /// Sets the stream of matrix products, and their workspace, which cuBLAS resets with the stream.
+    fn set_gemm_stream(&self, stream: &CudaStream) -> Result<()> {
+        let (handle, (workspace, _)) = (*self.cublas.handle(), self.workspace.device_ptr(&self.main));
+        // SAFETY: `self` owns the stream, the handle and the workspace. The workspace is used in the order of the
+        // device's stream only: by products that run on it, and by graphs, which are replayed on it.
         unsafe {
             cublas::result::set_stream(handle, stream.cu_stream().cast()).w()?;
-            blas::cublasSetWorkspace_v2(handle, at as *mut c_void, WORKSPACE).result().w()
+            blas::cublasSetWorkspace_v2(handle, workspace as *mut c_void, WORKSPACE).result().w()
         }
     }
 
-    /// Captures a recording, whose launches `launch` puts on a stream.
-    pub(super) fn graph(
+    /// Captures a recording as a graph. `launch` queues a kernel on a stream.
+    pub(super) fn capture(
         &self,
         recording: Recording,
         launch: impl Fn(&CudaStream, &Launch<'_>) -> Result<()>,
     ) -> Result<GpuGraph> {
-        // Once outside of a capture: whatever cuBLAS loads or allocates at a first call. The results are overwritten.
-        // On the device's stream, in whose order their memory and the workspace are used.
-        self.multiply_on(&self.main)?;
+        // Warm-up outside of the capture, for modules and memory that cuBLAS loads on a first call. It runs on the
+        // device's stream, which orders the use of the workspace and of the results, which replays overwrite.
+        self.set_gemm_stream(&self.main)?;
         for operation in &recording.operations {
             if let Operation::Gemm(product) = operation {
-                self.multiply(product)?;
+                self.gemm(product)?;
             }
         }
         self.main.synchronize().w()?;
-        self.multiply_on(&self.stream)?;
+        self.set_gemm_stream(&self.stream)?;
         self.stream.begin_capture(cuda::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
-        let listed = recording.operations.iter().try_for_each(|operation| match operation {
-            Operation::Launch(of) => launch(&self.stream, of),
-            Operation::Gemm(product) => self.multiply(product),
+        let captured = recording.operations.iter().try_for_each(|operation| match operation {
+            Operation::Launch(kernel) => launch(&self.stream, kernel),
+            Operation::Gemm(product) => self.gemm(product),
         });
-        // In any case: a stream that goes on capturing is of no use any more.
+        // Also after an error: a stream that keeps capturing is unusable.
         let graph = self.stream.end_capture(cuda::CUgraphInstantiate_flags(0)).w();
-        listed?;
-        let Some(graph) = graph? else { candle_core::bail!("an empty CUDA graph") };
+        captured?;
+        let Some(graph) = graph? else { candle_core::bail!("CUDA graph: no operations") };
         Ok(GpuGraph { graph, main: self.main.clone(), _recording: recording })
     }
 
-    /// Queues `y = a b`, as candle's products compute it: accumulated in f32.
-    fn multiply(&self, product: &RecordedGemm) -> Result<()> {
+    /// Queues `y = a b`, accumulated in f32 like candle's products.
+    fn gemm(&self, product: &RecordedGemm) -> Result<()> {
         use blas::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
         let RecordedGemm { a, b, y } = product;
         let ((m, k), (_, n)) = (a.dims2()?, b.dims2()?);
-        // LinearLoader of cuBLAS are column by column: it computes the transpose of y from those of b and a.
-        let (transposed, distance) = if b.is_contiguous() { (CUBLAS_OP_N, n) } else { (CUBLAS_OP_T, k) };
+        // cuBLAS is column-major: it computes the transpose of y from the transposes of b and a.
+        let (transposed, leading) = if b.is_contiguous() { (CUBLAS_OP_N, n) } else { (CUBLAS_OP_T, k) };
         let dtype = match y.dtype() {
             DType::F32 => blas::cudaDataType_t::CUDA_R_32F,
             DType::F16 => blas::cudaDataType_t::CUDA_R_16F,
             DType::BF16 => blas::cudaDataType_t::CUDA_R_16BF,
-            other => candle_core::bail!("products of {other:?} are not recorded"),
+            other => candle_core::bail!("CUDA graph: unsupported matrix product in {other:?}"),
         };
-        let [m, n, k, distance] = [int(m)?, int(n)?, int(k)?, int(distance)?];
+        let [m, n, k, leading] = [int(m)?, int(n)?, int(k)?, int(leading)?];
         let (one, zero) = (1f32, 0f32);
         let [a, b, y] = [address(a)?, address(b)?, address(y)?];
-        // SAFETY: the recording holds the tensors; their shapes and strides were checked when it was made.
+        // SAFETY: the recording owns the tensors, and `recording::gemm` has checked their shapes and strides. The
+        // scalars are read during the call (host pointer mode).
         let queued = unsafe {
             cublas::result::gemm_strided_batched_ex(
-                *self.products.handle(),
+                *self.cublas.handle(),
                 transposed,
                 CUBLAS_OP_N,
                 n,
@@ -114,7 +116,7 @@ impl CaptureStream {
                 (&raw const one).cast(),
                 b as *const c_void,
                 dtype,
-                distance,
+                leading,
                 i64::from(n) * i64::from(k),
                 a as *const c_void,
                 dtype,
@@ -134,18 +136,20 @@ impl CaptureStream {
     }
 }
 
+/// Converts a size to cuBLAS's type.
 fn int(n: usize) -> Result<i32> {
-    i32::try_from(n).map_err(|_| candle_core::Error::msg(format!("a matrix of {n} rows or columns is too large")))
+    i32::try_from(n).map_err(|_| candle_core::Error::msg(format!("matrix product: a side of {n}, over 31 bits")))
 }
 
-/// A graph with the tensors that its operations use.
+/// Instantiated graph with the tensors of its operations.
 pub(super) struct GpuGraph {
     graph: CudaGraph,
     main: Arc<CudaStream>,
     _recording: Recording,
 }
 
-// SAFETY: handles of the driver, which any one thread at a time may use.
+// SAFETY: the handles of a graph may be used by any thread, one at a time, and `CudaGraph` is never shared between
+// threads without a lock: `GpuGraph` is not `Sync`.
 unsafe impl Send for GpuGraph {}
 
 impl fmt::Debug for GpuGraph {
@@ -157,7 +161,8 @@ impl fmt::Debug for GpuGraph {
 impl Replay for GpuGraph {
     fn replay(&self) -> Result<()> {
         self.main.context().bind_to_thread().w()?;
-        // SAFETY: the graph is instantiated and lives; its tensors' memory is given back in the order of this stream.
+        // SAFETY: the graph is instantiated and alive, and `self` owns the tensors, whose memory is freed in the order
+        // of this stream.
         unsafe { driver::graph::launch(self.graph.cu_graph_exec(), self.main.cu_stream()) }.w()
     }
 }

@@ -1,9 +1,9 @@
-//! Kernels for NVIDIA GPUs in f32, f16 and bf16, for inference: this crate's own (`*.cu`), and candle's where there is
-//! none or an input wants a gradient.
+//! Kernels for NVIDIA GPUs in f32, f16 and bf16, for inference. Operations without a kernel of this crate, and
+//! operations on tracked tensors, run on candle's kernels.
 //!
-//! A family of kernels is a `.cu` file and a Rust file of its name: the Rust side checks shapes and computes the
-//! geometry as a [`launch::Launch`], which `device` runs on the GPU's stream and `emulation` on the CPU. So the tests
-//! of arithmetic and geometry need neither a GPU nor nvcc.
+//! A family of kernels is a `.cu` file and a Rust file of the same name: the Rust side checks shapes and computes the
+//! geometry of a [`launch::Launch`], which `device` executes on the GPU's stream and `emulation` on the CPU. Tests of
+//! arithmetic and geometry need neither a GPU nor nvcc.
 
 mod argmax;
 mod attention;
@@ -16,9 +16,11 @@ pub(crate) mod emulation;
 mod gemv;
 #[cfg(feature = "cuda")]
 mod graph;
+mod kernel_list;
 pub(crate) mod launch;
 mod norm;
 mod paged_decode;
+mod paged_prefill;
 mod pages;
 #[cfg(test)]
 mod pages_tests;
@@ -26,6 +28,7 @@ pub(crate) mod recording;
 mod resize;
 mod rows;
 pub(crate) mod softmax;
+mod step_capacity;
 mod step_plan;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,21 +43,21 @@ use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
     StoredLinear, VisibleKeys,
 };
+use kernel_list::ELEMENTS;
 use launch::Executor;
 use pages::CudaPages;
 
-/// The kernels of a GPU in a precision.
+/// Kernels of a GPU in a precision.
 #[derive(Debug)]
 pub(crate) struct CudaKernels {
     executor: &'static dyn Executor,
-    /// The precision.
     dtype: DType,
-    /// Runs what has no kernel here, and whatever wants a gradient.
+    /// Fallback for operations without a kernel and for tracked tensors.
     candle: &'static CandleKernels,
 }
 
 impl CudaKernels {
-    /// The kernels of a GPU, made once for it; none in a precision that has none.
+    /// Returns the kernels of a GPU, created once per GPU and precision; `None` for a precision without kernels.
     #[cfg(feature = "cuda")]
     pub(super) fn of(device: &candle_core::CudaDevice, dtype: DType) -> Option<&'static Self> {
         use std::collections::HashMap;
@@ -62,14 +65,14 @@ impl CudaKernels {
 
         use candle_core::cuda_backend::DeviceId;
 
-        type Made = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static CudaKernels>)>;
-        static MADE: Mutex<Option<Made>> = Mutex::new(None);
-        if launch::ELEMENTS.iter().all(|(element, _)| *element != dtype) {
+        type Created = HashMap<DeviceId, (&'static device::GpuExecutor, HashMap<DType, &'static CudaKernels>)>;
+        static CREATED: Mutex<Option<Created>> = Mutex::new(None);
+        if ELEMENTS.iter().all(|(element, _)| *element != dtype) {
             return None;
         }
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut created = CREATED.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || (&*Box::leak(Box::new(device::GpuExecutor::new(device))), HashMap::new());
-        let (executor, kernels) = made.get_or_insert_default().entry(device.id()).or_insert_with(new);
+        let (executor, kernels) = created.get_or_insert_default().entry(device.id()).or_insert_with(new);
         let executor: &'static device::GpuExecutor = executor;
         let new = || {
             let candle = CandleKernels::of(&Device::Cuda(device.clone()), dtype);
@@ -78,35 +81,31 @@ impl CudaKernels {
         Some(kernels.entry(dtype).or_insert_with(new))
     }
 
-    /// The kernels on the CPU; none where it cannot run them, or in a precision that has none.
+    /// Returns the emulated kernels; `None` where they cannot be compiled, or for a precision without kernels.
     #[cfg(test)]
     pub(super) fn emulated(dtype: DType) -> Option<&'static Self> {
         use std::sync::OnceLock;
 
         static EMULATED: OnceLock<Option<[CudaKernels; 3]>> = OnceLock::new();
-        let make = || {
+        let create = || {
             let executor = emulation::emulator()?;
-            Some(launch::ELEMENTS.map(|(dtype, _)| Self {
-                executor,
-                dtype,
-                candle: CandleKernels::of(&Device::Cpu, dtype),
-            }))
+            Some(ELEMENTS.map(|(dtype, _)| Self { executor, dtype, candle: CandleKernels::of(&Device::Cpu, dtype) }))
         };
-        let which = launch::ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
-        EMULATED.get_or_init(make).as_ref().map(|kernels| &kernels[which])
+        let index = ELEMENTS.iter().position(|(element, _)| *element == dtype)?;
+        EMULATED.get_or_init(create).as_ref().map(|kernels| &kernels[index])
     }
 }
 
 impl Kernels for CudaKernels {
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         if recording::is_recording() {
-            return recording::product(self.executor, a, b);
+            return recording::gemm(self.executor, a, b);
         }
         self.candle.matmul(a, b)
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
-        if gemv::takes(x, weight, epilogue) {
+        if gemv::is_supported(x, weight, epilogue) {
             return gemv::linear(self.executor, x, weight, epilogue);
         }
         self.epilogue(self.matmul(x, &weight.t()?)?, epilogue)
@@ -122,7 +121,7 @@ impl Kernels for CudaKernels {
 
     fn epilogue(&self, product: Tensor, epilogue: &LinearEpilogue<'_>) -> Result<Tensor> {
         if product.track_op() || epilogue.is_tracked() {
-            recording::refuse("an operation with gradients")?;
+            recording::reject("an operation with gradients")?;
             return self.candle.epilogue(product, epilogue);
         }
         if epilogue.is_empty() { Ok(product) } else { elementwise::epilogue(self.executor, product, epilogue) }
@@ -130,7 +129,7 @@ impl Kernels for CudaKernels {
 
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         if gate.track_op() || up.track_op() {
-            recording::refuse("an operation with gradients")?;
+            recording::reject("an operation with gradients")?;
             return self.candle.swiglu(gate, up);
         }
         elementwise::swiglu(self.executor, gate, up)
@@ -144,7 +143,7 @@ impl Kernels for CudaKernels {
     fn accumulate(&self, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
         match sum {
             Some(sum) if !sum.track_op() && !x.track_op() => elementwise::accumulate(self.executor, sum, x),
-            // In f32 the tensor itself would be the memory of the sum.
+            // A copy: in f32 the conversion would return `x` itself, and later sums would overwrite it.
             None if !x.track_op() && x.dtype() == DType::F32 => x.copy(),
             sum => self.candle.accumulate(sum, x),
         }
@@ -152,7 +151,7 @@ impl Kernels for CudaKernels {
 
     fn gather(&self, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
         if table.track_op() {
-            recording::refuse("an operation with gradients")?;
+            recording::reject("an operation with gradients")?;
             return self.candle.gather(table, ids);
         }
         rows::gather(self.executor, table, ids)
@@ -175,7 +174,7 @@ impl Kernels for CudaKernels {
 
     fn norm(&self, x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
         if x.track_op() || weights.is_tracked() {
-            recording::refuse("an operation with gradients")?;
+            recording::reject("an operation with gradients")?;
             return self.candle.norm(x, weights);
         }
         norm::norm(self.executor, x, weights)
@@ -197,18 +196,18 @@ impl Kernels for CudaKernels {
         if [q, k, v].into_iter().any(Tensor::track_op) {
             return self.candle.attention(q, k, v, mask);
         }
-        attention::attention((self.executor, self), [q, k, v], mask)
+        attention::attention(self, [q, k, v], mask)
     }
 
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
         if qkv.iter().any(Tensor::track_op) || self.candle.has_flash() {
             return self.candle.full_attention(qkv, n_heads);
         }
-        attention::full_attention((self.executor, self), qkv, n_heads)
+        attention::full_attention(self, qkv, n_heads)
     }
 
     fn kv_store(&self, config: &KvConfig<'_>) -> Result<Box<dyn KvStore>> {
-        if !CudaPages::takes(&config.geometry) {
+        if !CudaPages::is_supported(&config.geometry) {
             return self.candle.kv_store(config);
         }
         Ok(Box::new(CudaPages::new(config, self.executor, self.candle)?))
@@ -234,8 +233,8 @@ impl Kernels for CudaKernels {
         true
     }
 
-    fn prepare_frame(&self, frame: &[u8], placed: &DeviceFramePlan) -> Result<Option<Tensor>> {
-        resize::prepare(self.executor, frame, placed, self.dtype).map(Some)
+    fn prepare_frame(&self, frame: &[u8], plan: &DeviceFramePlan) -> Result<Option<Tensor>> {
+        resize::prepare(self.executor, frame, plan, self.dtype).map(Some)
     }
 
     fn threads(&self) -> OpThreads {

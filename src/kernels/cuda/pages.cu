@@ -70,7 +70,7 @@ __device__ void gather_pages(const uint64_t *table, T *keys, T *values, uint32_t
 // Lays the outputs of some heads out row by row: x (n_heads_here, n, d_head) to columns of y (n, n_heads d_head).
 // Grid: x rows, y heads.
 template <class T>
-__device__ void place_heads(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads, uint32_t d_head) {
+__device__ void interleave_heads(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads, uint32_t d_head) {
     uint32_t row = blockIdx.x, head = blockIdx.y;
     const T *from = x + ((size_t)head * n + row) * d_head;
     T *to = y + ((size_t)row * n_heads + first_head + head) * d_head;
@@ -97,9 +97,9 @@ __device__ void place_heads(const T *x, T *y, uint32_t n, uint32_t first_head, u
                                                    uint32_t d_head, uint32_t layer) {                                  \
         gather_pages<T>(table, keys, values, n_keys, {n_heads, n_kv_heads, d_head, layer});                            \
     }                                                                                                                  \
-    extern "C" __global__ void place_heads_##NAME(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads,  \
+    extern "C" __global__ void interleave_heads_##NAME(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads,  \
                                                  uint32_t d_head) {                                                    \
-        place_heads<T>(x, y, n, first_head, n_heads, d_head);                                                           \
+        interleave_heads<T>(x, y, n, first_head, n_heads, d_head);                                                           \
     }
 
 FOR_EACH_ELEMENT(PAGES_KERNELS)

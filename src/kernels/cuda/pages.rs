@@ -1,75 +1,67 @@
-//! Pages of keys and values on a GPU, in f32, f16 and bf16: `pages.cu`, `paged_decode.cu` and
-//! `paged_tiles.cu`.
+//! Paged key-value store on a GPU, in f32, f16 and bf16: `pages.cu`, `paged_decode.cu` and `paged_tiles.cu`.
 //!
-//! Pages lie in slabs, each one allocation; kernels get block tables of addresses, so a sequence's pages may lie
-//! anywhere. What a step's launches need to know is uploaded once (`step_plan`) and serves all layers. A layer is one
-//! launch that rotates and stores, one that attends for all sequences with few new rows (and one that joins their
-//! parts); for each longer piece of a prompt one that attends tile by tile, or matrix products with a softmax between.
+//! Pages are allocated in slabs; kernels receive block tables of addresses, so a sequence's pages may be anywhere. The
+//! metadata of a step is uploaded once (`step_plan`) for all layers. A layer is one launch that rotates and stores, one
+//! that attends for all sequences with few new rows, one that joins their partial results, and the prefill of each
+//! longer chunk (`paged_prefill`).
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
-use super::decode_graph::{DecodeGraphs, SCRATCH};
+use super::decode_graph::{DecodeGraphs, PADDING_PAGE};
 use super::launch::{Executor, Launch, LaunchGeometry, WARP, address};
 use super::paged_decode::{DECODE_THREADS, DecodeKernels, DecodeVariant};
-use super::softmax::{KeyMask, MaskedSoftmax};
-use super::step_plan::{PageFormat, PrefillChunk, PrefillWork, Sections, StepPlan, heads_at_once};
-use super::tiled_attention::{self, AttentionSizes, Heads, TiledAttention};
-use crate::kernels::Kernels;
+use super::step_plan::{PageFormat, Sections, StepPlan};
 use crate::kernels::candle::CandleKernels;
-use crate::kernels::kv::{
-    GreedyForward, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, pages_for,
-};
+use crate::kernels::kv::{GreedyForward, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout};
 
 /// Bytes of a slab, unless a page is larger.
 const SLAB_BYTES: usize = 64 << 20;
-/// Most pages of a slab: 1,024 positions.
+/// Maximum number of pages of a slab: 1,024 positions.
 const MAX_SLAB_PAGES: usize = 32;
-/// Bytes of a word.
+/// Bytes of a word of a step's metadata.
 const WORD: usize = size_of::<u32>();
 
-/// Keys and values of all layers in slabs of a GPU's memory.
+/// Paged keys and values of all layers in GPU memory.
 pub(super) struct CudaPages {
     pub(super) geometry: KvGeometry,
-    dtype: DType,
+    pub(super) dtype: DType,
     device: Device,
     pub(super) executor: &'static dyn Executor,
-    /// Multiplies the matrices of prefill.
-    products: &'static CandleKernels,
+    /// Matrix products of the prefill.
+    pub(super) candle: &'static CandleKernels,
     decode: DecodeKernels,
+    /// Pages of a slab.
     slab_pages: usize,
-    /// Words of each slab that has memory.
+    /// Slabs, as words; `None` before a slab is allocated.
     slabs: Vec<Option<Tensor>>,
-    /// Words of the page [`SCRATCH`].
-    scratch: Option<Tensor>,
+    /// Page [`PADDING_PAGE`], as words.
+    padding_page: Option<Tensor>,
     pub(super) step: Option<CudaStep>,
     pub(super) graphs: DecodeGraphs,
 }
 
-/// A step that was begun.
+/// Current step.
 #[derive(Debug)]
 pub(super) struct CudaStep {
     plan: StepPlan,
-    /// The plan's words on the device.
+    /// Words of the plan, on the device.
     pub(super) words: Tensor,
-    /// Weighted sums `(n_slots, n_heads, d_head)`, and their `(largest score, sum of weights)`; none where no row has
-    /// several.
+    /// Partial results: weighted sums `(n_slots, n_heads, d_head)`, and their `(maximum score, sum of weights)`; `None`
+    /// where every row has a single task.
     partials: Option<[Tensor; 2]>,
 }
 
-/// Tensors that the attention of a piece of a prompt reads and writes.
-struct PrefillTensors<'a> {
-    /// Scaled: `(n_heads, n, d_head)`, flat.
-    queries: &'a Tensor,
-    /// `(n_kv_heads, K, d_head)`.
-    keys: &'a Tensor,
-    /// As `keys`.
-    values: &'a Tensor,
-    /// The result: `(n, n_heads d_head)`.
-    rows: &'a Tensor,
+/// Current step with the tensors of a layer.
+pub(super) struct StepTensors<'a> {
+    pub(super) step: &'a CudaStep,
+    /// Rotated and scaled queries, `(n_heads, n, d_head)` of each chunk.
+    pub(super) queries: &'a Tensor,
+    /// Result `(n_rows, n_heads d_head)`.
+    pub(super) y: &'a Tensor,
 }
 
 impl CudaStep {
-    /// A step of a plan whose words are on the device.
+    /// Creates a step of a plan with its words on the device, and allocates its partial results.
     pub(super) fn new(store: &CudaPages, plan: StepPlan, words: Tensor) -> Result<Self> {
         let KvGeometry { n_heads, d_head, .. } = store.geometry;
         let partials = |n| store.executor.empty(Shape::from((plan.decode.n_slots, n_heads, n)), DType::F32);
@@ -77,81 +69,81 @@ impl CudaStep {
         Ok(Self { plan, words, partials })
     }
 
-    /// A section of the words on the device.
-    fn section(&self, of: impl Fn(&Sections) -> &std::ops::Range<usize>) -> Result<Tensor> {
-        let section = of(&self.plan.sections);
+    /// Returns a section of the words on the device.
+    fn section(&self, select: impl Fn(&Sections) -> &std::ops::Range<usize>) -> Result<Tensor> {
+        let section = select(&self.plan.sections);
         self.words.narrow(0, section.start, section.len())
     }
 }
 
 impl CudaPages {
-    /// An empty store on the device of an executor.
+    /// Creates an empty store on the device of an executor.
     ///
     /// # Errors
-    /// When heads are not shared evenly or are larger than the kernels take, or keys and values are wanted in another
+    /// When the geometry is invalid, the head width is not supported, or keys and values are requested in another
     /// precision than the activations.
     pub(super) fn new(
         config: &KvConfig<'_>,
         executor: &'static dyn Executor,
-        products: &'static CandleKernels,
+        candle: &'static CandleKernels,
     ) -> Result<Self> {
         let (geometry, dtype, device) = (config.geometry, config.as_activations()?, config.device);
         geometry.check()?;
         let Some(decode) = DecodeKernels::new(executor, &geometry, dtype) else {
-            candle_core::bail!(
-                "attention: heads of {} elements are larger than kernels for pages take",
-                geometry.d_head
-            )
+            candle_core::bail!("attention: unsupported heads of width {} for paged kernels", geometry.d_head)
         };
         let page = geometry.position_bytes(dtype) * PAGE_LEN;
         let slab_pages = (SLAB_BYTES / page.max(1)).clamp(1, MAX_SLAB_PAGES);
         let (device, slabs, graphs) = (device.clone(), Vec::new(), DecodeGraphs::default());
-        let (scratch, step) = (None, None);
-        Ok(Self { geometry, dtype, device, executor, products, decode, slab_pages, slabs, scratch, step, graphs })
+        let (padding_page, step) = (None, None);
+        Ok(Self { geometry, dtype, device, executor, candle, decode, slab_pages, slabs, padding_page, step, graphs })
     }
 
-    /// Whether there are kernels for a geometry's heads.
-    pub(super) fn takes(geometry: &KvGeometry) -> bool {
+    /// Returns whether the head width of a geometry is supported.
+    pub(super) fn is_supported(geometry: &KvGeometry) -> bool {
         DecodeVariant::new(geometry).is_some()
     }
 
+    /// Plans a step over the allocated pages.
     pub(super) fn plan(&self, layout: &StepLayout) -> Result<StepPlan> {
-        let (geometry, element_bytes, few) = (self.geometry, self.dtype.size_in_bytes(), self.decode.few_positions());
-        let format = PageFormat { geometry, element_bytes, few };
+        let (geometry, element_bytes) = (self.geometry, self.dtype.size_in_bytes());
+        let format = PageFormat { geometry, element_bytes, max_decode_positions: self.decode.max_positions() };
         StepPlan::new(layout, &format, |page| self.page_address(page))
     }
 
-    /// Gives memory to the page [`SCRATCH`].
-    pub(super) fn allocate_scratch(&mut self) -> Result<()> {
-        if self.scratch.is_none() {
-            self.scratch = Some(self.executor.empty(Shape::from(self.page_bytes() / WORD), DType::U32)?);
+    /// Allocates [`PADDING_PAGE`].
+    pub(super) fn allocate_padding_page(&mut self) -> Result<()> {
+        if self.padding_page.is_none() {
+            self.padding_page = Some(self.executor.empty(Shape::from(self.page_bytes() / WORD), DType::U32)?);
         }
         Ok(())
     }
 
-    /// Address of a page.
+    /// Returns the address of a page.
     fn page_address(&self, page: PageId) -> Result<u64> {
-        if let (SCRATCH, Some(scratch)) = (page, &self.scratch) {
-            return address(scratch);
+        if let (PADDING_PAGE, Some(page)) = (page, &self.padding_page) {
+            return address(page);
         }
-        let (slab, at) = (page.index() / self.slab_pages, page.index() % self.slab_pages);
+        let (slab, offset) = (page.index() / self.slab_pages, page.index() % self.slab_pages);
         match self.slabs.get(slab) {
-            Some(Some(slab)) => Ok(address(slab)? + (at * self.page_bytes()) as u64),
-            _ => candle_core::bail!("attention: page {} has no memory", page.0),
+            Some(Some(slab)) => Ok(address(slab)? + (offset * self.page_bytes()) as u64),
+            _ => candle_core::bail!("attention: page {} is not allocated", page.0),
         }
     }
 
-    fn launch(&self, kernel: &'static str, geometry: LaunchGeometry) -> Launch<'_> {
+    /// Creates a launch in the store's precision.
+    pub(super) fn launch(&self, kernel: &'static str, geometry: LaunchGeometry) -> Launch<'_> {
         Launch::new(kernel, self.dtype, geometry)
     }
 
-    /// Adds the geometry and the layer, as `PageShape` of `pages.cuh`.
-    fn shaped<'l>(&self, launch: Launch<'l>, layer: usize) -> Result<Launch<'l>> {
+    /// Adds the arguments of `PageShape` of `pages.cuh`: geometry and layer.
+    pub(super) fn with_page_shape<'l>(&self, launch: Launch<'l>, layer: usize) -> Result<Launch<'l>> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         launch.size(n_heads)?.size(n_kv_heads)?.size(d_head)?.size(layer)
     }
 
-    /// Rotates and stores; the queries, scaled: each piece's `(n_heads, n, d_head)` one after the other.
+    /// Rotates queries and keys, and stores keys and values. Returns the scaled queries, `(n_heads, n, d_head)` of each
+    /// chunk one after the other.
     fn rotate_and_store(&self, layer: usize, qkv: &Tensor, step: &CudaStep) -> Result<Tensor> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let queries = self.executor.empty(Shape::from(step.plan.n_rows * n_heads * d_head), self.dtype)?;
@@ -164,12 +156,13 @@ impl CudaPages {
         let launch = self.launch(kernel, LaunchGeometry { grid, threads, shared_bytes: 0 }).tensor(qkv)?;
         let launch = [&cos, &sin, &rows, &tables].into_iter().try_fold(launch, |l, x| l.tensor_of(x, DType::U32))?;
         let scale = 1.0 / (d_head as f32).sqrt();
-        self.shaped(launch.tensor(&queries)?, layer)?.float(scale).run(self.executor)?;
+        self.with_page_shape(launch.tensor(&queries)?, layer)?.float(scale).run(self.executor)?;
         Ok(queries)
     }
 
-    /// Attention of all rows of sequences with few new ones, to their rows of `y`.
-    fn decode(&self, layer: usize, step: &CudaStep, [queries, y]: [&Tensor; 2]) -> Result<()> {
+    /// Computes the attention of all sequences with few new positions to their rows of `y`.
+    fn decode(&self, layer: usize, tensors: &StepTensors<'_>) -> Result<()> {
+        let StepTensors { step, queries, y } = *tensors;
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let work = &step.plan.decode;
         let n_queries = work.max_rows * self.geometry.group();
@@ -185,98 +178,27 @@ impl CudaPages {
             Some([sums, weights]) => launch.tensor_of(sums, DType::F32)?.tensor_of(weights, DType::F32)?,
             None => launch.optional(None)?.optional(None)?,
         };
-        let launch = self.shaped(launch, layer)?;
+        let launch = self.with_page_shape(launch, layer)?;
         kernel.lanes.into_iter().try_fold(launch, Launch::size)?.run(self.executor)?;
         let Some([sums, weights]) = &step.partials else { return Ok(()) };
         let joins = step.section(|s| &s.joins)?;
-        let geometry = LaunchGeometry { grid: [work.n_joins, n_heads, 1], ..of_elements(d_head) };
+        let geometry = LaunchGeometry { grid: [work.n_joins, n_heads, 1], ..thread_per_element(d_head) };
         let launch = self.launch("paged_join", geometry).tensor_of(sums, DType::F32)?.tensor_of(weights, DType::F32)?;
         launch.tensor_of(&joins, DType::U32)?.tensor(y)?.size(n_heads)?.size(d_head)?.run(self.executor)
     }
 
-    /// Attention of a sequence with many new rows, to their rows of `y`: tile by tile where the GPU has a kernel for
-    /// such heads, else by products.
-    fn prefill(&self, layer: usize, step: &CudaStep, work: &PrefillWork, [queries, y]: [&Tensor; 2]) -> Result<()> {
-        let KvGeometry { n_heads, d_head, .. } = self.geometry;
-        let is_tiled = tiled_attention::is_available(self.executor, self.dtype, d_head);
-        let [keys, values] = self.gather(layer, step, work)?; // (n_kv_heads, n_pages PAGE_LEN, d_head)
-        for piece in &work.pieces {
-            let rows = y.narrow(0, piece.row, piece.n)?;
-            // (n_heads, n, d_head)
-            let queries = queries.narrow(0, piece.row * n_heads * d_head, piece.n * n_heads * d_head)?;
-            let tensors = PrefillTensors { queries: &queries, keys: &keys, values: &values, rows: &rows };
-            if is_tiled {
-                self.attend_by_tiles(piece, work.n_keys, &tensors)?;
-            } else {
-                self.attend_by_products(piece, work.n_keys, &tensors)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Attention of a piece without scores in memory.
-    fn attend_by_tiles(&self, piece: &PrefillChunk, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
-        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
-        let attention = TiledAttention {
-            y: Heads { tensor: tensors.rows, distances: [0, d_head, n_heads * d_head] },
-            queries: Heads { tensor: tensors.queries, distances: [0, piece.n * d_head, d_head] },
-            keys: Heads { tensor: tensors.keys, distances: [0, pages_for(n_keys) * PAGE_LEN * d_head, d_head] },
-            values: tensors.values,
-            sizes: AttentionSizes { batch: 1, n_heads, n_kv_heads, n_queries: piece.n, n_keys, d_head },
-            mask: KeyMask::Causal { start: piece.start },
-            // The queries are scaled already.
-            scale: 1.0,
-        };
-        attention.run(self.executor)
-    }
-
-    /// Attention of a piece by matrix products with a softmax in between, some key-value heads at a time.
-    fn attend_by_products(&self, piece: &PrefillChunk, n_keys: usize, tensors: &PrefillTensors<'_>) -> Result<()> {
-        let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
-        let (group, width) = (self.geometry.group(), pages_for(n_keys) * PAGE_LEN);
-        let queries = tensors.queries.reshape((n_kv_heads, group * piece.n, d_head))?;
-        let softmax = MaskedSoftmax { n_keys, keys: KeyMask::Causal { start: piece.start }, scale: 1.0 };
-        let at_once = heads_at_once(&self.geometry, piece.n, n_keys, self.dtype.size_in_bytes());
-        for first in (0..n_kv_heads).step_by(at_once) {
-            let n = at_once.min(n_kv_heads - first);
-            let part = |x: &Tensor| x.narrow(0, first, n);
-            // (n, group piece.n, width)
-            let scores = self.products.matmul(&part(&queries)?, &part(tensors.keys)?.t()?)?;
-            softmax.run(self.executor, &scores.reshape((n, group, piece.n, width))?)?;
-            let sums = self.products.matmul(&scores, &part(tensors.values)?)?; // (n, group piece.n, d_head)
-            let geometry = LaunchGeometry { grid: [piece.n, n * group, 1], ..of_elements(d_head) };
-            let place = self.launch("place_heads", geometry).tensor(&sums)?.tensor(tensors.rows)?;
-            place.size(piece.n)?.size(first * group)?.size(n_heads)?.size(d_head)?.run(self.executor)?;
-        }
-        Ok(())
-    }
-
-    /// A sequence's keys and values as matrices, 0 after its last position.
-    fn gather(&self, layer: usize, step: &CudaStep, work: &PrefillWork) -> Result<[Tensor; 2]> {
-        let KvGeometry { n_kv_heads, d_head, .. } = self.geometry;
-        let n_pages = pages_for(work.n_keys);
-        let matrix = || self.executor.empty(Shape::from((n_kv_heads, n_pages * PAGE_LEN, d_head)), self.dtype);
-        let (keys, values) = (matrix()?, matrix()?);
-        let table = step.words.narrow(0, 2 * work.table, 2 * n_pages)?;
-        let accesses = PAGE_LEN * d_head * self.dtype.size_in_bytes() / 16;
-        let threads = accesses.next_multiple_of(WARP).min(256);
-        let geometry = LaunchGeometry { grid: [n_pages, n_kv_heads, 2], threads, shared_bytes: 0 };
-        let launch = self.launch("gather_pages", geometry).tensor_of(&table, DType::U32)?;
-        let launch = launch.tensor(&keys)?.tensor(&values)?.size(work.n_keys)?;
-        self.shaped(launch, layer)?.run(self.executor)?;
-        Ok([keys, values])
-    }
-
+    /// Computes the attention of a layer for all rows of a step.
     fn run(&self, layer: usize, qkv: &Tensor, step: &CudaStep) -> Result<Tensor> {
         let qkv = qkv.contiguous()?;
         let queries = self.rotate_and_store(layer, &qkv, step)?;
         let width = self.geometry.n_heads * self.geometry.d_head;
         let y = self.executor.empty(Shape::from((step.plan.n_rows, width)), self.dtype)?;
+        let tensors = StepTensors { step, queries: &queries, y: &y };
         if step.plan.decode.n_tasks > 0 {
-            self.decode(layer, step, [&queries, &y])?;
+            self.decode(layer, &tensors)?;
         }
         for work in &step.plan.prefill {
-            self.prefill(layer, step, work, [&queries, &y])?;
+            self.prefill(layer, work, &tensors)?;
         }
         Ok(y)
     }
@@ -313,11 +235,11 @@ impl KvStore for CudaPages {
     }
 
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
-        let Some(step) = &self.step else { candle_core::bail!("attention: no step was begun") };
+        let Some(step) = &self.step else { candle_core::bail!("attention: no current step") };
         let (n_rows, width) = qkv.dims2()?;
         if (n_rows, width) != (step.plan.n_rows, self.geometry.width()) || layer >= self.geometry.n_layers {
             candle_core::bail!(
-                "attention: {n_rows} x {width} in layer {layer} for {} x {} of {} layers",
+                "attention: rows {n_rows} x {width} of layer {layer}, not {} x {} of {} layers",
                 step.plan.n_rows,
                 self.geometry.width(),
                 self.geometry.n_layers
@@ -327,7 +249,7 @@ impl KvStore for CudaPages {
     }
 
     fn replays(&self) -> bool {
-        !self.graphs.is_off()
+        !self.graphs.is_disabled()
     }
 
     fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
@@ -335,7 +257,7 @@ impl KvStore for CudaPages {
     }
 }
 
-/// A thread for each element of a short row, in whole warps.
-fn of_elements(n: usize) -> LaunchGeometry {
+/// Returns one thread for each element of a short row, in whole warps.
+pub(super) fn thread_per_element(n: usize) -> LaunchGeometry {
     LaunchGeometry { grid: [1, 1, 1], threads: n.next_multiple_of(WARP).min(256), shared_bytes: 0 }
 }

@@ -1,4 +1,5 @@
-//! Pages on a GPU against attention worked out in f64: emulated in every build, and on a GPU where one answers.
+//! Tests of the paged store against reference attention in f64: emulated in every build, and on a GPU where one is
+//! present.
 
 use std::sync::Arc;
 
@@ -9,13 +10,13 @@ use crate::device::DTypeSpec;
 use crate::kernels::kv::{KvConfig, KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows};
 use crate::kernels::paged_sequences::{Activations, GEOMETRIES, TestSequence};
 
-/// A store in the precision of the tested kernels.
+/// Returns the configuration of a store in the precision of the tested kernels.
 fn config<'t>(tested: &'t Tested, geometry: &KvGeometry) -> KvConfig<'t> {
     let (geometry, precision, quantization) = (*geometry, DTypeSpec::Auto, None);
     KvConfig { geometry, precision, activations: tested.dtype, quantization, device: &tested.device }
 }
 
-/// An empty store with the activations that it takes, and the tolerance of its precision.
+/// Returns an empty store, its activations, and the tolerance of its precision.
 fn store(tested: &Tested, geometry: &KvGeometry) -> (Box<dyn KvStore>, Activations, f64) {
     let Tested { kernels, device, dtype } = tested;
     let store = kernels.kv_store(&config(tested, geometry)).expect("even heads");
@@ -24,14 +25,14 @@ fn store(tested: &Tested, geometry: &KvGeometry) -> (Box<dyn KvStore>, Activatio
 }
 
 #[test]
-fn attention_over_pages_is_attention_in_pieces_of_any_length() {
+fn paged_attention_agrees_for_chunks_of_any_length() {
     for (tested, geometry) in tested().iter().flat_map(|tested| GEOMETRIES.iter().map(move |g| (tested, g))) {
         let (mut store, activations, tolerance) = store(tested, geometry);
         let first = TestSequence::new(geometry, &[7, 2, 39, 4], 100, 1).rounded(tested.dtype);
         let second = TestSequence::new(geometry, &[0, 40], 97, 2).with_prefix_of(&first, 2).rounded(tested.dtype);
         let third = TestSequence::new(geometry, &[5], 1, 3).rounded(tested.dtype);
         activations.step(&mut *store, &[(&first, 0, 64)]);
-        // A first position, many positions after shared pages, few positions, and one that ends a page.
+        // First position, many positions after shared pages, few positions, and a position that ends a page.
         activations.assert_step(&mut *store, &[(&third, 0, 1), (&second, 64, 26), (&first, 64, 7)], tolerance);
         activations.assert_step(&mut *store, &[(&first, 71, 25), (&second, 90, 6)], tolerance);
         activations.assert_step(&mut *store, &[(&second, 96, 1), (&first, 96, 1)], tolerance);
@@ -39,21 +40,21 @@ fn attention_over_pages_is_attention_in_pieces_of_any_length() {
 }
 
 #[test]
-fn rows_that_share_pages_attend_as_each_alone() {
+fn rows_that_share_pages_agree_with_the_reference() {
     let geometry = &KvGeometry { n_layers: 1, n_heads: 4, n_kv_heads: 2, d_head: 16 };
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
         let prefix = TestSequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
         activations.step(&mut *store, &[(&prefix, 0, 96)]);
-        // More rows than a task takes; one of them at the end of the shared pages.
+        // More rows than the maximum of a task; one row at the end of the shared pages.
         let others: Vec<TestSequence> = (0..TASK_ROWS as u32 + 3)
             .map(|i| {
                 let own = TestSequence::new(geometry, &[10 + i], 96 + i as usize + 1, 20 + i);
                 own.with_prefix_of(&prefix, 3).rounded(tested.dtype)
             })
             .collect();
-        let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
-        activations.step(&mut *store, &pieces);
+        let ranges: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
+        activations.step(&mut *store, &ranges);
         let last: Vec<_> = others.iter().map(|sequence| (sequence, sequence.n - 1, 1)).collect();
         activations.assert_step(&mut *store, &last, tolerance);
         activations.assert_step(&mut *store, &[(&prefix, 95, 1), (&others[4], 96, 5)], tolerance);
@@ -61,14 +62,14 @@ fn rows_that_share_pages_attend_as_each_alone() {
 }
 
 #[test]
-fn several_queries_attend_on_tensor_cores_as_each_alone() {
+fn several_queries_on_tensor_cores_agree_with_the_reference() {
     for (d_head, n_heads, n_kv_heads) in [(64, 2, 2), (128, 2, 1), (64, 7, 1)] {
         let geometry = &KvGeometry { n_layers: 2, n_heads, n_kv_heads, d_head };
         for tested in tested() {
             let (mut store, activations, tolerance) = store(&tested, geometry);
             let prefix = TestSequence::new(geometry, &[3, 1, 2], 96, 1).rounded(tested.dtype);
             activations.step(&mut *store, &[(&prefix, 0, 96)]);
-            // More rows than a task takes, with ends anywhere in a page, and one without any page in common.
+            // More rows than the maximum of a task, which end anywhere in a page, and a row without shared pages.
             let others: Vec<TestSequence> = (0..TASK_ROWS as u32 + 3)
                 .map(|i| {
                     let own = TestSequence::new(geometry, &[10 + i], 96 + 3 * (i as usize % 10) + 1, 20 + i);
@@ -76,8 +77,8 @@ fn several_queries_attend_on_tensor_cores_as_each_alone() {
                 })
                 .collect();
             let alone = TestSequence::new(geometry, &[40, 41], 50, 9).rounded(tested.dtype);
-            let pieces: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
-            activations.assert_step(&mut *store, &pieces, tolerance);
+            let ranges: Vec<_> = others.iter().map(|sequence| (sequence, 96, sequence.n - 96)).collect();
+            activations.assert_step(&mut *store, &ranges, tolerance);
             activations.step(&mut *store, &[(&alone, 0, 33)]);
             let mut last: Vec<_> = others.iter().map(|sequence| (sequence, sequence.n - 1, 1)).collect();
             last.push((&alone, 33, 17));
@@ -87,7 +88,7 @@ fn several_queries_attend_on_tensor_cores_as_each_alone() {
 }
 
 #[test]
-fn long_contexts_are_cut_and_joined() {
+fn long_contexts_are_split_and_joined() {
     let geometry = &KvGeometry { n_layers: 1, n_heads: 2, n_kv_heads: 1, d_head: 8 };
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
@@ -100,7 +101,7 @@ fn long_contexts_are_cut_and_joined() {
 }
 
 #[test]
-fn what_a_page_held_before_touches_nobody() {
+fn previous_contents_of_a_page_have_no_effect() {
     let geometry = &GEOMETRIES[0];
     for tested in tested() {
         let (mut store, activations, tolerance) = store(&tested, geometry);
@@ -117,7 +118,7 @@ fn what_a_page_held_before_touches_nobody() {
 }
 
 #[test]
-fn heads_of_every_size_are_taken_up_to_the_largest() {
+fn all_head_widths_up_to_the_maximum_are_supported() {
     for d_head in [2, 64, 80, 100, 264] {
         for (n_heads, n_kv_heads) in [(2, 2), (5, 1)] {
             let geometry = &KvGeometry { n_layers: 1, n_heads, n_kv_heads, d_head };
@@ -129,26 +130,29 @@ fn heads_of_every_size_are_taken_up_to_the_largest() {
             }
         }
     }
-    // Larger ones are candle's.
+    // Larger heads run on candle's kernels.
     let of = |d_head| KvGeometry { n_layers: 1, n_heads: 1, n_kv_heads: 1, d_head };
-    assert_eq!([512, 514, 1024, 1026, 1032].map(|d| CudaPages::takes(&of(d))), [true, false, true, false, false]);
+    assert_eq!(
+        [512, 514, 1024, 1026, 1032].map(|d| CudaPages::is_supported(&of(d))),
+        [true, false, true, false, false]
+    );
     for tested in tested() {
         assert!(!tested.kernels.kv_store(&config(&tested, &of(514))).expect("candle's pages").replays());
     }
 }
 
 #[test]
-fn keys_and_values_in_another_precision_are_refused() {
+fn keys_and_values_in_another_precision_are_rejected() {
     for tested in tested() {
         let other = if tested.dtype == DType::F16 { DType::BF16 } else { DType::F16 };
         let config = KvConfig { precision: DTypeSpec::Fixed(other), ..config(&tested, &GEOMETRIES[0]) };
         let error = tested.kernels.kv_store(&config).err().expect("no kernel").to_string();
-        assert!(error.contains("have no kernel beside activations"), "{error}");
+        assert!(error.contains("of keys and values with activations"), "{error}");
     }
 }
 
 #[test]
-fn layouts_that_do_not_fit_are_refused() {
+fn invalid_layouts_are_rejected() {
     let geometry = &GEOMETRIES[0];
     for tested in tested() {
         let (mut store, ..) = store(&tested, geometry);
@@ -158,7 +162,7 @@ fn layouts_that_do_not_fit_are_refused() {
             sin: vec![0.0; n_angles],
         };
         let error = store.begin(layout(0, 0, 1, 4)).expect_err("no memory").to_string();
-        assert!(error.contains("page 0 has no memory"), "{error}");
+        assert!(error.contains("page 0 is not allocated"), "{error}");
         store.allocate(PageId(0)).expect("memory");
         assert!(store.begin(layout(store.pages_at_once() as u32, 0, 1, 4)).is_err(), "memory of another page");
         for (start, n, n_angles) in [(PAGE_LEN, 1, 4), (0, 33, 132), (0, 0, 0), (0, 1, 3)] {
@@ -169,8 +173,8 @@ fn layouts_that_do_not_fit_are_refused() {
         twice.sequences.push(twice.sequences[0].clone());
         let error = store.begin(twice).expect_err("one page").to_string();
         assert!(error.contains("two sequences write to page 0"), "{error}");
-        assert!(store.attend(0, &qkv(1, geometry.width())).is_err(), "no step was begun");
-        store.begin(layout(0, 0, 1, 4)).expect("it fits");
+        assert!(store.attend(0, &qkv(1, geometry.width())).is_err(), "no current step");
+        store.begin(layout(0, 0, 1, 4)).expect("the shapes match");
         assert!(store.attend(geometry.n_layers, &qkv(1, geometry.width())).is_err());
         assert!(store.attend(0, &qkv(2, geometry.width())).is_err());
         assert!(store.attend(0, &qkv(1, geometry.width() - 1)).is_err());

@@ -1,9 +1,9 @@
-//! Recording of launches: what a thread's work launches, in order, to be replayed as a whole.
+//! Recording of the launches of a thread, in order, for replays as a whole.
 //!
-//! While a thread records, its launches and matrix products are listed in place of being run, and the tensors that they
-//! write stay allocated, so that addresses hold for every replay. A GPU makes a CUDA graph of the list; the emulation
-//! runs it. Work that is recorded may use nothing but launches, [`Executor::empty`] and [`product`]: an operation of
-//! candle's would run at once, on memory without contents, and be missing from each replay.
+//! While a thread records, its launches and matrix products are appended to a list instead of being executed, and the
+//! tensors that they write stay allocated, so that their addresses are valid in every replay. A GPU captures the list
+//! as a CUDA graph; the emulation runs it. Recorded work may use launches, [`Executor::empty`] and [`gemm`] only: an
+//! operation of candle's would run immediately, on memory without contents, and be missing from every replay.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -16,22 +16,24 @@ thread_local! {
     static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
 }
 
-/// Recorded operations.
+/// List of recorded operations.
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     pub(crate) operations: Vec<Operation>,
-    /// Tensors that were made meanwhile: their memory must stay.
+    /// Tensors that were allocated while recording, which replays write to.
     _tensors: Vec<Tensor>,
 }
 
 /// A recorded operation.
 #[derive(Debug)]
 pub(crate) enum Operation {
+    /// Kernel launch.
     Launch(Launch<'static>),
+    /// Matrix product.
     Gemm(RecordedGemm),
 }
 
-/// `y = a b`, where `b` is contiguous or the transpose of a contiguous matrix, and the others are contiguous.
+/// Matrix product `y = a b`. `a` and `y` are contiguous, `b` is contiguous or the transpose of a contiguous matrix.
 #[derive(Debug)]
 pub(crate) struct RecordedGemm {
     /// `(M, K)`.
@@ -42,16 +44,16 @@ pub(crate) struct RecordedGemm {
     pub(crate) y: Tensor,
 }
 
-/// A recording that can be replayed, on the tensors that it was made of.
+/// Compiled recording, which runs on the tensors of the recording.
 pub(crate) trait Replay: Send + Debug {
-    /// Runs all operations after those that the device was given before.
+    /// Queues all operations after those that the device received before.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When the device fails.
     fn replay(&self) -> Result<()>;
 }
 
-/// Ends a recording when the work ends, by an error or a panic too.
+/// Guard that ends the recording of this thread when dropped, also after an error or a panic.
 struct RecordingGuard;
 
 impl Drop for RecordingGuard {
@@ -60,13 +62,13 @@ impl Drop for RecordingGuard {
     }
 }
 
-/// Lists what `work` would launch on this thread, without running it.
+/// Records the launches of `work` on this thread without executing them.
 ///
 /// # Errors
-/// When this thread records already, or `work` fails.
+/// When this thread is already recording, or `work` fails.
 pub(crate) fn record(work: impl FnOnce() -> Result<()>) -> Result<Recording> {
     if is_recording() {
-        candle_core::bail!("a recording within a recording");
+        candle_core::bail!("recording: already recording on this thread");
     }
     RECORDING.set(Some(Recording::default()));
     let _guard = RecordingGuard;
@@ -74,29 +76,29 @@ pub(crate) fn record(work: impl FnOnce() -> Result<()>) -> Result<Recording> {
     Ok(RECORDING.take().unwrap_or_default())
 }
 
-/// Whether this thread records.
+/// Returns whether this thread is recording.
 pub(crate) fn is_recording() -> bool {
     RECORDING.with_borrow(Option::is_some)
 }
 
-/// Fails while this thread records: for operations that cannot be listed.
+/// Rejects an operation that cannot be recorded.
 ///
 /// # Errors
-/// While this thread records.
-pub(crate) fn refuse(operation: &str) -> Result<()> {
+/// While this thread is recording.
+pub(crate) fn reject(operation: &str) -> Result<()> {
     if is_recording() {
         candle_core::bail!("{operation} cannot be recorded");
     }
     Ok(())
 }
 
-/// Lists a launch. False where this thread does not record.
-pub(super) fn list(launch: &Launch<'_>) -> bool {
+/// Appends a launch to the recording of this thread; returns `false` when the thread is not recording.
+pub(super) fn append(launch: &Launch<'_>) -> bool {
     let push = |recording: &mut Recording| recording.operations.push(Operation::Launch(launch.detached()));
     RECORDING.with_borrow_mut(|recording| recording.as_mut().map(push)).is_some()
 }
 
-/// Keeps the memory of a new tensor, where this thread records.
+/// Keeps the memory of a new tensor for the replays, if this thread is recording.
 pub(super) fn keep(tensor: &Tensor) {
     RECORDING.with_borrow_mut(|recording| {
         if let Some(recording) = recording {
@@ -105,18 +107,18 @@ pub(super) fn keep(tensor: &Tensor) {
     });
 }
 
-/// Lists the product of two matrices, and gives the tensor that it will be in.
+/// Records the product of two matrices, and returns the tensor that replays write it to.
 ///
 /// # Shapes
 /// `(M, K)` and `(K, N)` to `(M, N)`.
 ///
 /// # Errors
-/// When the shapes do not fit, or rows of a matrix do not follow each other.
-pub(super) fn product(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+/// When the shapes do not match, or a matrix has strides that [`RecordedGemm`] excludes.
+pub(super) fn gemm(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((m, k), (depth, n)) = (a.dims2()?, b.dims2()?);
-    let is_read = a.is_contiguous() && (b.is_contiguous() || b.t()?.is_contiguous());
-    if k != depth || a.dtype() != b.dtype() || !is_read {
-        candle_core::bail!("a product of {:?} and {:?} cannot be recorded", a.layout(), b.layout());
+    let is_supported = a.is_contiguous() && (b.is_contiguous() || b.t()?.is_contiguous());
+    if k != depth || a.dtype() != b.dtype() || !is_supported {
+        candle_core::bail!("a matrix product of {:?} and {:?} cannot be recorded", a.layout(), b.layout());
     }
     let y = executor.empty(Shape::from((m, n)), a.dtype())?;
     let product = RecordedGemm { a: a.clone(), b: b.clone(), y: y.clone() };
@@ -138,7 +140,7 @@ mod tests {
     use crate::kernels::finite_difference::random;
 
     #[test]
-    fn a_replay_computes_with_what_its_inputs_hold_then() {
+    fn a_replay_reads_the_current_values_of_its_inputs() {
         for tested in tested() {
             let [a, b] = [random((3, 8), 1), random((5, 8), 2)].map(|x| tested.given(&x).copy().expect("memory"));
             let up = tested.given(&random((3, 5), 4));
@@ -146,7 +148,7 @@ mod tests {
             let work = || {
                 let product = tested.kernels.matmul(&a, &b.t()?)?;
                 y = Some(tested.kernels.swiglu(&product, &up)?);
-                assert!(is_recording() && refuse("x").is_err());
+                assert!(is_recording() && reject("x").is_err());
                 record(|| Ok(())).expect_err("within another");
                 Ok(())
             };
@@ -154,11 +156,11 @@ mod tests {
             assert!(!is_recording() && recording.operations.len() == 2);
             let replay = tested.kernels.executor.compile(recording).expect("on this device");
             for seed in [5, 6] {
-                // The same memory, other elements.
+                // Other elements in the same memory.
                 a.slice_set(&tested.given(&random((3, 8), seed)), 0, 0).expect("the same shape");
                 replay.replay().expect("it runs");
-                let product = tested.kernels.matmul(&a, &b.t().expect("a matrix")).expect("it fits");
-                let expected = tested.kernels.swiglu(&product, &up).expect("it fits");
+                let product = tested.kernels.matmul(&a, &b.t().expect("a matrix")).expect("the shapes match");
+                let expected = tested.kernels.swiglu(&product, &up).expect("the shapes match");
                 let expected = expected.to_device(&candle_core::Device::Cpu).and_then(|x| x.to_dtype(DType::F32));
                 tested.assert_close("replay", y.as_ref().expect("recorded"), &expected.expect("small"));
             }
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_with_gradients_are_not_recorded() {
+    fn operations_with_gradients_cannot_be_recorded() {
         for tested in tested() {
             let x = candle_core::Var::from_tensor(&tested.given(&random((3, 8), 1))).expect("memory");
             let mut outcome = None;
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_ends_with_its_work() {
+    fn a_recording_ends_after_errors_and_panics() {
         assert!(record(|| candle_core::bail!("it fails")).is_err() && !is_recording());
         let panicked = std::panic::catch_unwind(|| record(|| panic!("a defect")));
         assert!(panicked.is_err() && !is_recording());

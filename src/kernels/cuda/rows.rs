@@ -1,17 +1,17 @@
-//! Rows of tokens on a GPU, gathered, compared and pooled: `rows.cu`.
+//! Operations on rows of tokens on a GPU: gather, cosine similarity and grid pooling (`rows.cu`).
 
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::kernels::{GridPool, PoolMode};
 
-/// Rows of a table by their indices, without gradients.
+/// Gathers rows of a table by index, without gradients. An index out of range gives a row of NaN.
 ///
 /// # Shapes
 /// `table (n, width)` and `ids (R)` in u32 to `(R, width)`.
 ///
 /// # Errors
-/// When the shapes do not fit, or as [`Launch::run`].
+/// When the shapes do not match, or the launch fails.
 pub(super) fn gather(executor: &dyn Executor, table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let ((n, width), rows) = (table.dims2()?, ids.dims1()?);
     let (table, ids) = (table.contiguous()?, ids.contiguous()?);
@@ -25,17 +25,17 @@ pub(super) fn gather(executor: &dyn Executor, table: &Tensor, ids: &Tensor) -> R
     Ok(y)
 }
 
-/// Cosine of each row of `a` and that of `b`, without gradients.
+/// Computes the cosine similarity of each row of `a` with the same row of `b`, without gradients.
 ///
 /// # Shapes
 /// Twice `(R, width)` to `(R)`, f32.
 ///
 /// # Errors
-/// When the shapes differ, or as [`Launch::run`].
+/// When the shapes differ, or the launch fails.
 pub(super) fn row_cosines(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (rows, width) = a.dims2()?;
     if b.dims() != a.dims() {
-        candle_core::bail!("cosines of rows of {:?} and {:?}", a.dims(), b.dims());
+        candle_core::bail!("cosine similarity: rows {:?} and {:?}", a.dims(), b.dims());
     }
     let (a, b, y) = (a.contiguous()?, b.contiguous()?, executor.empty(rows.into(), DType::F32)?);
     let geometry = LaunchGeometry::of_rows(rows, width, a.dtype());
@@ -44,15 +44,15 @@ pub(super) fn row_cosines(executor: &dyn Executor, a: &Tensor, b: &Tensor) -> Re
     Ok(y)
 }
 
-/// Pools each frame's grid, without gradients, of shapes that [`GridPool::check`] accepts.
+/// Pools each frame's grid, without gradients. The shapes must have passed [`GridPool::check`].
 ///
 /// # Errors
-/// As [`Launch::run`].
+/// When the launch fails.
 pub(super) fn pool_grid(executor: &dyn Executor, frames: &Tensor, pool: &GridPool) -> Result<Tensor> {
     let (t, n, width) = frames.dims3()?;
     let ([from_h, from_w], [to_h, to_w]) = (pool.from, pool.to);
-    let (frames, distance) = match *frames.stride() {
-        [distance, tokens, 1] if tokens == width => (frames.clone(), distance),
+    let (frames, stride) = match *frames.stride() {
+        [stride, tokens, 1] if tokens == width => (frames.clone(), stride),
         _ => (frames.contiguous()?, n * width),
     };
     let mode = match pool.mode {
@@ -64,7 +64,7 @@ pub(super) fn pool_grid(executor: &dyn Executor, frames: &Tensor, pool: &GridPoo
     let geometry = LaunchGeometry { grid: [to_h * to_w, t, 1], ..LaunchGeometry::of_rows(1, width, frames.dtype()) };
     let launch = Launch::new("pool_grid", frames.dtype(), geometry).tensor(&y)?.rows(&frames)?.size(width)?;
     let launch = launch.size(from_h)?.size(from_w)?.size(to_h)?.size(to_w)?;
-    launch.size(distance)?.size(mode)?.run(executor)?;
+    launch.size(stride)?.size(mode)?.run(executor)?;
     Ok(y)
 }
 
@@ -76,13 +76,15 @@ mod tests {
     use crate::kernels::finite_difference::random;
 
     #[test]
-    fn rows_are_gathered_by_their_ids_and_an_unknown_id_gives_nan() {
+    fn rows_are_gathered_and_an_index_out_of_range_gives_nan() {
         for tested in tested() {
             for width in [1, 7, 64, 4104] {
                 let (table, ids) = (random((5, width), 1), [4u32, 0, 4, 2]);
                 let on = |device| Tensor::new(&ids, device).expect("small");
-                let found = tested.kernels.gather(&tested.given(&table), &on(&tested.device)).expect("it fits");
-                let expected = tested.rounded(&table).index_select(&on(&candle_core::Device::Cpu), 0).expect("it fits");
+                let found =
+                    tested.kernels.gather(&tested.given(&table), &on(&tested.device)).expect("the shapes match");
+                let expected =
+                    tested.rounded(&table).index_select(&on(&candle_core::Device::Cpu), 0).expect("the shapes match");
                 tested.assert_close("gathered rows", &found, &expected);
             }
             let ids = Tensor::new(&[1u32, 5], &tested.device).expect("small");
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn cosines_are_those_of_the_cpu() {
+    fn cosines_agree_with_the_cpu() {
         for tested in tested() {
             for (rows, width) in [(1, 1), (3, 7), (4, 64), (2, 4096)] {
                 let zero = Tensor::zeros((1, width), DType::F32, &candle_core::Device::Cpu).expect("small");
@@ -108,25 +110,25 @@ mod tests {
     }
 
     #[test]
-    fn grids_are_pooled_as_on_the_cpu() {
+    fn pooled_grids_agree_with_the_cpu() {
         let pools = [([3, 4], [2, 2]), ([5, 5], [3, 2]), ([4, 6], [4, 6]), ([7, 3], [1, 1]), ([6, 2], [6, 1])];
         for tested in tested() {
             for mode in [PoolMode::Average, PoolMode::Max, PoolMode::Bilinear] {
                 for ((from, to), width) in pools.into_iter().zip([1, 7, 64, 72, 40]) {
                     let frames = random((3, from[0] * from[1], width), 4);
                     let pool = GridPool { from, to, mode };
-                    let found = tested.kernels.pool_grid(&tested.given(&frames), &pool).expect("it fits");
-                    let expected = reference().pool_grid(&tested.rounded(&frames), &pool).expect("it fits");
+                    let found = tested.kernels.pool_grid(&tested.given(&frames), &pool).expect("the shapes match");
+                    let expected = reference().pool_grid(&tested.rounded(&frames), &pool).expect("the shapes match");
                     tested.assert_close(&format!("{pool:?}"), &found, &expected);
                 }
             }
-            // Frames of more tokens than are pooled.
+            // Frames with more tokens than the grid.
             let frames = random((2, 7, 8), 4);
             let pool = GridPool { from: [3, 2], to: [3, 1], mode: PoolMode::Max };
             let part = |x: &Tensor| x.narrow(1, 0, 6).expect("six of seven");
-            let found = tested.kernels.pool_grid(&part(&tested.given(&frames)), &pool).expect("it fits");
-            let expected = reference().pool_grid(&part(&tested.rounded(&frames)), &pool).expect("it fits");
-            tested.assert_close("a part of each frame", &found, &expected);
+            let found = tested.kernels.pool_grid(&part(&tested.given(&frames)), &pool).expect("the shapes match");
+            let expected = reference().pool_grid(&part(&tested.rounded(&frames)), &pool).expect("the shapes match");
+            tested.assert_close("part of each frame", &found, &expected);
             assert!(tested.kernels.pool_grid(&tested.given(&frames), &pool).is_err());
         }
     }

@@ -1,9 +1,9 @@
-//! A step's work as kernels read it: block tables, rows, rotary angles, and the tasks of attention, in one buffer that
-//! is uploaded once and serves all layers.
+//! Plan of a step: block tables, rows, rotary angles and attention tasks in the layout of the kernels, in one buffer
+//! that is uploaded once for all layers.
 //!
-//! Sequences with few new positions are read by `paged_decode.cu` or `paged_tiles.cu`: their work is a list of tasks,
-//! each a range of keys with the rows that read them. Longer ones are cut into pieces whose scores are matrix products.
-//! Nothing here knows a device.
+//! Sequences with few new positions are decoded by `paged_decode.cu` or `paged_tiles.cu`: their work is a list of
+//! tasks, each a range of keys with the rows that attend to it. Longer sequences are split into chunks for prefill. The
+//! plan is device-neutral.
 
 use std::ops::Range;
 
@@ -12,25 +12,27 @@ use candle_core::Result;
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepLayout, StepRows, pages_for};
 use crate::kernels::row_blocks::{BlockPart, RowBlock, blocks};
 
-/// Rows of a task (`TASK_ROWS` of `paged_tasks.cuh`).
+/// Maximum number of rows of a task (`TASK_ROWS` of `paged_tasks.cuh`).
 pub(super) const TASK_ROWS: usize = 16;
-/// Slot of a row's only result (`DIRECT` of `paged_tasks.cuh`).
+/// Slot of a row with a single task, whose result is final (`DIRECT` of `paged_tasks.cuh`).
 const DIRECT: u32 = u32::MAX;
-/// Words of `RowInfo`, of `DecodeTask` and of `JoinRow`.
-const ROW_WORDS: usize = 4;
-const TASK_WORDS: usize = 4 + 2 * TASK_ROWS;
-const JOIN_WORDS: usize = 3;
-/// Blocks that fill a large GPU: four for each of 128 multiprocessors.
-const BLOCKS: usize = 512;
-/// Pages below which a range of keys is not cut: joining costs as much as reading them.
+/// Words of `RowInfo` of `pages.cuh`.
+pub(super) const ROW_WORDS: usize = 4;
+/// Words of `DecodeTask` of `paged_tasks.cuh`.
+pub(super) const TASK_WORDS: usize = 4 + 2 * TASK_ROWS;
+/// Words of `JoinRow` of `paged_tasks.cuh`.
+pub(super) const JOIN_WORDS: usize = 3;
+/// Number of blocks that fill a large GPU: four for each of 128 multiprocessors.
+pub(super) const BLOCKS: usize = 512;
+/// Minimum number of pages of a task: joining its result costs as much as reading fewer pages.
 const MIN_PAGES: usize = 4;
-/// Bytes of scores that are made at once: they stay in the cache between two matrix products.
+/// Maximum bytes of scores that are computed at once, so that they stay in the L2 cache between two matrix products.
 const SCORE_BYTES: usize = 32 << 20;
 
 /// Sections of the uploaded words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sections {
-    /// Addresses of pages, two words each: the block tables of all sequences, one after the other.
+    /// Block tables of all sequences, one after the other: addresses of pages, two words each.
     pub(super) tables: Range<usize>,
     /// `RowInfo` of each row.
     pub(super) rows: Range<usize>,
@@ -44,130 +46,60 @@ pub(super) struct Sections {
     pub(super) joins: Range<usize>,
 }
 
-/// Attention of the rows of sequences with few new positions.
+/// Sizes of the decode attention: sequences with few new positions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct DecodeWork {
+    /// Number of tasks.
     pub(super) n_tasks: usize,
-    /// Rows with several partial results.
+    /// Number of rows with several partial results.
     pub(super) n_joins: usize,
-    /// Partial results.
+    /// Number of partial results.
     pub(super) n_slots: usize,
-    /// The most rows of a task.
+    /// Maximum number of rows of a task.
     pub(super) max_rows: usize,
 }
 
-/// Attention of a sequence with many new positions.
+/// Prefill attention of a sequence with many new positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PrefillWork {
-    /// Index of its first page in the block tables.
+    /// Index of the sequence's first page in the block tables.
     pub(super) table: usize,
-    /// Positions after the step.
+    /// Number of positions after the step.
     pub(super) n_keys: usize,
-    pub(super) pieces: Vec<PrefillChunk>,
+    /// Chunks of the new positions.
+    pub(super) chunks: Vec<PrefillChunk>,
 }
 
-/// Consecutive rows of one sequence whose scores are made together.
+/// Consecutive rows of one sequence whose scores are computed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PrefillChunk {
-    /// The first one's row in the step.
+    /// First row, as an index in the step.
     pub(super) row: usize,
-    /// The first one's position.
+    /// Position of the first row.
     pub(super) start: usize,
+    /// Number of rows.
     pub(super) n: usize,
 }
 
-/// Sizes that the sections of a recorded step have room for: what a step fills of them may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StepCapacity {
-    pub(super) n_rows: usize,
-    /// Angles of a row.
-    pub(super) n_angles: usize,
-    pub(super) n_pages: usize,
-    pub(super) n_tasks: usize,
-    pub(super) n_slots: usize,
-}
-
-impl StepCapacity {
-    /// Room for every step of `n_rows` sequences with one row each, over at most `n_pages` pages.
-    pub(super) fn new(geometry: &KvGeometry, n_rows: usize, n_pages: usize) -> Self {
-        // `cut` makes at most BLOCKS / n_kv_heads parts more than there are ranges: one of each row, and one of every
-        // two that share pages.
-        let n_tasks = BLOCKS / geometry.n_kv_heads.max(1) + 2 * n_rows;
-        let n_slots = n_tasks * n_rows.min(TASK_ROWS);
-        Self { n_rows, n_angles: geometry.d_head / 2, n_pages, n_tasks, n_slots }
-    }
-
-    /// The ids of the rows, before the sections.
-    pub(super) fn ids(&self) -> Range<usize> {
-        0..self.n_rows
-    }
-
-    /// Ranges of the sections; the tables are last.
-    pub(super) fn sections(&self) -> Sections {
-        let mut end = self.ids().end;
-        let mut add = |n: usize| {
-            let start = end;
-            end += n;
-            start..end
-        };
-        let rows = add(ROW_WORDS * self.n_rows);
-        let (cos, sin) = (add(self.n_angles * self.n_rows), add(self.n_angles * self.n_rows));
-        let (tasks, joins) = (add(TASK_WORDS * self.n_tasks), add(JOIN_WORDS * self.n_rows));
-        let first = joins.end.next_multiple_of(2);
-        Sections { tables: first..first + 2 * self.n_pages, rows, cos, sin, tasks, joins }
-    }
-
-    /// A plan without a step: what the launches of a recorded step are made by.
-    pub(super) fn plan(&self, max_rows: usize) -> StepPlan {
-        let Self { n_rows, n_tasks, n_slots, .. } = *self;
-        let decode = DecodeWork { n_tasks, n_joins: n_rows, n_slots, max_rows };
-        StepPlan { words: Vec::new(), sections: self.sections(), n_rows, decode, prefill: Vec::new() }
-    }
-
-    /// The words of a step in these sections, 0 where it has less; none where it has more. A task or a join of zeros
-    /// does nothing.
-    pub(super) fn place(&self, ids: &[u32], plan: &StepPlan) -> Option<Vec<u32>> {
-        let to = self.sections();
-        let mut words = vec![0; to.tables.start + plan.sections.tables.len()];
-        let from = &plan.sections;
-        let pairs = [
-            (&from.rows, &to.rows),
-            (&from.cos, &to.cos),
-            (&from.sin, &to.sin),
-            (&from.tasks, &to.tasks),
-            (&from.joins, &to.joins),
-            (&from.tables, &to.tables),
-        ];
-        let fits = pairs.iter().all(|(from, to)| from.len() <= to.len()) && plan.decode.n_slots <= self.n_slots;
-        if !fits || ids.len() != self.n_rows || plan.n_rows != self.n_rows || !plan.prefill.is_empty() {
-            return None;
-        }
-        words[self.ids()].copy_from_slice(ids);
-        for (from, to) in pairs {
-            words[to.start..][..from.len()].copy_from_slice(&plan.words[from.clone()]);
-        }
-        Some(words)
-    }
-}
-
-/// Key-value heads whose scores over `n_keys` keys are made at once for a piece of `n` rows.
+/// Returns the number of key-value heads whose scores over `n_keys` keys are computed at once for a chunk of `n` rows.
 pub(super) fn heads_at_once(geometry: &KvGeometry, n: usize, n_keys: usize, element_bytes: usize) -> usize {
     let head = geometry.group() * n * n_keys.next_multiple_of(PAGE_LEN) * element_bytes;
     (SCORE_BYTES / head.max(1)).clamp(1, geometry.n_kv_heads)
 }
 
-/// Pages and their kernels, as far as a plan depends on them.
+/// Properties of the store that a plan depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageFormat {
     pub(super) geometry: KvGeometry,
     pub(super) element_bytes: usize,
-    /// New positions up to which a sequence's rows are tasks.
-    pub(super) few: usize,
+    /// Maximum number of new positions of a sequence that is decoded; longer ones are prefilled.
+    pub(super) max_decode_positions: usize,
 }
 
-/// A step's work.
+/// Plan of a step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StepPlan {
+    /// Words of all sections.
     pub(super) words: Vec<u32>,
     pub(super) sections: Sections,
     pub(super) n_rows: usize,
@@ -175,16 +107,16 @@ pub(super) struct StepPlan {
     pub(super) prefill: Vec<PrefillWork>,
 }
 
-/// A range of keys, in pages, and the rows that see all of them.
+/// Range of keys, in pages, and the rows that attend to all of them.
 struct KeyRange {
     table: usize,
     pages: Range<usize>,
-    /// Keys after the last one.
+    /// Index after the last key.
     end: usize,
     rows: Vec<usize>,
 }
 
-/// A sequence of the step with its first row and the index of its first page in the block tables.
+/// Sequence of the step with its first row and the index of its first page in the block tables.
 struct PlannedSequence<'s> {
     rows: &'s StepRows,
     first_row: usize,
@@ -192,41 +124,44 @@ struct PlannedSequence<'s> {
 }
 
 impl StepPlan {
-    /// Plans a step whose layout fits the geometry; `address` gives the device address of a page.
+    /// Plans a step with a checked layout; `address` returns the device address of a page.
     ///
     /// # Errors
-    /// When a page has no memory.
+    /// When a page is not allocated.
     pub(super) fn new(
         layout: &StepLayout,
         format: &PageFormat,
         address: impl Fn(PageId) -> Result<u64>,
     ) -> Result<Self> {
-        let PageFormat { geometry, element_bytes, few } = format;
+        let PageFormat { geometry, element_bytes, max_decode_positions } = format;
         let mut plan = Self { n_rows: layout.n_rows(), ..Self::default() };
-        let placed = plan.add_tables(&layout.sequences, address)?;
-        let (few, many): (Vec<&PlannedSequence<'_>>, Vec<_>) = placed.iter().partition(|placed| placed.rows.n <= *few);
-        plan.prefill = many.iter().map(|placed| prefill(placed, geometry, *element_bytes)).collect();
-        plan.add_rows(&placed);
+        let sequences = plan.add_tables(&layout.sequences, address)?;
+        let (decoded, prefilled): (Vec<&PlannedSequence<'_>>, Vec<_>) =
+            sequences.iter().partition(|sequence| sequence.rows.n <= *max_decode_positions);
+        plan.prefill = prefilled.iter().map(|sequence| split_prefill(sequence, geometry, *element_bytes)).collect();
+        plan.add_rows(&sequences);
         plan.sections.cos = plan.add(layout.cos.iter().map(|x| x.to_bits()));
         plan.sections.sin = plan.add(layout.sin.iter().map(|x| x.to_bits()));
-        plan.add_tasks(cut(key_ranges(&few, geometry.group()), geometry.n_kv_heads));
+        plan.add_tasks(split_ranges(key_ranges(&decoded, geometry.group()), geometry.n_kv_heads));
         Ok(plan)
     }
 
+    /// Appends words and returns their range.
     fn add(&mut self, words: impl Iterator<Item = u32>) -> Range<usize> {
         let start = self.words.len();
         self.words.extend(words);
         start..self.words.len()
     }
 
+    /// Adds the block tables of all sequences.
     fn add_tables<'s>(
         &mut self,
         sequences: &'s [StepRows],
         address: impl Fn(PageId) -> Result<u64>,
     ) -> Result<Vec<PlannedSequence<'s>>> {
-        let (mut placed, mut first_row) = (Vec::with_capacity(sequences.len()), 0);
+        let (mut planned, mut first_row) = (Vec::with_capacity(sequences.len()), 0);
         for rows in sequences {
-            placed.push(PlannedSequence { rows, first_row, table: self.words.len() / 2 });
+            planned.push(PlannedSequence { rows, first_row, table: self.words.len() / 2 });
             first_row += rows.n;
             for page in &rows.pages[..pages_for(rows.end())] {
                 let address = address(*page)?;
@@ -234,27 +169,28 @@ impl StepPlan {
             }
         }
         self.sections.tables = 0..self.words.len();
-        Ok(placed)
+        Ok(planned)
     }
 
-    fn add_rows(&mut self, placed: &[PlannedSequence<'_>]) {
-        let mut pieces = self.prefill.iter().flat_map(|work| &work.pieces).copied().peekable();
+    /// Adds `RowInfo` of all rows.
+    fn add_rows(&mut self, sequences: &[PlannedSequence<'_>]) {
+        let mut chunks = self.prefill.iter().flat_map(|work| &work.chunks).copied().peekable();
         let mut words = Vec::with_capacity(ROW_WORDS * self.n_rows);
-        for PlannedSequence { rows, first_row, table } in placed {
+        for PlannedSequence { rows, first_row, table } in sequences {
             let mut row = *first_row;
             while row < first_row + rows.n {
-                let of_row = pieces.next_if(|piece| piece.row == row);
+                let prefill_chunk = chunks.next_if(|chunk| chunk.row == row);
                 let whole = PrefillChunk { row, start: rows.start + row - first_row, n: rows.n };
-                let piece = of_row.unwrap_or(whole);
-                let info = |i| [*table, piece.start + i, piece.row, piece.n];
-                words.extend((0..piece.n).flat_map(info).map(|word| word as u32));
-                row += piece.n;
+                let chunk = prefill_chunk.unwrap_or(whole);
+                let info = |i| [*table, chunk.start + i, chunk.row, chunk.n];
+                words.extend((0..chunk.n).flat_map(info).map(|word| word as u32));
+                row += chunk.n;
             }
         }
         self.sections.rows = self.add(words.into_iter());
     }
 
-    /// Adds tasks, and gives each row with several of them consecutive slots.
+    /// Adds tasks, and assigns consecutive slots to each row with several tasks.
     fn add_tasks(&mut self, tasks: Vec<KeyRange>) {
         let mut n_results = vec![0u32; self.n_rows];
         tasks.iter().flat_map(|task| &task.rows).for_each(|row| n_results[*row] += 1);
@@ -290,31 +226,32 @@ impl StepPlan {
     }
 }
 
-/// Cuts a sequence's rows so that the scores of one key-value head stay within [`SCORE_BYTES`], as far as pieces of
-/// [`PAGE_LEN`] rows allow.
-fn prefill(placed: &PlannedSequence<'_>, geometry: &KvGeometry, element_bytes: usize) -> PrefillWork {
-    let PlannedSequence { rows, first_row, table } = placed;
+/// Splits a sequence's rows into chunks whose scores of one key-value head are at most [`SCORE_BYTES`]. A chunk has at
+/// least [`PAGE_LEN`] rows.
+fn split_prefill(sequence: &PlannedSequence<'_>, geometry: &KvGeometry, element_bytes: usize) -> PrefillWork {
+    let PlannedSequence { rows, first_row, table } = sequence;
     let n_keys = rows.end();
     let row_bytes = geometry.group() * n_keys.next_multiple_of(PAGE_LEN) * element_bytes;
     let at_once = (SCORE_BYTES / row_bytes / PAGE_LEN * PAGE_LEN).max(PAGE_LEN);
-    let piece = |first: usize| PrefillChunk {
+    let chunk = |first: usize| PrefillChunk {
         row: first_row + first,
         start: rows.start + first,
         n: at_once.min(rows.n - first),
     };
-    PrefillWork { table: *table, n_keys, pieces: (0..rows.n).step_by(at_once).map(piece).collect() }
+    PrefillWork { table: *table, n_keys, chunks: (0..rows.n).step_by(at_once).map(chunk).collect() }
 }
 
-/// The keys that rows of few new positions see: pages that rows share once for all of them, then what each sees alone.
-fn key_ranges(few: &[&PlannedSequence<'_>], group: usize) -> Vec<KeyRange> {
-    let sequences: Vec<StepRows> = few.iter().map(|placed| placed.rows.clone()).collect();
+/// Returns the ranges of visible keys of decoded sequences: shared pages once for all rows, then the other keys of each
+/// row.
+fn key_ranges(decoded: &[&PlannedSequence<'_>], group: usize) -> Vec<KeyRange> {
+    let sequences: Vec<StepRows> = decoded.iter().map(|sequence| sequence.rows.clone()).collect();
     let mut ranges = Vec::new();
     for RowBlock { parts, n_shared } in blocks(&sequences, group, TASK_ROWS * group) {
-        let of_part = |part: &BlockPart| {
-            let (placed, first) = (few[part.sequence], part.first);
-            (first..first + part.n).map(move |i| (placed, placed.first_row + i, placed.rows.start + i + 1))
+        let rows_of = |part: &BlockPart| {
+            let (sequence, first) = (decoded[part.sequence], part.first);
+            (first..first + part.n).map(move |i| (sequence, sequence.first_row + i, sequence.rows.start + i + 1))
         };
-        let rows: Vec<_> = parts.iter().flat_map(of_part).collect();
+        let rows: Vec<_> = parts.iter().flat_map(rows_of).collect();
         let n_shared = if rows.len() > 1 { n_shared } else { 0 };
         if n_shared > 0 {
             let shared = KeyRange {
@@ -326,8 +263,8 @@ fn key_ranges(few: &[&PlannedSequence<'_>], group: usize) -> Vec<KeyRange> {
             ranges.push(shared);
         }
         let own = rows.into_iter().filter(|(.., end)| *end > n_shared * PAGE_LEN);
-        ranges.extend(own.map(|(placed, row, end)| KeyRange {
-            table: placed.table,
+        ranges.extend(own.map(|(sequence, row, end)| KeyRange {
+            table: sequence.table,
             pages: n_shared..pages_for(end),
             end,
             rows: vec![row],
@@ -336,8 +273,8 @@ fn key_ranges(few: &[&PlannedSequence<'_>], group: usize) -> Vec<KeyRange> {
     ranges
 }
 
-/// Cuts ranges evenly, so that there are about as many blocks as a GPU runs at once.
-fn cut(ranges: Vec<KeyRange>, n_kv_heads: usize) -> Vec<KeyRange> {
+/// Splits ranges evenly into tasks, so that there are about as many blocks as a GPU runs at once.
+fn split_ranges(ranges: Vec<KeyRange>, n_kv_heads: usize) -> Vec<KeyRange> {
     let n_pages: usize = ranges.iter().map(|range| range.pages.len()).sum();
     let at_once = (n_pages * n_kv_heads).div_ceil(BLOCKS).max(MIN_PAGES);
     let mut tasks = Vec::new();

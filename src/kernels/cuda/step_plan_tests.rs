@@ -1,5 +1,6 @@
-//! How a step's work is laid out and cut, worked out by hand.
+//! Plans of steps worked out by hand.
 
+use super::super::step_capacity::StepCapacity;
 use super::*;
 
 const GEOMETRY: KvGeometry = KvGeometry { n_layers: 1, n_heads: 2, n_kv_heads: 1, d_head: 2 };
@@ -11,8 +12,8 @@ fn rows(pages: &[u32], start: usize, n: usize) -> StepRows {
 fn plan_for(geometry: &KvGeometry, sequences: Vec<StepRows>) -> StepPlan {
     let n_angles = sequences.iter().map(|rows| rows.n).sum::<usize>() * geometry.d_head / 2;
     let layout = StepLayout { sequences, cos: vec![1.0; n_angles], sin: vec![0.0; n_angles] };
-    let format = PageFormat { geometry: *geometry, element_bytes: 2, few: 8 };
-    StepPlan::new(&layout, &format, |page| Ok(0x1_0000_0000 + u64::from(page.0))).expect("all have memory")
+    let format = PageFormat { geometry: *geometry, element_bytes: 2, max_decode_positions: 8 };
+    StepPlan::new(&layout, &format, |page| Ok(0x1_0000_0000 + u64::from(page.0))).expect("all pages are allocated")
 }
 
 fn section(plan: &StepPlan, of: &Range<usize>) -> Vec<u32> {
@@ -36,11 +37,11 @@ fn tables_and_rows_say_where_positions_lie() {
     assert_eq!(section(&plan, &plan.sections.tables), [7, 1, 9, 1, 3, 1, 4, 1]);
     let found = section(&plan, &plan.sections.rows);
     assert_eq!(found[..8], [0, 33, 0, 2, 0, 34, 0, 2]);
-    // The third row of the other sequence, all of whose rows are one piece.
+    // The third row of the other sequence, all of whose rows are one chunk.
     assert_eq!(found[4 * 4..5 * 4], [2, 2, 2, 40]);
     assert_eq!(plan.sections.cos.len(), 42);
-    let piece = PrefillChunk { row: 2, start: 0, n: 40 };
-    assert_eq!(plan.prefill, [PrefillWork { table: 2, n_keys: 40, pieces: vec![piece] }]);
+    let chunk = PrefillChunk { row: 2, start: 0, n: 40 };
+    assert_eq!(plan.prefill, [PrefillWork { table: 2, n_keys: 40, chunks: vec![chunk] }]);
     // Both rows of the first sequence see its first page whole.
     let shared = ([0, 0, 32], vec![0, 1], vec![0, 2]);
     assert_eq!(tasks(&plan), [shared, ([0, 32, 34], vec![0], vec![1]), ([0, 32, 35], vec![1], vec![3])]);
@@ -81,8 +82,8 @@ fn scores_of_long_pieces_stay_bounded() {
     let pages: Vec<u32> = (0..1024).collect();
     let plan = plan_for(&geometry, vec![rows(&pages, 31_744, 1024)]);
     // 8 queries a key-value head over 32,768 keys of 2 bytes: 512 KiB a row, 64 rows in 32 MiB.
-    let pieces = &plan.prefill[0].pieces;
-    assert_eq!((pieces.len(), pieces[1]), (16, PrefillChunk { row: 64, start: 31_808, n: 64 }));
+    let chunks = &plan.prefill[0].chunks;
+    assert_eq!((chunks.len(), chunks[1]), (16, PrefillChunk { row: 64, start: 31_808, n: 64 }));
     assert_eq!(section(&plan, &plan.sections.rows)[65 * 4..66 * 4], [0, 31_809, 64, 64]);
     assert_eq!(heads_at_once(&geometry, 64, 32_768, 2), 1);
     assert_eq!(heads_at_once(&geometry, 64, 4096, 2), 8);
@@ -98,19 +99,19 @@ fn a_recorded_step_has_its_sections_at_fixed_places() {
     assert_eq!([&sections.rows, &sections.cos, &sections.sin], [&(2..10), &(10..12), &(12..14)]);
     assert_eq!((sections.tables.start % 2, sections.tables.len()), (0, 16));
     let step = |start| plan_for(&GEOMETRY, vec![rows(&[7, 9, 3, 2, 1], start, 1), rows(&[4], 0, 1)]);
-    let words = capacity.place(&[11, 12], &step(40)).expect("it fits");
+    let words = capacity.words(&[11, 12], &step(40)).expect("the shapes match");
     assert_eq!((&words[..6], &words[sections.tables.start..]), (&[11, 12, 0, 40, 0, 1][..], &[7, 1, 9, 1, 4, 1][..]));
     // Sequences come in the order of their pages.
     assert_eq!(words[sections.tasks.clone()][..4], [2, 0, 1, 1]);
     assert_eq!(words[sections.tasks.start + TASK_WORDS..][..4], [0, 0, 41, 1]);
     // Two tasks; a third would have no rows.
     assert_eq!(words[sections.tasks.start + 2 * TASK_WORDS..][..TASK_WORDS], [0; TASK_WORDS]);
-    assert!(StepCapacity { n_pages: 2, ..capacity }.place(&[11, 12], &step(40)).is_none(), "three pages");
-    assert!(StepCapacity { n_tasks: 1, ..capacity }.place(&[11, 12], &step(40)).is_none(), "two tasks");
-    assert!(StepCapacity { n_slots: 0, ..capacity }.place(&[11, 12], &step(150)).is_none(), "two slots");
+    assert!(StepCapacity { n_pages: 2, ..capacity }.words(&[11, 12], &step(40)).is_none(), "three pages");
+    assert!(StepCapacity { n_tasks: 1, ..capacity }.words(&[11, 12], &step(40)).is_none(), "two tasks");
+    assert!(StepCapacity { n_slots: 0, ..capacity }.words(&[11, 12], &step(150)).is_none(), "two slots");
     assert!(
-        capacity.place(&[11], &step(40)).is_none()
-            && capacity.place(&[1], &plan_for(&GEOMETRY, vec![rows(&[4], 0, 1)])).is_none()
+        capacity.words(&[11], &step(40)).is_none()
+            && capacity.words(&[1], &plan_for(&GEOMETRY, vec![rows(&[4], 0, 1)])).is_none()
     );
 }
 
@@ -127,7 +128,7 @@ fn no_step_has_more_tasks_than_a_recorded_one_has_room_for() {
                 let plan = plan_for(&geometry, sequences.collect());
                 let capacity = StepCapacity::new(&geometry, n, plan.sections.tables.len() / 2);
                 assert!(
-                    capacity.place(&vec![0; n], &plan).is_some(),
+                    capacity.words(&vec![0; n], &plan).is_some(),
                     "{n} of {n_pages}, {n_shared} shared: {:?}",
                     plan.decode
                 );
