@@ -5,6 +5,7 @@
 
 mod ask;
 mod checkpoint;
+mod engine;
 mod language;
 mod machine;
 mod random;

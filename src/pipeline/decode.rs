@@ -178,7 +178,7 @@ impl VideoReading<'_> {
     /// of AnyRes is known only with the image.
     fn expect(&mut self, n_sampled: usize, is_single_image: bool) {
         let plan = self.stages.single_image;
-        self.takes_any_res = plan.is_some_and(|plan| plan.takes_any_res(is_single_image, n_sampled));
+        self.takes_any_res = is_single_image && plan.is_some_and(|plan| plan.takes_any_res(n_sampled));
         if !self.takes_any_res {
             self.refusal = self.check_budget(self.stages.temporal, n_sampled.max(1)).err();
         }

@@ -256,7 +256,7 @@ fn scan_within_budget(
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
     // A window without a frame is reported by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);
-    let takes_any_res = plan.single_image.is_some_and(|way| way.takes_any_res(true, n_frames));
+    let takes_any_res = plan.single_image.is_some_and(|way| way.takes_any_res(n_frames));
     let any_res = scanned.single_image().filter(|_| takes_any_res);
     let (temporal, shown) = match any_res {
         Some(size) => (blueprint.single_image.usable()?.temporal(size), ShownFrames::of_single_image()),

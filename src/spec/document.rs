@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::check::{Problem, SchemaNode};
+use super::check::Problem;
 use super::locate::{TextPosition, depth, locate};
+use super::schema::SchemaNode;
 use super::yaml::{SyntaxError, parse_values};
 use crate::files;
 

@@ -128,7 +128,7 @@ mod tests {
     use crate::spec::SingleImagePlan;
 
     #[test]
-    fn what_the_language_model_is_told_changes_no_visual_token() {
+    fn choices_of_the_language_model_change_no_visual_fingerprint() {
         let file = |hash: &str| ModelFile { name: "a".to_owned(), bytes: 1, blake3: hash.to_owned() };
         let plan = Plan::default();
         let prints = |plan: &Plan, hash| {

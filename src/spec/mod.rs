@@ -12,10 +12,11 @@ mod locate;
 mod parse;
 mod plan;
 mod resolve;
+mod schema;
 mod validate;
 mod yaml;
 
-pub use check::{Problem, SchemaNode};
+pub use check::Problem;
 pub use document::{Document, SpecError};
 pub use fingerprint::{ModelFile, fingerprint, hash_files, visual_fingerprint};
 pub use parse::{editor_schema, read_plan};
@@ -23,5 +24,6 @@ pub use plan::{
     Capacities, ConnectorPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization, RopeFactor,
     RopePlan, SingleImagePlan, VisionPlan,
 };
+pub use schema::SchemaNode;
 pub use validate::Finding;
 pub use yaml::{YamlError, parse_yaml, read_yaml};

@@ -9,8 +9,9 @@ use schemars::{Schema, schema_for};
 use serde_json::Value;
 
 use super::Plan;
-use super::check::{Problem, SchemaNode};
+use super::check::Problem;
 use super::document::{Document, SpecError};
+use super::schema::SchemaNode;
 
 /// Returns the JSON Schema of a pipeline file.
 pub fn schema() -> Schema {

@@ -5,15 +5,13 @@
 
 use super::check::{Problem, nearest};
 use super::plan::QUESTION;
-use super::{ConnectorPlan, Plan, PreprocessPlan, RopePlan, SingleImagePlan};
-use crate::connector::{ConnectorKind, DciOptions};
-use crate::language::RopeScaling;
+use super::{Plan, PreprocessPlan, SingleImagePlan};
+use crate::connector::ConnectorKind;
 use crate::temporal::Views;
 use crate::text::{Conversation, ShownFrames, Template, Timestamps};
 use crate::units::Tokens;
 use crate::video::Sample;
-use crate::vlm::config::FrameFit;
-use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, RopeOverride, TextTokens};
+use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
 
 /// Findings of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,34 +28,10 @@ impl Plan {
         Overrides {
             vision_tower: self.vision_tower.clone(),
             llm: self.llm.clone(),
-            connector: match self.connector {
-                ConnectorPlan::Checkpoint => None,
-                ConnectorPlan::None => Some(ConnectorKind::None),
-                ConnectorPlan::Sti => Some(ConnectorKind::Sti),
-                ConnectorPlan::Sci => Some(ConnectorKind::Sci),
-                ConnectorPlan::Dci(_) => Some(ConnectorKind::Dci),
-            },
-            connector_window: match self.connector {
-                ConnectorPlan::Dci(DciOptions { window }) => window,
-                _ => 1,
-            },
-            frame_fit: match self.preprocess {
-                PreprocessPlan::Checkpoint => None,
-                PreprocessPlan::Pad => Some(FrameFit::Pad),
-                PreprocessPlan::Native => Some(FrameFit::Native),
-                PreprocessPlan::Squeeze => Some(FrameFit::AnyresBase),
-            },
-            rope: match self.rope {
-                RopePlan::Checkpoint => None,
-                RopePlan::Linear(rope) => {
-                    let scaling = RopeScaling::Linear { factor: rope.factor as f32 };
-                    Some(RopeOverride { scaling, factor: rope.factor })
-                }
-                RopePlan::DynamicNtk(rope) => {
-                    let scaling = RopeScaling::DynamicNtk { factor: rope.factor as f32, original_context: 0.0 };
-                    Some(RopeOverride { scaling, factor: rope.factor })
-                }
-            },
+            connector: self.connector.kind(),
+            connector_window: self.connector.window(),
+            frame_fit: self.preprocess.frame_fit(),
+            rope: self.rope.scaling(),
             unused: self.unused,
         }
     }
@@ -80,9 +54,8 @@ impl Plan {
         {
             problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
         }
-        if let ConnectorPlan::Dci(DciOptions { window }) = self.connector
-            && window.is_multiple_of(2)
-        {
+        let window = self.connector.window();
+        if window.is_multiple_of(2) {
             let rule = format!("a window has a middle frame, so it is odd, not {window}");
             problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
         }
@@ -131,10 +104,8 @@ impl Plan {
             found.problems.push(Problem::new("prompt.timestamps", rule).hint("none, or temporal: concat"));
         }
         let views = self.temporal().views();
-        if let ConnectorPlan::Dci(DciOptions { window }) = self.connector
-            && window > 1
-            && views != Views::Frames
-        {
+        let window = self.connector.window();
+        if window > 1 && views != Views::Frames {
             let rule = format!(
                 "a window of {window} frames goes over frames, but {} encodes other images",
                 self.temporal().name()
@@ -171,7 +142,7 @@ impl Plan {
         if self.single_image != Some(SingleImagePlan::AnyRes) {
             return None;
         }
-        let is_windowed = matches!(self.connector, ConnectorPlan::Dci(DciOptions { window }) if window > 1);
+        let is_windowed = self.connector.window() > 1;
         let rule = match self.preprocess {
             _ if !blueprint.single_image.is_own() => format!(
                 "any_res is for checkpoints that ask for AnyRes (LLaVA-NeXT, LLaVA-OneVision); the model is of the family {}",

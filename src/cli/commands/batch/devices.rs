@@ -5,10 +5,9 @@
 //! merged.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
 
 use vidense::batch::store::{ANSWERS, Lock, SESSIONS, TIMINGS};
 use vidense::batch::summary::{SUMMARY, read_summary};
@@ -19,6 +18,7 @@ use vidense::exec::Stop;
 use vidense::files::Durability;
 use vidense::files::output::{create_directory, rename_over};
 
+use super::process::{bind_to_parent, wait};
 use crate::cli::output;
 use crate::cli::{SomeFailed, Stopped, interrupt};
 
@@ -26,8 +26,6 @@ use crate::cli::{SomeFailed, Stopped, interrupt};
 pub const PARTS: &str = "parts";
 /// Directory in which the parts are merged, before it replaces earlier results.
 const JOINED: &str = "joined.partial";
-/// Interval between two checks of a process.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Variable that sets the GPUs that a process sees.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// Kinds of failure that may be caused by the device.
@@ -172,7 +170,7 @@ impl DeviceBatch<'_> {
         if let Some(visible) = visible {
             command.env(VISIBLE, visible);
         }
-        keep_with_us(&mut command);
+        bind_to_parent(&mut command);
         command.spawn()
     }
 
@@ -241,65 +239,6 @@ fn visible(device: DeviceSpec, outer: Option<&str>) -> (DeviceSpec, Option<Strin
     let DeviceSpec::Cuda(ordinal) = device else { return (device, None) };
     let outer = outer.and_then(|list| list.split(',').nth(ordinal)).map(|name| name.trim().to_owned());
     (DeviceSpec::Cuda(0), Some(outer.unwrap_or_else(|| ordinal.to_string())))
-}
-
-/// Waits for a process, prints its messages, each line with its device, and forwards requests to stop.
-fn wait(mut child: Child, name: &str, stop: &Stop) -> std::io::Result<ExitStatus> {
-    let messages = child.stderr.take();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for line in
-                messages.into_iter().flat_map(|messages| BufReader::new(messages).split(b'\n')).map_while(Result::ok)
-            {
-                output::passed_on(name, &String::from_utf8_lossy(&line));
-            }
-        });
-        let mut n_asked = 0;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
-            let n_wanted = i32::from(stop.is_draining()) + i32::from(stop.is_aborted());
-            if n_asked < n_wanted {
-                ask_to_end(&mut child);
-                n_asked += 1;
-            }
-            std::thread::sleep(POLL_INTERVAL);
-        }
-    })
-}
-
-/// Asks a process to stop: it finishes the work in progress, and at the second request ends at once.
-fn ask_to_end(child: &mut Child) {
-    #[cfg(unix)]
-    {
-        let Ok(pid) = libc::pid_t::try_from(child.id()) else { return };
-        // SAFETY: the process was not waited for yet, so its id is not reused.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = child.kill();
-    }
-}
-
-/// Directs signals of the terminal to this process alone, which forwards them, and ends the new process with this one.
-fn keep_with_us(command: &mut Command) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::process::CommandExt as _;
-        command.process_group(0);
-        #[cfg(target_os = "linux")]
-        // SAFETY: the call is async-signal-safe, and affects the new process alone.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-                Ok(())
-            });
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = command;
 }
 
 /// Removes a directory, if it exists.

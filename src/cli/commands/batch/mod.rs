@@ -3,6 +3,7 @@
 
 mod devices;
 mod messages;
+mod process;
 mod status;
 
 use std::path::{Path, PathBuf};
