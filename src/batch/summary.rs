@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::BatchError;
 use super::run::BatchOutcome;
+use super::snapshot::Snapshot;
 use super::store::LockHolder;
-use super::tally::Snapshot;
 use crate::files::{self, Durability, output};
 
 /// File name of the summary.

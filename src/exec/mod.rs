@@ -1,7 +1,7 @@
 //! Executor: stages on named threads, joined by bounded channels. Independent of videos and models.
 //!
-//! [`run`] opens a scope; [`Scope::source`], [`Scope::stage`], [`Scope::map_in_order`] and [`Scope::here`] add stages to
-//! it. A stage is a function from an [`Inlet`] to an [`Outlet`], or from item to item. A stage ends when its inlet is
+//! `run` opens a scope; `Scope::source`, `Scope::stage`, `Scope::map_in_order` and `Scope::here` add stages to it. A
+//! stage is a function from an `Inlet` to an `Outlet`, or from item to item. A stage ends when its inlet is
 //! closed or its outlet has no receiver; neither is an error. Failed items travel on as values; only a panic fails a
 //! run, and its error names the stage.
 //!

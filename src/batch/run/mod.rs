@@ -22,8 +22,9 @@ use super::BatchError;
 use super::archive::{Archive, ArchiveEntry};
 use super::item::{ArchiveItem, Shard};
 use super::questions::BatchQuestion;
+use super::snapshot::Snapshot;
 use super::store::{ResultRecord, StepTimes, Store, StoreState};
-use super::tally::{ArchiveSize, Snapshot, Tally};
+use super::tally::{ArchiveSize, Tally};
 use crate::exec::{RunControl, lock};
 use crate::pipeline::{Asking, RunReport, VideoOptions};
 

@@ -19,11 +19,11 @@ fn first_revision() -> u32 {
 /// Plan, model and program of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// [`FORMAT`].
+    /// Format of the lines, [`FORMAT`].
     pub format: String,
     /// Version of the program.
     pub version: String,
-    /// [`REVISION`].
+    /// Revision of the frames and prompts of a plan.
     #[serde(default = "first_revision")]
     pub revision: u32,
     /// Fingerprint of the plan over the model's files.

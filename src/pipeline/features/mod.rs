@@ -1,9 +1,10 @@
 //! Cache of visual tokens on disk: a video that was encoded once is not decoded again for other questions.
 //!
-//! Entries are found by [`FeatureKey`]. Each is written to a temporary file and renamed, so several processes may share
+//! Entries are found by `FeatureKey`. Each is written to a temporary file and renamed, so several processes may share
 //! a directory; a damaged entry is removed and made again. Over the size limit the least recently used entries are
 //! removed. Called by the stages, and by `cache` for its statistics.
 
+mod directory;
 mod entry;
 mod identity;
 mod key;
@@ -11,24 +12,21 @@ mod key;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use candle_core::Device;
-use walkdir::WalkDir;
 
+pub use directory::{CacheStats, cache_stats, clear_cache};
 pub use identity::identity;
 pub(crate) use key::FeatureKey;
 
+use self::directory::{EXTENSION, entries, shrink};
 use super::EncodedVideo;
 use crate::error::{Error, Kind};
 use crate::exec::lock;
-use crate::files::output::{TEMPORARY_PREFIX, create_directory};
+use crate::files::output::create_directory;
 use crate::files::{Durability, output};
 use crate::temporal::Temporal;
-
-const EXTENSION: &str = "safetensors";
-/// Age after which an unfinished file counts as abandoned.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Cache of visual tokens in a directory.
 pub struct FeatureCache {
@@ -50,24 +48,6 @@ struct DirectorySize {
     listed: u64,
     /// Bytes written by this process since then.
     written: u64,
-}
-
-/// Statistics of a cache directory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CacheStats {
-    /// Number of entries.
-    pub n_entries: u64,
-    /// Bytes of all entries.
-    pub bytes: u64,
-    /// Time of the last use of the least recently used entry.
-    pub oldest: Option<SystemTime>,
-}
-
-struct CacheEntry {
-    path: PathBuf,
-    bytes: u64,
-    used: SystemTime,
-    is_whole: bool,
 }
 
 impl FeatureCache {
@@ -154,62 +134,10 @@ impl FeatureCache {
     }
 }
 
-/// Returns the statistics of a directory; a missing directory is empty.
-pub fn cache_stats(dir: &Path) -> CacheStats {
-    entries(dir).filter(|entry| entry.is_whole).fold(CacheStats::default(), |stats, entry| CacheStats {
-        n_entries: stats.n_entries + 1,
-        bytes: stats.bytes + entry.bytes,
-        oldest: Some(stats.oldest.map_or(entry.used, |oldest| oldest.min(entry.used))),
-    })
-}
-
-/// Removes all entries of a directory, and no other files. Returns the statistics of the removed entries.
-///
-/// # Errors
-/// When an entry cannot be removed.
-pub fn clear_cache(dir: &Path) -> io::Result<CacheStats> {
-    let stats = cache_stats(dir);
-    shrink(dir, 0).map(|_| stats)
-}
-
-/// Removes the least recently used entries until at most `limit` bytes are left. Returns the bytes that are left.
-fn shrink(dir: &Path, limit: u64) -> io::Result<u64> {
-    let mut all: Vec<CacheEntry> = entries(dir).collect();
-    let mut left: u64 = all.iter().map(|entry| entry.bytes).sum();
-    all.sort_by_key(|entry| entry.used);
-    for entry in all {
-        let is_abandoned = !entry.is_whole && entry.used.elapsed().is_ok_and(|age| age > ABANDONED);
-        if (left > limit && entry.is_whole) || is_abandoned {
-            match std::fs::remove_file(&entry.path) {
-                // Another process may have removed it first.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => left -= entry.bytes,
-            }
-        }
-    }
-    Ok(left)
-}
-
-/// Lists the files of a directory that are entries or unfinished entries; other files are not listed.
-fn entries(dir: &Path) -> impl Iterator<Item = CacheEntry> {
-    let is_ours = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let shard = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        let key = name.strip_suffix(EXTENSION).and_then(|name| name.strip_suffix('.'));
-        let is_hex = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let is_entry = key.is_some_and(|key| key.len() == 32 && is_hex(key) && key.starts_with(&*shard));
-        (is_entry || (name.starts_with(TEMPORARY_PREFIX) && shard.len() == 2 && is_hex(&shard))).then_some(is_entry)
-    };
-    WalkDir::new(dir).min_depth(2).max_depth(2).into_iter().filter_map(move |found| {
-        let found = found.ok()?;
-        let is_whole = is_ours(found.path())?;
-        let meta = found.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        Some(CacheEntry { path: found.into_path(), bytes: meta.len(), used: meta.modified().ok()?, is_whole })
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::pipeline::Timings;
     use crate::video::{ReadReport, Window};
