@@ -24,7 +24,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 foundations | [`error`] < [`units`], [`choice`], [`device`], [`files`] |
+//! | 0 foundations | [`error`], `guard` < [`choice`] < [`units`], [`device`], [`files`] |
 //! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
 //! | 2 networks | [`kernels`] < [`nn`] < [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
@@ -44,6 +44,7 @@ pub mod error;
 pub mod eval;
 pub mod exec;
 pub mod files;
+mod guard;
 pub mod image;
 pub mod kernels;
 pub mod language;

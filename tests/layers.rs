@@ -166,9 +166,10 @@ fn ranks() -> BTreeMap<String, Rank> {
     let mut ranks = BTreeMap::new();
     for row in lib.lines().filter_map(|line| line.strip_prefix("//! | ")) {
         let mut columns = row.split(" | ");
-        let Some(layer) = columns.next().and_then(|name| name.split(' ').next()?.parse().ok()) else { continue };
+        let layer = columns.next().and_then(|name| name.split(' ').next()?.parse().ok());
+        let Some(layer) = layer.filter(|layer| *layer < OUTSIDE) else { continue };
         for (rank, modules) in columns.next().unwrap_or_default().split('<').enumerate() {
-            for module in modules.split("[`").skip(1).filter_map(|rest| rest.split('`').next()) {
+            for module in modules.split('`').skip(1).step_by(2) {
                 ranks.insert(module.to_owned(), (layer, rank));
             }
         }
@@ -202,7 +203,6 @@ fn a_module_imports_lower_ranks_only() {
 #[test]
 fn every_module_of_the_library_is_in_the_table() {
     let ranks = ranks();
-    assert!(ranks.values().all(|rank| rank.0 < OUTSIDE), "layer {OUTSIDE} is the binary's");
     for source in sources() {
         let module = source.module();
         assert!(ranks.contains_key(module) || ["lib", "main", "cli"].contains(&module), "{} has no layer", source.file);

@@ -4,11 +4,8 @@
 //! Opening reads names, shapes and types only. Tensors are then read one by one, possibly by several threads, and mapped
 //! pages are released once their tensor has been converted, so a loading model needs memory for its weights once.
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use candle_core::quantized::QTensor;
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
@@ -24,6 +21,7 @@ use super::torch::TorchFile;
 use crate::device::upload_weight;
 use crate::error::{Error, Kind};
 use crate::files;
+use crate::guard;
 
 /// Tensors of one directory, or of one GGUF file.
 pub struct Checkpoint {
@@ -357,27 +355,12 @@ fn open_torch(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     Ok((Files::TorchBin(files), tensors))
 }
 
-/// Runs a reader of candle's, and turns its panic on a malformed file into an error without printing the panic.
+/// Runs one of candle's readers, which panic on some broken files: a panic is the error `malformed`.
 pub(super) fn guarded<T>(
     malformed: &'static str,
     read: impl FnOnce() -> candle_core::Result<T>,
 ) -> candle_core::Result<T> {
-    thread_local! {
-        static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
-    }
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !IS_GUARDED.get() {
-                previous(info);
-            }
-        }));
-    });
-    let before = IS_GUARDED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(candle_core::Error::msg(malformed)));
-    IS_GUARDED.set(before);
-    result
+    guard::guarded(read).unwrap_or_else(|| Err(candle_core::Error::msg(malformed)))
 }
 
 /// Returns candle's message without backtrace and paths.

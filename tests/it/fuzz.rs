@@ -2,6 +2,7 @@
 //! number of mutations of each seed runs: `VIDENSE_FUZZ_CASES=100000 cargo test --test it fuzz::` for more.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -57,14 +58,22 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     }
 }
 
-/// Runs a target over its seeds and their mutations.
+/// Files of a directory, in the order of their names; none without the directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Runs a target over inputs that once made a reader panic, over its seeds, and over mutations of these.
 fn run(name: &str, target: fn(&[u8]) -> bool) {
     let cases = std::env::var("VIDENSE_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
-    let mut paths: Vec<_> =
-        fs::read_dir(repository("fuzz/seeds").join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "{name} has no seed");
-    for path in paths {
+    for path in files(&repository("fuzz/regressions").join(name)) {
+        assert!(!target(&fs::read(&path).unwrap()), "{name}: {} is understood", path.display());
+    }
+    let seeds = files(&repository("fuzz/seeds").join(name));
+    assert!(!seeds.is_empty(), "{name} has no seed");
+    for path in seeds {
         let seed = fs::read(&path).unwrap();
         assert!(target(&seed), "{name}: the seed {} is not understood", path.display());
         for case in 0..cases {

@@ -7,6 +7,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::settings::Settings;
 use crate::error::{Error, Kind, Result};
+use crate::guard::guarded;
 
 /// Tokenizer of a `tokenizer.json`, with its special tokens.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ impl Fast {
     /// When the bytes are not such a file.
     pub(super) fn from_json(bytes: &[u8], settings: &Settings) -> Result<Self> {
         let words = |error: tokenizers::Error| Error::invalid(error.to_string());
-        let mut inner = Box::new(tokenizers::Tokenizer::from_bytes(bytes).map_err(words)?);
+        let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let parsed = parsed.ok_or_else(|| Error::invalid("a part of it has another form than its type"))?;
+        let mut inner = Box::new(parsed.map_err(words)?);
         inner.with_truncation(None).map_err(words)?;
         inner.with_padding(None);
         inner.add_tokens(settings.added().iter().map(|(_, token)| token.clone())).map_err(words)?;
