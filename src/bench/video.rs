@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{median_seconds, memory_peak};
 use crate::error::Error;
-use crate::video::{Event, Flow, Frame, FrameRequest, ReadLimits, read_frames};
+use crate::video::{Flow, Frame, FrameRequest, ReadEvent, ReadLimits, read_frames};
 
 /// Measurements of reading.
 #[derive(Debug, Clone, Serialize)]
@@ -37,9 +37,9 @@ pub fn bench_video(path: &Path, request: &FrameRequest, limits: &ReadLimits, run
         frames.clear();
         report = Some(read_frames(path, request, limits, &mut |event| {
             match event {
-                Event::Frame(frame) => frames.push(frame),
-                Event::Restart => frames.clear(),
-                Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+                ReadEvent::Frame(frame) => frames.push(frame),
+                ReadEvent::Restart => frames.clear(),
+                ReadEvent::Expected { .. } | ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
             }
             Flow::Continue
         })?);

@@ -17,7 +17,7 @@ use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
 use crate::video::worker::Worker;
 use crate::video::{
-    Bounds, Event, Flow, Frame, FrameRequest, Halt, Patience, ReadLimits, ReadReport, Scanned, read_frames,
+    Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadEvent, ReadLimits, ReadReport, Scanned, read_frames,
     read_scanned,
 };
 use crate::vlm::{ModelError, TokenBudget};
@@ -137,7 +137,7 @@ impl VideoReading<'_> {
         let scanned = self.stages.options.scanned.and_then(|known| known.take(&path, request));
         self.scan = scanned.as_ref().map_or(Duration::ZERO, Scanned::took);
         let mut sent = Ok(());
-        let mut take = |event: Event| {
+        let mut take = |event: ReadEvent| {
             sent = self.take(event);
             let is_wanted = sent.is_ok() && self.refusal.is_none() && !self.video.is_failed();
             if is_wanted { Flow::Continue } else { Flow::Stop }
@@ -147,7 +147,7 @@ impl VideoReading<'_> {
             (None, None) => read_frames(&path, request, &bounds, &mut take),
             (Some(worker), _) => {
                 let before = worker.n_restarts();
-                let report = worker.read_frames(&path, (request, &bounds), &mut take);
+                let report = worker.read_frames(&path, request, &bounds, &mut take);
                 if let Some(sum) = n_restarts {
                     sum.fetch_add(worker.n_restarts() - before, Ordering::Relaxed);
                 }
@@ -198,25 +198,25 @@ impl VideoReading<'_> {
         Ok(())
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Closed> {
+    fn take(&mut self, event: ReadEvent) -> Result<(), Closed> {
         let notify = |progress| (self.stages.on_progress)(&self.video, progress);
         if self.outlet.is_aborted() {
             return Err(Closed);
         }
         match event {
-            Event::Waiting => {}
-            Event::Expected { n_frames, n_sampled, is_single_image } => {
+            ReadEvent::Waiting => {}
+            ReadEvent::Expected { n_frames, n_sampled, is_single_image } => {
                 notify(VideoProgress::Expected { n_frames });
                 // The middle frame: the first frame of many videos is black.
                 self.thumbnail_at = self.stages.options.thumbnails.then_some(n_sampled / 2);
                 self.expect(n_sampled, is_single_image);
             }
-            Event::Progress { n_decoded } => notify(VideoProgress::Decoded { n_frames: n_decoded }),
-            Event::Restart => {
+            ReadEvent::Progress { n_decoded } => notify(VideoProgress::Decoded { n_frames: n_decoded }),
+            ReadEvent::Restart => {
                 self.views = None;
                 self.send(PartContent::Restart)?;
             }
-            Event::Frame(Frame { index, time, image }) => {
+            ReadEvent::Frame(Frame { index, time, image }) => {
                 match self.thumbnail_at {
                     Some(0) => {
                         self.thumbnail_at = None;

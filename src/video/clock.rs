@@ -1,22 +1,23 @@
-//! Times of frames in the order in which a decoder gives them: missing ones are derived, small falls are levelled, and
-//! times that really run backwards are kept and noted. Arithmetic alone, in ticks of a stream's time base; the same
-//! clock reads the stamps of packets and those of decoded frames.
+//! Clock of a stream: presentation times of frames in output order, in ticks of the stream's time base.
+//!
+//! Missing times are derived, small falls are levelled, and times that really run backwards are kept and noted.
+//! Arithmetic without decoding; `schedule` feeds the clock with the stamps of packets, `decode` with those of frames.
 
-/// The stamp of a frame.
+/// Time stamps of a frame.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stamp {
+pub(super) struct FrameStamp {
     /// Presentation time in ticks, by FFmpeg's best effort.
     pub(super) ticks: Option<i64>,
-    /// Whether a decoding time backs it. The last frames of a stream, which leave when no packet comes any more, have
+    /// Whether the frame has a decoding time. The last frames of a stream, which are output after the last packet, have
     /// none.
     pub(super) is_backed: bool,
-    /// Ticks for which the frame is shown, 0 where that is unknown.
+    /// Duration in ticks, 0 where unknown.
     pub(super) duration: i64,
 }
 
-/// Two frames in a row of which the second has the smaller time.
+/// Two consecutive frames of which the second has the smaller time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Fall {
+pub(super) struct ClockFall {
     /// Index of the second frame.
     pub(super) index: usize,
     /// Time of the first frame in ticks.
@@ -25,66 +26,71 @@ pub(super) struct Fall {
     pub(super) after: f64,
 }
 
-/// Gives each frame its time.
+/// Assigns each frame its presentation time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FrameClock {
-    /// Ticks of a frame by the declared rate, 0 where none is declared.
+    /// Duration of a frame by the declared rate in ticks, 0 where no rate is declared.
     step: f64,
-    /// Time of the last frame, and the ticks for which it is shown.
-    last: Option<(f64, f64)>,
+    last: Option<LastFrame>,
     n_frames: usize,
     n_stamped: usize,
-    first_fall: Option<Fall>,
+    first_fall: Option<ClockFall>,
     n_falls: usize,
 }
 
+/// Time and duration of the last frame, in ticks.
+#[derive(Debug, Clone, Copy)]
+struct LastFrame {
+    time: f64,
+    duration: f64,
+}
+
 impl FrameClock {
-    /// A clock for frames that are shown for `step` ticks each where they do not say so themselves; 0 if that is
-    /// unknown.
+    /// Makes a clock for frames of `step` ticks where they have no duration of their own; 0 if unknown.
     pub(super) fn new(step: f64) -> Self {
         Self { step: Some(step).filter(|step| step.is_finite() && *step > 0.0).unwrap_or(0.0), ..Self::default() }
     }
 
     /// Returns the time of the next frame in ticks.
-    pub(super) fn next(&mut self, stamp: Stamp) -> f64 {
+    pub(super) fn next(&mut self, stamp: FrameStamp) -> f64 {
         let time = match (stamp.ticks, self.last) {
             (Some(ticks), None) => ticks as f64,
-            (Some(ticks), Some(last)) => self.after(last, ticks as f64, stamp.is_backed),
-            (None, Some((last, shown))) => last + shown,
+            (Some(ticks), Some(last)) => self.time_after(last, ticks as f64, stamp.is_backed),
+            (None, Some(last)) => last.time + last.duration,
             (None, None) => 0.0,
         };
         self.n_stamped += usize::from(stamp.ticks.is_some());
         self.n_frames += 1;
-        self.last = Some((time, self.shown(stamp.duration)));
+        self.last = Some(LastFrame { time, duration: self.duration(stamp.duration) });
         time
     }
 
-    /// The time of a frame that is stamped, after one at `last` that is shown for `shown` ticks.
-    fn after(&mut self, (last, shown): (f64, f64), ticks: f64, is_backed: bool) -> f64 {
-        if ticks >= last {
+    /// Returns the time of a frame with a stamp, after the last frame.
+    fn time_after(&mut self, last: LastFrame, ticks: f64, is_backed: bool) -> f64 {
+        if ticks >= last.time {
             return ticks;
         }
         // Without a decoding time FFmpeg takes the presentation time, though it found those of this stream to be wrong.
         if !is_backed {
-            return last + shown;
+            return last.time + last.duration;
         }
         // Jitter; or the first stamp at all, after frames whose times were counted from 0.
-        if last - ticks <= shown || self.n_stamped == 0 {
-            return last;
+        if last.time - ticks <= last.duration || self.n_stamped == 0 {
+            return last.time;
         }
         self.n_falls += 1;
-        self.first_fall.get_or_insert(Fall { index: self.n_frames, before: last, after: ticks });
+        self.first_fall.get_or_insert(ClockFall { index: self.n_frames, before: last.time, after: ticks });
         ticks
     }
 
-    /// Ticks for which a frame of this duration is shown. Durations are whole ticks, a declared rate is exact.
-    fn shown(&self, duration: i64) -> f64 {
+    /// Returns the exact duration of a frame in ticks. Stamped durations are whole ticks, a declared rate is exact.
+    fn duration(&self, duration: i64) -> f64 {
         let duration = duration.max(0) as f64;
         if duration == 0.0 || (duration - self.step).abs() < 1.0 { self.step } else { duration }
     }
 
-    /// The first fall, where times run backwards.
-    pub(super) fn first_fall(&self) -> Option<Fall> {
+    /// First fall, where times run backwards.
+    pub(super) fn first_fall(&self) -> Option<ClockFall> {
         self.first_fall
     }
 
@@ -93,10 +99,10 @@ impl FrameClock {
         self.n_falls
     }
 
-    /// Ticks of a frame, if all times so far are derived from that alone.
+    /// Duration of a frame in ticks, if all times so far are derived from that duration alone.
     pub(super) fn derived_step(&self) -> Option<f64> {
-        let (_, shown) = self.last?;
-        (self.n_stamped == 0 && self.n_frames > 1).then_some(shown)
+        let last = self.last?;
+        (self.n_stamped == 0 && self.n_frames > 1).then_some(last.duration)
     }
 }
 
@@ -104,8 +110,8 @@ impl FrameClock {
 mod tests {
     use super::*;
 
-    fn stamp(ticks: Option<i64>) -> Stamp {
-        Stamp { ticks, is_backed: true, duration: 10 }
+    fn stamp(ticks: Option<i64>) -> FrameStamp {
+        FrameStamp { ticks, is_backed: true, duration: 10 }
     }
 
     fn times(clock: &mut FrameClock, ticks: &[Option<i64>]) -> Vec<f64> {
@@ -125,7 +131,7 @@ mod tests {
         let step = 1000.0 / 7.0;
         let mut clock = FrameClock::new(step);
         let frames: Vec<f64> =
-            (0..8).map(|_| clock.next(Stamp { ticks: None, is_backed: false, duration: 143 })).collect();
+            (0..8).map(|_| clock.next(FrameStamp { ticks: None, is_backed: false, duration: 143 })).collect();
         assert!((frames[7] - 1000.0).abs() < 1e-9, "{frames:?}");
         assert_eq!(clock.derived_step(), Some(step));
     }
@@ -136,7 +142,7 @@ mod tests {
         assert_eq!(times(&mut clock, &[Some(0), Some(10), Some(8), Some(20), Some(20)]), [0., 10., 10., 20., 20.]);
         assert_eq!(clock.first_fall(), None);
         assert_eq!(times(&mut clock, &[Some(3), Some(13), Some(2)]), [3., 13., 2.]);
-        assert_eq!(clock.first_fall(), Some(Fall { index: 5, before: 20.0, after: 3.0 }));
+        assert_eq!(clock.first_fall(), Some(ClockFall { index: 5, before: 20.0, after: 3.0 }));
         assert_eq!(clock.n_falls(), 2);
     }
 
@@ -144,7 +150,7 @@ mod tests {
     fn the_last_frames_do_not_fall_back_to_wrong_stamps() {
         let mut clock = FrameClock::new(10.0);
         clock.next(stamp(Some(100)));
-        let unbacked = |ticks| Stamp { is_backed: false, ..stamp(Some(ticks)) };
+        let unbacked = |ticks| FrameStamp { is_backed: false, ..stamp(Some(ticks)) };
         assert_eq!([clock.next(unbacked(60)), clock.next(unbacked(100))], [110.0, 120.0]);
         assert_eq!(clock.first_fall(), None);
     }

@@ -1,16 +1,22 @@
-//! The files that a DASH manifest names (ISO 23009-1), by arithmetic on its text. FFmpeg opens them past every callback
-//! and passes over those that are missing without a word, so that `linked` looks for them beforehand. Nothing is opened
-//! here. Manifests that FFmpeg would read without end are refused, or get an end.
+//! DASH manifests (ISO 23009-1): names of their segments, by arithmetic on the text, and an end for live manifests.
+//!
+//! FFmpeg opens segments without a callback and skips missing segments silently, so `linked` checks the files
+//! beforehand. Manifests that FFmpeg would read without end are refused. No file is opened here.
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-/// Files of one manifest that are looked for, at most.
+use crate::error::{Error, Result};
+
+/// Number of segments of a manifest at most.
 const MAX_FILES: usize = 200_000;
-/// Elements, attributes' owners and texts of one manifest, at most.
+/// Number of XML nodes of a manifest at most.
 const MAX_NODES: u32 = 4_000_000;
 
-/// The names of all segments of a manifest, relative to it; an error in words where it is not understood.
-pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
+/// Returns the names of all segments of a manifest, relative to the manifest.
+///
+/// # Errors
+/// For a text that is not such a manifest, and for byte ranges.
+pub(super) fn segment_names(text: &str) -> Result<Vec<String>> {
     let manifest = parse(text)?;
     let root = manifest.root_element();
     refuse_byte_ranges(root)?;
@@ -20,10 +26,10 @@ pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
         let seconds = duration.and_then(whole_seconds);
         for set in children(period, "AdaptationSet") {
             for representation in children(set, "Representation") {
-                let levels = Levels { nodes: [representation, set, period, root], seconds };
-                names.extend(levels.names());
+                let scope = SegmentScope { nodes: [representation, set, period, root], seconds };
+                names.extend(scope.names());
                 if names.len() > MAX_FILES {
-                    return Err(format!("a DASH manifest of more than {MAX_FILES} segments"));
+                    return Err(Error::invalid(format!("a DASH manifest of more than {MAX_FILES} segments")));
                 }
             }
         }
@@ -31,8 +37,11 @@ pub(super) fn segment_names(text: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// A manifest of a recording that goes on (`type="dynamic"`) as one of what is there; nothing where it has an end.
-pub(super) fn ended(text: &str) -> Result<Option<String>, String> {
+/// Converts a live manifest (`type="dynamic"`) to a static one of the segments so far; `None` for a static manifest.
+///
+/// # Errors
+/// For a live manifest that does not list its segments.
+pub(super) fn ended(text: &str) -> Result<Option<String>> {
     let manifest = parse(text)?;
     let root = manifest.root_element();
     let Some(kind) = root.attribute_node("type").filter(|kind| kind.value().eq_ignore_ascii_case("dynamic")) else {
@@ -41,21 +50,21 @@ pub(super) fn ended(text: &str) -> Result<Option<String>, String> {
     let lists_segments =
         root.descendants().any(|node| is_named(node, "SegmentTimeline") || is_named(node, "SegmentURL"));
     if !lists_segments && root.attribute("mediaPresentationDuration").is_none() {
-        return Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned());
+        return Err(Error::invalid("a live DASH manifest (type=\"dynamic\") that does not list its segments"));
     }
     let value = kind.range_value();
     Ok(Some([&text[..value.start], "static", &text[value.end..]].concat()))
 }
 
-/// Parses a manifest. A document type is allowed: FFmpeg takes it too.
-fn parse(text: &str) -> Result<Document<'_>, String> {
+/// Parses a manifest. A document type is allowed, as in FFmpeg.
+fn parse(text: &str) -> Result<Document<'_>> {
     let options = ParsingOptions { allow_dtd: true, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
-    Document::parse_with_options(text, options).map_err(|error| format!("a DASH manifest: {error}"))
+    Document::parse_with_options(text, options).map_err(|error| Error::invalid(format!("a DASH manifest: {error}")))
 }
 
-/// Refuses segments that are parts of one file: FFmpeg's demuxer reads them in a loop that ends neither with the file
-/// nor when it is interrupted.
-fn refuse_byte_ranges(root: Node) -> Result<(), String> {
+/// Refuses segments that are byte ranges of one file: FFmpeg's demuxer reads them in a loop that ends neither with the
+/// file nor at an interrupt.
+fn refuse_byte_ranges(root: Node) -> Result<()> {
     let has_file = |node: &Node| node.attribute("media").is_some_and(|name| !name.is_empty());
     let is_range = |node: &Node| node.has_attribute("mediaRange") || !has_file(node);
     let Some(segment) = root.descendants().find(|node| is_named(*node, "SegmentURL") && is_range(node)) else {
@@ -65,20 +74,18 @@ fn refuse_byte_ranges(root: Node) -> Result<(), String> {
     let mut bases = segment.ancestors().filter_map(|node| child(node, "BaseURL")?.text()).map(str::trim);
     let file = segment.attribute("media").or_else(|| bases.next());
     let named = file.map_or(String::new(), |file| format!(": {file}"));
-    Err(format!(
-        "a DASH manifest whose segments are byte ranges of one file (mediaRange{range}); hint: name the media file \
-         itself{named}"
-    ))
+    let rule = format!("a DASH manifest whose segments are byte ranges of one file (mediaRange{range})");
+    Err(Error::invalid(rule).with_hint(format!("name the media file itself{named}")))
 }
 
-/// A representation with the elements around it, from the inside out: what one does not say, the next one may.
-struct Levels<'a, 'd> {
+/// A representation with the elements around it, from the inside out: attributes are inherited from outer elements.
+struct SegmentScope<'a, 'd> {
     nodes: [Node<'a, 'd>; 4],
-    /// Of the period.
+    /// Duration of the period in whole seconds.
     seconds: Option<u64>,
 }
 
-impl<'a, 'd> Levels<'a, 'd> {
+impl<'a, 'd> SegmentScope<'a, 'd> {
     fn names(&self) -> Vec<String> {
         let base: String =
             self.nodes.iter().rev().filter_map(|node| child(*node, "BaseURL")?.text()).map(str::trim).collect();
@@ -89,19 +96,19 @@ impl<'a, 'd> Levels<'a, 'd> {
                 let media = children(list, "SegmentURL").filter_map(|segment| segment.attribute("media"));
                 first.into_iter().chain(media).map(str::to_owned).collect()
             }
-            // One file, or none.
+            // One file, or no file.
             (None, None) => vec![String::new()],
         };
         let joined = names.into_iter().map(|name| if name.contains("://") { name } else { format!("{base}{name}") });
         joined.filter(|name| !name.is_empty()).collect()
     }
 
-    /// The innermost element of this name.
+    /// Returns the innermost element of a name.
     fn find(&self, name: &str) -> Option<Node<'a, 'd>> {
         self.nodes.iter().find_map(|node| child(*node, name))
     }
 
-    /// An attribute of the templates, from the inside out.
+    /// Returns an attribute of the innermost template that has it.
     fn template(&self, attribute: &str) -> Option<&'a str> {
         self.nodes.iter().find_map(|node| child(*node, "SegmentTemplate")?.attribute(attribute))
     }
@@ -127,7 +134,7 @@ impl<'a, 'd> Levels<'a, 'd> {
         initialization.into_iter().chain(media).collect()
     }
 
-    /// The times of the segments of a timeline, in ticks.
+    /// Returns the times of the segments of a timeline, in ticks.
     fn times(&self, timeline: Node<'a, 'd>, scale: u64) -> Vec<u64> {
         let mut times = Vec::new();
         let mut time = 0;
@@ -146,7 +153,7 @@ impl<'a, 'd> Levels<'a, 'd> {
         times
     }
 
-    /// A template with its identifiers replaced (5.3.9.4.4): `$Number$`, `$Time%05d$`, `$$`.
+    /// Replaces the identifiers of a template (5.3.9.4.4): `$Number$`, `$Time%05d$`, `$$`.
     fn fill(&self, template: &str, number: u64, time: u64) -> String {
         let mut filled = String::new();
         for (i, part) in template.split('$').enumerate() {
@@ -166,7 +173,7 @@ impl<'a, 'd> Levels<'a, 'd> {
     }
 }
 
-/// Whether an element has this name, in any namespace and case, as FFmpeg compares it.
+/// Returns whether an element has a name, in any namespace and case, as FFmpeg compares names.
 fn is_named(node: Node, name: &str) -> bool {
     node.is_element() && node.tag_name().name().eq_ignore_ascii_case(name)
 }
@@ -232,6 +239,7 @@ mod tests {
                 "<MPD><Period><AdaptationSet><Representation><BaseURL>v.mp4</BaseURL><SegmentList>{segments}</SegmentList>\
                  </Representation></AdaptationSet></Period></MPD>"
             ))
+            .map_err(|error| error.to_string())
         };
         let rule = |range: &str| {
             let cause = format!("a DASH manifest whose segments are byte ranges of one file (mediaRange{range})");
@@ -248,24 +256,29 @@ mod tests {
 
     #[test]
     fn a_live_manifest_is_known_by_its_type_and_gets_an_end() {
-        let ended = |tag: &str| ended(&format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>"));
-        let expected = |tag: &str| Ok(Some(format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>")));
+        let ended = |tag: &str| {
+            let text = format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>");
+            ended(&text).expect("it lists segments")
+        };
+        let expected = |tag: &str| Some(format!("<!DOCTYPE MPD>\n<MPD {tag}><SegmentTimeline/></MPD>"));
         assert_eq!(ended("a='1' type=\"dynamic\""), expected("a='1' type=\"static\""));
         assert_eq!(ended("type = 'dynamic' b='>'"), expected("type = 'static' b='>'"));
         assert_eq!(ended("type\n=\n\"dyn&#97;mic\""), expected("type\n=\n\"static\""));
-        assert_eq!(ended("type='static' note='type=\"dynamic\"'"), Ok(None));
+        assert_eq!(ended("type='static' note='type=\"dynamic\"'"), None);
         // Only the manifest's own type counts.
-        assert_eq!(super::ended("<MPD><!-- <MPD type='dynamic'> --><Period type='dynamic'/></MPD>"), Ok(None));
+        assert_eq!(super::ended("<MPD><!-- <MPD type='dynamic'> --><Period type='dynamic'/></MPD>").ok(), Some(None));
         let error = super::ended("<MPD type='dynamic'><SegmentTemplate media='$Number$.m4s' duration='2'/></MPD>");
-        assert_eq!(error, Err("a live DASH manifest (type=\"dynamic\") that does not list its segments".to_owned()));
+        let rule = "a live DASH manifest (type=\"dynamic\") that does not list its segments";
+        assert_eq!(error.expect_err("endless").to_string(), rule);
     }
 
     #[test]
-    fn what_is_no_manifest_or_has_no_end_is_refused() {
-        assert!(segment_names("<MPD>").expect_err("cut off").contains("DASH manifest"));
+    fn other_texts_and_endless_manifests_are_refused() {
+        assert!(segment_names("<MPD>").expect_err("cut off").to_string().contains("DASH manifest"));
         let endless = "<MPD><Period><AdaptationSet><SegmentTemplate media='$Number$'><SegmentTimeline><S d='1' r='9999999999'/>\
                        </SegmentTimeline></SegmentTemplate><Representation/></AdaptationSet></Period></MPD>";
-        assert_eq!(segment_names(endless), Err("a DASH manifest of more than 200000 segments".to_owned()));
+        let error = segment_names(endless).expect_err("endless").to_string();
+        assert_eq!(error, "a DASH manifest of more than 200000 segments");
         assert_eq!(whole_seconds("PT1H1M1.9S"), Some(3661));
         assert_eq!(whole_seconds("P1DT1S"), None);
     }

@@ -1,7 +1,7 @@
-//! Whether a file of an unknown name is a video, as its beginning tells. No frame is decoded, no other file is opened.
+//! Detection of videos by the first bytes of a file. No frame is decoded, no other file is opened.
 //!
-//! An archive asks this of files whose endings say nothing. Text is told apart before FFmpeg sees it: FFmpeg would take
-//! it for a terminal's picture, or for a playlist that leads elsewhere.
+//! Archives call it for files without a known extension. Text is recognized before FFmpeg sees the file: FFmpeg would
+//! read text as terminal art (`tty`), or as a playlist of other files.
 
 use std::ffi::{CString, c_int, c_void};
 use std::fs::File;
@@ -11,30 +11,29 @@ use std::time::{Duration, Instant};
 
 use ffmpeg_next::ffi;
 
-/// Bytes that are looked at without FFmpeg.
+/// Number of first bytes that are read without FFmpeg.
 const FIRST: u64 = 4096;
-/// Bytes that FFmpeg may read to know the format.
+/// Number of bytes that FFmpeg may read to find the format.
 const FORMAT_BYTES: c_int = 64 << 10;
-/// Bytes that FFmpeg may read to know the streams.
+/// Number of bytes that FFmpeg may read to find the streams.
 const STREAM_BYTES: i64 = 512 << 10;
-/// Packets that are read where only packets tell of the streams.
+/// Number of packets at most, of formats whose header does not list the streams.
 const MAX_PACKETS: usize = 256;
-/// Time limit of a probe; a file that takes longer is not known to be a video.
+/// Time limit of a probe; a file that takes longer is [`FileContent::Unknown`].
 const LIMIT: Duration = Duration::from_secs(5);
-/// Of FFmpeg's scores from 0 to 100, the highest that is a guess: tables of time zones get it as H.263, programs as
-/// MPEG.
+/// Highest of FFmpeg's scores, 0 to 100, that is a guess: time zone tables get this score as H.263, programs as MPEG.
 const GUESS: c_int = 25;
-/// The demuxer whose certainty has that score: several JPEG images, one behind the other.
+/// Demuxer whose certain matches have the score [`GUESS`]: several JPEG images in one file.
 const MOTION_JPEG: &str = "mjpeg";
-/// Demuxers of single images, besides those whose names end in `_pipe`.
+/// Demuxers of single images, besides the names that end in `_pipe`.
 const IMAGES: [&str; 6] = ["image2", "ico", "fits", "alias_pix", "brender_pix", "txd"];
 
-/// Content of a file, as far as it matters for videos.
+/// Content of a file by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// A stream of video that is no cover picture.
+pub enum FileContent {
+    /// A video stream other than a cover image.
     Video,
-    /// Sound, with or without a cover picture.
+    /// Audio, with or without a cover image.
     Audio,
     /// A single image.
     Image,
@@ -42,32 +41,32 @@ pub enum Content {
     Text,
     /// An empty file.
     Empty,
-    /// Content that FFmpeg does not recognize.
+    /// FileContent that FFmpeg does not recognize.
     Unknown,
 }
 
-/// Looks at the beginning of a regular file.
+/// Detects the content of a regular file.
 ///
 /// # Errors
-/// The system's own, and one for what is no regular file, which is not opened.
-pub fn content_of(path: &Path) -> io::Result<Content> {
+/// Of the operating system; for a path that is not a regular file, which is not opened.
+pub fn content_of(path: &Path) -> io::Result<FileContent> {
     let first = beginning(path)?;
     if first.is_empty() {
-        return Ok(Content::Empty);
+        return Ok(FileContent::Empty);
     }
     if is_text(&first) {
-        return Ok(Content::Text);
+        return Ok(FileContent::Text);
     }
     if is_still_brand(&first) {
-        return Ok(Content::Image);
+        return Ok(FileContent::Image);
     }
-    Ok(ContentProbe::open(path).map_or(Content::Unknown, |mut probe| probe.content()))
+    Ok(ContentProbe::open(path).map_or(FileContent::Unknown, |mut probe| probe.content()))
 }
 
-/// Whether the beginning of a file is text.
+/// Returns whether the beginning of a file is text.
 ///
 /// # Errors
-/// As [`content_of`].
+/// See [`content_of`].
 pub fn begins_as_text(path: &Path) -> io::Result<bool> {
     beginning(path).map(|first| is_text(&first))
 }
@@ -81,10 +80,10 @@ fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// Whether bytes are text: UTF-16 by its mark, or UTF-8 without control characters, but for a last character that is
-/// cut.
+/// Returns whether bytes are text: UTF-16 by its byte order mark, or UTF-8 without control characters, where the last
+/// character may be cut.
 fn is_text(bytes: &[u8]) -> bool {
-    // The header of uncompressed video is a line of text, and dark pictures may look like more of it.
+    // The header of uncompressed video is a line of text, and the bytes of dark frames may look like text.
     if bytes.is_empty() || bytes.starts_with(b"YUV4MPEG2") {
         return false;
     }
@@ -99,33 +98,34 @@ fn is_text(bytes: &[u8]) -> bool {
     !valid.is_empty() && !valid.bytes().any(is_binary)
 }
 
-/// Text in an encoding of one byte a character: no control characters, and letters for the most part.
+/// Returns whether bytes are text in an encoding of one byte a character: no control characters, mostly letters.
 fn is_latin_text(bytes: &[u8]) -> bool {
     let n_letters = bytes.iter().filter(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()).count();
     !bytes.iter().copied().any(is_binary) && n_letters * 10 >= bytes.len() * 7
 }
 
-/// A control character that text does not have.
+/// Returns whether a byte is a control character that does not occur in text.
 fn is_binary(byte: u8) -> bool {
     byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0x1b)
 }
 
-/// Whether an ISO base media file says that it is a still image (HEIF, AVIF), which FFmpeg's demuxer takes for a video.
+/// Returns whether an ISO base media file has the brand of a still image (HEIF, AVIF), which FFmpeg's demuxer reads as
+/// a video.
 fn is_still_brand(bytes: &[u8]) -> bool {
     const STILLS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"];
     bytes.get(4..8) == Some(b"ftyp") && bytes.get(8..12).is_some_and(|brand| STILLS.contains(&brand))
 }
 
-/// A file that FFmpeg has opened to look at.
+/// A file opened by FFmpeg for detection.
 struct ContentProbe {
     context: *mut ffi::AVFormatContext,
-    /// FFmpeg holds its address as long as the context lives.
+    /// Start of the probe; FFmpeg keeps the address as long as the context lives.
     _begin: Box<Instant>,
 }
 
 impl ContentProbe {
     fn open(path: &Path) -> Option<Self> {
-        // What FFmpeg would print of every file that is no video is of no use.
+        // FFmpeg would log errors of every file that is not a video.
         ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
         let name = CString::new([b"file:", path.as_os_str().as_encoded_bytes()].concat()).ok()?;
         let begin = Box::new(Instant::now());
@@ -154,19 +154,19 @@ impl ContentProbe {
         Some(Self { context, _begin: begin })
     }
 
-    fn content(&mut self) -> Content {
+    fn content(&mut self) -> FileContent {
         let name = self.format();
         let is_guess = self.score() < GUESS || (self.score() == GUESS && name != MOTION_JPEG);
         if is_guess || name == "tty" {
-            return Content::Unknown;
+            return FileContent::Unknown;
         }
         if name.ends_with("_pipe") || IMAGES.contains(&name.as_str()) {
-            return Content::Image;
+            return FileContent::Image;
         }
         let mut found = self.streams();
-        // Some formats tell of a stream only with its first packet.
+        // Some formats announce a stream with its first packet.
         for _ in 0..MAX_PACKETS {
-            if found == Content::Video || !self.may_have_more_streams() || !self.read_packet() {
+            if found == FileContent::Video || !self.may_have_more_streams() || !self.read_packet() {
                 break;
             }
             found = self.streams();
@@ -175,19 +175,19 @@ impl ContentProbe {
     }
 
     /// Classifies the file by the streams that are known so far.
-    fn streams(&self) -> Content {
-        let mut found = Content::Unknown;
+    fn streams(&self) -> FileContent {
+        let mut found = FileContent::Unknown;
         // SAFETY: the context is open and has as many streams as it says; the fields are plain numbers.
         unsafe {
             for i in 0..(*self.context).nb_streams as usize {
                 let stream = *(*self.context).streams.add(i);
                 let is_cover = (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0;
                 let parameters = &*(*stream).codecpar;
-                // Of some formats the codec is known only after some packets.
+                // Some formats announce the codec after some packets.
                 let is_decodable = !ffi::avcodec_find_decoder(parameters.codec_id).is_null();
                 match parameters.codec_type {
-                    ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if !is_cover && is_decodable => return Content::Video,
-                    ffi::AVMediaType::AVMEDIA_TYPE_AUDIO => found = Content::Audio,
+                    ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if !is_cover && is_decodable => return FileContent::Video,
+                    ffi::AVMediaType::AVMEDIA_TYPE_AUDIO => found = FileContent::Audio,
                     _ => {}
                 }
             }
@@ -230,7 +230,7 @@ impl Drop for ContentProbe {
     }
 }
 
-/// FFmpeg's interrupt callback: whether the time is over.
+/// FFmpeg's interrupt callback: returns 1 once the time is over.
 extern "C" fn is_over(begin: *mut c_void) -> c_int {
     // SAFETY: `ContentProbe::open` gave the address of an `Instant` that outlives the context.
     let begin = unsafe { &*begin.cast::<Instant>() };
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_from_what_only_begins_like_it() {
+    fn text_is_told_from_files_that_only_begin_like_it() {
         for (bytes, expected) in [
             (&b"{\"a\": 1}\n"[..], true),
             ("käse\n".as_bytes(), true),

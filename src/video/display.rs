@@ -1,32 +1,31 @@
-//! Orientations that H.264 and HEVC tell in messages of their own (display orientation SEI), and how long each is in
-//! force.
+//! Display orientation SEI messages of H.264 and HEVC, and the orientation of each frame by them.
 //!
-//! FFmpeg attaches a message to the one frame that carries it. By the standards (ITU-T H.264, D.2.27; H.265, D.3.17) a
-//! message that persists holds, in output order, for the frames after it too, until the next one or until one cancels
-//! it. They also end it where a new coded video sequence begins; writers repeat it there but often one access unit
-//! late, so that it is held on here. Messages are collected from packets, before the decoder sees them, and looked up
-//! by presentation time.
+//! FFmpeg attaches a message to the frame that carries it. By the standards (ITU-T H.264, D.2.27; H.265, D.3.17) a
+//! persistent message applies, in output order, to the following frames too, until the next message or a cancelling
+//! message. By the standards it also ends where a new coded video sequence begins; encoders repeat the message there,
+//! but often one access unit late, so here it persists. Messages are collected from packets, before they are decoded,
+//! and looked up by presentation time.
 
-use super::entry::{Coding, number};
+use super::entry::{Coding, sei_number};
 use super::frame::Orientation;
 
-/// Payload type of the message in both standards.
+/// SEI payload type of the message in both standards.
 const DISPLAY_ORIENTATION: usize = 47;
 
-/// The orientations that the messages of a stream tell, by presentation time.
+/// Orientations of a stream by its messages and the presentation times of frames.
 #[derive(Debug, Clone)]
-pub(super) struct Display {
-    /// Of H.264 or HEVC; other streams have no such messages.
+pub(super) struct DisplayOrientations {
+    /// Coding of the stream, H.264 or HEVC; other streams have no such messages.
     coding: Option<Coding>,
-    /// Sorted by time.
-    changes: Vec<Change>,
-    /// A message came without a time.
+    /// Changes, sorted by time.
+    changes: Vec<OrientationChange>,
+    /// Whether a message has no presentation time.
     has_untimed: bool,
 }
 
-/// From `pts` on another orientation is in force.
+/// Change of the orientation at the time `pts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Change {
+struct OrientationChange {
     pts: i64,
     message: OrientationMessage,
 }
@@ -34,42 +33,42 @@ struct Change {
 /// Orientation message of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrientationMessage {
-    /// No message is in force any more.
+    /// Cancels the message in force.
     Nothing,
-    /// Of this frame alone.
+    /// Applies to this frame alone.
     Once(Orientation),
-    /// Of this frame and those that follow it.
+    /// Applies to this frame and the following frames.
     FromHere(Orientation),
 }
 
-impl Display {
+impl DisplayOrientations {
     pub(super) fn new(coding: Option<Coding>) -> Self {
         Self { coding, changes: Vec::new(), has_untimed: false }
     }
 
-    /// Takes the messages of a packet with this presentation time.
+    /// Collects the messages of a packet.
     pub(super) fn take(&mut self, packet: &[u8], pts: Option<i64>) {
         let Some(message) = self.coding.and_then(|coding| orientation_message(coding, packet)) else { return };
         let Some(pts) = pts else {
             self.has_untimed = true;
             return;
         };
-        let place = self.changes.partition_point(|change| change.pts < pts);
-        match self.changes.get_mut(place).filter(|change| change.pts == pts) {
+        let index = self.changes.partition_point(|change| change.pts < pts);
+        match self.changes.get_mut(index).filter(|change| change.pts == pts) {
             Some(change) => change.message = message,
-            None => self.changes.insert(place, Change { pts, message }),
+            None => self.changes.insert(index, OrientationChange { pts, message }),
         }
     }
 
-    /// Whether all messages have times, so that the orientation of any frame is known by its own.
+    /// Returns whether all messages have times, so that the orientation of a frame follows from its time.
     pub(super) fn is_certain(&self) -> bool {
         !self.has_untimed
     }
 
-    /// The orientation that messages tell of a frame with this presentation time.
+    /// Returns the orientation of a frame with this presentation time, if a message applies to it.
     pub(super) fn at(&self, pts: i64) -> Option<Orientation> {
-        let place = self.changes.partition_point(|change| change.pts <= pts);
-        let change = self.changes.get(place.checked_sub(1)?)?;
+        let index = self.changes.partition_point(|change| change.pts <= pts);
+        let change = self.changes.get(index.checked_sub(1)?)?;
         match change.message {
             OrientationMessage::FromHere(orientation) => Some(orientation),
             OrientationMessage::Once(orientation) if change.pts == pts => Some(orientation),
@@ -77,12 +76,13 @@ impl Display {
         }
     }
 
-    /// The orientation after a frame with this presentation time and a matrix of its own, where it was `held` before
-    /// it: what is known where some messages have no times.
-    pub(super) fn after(
+    /// Returns the orientation of a frame where some messages have no times: by the message of its presentation time,
+    /// by the display matrix `own` of the frame, or else that of the `last` frame.
+    pub(super) fn following(
         &self,
-        held: Option<Orientation>,
-        (pts, own): (Option<i64>, Option<Orientation>),
+        last: Option<Orientation>,
+        pts: Option<i64>,
+        own: Option<Orientation>,
     ) -> Option<Orientation> {
         let change = pts.and_then(|pts| self.changes.iter().rev().find(|change| change.pts == pts));
         match change.map(|change| change.message) {
@@ -90,11 +90,11 @@ impl Display {
                 Some(orientation)
             }
             Some(OrientationMessage::Nothing) => None,
-            None => own.or(held),
+            None => own.or(last),
         }
     }
 
-    /// Whether the stream may have such messages at all.
+    /// Returns whether the coding of the stream has such messages.
     pub(super) fn has_messages(&self) -> bool {
         self.coding.is_some()
     }
@@ -105,7 +105,7 @@ fn orientation_message(coding: Coding, packet: &[u8]) -> Option<OrientationMessa
     let (framing, is_hevc) = match coding {
         Coding::H264(framing) => (framing, false),
         Coding::Hevc(framing) => (framing, true),
-        Coding::MarkedKeys | Coding::IntraOnly => return None,
+        Coding::FlaggedKeys | Coding::IntraOnly => return None,
     };
     let mut message = None;
     for unit in framing.units(packet) {
@@ -127,7 +127,7 @@ fn orientation_message(coding: Coding, packet: &[u8]) -> Option<OrientationMessa
     message
 }
 
-/// The bytes of a unit without those that keep start codes out of it (00 00 03).
+/// Removes the emulation prevention bytes of a unit (00 00 03).
 fn unescaped(unit: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(unit.len());
     let mut n_zeros = 0;
@@ -142,11 +142,11 @@ fn unescaped(unit: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of the display orientation message among the messages of a unit.
+/// Returns the payload of the display orientation message among the messages of a unit.
 fn find_message(messages: &[u8]) -> Option<&[u8]> {
     let mut rest = messages;
     while rest.len() > 2 {
-        let (kind, size) = (number(&mut rest)?, number(&mut rest)?);
+        let (kind, size) = (sei_number(&mut rest)?, sei_number(&mut rest)?);
         let (message, others) = rest.split_at_checked(size)?;
         if kind == DISPLAY_ORIENTATION {
             return Some(message);
@@ -169,19 +169,19 @@ fn read_message(payload: &[u8], is_hevc: bool) -> OrientationMessage {
     // In Exp-Golomb code a first bit of 1 is 0.
     let persists = if is_hevc { bit(19) } else { !bit(19) };
     match (orientation(bit(1), bit(2), quarters), persists) {
-        // Upright is no message: the container's own orientation is in force.
+        // An upright message equals none: the container's orientation is in force.
         (Orientation::Upright, _) => OrientationMessage::Nothing,
         (orientation, true) => OrientationMessage::FromHere(orientation),
         (orientation, false) => OrientationMessage::Once(orientation),
     }
 }
 
-/// Flips, then so many quarter turns anticlockwise.
+/// Returns the orientation of flips and then quarter turns anticlockwise.
 fn orientation(is_flipped_horizontally: bool, is_flipped_vertically: bool, quarters: u32) -> Orientation {
     use Orientation::{
         AntiTranspose, FlipHorizontal, FlipVertical, Rotate90, Rotate180, Rotate270, Transpose, Upright,
     };
-    // A vertical flip is a horizontal one and half a turn.
+    // A vertical flip is a horizontal flip and half a turn.
     let half = if is_flipped_vertically { 2 } else { 0 };
     let quarters = (quarters + half) as usize % 4;
     match is_flipped_horizontally != is_flipped_vertically {
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::video::entry::Framing;
 
-    /// Packets of one message, in start codes, and a slice of this kind.
+    /// Makes a packet of a message, in start codes, and a slice of this kind.
     fn packet(bits: &str, slice: u8) -> Vec<u8> {
         let mut bits = bits.to_owned();
         bits.push('1');
@@ -209,12 +209,12 @@ mod tests {
     }
 
     const H264: Coding = Coding::H264(Framing::StartCodes);
-    /// A quarter turn anticlockwise is one of three clockwise.
+    /// A quarter turn anticlockwise is three quarter turns clockwise.
     const TURNED: &str = "000010000000000000001";
 
     #[test]
-    fn a_message_holds_until_the_next_one() {
-        let mut display = Display::new(Some(H264));
+    fn a_message_applies_until_the_next_message() {
+        let mut display = DisplayOrientations::new(Some(H264));
         let turn = |period: &str| format!("0000100000000000000{period}0");
         display.take(&packet(&turn("010"), 0x65), Some(0));
         // In decoding order: a later frame first.
@@ -224,7 +224,7 @@ mod tests {
             let turned = Some(Orientation::Rotate270);
             [None, turned, turned, turned]
         });
-        // Half a turn of one frame alone, then a cancelled one.
+        // Half a turn of one frame alone, then a cancelled orientation.
         display.take(&packet("000100000000000000010", 0x41), Some(40));
         assert_eq!([40, 41].map(|pts| display.at(pts)), [Some(Orientation::Rotate180), None]);
         display.take(&packet(&turn("010"), 0x41), Some(50));
@@ -237,15 +237,15 @@ mod tests {
         assert!(display.is_certain());
         display.take(&packet(TURNED, 0x41), None);
         assert!(!display.is_certain());
-        // Frame by frame: what is told of it, else what it carries, else what was held.
+        // Frame by frame: the message of the frame, else its own matrix, else the last orientation.
         let turned = Some(Orientation::Rotate90);
-        assert_eq!(display.after(turned, (Some(60), None)), None);
-        assert_eq!(display.after(None, (Some(61), turned)), turned);
-        assert_eq!(display.after(turned, (None, None)), turned);
+        assert_eq!(display.following(turned, Some(60), None), None);
+        assert_eq!(display.following(None, Some(61), turned), turned);
+        assert_eq!(display.following(turned, None, None), turned);
     }
 
     #[test]
-    fn persistence_is_told_otherwise_in_hevc() {
+    fn persistence_is_coded_differently_in_hevc() {
         let read = |bits: &str| {
             let h264 = packet(bits, 0x41);
             // The same payload behind headers of two bytes.

@@ -1,4 +1,4 @@
-//! Writing clips: H.264, VP9 and GIF. For sample videos, not for archives: pictures in memory, one stream, no sound.
+//! Encoding of clips: H.264, VP9 and GIF. For sample videos, not for archives: frames in memory, one stream, no audio.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,11 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::util::frame;
 
+use super::scale::scale_into;
+use crate::error::{Error, Kind};
 use crate::files::{Durability, OutputFile};
 
-/// How a clip is stored.
+/// Container and codec of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ClipFormat {
@@ -24,15 +26,15 @@ pub enum ClipFormat {
 }
 
 impl ClipFormat {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::Mp4, Self::Webm, Self::Gif];
 
-    /// What its files' names end in, without the dot.
+    /// Extension of file names, without the dot.
     pub fn extension(self) -> &'static str {
         self.into()
     }
 
-    /// FFmpeg's encoder and its options; one thread, so that the same pictures give the same file.
+    /// Returns FFmpeg's encoder and its options; one thread, so that equal frames give equal files.
     fn encoder(self) -> (&'static str, &'static [(&'static str, &'static str)]) {
         match self {
             Self::Webm => ("libvpx-vp9", &[("crf", "24"), ("b", "0"), ("threads", "1"), ("row-mt", "0")]),
@@ -68,7 +70,7 @@ pub enum EncodeError {
     },
 }
 
-/// Writes pictures as a clip of `rate` frames a second.
+/// Writes frames as a clip of `rate` frames a second.
 ///
 /// # Errors
 /// [`EncodeError`] naming the file; what was there before then stands.
@@ -76,48 +78,54 @@ pub fn write_clip(
     path: &Path,
     format: ClipFormat,
     rate: u32,
-    pictures: &mut dyn Iterator<Item = RgbImage>,
+    frames: &mut dyn Iterator<Item = RgbImage>,
 ) -> Result<(), EncodeError> {
     let refused = |cause: String| EncodeError::Refused { path: path.to_owned(), cause };
     let mut output = OutputFile::create(path).map_err(|error| refused(error.to_string()))?;
     if format == ClipFormat::Gif {
-        write_gif(&mut output, rate, pictures).map_err(|error| refused(error.to_string()))?;
+        write_gif(&mut output, rate, frames).map_err(|error| refused(error.to_string()))?;
         return output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()));
     }
     // FFmpeg writes by name, and goes back to the beginning for the index.
     let unfinished = output.path().ok_or_else(|| refused("a clip is written to a file".to_owned()))?.to_owned();
-    let wrong_pictures = || EncodeError::Pictures { path: path.to_owned() };
-    let first = pictures.next().ok_or_else(wrong_pictures)?;
+    let wrong_frames = || EncodeError::Pictures { path: path.to_owned() };
+    let first = frames.next().ok_or_else(wrong_frames)?;
     let size = first.dimensions();
-    let mut writer = Writer::open((path, &unfinished), format, rate, size)?;
-    for picture in std::iter::once(first).chain(pictures) {
-        if picture.dimensions() != size {
-            return Err(wrong_pictures());
+    let stream = ClipStream { format, rate, width: size.0, height: size.1 };
+    let mut writer = ClipWriter::open(path, &unfinished, &stream)?;
+    for frame in std::iter::once(first).chain(frames) {
+        if frame.dimensions() != size {
+            return Err(wrong_frames());
         }
-        writer.push(&picture).map_err(|error| refused(error.to_string()))?;
+        writer.push(&frame).map_err(|error| refused(error.to_string()))?;
     }
     writer.finish().map_err(|error| refused(error.to_string()))?;
     output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()))
 }
 
-fn write_gif(
-    file: &mut OutputFile,
-    rate: u32,
-    pictures: &mut dyn Iterator<Item = RgbImage>,
-) -> ::image::ImageResult<()> {
+fn write_gif(file: &mut OutputFile, rate: u32, frames: &mut dyn Iterator<Item = RgbImage>) -> ::image::ImageResult<()> {
     // Speed 1 is the best palette.
     let mut encoder = GifEncoder::new_with_speed(file, 1);
     encoder.set_repeat(Repeat::Infinite)?;
-    for picture in pictures {
-        let picture = ::image::DynamicImage::ImageRgb8(picture).into_rgba8();
+    for frame in frames {
+        let image = ::image::DynamicImage::ImageRgb8(frame).into_rgba8();
         let delay = Delay::from_numer_denom_ms(1000, rate);
-        encoder.encode_frame(::image::Frame::from_parts(picture, 0, 0, delay))?;
+        encoder.encode_frame(::image::Frame::from_parts(image, 0, 0, delay))?;
     }
     Ok(())
 }
 
+/// Format, rate and size of the video stream of a clip.
+struct ClipStream {
+    format: ClipFormat,
+    /// Frames a second.
+    rate: u32,
+    width: u32,
+    height: u32,
+}
+
 /// An open file with its encoder.
-struct Writer {
+struct ClipWriter {
     output: ffmpeg::format::context::Output,
     encoder: ffmpeg::encoder::Video,
     scaler: scaling::Context,
@@ -125,17 +133,13 @@ struct Writer {
     n_frames: i64,
 }
 
-impl Writer {
-    /// Opens `unfinished`, which errors call `path`.
-    fn open(
-        (path, unfinished): (&Path, &Path),
-        format: ClipFormat,
-        rate: u32,
-        (width, height): (u32, u32),
-    ) -> Result<Self, EncodeError> {
+impl ClipWriter {
+    /// Opens `unfinished`, which errors name `path`.
+    fn open(path: &Path, unfinished: &Path, stream: &ClipStream) -> Result<Self, EncodeError> {
+        let &ClipStream { format, rate, width, height } = stream;
         let refused = |error: ffmpeg::Error| EncodeError::Refused { path: path.to_owned(), cause: error.to_string() };
         ffmpeg::init().map_err(refused)?;
-        // x264 tells its life story at every file.
+        // x264 logs statistics of every file.
         ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
         let (name, options) = format.encoder();
         let codec = ffmpeg::encoder::find_by_name(name);
@@ -151,7 +155,7 @@ impl Writer {
             encoder.set_format(Pixel::YUV420P);
             encoder.set_time_base(time_base);
             encoder.set_frame_rate(Some(time_base.invert()));
-            // What the scaler below makes of RGB, said plainly, so that no player has to guess.
+            // The matrix and range that the scaler below produces, written into the file for players.
             encoder.set_colorspace(ffmpeg::color::Space::SMPTE170M);
             encoder.set_color_range(ffmpeg::color::Range::MPEG);
             if global_header {
@@ -162,7 +166,7 @@ impl Writer {
             let encoder = encoder.open_with(dictionary)?;
             stream.set_parameters(&encoder);
             stream.set_time_base(time_base);
-            // No random ids and dates in the file.
+            // No random identifiers and dates in the file.
             let mut header = ffmpeg::Dictionary::new();
             header.set("fflags", "+bitexact");
             output.write_header_with(header)?;
@@ -173,19 +177,23 @@ impl Writer {
         open().map_err(refused)
     }
 
-    fn push(&mut self, picture: &RgbImage) -> Result<(), ffmpeg::Error> {
-        let mut rgb = frame::Video::new(Pixel::RGB24, picture.width(), picture.height());
+    fn push(&mut self, image: &RgbImage) -> Result<(), Error> {
+        let mut rgb = frame::Video::new(Pixel::RGB24, image.width(), image.height());
         let stride = rgb.stride(0);
-        let row = 3 * picture.width() as usize;
-        for (to, from) in rgb.data_mut(0).chunks_mut(stride).zip(picture.as_raw().chunks_exact(row)) {
+        let row = 3 * image.width() as usize;
+        for (to, from) in rgb.data_mut(0).chunks_mut(stride).zip(image.as_raw().chunks_exact(row)) {
             to[..row].copy_from_slice(from);
         }
-        let mut yuv = frame::Video::empty();
-        self.scaler.run(&rgb, &mut yuv)?;
+        let mut yuv = frame::Video::new(Pixel::YUV420P, image.width(), image.height());
+        // SAFETY: the context converts RGB to YUV420P of the size of all frames, and `yuv` has planes of that size.
+        unsafe {
+            let target = yuv.as_mut_ptr();
+            scale_into(&mut self.scaler, &rgb, &(*target).data, &(*target).linesize)?;
+        }
         yuv.set_pts(Some(self.n_frames));
         self.n_frames += 1;
-        self.encoder.send_frame(&yuv)?;
-        self.drain()
+        let sent = self.encoder.send_frame(&yuv).and_then(|()| self.drain());
+        sent.map_err(|error| Error::caused_by(Kind::NoConversion, error))
     }
 
     /// Writes the packets that are ready.
@@ -197,7 +205,7 @@ impl Writer {
                 return Ok(());
             }
             packet.set_stream(0);
-            // Without it the last frame lasts no time at all, and MP4's edit list cuts it.
+            // Without a duration the last frame lasts no time at all, and MP4's edit list discards it.
             packet.set_duration(1);
             packet.rescale_ts(self.time_base, stream_base);
             packet.write_interleaved(&mut self.output)?;

@@ -1,81 +1,84 @@
-//! Where decoding may begin: what a packet's first bytes say of it. No packet is decoded here.
+//! Entry points of a coded stream: the packets where decoding may begin, by their first bytes. No packet is decoded
+//! here.
 //!
-//! A container's marks are not enough: files mark pictures as key that show what came before them (periodic intra
-//! refresh, open groups of pictures), or mark every packet.
+//! Key flags of containers are not enough: files flag pictures that depend on earlier pictures (periodic intra refresh,
+//! open groups of pictures), or flag every packet. Called by `demux` for each packet of a scan. "Picture" is the
+//! standards' word for a coded frame or field (ITU-T H.264, H.265).
 
-/// A coded stream, as far as its packets are understood.
+/// Coding of a stream, which decides how packets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     /// H.264 (ITU-T H.264).
     H264(Framing),
     /// HEVC (ITU-T H.265).
     Hevc(Framing),
-    /// Each picture that is marked as key lets go of all before it: VP9, AV1.
-    MarkedKeys,
-    /// Every picture stands for itself.
+    /// Codings whose key pictures reset all references: VP9, AV1.
+    FlaggedKeys,
+    /// Codings without references between pictures.
     IntraOnly,
 }
 
-/// How units follow each other in a packet of H.264 or HEVC.
+/// Framing of the NAL units in a packet of H.264 or HEVC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Behind a length of so many bytes (ISO 14496-15).
+    /// Each unit after its length, of this number of bytes (ISO 14496-15).
     Lengths(usize),
-    /// Behind start codes (annex B).
+    /// Each unit after a start code (annex B).
     StartCodes,
 }
 
-impl Role {
-    /// Whether decoding may begin here.
+impl PacketRole {
+    /// Returns whether decoding may begin with the packet.
     pub(super) fn is_entry(self) -> bool {
         matches!(self, Self::Entry | Self::Recovery)
     }
 }
 
-/// What a packet is for decoding that would begin with it.
+/// Role of a packet as the first packet of a decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// From here on every picture that is shown later comes out right.
+pub(super) enum PacketRole {
+    /// All pictures shown later decode correctly.
     Entry,
-    /// As [`Self::Entry`], by a message; decoders hold back what they decode before the first picture that they show.
+    /// An entry by a recovery point message; decoders drop pictures before the first picture that they output.
     Recovery,
-    /// It needs others.
+    /// The picture depends on earlier packets.
     Inside,
-    /// It needs others, and brings parameters that later ones may need: who begins after it would miss them.
+    /// The picture depends on earlier packets, and the packet has parameter sets that later packets may need, which a
+    /// decoding that begins later would miss.
     Parameters,
 }
 
-/// How a picture stands to those around it in output order.
+/// Kind of a picture by the pictures around it in output order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
-    /// The first picture of a sequence, which numbers its pictures anew.
+pub(super) enum PictureKind {
+    /// First picture of a coded video sequence, which restarts the picture order count.
     Sequence,
-    /// As [`Self::Sequence`], and pictures that lead it cannot be decoded.
+    /// First picture of a sequence whose leading pictures cannot be decoded.
     BrokenLink,
-    /// Decoding may begin with it, numbers go on.
+    /// Random access picture: decoding may begin here, the picture order count goes on.
     RandomAccess,
-    /// A picture shown before the random access picture that it follows; it needs the pictures before that one.
+    /// Leading picture: shown before the random access picture that it follows, and dependent on earlier pictures.
     Leading,
     /// Any other picture.
     None,
 }
 
 impl Coding {
-    /// How the picture of a packet of H.264 or HEVC stands to others.
-    pub(super) fn start(self, packet: &[u8]) -> Start {
-        let Some(kind) = self.units(packet).find_map(|unit| self.slice(unit)) else { return Start::None };
+    /// Returns the kind of the picture of a packet of H.264 or HEVC.
+    pub(super) fn picture_kind(self, packet: &[u8]) -> PictureKind {
+        let Some(kind) = self.units(packet).find_map(|unit| self.slice(unit)) else { return PictureKind::None };
         match (self, kind) {
-            (Self::H264(_), 5) => Start::Sequence,
+            (Self::H264(_), 5) => PictureKind::Sequence,
             // ITU-T H.265, table 7-1: RASL, BLA, IDR, CRA.
-            (Self::Hevc(_), 8 | 9) => Start::Leading,
-            (Self::Hevc(_), 16..=18) => Start::BrokenLink,
-            (Self::Hevc(_), 19 | 20) => Start::Sequence,
-            (Self::Hevc(_), 21) => Start::RandomAccess,
-            _ => Start::None,
+            (Self::Hevc(_), 8 | 9) => PictureKind::Leading,
+            (Self::Hevc(_), 16..=18) => PictureKind::BrokenLink,
+            (Self::Hevc(_), 19 | 20) => PictureKind::Sequence,
+            (Self::Hevc(_), 21) => PictureKind::RandomAccess,
+            _ => PictureKind::None,
         }
     }
 
-    /// A packet of H.264 or HEVC up to its first slice, of which `limit` bytes are kept.
+    /// Returns a packet of H.264 or HEVC up to its first slice, of which `limit` bytes are kept.
     pub(super) fn head(self, packet: &[u8], limit: usize) -> Vec<u8> {
         let (Self::H264(framing) | Self::Hevc(framing)) = self else { return Vec::new() };
         let mut head = Vec::with_capacity(limit);
@@ -89,7 +92,7 @@ impl Coding {
         head
     }
 
-    /// Whether the picture of a packet is cut into several slices.
+    /// Returns whether the picture of a packet has several slices.
     pub(super) fn is_sliced(self, packet: &[u8]) -> bool {
         self.units(packet).filter(|unit| self.slice(unit).is_some()).nth(1).is_some()
     }
@@ -97,40 +100,40 @@ impl Coding {
     fn units(self, packet: &[u8]) -> Units<'_> {
         match self {
             Self::H264(framing) | Self::Hevc(framing) => framing.units(packet),
-            Self::MarkedKeys | Self::IntraOnly => Framing::StartCodes.units(&[]),
+            Self::FlaggedKeys | Self::IntraOnly => Framing::StartCodes.units(&[]),
         }
     }
 
-    /// The kind of a unit, if it is a slice.
+    /// Returns the type of a unit, if the unit is a slice.
     fn slice(self, unit: &[u8]) -> Option<u8> {
         let first = *unit.first()?;
         match self {
             Self::H264(_) => Some(first & 0x1f).filter(|kind| (1..=5).contains(kind)),
             Self::Hevc(_) => Some(first >> 1 & 0x3f).filter(|&kind| kind < 32),
-            Self::MarkedKeys | Self::IntraOnly => None,
+            Self::FlaggedKeys | Self::IntraOnly => None,
         }
     }
 
-    /// The role of a packet, which its container marks as key or not.
-    pub(super) fn role(self, packet: &[u8], is_marked: bool) -> Role {
+    /// Returns the role of a packet, which its container may flag as key.
+    pub(super) fn role(self, packet: &[u8], is_flagged_key: bool) -> PacketRole {
         match self {
-            Self::IntraOnly => Role::Entry,
-            Self::MarkedKeys if is_marked => Role::Entry,
-            Self::MarkedKeys => Role::Inside,
-            Self::H264(framing) => h264(framing.units(packet)),
-            Self::Hevc(framing) => hevc(framing.units(packet)),
+            Self::IntraOnly => PacketRole::Entry,
+            Self::FlaggedKeys if is_flagged_key => PacketRole::Entry,
+            Self::FlaggedKeys => PacketRole::Inside,
+            Self::H264(framing) => h264_role(framing.units(packet)),
+            Self::Hevc(framing) => hevc_role(framing.units(packet)),
         }
     }
 
-    /// Whether pictures that no other one needs say so, which a decoder may then pass over.
-    pub(super) fn tells_unneeded(self) -> bool {
+    /// Returns whether non-reference pictures are flagged, so that a decoder may skip them.
+    pub(super) fn flags_unreferenced(self) -> bool {
         matches!(self, Self::H264(_))
     }
 }
 
 impl Framing {
-    /// From the description of a stream: `avcC` or `hvcC`, whose byte `at` ends with the size of lengths, or start
-    /// codes.
+    /// Returns the framing by the extradata of a stream: `avcC` or `hvcC`, whose byte `at` has the size of lengths in
+    /// its last bits, or else start codes.
     pub(super) fn of(extradata: &[u8], at: usize) -> Self {
         match extradata {
             [1, ..] if extradata.len() > at => Self::Lengths(usize::from(extradata[at] & 3) + 1),
@@ -138,7 +141,7 @@ impl Framing {
         }
     }
 
-    /// Appends a unit. One that is longer than its length can tell is cut.
+    /// Appends a unit, cut to the longest that its length can express.
     fn write(self, unit: &[u8], to: &mut Vec<u8>) {
         match self {
             Self::StartCodes => {
@@ -154,12 +157,13 @@ impl Framing {
         }
     }
 
-    /// The units of a packet, without what stands between them.
+    /// Returns the units of a packet, without lengths and start codes.
     pub(super) fn units(self, packet: &[u8]) -> Units<'_> {
         Units { rest: packet, framing: self }
     }
 }
 
+/// Iterator over the NAL units of a packet.
 pub(super) struct Units<'p> {
     rest: &'p [u8],
     framing: Framing,
@@ -188,26 +192,26 @@ impl<'p> Iterator for Units<'p> {
     }
 }
 
-/// Where the next start code is, `00 00 01`.
+/// Returns the offset of the next start code, `00 00 01`.
 fn start_code(bytes: &[u8]) -> Option<usize> {
     let mut last = 2;
     while let Some(&byte) = bytes.get(last) {
         match byte {
             1 if bytes[last - 2..last] == [0, 0] => return Some(last - 2),
             0 => last += 1,
-            // No start code has this byte before its end.
+            // This byte does not occur in a start code before its end.
             _ => last += 3,
         }
     }
     None
 }
 
-/// ITU-T H.264, table 7-1: what comes before the first slice decides.
-fn h264(units: Units<'_>) -> Role {
+/// Role of a packet of H.264 (ITU-T H.264, table 7-1), decided by the units before the first slice.
+fn h264_role(units: Units<'_>) -> PacketRole {
     let (mut is_recovery, mut has_parameters) = (false, false);
     for unit in units {
         match unit.first().map(|byte| byte & 0x1f) {
-            Some(5) => return Role::Entry,
+            Some(5) => return PacketRole::Entry,
             Some(1..=4) => break,
             Some(6) => is_recovery |= recovers_at_once(&unit[1..]),
             Some(7 | 8 | 13 | 15) => has_parameters = true,
@@ -215,19 +219,20 @@ fn h264(units: Units<'_>) -> Role {
         }
     }
     match (is_recovery, has_parameters) {
-        (true, _) => Role::Recovery,
-        (false, true) => Role::Parameters,
-        (false, false) => Role::Inside,
+        (true, _) => PacketRole::Recovery,
+        (false, true) => PacketRole::Parameters,
+        (false, false) => PacketRole::Inside,
     }
 }
 
-/// Whether messages have a recovery point after which, at once and exactly, all pictures are right (annex D.2.8).
+/// Returns whether messages have a recovery point after which, at once and exactly, all pictures are correct (annex
+/// D.2.8).
 fn recovers_at_once(messages: &[u8]) -> bool {
     const RECOVERY_POINT: usize = 6;
     let mut rest = messages;
-    // What ends the messages is a byte of 0x80.
+    // A byte of 0x80 ends the messages.
     while rest.len() > 2 {
-        let (Some(kind), Some(size)) = (number(&mut rest), number(&mut rest)) else { return false };
+        let (Some(kind), Some(size)) = (sei_number(&mut rest), sei_number(&mut rest)) else { return false };
         let Some((message, others)) = rest.split_at_checked(size) else { return false };
         if kind == RECOVERY_POINT {
             // The first bit set: no frame until recovery, in Exp-Golomb code. The second: an exact match.
@@ -238,8 +243,8 @@ fn recovers_at_once(messages: &[u8]) -> bool {
     false
 }
 
-/// A number of messages: bytes of 255, and the one that ends it.
-pub(super) fn number(bytes: &mut &[u8]) -> Option<usize> {
+/// Reads a payload type or size: bytes of 255, and a last byte below 255.
+pub(super) fn sei_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut sum = 0;
     loop {
         let (&byte, rest) = bytes.split_first()?;
@@ -251,18 +256,19 @@ pub(super) fn number(bytes: &mut &[u8]) -> Option<usize> {
     }
 }
 
-/// ITU-T H.265, table 7-1: a picture of random access lets all that is shown after it come out right.
-fn hevc(units: Units<'_>) -> Role {
+/// Role of a packet of HEVC (ITU-T H.265, table 7-1): after a random access picture all pictures shown later decode
+/// correctly.
+fn hevc_role(units: Units<'_>) -> PacketRole {
     let mut has_parameters = false;
     for unit in units {
         match unit.first().map(|byte| byte >> 1 & 0x3f) {
-            Some(16..=21) => return Role::Entry,
+            Some(16..=21) => return PacketRole::Entry,
             Some(0..=31) => break,
             Some(32..=34) => has_parameters = true,
             _ => {}
         }
     }
-    if has_parameters { Role::Parameters } else { Role::Inside }
+    if has_parameters { PacketRole::Parameters } else { PacketRole::Inside }
 }
 
 #[cfg(test)]
@@ -272,28 +278,28 @@ mod tests {
     const H264: Coding = Coding::H264(Framing::StartCodes);
 
     #[test]
-    fn slices_tell_whether_decoding_may_begin() {
+    fn slices_decide_whether_decoding_may_begin() {
         let packet =
             |units: &[&[u8]]| units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect::<Vec<u8>>();
         for (units, role) in [
             // Parameters, then an instantaneous refresh.
-            (&[&[0x67, 1][..], &[0x68, 1], &[0x65, 1]][..], Role::Entry),
-            (&[&[0x41, 1]], Role::Inside),
-            (&[&[0x68, 1], &[0x41, 1]], Role::Parameters),
-            // A recovery point at once and exact; one after frames; one that is not exact.
-            (&[&[6, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Recovery),
-            (&[&[6, 6, 1, 0x64, 0x80], &[0x41, 1]], Role::Inside),
-            (&[&[6, 6, 1, 0x84, 0x80], &[0x41, 1]], Role::Inside),
+            (&[&[0x67, 1][..], &[0x68, 1], &[0x65, 1]][..], PacketRole::Entry),
+            (&[&[0x41, 1]], PacketRole::Inside),
+            (&[&[0x68, 1], &[0x41, 1]], PacketRole::Parameters),
+            // Recovery points: at once and exact; after frames; not exact.
+            (&[&[6, 6, 1, 0xc4, 0x80], &[0x41, 1]], PacketRole::Recovery),
+            (&[&[6, 6, 1, 0x64, 0x80], &[0x41, 1]], PacketRole::Inside),
+            (&[&[6, 6, 1, 0x84, 0x80], &[0x41, 1]], PacketRole::Inside),
             // Behind another message.
-            (&[&[6, 5, 2, 9, 9, 6, 1, 0xc4, 0x80], &[0x41, 1]], Role::Recovery),
-            (&[], Role::Inside),
+            (&[&[6, 5, 2, 9, 9, 6, 1, 0xc4, 0x80], &[0x41, 1]], PacketRole::Recovery),
+            (&[], PacketRole::Inside),
         ] {
             assert_eq!(H264.role(&packet(units), true), role, "{units:?}");
         }
         let hevc = Coding::Hevc(Framing::StartCodes);
-        assert_eq!(hevc.role(&packet(&[&[32 << 1, 1], &[21 << 1, 1]]), false), Role::Entry);
-        assert_eq!(hevc.role(&packet(&[&[1 << 1, 1]]), true), Role::Inside);
-        assert_eq!(hevc.role(&packet(&[&[34 << 1, 1], &[1 << 1, 1]]), true), Role::Parameters);
+        assert_eq!(hevc.role(&packet(&[&[32 << 1, 1], &[21 << 1, 1]]), false), PacketRole::Entry);
+        assert_eq!(hevc.role(&packet(&[&[1 << 1, 1]]), true), PacketRole::Inside);
+        assert_eq!(hevc.role(&packet(&[&[34 << 1, 1], &[1 << 1, 1]]), true), PacketRole::Parameters);
     }
 
     #[test]
@@ -306,7 +312,7 @@ mod tests {
         // Cut off, or nonsense: nothing, and no panic.
         assert_eq!(units(Framing::Lengths(4), &[0, 0, 1, 7, 0, 0]), Vec::<Vec<u8>>::new());
         assert_eq!(units(Framing::StartCodes, &[1, 2, 3]), Vec::<Vec<u8>>::new());
-        assert_eq!(Coding::H264(Framing::Lengths(4)).role(&[255; 9], true), Role::Inside);
+        assert_eq!(Coding::H264(Framing::Lengths(4)).role(&[255; 9], true), PacketRole::Inside);
     }
 
     #[test]
@@ -320,21 +326,24 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_a_packet_is_what_comes_before_its_first_slice_and_some_of_that() {
+    fn the_head_of_a_packet_ends_within_its_first_slice() {
         let hevc = Coding::Hevc(Framing::Lengths(2));
         let packet = [0, 2, 34 << 1, 1, 0, 4, 21 << 1, 1, 5, 6, 0, 2, 1 << 1, 1];
         assert_eq!(hevc.head(&packet, 3), [0, 2, 34 << 1, 1, 0, 3, 21 << 1, 1, 5]);
-        assert_eq!((hevc.start(&packet), hevc.start(&packet[10..])), (Start::RandomAccess, Start::None));
+        assert_eq!(
+            (hevc.picture_kind(&packet), hevc.picture_kind(&packet[10..])),
+            (PictureKind::RandomAccess, PictureKind::None)
+        );
         assert_eq!(H264.head(&[0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2, 3], 2), [0, 0, 1, 0x67, 1, 0, 0, 1, 0x65, 2]);
-        assert_eq!(H264.start(&[0, 0, 1, 0x65]), Start::Sequence);
-        assert_eq!(Coding::MarkedKeys.head(&packet, 3), [0; 0]);
+        assert_eq!(H264.picture_kind(&[0, 0, 1, 0x65]), PictureKind::Sequence);
+        assert_eq!(Coding::FlaggedKeys.head(&packet, 3), [0; 0]);
         assert!(hevc.is_sliced(&packet) && !hevc.is_sliced(&packet[..10]));
     }
 
     #[test]
-    fn other_codings_go_by_their_marks() {
-        assert_eq!(Coding::MarkedKeys.role(&[], true), Role::Entry);
-        assert_eq!(Coding::MarkedKeys.role(&[], false), Role::Inside);
-        assert_eq!(Coding::IntraOnly.role(&[], false), Role::Entry);
+    fn other_codings_go_by_their_key_flags() {
+        assert_eq!(Coding::FlaggedKeys.role(&[], true), PacketRole::Entry);
+        assert_eq!(Coding::FlaggedKeys.role(&[], false), PacketRole::Inside);
+        assert_eq!(Coding::IntraOnly.role(&[], false), PacketRole::Entry);
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 use crate::files::{FileKind, diagnose, kind_of, url_error};
 use crate::units::{FrameIndex, Seconds};
 
-/// Files of a directory that are looked at for a hint.
+/// Number of files of a directory that are read for a hint, at most.
 const MAX_ENTRIES: usize = 1000;
 
 /// Hint for a file that gives no data for too long.
@@ -19,11 +19,11 @@ pub(super) const LONGER_STALL_LIMIT: &str = "a longer --stall-limit, if the disk
 /// Two frames in a row whose times run backwards, as where streams were joined.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TimeFall {
-    /// The second frame.
+    /// Index of the second frame.
     pub index: FrameIndex,
-    /// Time of the first.
+    /// Time of the first frame.
     pub before: Seconds,
-    /// Time of the second.
+    /// Time of the second frame.
     pub after: Seconds,
 }
 
@@ -71,12 +71,6 @@ pub(super) fn no_video_stream(path: &Path, kinds: &[String]) -> Error {
 pub(super) fn wrong_stream(path: &Path, stream: usize, rule: String, video_streams: &str) -> Error {
     let hint = format!("video streams: {video_streams}");
     Error::new(Kind::Stream, rule).with_hint(hint).about(format!("stream {stream}")).about(path)
-}
-
-/// Returns the error of a decoded frame that is not converted to RGB.
-pub(super) fn no_conversion(path: &Path, index: FrameIndex, cause: &str) -> Error {
-    let rule = format!("cannot be converted to RGB: {cause}");
-    Error::new(Kind::NoConversion, rule).about(format!("frame {index}")).about(path)
 }
 
 /// Returns the error of a stream of which not one frame decodes.

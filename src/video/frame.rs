@@ -1,21 +1,21 @@
-//! One decoded frame: RGB pixels, upright, with its index and its time.
+//! Decoded frame: upright RGB pixels with index and presentation time; and the eight orientations of stored frames.
 
 use ::image::RgbImage;
 
 use crate::units::{FrameIndex, Seconds};
 
-/// A frame of a video, in RGB with full range, its rotation metadata applied.
+/// A frame of a video, in RGB with full range, with the rotation metadata applied.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Place among the decodable frames, in presentation order.
+    /// Index among the decodable frames, in presentation order.
     pub index: FrameIndex,
-    /// Its own timestamp; `None` for an image of a directory.
+    /// Presentation time; `None` for an image of a directory.
     pub time: Option<Seconds>,
-    /// The pixels.
+    /// Pixels.
     pub image: RgbImage,
 }
 
-/// How a picture has to be turned to stand upright: one of the eight symmetries of a rectangle.
+/// Transformation that turns a stored frame upright: one of the eight symmetries of a rectangle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Orientation {
     Upright,
@@ -29,9 +29,9 @@ pub(crate) enum Orientation {
 }
 
 impl Orientation {
-    /// Reads a container's display matrix: nine fixed-point numbers, row-major, of which the upper left
+    /// Reads a container's display matrix: nine fixed-point values, row-major, of which the upper left
     /// 2 x 2 block `(a b; c d)` sends a pixel `(x, y)` to `(a x + c y, b x + d y)` (ISO 14496-12, 8.5.2;
-    /// FFmpeg's `libavutil/display.h`). An angle that is no quarter turn is taken to the nearest one.
+    /// FFmpeg's `libavutil/display.h`). An angle between quarter turns is rounded to the nearest quarter turn.
     pub(crate) fn from_display_matrix(matrix: &[i32; 9]) -> Self {
         let [a, b, c, d] = [matrix[0], matrix[1], matrix[3], matrix[4]].map(i64::from);
         if a.abs() + d.abs() >= b.abs() + c.abs() {
@@ -66,7 +66,7 @@ impl Orientation {
         })
     }
 
-    /// Degrees clockwise, as players report it, and whether the picture is mirrored too.
+    /// Returns the orientation in words: degrees clockwise, as players report them, or the mirroring.
     pub(crate) fn describe(self) -> Option<&'static str> {
         match self {
             Self::Upright => None,
@@ -80,26 +80,26 @@ impl Orientation {
         }
     }
 
-    /// The width and height of a picture of this size once it stands upright.
-    pub(crate) fn size(self, (width, height): (u32, u32)) -> (u32, u32) {
+    /// Returns width and height of an upright frame whose stored size is `width` x `height`.
+    pub(crate) fn upright_size(self, width: u32, height: u32) -> (u32, u32) {
         match self {
             Self::Upright | Self::FlipHorizontal | Self::FlipVertical | Self::Rotate180 => (width, height),
             Self::Rotate90 | Self::Rotate270 | Self::Transpose | Self::AntiTranspose => (height, width),
         }
     }
 
-    /// Turns the picture upright.
-    pub(crate) fn apply(self, picture: RgbImage) -> RgbImage {
+    /// Turns a stored frame upright.
+    pub(crate) fn apply(self, image: RgbImage) -> RgbImage {
         use ::image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};
         match self {
-            Self::Upright => picture,
-            Self::FlipHorizontal => flip_horizontal(&picture),
-            Self::FlipVertical => flip_vertical(&picture),
-            Self::Rotate90 => rotate90(&picture),
-            Self::Rotate180 => rotate180(&picture),
-            Self::Rotate270 => rotate270(&picture),
-            Self::Transpose => flip_horizontal(&rotate90(&picture)),
-            Self::AntiTranspose => flip_horizontal(&rotate270(&picture)),
+            Self::Upright => image,
+            Self::FlipHorizontal => flip_horizontal(&image),
+            Self::FlipVertical => flip_vertical(&image),
+            Self::Rotate90 => rotate90(&image),
+            Self::Rotate180 => rotate180(&image),
+            Self::Rotate270 => rotate270(&image),
+            Self::Transpose => flip_horizontal(&rotate90(&image)),
+            Self::AntiTranspose => flip_horizontal(&rotate270(&image)),
         }
     }
 }
@@ -110,15 +110,15 @@ mod tests {
 
     const ONE: i32 = 1 << 16;
 
-    /// The matrix with this 2 x 2 block.
+    /// Returns the matrix with this 2 x 2 block.
     fn matrix(a: i32, b: i32, c: i32, d: i32) -> [i32; 9] {
         [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30]
     }
 
     #[test]
     fn each_matrix_moves_every_pixel_where_its_arithmetic_says() {
-        // A 3 x 2 picture whose pixels are all different: red = x, green = y.
-        let picture = RgbImage::from_fn(3, 2, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
+        // A 3 x 2 image whose pixels are all different: red = x, green = y.
+        let image = RgbImage::from_fn(3, 2, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
         for (a, b, c, d) in [
             (1, 0, 0, 1),
             (-1, 0, 0, 1),
@@ -129,14 +129,14 @@ mod tests {
             (0, 1, 1, 0),
             (0, -1, -1, 0),
         ] {
-            let turned = Orientation::from_display_matrix(&matrix(a, b, c, d)).apply(picture.clone());
+            let turned = Orientation::from_display_matrix(&matrix(a, b, c, d)).apply(image.clone());
             // The corner that the matrix moves furthest to the negative becomes the origin.
-            let place = |x: i32, y: i32| (a * x + c * y, b * x + d * y);
-            let corners = [place(0, 0), place(2, 0), place(0, 1), place(2, 1)];
+            let moved = |x: i32, y: i32| (a * x + c * y, b * x + d * y);
+            let corners = [moved(0, 0), moved(2, 0), moved(0, 1), moved(2, 1)];
             let left = corners.iter().map(|p| p.0).min().expect("four corners");
             let top = corners.iter().map(|p| p.1).min().expect("four corners");
-            for (x, y, pixel) in picture.enumerate_pixels() {
-                let (px, py) = place(x as i32, y as i32);
+            for (x, y, pixel) in image.enumerate_pixels() {
+                let (px, py) = moved(x as i32, y as i32);
                 assert_eq!(turned.get_pixel((px - left) as u32, (py - top) as u32), pixel, "{a} {b} {c} {d}");
             }
         }

@@ -1,5 +1,4 @@
-//! A directory of image frames as a video: sorted by name, numbers in names by their values, one frame a file, no
-//! times.
+//! A directory of images as a video: one frame a file, without times, in natural order of names (numbers by value).
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -10,57 +9,61 @@ use ::image::{ImageDecoder, RgbImage};
 
 use super::error::{no_images, wrong_stream};
 use super::frame::Orientation;
-use super::limits::Spent;
-use super::reader::{Damage, FrameRequest, FrameSource};
+use super::pass::FrameSource;
+use super::report::Damage;
+use super::request::FrameRequest;
 use super::sample::Timeline;
+use super::timer::ReadTimer;
 use super::{StreamInfo, StreamKind, VideoInfo, decode};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
-/// Read with the `image` crate, whose JPEG follows libjpeg as Pillow does.
+/// Extensions of files read with the `image` crate, whose JPEG decoder follows libjpeg as Pillow's does.
 const BY_IMAGE_CRATE: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Read with FFmpeg, as a video of one frame.
+/// Extensions of files read with FFmpeg, as a video of one frame.
 const BY_FFMPEG: [&str; 6] = ["webp", "bmp", "gif", "tif", "tiff", "ppm"];
 
-/// The images of one directory, read one after the other.
+/// Images of a directory, read one after the other.
 pub(super) struct ImageDirectory {
     files: VecDeque<PathBuf>,
     current: Option<RgbImage>,
     damage: Damage,
-    spent: Arc<Spent>,
+    timer: Arc<ReadTimer>,
 }
 
 impl ImageDirectory {
-    pub(super) fn open(path: &Path, stream: Option<usize>, spent: &Arc<Spent>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, stream: Option<usize>, timer: &Arc<ReadTimer>) -> Result<Self, Error> {
         check_stream(path, stream)?;
         let files = list(path)?.into();
-        Ok(Self { files, current: None, damage: Damage::default(), spent: spent.clone() })
+        Ok(Self { files, current: None, damage: Damage::default(), timer: timer.clone() })
     }
 
-    fn load(&self, file: &Path) -> Result<RgbImage, String> {
+    /// Reads an image file, upright.
+    fn load(&self, file: &Path) -> Result<RgbImage, Error> {
         if ends_with(file, &BY_FFMPEG) {
-            return decode::first_picture(file, &self.spent).map_err(|error| error.to_string());
+            return decode::first_image(file, &self.timer);
         }
         let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
-        let decoder = reader.map_err(|error| error.to_string())?.into_decoder().map_err(|error| error.to_string())?;
+        let failed = |error: ::image::ImageError| Error::caused_by(Kind::Unreadable, error);
+        let decoder = reader.map_err(|error| failed(error.into()))?.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
-        self.spent.limits().check_frame(file, width, height).map_err(|error| error.to_string())?;
-        let picture = ::image::DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+        self.timer.limits().check_frame(file, width, height)?;
+        let image = ::image::DynamicImage::from_decoder(decoder).map_err(failed)?;
         let orientation = exif_orientation(file).unwrap_or(Orientation::Upright);
-        Ok(orientation.apply(picture.into_rgb8()))
+        Ok(orientation.apply(image.into_rgb8()))
     }
 }
 
 impl FrameSource for ImageDirectory {
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, Error> {
         while let Some(file) = self.files.pop_front() {
-            self.spent.begin_call();
+            self.timer.begin_call();
             match self.load(&file) {
-                Ok(picture) => {
-                    self.current = Some(picture);
+                Ok(image) => {
+                    self.current = Some(image);
                     return Ok(Some(None));
                 }
-                Err(cause) => self.damage.note(format!("{}: {cause}", file.display())),
+                Err(error) => self.damage.note(format!("{}: {error}", file.display())),
             }
         }
         Ok(None)
@@ -70,9 +73,9 @@ impl FrameSource for ImageDirectory {
         true
     }
 
-    fn picture(&mut self) -> Result<RgbImage, String> {
-        // A place that uniform sampling takes twice asks twice.
-        self.current.clone().ok_or_else(|| "no current image".to_owned())
+    fn image(&mut self) -> Result<RgbImage, Error> {
+        // Cloned, as an index that is sampled twice calls twice.
+        self.current.clone().ok_or_else(|| Error::new(Kind::NoConversion, "no current image"))
     }
 
     fn damage(&self) -> &Damage {
@@ -80,28 +83,28 @@ impl FrameSource for ImageDirectory {
     }
 }
 
-/// The images of a directory. They carry no times, so no window but the whole holds any.
+/// Returns the timeline of a directory. Images have no times, so a window with bounds is empty.
 pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, Error> {
     check_stream(path, request.stream)?;
     let n_files = list(path)?.len();
     Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }))
 }
 
-/// Upright width and height of the image of a directory that holds one alone. An image that cannot be read is told by
-/// the reader.
-pub(super) fn single_image(path: &Path, spent: &Arc<Spent>) -> Result<Option<(u32, u32)>, Error> {
+/// Returns upright width and height of the image of a directory with a single image. An unreadable image is the
+/// reader's error.
+pub(super) fn single_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<Option<(u32, u32)>, Error> {
     let files = list(path)?;
     let [file] = &*files else { return Ok(None) };
     if ends_with(file, &BY_FFMPEG) {
-        return Ok(decode::first_picture(file, spent).ok().map(|image| image.dimensions()));
+        return Ok(decode::first_image(file, timer).ok().map(|image| image.dimensions()));
     }
     let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
     let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
     let orientation = exif_orientation(file).unwrap_or(Orientation::Upright);
-    Ok(size.map(|size| orientation.size(size)))
+    Ok(size.map(|(width, height)| orientation.upright_size(width, height)))
 }
 
-/// The header facts of a directory of images: how many, and how large the first one is.
+/// Returns the header facts of a directory of images: its files are the frames of one stream.
 pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Error> {
     check_stream(path, stream)?;
     let files = list(path)?;
@@ -109,7 +112,7 @@ pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Err
     let stream = StreamInfo {
         kind: StreamKind::Video,
         codec: files.first().and_then(extension).unwrap_or_default(),
-        picture: None,
+        frame: None,
         declared_frames: Some(files.len()),
     };
     Ok(VideoInfo {
@@ -121,7 +124,7 @@ pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Err
     })
 }
 
-/// Refuses a stream other than the one that a directory has.
+/// Refuses a stream other than the single stream of a directory.
 fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), Error> {
     match stream {
         None | Some(0) => Ok(()),
@@ -129,7 +132,7 @@ fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), Error> {
     }
 }
 
-/// The image files of a directory in their order. Hidden files are left out, as `batch` does.
+/// Lists the image files of a directory in order, without hidden files, as in `batch`.
 fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let io = Error::io(path);
     let mut files = Vec::new();
@@ -150,8 +153,8 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// A file's name in natural order: runs of digits by their value, all else byte by byte. Names that are equal so, such
-/// as `1` and `01`, are in the order of their bytes.
+/// A file's name in natural order: runs of digits by value, everything else byte by byte. Names that compare equal,
+/// such as `1` and `01`, are in the order of their bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct NaturalName(Vec<u8>);
 
@@ -167,7 +170,7 @@ impl Ord for NaturalName {
         while let (Some(first), Some(second)) = (a.first(), b.first()) {
             let order = if first.is_ascii_digit() && second.is_ascii_digit() {
                 let (x, y) = (take_digits(&mut a), take_digits(&mut b));
-                // Without leading zeros the longer number is the larger one.
+                // Without leading zeros the longer number is larger.
                 x.len().cmp(&y.len()).then_with(|| x.cmp(y))
             } else {
                 (a, b) = (&a[1..], &b[1..]);
@@ -190,7 +193,7 @@ fn take_digits<'n>(name: &mut &'n [u8]) -> &'n [u8] {
     &digits[n_zeros..]
 }
 
-/// The orientation that an image's EXIF data tells (JPEG, PNG, TIFF, WebP), if there is any.
+/// Returns the orientation by an image's EXIF data (JPEG, PNG, TIFF, WebP), if there is any.
 pub(super) fn exif_orientation(file: &Path) -> Option<Orientation> {
     let mut bytes = std::io::BufReader::new(std::fs::File::open(file).ok()?);
     let exif = exif::Reader::new().read_from_container(&mut bytes).ok()?;

@@ -1,9 +1,8 @@
 //! Video files and directories of images as sequences of frames.
 //!
-//! A frame's index is its place among the *decodable* frames in presentation order, and its time is its
-//! own timestamp on the stream's clock. [`reader::read_frames`] is the one way in; [`sample`] chooses
-//! frames by arithmetic alone; only `demux.rs`, `detect.rs`, `linked.rs`, `streams.rs`, `decode/` and `encode.rs` name
-//! FFmpeg.
+//! A frame's index counts the *decodable* frames in presentation order; its time is its own timestamp on the stream's
+//! clock. [`read_frames`] is the entry point; [`sample`] chooses frames by arithmetic alone; only `demux.rs`,
+//! `detect.rs`, `linked.rs`, `scale.rs`, `streams.rs`, `decode/` and `encode.rs` call FFmpeg.
 
 mod clock;
 mod dash;
@@ -19,13 +18,19 @@ mod images;
 mod limits;
 mod linked;
 mod packets;
+mod pass;
+mod playlist;
 pub mod probe;
-pub mod reader;
+mod reader;
+mod report;
+mod request;
 pub mod sample;
+mod scale;
 mod scan;
 mod schedule;
 mod streams;
 mod stuck;
+mod timer;
 mod window;
 pub mod worker;
 
@@ -34,7 +39,9 @@ pub use encode::{ClipFormat, EncodeError, write_clip};
 pub use frame::Frame;
 pub use limits::{Access, Bounds, Halt, Patience, ReadLimits};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};
-pub use reader::{Damage, Event, Flow, FrameRequest, ReadReport, count_frames, read_frames, read_scanned};
+pub use reader::{count_frames, read_frames, read_scanned};
+pub use report::{Damage, ReadReport};
+pub use request::{Flow, FrameRequest, ReadEvent};
 pub use sample::Sample;
 pub use scan::{Scanned, scan};
 pub use stuck::stuck_read;

@@ -1,168 +1,175 @@
-//! The packets of a stream, and which of them have to be decoded for some of its frames: arithmetic, no decoding.
+//! Packet index of a stream: the packets that must be decoded for given frames. Arithmetic, no decoding.
+//!
+//! `demux` makes the index of a scan; `decode::seek` decodes the runs. Only healthy streams are indexed: one frame a
+//! packet, presentation times in output order.
 
-use super::entry::Role;
+use super::entry::PacketRole;
 
-/// What is known of a packet before it is decoded, in decoding order.
+/// Facts about a packet before it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Packet {
+pub(super) struct PacketFacts {
     /// Presentation time in the stream's ticks.
     pub(super) pts: i64,
-    /// Decoding time, where there is one.
+    /// Decoding time in ticks, where the packet has one.
     pub(super) dts: Option<i64>,
-    /// Its picture's place in output order.
-    pub(super) rank: Rank,
+    /// Rank of the picture in output order.
+    pub(super) rank: OutputRank,
+    /// Size in bytes.
     pub(super) bytes: u32,
-    pub(super) role: Role,
-    /// Whether the container marks it as key.
-    pub(super) is_marked: bool,
-    /// Whether an edit list cuts its frame out.
+    /// Role for a decoding that begins with the packet.
+    pub(super) role: PacketRole,
+    /// Whether the container flags the packet as key.
+    pub(super) is_flagged_key: bool,
+    /// Whether an edit list discards the frame.
     pub(super) is_discarded: bool,
 }
 
-/// The place of a picture in output order: its sequence, and its number within that.
+/// Rank of a picture in output order: its sequence, and its picture order count within the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
+pub(super) struct OutputRank {
+    /// Number of the coded video sequence.
     pub(super) sequence: u32,
+    /// Picture order count.
     pub(super) number: i32,
 }
 
-/// The packets of a healthy stream: each gives one frame.
+/// Index of the packets of a healthy stream, each of which gives one frame.
 #[derive(Debug)]
-pub(super) struct Packets {
-    packets: Vec<Packet>,
-    /// Places in decoding order, in presentation order.
+pub(super) struct PacketIndex {
+    /// Packets in decoding order.
+    packets: Vec<PacketFacts>,
+    /// Indices into `packets`, in presentation order.
     by_pts: Vec<u32>,
-    /// Those of them that are shown.
+    /// Indices of the packets whose frames are shown, in presentation order.
     shown: Vec<u32>,
-    /// Whether what the container marks as key is where decoding may begin, and nothing else.
-    marks_are_entries: bool,
+    /// Whether exactly the entry points are flagged as key.
+    flags_are_entries: bool,
 }
 
-/// Packets that are decoded one after the other, and the frames that are kept of them.
+/// A run of consecutive packets to decode, and the frames kept of them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// The first packet, where decoding may begin.
+pub(super) struct PacketRun {
+    /// First packet, an entry point.
     pub(super) first: usize,
-    /// The last one that a kept frame needs.
+    /// Last packet that a kept frame needs.
     pub(super) last: usize,
-    /// Frames in presentation order; one may stand there twice.
+    /// Frames in presentation order; a frame may occur twice.
     pub(super) frames: Vec<usize>,
 }
 
-/// Packets that are read on over rather than jumped over: a jump throws away what the decoder has begun.
+/// Number of packets that are decoded rather than skipped by a seek: a seek discards the state of the decoder.
 const GAP: usize = 8;
-/// Pictures that may be decoded before one that is shown first, at most (ITU-T H.264, annex A.3.1, MaxDpbFrames).
+/// Number of pictures decoded before a picture that is shown earlier, at most (ITU-T H.264, annex A.3.1, MaxDpbFrames).
 const REORDERED: usize = 16;
-/// What a jump costs, in packets.
-const JUMP: usize = 4;
+/// Cost of a seek, in packets.
+const SEEK_COST: usize = 4;
 
-impl Packets {
-    /// The packets of a stream whose decoder holds back `delay` frames. Nothing where it is not certain that the
-    /// decoder gives the frames in the order of their times, or a packet brings parameters where decoding would not
-    /// begin.
-    pub(super) fn new(mut packets: Vec<Packet>, delay: usize) -> Option<Self> {
-        let pts = |place: u32| packets[place as usize].pts;
+impl PacketIndex {
+    /// Makes the index of a stream whose decoder has a reordering delay of `delay` frames. `None` where the decoder may
+    /// output frames in another order than that of their times, or a packet other than an entry has parameter sets.
+    pub(super) fn new(mut packets: Vec<PacketFacts>, delay: usize) -> Option<Self> {
+        let pts = |index: u32| packets[index as usize].pts;
         let mut by_pts: Vec<u32> = (0..u32::try_from(packets.len()).ok()?).collect();
-        by_pts.sort_unstable_by_key(|&place| pts(place));
-        let rank = |place: u32| packets[place as usize].rank;
+        by_pts.sort_unstable_by_key(|&index| pts(index));
+        let rank = |index: u32| packets[index as usize].rank;
         let is_ordered = by_pts.windows(2).all(|pair| pts(pair[0]) < pts(pair[1]) && rank(pair[0]) < rank(pair[1]));
-        let is_whole = packets.first().is_none_or(|packet| packet.role == Role::Entry);
+        let is_whole = packets.first().is_none_or(|packet| packet.role == PacketRole::Entry);
         if !is_ordered
             || !is_whole
             || reordering(&packets) > delay
-            || packets.iter().any(|packet| packet.role == Role::Parameters)
+            || packets.iter().any(|packet| packet.role == PacketRole::Parameters)
         {
             return None;
         }
-        let marks_are_entries = packets.iter().all(|packet| packet.is_marked == packet.role.is_entry());
-        // What is shown after an entry must not come before it.
+        let flags_are_entries = packets.iter().all(|packet| packet.is_flagged_key == packet.role.is_entry());
+        // An entry after a packet that is shown later does not count.
         let mut latest = i64::MIN;
         for packet in &mut packets {
             if packet.role.is_entry() && latest > packet.pts {
-                packet.role = Role::Inside;
+                packet.role = PacketRole::Inside;
             }
             latest = latest.max(packet.pts);
         }
-        let shown = by_pts.iter().copied().filter(|&place| !packets[place as usize].is_discarded).collect();
-        Some(Self { packets, by_pts, shown, marks_are_entries })
+        let shown = by_pts.iter().copied().filter(|&index| !packets[index as usize].is_discarded).collect();
+        Some(Self { packets, by_pts, shown, flags_are_entries })
     }
 
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }
 
-    /// A packet by its place in decoding order.
-    pub(super) fn get(&self, place: usize) -> &Packet {
-        &self.packets[place]
+    /// Returns a packet by its index in decoding order.
+    pub(super) fn get(&self, index: usize) -> &PacketFacts {
+        &self.packets[index]
     }
 
-    /// The place of the packet with this presentation time.
-    pub(super) fn place_of(&self, pts: i64) -> Option<usize> {
-        let found = self.by_pts.binary_search_by_key(&pts, |&place| self.packets[place as usize].pts).ok()?;
+    /// Returns the index of the packet with a presentation time.
+    pub(super) fn index_of(&self, pts: i64) -> Option<usize> {
+        let found = self.by_pts.binary_search_by_key(&pts, |&index| self.packets[index as usize].pts).ok()?;
         Some(self.by_pts[found] as usize)
     }
 
-    pub(super) fn marks_are_entries(&self) -> bool {
-        self.marks_are_entries
+    pub(super) fn flags_are_entries(&self) -> bool {
+        self.flags_are_entries
     }
 
-    /// Frames that are shown.
+    /// Number of shown frames.
     pub(super) fn n_shown(&self) -> usize {
         self.shown.len()
     }
 
-    /// The packet of a frame.
-    pub(super) fn of_frame(&self, frame: usize) -> &Packet {
+    /// Returns the packet of a frame.
+    pub(super) fn of_frame(&self, frame: usize) -> &PacketFacts {
         &self.packets[self.shown[frame] as usize]
     }
 
-    /// The first frame that `is_inside`, of frames of which the others of that kind follow it.
+    /// Returns the index of the first frame whose time `is_inside`, or the number of frames.
     pub(super) fn first_frame(&self, mut is_inside: impl FnMut(i64) -> bool) -> usize {
-        self.shown.iter().position(|&place| is_inside(self.packets[place as usize].pts)).unwrap_or(self.shown.len())
+        self.shown.iter().position(|&index| is_inside(self.packets[index as usize].pts)).unwrap_or(self.shown.len())
     }
 
-    /// What has to be decoded for some frames, in presentation order.
-    pub(super) fn runs(&self, frames: &[usize]) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
+    /// Returns the runs to decode for frames in presentation order.
+    pub(super) fn runs(&self, frames: &[usize]) -> Vec<PacketRun> {
+        let mut runs: Vec<PacketRun> = Vec::new();
         for &frame in frames {
-            let place = self.shown[frame] as usize;
-            let first = self.entry(place);
+            let index = self.shown[frame] as usize;
+            let first = self.entry(index);
             match runs.last_mut() {
                 Some(run) if first <= run.last.saturating_add(GAP) => {
                     run.first = run.first.min(first);
-                    run.last = run.last.max(place);
+                    run.last = run.last.max(index);
                     run.frames.push(frame);
                 }
-                _ => runs.push(Run { first, last: place, frames: vec![frame] }),
+                _ => runs.push(PacketRun { first, last: index, frames: vec![frame] }),
             }
         }
         runs
     }
 
-    /// Where decoding begins for the frame of a packet: the last entry before it that is not shown after it, or the
-    /// first packet.
-    fn entry(&self, place: usize) -> usize {
-        let pts = self.packets[place].pts;
+    /// Returns the packet where decoding begins for the frame of a packet: the last entry before the packet that is not
+    /// shown after it, or the first packet.
+    fn entry(&self, index: usize) -> usize {
+        let pts = self.packets[index].pts;
         let begins = |&at: &usize| {
             let reaches = match self.packets[at].role {
-                Role::Entry => true,
-                Role::Recovery => place - at > REORDERED,
-                Role::Inside | Role::Parameters => false,
+                PacketRole::Entry => true,
+                PacketRole::Recovery => index - at > REORDERED,
+                PacketRole::Inside | PacketRole::Parameters => false,
             };
             reaches && self.packets[at].pts <= pts
         };
-        (0..=place).rev().find(begins).unwrap_or(0)
+        (0..=index).rev().find(begins).unwrap_or(0)
     }
 
-    /// The last packet before this one where decoding may begin, or the first.
-    pub(super) fn entry_before(&self, place: usize) -> usize {
-        (0..place).rev().find(|&at| self.packets[at].role.is_entry()).unwrap_or(0)
+    /// Returns the last entry before a packet, or the first packet.
+    pub(super) fn entry_before(&self, index: usize) -> usize {
+        (0..index).rev().find(|&at| self.packets[at].role.is_entry()).unwrap_or(0)
     }
 }
 
-/// The most packets that come before one and are shown after it (ITU-T H.264, annex E.2.1, max_num_reorder_frames), up
-/// to one more than any decoder holds.
-fn reordering(packets: &[Packet]) -> usize {
+/// Returns the largest number of packets that precede a packet and are shown after it (ITU-T H.264, annex E.2.1,
+/// max_num_reorder_frames), up to one more than any decoder reorders.
+fn reordering(packets: &[PacketFacts]) -> usize {
     // The latest times so far, in falling order.
     let mut latest: Vec<i64> = Vec::new();
     let mut most = 0;
@@ -175,31 +182,31 @@ fn reordering(packets: &[Packet]) -> usize {
     most
 }
 
-/// Packets that are decoded in some runs, jumps counted as packets too.
-pub(super) fn cost(runs: &[Run]) -> usize {
-    runs.iter().map(|run| run.last - run.first + 1 + JUMP).sum()
+/// Returns the cost of runs in packets, seeks included.
+pub(super) fn cost(runs: &[PacketRun]) -> usize {
+    runs.iter().map(|run| run.last - run.first + 1 + SEEK_COST).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Packets by their presentation times; an `e` marks where decoding may begin.
-    fn packets(text: &str) -> Vec<Packet> {
-        let packet = |word: &str| Packet {
+    /// Makes packets by their presentation times; an `e` marks entries.
+    fn packets(text: &str) -> Vec<PacketFacts> {
+        let packet = |word: &str| PacketFacts {
             pts: word.trim_end_matches('e').parse().expect("a number"),
             dts: None,
-            rank: Rank { sequence: 0, number: word.trim_end_matches('e').parse().expect("a number") },
+            rank: OutputRank { sequence: 0, number: word.trim_end_matches('e').parse().expect("a number") },
             bytes: 1,
-            role: if word.ends_with('e') { Role::Entry } else { Role::Inside },
-            is_marked: word.ends_with('e'),
+            role: if word.ends_with('e') { PacketRole::Entry } else { PacketRole::Inside },
+            is_flagged_key: word.ends_with('e'),
             is_discarded: false,
         };
         text.split_whitespace().map(packet).collect()
     }
 
     fn runs(text: &str, frames: &[usize]) -> Vec<(usize, usize)> {
-        let packets = Packets::new(packets(text), 2).expect("they can be told apart");
+        let packets = PacketIndex::new(packets(text), 2).expect("distinct times");
         packets.runs(frames).iter().map(|run| (run.first, run.last)).collect()
     }
 
@@ -208,14 +215,14 @@ mod tests {
         let closed: String = (0..40).map(|i| if i % 20 == 0 { format!("{i}e ") } else { format!("{i} ") }).collect();
         assert_eq!(runs(&closed, &[25]), [(20, 25)]);
         assert_eq!(runs(&closed, &[5, 5, 25]), [(0, 5), (20, 25)]);
-        // Too near to jump.
+        // Too near for a seek.
         assert_eq!(runs(&closed, &[15, 25]), [(0, 25)]);
-        assert_eq!(cost(&Packets::new(packets(&closed), 2).expect("fine").runs(&[5, 25])), 6 + 6 + 8);
+        assert_eq!(cost(&PacketIndex::new(packets(&closed), 2).expect("fine").runs(&[5, 25])), 6 + 6 + 8);
     }
 
     #[test]
     fn a_frame_shown_before_its_entry_needs_the_group_before() {
-        // I0 P3 B1 B2 | I6 B4 B5 P9 B7 B8: the two that lead need what came before.
+        // I0 P3 B1 B2 | I6 B4 B5 P9 B7 B8: the two leading pictures depend on the group before.
         let open = "0e 3 1 2 6e 4 5 9 7 8";
         assert_eq!(runs(open, &[4]), [(0, 5)]);
         assert_eq!(runs(open, &[6]), [(4, 4)]);
@@ -225,50 +232,50 @@ mod tests {
     #[test]
     fn a_recovery_point_shows_what_comes_some_packets_later() {
         let mut groups = packets(&(0..60).map(|i| format!("{i} ")).collect::<String>());
-        groups[0].role = Role::Entry;
-        groups[20].role = Role::Recovery;
-        let groups = Packets::new(groups, 2).expect("they can be told apart");
+        groups[0].role = PacketRole::Entry;
+        groups[20].role = PacketRole::Recovery;
+        let groups = PacketIndex::new(groups, 2).expect("distinct times");
         let first = |frame: usize| groups.runs(&[frame])[0].first;
         assert_eq!((first(20), first(36), first(37), first(59)), (0, 0, 20, 20));
         assert_eq!((groups.entry_before(59), groups.entry_before(20), groups.entry_before(0)), (20, 0, 0));
     }
 
     #[test]
-    fn an_entry_that_is_shown_before_what_precedes_it_is_none() {
+    fn an_entry_after_a_packet_that_is_shown_later_does_not_count() {
         assert_eq!(runs("0e 5 3e 6", &[3]), [(0, 3)]);
     }
 
     #[test]
-    fn frames_that_are_cut_out_are_decoded_and_not_counted() {
+    fn discarded_frames_are_decoded_and_not_counted() {
         let mut cut = packets("0e 1 2 3");
         cut[0].is_discarded = true;
         cut[1].is_discarded = true;
-        let cut = Packets::new(cut, 2).expect("they can be told apart");
+        let cut = PacketIndex::new(cut, 2).expect("distinct times");
         assert_eq!((cut.n_shown(), cut.len(), cut.of_frame(0).pts), (2, 4, 2));
-        assert_eq!(cut.runs(&[0]), [Run { first: 0, last: 2, frames: vec![0] }]);
+        assert_eq!(cut.runs(&[0]), [PacketRun { first: 0, last: 2, frames: vec![0] }]);
     }
 
     #[test]
     fn times_that_are_not_the_output_order_are_not_indexed() {
-        // Decoding times in place of presentation times: I0 P3 B1 B2.
+        // Decoding times in index of presentation times: I0 P3 B1 B2.
         let mut stored = packets("0e 1 2 3");
         stored.iter_mut().zip([0, 3, 1, 2]).for_each(|(packet, number)| packet.rank.number = number);
-        assert!(Packets::new(stored, 2).is_none());
-        // Two packets come before one that is shown before both.
+        assert!(PacketIndex::new(stored, 2).is_none());
+        // Two packets precede a packet that is shown before both.
         assert_eq!(reordering(&packets("0e 4 2 1 3")), 2);
-        assert!(Packets::new(packets("0e 4 2 1 3"), 1).is_none());
-        // It begins where decoding may not.
-        assert!(Packets::new(packets("0 1e 2"), 2).is_none());
+        assert!(PacketIndex::new(packets("0e 4 2 1 3"), 1).is_none());
+        // The first packet is no entry.
+        assert!(PacketIndex::new(packets("0 1e 2"), 2).is_none());
     }
 
     #[test]
-    fn what_cannot_be_told_apart_is_not_indexed() {
-        assert!(Packets::new(packets("0e 1 1"), 2).is_none());
+    fn packets_with_equal_times_or_late_parameters_are_not_indexed() {
+        assert!(PacketIndex::new(packets("0e 1 1"), 2).is_none());
         let mut late = packets("0e 1 2");
-        late[1].role = Role::Parameters;
-        assert!(Packets::new(late, 2).is_none());
+        late[1].role = PacketRole::Parameters;
+        assert!(PacketIndex::new(late, 2).is_none());
         let mut marked = packets("0e 1 2");
-        marked[2].is_marked = true;
-        assert!(!Packets::new(marked, 2).expect("fine").marks_are_entries());
+        marked[2].is_flagged_key = true;
+        assert!(!PacketIndex::new(marked, 2).expect("fine").flags_are_entries());
     }
 }

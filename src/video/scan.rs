@@ -1,98 +1,100 @@
-//! Scan of a video's packets, before a frame is decoded. They are read once: a scan that was made to check a
-//! request is handed on to the reading, with the file as it stands open.
+//! Scan of a video's packets, before a frame is decoded.
+//!
+//! Packets are read once: a scan made to check a request is passed on to the reading, with the open file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::demux::{self, Indexed, Scan};
-use super::limits::{Bounds, Spent, Watch};
-use super::reader::{Event, Flow, FrameRequest};
+use super::demux::{self, IndexedFile, PacketScan};
+use super::limits::Bounds;
+use super::request::{Flow, FrameRequest, ReadEvent};
 use super::sample::Timeline;
+use super::timer::{ReadTimer, ReadWatch};
 use super::{Sample, images};
 use crate::error::{About, Error};
 
-/// A video whose packets were read.
+/// A scanned video: packets read, no frame decoded.
 pub struct Scanned {
     pub(super) path: PathBuf,
     pub(super) request: FrameRequest,
-    /// The frames that the window is expected to hold.
+    /// Expected frames of the window.
     pub(super) timeline: Timeline,
-    /// Index by which single frames are fetched, where that can be done exactly.
-    pub(super) indexed: Option<Indexed>,
-    /// Whether one thread alone decodes the same frames each time.
+    /// Packet index for seeking, where seeking is exact.
+    pub(super) indexed: Option<IndexedFile>,
+    /// Whether damage may go unnoticed with several threads, so that only one thread decodes reproducibly.
     pub(super) hides_damage: bool,
     /// Upright width and height of an input that is one still image.
     pub(super) single_image: Option<(u32, u32)>,
+    /// Length and time of the file at the scan.
     file: Option<FileFacts>,
-    spent: Arc<Spent>,
+    timer: Arc<ReadTimer>,
     ended: Instant,
 }
 
 /// Length of a file and time of its last change.
 type FileFacts = (u64, Option<SystemTime>);
 
-/// Reads the packets of a video, without decoding.
+/// Scans the packets of a video.
 ///
 /// # Errors
 /// When the video cannot be opened.
 pub fn scan(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<Scanned, Error> {
-    Scanned::read(path, request, &mut Watch::new(bounds.into(), &mut |_| Flow::Continue))
+    Scanned::read(path, request, &mut ReadWatch::new(bounds.into(), &mut |_| Flow::Continue))
 }
 
 impl Scanned {
-    pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut Watch<'_>) -> Result<Self, Error> {
+    pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_>) -> Result<Self, Error> {
         let file = facts(path);
-        let Scan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
-            true => Scan {
+        let PacketScan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
+            true => PacketScan {
                 timeline: images::timeline(path, request)?,
                 indexed: None,
                 hides_damage: false,
-                single_image: images::single_image(path, &watch.spent)?,
+                single_image: images::single_image(path, &watch.timer)?,
             },
             false => demux::scan(path, request, watch)?,
         };
-        let (path, request, spent) = (path.to_owned(), request.clone(), watch.spent.clone());
-        Ok(Self { path, request, timeline, indexed, hides_damage, single_image, file, spent, ended: Instant::now() })
+        let (path, request, timer) = (path.to_owned(), request.clone(), watch.timer.clone());
+        Ok(Self { path, request, timeline, indexed, hides_damage, single_image, file, timer, ended: Instant::now() })
     }
 
-    /// Number of frames that the request is expected to give; the most that a rule can give which must see the frames
-    /// first.
+    /// Number of frames that the request is expected to give; the maximum for a rule that needs histograms.
     ///
     /// # Errors
     /// When the video is too short for the sampling rule.
     pub fn n_sampled(&self) -> Result<usize, Error> {
         if self.request.sample.needs_histograms() {
-            return Ok(most_sampled(&self.request.sample, self.timeline.len()));
+            return Ok(max_sampled(&self.request.sample, self.timeline.len()));
         }
         let selected = self.request.sample.select(&self.timeline);
         selected.map(|indices| indices.len()).about(&*self.path)
     }
 
-    /// Upright width and height of an input that is one still image: a directory with one image, or an image file. A
-    /// video of one frame is none.
+    /// Upright width and height of an input that is one still image: a directory with one image, or an image file;
+    /// `None` for a video of one frame.
     pub fn single_image(&self) -> Option<(u32, u32)> {
         self.single_image
     }
 
-    /// Whether it was made of this video for this request.
+    /// Returns whether the scan was made of this video for this request.
     pub fn is_of(&self, path: &Path, request: &FrameRequest) -> bool {
         self.path == path && self.request == *request
     }
 
-    /// Whether the file has not changed since.
+    /// Returns whether the file is unchanged since the scan.
     pub(super) fn is_current(&self) -> bool {
         self.file.is_some() && self.file == facts(&self.path)
     }
 
-    /// Time that it took.
+    /// Duration of the scan.
     pub fn took(&self) -> Duration {
-        self.spent.worked().saturating_sub(self.ended.elapsed())
+        self.timer.worked().saturating_sub(self.ended.elapsed())
     }
 
-    /// A consumer of the reading that goes on from here.
-    pub(super) fn resume<'e>(&self, bounds: Bounds, emit: &'e mut dyn FnMut(Event) -> Flow) -> Watch<'e> {
-        Watch::resume((self.spent.clone(), self.ended.elapsed()), bounds, emit)
+    /// Resumes the reading for a consumer.
+    pub(super) fn resume<'e>(&self, bounds: Bounds, emit: &'e mut dyn FnMut(ReadEvent) -> Flow) -> ReadWatch<'e> {
+        ReadWatch::resume(self.timer.clone(), self.ended.elapsed(), bounds, emit)
     }
 }
 
@@ -108,8 +110,8 @@ fn facts(path: &Path) -> Option<FileFacts> {
     Some((meta.len(), meta.modified().ok()))
 }
 
-/// The most frames that a rule can give which must see the frames first.
-pub(super) fn most_sampled(sample: &Sample, n_frames: usize) -> usize {
+/// Returns the maximum number of frames of a rule that needs histograms.
+pub(super) fn max_sampled(sample: &Sample, n_frames: usize) -> usize {
     match sample {
         Sample::Scene(scene) => scene.frames.min(n_frames),
         _ => n_frames,

@@ -1,41 +1,42 @@
-//! The frames that packets promise, with their times, in the order in which a decoder will give them. Arithmetic, no
+//! Schedule of a stream: the frames that its packets promise, in output order with their times. Arithmetic, no
 //! decoding.
 //!
-//! Where every packet has a presentation time that agrees with the pictures' own order, that order is taken, apart for
-//! each part of a stream whose times begin anew. Elsewhere frames are expected as they come, with decoding times.
+//! Where every packet has a presentation time that agrees with the picture order counts, frames are sorted by
+//! presentation time, separately for each part of a stream whose times restart. Elsewhere frames keep the order of
+//! packets, with decoding times. Called by `demux`.
 
-use super::clock::{FrameClock, Stamp};
-use super::packets::Rank;
+use super::clock::{FrameClock, FrameStamp};
+use super::packets::OutputRank;
 
-/// The times of a packet.
+/// Time stamps of a packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PacketTimes {
     /// Presentation time in ticks.
     pub(super) pts: Option<i64>,
     /// Decoding time in ticks.
     pub(super) dts: Option<i64>,
-    /// Ticks for which its frame is shown, 0 where that is unknown.
+    /// Duration of the frame in ticks, 0 where unknown.
     pub(super) duration: i64,
-    /// The place of its picture in output order, where the picture tells it.
-    pub(super) rank: Option<Rank>,
-    /// Whether the container marks it as key.
+    /// Rank of the picture in output order, where its header has one.
+    pub(super) rank: Option<OutputRank>,
+    /// Whether the container flags the packet as key.
     pub(super) is_key: bool,
 }
 
-/// The packets of a stream whose frames are shown, in decoding order.
+/// Packets of a stream whose frames are shown, in decoding order.
 #[derive(Debug, Default)]
 pub(super) struct FrameSchedule {
     packets: Vec<PacketTimes>,
 }
 
-/// A frame that is expected.
+/// An expected frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Expected {
+pub(super) struct ExpectedFrame {
     /// Presentation time in ticks.
     pub(super) ticks: f64,
-    /// Ticks for which its packet says that it is shown, 0 where that is unknown.
+    /// Duration by the packet in ticks, 0 where unknown.
     pub(super) duration: i64,
-    /// Whether the container marks its packet as key.
+    /// Whether the container flags the packet as key.
     pub(super) is_key: bool,
 }
 
@@ -44,23 +45,23 @@ impl FrameSchedule {
         self.packets.push(packet);
     }
 
-    /// Returns the expected frames of a decoder that holds back `delay` of them.
-    pub(super) fn frames(mut self, mut clock: FrameClock, delay: usize) -> Vec<Expected> {
-        let expected = match self.by_presentation() {
+    /// Returns the expected frames of a decoder with a reordering delay of `delay` frames.
+    pub(super) fn frames(mut self, mut clock: FrameClock, delay: usize) -> Vec<ExpectedFrame> {
+        let expected = match self.sort_by_presentation() {
             true => self.packets.iter().map(|packet| (packet.pts, true, packet)).collect(),
             false => self.by_decoding(delay),
         };
-        let frame = |(ticks, is_backed, packet): (Option<i64>, bool, &PacketTimes)| Expected {
-            ticks: clock.next(Stamp { ticks, is_backed, duration: packet.duration }),
+        let frame = |(ticks, is_backed, packet): (Option<i64>, bool, &PacketTimes)| ExpectedFrame {
+            ticks: clock.next(FrameStamp { ticks, is_backed, duration: packet.duration }),
             duration: packet.duration,
             is_key: packet.is_key,
         };
         expected.into_iter().map(frame).collect()
     }
 
-    /// Sorts the packets by their presentation times within each part of the stream, unless some have none or their
-    /// pictures contradict them.
-    fn by_presentation(&mut self) -> bool {
+    /// Sorts the packets by presentation time within each part of the stream; returns false, and leaves the order,
+    /// where times are missing or contradict the picture order counts.
+    fn sort_by_presentation(&mut self) -> bool {
         if self.packets.iter().any(|packet| packet.pts.is_none()) {
             return false;
         }
@@ -81,13 +82,13 @@ impl FrameSchedule {
         is_trusted
     }
 
-    /// The places where parts end: where decoding times fall, and at the end.
+    /// Returns the indices where parts end: where decoding times fall, and the end.
     fn ends(&self) -> Vec<usize> {
         let mut last = None;
         let mut ends = Vec::new();
-        for (place, packet) in self.packets.iter().enumerate() {
+        for (index, packet) in self.packets.iter().enumerate() {
             if packet.dts.zip(last).is_some_and(|(dts, last)| dts < last) {
-                ends.push(place);
+                ends.push(index);
             }
             last = packet.dts.or(last);
         }
@@ -95,10 +96,10 @@ impl FrameSchedule {
         ends
     }
 
-    /// Decoding order, each frame with the decoding time of the packet at which it leaves the decoder.
+    /// Returns the packets in decoding order, each with the decoding time of the packet at which its frame is output.
     fn by_decoding(&self, delay: usize) -> Vec<(Option<i64>, bool, &PacketTimes)> {
-        let stamp = |place: usize| self.packets.get(place + delay).and_then(|packet| packet.dts.or(packet.pts));
-        let frame = |(place, packet)| (stamp(place), true, packet);
+        let stamp = |index: usize| self.packets.get(index + delay).and_then(|packet| packet.dts.or(packet.pts));
+        let frame = |(index, packet)| (stamp(index), true, packet);
         self.packets.iter().enumerate().map(frame).collect()
     }
 }
@@ -107,11 +108,11 @@ impl FrameSchedule {
 mod tests {
     use super::*;
 
-    /// Packets by presentation and decoding time, and their pictures' places where those are told.
+    /// Returns the times of frames, by presentation time, decoding time and picture order count of their packets.
     fn frames(packets: &[(Option<i64>, Option<i64>, Option<i32>)], delay: usize) -> Vec<f64> {
         let mut schedule = FrameSchedule::default();
         for &(pts, dts, number) in packets {
-            let rank = number.map(|number| Rank { sequence: 0, number });
+            let rank = number.map(|number| OutputRank { sequence: 0, number });
             schedule.push(PacketTimes { pts, dts, duration: 1, rank, is_key: false });
         }
         schedule.frames(FrameClock::new(1.0), delay).iter().map(|frame| frame.ticks).collect()

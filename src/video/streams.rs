@@ -1,7 +1,6 @@
-//! FFmpeg: the streams of a file, which of them is read, and their header facts. Called by `demux` and `probe`.
+//! FFmpeg: choice of the stream to read, and header facts of all streams. Called by `demux` and `probe`.
 //!
-//! The best video stream is FFmpeg's choice among those that are videos: a cover picture is no video, whatever its
-//! disposition.
+//! The best video stream is FFmpeg's choice among the videos; a cover image is not a video, whatever its disposition.
 
 use std::path::Path;
 
@@ -12,26 +11,27 @@ use ffmpeg_next as ffmpeg;
 use super::decode::container_orientation;
 use super::demux::{self, size_of};
 use super::error::{no_video_stream, not_media, wrong_stream};
-use super::limits::{Bounds, Spent};
-use super::probe::PictureInfo;
+use super::limits::Bounds;
+use super::probe::FrameInfo;
+use super::timer::ReadTimer;
 use super::{StreamInfo, StreamKind, VideoInfo};
 use crate::error::{Error, Kind};
 use crate::files::diagnose;
 use crate::units::Seconds;
 
-/// The index of the stream that is read: the one asked for, or the best video stream.
+/// Returns the index of the stream to read: the requested stream, or the best video stream.
 pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result<usize, Error> {
     if let Some(stream) = asked {
         return check(path, input, stream);
     }
     let videos = || input.streams().filter(|stream| kind_of(stream) == StreamKind::Video);
     let best = input.streams().best(media::Type::Video).filter(|stream| !is_cover(stream));
-    // FFmpeg prefers a cover that is marked as default to a video that is not.
+    // FFmpeg prefers a cover with the default disposition to a video without it.
     let size = |stream: &ffmpeg::Stream| {
         let (width, height) = size_of(stream);
         (is_default(stream), u64::from(width) * u64::from(height))
     };
-    // Of equals the first.
+    // The first stream wins ties.
     let real = videos().filter(|stream| !is_cover(stream)).collect::<Vec<_>>();
     let best = best
         .map(|stream| stream.index())
@@ -47,7 +47,7 @@ pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result
     }
 }
 
-/// A stream by its index, if it is a video stream.
+/// Checks that an index is that of a video stream.
 fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, Error> {
     let videos: Vec<String> = input
         .streams()
@@ -66,7 +66,7 @@ fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, Error> {
 }
 
 fn no_video(path: &Path, input: &Input) -> Error {
-    // A page may pass for subtitles, an unfinished recording for one without pictures.
+    // FFmpeg reads web pages as subtitles, and unfinished recordings as files without video.
     if diagnose(path).is_some() {
         return not_media(path, "");
     }
@@ -74,7 +74,7 @@ fn no_video(path: &Path, input: &Input) -> Error {
     no_video_stream(path, &kinds)
 }
 
-/// Kind, codec and, of pictures, the size.
+/// Describes a stream by kind, codec and, of video, its size.
 fn in_words(stream: &ffmpeg::Stream) -> String {
     let codec = stream.parameters().id().name();
     match (kind_of(stream), size_of(stream)) {
@@ -83,9 +83,9 @@ fn in_words(stream: &ffmpeg::Stream) -> String {
     }
 }
 
-/// Has all other streams passed over: demuxers then need not read them.
+/// Discards all other streams, which demuxers then need not read.
 pub(super) fn discard_others(input: &mut Input, stream: usize) {
-    // SAFETY: the context is alive and ours, it has as many streams as it says, and the field is a plain choice.
+    // SAFETY: the context is alive and ours, it has as many streams as it says, and the field is a plain enum.
     unsafe {
         let context = input.as_mut_ptr();
         for i in (0..(*context).nb_streams as usize).filter(|&i| i != stream) {
@@ -94,9 +94,9 @@ pub(super) fn discard_others(input: &mut Input, stream: usize) {
     }
 }
 
-/// The header facts of a media file.
+/// Reads the header facts of a media file.
 pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, Error> {
-    let (_linked, mut input) = demux::open(path, &Spent::new(bounds))?;
+    let (_linked, mut input) = demux::open(path, &ReadTimer::new(bounds))?;
     let best = match choose(path, &input, stream) {
         Err(error) if error.kind() == Kind::CoverOnly => None,
         best => Some(best?),
@@ -104,7 +104,7 @@ pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Resul
     let duration = (input.duration() > 0).then(|| Seconds(input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)));
     let pixel_aspects: Vec<_> = (0..input.streams().len()).map(|i| pixel_aspect(&mut input, i)).collect();
     let streams =
-        input.streams().zip(pixel_aspects).map(|(stream, aspect)| describe(path, &input, (&stream, aspect))).collect();
+        input.streams().zip(pixel_aspects).map(|(stream, aspect)| describe(path, &input, &stream, aspect)).collect();
     let container = input.format().description().to_owned();
     Ok(VideoInfo { path: path.to_owned(), container, duration, streams, best })
 }
@@ -118,7 +118,7 @@ fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
     }
 }
 
-/// Whether a stream is one attached picture, such as an album's cover.
+/// Returns whether a stream is an attached image, such as an album's cover.
 fn is_cover(stream: &ffmpeg::Stream) -> bool {
     stream.disposition().contains(ffmpeg::format::stream::Disposition::ATTACHED_PIC)
 }
@@ -127,9 +127,9 @@ fn is_default(stream: &ffmpeg::Stream) -> bool {
     stream.disposition().contains(ffmpeg::format::stream::Disposition::DEFAULT)
 }
 
-/// Width to height of a pixel, where they differ.
+/// Returns the aspect ratio of a pixel, unless it is square.
 fn pixel_aspect(input: &mut Input, stream: usize) -> Option<(i32, i32)> {
-    // SAFETY: the context is alive and ours and has a stream of this index; no frame is given.
+    // SAFETY: the context is alive and ours and has a stream of this index; the frame may be null.
     let ratio = unsafe {
         let context = input.as_mut_ptr();
         ffi::av_guess_sample_aspect_ratio(context, *(*context).streams.add(stream), std::ptr::null_mut())
@@ -137,23 +137,23 @@ fn pixel_aspect(input: &mut Input, stream: usize) -> Option<(i32, i32)> {
     (ratio.num > 0 && ratio.den > 0 && ratio.num != ratio.den).then_some((ratio.num, ratio.den))
 }
 
-fn describe(path: &Path, input: &Input, (stream, pixel_aspect): (&ffmpeg::Stream, Option<(i32, i32)>)) -> StreamInfo {
+fn describe(path: &Path, input: &Input, stream: &ffmpeg::Stream, pixel_aspect: Option<(i32, i32)>) -> StreamInfo {
     let kind = kind_of(stream);
-    let picture = (kind == StreamKind::Video).then(|| describe_picture(stream)).flatten();
+    let frame = (kind == StreamKind::Video).then(|| frame_info(stream)).flatten();
     let rotation = || container_orientation(path, input, stream).describe();
     StreamInfo {
         kind,
         codec: stream.parameters().id().name().to_owned(),
-        picture: picture.map(|picture| PictureInfo { pixel_aspect, rotation: rotation(), ..picture }),
+        frame: frame.map(|frame| FrameInfo { pixel_aspect, rotation: rotation(), ..frame }),
         declared_frames: usize::try_from(stream.frames()).ok().filter(|&n| n > 0),
     }
 }
 
-fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
+fn frame_info(stream: &ffmpeg::Stream) -> Option<FrameInfo> {
     let context = ffmpeg::codec::Context::from_parameters(stream.parameters()).ok()?;
     let video = context.decoder().video().ok()?;
     let rate = stream.avg_frame_rate();
-    Some(PictureInfo {
+    Some(FrameInfo {
         width: video.width(),
         height: video.height(),
         pixel_aspect: None,
@@ -175,7 +175,7 @@ fn describe_picture(stream: &ffmpeg::Stream) -> Option<PictureInfo> {
     })
 }
 
-/// The transfer of high dynamic range (ITU-R BT.2100), with the primaries.
+/// Returns transfer and primaries of a video of high dynamic range (ITU-R BT.2100).
 fn dynamic_range(video: &ffmpeg::decoder::Video) -> Option<String> {
     let transfer = match video.color_transfer_characteristic() {
         color::TransferCharacteristic::SMPTE2084 => "PQ (smpte2084)",
@@ -186,10 +186,10 @@ fn dynamic_range(video: &ffmpeg::decoder::Video) -> Option<String> {
     Some(format!("HDR {transfer}, primaries {primaries}"))
 }
 
-/// The order of the fields of an interlaced stream.
+/// Returns the field order of an interlaced stream.
 fn fields(stream: &ffmpeg::Stream) -> Option<&'static str> {
     use ffi::AVFieldOrder::{AV_FIELD_BB, AV_FIELD_BT, AV_FIELD_TB, AV_FIELD_TT};
-    // SAFETY: the parameters live as long as the stream, and the field is a plain choice.
+    // SAFETY: the parameters live as long as the stream, and the field is a plain enum.
     match unsafe { (*stream.parameters().as_ptr()).field_order } {
         AV_FIELD_TT => Some("interlaced, top field first"),
         AV_FIELD_BB => Some("interlaced, bottom field first"),

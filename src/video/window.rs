@@ -1,4 +1,4 @@
-//! A part of a video by time.
+//! Window: a part of a video by presentation times.
 
 use std::fmt;
 
@@ -7,38 +7,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Seconds;
 
-/// A part of a video by time: frames with `start <= time < end`. Default: all of it.
+/// A part of a video by time: frames with `start <= time < end`. Default: the whole video.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Window {
-    /// First time that belongs to it: seconds, or h:mm:ss.
+    /// First time inside the window: seconds, or h:mm:ss.
     pub start: Option<Seconds>,
-    /// First time after it: seconds, or h:mm:ss.
+    /// First time after the window: seconds, or h:mm:ss.
     pub end: Option<Seconds>,
 }
 
-/// Where a time lies, seen from a window.
+/// Position of a time relative to a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum WindowSide {
     Before,
     Inside,
     After,
 }
 
 impl Window {
-    /// Whether it leaves nothing out.
+    /// Returns whether the window is the whole video.
     pub fn is_whole(&self) -> bool {
         self.start.is_none() && self.end.is_none()
     }
 
-    /// Where `time` lies.
-    pub(crate) fn side(&self, time: Seconds) -> Side {
+    /// Returns the position of a time.
+    pub(crate) fn side(&self, time: Seconds) -> WindowSide {
         if self.start.is_some_and(|start| time < start) {
-            Side::Before
+            WindowSide::Before
         } else if self.end.is_some_and(|end| time >= end) {
-            Side::After
+            WindowSide::After
         } else {
-            Side::Inside
+            WindowSide::Inside
         }
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     fn a_window_keeps_its_start_and_leaves_its_end() {
         let window = Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.0)) };
         let sides = [0.99, 1.0, 1.99, 2.0].map(|t| window.side(Seconds(t)));
-        assert_eq!(sides, [Side::Before, Side::Inside, Side::Inside, Side::After]);
+        assert_eq!(sides, [WindowSide::Before, WindowSide::Inside, WindowSide::Inside, WindowSide::After]);
         assert!(Window::default().is_whole() && !window.is_whole());
     }
 }

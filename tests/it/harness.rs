@@ -16,7 +16,7 @@ use vidense::exec::Stop;
 use vidense::kernels::kv::{PageId, StepRows, pages_for};
 use vidense::language::{Llama, SequenceRows};
 use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, PipelineError, VideoChat};
-use vidense::video::{Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, read_frames};
+use vidense::video::{Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, read_frames};
 
 /// A directory with a clip in it that `ffmpeg` made.
 pub struct Clip {
@@ -85,9 +85,9 @@ pub fn read_video(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> R
     let mut frames = Vec::new();
     let report = read_frames(path, request, limits, &mut |event| {
         match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+            ReadEvent::Frame(frame) => frames.push(frame),
+            ReadEvent::Restart => frames.clear(),
+            ReadEvent::Expected { .. } | ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
         }
         Flow::Continue
     })?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
-use vidense::video::{Access, Event, Flow, Frame, FrameRequest, ReadLimits, Sample, Window, read_frames, scan};
+use vidense::video::{Access, Flow, Frame, FrameRequest, ReadEvent, ReadLimits, Sample, Window, read_frames, scan};
 
 use crate::harness::ffmpeg;
 
@@ -16,9 +16,9 @@ fn read(path: &Path, sample: Sample, access: Access) -> Vec<Frame> {
     let request = FrameRequest::new(sample, Window::default());
     let report = read_frames(path, &request, &limits, &mut |event| {
         match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => frames.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+            ReadEvent::Frame(frame) => frames.push(frame),
+            ReadEvent::Restart => frames.clear(),
+            ReadEvent::Expected { .. } | ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
         }
         Flow::Continue
     });

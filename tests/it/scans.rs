@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use vidense::error::{Error, Kind};
 use vidense::video::{
-    Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_scanned, scan,
+    Access, Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, Sample, Window, read_scanned, scan,
 };
 
 use crate::harness::{ffmpeg, read_video, repository};
@@ -29,10 +29,10 @@ fn read_on(
     let report = std::thread::scope(|scope| {
         let take = |event| {
             match event {
-                Event::Frame(frame) => frames.push(frame),
-                Event::Restart => frames.clear(),
-                Event::Expected { n_sampled, .. } => assert_eq!(n_sampled, expected),
-                Event::Progress { .. } | Event::Waiting => {}
+                ReadEvent::Frame(frame) => frames.push(frame),
+                ReadEvent::Restart => frames.clear(),
+                ReadEvent::Expected { n_sampled, .. } => assert_eq!(n_sampled, expected),
+                ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
             }
             Flow::Continue
         };

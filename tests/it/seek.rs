@@ -4,7 +4,9 @@ use std::path::Path;
 
 use vidense::error::Error;
 use vidense::units::Seconds;
-use vidense::video::{Access, Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, read_frames};
+use vidense::video::{
+    Access, Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, Sample, Window, read_frames,
+};
 
 use crate::harness::{Clip, ffmpeg};
 
@@ -23,12 +25,12 @@ fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Resu
     let (mut frames, mut n_restarts) = (Vec::new(), 0);
     let report = read_frames(path, request, limits, &mut |event| {
         match event {
-            Event::Frame(frame) => frames.push(frame),
-            Event::Restart => {
+            ReadEvent::Frame(frame) => frames.push(frame),
+            ReadEvent::Restart => {
                 frames.clear();
                 n_restarts += 1;
             }
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+            ReadEvent::Expected { .. } | ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
         }
         Flow::Continue
     })?;

@@ -9,7 +9,7 @@ use vidense::pipeline::{
     open_with,
 };
 use vidense::spec::{Document, Plan, read_plan};
-use vidense::video::{Access, Event, Flow, ReadLimits, Sample, read_frames, scan};
+use vidense::video::{Access, Flow, ReadEvent, ReadLimits, Sample, read_frames, scan};
 use vidense::vlm::ModelError;
 
 use crate::harness::{ask, ffmpeg, repository};
@@ -139,7 +139,7 @@ fn damaged_clip() -> crate::harness::Clip {
 fn n_restarts(path: &Path, plan: &Plan) -> usize {
     let mut n_restarts = 0;
     let count = &mut |event| {
-        n_restarts += usize::from(matches!(event, Event::Restart));
+        n_restarts += usize::from(matches!(event, ReadEvent::Restart));
         Flow::Continue
     };
     read_frames(path, &plan.frames(), &ReadLimits::default(), count).unwrap();

@@ -10,7 +10,7 @@ use vidense::error::{Error, Kind};
 use vidense::units::{FrameIndex, Seconds};
 use vidense::video::sample::Timeline;
 use vidense::video::{
-    Event, Flow, Frame, FrameRequest, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
+    Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
 };
 
 use crate::harness::{ffmpeg, json, read_video, shared};
@@ -289,7 +289,7 @@ fn counting_frames_converts_none() {
     let clip = ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -c:v libx264 -pix_fmt yuv420p c.mp4");
     let mut events = 0;
     let report = count_frames(&clip.path, None, &ReadLimits::default(), &mut |event| {
-        assert!(!matches!(event, Event::Frame(_)));
+        assert!(!matches!(event, ReadEvent::Frame(_)));
         events += 1;
         Flow::Continue
     });
@@ -303,7 +303,7 @@ fn a_consumer_that_has_enough_ends_the_reading() {
     let request = FrameRequest::new(Sample::All, Window::default());
     let mut n_frames = 0;
     let report = read_frames(&clip.path, &request, &ReadLimits::default(), &mut |event| {
-        n_frames += usize::from(matches!(event, Event::Frame(_)));
+        n_frames += usize::from(matches!(event, ReadEvent::Frame(_)));
         if n_frames == 3 { Flow::Stop } else { Flow::Continue }
     });
     assert_eq!((report.unwrap().n_frames, n_frames), (3, 3));

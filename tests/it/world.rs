@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use vidense::video::{ClipFormat, Event, Flow, FrameRequest, ReadLimits, Sample, Window, read_frames, write_clip};
+use vidense::video::{ClipFormat, Flow, FrameRequest, ReadEvent, ReadLimits, Sample, Window, read_frames, write_clip};
 use vidense::world::{Clip, Draw};
 
 use crate::harness::repository;
@@ -17,9 +17,9 @@ fn decoded(path: &Path) -> Vec<::image::RgbImage> {
     let request = FrameRequest::new(Sample::All, Window::default());
     read_frames(path, &request, &ReadLimits::default(), &mut |event| {
         match event {
-            Event::Frame(frame) => pictures.push(frame.image),
-            Event::Restart => pictures.clear(),
-            Event::Expected { .. } | Event::Progress { .. } | Event::Waiting => {}
+            ReadEvent::Frame(frame) => pictures.push(frame.image),
+            ReadEvent::Restart => pictures.clear(),
+            ReadEvent::Expected { .. } | ReadEvent::Progress { .. } | ReadEvent::Waiting => {}
         }
         Flow::Continue
     })

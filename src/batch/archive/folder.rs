@@ -12,7 +12,7 @@ use walkdir::{DirEntry, IntoIter, WalkDir};
 use super::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile, UNREADABLE, item};
 use crate::error::{Error, Kind};
 use crate::files::{FileKind, kind_of};
-use crate::video::detect::{Content, begins_as_text, content_of};
+use crate::video::detect::{FileContent, begins_as_text, content_of};
 
 /// Extensions shared by videos and text files, such as TypeScript.
 const SHARED_WITH_TEXT: [&str; 9] = ["drc", "mpv", "mts", "rv", "tod", "tp", "ts", "ty", "vdr"];
@@ -179,15 +179,15 @@ fn skip_reason(entry: &DirEntry) -> Option<SkipReason> {
         }
         _ if !is_file => Some(SkipReason::NotRegular),
         // Dumps of players and fragmented MP4 files are whole videos.
-        Some(_) if has_extension(path, &SHARED_WITH_DATA) && content_of(path).ok() == Some(Content::Video) => None,
+        Some(_) if has_extension(path, &SHARED_WITH_DATA) && content_of(path).ok() == Some(FileContent::Video) => None,
         Some(kind) => Some(SkipReason::Kind(kind)),
         None => match content_of(path) {
-            Ok(Content::Video) => None,
-            Ok(Content::Audio) => Some(SkipReason::Kind(FileKind::Audio)),
-            Ok(Content::Image) => Some(SkipReason::Kind(FileKind::Image)),
-            Ok(Content::Text) => Some(SkipReason::Kind(FileKind::Text)),
-            Ok(Content::Empty) => Some(SkipReason::Empty),
-            Ok(Content::Unknown) => Some(SkipReason::Unknown),
+            Ok(FileContent::Video) => None,
+            Ok(FileContent::Audio) => Some(SkipReason::Kind(FileKind::Audio)),
+            Ok(FileContent::Image) => Some(SkipReason::Kind(FileKind::Image)),
+            Ok(FileContent::Text) => Some(SkipReason::Kind(FileKind::Text)),
+            Ok(FileContent::Empty) => Some(SkipReason::Empty),
+            Ok(FileContent::Unknown) => Some(SkipReason::Unknown),
             Err(_) => Some(SkipReason::Unreadable),
         },
     }

@@ -3,7 +3,7 @@
 use std::io::{BufReader, BufWriter};
 
 use clap::Args;
-use vidense::video::worker::{Request, serve};
+use vidense::video::worker::{DecodeRequest, serve};
 
 /// Decode the requests of standard input; started by vidense itself
 #[derive(Args)]
@@ -21,7 +21,7 @@ impl DecodeWorker {
         let (sender, requests) = crossbeam_channel::bounded(1);
         std::thread::Builder::new().name("requests".to_owned()).spawn(move || {
             let mut input = BufReader::new(std::io::stdin());
-            while let Ok(Some(request)) = Request::read(&mut input) {
+            while let Ok(Some(request)) = DecodeRequest::read(&mut input) {
                 if sender.send(request).is_err() {
                     return;
                 }

@@ -8,7 +8,7 @@ use image::{ImageFormat, RgbImage};
 use serde::Serialize;
 use vidense::files::{self, Durability};
 use vidense::pipeline::FrameStamp;
-use vidense::video::{Event, Flow, Frame, ReadLimits, read_frames};
+use vidense::video::{Flow, Frame, ReadEvent, ReadLimits, read_frames};
 
 use crate::cli::args::FrameArgs;
 use crate::cli::session::warn_of_reading;
@@ -113,17 +113,17 @@ impl Frames {
         let limits = ReadLimits { access: self.frames.access, ..self.frames.read.read_limits() };
         let report = read_frames(&self.video, &self.frames.resolve()?, &limits, &mut |event| {
             let taken = match event {
-                Event::Frame(frame) => take(Some(frame)),
-                Event::Restart => take(None),
-                Event::Expected { n_frames, .. } => {
+                ReadEvent::Frame(frame) => take(Some(frame)),
+                ReadEvent::Restart => take(None),
+                ReadEvent::Expected { n_frames, .. } => {
                     bar.set_length(n_frames as u64);
                     Ok(())
                 }
-                Event::Progress { n_decoded } => {
+                ReadEvent::Progress { n_decoded } => {
                     bar.set_position(n_decoded as u64);
                     Ok(())
                 }
-                Event::Waiting => Ok(()),
+                ReadEvent::Waiting => Ok(()),
             };
             failure = taken.err();
             if failure.is_some() { Flow::Stop } else { Flow::Continue }

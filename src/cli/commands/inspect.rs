@@ -14,7 +14,7 @@ use vidense::nn::QuantFormat;
 use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
 use vidense::temporal::{Place, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
-use vidense::video::{Event, Flow, StreamInfo, VideoInfo, count_frames, probe};
+use vidense::video::{Flow, ReadEvent, StreamInfo, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, ModelError, Overrides, TextTokens, TowerSource, Unused};
 use vidense::weights::{DownloadProgress, Hub};
 
@@ -118,9 +118,9 @@ impl Inspect {
         let bar = progress::decoding();
         let report = count_frames(path, self.stream, &limits, &mut |event| {
             match event {
-                Event::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
-                Event::Progress { n_decoded } => bar.set_position(n_decoded as u64),
-                Event::Frame(_) | Event::Restart | Event::Waiting => {}
+                ReadEvent::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
+                ReadEvent::Progress { n_decoded } => bar.set_position(n_decoded as u64),
+                ReadEvent::Frame(_) | ReadEvent::Restart | ReadEvent::Waiting => {}
             }
             Flow::Continue
         });
@@ -143,7 +143,7 @@ fn audio(info: &VideoInfo) -> anyhow::Result<()> {
     let mut text = String::new();
     describe_container(&mut text, info)?;
     output::part(&text)?;
-    let is_cover = |stream: &StreamInfo| stream.picture.as_ref().is_some_and(|picture| picture.is_cover);
+    let is_cover = |stream: &StreamInfo| stream.frame.as_ref().is_some_and(|frame| frame.is_cover);
     if let Some(cover) = info.streams.iter().position(is_cover) {
         let name = info.path.display();
         output::warning(&format!(
@@ -168,7 +168,7 @@ fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
 
 fn describe_stream(stream: &StreamInfo) -> String {
     let mut parts = vec![format!("{} {}", stream.kind.name(), stream.codec)];
-    if let Some(picture) = &stream.picture {
+    if let Some(picture) = &stream.frame {
         parts.push(format!("{} x {}", picture.width, picture.height));
         parts.extend(picture.pixel_aspect.map(|(width, height)| format!("pixel aspect {width}:{height}")));
         parts.push(picture.pixel_format.clone());

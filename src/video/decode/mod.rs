@@ -1,7 +1,7 @@
-//! FFmpeg: decoding in presentation order, from front to back or by seeking. Files are opened in `demux`.
+//! FFmpeg: decoding of a video stream in presentation order, from front to back (here) or by seeking (`seek`).
 //!
-//! It knows nothing of sampling. Errors of single packets are
-//! counted in [`Damage`] and passed over; only what stops everything is an error.
+//! Files are opened in `demux`; sampling is the reader's. Errors of single packets are counted in [`Damage`] and
+//! skipped; only a failure of the whole reading is an error.
 
 mod order;
 mod scaler;
@@ -18,46 +18,49 @@ use ffmpeg::{Rational, frame, packet};
 use ffmpeg_next as ffmpeg;
 
 pub(super) use self::order::PictureOrder;
-use self::scaler::{Layout, Scaler};
+use self::scaler::{PixelLayout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
-use self::signs::Signs;
-pub(super) use self::signs::listen;
+use self::signs::DamageSigns;
+pub(super) use self::signs::capture_log;
 use crate::error::{Error, Kind};
 use crate::units::{FrameIndex, Seconds};
-use crate::video::clock::{Fall, FrameClock, Stamp};
+use crate::video::clock::{ClockFall, FrameClock, FrameStamp};
 use crate::video::demux::{
     MAX_ERRORS, Media, decoder_options, display_of, is_image, may_read_on, seconds, size_of, step_of,
 };
-use crate::video::display::Display;
+use crate::video::display::DisplayOrientations;
 use crate::video::error::{TimeFall, no_frames};
 use crate::video::frame::Orientation;
 use crate::video::images::exif_orientation;
-use crate::video::limits::{ReadLimits, Spent};
-use crate::video::reader::{Damage, FrameSource};
+use crate::video::limits::ReadLimits;
+use crate::video::pass::FrameSource;
+use crate::video::report::Damage;
+use crate::video::timer::ReadTimer;
 
-/// The best video stream of a media file, decoded front to back.
+/// Decoder of a video stream, from front to back.
 pub(super) struct VideoFile {
     media: Media,
     time_base: Rational,
     decoder: ffmpeg::decoder::Video,
-    /// Of the container.
+    /// Orientation by the container.
     orientation: Orientation,
-    /// Of the stream's own messages.
-    display: Display,
-    /// The last orientation that a frame carried, where messages have no times.
-    held: Option<Orientation>,
+    /// Orientations by the stream's own messages.
+    display: DisplayOrientations,
+    /// Orientation of the last frame, where messages have no times.
+    last_orientation: Option<Orientation>,
     scaler: Option<Scaler>,
     current: frame::Video,
     draining: bool,
-    /// Failures in a row: a decoder or demuxer that only fails must not hold us for ever.
+    /// Consecutive failures of the demuxer, which are limited.
     read_errors: usize,
+    /// Consecutive failures of the decoder, which are limited.
     decode_errors: usize,
     damage: Damage,
     clock: FrameClock,
-    /// Whether several threads decode, so that what errors are hidden with depends on chance.
+    /// Whether several threads decode, so that concealment of errors depends on timing.
     is_threaded: bool,
-    /// The decoder holds its address, and goes first.
-    signs: Arc<Signs>,
+    /// Signs of damage; the decoder keeps the address, and is dropped first.
+    signs: Arc<DamageSigns>,
 }
 
 impl VideoFile {
@@ -65,20 +68,25 @@ impl VideoFile {
         path: &Path,
         stream: Option<usize>,
         limits: &ReadLimits,
-        spent: &Arc<Spent>,
+        timer: &Arc<ReadTimer>,
     ) -> Result<Self, Error> {
-        let media = Media::open(path, stream, spent)?;
+        let media = Media::open(path, stream, timer)?;
         let display = display_of(&media.stream(path)?);
-        Self::of(path, (media, display), limits, Errors::Hidden)
+        Self::from_media(path, media, display, DecoderSettings { limits: *limits, errors: ErrorHandling::Conceal })
     }
 
-    fn of(path: &Path, (media, display): (Media, Display), limits: &ReadLimits, errors: Errors) -> Result<Self, Error> {
+    fn from_media(
+        path: &Path,
+        media: Media,
+        display: DisplayOrientations,
+        settings: DecoderSettings,
+    ) -> Result<Self, Error> {
         let stream = media.stream(path)?;
         let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
         let (clock, signs) = (FrameClock::new(step_of(&stream)), Arc::default());
-        let decoder = open_decoder(path, &stream, limits, (errors, &signs))?;
+        let decoder = open_decoder(path, &stream, settings, &signs)?;
         // SAFETY: the decoder is open and ours.
         let is_threaded = unsafe { signs::is_threaded(decoder.as_ptr()) };
         Ok(Self {
@@ -87,7 +95,7 @@ impl VideoFile {
             decoder,
             orientation,
             display,
-            held: None,
+            last_orientation: None,
             scaler: None,
             current: frame::Video::empty(),
             draining: false,
@@ -100,15 +108,15 @@ impl VideoFile {
         })
     }
 
-    /// Whether the frame that was just decoded shows errors that the decoder hid.
+    /// Returns whether the current frame shows errors that the decoder concealed.
     fn shows_damage(&self) -> bool {
         has_errors(&self.current) || self.is_threaded && signs::is_unwritten(&self.current)
     }
 
-    /// The time of the frame that was just decoded.
+    /// Returns the time of the current frame, and advances the clock.
     fn time(&mut self) -> Seconds {
         let facts = self.current.packet();
-        let stamp = Stamp {
+        let stamp = FrameStamp {
             ticks: self.current.timestamp().or(self.current.pts()),
             is_backed: facts.dts != ffmpeg::ffi::AV_NOPTS_VALUE,
             duration: facts.duration,
@@ -116,7 +124,7 @@ impl VideoFile {
         seconds(self.clock.next(stamp), self.time_base)
     }
 
-    /// Feeds the decoder one packet of our stream, or the end of the stream.
+    /// Sends the next packet of the stream to the decoder, or the end of the stream.
     fn feed(&mut self) {
         let packet = loop {
             match self.media.read() {
@@ -139,12 +147,13 @@ impl VideoFile {
             self.damage.note("the container marks a packet as corrupt".to_owned());
         }
         self.display.take(packet.data().unwrap_or_default(), packet.pts());
-        // EAGAIN cannot come: every frame was received before this packet was sent.
+        // EAGAIN does not occur: every frame was received before this packet was sent.
         if let Err(error) = self.decoder.send_packet(&packet) {
             self.damage.note(format!("decoding: {error}"));
         }
     }
 
+    /// Sends the end of the stream to the decoder.
     fn drain(&mut self) {
         self.draining = true;
         self.note_missing();
@@ -153,27 +162,27 @@ impl VideoFile {
         }
     }
 
-    /// Counts the files that a playlist names and that could not be opened.
+    /// Counts the files of a playlist that could not be opened.
     fn note_missing(&mut self) {
         self.damage.note_missing(self.media.linked.n_missing(), self.media.linked.first_missing());
     }
 
-    /// The orientation of the current frame.
+    /// Returns the orientation of the current frame.
     fn current_orientation(&self) -> Orientation {
         let own = frame_orientation(&self.current);
-        let told = match self.current.pts() {
+        let by_messages = match self.current.pts() {
             _ if !self.display.has_messages() => own,
             Some(pts) if self.display.is_certain() => self.display.at(pts).or(own),
-            _ => self.held,
+            _ => self.last_orientation,
         };
-        told.unwrap_or(self.orientation)
+        by_messages.unwrap_or(self.orientation)
     }
 
-    /// Follows the orientation frame by frame, for where messages have no times.
-    fn hold_orientation(&mut self) {
+    /// Updates the orientation frame by frame, for streams whose messages have no times.
+    fn follow_orientation(&mut self) {
         if self.display.has_messages() {
             let own = frame_orientation(&self.current);
-            self.held = self.display.after(self.held, (self.current.pts(), own));
+            self.last_orientation = self.display.following(self.last_orientation, self.current.pts(), own);
         }
     }
 }
@@ -184,7 +193,7 @@ impl FrameSource for VideoFile {
             match self.decoder.receive_frame(&mut self.current) {
                 Ok(()) => {
                     self.decode_errors = 0;
-                    self.hold_orientation();
+                    self.follow_orientation();
                     if self.shows_damage() {
                         self.damage.note_concealed();
                     }
@@ -212,13 +221,14 @@ impl FrameSource for VideoFile {
         self.current.is_key()
     }
 
-    fn picture(&mut self) -> Result<RgbImage, String> {
+    fn image(&mut self) -> Result<RgbImage, Error> {
         let orientation = self.current_orientation();
-        let layout = Layout::of(&self.current);
-        if self.scaler.as_ref().is_none_or(|scaler| scaler.layout() != layout) {
-            self.scaler = Some(Scaler::new(layout)?);
-        }
-        let scaler = self.scaler.as_mut().ok_or("no scaler")?;
+        let layout = PixelLayout::of(&self.current);
+        let scaler = match self.scaler.take() {
+            Some(scaler) if scaler.layout() == layout => scaler,
+            _ => Scaler::new(layout)?,
+        };
+        let scaler = self.scaler.insert(scaler);
         Ok(orientation.apply(scaler.convert(&self.current)?))
     }
 
@@ -232,7 +242,7 @@ impl FrameSource for VideoFile {
     }
 
     fn fall(&self) -> Option<TimeFall> {
-        let Fall { index, before, after } = self.clock.first_fall()?;
+        let ClockFall { index, before, after } = self.clock.first_fall()?;
         let [before, after] = [before, after].map(|ticks| seconds(ticks, self.time_base));
         Some(TimeFall { index: FrameIndex(index), before, after })
     }
@@ -259,61 +269,69 @@ impl FrameSource for VideoFile {
     }
 }
 
-/// Whether a decoder hid errors in a frame. What it hides them with may depend on what it decoded before.
+/// Returns whether a decoder concealed errors in a frame. Concealment may depend on earlier frames.
 fn has_errors(frame: &frame::Video) -> bool {
     // SAFETY: the frame is alive, and the field is a plain number.
     frame.is_corrupt() || unsafe { (*frame.as_ptr()).decode_error_flags != 0 }
 }
 
-/// The first frame of a file: an image that FFmpeg reads as a video of one frame.
-pub(super) fn first_picture(path: &Path, spent: &Arc<Spent>) -> Result<RgbImage, Error> {
-    let mut file = VideoFile::open(path, None, &spent.limits(), spent)?;
+/// Decodes the first frame of a file: an image that FFmpeg reads as a video of one frame.
+pub(super) fn first_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<RgbImage, Error> {
+    let mut file = VideoFile::open(path, None, &timer.limits(), timer)?;
     let nothing = |cause: String| no_frames(path, &cause);
     match file.advance()? {
-        Some(_) => file.picture().map_err(nothing),
+        Some(_) => file.image().map_err(|error| nothing(error.to_string())),
         None => Err(nothing(file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned()))),
     }
 }
 
-/// What a decoder does with what it cannot make sense of.
+/// Limits of a decoder, and its handling of errors.
+#[derive(Debug, Clone, Copy)]
+struct DecoderSettings {
+    limits: ReadLimits,
+    errors: ErrorHandling,
+}
+
+/// Handling of undecodable data by a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Errors {
-    /// It makes the best of it: of a damaged picture that is better than nothing.
-    Hidden,
-    /// It refuses. What errors are hidden with may depend on what was decoded before.
-    Told,
+enum ErrorHandling {
+    /// The decoder conceals errors: a damaged frame is better than no frame.
+    Conceal,
+    /// The decoder reports errors, as concealment may depend on earlier frames.
+    Report,
 }
 
 fn open_decoder(
     path: &Path,
     stream: &ffmpeg::Stream,
-    limits: &ReadLimits,
-    (errors, signs): (Errors, &Arc<Signs>),
+    settings: DecoderSettings,
+    signs: &Arc<DamageSigns>,
 ) -> Result<ffmpeg::decoder::Video, Error> {
+    let DecoderSettings { limits, errors } = settings;
     let id = stream.parameters().id();
     let failed =
         |error: ffmpeg::Error| Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path);
     let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
     let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;
-    // Frame threads where the codec can, and buffers from whichever of them.
+    // Frame threads where the codec supports them, and thread-safe buffer callbacks.
     let (kind, count) = (threading::Type::Frame, limits.threads);
     context.set_threading(threading::Config { kind, count, safe: true });
-    Signs::attach(signs, &mut context);
+    DamageSigns::attach(signs, &mut context);
     let mut decoder = context.decoder();
     let (width, height) = size_of(stream);
     limits.check_frame(path, width, height)?;
     decoder.set_packet_time_base(stream.time_base());
-    let mut options = decoder_options(limits);
-    if errors == Errors::Told {
+    let mut options = decoder_options(&limits);
+    if errors == ErrorHandling::Report {
         options.set("err_detect", "explode");
     }
     decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }
 
-/// The orientation that a container tells; of a single image its EXIF data, which FFmpeg reads in JPEG alone.
+/// Returns the orientation by the container; of a single image by its EXIF data, which FFmpeg reads in JPEG alone.
 pub(super) fn container_orientation(path: &Path, input: &Input, stream: &ffmpeg::Stream) -> Orientation {
-    let told = is_image(input).then(|| exif_orientation(path)).flatten();
-    told.unwrap_or_else(|| orientation_of(stream))
+    let by_exif = is_image(input).then(|| exif_orientation(path)).flatten();
+    by_exif.unwrap_or_else(|| orientation_of(stream))
 }
 
 fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
@@ -324,7 +342,7 @@ fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
         .map_or(Orientation::Upright, |matrix| Orientation::from_display_matrix(&matrix))
 }
 
-/// The rotation that a frame carries itself, as H.264 and HEVC may tell in their own messages.
+/// Returns the orientation by the display matrix of a frame, which FFmpeg makes of messages of H.264 and HEVC.
 fn frame_orientation(frame: &frame::Video) -> Option<Orientation> {
     let data = frame.side_data(frame::side_data::Type::DisplayMatrix)?;
     parse_matrix(data.data()).map(|matrix| Orientation::from_display_matrix(&matrix))

@@ -1,6 +1,7 @@
-//! FFmpeg: decoded frames as RGB of the same size.
+//! FFmpeg: conversion of decoded frames to RGB of the same size, with the stream's own matrix and range.
 
 use std::ffi::c_int;
+use std::fmt;
 
 use ::image::RgbImage;
 use ffmpeg::format::Pixel;
@@ -8,12 +9,15 @@ use ffmpeg::software::scaling;
 use ffmpeg::{color, ffi, frame};
 use ffmpeg_next as ffmpeg;
 
-/// Pixels of a row in whose multiples FFmpeg writes at most.
+use crate::error::{Error, Kind, Result};
+use crate::video::scale::scale_into;
+
+/// Pixels that FFmpeg's kernels write at a time, at most.
 const STEP: u32 = 64;
 
-/// Everything about a decoded frame that its conversion to RGB depends on.
+/// Properties of a decoded frame that its conversion to RGB depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Layout {
+pub(super) struct PixelLayout {
     format: Pixel,
     width: u32,
     height: u32,
@@ -21,7 +25,7 @@ pub(super) struct Layout {
     range: color::Range,
 }
 
-impl Layout {
+impl PixelLayout {
     pub(super) fn of(frame: &frame::Video) -> Self {
         Self {
             format: frame.format(),
@@ -31,45 +35,51 @@ impl Layout {
             range: frame.color_range(),
         }
     }
+
+    /// Returns the error of a conversion that fails.
+    fn failed(self, cause: impl fmt::Display) -> Error {
+        let Self { format, width, height, .. } = self;
+        Error::new(Kind::NoConversion, format!("cannot be converted to RGB: {format:?} {width}x{height}: {cause}"))
+    }
 }
 
 /// Conversion of frames of one layout to RGB.
 pub(super) struct Scaler {
-    layout: Layout,
+    layout: PixelLayout,
     context: scaling::Context,
-    rgb: frame::Video,
+    /// Padded buffer of frames whose width is not a multiple of [`STEP`].
+    padded: Option<frame::Video>,
 }
 
 impl Scaler {
-    pub(super) fn new(layout: Layout) -> Result<Self, String> {
-        let Layout { format, width, height, .. } = layout;
-        // The size stays. FFmpeg's plain conversion is what decord, PyAV and torchcodec use, and so what models have
-        // seen.
+    pub(super) fn new(layout: PixelLayout) -> Result<Self> {
+        let PixelLayout { format, width, height, .. } = layout;
+        // decord, PyAV and torchcodec use the same conversion, so models are trained on its pixels.
         let flags = scaling::Flags::BICUBIC;
         let context = scaling::Context::get(format, width, height, Pixel::RGB24, width, height, flags)
-            .map_err(|error| format!("{format:?} {width}x{height}: {error}"))?;
-        let mut scaler = Self { layout, context, rgb: frame::Video::empty() };
+            .map_err(|error| layout.failed(error))?;
+        let mut scaler = Self { layout, context, padded: None };
         scaler.set_colours();
         Ok(scaler)
     }
 
-    /// Tells the scaler the stream's own matrix and range, as FFmpeg's `scale` filter does. A stream that names no
-    /// matrix is read as BT.601, as FFmpeg does and as the reference's frames were.
+    /// Sets the stream's own matrix and range, as FFmpeg's `scale` filter does. A stream without a matrix is read as
+    /// BT.601, as FFmpeg does and as the frames of the reference were.
     ///
-    /// RGB of more than 8 bits goes through YUV inside the scaler: there and back must be the same matrix.
+    /// RGB of more than 8 bits goes through YUV inside the scaler: both conversions must use the same matrix.
     fn set_colours(&mut self) {
         let full_range = match self.layout.range {
             color::Range::JPEG => 1,
             color::Range::MPEG => 0,
-            color::Range::Unspecified => self.own_range(),
+            color::Range::Unspecified => self.default_range(),
         };
-        // Of RGB (0), unspecified (2) and the matrices that FFmpeg's table does not have, BT.601.
+        // BT.601 for RGB (0), unspecified (2) and the matrices that are missing in FFmpeg's table.
         let space = match ffi::AVColorSpace::from(self.layout.space) as i32 {
             space @ (1..=7 | 9 | 10) => space,
             _ => ffi::SWS_CS_DEFAULT,
         };
-        // SAFETY: the context is alive and ours, and `sws_getCoefficients` gives static tables, for any number. A
-        // scaler without a matrix refuses with a code, and there is nothing to set for it.
+        // SAFETY: the context is alive and ours, and `sws_getCoefficients` returns static tables, for any number. A
+        // scaler without a matrix refuses with a code, and needs no setting.
         unsafe {
             let matrix = ffi::sws_getCoefficients(space);
             let context = self.context.as_mut_ptr();
@@ -77,13 +87,14 @@ impl Scaler {
         }
     }
 
-    /// The range that the scaler takes from the format alone: full for gray and for the old names of full-range YUV.
-    fn own_range(&mut self) -> c_int {
+    /// Returns the range that the scaler derives from the format: full for gray and for the old names of full-range
+    /// YUV.
+    fn default_range(&mut self) -> c_int {
         let mut tables: [*mut c_int; 2] = [std::ptr::null_mut(); 2];
         let mut values = [0; 5];
         let [full_range, target_range, brightness, contrast, saturation] = &mut values;
         let [source, target] = &mut tables;
-        // SAFETY: the context is alive and ours, and each pointer leads to a place of the type that is written.
+        // SAFETY: the context is alive and ours, and each pointer leads to a variable of the type that is written.
         unsafe {
             ffi::sws_getColorspaceDetails(
                 self.context.as_mut_ptr(),
@@ -99,48 +110,68 @@ impl Scaler {
         values[0]
     }
 
-    pub(super) fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> PixelLayout {
         self.layout
     }
 
-    pub(super) fn convert(&mut self, frame: &frame::Video) -> Result<RgbImage, String> {
-        let Layout { format, width, height, .. } = self.layout;
-        let failed = |cause: String| format!("{format:?} {width}x{height}: {cause}");
-        // FFmpeg's kernels write rows in steps; where rows are no whole steps it wants room behind each.
+    /// Converts a frame of the layout.
+    ///
+    /// # Errors
+    /// [`Kind::NoConversion`], when FFmpeg converts fewer rows than the frame has.
+    pub(super) fn convert(&mut self, frame: &frame::Video) -> Result<RgbImage> {
+        let PixelLayout { width, height, .. } = self.layout;
+        // FFmpeg's kernels write rows in steps; rows that are not a multiple of the step need padding.
         let pixels = match width.is_multiple_of(STEP) {
             true => self.convert_in_place(frame),
-            false => self.convert_and_copy(frame).map_err(|error| failed(error.to_string()))?,
+            false => self.convert_and_copy(frame),
         };
-        RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("short picture".to_owned()))
+        let pixels = pixels.map_err(|cause| self.layout.failed(cause))?;
+        RgbImage::from_raw(width, height, pixels).ok_or_else(|| self.layout.failed("short image"))
     }
 
-    fn convert_in_place(&mut self, frame: &frame::Video) -> Vec<u8> {
+    fn convert_in_place(&mut self, frame: &frame::Video) -> Result<Vec<u8>> {
         let row = self.layout.width as usize * 3;
         let mut pixels = vec![0; row * self.layout.height as usize];
-        let (rows, strides) = ([pixels.as_mut_ptr()], [row as c_int]);
         // SAFETY: the context was made for frames of this layout, whose planes and strides are the frame's own, and for
-        // RGB rows of this width, of which the buffer holds as many as there are.
-        unsafe {
-            ffi::sws_scale(
-                self.context.as_mut_ptr(),
-                (*frame.as_ptr()).data.as_ptr().cast(),
-                (*frame.as_ptr()).linesize.as_ptr(),
-                0,
-                self.layout.height as c_int,
-                rows.as_ptr(),
-                strides.as_ptr(),
-            );
-        }
-        pixels
+        // RGB rows of this width, of which the buffer has as many as the frame.
+        unsafe { scale_into(&mut self.context, frame, &[pixels.as_mut_ptr()], &[row as c_int])? };
+        Ok(pixels)
     }
 
-    fn convert_and_copy(&mut self, frame: &frame::Video) -> Result<Vec<u8>, ffmpeg::Error> {
-        self.context.run(frame, &mut self.rgb)?;
-        let (row, stride, height) = (self.layout.width as usize * 3, self.rgb.stride(0), self.layout.height as usize);
+    fn convert_and_copy(&mut self, frame: &frame::Video) -> Result<Vec<u8>> {
+        let PixelLayout { width, height, .. } = self.layout;
+        let rgb = self.padded.get_or_insert_with(|| frame::Video::new(Pixel::RGB24, width, height));
+        // SAFETY: the context was made for frames of this layout, and `rgb` has planes for RGB of the same size.
+        unsafe {
+            let target = rgb.as_mut_ptr();
+            scale_into(&mut self.context, frame, &(*target).data, &(*target).linesize)?;
+        }
+        let (row, stride, height) = (width as usize * 3, rgb.stride(0), height as usize);
         let mut pixels = Vec::with_capacity(row * height);
-        for line in self.rgb.data(0).chunks(stride).take(height) {
+        for line in rgb.data(0).chunks(stride).take(height) {
             pixels.extend_from_slice(&line[..row]);
         }
         Ok(pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_not_converted_whole_is_an_error() {
+        // With and without padding of rows: 64 pixels are a step.
+        for width in [64, 30] {
+            let mut without_planes = frame::Video::empty();
+            without_planes.set_format(Pixel::YUV420P);
+            without_planes.set_width(width);
+            without_planes.set_height(8);
+            let mut scaler = Scaler::new(PixelLayout::of(&without_planes)).expect("a common format");
+            let error = scaler.convert(&without_planes).expect_err("no rows");
+            assert_eq!(error.kind(), Kind::NoConversion);
+            let rule = format!("cannot be converted to RGB: YUV420P {width}x8: ");
+            assert!(error.rule().starts_with(&rule), "{error}");
+        }
     }
 }

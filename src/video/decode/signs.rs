@@ -1,8 +1,7 @@
-//! FFmpeg: signs of damage that a decoder gives no error code for.
+//! FFmpeg: signs of damage without an error code: errors that decoders log, and parts of frames that they never write.
 //!
-//! The concealment of an error depends on the frames at hand, and with several threads on which of them is
-//! first. So every sign must be seen: what decoders log (on any thread, at once, the same for any number of threads),
-//! and parts of frames that they never write.
+//! Concealment of an error depends on the frames at hand, and with several threads on timing; so every sign must be
+//! detected. Log messages are the same for any number of threads. Called by `decode`.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,52 +10,52 @@ use std::sync::{Arc, Once};
 use ffmpeg::{ffi, frame};
 use ffmpeg_next as ffmpeg;
 
-/// Errors that one decoder logged.
+/// Count of the errors that a decoder logged.
 #[derive(Debug, Default)]
-pub(super) struct Signs {
+pub(super) struct DamageSigns {
     n_logged: AtomicUsize,
 }
 
-impl Signs {
-    /// Number of errors so far.
+impl DamageSigns {
+    /// Number of logged errors so far.
     pub(super) fn n_logged(&self) -> usize {
         self.n_logged.load(Ordering::Relaxed)
     }
 
-    /// Has a decoder that is not open yet report here. It must not outlive `signs`.
+    /// Attaches the count to a decoder that is not open yet. The decoder must not outlive `signs`.
     pub(super) fn attach(signs: &Arc<Self>, context: &mut ffmpeg::codec::Context) {
-        listen();
+        capture_log();
         // SAFETY: the context is alive and ours. `opaque` is the user's own, and FFmpeg copies it to each thread's
-        // context; `heard` reads it as what it is. `mark` fulfils the contract of `get_buffer2` by FFmpeg's own
-        // function.
+        // context; `count_error` reads it as the same type. `get_marked_buffer` fulfils the contract of `get_buffer2`
+        // by FFmpeg's own function.
         unsafe {
             let context = context.as_mut_ptr();
             (*context).opaque = Arc::as_ptr(signs).cast_mut().cast();
-            (*context).get_buffer2 = Some(mark);
+            (*context).get_buffer2 = Some(get_marked_buffer);
         }
     }
 }
 
-/// Has FFmpeg print nothing, and this file hear what it would print.
-pub(in crate::video) fn listen() {
+/// Replaces FFmpeg's log by the counts of [`DamageSigns`]; nothing is printed.
+pub(in crate::video) fn capture_log() {
     static ONCE: Once = Once::new();
-    // SAFETY: `heard` may be called from any thread at any time.
-    ONCE.call_once(|| unsafe { ffi::av_log_set_callback(Some(heard)) });
+    // SAFETY: `count_error` may be called from any thread at any time.
+    ONCE.call_once(|| unsafe { ffi::av_log_set_callback(Some(count_error)) });
 }
 
 /// FFmpeg's log callback. The arguments of the message, whose type differs from machine to machine, are not read.
-unsafe extern "C" fn heard<Arguments>(source: *mut c_void, level: c_int, format: *const c_char, _: Arguments) {
+unsafe extern "C" fn count_error<Arguments>(source: *mut c_void, level: c_int, format: *const c_char, _: Arguments) {
     if source.is_null() || format.is_null() {
         return;
     }
     // SAFETY: a source that is not null begins with a pointer to its class, and only a codec's context has this class.
-    // Its `opaque` is null but where `attach` set it, to signs that outlive the decoder. The format is a C string.
+    // Its `opaque` is null, or set by `attach` to signs that outlive the decoder. The format is a C string.
     unsafe {
         if *source.cast::<*const ffi::AVClass>() != ffi::avcodec_get_class() {
             return;
         }
-        let signs = (*source.cast::<ffi::AVCodecContext>()).opaque.cast::<Signs>();
-        // That macroblocks are concealed is told as if it were no error.
+        let signs = (*source.cast::<ffi::AVCodecContext>()).opaque.cast::<DamageSigns>();
+        // Concealed macroblocks are logged below the level of errors.
         if let Some(signs) = signs.as_ref()
             && (level <= ffi::AV_LOG_ERROR || CStr::from_ptr(format).to_bytes().starts_with(b"concealing"))
         {
@@ -65,21 +64,25 @@ unsafe extern "C" fn heard<Arguments>(source: *mut c_void, level: c_int, format:
     }
 }
 
-/// Bytes that no picture has by chance.
+/// Mark of unwritten parts of a frame: bytes that do not occur by chance.
 const MARK: [u8; 8] = [0x9e, 0x37, 0x79, 0xb9, 0x7f, 0x4a, 0x7c, 0x15];
-/// Rows and bytes between two marks.
+/// Distance between marks, in rows and in bytes of a row.
 const GRID: usize = 16;
-/// The row of a mark within its cell, where filters over the edges of blocks do not reach.
+/// Row of a mark within its cell, out of reach of deblocking filters.
 const ROW: usize = 3;
 
-/// A frame's buffer, marked all over where frames are decoded on several threads: a mark that stays was never written
-/// over.
-unsafe extern "C" fn mark(context: *mut ffi::AVCodecContext, frame: *mut ffi::AVFrame, flags: c_int) -> c_int {
-    // SAFETY: FFmpeg calls this with a context and a frame of its own, as `get_buffer2` says.
+/// Allocates the buffer of a frame, with marks where frames are decoded by several threads: a mark that remains was
+/// never overwritten.
+unsafe extern "C" fn get_marked_buffer(
+    context: *mut ffi::AVCodecContext,
+    frame: *mut ffi::AVFrame,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: FFmpeg calls this with a context and a frame of its own, as `get_buffer2` documents.
     unsafe {
         let result = ffi::avcodec_default_get_buffer2(context, frame, flags);
         if result >= 0 && is_threaded(context) {
-            marks(frame, |at| {
+            any_mark(frame, |at| {
                 at.write(MARK);
                 false
             });
@@ -88,26 +91,26 @@ unsafe extern "C" fn mark(context: *mut ffi::AVCodecContext, frame: *mut ffi::AV
     }
 }
 
-/// Whether several threads decode frames at once.
+/// Returns whether several threads decode frames at once.
 ///
 /// # Safety
 /// The context must be alive.
 pub(super) unsafe fn is_threaded(context: *const ffi::AVCodecContext) -> bool {
-    // SAFETY: plain fields. Libraries with threads of their own leave the number as it was asked for.
+    // SAFETY: plain fields. Libraries with threads of their own keep the requested number.
     unsafe { (*context).active_thread_type & ffi::FF_THREAD_FRAME != 0 || (*context).thread_count != 1 }
 }
 
-/// Whether a part of a frame was never written.
+/// Returns whether a part of a frame was never written.
 pub(super) fn is_unwritten(frame: &frame::Video) -> bool {
-    // SAFETY: the frame is alive, and its first plane is as large as its format says. The bytes are only read.
-    unsafe { marks(frame.as_ptr(), |at| at.read() == MARK) }
+    // SAFETY: the frame is alive, and its first plane has the size of its format. The bytes are only read.
+    unsafe { any_mark(frame.as_ptr(), |at| at.read() == MARK) }
 }
 
-/// Visits the places of marks in the first plane until `visit` says yes; whether it did.
+/// Visits the marks in the first plane until `visit` returns true; returns whether it did.
 ///
 /// # Safety
 /// The frame must have buffers for its format and size.
-unsafe fn marks(frame: *const ffi::AVFrame, mut visit: impl FnMut(*mut [u8; 8]) -> bool) -> bool {
+unsafe fn any_mark(frame: *const ffi::AVFrame, mut visit: impl FnMut(*mut [u8; 8]) -> bool) -> bool {
     // SAFETY: rows and bytes stay within the plane; bytes need no alignment.
     unsafe {
         let format = std::mem::transmute::<c_int, ffi::AVPixelFormat>((*frame).format);

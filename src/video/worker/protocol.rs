@@ -1,5 +1,5 @@
-//! What a reader and the process that decodes for it say to each other: messages of JSON behind their length, a frame's
-//! pixels behind its message.
+//! Protocol between a reader and its decoding process: JSON messages, each after its length (u32, little endian); the
+//! pixels of a frame follow its message.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::units::{FrameIndex, Seconds};
-use crate::video::{Event, Frame, FrameRequest, ReadLimits, ReadReport};
+use crate::video::{Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport};
 
-/// A message over this is none of ours.
+/// Bytes of a message at most.
 const MAX_MESSAGE: u32 = 16 << 20;
 
-/// A wish to have a video read.
+/// Request to read a video.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Request {
-    /// The video argument, byte by byte: a name need not be UTF-8.
+pub struct DecodeRequest {
+    /// Video argument as bytes: names need not be UTF-8.
     path: Vec<u8>,
     pub(super) frames: FrameRequest,
     pub(super) limits: ReadLimits,
 }
 
-impl Request {
+impl DecodeRequest {
     pub(super) fn new(path: &std::path::Path, frames: &FrameRequest, limits: &ReadLimits) -> Self {
         Self { path: path.as_os_str().as_encoded_bytes().to_vec(), frames: frames.clone(), limits: *limits }
     }
 
-    /// The video argument.
+    /// Path of the video argument.
     pub(super) fn path(&self) -> PathBuf {
         #[cfg(unix)]
         let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(self.path.clone());
@@ -38,10 +38,10 @@ impl Request {
         name.into()
     }
 
-    /// Reads one; none at the end.
+    /// Reads a request; `None` at the end.
     ///
     /// # Errors
-    /// When it is cut off, or none of ours.
+    /// For a truncated or unknown message.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         read_message(from)
     }
@@ -52,9 +52,9 @@ impl Request {
     }
 }
 
-/// What is said back: events, and in the end a report or an error.
+/// Message of a reply: an event, or the report or error at the end.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub(super) enum ReplyMessage {
     Expected { n_frames: usize, n_sampled: usize, is_single_image: bool },
     Waiting,
     Frame { index: FrameIndex, time: Option<Seconds>, width: u32, height: u32 },
@@ -64,61 +64,61 @@ pub(super) enum Reply {
     Failed(Error),
 }
 
-/// A reply with what follows it.
-pub(super) enum Told {
-    Event(Event),
+/// Reply with its payload.
+pub(super) enum DecodeReply {
+    Event(ReadEvent),
     End(Result<ReadReport, Error>),
 }
 
-impl Told {
-    /// Reads one; none at the end.
+impl DecodeReply {
+    /// Reads a reply; `None` at the end.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let Some(reply) = read_message(from)? else { return Ok(None) };
         Ok(Some(match reply {
-            Reply::Expected { n_frames, n_sampled, is_single_image } => {
-                Self::Event(Event::Expected { n_frames, n_sampled, is_single_image })
+            ReplyMessage::Expected { n_frames, n_sampled, is_single_image } => {
+                Self::Event(ReadEvent::Expected { n_frames, n_sampled, is_single_image })
             }
-            Reply::Waiting => Self::Event(Event::Waiting),
-            Reply::Progress { n_decoded } => Self::Event(Event::Progress { n_decoded }),
-            Reply::Restart => Self::Event(Event::Restart),
-            Reply::Done(report) => Self::End(Ok(report)),
-            Reply::Failed(error) => Self::End(Err(error)),
-            Reply::Frame { index, time, width, height } => {
+            ReplyMessage::Waiting => Self::Event(ReadEvent::Waiting),
+            ReplyMessage::Progress { n_decoded } => Self::Event(ReadEvent::Progress { n_decoded }),
+            ReplyMessage::Restart => Self::Event(ReadEvent::Restart),
+            ReplyMessage::Done(report) => Self::End(Ok(report)),
+            ReplyMessage::Failed(error) => Self::End(Err(error)),
+            ReplyMessage::Frame { index, time, width, height } => {
                 let length = width as usize * height as usize * 3;
                 let mut pixels = Vec::new();
                 from.take(length as u64).read_to_end(&mut pixels)?;
                 let image = RgbImage::from_raw(width, height, pixels).ok_or(io::ErrorKind::UnexpectedEof)?;
-                Self::Event(Event::Frame(Frame { index, time, image }))
+                Self::Event(ReadEvent::Frame(Frame { index, time, image }))
             }
         }))
     }
 }
 
-/// Writes an event at once.
-pub(super) fn write_event(to: &mut impl Write, event: Event) -> io::Result<()> {
+/// Writes and flushes an event.
+pub(super) fn write_event(to: &mut impl Write, event: ReadEvent) -> io::Result<()> {
     let reply = match &event {
-        &Event::Expected { n_frames, n_sampled, is_single_image } => {
-            Reply::Expected { n_frames, n_sampled, is_single_image }
+        &ReadEvent::Expected { n_frames, n_sampled, is_single_image } => {
+            ReplyMessage::Expected { n_frames, n_sampled, is_single_image }
         }
-        Event::Waiting => Reply::Waiting,
-        Event::Progress { n_decoded } => Reply::Progress { n_decoded: *n_decoded },
-        Event::Restart => Reply::Restart,
-        Event::Frame(Frame { index, time, image }) => {
-            Reply::Frame { index: *index, time: *time, width: image.width(), height: image.height() }
+        ReadEvent::Waiting => ReplyMessage::Waiting,
+        ReadEvent::Progress { n_decoded } => ReplyMessage::Progress { n_decoded: *n_decoded },
+        ReadEvent::Restart => ReplyMessage::Restart,
+        ReadEvent::Frame(Frame { index, time, image }) => {
+            ReplyMessage::Frame { index: *index, time: *time, width: image.width(), height: image.height() }
         }
     };
     write_message(to, &reply)?;
-    if let Event::Frame(Frame { image, .. }) = &event {
+    if let ReadEvent::Frame(Frame { image, .. }) = &event {
         to.write_all(image.as_raw())?;
     }
     to.flush()
 }
 
-/// Writes what a reading came to.
+/// Writes and flushes the end of a reading.
 pub(super) fn write_end(to: &mut impl Write, end: Result<ReadReport, Error>) -> io::Result<()> {
     let reply = match end {
-        Ok(report) => Reply::Done(report),
-        Err(error) => Reply::Failed(error),
+        Ok(report) => ReplyMessage::Done(report),
+        Err(error) => ReplyMessage::Failed(error),
     };
     write_message(to, &reply)?;
     to.flush()
@@ -161,12 +161,12 @@ mod tests {
         let frames = FrameRequest { stream: Some(2), ..FrameRequest::new(Sample::All, window) };
         let limits = ReadLimits { time: Some(std::time::Duration::from_millis(1500)), ..ReadLimits::default() };
         let mut bytes = Vec::new();
-        Request::new(std::path::Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");
+        DecodeRequest::new(std::path::Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");
         let mut from = &bytes[..];
-        let read = Request::read(&mut from).expect("whole").expect("one");
+        let read = DecodeRequest::read(&mut from).expect("whole").expect("one");
         assert_eq!((read.path(), read.frames, read.limits), ("a b.mp4".into(), frames, limits));
-        assert!(Request::read(&mut from).expect("the end").is_none());
-        assert!(Request::read(&mut &bytes[..9]).is_err(), "cut off");
+        assert!(DecodeRequest::read(&mut from).expect("the end").is_none());
+        assert!(DecodeRequest::read(&mut &bytes[..9]).is_err(), "cut off");
     }
 
     #[test]
@@ -174,15 +174,17 @@ mod tests {
         let image = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 7]));
         let time = Some(Seconds(0.1 + 0.2));
         let mut bytes = Vec::new();
-        write_event(&mut bytes, Event::Frame(Frame { index: FrameIndex(5), time, image: image.clone() }))
+        write_event(&mut bytes, ReadEvent::Frame(Frame { index: FrameIndex(5), time, image: image.clone() }))
             .expect("memory");
         write_end(&mut bytes, Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(Path::new("x"))))
             .expect("memory");
         let mut from = &bytes[..];
-        let Some(Told::Event(Event::Frame(frame))) = Told::read(&mut from).expect("whole") else { panic!("no frame") };
+        let Some(DecodeReply::Event(ReadEvent::Frame(frame))) = DecodeReply::read(&mut from).expect("whole") else {
+            panic!("no frame")
+        };
         assert_eq!((frame.index, frame.time, frame.image), (FrameIndex(5), time, image));
-        let Some(Told::End(Err(error))) = Told::read(&mut from).expect("whole") else { panic!("no end") };
+        let Some(DecodeReply::End(Err(error))) = DecodeReply::read(&mut from).expect("whole") else { panic!("no end") };
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Empty, "x: the file is empty (0 bytes)"));
-        assert!(Told::read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
+        assert!(DecodeReply::read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
     }
 }

@@ -1,19 +1,19 @@
-//! The process that decodes: one request after the other, replies as they come.
+//! Server side of isolation: the decoding process, which handles one request after the other.
 
 use std::io::{self, Write};
 
-use super::protocol::{Request, write_end, write_event};
+use super::protocol::{DecodeRequest, write_end, write_event};
 use crate::video::{Flow, read_frames};
 
-/// Serves requests until there are no more.
+/// Serves requests to the end of the iterator.
 ///
 /// # Errors
-/// When nobody reads the replies any more.
-pub fn serve(requests: impl Iterator<Item = Request>, replies: &mut impl Write) -> io::Result<()> {
+/// When replies cannot be written.
+pub fn serve(requests: impl Iterator<Item = DecodeRequest>, replies: &mut impl Write) -> io::Result<()> {
     for request in requests {
         let path = request.path();
         #[cfg(debug_assertions)]
-        super::fault::strike(&path);
+        super::fault::inject(&path);
         let mut sent = Ok(());
         let end = read_frames(&path, &request.frames, &request.limits, &mut |event| {
             sent = write_event(replies, event);

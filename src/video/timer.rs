@@ -1,0 +1,310 @@
+//! Timer of a reading: enforces the limits of `limits` from within FFmpeg's calls, and keeps the consumer's time apart.
+//!
+//! FFmpeg's interrupt callback calls [`ReadTimer::is_over`]: a call is given up when the time is over, when it waits
+//! for data for too long, or when the [`super::Halt`] of the consumer is exhausted.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::error;
+use super::limits::{Bounds, ReadLimits};
+use super::request::{Flow, ReadEvent};
+use crate::error::{Error, Kind};
+
+/// Time that FFmpeg has to return once a call is to be given up.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Reason why a reading was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopReason {
+    Time,
+    Stall,
+    Halt,
+}
+
+/// Time that a reading has taken, and its limits.
+#[derive(Debug)]
+pub(super) struct ReadTimer {
+    begin: Instant,
+    /// Limits, replaced when the reading of a scan begins.
+    bounds: RwLock<Bounds>,
+    /// Nanoseconds spent by the consumer.
+    consumer_time: AtomicU64,
+    /// Nanoseconds from `begin` to the start of the current call.
+    call: AtomicU64,
+    /// Whether a call of FFmpeg that may wait for data is in progress.
+    is_inside: AtomicBool,
+    /// Nanoseconds from `begin` to the first observation of the current call over its limit; 0 before that.
+    seen_over: AtomicU64,
+    /// Reason, set once FFmpeg was told to give up: an end of file after that is not one.
+    given_up: OnceLock<StopReason>,
+}
+
+impl ReadTimer {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            begin: Instant::now(),
+            bounds: RwLock::new(bounds),
+            consumer_time: AtomicU64::new(0),
+            call: AtomicU64::new(0),
+            is_inside: AtomicBool::new(false),
+            seen_over: AtomicU64::new(0),
+            given_up: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn limits(&self) -> ReadLimits {
+        self.with_bounds(|bounds| bounds.limits)
+    }
+
+    fn with_bounds<R>(&self, ask: impl FnOnce(&Bounds) -> R) -> R {
+        ask(&self.bounds.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Resumes with other bounds after a pause that does not count.
+    pub(super) fn resume(&self, bounds: Bounds, pause: Duration) {
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = bounds;
+        self.consumer_time.fetch_add(nanoseconds(pause), Ordering::Relaxed);
+        self.begin_call();
+    }
+
+    /// Time without the consumer's.
+    pub(super) fn worked(&self) -> Duration {
+        self.since(&self.consumer_time)
+    }
+
+    /// Marks the start of a call that may wait for data.
+    pub(super) fn begin_call(&self) {
+        self.call.store(nanoseconds(self.begin.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Marks the start of a call that lasts until the returned guard is dropped.
+    pub(super) fn enter(&self) -> OngoingCall<'_> {
+        self.begin_call();
+        self.seen_over.store(0, Ordering::SeqCst);
+        self.is_inside.store(true, Ordering::SeqCst);
+        OngoingCall(self)
+    }
+
+    /// Returns the error of a call in progress that has been over its limit for a while; called by other threads.
+    pub(super) fn stuck(&self, path: &Path) -> Option<Error> {
+        let reason = self.reason().filter(|_| self.is_inside.load(Ordering::SeqCst))?;
+        let now = nanoseconds(self.begin.elapsed());
+        let seen = self.seen_over.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst).err()?;
+        (now.saturating_sub(seen) > nanoseconds(GRACE)).then(|| self.error(reason, path))
+    }
+
+    /// Returns whether the current call is to be given up; called by FFmpeg's interrupt callback.
+    pub(super) fn is_over(&self) -> bool {
+        if let Some(reason) = self.reason() {
+            self.given_up.get_or_init(|| reason);
+        }
+        self.given_up.get().is_some()
+    }
+
+    fn reason(&self) -> Option<StopReason> {
+        let in_call = self.since(&self.call);
+        if self.with_bounds(|bounds| bounds.halt.gives_up(in_call)) {
+            Some(StopReason::Halt)
+        } else if self.is_time_over() {
+            Some(StopReason::Time)
+        } else {
+            (in_call > self.limits().stall).then_some(StopReason::Stall)
+        }
+    }
+
+    fn is_time_over(&self) -> bool {
+        self.limits().time.is_some_and(|limit| self.worked() > limit)
+    }
+
+    fn since(&self, nanoseconds: &AtomicU64) -> Duration {
+        self.begin.elapsed().saturating_sub(Duration::from_nanos(nanoseconds.load(Ordering::Relaxed)))
+    }
+
+    /// Checks that no call was given up and the time is not over. A slow frame is not a stall; a wait of FFmpeg is.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let reason = self.given_up.get().copied().or_else(|| self.is_time_over().then_some(StopReason::Time));
+        reason.map_or(Ok(()), |reason| Err(self.error(reason, path)))
+    }
+
+    fn error(&self, reason: StopReason, path: &Path) -> Error {
+        let limits = self.limits();
+        match reason {
+            StopReason::Halt => error::halted(path),
+            StopReason::Stall => {
+                let rule = format!("reading stalled: no data for {} s", limits.stall.as_secs_f64());
+                Error::new(Kind::Stall, rule).with_hint(error::LONGER_STALL_LIMIT).about(path)
+            }
+            StopReason::Time => error::time_limit(path, limits.time.unwrap_or_default()),
+        }
+    }
+}
+
+/// Guard of a call of FFmpeg in progress.
+#[must_use = "the call ends where this is dropped"]
+pub(super) struct OngoingCall<'s>(&'s ReadTimer);
+
+impl Drop for OngoingCall<'_> {
+    fn drop(&mut self) {
+        self.0.is_inside.store(false, Ordering::SeqCst);
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Callback of a reading's consumer, with the limits and the timer of the reading.
+pub(super) struct ReadWatch<'e> {
+    pub(super) limits: ReadLimits,
+    pub(super) timer: Arc<ReadTimer>,
+    emit: &'e mut dyn FnMut(ReadEvent) -> Flow,
+}
+
+impl<'e> ReadWatch<'e> {
+    pub(super) fn new(bounds: Bounds, emit: &'e mut dyn FnMut(ReadEvent) -> Flow) -> Self {
+        Self { limits: bounds.limits, timer: ReadTimer::new(bounds), emit }
+    }
+
+    /// Resumes a paused reading, for another consumer and with other bounds.
+    pub(super) fn resume(
+        timer: Arc<ReadTimer>,
+        pause: Duration,
+        bounds: Bounds,
+        emit: &'e mut dyn FnMut(ReadEvent) -> Flow,
+    ) -> Self {
+        let limits = bounds.limits;
+        timer.resume(bounds, pause);
+        Self { limits, timer, emit }
+    }
+
+    /// Emits an event to the consumer, whose time does not count.
+    pub(super) fn emit(&mut self, event: ReadEvent) -> Flow {
+        let start = Instant::now();
+        let flow = (self.emit)(event);
+        self.timer.consumer_time.fetch_add(nanoseconds(start.elapsed()), Ordering::Relaxed);
+        self.timer.begin_call();
+        flow
+    }
+
+    /// Checks that the time is not over.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        self.timer.check(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::video::limits::{DRAINING_STALL, Halt, Patience};
+
+    #[test]
+    fn a_call_without_data_is_given_up() {
+        let path = Path::new("a.m3u8");
+        let limits = ReadLimits { stall: Duration::from_millis(30), ..ReadLimits::default() };
+        let timer = ReadTimer::new(Bounds::from(&limits));
+        assert!(!timer.is_over() && timer.check(path).is_ok());
+        std::thread::sleep(Duration::from_millis(40));
+        // Outside of a call nothing is given up; a new call has its own time.
+        assert!(timer.check(path).is_ok());
+        timer.begin_call();
+        assert!(!timer.is_over());
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(timer.is_over());
+        let error = timer.check(path).expect_err("it waited beyond the limit").to_string();
+        assert_eq!(
+            error,
+            "a.m3u8: reading stalled: no data for 0.03 s; hint: a longer --stall-limit, if the disk is that slow"
+        );
+    }
+
+    #[test]
+    fn a_call_that_does_not_return_is_stuck_a_while_after_its_limit() {
+        let path = Path::new("a.mpd");
+        let limits = ReadLimits { stall: Duration::ZERO, ..ReadLimits::default() };
+        let timer = ReadTimer::new(Bounds::from(&limits));
+        let pause = || std::thread::sleep(GRACE + Duration::from_millis(50));
+        // Outside of a call nothing is stuck.
+        assert!(timer.stuck(path).is_none());
+        pause();
+        assert!(timer.stuck(path).is_none());
+        let inside = timer.enter();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(timer.stuck(path).is_none());
+        pause();
+        assert_eq!(timer.stuck(path).expect("it did not return").kind(), Kind::Stall);
+        // Observation from outside gives nothing up, and the next call has its own time.
+        assert!(timer.check(path).is_ok());
+        drop(inside);
+        assert!(timer.stuck(path).is_none());
+        let _inside = timer.enter();
+        assert!(timer.stuck(path).is_none());
+    }
+
+    #[test]
+    fn a_halt_ends_what_waits_and_at_last_everything() {
+        let path = Path::new("a.m3u8");
+        let patience = Arc::new(std::sync::Mutex::new(Patience::WhileMoving));
+        let asked = patience.clone();
+        let halt = Halt::new(move || *asked.lock().expect("no panic"));
+        let timer = ReadTimer::new(Bounds { halt, ..Bounds::default() });
+        assert!(!timer.is_over());
+        *patience.lock().expect("no panic") = Patience::Exhausted;
+        assert!(timer.is_over());
+        assert_eq!(timer.check(path).expect_err("it is given up").kind(), Kind::Halted);
+        let halt = Halt::new(|| Patience::WhileMoving);
+        assert!(!halt.gives_up(DRAINING_STALL) && halt.gives_up(2 * DRAINING_STALL));
+        assert!(!Halt::default().gives_up(Duration::MAX));
+    }
+
+    #[test]
+    fn the_consumers_time_does_not_count() {
+        let limit = Duration::from_millis(40);
+        let mut slow = |_| {
+            std::thread::sleep(Duration::from_millis(60));
+            Flow::Continue
+        };
+        let limits = ReadLimits { time: Some(limit), ..ReadLimits::default() };
+        let mut watch = ReadWatch::new(Bounds::from(&limits), &mut slow);
+        assert_eq!(watch.emit(ReadEvent::Waiting), Flow::Continue);
+        assert!(watch.timer.consumer_time.load(Ordering::Relaxed) >= 60_000_000);
+        std::thread::sleep(Duration::from_millis(60));
+        let error = watch.check(Path::new("a.mp4")).expect_err("it slept beyond the limit").to_string();
+        assert_eq!(error, "a.mp4: reading took longer than the limit of 0.04 s; hint: a longer --time-limit decode=");
+    }
+
+    #[test]
+    fn a_pause_does_not_count_and_what_follows_has_bounds_of_its_own() {
+        let path = Path::new("a.mp4");
+        let limits = |time| ReadLimits { time, stall: Duration::from_millis(30), ..ReadLimits::default() };
+        let mut ignore = |_| Flow::Continue;
+        let first = ReadWatch::new(Bounds::from(&limits(None)), &mut ignore);
+        let (timer, paused) = (first.timer.clone(), Instant::now());
+        std::thread::sleep(Duration::from_millis(60));
+        let limit = Duration::from_secs(20);
+        let bounds = Bounds::from(&limits(Some(limit)));
+        let resumed = ReadWatch::resume(timer.clone(), paused.elapsed(), bounds, &mut ignore);
+        // Neither the wait, longer than a stall, nor its time is held against the reading.
+        assert!(!timer.is_over() && resumed.check(path).is_ok());
+        assert!(timer.worked() < timer.begin.elapsed().saturating_sub(Duration::from_millis(59)));
+        assert_eq!((resumed.limits.time, timer.limits().time), (Some(limit), Some(limit)));
+        // What is asked whether to go on is the new reader.
+        let halt = Halt::new(|| Patience::Exhausted);
+        timer.resume(Bounds { halt, ..Bounds::default() }, Duration::ZERO);
+        assert!(timer.is_over());
+        assert_eq!(resumed.check(path).expect_err("it is given up").kind(), Kind::Halted);
+    }
+
+    #[test]
+    fn a_frame_may_take_what_the_limit_says() {
+        let limits = ReadLimits { frame_bytes: 300, ..ReadLimits::default() };
+        assert!(limits.check_frame(Path::new("a.mp4"), 10, 10).is_ok());
+        let error = limits.check_frame(Path::new("a.mp4"), 10, 11).expect_err("330 bytes").to_string();
+        assert_eq!(
+            error,
+            "a.mp4: frames of 10 x 11 take 330 bytes as RGB, over the limit of 300; hint: a higher --frame-limit"
+        );
+    }
+}
