@@ -3,6 +3,7 @@
 
 mod chat_template;
 mod conversation;
+mod custom_template;
 pub mod frames;
 mod jinja;
 mod numerals;

@@ -9,6 +9,7 @@ use strum::{EnumString, VariantNames};
 
 use super::chat_template::ChatTemplate;
 use super::conversation::Turn;
+use super::custom_template::CustomTemplate;
 use crate::choice;
 use crate::error::{Error, Kind, Result};
 
@@ -51,17 +52,6 @@ pub enum Template {
     /// A checkpoint's own chat template in Jinja.
     #[strum(disabled)]
     Checkpoint(Arc<ChatTemplate>),
-}
-
-/// Format of one turn with the marks `<image>`, `{question}` and `{answer}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CustomTemplate {
-    before_visual: String,
-    pub(super) before_question: String,
-    before_answer: String,
-    /// White space between the prompt and an answer, which is part of the answer.
-    answer_space: String,
-    stop: String,
 }
 
 pub(super) const VICUNA_SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. \
@@ -122,19 +112,7 @@ impl Template {
     /// # Errors
     /// When a mark is missing or out of order.
     pub fn custom(format: &str) -> Result<Self> {
-        let missing =
-            |mark: &str| Error::new(Kind::Text, format!("prompt_format of the checkpoint has no {mark}: {format:?}"));
-        let (before_visual, rest) = format.split_once("<image>").ok_or_else(|| missing("<image>"))?;
-        let (before_question, rest) =
-            rest.split_once("{question}").ok_or_else(|| missing("{question} after <image>"))?;
-        let (before_answer, stop) = rest.split_once("{answer}").ok_or_else(|| missing("{answer} after {question}"))?;
-        Ok(Self::Custom(CustomTemplate {
-            before_visual: before_visual.to_owned(),
-            before_question: before_question.to_owned(),
-            before_answer: before_answer.trim_end().to_owned(),
-            answer_space: before_answer[before_answer.trim_end().len()..].to_owned(),
-            stop: stop.trim().to_owned(),
-        }))
+        CustomTemplate::parse(format).map(Self::Custom)
     }
 
     /// Returns the name for [`Self::choose`]; `custom` for a checkpoint's `prompt_format`.
@@ -294,22 +272,5 @@ impl Template {
             Self::Checkpoint(_) => {}
         }
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_custom_format_without_a_mark_is_refused() {
-        for (format, missing) in [
-            ("{question}{answer}", "<image>"),
-            ("<image>{answer}", "{question} after <image>"),
-            ("<image>{question}", "{answer} after {question}"),
-        ] {
-            let error = Template::custom(format).expect_err("a mark is missing").to_string();
-            assert_eq!(error, format!("prompt_format of the checkpoint has no {missing}: {format:?}"));
-        }
     }
 }

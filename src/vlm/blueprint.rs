@@ -100,7 +100,7 @@ impl Blueprint {
         notes.extend(frames.notes);
         let mut warnings = notes.warnings;
         warnings.extend(llm_warnings);
-        warnings.extend(overrides.unused.judge(&dir, "keys", &relative_notes(&dir, &notes.refused))?);
+        warnings.extend(overrides.unused.enforce(&dir, "keys", &relative_notes(&dir, &notes.refused))?);
         let own_template = own_template(&dir, &config, &tokenizer)?;
         let template = default_template.choose(&tokenizer, own_template.as_ref());
         let marks = frame_marks(&config, &tokenizer);

@@ -57,7 +57,7 @@ impl Design {
         tower.output = config.tower_output;
         let connector = make_connector(dir, &config, &tower)?;
         let FrameSettings { preprocess, notes, .. } = FrameSettings::read(&config, &tower, &[tower_dir, Some(dir)])?;
-        Unused::Refuse.judge(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
+        Unused::Refuse.enforce(dir, "keys", &[config.notes.refused.clone(), notes.refused].concat())?;
         // In LLaVA's spelling answers are learned in a built-in template, which knows its closing text.
         let own = match config.spelling {
             Spelling::Llava => config.prompt_format.as_deref().map(Template::custom).transpose()?,

@@ -83,7 +83,7 @@ impl Vlm {
     fn prepare_on_device(&self, frame: &RgbImage) -> Result<Tensor, ModelError> {
         let VisionPlacement { device, dtype } = &self.vision;
         let failed = ModelError::compute("preparing pixels");
-        let placed = self.frames.get(frame.dimensions(), || {
+        let placed = self.frame_tables.get(frame.dimensions(), || {
             let wrong = |error: Error| error.about(self.name.clone());
             let plan = self.preprocessor.plan(frame.dimensions().into()).map_err(wrong)?;
             self.tower_side(plan.size.0, plan.size.1)?;

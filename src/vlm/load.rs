@@ -7,10 +7,10 @@ use candle_core::{Device, Shape, Tensor};
 use super::blueprint::Blueprint;
 use super::frames::FrameTables;
 use super::gguf::{self, QueryKeyRows};
+use super::ignored_tensors::{IgnoredTensors, TowerPart};
 use super::language_loader::{load_language, other_formats};
 use super::model::Vlm;
 use super::placement::{Placement, VisionPlacement};
-use super::spare::{Spares, TowerPart};
 use super::tower_source::TowerSource;
 use super::{FeatureSelection, ModelError, Unused, names, tying};
 use crate::connector::Connector;
@@ -89,7 +89,7 @@ impl Vlm {
         llm_ledger.check()?;
         tower_ledger.check()?;
         let ledgers = Ledgers { main: &ledger, llm: &llm_ledger, tower: &tower_ledger };
-        warnings.extend(ledgers.judge_unused(unused, llama, &part)?);
+        warnings.extend(ledgers.check_unused(unused, llama, &part)?);
         warnings.extend(placement.quantization.and_then(|format| other_formats(&language, format)));
         Ok(Self {
             name,
@@ -102,7 +102,7 @@ impl Vlm {
             projector,
             language,
             vision,
-            frames: FrameTables::default(),
+            frame_tables: FrameTables::default(),
             tokenizer,
             template,
             context: config.context,
@@ -199,39 +199,39 @@ struct Ledgers<'a> {
 }
 
 impl Ledgers<'_> {
-    /// Refuses or warns about the tensors of each checkpoint that were not read and are not spared; returns the
+    /// Refuses or warns about the tensors of each checkpoint that were not read and are not ignored; returns the
     /// warnings.
-    fn judge_unused(
+    fn check_unused(
         &self,
         unused: Unused,
         llama: &LlamaConfig,
         tower: &TowerPart<'_>,
     ) -> Result<Vec<String>, ModelError> {
         let mut warnings = Vec::new();
-        let mut judge = |ledger: &Ledger, spares: &Spares| {
-            let rest = spares.rest(ledger.unused());
-            warnings.extend(unused.judge(ledger.checkpoint().dir(), "tensors", &rest)?);
+        let mut check = |ledger: &Ledger, ignored: &IgnoredTensors| {
+            let rest = ignored.without_ignored(ledger.unused());
+            warnings.extend(unused.enforce(ledger.checkpoint().dir(), "tensors", &rest)?);
             Ok::<_, ModelError>(())
         };
         let language = names::language(self.main.checkpoint());
-        let mut main = Spares::default();
+        let mut main = IgnoredTensors::default();
         main.image_newline();
         if Arc::ptr_eq(self.main, self.llm) {
             main.language_buffers(&language, llama);
         } else {
             main.replaced_language(&language);
-            judge(self.llm, &gguf::spares(llama))?;
+            check(self.llm, &gguf::ignored_tensors(llama))?;
         }
         if Arc::ptr_eq(self.main, self.tower) {
             main.beyond_hidden_states(tower);
         } else {
             main.replaced_tower(self.main.checkpoint());
-            let mut beside = Spares::default();
+            let mut beside = IgnoredTensors::default();
             beside.beyond_hidden_states(tower);
             beside.beside_tower(self.tower.checkpoint(), tower.prefix);
-            judge(self.tower, &beside)?;
+            check(self.tower, &beside)?;
         }
-        judge(self.main, &main)?;
+        check(self.main, &main)?;
         Ok(warnings)
     }
 }

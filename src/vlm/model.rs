@@ -35,7 +35,7 @@ pub struct Vlm {
     pub(super) projector: Projector,
     pub(super) language: Llama,
     pub(super) vision: VisionPlacement,
-    pub(super) frames: FrameTables,
+    pub(super) frame_tables: FrameTables,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Template,
     pub(super) context: usize,

@@ -30,7 +30,12 @@ impl Unused {
     ///
     /// # Errors
     /// [`ModelError::Unused`] unless allowed.
-    pub(crate) fn judge(self, path: &Path, what: &'static str, names: &[String]) -> Result<Option<String>, ModelError> {
+    pub(crate) fn enforce(
+        self,
+        path: &Path,
+        what: &'static str,
+        names: &[String],
+    ) -> Result<Option<String>, ModelError> {
         if names.is_empty() {
             return Ok(None);
         }
@@ -57,11 +62,11 @@ mod tests {
     #[test]
     fn unused_names_refuse_or_warn_and_are_counted() {
         let names: Vec<String> = (0..10).map(|i| format!("x.{i}")).collect();
-        let judge = |unused: Unused, names: &[String]| unused.judge(Path::new("m"), "tensors", names);
+        let enforce = |unused: Unused, names: &[String]| unused.enforce(Path::new("m"), "tensors", names);
         let listed = "m: tensors that are not used (10): x.0, x.1, x.2, x.3, x.4, x.5, x.6, x.7 and 2 more";
-        let refused = judge(Unused::Refuse, &names).expect_err("refused").to_string();
+        let refused = enforce(Unused::Refuse, &names).expect_err("refused").to_string();
         assert_eq!(refused, format!("{listed}; hint: --allow-unused loads the model without them"));
-        assert_eq!(judge(Unused::Allow, &names).expect("allowed").as_deref(), Some(listed));
-        assert_eq!(judge(Unused::Refuse, &[]).expect("nothing unused"), None);
+        assert_eq!(enforce(Unused::Allow, &names).expect("allowed").as_deref(), Some(listed));
+        assert_eq!(enforce(Unused::Refuse, &[]).expect("nothing unused"), None);
     }
 }

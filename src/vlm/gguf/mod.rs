@@ -14,7 +14,7 @@ use candle_nn::VarBuilder;
 use self::check::Comparison;
 use self::vocabulary::Vocabulary;
 use super::config::{LanguageKind, VlmConfig};
-use super::spare::Spares;
+use super::ignored_tensors::IgnoredTensors;
 use super::{ModelError, Unused};
 use crate::error::Error;
 use crate::kernels::{self, StoredLinear, quantize};
@@ -54,9 +54,9 @@ pub(super) fn names(n_layers: usize) -> Rename {
 }
 
 /// Returns the tensors that may stay unused: those that llama.cpp computes, and those compared with `config.json`.
-pub(super) fn spares(llama: &LlamaConfig) -> Spares {
+pub(super) fn ignored_tensors(llama: &LlamaConfig) -> IgnoredTensors {
     let computed = (0..llama.n_layers).map(|i| format!("blk.{i}.attn_rot_embd.weight"));
-    Spares::named(computed.chain([ROPE_FREQS.to_owned()]))
+    IgnoredTensors::named(computed.chain([ROPE_FREQS.to_owned()]))
 }
 
 /// Opens a file and checks that it is the language model of `config`; returns the checkpoint and warnings.
@@ -76,7 +76,7 @@ pub(super) fn open(
         let wrong = |error: Error| ModelError::Combination { path: path.to_owned(), rule: error.to_string() };
         let found = comparison.check().map_err(wrong)?;
         warnings.extend(found.into_iter().map(|warning| format!("{}: {warning}", path.display())));
-        warnings.extend(unused.judge(path, "keys", &comparison.unknown_keys())?);
+        warnings.extend(unused.enforce(path, "keys", &comparison.unknown_keys())?);
     }
     Ok((checkpoint, warnings))
 }

@@ -9,7 +9,7 @@ use crate::weights::{Checkpoint, Rename};
 
 /// Names and modules that may stay unused.
 #[derive(Debug, Default)]
-pub(super) struct Spares {
+pub(super) struct IgnoredTensors {
     names: Vec<String>,
     modules: Vec<String>,
 }
@@ -24,42 +24,42 @@ pub(super) struct TowerPart<'a> {
     pub(super) n_described: usize,
 }
 
-impl Spares {
-    /// Makes a set of spared names.
+impl IgnoredTensors {
+    /// Makes a set of ignored names.
     pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
         Self { names: names.into_iter().collect(), modules: Vec::new() }
     }
 
-    /// Returns the names of `unused` that are not spared.
-    pub(super) fn rest(&self, unused: Vec<String>) -> Vec<String> {
+    /// Returns the names of `unused` that are not ignored.
+    pub(super) fn without_ignored(&self, unused: Vec<String>) -> Vec<String> {
         unused.into_iter().filter(|name| !self.covers(name)).collect()
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.names.iter().any(|spared| spared == name)
+        self.names.iter().any(|ignored| ignored == name)
             || self.modules.iter().any(|module| name.starts_with(module.as_str()))
     }
 
-    /// Spares the buffers of a language model: inverse frequencies, which old files store.
+    /// Ignores the buffers of a language model: inverse frequencies, which old files store.
     pub(super) fn language_buffers(&mut self, language: &Rename, llama: &LlamaConfig) {
         let of_layer = |i: usize| language.apply(&format!("model.layers.{i}.self_attn.rotary_emb.inv_freq"));
         self.names.extend((0..llama.n_layers).map(of_layer));
         self.names.push(language.apply("model.rotary_emb.inv_freq"));
     }
 
-    /// Spares a whole language model that is replaced by one from another file.
+    /// Ignores a whole language model that is replaced by one from another file.
     pub(super) fn replaced_language(&mut self, language: &Rename) {
         let ours = ["model.layers.", "model.embed_tokens.", "model.norm.", "model.rotary_emb.", "lm_head."];
         self.modules.extend(ours.map(|ours| language.apply(ours)));
     }
 
-    /// Spares `image_newline`, which LLaVA's `anyres` puts at the end of each row of patches: only some temporal
+    /// Ignores `image_newline`, which LLaVA's `anyres` puts at the end of each row of patches: only some temporal
     /// strategies use it.
     pub(super) fn image_newline(&mut self) {
         self.names.extend(names::NEWLINES.map(str::to_owned));
     }
 
-    /// Spares the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the
+    /// Ignores the parts of a tower that no hidden state needs: layers beyond the last that is read, the norm after the
     /// last layer, SigLIP's pooling head, the position ids, the mask token of a tower's training.
     pub(super) fn beyond_hidden_states(&mut self, part: &TowerPart<'_>) {
         let TowerPart { prefix, n_read, n_described } = part;
@@ -69,12 +69,12 @@ impl Spares {
         self.modules.extend(["post_layernorm.", "head."].map(|module| format!("{prefix}{module}")));
     }
 
-    /// Spares the tower inside a checkpoint that is replaced by another tower.
+    /// Ignores the tower inside a checkpoint that is replaced by another tower.
     pub(super) fn replaced_tower(&mut self, checkpoint: &Checkpoint) {
         self.modules.extend(names::tower_inside(checkpoint).map(str::to_owned));
     }
 
-    /// Spares the tensors beside the tower in a repository: CLIP's and SigLIP's text model, or the rest of a LLaVA.
+    /// Ignores the tensors beside the tower in a repository: CLIP's and SigLIP's text model, or the rest of a LLaVA.
     pub(super) fn beside_tower(&mut self, checkpoint: &Checkpoint, prefix: &str) {
         self.modules.extend(["text_model.", "visual_projection.", "text_projection."].map(str::to_owned));
         self.names.extend(["logit_scale", "logit_bias"].map(str::to_owned));
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn parts_of_a_tower_are_spared_by_their_exact_names() {
-        let mut spares = Spares::default();
-        spares.beyond_hidden_states(&TowerPart { prefix: "vision_tower.", n_read: 3, n_described: 5 });
+        let mut ignored = IgnoredTensors::default();
+        ignored.beyond_hidden_states(&TowerPart { prefix: "vision_tower.", n_read: 3, n_described: 5 });
         let unused = [
             "vision_tower.embeddings.position_ids",
             "vision_tower.encoder.layers.2.mlp.fc1.scale",
@@ -103,7 +103,7 @@ mod tests {
             "model.vision_tower.head.probe",
         ];
         assert_eq!(
-            spares.rest(unused.map(str::to_owned).to_vec()),
+            ignored.without_ignored(unused.map(str::to_owned).to_vec()),
             [
                 "vision_tower.encoder.layers.2.mlp.fc1.scale",
                 "vision_tower.encoder.layers.5.mlp.fc1.weight",
@@ -117,10 +117,10 @@ mod tests {
     fn modules_of_a_replaced_language_model_are_spared() {
         let language =
             Rename::none().prefix("model.", "language_model.model.").prefix("lm_head.", "language_model.lm_head.");
-        let mut spares = Spares::default();
-        spares.replaced_language(&language);
+        let mut ignored = IgnoredTensors::default();
+        ignored.replaced_language(&language);
         let unused =
             ["language_model.model.layers.0.x", "language_model.lm_head.weight", "language_model.model.x", "model.x"];
-        assert_eq!(spares.rest(unused.map(str::to_owned).to_vec()), ["language_model.model.x", "model.x"]);
+        assert_eq!(ignored.without_ignored(unused.map(str::to_owned).to_vec()), ["language_model.model.x", "model.x"]);
     }
 }
