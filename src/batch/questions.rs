@@ -121,7 +121,7 @@ fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<BatchQuestion>,
     let hinted = |error: Error| error.with_hint("a list of texts, or of maps with `id` and `question`");
     let at_line = |line: u64| move |error: Error| error.about(format!("line {line}"));
     match format {
-        None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(|cause| hinted(Error::invalid(cause))),
+        None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
         Some(RecordFormat::Json) => parse_json::<Questions>(text).map(|file| file.0).map_err(hinted),
         Some(RecordFormat::Jsonl) => {
             let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());

@@ -31,7 +31,7 @@ pub struct Arguments {
 enum Command {
     Ask(commands::ask::Ask),
     Chat(commands::chat::Chat),
-    Run(commands::run::Run),
+    Run(commands::run::RunCommand),
     Batch(Box<commands::batch::BatchCommand>),
     Results(commands::results::ResultsCommand),
     Cache(commands::cache::Cache),

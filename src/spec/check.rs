@@ -12,7 +12,7 @@ use crate::choice;
 
 /// Violation of a rule by a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct SpecProblem {
     /// Keys from the root to the value.
     pub path: Vec<String>,
     /// Rule, and the value that breaks it.
@@ -21,7 +21,7 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl Problem {
+impl SpecProblem {
     /// Makes a problem at a dotted path.
     pub fn new(path: &str, rule: impl Into<String>) -> Self {
         let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
@@ -37,7 +37,7 @@ impl Problem {
 
 impl<'a> SchemaNode<'a> {
     /// Appends every violation in `value`, which is at `path`.
-    pub fn check(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    pub fn check(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<SpecProblem>) {
         if value.is_null() && self.allows_null() {
             return;
         }
@@ -51,10 +51,16 @@ impl<'a> SchemaNode<'a> {
         }
     }
 
-    fn check_choice(self, variants: &Variants<'a>, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    fn check_choice(
+        self,
+        variants: &Variants<'a>,
+        value: &Value,
+        path: &mut Vec<String>,
+        problems: &mut Vec<SpecProblem>,
+    ) {
         let names: Vec<&str> = variants.iter().map(|(name, _)| name.as_str()).collect();
         let mut problem = |path: &[String], rule: String, hint: String| {
-            problems.push(Problem { path: path.to_vec(), rule, hint: Some(hint) });
+            problems.push(SpecProblem { path: path.to_vec(), rule, hint: Some(hint) });
         };
         let (name, options) = match value {
             Value::String(name) => (name.as_str(), None),
@@ -101,18 +107,18 @@ impl<'a> SchemaNode<'a> {
         }
     }
 
-    fn check_object(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    fn check_object(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<SpecProblem>) {
         let Some(map) = value.as_object() else {
             let names = self.names().join(", ");
             let rule = format!("wants keys and values, found {}", describe(value));
-            problems.push(Problem { path: path.clone(), rule, hint: Some(format!("the keys are {names}")) });
+            problems.push(SpecProblem { path: path.clone(), rule, hint: Some(format!("the keys are {names}")) });
             return;
         };
         for (key, value) in map {
             path.push(key.clone());
             match self.key(key) {
                 Some(schema) => schema.check(value, path, problems),
-                None => problems.push(Problem {
+                None => problems.push(SpecProblem {
                     path: path.clone(),
                     rule: format!("unknown key `{key}`"),
                     hint: Some(nearest(key, &self.names())),
@@ -122,15 +128,19 @@ impl<'a> SchemaNode<'a> {
         }
         let required = self.node["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for name in required.filter(|name| !map.contains_key(*name)) {
-            problems.push(Problem { path: path.clone(), rule: format!("the key `{name}` is missing"), hint: None });
+            problems.push(SpecProblem { path: path.clone(), rule: format!("the key `{name}` is missing"), hint: None });
         }
     }
 
-    fn check_plain(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    fn check_plain(self, value: &Value, path: &mut Vec<String>, problems: &mut Vec<SpecProblem>) {
         let types = self.types();
         let fits = types.is_empty() || types.iter().any(|name| is_of_type(value, name));
         let mut problem = |rule: String| {
-            problems.push(Problem { path: path.clone(), rule, hint: self.node["x-hint"].as_str().map(str::to_owned) });
+            problems.push(SpecProblem {
+                path: path.clone(),
+                rule,
+                hint: self.node["x-hint"].as_str().map(str::to_owned),
+            });
         };
         if !fits {
             let wanted: Vec<&str> = types.iter().filter(|name| **name != "null").map(|name| in_words(name)).collect();

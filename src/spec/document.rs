@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::check::Problem;
+use super::check::SpecProblem;
 use super::locate::{TextPosition, depth, locate};
 use super::schema::SchemaNode;
 use super::yaml::{SyntaxError, parse_values};
@@ -28,11 +28,12 @@ pub struct Document {
     /// Keys and values.
     pub value: Value,
     /// Sources of the values, the one that overrides the others first.
-    sources: Vec<Source>,
+    sources: Vec<DocumentSource>,
 }
 
+/// Source of values: a file or a `--set` assignment.
 #[derive(Debug, Clone)]
-enum Source {
+enum DocumentSource {
     File { path: PathBuf, text: String },
     Set { text: String, path: Vec<String> },
 }
@@ -67,13 +68,13 @@ impl Document {
                 return Err(SpecError::one(format!("{}{place}: {EXTENDS}: {rule}", path.display())));
             }
             let base = map.remove(EXTENDS);
-            document.sources.push(Source::File { path: path.clone(), text });
+            document.sources.push(DocumentSource::File { path: path.clone(), text });
             next = match base {
                 None | Some(Value::Null) => None,
                 Some(Value::String(base)) => Some(path.parent().unwrap_or(Path::new("")).join(base)),
                 Some(other) => {
                     let rule = format!("wants the path of a pipeline, found {}", super::check::describe(&other));
-                    return Err(document.error(&[Problem::new(EXTENDS, rule)]));
+                    return Err(document.error(&[SpecProblem::new(EXTENDS, rule)]));
                 }
             };
             values.push(Value::Object(map));
@@ -104,12 +105,12 @@ impl Document {
         let value = parse_values(value).map_err(|error| wrong(&format!("its value: {}", error.rule)))?;
         let nested = path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
         merge(&mut self.value, schema.normalize(nested), Some(schema));
-        self.sources.insert(0, Source::Set { text: text.to_owned(), path });
+        self.sources.insert(0, DocumentSource::Set { text: text.to_owned(), path });
         Ok(())
     }
 
     /// Makes the error of some problems, each with its position.
-    pub fn error(&self, problems: &[Problem]) -> SpecError {
+    pub fn error(&self, problems: &[SpecProblem]) -> SpecError {
         let mut lines: Vec<String> = problems.iter().take(MAX_PRINTED).map(|problem| self.line(problem)).collect();
         if problems.len() > MAX_PRINTED {
             lines.push(format!("and {} more", problems.len() - MAX_PRINTED));
@@ -118,7 +119,7 @@ impl Document {
     }
 
     /// Formats a problem as one line.
-    pub fn line(&self, problem: &Problem) -> String {
+    pub fn line(&self, problem: &SpecProblem) -> String {
         let mut line = self.place(&problem.path);
         if !problem.path.is_empty() {
             line += &format!("{}: ", problem.path.join("."));
@@ -130,15 +131,15 @@ impl Document {
 
     /// Returns the prefix `file:line:column: ` or `--set ...: ` of the source that set a path.
     fn place(&self, path: &[String]) -> String {
-        let depth_of = |source: &Source| match source {
-            Source::File { text, .. } => depth(text, path),
-            Source::Set { path: set, .. } => set.iter().zip(path).take_while(|(a, b)| a == b).count(),
+        let depth_of = |source: &DocumentSource| match source {
+            DocumentSource::File { text, .. } => depth(text, path),
+            DocumentSource::Set { path: set, .. } => set.iter().zip(path).take_while(|(a, b)| a == b).count(),
         };
         // Among equal depths the first source, which overrides the others.
         let best = self.sources.iter().rev().max_by_key(|source| depth_of(source));
         match best {
-            Some(Source::Set { text, .. }) => format!("--set {text}: "),
-            Some(Source::File { path: file, text }) => {
+            Some(DocumentSource::Set { text, .. }) => format!("--set {text}: "),
+            Some(DocumentSource::File { path: file, text }) => {
                 format!("{}{}: ", file.display(), position_suffix(locate(text, path)))
             }
             None => String::new(),
@@ -148,7 +149,7 @@ impl Document {
     /// Prefixes an error of a base file with the position of the `extends` that names the file.
     fn in_base(&self, error: SpecError) -> SpecError {
         let extends = [EXTENDS.to_owned()];
-        let Some(Source::File { path, text }) = self.sources.last() else { return error };
+        let Some(DocumentSource::File { path, text }) = self.sources.last() else { return error };
         let place = position_suffix(locate(text, &extends));
         SpecError {
             lines: error.lines.iter().map(|line| format!("{}{place}: {EXTENDS}: {line}", path.display())).collect(),
@@ -157,8 +158,8 @@ impl Document {
 
     fn files(&self) -> impl Iterator<Item = (&Path, &str)> {
         self.sources.iter().filter_map(|source| match source {
-            Source::File { path, text } => Some((path.as_path(), text.as_str())),
-            Source::Set { .. } => None,
+            DocumentSource::File { path, text } => Some((path.as_path(), text.as_str())),
+            DocumentSource::Set { .. } => None,
         })
     }
 }

@@ -16,7 +16,7 @@ mod schema;
 mod validate;
 mod yaml;
 
-pub use check::Problem;
+pub use check::SpecProblem;
 pub use document::{Document, SpecError};
 pub use fingerprint::{ModelFile, fingerprint, hash_files, visual_fingerprint};
 pub use parse::{editor_schema, read_plan};

@@ -9,7 +9,7 @@ use schemars::{Schema, schema_for};
 use serde_json::Value;
 
 use super::Plan;
-use super::check::Problem;
+use super::check::SpecProblem;
 use super::document::{Document, SpecError};
 use super::schema::SchemaNode;
 
@@ -46,7 +46,7 @@ fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError>
         }
         Err(error) => {
             if problems.is_empty() {
-                problems.push(Problem::new("", error.to_string()));
+                problems.push(SpecProblem::new("", error.to_string()));
             }
             Err(document.error(&problems))
         }

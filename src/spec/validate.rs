@@ -3,7 +3,7 @@
 //! They are the last check before weights are read. Rules of a single value are in the schema, and rules of a strategy
 //! beside the strategy.
 
-use super::check::{Problem, nearest};
+use super::check::{SpecProblem, nearest};
 use super::plan::QUESTION;
 use super::{Plan, PreprocessPlan, SingleImagePlan};
 use crate::connector::ConnectorKind;
@@ -17,9 +17,9 @@ use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
     /// Violations, with which the plan cannot run.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SpecProblem>,
     /// Warnings, with which it can.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<SpecProblem>,
 }
 
 impl Plan {
@@ -37,36 +37,36 @@ impl Plan {
     }
 
     /// Checks the rules between fields.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self) -> Vec<SpecProblem> {
         let mut problems = Vec::new();
         let empty = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
         if self.model.trim().is_empty() || empty(&self.vision_tower) {
             let key = if self.model.trim().is_empty() { "model" } else { "vision_tower" };
-            problems.push(Problem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
+            problems.push(SpecProblem::new(key, "is empty").hint("a directory, or a hub id such as org/name"));
         }
         let sample = self.sample();
         if let Err(error) = sample.check() {
             let hint = error.hint().map(str::to_owned);
-            problems.push(Problem { hint, ..Problem::new(&format!("sample.{}", sample.name()), error.rule()) });
+            problems.push(SpecProblem { hint, ..SpecProblem::new(&format!("sample.{}", sample.name()), error.rule()) });
         }
         if let (Some(start), Some(end)) = (self.window.start, self.window.end)
             && start >= end
         {
-            problems.push(Problem::new("window.end", format!("{end} is not after the start, {start}")));
+            problems.push(SpecProblem::new("window.end", format!("{end} is not after the start, {start}")));
         }
         let window = self.connector.window();
         if window.is_multiple_of(2) {
             let rule = format!("a window has a middle frame, so it is odd, not {window}");
-            problems.push(Problem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
+            problems.push(SpecProblem::new("connector.dci.window", rule).hint(format!("{}", window + 1)));
         }
         if let Some(name) = self.prompt.template.as_deref().filter(|name| Template::check_name(name).is_err()) {
             let hint = nearest(name, &[Template::NAMES, &[Template::CHECKPOINT]].concat());
-            problems.push(Problem::new("prompt.template", format!("unknown template `{name}`")).hint(hint));
+            problems.push(SpecProblem::new("prompt.template", format!("unknown template `{name}`")).hint(hint));
         }
         if self.prompt.question.matches(QUESTION).count() != 1 {
             let n = self.prompt.question.matches(QUESTION).count();
             let rule = format!("wants the mark {QUESTION} once, found it {n} times in {:?}", self.prompt.question);
-            problems.push(Problem::new("prompt.question", rule).hint("\"Question: {question}\""));
+            problems.push(SpecProblem::new("prompt.question", rule).hint("\"Question: {question}\""));
         }
         problems
     }
@@ -90,18 +90,18 @@ impl Plan {
                     serde_json::Value::from(self.model.as_str())
                 ),
             };
-            found.problems.push(Problem::new("connector", rule).hint(hint));
+            found.problems.push(SpecProblem::new("connector", rule).hint(hint));
         }
         if let Some(rule) = blueprint.rope_conflict.clone() {
-            found.problems.push(Problem::new("rope", rule).hint("rope: checkpoint"));
+            found.problems.push(SpecProblem::new("rope", rule).hint("rope: checkpoint"));
         }
         if let Err(rule) = self.temporal().check(frame) {
-            found.problems.push(Problem::new(&temporal, rule));
+            found.problems.push(SpecProblem::new(&temporal, rule));
         }
         let is_mixed = self.temporal().frame_rows(frame).is_none();
         if is_mixed && matches!(self.prompt.timestamps, Timestamps::MmSs | Timestamps::Seconds) {
             let rule = format!("times stand before each frame, but {} mixes the frames", self.temporal().name());
-            found.problems.push(Problem::new("prompt.timestamps", rule).hint("none, or temporal: concat"));
+            found.problems.push(SpecProblem::new("prompt.timestamps", rule).hint("none, or temporal: concat"));
         }
         let views = self.temporal().views();
         let window = self.connector.window();
@@ -110,7 +110,7 @@ impl Plan {
                 "a window of {window} frames goes over frames, but {} encodes other images",
                 self.temporal().name()
             );
-            found.problems.push(Problem::new("connector.dci.window", rule).hint("1"));
+            found.problems.push(SpecProblem::new("connector.dci.window", rule).hint("1"));
         }
         found.problems.extend(self.check_single_image(blueprint));
         let dropped = self.temporal().n_dropped(frame);
@@ -119,26 +119,26 @@ impl Plan {
                 "the last {dropped} of the {} tokens of each frame are dropped, as the pool is not even",
                 frame.count
             );
-            found.warnings.push(Problem::new(&temporal, rule));
+            found.warnings.push(SpecProblem::new(&temporal, rule));
         }
         if views != Views::Frames && self.sample() == Sample::All {
             let rule =
                 format!("{} keeps frames until the video ends, and `all` takes every one", self.temporal().name());
-            found.problems.push(Problem::new("sample", rule).hint("uniform"));
+            found.problems.push(SpecProblem::new("sample", rule).hint("uniform"));
         }
         if let Views::Grid { rows, columns } = views
             && self.most_frames().is_some_and(|n| n > rows * columns)
         {
             let rule =
                 format!("the grid has {} cells; of more frames, as many are taken at equal distances", rows * columns);
-            found.warnings.push(Problem::new(&temporal, rule));
+            found.warnings.push(SpecProblem::new(&temporal, rule));
         }
         found
     }
 
     /// Checks a plan that sets AnyRes for single images. Obstacles in the checkpoint are reported when such an image is
     /// read.
-    fn check_single_image(&self, blueprint: &Blueprint) -> Option<Problem> {
+    fn check_single_image(&self, blueprint: &Blueprint) -> Option<SpecProblem> {
         if self.single_image != Some(SingleImagePlan::AnyRes) {
             return None;
         }
@@ -159,7 +159,7 @@ impl Plan {
             }
             PreprocessPlan::Checkpoint => return None,
         };
-        Some(Problem::new("single_image", rule).hint("frame"))
+        Some(SpecProblem::new("single_image", rule).hint("frame"))
     }
 
     /// Returns the limit of frames of a video, if it follows from the plan alone.
@@ -198,7 +198,7 @@ impl Plan {
 
     /// Checks the token budget with the shortest question, for a plan whose number of frames does not depend on the video.
     /// The frames of a video and the question are budgeted again when they are known.
-    pub fn check_budget(&self, blueprint: &Blueprint) -> Option<Problem> {
+    pub fn check_budget(&self, blueprint: &Blueprint) -> Option<SpecProblem> {
         let certain = matches!(
             self.sample(),
             Sample::Uniform(_)
@@ -215,6 +215,6 @@ impl Plan {
         let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
         let text = error.to_string();
         let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
-        is_budget.then(|| Problem::new(&format!("temporal.{}", self.temporal().name()), rule))
+        is_budget.then(|| SpecProblem::new(&format!("temporal.{}", self.temporal().name()), rule))
     }
 }

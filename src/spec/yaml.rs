@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::locate::{TextPosition, locate_duplicate};
+use crate::error::Error;
 use crate::files;
 
 /// Limit of a file's size, far above any real file.
@@ -45,7 +46,7 @@ pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, YamlError> {
         String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
     };
     let text = read().map_err(|source| YamlError::Io { path: path.to_owned(), source })?;
-    parse_yaml(&text).map_err(|cause| YamlError::Parse { path: path.to_owned(), cause })
+    parse_yaml(&text).map_err(|error| YamlError::Parse { path: path.to_owned(), cause: error.to_string() })
 }
 
 /// Error of a YAML text: its position, where it is known, and the rule.
@@ -93,39 +94,39 @@ impl<'de> Visitor<'de> for StrictVisitor {
         f.write_str("plain YAML without tags")
     }
 
-    fn visit_none<E: Error>(self) -> Result<Value, E> {
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Value, E> {
         Err(E::custom(format!("the number {value} is too large")))
     }
 
-    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Value, E> {
         Err(E::custom(format!("the number {value} is too large")))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         if value.is_finite() { Ok(value.into()) } else { Err(E::custom(format!("invalid number `{value}`"))) }
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
     }
 
@@ -153,7 +154,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 /// Parses a text as a type.
 ///
 /// # Errors
-/// The parser's message: key, rule, line.
-pub fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_yaml::from_str(text).map_err(|error| error.to_string())
+/// [`Error`] with the parser's message: key, rule, line.
+pub fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    serde_yaml::from_str(text).map_err(|error| Error::invalid(error.to_string()))
 }

@@ -23,7 +23,7 @@ use crate::cli::{interrupt, output, progress, timings, trace};
 /// and answers are printed in the order of the videos. A video that fails is reported and counted, and does not stop
 /// others. Ctrl-C finishes the work in progress; a second one ends at once.
 #[derive(Args)]
-pub struct Run {
+pub struct RunCommand {
     /// Pipeline file (YAML); pipelines/ has one for each released model and strategy
     pipeline: PathBuf,
     /// Media files, or directories of image frames
@@ -66,7 +66,7 @@ struct FailureObject<'a> {
     stage: &'a str,
 }
 
-impl Run {
+impl RunCommand {
     /// Runs the command.
     ///
     /// # Errors
