@@ -41,12 +41,16 @@ demo: build ## build, then ask the model inside about the sample clip
 	$(ASK) "What color is the circle?"
 	$(ASK) "How many objects are there?"
 
-# One recipe, cheapest check first: a formatting slip should not cost a full build.
-test: setup ## everything CI checks
+# One recipe, cheapest check first: a formatting slip should not cost a full build. Times are of 2 cores.
+test: setup ## everything CI checks, slow tests too
+	@echo "a cold build takes about 12 minutes, a warm one 3; then tests about 6; make quick leaves out the slow ones"
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- --include-ignored
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+quick: setup ## the tests that take seconds
+	$(CARGO) test --locked
 
 lint: setup ## formatting and clippy only
 	$(CARGO) fmt --check

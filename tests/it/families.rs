@@ -121,6 +121,7 @@ fn tolerance(vlm: &Vlm, expected: &Value) -> f32 {
 }
 
 #[test]
+#[ignore = "slow"]
 fn every_family_answers_as_transformers_does() {
     for dir in cases() {
         let name = dir.file_name().unwrap().to_str().unwrap().to_owned();
@@ -303,6 +304,7 @@ fn load(plan: &Plan) -> (Vlm, Plan, vidense::text::Template) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn single_images_are_answered_as_transformers_answers_them() {
     for family in OF_SINGLE_IMAGES {
         let dir = golden(family);

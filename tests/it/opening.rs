@@ -194,6 +194,7 @@ fn long_playlist() -> Clip {
 
 #[cfg(unix)]
 #[test]
+#[ignore = "slow"]
 fn a_signal_ends_whatever_is_read() {
     let clip = long_playlist();
     let video = clip.path.to_str().unwrap();
@@ -294,6 +295,7 @@ fn a_call_of_ffmpeg_that_does_not_return_ends_the_command() {
 
 #[cfg(unix)]
 #[test]
+#[ignore = "slow"]
 fn one_signal_ends_a_run_in_whose_process_ffmpeg_does_not_return() {
     let dir = tempfile::tempdir().unwrap();
     let video = dir.path().join("loops.mp4");

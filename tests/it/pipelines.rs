@@ -394,6 +394,7 @@ fn objects(output: &Output) -> Vec<Value> {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_run_over_many_videos_answers_as_ask_does_whatever_batches_and_threads() {
     let dir = tempfile::tempdir().unwrap();
     let clips = clips(dir.path(), 20);

@@ -38,6 +38,7 @@ fn by_ffmpeg(path: &Path) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "slow"]
 fn every_pixel_format_is_turned_to_rgb_as_ffmpeg_does() {
     let rgb = "gbrp9le gbrp10le gbrp12le gbrp14le gbrp16le gbrap10le gbrap12le gbrap16le rgb48le rgba64le bgr0 bgra";
     let yuv = "yuv420p yuv422p yuv444p yuv420p10le yuv422p12le yuv444p16le yuva420p yuva444p10le yuv411p yuv410p";

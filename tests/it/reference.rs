@@ -59,6 +59,7 @@ fn encode(vlm: &Vlm, pixels: &Tensor) -> (Tensor, Tensor) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn every_stage_agrees_with_the_released_code() {
     let Some(reference) = shared("reference") else { return };
     for (name, temporal) in CASES {
@@ -116,6 +117,7 @@ fn generated(case: &Case, frames: &Path, temporal: Temporal) -> Vec<u32> {
 /// every case, although `aggregated.sample` and `n_visual_tokens` are those of all frames. So its ids are compared for
 /// what made them, and those over all frames with PyTorch's (`tests/golden/make_reference.py`).
 #[test]
+#[ignore = "slow"]
 fn generated_ids_are_those_of_the_reference_and_of_pytorch() {
     let Some(reference) = shared("reference") else { return };
     let all_frames = json(&repository("tests/golden/reference.json"));

@@ -89,6 +89,7 @@ fn assert_exact(name: &str, path: &Path, seeks: bool) {
 const SOURCE: &str = "-f lavfi -i testsrc2=size=192x112:rate=25:duration=5";
 
 #[test]
+#[ignore = "slow"]
 fn h264_in_every_structure() {
     for (name, options, file, seeks) in [
         ("two seconds, no b", "-g 50 -bf 0", "a.mp4", true),
@@ -110,6 +111,7 @@ fn h264_in_every_structure() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn other_codecs_in_their_structures() {
     for (name, options, file, seeks) in [
         (
@@ -179,6 +181,7 @@ fn copied(source: &str, options: &str, file: &str) -> (Clip, Clip) {
 }
 
 #[test]
+#[ignore = "slow"]
 fn decoding_times_in_place_of_presentation_times_are_not_trusted() {
     const H264: &str = "-c:v libx264 -preset veryfast -g 25 -bf 3 -x264-params b-pyramid=normal:scenecut=0";
     const OPEN: &str = "-c:v libx264 -preset veryfast -g 25 -bf 3 -x264-params open-gop=1:b-pyramid=none:scenecut=0";

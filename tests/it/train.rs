@@ -92,6 +92,7 @@ fn written(out: &Path) -> [Vec<u8>; 3] {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_run_that_stops_anywhere_ends_with_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), TINY);
@@ -136,6 +137,7 @@ fn a_finished_run_takes_up_stages_that_are_added() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_run_that_is_killed_ends_with_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "recipe.yaml", &TINY.replace("steps: 6", "steps: 30"));

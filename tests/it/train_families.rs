@@ -122,6 +122,7 @@ fn answers(model: &Path) -> Value {
 }
 
 #[test]
+#[ignore = "slow"]
 fn every_family_learns_each_connector_and_answers_with_it() {
     for from in families() {
         let asked = answers(&from)["visual_tokens"].clone();
@@ -169,6 +170,7 @@ fn connectors_that_keep_the_width_are_trained_too() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn sti_over_one_vision_puts_frames_one_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let (from, out) = (repository("tests/golden/families/llava_onevision"), dir.path().join("out"));
@@ -243,6 +245,7 @@ fn what_is_written_gives_the_logits_of_training() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_run_over_smolvlm_that_stops_anywhere_ends_with_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path(), &text(&over(&smolvlm(), "dci"), &[STAGE, INSTRUCT].concat()));
@@ -274,6 +277,7 @@ fn a_run_over_smolvlm_that_stops_anywhere_ends_with_the_same_weights() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_run_over_smolvlm_that_is_killed_ends_with_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recipe.yaml");
@@ -318,6 +322,7 @@ fn changed(dir: &Path, changes: &Value) -> PathBuf {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_head_that_is_tied_to_the_embeddings_stays_tied() {
     // With and without a second copy of the table in the file.
     for keeps_copy in [false, true] {

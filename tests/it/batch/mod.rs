@@ -280,6 +280,7 @@ fn two_processes_may_share_a_cache() {
 const KILLS: usize = 50;
 
 #[test]
+#[ignore = "slow"]
 fn killed_at_any_moment_and_resumed_the_results_are_those_of_one_run() {
     let place = Place::with_clips(60);
     damage(&place.path("archive"));
@@ -510,6 +511,7 @@ fn workers(parent: u32) -> Vec<String> {
 
 #[cfg(debug_assertions)]
 #[test]
+#[ignore = "slow"]
 fn a_crash_and_a_hang_of_a_codec_cost_one_item_each() {
     let place = Place::with_clips(8);
     let flags = ["--questions", "q.yaml", "--stall-limit", "10"];
