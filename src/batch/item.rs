@@ -1,4 +1,5 @@
-//! Items of a batch: a video or a window of one, with an identity that is the same on every machine, and shards of them.
+//! Items of a batch: a video or a window of one, with an identity that is the same on every machine, and shards of
+//! them.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Snapshot of a batch process: counts, rates and estimates at a time. Read by the progress display, the status file and
-//! the metrics endpoint.
+//! Snapshot of a batch process: counts, rates and estimates at a time. Read by the progress display, the status file
+//! and the metrics endpoint.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Counters of a batch process, updated by the threads of its run. [`Tally::snapshot`] reads them all, and estimates the
-//! remaining time.
+//! Counters of a batch process, updated by the threads of its run. [`Tally::snapshot`] reads them all, and estimates
+//! the remaining time.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -44,8 +44,8 @@ impl Evaluation<'_> {
     /// Asks all questions, and counts exact matches. `on_event` is called in the order of the questions.
     ///
     /// # Errors
-    /// When a stage panics. Failures of a video or a question are events. An error of `on_event` ends the run, and is the
-    /// inner result.
+    /// When a stage panics. Failures of a video or a question are events. An error of `on_event` ends the run, and is
+    /// the inner result.
     pub fn run<E>(
         &self,
         on_event: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,

@@ -74,7 +74,8 @@ impl ExactMatchScores {
     }
 }
 
-/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of succession").
+/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of
+/// succession").
 pub(crate) fn wilson(right: usize, total: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;
     if total == 0 {

@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Number of threads of a stage. With several threads, `Scope::stage` sends items in any order, `Scope::map_in_order` in
-/// the order of its input.
+/// Number of threads of a stage. With several threads, `Scope::stage` sends items in any order, `Scope::map_in_order`
+/// in the order of its input.
 pub type Threads = NonZeroUsize;
 
 /// Reason of a thread's wait.

@@ -164,7 +164,8 @@ impl VideoReading<'_> {
         }
     }
 
-    /// Returns the condition that halts the reader: while the run drains, a read without data; after an abort, any read.
+    /// Returns the condition that halts the reader: while the run drains, a read without data; after an abort, any
+    /// read.
     fn halt(&self) -> Halt {
         let stop = self.outlet.stop().clone();
         Halt::new(move || match (stop.is_draining(), stop.is_aborted()) {
@@ -174,8 +175,8 @@ impl VideoReading<'_> {
         })
     }
 
-    /// Decides whether AnyRes encodes the video, and refuses a video whose frames do not fit the context. The token count
-    /// of AnyRes is known only with the image.
+    /// Decides whether AnyRes encodes the video, and refuses a video whose frames do not fit the context. The token
+    /// count of AnyRes is known only with the image.
     fn expect(&mut self, n_sampled: usize, is_single_image: bool) {
         let plan = self.stages.single_image;
         self.takes_any_res = is_single_image && plan.is_some_and(|plan| plan.takes_any_res(n_sampled));

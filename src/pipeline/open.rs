@@ -154,8 +154,8 @@ impl LoadedModel {
         Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }
     }
 
-    /// Returns the dtype and device of the computation, such as `f32 on cpu` or `bf16 on cuda, vision f32 on cpu`. Answers
-    /// of different arithmetic are not mixed.
+    /// Returns the dtype and device of the computation, such as `f32 on cpu` or `bf16 on cuda, vision f32 on cpu`.
+    /// Answers of different arithmetic are not mixed.
     pub fn arithmetic(&self) -> String {
         let name = |dtype: DType, device: &Device| format!("{} on {}", dtype.as_str(), device_kind(device));
         let language = name(self.vlm.dtype(), self.vlm.device());

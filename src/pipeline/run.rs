@@ -1,5 +1,5 @@
-//! Questions about many videos: the stages of [`Stages`], with the engine as the last stage. Called by `run`, `eval` and
-//! `batch`.
+//! Questions about many videos: the stages of [`Stages`], with the engine as the last stage. Called by `run`, `eval`
+//! and `batch`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -82,7 +82,8 @@ pub struct RunReport {
 /// Returns the warning about a smaller batch of images.
 pub fn smaller_batch(n_images: usize) -> String {
     format!(
-        "out of device memory: the tower takes {n_images} image(s) at a time from now on; hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
+        "out of device memory: the tower takes {n_images} image(s) at a time from now on; \
+         hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
     )
 }
 

@@ -130,8 +130,8 @@ pub struct VideoOptions<'a> {
     pub features: Option<&'a FeatureCache>,
     /// Whether a thumbnail of each video is made.
     pub thumbnails: bool,
-    /// Scan of a video whose packets were read before; that video is not scanned again. A decoder in a process of its own
-    /// does not use it.
+    /// Scan of a video whose packets were read before; that video is not scanned again. A decoder in a process of its
+    /// own does not use it.
     pub scanned: Option<&'a KnownScan>,
 }
 
@@ -193,8 +193,8 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// Waits for a device's operations under [`StageClock::Completion`]: the queue of a GPU is asynchronous, and the time
-    /// of a launch is not that of its operations.
+    /// Waits for a device's operations under [`StageClock::Completion`]: the queue of a GPU is asynchronous, and the
+    /// time of a launch is not that of its operations.
     pub(super) fn complete(&self, device: &Device) -> Result<(), PipelineError> {
         match self.options.clock {
             StageClock::Completion => device.synchronize().map_err(ModelError::compute("waiting for the device"))?,
@@ -209,9 +209,9 @@ impl<'a> Stages<'a> {
         Self { options, ..self }
     }
 
-    /// Encodes videos, each with the text tokens of its shortest prompt if they are known. `consume` receives them on the
-    /// caller's thread, as the stage `name`, in the order of completion. A video whose tokens do not fit the context
-    /// beside the text fails before it is decoded.
+    /// Encodes videos, each with the text tokens of its shortest prompt if they are known. `consume` receives them on
+    /// the caller's thread, as the stage `name`, in the order of completion. A video whose tokens do not fit the
+    /// context beside the text fails before it is decoded.
     ///
     /// # Errors
     /// When a stage panics. The failure of one video is its outcome.

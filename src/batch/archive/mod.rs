@@ -1,5 +1,5 @@
-//! Archives: a folder, a glob, a manifest or a single video, listed entry by entry without keeping entries in memory. An
-//! entry that cannot be listed becomes a failed one. Called by [`run`](super::run).
+//! Archives: a folder, a glob, a manifest or a single video, listed entry by entry without keeping entries in memory.
+//! An entry that cannot be listed becomes a failed one. Called by [`run`](super::run).
 
 mod folder;
 mod manifest;

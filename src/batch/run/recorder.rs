@@ -1,4 +1,5 @@
-//! BatchRecorder of a batch: the only writer of records, and the state of the results that decides about further questions.
+//! BatchRecorder of a batch: the only writer of records, and the state of the results that decides about further
+//! questions.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

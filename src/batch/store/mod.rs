@@ -55,11 +55,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or begins the results of a plan, and repairs lines that a killed process left incomplete. Returns the state of
-    /// the results as well.
+    /// Opens or begins the results of a plan, and repairs lines that a killed process left incomplete. Returns the
+    /// state of the results as well.
     ///
     /// # Errors
-    /// [`BatchError`] when another process writes there, the results are of another plan, or the files cannot be written.
+    /// [`BatchError`] when another process writes there, the results are of another plan, or the files cannot be
+    /// written.
     pub fn open(dir: &Path, header: &Header) -> Result<(Self, StoreState), BatchError> {
         output::create_directory(dir).map_err(BatchError::io(dir))?;
         let lock = Lock::take(dir)?;

@@ -18,8 +18,8 @@ const DIGITS: usize = 32;
 pub(crate) struct FeatureKey(String);
 
 impl FeatureKey {
-    /// Returns the key of a model's visual tokens of a window of a video. `made_by` identifies the model and all choices
-    /// but the window ([`identity`](super::identity)).
+    /// Returns the key of a model's visual tokens of a window of a video. `made_by` identifies the model and all
+    /// choices but the window ([`identity`](super::identity)).
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -51,7 +51,8 @@ struct DirectorySize {
 }
 
 impl FeatureCache {
-    /// Opens a directory for visual tokens of the identity `made_by` ([`identity`]), and creates it if it does not exist.
+    /// Opens a directory for visual tokens of the identity `made_by` ([`identity`]), and creates it if it does not
+    /// exist.
     ///
     /// # Errors
     /// When the directory cannot be created.

@@ -1,5 +1,5 @@
-//! Manifests: a path per line, JSON objects or a table, read as a stream. An invalid line becomes a failed entry, named by
-//! its number.
+//! Manifests: a path per line, JSON objects or a table, read as a stream. An invalid line becomes a failed entry, named
+//! by its number.
 //!
 //! `text` reads lines, `objects` parses lines and arrays, `rows` parses tables; this file detects the format. Called by
 //! [`Archive::list`](super::Archive::list).
