@@ -29,8 +29,8 @@ impl ImageSize {
 }
 
 impl From<(u32, u32)> for ImageSize {
-    fn from((width, height): (u32, u32)) -> Self {
-        Self { width, height }
+    fn from(size: (u32, u32)) -> Self {
+        Self { width: size.0, height: size.1 }
     }
 }
 

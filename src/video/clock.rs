@@ -5,7 +5,7 @@
 
 /// Time stamps of a frame.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FrameStamp {
+pub(super) struct ClockStamp {
     /// Presentation time in ticks, by FFmpeg's best effort.
     pub(super) ticks: Option<i64>,
     /// Whether the frame has a decoding time. The last frames of a stream, which are output after the last packet, have
@@ -52,7 +52,7 @@ impl FrameClock {
     }
 
     /// Returns the time of the next frame in ticks.
-    pub(super) fn next(&mut self, stamp: FrameStamp) -> f64 {
+    pub(super) fn next(&mut self, stamp: ClockStamp) -> f64 {
         let time = match (stamp.ticks, self.last) {
             (Some(ticks), None) => ticks as f64,
             (Some(ticks), Some(last)) => self.time_after(last, ticks as f64, stamp.is_backed),
@@ -110,8 +110,8 @@ impl FrameClock {
 mod tests {
     use super::*;
 
-    fn stamp(ticks: Option<i64>) -> FrameStamp {
-        FrameStamp { ticks, is_backed: true, duration: 10 }
+    fn stamp(ticks: Option<i64>) -> ClockStamp {
+        ClockStamp { ticks, is_backed: true, duration: 10 }
     }
 
     fn times(clock: &mut FrameClock, ticks: &[Option<i64>]) -> Vec<f64> {
@@ -131,7 +131,7 @@ mod tests {
         let step = 1000.0 / 7.0;
         let mut clock = FrameClock::new(step);
         let frames: Vec<f64> =
-            (0..8).map(|_| clock.next(FrameStamp { ticks: None, is_backed: false, duration: 143 })).collect();
+            (0..8).map(|_| clock.next(ClockStamp { ticks: None, is_backed: false, duration: 143 })).collect();
         assert!((frames[7] - 1000.0).abs() < 1e-9, "{frames:?}");
         assert_eq!(clock.derived_step(), Some(step));
     }
@@ -150,7 +150,7 @@ mod tests {
     fn the_last_frames_do_not_fall_back_to_wrong_stamps() {
         let mut clock = FrameClock::new(10.0);
         clock.next(stamp(Some(100)));
-        let unbacked = |ticks| FrameStamp { is_backed: false, ..stamp(Some(ticks)) };
+        let unbacked = |ticks| ClockStamp { is_backed: false, ..stamp(Some(ticks)) };
         assert_eq!([clock.next(unbacked(60)), clock.next(unbacked(100))], [110.0, 120.0]);
         assert_eq!(clock.first_fall(), None);
     }

@@ -6,8 +6,9 @@
 //! but often one access unit late, so here it persists. Messages are collected from packets, before they are decoded,
 //! and looked up by presentation time.
 
-use super::entry::{Coding, sei_number};
+use super::entry::Coding;
 use super::frame::Orientation;
+use super::framing::sei_number;
 
 /// SEI payload type of the message in both standards.
 const DISPLAY_ORIENTATION: usize = 47;
@@ -193,7 +194,7 @@ fn orientation(is_flipped_horizontally: bool, is_flipped_vertically: bool, quart
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::entry::Framing;
+    use crate::video::framing::Framing;
 
     /// Makes a packet of a message, in start codes, and a slice of this kind.
     fn packet(bits: &str, slice: u8) -> Vec<u8> {

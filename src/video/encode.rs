@@ -65,7 +65,7 @@ pub enum EncodeError {
     Refused {
         /// The file.
         path: PathBuf,
-        /// Their words.
+        /// Cause in words.
         cause: String,
     },
 }

@@ -5,6 +5,8 @@
 //! open groups of pictures), or flag every packet. Called by `demux` for each packet of a scan. "Picture" is the
 //! standards' word for a coded frame or field (ITU-T H.264, H.265).
 
+use super::framing::{Framing, Units, sei_number};
+
 /// Coding of a stream, which decides how packets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
@@ -16,22 +18,6 @@ pub(super) enum Coding {
     FlaggedKeys,
     /// Codings without references between pictures.
     IntraOnly,
-}
-
-/// Framing of the NAL units in a packet of H.264 or HEVC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// Each unit after its length, of this number of bytes (ISO 14496-15).
-    Lengths(usize),
-    /// Each unit after a start code (annex B).
-    StartCodes,
-}
-
-impl PacketRole {
-    /// Returns whether decoding may begin with the packet.
-    pub(super) fn is_entry(self) -> bool {
-        matches!(self, Self::Entry | Self::Recovery)
-    }
 }
 
 /// Role of a packet as the first packet of a decoding.
@@ -46,6 +32,13 @@ pub(super) enum PacketRole {
     /// The picture depends on earlier packets, and the packet has parameter sets that later packets may need, which a
     /// decoding that begins later would miss.
     Parameters,
+}
+
+impl PacketRole {
+    /// Returns whether decoding may begin with the packet.
+    pub(super) fn is_entry(self) -> bool {
+        matches!(self, Self::Entry | Self::Recovery)
+    }
 }
 
 /// Kind of a picture by the pictures around it in output order.
@@ -131,81 +124,6 @@ impl Coding {
     }
 }
 
-impl Framing {
-    /// Returns the framing by the extradata of a stream: `avcC` or `hvcC`, whose byte `at` has the size of lengths in
-    /// its last bits, or else start codes.
-    pub(super) fn of(extradata: &[u8], at: usize) -> Self {
-        match extradata {
-            [1, ..] if extradata.len() > at => Self::Lengths(usize::from(extradata[at] & 3) + 1),
-            _ => Self::StartCodes,
-        }
-    }
-
-    /// Appends a unit, cut to the longest that its length can express.
-    fn write(self, unit: &[u8], to: &mut Vec<u8>) {
-        match self {
-            Self::StartCodes => {
-                to.extend_from_slice(&[0, 0, 1]);
-                to.extend_from_slice(unit);
-            }
-            Self::Lengths(size) => {
-                let longest = u32::MAX.checked_shr(32 - 8 * size as u32).unwrap_or(0) as usize;
-                let unit = &unit[..unit.len().min(longest)];
-                to.extend_from_slice(&(unit.len() as u32).to_be_bytes()[4 - size..]);
-                to.extend_from_slice(unit);
-            }
-        }
-    }
-
-    /// Returns the units of a packet, without lengths and start codes.
-    pub(super) fn units(self, packet: &[u8]) -> Units<'_> {
-        Units { rest: packet, framing: self }
-    }
-}
-
-/// Iterator over the NAL units of a packet.
-pub(super) struct Units<'p> {
-    rest: &'p [u8],
-    framing: Framing,
-}
-
-impl<'p> Iterator for Units<'p> {
-    type Item = &'p [u8];
-
-    fn next(&mut self) -> Option<&'p [u8]> {
-        match self.framing {
-            Framing::Lengths(size) => {
-                let (length, rest) = self.rest.split_at_checked(size)?;
-                let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-                let (unit, rest) = rest.split_at_checked(length)?;
-                self.rest = rest;
-                Some(unit)
-            }
-            Framing::StartCodes => {
-                let begin = start_code(self.rest)? + 3;
-                let rest = &self.rest[begin..];
-                let end = start_code(rest).unwrap_or(rest.len());
-                self.rest = &rest[end..];
-                Some(&rest[..end])
-            }
-        }
-    }
-}
-
-/// Returns the offset of the next start code, `00 00 01`.
-fn start_code(bytes: &[u8]) -> Option<usize> {
-    let mut last = 2;
-    while let Some(&byte) = bytes.get(last) {
-        match byte {
-            1 if bytes[last - 2..last] == [0, 0] => return Some(last - 2),
-            0 => last += 1,
-            // This byte does not occur in a start code before its end.
-            _ => last += 3,
-        }
-    }
-    None
-}
-
 /// Role of a packet of H.264 (ITU-T H.264, table 7-1), decided by the units before the first slice.
 fn h264_role(units: Units<'_>) -> PacketRole {
     let (mut is_recovery, mut has_parameters) = (false, false);
@@ -241,19 +159,6 @@ fn recovers_at_once(messages: &[u8]) -> bool {
         rest = others;
     }
     false
-}
-
-/// Reads a payload type or size: bytes of 255, and a last byte below 255.
-pub(super) fn sei_number(bytes: &mut &[u8]) -> Option<usize> {
-    let mut sum = 0;
-    loop {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        sum += usize::from(byte);
-        if byte != 255 {
-            return Some(sum);
-        }
-    }
 }
 
 /// Role of a packet of HEVC (ITU-T H.265, table 7-1): after a random access picture all pictures shown later decode
@@ -303,29 +208,6 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_start_codes_frame_the_same_units() {
-        assert_eq!(Framing::of(&[1, 100, 0, 30, 0xff], 4), Framing::Lengths(4));
-        assert_eq!(Framing::of(&[0, 0, 0, 1, 0x67], 4), Framing::StartCodes);
-        let units = |framing: Framing, packet: &[u8]| framing.units(packet).map(<[u8]>::to_vec).collect::<Vec<_>>();
-        assert_eq!(units(Framing::Lengths(2), &[0, 1, 7, 0, 2, 8, 9]), [vec![7], vec![8, 9]]);
-        assert_eq!(units(Framing::StartCodes, &[0, 0, 1, 7, 0, 0, 1, 8, 9]), [vec![7], vec![8, 9]]);
-        // Cut off, or nonsense: nothing, and no panic.
-        assert_eq!(units(Framing::Lengths(4), &[0, 0, 1, 7, 0, 0]), Vec::<Vec<u8>>::new());
-        assert_eq!(units(Framing::StartCodes, &[1, 2, 3]), Vec::<Vec<u8>>::new());
-        assert_eq!(Coding::H264(Framing::Lengths(4)).role(&[255; 9], true), PacketRole::Inside);
-    }
-
-    #[test]
-    fn start_codes_are_found_wherever_they_are() {
-        for n in 0..9 {
-            let bytes = [vec![7; n], vec![0, 0, 1, 9]].concat();
-            assert_eq!(start_code(&bytes), Some(n));
-            assert_eq!(start_code(&[vec![0; n], vec![1, 1, 0]].concat()), n.checked_sub(2));
-        }
-        assert_eq!((start_code(&[0, 1, 0, 0]), start_code(&[0, 0])), (None, None));
-    }
-
-    #[test]
     fn the_head_of_a_packet_ends_within_its_first_slice() {
         let hevc = Coding::Hevc(Framing::Lengths(2));
         let packet = [0, 2, 34 << 1, 1, 0, 4, 21 << 1, 1, 5, 6, 0, 2, 1 << 1, 1];
@@ -345,5 +227,7 @@ mod tests {
         assert_eq!(Coding::FlaggedKeys.role(&[], true), PacketRole::Entry);
         assert_eq!(Coding::FlaggedKeys.role(&[], false), PacketRole::Inside);
         assert_eq!(Coding::IntraOnly.role(&[], false), PacketRole::Entry);
+        // Nonsense, without a panic.
+        assert_eq!(Coding::H264(Framing::Lengths(4)).role(&[255; 9], true), PacketRole::Inside);
     }
 }

@@ -74,7 +74,7 @@ fn read(scanned: Scanned, watch: &mut ReadWatch<'_>) -> Result<ReadReport, Error
     if watch.emit(ReadEvent::Expected { n_frames, n_sampled, is_single_image }) == Flow::Stop {
         return Ok(ReadReport::default());
     }
-    let mut reading = Reading { path: &path, request: &request, watch };
+    let mut reading = RequestReading { path: &path, request: &request, watch };
     if needs_histograms {
         return reading.read_with_histograms();
     }
@@ -116,13 +116,13 @@ impl DecodedSource {
 }
 
 /// A reading of a video for a request.
-struct Reading<'r, 'w, 'e> {
+struct RequestReading<'r, 'w, 'e> {
     path: &'r Path,
     request: &'r FrameRequest,
     watch: &'w mut ReadWatch<'e>,
 }
 
-impl Reading<'_, '_, '_> {
+impl RequestReading<'_, '_, '_> {
     fn pass(&self, wanted: Vec<usize>) -> DecodingPass {
         DecodingPass::new(self.path, self.request, wanted)
     }
@@ -239,7 +239,7 @@ pub fn count_frames(
         watch.limits.threads = 1;
     }
     watch.emit(ReadEvent::Expected { n_frames: timeline.len(), n_sampled: 0, is_single_image: false });
-    let mut reading = Reading { path, request: &request, watch };
+    let mut reading = RequestReading { path, request: &request, watch };
     let pass = reading.pass(Vec::new());
     reading.decode(&pass)?.finish()
 }

@@ -5,7 +5,7 @@
 //! presentation time, separately for each part of a stream whose times restart. Elsewhere frames keep the order of
 //! packets, with decoding times. Called by `demux`.
 
-use super::clock::{FrameClock, FrameStamp};
+use super::clock::{ClockStamp, FrameClock};
 use super::packets::OutputRank;
 
 /// Time stamps of a packet.
@@ -52,7 +52,7 @@ impl FrameSchedule {
             false => self.by_decoding(delay),
         };
         let frame = |(ticks, is_backed, packet): (Option<i64>, bool, &PacketTimes)| ExpectedFrame {
-            ticks: clock.next(FrameStamp { ticks, is_backed, duration: packet.duration }),
+            ticks: clock.next(ClockStamp { ticks, is_backed, duration: packet.duration }),
             duration: packet.duration,
             is_key: packet.is_key,
         };

@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use ffmpeg::format::context::Input;
-use ffmpeg::{color, ffi, media};
+use ffmpeg::{color, ffi, media as media_kind};
 use ffmpeg_next as ffmpeg;
 
 use super::decode::container_orientation;
-use super::demux::{self, size_of};
+use super::demux::size_of;
 use super::error::{no_video_stream, not_media, wrong_stream};
 use super::limits::Bounds;
+use super::media;
 use super::probe::FrameInfo;
 use super::timer::ReadTimer;
 use super::{StreamInfo, StreamKind, VideoInfo};
@@ -25,7 +26,7 @@ pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result
         return check(path, input, stream);
     }
     let videos = || input.streams().filter(|stream| kind_of(stream) == StreamKind::Video);
-    let best = input.streams().best(media::Type::Video).filter(|stream| !is_cover(stream));
+    let best = input.streams().best(media_kind::Type::Video).filter(|stream| !is_cover(stream));
     // FFmpeg prefers a cover with the default disposition to a video without it.
     let size = |stream: &ffmpeg::Stream| {
         let (width, height) = size_of(stream);
@@ -39,8 +40,8 @@ pub(super) fn choose(path: &Path, input: &Input, asked: Option<usize>) -> Result
     match (best, videos().next()) {
         (Some(best), _) => Ok(best),
         (None, Some(cover)) => {
-            let rule = format!("no video stream: its only picture is a cover ({})", in_words(&cover));
-            let hint = format!("--stream {} takes the picture", cover.index());
+            let rule = format!("no video stream: its only image is a cover ({})", in_words(&cover));
+            let hint = format!("--stream {} takes the image", cover.index());
             Err(Error::new(Kind::CoverOnly, rule).with_hint(hint).about(path))
         }
         (None, None) => Err(no_video(path, input)),
@@ -96,7 +97,7 @@ pub(super) fn discard_others(input: &mut Input, stream: usize) {
 
 /// Reads the header facts of a media file.
 pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Result<VideoInfo, Error> {
-    let (_linked, mut input) = demux::open(path, &ReadTimer::new(bounds))?;
+    let (_linked, mut input) = media::open(path, &ReadTimer::new(bounds))?;
     let best = match choose(path, &input, stream) {
         Err(error) if error.kind() == Kind::CoverOnly => None,
         best => Some(best?),
@@ -111,9 +112,9 @@ pub(super) fn probe(path: &Path, stream: Option<usize>, bounds: Bounds) -> Resul
 
 fn kind_of(stream: &ffmpeg::Stream) -> StreamKind {
     match stream.parameters().medium() {
-        media::Type::Video => StreamKind::Video,
-        media::Type::Audio => StreamKind::Audio,
-        media::Type::Subtitle => StreamKind::Subtitle,
+        media_kind::Type::Video => StreamKind::Video,
+        media_kind::Type::Audio => StreamKind::Audio,
+        media_kind::Type::Subtitle => StreamKind::Subtitle,
         _ => StreamKind::Other,
     }
 }

@@ -401,7 +401,7 @@ fn a_cover_is_no_video_unless_it_is_chosen() {
         let sine = "-f lavfi -i sine=duration=1 -map 1:a -map 0:v";
         let audio = with_cover(&format!("{sine} {codec} -c:v png -disposition:v attached_pic -t 1 {name}"));
         let error = read(&audio.path, &everything(), Access::Auto).unwrap_err();
-        let rule = "no video stream: its only picture is a cover (png 40 x 30); hint: --stream 1 takes the picture";
+        let rule = "no video stream: its only image is a cover (png 40 x 30); hint: --stream 1 takes the image";
         assert_eq!(error.to_string(), format!("{}: {rule}", audio.path.display()));
         let (code, out, err) = inspect(&audio.path);
         assert_eq!(code, Some(0), "{err}");
@@ -410,7 +410,7 @@ fn a_cover_is_no_video_unless_it_is_chosen() {
             out.contains("png, 40 x 30") && out.contains("a cover picture") && !out.contains("frames      "),
             "{out}"
         );
-        assert!(err.contains("no video: its only picture is a cover; hint: --stream 1"), "{err}");
+        assert!(err.contains("no video: its only image is a cover; hint: --stream 1"), "{err}");
         let chosen = FrameRequest { stream: Some(1), ..everything() };
         for access in [Access::Straight, Access::Seek] {
             let (frames, _) = read(&audio.path, &chosen, access).unwrap();

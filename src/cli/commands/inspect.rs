@@ -147,7 +147,7 @@ fn audio(info: &VideoInfo) -> anyhow::Result<()> {
     if let Some(cover) = info.streams.iter().position(is_cover) {
         let name = info.path.display();
         output::warning(&format!(
-            "{name}: no video: its only picture is a cover; hint: --stream {cover} takes the picture"
+            "{name}: no video: its only image is a cover; hint: --stream {cover} takes the image"
         ));
     }
     Ok(())

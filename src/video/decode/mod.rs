@@ -1,9 +1,10 @@
 //! FFmpeg: decoding of a video stream in presentation order, from front to back (here) or by seeking (`seek`).
 //!
-//! Files are opened in `demux`; sampling is the reader's. Errors of single packets are counted in [`Damage`] and
+//! Files are opened in `media`; sampling is the reader's. Errors of single packets are counted in [`Damage`] and
 //! skipped; only a failure of the whole reading is an error.
 
 mod order;
+mod orientation;
 mod scaler;
 mod seek;
 mod signs;
@@ -13,26 +14,25 @@ use std::sync::Arc;
 
 use ::image::RgbImage;
 use ffmpeg::codec::threading;
-use ffmpeg::format::context::Input;
-use ffmpeg::{Rational, frame, packet};
+use ffmpeg::{Rational, frame};
 use ffmpeg_next as ffmpeg;
 
 pub(super) use self::order::PictureOrder;
+pub(super) use self::orientation::container_orientation;
+use self::orientation::frame_orientation;
 use self::scaler::{PixelLayout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
 use self::signs::DamageSigns;
 pub(super) use self::signs::capture_log;
 use crate::error::{Error, Kind};
 use crate::units::{FrameIndex, Seconds};
-use crate::video::clock::{ClockFall, FrameClock, FrameStamp};
-use crate::video::demux::{
-    MAX_ERRORS, Media, decoder_options, display_of, is_image, may_read_on, seconds, size_of, step_of,
-};
+use crate::video::clock::{ClockFall, ClockStamp, FrameClock};
+use crate::video::demux::{MAX_ERRORS, display_of, seconds, size_of, step_of};
 use crate::video::display::DisplayOrientations;
 use crate::video::error::{TimeFall, no_frames};
 use crate::video::frame::Orientation;
-use crate::video::images::exif_orientation;
 use crate::video::limits::ReadLimits;
+use crate::video::media::{Media, decoder_options, may_read_on};
 use crate::video::pass::FrameSource;
 use crate::video::report::Damage;
 use crate::video::timer::ReadTimer;
@@ -116,7 +116,7 @@ impl VideoFile {
     /// Returns the time of the current frame, and advances the clock.
     fn time(&mut self) -> Seconds {
         let facts = self.current.packet();
-        let stamp = FrameStamp {
+        let stamp = ClockStamp {
             ticks: self.current.timestamp().or(self.current.pts()),
             is_backed: facts.dts != ffmpeg::ffi::AV_NOPTS_VALUE,
             duration: facts.duration,
@@ -326,32 +326,4 @@ fn open_decoder(
         options.set("err_detect", "explode");
     }
     decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
-}
-
-/// Returns the orientation by the container; of a single image by its EXIF data, which FFmpeg reads in JPEG alone.
-pub(super) fn container_orientation(path: &Path, input: &Input, stream: &ffmpeg::Stream) -> Orientation {
-    let by_exif = is_image(input).then(|| exif_orientation(path)).flatten();
-    by_exif.unwrap_or_else(|| orientation_of(stream))
-}
-
-fn orientation_of(stream: &ffmpeg::Stream) -> Orientation {
-    stream
-        .side_data()
-        .find(|data| data.kind() == packet::side_data::Type::DisplayMatrix)
-        .and_then(|data| parse_matrix(data.data()))
-        .map_or(Orientation::Upright, |matrix| Orientation::from_display_matrix(&matrix))
-}
-
-/// Returns the orientation by the display matrix of a frame, which FFmpeg makes of messages of H.264 and HEVC.
-fn frame_orientation(frame: &frame::Video) -> Option<Orientation> {
-    let data = frame.side_data(frame::side_data::Type::DisplayMatrix)?;
-    parse_matrix(data.data()).map(|matrix| Orientation::from_display_matrix(&matrix))
-}
-
-fn parse_matrix(bytes: &[u8]) -> Option<[i32; 9]> {
-    let mut matrix = [0; 9];
-    for (cell, bytes) in matrix.iter_mut().zip(bytes.get(..36)?.chunks_exact(4)) {
-        *cell = i32::from_ne_bytes(bytes.try_into().ok()?);
-    }
-    Some(matrix)
 }
