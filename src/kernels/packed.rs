@@ -138,6 +138,6 @@ impl PackedLinear {
         layers: &FeedForwardLayers<'_, Self>,
     ) -> Option<Result<Tensor>> {
         let FeedForwardLayers { up, activation, down } = *layers;
-        CpuLinear::feed_forward(x, norm, (up.cpu()?, activation), down.cpu()?)
+        CpuLinear::feed_forward(x, norm, &FeedForwardLayers { up: up.cpu()?, activation, down: down.cpu()? })
     }
 }

@@ -11,11 +11,11 @@ use super::rows::{contiguous, per_row, per_row_pair};
 use crate::kernels::Activation;
 use crate::kernels::activation::QUICK;
 
-/// Elements that one row of an elementwise kernel takes.
+/// Number of elements of a row in elementwise kernels.
 const ROW: usize = 256;
 const QUICK_F32: f32 = QUICK as f32;
 
-/// The activation over a slice, in place.
+/// Returns the kernel of an activation over a slice, in place.
 pub(super) fn in_place(activation: Activation) -> fn(&mut [f32]) {
     match activation {
         Activation::QuickGelu => elementwise::quick_gelu,
@@ -26,17 +26,17 @@ pub(super) fn in_place(activation: Activation) -> fn(&mut [f32]) {
     }
 }
 
-/// `x sigmoid(1.702 x)`.
+/// Computes `x sigmoid(1.702 x)`, with its gradient.
 pub(super) fn quick_gelu_with_gradient(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(QuickGelu)
 }
 
-/// `silu(gate) up`, with gradients.
+/// Computes `silu(gate) up`, with its gradients.
 pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGluOp)
 }
 
-/// As [`swiglu`], of gate and up side by side in each row, for inference: `(..., 2 w)` to `(..., w)`.
+/// Computes `silu(gate) up` of rows with gate and up side by side, `(..., 2 w)` to `(..., w)`. Inference only.
 pub(super) fn swiglu_joined(gate_and_up: &Tensor) -> Result<Tensor> {
     gate_and_up.contiguous()?.apply_op1_no_bwd(&JoinedSwiGlu)
 }
@@ -53,21 +53,30 @@ fn map(x: &CpuStorage, layout: &Layout, f: impl Fn(f32) -> f32 + Sync) -> Result
     Ok((CpuStorage::F32(y), layout.shape().clone()))
 }
 
-/// Applies `f` to each pair of elements.
-fn map2(
-    (a, la): (&CpuStorage, &Layout),
-    (b, lb): (&CpuStorage, &Layout),
-    f: impl Fn(f32, f32) -> f32 + Sync,
-) -> Result<(CpuStorage, Shape)> {
-    let (a, b) = (contiguous(a, la)?, contiguous(b, lb)?);
-    if a.len() != b.len() {
-        candle_core::bail!("shapes differ: {:?} and {:?}", la.shape(), lb.shape());
+/// Returns the elements of two contiguous tensors.
+///
+/// # Errors
+/// Different numbers of elements.
+fn same_size<'x>(
+    a: &'x CpuStorage,
+    layout_a: &Layout,
+    b: &'x CpuStorage,
+    layout_b: &Layout,
+) -> Result<(&'x [f32], &'x [f32])> {
+    let (x, y) = (contiguous(a, layout_a)?, contiguous(b, layout_b)?);
+    if x.len() != y.len() {
+        candle_core::bail!("shapes differ: {:?} and {:?}", layout_a.shape(), layout_b.shape());
     }
+    Ok((x, y))
+}
+
+/// Applies `f` to each pair of elements of two buffers of the same size.
+fn map_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> CpuStorage {
     let width = if a.len().is_multiple_of(ROW) { ROW } else { 1 };
     let run = |a: &[f32], b: &[f32], y: &mut [f32]| {
         y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(a, b));
     };
-    Ok((CpuStorage::F32(per_row_pair(a, b, width, run)), la.shape().clone()))
+    CpuStorage::F32(per_row_pair(a, b, width, run))
 }
 
 struct QuickGelu;
@@ -94,10 +103,12 @@ impl CustomOp2 for QuickGeluGrad {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, dy: &CpuStorage, ly: &Layout) -> Result<(CpuStorage, Shape)> {
-        map2((x, lx), (dy, ly), |x, dy| {
+        let (x, dy) = same_size(x, lx, dy, ly)?;
+        let dx = map_pairs(x, dy, |x, dy| {
             let s = sigmoid(QUICK_F32 * x);
             dy * s * (1.0 + QUICK_F32 * x * (1.0 - s))
-        })
+        });
+        Ok((dx, lx.shape().clone()))
     }
 }
 
@@ -109,15 +120,12 @@ impl CustomOp2 for SwiGluOp {
     }
 
     fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (a, b) = (contiguous(gate, lg)?, contiguous(up, lu)?);
-        if a.len() != b.len() {
-            candle_core::bail!("shapes differ: {:?} and {:?}", lg.shape(), lu.shape());
-        }
+        let (a, b) = same_size(gate, lg, up, lu)?;
         let width = if a.len().is_multiple_of(ROW) { ROW } else { a.len().max(1) };
         Ok((CpuStorage::F32(per_row_pair(a, b, width, elementwise::swiglu)), lg.shape().clone()))
     }
 
-    /// By the gate: `dy up silu'(gate)`; by the second factor: `dy silu(gate)`.
+    /// Gradients: `dy up silu'(gate)` by the gate, `dy silu(gate)` by the second factor.
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let d_up = gate.apply_op2_no_bwd(&dy, &SwiGluOp)?;
@@ -136,7 +144,7 @@ impl CustomOp1 for JoinedSwiGlu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut dims = layout.dims().to_vec();
         let Some(width) = dims.pop().filter(|&width| width > 0 && width.is_multiple_of(2)) else {
-            candle_core::bail!("joined-swiglu: {:?} has no two halves", layout.dims());
+            candle_core::bail!("joined-swiglu: rows of shape {:?} have no two halves", layout.dims());
         };
         let x = contiguous(x, layout)?;
         let y = in_parts(x.len() / 2, width / 2, |row, y| {
@@ -156,9 +164,11 @@ impl CustomOp2 for SiluGrad {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, dy: &CpuStorage, ly: &Layout) -> Result<(CpuStorage, Shape)> {
-        map2((x, lx), (dy, ly), |x, dy| {
+        let (x, dy) = same_size(x, lx, dy, ly)?;
+        let dx = map_pairs(x, dy, |x, dy| {
             let s = sigmoid(x);
             dy * s * (1.0 + x * (1.0 - s))
-        })
+        });
+        Ok((dx, lx.shape().clone()))
     }
 }

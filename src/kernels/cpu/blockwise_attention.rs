@@ -1,17 +1,17 @@
-//! Blockwise attention: the scores are never in memory as a whole. For inference in f32 on the CPU.
+//! Blockwise attention, without the whole score matrix in memory: inference in f32 on the CPU, for vision towers.
 //!
-//! The scores of a few queries of a head at a time are computed, turned into weights in place, and dropped when the
-//! weighted sums are done. A head's keys and values are packed for the GEMM kernel, its queries copied to consecutive
-//! rows. The output of a query is bit-identical whichever queries are run beside it.
+//! The scores of a few queries of a head are computed, turned into weights in place, and overwritten after their
+//! weighted sums. A head's keys and values are packed for the GEMM kernel, its queries copied to consecutive rows. The
+//! output of a query is bit-identical whichever queries are computed with it.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{GemmKernel, Left, PanelElements, Target, Tile, pack_transpose};
+use super::gemm::{GemmKernel, Left, PanelElements, Rows, Target, Tile, pack_transpose};
 use super::memory::{AlignedBuffer, in_parts};
 
-/// Tiles of queries whose scores are computed together.
+/// Number of tiles of queries whose scores are computed together.
 const TILES: usize = 4;
 
 /// Attention in which every query sees every key.
@@ -76,7 +76,7 @@ impl<'x> Sequences<'x> {
         Ok(Self { elements: &x.as_slice::<f32>()?[layout.start_offset()..], of_batch, stride })
     }
 
-    /// The rows of a head whose channels begin at `first`.
+    /// Returns the rows of a head whose channels begin at `first`.
     fn head(&self, b: usize, first: usize) -> StridedRows<'x> {
         StridedRows { elements: &self.elements[b * self.of_batch + first..], stride: self.stride }
     }
@@ -107,7 +107,14 @@ struct HeadBuffers {
     queries: Vec<f32>,
 }
 
-/// One head of one sequence.
+/// Columns of a row-major matrix, from `first` on.
+struct ResultColumns<'x> {
+    elements: &'x mut [f32],
+    stride: usize,
+    first: usize,
+}
+
+/// Attention of one head of one sequence.
 struct HeadAttention<'x> {
     queries: StridedRows<'x>,
     keys: StridedRows<'x>,
@@ -132,11 +139,13 @@ impl HeadAttention<'_> {
             buffers.scores.resize(n_queries * self.s, 0.0);
             let scores = &mut buffers.scores[..n_queries * self.s];
             for (keys, first) in buffers.keys.chunks_exact(d * panel).zip((0..self.s).step_by(panel)) {
-                self.tiles((&buffers.queries, d, d), keys, (&mut *scores, self.s, first));
+                let left = MatrixRows { elements: &buffers.queries, depth: d, stride: d };
+                self.tiles(left, keys, ResultColumns { elements: &mut *scores, stride: self.s, first });
             }
             let sums: Vec<f32> = scores.chunks_exact_mut(self.s).map(|row| exp_from_largest(row, scale)).collect();
             for (values, first) in buffers.values.chunks_exact(self.s * panel).zip((0..d).step_by(panel)) {
-                self.tiles((scores, self.s, self.s), values, (&mut *y, d, first));
+                let left = MatrixRows { elements: scores, depth: self.s, stride: self.s };
+                self.tiles(left, values, ResultColumns { elements: &mut *y, stride: d, first });
             }
             for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
                 row.iter_mut().for_each(|y| *y /= sum);
@@ -151,7 +160,7 @@ impl HeadAttention<'_> {
         for (to, first) in buffers.keys.chunks_exact_mut(d * panel).zip((0..s).step_by(panel)) {
             let n = panel.min(s - first);
             let rows = &self.keys.elements[first * self.keys.stride..][..(n - 1) * self.keys.stride + d];
-            pack_transpose(rows, (d, self.keys.stride), panel, to);
+            pack_transpose(MatrixRows { elements: rows, depth: d, stride: self.keys.stride }, panel, to);
         }
         buffers.values.reset(d.div_ceil(panel) * s * panel);
         for (to, first) in buffers.values.chunks_exact_mut(s * panel).zip((0..d).step_by(panel)) {
@@ -162,19 +171,22 @@ impl HeadAttention<'_> {
         }
     }
 
-    /// Multiplies rows of `left`, `depth` long and `stride` apart, by one panel, to the columns of `y` from `first` on.
-    fn tiles(
-        &self,
-        (left, stride_of_left, depth): (&[f32], usize, usize),
-        panel: &[f32],
-        (y, stride, first): (&mut [f32], usize, usize),
-    ) {
+    /// Multiplies the rows of `left` by one panel, into columns of the result.
+    fn tiles(&self, left: MatrixRows<'_>, panel: &[f32], result: ResultColumns<'_>) {
+        let ResultColumns { elements: y, stride, first } = result;
         let columns = self.kernel.width.min(stride - first);
         let height = self.kernel.height;
         for (i, y) in y.chunks_mut(height * stride).enumerate() {
             let rows = y.len() / stride;
-            let left = Left::Rows { elements: &left[i * height * stride_of_left..], stride: stride_of_left };
-            let tile = Tile { rows, depth, left, panel: PanelElements::F32(panel), accumulates: false, prefetch: &[] };
+            let rows_of_tile = Left::Rows { elements: &left.elements[i * height * left.stride..], stride: left.stride };
+            let tile = Tile {
+                rows,
+                depth: left.depth,
+                left: rows_of_tile,
+                panel: PanelElements::F32(panel),
+                accumulates: false,
+                prefetch: &[],
+            };
             self.kernel.tile(&tile, &mut Target { elements: &mut y[first..], stride, columns });
         }
     }

@@ -1,12 +1,12 @@
-//! The exponential, and activations and softmax made of it, over slices: portable loops that the compiler vectorises,
-//! compiled once for each instruction set. Results are bit-identical across them.
+//! Exponential, activations and softmax over slices: portable loops that the compiler vectorises, compiled once for each
+//! instruction set. Results are bit-identical across instruction sets.
 
 use super::processor::for_each_processor;
 
-/// Elements of a vector.
+/// Number of elements of a vector register.
 const LANES: usize = 16;
 
-/// `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`).
+/// Computes `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`).
 /// Overflow gives the largest power, underflow 0.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
@@ -24,7 +24,7 @@ fn exp(x: f32) -> f32 {
         p = p * r + coefficient;
     }
     let power = p * r * r + r + 1.0;
-    // 2^n by its bits. A NaN stays one in the product.
+    // 2^n by its bits. A NaN stays NaN in the product.
     let scaled = power * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < LOW { 0.0 } else { scaled }
 }
@@ -80,19 +80,20 @@ fn exp_from_largest_of(x: &mut [f32], scale: f32) -> f32 {
 }
 
 for_each_processor! {
-    /// `x sigmoid(1.702 x)`, in place.
+    /// Computes `x sigmoid(1.702 x)` in place.
     quick_gelu, quick_gelu_of, (x: &mut [f32])
 }
 for_each_processor! {
-    /// GELU by the hyperbolic tangent (arXiv 1606.08415), in place.
+    /// Computes GELU by its tanh approximation (arXiv 1606.08415) in place.
     gelu_tanh, gelu_tanh_of, (x: &mut [f32])
 }
 for_each_processor! {
-    /// `silu(gate) up` (arXiv 2002.05202).
+    /// Computes `silu(gate) up` (arXiv 2002.05202).
     swiglu, swiglu_of, (gate: &[f32], up: &[f32], y: &mut [f32])
 }
 for_each_processor! {
-    /// `e^(scale (x - max x))`, in place, and their sum: a softmax without the division. `scale` is above 0.
+    /// Computes `e^(scale (x - max x))` in place and returns the sum: a softmax without the division. `scale` is
+    /// positive.
     exp_from_largest, exp_from_largest_of, (x: &mut [f32], scale: f32) -> f32
 }
 
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exponential_is_exact_to_a_few_units() {
+    fn the_exponential_has_a_relative_error_below_2e_7() {
         let mut largest = 0.0f64;
         for i in -870_000..=880_000 {
             let x = i as f32 * 1e-4;

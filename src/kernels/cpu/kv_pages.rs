@@ -17,11 +17,10 @@ use crate::device::DTypeSpec;
 use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
 use crate::kernels::row_blocks::{RowBlock, blocks};
 
-/// Elements below which other threads are not worth waking for rotating and storing.
+/// Number of elements below which rotation and storing run on one thread.
 const PARALLEL: usize = 1 << 15;
 
-/// Where keys and values lie in a page: for each layer, the key panels of all heads, then the value panels of all
-/// heads.
+/// Layout of keys and values in a page: for each layer, the key panels of all heads, then the value panels of all heads.
 ///
 /// A head's keys are `PAGE_LEN / width` panels `(d_head, width)`, one column a position; its values are
 /// `ceil(d_head / width)` panels `(PAGE_LEN, width)`, one row a position.
@@ -68,12 +67,12 @@ impl PageLayout {
         Self { d_head: geometry.d_head, n_kv_heads: geometry.n_kv_heads, width: kernel.width, precision }
     }
 
-    /// Elements of a head's keys; a page has an even number of positions.
+    /// Number of elements of a head's keys; a page has an even number of positions.
     fn n_keys(&self) -> usize {
         PAGE_LEN * self.d_head
     }
 
-    /// Elements of a head's values.
+    /// Number of elements of a head's values.
     fn n_values(&self) -> usize {
         PAGE_LEN * self.d_head.next_multiple_of(self.width)
     }
@@ -98,17 +97,17 @@ impl PageLayout {
         layer * self.layer_len() + self.n_kv_heads * self.keys_len() + head * self.values_len()
     }
 
-    /// The stored key panels of a head: see [`Self::elements`].
+    /// Returns the stored key panels of a head: see [`Self::elements`].
     pub(crate) fn keys<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
         &page[self.keys_at(layer, head)..][..self.keys_len()]
     }
 
-    /// The stored value panels of a head: see [`Self::elements`].
+    /// Returns the stored value panels of a head: see [`Self::elements`].
     pub(crate) fn values<'p>(&self, page: &'p [f32], layer: usize, head: usize) -> &'p [f32] {
         &page[self.values_at(layer, head)..][..self.values_len()]
     }
 
-    /// Elements of stored panels, in the precision in which they are stored.
+    /// Returns the elements of stored panels in their stored precision.
     pub(crate) fn elements<'p>(&self, stored: &'p [f32]) -> PanelElements<'p> {
         match self.precision {
             KvPrecision::F32 => PanelElements::F32(stored),
@@ -116,8 +115,9 @@ impl PageLayout {
         }
     }
 
-    /// Stores a head's key and value of the position `at` of a page.
-    fn store(&self, page: &mut [f32], (layer, head, at): (usize, usize, usize), key: &[f32], value: &[f32]) {
+    /// Stores a key and a value in a slot of a page.
+    fn store(&self, page: &mut [f32], slot: KvSlot, key: &[f32], value: &[f32]) {
+        let KvSlot { layer, head, at } = slot;
         let keys = self.keys_at(layer, head)..;
         let values = self.values_at(layer, head)..;
         match self.precision {
@@ -145,17 +145,26 @@ impl PageLayout {
     }
 }
 
-/// Memory of pages, by their index.
+/// Slot of a page: a position of one head in one layer.
+#[derive(Clone, Copy)]
+struct KvSlot {
+    layer: usize,
+    head: usize,
+    /// Index of the position in the page.
+    at: usize,
+}
+
+/// Memory of pages by their index.
 #[derive(Debug, Default)]
 pub(crate) struct Pages(Vec<Option<MappedBuffer>>);
 
 impl Pages {
-    /// The elements of a page that has memory.
+    /// Returns the elements of an allocated page.
     pub(crate) fn page(&self, page: PageId) -> &[f32] {
         self.0[page.index()].as_deref().unwrap_or_default()
     }
 
-    /// The pages that are written to, in their order: each is written by one sequence.
+    /// Returns the pages that are written to, in ascending order. Each page is written by one sequence.
     fn each_mut<'p>(&'p mut self, writes: &'p [PageWrite]) -> Vec<(&'p PageWrite, &'p mut [f32])> {
         let (mut rest, mut first) = (self.0.as_mut_slice(), 0);
         let mut target = |write: &'p PageWrite| {
@@ -172,21 +181,21 @@ impl Pages {
     }
 }
 
-/// A step that was begun.
+/// Layout of the current step.
 struct CpuStep {
     layout: StepLayout,
     first_rows: Vec<usize>,
     blocks: Vec<RowBlock>,
-    /// In the order of their pages.
+    /// Writes in ascending order of their pages.
     writes: Vec<PageWrite>,
 }
 
-/// New positions that fall into one page.
+/// Consecutive new positions within one page.
 struct PageWrite {
     page: PageId,
-    /// The first one's index in the page.
+    /// Index of the first position in the page.
     at: usize,
-    /// The first one's row in the step.
+    /// Row of the first position in the step.
     row: usize,
     n: usize,
 }
@@ -249,7 +258,7 @@ impl CpuPages {
                 let of = |head: usize| &qkv[row * width + head * d_head..][..d_head];
                 for head in 0..n_kv_heads {
                     angles.rotate(of(n_heads + head), &mut key);
-                    layout.store(page, (layer, head, write.at + i), &key, of(n_heads + n_kv_heads + head));
+                    layout.store(page, KvSlot { layer, head, at: write.at + i }, &key, of(n_heads + n_kv_heads + head));
                 }
             }
         };
@@ -296,7 +305,7 @@ impl KvStore for CpuPages {
         layout.check(&self.geometry)?;
         let missing = |rows: &StepRows| rows.pages.iter().find(|page| !self.pages.has(**page)).copied();
         if let Some(page) = layout.sequences.iter().find_map(missing) {
-            candle_core::bail!("attention: page {} has no memory", page.0);
+            candle_core::bail!("attention: page {} is not allocated", page.0);
         }
         let mut n_rows = 0;
         let first_rows = layout.sequences.iter().map(|rows| {
@@ -313,7 +322,7 @@ impl KvStore for CpuPages {
     }
 
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
-        let Some(step) = self.step.take() else { candle_core::bail!("attention: no step was begun") };
+        let Some(step) = self.step.take() else { candle_core::bail!("attention: no step has begun") };
         let (n_rows, width) = qkv.dims2()?;
         if (n_rows, width) != (step.layout.n_rows(), self.geometry.width()) || layer >= self.geometry.n_layers {
             candle_core::bail!(
@@ -327,7 +336,7 @@ impl KvStore for CpuPages {
         let qkv = qkv.to_dtype(DType::F32)?.contiguous()?;
         let (storage, at) = qkv.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
-            candle_core::bail!("attention: pages on the CPU for {:?}", qkv.device())
+            candle_core::bail!("attention: pages on the CPU, activations on {:?}", qkv.device())
         };
         let y = self.run(layer, contiguous(storage, at)?, &step);
         self.step = Some(step);
@@ -336,7 +345,7 @@ impl KvStore for CpuPages {
     }
 }
 
-/// The pages that a sequence's new positions fall into.
+/// Splits a sequence's new positions by the pages that they are stored in.
 fn writes(rows: &StepRows, first_row: usize) -> Vec<PageWrite> {
     let mut writes = Vec::new();
     let mut position = rows.start;
@@ -349,7 +358,7 @@ fn writes(rows: &StepRows, first_row: usize) -> Vec<PageWrite> {
     writes
 }
 
-/// A row's rotary angles.
+/// Rotary angles of one row.
 struct RowAngles<'a> {
     cos: &'a [f32],
     sin: &'a [f32],

@@ -8,11 +8,11 @@ use std::ops::{Deref, DerefMut};
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-/// Bytes from which on asking for huge pages is worth a call: a few pages of 2 MiB.
+/// Size in bytes from which on huge pages are requested: a few pages of 2 MiB.
 #[cfg(target_os = "linux")]
 const LARGE: usize = 8 << 20;
 
-/// A cache line.
+/// One cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct CacheLine([f32; LINE]);
@@ -24,7 +24,7 @@ const LINE: usize = 16;
 pub(crate) struct AlignedBuffer(Vec<CacheLine>);
 
 impl AlignedBuffer {
-    /// A buffer of `n` zeros, rounded up to whole cache lines.
+    /// Makes a buffer of `n` zeros, rounded up to whole cache lines.
     pub(crate) fn zeros(n: usize) -> Self {
         Self(filled(n.div_ceil(LINE), CacheLine([0.0; LINE])))
     }
@@ -52,16 +52,15 @@ impl DerefMut for AlignedBuffer {
     }
 }
 
-/// Elements that begin as zeros, whose memory the system grants when they are first written: by the threads that write
-/// them, not all at once by the one that asks. Begins at a page of the system's.
+/// Zero-initialised elements whose pages are allocated on their first write, by the writing threads. Aligned to a page.
 #[derive(Debug)]
 pub(crate) struct MappedBuffer(MmapMut);
 
 impl MappedBuffer {
-    /// A buffer of `n` zeros.
+    /// Makes a buffer of `n` zeros.
     ///
     /// # Errors
-    /// When the system refuses the memory.
+    /// Memory that the operating system refuses.
     pub(crate) fn zeros(n: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(n * size_of::<f32>())?;
         #[cfg(target_os = "linux")]
@@ -89,13 +88,13 @@ impl DerefMut for MappedBuffer {
     }
 }
 
-/// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it: no pass over
-/// memory zeroes all of them first.
+/// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it, without a separate
+/// pass over memory.
 pub(crate) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
     in_parts_with(n, part, || (), |(), i, part| make(i, part))
 }
 
-/// As [`in_parts`], with a state for each thread.
+/// Makes elements like [`in_parts`], with a state for each thread.
 pub(crate) fn in_parts_with<S>(
     n: usize,
     part: usize,
@@ -117,7 +116,7 @@ fn zeroed(elements: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     unsafe { &mut *(std::ptr::from_mut(elements) as *mut [f32]) }
 }
 
-/// Fetches elements into the cache, which are read soon.
+/// Prefetches elements into the cache.
 pub(crate) fn prefetch(elements: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     for line in elements.chunks(LINE) {
@@ -129,21 +128,21 @@ pub(crate) fn prefetch(elements: &[f32]) {
     let _ = elements;
 }
 
-/// A vector of `n` copies of a value.
+/// Returns a vector of `n` copies of a value.
 pub(crate) fn filled<T: Copy>(n: usize, value: T) -> Vec<T> {
     let mut values = reserved(n);
     values.resize(n, value);
     values
 }
 
-/// An empty vector with capacity for `n` values.
+/// Returns an empty vector with capacity for `n` values.
 pub(crate) fn reserved<T>(n: usize) -> Vec<T> {
     let values = Vec::with_capacity(n);
     advise(values.as_ptr(), n);
     values
 }
 
-/// Asks for huge pages for `n` values.
+/// Requests huge pages for `n` values.
 fn advise<T>(values: *const T, n: usize) {
     #[cfg(target_os = "linux")]
     if n * size_of::<T>() >= LARGE {

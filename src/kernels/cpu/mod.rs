@@ -1,8 +1,8 @@
 //! Kernels for f32 on the CPU: matrix products with packed and quantized weights, attention, norms, softmax and
-//! activations.
+//! activations. Called through [`Kernels`], which is chosen once when a model is loaded.
 //!
-//! Kernels for inference alone (packed and quantized weights, attention that keeps no scores) refuse inputs that want
-//! a gradient, or leave them to candle's operations. Where candle is as fast, candle's operation stands.
+//! Inference-only kernels (packed and quantized weights, attention without stored scores) refuse tracked inputs, or
+//! leave them to candle's operations. Candle's operation is used wherever it is as fast.
 
 pub(crate) mod activation;
 pub(crate) mod blockwise_attention;
@@ -35,10 +35,10 @@ use super::{
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
 use kv_pages::CpuPages;
-use packed::{CpuLinear, Matrix};
+use packed::{CpuLinear, WeightMatrix};
 use quantized::QuantizedMatrix;
 
-/// The kernels of one processor.
+/// Kernels of one processor.
 #[derive(Debug)]
 pub(crate) struct Cpu {
     gemm: &'static gemm::GemmKernel,
@@ -46,13 +46,13 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// The best kernels of this processor.
+    /// Returns the fastest kernels that this processor supports.
     pub(super) fn best() -> &'static Self {
         static BEST: OnceLock<Cpu> = OnceLock::new();
         BEST.get_or_init(|| Self { gemm: gemm::kernel(), quantized: quantized::kernel() })
     }
 
-    /// The kernels of a processor without instructions that they know.
+    /// Returns the scalar kernels, which run on every processor.
     #[cfg(test)]
     pub(super) fn portable() -> &'static Self {
         static PORTABLE: OnceLock<Cpu> = OnceLock::new();
@@ -62,10 +62,10 @@ impl Cpu {
         })
     }
 
-    /// Whether matrix products in f32 are ours, and weights packed for them: on x86-64 with AVX2 and FMA, or AVX-512.
-    /// Elsewhere, on ARM and Apple's processors above all, candle's GEMM is faster than our portable loop. Quantized
-    /// weights are ours everywhere: candle multiplies by them row by row.
-    fn is_gemm_ours(&self) -> bool {
+    /// Returns whether f32 weights are packed for this crate's GEMM: on x86-64 with AVX2 and FMA, or AVX-512. Elsewhere,
+    /// as on ARM and Apple's processors, candle's GEMM is faster than the portable loop. Quantized weights use this
+    /// crate's GEMM on every processor: candle multiplies by them row by row.
+    fn packs_f32(&self) -> bool {
         !self.gemm.is_portable()
     }
 }
@@ -121,7 +121,7 @@ impl Kernels for Cpu {
     fn full_attention(&self, qkv: &[Tensor; 3], n_heads: usize) -> Result<Tensor> {
         check_full(qkv, n_heads)?;
         let [q, k, v] = qkv;
-        if self.is_gemm_ours() && !qkv.iter().any(Tensor::track_op) {
+        if self.packs_f32() && !qkv.iter().any(Tensor::track_op) {
             return q.apply_op3_no_bwd(k, v, &FullAttention { n_heads, kernel: self.gemm });
         }
         full_by_heads(self, qkv, n_heads)
@@ -132,25 +132,25 @@ impl Kernels for Cpu {
     }
 
     fn pack(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<PackedLinear>> {
-        if !self.is_gemm_ours() || weight.track_op() {
+        if !self.packs_f32() || weight.track_op() {
             return Ok(None);
         }
-        let pack = |weight: &[f32], depth| Ok(Matrix::Full(PackedMatrix::transpose_of(weight, depth, self.gemm)));
-        Ok(Some(lay_out(weight, bias, pack)?.into()))
+        let pack = |weight: &[f32], depth| Ok(WeightMatrix::Full(PackedMatrix::transpose_of(weight, depth, self.gemm)));
+        Ok(Some(pack_layer(weight, bias, pack)?.into()))
     }
 
     fn quantize(&self, weight: &Tensor, bias: Option<&Tensor>, format: QuantFormat) -> Result<Option<PackedLinear>> {
         let Some(format) = format.fitting(weight.dim(1)?).filter(|_| !weight.track_op()) else { return Ok(None) };
         let quantize = |weight: &[f32], depth| {
-            QuantizedMatrix::quantize(weight, depth, format, self.quantized).map(Matrix::Quantized)
+            QuantizedMatrix::quantize(weight, depth, format, self.quantized).map(WeightMatrix::Quantized)
         };
-        Ok(Some(lay_out(weight, bias, quantize)?.into()))
+        Ok(Some(pack_layer(weight, bias, quantize)?.into()))
     }
 
     fn load_quantized(&self, stored: &StoredLinear<'_>) -> Result<PackedLinear> {
         let &StoredLinear { weight, format, row, ref bias, .. } = stored;
         let matrix = QuantizedMatrix::from_candle(weight, format, row, self.quantized)?;
-        Ok(CpuLinear::new(Matrix::Quantized(matrix), bias.as_ref().map(Tensor::to_vec1).transpose()?).into())
+        Ok(CpuLinear::new(WeightMatrix::Quantized(matrix), bias.as_ref().map(Tensor::to_vec1).transpose()?).into())
     }
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
@@ -158,7 +158,7 @@ impl Kernels for Cpu {
         let x = x.contiguous()?;
         let (storage, layout) = x.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
-            candle_core::bail!("rows of another device for the CPU's kernels")
+            candle_core::bail!("argmax: rows on another device than the CPU")
         };
         Ok(rows::contiguous(storage, layout)?.par_chunks_exact(width.max(1)).map(argmax).collect())
     }
@@ -168,17 +168,15 @@ impl Kernels for Cpu {
     }
 }
 
-/// A layer of the matrix that `make` lays out from the weight's rows and their length.
-fn lay_out(
+/// Makes a layer of the matrix that `pack` makes from the weight's rows and their length.
+fn pack_layer(
     weight: &Tensor,
     bias: Option<&Tensor>,
-    make: impl FnOnce(&[f32], usize) -> Result<Matrix>,
+    pack: impl FnOnce(&[f32], usize) -> Result<WeightMatrix>,
 ) -> Result<CpuLinear> {
     let (weight, depth) = (weight.contiguous()?, weight.dim(1)?);
     let (storage, layout) = weight.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        candle_core::bail!("weights of another device for the CPU's kernels")
-    };
-    let matrix = make(rows::contiguous(storage, layout)?, depth)?;
+    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("linear: weights on another device than the CPU") };
+    let matrix = pack(rows::contiguous(storage, layout)?, depth)?;
     Ok(CpuLinear::new(matrix, bias.map(Tensor::to_vec1).transpose()?))
 }

@@ -1,5 +1,5 @@
-//! Layer norm and RMS norm in f32 on the CPU: the rows that packed layers normalise while they read them, and for
-//! training an operation with its gradient written out.
+//! Layer norm (arXiv 1607.06450) and RMS norm (arXiv 1910.07467) in f32 on the CPU: by row, for the packed layers that
+//! normalise their input as they read it, and as an operation with an explicit gradient for training.
 
 use std::sync::Arc;
 
@@ -9,12 +9,11 @@ use super::processor::for_each_processor;
 use super::rows::{add_bias, column_sums, contiguous, per_row, per_row_pair};
 use crate::kernels::NormWeights;
 
-/// A norm with its weights at hand, for kernels that normalise row by row: made once, when a norm is loaded. Clones
-/// share the weights.
+/// Norm for kernels that normalise row by row. Clones share the weights.
 #[derive(Debug, Clone)]
 pub struct RowNorm {
     weight: Arc<[f32]>,
-    /// Of a layer norm.
+    /// Bias of a layer norm; `None` for an RMS norm.
     bias: Option<Arc<[f32]>>,
     eps: f32,
 }
@@ -23,7 +22,7 @@ impl RowNorm {
     /// Copies the weights.
     ///
     /// # Errors
-    /// When they are not vectors in f32.
+    /// Weights that are not vectors in f32.
     pub(super) fn new(weights: &NormWeights) -> Result<Self> {
         let elements = |x: &Tensor| Ok::<Arc<[f32]>, candle_core::Error>(x.to_vec1::<f32>()?.into());
         Ok(Self {
@@ -37,7 +36,7 @@ impl RowNorm {
     pub(super) fn check(&self, width: usize) -> Result<()> {
         let bias = self.bias.as_ref().map_or(width, |bias| bias.len());
         if (self.weight.len(), bias) != (width, width) {
-            candle_core::bail!("a norm of {} weights and {bias} biases is not for rows of {width}", self.weight.len());
+            candle_core::bail!("norm: {} weights and {bias} biases for rows of {width}", self.weight.len());
         }
         Ok(())
     }
@@ -79,7 +78,7 @@ fn layer_norm_of(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32
     }
 }
 
-/// The sum of `f` over a row, in lanes.
+/// Sums `f` over a row, in lanes.
 #[inline(always)]
 fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     const LANES: usize = 32;
@@ -91,13 +90,13 @@ fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
-/// A norm with gradients by its input and its weights.
+/// Computes a norm with gradients by its input and its weights.
 ///
 /// # Shapes
 /// `(..., width)` to the same.
 ///
 /// # Errors
-/// When the width does not fit.
+/// Weights of another width than the rows.
 pub(super) fn norm_with_gradients(x: &Tensor, weights: &NormWeights) -> Result<Tensor> {
     let NormWeights { weight, bias, eps } = weights;
     let normalise = Normalise { centre: bias.is_some(), eps: *eps as f32 };
@@ -111,13 +110,13 @@ pub(super) fn norm_with_gradients(x: &Tensor, weights: &NormWeights) -> Result<T
 /// Rows scaled to variance 1 about their mean, or about 0, times a weight.
 #[derive(Clone, Copy)]
 struct Normalise {
-    /// Whether the mean is subtracted.
+    /// Whether the mean is subtracted, as in a layer norm.
     centre: bool,
     eps: f32,
 }
 
 impl Normalise {
-    /// Mean of a row, or 0, and the reciprocal of its standard deviation.
+    /// Returns the mean of a row, or 0, and the reciprocal of its standard deviation.
     fn moments(self, x: &[f32]) -> (f32, f32) {
         let n = x.len() as f32;
         let mean = if self.centre { x.iter().sum::<f32>() / n } else { 0.0 };
@@ -156,7 +155,7 @@ impl CustomOp2 for Normalise {
     }
 }
 
-/// The gradient of [`Normalise`] by `x`, from `x` and `dy w`.
+/// Gradient of [`Normalise`] by `x`, from `x` and `dy w`.
 struct NormaliseGrad(Normalise);
 
 impl CustomOp2 for NormaliseGrad {

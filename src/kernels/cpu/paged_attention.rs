@@ -1,6 +1,6 @@
 //! Attention over pages of keys and values.
 //!
-//! A page keeps its keys transposed, as panels of the matrix kernel, and its values as panels of channels, so nothing
+//! A page keeps its keys transposed, as panels of the GEMM kernel, and its values as panels of channels, so nothing
 //! is packed or copied when they are read: scores and weighted sums are tiles of [`GemmKernel`] over the pages as they
 //! are. Rows of several sequences that share pages go through these together, which reads a shared prefix once for all
 //! of them.
@@ -18,9 +18,9 @@ use super::memory::prefetch;
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
 use crate::kernels::row_blocks::{BlockPart, RowBlock};
 
-/// Tiles of rows whose scores are made together.
+/// Number of tiles of rows whose scores are computed together.
 const TILES: usize = 4;
-/// Rows below which a tile of the matrix kernel is bound by reading its panel.
+/// Number of rows below which a tile is bound by reading its panel.
 const FEW: usize = 4;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 17;
@@ -33,13 +33,13 @@ pub(crate) struct PagedAttention<'x> {
     pub(crate) pages: &'x Pages,
     pub(crate) layer: usize,
     pub(crate) sequences: &'x [StepRows],
-    /// The first row of each sequence in the step.
+    /// First row of each sequence in the step.
     pub(crate) first_rows: &'x [usize],
-    /// Rotated: `(sum of n, n_heads d_head)`.
+    /// Rotated queries `(sum of n, n_heads d_head)`.
     pub(crate) queries: &'x [f32],
 }
 
-/// Memory that a thread needs for a block.
+/// Buffers of a thread for a block.
 #[derive(Default)]
 struct Scratch {
     queries: Vec<f32>,
@@ -47,12 +47,12 @@ struct Scratch {
 }
 
 impl PagedAttention<'_> {
-    /// Rows that a block should have at most.
+    /// Returns the preferred limit of rows in a block.
     pub(crate) fn max_rows(kernel: &GemmKernel) -> usize {
         TILES * kernel.height
     }
 
-    /// To `(sum of n, n_heads d_head)`.
+    /// Computes the attention of all blocks, `(sum of n, n_heads d_head)`.
     pub(crate) fn run(&self, blocks: &[RowBlock]) -> Vec<f32> {
         let KvGeometry { n_heads, n_kv_heads, d_head, .. } = self.geometry;
         let items: Vec<(&RowBlock, usize)> =
@@ -77,12 +77,12 @@ impl PagedAttention<'_> {
         y
     }
 
-    /// The step's rows of a block's positions.
+    /// Returns the rows in the step of a block's positions.
     fn rows<'b>(&'b self, block: &'b RowBlock) -> impl Iterator<Item = usize> + 'b {
         block.parts.iter().flat_map(|part| (0..part.n).map(|i| self.first_rows[part.sequence] + part.first + i))
     }
 
-    /// A block's rows over one key-value head: `(positions, group, d_head)`.
+    /// Computes the attention of a block over one key-value head, `(positions, group, d_head)`.
     fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
         let Scratch { queries, scores } = scratch;
@@ -94,8 +94,8 @@ impl PagedAttention<'_> {
         let stride = PAGE_LEN * spans.iter().map(|span| pages_for(span.n_keys)).max().unwrap_or(0);
         scores.resize(queries.len() / d * stride, 0.0);
         let visits = self.visits(block, &spans);
-        self.score(&visits, head, Score { queries, scores, stride });
-        let sums = self.weigh(block, &spans, (&mut *scores, stride));
+        self.score(&visits, head, ScoreTask { queries, scores, stride });
+        let sums = self.weigh(block, &spans, scores, stride);
         let mut y = vec![0.0; queries.len()];
         self.sum_values(&visits, head, WeightedSum { weights: scores, stride, y: &mut y });
         for (row, sum) in y.chunks_exact_mut(d).zip(sums) {
@@ -104,7 +104,7 @@ impl PagedAttention<'_> {
         y
     }
 
-    /// The parts of a block, with their first row and the keys that their last position sees.
+    /// Returns the parts of a block with their first row and the number of keys visible to their last position.
     fn spans(&self, block: &RowBlock) -> Vec<RowSpan<'_>> {
         let mut row = 0;
         let group = self.geometry.group();
@@ -118,7 +118,7 @@ impl PagedAttention<'_> {
         block.parts.iter().map(span).collect()
     }
 
-    /// The pages of a block in the order in which they are read: those that all rows share, then those of each part.
+    /// Returns the pages of a block in reading order: those shared by all rows, then those of each part.
     fn visits(&self, block: &RowBlock, spans: &[RowSpan<'_>]) -> Vec<PageVisit> {
         let n_rows = spans.iter().map(|span| span.n_rows).sum();
         let shared = spans.first().into_iter().flat_map(|span| &span.pages[..block.n_shared]).enumerate();
@@ -136,9 +136,9 @@ impl PagedAttention<'_> {
         shared.chain(own).collect()
     }
 
-    /// Scores of all rows with the keys of their pages.
-    fn score(&self, visits: &[PageVisit], head: usize, score: Score<'_>) {
-        let Score { queries, scores, stride } = score;
+    /// Computes the scores of all rows with the keys of their pages.
+    fn score(&self, visits: &[PageVisit], head: usize, score: ScoreTask<'_>) {
+        let ScoreTask { queries, scores, stride } = score;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
         let keys = |visit: &PageVisit| self.layout.keys(self.pages.page(visit.page), self.layer, head);
         for (i, visit) in visits.iter().enumerate() {
@@ -159,8 +159,9 @@ impl PagedAttention<'_> {
         }
     }
 
-    /// Turns the scores that each row sees into weights, the others of its pages into 0, and gives the weights' sums.
-    fn weigh(&self, block: &RowBlock, spans: &[RowSpan<'_>], (scores, stride): (&mut [f32], usize)) -> Vec<f32> {
+    /// Turns the visible scores of each row into weights and the other scores of its pages into 0. Returns the sums of
+    /// the weights.
+    fn weigh(&self, block: &RowBlock, spans: &[RowSpan<'_>], scores: &mut [f32], stride: usize) -> Vec<f32> {
         let (group, scale) = (self.geometry.group(), (self.geometry.d_head as f32).powf(-0.5));
         let mut sums = Vec::with_capacity(scores.len() / stride.max(1));
         for (part, span) in block.parts.iter().zip(spans) {
@@ -175,7 +176,7 @@ impl PagedAttention<'_> {
         sums
     }
 
-    /// Sums of values, each times its weight.
+    /// Computes the weighted sums of values.
     fn sum_values(&self, visits: &[PageVisit], head: usize, sum: WeightedSum<'_>) {
         let WeightedSum { weights, stride, y } = sum;
         let (d, width) = (self.geometry.d_head, self.kernel.width);
@@ -224,18 +225,18 @@ fn share(elements: &[f32], i: usize, n: usize) -> &[f32] {
     &elements[elements.len() * i / n..elements.len() * (i + 1) / n]
 }
 
-/// Queries of a block's rows, and where their scores go.
-struct Score<'x> {
+/// Queries of a block's rows, and the buffer of their scores.
+struct ScoreTask<'x> {
     /// `(rows, d_head)`.
     queries: &'x [f32],
-    /// A row every `stride` elements.
+    /// Row-major, with `stride` elements from one row to the next.
     scores: &'x mut [f32],
     stride: usize,
 }
 
-/// Weights of a block's rows, and where their sums of values go.
+/// Weights of a block's rows, and the buffer of their weighted sums.
 struct WeightedSum<'x> {
-    /// A row every `stride` elements.
+    /// Row-major, with `stride` elements from one row to the next.
     weights: &'x [f32],
     stride: usize,
     /// `(rows, d_head)`.
@@ -247,29 +248,29 @@ struct RowSpan<'p> {
     pages: &'p [PageId],
     row: usize,
     n_rows: usize,
-    /// Keys that the last position sees.
+    /// Number of keys visible to the last position.
     n_keys: usize,
 }
 
-/// A page with the rows that see keys of it.
+/// A page, with the rows to which its keys are visible.
 struct PageVisit {
     page: PageId,
-    /// Index of its first key in the rows' sequences.
+    /// Index of the page's first key in the rows' sequences.
     first_key: usize,
     row: usize,
     n_rows: usize,
-    /// Keys that the last row sees.
+    /// Number of keys visible to the last row.
     n_keys: usize,
 }
 
 impl PageVisit {
-    /// The panels that are read next, if reading them is the bound. With more rows the tiles fetch them as they go.
+    /// Returns the panels to prefetch if the visit is bound by memory. With more rows, the tiles prefetch them.
     fn bound_by_memory<'p>(&self, next: &'p [f32]) -> &'p [f32] {
         if self.n_rows < FEW { next } else { &[] }
     }
 }
 
-/// The left side of tiles.
+/// Left side of tiles.
 struct LeftRows<'x> {
     elements: &'x [f32],
     stride: usize,
@@ -277,10 +278,10 @@ struct LeftRows<'x> {
     n_rows: usize,
 }
 
-/// The right side of tiles.
+/// Right side of tiles.
 struct RightPanel<'x> {
     elements: PanelElements<'x>,
-    /// The panel that is read next.
+    /// Panel that is read next, to be prefetched.
     prefetch: &'x [f32],
     accumulates: bool,
 }

@@ -1,6 +1,7 @@
-//! Portable loops, compiled once for each instruction set; the best one of the processor is chosen at run time.
+//! Multiversioning: a portable loop is compiled once for each instruction set, and the best version for the processor is
+//! chosen at run time.
 
-/// Defines a function over slices compiled for each instruction set, and the choice between them.
+/// Defines a function that dispatches to versions of its body for AVX-512, AVX2 with FMA, and the baseline.
 macro_rules! for_each_processor {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[$doc])*

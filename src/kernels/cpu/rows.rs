@@ -1,19 +1,19 @@
-//! Row-wise loops over contiguous f32 storage on all cores: the frame of the CPU's kernels with gradients.
+//! Row-wise loops over contiguous f32 storage on the thread pool, used by the CPU's kernels with gradients.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-/// Rows of one job, so that a job outweighs its scheduling.
+/// Number of rows of one job, so that a job outweighs its scheduling.
 const ROWS_PER_JOB: usize = 32;
 
-/// The elements of a contiguous f32 tensor.
+/// Returns the elements of a contiguous f32 tensor.
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let (start, end) =
-        layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("a kernel wants contiguous tensors"))?;
+        layout.contiguous_offsets().ok_or_else(|| candle_core::Error::msg("kernel: tensor is not contiguous"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
-/// A new buffer of the size of `x`, filled row by row.
+/// Makes a buffer of the size of `x` row by row.
 pub(crate) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let job = ROWS_PER_JOB * width;
@@ -23,7 +23,7 @@ pub(crate) fn per_row(x: &[f32], width: usize, run: impl Fn(&[f32], &mut [f32]) 
     y
 }
 
-/// As [`per_row`], from two buffers of the same size.
+/// Makes a buffer row by row from two buffers of the same size.
 pub(crate) fn per_row_pair(
     a: &[f32],
     b: &[f32],
@@ -39,7 +39,7 @@ pub(crate) fn per_row_pair(
     y
 }
 
-/// `x + bias`, row by row, with a gradient that sums columns as a matrix product: candle's reduction over rows is slow.
+/// Computes `x + bias` with a gradient that sums columns by a matrix product: candle's reduction over rows is slow.
 ///
 /// # Shapes
 /// `x (R, width)`, `bias (width)` to `(R, width)`.
@@ -50,7 +50,7 @@ pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.broadcast_add(bias)
 }
 
-/// The sum of each column.
+/// Sums each column.
 ///
 /// # Shapes
 /// `(R, width)` to `(width)`.

@@ -1,4 +1,4 @@
-//! Softmax in f32 on the CPU with its gradient written out, over whole rows or over the keys that each query sees.
+//! Softmax in f32 on the CPU with an explicit gradient, over whole rows or over the keys visible to each query.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use super::rows::{contiguous, per_row_pair};
 use crate::kernels::VisibleKeys;
 
-/// Softmax over the last dimension.
+/// Computes the softmax over the last dimension, with its gradient.
 pub(super) fn softmax_with_gradient(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Softmax { visible: None })
 }
 
-/// Softmax of `(B, n_heads, S, K)` over the keys that each query sees; `visible` is of that shape.
+/// Computes the softmax of `(B, n_heads, S, K)` over the visible keys of each query; `visible` has that shape.
 pub(super) fn softmax_visible(x: &Tensor, visible: &VisibleKeys) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Softmax { visible: Some(visible.clone()) })
 }
@@ -24,7 +24,7 @@ struct Softmax {
 }
 
 impl Softmax {
-    /// The softmax of one row over its visible keys; `y` is 0 throughout.
+    /// Computes the softmax of one row over its visible keys into `y`, which is 0 throughout.
     fn row(x: &[f32], spans: &[Range<usize>], y: &mut [f32]) {
         let seen = || spans.iter().flat_map(|span| &x[span.clone()]);
         let max = seen().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -68,7 +68,7 @@ impl CustomOp1 for Softmax {
     }
 }
 
-/// `y (dy - sum(y dy))`.
+/// Gradient of [`Softmax`]: `y (dy - sum(y dy))`.
 struct SoftmaxGrad;
 
 impl CustomOp2 for SoftmaxGrad {

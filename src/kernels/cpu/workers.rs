@@ -1,4 +1,4 @@
-//! Sequences of many small parallel operations on the thread pool, whose threads stay awake between them.
+//! Sequences of many small parallel operations on the thread pool, whose threads spin between operations.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,69 +7,68 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
-/// Time for which an idle thread stays awake.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// Time for which an idle thread spins.
+const SPIN: Duration = Duration::from_millis(1);
 
-/// Runs `run` on a thread of the pool while the pool's other threads stay awake, so that each parallel operation in it
-/// begins at once. From a thread outside the pool each would be handed over, and threads idle for some microseconds
-/// would sleep and have to be woken.
+/// Runs `run` on a thread of the pool while the pool's other threads spin, so that each parallel operation in it begins
+/// at once. From a thread outside the pool each operation would be handed over, and threads that are idle for some
+/// microseconds would sleep and have to be woken.
 pub fn on_workers<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    let attended = || {
-        let _attendance = Attendance::begin();
-        let _ownership = Ownership { before: IS_OWNER.replace(true) };
+    let spinning = || {
+        let _spin_guard = SpinGuard::begin();
+        let _owner_guard = OwnerGuard { before: IS_OWNER.replace(true) };
         run()
     };
     match rayon::current_thread_index() {
-        Some(_) => attended(),
-        None => rayon::scope(|_| attended()),
+        Some(_) => spinning(),
+        None => rayon::scope(|_| spinning()),
     }
 }
 
 thread_local! {
-    /// Whether this thread is inside [`on_workers`] itself: it then waits for its own operations and attends to no
-    /// others.
+    /// Whether this thread is inside [`on_workers`]: it then waits for its own operations and does not spin for others.
     static IS_OWNER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Restores [`IS_OWNER`] when it is dropped, also by a panic.
-struct Ownership {
+/// Restores [`IS_OWNER`] when dropped, also by a panic.
+struct OwnerGuard {
     before: bool,
 }
 
-impl Drop for Ownership {
+impl Drop for OwnerGuard {
     fn drop(&mut self) {
         IS_OWNER.set(self.before);
     }
 }
 
-/// Keeps the pool's other threads awake until it is dropped.
-struct Attendance {
+/// Keeps the pool's other threads spinning until dropped.
+struct SpinGuard {
     is_over: Arc<AtomicBool>,
 }
 
-impl Attendance {
+impl SpinGuard {
     fn begin() -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let theirs = is_over.clone();
         rayon::spawn_broadcast(move |_| {
             if !IS_OWNER.get() {
-                attend(&theirs);
+                spin(&theirs);
             }
         });
         Self { is_over }
     }
 }
 
-impl Drop for Attendance {
+impl Drop for SpinGuard {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-/// Executes the pool's jobs, and spins for [`PATIENCE`] when there is none.
-fn attend(is_over: &AtomicBool) {
+/// Executes the pool's jobs, and spins for [`SPIN`] without one.
+fn spin(is_over: &AtomicBool) {
     let mut last = Instant::now();
-    while !is_over.load(Ordering::Relaxed) && last.elapsed() < PATIENCE {
+    while !is_over.load(Ordering::Relaxed) && last.elapsed() < SPIN {
         match rayon::yield_now() {
             Some(Yield::Executed) => last = Instant::now(),
             Some(Yield::Idle) | None => std::thread::yield_now(),
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_on_a_worker_stays_there() {
+    fn nested_calls_stay_on_the_same_thread() {
         let index = on_workers(|| (rayon::current_thread_index(), on_workers(rayon::current_thread_index)));
         assert!(index.0.is_some() && index.0 == index.1);
     }
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn work_within_work_ends() {
+    fn nested_parallel_operations_end() {
         use rayon::prelude::*;
         let sum = |n: u64| on_workers(|| (0..n).into_par_iter().map(|i| on_workers(|| i)).sum::<u64>());
         let sums: Vec<u64> = (0..200).into_par_iter().map(sum).collect();

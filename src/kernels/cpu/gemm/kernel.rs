@@ -1,8 +1,11 @@
-//! The GEMM microkernel: a tile of a product in registers. The best one of the processor is chosen at run time.
+//! GEMM microkernels, which compute a tile of a product in registers: AVX-512, AVX2 with FMA, and scalar code. The
+//! fastest one that the processor supports is chosen at run time.
+//!
+//! Every kernel accumulates an element in the order of the depth.
 
 use half::f16;
 
-/// A tile of a product: some rows of the left side with one panel of the right side.
+/// Tile of a product: some rows of the left side times one panel of the right side.
 pub(crate) struct Tile<'a> {
     /// At most the kernel's MR.
     pub(crate) rows: usize,
@@ -12,14 +15,14 @@ pub(crate) struct Tile<'a> {
     pub(crate) left: Left<'a>,
     /// `(K, NR)`.
     pub(crate) panel: PanelElements<'a>,
-    /// Whether the tile adds to the target, which earlier blocks of the depth have written.
+    /// Whether the tile accumulates onto the target, which earlier blocks of the depth have written.
     pub(crate) accumulates: bool,
-    /// Elements to prefetch: they are read next.
+    /// Elements that are read next, to be prefetched.
     pub(crate) prefetch: &'a [f32],
 }
 
 impl Tile<'_> {
-    /// Address of the first element to prefetch, and the bytes by which it advances with each `k`.
+    /// Returns the address of the first element to prefetch, and its increment in bytes for each `k`.
     fn prefetch(&self) -> (*const i8, usize) {
         (self.prefetch.as_ptr().cast(), size_of_val(self.prefetch) / self.depth.max(1))
     }
@@ -52,7 +55,7 @@ impl<'a> PanelElements<'a> {
     }
 }
 
-/// The left side of a tile.
+/// Left side of a tile.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
     /// Row-major, a row every `stride` elements. Rows that are a power of two apart evict each other from the cache.
@@ -94,7 +97,7 @@ pub(crate) struct Target<'a> {
 /// Name of the portable kernel.
 const PORTABLE: &str = "portable";
 
-/// A microkernel.
+/// GEMM microkernel.
 #[derive(Debug)]
 pub(crate) struct GemmKernel {
     /// MR: rows of a tile.
@@ -106,7 +109,7 @@ pub(crate) struct GemmKernel {
 }
 
 impl GemmKernel {
-    /// The best kernel of this processor.
+    /// Returns the fastest kernel that this processor supports.
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -127,12 +130,12 @@ impl GemmKernel {
         Self { height: 6, width: 16, name: "avx2", run: |t, y| unsafe { x86::avx2(t, y) } }
     }
 
-    /// The kernel that every processor runs.
+    /// Returns the scalar kernel, which runs on every processor.
     pub(crate) fn portable() -> Self {
         Self { height: 4, width: 16, name: PORTABLE, run: portable }
     }
 
-    /// Whether it is the portable kernel.
+    /// Returns whether this is the scalar kernel.
     pub(crate) fn is_portable(&self) -> bool {
         self.name == PORTABLE
     }
@@ -214,10 +217,10 @@ mod x86 {
         ($tile:ident, $target:ident, $panel:ident, $run:ident, $vectors:literal, $element:ty, $($rows:literal)*) => {
             match ($tile.left, $tile.rows) {
                 $((Left::Rows { elements, stride }, $rows) => {
-                    $run::<$rows, false, $vectors, $element>((elements, stride), $panel.as_ptr(), $tile, $target)
+                    $run::<$rows, false, $vectors, $element>(elements.as_ptr(), stride, $panel.as_ptr(), $tile, $target)
                 })*
                 $((Left::Packed(elements), $rows) => {
-                    $run::<$rows, true, $vectors, $element>((elements, 1), $panel.as_ptr(), $tile, $target)
+                    $run::<$rows, true, $vectors, $element>(elements.as_ptr(), 1, $panel.as_ptr(), $tile, $target)
                 })*
                 _ => unreachable!("a tile of {} rows: `GemmKernel::tile` checks it", $tile.rows),
             }
@@ -226,7 +229,7 @@ mod x86 {
 
     /// Type of a panel's elements.
     trait Element: Copy {
-        /// Whether it is f16; otherwise f32.
+        /// Whether the elements are in f16, not f32.
         const IS_F16: bool;
     }
 
@@ -273,13 +276,14 @@ mod x86 {
         }
     }
 
-    /// A tile of `ROWS` rows and `VECTORS` times sixteen columns.
+    /// Computes a tile of `ROWS` rows and `VECTORS` times sixteen columns.
     ///
     /// # Safety
     /// As [`avx512`].
     #[target_feature(enable = "avx512f")]
     unsafe fn rows_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
-        (left, stride): (&[f32], usize),
+        left: *const f32,
+        stride: usize,
         mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
@@ -299,7 +303,6 @@ mod x86 {
                 }
             }
         }
-        let left = left.as_ptr();
         let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
             // SAFETY: the panel has 32 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
@@ -357,13 +360,14 @@ mod x86 {
         unsafe { if E::IS_F16 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) } else { _mm256_loadu_ps(from.cast()) } }
     }
 
-    /// A tile of `ROWS` rows and `VECTORS` times eight columns.
+    /// Computes a tile of `ROWS` rows and `VECTORS` times eight columns.
     ///
     /// # Safety
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn rows_256<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
-        (left, stride): (&[f32], usize),
+        left: *const f32,
+        stride: usize,
         mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
@@ -385,7 +389,6 @@ mod x86 {
                 unsafe { *sums = std::array::from_fn(|i| _mm256_loadu_ps(from.add(8 * i))) };
             }
         }
-        let left = left.as_ptr();
         let (mut prefetch, step) = tile.prefetch();
         for k in 0..tile.depth {
             // SAFETY: the panel has 16 elements for each `k`, and each of the rows has `depth`; a prefetch may name any
@@ -415,7 +418,7 @@ mod x86 {
     }
 }
 
-/// All kernels that this processor runs.
+/// Returns all kernels that this processor supports.
 #[cfg(test)]
 pub(crate) fn all() -> &'static [GemmKernel] {
     let mut found = vec![GemmKernel::portable(), GemmKernel::best()];

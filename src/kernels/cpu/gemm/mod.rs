@@ -1,5 +1,5 @@
-//! GEMM with packed weights: panels of columns in the order in which the kernels read them, laid out once when a weight
-//! is loaded.
+//! GEMM with packed weights: panels of columns in the order in which the kernels read them, packed once when a weight is
+//! loaded.
 //!
 //! A general GEMM packs its right side each time, and reads and writes the result once more for a bias and an
 //! activation. Here the weight is packed once, and bias, activation and residual are applied to a block of the result
@@ -31,18 +31,18 @@ const MIN_TILES: usize = 4;
 /// Elements of the depth over which all tiles of a block accumulate before the next: their part of a panel stays in the
 /// cache.
 const DEPTH: usize = 512;
-/// Elements of a weight from which on it is read from memory each time.
+/// Size of a weight, in elements, from which on no cache keeps it between products.
 const STREAMED: usize = 1 << 20;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
-/// The best kernel of this processor.
+/// Returns the fastest kernel that this processor supports.
 pub(crate) fn kernel() -> &'static GemmKernel {
     static BEST: OnceLock<GemmKernel> = OnceLock::new();
     BEST.get_or_init(GemmKernel::best)
 }
 
-/// A weight `(K, N)` as panels of columns, in the layout that its kernel reads.
+/// Weight `(K, N)` as panels of columns, in the layout that its kernel reads.
 pub(crate) trait Panels: Sync {
     /// Rows of the left side in the layout that the kernel reads.
     type Left: Send + Sync;
@@ -59,7 +59,7 @@ pub(crate) trait Panels: Sync {
     fn columns(&self) -> usize;
     /// Bytes of a row of the left side.
     fn row_bytes(&self) -> usize;
-    /// Prepares rows of `K` elements.
+    /// Converts rows of `K` elements to the layout of the left side.
     fn prepare(&self, x: &[f32]) -> Self::Left;
     /// Writes one tile.
     fn tile(&self, left: &Self::Left, position: &TilePosition, target: &mut Target<'_>);
@@ -70,22 +70,22 @@ pub(crate) struct TilePosition {
     /// Rows, which begin at a multiple of MR.
     pub(crate) rows: Range<usize>,
     pub(crate) panel: usize,
-    /// The part of the depth: all of it, or one block after the other.
+    /// Range of the depth: the whole, or one of its blocks.
     pub(crate) depth: Range<usize>,
-    /// Index of the tile among those of this part of the panel, and their number: each prefetches its share of the next
-    /// part.
-    pub(crate) share: (usize, usize),
+    /// Index of the tile among those of this part of the panel.
+    pub(crate) index: usize,
+    /// Number of those tiles: each prefetches an equal share of the next part.
+    pub(crate) n_tiles: usize,
 }
 
 impl TilePosition {
-    /// The tile's share of what is read next.
-    pub(crate) fn share_of<'a, T>(&self, next: &'a [T]) -> &'a [T] {
-        let (i, n) = self.share;
-        &next[next.len() * i / n..next.len() * (i + 1) / n]
+    /// Returns the tile's share of the elements to prefetch.
+    pub(crate) fn prefetch_share<'a, T>(&self, next: &'a [T]) -> &'a [T] {
+        &next[next.len() * self.index / self.n_tiles..next.len() * (self.index + 1) / self.n_tiles]
     }
 }
 
-/// A matrix `(K, N)` in f32 as panels `(K, NR)`, the last one filled with zeros.
+/// Matrix `(K, N)` in f32 as panels `(K, NR)`, the last one padded with zeros.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedMatrix {
     panels: AlignedBuffer,
@@ -101,7 +101,9 @@ impl PackedMatrix {
         let mut panels = AlignedBuffer::zeros(columns.div_ceil(width) * depth * width);
         if depth > 0 {
             let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
-            packs.for_each(|(panel, rows)| pack_transpose(rows, (depth, depth), width, panel));
+            packs.for_each(|(panel, rows)| {
+                pack_transpose(MatrixRows { elements: rows, depth, stride: depth }, width, panel)
+            });
         }
         Self { panels, depth, columns, kernel }
     }
@@ -113,7 +115,7 @@ impl PackedMatrix {
         to.iter_mut().zip(panel[column % width..].iter().step_by(width)).for_each(|(to, &from)| *to = from);
     }
 
-    /// The columns of several matrices side by side; none unless those of each fill its panels.
+    /// Joins the columns of several matrices, or returns `None` unless those of each fill its panels.
     pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.depth == depth && part.columns.is_multiple_of(kernel.width);
@@ -168,7 +170,7 @@ impl Panels for PackedMatrix {
             Left::Packed(&left[position.rows.start * self.depth + position.depth.start * rows..][..depth * rows]);
         let (panel, next) =
             self.panels[(position.panel * self.depth + position.depth.start) * width..].split_at(depth * width);
-        let prefetch = position.share_of(&next[..panel.len().min(next.len())]);
+        let prefetch = position.prefetch_share(&next[..panel.len().min(next.len())]);
         self.kernel.tile(
             &Tile {
                 rows,
@@ -183,24 +185,36 @@ impl Panels for PackedMatrix {
     }
 }
 
-/// Packs up to `width` rows of `depth` elements, one every `stride`, as the columns of a panel.
-pub(crate) fn pack_transpose(rows: &[f32], (depth, stride): (usize, usize), width: usize, panel: &mut [f32]) {
-    for (column, row) in rows.chunks(stride).take(width).enumerate() {
+/// Rows of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct MatrixRows<'x> {
+    /// Elements from the first row on.
+    pub(crate) elements: &'x [f32],
+    /// Number of elements of a row.
+    pub(crate) depth: usize,
+    /// Distance from one row to the next.
+    pub(crate) stride: usize,
+}
+
+/// Packs up to `width` rows as the columns of a panel.
+pub(crate) fn pack_transpose(rows: MatrixRows<'_>, width: usize, panel: &mut [f32]) {
+    let MatrixRows { elements, depth, stride } = rows;
+    for (column, row) in elements.chunks(stride).take(width).enumerate() {
         panel[column..].iter_mut().step_by(width).zip(&row[..depth]).for_each(|(to, &from)| *to = from);
     }
 }
 
-/// Operation on each row before a product, from the first buffer to the second.
+/// Operation on each row before a product, which reads the first buffer and writes the second.
 pub(crate) type Prologue<'a> = Option<&'a (dyn Fn(&[f32], &mut [f32]) + Sync)>;
 
 /// Operations on the result of a product.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
-    /// Added to each row.
+    /// Bias, added to each row.
     pub(crate) bias: Option<&'a [f32]>,
-    /// Applied to every element then.
+    /// Activation, applied after the bias.
     pub(crate) activation: Option<fn(&mut [f32])>,
-    /// Added last: as many elements as the product has.
+    /// Residual `(M, N)`, added last.
     pub(crate) residual: Option<&'a [f32]>,
 }
 
@@ -223,13 +237,13 @@ impl<'a> Epilogue<'a> {
         }
     }
 
-    /// The epilogue of the rows from `first` on.
+    /// Returns the epilogue of the rows from `first` on.
     fn after(self, first: usize, columns: usize) -> Self {
         Self { residual: self.residual.map(|residual| &residual[first * columns..]), ..self }
     }
 }
 
-/// `epilogue(prologue(x) W)`: `x (M, K)`, `w (K, N)` to `(M, N)`.
+/// Computes `epilogue(prologue(x) W)`: `x (M, K)`, `w (K, N)` to `(M, N)`.
 pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (depth, columns) = (w.depth(), w.columns());
     let rows = x.len() / depth.max(1);
@@ -238,7 +252,7 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     }
     let is_small = rows * depth * columns < PARALLEL;
     let leaves_threads_idle = rows < rayon::current_num_threads() * w.height();
-    // A weight that no cache holds is streamed once for all rows, as long as these stay in the cache.
+    // A weight larger than the cache is streamed once for all rows, if the rows stay in the cache.
     let is_streamed = depth * columns >= STREAMED && rows * w.row_bytes() <= BLOCK;
     if !is_small && (leaves_threads_idle || is_streamed) {
         return few_rows(x, w, prologue, epilogue);
@@ -255,22 +269,30 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     })
 }
 
-/// `activation(prologue(x) W1 + b1) W2 + b2 + x`, a block of rows at a time: the intermediate result is never in memory
-/// as a whole. `x (M, K)`, `w1 (K, H)`, `w2 (H, K)` to `(M, K)`.
+/// Right factor of a fused product, with the operations on its result.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightFactor<'a, P> {
+    pub(crate) weight: &'a P,
+    pub(crate) epilogue: Epilogue<'a>,
+}
+
+/// Computes `activation(prologue(x) W1 + b1) W2 + b2 + x` a block of rows at a time, without the whole intermediate
+/// result in memory. `x (M, K)`, `W1 (K, H)`, `W2 (H, K)` to `(M, K)`.
 pub(crate) fn two_products<P: Panels>(
     x: &[f32],
     prologue: Prologue<'_>,
-    (w1, first): (&P, Epilogue<'_>),
-    (w2, second): (&P, Epilogue<'_>),
+    up: WeightFactor<'_, P>,
+    down: WeightFactor<'_, P>,
 ) -> Vec<f32> {
+    let (w1, w2) = (up.weight, down.weight);
     let (depth, hidden) = (w1.depth(), w1.columns());
     let per_block = rows_per_block(x.len() / depth.max(1), w1);
     in_parts_with(x.len(), per_block * depth, Vec::new, |between, i, y| {
         let x = &x[i * per_block * depth..][..y.len()];
         // Every element is overwritten.
         between.resize(x.len() / depth * hidden, 0.0);
-        block(&prologued(x, depth, prologue), w1, between, first);
-        block(between, w2, y, Epilogue { residual: Some(x), ..second });
+        block(&prologued(x, depth, prologue), w1, between, up.epilogue);
+        block(between, w2, y, Epilogue { residual: Some(x), ..down.epilogue });
     })
 }
 
@@ -281,22 +303,22 @@ fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, 
     Cow::Owned(y)
 }
 
-/// Rows of a block: about as many as fit into the cache, balanced over the threads.
+/// Returns the number of rows of a block: about as many as fit into the cache, balanced over the threads.
 fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
     let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(w.height()));
     let most = (BLOCK / (w.row_bytes() * w.height())).max(MIN_TILES);
     let fewest_rounds = n_tiles.div_ceil(most * threads).max(1);
-    // Tiles of the busiest thread; on a tie the larger blocks win.
+    // Tiles of the busiest thread; of equal numbers the larger blocks are taken.
     let busiest = |rounds: &usize| rounds * n_tiles.div_ceil(rounds * threads);
     let rounds = (fewest_rounds..fewest_rounds + 4).min_by_key(busiest).unwrap_or(fewest_rounds);
     n_tiles.div_ceil(rounds * threads).max(1) * w.height()
 }
 
-/// Positions of the tiles of `rows` rows with a part of a panel.
+/// Returns the positions of the tiles of `rows` rows with a part of a panel.
 fn positions(rows: usize, height: usize, panel: usize, depth: Range<usize>) -> impl Iterator<Item = TilePosition> {
     let n = rows.div_ceil(height);
     let rows = move |i: usize| i * height..rows.min((i + 1) * height);
-    (0..n).map(move |i| TilePosition { rows: rows(i), panel, depth: depth.clone(), share: (i, n) })
+    (0..n).map(move |i| TilePosition { rows: rows(i), panel, depth: depth.clone(), index: i, n_tiles: n })
 }
 
 /// Multiplies a block of rows by the whole weight.
@@ -318,7 +340,7 @@ fn block<P: Panels>(x: &[f32], w: &P, y: &mut [f32], epilogue: Epilogue<'_>) {
 fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (n, width, depth) = (w.columns(), w.width(), w.depth());
     let rows = x.len() / depth;
-    // Tiles of equal height: a low one has too few sums in flight to hide their latency.
+    // Tiles of equal height: a low tile has too few sums in flight to hide their latency.
     let height = rows.div_ceil(rows.div_ceil(w.height()));
     let tiles: Vec<P::Left> = x.par_chunks(height * depth).map(|x| w.prepare(&prologued(x, depth, prologue))).collect();
     // (panels, rows, NR)
@@ -327,7 +349,7 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilo
         let columns = width.min(n - first);
         for ((i, left), elements) in tiles.iter().enumerate().zip(y.chunks_mut(height * width)) {
             let rows = 0..elements.len() / width;
-            let position = TilePosition { rows, panel, depth: 0..depth, share: (i, tiles.len()) };
+            let position = TilePosition { rows, panel, depth: 0..depth, index: i, n_tiles: tiles.len() };
             w.tile(left, &position, &mut Target { elements, stride: width, columns });
         }
         y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
@@ -399,8 +421,10 @@ mod tests {
                 let first = Epilogue { bias: Some(&bias), ..Epilogue::default() };
                 let halve: Prologue<'_> = Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = x / 2.0));
                 let between = product(&x, &w1, halve, first);
-                let apart = product(&between, &w2, None, Epilogue { residual: Some(&x), ..Epilogue::default() });
-                assert!(two_products(&x, halve, (&w1, first), (&w2, Epilogue::default())) == apart, "{rows} rows");
+                let separate = product(&between, &w2, None, Epilogue { residual: Some(&x), ..Epilogue::default() });
+                let up = WeightFactor { weight: &w1, epilogue: first };
+                let down = WeightFactor { weight: &w2, epilogue: Epilogue::default() };
+                assert!(two_products(&x, halve, up, down) == separate, "{rows} rows");
             }
         }
     }

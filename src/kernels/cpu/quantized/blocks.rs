@@ -14,7 +14,7 @@ pub(super) struct QuantLine(pub(super) [u8; 4 * WIDTH]);
 #[derive(Debug)]
 pub(super) struct Blocks {
     format: QuantFormat,
-    /// Blocks of a column.
+    /// Number of blocks of a column.
     n_blocks: usize,
     quants: Vec<QuantLine>,
     /// f16 bits. `q8_0`: a scale a block. `q4_k`: for each super-block, a scale of scales, then one of minima.
@@ -40,7 +40,7 @@ pub(super) struct PanelMut<'a> {
     bytes: &'a mut [[u8; WIDTH]],
 }
 
-/// Numbers of lines, halves and bytes of a panel.
+/// Returns the numbers of lines, halves and bytes of a panel.
 fn sizes(format: QuantFormat, n_blocks: usize) -> [usize; 3] {
     match format {
         QuantFormat::Q8_0 => [8 * n_blocks, n_blocks, 0],
@@ -78,7 +78,7 @@ impl Blocks {
         let panels = self.quants.chunks_exact_mut(lines).zip(self.halves.chunks_exact_mut(halves));
         panels
             .map(|(quants, halves)| {
-                // Not in chunks: a format may have none.
+                // Not in chunks: a format may have no bytes.
                 let (these, others) = std::mem::take(&mut all_bytes).split_at_mut(bytes);
                 all_bytes = others;
                 PanelMut { format, quants, halves, bytes: these }
@@ -96,7 +96,7 @@ impl Blocks {
         }
     }
 
-    /// The quantized values of a panel; empty beyond the last.
+    /// Returns the quantized values of a panel; empty beyond the last panel.
     pub(super) fn quants_of(&self, i: usize) -> &[QuantLine] {
         let lines = sizes(self.format, self.n_blocks)[0];
         self.quants.get(i * lines..(i + 1) * lines).unwrap_or_default()
@@ -110,16 +110,16 @@ fn joined<'a, T: Copy + 'a>(parts: impl Iterator<Item = &'a [T]> + Clone) -> Vec
 }
 
 impl PanelMut<'_> {
-    /// Lays out up to sixteen rows of GGML's blocks, which become columns.
-    pub(super) fn lay_out(self, rows: &[u8]) {
+    /// Packs up to sixteen rows of GGML's blocks, which become columns.
+    pub(super) fn pack(self, rows: &[u8]) {
         match self.format {
-            QuantFormat::Q8_0 => self.lay_out_q8_0(rows),
-            QuantFormat::Q4K => self.lay_out_q4_k(rows),
+            QuantFormat::Q8_0 => self.pack_q8_0(rows),
+            QuantFormat::Q4K => self.pack_q4_k(rows),
         }
     }
 
-    /// GGML's block is a scale and 32 elements (`BlockQ8_0` in candle).
-    fn lay_out_q8_0(self, rows: &[u8]) {
+    /// Packs rows of GGML's blocks: a scale and 32 elements (`BlockQ8_0` in candle).
+    fn pack_q8_0(self, rows: &[u8]) {
         const SIZE: usize = 2 + BLOCK;
         let n_blocks = self.halves.len();
         for (column, row) in rows.chunks_exact(n_blocks * SIZE).enumerate() {
@@ -132,10 +132,10 @@ impl PanelMut<'_> {
         }
     }
 
-    /// GGML's block is a scale of scales, one of minima, eight scales and eight minima of six bits each, and 256
-    /// elements of half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K` in
+    /// Packs rows of GGML's blocks: a scale of scales, one of minima, eight scales and eight minima of six bits each, and
+    /// 256 elements of half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K` in
     /// candle).
-    fn lay_out_q4_k(self, rows: &[u8]) {
+    fn pack_q4_k(self, rows: &[u8]) {
         const SIZE: usize = 4 + 12 + SUPER_BLOCK / 2;
         let n_super = self.halves.len() / 2;
         for (column, row) in rows.chunks_exact(n_super * SIZE).enumerate() {
@@ -147,10 +147,10 @@ impl PanelMut<'_> {
                     let block_index = 8 * i + j;
                     self.bytes[2 * block_index][column] = scale;
                     self.bytes[2 * block_index + 1][column] = minimum;
-                    let number = |k: usize| block[16 + j / 2 * 32 + k] >> (4 * (j % 2)) & 0xf;
+                    let half_byte = |k: usize| block[16 + j / 2 * 32 + k] >> (4 * (j % 2)) & 0xf;
                     for (l, line) in self.quants[4 * block_index..][..4].iter_mut().enumerate() {
                         for k in 0..4 {
-                            line.0[4 * column + k] = number(8 * l + k) | number(8 * l + 4 + k) << 4;
+                            line.0[4 * column + k] = half_byte(8 * l + k) | half_byte(8 * l + 4 + k) << 4;
                         }
                     }
                 }
@@ -159,7 +159,7 @@ impl PanelMut<'_> {
     }
 }
 
-/// The scale and the minimum of block `j` of eight, of six bits each in twelve bytes (`get_scale_min_k4` of GGML).
+/// Unpacks the scale and the minimum of block `j` of eight, of six bits each in twelve bytes (`get_scale_min_k4` of GGML).
 fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         return (packed[j] & 63, packed[j + 4] & 63);

@@ -1,4 +1,5 @@
-//! The microkernel for quantized weights: a tile of a product in registers. Results are bit-identical across kernels.
+//! Microkernels for quantized weights, which compute a tile of a product in registers: AVX-512 VNNI, AVX2 with FMA, and
+//! scalar code. Results are bit-identical across kernels.
 
 use half::f16;
 
@@ -7,20 +8,20 @@ use super::rows::TileRows;
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 use crate::kernels::cpu::gemm::Target;
 
-/// Some rows of activations with one panel of weights.
+/// Tile of a product: some rows of activations times one panel of weights.
 pub(super) struct QuantTile<'a> {
     /// At most the kernel's MR.
     pub(super) rows: usize,
     /// `K`.
     pub(super) depth: usize,
     pub(super) left: TileRows<'a>,
-    /// By reference: a copy would stall on the stores of the tile before.
+    /// Panel, by reference: a copy would stall on the stores of the previous tile.
     pub(super) weights: &'a Panel<'a>,
-    /// Lines to prefetch: they are read next.
+    /// Lines that are read next, to be prefetched.
     pub(super) prefetch: &'a [QuantLine],
 }
 
-/// A microkernel for quantized weights.
+/// Microkernel for quantized weights.
 #[derive(Debug)]
 pub(crate) struct QuantKernel {
     /// MR: rows of a tile.
@@ -30,7 +31,7 @@ pub(crate) struct QuantKernel {
 }
 
 impl QuantKernel {
-    /// The best kernel of this processor.
+    /// Returns the fastest kernel that this processor supports.
     pub(super) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -52,7 +53,7 @@ impl QuantKernel {
         Self { height: 4, name: "avx2", run: |t, y| unsafe { x86::avx2(t, y) } }
     }
 
-    /// The kernel that every processor runs.
+    /// Returns the scalar kernel, which runs on every processor.
     pub(crate) fn portable() -> Self {
         Self { height: 4, name: "portable", run: portable }
     }
@@ -89,7 +90,7 @@ impl QuantKernel {
     }
 }
 
-/// A tile by scalar code.
+/// Computes a tile by scalar code.
 fn portable(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     for row in 0..tile.rows {
         let mut sums = [0.0f32; WIDTH];
@@ -116,7 +117,7 @@ fn portable(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     }
 }
 
-/// The sums of products within a block, of each column.
+/// Computes the sums of products within a block for each column.
 fn dots(weights: &Panel<'_>, block: usize, x: &[i8]) -> [i32; WIDTH] {
     let mut dots = [0; WIDTH];
     let mut add = |column: usize, weight: i32, x: i8| dots[column] += weight * i32::from(x);
@@ -287,8 +288,8 @@ mod x86 {
         }
     }
 
-    /// Prefetches with each block a part of the next panel; with few rows, where reading weights is the bound, what
-    /// follows soon in this one.
+    /// Prefetch of a part of the next panel with each block; with few rows, where reading weights is the bound, of the
+    /// next lines of this panel.
     struct Prefetch {
         next: *const i8,
         lines: usize,
@@ -453,7 +454,7 @@ mod x86 {
     }
 }
 
-/// All kernels that this processor runs, the portable one first.
+/// Returns all kernels that this processor supports, the scalar one first.
 #[cfg(test)]
 pub(super) fn all() -> &'static [QuantKernel] {
     let mut found = vec![QuantKernel::portable(), QuantKernel::best()];

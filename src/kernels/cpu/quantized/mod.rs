@@ -1,12 +1,12 @@
 //! GEMM with quantized weights, in GGML's formats as candle makes and reads them: for inference on the CPU.
 //!
-//! GGML's blocks are laid out anew when a weight is loaded: panels of sixteen columns interleaved, so that one
-//! instruction serves all of them and needs no horizontal sum. The quantized values stay as they are, and the blocks
-//! are not kept twice.
+//! GGML's blocks are repacked when a weight is loaded: panels of sixteen interleaved columns, so that one instruction
+//! serves all of them and needs no horizontal sum. The quantized values are unchanged, and only the repacked copy is
+//! kept.
 //!
 //! Activations are quantized to eight bits, in blocks of 32 with a scale each. Integers are multiplied and summed
 //! within a block, which is exact; the blocks of a row are summed in f32 in their order. A row is bit-identical
-//! whichever rows are beside it, and on every processor.
+//! whichever rows are computed with it, and on every processor.
 
 mod blocks;
 mod kernel;
@@ -26,7 +26,7 @@ use rows::QuantizedRows;
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 16;
 
-/// A quantized matrix `(K, N)`.
+/// Quantized matrix `(K, N)`.
 #[derive(Debug)]
 pub(crate) struct QuantizedMatrix {
     format: QuantFormat,
@@ -36,24 +36,31 @@ pub(crate) struct QuantizedMatrix {
     kernel: &'static QuantKernel,
 }
 
+/// Format and dimensions of a quantized matrix.
+struct QuantDims {
+    format: QuantFormat,
+    depth: usize,
+    columns: usize,
+}
+
 impl QuantizedMatrix {
     /// Quantizes the transpose of `w (N, K)`, as candle does.
     ///
     /// # Errors
-    /// When the rows are no multiple of the format's unit, or candle fails.
+    /// A row length that is not a multiple of the format's unit, or an error of candle.
     pub(crate) fn quantize(w: &[f32], depth: usize, format: QuantFormat, kernel: &'static QuantKernel) -> Result<Self> {
         let columns = w.len() / depth.max(1);
-        Self::build(format, (depth, columns), kernel, |panel| {
+        Self::build(QuantDims { format, depth, columns }, kernel, |panel| {
             let rows = &w[panel * WIDTH * depth..][..WIDTH.min(columns - panel * WIDTH) * depth];
             let rows = Tensor::from_slice(rows, (rows.len() / depth, depth), &Device::Cpu)?;
             Ok(QTensor::quantize(&rows, format.ggml())?.data()?.into_owned())
         })
     }
 
-    /// Takes quantized weights `(N, K)` as they are; `row` maps a column of the matrix to its row there.
+    /// Repacks quantized weights `(N, K)`; `row` maps a column of the matrix to a row of the weights.
     ///
     /// # Errors
-    /// When the weights have another format, or candle fails.
+    /// Weights in another format, or an error of candle.
     pub(crate) fn from_candle(
         w: &QTensor,
         format: QuantFormat,
@@ -66,19 +73,19 @@ impl QuantizedMatrix {
         let (columns, depth) = w.shape().dims2()?;
         let bytes = w.data()?;
         let row_bytes = depth / format.ggml().block_size() * format.ggml().type_size();
-        Self::build(format, (depth, columns), kernel, |panel| {
+        Self::build(QuantDims { format, depth, columns }, kernel, |panel| {
             let rows = panel * WIDTH..columns.min((panel + 1) * WIDTH);
             Ok(rows.flat_map(|i| &bytes[row(i) * row_bytes..][..row_bytes]).copied().collect())
         })
     }
 
-    /// Lays out panels, each from its rows in GGML's blocks.
+    /// Packs panels, each from its rows in GGML's blocks.
     fn build(
-        format: QuantFormat,
-        (depth, columns): (usize, usize),
+        dims: QuantDims,
         kernel: &'static QuantKernel,
         rows_of: impl Fn(usize) -> Result<Vec<u8>> + Sync,
     ) -> Result<Self> {
+        let QuantDims { format, depth, columns } = dims;
         if depth == 0 || !depth.is_multiple_of(format.unit()) {
             candle_core::bail!(
                 "rows of {depth} elements are not a multiple of the {} that {format} quantizes together",
@@ -88,13 +95,13 @@ impl QuantizedMatrix {
         let mut blocks = Blocks::new(format, depth, columns.div_ceil(WIDTH));
         let panels = blocks.panels_mut();
         panels.into_par_iter().enumerate().try_for_each(|(i, panel)| -> Result<()> {
-            panel.lay_out(&rows_of(i)?);
+            panel.pack(&rows_of(i)?);
             Ok(())
         })?;
         Ok(Self { format, blocks, depth, columns, kernel })
     }
 
-    /// The columns of several matrices side by side; none unless all have the same format and fill their panels.
+    /// Joins the columns of several matrices, or returns `None` unless all have the same format and fill their panels.
     pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
         let &&Self { format, depth, kernel, .. } = parts.first()?;
         let fits = |part: &&Self| part.format == format && part.depth == depth && part.columns.is_multiple_of(WIDTH);
@@ -149,12 +156,12 @@ impl Panels for QuantizedMatrix {
         let (weights, next) = (self.blocks.panel(position.panel), self.blocks.quants_of(position.panel + 1));
         let rows = position.rows.len();
         let left = left.tile(position.rows.start, rows, self.depth);
-        let prefetch: &[QuantLine] = position.share_of(next);
+        let prefetch: &[QuantLine] = position.prefetch_share(next);
         self.kernel.tile(&QuantTile { rows, depth: self.depth, left, weights: &weights, prefetch }, target);
     }
 }
 
-/// The best kernel of this processor.
+/// Returns the fastest kernel that this processor supports.
 pub(crate) fn kernel() -> &'static QuantKernel {
     use std::sync::OnceLock;
     static BEST: OnceLock<QuantKernel> = OnceLock::new();
@@ -169,7 +176,7 @@ mod tests {
 
     const FORMATS: [QuantFormat; 2] = [QuantFormat::Q8_0, QuantFormat::Q4K];
 
-    /// The weights as candle quantizes and dequantizes them.
+    /// Returns the weights after quantization and dequantization by candle.
     fn dequantized(w: &[f32], depth: usize, format: QuantFormat) -> Vec<f32> {
         let w = Tensor::from_slice(w, (w.len() / depth, depth), &Device::Cpu).expect("a matrix");
         QTensor::quantize(&w, format.ggml())
@@ -247,11 +254,11 @@ mod tests {
         let tensor = Tensor::from_slice(&w, (columns, depth), &Device::Cpu).expect("a matrix");
         for format in FORMATS {
             let candle = QTensor::quantize(&tensor, format.ggml()).expect("whole blocks");
-            let turned =
+            let reversed =
                 QuantizedMatrix::from_candle(&candle, format, &|i| columns - 1 - i, kernel()).expect("the same format");
             let straight = QuantizedMatrix::quantize(&w, depth, format, kernel()).expect("whole blocks");
             let x = random(depth, 7);
-            let mut y = product(&x, &turned, None, Epilogue::default());
+            let mut y = product(&x, &reversed, None, Epilogue::default());
             y.reverse();
             assert_eq!(y, product(&x, &straight, None, Epilogue::default()));
             let other = if format == QuantFormat::Q4K { QuantFormat::Q8_0 } else { QuantFormat::Q4K };

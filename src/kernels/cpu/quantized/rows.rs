@@ -3,7 +3,7 @@
 use super::BLOCK;
 use crate::kernels::cpu::processor::for_each_processor;
 
-/// Bytes of a block besides its elements.
+/// Size in bytes of a block without its elements.
 pub(super) const BLOCK_BYTES: usize = size_of::<Scale>();
 
 /// Scale and sums of a block of a row.
@@ -17,14 +17,14 @@ pub(super) struct Scale {
     pub(super) offset: i32,
 }
 
-/// Quantized rows: tile by tile, `(K / 32, rows, 32)` each.
+/// Quantized rows, tile by tile, `(K / 32, rows, 32)` each.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
     elements: Vec<i8>,
     scales: Vec<Scale>,
 }
 
-/// The rows of a tile.
+/// Rows of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileRows<'a> {
     /// `(K / 32, rows, 32)`.
@@ -48,7 +48,7 @@ impl QuantizedRows {
         Self { elements, scales }
     }
 
-    /// The tile of `rows` rows that begins with row `first`.
+    /// Returns the tile of `rows` rows from `first` on.
     pub(super) fn tile(&self, first: usize, rows: usize, depth: usize) -> TileRows<'_> {
         let n_blocks = depth / BLOCK;
         TileRows {
