@@ -142,7 +142,11 @@ impl CpuLinear {
     ///
     /// # Errors
     /// Widths that do not match, or a tracked `x`.
-    pub(crate) fn feed_forward(x: &Tensor, norm: &RowNorm, layers: &FeedForwardLayers<'_, Self>) -> Option<Result<Tensor>> {
+    pub(crate) fn feed_forward(
+        x: &Tensor,
+        norm: &RowNorm,
+        layers: &FeedForwardLayers<'_, Self>,
+    ) -> Option<Result<Tensor>> {
         let FeedForwardLayers { up, activation, down } = *layers;
         let (w1, w2) = (up.0.matrix.full()?, down.0.matrix.full()?);
         if w1.columns() != w2.depth() || w1.depth() != w2.columns() {
