@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
 use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
-use super::gemm::{GemmKernel, Left, PanelElements, Rows, Target, Tile, pack_transpose};
+use super::gemm::{GemmKernel, Left, MatrixRows, PanelElements, Target, Tile, pack_transpose};
 use super::memory::{AlignedBuffer, in_parts};
 
 /// Number of tiles of queries whose scores are computed together.
