@@ -1,9 +1,9 @@
-// The index of the largest element of each row, the first of equal ones.
+// Argmax of each row, the first of equal elements.
 #include "reduce.cuh"
 
 constexpr uint32_t NO_INDEX = 0xffffffffu;
 
-// A candidate: NaN is larger than all, so that it is found wherever it stands.
+// Candidate of the reduction. NaN is larger than all values, so that it is always found.
 struct Largest {
     float value;
     uint32_t index;
@@ -25,7 +25,7 @@ __device__ inline Largest reduce_warp_largest(Largest x) {
     return x;
 }
 
-// x (R, width) to ids (R); NO_INDEX for a row in which an element is NaN, or whose largest is infinite.
+// x (R, width) to ids (R); NO_INDEX for a row with a NaN or an infinite maximum.
 // Grid (R), block 1024 threads.
 template <class T> __device__ void argmax_rows(const T *x, uint32_t *ids, uint32_t width) {
     __shared__ Largest of_warps[WARP];

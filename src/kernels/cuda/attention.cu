@@ -1,10 +1,10 @@
-// Rows of queries, keys and values to heads, and back, around the products of attention.
+// Split of rows of queries, keys and values into heads, and join of heads into rows, around the GEMMs of attention.
 //
-// Shapes: rows (B, S, n d) of any distance between rows; queries (B, n, S, d); keys and values (B, n, padded, d), whose
-// rows beyond S are 0, so that rows of scores are whole 16-byte accesses. Grid (padded, B): a block a position.
+// Shapes: rows (B, S, n d) at any stride; queries (B, n, S, d); keys and values (B, n, padded, d), whose
+// rows beyond S are 0, so that rows of scores are whole 16-byte accesses. Grid (padded, B): one block per position.
 #include "elements.cuh"
 
-// Writes a row of n heads of d elements to position `position` of each head: heads are `distance` elements apart.
+// Writes a row of n heads of d elements to one position of each head: heads are `distance` elements apart.
 template <class T>
 __device__ void scatter_heads(T *heads, const T *row, uint32_t width, uint32_t d, size_t distance, float factor,
                               bool zero) {
@@ -25,7 +25,7 @@ __device__ void split_heads(T *queries, T *keys, T *values, const T *q, const T 
     const size_t n_heads = width / d, padded = gridDim.x, position = blockIdx.x, sequence = blockIdx.y;
     const size_t row = sequence * n_positions + position, head = sequence * n_heads;
     const bool inside = position < n_positions;
-    // Rows of padding are not read: the address of the first row stands in.
+    // Padding rows are not read: they use the address of the first row.
     const size_t from = inside ? row : 0;
     if (inside)
         scatter_heads(queries + (head * n_positions + position) * d, q + from * q_distance, width, d,

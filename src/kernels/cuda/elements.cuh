@@ -1,4 +1,4 @@
-// Element types of the kernels: f32, f16 and bf16, computed in f32, with 16-byte accesses where rows allow them.
+// Element types of the kernels: f32, f16 and bf16. Arithmetic is in f32; accesses are 16 bytes wide for aligned rows.
 //
 // Plain CUDA C++: with CUDA_ON_HOST defined the same files compile for the CPU (tests/cuda_on_host).
 #pragma once
@@ -8,7 +8,7 @@
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-// Shared memory whose size the launch gives.
+// Dynamic shared memory, whose size is an argument of the launch.
 #define DYNAMIC_SHARED(type, name) \
     extern __shared__ __align__(16) unsigned char dynamic_shared_memory[]; \
     type *name = reinterpret_cast<type *>(dynamic_shared_memory)
@@ -31,7 +31,7 @@ template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
 template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 
-// A number of elements, known to the compiler.
+// Number of elements as a compile-time constant.
 template <int N> struct Count {
     static constexpr int value = N;
 };
@@ -41,12 +41,12 @@ template <class T> struct Lanes {
     static constexpr int value = 16 / sizeof(T);
 };
 
-// Reads N consecutive elements: one, or those of a 16-byte access.
+// Loads N consecutive elements as f32: one element, or a 16-byte access.
 template <int N, class T> __device__ void load(const T *from, float (&to)[N]) {
     if constexpr (N == 1) {
         to[0] = to_float(*from);
     } else {
-        static_assert(N == Lanes<T>::value, "an access is of one element or of 16 bytes");
+        static_assert(N == Lanes<T>::value, "an access is one element or 16 bytes");
         const uint4 raw = *reinterpret_cast<const uint4 *>(from);
         T elements[N];
         memcpy(elements, &raw, sizeof raw);
@@ -54,12 +54,12 @@ template <int N, class T> __device__ void load(const T *from, float (&to)[N]) {
     }
 }
 
-// Writes N consecutive elements, rounded: one, or those of a 16-byte access.
+// Stores N consecutive elements, rounded: one element, or a 16-byte access.
 template <int N, class T> __device__ void store(T *to, const float (&from)[N]) {
     if constexpr (N == 1) {
         *to = from_float<T>(from[0]);
     } else {
-        static_assert(N == Lanes<T>::value, "an access is of one element or of 16 bytes");
+        static_assert(N == Lanes<T>::value, "an access is one element or 16 bytes");
         T elements[N];
         for (int i = 0; i < N; ++i) elements[i] = from_float<T>(from[i]);
         uint4 raw;
@@ -70,13 +70,13 @@ template <int N, class T> __device__ void store(T *to, const float (&from)[N]) {
 
 __device__ inline bool is_aligned() { return true; }
 
-// Whether each pointer is at a 16-byte boundary; a null pointer is.
+// Returns whether all pointers are aligned to 16 bytes; a null pointer is.
 template <class... Rest> __device__ bool is_aligned(const void *first, Rest... rest) {
     return reinterpret_cast<uintptr_t>(first) % 16 == 0 && is_aligned(rest...);
 }
 
-// Calls f(first, Count<N>) for the elements first .. first + N of a row, which the block's threads share. N is that of
-// a 16-byte access where the caller says that all of them are at such boundaries, else 1.
+// Calls f(first, Count<N>) for the elements first .. first + N of a row, distributed over the threads of the block. N
+// is the number of elements of a 16-byte access if the caller guarantees alignment, else 1.
 template <class T, class F> __device__ void for_row(uint32_t width, bool aligned, F f) {
     constexpr int N = Lanes<T>::value;
     if (aligned && width % N == 0) {
@@ -86,7 +86,7 @@ template <class T, class F> __device__ void for_row(uint32_t width, bool aligned
     }
 }
 
-// As for_row, of a row that the blocks along y share: for kernels without a reduction.
+// Calls f like for_row, with the row distributed over the blocks along y: for kernels without a reduction.
 template <class T, class F> __device__ void for_row_of_blocks(uint32_t width, bool aligned, F f) {
     constexpr int N = Lanes<T>::value;
     const uint32_t first = blockIdx.y * blockDim.x + threadIdx.x, step = gridDim.y * blockDim.x;

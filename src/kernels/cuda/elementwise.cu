@@ -1,5 +1,5 @@
-// What follows a matrix product, in one launch: bias, activation and residual; and the gate of a feed-forward part
-// (arXiv 2002.05202). Computed in f32, rounded once.
+// Elementwise operations in one launch each: epilogues (bias, activation, residual), SwiGLU gates (arXiv 2002.05202)
+// and running sums. Computed in f32, rounded once.
 //
 // Grid (R, blocks that share a row).
 #include "activation.cuh"
@@ -21,7 +21,7 @@ __device__ void epilogue(T *y, const T *bias, const T *residual, uint32_t width,
     });
 }
 
-// y = silu(gate) up: y (R, width) contiguous, rows of gate and up at distances of their own.
+// y = silu(gate) up: y (R, width) contiguous, rows of gate and up at strides of their own.
 template <class T>
 __device__ void swiglu(T *y, const T *gate, const T *up, uint32_t width, uint32_t gate_distance, uint32_t up_distance) {
     constexpr int LANES = Lanes<T>::value;

@@ -1,12 +1,11 @@
 // A linear layer of one row: the product of a matrix and a vector, with bias, activation and residual.
 //
-// Decoding one sequence reads every weight once and computes two operations for it, so that the time is that of the
-// memory. A warp computes an output: each lane has several 16-byte accesses on their way at once. Accumulated in f32,
-// rounded once.
+// Decoding one sequence reads every weight once for two operations, so it is bound by memory bandwidth. A warp computes
+// an output; each lane has several 16-byte accesses in flight. Accumulated in f32, rounded once.
 #include "activation.cuh"
 #include "reduce.cuh"
 
-// Accesses of a lane that are on their way at once.
+// Number of accesses of a lane in flight.
 constexpr uint32_t AHEAD = 4;
 
 // y = activation(weight x + bias) + residual: x (K), weight (N, K), y, bias and residual (N); null where there is none.
@@ -40,7 +39,7 @@ __device__ void gemv(T *y, const T *weight, const T *x, const T *bias, const T *
     } else {
         for (uint32_t i = lane; i < k; i += WARP) sums[0] += to_float(weight[i]) * to_float(x[i]);
     }
-    static_assert(AHEAD == 4, "the sums below are four");
+    static_assert(AHEAD == 4, "four sums are added below");
     const float sum = reduce_warp<Sum>((sums[0] + sums[1]) + (sums[2] + sums[3]));
     if (lane != 0) return;
     const float biased = sum + (bias == nullptr ? 0.0f : to_float(bias[row]));

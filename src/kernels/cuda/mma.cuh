@@ -1,8 +1,8 @@
-// What tiled kernels ask of a warp beyond plain CUDA C++: products of small matrices on tensor cores, matrices read
-// from shared memory in the layout of those products, and copies to shared memory that run beside the arithmetic.
+// PTX instructions of tiled kernels: matrix products of a warp on tensor cores (mma), loads of their fragments from
+// shared memory (ldmatrix), and asynchronous copies to shared memory (cp.async).
 //
 // Layouts are those of the PTX manual ("Matrix Fragments for mma.m16n8k16", "ldmatrix", "cp.async"), for compute
-// capability 8.0 and later. On the CPU tests/cuda_on_host/mma_on_host.h stands in for the instructions.
+// capability 8.0 and later. On the CPU tests/cuda_on_host/mma_on_host.h emulates the instructions.
 #pragma once
 
 #include "reduce.cuh"
@@ -10,7 +10,7 @@
 #ifdef CUDA_ON_HOST
 #include "mma_on_host.h"
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-// Older GPUs have none of these instructions. Kernels made of them leave their output as it was there.
+// Older GPUs lack these instructions. Kernels with tensor cores are empty there.
 #define NO_TENSOR_CORES
 #else
 
@@ -30,8 +30,8 @@ __device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uin
 
 __device__ inline uint32_t shared_address(const void *shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
 
-// Four matrices of 8 x 8 16-bit elements: lane l names row l % 8 of matrix l / 8, 16 bytes each. Register m of lane l
-// gets the elements 2 (l % 4) and the next one of row l / 4 of matrix m.
+// Loads four matrices of 8 x 8 16-bit elements: lane l passes the address of row l % 8 of matrix l / 8, 16 bytes each.
+// Register m of lane l receives the elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix m.
 __device__ inline void load_matrices(uint32_t (&to)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -39,7 +39,7 @@ __device__ inline void load_matrices(uint32_t (&to)[4], const void *row) {
                  : "memory");
 }
 
-// As load_matrices, of each matrix transposed.
+// Loads like load_matrices, with each matrix transposed.
 __device__ inline void load_matrices_transposed(uint32_t (&to)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -47,27 +47,27 @@ __device__ inline void load_matrices_transposed(uint32_t (&to)[4], const void *r
                  : "memory");
 }
 
-// Begins to copy 16 bytes to shared memory: `n` bytes (0 or 16) that are read, the rest 0.
+// Begins an asynchronous copy of 16 bytes to shared memory: `n` bytes (0 or 16) are read, the rest is set to 0.
 __device__ inline void begin_copy(void *shared, const void *global, uint32_t n) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(n)
                  : "memory");
 }
 
-// Ends a group of copies of this thread.
+// Commits the copies of this thread as a group.
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until all but the N latest groups of this thread have arrived.
+// Waits until at most the N latest groups of this thread are pending.
 template <int N> __device__ void wait_for_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
 #endif
 
-// What a kernel of tensor cores does; nothing where there are none.
+// Body of a kernel with tensor cores, empty on GPUs without them.
 #ifdef NO_TENSOR_CORES
 #define RUN(...)
 #else
 #define RUN(...) __VA_ARGS__
 
-// Two elements in a word, the first one low.
+// Packs two elements in a word, the first in the low half.
 template <class T> __device__ uint32_t pack(float low, float high) {
     const T elements[2] = {from_float<T>(low), from_float<T>(high)};
     uint32_t word;
@@ -75,7 +75,7 @@ template <class T> __device__ uint32_t pack(float low, float high) {
     return word;
 }
 
-// The largest, and the sum, over the four lanes that hold a row of a product.
+// Return the maximum and the sum over the four lanes of a row of a product.
 __device__ inline float largest_of_row(float x) {
     x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));

@@ -1,4 +1,4 @@
-// Norms over rows, one block a row, computed in f32: layer norm (arXiv 1607.06450) and RMS norm (arXiv 1910.07467).
+// Norms over rows, one block per row, computed in f32: layer norm (arXiv 1607.06450) and RMS norm (arXiv 1910.07467).
 //
 // Shapes: x and y (R, width), weight and bias (width). Grid (R), block: a thread for each 16 bytes of a row, at most
 // 1024.
@@ -27,7 +27,7 @@ template <class T> __device__ void rms_norm(T *y, const T *x, const T *weight, u
     });
 }
 
-// y = (x - mean) / sqrt(variance + eps) * weight + bias; the variance about the mean, in a second pass.
+// y = (x - mean) / sqrt(variance + eps) * weight + bias; two passes: the variance is computed about the mean.
 template <class T>
 __device__ void layer_norm(T *y, const T *x, const T *weight, const T *bias, uint32_t width, float eps) {
     const bool aligned = is_aligned(y, x, weight, bias);

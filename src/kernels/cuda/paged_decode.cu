@@ -1,19 +1,19 @@
-// Attention of few queries over pages of keys and values: decoding, and short pieces of prompts.
+// Paged attention of few queries: decoding, and short chunks of prompts.
 //
-// The work of a step is a list of tasks: a range of keys of one block table, and the rows whose queries read them.
-// Rows that share pages stand in one task, and so do the query heads that share a key-value head: each key is read once
-// for all of them. A long range is cut into several tasks (flash decoding, arXiv 2311.01282); the results of a row are
-// then joined by paged_join. Sums in f32, online softmax (arXiv 1805.02867).
+// The work of a step is a list of tasks: a range of keys of one block table, and the rows that attend to it. Rows that
+// share pages are in one task, with all query heads of a key-value head: each key is read once for all of them. A long
+// range is split into several tasks (flash decoding, arXiv 2311.01282), and paged_join joins the results of a row.
+// Sums in f32, online softmax (arXiv 1805.02867).
 
 #include "paged_tasks.cuh"
 
-// A running softmax of one query: the largest score, the sum of weights, and the weighted sum of the lane's elements.
+// Online softmax of one query: maximum score, sum of weights, and weighted sum of the lane's elements.
 template <int N> struct Running {
     float most;
     float sum;
     float values[N];
 
-    // Adds what another thread has of the same query and elements.
+    // Merges the state of another thread for the same query and elements.
     __device__ void add(const Running<N> &other) {
         float both = fmaxf(most, other.most);
         float own = weight(most, both), others = weight(other.most, both);
@@ -25,8 +25,8 @@ template <int N> struct Running {
     }
 };
 
-// `lanes` threads hold a key together, each CHUNKS chunks of VEC neighbouring elements, `lanes` chunks apart. The
-// 128 / lanes groups of threads take keys in turn, U at a time; QT is the number of queries of a block.
+// `lanes` threads share a key, each with CHUNKS chunks of VEC consecutive elements, `lanes` chunks apart. The 128 /
+// lanes groups of threads take keys round-robin, U at a time; QT is the number of queries of a block.
 //
 // partials (n_slots, n_heads, d_head) and their (most, sum) are not divided by the sum; y (n_rows, n_heads d_head) is.
 // Grid: x tasks, y key-value heads times tiles of QT queries. Shared memory: WARPS QT (CHUNKS VEC lanes + 2) floats.
@@ -70,7 +70,7 @@ __device__ void paged_decode(const T *queries, const RowInfo *rows, const uint64
         }
     }
 
-    // The bound is the same for all threads: each takes part in every shuffle.
+    // The bound is uniform over threads: each participates in every shuffle.
     for (uint32_t base = task.first; base < task.end; base += n_groups * U) {
         Pack<T, VEC> keys[U][CHUNKS], values[U][CHUNKS];
         bool is_key[U];
@@ -142,7 +142,7 @@ __device__ void paged_decode(const T *queries, const RowInfo *rows, const uint64
         }
     }
 
-    // Groups of a warp, then warps.
+    // Reduction over the groups of a warp, then over warps.
     uint32_t warp = threadIdx.x / WARP, n_shared = N * lanes;
     float *warp_sums = shared + WARPS * QT * n_shared;
 #pragma unroll
@@ -177,7 +177,7 @@ __device__ void paged_decode(const T *queries, const RowInfo *rows, const uint64
                          partial_sums);
 }
 
-// Joins the partial results of rows with several. Grid: x rows to join, y heads.
+// Joins the partial results of rows. Grid: x rows to join, y heads.
 template <class T>
 __device__ void paged_join(const float *partials, const float *partial_sums, const JoinRow *joins, T *y,
                            uint32_t n_heads, uint32_t d_head) {

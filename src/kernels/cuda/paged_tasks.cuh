@@ -1,4 +1,4 @@
-// Tasks of attention over pages, and what their kernels do in the end; the host's side is step_plan.rs.
+// Tasks of paged attention, and the output of results that their kernels share. The layout is that of step_plan.rs.
 #pragma once
 
 #include "pages.cuh"
@@ -9,24 +9,24 @@ constexpr uint32_t WARPS = THREADS / WARP;
 constexpr uint32_t TASK_ROWS = 16;
 constexpr uint32_t DIRECT = 0xffffffffu;
 
-// Keys `first .. end` of a block table, all of which `n_rows` rows see; no work for 0. `first` begins a page.
+// Keys `first .. end` of a block table, all visible to `n_rows` rows; 0 rows for an empty task. `first` begins a page.
 struct DecodeTask {
     uint32_t table;
     uint32_t first;
     uint32_t end;
     uint32_t n_rows;
     uint32_t rows[TASK_ROWS];
-    uint32_t slots[TASK_ROWS]; // where each row's partial result goes; DIRECT: there is no other
+    uint32_t slots[TASK_ROWS]; // slot of each row's partial result; DIRECT for the only result of a row
 };
 
-// A row whose result is in `n` slots; none for 0.
+// Row with `n` partial results in consecutive slots; 0 for an empty entry.
 struct JoinRow {
     uint32_t row;
     uint32_t first_slot;
     uint32_t n;
 };
 
-// Queries of a task that a block takes: query i is that of row i / group and head i % group of the key-value head's.
+// Queries of a task that a block computes: query i is that of row i / group and head i % group of the key-value head.
 struct TaskQueries {
     const DecodeTask *task;
     uint32_t first;
@@ -35,10 +35,10 @@ struct TaskQueries {
     uint32_t group;
 };
 
-// exp(m - most), 0 for a maximum over nothing. NaN stays NaN where it is multiplied by it.
+// Returns exp(m - most), 0 for the maximum of an empty set. NaN propagates through products with the result.
 __device__ inline float weight(float m, float most) { return m == -INFINITY ? 0.0f : expf(m - most); }
 
-// Joins the sums of a block's warps, and writes each query's result, or its partial one: not divided by its sum.
+// Joins the sums of a block's warps, and writes each query's result, or its partial result without the final division.
 // `sums` (WARPS, QT, width), `warp_sums` (WARPS, QT) of (largest score, sum of weights).
 template <class T, int QT>
 __device__ void write_results(const float *sums, const float *warp_sums, uint32_t width, const TaskQueries &queries,

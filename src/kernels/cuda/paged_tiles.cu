@@ -1,11 +1,11 @@
-// Attention of few queries over pages on tensor cores, in f16 and bf16: the tasks of paged_decode.cu with several
-// queries, rows that share pages and heads that share a key-value head.
+// Paged attention of few queries on tensor cores, in f16 and bf16: the tasks of paged_decode.cu with several queries,
+// from rows that share pages and heads that share a key-value head.
 //
-// A block takes up to 16 queries of a key-value head. Its warps take 16 keys in turn, all of one page, and join their
-// sums in the end. Keys and values go from the page to registers, 16 bytes at a time, and from there into products of
-// m16n8k16 (mma.cuh): the order of a sum's terms is free, so that both factors have their elements in the order in
-// which lanes read them. Scores, softmax (arXiv 1805.02867) and sums are in f32; weights are rounded to the element
-// type before they meet the values.
+// A block computes up to 16 queries of a key-value head. Its warps take 16 keys of one page round-robin, and their sums
+// are joined at the end. Keys and values are loaded from the page to registers, 16 bytes at a time, for m16n8k16
+// products (mma.cuh): the order of a sum's terms is free, so both factors keep the order in which lanes load them.
+// Scores, softmax (arXiv 1805.02867) and sums are in f32; weights are rounded to the element type before the product
+// with the values.
 #include "mma.cuh"
 #include "paged_tasks.cuh"
 
@@ -15,7 +15,7 @@ constexpr uint32_t QUERIES = 16, KEYS = 16;
 
 __device__ inline uint4 load_words(const void *from) { return *reinterpret_cast<const uint4 *>(from); }
 
-// The lower, or the upper elements of two words.
+// Return the lower and the upper elements of two words.
 __device__ inline uint32_t lower(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 __device__ inline uint32_t upper(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
@@ -76,7 +76,7 @@ __device__ void paged_tiles(const T *queries, const RowInfo *rows, const uint64_
             const uint32_t key = 2 * column + i % 2 + 8 * (i / 2);
 #pragma unroll
             for (int b = 0; b < D / 64; ++b) {
-                // What lies behind the last key may be NaN, which no weight of 0 removes.
+                // Memory behind the last key may be NaN, which a weight of 0 does not cancel.
                 v[b][i] = {0, 0, 0, 0};
                 if (key < n_keys) v[b][i] = load_words(values + key * D + 64 * b + 8 * line);
             }

@@ -1,13 +1,14 @@
-// Rotary embedding with cache write, and what prefill needs around its matrix products: pages gathered to one matrix,
-// outputs laid out row by row.
+// Rotary embedding with cache write; and for the GEMMs of prefill, gathering of pages to a matrix and interleaving of
+// heads into rows.
 
 #include "pages.cuh"
 
-// Rotates the queries and keys of a step, scales the queries, and stores keys and values in the pages.
+// Rotates the queries and keys of a step, scales the queries, and writes keys and values to pages.
 //
-// qkv (n_rows, (n_heads + 2 n_kv_heads) d_head), cos and sin (n_rows, d_head / 2) in f32. Queries go to `queries` as
-// query_at says, keys and values to the page of the row's position. Arithmetic in f32, one rounding.
-// Grid: x rows, y parts of a row's pairs; a thread takes N pairs (halves are rotated, as rotate_half of transformers).
+// qkv (n_rows, (n_heads + 2 n_kv_heads) d_head), cos and sin (n_rows, d_head / 2) in f32. Queries are written to
+// `queries` at query_at, keys and values to the page of the row's position. Arithmetic in f32, one rounding.
+// Grid: x rows, y parts of a row's pairs; a thread rotates N pairs of elements half a head apart (rotate_half of
+// transformers).
 template <class T, int N>
 __device__ void rope_store(const T *qkv, const float *cos, const float *sin, const RowInfo *rows,
                            const uint64_t *tables, T *queries, PageShape shape, float scale) {
@@ -45,7 +46,7 @@ __device__ void rope_store(const T *qkv, const float *cos, const float *sin, con
 }
 
 // Copies the keys and values of a sequence's first positions to two matrices (n_kv_heads, n_pages * PAGE_LEN, d_head);
-// positions from n_keys on become 0, whatever the page holds there.
+// positions from n_keys on are set to 0.
 // Grid: x pages, y key-value heads, z keys and values.
 template <class T>
 __device__ void gather_pages(const uint64_t *table, T *keys, T *values, uint32_t n_keys, PageShape shape) {
@@ -55,7 +56,7 @@ __device__ void gather_pages(const uint64_t *table, T *keys, T *values, uint32_t
     uint32_t first = index * PAGE_LEN;
     uint32_t n_valid = (n_keys > first ? n_keys - first : 0) * shape.d_head;
     if (n_valid >= n) {
-        // A head of a page is a whole number of 16 byte words: 32 elements of an even head.
+        // A head of a page is a multiple of 16 bytes: 32 positions of an even width.
         constexpr int N = 16 / sizeof(T);
         for (uint32_t i = threadIdx.x * N; i < n; i += blockDim.x * N) {
             store_pack<T, N>(to + i, load_pack<T, N>(from + i));
@@ -67,7 +68,7 @@ __device__ void gather_pages(const uint64_t *table, T *keys, T *values, uint32_t
     }
 }
 
-// Lays the outputs of some heads out row by row: x (n_heads_here, n, d_head) to columns of y (n, n_heads d_head).
+// Copies the outputs of some heads, x (heads, n, d_head), to their columns of rows y (n, n_heads d_head).
 // Grid: x rows, y heads.
 template <class T>
 __device__ void interleave_heads(const T *x, T *y, uint32_t n, uint32_t first_head, uint32_t n_heads, uint32_t d_head) {

@@ -1,5 +1,5 @@
-// Sums and maxima over a block, whose threads are whole warps. Every thread gets the result. The order of the additions
-// depends on the block's size alone: the same launch gives the same bits.
+// Reductions over a block of whole warps. Every thread receives the result. The order of additions depends on the size
+// of the block only, so equal launches are bit-identical.
 #pragma once
 
 #include "elements.cuh"
@@ -12,7 +12,7 @@ struct Sum {
     static __device__ float of(float a, float b) { return a + b; }
 };
 
-// The larger; NaN where one of them is.
+// Maximum that propagates NaN.
 struct Maximum {
     static __device__ float empty() { return -INFINITY; }
     static __device__ float of(float a, float b) { return (a > b || a != a) ? a : b; }
@@ -23,13 +23,13 @@ template <class Op> __device__ float reduce_warp(float x) {
     return x;
 }
 
-// Reduces one value of each thread. A block calls it with all its threads.
+// Reduces one value per thread over the block. All threads of the block must call it.
 template <class Op> __device__ float reduce_block(float x) {
     __shared__ float partial[WARP];
     const unsigned n_warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     x = reduce_warp<Op>(x);
     if (n_warps == 1) return x;
-    __syncthreads(); // an earlier call's values have been read
+    __syncthreads(); // all threads have read the values of an earlier call
     if (lane == 0) partial[warp] = x;
     __syncthreads();
     return reduce_warp<Op>(lane < n_warps ? partial[lane] : Op::empty());

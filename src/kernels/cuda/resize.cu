@@ -1,6 +1,6 @@
-// Preparation of a frame: padding, resizing in two passes of integers as Pillow does it (libImaging/Resample.c, to
-// version 12), cropping and normalising. Levels are those of image/resize.rs, bit for bit: 32-bit sums of levels times
-// weights with 22 bits after the point, rounded and clipped to 8 bits after each pass.
+// Preprocessing of a frame: padding, resizing in two integer passes like Pillow (libImaging/Resample.c, up to version
+// 12), cropping and normalising. Levels are bit-identical to image/resize.rs: 32-bit sums of levels times weights with
+// 22 fractional bits, rounded and clipped to 8 bits after each pass.
 #include "elements.cuh"
 
 static constexpr int WEIGHT_BITS = 22;
@@ -11,15 +11,15 @@ __device__ inline uint32_t level_of(int32_t sum) {
     return level < 0 ? 0 : level > 255 ? 255 : uint32_t(level);
 }
 
-// The first pass: rows of a canvas of one colour (0xBBGGRR) in which the frame (height, width, 3) lies at (left, top).
+// First pass, along rows of a canvas of one colour (0xBBGGRR) with the frame (height, width, 3) at (left, top).
 //
-// Shapes: y (n_rows, n_columns, 3), starts (n_columns), weights (n_columns, n_taps). A thread for each pixel of y.
+// Shapes: y (n_rows, n_columns, 3), starts (n_columns), weights (n_columns, n_taps). One thread per pixel of y.
 extern "C" __global__ void resize_rows(uint8_t *y, const uint8_t *frame, const uint32_t *starts, const uint32_t *weights,
                                        uint32_t n_taps, uint32_t n_rows, uint32_t n_columns, uint32_t width,
                                        uint32_t height, uint32_t left, uint32_t top, uint32_t colour) {
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n_rows * n_columns) return;
-    const uint32_t row = i / n_columns - top, column = i % n_columns; // above the frame: a row beyond its height
+    const uint32_t row = i / n_columns - top, column = i % n_columns; // above the frame: wraps to a row beyond its height
     int32_t sums[3] = {HALF_LEVEL, HALF_LEVEL, HALF_LEVEL};
     for (uint32_t k = 0; k < n_taps; ++k) {
         const uint32_t x = starts[column] + k - left;
@@ -31,23 +31,23 @@ extern "C" __global__ void resize_rows(uint8_t *y, const uint8_t *frame, const u
     for (int c = 0; c < 3; ++c) y[size_t(i) * 3 + c] = uint8_t(level_of(sums[c]));
 }
 
-// The second pass: columns, of the part of the canvas at (left, top), which may lie beyond its edges, where it is
-// black; then the value of each level.
+// Second pass, along columns of the crop at (left, top), which may exceed the canvas, where it is black; then the
+// lookup of each level's value.
 //
 // Shapes: y (3, height, width), x (canvas rows, n_columns, 3), starts (n_rows), weights (n_rows, n_taps), levels
-// (3, 256). A thread for each pixel of y.
+// (3, 256). One thread per pixel of y.
 template <class T>
 __device__ void resize_columns(T *y, const uint8_t *x, const uint32_t *starts, const uint32_t *weights,
                                const float *levels, uint32_t n_taps, uint32_t n_rows, uint32_t n_columns, uint32_t width,
                                uint32_t height, uint32_t left, uint32_t top) {
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= height * width) return;
-    const uint32_t row = i / width + top, column = i % width + left; // before the canvas: beyond its size
+    const uint32_t row = i / width + top, column = i % width + left; // before the canvas: wraps to beyond its size
     const bool inside = row < n_rows && column < n_columns;
     int32_t sums[3] = {HALF_LEVEL, HALF_LEVEL, HALF_LEVEL};
     for (uint32_t k = 0; inside && k < n_taps; ++k) {
         const int32_t weight = int32_t(weights[size_t(row) * n_taps + k]);
-        if (weight == 0) continue; // also what lies behind the last row
+        if (weight == 0) continue; // also for taps behind the last row
         const uint8_t *pixel = x + (size_t(starts[row] + k) * n_columns + column) * 3;
         for (int c = 0; c < 3; ++c) sums[c] += weight * int32_t(pixel[c]);
     }

@@ -1,8 +1,8 @@
-// Rows of tokens: gathered by ids, compared with other rows, pooled over a grid. One block a row of the result.
+// Operations on rows of tokens: gather by index, cosine similarity, grid pooling. One block per row of the result.
 #include "reduce.cuh"
 
-// y[r] = table[ids[r]]: embeddings. y (R, width), table (n_rows, width), ids (R); grid (R, blocks that share a row). A
-// row of an id beyond the table is NaN, so that it does not pass for an answer.
+// y[r] = table[ids[r]]: embeddings. y (R, width), table (n_rows, width), ids (R); grid (R, blocks that share a row). An
+// id out of range gives a row of NaN, so that the error is visible.
 template <class T>
 __device__ void gather(T *y, const T *table, const uint32_t *ids, uint32_t n_rows, uint32_t width) {
     const bool aligned = is_aligned(y, table);
@@ -18,8 +18,8 @@ __device__ void gather(T *y, const T *table, const uint32_t *ids, uint32_t n_row
     });
 }
 
-// y[r] = the cosine of a[r] and b[r], in f32, with PyTorch's epsilon of 1e-8 under both norms. a and b (R, width);
-// grid (R).
+// y[r] = cosine similarity of a[r] and b[r], in f32; both norms are at least 1e-8, PyTorch's epsilon. a and b (R,
+// width); grid (R).
 template <class T> __device__ void row_cosines(float *y, const T *a, const T *b, uint32_t width) {
     const bool aligned = is_aligned(a, b);
     a += size_t(blockIdx.x) * width;
@@ -44,14 +44,14 @@ template <class T> __device__ void row_cosines(float *y, const T *a, const T *b,
 
 enum PoolMode : uint32_t { AVERAGE = 0, MAX = 1, BILINEAR = 2 };
 
-// The places of an axis that make one place of the pooled axis, from `first` on.
-struct Places {
+// Window of cells of an axis that are pooled to one cell, from `first` on.
+struct PoolWindow {
     uint32_t first, count;
-    float share; // of the second of two places between which is interpolated
+    float share; // interpolation weight of the second of two cells
 
-    // Place i of n of an axis of m: the window floor(i m / n) .. ceil((i + 1) m / n) of PyTorch's adaptive pools, or
-    // the places around (i + 1/2) m / n - 1/2 of interpolate(mode="bilinear", align_corners=False).
-    __device__ Places(uint32_t m, uint32_t n, uint32_t i, uint32_t mode) {
+    // Window of output i of n over m cells: floor(i m / n) .. ceil((i + 1) m / n) of PyTorch's adaptive pools, or the
+    // cells around (i + 1/2) m / n - 1/2 of interpolate(mode="bilinear", align_corners=False).
+    __device__ PoolWindow(uint32_t m, uint32_t n, uint32_t i, uint32_t mode) {
         if (mode == BILINEAR) {
             const double at = fmax((double(i) + 0.5) * double(m) / double(n) - 0.5, 0.0);
             first = uint32_t(at);
@@ -64,20 +64,20 @@ struct Places {
         }
     }
 
-    __device__ float weight(uint32_t place, uint32_t mode) const {
+    __device__ float weight(uint32_t cell, uint32_t mode) const {
         if (mode != BILINEAR) return 1.0f / float(count);
-        // At the end of the axis both places are the last one.
-        return count == 1 ? 1.0f : place == 0 ? 1.0f - share : share;
+        // At the end of the axis both cells are the last one.
+        return count == 1 ? 1.0f : cell == 0 ? 1.0f - share : share;
     }
 };
 
-// Pools the grid of each frame. x (t, from_h from_w, width), frames `distance` elements apart; y (t, to_h to_w, width).
-// Grid (to_h to_w, t).
+// Pools the grid of each frame. x (t, from_h from_w, width), frames at a stride of `distance` elements; y (t, to_h
+// to_w, width). Grid (to_h to_w, t).
 template <class T>
 __device__ void pool_grid(T *y, const T *x, uint32_t width, uint32_t from_h, uint32_t from_w, uint32_t to_h,
                           uint32_t to_w, uint32_t distance, uint32_t mode) {
     const bool aligned = is_aligned(y, x) && distance % Lanes<T>::value == 0;
-    const Places rows(from_h, to_h, blockIdx.x / to_w, mode), columns(from_w, to_w, blockIdx.x % to_w, mode);
+    const PoolWindow rows(from_h, to_h, blockIdx.x / to_w, mode), columns(from_w, to_w, blockIdx.x % to_w, mode);
     x += size_t(blockIdx.y) * distance;
     y += (size_t(blockIdx.y) * gridDim.x + blockIdx.x) * width;
     for_row<T>(width, aligned, [&](uint32_t i, auto lanes) {

@@ -1,11 +1,10 @@
-// Masked softmax of attention scores, in place: one block a row, computed in f32, no mask in memory.
+// Masked softmax of attention scores, in place: one block per row, computed in f32, without a mask in memory.
 //
 // Shapes: scores (B, n_heads, S, width), width >= n_keys; grid (B n_heads S). Row r is query r % S of sequence r /
-// rows_per_sequence. It sees the keys 0 .. first + step (r % S), which is causal attention for step = 1 and first =
-// start + 1, full attention for step = 0; or, where spans are given, the keys of two ranges: spans (B S, 4). The
-// weights of all other elements of a row are exactly 0, those of a row that sees no key as well. A row is NaN where the
-// scores of all keys that it sees are minus infinity, or one of them is NaN. A width of whole 16-byte accesses is read
-// once and kept in registers.
+// rows_per_sequence. Its visible keys are 0 .. first + step (r % S): causal attention for step = 1 and first =
+// start + 1, full attention for step = 0; or, with spans (B S, 4), two ranges of keys. The weights of all other
+// elements are exactly 0, also in a row without visible keys. A row is NaN where all visible scores are minus infinity,
+// or one is NaN. Rows of whole 16-byte accesses are read once and kept in registers.
 #include "reduce.cuh"
 
 struct Keys {
@@ -18,7 +17,7 @@ struct Keys {
     __device__ uint32_t end() const { return max(first_end, second_end); }
 };
 
-// The softmax of a row whose elements a block holds in registers: CHUNKS accesses a thread.
+// Softmax of a row in the registers of a block: CHUNKS accesses per thread.
 template <int CHUNKS, class T>
 __device__ void softmax_in_registers(T *row, uint32_t width, const Keys &keys, float scale) {
     constexpr int N = Lanes<T>::value;
@@ -56,7 +55,7 @@ __device__ void softmax_in_registers(T *row, uint32_t width, const Keys &keys, f
     }
 }
 
-// The softmax of a row of any length, which is read three times.
+// Softmax of a row of any length, which is read three times.
 template <class T> __device__ void softmax_in_memory(T *row, uint32_t width, const Keys &keys, float scale) {
     const bool aligned = is_aligned(row);
     float largest = -INFINITY;

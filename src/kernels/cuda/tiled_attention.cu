@@ -1,24 +1,25 @@
-// Attention tile by tile on tensor cores, in f16 and bf16: scores never leave the registers (flash attention 2, arXiv
-// 2307.08691; online softmax, arXiv 1805.02867).
+// Tiled attention on tensor cores, in f16 and bf16: scores stay in registers (flash attention 2, arXiv 2307.08691;
+// online softmax, arXiv 1805.02867).
 //
-// A block of four warps takes 128 queries of a head, 32 a warp, and walks over the keys 64 at a time. What a warp reads
-// of keys and values from shared memory serves two products, of 16 queries each: with one, reading takes longer than
-// computing. Keys of the next tile arrive while this one's weights are computed, values while its scores are. Scores,
-// softmax and sums are in f32; weights are rounded to the element type before they meet the values.
+// A block of four warps computes 128 queries of a head, 32 per warp, over tiles of 64 keys. The keys and values that a
+// warp loads from shared memory serve two products of 16 queries each: with one product, loads would take longer than
+// arithmetic. The keys of the next tile are copied while the weights of this tile are computed, its values while its
+// scores are computed. Scores, softmax and sums are in f32; weights are rounded to the element type before the product
+// with the values.
 //
-// Shapes: q and y (B, n_heads, S, d), k and v (B, n_heads / group, n_keys, d), each by three distances in elements
-// that are multiples of 8. Query i sees the keys 0 .. first + step i, at most n_keys. WIDTH is d rounded up to a
+// Shapes: q and y (B, n_heads, S, d), k and v (B, n_heads / group, n_keys, d), each at three strides in elements
+// that are multiples of 8. Keys 0 .. first + step i, at most n_keys, are visible to query i. WIDTH is d rounded up to a
 // multiple of 16. Grid (query tiles, n_heads, B), block 128. Shared memory: 256 rows of WIDTH + 8 elements.
 #include "mma.cuh"
 
-// PARTS: products of 16 queries that share what is read of keys and values.
+// PARTS: products of 16 queries that share the loaded keys and values.
 constexpr int PARTS = 2, TILE_KEYS = 64, TILE_WARPS = 4, TILE_THREADS = TILE_WARPS * WARP;
 constexpr int TILE_QUERIES = TILE_WARPS * PARTS * 16;
 
 #ifndef NO_TENSOR_CORES
 
-// Where a tensor's heads lie: distances in elements.
-struct Distances {
+// Strides of a tensor's heads, in elements.
+struct Strides {
     uint32_t batch, head, row;
 
     __device__ size_t at(uint32_t b, uint32_t h) const { return size_t(b) * batch + size_t(h) * head; }
@@ -29,7 +30,7 @@ struct Attention {
     float scale;
 };
 
-// Rows of queries, of keys or of values. 8 elements between rows keep the reads of a warp in different banks.
+// Rows of queries, keys or values. 8 elements of padding avoid bank conflicts of a warp's loads.
 template <class T, int WIDTH, int ROWS> struct alignas(16) Tile {
     T rows[ROWS][WIDTH + 8];
 };
@@ -40,7 +41,7 @@ template <class T, int WIDTH> struct Tiles {
     KeyTile<T, WIDTH> keys, values;
 };
 
-// Begins to copy the rows from `first` on; those from n_rows on, and elements from d on, become 0.
+// Begins the copy of the rows from `first` on; rows from n_rows on, and elements from d on, are set to 0.
 template <class T, int WIDTH, int ROWS>
 __device__ void begin_tile(Tile<T, WIDTH, ROWS> &tile, const T *from, uint32_t distance, uint32_t first,
                            uint32_t n_rows, uint32_t d) {
@@ -54,8 +55,8 @@ __device__ void begin_tile(Tile<T, WIDTH, ROWS> &tile, const T *from, uint32_t d
     end_group();
 }
 
-// The scores of a warp's queries with a tile of keys: element e of part j is that of row line + 8 (e / 2) and key
-// 8 j + pair + e % 2, for each 16 queries.
+// Computes the scores of a warp's queries with a tile of keys: element e of part j is that of row line + 8 (e / 2) and
+// key 8 j + pair + e % 2, for each 16 queries.
 template <class T, int WIDTH>
 __device__ void multiply_keys(float (&scores)[PARTS][TILE_KEYS / 8][4], const Tile<T, WIDTH, TILE_QUERIES> &queries,
                               const KeyTile<T, WIDTH> &keys) {
@@ -95,7 +96,7 @@ __device__ void multiply_values(float (&sums)[PARTS][WIDTH / 8][4], const float 
         uint32_t w[PARTS][4];
 #pragma unroll
         for (int p = 0; p < PARTS; ++p) {
-            // Where a product leaves its results is where the next one wants them.
+            // The layout of a product's results is that of the next product's inputs.
             const float(&low)[4] = weights[p][2 * s], (&high)[4] = weights[p][2 * s + 1];
             w[p][0] = pack<T>(low[0], low[1]);
             w[p][1] = pack<T>(low[2], low[3]);
@@ -115,7 +116,7 @@ __device__ void multiply_values(float (&sums)[PARTS][WIDTH / 8][4], const float 
     }
 }
 
-// Hides the keys that a query does not see.
+// Masks the keys that are not visible to a query.
 __device__ inline void mask(float (&scores)[TILE_KEYS / 8][4], uint32_t first_query, uint32_t first_key,
                             const Attention &a) {
     const uint32_t line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
@@ -128,11 +129,11 @@ __device__ inline void mask(float (&scores)[TILE_KEYS / 8][4], uint32_t first_qu
         }
 }
 
-// A running softmax of the two rows of a thread, in powers of two.
+// Online softmax of the two rows of a thread, in powers of two.
 struct Running {
     float largest[2], sum[2];
 
-    // Turns scores into weights, relative to the largest score so far; returns the factors of what was summed before.
+    // Replaces scores by weights, relative to the maximum score so far; returns the factors of the earlier sums.
     __device__ void take(float (&scores)[TILE_KEYS / 8][4], float scale, float (&factors)[2]) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
@@ -157,13 +158,13 @@ struct Running {
 };
 
 template <class T, int WIDTH>
-__device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const Attention &a, Distances of_y,
-                                Distances of_q, Distances of_k) {
+__device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const Attention &a, Strides of_y, Strides of_q,
+                                Strides of_k) {
     using Memory = Tiles<T, WIDTH>;
     DYNAMIC_SHARED(Memory, tiles);
     const uint32_t warp = threadIdx.x / WARP, line = threadIdx.x % WARP / 4, pair = threadIdx.x % 4 * 2;
     const uint32_t head = blockIdx.y, sequence = blockIdx.z;
-    // The last queries, which see the most keys, come first.
+    // The last queries, with the most visible keys, are scheduled first.
     const uint32_t tile_query = (gridDim.x - 1 - blockIdx.x) * TILE_QUERIES;
     const uint32_t first_query = tile_query + warp * PARTS * 16;
     q += of_q.at(sequence, head);
@@ -182,7 +183,7 @@ __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const 
 
     for (uint32_t first_key = 0; first_key < n_seen; first_key += TILE_KEYS) {
         wait_for_groups<0>();
-        __syncthreads(); // the keys are there, and the last tile's values have been read
+        __syncthreads(); // the keys have arrived, and the values of the last tile have been read
         begin_tile(tiles->values, v, of_k.row, first_key, a.n_keys, a.d);
         float scores[PARTS][TILE_KEYS / 8][4];
         multiply_keys(scores, tiles->queries, tiles->keys);
@@ -191,7 +192,7 @@ __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const 
 #pragma unroll
         for (int p = 0; p < PARTS; ++p) {
             const uint32_t first = first_query + 16 * p;
-            // The first query sees the fewest keys.
+            // The first query has the fewest visible keys.
             if (first_key + TILE_KEYS > min(a.n_keys, a.first + a.step * first)) mask(scores[p], first, first_key, a);
             float factors[2];
             running[p].take(scores[p], scale, factors);
@@ -200,7 +201,7 @@ __device__ void tiled_attention(T *y, const T *q, const T *k, const T *v, const 
                 for (int e = 0; e < 4; ++e) sums[p][j][e] *= factors[e / 2];
         }
         wait_for_groups<1>();
-        __syncthreads(); // the values are there
+        __syncthreads(); // the values have arrived
         multiply_values(sums, scores, tiles->values);
     }
     wait_for_groups<0>();

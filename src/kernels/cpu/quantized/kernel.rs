@@ -161,7 +161,7 @@ mod x86 {
             match ($tile.weights.format, $tile.rows) {
                 $((QuantFormat::Q8_0, $rows) => $q8_0::<$rows>($tile, $target),)*
                 $((QuantFormat::Q4K, $rows) => $q4_k::<$rows>($tile, $target),)*
-                _ => {}
+                _ => unreachable!("a tile of {} rows: `QuantKernel::tile` checks it", $tile.rows),
             }
         };
     }
