@@ -88,17 +88,17 @@ impl LaunchGeometry {
         Self { grid: [n_rows, accesses.div_ceil(threads).min(u16::MAX as usize), 1], threads, ..row }
     }
 
-    /// Checks the limits of a GPU.
-    fn check(&self) -> Result<()> {
+    /// Checks the limits of a GPU for a kernel.
+    fn check(&self, kernel: &str) -> Result<()> {
         let Self { grid: [x, y, z], threads, shared_bytes } = *self;
         if threads == 0 || threads > MAX_THREADS || !threads.is_multiple_of(WARP) {
-            candle_core::bail!("{threads} threads, not a multiple of {WARP} up to {MAX_THREADS}");
+            candle_core::bail!("{kernel}: {threads} threads, not a multiple of {WARP} up to {MAX_THREADS}");
         }
         if x > i32::MAX as usize || y > u16::MAX as usize || z > u16::MAX as usize {
-            candle_core::bail!("a grid of {x} x {y} x {z} blocks, over the limit");
+            candle_core::bail!("{kernel}: a grid of {x} x {y} x {z} blocks, over the limit");
         }
         if shared_bytes > MAX_SHARED_BYTES {
-            candle_core::bail!("{shared_bytes} bytes of shared memory, over {MAX_SHARED_BYTES}");
+            candle_core::bail!("{kernel}: {shared_bytes} bytes of shared memory, over {MAX_SHARED_BYTES}");
         }
         Ok(())
     }
@@ -213,7 +213,7 @@ impl<'a> Launch<'a> {
         if self.geometry.grid.contains(&0) {
             return Ok(());
         }
-        self.geometry.check().map_err(|error| error.context(self.kernel))?;
+        self.geometry.check(self.kernel)?;
         if recording::append(&self) {
             return Ok(());
         }

@@ -53,18 +53,19 @@ fn rows_have_a_thread_for_each_16_bytes_in_whole_warps() {
 }
 
 #[test]
-fn launches_that_no_device_takes_are_refused_before_they_run() {
+fn launches_over_the_limits_of_a_gpu_are_rejected() {
     let x = Tensor::zeros((4, 6), DType::F32, &Device::Cpu).expect("small");
     let launch = |geometry| Launch::new("rms_norm", DType::F32, geometry);
     let row = LaunchGeometry::of_rows(1, 6, DType::F32);
-    let error = |result: Result<()>| result.expect_err("refused").to_string();
+    let error = |result: Result<()>| result.expect_err("rejected").to_string();
     assert!(error(launch(row).run(&Refusing)).starts_with("rms_norm_f32 ran"));
     assert!(launch(LaunchGeometry { grid: [0, 1, 1], ..row }).run(&Refusing).is_ok());
     assert!(
-        error(launch(LaunchGeometry { threads: 33, ..row }).run(&Refusing)).contains("33 threads are not whole warps")
+        error(launch(LaunchGeometry { threads: 33, ..row }).run(&Refusing))
+            .contains("33 threads, not a multiple of 32")
     );
-    assert!(error(launch(LaunchGeometry { grid: [1, 65_536, 1], ..row }).run(&Refusing)).contains("too large"));
-    assert!(error(launch(LaunchGeometry { shared_bytes: 80_000, ..row }).run(&Refusing)).contains("more than 73728"));
+    assert!(error(launch(LaunchGeometry { grid: [1, 65_536, 1], ..row }).run(&Refusing)).contains("over the limit"));
+    assert!(error(launch(LaunchGeometry { shared_bytes: 80_000, ..row }).run(&Refusing)).contains("over 73728"));
     let (transposed, narrow) = (x.t().expect("a matrix"), x.narrow(1, 0, 3).expect("narrower"));
     assert!(launch(row).tensor(&transposed).is_err() && launch(row).rows(&transposed).is_err());
     assert!(launch(row).tensor(&narrow).is_err() && launch(row).rows(&narrow).is_ok());

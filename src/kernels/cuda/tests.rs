@@ -104,6 +104,6 @@ fn norms_of_another_width_are_rejected() {
     for tested in tested() {
         let weights = NormWeights { weight: tested.given(&random(5, 1)), bias: None, eps: 1e-5 };
         let error = tested.kernels.norm(&tested.given(&random((2, 6), 1)), &weights).expect_err("another width");
-        assert!(error.to_string().starts_with("a norm of 5 weights is not for rows of 6"), "{error}");
+        assert!(error.to_string().starts_with("norm: 5 weights for rows of 6"), "{error}");
     }
 }
