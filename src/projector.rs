@@ -16,7 +16,7 @@ use crate::nn::linear::{Bias, Linear};
 /// A kind of projector, as `mm_projector_type` names it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ProjectorKind {
-    /// Nothing: the widths are equal.
+    /// No matrix: the widths are equal.
     Identity,
     /// One matrix, `linear`.
     Linear(ProjectorBias),
@@ -31,16 +31,16 @@ pub struct Mlp {
     pub norm: Option<InputNorm>,
     /// Linear layers.
     pub depth: usize,
-    /// Between two of them.
+    /// Activation between two matrices.
     pub activation: ProjectorActivation,
-    /// Whether each has a bias.
+    /// Biases of the matrices.
     pub bias: ProjectorBias,
 }
 
 /// A layer norm over a projector's input: ViP-LLaVA's and InternVL's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InputNorm {
-    /// Its epsilon.
+    /// Epsilon of the layer norm.
     pub eps: f64,
 }
 
@@ -101,18 +101,18 @@ impl ProjectorActivation {
     }
 }
 
-/// Whether a projector's matrices have biases.
+/// Biases of a projector's matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProjectorBias {
-    /// Where the checkpoint holds one, as LLaVA's files leave it open.
+    /// Biases where the checkpoint stores them: LLaVA's `config.json` does not say.
     AsStored,
-    /// Each; `multimodal_projector_bias: true`.
+    /// A bias per matrix; `multimodal_projector_bias: true`.
     With,
     /// No bias; `multimodal_projector_bias: false`.
     Without,
 }
 
-/// More matrices than this are a mistake in a file.
+/// Largest number of matrices; a larger one is a mistake in a file.
 const MAX_DEPTH: usize = 16;
 
 impl FromStr for ProjectorKind {

@@ -13,9 +13,9 @@
 //! | [`dci`] | dense channel integration | `final`, the means of two halves of all states: on the channel axis | `N` | `3 D` | 63.8 |
 //!
 //! (GQA: LLaVA-1.5-7B in the paper.) Each kind is one file with its options, shapes, cost, code and tests. Nothing here
-//! is about time: a video's frames pass one by one, and [`crate::temporal`] makes one sequence of their projected tokens
-//! as FreeVA does, so a model trained on images answers about videos. The exception is [`ChannelWindow`], our variant of
-//! DCI, which averages over neighbouring frames.
+//! is about time: a video's frames pass one by one, and [`crate::temporal`] makes one sequence of their projected
+//! tokens as FreeVA does, so a model trained on images answers about videos. The exception is [`ChannelWindow`], our
+//! variant of DCI, which averages over neighbouring frames.
 //!
 //! Reference: `dense_connector.py` of the released code. A connector is made by [`crate::vlm`] from `config.json`
 //! (`mm_dense_connector_type`), and folds hidden states while the tower runs, so DCI keeps two running sums and not
@@ -154,7 +154,8 @@ fn check_depth(kind: ConnectorKind, needed: usize, n_layers: usize) -> Result<()
 }
 
 /// Returns the early and the middle state of STI and SCI: the ends of the first two thirds of the tower, with the
-/// embedding output counted as layer 1, as the paper does. 24 and 26 layers both give 7 and 15, as in the released code.
+/// embedding output counted as layer 1, as the paper does. 24 and 26 layers both give 7 and 15, as in the released
+/// code.
 fn sparse_layers(n_layers: usize) -> [LayerIndex; 2] {
     let third = n_layers / 3;
     [LayerIndex(third.saturating_sub(1)), LayerIndex((2 * third).saturating_sub(1))]

@@ -19,14 +19,14 @@ pub struct EngineConfig {
     pub chunk: usize,
     /// Rows of a step beside running answers: one of each answer, and positions of prompts, which the answers wait for.
     pub chunk_beside_answers: usize,
-    /// How steps that only go on with greedy answers run on an NVIDIA GPU.
+    /// Launch of decode steps of greedy answers on an NVIDIA GPU.
     pub decode: DecodeLaunch,
 }
 
-/// How a step of answers is launched on an NVIDIA GPU.
+/// Launch of a decode step on an NVIDIA GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecodeLaunch {
-    /// As one CUDA graph, made for each number of sequences.
+    /// One CUDA graph per number of sequences.
     #[default]
     Graph,
     /// Operation by operation.

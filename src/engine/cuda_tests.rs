@@ -98,7 +98,7 @@ fn answers(model: &Llama, config: EngineConfig) -> Vec<Vec<u32>> {
     answers_to(prompts(model), model, config).0
 }
 
-/// As [`answers`], to given prompts; with the engine's counters.
+/// Returns the answers to given prompts, and the engine's counters.
 fn answers_to(
     prompts: Vec<(Vec<PromptPart>, Decoding)>,
     model: &Llama,

@@ -70,7 +70,7 @@ struct Slot {
     key: Option<PageKey>,
     /// Unique for each content that any page ever had.
     serial: u64,
-    /// Its key in `idle`.
+    /// Key of the page in `idle`.
     left_at: Option<u64>,
 }
 

@@ -83,7 +83,7 @@ pub struct Request<'l> {
     pub prompt: Vec<PromptPart>,
     /// The prompt's ids, for rules that count them.
     pub history: PromptHistory,
-    /// How each token is chosen.
+    /// Decoding options.
     pub decoding: Decoding,
     /// When to stop.
     pub stop: StopRules,
@@ -120,7 +120,7 @@ pub type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()
 pub enum RequestEvent<'e> {
     /// A token was chosen.
     Token {
-        /// Its id.
+        /// Id of the request.
         id: u32,
         /// The text that has become certain with it; often none.
         text: &'e str,
@@ -191,7 +191,7 @@ pub enum EngineError {
     /// The time limit is exceeded.
     #[error("it took longer than the limit of {} s", .0.as_secs_f64())]
     TimeLimit(Duration),
-    /// Its listener, or [`super::Engine::cancel`], gave it up.
+    /// Cancellation by the listener, or by [`super::Engine::cancel`].
     #[error("cancelled")]
     Cancelled,
     /// Prompt and answer exceed the budget of key-value memory.
@@ -203,15 +203,15 @@ pub enum EngineError {
         prompt: usize,
         /// Tokens of the answer.
         new: usize,
-        /// Bytes that they need.
+        /// Bytes needed.
         needed: usize,
-        /// Bytes that there are.
+        /// Bytes of the budget.
         budget: usize,
     },
 }
 
 impl EngineError {
-    /// Whether a step failed for want of memory on its device.
+    /// Returns whether a step ran out of device memory.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::OutOfMemory { .. })
     }

@@ -39,9 +39,9 @@ pub struct Engine<'m> {
 pub struct EngineStats {
     /// Forward passes.
     pub steps: u64,
-    /// Of these, those that were replayed as one CUDA graph.
+    /// Steps replayed as one CUDA graph.
     pub replayed_steps: u64,
-    /// Sequences in them, summed.
+    /// Sequences per step, summed.
     pub sequence_steps: u64,
     /// Positions of prompts that were computed.
     pub prompt_tokens: u64,
@@ -73,7 +73,7 @@ impl EngineStats {
 /// New positions of a running sequence in a step.
 #[derive(Debug, Clone, Copy)]
 struct Planned {
-    /// Its index among those that run.
+    /// Index among the running sequences.
     index: usize,
     n: usize,
 }
@@ -173,18 +173,18 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether no sequence waits or runs.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Requests that wait for memory or a place.
+    /// Returns the number of requests that wait for memory or a slot.
     pub fn n_waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether a further request finds a place: those that wait have one as well, and wait only for a sequence that is
-    /// reading what they begin with.
+    /// Returns whether a slot is free for a further request. Waiting requests count as slots; they may wait only for a
+    /// sequence that is reading their prefix.
     pub fn takes_more(&self) -> bool {
         let n = self.running.len() + self.waiting.len();
         n < self.config.max_sequences && self.waiting.iter().all(|waiting| self.is_being_read(waiting))
@@ -277,7 +277,7 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Whether a running sequence is reading more of what a waiting one begins with than can be found in memory.
+    /// Returns whether a running sequence is reading more of the prefix of a waiting one than is cached.
     fn is_being_read(&self, sequence: &Sequence<'m>) -> bool {
         let readers = self.running.iter().filter(|running| running.is_reading());
         // Pages that a reader has published are found already: most readers have no others in common.

@@ -159,7 +159,7 @@ impl<'l> Sequence<'l> {
         self.n_known() - self.n_stored
     }
 
-    /// Whether it still reads its prompt, or reads it anew after it was preempted.
+    /// Returns whether the prompt is being read, for the first time or again after a preemption.
     pub(super) fn is_reading(&self) -> bool {
         self.n_left() > 1 || self.ids.is_empty()
     }
@@ -176,7 +176,7 @@ impl<'l> Sequence<'l> {
         &self.pages
     }
 
-    /// Its next `n` positions as rows of a step.
+    /// Returns the next `n` positions as rows of a step.
     pub(super) fn rows(&self, n: usize) -> SequenceRows {
         let rows = StepRows { pages: self.table.clone(), start: self.n_stored, n };
         SequenceRows { rows, n_prompt: self.prompt.len }

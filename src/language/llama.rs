@@ -31,11 +31,11 @@ pub struct LlamaConfig {
     pub d_head: usize,
     /// The RMS norms' epsilon.
     pub rms_norm_eps: f64,
-    /// The base of the rotary frequencies.
+    /// Base of the rotary frequencies.
     pub rope_theta: f32,
-    /// Their scaling.
+    /// Scaling of the rotary frequencies.
     pub rope_scaling: RopeScaling,
-    /// Positions that the model is made for.
+    /// Positions of the context.
     pub context: usize,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
@@ -121,7 +121,7 @@ impl Llama {
         Self::load_with(config, vb, &FullPrecisionLoader(purpose))
     }
 
-    /// As [`Self::load`], the linear layers from `loader`.
+    /// Loads a model whose linear layers come from `loader`.
     ///
     /// # Errors
     /// When the weights cannot be read.
@@ -148,7 +148,7 @@ impl Llama {
         })
     }
 
-    /// Its linear layers; those over the same input may be one.
+    /// Returns the linear layers; layers over the same input may be fused into one.
     pub fn linear_layers(&self) -> impl Iterator<Item = &Linear> {
         let of_layers = self.layers.iter().flat_map(|Block { attention, mlp, .. }| {
             let inputs = attention.inputs.layers().iter().chain(mlp.inputs.layers());
@@ -157,12 +157,12 @@ impl Llama {
         of_layers.chain([&self.head])
     }
 
-    /// Its geometry.
+    /// Returns the geometry.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }
 
-    /// The precision of its activations.
+    /// Returns the dtype of the activations.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -172,7 +172,7 @@ impl Llama {
         self.kernels
     }
 
-    /// Where it runs.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -381,7 +381,7 @@ struct SelfAttention {
     norm: RmsNorm,
     /// Query, key, value.
     inputs: Fused<3>,
-    /// Of the queries and of the keys, before they are rotated.
+    /// Norms of queries and keys, before the rotation.
     head_norms: Option<[RmsNorm; 2]>,
     out: Linear,
     n_heads: usize,

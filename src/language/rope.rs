@@ -7,7 +7,7 @@ use std::f32::consts::PI;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Device, Layout, MetalStorage, Result, Shape, Tensor};
 
-/// How frequencies are changed to reach beyond the length of the pretraining.
+/// Scaling of the frequencies beyond the length of the pretraining.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -38,7 +38,7 @@ pub enum RopeScaling {
         attention_factor: f32,
         /// The context of the pretraining, in positions.
         original_context: f32,
-        /// Whether the ramp begins and ends at whole channels.
+        /// Rounding of the ends of the ramp.
         ramp: RampEnds,
     },
     /// Llama 3.1's: long waves divided by a factor, short ones kept, a smooth passage between.
@@ -54,7 +54,7 @@ pub enum RopeScaling {
     },
 }
 
-/// Where the ramp of YaRN begins and ends.
+/// Ends of the ramp of YaRN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RampEnds {
     /// At the whole channels outside of it.
@@ -102,7 +102,7 @@ impl RopeTable {
 pub struct RopeAngles {
     /// `(B, S, d_head / 2)`.
     cos: Tensor,
-    /// As `cos`.
+    /// Sines, shaped as `cos`.
     sin: Tensor,
 }
 
@@ -254,7 +254,7 @@ impl RopeScaling {
         matches!(self, Self::DynamicNtk { .. })
     }
 
-    /// Of dynamic NTK `base (s len / ctx - (s - 1)) ^ (d / (d - 2))` once `len` is above `ctx`.
+    /// Returns the base; of dynamic NTK `base (s len / ctx - (s - 1)) ^ (d / (d - 2))` once `len` is above `ctx`.
     fn base(self, theta: f32, d_head: usize, length: usize) -> f32 {
         match self {
             Self::DynamicNtk { factor, original_context } if length as f32 > original_context => {

@@ -55,12 +55,12 @@ pub struct PromptHistory {
 }
 
 impl LogitRules {
-    /// Whether the rules change nothing.
+    /// Returns whether the rules change no logit.
     pub fn is_neutral(&self) -> bool {
         *self == Self { ends: self.ends.clone(), ..Self::default() }
     }
 
-    /// Whether the rules look at the ids of the prompt.
+    /// Returns whether the rules depend on the ids of the prompt.
     pub fn look_back(&self) -> bool {
         !Self { suppressed: Vec::new(), suppressed_first: Vec::new(), min_length: 0, min_new_tokens: 0, ..self.clone() }
             .is_neutral()

@@ -13,7 +13,7 @@ use super::rules::{LogitRules, PromptHistory};
 use crate::kernels::Kernels;
 use crate::kernels::argmax::argmax;
 
-/// How the next id is to be chosen. What is left open is as the checkpoint's `generation_config.json` says.
+/// Sampling of the next id. Options left out are those of the checkpoint's `generation_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SamplingConfig {
@@ -36,7 +36,7 @@ pub struct SamplingConfig {
     pub seed: u64,
 }
 
-/// How the next id is chosen, with nothing left open.
+/// Resolved sampling of the next id.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Decoding {
     /// `0` is greedy.
@@ -75,15 +75,16 @@ impl Sampler {
         Self { processor, is_greedy: temperature <= 0.0, rules, prompt }
     }
 
-    /// Whether every choice is the largest logit as it is.
+    /// Returns whether every choice is the argmax of the unchanged logits.
     pub fn is_plain_argmax(&self) -> bool {
         self.is_greedy && self.rules.is_neutral()
     }
 
-    /// The next id, given those generated so far. Of equal logits the first wins.
+    /// Returns the next id after the ids generated so far. Of equal logits the first wins.
     ///
     /// # Errors
-    /// When a logit is NaN or all are infinite: the weights are broken, or the precision does not suffice; or when no id may come.
+    /// When a logit is NaN or all are infinite: the weights are broken, or the precision does not suffice; or when no
+    /// id may come.
     pub fn next(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
         let largest = argmax(logits).ok_or_else(not_finite)?;
         if self.is_plain_argmax() {
@@ -101,11 +102,11 @@ impl Sampler {
     }
 }
 
-/// A sequence whose next id is to be chosen.
+/// Sampler of a sequence, and its ids.
 pub struct Choosing<'s> {
-    /// How it is chosen.
+    /// Sampler of the sequence.
     pub sampler: &'s mut Sampler,
-    /// The ids that were generated so far.
+    /// Ids generated so far.
     pub generated: &'s [u32],
 }
 

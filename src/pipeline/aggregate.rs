@@ -12,7 +12,7 @@ use super::timing::timed;
 use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
 use crate::connector::ChannelWindow;
 use crate::exec::{Inlet, Outlet};
-use crate::temporal::{Fold, Place, Temporal};
+use crate::temporal::{AggregationPoint, FrameFold, Temporal};
 use crate::vlm::{ModelError, Vlm};
 
 /// Collects the parts of each video, and sends complete videos or their errors.
@@ -127,15 +127,15 @@ impl<'m> PartialVideo<'m> {
 pub(crate) struct Aggregator<'m> {
     vlm: &'m Vlm,
     window: ChannelWindow,
-    fold: Box<dyn Fold>,
-    place: Place,
+    fold: Box<dyn FrameFold>,
+    point: AggregationPoint,
 }
 
 impl<'m> Aggregator<'m> {
     /// Creates an aggregation without images.
     pub fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
         let fold = temporal.begin_with(vlm.frame_tokens(), vlm.newline().cloned());
-        Self { vlm, window: vlm.begin_window(), fold, place: temporal.place() }
+        Self { vlm, window: vlm.begin_window(), fold, point: temporal.aggregation_point() }
     }
 
     /// Adds the fused tokens of some images, in time order.
@@ -147,7 +147,7 @@ impl<'m> Aggregator<'m> {
     /// Mismatched shapes.
     pub fn push(&mut self, fused: &Tensor) -> Result<(), ModelError> {
         let complete = self.window.push(fused).map_err(ModelError::compute("averaging over frames"))?;
-        complete.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))
+        complete.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))
     }
 
     /// Returns the sequence, on the device and in the dtype of the language model.
@@ -159,20 +159,20 @@ impl<'m> Aggregator<'m> {
     /// When there was no image, or the language model's device is out of memory.
     pub fn finish(mut self) -> Result<Tensor, ModelError> {
         let rest = self.window.finish().map_err(ModelError::compute("averaging over frames"))?;
-        rest.iter().try_for_each(|fused| fold(self.vlm, self.place, &mut *self.fold, fused))?;
+        rest.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))?;
         let folded = self.fold.finish().map_err(ModelError::compute("aggregating frames"))?;
-        let visual = match self.place {
-            Place::BeforeProjector => self.vlm.project(&folded)?,
-            Place::AfterProjector => folded,
+        let visual = match self.point {
+            AggregationPoint::BeforeProjector => self.vlm.project(&folded)?,
+            AggregationPoint::AfterProjector => folded,
         };
         self.vlm.to_language(&visual)
     }
 }
 
-fn fold(vlm: &Vlm, place: Place, fold: &mut dyn Fold, fused: &Tensor) -> Result<(), ModelError> {
-    let pushed = match place {
-        Place::BeforeProjector => fold.push(fused),
-        Place::AfterProjector => fold.push(&vlm.project(fused)?), // (t, N', H)
+fn fold(vlm: &Vlm, point: AggregationPoint, fold: &mut dyn FrameFold, fused: &Tensor) -> Result<(), ModelError> {
+    let pushed = match point {
+        AggregationPoint::BeforeProjector => fold.push(fused),
+        AggregationPoint::AfterProjector => fold.push(&vlm.project(fused)?), // (t, N', H)
     };
     pushed.map_err(ModelError::compute("aggregating frames"))
 }

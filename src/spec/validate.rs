@@ -95,8 +95,9 @@ impl Plan {
         if let Some(rule) = blueprint.rope_conflict.clone() {
             found.problems.push(SpecProblem::new("rope", rule).hint("rope: checkpoint"));
         }
-        if let Err(rule) = self.temporal().check(frame) {
-            found.problems.push(SpecProblem::new(&temporal, rule));
+        if let Err(error) = self.temporal().check(frame) {
+            let hint = error.hint().map(str::to_owned);
+            found.problems.push(SpecProblem { hint, ..SpecProblem::new(&temporal, error.rule()) });
         }
         let is_mixed = self.temporal().frame_rows(frame).is_none();
         if is_mixed && matches!(self.prompt.timestamps, Timestamps::MmSs | Timestamps::Seconds) {

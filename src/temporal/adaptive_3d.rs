@@ -2,14 +2,14 @@
 //!
 //! # Shapes
 //! `(T, Hg Wg, H)` to `(min(frames, T) h w, H)`. Reference: `adaptive_3d` of apple/ml-slowfast-llava (arXiv 2407.15841), where
-//! it is 16 x 12 x 12. A mean over a box is the mean over frames of the means over its rectangle, so each frame is pooled as
-//! it comes; a video of fewer frames keeps all of them.
+//! it is 16 x 12 x 12. A mean over a box is the mean over frames of the means over its rectangle, so each frame is
+//! pooled as it comes; a video of fewer frames keeps all of them.
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
+use super::{Error, FrameFold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 use crate::kernels::GridPool;
 
 /// The pool.
@@ -47,25 +47,25 @@ impl Strategy for Adaptive3d {
         )
     }
 
-    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
         if self.frames == 0 {
-            return Err("pools to 0 frames; hint: 16".to_owned());
+            return Err(Error::invalid("pools to 0 frames").with_hint("16"));
         }
         frame.grid_for(self.height, self.width).map(|_| ())
     }
 
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Pooling { config: *self, frame, pooled: Vec::new() })
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(Adaptive3dFold { config: *self, frame, pooled: Vec::new() })
     }
 }
 
-struct Pooling {
+struct Adaptive3dFold {
     config: Adaptive3d,
     frame: FrameTokens,
     pooled: Vec<Tensor>,
 }
 
-impl Fold for Pooling {
+impl FrameFold for Adaptive3dFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let Adaptive3d { height, width, .. } = self.config;
         let from = self.frame.grid_for(height, width).map_err(candle_core::Error::msg)?;

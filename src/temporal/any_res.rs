@@ -14,7 +14,7 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of};
+use super::{Error, FrameFold, FrameTokens, Grid, PoolMode, Strategy, kernels_of};
 
 /// The tiles of an image, and what is left of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +25,13 @@ pub struct AnyRes {
     pub rows: usize,
     /// Tiles of a row.
     pub columns: usize,
-    /// How the side that the padding leaves is made whole.
+    /// Rounding of the side without the padding.
     pub unpad: Unpad,
     /// Tokens beyond those of so many tiles are interpolated away (`anyres_max_9`), where the family does that.
     pub max_tiles: Option<usize>,
 }
 
-/// How a length in tokens is made whole.
+/// Rounding of a length to whole tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unpad {
@@ -81,8 +81,8 @@ impl AnyRes {
     }
 
     /// A packing of views whose rows end with this row, `(H)`.
-    pub(super) fn packing(self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn Fold> {
-        Box::new(Packing { config: self, frame, newline, views: Vec::new() })
+    pub(super) fn packing(self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn FrameFold> {
+        Box::new(AnyResFold { config: self, frame, newline, views: Vec::new() })
     }
 }
 
@@ -106,11 +106,10 @@ impl Strategy for AnyRes {
         )
     }
 
-    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
         if !frame.has_newline {
-            return Err("ends rows of tokens with the row image_newline, which the checkpoint has not; \
-                        hint: single_image: frame"
-                .to_owned());
+            return Err(Error::invalid("ends rows of tokens with the row image_newline, which the checkpoint lacks")
+                .with_hint("single_image: frame"));
         }
         frame.grid_for(1, 1).map(|_| ())
     }
@@ -119,12 +118,12 @@ impl Strategy for AnyRes {
         Some(self.n_tokens(1, frame))
     }
 
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
         self.packing(frame, None)
     }
 }
 
-struct Packing {
+struct AnyResFold {
     config: AnyRes,
     frame: FrameTokens,
     newline: Option<Tensor>,
@@ -132,7 +131,7 @@ struct Packing {
     views: Vec<Tensor>,
 }
 
-impl Fold for Packing {
+impl FrameFold for AnyResFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.views.push(frames.clone());
         Ok(())
@@ -152,7 +151,7 @@ impl Fold for Packing {
         let base = views.get(0)?; // (N', H)
         if packed.n_patches() == 0 {
             // Rows without a token are ended all the same.
-            return with_newlines(&base, None, (packed, &newline));
+            return with_newlines(&base, None, packed, &newline);
         }
         let tiles = views
             .narrow(0, 1, rows * columns)?
@@ -167,12 +166,12 @@ impl Fold for Packing {
             true => tiles,
             false => kernels_of(&tiles).pool_grid(&tiles, &unpadded.pool_to(packed, PoolMode::Bilinear))?,
         };
-        with_newlines(&base, Some(tiles.reshape((packed.height, packed.width, d))?), (packed, &newline))
+        with_newlines(&base, Some(tiles.reshape((packed.height, packed.width, d))?), packed, &newline)
     }
 }
 
 /// The base view's tokens, then those of the rows, each ended by the newline row.
-fn with_newlines(base: &Tensor, rows: Option<Tensor>, (grid, newline): (Grid, &Tensor)) -> Result<Tensor> {
+fn with_newlines(base: &Tensor, rows: Option<Tensor>, grid: Grid, newline: &Tensor) -> Result<Tensor> {
     let d = base.dim(1)?;
     let newline = newline.to_device(base.device())?.to_dtype(base.dtype())?;
     if grid.height == 0 {
@@ -272,7 +271,9 @@ mod tests {
         let error = fold.finish().expect_err("one view is missing").to_string();
         assert!(error.contains("2 views of an image of 1 x 2 tiles and a base view"), "{error}");
         let without = FrameTokens { has_newline: false, ..frame };
-        assert!(any_res((4, 1), (1, 2)).check(without).expect_err("no row").contains("single_image: frame"));
+        assert!(
+            any_res((4, 1), (1, 2)).check(without).expect_err("no row").to_string().contains("single_image: frame")
+        );
         assert!(any_res((4, 1), (1, 2)).check(FrameTokens { has_newline: true, ..FrameTokens::loose(5) }).is_err());
     }
 }

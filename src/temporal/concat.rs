@@ -5,7 +5,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Fold, FrameTokens, Strategy, no_frames};
+use super::{FrameFold, FrameTokens, Strategy, no_frames};
 
 pub(super) struct ConcatFrames;
 
@@ -22,17 +22,17 @@ impl Strategy for ConcatFrames {
         Some(frame.count)
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Concat::default())
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(ConcatFold::default())
     }
 }
 
 #[derive(Default)]
-pub(super) struct Concat {
+pub(super) struct ConcatFold {
     frames: Vec<Tensor>,
 }
 
-impl Fold for Concat {
+impl FrameFold for ConcatFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.frames.push(frames.flatten_to(1)?); // (t N', H)
         Ok(())

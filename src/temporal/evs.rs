@@ -10,9 +10,9 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Strategy, kernels_of, no_frames};
+use super::{Error, FrameFold, FrameTokens, Strategy, kernels_of, no_frames};
 
-/// How much is dropped.
+/// Share of dropped tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evs {
@@ -45,29 +45,29 @@ impl Strategy for Evs {
         format!("{kept} tokens left of {n_frames} frames x {count}, at least one frame's")
     }
 
-    fn check(&self, _: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, _: FrameTokens) -> crate::error::Result<()> {
         if (0.0..1.0).contains(&self.drop) {
             return Ok(());
         }
-        Err(format!("drops {} of the tokens; hint: a share from 0 to below 1", self.drop))
+        Err(Error::invalid(format!("drops {} of the tokens", self.drop)).with_hint("a share from 0 to below 1"))
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Dropping { config: *self, frames: Vec::new(), cosines: Vec::new(), last: None })
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(EvsFold { config: *self, frames: Vec::new(), cosines: Vec::new(), last: None })
     }
 }
 
-struct Dropping {
+struct EvsFold {
     config: Evs,
     frames: Vec<Tensor>,
-    /// Of every token from the second frame on and the token before it: `(n)` each, left on the device until all have
-    /// come.
+    /// Cosines of every token from the second frame on to the token of the frame before, `(n)` per batch, on the device
+    /// until the last frame.
     cosines: Vec<Tensor>,
     /// The frame before, `(N', H)`.
     last: Option<Tensor>,
 }
 
-impl Fold for Dropping {
+impl FrameFold for EvsFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let (t, _, _) = frames.dims3()?;
         if t == 0 {

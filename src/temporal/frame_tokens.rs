@@ -1,5 +1,6 @@
-//! What a strategy knows of a frame's tokens before any is computed.
+//! Tokens of one frame after the connector: their number and their grid, known before any is computed.
 
+use crate::error::{Error, Result};
 use crate::kernels::{GridPool, PoolMode};
 
 /// The patch grid of a frame.
@@ -35,33 +36,32 @@ pub struct FrameTokens {
 }
 
 impl FrameTokens {
-    /// So many tokens that stand on no grid.
+    /// Makes `count` tokens without a grid.
     pub fn loose(count: usize) -> Self {
         Self { count, grid: None, has_newline: false }
     }
 
-    /// The tokens of a grid.
+    /// Makes the tokens of a grid.
     pub fn on_grid(grid: Grid) -> Self {
         Self { count: grid.n_patches(), grid: Some(grid), has_newline: false }
     }
 
-    /// The grid, for a strategy that pools on it to `height x width`.
+    /// Returns the grid, for a strategy that pools on it to `height x width`.
     ///
     /// # Errors
-    /// In words, when there is none, or it is smaller.
-    pub fn grid_for(self, height: usize, width: usize) -> Result<Grid, String> {
+    /// When there is none, or it is smaller.
+    pub fn grid_for(self, height: usize, width: usize) -> Result<Grid> {
         let Some(grid) = self.grid else {
-            return Err(format!(
-                "pools on the patch grid, but the {} tokens of a frame are not the patches alone; hint: a connector other than \
-                 sti, and mm_vision_select_feature patch",
-                self.count
-            ));
+            let rule =
+                format!("pools on the patch grid, but the {} tokens of a frame are not the patches alone", self.count);
+            return Err(
+                Error::invalid(rule).with_hint("a connector other than sti, and mm_vision_select_feature patch")
+            );
         };
         if height == 0 || width == 0 || height > grid.height || width > grid.width {
-            return Err(format!(
-                "pools to {height} x {width}, but the patch grid is {} x {}; hint: from 1 x 1 to that",
-                grid.height, grid.width
-            ));
+            let Grid { height: rows, width: columns } = grid;
+            let rule = format!("pools to {height} x {width}, but the patch grid is {rows} x {columns}");
+            return Err(Error::invalid(rule).with_hint("from 1 x 1 to that"));
         }
         Ok(grid)
     }

@@ -7,9 +7,9 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::concat::Concat;
+use super::concat::ConcatFold;
 use super::ts_llava::check_mosaic;
-use super::{Fold, FrameTokens, Strategy, Views};
+use super::{FrameFold, FrameTokens, Strategy, Views};
 
 /// The image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ impl Strategy for IgVlm {
         format!("1 image of {} x {} frames x {} tokens", self.rows, self.columns, frame.count)
     }
 
-    fn check(&self, _: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, _: FrameTokens) -> crate::error::Result<()> {
         check_mosaic(self.rows, self.columns)
     }
 
@@ -46,14 +46,14 @@ impl Strategy for IgVlm {
         Views::Grid { rows: self.rows, columns: self.columns }
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Whole(Concat::default()))
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(IgVlmFold(ConcatFold::default()))
     }
 }
 
-struct Whole(Concat);
+struct IgVlmFold(ConcatFold);
 
-impl Fold for Whole {
+impl FrameFold for IgVlmFold {
     fn push(&mut self, images: &Tensor) -> Result<()> {
         self.0.push(images)
     }

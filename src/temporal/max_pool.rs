@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, PoolMode, Strategy, kernels_of, no_frames};
+use super::{FrameFold, FrameTokens, PoolMode, Strategy, kernels_of, no_frames};
 use crate::kernels::GridPool;
 
 /// The pool.
@@ -49,17 +49,17 @@ impl Strategy for MaxPool {
         Some(self.of_frame(frame))
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Pooling { stride: self.stride, pooled: Vec::new() })
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(MaxPoolFold { stride: self.stride, pooled: Vec::new() })
     }
 }
 
-struct Pooling {
+struct MaxPoolFold {
     stride: usize,
     pooled: Vec<Tensor>,
 }
 
-impl Fold for Pooling {
+impl FrameFold for MaxPoolFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.pooled.push(pool_tokens(frames, self.stride)?.flatten_to(1)?); // (t floor(N' / s), H)
         Ok(())

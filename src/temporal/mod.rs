@@ -26,7 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choice;
-use crate::error::Error;
+use crate::error::{About, Error};
 use crate::kernels::{self, Kernels};
 use crate::units::Tokens;
 
@@ -43,12 +43,12 @@ pub use slowfast::SlowFast;
 pub use ts_llava::TsLlava;
 
 use concat::ConcatFrames;
-use one_vision::WithNewline;
-use spatial_mean::SpatialMeans;
-use spatial_temporal_mean::SpatialTemporalMeans;
-use temporal_mean::TemporalMeans;
+use one_vision::NewlineFold;
+use spatial_mean::SpatialMeanStrategy;
+use spatial_temporal_mean::SpatialTemporalMeanStrategy;
+use temporal_mean::TemporalMeanStrategy;
 
-/// A strategy and its options.
+/// Temporal strategy and its options.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporal {
@@ -89,55 +89,55 @@ pub enum Temporal {
     AnyRes(AnyRes),
 }
 
-/// What a strategy says of itself before it runs.
+/// Facts of a strategy before it runs, and its fold.
 trait Strategy {
     /// `V`: tokens of `n_frames` frames.
     fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize;
 
-    /// The same count as arithmetic in words.
+    /// Returns the arithmetic of that count in words, for messages.
     fn explain(&self, n_frames: usize, frame: FrameTokens) -> String;
 
-    /// Whether it can work on such frames; in words after the strategy's name.
-    fn check(&self, _frame: FrameTokens) -> std::result::Result<(), String> {
+    /// Checks that the strategy applies to frames of these tokens.
+    fn check(&self, _frame: FrameTokens) -> crate::error::Result<()> {
         Ok(())
     }
 
-    /// Tokens at the end of each frame that its pool leaves out.
+    /// Returns the number of tokens at the end of each frame that the pool drops.
     fn n_dropped(&self, _frame: FrameTokens) -> usize {
         0
     }
 
-    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
-    /// behind them belongs to the last.
+    /// Returns the number of tokens per frame where each frame has rows of its own, in the order of frames; `None`
+    /// where frames are mixed. Rows behind the last frame belong to it.
     fn frame_rows(&self, _frame: FrameTokens) -> Option<usize> {
         None
     }
 
-    /// Where it stands.
-    fn place(&self) -> Place {
-        Place::AfterProjector
+    /// Returns the side of the projector on which frames are aggregated.
+    fn aggregation_point(&self) -> AggregationPoint {
+        AggregationPoint::AfterProjector
     }
 
-    /// The images that it wants encoded.
+    /// Returns the images to encode.
     fn views(&self) -> Views {
         Views::Frames
     }
 
-    /// The row that it wants behind the frames.
+    /// Returns the row behind the last frame.
     fn newline(&self) -> NewlineRow {
         NewlineRow::None
     }
 
     /// Begins an aggregation.
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold>;
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold>;
 }
 
-/// Where a strategy stands.
+/// Side of the projector on which a strategy aggregates frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// It aggregates what the connector fused, and the projector takes the result.
+pub enum AggregationPoint {
+    /// Aggregation of the connector's tokens; the projector takes the result.
     BeforeProjector,
-    /// It aggregates projected tokens.
+    /// Aggregation of projected tokens.
     AfterProjector,
 }
 
@@ -148,29 +148,29 @@ pub enum Views {
     Frames,
     /// Each frame, then an image as large as the tower's of some of them.
     FramesAndThumbnail {
-        /// Of frames.
+        /// Rows of frames.
         rows: usize,
-        /// Frames of a row.
+        /// Frames in a row.
         columns: usize,
     },
     /// One image of some frames at their own size.
     Grid {
-        /// Of frames.
+        /// Rows of frames.
         rows: usize,
-        /// Frames of a row.
+        /// Frames in a row.
         columns: usize,
     },
 }
 
-/// A running aggregation.
-pub trait Fold {
+/// Running aggregation of frames in time order.
+pub trait FrameFold {
     /// Takes the next frames, `(t, N', H)`, in time order.
     ///
     /// # Errors
     /// When candle fails.
     fn push(&mut self, frames: &Tensor) -> Result<()>;
 
-    /// The sequence, `(V, H)`.
+    /// Returns the sequence, `(V, H)`.
     ///
     /// # Errors
     /// When no frame came.
@@ -203,10 +203,10 @@ impl Temporal {
 
     fn strategy(&self) -> &dyn Strategy {
         match self {
-            Self::TemporalMean => &TemporalMeans { place: Place::AfterProjector },
-            Self::TemporalMeanBeforeProjector => &TemporalMeans { place: Place::BeforeProjector },
-            Self::SpatialMean => &SpatialMeans,
-            Self::SpatialTemporalMean => &SpatialTemporalMeans,
+            Self::TemporalMean => &TemporalMeanStrategy { point: AggregationPoint::AfterProjector },
+            Self::TemporalMeanBeforeProjector => &TemporalMeanStrategy { point: AggregationPoint::BeforeProjector },
+            Self::SpatialMean => &SpatialMeanStrategy,
+            Self::SpatialTemporalMean => &SpatialTemporalMeanStrategy,
             Self::Concat | Self::Checkpoint => &ConcatFrames,
             Self::MaxPool(config) => config,
             Self::Pool2d(config) => config,
@@ -225,58 +225,59 @@ impl Temporal {
         Tokens(self.strategy().n_tokens(n_frames, frame))
     }
 
-    /// The same count as arithmetic in words.
+    /// Returns the arithmetic of that count in words, for messages.
     pub fn explain(&self, n_frames: usize, frame: FrameTokens) -> String {
         self.strategy().explain(n_frames, frame)
     }
 
-    /// Whether it can work on such frames.
+    /// Checks that the strategy applies to frames of these tokens.
     ///
     /// # Errors
-    /// In words, with the strategy's name.
-    pub fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
-        self.strategy().check(frame).map_err(|rule| format!("{} {rule}", self.name()))
+    /// When it does not; the subject is the name of the strategy.
+    pub fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
+        self.strategy().check(frame).about(self.name())
     }
 
-    /// Tokens at the end of each frame that its pool leaves out.
+    /// Returns the number of tokens at the end of each frame that the pool drops.
     pub fn n_dropped(&self, frame: FrameTokens) -> usize {
         self.strategy().n_dropped(frame)
     }
 
-    /// Tokens of each frame, where those of a frame stand apart from the others, in the order of frames. What stands
-    /// behind them belongs to the last.
+    /// Returns the number of tokens per frame where each frame has rows of its own, in the order of frames; `None`
+    /// where frames are mixed. Rows behind the last frame belong to it.
     pub fn frame_rows(&self, frame: FrameTokens) -> Option<usize> {
         self.strategy().frame_rows(frame)
     }
 
-    /// Where it stands.
-    pub fn place(&self) -> Place {
-        self.strategy().place()
+    /// Returns the side of the projector on which frames are aggregated.
+    pub fn aggregation_point(&self) -> AggregationPoint {
+        self.strategy().aggregation_point()
     }
 
-    /// The images that it wants encoded.
+    /// Returns the images to encode.
     pub fn views(&self) -> Views {
         self.strategy().views()
     }
 
     /// Begins an aggregation of frames with such tokens.
-    pub fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
+    pub fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
         self.strategy().begin(frame)
     }
 
-    /// As [`Self::begin`], for a model with this row to end frames with, `(H)`, where the strategy wants it.
-    pub fn begin_with(&self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn Fold> {
+    /// Begins an aggregation, for a model with a row `image_newline`, `(H)`, which is used where the strategy asks for
+    /// it.
+    pub fn begin_with(&self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn FrameFold> {
         if let Self::AnyRes(config) = self {
             return config.packing(frame, newline);
         }
         let fold = self.begin(frame);
         match newline.filter(|_| self.strategy().newline() == NewlineRow::End) {
-            Some(row) => Box::new(WithNewline { fold, row }),
+            Some(row) => Box::new(NewlineFold { fold, row }),
             None => fold,
         }
     }
 
-    /// Its name.
+    /// Returns the name of the strategy.
     pub fn name(&self) -> String {
         match self {
             Self::AnyRes(_) => "any_res".to_owned(),
@@ -290,7 +291,7 @@ fn kernels_of(frames: &Tensor) -> &'static dyn Kernels {
     kernels::of(frames.device(), frames.dtype())
 }
 
-/// What a fold without frames answers.
+/// Error of a fold without frames.
 fn no_frames() -> candle_core::Error {
     candle_core::Error::msg("temporal aggregation of no frames")
 }
@@ -399,16 +400,16 @@ mod tests {
 
     #[test]
     fn strategies_refuse_frames_that_they_cannot_work_on() {
-        let refused = |strategy: Temporal, frame| strategy.check(frame).expect_err("refused");
+        let refused = |strategy: Temporal, frame| strategy.check(frame).expect_err("refused").to_string();
         let pool = Temporal::Pool2d(Pool2d::default());
         assert!(
-            refused(pool, FrameTokens::loose(720)).starts_with("pool_2d pools on the patch grid, but the 720 tokens")
+            refused(pool, FrameTokens::loose(720)).starts_with("pool_2d: pools on the patch grid, but the 720 tokens")
         );
         let small = FrameTokens::on_grid(Grid { height: 8, width: 8 });
-        assert!(refused(pool, small).starts_with("pool_2d pools to 12 x 12, but the patch grid is 8 x 8"));
-        assert!(refused(Temporal::Evs(Evs { drop: 1.0 }), small).contains("evs drops 1 of the tokens"));
+        assert!(refused(pool, small).starts_with("pool_2d: pools to 12 x 12, but the patch grid is 8 x 8"));
+        assert!(refused(Temporal::Evs(Evs { drop: 1.0 }), small).contains("evs: drops 1 of the tokens"));
         for strategy in Temporal::all() {
-            assert_eq!(strategy.check(frame()), Ok(()), "{strategy}");
+            assert!(strategy.check(frame()).is_ok(), "{strategy}");
         }
     }
 
@@ -455,7 +456,7 @@ mod tests {
             n_frames in 1usize..12, which in 0..Temporal::all().len(), a in 1usize..6, b in 1usize..6,
         ) {
             let strategy = drawn(which, a, b);
-            prop_assert_eq!(strategy.check(frame()), Ok(()));
+            prop_assert!(strategy.check(frame()).is_ok());
             let out = folded(strategy, &images(strategy, n_frames), std::iter::repeat_n(2, 20));
             prop_assert_eq!(out.dims(), [strategy.n_tokens(n_frames, frame()).0, 3]);
         }

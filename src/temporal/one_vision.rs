@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
+use super::{Error, FrameFold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The pool, and the row behind the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,14 +67,13 @@ impl Strategy for OneVision {
         format!("{n_frames} frames x {each} tokens{sides}{row}")
     }
 
-    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
         if self.stride == 0 {
-            return Err("has a stride of 0; hint: 2".to_owned());
+            return Err(Error::invalid("has a stride of 0").with_hint("2"));
         }
         if self.newline == NewlineRow::End && !frame.has_newline {
-            return Err("ends the frames with the row image_newline, which the checkpoint has not; \
-                        hint: one_vision:newline=none"
-                .to_owned());
+            return Err(Error::invalid("ends the frames with the row image_newline, which the checkpoint lacks")
+                .with_hint("one_vision:newline=none"));
         }
         frame.grid_for(1, 1).map(|_| ())
     }
@@ -87,18 +86,18 @@ impl Strategy for OneVision {
         self.newline
     }
 
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Interpolating { config: *self, frame, pooled: Vec::new() })
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(OneVisionFold { config: *self, frame, pooled: Vec::new() })
     }
 }
 
-struct Interpolating {
+struct OneVisionFold {
     config: OneVision,
     frame: FrameTokens,
     pooled: Vec<Tensor>,
 }
 
-impl Fold for Interpolating {
+impl FrameFold for OneVisionFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let from = self.frame.grid_for(1, 1).map_err(candle_core::Error::msg)?;
         let pool = from.pool_to(self.config.to(from), PoolMode::Bilinear);
@@ -112,13 +111,13 @@ impl Fold for Interpolating {
 }
 
 /// A fold whose sequence ends with a newline row.
-pub(super) struct WithNewline {
-    pub(super) fold: Box<dyn Fold>,
+pub(super) struct NewlineFold {
+    pub(super) fold: Box<dyn FrameFold>,
     /// `(H)`.
     pub(super) row: Tensor,
 }
 
-impl Fold for WithNewline {
+impl FrameFold for NewlineFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.fold.push(frames)
     }
@@ -140,11 +139,12 @@ mod tests {
     fn counts_are_those_of_the_paper() {
         let frame = FrameTokens { has_newline: true, ..FrameTokens::on_grid(Grid { height: 27, width: 27 }) };
         let strategy = OneVision::default();
-        assert_eq!((strategy.n_tokens(32, frame), strategy.check(frame)), (6273, Ok(())));
+        assert_eq!(strategy.n_tokens(32, frame), 6273);
+        assert!(strategy.check(frame).is_ok());
         assert_eq!(strategy.explain(32, frame), "32 frames x 196 tokens (14 x 14) + 1 newline row");
         let without = FrameTokens { has_newline: false, ..frame };
-        assert!(strategy.check(without).expect_err("no row").ends_with("hint: one_vision:newline=none"));
-        assert_eq!(OneVision { newline: NewlineRow::None, ..strategy }.check(without), Ok(()));
+        assert!(strategy.check(without).expect_err("no row").to_string().ends_with("hint: one_vision:newline=none"));
+        assert!(OneVision { newline: NewlineRow::None, ..strategy }.check(without).is_ok());
     }
 
     #[test]

@@ -7,13 +7,13 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
+use super::{FrameFold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool2d {
-    /// How the patches of a window become one. Default: `average`.
+    /// Reduction of the patches of a window to one. Default: `average`.
     pub mode: PoolMode,
     /// Rows that are left. Default: `12`.
     #[schemars(range(min = 1))]
@@ -49,7 +49,7 @@ impl Strategy for Pool2d {
         )
     }
 
-    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
         frame.grid_for(self.height, self.width).map(|_| ())
     }
 
@@ -57,18 +57,18 @@ impl Strategy for Pool2d {
         Some(self.height.saturating_mul(self.width))
     }
 
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Pooling { config: *self, frame, pooled: Vec::new() })
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(Pool2dFold { config: *self, frame, pooled: Vec::new() })
     }
 }
 
-struct Pooling {
+struct Pool2dFold {
     config: Pool2d,
     frame: FrameTokens,
     pooled: Vec<Tensor>,
 }
 
-impl Fold for Pooling {
+impl FrameFold for Pool2dFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let to = self.config.to();
         let from = self.frame.grid_for(to.height, to.width).map_err(candle_core::Error::msg)?;

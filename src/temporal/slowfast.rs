@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::max_pool::pool_tokens;
-use super::{Fold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
+use super::{Error, FrameFold, FrameTokens, Grid, PoolMode, Strategy, kernels_of, no_frames};
 
 /// The two pathways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,15 +56,15 @@ impl Strategy for SlowFast {
         format!("{slow} slow frames x {of_slow} + {n_frames} fast frames x {of_fast} tokens")
     }
 
-    fn check(&self, frame: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, frame: FrameTokens) -> crate::error::Result<()> {
         if self.slow_frames == 0 {
-            return Err("takes 0 slow frames; hint: 10".to_owned());
+            return Err(Error::invalid("takes 0 slow frames").with_hint("10"));
         }
         if self.slow_stride == 0 || self.slow_stride > frame.count {
-            return Err(format!(
+            return Err(Error::invalid(format!(
                 "slow_stride {} is not from 1 to the {} tokens of a frame",
                 self.slow_stride, frame.count
-            ));
+            )));
         }
         frame.grid_for(self.fast_grid, self.fast_grid).map(|_| ())
     }
@@ -73,20 +73,20 @@ impl Strategy for SlowFast {
         frame.count % self.slow_stride.max(1)
     }
 
-    fn begin(&self, frame: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Pathways { config: *self, frame, slow: Vec::new(), fast: Vec::new() })
+    fn begin(&self, frame: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(SlowFastFold { config: *self, frame, slow: Vec::new(), fast: Vec::new() })
     }
 }
 
-struct Pathways {
+struct SlowFastFold {
     config: SlowFast,
     frame: FrameTokens,
-    /// Of every frame: how many there are is known only at the end.
+    /// Pooled tokens of every frame: the number of frames is known only at the end.
     slow: Vec<Tensor>,
     fast: Vec<Tensor>,
 }
 
-impl Fold for Pathways {
+impl FrameFold for SlowFastFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         let side = self.config.fast_grid;
         let from = self.frame.grid_for(side, side).map_err(candle_core::Error::msg)?;

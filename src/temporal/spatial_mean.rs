@@ -5,11 +5,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Fold, FrameTokens, Strategy, no_frames};
+use super::{FrameFold, FrameTokens, Strategy, no_frames};
 
-pub(super) struct SpatialMeans;
+pub(super) struct SpatialMeanStrategy;
 
-impl Strategy for SpatialMeans {
+impl Strategy for SpatialMeanStrategy {
     fn n_tokens(&self, n_frames: usize, _: FrameTokens) -> usize {
         n_frames
     }
@@ -22,17 +22,17 @@ impl Strategy for SpatialMeans {
         Some(1)
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(SpatialMean::default())
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(SpatialMeanFold::default())
     }
 }
 
 #[derive(Default)]
-pub(super) struct SpatialMean {
+pub(super) struct SpatialMeanFold {
     means: Vec<Tensor>,
 }
 
-impl Fold for SpatialMean {
+impl FrameFold for SpatialMeanFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.means.push(frames.mean(1)?); // (t, H)
         Ok(())

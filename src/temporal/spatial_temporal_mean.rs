@@ -5,13 +5,13 @@
 
 use candle_core::{Result, Tensor};
 
-use super::spatial_mean::SpatialMean;
-use super::temporal_mean::TemporalMean;
-use super::{Fold, FrameTokens, Strategy};
+use super::spatial_mean::SpatialMeanFold;
+use super::temporal_mean::TemporalMeanFold;
+use super::{FrameFold, FrameTokens, Strategy};
 
-pub(super) struct SpatialTemporalMeans;
+pub(super) struct SpatialTemporalMeanStrategy;
 
-impl Strategy for SpatialTemporalMeans {
+impl Strategy for SpatialTemporalMeanStrategy {
     fn n_tokens(&self, n_frames: usize, frame: FrameTokens) -> usize {
         n_frames.saturating_add(frame.count)
     }
@@ -20,18 +20,18 @@ impl Strategy for SpatialTemporalMeans {
         format!("{n_frames} frames + {} tokens of a mean frame", frame.count)
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(SpatialTemporalMean::default())
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(SpatialTemporalMeanFold::default())
     }
 }
 
 #[derive(Default)]
-pub(super) struct SpatialTemporalMean {
-    spatial: Box<SpatialMean>,
-    temporal: Box<TemporalMean>,
+pub(super) struct SpatialTemporalMeanFold {
+    spatial: Box<SpatialMeanFold>,
+    temporal: Box<TemporalMeanFold>,
 }
 
-impl Fold for SpatialTemporalMean {
+impl FrameFold for SpatialTemporalMeanFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.spatial.push(frames)?;
         self.temporal.push(frames)

@@ -6,13 +6,13 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Fold, FrameTokens, Place, Strategy, kernels_of, no_frames};
+use super::{AggregationPoint, FrameFold, FrameTokens, Strategy, kernels_of, no_frames};
 
-pub(super) struct TemporalMeans {
-    pub(super) place: Place,
+pub(super) struct TemporalMeanStrategy {
+    pub(super) point: AggregationPoint,
 }
 
-impl Strategy for TemporalMeans {
+impl Strategy for TemporalMeanStrategy {
     fn n_tokens(&self, _: usize, frame: FrameTokens) -> usize {
         frame.count
     }
@@ -21,23 +21,23 @@ impl Strategy for TemporalMeans {
         format!("{} tokens of a mean frame", frame.count)
     }
 
-    fn place(&self) -> Place {
-        self.place
+    fn aggregation_point(&self) -> AggregationPoint {
+        self.point
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(TemporalMean::default())
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(TemporalMeanFold::default())
     }
 }
 
 #[derive(Default)]
-pub(super) struct TemporalMean {
+pub(super) struct TemporalMeanFold {
     sum: Option<Tensor>,
     n_frames: usize,
     dtype: Option<DType>,
 }
 
-impl Fold for TemporalMean {
+impl FrameFold for TemporalMeanFold {
     fn push(&mut self, frames: &Tensor) -> Result<()> {
         self.dtype = Some(frames.dtype());
         let kernels = kernels_of(frames);

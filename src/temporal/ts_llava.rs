@@ -11,10 +11,10 @@ use candle_core::{Result, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Fold, FrameTokens, Strategy, Views, kernels_of, no_frames};
+use super::{Error, FrameFold, FrameTokens, Strategy, Views, kernels_of, no_frames};
 use crate::units::linspace;
 
-/// How much is sampled.
+/// Numbers of sampled tokens and of the thumbnail's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TsLlava {
@@ -45,9 +45,9 @@ impl Strategy for TsLlava {
         format!("{sampled} tokens sampled of {n_frames} frames x {count} + {count} of the thumbnail")
     }
 
-    fn check(&self, _: FrameTokens) -> std::result::Result<(), String> {
+    fn check(&self, _: FrameTokens) -> crate::error::Result<()> {
         if self.tokens == 0 {
-            return Err("samples 0 tokens; hint: 2880".to_owned());
+            return Err(Error::invalid("samples 0 tokens").with_hint("2880"));
         }
         check_mosaic(self.rows, self.columns)
     }
@@ -56,26 +56,27 @@ impl Strategy for TsLlava {
         Views::FramesAndThumbnail { rows: self.rows, columns: self.columns }
     }
 
-    fn begin(&self, _: FrameTokens) -> Box<dyn Fold> {
-        Box::new(Sampling { tokens: self.tokens, images: Vec::new() })
+    fn begin(&self, _: FrameTokens) -> Box<dyn FrameFold> {
+        Box::new(TsLlavaFold { tokens: self.tokens, images: Vec::new() })
     }
 }
 
-/// Whether so many frames make an image.
-pub(super) fn check_mosaic(rows: usize, columns: usize) -> std::result::Result<(), String> {
+/// Checks the size of a mosaic of frames.
+pub(super) fn check_mosaic(rows: usize, columns: usize) -> crate::error::Result<()> {
     const MOST: usize = 16;
     if (1..=MOST).contains(&rows) && (1..=MOST).contains(&columns) {
         return Ok(());
     }
-    Err(format!("puts {rows} rows of {columns} frames into an image; hint: 3 rows of 2, at most {MOST} of either"))
+    let rule = format!("puts {rows} rows of {columns} frames into an image");
+    Err(Error::invalid(rule).with_hint(format!("3 rows of 2, at most {MOST} of either")))
 }
 
-struct Sampling {
+struct TsLlavaFold {
     tokens: usize,
     images: Vec<Tensor>,
 }
 
-impl Fold for Sampling {
+impl FrameFold for TsLlavaFold {
     fn push(&mut self, images: &Tensor) -> Result<()> {
         self.images.push(images.clone());
         Ok(())
@@ -91,15 +92,15 @@ impl Fold for Sampling {
             return Err(no_frames());
         }
         let tokens = images.narrow(0, 0, n_frames)?.flatten_to(1)?; // (T N', H)
-        let places = sampled(tokens.dim(0)?, self.tokens);
-        let places = Tensor::from_slice(&places, places.len(), tokens.device())?;
-        Tensor::cat(&[kernels_of(&tokens).gather(&tokens, &places)?, images.get(n_frames)?], 0)
+        let indices = sampled(tokens.dim(0)?, self.tokens);
+        let indices = Tensor::from_slice(&indices, indices.len(), tokens.device())?;
+        Tensor::cat(&[kernels_of(&tokens).gather(&tokens, &indices)?, images.get(n_frames)?], 0)
     }
 }
 
-/// Places of `n` of all tokens, `round(linspace(0, all - 1, n))`; of no more than `n` tokens all.
+/// Returns the indices of `n` of all tokens, `round(linspace(0, all - 1, n))`; every index of `n` tokens or fewer.
 fn sampled(all: usize, n: usize) -> Vec<u32> {
-    linspace(all, n.min(all)).into_iter().map(|place| place as u32).collect()
+    linspace(all, n.min(all)).into_iter().map(|index| index as u32).collect()
 }
 
 #[cfg(test)]
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn sampled_tokens_come_before_the_thumbnail() {
         let mut fold = TsLlava { tokens: 3, ..TsLlava::default() }.begin(FrameTokens::loose(2));
-        // Two frames of two tokens, and the thumbnail's: of 0 1 2 3 the places 0, 1.5 (to even: 2) and 3.
+        // Two frames of two tokens, and the thumbnail's: of 0 1 2 3 the indices 0, 1.5 (to even: 2) and 3.
         for image in [[[0f32], [1.0]], [[2.0], [3.0]], [[8.0], [9.0]]] {
             fold.push(&Tensor::new(&[image], &Device::Cpu).expect("small")).expect("it fits");
         }
@@ -120,8 +121,8 @@ mod tests {
 
     #[test]
     fn the_paper_takes_2880_of_28800() {
-        let places = sampled(28_800, 2880);
-        assert_eq!((places.len(), places[0], places[1], places[2879]), (2880, 0, 10, 28_799));
+        let indices = sampled(28_800, 2880);
+        assert_eq!((indices.len(), indices[0], indices[1], indices[2879]), (2880, 0, 10, 28_799));
         assert_eq!(TsLlava::default().n_tokens(50, FrameTokens::loose(576)), 3456);
     }
 }

@@ -30,23 +30,23 @@ pub struct AnswerObjective<'m> {
     device: Device,
 }
 
-/// What the objective is made from.
+/// Parts of the objective.
 pub struct AnswerParts<'m> {
     /// The model's description.
     pub design: &'m Design,
-    /// What the features are multiplied by.
+    /// Factor of the features.
     pub feature_scale: f64,
-    /// What is learned from.
+    /// Images with conversations.
     pub data: Box<dyn Dataset>,
     /// The features of its images.
     pub features: Features,
-    /// How images are stretched.
+    /// Stretching of images.
     pub stretch: Stretch,
     /// Seed of wordings and stretches.
     pub seed: u64,
 }
 
-/// How many tokens stand for the images of a step, and how far from them the questions begin.
+/// Number of tokens per image in a step, and distance of the questions from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretched {
     pooled: bool,

@@ -27,31 +27,31 @@ pub const TOWER_DIR: &str = "vision_tower";
 pub const WEIGHTS: &str = "model.safetensors";
 /// Images whose conversations a tokenizer is trained on.
 const TOKENIZER_IMAGES: usize = 20_000;
-/// What a new tokenizer begins with, at the ids from 0.
+/// Special tokens of a new tokenizer, at the ids from 0.
 const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
 
-/// Whose tower the model has.
+/// Owner of the tower of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TowerPlace {
-    /// Its own, made or changed by the recipe: it is written beside the model.
+    /// A tower made or changed by the recipe, written beside the model.
     Own,
-    /// That of the checkpoint that it begins with, which has it beside: its files are copied.
+    /// The tower beside the initial checkpoint; its files are copied.
     Copied,
-    /// One that other models share: `config.json` names it.
+    /// A shared tower; `config.json` names it.
     Shared,
-    /// Inside the checkpoint that it begins with, whose file is written anew with it.
+    /// A tower inside the initial checkpoint, written again with its file.
     Inside,
 }
 
-/// What the model begins with.
+/// Initial checkpoint and tower of the model.
 pub struct Start {
-    /// The directory of the checkpoint.
+    /// Directory of the checkpoint.
     pub from: Option<PathBuf>,
-    /// The tower's.
+    /// Directory of the tower.
     pub tower: Option<PathBuf>,
-    /// Whose tower it will be.
+    /// Owner of the tower.
     pub place: TowerPlace,
-    /// What `config.json` will call it.
+    /// Name of the tower in `config.json`.
     tower_name: String,
 }
 

@@ -1,4 +1,4 @@
-//! What can stop a training run.
+//! Errors that stop a training run.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub enum TrainError {
     Recipe {
         /// The recipe.
         path: PathBuf,
-        /// What is wrong, with values and a hint.
+        /// Broken rule, with values and a hint.
         rule: String,
     },
     /// Data that cannot be learned from.
@@ -32,10 +32,10 @@ pub enum TrainError {
     Data {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and in which record.
+        /// Broken rule, and the record.
         rule: String,
     },
-    /// A loss that is no number any more.
+    /// A loss that is infinite or NaN.
     #[error(
         "stage {stage}, step {step}: the loss is {loss}; the last checkpoint, of step {kept}, is good; \
          hint: a smaller learning_rate, a longer warmup, or a smaller clip"
@@ -53,9 +53,9 @@ pub enum TrainError {
     /// A run that is not this recipe's.
     #[error("{path}: {rule}; hint: another --out, or --restart to begin anew")]
     OtherRun {
-        /// Its state.
+        /// State of the run.
         path: PathBuf,
-        /// What differs.
+        /// Difference to the recipe.
         rule: String,
     },
     /// A model or a part of it.

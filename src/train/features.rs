@@ -16,7 +16,7 @@ use crate::image::Preprocessor;
 use crate::vision::Tower;
 use crate::vlm::{FeatureSelection, fuse};
 
-/// What makes features.
+/// Encoder of images into features.
 pub struct Encoder<'a> {
     /// The tower.
     pub tower: &'a Tower,
@@ -24,9 +24,9 @@ pub struct Encoder<'a> {
     pub connector: &'a dyn Connector,
     /// Selection of the connector's tokens from a hidden state.
     pub selection: FeatureSelection,
-    /// How images are prepared.
+    /// Preparation of images.
     pub preprocessor: &'a Preprocessor,
-    /// Where the tower is.
+    /// Device of the tower.
     pub device: &'a Device,
 }
 

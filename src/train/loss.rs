@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// What each row should have been, and how much that counts.
+/// Expected class and weight of each row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Targets {
     /// Classes.

@@ -1,4 +1,4 @@
-//! What each step came to, on disk: one JSON object a line, and the loss as a picture.
+//! Metrics of each step on disk: one JSON object per line, and the curve of the loss as an image.
 
 use std::fs::File;
 use std::io::Write;

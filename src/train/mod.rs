@@ -5,8 +5,8 @@
 //! is frozen in both, so its features are computed once. What comes out is a checkpoint in the
 //! released layout, or in that of the Hugging Face checkpoint that it began with.
 //!
-//! A run is a pure function of its recipe: batches, wordings and rates follow from seed and step, so a run that is killed
-//! and taken up again ends, on the CPU, with the same weights to the bit.
+//! A run is a pure function of its recipe: batches, wordings and rates follow from seed and step, so a run that is
+//! killed and taken up again ends, on the CPU, with the same weights to the bit.
 
 mod answers;
 mod curve;

@@ -1,4 +1,4 @@
-//! What a stage minimises.
+//! The objective of a stage: the loss that it minimises.
 
 use candle_core::{Result, Tensor};
 
@@ -16,7 +16,7 @@ pub struct StepLoss {
     pub n_tokens: usize,
 }
 
-/// A stage's loss over batches of images. What does not need gradients is prepared apart.
+/// A stage's loss over batches of images. Work without gradients is prepared separately.
 pub trait Objective: Sync {
     /// Prepared images.
     type Batch: Send + Sync;
@@ -27,7 +27,7 @@ pub trait Objective: Sync {
     /// When data cannot be read.
     fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<Self::Batch, TrainError>;
 
-    /// What the loss is divided by, for a mean.
+    /// Returns the divisor that makes a mean of the summed loss.
     fn weight(&self, batch: &Self::Batch) -> f64;
 
     /// The loss, tracked back to the weights.

@@ -105,9 +105,9 @@ pub struct Packed {
     pub n_after: usize,
     /// `(B, S)`, row by row.
     pub positions: Vec<u32>,
-    /// What each position sees.
+    /// Visible keys of each position.
     pub visible: VisibleKeys,
-    /// Of all positions, flattened, those whose next id counts.
+    /// Indices of the flattened positions whose next id counts.
     pub rows: Vec<u32>,
     /// The ids that come next there.
     pub targets: Targets,

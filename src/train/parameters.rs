@@ -1,5 +1,5 @@
-//! The weights of a model in training: made when the networks first ask for them, named as the released checkpoints name
-//! them, each part frozen or not.
+//! The weights of a model in training: made when the networks first ask for them, named as the released checkpoints
+//! name them, each part frozen or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// What the names of its tensors begin with. The language model's are the rest.
+    /// Returns the prefix of the names of the tensors; the language model has the remaining names.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::VisionTower => "vision_tower.vision_model.",
@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-/// Gives the first value of a tensor, by its name and shape.
+/// Function that returns the initial value of a tensor, by name and shape.
 pub type Source = Box<dyn Fn(&str, &Shape) -> Result<Tensor> + Send + Sync>;
 
 /// Weights by name, in f32.
@@ -70,7 +70,7 @@ impl Parameters {
         self.inner().frozen = frozen.into_iter().collect();
     }
 
-    /// Where they are.
+    /// Returns the device of the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }

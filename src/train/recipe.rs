@@ -22,9 +22,9 @@ pub struct Recipe {
     pub seed: u64,
     /// The model to be.
     pub model: ModelRecipe,
-    /// What is trained, one after the other.
+    /// Stages, in their order.
     pub stages: Vec<Stage>,
-    /// Where relative paths begin: the directory of the recipe.
+    /// Base of relative paths: the directory of the recipe.
     #[serde(skip)]
     pub base: PathBuf,
     /// Steps between two checkpoints. Default: `100`.
@@ -49,23 +49,25 @@ pub struct ModelRecipe {
     /// The tower.
     #[serde(default)]
     pub vision_tower: TowerRecipe,
-    /// Where the projector begins. Default: `from`, with a `from`; else `new`.
+    /// Initial weights of the projector. Default: `from`, with a `from`; else `new`.
     #[serde(default)]
     pub projector: Option<ProjectorStart>,
-    /// The Dense Connector: `mm_dense_connector_type` of the model's `config.json`. Default: as `config` or `from` says.
+    /// The Dense Connector: `mm_dense_connector_type` of the model's `config.json`. Default: as `config` or `from`
+    /// says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connector: Option<ConnectorKind>,
-    /// What the connector's tokens are multiplied by before the projector; it is folded into the projector's first matrix
-    /// when the model is written. Default: `1`.
+    /// Factor of the connector's tokens before the projector; it is folded into the projector's first matrix when the
+    /// model is written. Default: `1`.
     #[serde(default = "one")]
     pub feature_scale: f64,
-    /// Ids of a byte-level BPE tokenizer that is trained on the texts of the first stage that has some. Default: none, that of `from`.
+    /// Ids of a byte-level BPE tokenizer that is trained on the texts of the first stage that has some. Default: none,
+    /// that of `from`.
     #[serde(default)]
     pub tokenizer_vocabulary: Option<usize>,
 }
 
 impl ModelRecipe {
-    /// Whether the projector begins anew.
+    /// Returns whether the projector is initialized anew.
     pub fn has_new_projector(&self) -> bool {
         self.from.is_none() || self.projector == Some(ProjectorStart::New)
     }
@@ -87,7 +89,7 @@ fn one() -> f64 {
     1.0
 }
 
-/// Where a projector begins.
+/// Initial weights of a projector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProjectorStart {
@@ -109,7 +111,7 @@ pub struct TowerRecipe {
     pub config: Map<String, Value>,
 }
 
-/// What a stage is for.
+/// Purpose of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
@@ -136,13 +138,13 @@ impl StageKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Its name, in metrics and messages.
+    /// Name in metrics and messages.
     pub name: String,
-    /// What it is for.
+    /// Purpose of the stage.
     pub stage: StageKind,
-    /// The parts that stay as they are, to the bit.
+    /// Parts that stay bit-identical.
     pub frozen: Vec<Part>,
-    /// What is learned from.
+    /// Training data.
     pub data: Data,
     /// Updates.
     pub steps: usize,
@@ -160,15 +162,15 @@ pub struct Stage {
     /// The share of the steps in which only simple images come (those of one object). Default: `0`.
     #[serde(default)]
     pub simple_share: f64,
-    /// What a tower is asked; only for the stage `tower`.
+    /// Probes of the tower; only for the stage `tower`.
     #[serde(default)]
     pub probes: Vec<Probe>,
-    /// Where an image stands in for a video; only for the others. Default: never.
+    /// Stretching of images to the length of videos; only for the other stages. Default: none.
     #[serde(default)]
     pub stretch: Stretch,
 }
 
-/// How still images are made to look like videos to the language model: only token counts and positions change.
+/// Stretching of still images to the length of videos: only token counts and positions change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stretch {
@@ -210,8 +212,8 @@ impl Recipe {
         Err(TrainError::Recipe { path: PathBuf::from(path), rule: problems.join("\n  ") })
     }
 
-    /// 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change, and a
-    /// finished run may be given more of them.
+    /// 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,
+    /// and a finished run may be given more of them.
     pub fn fingerprint(&self, n_stages: usize) -> String {
         let stages = &self.stages[..n_stages.min(self.stages.len())];
         let mut parts = vec![json!(self.seed), json!(self.model), json!(stages), json!(n_stages)];
@@ -223,14 +225,14 @@ impl Recipe {
         hash.to_hex()[..32].to_owned()
     }
 
-    /// What a new tokenizer is trained on: the texts of the first stage that learns from some.
+    /// Returns the data of a new tokenizer: the texts of the first stage that reads texts.
     pub fn tokenizer_data(&self) -> Option<&Data> {
         let reads_texts = |stage: &&Stage| stage.stage != StageKind::Tower;
         let stage = self.stages.iter().find(reads_texts).or(self.stages.last());
         self.model.tokenizer_vocabulary.and(stage).map(|stage| &stage.data)
     }
 
-    /// Whether a stage trains a part.
+    /// Returns whether a stage trains a part.
     pub fn trains(&self, part: Part) -> bool {
         self.stages.iter().any(|stage| stage.stage.trainable().contains(&part) && !stage.frozen.contains(&part))
     }

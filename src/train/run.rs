@@ -27,7 +27,7 @@ use crate::vision::Tower;
 use crate::vlm::{Design, Replaced, StartingTower, StartingWeights};
 use crate::weights::Hub;
 
-/// What a listener hears of a run.
+/// Event of a run, for a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TrainEvent {
     /// A run goes on from what an earlier one left.
@@ -39,11 +39,11 @@ pub enum TrainEvent {
     },
     /// An earlier run did all stages: only the model is written.
     AllDone,
-    /// So many images have their features.
+    /// Progress of the features of the images.
     Encoded {
-        /// From the first.
+        /// Images with features.
         n_images: usize,
-        /// Of so many.
+        /// Number of all images.
         of: usize,
     },
     /// A step is done.
@@ -55,12 +55,12 @@ const FIRST_MATRIX: [&str; 2] = ["model.mm_projector.0.weight", "model.mm_projec
 /// The directory of a run inside a model's: its state, features and metrics.
 pub const RUN_DIR: &str = "run";
 
-/// What a run writes.
+/// Output of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
-    /// Where the model goes, and the run's state and metrics in a directory of their own.
+    /// Directory of the model, with the run's state and metrics in a directory of their own.
     pub model: &'a Path,
-    /// Where the tower's features go; runs with the same tower, connector and images share them.
+    /// Directory of the tower's features; runs with the same tower, connector and images share them.
     pub features: &'a Path,
     /// The precision of the model's weights. Those of the run's state are f32.
     pub dtype: DType,
@@ -173,7 +173,7 @@ fn open_start(recipe: &Recipe, start: &Start, design: &mut Design) -> Result<Opt
     Ok(Some(Arc::new(weights)))
 }
 
-/// Where each weight comes from when it is first asked for.
+/// Returns the source of the initial weights, which reads or draws each at its first use.
 fn first_weights(
     recipe: &Recipe,
     start: &Start,
@@ -324,7 +324,7 @@ impl Trainer<'_> {
         failed.map_or(Ok(features), Err)
     }
 
-    /// What decides the features: the tower's weights, the connector, the images and their preparation.
+    /// Returns the key of the features, a hash of the tower's weights, the connector, the images and their preparation.
     fn features_key(&self, data: &dyn Dataset) -> Result<String, TrainError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(data.identity().as_bytes());

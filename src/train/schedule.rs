@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the rate falls after its plateau.
+/// Decay of the learning rate after its plateau.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {

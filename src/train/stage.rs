@@ -16,14 +16,14 @@ use super::recipe::Stage;
 use super::state::{Progress, State};
 use super::workers::Workers;
 
-/// What one step came to.
+/// Metrics of one step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
     /// The stage's name.
     pub stage: String,
     /// Counted from 0.
     pub step: usize,
-    /// Of how many.
+    /// Number of steps of the stage.
     pub steps: usize,
     /// The mean loss.
     pub loss: f64,
@@ -39,17 +39,17 @@ pub struct StepReport {
 
 /// A stage that runs.
 pub struct Run<'a> {
-    /// What it is told to do.
+    /// Description of the stage in the recipe.
     pub stage: &'a Stage,
-    /// Where its state goes.
+    /// Directory of the state.
     pub dir: &'a Path,
     /// Steps between two states.
     pub checkpoint_every: usize,
-    /// How far it came.
+    /// Progress of the run.
     pub progress: Progress,
     /// The weights.
     pub parameters: &'a Parameters,
-    /// What runs micro-batches.
+    /// Threads that run micro-batches.
     pub workers: &'a Workers,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use crate::files::{Durability, output};
 
-/// How far a run came.
+/// Progress of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The fingerprint of the recipe up to the stage that runs.
@@ -32,7 +32,7 @@ impl Progress {
 /// A run's state.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// How far it came.
+    /// Progress of the run.
     pub progress: Progress,
     /// All weights, by name.
     pub weights: BTreeMap<String, Tensor>,
@@ -45,7 +45,7 @@ const PROGRESS: &str = "progress";
 const WEIGHT: &str = "weight.";
 const OPTIMIZER: &str = "optimizer.";
 
-/// Where the state of the run in `dir` is.
+/// Returns the path of the state of the run in `dir`.
 pub fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }

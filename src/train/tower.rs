@@ -1,8 +1,8 @@
 //! Stage `tower`: pretraining of a small tower on the shapes world, through linear heads that are thrown away.
 //!
-//! Each patch is to know what object lies on it, and the class token the background and the number of objects. Low-level
-//! facts (pattern, place) are asked of an early layer, objects of the last one: a connector can only fuse what some layer
-//! knows.
+//! Each patch is to know what object lies on it, and the class token the background and the number of objects.
+//! Low-level facts (pattern, place) are asked of an early layer, objects of the last one: a connector can only fuse
+//! what some layer knows.
 
 use std::ops::ControlFlow;
 
@@ -21,24 +21,24 @@ use crate::nn::{LayerNorm, Linear, Purpose};
 use crate::vision::{Tower, TowerConfig};
 use crate::world::{Background, Cell, Colour, Scene, Shape, Size, Texture};
 
-/// What a tower is asked.
+/// Classification that a tower is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Probe {
-    /// Of each patch, at the last layer: the colour of its object.
+    /// Colour of the object at each patch, at the last layer.
     Color,
-    /// Of each patch, at the last layer: its shape.
+    /// Shape of the object at each patch, at the last layer.
     Shape,
-    /// Of each patch, at the last layer: its size.
+    /// Size of the object at each patch, at the last layer.
     Size,
-    /// Of each patch, a third up: its pattern.
+    /// Pattern of the object at each patch, at a third of the layers.
     Texture,
-    /// Of each patch, a third up: the cell that its object stands in.
+    /// Cell of the object at each patch, at a third of the layers.
     Position,
-    /// Of the class token: the background.
+    /// Background, from the class token.
     Background,
-    /// Of the class token: the number of objects.
+    /// Number of objects, from the class token.
     Count,
 }
 
@@ -88,9 +88,9 @@ impl Probe {
 const OWNED: f64 = 0.25;
 /// A patch is background if no object covers this much of it.
 const EMPTY: f64 = 0.03;
-/// What all background patches together count, where all object patches count 1.
+/// Weight of all background patches together; all object patches have weight 1.
 const BACKGROUND_WEIGHT: f32 = 0.3;
-/// What a question to the class token counts.
+/// Weight of a probe of the class token.
 const IMAGE_WEIGHT: f32 = 0.5;
 
 /// The objective of the stage.

@@ -58,7 +58,7 @@ pub struct TowerConfig {
     pub activation: Activation,
     /// The layer norms' epsilon.
     pub layer_norm_eps: f64,
-    /// Whether query, key and value have biases.
+    /// Biases of query, key and value.
     pub qkv_bias: Bias,
     /// The form in which hidden states leave the tower.
     pub output: TowerOutput,
@@ -67,7 +67,7 @@ pub struct TowerConfig {
 /// The form in which hidden states leave a tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TowerOutput {
-    /// As the layers make them: LLaVA and its relatives.
+    /// Output of the layers, unchanged: LLaVA and its relatives.
     Raw,
     /// After the norm behind the last layer (`post_layernorm`), whichever layer made them: SmolVLM.
     Normalised,
@@ -149,7 +149,7 @@ impl Tower {
         })
     }
 
-    /// Its geometry.
+    /// Returns the geometry.
     pub fn config(&self) -> &TowerConfig {
         &self.config
     }

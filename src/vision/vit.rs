@@ -23,7 +23,7 @@ struct BlockNames {
     attention: &'static str,
     attention_out: &'static str,
     mlp_norm: &'static str,
-    /// Of the attention and of the feed-forward part.
+    /// Names of the layer scales of the attention and of the feed-forward part.
     scales: Option<[&'static str; 2]>,
 }
 

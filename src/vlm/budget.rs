@@ -75,8 +75,8 @@ impl TokenBudget {
     pub fn room(&self) -> Result<Tokens, ModelError> {
         let (prompt, context) = (self.prompt(), self.context);
         self.temporal.check(self.frame).map_err(|rule| match self.temporal {
-            Temporal::AnyRes(_) => ModelError::SingleImage { rule },
-            _ => ModelError::Strategy { rule },
+            Temporal::AnyRes(_) => ModelError::SingleImage { rule: rule.to_string() },
+            _ => ModelError::Strategy { rule: rule.to_string() },
         })?;
         if self.visual() == Tokens(0) {
             return Err(ModelError::NoVisualTokens {

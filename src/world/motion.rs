@@ -8,9 +8,9 @@ use super::scene::{STILL, Scene};
 /// A video's contents.
 #[derive(Debug, Clone)]
 pub struct Clip {
-    /// What it shows; of objects that move, where they begin.
+    /// Scene of the first frame.
     pub scene: Scene,
-    /// How many frames it has.
+    /// Number of frames.
     pub n_frames: usize,
     paths: Vec<Option<Bezier>>,
     is_blurred: bool,

@@ -5,31 +5,31 @@ use serde::{Deserialize, Serialize};
 use super::Draw;
 use super::scene::{Cell, Colour, Object, Scene, Shape};
 
-/// What a question asks for.
+/// Subject of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum QuestionKind {
     /// The colour of an object.
     Color,
-    /// Its shape.
+    /// The shape of an object.
     Shape,
-    /// How many objects there are.
+    /// The number of objects.
     Count,
-    /// Whether there is an object of a colour and a shape.
+    /// The existence of an object of a colour and a shape.
     Exist,
-    /// In which of nine cells an object stands.
+    /// The cell of an object, of nine.
     Position,
     /// The colour of the background.
     Background,
     /// The pattern of an object.
     Texture,
-    /// Its size.
+    /// The size of an object.
     Size,
     /// Everything, in a fixed order.
     Caption,
-    /// Each shape with its colour, the shape first. Only for training: a colour that is told right after its shape teaches a
-    /// language model to find objects by their shape, as captions teach it to find them by their colour.
+    /// Each shape with its colour, the shape first. Only for training: a colour that is told right after its shape
+    /// teaches a language model to find objects by their shape, as captions teach it to find them by their colour.
     Listing,
 }
 
@@ -47,7 +47,7 @@ impl QuestionKind {
         Self::Caption,
     ];
 
-    /// Its name, as in files.
+    /// Returns the name in files.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -70,11 +70,11 @@ impl QuestionKind {
 /// A question and its only right answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// What it asks for.
+    /// Subject of the question.
     pub kind: QuestionKind,
-    /// Its words.
+    /// Text of the question.
     pub question: String,
-    /// The answer's.
+    /// Text of the answer.
     pub answer: String,
 }
 
@@ -156,7 +156,7 @@ pub fn ask(kind: QuestionKind, scene: &Scene, medium: Medium, draw: &mut Draw) -
 
 const COUNTS: [&str; 3] = ["one", "two", "three"];
 
-/// What an object may be called by.
+/// Attributes by which a question names an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reference {
     ByColour,

@@ -49,7 +49,7 @@ impl Object {
 }
 
 impl Shape {
-    /// Whether a point in units of the radius, `v` downwards, is inside.
+    /// Returns whether a point in units of the radius, `v` downwards, is inside.
     fn contains(self, u: f64, v: f64) -> bool {
         let square = u * u + v * v;
         match self {
@@ -80,7 +80,7 @@ fn in_star(u: f64, v: f64) -> bool {
 }
 
 impl Texture {
-    /// Whether the pattern is dark at a point in pixels, turned with the object.
+    /// Returns whether the pattern is dark at a point in pixels, in the rotated axes of the object.
     fn is_dark(self, u: f64, v: f64, phase: f64) -> bool {
         match self {
             Self::Solid => false,

@@ -1,5 +1,5 @@
-//! What stands in a picture: a canvas, a background, and one to three objects, each with a colour, a shape, a texture,
-//! a size and a place.
+//! A scene: a canvas, a background, and one to three objects, each with a colour, a shape, a texture, a size and a
+//! position.
 
 use super::Draw;
 
@@ -23,7 +23,7 @@ macro_rules! attribute {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// Its place in [`Self::ALL`].
+            /// Returns the index in [`Self::ALL`].
             pub fn index(self) -> usize {
                 self as usize
             }
@@ -83,10 +83,10 @@ impl Background {
 pub struct Cell(pub usize);
 
 impl Cell {
-    /// How many there are.
+    /// Number of cells.
     pub const COUNT: usize = 9;
 
-    /// The cell that a point lies in; one beside the canvas belongs to the nearest.
+    /// Returns the cell of a point; a point outside the canvas belongs to the nearest cell.
     pub fn at((x, y): (f64, f64), (width, height): (u32, u32)) -> Self {
         let third = |at: f64, side: u32| (3.0 * at / f64::from(side)).clamp(0.0, 2.0) as usize;
         Self(3 * third(y, height) + third(x, width))
@@ -108,7 +108,7 @@ impl Cell {
         WORDS[self.0 % Self::COUNT]
     }
 
-    /// Its middle, as a part of the canvas's width and height.
+    /// Returns the centre, as fractions of the canvas's width and height.
     fn middle(self) -> (f64, f64) {
         ((2 * (self.0 % 3) + 1) as f64 / 6.0, (2 * (self.0 / 3) + 1) as f64 / 6.0)
     }
@@ -117,30 +117,30 @@ impl Cell {
 /// An object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
-    /// Its colour: no two objects of a picture share one.
+    /// Colour, unique in a scene.
     pub colour: Colour,
-    /// Its shape.
+    /// Shape.
     pub shape: Shape,
-    /// Its pattern.
+    /// Pattern.
     pub texture: Texture,
-    /// Its size.
+    /// Size.
     pub size: Size,
-    /// Where it stands, unless it moves.
+    /// Cell of an object that does not move.
     pub cell: Option<Cell>,
-    /// Its centre, in pixels.
+    /// Centre, in pixels.
     pub centre: (f64, f64),
-    /// In pixels.
+    /// Radius, in pixels.
     pub radius: f64,
-    /// In radians.
+    /// Rotation, in radians.
     pub rotation: f64,
-    /// Of the pattern, in pixels.
+    /// Phase of the pattern, in pixels.
     pub phase: f64,
-    /// Its colour as painted.
+    /// Colour as painted, in RGB.
     pub rgb: [f64; 3],
 }
 
 impl Object {
-    /// Whether its middle is far enough from every border of a canvas: `share` of its radius.
+    /// Returns whether the centre is at least `share` of the radius away from every border of a canvas.
     pub(super) fn is_inside(&self, (width, height): (u32, u32), share: f64) -> bool {
         let (x, y) = self.centre;
         x.min(f64::from(width) - x).min(y).min(f64::from(height) - y) >= share * self.radius
@@ -189,8 +189,8 @@ impl Scene {
         }
     }
 
-    /// A still scene whose objects stand as at one moment of a clip: three in ten in a cell, the others anywhere, cut by the
-    /// border or partly covered, but each of them seen.
+    /// A still scene whose objects stand as at one moment of a clip: three in ten in a cell, the others anywhere, cut
+    /// by the border or partly covered, but each of them seen.
     pub fn loose(draw: &mut Draw) -> Self {
         loop {
             let mut scene = Self::empty(draw);
@@ -211,7 +211,7 @@ impl Scene {
         }
     }
 
-    /// Whether an object is seen: nearly whole, and not covered by one that is painted later.
+    /// Returns whether an object is visible: nearly whole, and not covered by one painted later.
     pub(super) fn shows(&self, index: usize) -> bool {
         let object = &self.objects[index];
         let covers = |later: &Object| later.distance(object) < 0.8 * (later.radius + object.radius);

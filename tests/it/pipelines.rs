@@ -283,10 +283,7 @@ fn a_plan_that_does_not_fit_its_model_is_refused_before_weights_are_read() {
             "connector: none",
             "connector: none makes tokens of 128 channels, but the checkpoint's projector takes 384; hint: connector: checkpoint",
         ),
-        (
-            "temporal: { pool_2d: { height: 12 } }",
-            "temporal.pool_2d: pool_2d pools to 12 x 12, but the patch grid is 8 x 8",
-        ),
+        ("temporal: { pool_2d: { height: 12 } }", "temporal.pool_2d: pools to 12 x 12, but the patch grid is 8 x 8"),
         ("temporal: { max_pool: { stride: 65 } }", "no visual token"),
         (
             "connector: { dci: { window: 3 } }\ntemporal: ig_vlm",

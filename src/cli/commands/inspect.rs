@@ -12,7 +12,7 @@ use vidense::engine::default_kv_bytes;
 use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
 use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
-use vidense::temporal::{Place, Temporal, Views};
+use vidense::temporal::{AggregationPoint, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Flow, ReadEvent, StreamInfo, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, ModelError, Overrides, TextTokens, TowerSource, Unused};
@@ -255,7 +255,7 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
         Views::FramesAndThumbnail { .. } => frames + 1,
         Views::Grid { .. } => 1,
     };
-    let projected = if temporal.place() == Place::BeforeProjector { 1 } else { images };
+    let projected = if temporal.aggregation_point() == AggregationPoint::BeforeProjector { 1 } else { images };
     writeln!(text, "\nshapes of {frames} frames")?;
     writeln!(text, "  pixels         ({images}, 3, {}, {})", tower.image_size, tower.image_size)?;
     writeln!(text, "  hidden states  {} of ({images}, {n_state_tokens}, {})", tower.n_layers + 1, tower.d_hidden)?;

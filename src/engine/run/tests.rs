@@ -1,5 +1,5 @@
-//! The sizes of an engine's steps, and the engine on a device that runs out of memory: smaller steps, then an error with
-//! the sizes.
+//! The sizes of an engine's steps, and the engine on a device that runs out of memory: smaller steps, then an error
+//! with the sizes.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;

@@ -1,7 +1,7 @@
 //! LLaVA's training data: a JSON list of records with `id`, `image` and `conversations`, and a folder of images.
 //!
-//! Reference: `docs/Finetune_Custom_Data.md` of github.com/haotian-liu/LLaVA. Records of the same image are put together, so
-//! that the image is read and encoded once. Everything but the pixels is checked before training begins.
+//! Reference: `docs/Finetune_Custom_Data.md` of github.com/haotian-liu/LLaVA. Records of the same image are put
+//! together, so that the image is read and encoded once. Everything but the pixels is checked before training begins.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::world::Draw;
 
-/// Where the data is.
+/// Paths of the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlavaConfig {
@@ -55,7 +55,7 @@ pub struct LlavaImages {
     identity: String,
 }
 
-/// What stands for the image in a question; the template puts the image itself.
+/// Mark of the image in a question; the template inserts the image itself.
 const MARK: &str = "<image>";
 
 /// Bytes of the records: LLaVA-1.5's 665,000 have a gigabyte.

@@ -1,4 +1,4 @@
-//! What is learned from: images with conversations about them.
+//! Training data: images with conversations about them.
 
 mod llava;
 mod order;
@@ -16,7 +16,7 @@ pub use llava::{LlavaConfig, LlavaImages};
 pub use order::Order;
 pub use world::{WorldConfig, WorldImages};
 
-/// What is learned from: exactly one of these.
+/// Training data: exactly one of the kinds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub struct Data {
@@ -29,7 +29,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// How many kinds of data it names.
+    /// Returns the number of kinds that are named.
     pub fn n_named(&self) -> usize {
         usize::from(self.shapes_world.is_some()) + usize::from(self.llava.is_some())
     }
@@ -52,16 +52,16 @@ impl Data {
 pub struct Dialogue {
     /// Question and answer.
     pub turns: Vec<(String, String)>,
-    /// What each token of its answers counts.
+    /// Weight of each token of the answers.
     pub weight: f32,
 }
 
 /// Images with conversations.
 pub trait Dataset: Send + Sync {
-    /// How many images there are.
+    /// Returns the number of images.
     fn n_images(&self) -> usize;
 
-    /// The pixel values of an image, as the tower takes them: the same at every call.
+    /// Returns the pixel values of an image, as the tower takes them: equal at every call.
     ///
     /// # Shapes
     /// `(3, side, side)`, row-major.
@@ -70,14 +70,14 @@ pub trait Dataset: Send + Sync {
     /// When the image cannot be read.
     fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError>;
 
-    /// Conversations about an image; their wording may follow `draw`.
+    /// Returns conversations about an image; their wording may follow `draw`.
     fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue>;
 
-    /// Whether an image is among those to begin with.
+    /// Returns whether an image is simple: training may begin with simple images.
     fn is_simple(&self, _index: usize) -> bool {
         true
     }
 
-    /// What tells this dataset's images from another's.
+    /// Returns a text that identifies the images, for the key of cached features.
     fn identity(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! Which images come when: a new shuffle an epoch, a pure function of seed and step.
+//! Order of the images: a new shuffle per epoch, a pure function of seed and step.
 
 use crate::world::Draw;
 

@@ -9,15 +9,15 @@ use crate::image::Preprocessor;
 use crate::train::TrainError;
 use crate::world::{Draw, Medium, Question, QuestionKind, Scene, ask};
 
-/// Which worlds, and how their questions are weighed.
+/// Scenes of the shapes world, and the weights of their questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorldConfig {
     /// Seed of the scenes.
     pub seed: u64,
-    /// How many.
+    /// Number of images.
     pub images: usize,
-    /// What a token of a caption counts, where one of a short answer counts 1. Default: `0.15`.
+    /// Weight of a token of a caption; a token of a short answer has weight 1. Default: `0.15`.
     #[serde(default = "default_caption_weight")]
     pub caption_weight: f32,
     /// The kinds of questions that are asked. Default: all.
@@ -26,8 +26,8 @@ pub struct WorldConfig {
     /// The share of the images that are compressed as JPEG on the way. Default: `0.5`.
     #[serde(default = "default_compressed")]
     pub compressed: f64,
-    /// The share of the images whose objects stand as at one moment of a clip: anywhere, cut by the border, partly covered.
-    /// Default: `0`.
+    /// The share of the images whose objects stand as at one moment of a clip: anywhere, cut by the border, partly
+    /// covered. Default: `0`.
     #[serde(default)]
     pub loose: f64,
 }
@@ -107,8 +107,8 @@ impl Dataset for WorldImages {
         Ok(preprocessor.run(Self::spoil(small, &mut draw)).map_err(wrong)?.0)
     }
 
-    /// Of each attribute as many questions as there are objects: what is hard to learn is which object is meant. Of existence
-    /// one more; of count six in ten and of the background three in ten.
+    /// Asks one question per attribute and object, as the hard part is which object is meant; about existence one more,
+    /// about the count in six images of ten, about the background in three of ten.
     fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue> {
         let scene = self.scene(index);
         let n_objects = scene.objects.len();

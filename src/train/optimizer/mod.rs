@@ -1,7 +1,8 @@
 //! From gradients to new weights.
 //!
-//! AdamW (arXiv 1711.05101) for every weight, or Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers") for the
-//! matrices inside blocks and projector and AdamW for the rest. All state is tensors by name, so that a run resumes to the bit.
+//! AdamW (arXiv 1711.05101) for every weight, or Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers") for
+//! the matrices inside blocks and projector and AdamW for the rest. All state is tensors by name, so that a run resumes
+//! to the bit.
 
 mod adamw;
 mod muon;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-/// Which rule moves which weights.
+/// Update rule of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -22,7 +23,7 @@ pub enum Rule {
     Muon,
 }
 
-/// How weights are moved.
+/// Optimizer and its options.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
@@ -73,13 +74,13 @@ impl Optimizer {
         Self { config, state, n_updates }
     }
 
-    /// Its state, to be stored.
+    /// Returns the state to store.
     pub fn state(&self) -> &BTreeMap<String, Tensor> {
         &self.state
     }
 
-    /// Moves the weights, at `factor` times the learning rates; gives the length that the gradients had. Where that is no
-    /// finite number, nothing is moved.
+    /// Moves the weights, at `factor` times the learning rates; gives the length that the gradients had. Where that is
+    /// no finite number, nothing is moved.
     ///
     /// # Errors
     /// When candle fails.
@@ -104,7 +105,7 @@ impl Optimizer {
     }
 }
 
-/// Whether Muon takes a weight: a matrix between hidden states, not an embedding, a stem or a head.
+/// Returns whether Muon updates a weight: a matrix between hidden states, not an embedding, a stem or a head.
 fn is_hidden_matrix(name: &str, weight: &Tensor) -> bool {
     weight.rank() == 2 && (name.contains(".layers.") || name.contains("mm_projector"))
 }
