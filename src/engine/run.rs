@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::config::{DecodeLaunch, EngineConfig};
 use super::pool::{PagePool, PoolConfig};
 use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId, guarded};
-use super::sequence::{Segment, Sequence};
+use super::sequence::{PromptSegment, Sequence};
 use crate::device::{free_memory, release_unused_memory};
 use crate::error::is_out_of_memory;
 use crate::exec::Stop;
@@ -565,8 +565,8 @@ fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result
         let sequence = &running[*index];
         for segment in sequence.segments(sequence.n_stored()..sequence.n_stored() + n) {
             match segment {
-                Segment::Ids(more) => ids.extend(more),
-                Segment::Visual(visual) => {
+                PromptSegment::Ids(more) => ids.extend(more),
+                PromptSegment::Visual(visual) => {
                     if !ids.is_empty() {
                         parts.push(model.embed(&std::mem::take(&mut ids))?);
                     }

@@ -68,7 +68,7 @@ impl PromptTokens {
 }
 
 /// Consecutive input tokens.
-pub(super) enum Segment<'s> {
+pub(super) enum PromptSegment<'s> {
     Ids(&'s [u32]),
     /// Rows `(n, H)` of visual tokens.
     Visual(candle_core::Result<Tensor>),
@@ -183,7 +183,7 @@ impl<'l> Sequence<'l> {
     }
 
     /// The tokens at some positions.
-    pub(super) fn segments(&self, positions: Range<usize>) -> Vec<Segment<'_>> {
+    pub(super) fn segments(&self, positions: Range<usize>) -> Vec<PromptSegment<'_>> {
         let mut segments = Vec::new();
         let mut position = positions.start;
         while position < positions.end.min(self.prompt.len) {
@@ -191,17 +191,17 @@ impl<'l> Sequence<'l> {
             let from = position - first;
             let to = |len: usize| len.min(positions.end - first);
             let (segment, n) = match part {
-                PromptPart::Ids(ids) => (Segment::Ids(&ids[from..to(ids.len())]), to(ids.len()) - from),
+                PromptPart::Ids(ids) => (PromptSegment::Ids(&ids[from..to(ids.len())]), to(ids.len()) - from),
                 PromptPart::Visual(visual) => {
                     let n = to(visual.embeds().dim(0).unwrap_or(0)) - from;
-                    (Segment::Visual(visual.embeds().narrow(0, from, n)), n)
+                    (PromptSegment::Visual(visual.embeds().narrow(0, from, n)), n)
                 }
             };
             segments.push(segment);
             position += n;
         }
         if position < positions.end {
-            segments.push(Segment::Ids(&self.ids[position - self.prompt.len..positions.end - self.prompt.len]));
+            segments.push(PromptSegment::Ids(&self.ids[position - self.prompt.len..positions.end - self.prompt.len]));
         }
         segments
     }

@@ -91,7 +91,7 @@ impl LlamaConfig {
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
-    embeddings: Embeddings,
+    embeddings: TokenEmbeddings,
     layers: Vec<Block>,
     norm: RmsNorm,
     head: Linear,
@@ -104,7 +104,7 @@ pub struct Llama {
 
 /// The embedding table, `(vocab_size, H)`.
 #[derive(Debug)]
-enum Embeddings {
+enum TokenEmbeddings {
     Table(Tensor),
     /// The weight of the output head: where both are one and packed, so that it is in memory once.
     OfHead,
@@ -215,9 +215,9 @@ impl Llama {
     /// Rows of the embedding table: ids `(S)` to `(S, H)`.
     fn embedding_rows(&self, ids: &Tensor) -> Result<Tensor> {
         let rows = match &self.embeddings {
-            Embeddings::Table(table) => return self.kernels.gather(table, ids),
-            Embeddings::Stored(rows) => return rows.read(&ids.to_vec1()?),
-            Embeddings::OfHead => self.head.weight_rows(ids)?,
+            TokenEmbeddings::Table(table) => return self.kernels.gather(table, ids),
+            TokenEmbeddings::Stored(rows) => return rows.read(&ids.to_vec1()?),
+            TokenEmbeddings::OfHead => self.head.weight_rows(ids)?,
         };
         rows.ok_or_else(|| candle_core::Error::msg("the output head was quantized after it was tied"))
     }
@@ -310,7 +310,11 @@ impl Llama {
 }
 
 /// Reads the embedding table and the output head, packed for inference.
-fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<(Embeddings, Linear)> {
+fn load_vocabulary(
+    config: &LlamaConfig,
+    vb: &VarBuilder,
+    loader: &dyn LinearLoader,
+) -> Result<(TokenEmbeddings, Linear)> {
     let (shape, table_vb) = ((config.vocab_size, config.d_hidden), vb.pp("model").pp("embed_tokens"));
     let mut table = None;
     let mut head = if config.tied_embeddings {
@@ -324,12 +328,12 @@ fn load_vocabulary(config: &LlamaConfig, vb: &VarBuilder, loader: &dyn LinearLoa
         head.pack()?;
     }
     if config.tied_embeddings && head.is_packed_in_full() {
-        return Ok((Embeddings::OfHead, head));
+        return Ok((TokenEmbeddings::OfHead, head));
     }
     let embeddings = match (loader.stored_rows(shape, &table_vb)?, table) {
-        (Some(rows), _) => Embeddings::Stored(rows),
-        (None, Some(table)) => Embeddings::Table(table),
-        (None, None) => Embeddings::Table(table_vb.get(shape, "weight")?),
+        (Some(rows), _) => TokenEmbeddings::Stored(rows),
+        (None, Some(table)) => TokenEmbeddings::Table(table),
+        (None, None) => TokenEmbeddings::Table(table_vb.get(shape, "weight")?),
     };
     Ok((embeddings, head))
 }

@@ -7,7 +7,7 @@ use super::data::Dataset;
 use super::features::Features;
 use super::loss::{correct, cross_entropy};
 use super::objective::{Objective, StepLoss};
-use super::pack::{Geometry, Packed, Packer, Segment};
+use super::pack::{Geometry, Packed, Packer, TrainSegment};
 use super::parameters::{Parameters, Part};
 use super::recipe::Stretch;
 use crate::language::Llama;
@@ -97,7 +97,7 @@ impl<'m> AnswerObjective<'m> {
         Tensor::cat(&vec![tokens; stretched.repetitions], 1)
     }
 
-    fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<Segment>, TrainError> {
+    fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<TrainSegment>, TrainError> {
         let packer = Packer::new(self.design);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
@@ -169,7 +169,7 @@ mod tests {
     use crate::nn::finite_difference::random;
     use crate::projector::{Mlp, ProjectorKind};
     use crate::train::gradients::assert_directional;
-    use crate::train::pack::Segment;
+    use crate::train::pack::TrainSegment;
     use candle_core::Shape;
 
     fn config() -> LlamaConfig {
@@ -201,8 +201,8 @@ mod tests {
         Parameters::new(Box::new(value), &Device::Cpu)
     }
 
-    fn segment(ids: &[u32], n_prompt: usize) -> Segment {
-        Segment::new(ids.to_vec(), (0..ids.len()).map(|i| if i < n_prompt { 0.0 } else { 1.0 }).collect())
+    fn segment(ids: &[u32], n_prompt: usize) -> TrainSegment {
+        TrainSegment::new(ids.to_vec(), (0..ids.len()).map(|i| if i < n_prompt { 0.0 } else { 1.0 }).collect())
     }
 
     const BEFORE: [u32; 2] = [1, 9];
@@ -217,7 +217,7 @@ mod tests {
         let visual = random((1, 3, 8), 4);
         for gap in [0, 7] {
             // One row with all, or one row each: the loss and the gradient of every weight are the same.
-            let run = |images: &[Vec<Segment>]| {
+            let run = |images: &[Vec<TrainSegment>]| {
                 let parameters = parameters();
                 let language = Llama::load(&config(), &parameters.part(Part::LanguageModel), Purpose::Training)
                     .expect("it is laid out");

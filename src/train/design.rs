@@ -44,7 +44,7 @@ pub enum TowerPlace {
 }
 
 /// Initial checkpoint and tower of the model.
-pub struct Start {
+pub struct ModelStart {
     /// Directory of the checkpoint.
     pub from: Option<PathBuf>,
     /// Directory of the tower.
@@ -55,7 +55,7 @@ pub struct Start {
     tower_name: String,
 }
 
-impl Start {
+impl ModelStart {
     /// Finds the checkpoint and the tower that a recipe begins with.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Start {
     }
 }
 
-impl Start {
+impl ModelStart {
     /// Begins with a checkpoint that holds its tower, in Hugging Face's spelling.
     fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, TrainError> {
         // Refused before anything is written: an unknown family, or a key that is not obeyed.
@@ -129,7 +129,7 @@ fn tower_of(from: &Path) -> Result<Option<String>, TrainError> {
 /// When the disk refuses, or the description is none of a model that can be loaded.
 pub fn write_design(
     recipe: &Recipe,
-    start: &Start,
+    start: &ModelStart,
     texts: Option<&dyn Dataset>,
     output: &Output<'_>,
 ) -> Result<Design, TrainError> {
@@ -175,7 +175,7 @@ fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, Trai
 }
 
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.
-fn write_tower(recipe: &Recipe, start: &Start, output: &Output<'_>) -> Result<PathBuf, TrainError> {
+fn write_tower(recipe: &Recipe, start: &ModelStart, output: &Output<'_>) -> Result<PathBuf, TrainError> {
     let to = output.model.join(TOWER_DIR);
     create_directory(&to).map_err(TrainError::io(&to))?;
     let beside = |name: &str| start.tower.as_ref().map(|tower| tower.join(name));

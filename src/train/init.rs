@@ -107,13 +107,16 @@ fn offset_queries(name: &str, shape: &Shape, tower: &TowerConfig, seed: u64) -> 
     };
     let d_head = tower.d_hidden / tower.n_heads;
     let heads: Vec<Tensor> = (0..tower.n_heads)
-        .map(|head| keys.narrow(0, head * d_head, d_head)?.matmul(&rotation(tower, offsets[head % offsets.len()])?))
+        .map(|head| {
+            let (dy, dx) = offsets[head % offsets.len()];
+            keys.narrow(0, head * d_head, d_head)?.matmul(&rotation(tower, dy, dx)?)
+        })
         .collect::<Result<_>>()?;
     Tensor::cat(&heads, 0)
 }
 
 /// The matrix `R` with `R position(p) = position(p + offset)`.
-fn rotation(tower: &TowerConfig, (dy, dx): (f64, f64)) -> Result<Tensor> {
+fn rotation(tower: &TowerConfig, dy: f64, dx: f64) -> Result<Tensor> {
     let frequencies = frequencies(tower);
     let (n, d) = (frequencies.len(), tower.d_hidden);
     let mut matrix = vec![0f32; d * d];
@@ -152,7 +155,7 @@ mod tests {
             output: TowerOutput::Raw,
         };
         let table = positions(&tower).and_then(|t| t.narrow(0, 1, 16)).expect("small"); // (16, 16)
-        let moved = rotation(&tower, (1.0, -1.0)).and_then(|r| table.matmul(&r.t()?)).expect("small");
+        let moved = rotation(&tower, 1.0, -1.0).and_then(|r| table.matmul(&r.t()?)).expect("small");
         // Patch 5 is row 1, column 1; one down and one to the left is patch 8.
         let row = |t: &Tensor, i: usize| t.get(i).and_then(|r| r.to_vec1::<f32>()).expect("f32");
         for (found, expected) in row(&moved, 5).iter().zip(row(&table, 8)) {

@@ -15,13 +15,13 @@ use crate::error::Error;
 
 /// The ids of one conversation after the image, and what predicting each of them counts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
+pub struct TrainSegment {
     ids: Vec<u32>,
     /// 0 for the words of the prompt.
     weights: Vec<f32>,
 }
 
-impl Segment {
+impl TrainSegment {
     #[cfg(test)]
     pub(super) fn new(ids: Vec<u32>, weights: Vec<f32>) -> Self {
         Self { ids, weights }
@@ -63,7 +63,7 @@ impl<'m> Packer<'m> {
     ///
     /// # Errors
     /// When the tokenizer refuses.
-    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<Segment>, Error> {
+    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<TrainSegment>, Error> {
         if self.template.has_turns() {
             return Ok(vec![self.segment(&dialogue.turns, dialogue.weight)?]);
         }
@@ -71,7 +71,7 @@ impl<'m> Packer<'m> {
     }
 
     /// The whole text is encoded at once; where a part of it ends among the ids is found by encoding the part.
-    fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<Segment, Error> {
+    fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<TrainSegment, Error> {
         let encode = |text: &str| self.tokenizer.encode(text, PartPosition::Later);
         let mut conversation = self.conversation();
         let mut answers = Vec::new();
@@ -88,7 +88,7 @@ impl<'m> Packer<'m> {
             let end_of = |part: &str| Ok::<usize, Error>(common_prefix(&encode(part)?, &ids));
             weights[end_of(&prompt)?..end_of(&replied)?].fill(weight);
         }
-        Ok(Segment { ids, weights })
+        Ok(TrainSegment { ids, weights })
     }
 }
 
@@ -128,7 +128,7 @@ pub struct Geometry {
 
 impl Packed {
     /// Packs the conversations of some images, one row an image.
-    pub fn new(images: &[Vec<Segment>], geometry: Geometry) -> Self {
+    pub fn new(images: &[Vec<TrainSegment>], geometry: Geometry) -> Self {
         let Geometry { n_before, n_visual, gap, context } = geometry;
         let prefix = n_before + n_visual;
         let room = context.saturating_sub(prefix + gap);
@@ -175,8 +175,8 @@ impl Packed {
 mod tests {
     use super::*;
 
-    fn segment(ids: &[u32], weights: &[f32]) -> Segment {
-        Segment { ids: ids.to_vec(), weights: weights.to_vec() }
+    fn segment(ids: &[u32], weights: &[f32]) -> TrainSegment {
+        TrainSegment { ids: ids.to_vec(), weights: weights.to_vec() }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Part {
 }
 
 /// Function that returns the initial value of a tensor, by name and shape.
-pub type Source = Box<dyn Fn(&str, &Shape) -> Result<Tensor> + Send + Sync>;
+pub type WeightSource = Box<dyn Fn(&str, &Shape) -> Result<Tensor> + Send + Sync>;
 
 /// Weights by name, in f32.
 #[derive(Clone)]
@@ -55,12 +55,12 @@ pub struct Parameters {
 struct Inner {
     vars: BTreeMap<String, Var>,
     frozen: BTreeSet<Part>,
-    source: Source,
+    source: WeightSource,
 }
 
 impl Parameters {
     /// No weights yet; `source` makes each when it is first asked for.
-    pub fn new(source: Source, device: &Device) -> Self {
+    pub fn new(source: WeightSource, device: &Device) -> Self {
         let inner = Inner { vars: BTreeMap::new(), frozen: BTreeSet::new(), source };
         Self { inner: Arc::new(Mutex::new(inner)), device: device.clone() }
     }

@@ -9,13 +9,13 @@ use candle_core::{DType, Device, Tensor};
 use super::TrainError;
 use super::answers::{AnswerObjective, AnswerParts};
 use super::data::{Dataset, Order, WorldImages};
-use super::design::{Start, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
+use super::design::{ModelStart, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
 use super::features::{Encoder, Features};
 use super::init::initial;
 use super::metrics::Metrics;
-use super::parameters::{Parameters, Part, Source};
+use super::parameters::{Parameters, Part, WeightSource};
 use super::recipe::{Recipe, Stage, StageKind};
-use super::stage::{Run, StepReport};
+use super::stage::{StageRun, StepReport};
 use super::state::{Progress, State, write_tensors};
 use super::tower::TowerObjective;
 use super::workers::Workers;
@@ -82,7 +82,7 @@ pub fn train(
     create_directory(output.features).map_err(TrainError::io(output.features))?;
     create_directory(&run_dir).map_err(TrainError::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
-    let start = Start::find(recipe, hub)?;
+    let start = ModelStart::find(recipe, hub)?;
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
     let mut design = write_design(recipe, &start, texts.as_deref(), &output)?;
     let from = open_start(recipe, &start, &mut design)?;
@@ -147,7 +147,11 @@ fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
 }
 
 /// Opens the weights that the model begins with, and ties the design's head as they have it.
-fn open_start(recipe: &Recipe, start: &Start, design: &mut Design) -> Result<Option<Arc<StartingWeights>>, TrainError> {
+fn open_start(
+    recipe: &Recipe,
+    start: &ModelStart,
+    design: &mut Design,
+) -> Result<Option<Arc<StartingWeights>>, TrainError> {
     let Some(from) = &start.from else { return Ok(None) };
     let (weights, llama) = StartingWeights::open(from, &design.config.llama)?;
     design.config.llama = llama;
@@ -176,10 +180,10 @@ fn open_start(recipe: &Recipe, start: &Start, design: &mut Design) -> Result<Opt
 /// Returns the source of the initial weights, which reads or draws each at its first use.
 fn first_weights(
     recipe: &Recipe,
-    start: &Start,
+    start: &ModelStart,
     design: &Design,
     model: Option<Arc<StartingWeights>>,
-) -> Result<Source, TrainError> {
+) -> Result<WeightSource, TrainError> {
     let opened = TrainError::Lower;
     let holds_tower = start.place == TowerPlace::Inside;
     let tower = start.tower.as_deref().map(StartingTower::open).transpose().map_err(opened)?;
@@ -276,8 +280,8 @@ impl Trainer<'_> {
         self.begin(stage).run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
     }
 
-    fn begin<'s>(&'s self, stage: &'s Stage) -> Run<'s> {
-        Run {
+    fn begin<'s>(&'s self, stage: &'s Stage) -> StageRun<'s> {
+        StageRun {
             stage,
             dir: &self.run_dir,
             checkpoint_every: self.recipe.checkpoint_every,

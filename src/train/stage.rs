@@ -38,7 +38,7 @@ pub struct StepReport {
 }
 
 /// A stage that runs.
-pub struct Run<'a> {
+pub struct StageRun<'a> {
     /// Description of the stage in the recipe.
     pub stage: &'a Stage,
     /// Directory of the state.
@@ -53,7 +53,7 @@ pub struct Run<'a> {
     pub workers: &'a Workers,
 }
 
-impl Run<'_> {
+impl StageRun<'_> {
     /// Runs the stage from where it stands to its end; `report` hears of each step.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ impl Probe {
             Self::Shape => of_object(&|o| o.shape.index()),
             Self::Size => of_object(&|o| o.size.index()),
             Self::Texture => of_object(&|o| o.texture.index()),
-            Self::Position => of_object(&|o| Cell::at(o.centre, (scene.width, scene.height)).0),
+            Self::Position => of_object(&|o| Cell::at(o.centre.0, o.centre.1, scene.width, scene.height).0),
             Self::Background => scene.background.index() as u32,
             Self::Count => scene.objects.len() as u32 - 1,
         }

@@ -102,20 +102,20 @@ impl TowerConfig {
 #[derive(Debug)]
 pub struct Tower {
     config: TowerConfig,
-    embeddings: Embeddings,
+    embeddings: TowerEmbeddings,
     encoder: TowerEncoder,
     /// Behind the last layer, of towers whose output is normalised.
     output_norm: Option<LayerNorm>,
 }
 
 #[derive(Debug)]
-enum Embeddings {
+enum TowerEmbeddings {
     Clip(ClipEmbeddings),
     Siglip(SiglipEmbeddings),
     InternVit(InternVitEmbeddings),
 }
 
-impl Embeddings {
+impl TowerEmbeddings {
     fn pack(&mut self) -> Result<()> {
         match self {
             Self::Clip(embeddings) => embeddings.pack(),
@@ -132,9 +132,9 @@ impl Tower {
     /// When the weights cannot be read.
     pub fn load(config: &TowerConfig, n_layers_needed: usize, vb: &VarBuilder, purpose: Purpose) -> Result<Self> {
         let mut embeddings = match config.family {
-            TowerFamily::Clip => Embeddings::Clip(ClipEmbeddings::load(config, vb)?),
-            TowerFamily::Siglip => Embeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
-            TowerFamily::InternVit => Embeddings::InternVit(InternVitEmbeddings::load(config, vb)?),
+            TowerFamily::Clip => TowerEmbeddings::Clip(ClipEmbeddings::load(config, vb)?),
+            TowerFamily::Siglip => TowerEmbeddings::Siglip(SiglipEmbeddings::load(config, vb)?),
+            TowerFamily::InternVit => TowerEmbeddings::InternVit(InternVitEmbeddings::load(config, vb)?),
         };
         if purpose == Purpose::Inference {
             embeddings.pack()?;
@@ -175,9 +175,9 @@ impl Tower {
             );
         }
         let embedded = match &self.embeddings {
-            Embeddings::Clip(embeddings) => embeddings.forward(pixels)?,
-            Embeddings::Siglip(embeddings) => embeddings.forward(pixels)?,
-            Embeddings::InternVit(embeddings) => embeddings.forward(pixels)?,
+            TowerEmbeddings::Clip(embeddings) => embeddings.forward(pixels)?,
+            TowerEmbeddings::Siglip(embeddings) => embeddings.forward(pixels)?,
+            TowerEmbeddings::InternVit(embeddings) => embeddings.forward(pixels)?,
         };
         self.encoder.forward(embedded, visit)
     }

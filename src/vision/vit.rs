@@ -144,7 +144,7 @@ impl TowerAttention {
         let out = BlockNames::of(config.family).attention_out;
         Ok(Self {
             inputs: Fused::load(&inputs, vb, &FullPrecisionLoader(Purpose::Training))?,
-            out: load_scaled((d, d), scale, &vb.pp(out))?,
+            out: load_scaled(d, d, scale, &vb.pp(out))?,
             n_heads: config.n_heads,
             kernels: kernels::of(vb.device(), vb.dtype()),
         })
@@ -170,14 +170,14 @@ impl TowerMlp {
         let (d, wide) = (config.d_hidden, config.d_intermediate);
         Ok(Self {
             fc1: Linear::load(d, wide, Bias::With, &vb.pp("fc1"))?,
-            fc2: load_scaled((wide, d), scale, &vb.pp("fc2"))?,
+            fc2: load_scaled(wide, d, scale, &vb.pp("fc2"))?,
             activation: config.activation,
         })
     }
 }
 
 /// A linear layer whose outputs are multiplied by `scale (d_out)`, if there is one: `s (W x + b) = (s W) x + s b`.
-fn load_scaled((d_in, d_out): (usize, usize), scale: Option<Tensor>, vb: &VarBuilder) -> Result<Linear> {
+fn load_scaled(d_in: usize, d_out: usize, scale: Option<Tensor>, vb: &VarBuilder) -> Result<Linear> {
     let Some(scale) = scale else { return Linear::load(d_in, d_out, Bias::With, vb) };
     let weight = vb.get((d_out, d_in), "weight")?.broadcast_mul(&scale.reshape((d_out, 1))?)?;
     Ok(Linear::new(weight, Some((vb.get(d_out, "bias")? * scale)?)))

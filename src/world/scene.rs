@@ -87,7 +87,7 @@ impl Cell {
     pub const COUNT: usize = 9;
 
     /// Returns the cell of a point; a point outside the canvas belongs to the nearest cell.
-    pub fn at((x, y): (f64, f64), (width, height): (u32, u32)) -> Self {
+    pub fn at(x: f64, y: f64, width: u32, height: u32) -> Self {
         let third = |at: f64, side: u32| (3.0 * at / f64::from(side)).clamp(0.0, 2.0) as usize;
         Self(3 * third(y, height) + third(x, width))
     }
@@ -141,7 +141,7 @@ pub struct Object {
 
 impl Object {
     /// Returns whether the centre is at least `share` of the radius away from every border of a canvas.
-    pub(super) fn is_inside(&self, (width, height): (u32, u32), share: f64) -> bool {
+    pub(super) fn is_inside(&self, width: u32, height: u32, share: f64) -> bool {
         let (x, y) = self.centre;
         x.min(f64::from(width) - x).min(y).min(f64::from(height) - y) >= share * self.radius
     }
@@ -215,7 +215,7 @@ impl Scene {
     pub(super) fn shows(&self, index: usize) -> bool {
         let object = &self.objects[index];
         let covers = |later: &Object| later.distance(object) < 0.8 * (later.radius + object.radius);
-        object.is_inside((self.width, self.height), 0.7) && !self.objects[index + 1..].iter().any(covers)
+        object.is_inside(self.width, self.height, 0.7) && !self.objects[index + 1..].iter().any(covers)
     }
 
     /// A canvas with its background.
@@ -264,7 +264,7 @@ impl Scene {
             object.centre = ((x + draw.between(-0.07, 0.07)) * width, (y + draw.between(-0.07, 0.07)) * height);
             let touches =
                 |other: &Object| other.cell.is_some() && other.distance(&object) < other.radius + object.radius;
-            if object.is_inside((self.width, self.height), 0.85) && !self.objects.iter().any(touches) {
+            if object.is_inside(self.width, self.height, 0.85) && !self.objects.iter().any(touches) {
                 return Some(object);
             }
         }
@@ -282,7 +282,7 @@ mod tests {
             let scene = Scene::still(&mut Draw::new(1, index), None);
             assert!((1..=3).contains(&scene.objects.len()));
             for (i, a) in scene.objects.iter().enumerate() {
-                assert!(a.is_inside((scene.width, scene.height), 0.85), "{a:?}");
+                assert!(a.is_inside(scene.width, scene.height, 0.85), "{a:?}");
                 for b in &scene.objects[..i] {
                     assert!(a.colour != b.colour && a.distance(b) >= a.radius + b.radius, "{a:?} {b:?}");
                 }
@@ -297,9 +297,9 @@ mod tests {
             let scene = Scene::loose(&mut Draw::new(1, index));
             assert!((0..scene.objects.len()).all(|i| scene.shows(i)), "{scene:?}");
             for (i, a) in scene.objects.iter().enumerate() {
-                cut += usize::from(!a.is_inside((scene.width, scene.height), 1.0));
+                cut += usize::from(!a.is_inside(scene.width, scene.height, 1.0));
                 touching += scene.objects[..i].iter().filter(|b| a.distance(b) < a.radius + b.radius).count();
-                let cell = Cell::at(a.centre, (scene.width, scene.height));
+                let cell = Cell::at(a.centre.0, a.centre.1, scene.width, scene.height);
                 assert!(a.cell.is_none_or(|named| named == cell), "{a:?}");
                 in_cells += usize::from(a.cell.is_some());
             }
