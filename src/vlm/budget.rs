@@ -197,7 +197,7 @@ mod tests {
         );
         let without = TokenBudget { frame: FrameTokens { has_newline: false, ..frame }, ..budget };
         let error = without.room().expect_err("no row").to_string();
-        assert!(error.starts_with("single_image any_res ends rows of tokens with the row image_newline"), "{error}");
+        assert!(error.starts_with("single_image any_res: ends rows of tokens with the row image_newline"), "{error}");
     }
 
     #[test]
