@@ -207,7 +207,7 @@ fn tokens_that_are_no_grid_are_told_to_strategies_that_need_one() {
     assert_eq!(frame.count, 15);
     assert!(Temporal::D2.check(frame).is_ok());
     let error = "pool_2d".parse::<Temporal>().unwrap().check(frame).expect_err("15 tokens are no grid");
-    assert!(error.contains("15"), "{error}");
+    assert!(error.to_string().contains("15"), "{error}");
 }
 
 #[test]
