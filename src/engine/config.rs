@@ -34,12 +34,12 @@ pub enum DecodeLaunch {
 }
 
 impl EngineConfig {
-    /// The default sizes with so many bytes of key-value memory.
+    /// Makes the default sizes with `kv_bytes` of key-value memory.
     pub fn with_kv_bytes(kv_bytes: usize) -> Self {
         Self { kv_bytes, max_sequences: 32, chunk: 1024, chunk_beside_answers: 128, decode: DecodeLaunch::default() }
     }
 
-    /// The default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with
+    /// Returns the default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with
     /// [`default_kv_bytes`].
     pub fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| default_kv_bytes(model.device(), 0));
@@ -47,8 +47,8 @@ impl EngineConfig {
         if model.device().is_cuda() { config.on_nvidia_gpu() } else { config }
     }
 
-    /// The sizes for an NVIDIA GPU. A step reads all weights once, which takes as long as some hundred rows compute: a
-    /// step with fewer rows is bound by memory.
+    /// Returns the sizes for an NVIDIA GPU. A step reads all weights once, which takes as long as some hundred rows
+    /// compute: a step with fewer rows is bound by memory.
     fn on_nvidia_gpu(self) -> Self {
         Self { max_sequences: 256, chunk: 2048, chunk_beside_answers: 2048, ..self }
     }

@@ -93,7 +93,7 @@ fn prompts(model: &Llama) -> Vec<(Vec<PromptPart>, Decoding)> {
         .collect()
 }
 
-/// The ids of each answer, all requests together.
+/// Returns the ids of each answer, all requests together.
 fn answers(model: &Llama, config: EngineConfig) -> Vec<Vec<u32>> {
     answers_to(prompts(model), model, config).0
 }

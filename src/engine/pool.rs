@@ -75,7 +75,7 @@ struct Slot {
 }
 
 impl PagePool {
-    /// A pool whose pages are all unused.
+    /// Makes a pool whose pages are all unused.
     pub fn new(config: PoolConfig) -> Self {
         let (free, by_key, idle) = (BTreeSet::new(), HashMap::new(), BTreeMap::new());
         Self { config, slots: Vec::new(), free, by_key, idle, clock: 0, peak: 0 }
@@ -96,7 +96,7 @@ impl PagePool {
         self.slots.len()
     }
 
-    /// The most pages that were held at once.
+    /// Returns the largest number of pages in use at once.
     pub fn peak(&self) -> usize {
         self.peak
     }
@@ -148,7 +148,7 @@ impl PagePool {
         self.peak = self.peak.max(self.n_held());
     }
 
-    /// The serial number of a page's content.
+    /// Returns the serial number of a page's content.
     pub fn serial(&self, page: PageId) -> u64 {
         self.slots[page.index()].serial
     }

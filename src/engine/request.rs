@@ -34,7 +34,7 @@ impl Visual {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), first: 0, embeds }
     }
 
-    /// The identity; never 0.
+    /// Returns the identity; never 0.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -53,7 +53,7 @@ impl Visual {
         self.first
     }
 
-    /// The tokens: `(V, H)`.
+    /// Returns the tokens: `(V, H)`.
     pub fn embeds(&self) -> &Tensor {
         &self.embeds
     }
@@ -96,7 +96,7 @@ pub struct Request<'l> {
 }
 
 impl<'l> Request<'l> {
-    /// A request for up to `max_new_tokens` greedy tokens, with neither stop rules nor a time limit.
+    /// Returns a request for up to `max_new_tokens` greedy tokens, with neither stop rules nor a time limit.
     pub fn greedy(prompt: Vec<PromptPart>, max_new_tokens: usize, listener: RequestListener<'l>) -> Self {
         Self {
             prompt,

@@ -344,7 +344,8 @@ impl<'m> Engine<'m> {
         sequence.take_pages().into_iter().rev().for_each(|page| self.pool.release(page));
     }
 
-    /// The positions of the next step: one of each sequence that is answering, and as much of prompts as a step takes.
+    /// Returns the positions of the next step: one of each sequence that is answering, and as much of prompts as a step
+    /// takes.
     fn plan(&mut self) -> Vec<Planned> {
         let n_answering = self.running.iter().filter(|sequence| !sequence.is_reading()).count();
         let Self { config: EngineConfig { chunk, chunk_beside_answers, .. }, .. } = *self;
@@ -547,18 +548,18 @@ impl<'m> Engine<'m> {
     }
 }
 
-/// The budget has room, but the device has not.
+/// Error of a device without memory for pages that the budget admits.
 fn no_device_memory() -> EngineError {
     candle_core::Error::msg("the device has no memory left for keys and values; hint: fewer frames, a smaller model")
         .into()
 }
 
-/// The ids of a step that does nothing but go on with greedy answers.
+/// Returns the ids of a step that does nothing but go on with greedy answers.
 fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
     planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
 }
 
-/// The embeddings of a step's positions: `(S, H)`.
+/// Returns the embeddings of a step's positions: `(S, H)`.
 fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result<Tensor> {
     let (mut parts, mut ids): (Vec<Tensor>, Vec<u32>) = (Vec::new(), Vec::new());
     for Planned { index, n } in planned {
@@ -584,7 +585,7 @@ fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result
     }
 }
 
-/// The last row of each planned sequence all of whose known positions are stored then.
+/// Returns the last row of each planned sequence all of whose known positions are stored then.
 fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
     let mut end = 0;
     let row = |Planned { index, n }: &Planned| {

@@ -140,7 +140,7 @@ impl<'l> Sequence<'l> {
         self.prompt.len
     }
 
-    /// The most positions that it may ever store: the last token is never read.
+    /// Returns the largest number of positions to store: the last token is never read.
     pub(super) fn most_positions(&self) -> usize {
         self.prompt.len.saturating_add(self.max_new_tokens.saturating_sub(1))
     }
@@ -182,7 +182,7 @@ impl<'l> Sequence<'l> {
         SequenceRows { rows, n_prompt: self.prompt.len }
     }
 
-    /// The tokens at some positions.
+    /// Returns the tokens at some positions.
     pub(super) fn segments(&self, positions: Range<usize>) -> Vec<PromptSegment<'_>> {
         let mut segments = Vec::new();
         let mut position = positions.start;
@@ -215,8 +215,8 @@ impl<'l> Sequence<'l> {
         self.table = self.pages.as_slice().into();
     }
 
-    /// The id that comes next into a step, if the one after it is the largest logit as it is: of an answer, that is the
-    /// last one chosen.
+    /// Returns the id that comes next into a step, if the one after it is the largest logit as it is: of an answer,
+    /// that is the last one chosen.
     pub(super) fn greedy_input(&self) -> Option<u32> {
         let is_answering = !self.is_reading() && self.n_left() == 1;
         self.ids.last().copied().filter(|_| is_answering && self.sampler.is_plain_argmax())
@@ -248,7 +248,8 @@ impl<'l> Sequence<'l> {
         first..self.n_published
     }
 
-    /// The key of one of its pages, whose tokens are all known; `parent` is the serial number of the page before it.
+    /// Returns the key of one of its pages, whose tokens are all known; `parent` is the serial number of the page
+    /// before it.
     pub(super) fn page_key(&self, page: usize, parent: Option<u64>) -> PageKey {
         let token = |position: usize| match position.checked_sub(self.prompt.len) {
             None => self.prompt.key(position),

@@ -68,7 +68,7 @@ pub enum QueryKeyNorm {
 }
 
 impl LlamaConfig {
-    /// The rotary frequencies.
+    /// Returns the rotary frequencies.
     pub fn rope(&self) -> Rope {
         Rope { d_head: self.d_head, theta: self.rope_theta, scaling: self.rope_scaling }
     }
@@ -297,7 +297,7 @@ impl Llama {
         RopeTable::new(&self.config.rope(), self.config.context, self.dtype, &self.device)
     }
 
-    /// The logits of hidden states.
+    /// Returns the logits of hidden states.
     ///
     /// # Shapes
     /// `(S, H)` to `(S, vocab_size)`, in f32.
@@ -348,7 +348,7 @@ pub struct SequenceRows {
 }
 
 impl SequenceRows {
-    /// The new positions, each with the length of the prompt.
+    /// Returns the new positions, each with the length of the prompt.
     fn positions(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         (self.rows.start..self.rows.end()).map(|position| (position, self.n_prompt))
     }

@@ -83,7 +83,7 @@ impl RopeTable {
         Ok(Self { cos: table(cos)?, sin: table(sin)? })
     }
 
-    /// The angles of any positions.
+    /// Returns the angles of any positions.
     ///
     /// # Shapes
     /// `positions (B, S)`, u32.
@@ -213,7 +213,7 @@ impl Rope {
         (cos, sin)
     }
 
-    /// The channels between which YaRN's ramp lies (paper, section 3.2: `find_correction_range`).
+    /// Returns the channels between which YaRN's ramp lies (paper, section 3.2: `find_correction_range`).
     fn ramp(&self) -> (f32, f32) {
         let RopeScaling::Yarn { beta_fast, beta_slow, original_context, ramp, .. } = self.scaling else {
             return (0.0, 1.0);
@@ -233,8 +233,8 @@ impl Rope {
 }
 
 impl RopeScaling {
-    /// The length that decides the frequencies of a prompt of `prompt` positions: of dynamic NTK the prompt's, but not
-    /// below the original context. Keys of prompts for which it differs do not go together.
+    /// Returns the length that decides the frequencies of a prompt of `prompt` positions: of dynamic NTK the prompt's,
+    /// but not below the original context. Keys of prompts for which it differs do not go together.
     pub fn deciding_length(self, prompt: usize) -> usize {
         match self {
             Self::DynamicNtk { original_context, .. } => prompt.max(original_context as usize),
@@ -242,7 +242,7 @@ impl RopeScaling {
         }
     }
 
-    /// The factor of the cosines and sines.
+    /// Returns the factor of the cosines and sines.
     pub fn attention_factor(self) -> f32 {
         match self {
             Self::Yarn { attention_factor, .. } => attention_factor,

@@ -108,7 +108,7 @@ impl LogitRules {
     }
 }
 
-/// The last id of each sequence whose other ids are the last of `ids`.
+/// Returns the last id of each sequence whose other ids are the last of `ids`.
 fn completed<'a>(sequences: &'a [(Vec<u32>, f32)], ids: &'a [u32]) -> impl Iterator<Item = (u32, f32)> + 'a {
     sequences.iter().filter_map(|(sequence, bias)| {
         let (last, before) = sequence.split_last()?;
@@ -116,7 +116,7 @@ fn completed<'a>(sequences: &'a [(Vec<u32>, f32)], ids: &'a [u32]) -> impl Itera
     })
 }
 
-/// The ids that would complete an n-gram which came already.
+/// Returns the ids that would complete an n-gram which came already.
 fn repeating(ids: &[u32], n: usize) -> Vec<u32> {
     if n == 0 || ids.len() < n {
         return Vec::new();

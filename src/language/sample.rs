@@ -60,7 +60,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the beginning of its random sequence, after a prompt.
+    /// Makes a sampler at the beginning of its random sequence, after a prompt.
     pub fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
         let temperature = decoding.temperature;
         let sampling = match (decoding.top_k, decoding.top_p.filter(|&p| p < 1.0)) {
@@ -142,7 +142,7 @@ pub fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mut [Choo
     })
 }
 
-/// The elements of some rows of a matrix, one after the other, in one copy from the device.
+/// Returns the elements of some rows of a matrix, one after the other, in one copy from the device.
 fn copied_rows(x: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
     match rows.len() {
         0 => Ok(Vec::new()),
@@ -151,7 +151,7 @@ fn copied_rows(x: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
     }
 }
 
-/// The error of a sequence without a largest logit.
+/// Returns the error of a sequence without a largest logit.
 pub(crate) fn not_finite() -> candle_core::Error {
     candle_core::Error::msg("the model's logits are not finite; hint: damaged weights, or try --dtype f32")
 }

@@ -45,12 +45,12 @@ pub enum Unpad {
 const SLACK: f64 = 1.1;
 
 impl AnyRes {
-    /// The grid of all tiles.
+    /// Returns the grid of all tiles.
     fn tiled(self, view: Grid) -> Grid {
         Grid { height: self.rows * view.height, width: self.columns * view.width }
     }
 
-    /// The part of the tiles' grid that is not padding; it stands in the middle.
+    /// Returns the part of the tiles' grid without the padding; it is centred.
     fn unpadded(self, view: Grid) -> Grid {
         let tiled = self.tiled(view);
         let (width, height) = (f64::from(self.image.0), f64::from(self.image.1));
@@ -68,7 +68,7 @@ impl AnyRes {
         }
     }
 
-    /// The grid that the rows of tokens are made of.
+    /// Returns the grid of the packed tokens.
     fn packed(self, view: Grid) -> Grid {
         let unpadded = self.unpadded(view);
         let Some(max_tiles) = self.max_tiles else { return unpadded };
@@ -80,7 +80,7 @@ impl AnyRes {
         }
     }
 
-    /// A packing of views whose rows end with this row, `(H)`.
+    /// Returns a packing of views whose rows end with this row, `(H)`.
     pub(super) fn packing(self, frame: FrameTokens, newline: Option<Tensor>) -> Box<dyn FrameFold> {
         Box::new(AnyResFold { config: self, frame, newline, views: Vec::new() })
     }
@@ -170,7 +170,7 @@ impl FrameFold for AnyResFold {
     }
 }
 
-/// The base view's tokens, then those of the rows, each ended by the newline row.
+/// Returns the base view's tokens, then those of the rows, each ended by the newline row.
 fn with_newlines(base: &Tensor, rows: Option<Tensor>, grid: Grid, newline: &Tensor) -> Result<Tensor> {
     let d = base.dim(1)?;
     let newline = newline.to_device(base.device())?.to_dtype(base.dtype())?;

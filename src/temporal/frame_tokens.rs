@@ -13,7 +13,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The pool of frames of this grid to frames of another one.
+    /// Returns the pool of frames of this grid to frames of another one.
     pub fn pool_to(self, to: Self, mode: PoolMode) -> GridPool {
         GridPool { from: [self.height, self.width], to: [to.height, to.width], mode }
     }

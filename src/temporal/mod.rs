@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// A grid that no default pool is too large for.
+    /// Returns a grid that no default pool is too large for.
     fn frame() -> FrameTokens {
         FrameTokens { has_newline: true, ..FrameTokens::on_grid(Grid { height: 13, width: 14 }) }
     }
@@ -427,7 +427,7 @@ mod tests {
         }
     }
 
-    /// The frames that go into a strategy's fold, with the images that it adds.
+    /// Returns the frames that go into a strategy's fold, with the images that it adds.
     fn images(strategy: Temporal, n_frames: usize) -> Tensor {
         let n_images = match strategy.views() {
             Views::Frames => n_frames,

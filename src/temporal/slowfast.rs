@@ -37,7 +37,7 @@ impl Default for SlowFast {
 }
 
 impl SlowFast {
-    /// The frames of the slow pathway: `trunc(i T / n)`.
+    /// Returns the frames of the slow pathway: `trunc(i T / n)`.
     fn slow(self, n_frames: usize) -> Vec<usize> {
         let n = self.slow_frames.min(n_frames);
         (0..n).map(|i| i * n_frames / n).collect()

@@ -84,7 +84,7 @@ impl<'m> AnswerObjective<'m> {
         Stretched { pooled, repetitions: if repeated { repetitions.max(1) } else { 1 }, gap }
     }
 
-    /// The visual tokens of some images, as `stretched` says.
+    /// Returns the visual tokens of some images, as `stretched` says.
     ///
     /// # Shapes
     /// `(B, N', k D)` to `(B, V, H)`.
@@ -143,7 +143,7 @@ impl Objective for AnswerObjective<'_> {
     }
 }
 
-/// The loss of packed conversations behind their images.
+/// Returns the loss of packed conversations behind their images.
 ///
 /// # Shapes
 /// `visual (B, V, H)` to a scalar.

@@ -110,7 +110,7 @@ impl ModelStart {
     }
 }
 
-/// The tower that a checkpoint's `config.json` names.
+/// Returns the tower that a checkpoint's `config.json` names.
 fn tower_of(from: &Path) -> Result<Option<String>, TrainError> {
     let file = JsonFile::read(&from.join("config.json"))?;
     let name = file.string("mm_vision_tower")?.map(str::to_owned);
@@ -205,7 +205,7 @@ fn write_tower(recipe: &Recipe, start: &ModelStart, output: &Output<'_>) -> Resu
 /// The key of a `config.json` that tells the precision of its weights.
 const DTYPE_KEY: &str = "torch_dtype";
 
-/// A precision as `config.json` names it.
+/// Returns a precision as `config.json` names it.
 fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F16 => "float16",
@@ -214,7 +214,7 @@ fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
-/// A JSON object of a file, with other values for some keys.
+/// Returns a JSON object of a file, with other values for some keys.
 fn merged(path: Option<PathBuf>, over: &Map<String, Value>) -> Result<Map<String, Value>, TrainError> {
     let mut merged = match path {
         Some(path) => {

@@ -71,7 +71,7 @@ impl Features {
         self.n_tokens
     }
 
-    /// The features of some images.
+    /// Returns the features of some images.
     ///
     /// # Shapes
     /// `(B, N', k D)`, f32, on the CPU.

@@ -10,7 +10,7 @@ use crate::world::Draw;
 
 use super::parameters::Part;
 
-/// The first value of a tensor under `seed`.
+/// Returns the first value of a tensor under `seed`.
 ///
 /// # Errors
 /// When candle fails.
@@ -115,7 +115,7 @@ fn offset_queries(name: &str, shape: &Shape, tower: &TowerConfig, seed: u64) -> 
     Tensor::cat(&heads, 0)
 }
 
-/// The matrix `R` with `R position(p) = position(p + offset)`.
+/// Returns the matrix `R` with `R position(p) = position(p + offset)`.
 fn rotation(tower: &TowerConfig, dy: f64, dx: f64) -> Result<Tensor> {
     let frequencies = frequencies(tower);
     let (n, d) = (frequencies.len(), tower.d_hidden);

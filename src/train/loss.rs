@@ -18,13 +18,13 @@ impl Targets {
         self.weights.push(weight);
     }
 
-    /// The weights' sum.
+    /// Returns the sum of the weights.
     pub fn weight(&self) -> f64 {
         self.weights.iter().map(|&weight| f64::from(weight)).sum()
     }
 }
 
-/// The sum over the rows of weight times `-log softmax(logits)[class]`.
+/// Returns the sum over the rows of weight times `-log softmax(logits)[class]`.
 ///
 /// # Shapes
 /// `logits (R, C)` to a scalar.

@@ -65,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// The stage, the step and the loss of a line, if it is whole.
+/// Returns the stage, the step and the loss of a line, if it is whole.
 fn parse(line: &str, stages: &[Stage]) -> Option<(usize, usize, f64)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let name = line.get("stage")?.as_str()?;

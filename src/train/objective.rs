@@ -30,7 +30,7 @@ pub trait Objective: Sync {
     /// Returns the divisor that makes a mean of the summed loss.
     fn weight(&self, batch: &Self::Batch) -> f64;
 
-    /// The loss, tracked back to the weights.
+    /// Returns the loss, tracked back to the weights.
     ///
     /// # Errors
     /// When candle fails.

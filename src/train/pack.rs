@@ -38,7 +38,7 @@ pub struct Packer<'m> {
 }
 
 impl<'m> Packer<'m> {
-    /// A packer for a model's tokenizer and template.
+    /// Makes a packer for a model's tokenizer and template.
     pub fn new(design: &'m Design) -> Self {
         let Design { tokenizer, template, marks, closing, .. } = design;
         Self { tokenizer, template, marks, closing }
@@ -50,7 +50,7 @@ impl<'m> Packer<'m> {
         conversation.with_marks(self.marks.clone(), Timestamps::None)
     }
 
-    /// The ids before the image.
+    /// Returns the ids before the image.
     ///
     /// # Errors
     /// When the tokenizer refuses.
@@ -59,7 +59,7 @@ impl<'m> Packer<'m> {
         Ok(parts.first().and_then(Passage::text).cloned().unwrap_or_default())
     }
 
-    /// The ids of a conversation after the image. Of a template without turns, each turn is a conversation.
+    /// Returns the ids of a conversation after the image. Of a template without turns, each turn is a conversation.
     ///
     /// # Errors
     /// When the tokenizer refuses.

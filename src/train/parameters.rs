@@ -35,7 +35,7 @@ impl Part {
         }
     }
 
-    /// The part that a tensor belongs to.
+    /// Returns the part that a tensor belongs to.
     pub fn of(name: &str) -> Self {
         let named = [Self::VisionTower, Self::Projector, Self::Heads];
         named.into_iter().find(|part| name.starts_with(part.prefix())).unwrap_or(Self::LanguageModel)
@@ -75,13 +75,13 @@ impl Parameters {
         &self.device
     }
 
-    /// The weights of a part, as networks ask for them.
+    /// Returns the weights of a part, as networks ask for them.
     pub fn part(&self, part: Part) -> VarBuilder<'static> {
         let backend = Backend { parameters: self.clone(), prefix: part.prefix() };
         VarBuilder::from_backend(Box::new(backend), DType::F32, self.device.clone())
     }
 
-    /// The weights that are trained, by name.
+    /// Returns the weights that are trained, by name.
     pub fn trainable(&self) -> BTreeMap<String, Var> {
         let inner = self.inner();
         let is_trained = |name: &str| !inner.frozen.contains(&Part::of(name));

@@ -124,7 +124,7 @@ pub enum StageKind {
 }
 
 impl StageKind {
-    /// The parts that the stage can train; it may freeze some of them.
+    /// Returns the parts that the stage can train; it may freeze some of them.
     fn trainable(self) -> &'static [Part] {
         match self {
             Self::Tower => &[Part::VisionTower],
@@ -269,7 +269,7 @@ impl Recipe {
     }
 }
 
-/// The parser's words without the path, which the error has already.
+/// Returns the parser's message without the path, which the error names.
 fn cause(error: crate::spec::YamlError) -> String {
     match error {
         crate::spec::YamlError::Io { source, .. } => source.to_string(),

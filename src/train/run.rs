@@ -129,7 +129,7 @@ pub fn train(
     trainer.export(&output)
 }
 
-/// The state of an earlier run of a recipe that is the same so far, or the beginning.
+/// Returns the state of an earlier run of a recipe that is the same so far, or the beginning.
 fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
     let Some(state) = State::read(run_dir)? else { return Ok(State::default()) };
     let n_stages = state.progress.n_stages_begun();
@@ -291,7 +291,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// A seed for each stage.
+    /// Returns a seed for each stage.
     fn stage_seed(&self) -> u64 {
         self.recipe.seed.wrapping_mul(1000).wrapping_add(self.progress.stage as u64) << 20
     }
@@ -301,7 +301,7 @@ impl Trainer<'_> {
         Order::new(data.n_images(), |index| data.is_simple(index), n_simple, stage.batch, self.stage_seed())
     }
 
-    /// The features of a dataset, computed if this tower has not seen it yet.
+    /// Returns the features of a dataset, computed if this tower has not seen it yet.
     fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, TrainError> {
         let design = &self.design;
         let tower = Tower::load(
@@ -391,7 +391,7 @@ impl Trainer<'_> {
         write_tensors(&output.model.join(WEIGHTS), &tensors, None)
     }
 
-    /// A weight as it is written: with the scale of the features folded in.
+    /// Returns a weight as it is written: with the scale of the features folded in.
     fn finished(&self, name: &str, tensor: Tensor, dtype: DType) -> candle_core::Result<Tensor> {
         let is_first = FIRST_MATRIX.contains(&name);
         let tensor = if is_first { (tensor * self.recipe.model.feature_scale)? } else { tensor };

@@ -34,7 +34,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The factor for step `step` of `steps`, counted from 0.
+    /// Returns the factor for step `step` of `steps`, counted from 0.
     pub fn factor(&self, step: usize, steps: usize) -> f64 {
         let rise = (step + 1) as f64 / self.warmup.max(1) as f64;
         let begin = (self.plateau * steps as f64).max(self.warmup as f64);

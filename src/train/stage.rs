@@ -107,7 +107,7 @@ impl StageRun<'_> {
         state.write(self.dir)
     }
 
-    /// The gradients of the mean loss, summed over the shares of a batch in their order.
+    /// Returns the gradients of the mean loss, summed over the shares of a batch in their order.
     fn gradients<O: Objective>(
         &self,
         objective: &O,

@@ -67,7 +67,7 @@ impl Probe {
         self.into()
     }
 
-    /// The class of a patch with object `object`, or of an image.
+    /// Returns the class of a patch with object `object`, or of an image.
     fn class(self, scene: &Scene, object: Option<usize>) -> u32 {
         let of_object = |class: &dyn Fn(&crate::world::Object) -> usize| {
             object.map_or(self.n_classes() - 1, |i| class(&scene.objects[i])) as u32
@@ -133,7 +133,7 @@ impl TowerObjective {
         })
     }
 
-    /// The hidden states that the heads read: a third up, and the last.
+    /// Returns the hidden states that the heads read: a third up, and the last.
     fn states(&self, pixels: &Tensor) -> Result<[Tensor; 2]> {
         let (early_layer, last_layer) = (self.tower.config().n_layers / 3, self.tower.config().n_layers);
         let (mut early, mut last) = (None, None);

@@ -182,7 +182,7 @@ impl Tower {
         self.encoder.forward(embedded, visit)
     }
 
-    /// A hidden state in the form in which it leaves the tower: see [`TowerOutput`].
+    /// Returns a hidden state in the form in which it leaves the tower: see [`TowerOutput`].
     ///
     /// # Shapes
     /// `(T, n_state_tokens, D)` to the same.

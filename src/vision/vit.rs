@@ -176,7 +176,8 @@ impl TowerMlp {
     }
 }
 
-/// A linear layer whose outputs are multiplied by `scale (d_out)`, if there is one: `s (W x + b) = (s W) x + s b`.
+/// Returns a linear layer whose outputs are multiplied by `scale (d_out)`, if there is one: `s (W x + b) = (s W) x + s
+/// b`.
 fn load_scaled(d_in: usize, d_out: usize, scale: Option<Tensor>, vb: &VarBuilder) -> Result<Linear> {
     let Some(scale) = scale else { return Linear::load(d_in, d_out, Bias::With, vb) };
     let weight = vb.get((d_out, d_in), "weight")?.broadcast_mul(&scale.reshape((d_out, 1))?)?;

@@ -10,7 +10,7 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// The draws of item `index` under `seed`: independent of those of every other item.
+    /// Makes the draws of item `index` under `seed`: independent of those of every other item.
     pub fn new(seed: u64, index: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);

@@ -21,7 +21,7 @@ pub struct Clip {
 struct Bezier([(f64, f64); 3]);
 
 impl Bezier {
-    /// The point at `t` of 0 to 1.
+    /// Returns the point at `t` of 0 to 1.
     fn at(&self, t: f64) -> (f64, f64) {
         let [a, b, c] = self.0;
         let mix = |a: f64, b: f64, c: f64| (1.0 - t).powi(2) * a + 2.0 * t * (1.0 - t) * b + t * t * c;
@@ -35,7 +35,7 @@ const LENGTHS: (usize, usize) = (8, 64);
 const SEEN: f64 = 0.5;
 
 impl Clip {
-    /// A clip in which every object is seen, nearly whole and uncovered, in at least half of the frames.
+    /// Returns a clip in which every object is seen, nearly whole and uncovered, in at least half of the frames.
     pub fn draw(draw: &mut Draw) -> Self {
         let n_frames = LENGTHS.0 + draw.index(LENGTHS.1 - LENGTHS.0 + 1);
         loop {
@@ -62,7 +62,7 @@ impl Clip {
         Some(Self { scene, n_frames, paths, is_blurred: draw.chance(0.3) })
     }
 
-    /// The scene at a time in frames.
+    /// Returns the scene at a time in frames.
     fn at(&self, frame: f64) -> Scene {
         let t = frame / (self.n_frames - 1) as f64;
         let mut scene = self.scene.clone();
@@ -85,7 +85,7 @@ impl Clip {
         seen.iter().all(|&n| n as f64 >= SEEN * self.n_frames as f64)
     }
 
-    /// A frame; of a blurred clip the mean of three moments within it.
+    /// Returns a frame; of a blurred clip the mean of three moments within it.
     pub fn render(&self, frame: usize) -> RgbImage {
         let moment = |offset: f64| self.at(frame as f64 + offset).render();
         if !self.is_blurred {

@@ -52,7 +52,7 @@ impl QuestionKind {
         self.into()
     }
 
-    /// The share that is right by always giving the likeliest answer.
+    /// Returns the share that is right by always giving the likeliest answer.
     pub fn chance(self) -> f64 {
         match self {
             Self::Color => 1.0 / Colour::ALL.len() as f64,
@@ -99,14 +99,14 @@ impl Medium {
     }
 }
 
-/// A question of every kind that the scene has an answer for, each in a random wording; two of existence.
+/// Returns a question of every kind that the scene has an answer for, each in a random wording; two of existence.
 pub fn questions(scene: &Scene, medium: Medium, draw: &mut Draw) -> Vec<Question> {
     use QuestionKind::{Background, Caption, Color, Count, Exist, Position, Shape, Size, Texture};
     let kinds = [Color, Shape, Position, Texture, Size, Caption, Exist, Exist, Background, Count];
     kinds.into_iter().filter_map(|kind| ask(kind, scene, medium, draw)).collect()
 }
 
-/// A question of one kind, if the scene has an answer for it.
+/// Returns a question of one kind, if the scene has an answer for it.
 pub fn ask(kind: QuestionKind, scene: &Scene, medium: Medium, draw: &mut Draw) -> Option<Question> {
     let word = medium.word(draw);
     let (question, answer) = match kind {
@@ -164,7 +164,7 @@ enum Reference {
     Any,
 }
 
-/// The words for an object; none where they would not tell it from the others.
+/// Returns the words for an object; none where they would not tell it from the others.
 fn refer(scene: &Scene, object: &Object, by: Reference, draw: &mut Draw) -> Option<String> {
     let (colour, shape) = (object.colour.word(), object.shape.word());
     let by_colour = ["object", "one", "thing"].map(|noun| format!("the {colour} {noun}"));
@@ -182,7 +182,7 @@ fn refer(scene: &Scene, object: &Object, by: Reference, draw: &mut Draw) -> Opti
     (!wordings.is_empty()).then(|| draw.pick(&wordings).clone())
 }
 
-/// An object that can be referred to, and the words for it.
+/// Returns an object that can be referred to, and the words for it.
 fn choose<'s>(
     candidates: impl Iterator<Item = &'s Object>,
     scene: &Scene,

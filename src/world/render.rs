@@ -5,7 +5,7 @@ use ::image::{Rgb, RgbImage};
 use super::scene::{Object, Scene, Shape, Texture};
 
 impl Scene {
-    /// The picture.
+    /// Returns the image.
     pub fn render(&self) -> RgbImage {
         let mut picture = RgbImage::from_pixel(self.width, self.height, Rgb(to_levels(self.background_rgb)));
         for object in &self.objects {
@@ -66,7 +66,8 @@ impl Shape {
     }
 }
 
-/// A star of five points, one upwards, with straight edges from radius 1.1 to radius 0.48 and back.
+/// Returns whether a point is inside a star of five points, one upwards, with straight edges from radius 1.1 to radius
+/// 0.48 and back.
 fn in_star(u: f64, v: f64) -> bool {
     const TENTH: f64 = std::f64::consts::PI / 5.0;
     const OUTER: f64 = 1.1;

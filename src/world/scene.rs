@@ -18,7 +18,7 @@ macro_rules! attribute {
             /// All values, in their fixed order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word for it.
+            /// Returns the name.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -92,7 +92,7 @@ impl Cell {
         Self(3 * third(y, height) + third(x, width))
     }
 
-    /// The words for it.
+    /// Returns the name in words.
     pub fn words(self) -> &'static str {
         const WORDS: [&str; Cell::COUNT] = [
             "top left",
@@ -146,7 +146,7 @@ impl Object {
         x.min(f64::from(width) - x).min(y).min(f64::from(height) - y) >= share * self.radius
     }
 
-    /// The distance of two centres.
+    /// Returns the distance of two centres.
     pub(super) fn distance(&self, other: &Self) -> f64 {
         (self.centre.0 - other.centre.0).hypot(self.centre.1 - other.centre.1)
     }
@@ -173,7 +173,7 @@ pub(super) const STILL: f64 = 0.3;
 const TRIES: usize = 20;
 
 impl Scene {
-    /// A still scene with `n_objects` objects, or with one to three, each in a cell of its own.
+    /// Returns a still scene with `n_objects` objects, or with one to three, each in a cell of its own.
     pub fn still(draw: &mut Draw, n_objects: Option<usize>) -> Self {
         loop {
             let mut scene = Self::empty(draw);
@@ -189,8 +189,8 @@ impl Scene {
         }
     }
 
-    /// A still scene whose objects stand as at one moment of a clip: three in ten in a cell, the others anywhere, cut
-    /// by the border or partly covered, but each of them seen.
+    /// Returns a still scene whose objects stand as at one moment of a clip: three in ten in a cell, the others
+    /// anywhere, cut by the border or partly covered, but each of them seen.
     pub fn loose(draw: &mut Draw) -> Self {
         loop {
             let mut scene = Self::empty(draw);
@@ -218,7 +218,7 @@ impl Scene {
         object.is_inside(self.width, self.height, 0.7) && !self.objects[index + 1..].iter().any(covers)
     }
 
-    /// A canvas with its background.
+    /// Returns a canvas with its background.
     pub(super) fn empty(draw: &mut Draw) -> Self {
         let height = if draw.chance(0.6) { SIDE } else { SIDE * 3 / 4 };
         let background = *draw.pick(Background::ALL);

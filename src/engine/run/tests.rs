@@ -68,7 +68,7 @@ fn model() -> Llama {
 /// Positions and sequences of steps.
 type Tried = Arc<std::sync::Mutex<Vec<(usize, usize)>>>;
 
-/// An engine on a device with so much room, and the steps that it tries.
+/// Returns an engine on a device with so much room, and the steps that it tries.
 fn cramped(model: &Llama, config: EngineConfig, room: usize) -> (Engine<'_>, Tried) {
     let mut engine = Engine::new(model, None, config).expect("a budget");
     let tried = Tried::default();
@@ -77,7 +77,7 @@ fn cramped(model: &Llama, config: EngineConfig, room: usize) -> (Engine<'_>, Tri
     (engine, tried)
 }
 
-/// A request for so many tokens after a prompt, to which nobody listens.
+/// Returns a request for so many tokens after a prompt, to which nobody listens.
 fn request<'l>(ids: Vec<u32>, n_new: usize) -> Request<'l> {
     Request::greedy(vec![PromptPart::Ids(ids)], n_new, Box::new(|_| ControlFlow::Continue(())))
 }

@@ -20,7 +20,7 @@ impl Order {
         Self { all: (0..n).collect(), simple, n_simple_steps, batch, seed }
     }
 
-    /// The images of a step.
+    /// Returns the images of a step.
     pub fn batch(&self, step: usize) -> Vec<usize> {
         let (pool, step, stream) = if step < self.n_simple_steps && !self.simple.is_empty() {
             (&self.simple, step, 0)

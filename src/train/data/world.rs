@@ -55,12 +55,12 @@ const SPOILING: u64 = 1 << 40;
 const LOOSENING: u64 = 1 << 41;
 
 impl WorldImages {
-    /// The images of a configuration.
+    /// Makes the images of a configuration.
     pub fn new(config: WorldConfig) -> Self {
         Self { config }
     }
 
-    /// The scene of an image.
+    /// Returns the scene of an image.
     pub fn scene(&self, index: usize) -> Scene {
         let seed = self.config.seed;
         let mut draw = Draw::new(seed, index as u64);
@@ -86,7 +86,7 @@ impl WorldImages {
     }
 }
 
-/// A question as people type it: sometimes without its capital, sometimes without its mark.
+/// Returns a question as people type it: sometimes without its capital, sometimes without its mark.
 fn typed(question: String, draw: &mut Draw) -> String {
     let question = if draw.chance(0.25) { question.to_lowercase() } else { question };
     if draw.chance(0.15) { question.trim_end_matches(['?', '.']).to_owned() } else { question }

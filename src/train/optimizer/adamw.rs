@@ -7,7 +7,7 @@ use super::Optimizer;
 const EPS: f64 = 1e-8;
 
 impl Optimizer {
-    /// The weight after one step.
+    /// Returns the weight after one step.
     pub(super) fn adamw(&mut self, name: &str, weight: &Tensor, gradient: &Tensor, factor: f64) -> Result<Tensor> {
         let [b1, b2] = self.config.betas;
         let mut mean = |key: String, value: Tensor, beta: f64| -> Result<Tensor> {

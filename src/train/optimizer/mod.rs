@@ -69,7 +69,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer that has not moved anything, or one that goes on from `state` after `n_updates`.
+    /// Makes an optimizer that has not moved anything, or one that goes on from `state` after `n_updates`.
     pub fn new(config: OptimizerConfig, state: BTreeMap<String, Tensor>, n_updates: usize) -> Self {
         Self { config, state, n_updates }
     }
@@ -110,7 +110,7 @@ fn is_hidden_matrix(name: &str, weight: &Tensor) -> bool {
     weight.rank() == 2 && (name.contains(".layers.") || name.contains("mm_projector"))
 }
 
-/// The length of all gradients together.
+/// Returns the norm of all gradients together.
 fn norm(gradients: &Gradients) -> Result<f64> {
     let mut square = 0.0;
     for gradient in gradients.values() {

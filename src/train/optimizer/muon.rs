@@ -12,7 +12,7 @@ const STEPS: usize = 5;
 const QUINTIC: (f64, f64, f64) = (3.4445, -4.775, 2.0315);
 
 impl Optimizer {
-    /// The weight after one step.
+    /// Returns the weight after one step.
     pub(super) fn muon(&mut self, name: &str, weight: &Tensor, gradient: &Tensor, factor: f64) -> Result<Tensor> {
         let key = format!("momentum.{name}");
         let fresh = (gradient * (1.0 - MOMENTUM))?;
@@ -31,7 +31,7 @@ impl Optimizer {
     }
 }
 
-/// A matrix with about the same singular vectors, and singular values near 1.
+/// Returns a matrix with about the same singular vectors, and singular values near 1.
 fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
     let is_tall = rows > columns;
