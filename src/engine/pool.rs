@@ -46,7 +46,7 @@ pub enum Parent {
 pub struct PoolConfig {
     /// Pages that may have memory.
     pub max_pages: usize,
-    /// Pages that nobody holds but whose content stays, while other memory is left.
+    /// Unused pages whose content is kept while memory is left.
     pub keep_pages: usize,
 }
 
@@ -58,7 +58,7 @@ pub struct PagePool {
     /// Pages without content or holder.
     free: BTreeSet<PageId>,
     by_key: HashMap<PageKey, PageId>,
-    /// Pages with content that nobody holds, by when they were left.
+    /// Unused pages with content, by the time of their release.
     idle: BTreeMap<u64, PageId>,
     clock: u64,
     peak: usize,
@@ -86,7 +86,7 @@ impl PagePool {
         self.config.max_pages
     }
 
-    /// Pages that are held.
+    /// Returns the number of pages in use.
     pub fn n_held(&self) -> usize {
         self.slots.len() - self.free.len() - self.idle.len()
     }
@@ -106,7 +106,7 @@ impl PagePool {
         self.config.max_pages - self.n_held()
     }
 
-    /// Takes pages of undefined content; none, and nothing is changed, where there are not so many.
+    /// Takes `n` pages of undefined content; returns `None`, and changes nothing, where fewer are free.
     pub fn take(&mut self, n: usize) -> Option<Vec<PageId>> {
         (n <= self.n_available()).then(|| (0..n).filter_map(|_| self.take_one()).collect())
     }
@@ -153,8 +153,8 @@ impl PagePool {
         self.slots[page.index()].serial
     }
 
-    /// Tells the content of a held page, so that it is found by it. Where another page has the same content already,
-    /// that one is found.
+    /// Publishes the content of a page in use, so that prefixes find it. Where another page has the same content
+    /// already, that one is found.
     pub fn fill(&mut self, page: PageId, key: PageKey) {
         debug_assert!(key.tokens.len() == PAGE_LEN, "a full page");
         let slot = &mut self.slots[page.index()];
@@ -180,7 +180,7 @@ impl PagePool {
         }
     }
 
-    /// Gives up all pages from `first` on, which nobody holds and which have no memory: they are never taken again.
+    /// Removes all pages from `first` on, which are unused and without memory: they are never taken again.
     pub fn give_up_from(&mut self, first: PageId) {
         self.free.split_off(&first);
         self.slots.truncate(first.index());

@@ -42,7 +42,7 @@ impl Visual {
     /// Some of the tokens, which keep their identity: prompts share them with prompts that show others as well.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// When there are fewer.
     pub fn rows(&self, rows: Range<usize>) -> candle_core::Result<Self> {
         let embeds = self.embeds.narrow(0, rows.start, rows.len())?;
         Ok(Self { id: self.id, first: self.first + rows.start as u32, embeds })
@@ -180,7 +180,7 @@ pub enum EngineError {
         positions: usize,
         /// Sequences of the step.
         sequences: usize,
-        /// Bytes that are left, if the device tells.
+        /// Free bytes, where the device reports them.
         free: Option<u64>,
         /// The failure.
         source: Arc<candle_core::Error>,

@@ -57,7 +57,7 @@ pub struct EngineStats {
     pub peak_running: usize,
     /// The most requests that waited.
     pub peak_waiting: usize,
-    /// The most key-value memory that was held at once, in bytes.
+    /// Largest key-value memory in use at once, in bytes.
     pub peak_kv_bytes: usize,
     /// The budget of key-value memory, in bytes.
     pub kv_budget_bytes: usize,
@@ -195,7 +195,7 @@ impl<'m> Engine<'m> {
         self.running.len()
     }
 
-    /// Key-value memory that is held, in bytes.
+    /// Returns the key-value memory in use, in bytes.
     pub fn kv_bytes(&self) -> usize {
         self.pool.n_held() * self.store.page_bytes()
     }
@@ -210,7 +210,7 @@ impl<'m> Engine<'m> {
         EngineStats { peak_kv_bytes: self.pool.peak() * self.store.page_bytes(), ..self.stats }
     }
 
-    /// Runs until there is nothing to do, or all is given up.
+    /// Runs until no sequence is left, or all are cancelled.
     pub fn run(&mut self, stop: &Stop) {
         while self.step() {
             if stop.is_aborted() {
@@ -219,7 +219,7 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Runs one forward pass; false when there is nothing to do any more.
+    /// Runs one forward pass; returns false when no sequence is left.
     pub fn step(&mut self) -> bool {
         self.expire();
         self.admit();
@@ -554,7 +554,7 @@ fn no_device_memory() -> EngineError {
         .into()
 }
 
-/// Returns the ids of a step that does nothing but go on with greedy answers.
+/// Returns the ids of a step of greedy answers alone.
 fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
     planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
 }

@@ -1,4 +1,4 @@
-//! A request under way: its tokens, the pages that it holds, and how far it has come.
+//! A running request: its tokens, its pages and its progress.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{ControlFlow, Range};

@@ -12,7 +12,7 @@ use crate::nn::linear::{Bias, Linear};
 use crate::nn::{FullPrecisionLoader, Fused, FusedConfig, LinearLoader, Purpose, RmsNorm};
 use crate::weights::StoredRows;
 
-/// A model's geometry, as its `config.json` tells it.
+/// Geometry of a model, as `config.json` describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
     /// Ids of the embedding table.

@@ -188,7 +188,7 @@ impl Rope {
         (0..self.d_head / 2).map(frequency).collect()
     }
 
-    /// Cosines and sines of rows, each at a position of a sequence whose prompt has so many positions.
+    /// Returns cosines and sines of rows, each with its position and the length of the prompt.
     ///
     /// # Shapes
     /// `(position, prompt)` of each of `S` rows to `(S, d_head / 2)`, row-major, twice.

@@ -27,7 +27,7 @@ pub struct AnyRes {
     pub columns: usize,
     /// Rounding of the side without the padding.
     pub unpad: Unpad,
-    /// Tokens beyond those of so many tiles are interpolated away (`anyres_max_9`), where the family does that.
+    /// Tokens beyond those of this number of tiles are interpolated away (`anyres_max_9`), where the family does that.
     pub max_tiles: Option<usize>,
 }
 

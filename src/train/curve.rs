@@ -1,4 +1,4 @@
-//! The loss as an SVG picture: one line a stage, side by side, on a logarithmic axis.
+//! The curve of the loss as an SVG image: one line per stage, side by side, on a logarithmic axis.
 
 use std::fmt::Write;
 

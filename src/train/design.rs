@@ -95,7 +95,7 @@ impl ModelStart {
 }
 
 impl ModelStart {
-    /// Begins with a checkpoint that holds its tower, in Hugging Face's spelling.
+    /// Begins with a checkpoint that includes its tower, in Hugging Face's spelling.
     fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, TrainError> {
         // Refused before anything is written: an unknown family, or a key that is not obeyed.
         Design::read(&from, None)?;
@@ -202,7 +202,7 @@ fn write_tower(recipe: &Recipe, start: &ModelStart, output: &Output<'_>) -> Resu
     Ok(to)
 }
 
-/// The key of a `config.json` that tells the precision of its weights.
+/// Key of `config.json` for the dtype of the weights.
 const DTYPE_KEY: &str = "torch_dtype";
 
 /// Returns a precision as `config.json` names it.

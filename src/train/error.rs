@@ -47,7 +47,7 @@ pub enum TrainError {
         step: usize,
         /// The loss.
         loss: f64,
-        /// The step that a resumed run goes on from.
+        /// Step at which a resumed run continues.
         kept: usize,
     },
     /// A run that is not this recipe's.

@@ -13,7 +13,7 @@ use super::stage::StepReport;
 use super::state::{Progress, write_file};
 use crate::files::output;
 
-/// The file of lines and the picture in a run's directory.
+/// Names of the files of metrics and of the curve in a run's directory.
 pub struct Metrics {
     lines: PathBuf,
     picture: PathBuf,
@@ -22,7 +22,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the metrics of a run that goes on at `progress`: lines of steps that will be done again are dropped.
+    /// Opens the metrics of a run that resumes at `progress`: lines of steps that will be done again are dropped.
     ///
     /// # Errors
     /// When the disk refuses.

@@ -6,7 +6,7 @@
 //! released layout, or in that of the Hugging Face checkpoint that it began with.
 //!
 //! A run is a pure function of its recipe: batches, wordings and rates follow from seed and step, so a run that is
-//! killed and taken up again ends, on the CPU, with the same weights to the bit.
+//! killed and resumed ends, on the CPU, with bit-identical weights.
 
 mod answers;
 mod curve;

@@ -20,7 +20,7 @@ pub enum Part {
     Projector,
     /// The language model.
     LanguageModel,
-    /// The linear heads that a tower is pretrained through; no checkpoint holds them.
+    /// Linear heads of the pretraining of a tower; no checkpoint contains them.
     Heads,
 }
 

@@ -176,7 +176,7 @@ pub struct Stage {
 pub struct Stretch {
     /// Probability, a step, that all questions stand further from the image.
     pub gap: f64,
-    /// By up to so many positions.
+    /// Largest distance, in positions.
     pub max_gap: usize,
     /// Probability, a step, that tokens are max-pooled by two and repeated as frames would be.
     pub pooled: f64,

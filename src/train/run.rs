@@ -30,7 +30,7 @@ use crate::weights::Hub;
 /// Event of a run, for a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TrainEvent {
-    /// A run goes on from what an earlier one left.
+    /// A run resumes the state of an earlier one.
     Resumed {
         /// The stage's name.
         stage: String,

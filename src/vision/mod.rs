@@ -1,8 +1,8 @@
 //! Frozen vision towers that hand out every hidden state, with index 0 = the embedding output.
 //!
-//! A tower visits its states in order and keeps none; whoever needs one keeps it, and whoever has seen enough
-//! stops it. So a Dense Connector costs no memory for states it only sums, and no time for layers beyond the last
-//! that it needs.
+//! A tower visits its states in order and keeps none; a callback keeps the states that it needs, and one that has seen
+//! enough stops it. So a Dense Connector costs no memory for states it only sums, and no time for layers beyond the
+//! last that it needs.
 
 mod clip;
 mod internvit;
@@ -35,7 +35,7 @@ pub enum TowerFamily {
     InternVit,
 }
 
-/// A tower's geometry, as its `config.json` tells it.
+/// Geometry of a tower, as `config.json` describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TowerConfig {
     /// CLIP, SigLIP or InternViT.

@@ -1,7 +1,7 @@
-//! The shapes world: pictures and clips of coloured shapes, with questions and the only right answers to them.
+//! The shapes world: images and clips of coloured shapes, with questions that have one right answer.
 //!
 //! Everything follows from a seed and an index, so a dataset is two numbers, and a model can be tried on worlds that it
-//! cannot have seen. Still pictures are what `vidense-mini` is trained on; clips are only ever asked about.
+//! cannot have seen. Still images are what `vidense-mini` is trained on; clips are only ever asked about.
 
 mod draw;
 mod motion;

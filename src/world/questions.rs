@@ -81,7 +81,7 @@ pub struct Question {
 /// The word for what is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
-    /// "image", "picture" or "video", as the dice fall: for training.
+    /// "image", "picture" or "video", drawn at random: for training.
     Any,
     /// "image" or "picture".
     Image,

@@ -152,7 +152,7 @@ impl Object {
     }
 }
 
-/// A picture's contents.
+/// Contents of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
     /// In pixels.

@@ -13,7 +13,7 @@ use crate::kernels::kv::StepLayout;
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
 use crate::nn::Purpose;
 
-/// A store on a device with room for the activations of so many positions.
+/// Page memory on a device with room for the activations of a number of positions.
 struct Cramped {
     store: Box<dyn KvStore>,
     room: usize,
@@ -77,7 +77,7 @@ fn cramped(model: &Llama, config: EngineConfig, room: usize) -> (Engine<'_>, Tri
     (engine, tried)
 }
 
-/// Returns a request for so many tokens after a prompt, to which nobody listens.
+/// Returns a request for `n` tokens after a prompt, without a listener.
 fn request<'l>(ids: Vec<u32>, n_new: usize) -> Request<'l> {
     Request::greedy(vec![PromptPart::Ids(ids)], n_new, Box::new(|_| ControlFlow::Continue(())))
 }

@@ -69,7 +69,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Makes an optimizer that has not moved anything, or one that goes on from `state` after `n_updates`.
+    /// Makes an optimizer without a state, or one that continues from `state` after `n_updates`.
     pub fn new(config: OptimizerConfig, state: BTreeMap<String, Tensor>, n_updates: usize) -> Self {
         Self { config, state, n_updates }
     }
