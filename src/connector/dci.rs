@@ -124,18 +124,18 @@ mod tests {
 
     #[test]
     fn the_groups_are_the_means_of_the_two_halves() {
-        let connector = Dci::new(LayerIndex(5), 6).expect("deep enough");
+        let connector = Dci::new(LayerIndex(3), 4).expect("deep enough");
         let mut fold = connector.begin();
-        for layer in 0..6 {
+        for layer in 0..4 {
             let state = Tensor::new(&[[[(layer * layer) as f32]]], &Device::Cpu).expect("small");
             fold.visit(LayerIndex(layer), &state).expect("it fits");
         }
-        // (0 + 1 + 4) / 3 and (9 + 16 + 25) / 3.
+        // (0 + 1) / 2 and (4 + 9) / 2.
         let fused = fold.finish().and_then(|x| x.to_vec3::<f32>()).expect("rank 3");
-        assert_eq!(fused, [[[25.0, 5.0 / 3.0, 50.0 / 3.0]]]);
+        assert_eq!(fused, [[[9.0, 0.5, 6.5]]]);
         assert_eq!(
             connector.describe(),
-            "dci: hidden state 5 and the means of states 0..3 and 3..6, on the channel axis"
+            "dci: hidden state 3 and the means of states 0..2 and 2..4, on the channel axis"
         );
     }
 
