@@ -88,8 +88,11 @@ pub enum Kind {
     /// A run or a request that was stopped before its end.
     #[strum(serialize = "stopped")]
     Stopped,
-    /// A prompt over the context of the model, or a strategy that leaves no visual token.
+    /// A prompt over the context of the model.
     TokenBudget,
+    /// A strategy that leaves no visual token of a video.
+    #[strum(serialize = "token_budget")]
+    NoVisualTokens,
     /// Frames or views that the model or the strategy does not take.
     Frames,
     /// Frames that cannot be prepared, or a processor file with an unusable key.
@@ -357,7 +360,7 @@ impl From<candle_core::Error> for Error {
 }
 
 /// Returns candle's error without the backtrace that it prints.
-fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
         other => other,

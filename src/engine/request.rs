@@ -10,9 +10,9 @@ use bytesize::ByteSize;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::error::without_backtrace;
 use crate::exec::panic_message;
 use crate::language::{Decoding, PromptHistory};
-use crate::vlm::without_backtrace;
 
 /// Visual tokens with an identity: clones are the same tokens, and sequences that begin with them share their memory.
 #[derive(Debug, Clone)]

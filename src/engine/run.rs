@@ -13,11 +13,11 @@ use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId
 use super::sequence::{PromptSegment, Sequence};
 use crate::device::{free_memory, release_unused_memory};
 use crate::error::is_out_of_memory;
+use crate::error::without_backtrace;
 use crate::exec::Stop;
 use crate::kernels::kv::{KvStore, PAGE_LEN, PageId, pages_for};
 use crate::language::{Llama, choose_each, not_finite};
 use crate::text::Tokenizer;
-use crate::vlm::without_backtrace;
 
 /// Runs requests through a language model.
 pub struct Engine<'m> {

@@ -13,7 +13,7 @@ use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
 use crate::connector::ChannelWindow;
 use crate::exec::{Inlet, Outlet};
 use crate::temporal::{AggregationPoint, FrameFold, Temporal};
-use crate::vlm::{ModelError, Vlm};
+use crate::vlm::Vlm;
 
 /// Collects the parts of each video, and sends complete videos or their errors.
 pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, outlet: &Outlet<Encoded>) {
@@ -105,7 +105,7 @@ impl<'m> PartialVideo<'m> {
         let wrong = |source: PipelineError| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
             let no_report = candle_core::Error::msg("a video ended without a report");
-            return Err(wrong(ModelError::compute("aggregating frames")(no_report).into()));
+            return Err(wrong(Error::compute("aggregating frames")(no_report).into()));
         };
         let aggregator = self.aggregator;
         let finish = || {
@@ -145,8 +145,8 @@ impl<'m> Aggregator<'m> {
     ///
     /// # Errors
     /// Mismatched shapes.
-    pub fn push(&mut self, fused: &Tensor) -> Result<(), ModelError> {
-        let complete = self.window.push(fused).map_err(ModelError::compute("averaging over frames"))?;
+    pub fn push(&mut self, fused: &Tensor) -> Result<(), Error> {
+        let complete = self.window.push(fused).map_err(Error::compute("averaging over frames"))?;
         complete.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))
     }
 
@@ -157,10 +157,10 @@ impl<'m> Aggregator<'m> {
     ///
     /// # Errors
     /// When there was no image, or the language model's device is out of memory.
-    pub fn finish(mut self) -> Result<Tensor, ModelError> {
-        let rest = self.window.finish().map_err(ModelError::compute("averaging over frames"))?;
+    pub fn finish(mut self) -> Result<Tensor, Error> {
+        let rest = self.window.finish().map_err(Error::compute("averaging over frames"))?;
         rest.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))?;
-        let folded = self.fold.finish().map_err(ModelError::compute("aggregating frames"))?;
+        let folded = self.fold.finish().map_err(Error::compute("aggregating frames"))?;
         let visual = match self.point {
             AggregationPoint::BeforeProjector => self.vlm.project(&folded)?,
             AggregationPoint::AfterProjector => folded,
@@ -169,10 +169,10 @@ impl<'m> Aggregator<'m> {
     }
 }
 
-fn fold(vlm: &Vlm, point: AggregationPoint, fold: &mut dyn FrameFold, fused: &Tensor) -> Result<(), ModelError> {
+fn fold(vlm: &Vlm, point: AggregationPoint, fold: &mut dyn FrameFold, fused: &Tensor) -> Result<(), Error> {
     let pushed = match point {
         AggregationPoint::BeforeProjector => fold.push(fused),
         AggregationPoint::AfterProjector => fold.push(&vlm.project(fused)?), // (t, N', H)
     };
-    pushed.map_err(ModelError::compute("aggregating frames"))
+    pushed.map_err(Error::compute("aggregating frames"))
 }

@@ -9,12 +9,13 @@ use crate::engine::{
     Completion, DecodeLaunch, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestListener,
     StopRules, Visual,
 };
+use crate::error::Error;
 use crate::language::PromptHistory;
 use crate::spec::{Plan, PromptPlan};
 use crate::temporal::Temporal;
 use crate::text::{Conversation, FrameMarks, Passage, ShownFrames, Template};
 use crate::units::Tokens;
-use crate::vlm::{FrameRows, ModelError, PromptIds, TextTokens, TokenBudget, Vlm};
+use crate::vlm::{FrameRows, PromptIds, TextTokens, TokenBudget, Vlm};
 
 /// A loaded model with the template and the plan of its prompts.
 #[derive(Clone, Copy)]
@@ -64,7 +65,7 @@ pub(super) struct FittingPrompt {
 
 impl FittingPrompt {
     /// Returns the parts of the engine's prompt, with the visual tokens of a video.
-    fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, ModelError> {
+    fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, Error> {
         let part = |part: &Passage<Vec<u32>>| {
             let Passage::Text(ids) = part else {
                 let rows = self.rows.of(part).map_err(candle_core::Error::msg)?.unwrap_or_default();
@@ -73,7 +74,7 @@ impl FittingPrompt {
             Ok(PromptPart::Ids(ids.clone()))
         };
         let parts: candle_core::Result<_> = self.ids.parts.iter().map(part).collect();
-        parts.map_err(ModelError::compute("splicing the prompt"))
+        parts.map_err(Error::compute("splicing the prompt"))
     }
 }
 
@@ -107,7 +108,7 @@ impl<'a> Asking<'a> {
         let max_sequences = self.plan.exec.sequences.unwrap_or(config.max_sequences);
         let config = EngineConfig { decode, max_sequences, ..config };
         let engine = Engine::new(self.vlm.language(), Some(self.vlm.tokenizer()), config);
-        engine.map_err(ModelError::compute("making the key-value memory")).map_err(Into::into)
+        engine.map_err(Error::compute("making the key-value memory")).map_err(Into::into)
     }
 
     /// Returns the next prompt of a conversation about a video, if it fits the context.

@@ -10,7 +10,7 @@ use super::ask::{Answer, Asking};
 use super::{EncodedVideo, Limits, PipelineError};
 use crate::engine::{Completion, Engine, EngineError, RequestEvent, Visual};
 use crate::text::Conversation;
-use crate::vlm::{ModelError, PromptIds};
+use crate::vlm::PromptIds;
 
 /// Conversation about one encoded video.
 pub struct VideoChat<'a> {
@@ -49,7 +49,7 @@ impl<'a> VideoChat<'a> {
         question: &str,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer, PipelineError> {
-        let prompt = self.conversation.ask(question).map_err(ModelError::from);
+        let prompt = self.conversation.ask(question);
         let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, self.asking.vlm.tokenizer()));
         let answer = ids.map_err(PipelineError::from).and_then(|ids| self.answer(ids, on_text));
         match answer {

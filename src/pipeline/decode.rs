@@ -11,7 +11,7 @@ use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
 use super::timing::timed;
 use super::views::{ViewMaker, thumbnail};
 use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
@@ -20,7 +20,7 @@ use crate::video::{
     Bounds, Flow, Frame, FrameRequest, Halt, Patience, ReadEvent, ReadLimits, ReadReport, Scanned, read_frames,
     read_scanned,
 };
-use crate::vlm::{ModelError, TokenBudget};
+use crate::vlm::TokenBudget;
 
 /// Decodes one video after the other, with `threads` decoder threads; 0 is one per core.
 pub(super) fn decode(
@@ -275,7 +275,7 @@ impl VideoReading<'_> {
         match views.finish() {
             Ok(Some(image)) => self.send(PartContent::Image(image, Carried::default())).map(Ok),
             Ok(None) => Ok(Ok(())),
-            Err(rule) => Ok(Err(ModelError::Frames { path: self.video.job.path.clone(), rule }.into())),
+            Err(rule) => Ok(Err(Error::from_text(Kind::Frames, &rule).about(&self.video.job.path).into())),
         }
     }
 

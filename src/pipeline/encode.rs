@@ -11,8 +11,8 @@ use super::item::{Carried, PartContent, VideoPart};
 use super::stages::ENCODE;
 use super::{PipelineError, Stages, VideoProgress};
 use crate::device::{free_memory, release_unused_memory};
+use crate::error::Error;
 use crate::exec::{Closed, Inlet, Outlet};
-use crate::vlm::ModelError;
 
 /// Number of images per forward pass of the tower, lowered when the device runs out of memory.
 pub(super) struct BatchSize(AtomicUsize);
@@ -90,7 +90,7 @@ impl ImageBatch<'_> {
         self.n_images = 0;
         while let Some(item) = self.waiting.pop_front() {
             let encoded = item.map_image(ENCODE, |_, carried| {
-                let missing = || ModelError::compute("encoding frames")(candle_core::Error::msg("an image was lost"));
+                let missing = || Error::compute("encoding frames")(candle_core::Error::msg("an image was lost"));
                 let image = fused.next().unwrap_or_else(|| Err(missing().into()))?;
                 Ok((image, Carried { encode: carried.encode + each, ..carried }))
             });
@@ -135,7 +135,7 @@ fn fuse_each(
     fuse: &dyn Fn(&Tensor) -> Result<Tensor, PipelineError>,
     lower: &dyn Fn(usize),
 ) -> Vec<Result<Tensor, PipelineError>> {
-    let failed = ModelError::compute("encoding frames");
+    let failed = Error::compute("encoding frames");
     let in_one_batch = || -> Result<Vec<Tensor>, PipelineError> {
         let fused = fuse(&Tensor::cat(images, 0).map_err(&failed)?)?; // (T, N', k D)
         let each = (0..images.len()).map(|i| fused.narrow(0, i, 1)).collect::<candle_core::Result<_>>();
@@ -169,10 +169,10 @@ mod tests {
     /// A tower whose token is an image's first value; it refuses batches in which that is negative.
     fn first_value(pixels: &Tensor) -> Result<Tensor, PipelineError> {
         let run = || pixels.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?.reshape(((), 1, 1)); // (T, 1, 1)
-        let token = run().map_err(ModelError::compute("taking a value"))?;
+        let token = run().map_err(Error::compute("taking a value"))?;
         let values = token.flatten_all().and_then(|values| values.to_vec1::<f32>()).expect("small");
         assert!(values.iter().all(|&value| value != -2.0), "a defect");
-        let refused = || ModelError::compute("the tower")(candle_core::Error::msg("negative"));
+        let refused = || Error::compute("the tower")(candle_core::Error::msg("negative"));
         if values.iter().any(|&value| value < 0.0) { Err(refused().into()) } else { Ok(token) }
     }
 
@@ -216,7 +216,7 @@ mod tests {
                 seen.borrow_mut().push(n_images);
                 let memory = || candle_core::Error::msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
                 if n_images > room {
-                    return Err(ModelError::compute("encoding frames")(memory()).into());
+                    return Err(Error::compute("encoding frames")(memory()).into());
                 }
                 guarded(|| first_value(pixels))
             };

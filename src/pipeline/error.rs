@@ -9,9 +9,8 @@ use candle_core::Tensor;
 
 use super::run::GENERATE;
 use crate::engine::EngineError;
-use crate::error::is_out_of_memory;
+use crate::error::Error;
 use crate::exec::{ExecError, panic_message};
-use crate::vlm::ModelError;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +19,6 @@ pub enum PipelineError {
     /// A failure of a lower layer.
     #[error(transparent)]
     Lower(#[from] crate::error::Error),
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
     /// A stage panicked, which is a defect of this program, or got no thread.
     #[error(transparent)]
     Exec(#[from] ExecError),
@@ -67,7 +63,6 @@ impl PipelineError {
     pub fn kind(&self) -> &str {
         match self {
             Self::Lower(error) => error.kind().word(),
-            Self::Model(error) => error.kind(),
             Self::Exec(_) | Self::Panic { .. } => "defect",
             Self::TimeLimit { .. } => "time_limit",
             Self::Engine(EngineError::OverBudget { .. }) => "kv_memory",
@@ -81,7 +76,6 @@ impl PipelineError {
     /// Returns whether an operation failed because its device is out of memory.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
-            Self::Model(ModelError::Compute { source, .. }) => is_out_of_memory(source),
             Self::OutOfMemory { .. } => true,
             Self::Lower(error) => error.kind().is_out_of_memory(),
             _ => false,
@@ -102,7 +96,7 @@ impl From<EngineError> for PipelineError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Compute(source) => {
-                ModelError::compute("answering")(candle_core::Error::msg(source.to_string())).into()
+                Error::compute("answering")(candle_core::Error::msg(source.to_string())).into()
             }
             EngineError::Panic(message) => Self::Panic { message },
             EngineError::TimeLimit(limit) => Self::TimeLimit { stage: GENERATE, limit },

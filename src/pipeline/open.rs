@@ -13,10 +13,11 @@ use candle_core::{DType, Device};
 use super::timing::timed;
 use super::{Asking, KnownScan, conversation};
 use crate::device::{DeviceError, OpenedDevice, load_kernels};
+use crate::error::Error;
 use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint, hash_files};
 use crate::text::{ShownFrames, Template};
 use crate::video::{ReadLimits, Scanned, check_argument, scan};
-use crate::vlm::{Blueprint, ModelError, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
+use crate::vlm::{Blueprint, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
 use crate::weights::{DownloadProgress, Hub};
 
 /// Revision of the frames and prompts that a plan gives. Raised whenever the same plan may give other ones: results and
@@ -100,9 +101,6 @@ pub enum OpenError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
     /// A file of the model that cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -196,13 +194,13 @@ impl Devices {
     }
 
     /// Reports the chosen devices, and loads their kernels.
-    fn prepare(&self, on_open: &OnOpen) -> Result<(), ModelError> {
+    fn prepare(&self, on_open: &OnOpen) -> Result<(), Error> {
         for OpenedDevice { device, note } in [Some(&self.language), self.vision.as_ref()].into_iter().flatten() {
             if let Some(note) = note {
                 on_open(OpenEvent::Note(note));
             }
             let loaded = load_kernels(device, &|note| on_open(OpenEvent::Note(note)));
-            loaded.map_err(ModelError::compute("loading the device's kernels"))?;
+            loaded.map_err(Error::compute("loading the device's kernels"))?;
         }
         Ok(())
     }
@@ -226,7 +224,7 @@ impl Devices {
 /// Returns the plan's template, or the checkpoint's.
 fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, OpenError> {
     let template = match &plan.prompt.template {
-        Some(name) => blueprint.named_template(name).map_err(ModelError::from)?,
+        Some(name) => blueprint.named_template(name)?,
         None => blueprint.template.clone(),
     };
     if plan.prompt.system.is_some() && !template.has_system() {
@@ -266,12 +264,12 @@ fn scan_within_budget(
         }
     };
     let prompt = conversation(template, &plan.prompt, &blueprint.marks).with_frames(shown).ask(first.question);
-    let ids = PromptIds::encode(&prompt.map_err(ModelError::from)?, &blueprint.tokenizer)?;
+    let ids = PromptIds::encode(&prompt?, &blueprint.tokenizer)?;
     blueprint.budget(temporal, n_frames, TextTokens::of(&ids, n_frames)).room()?;
     Ok(scanned)
 }
 
-fn read_weights(blueprint: Blueprint, placement: &Placement, on_open: &OnOpen) -> Result<Vlm, ModelError> {
+fn read_weights(blueprint: Blueprint, placement: &Placement, on_open: &OnOpen) -> Result<Vlm, Error> {
     on_open(OpenEvent::Loading { n_parameters: blueprint.n_parameters() });
     let on_read = on_open.clone();
     let vlm = Vlm::load(blueprint, placement, &(Arc::new(move |n| on_read(OpenEvent::Read { n_parameters: n })) as _))?;

@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
 use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};
 use crate::text::ShownFrames;
 use crate::video::ReadReport;
-use crate::vlm::{ModelError, PromptIds, TextTokens};
+use crate::vlm::{PromptIds, TextTokens};
 
 /// Name of the last stage.
 pub(super) const GENERATE: &str = "generate";
@@ -228,7 +228,7 @@ impl<'r> AnswerStage<'r> {
     }
 
     fn question(self, text: &str, encoded: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
-        let prompt = self.asking.conversation_about(encoded).ask(text).map_err(ModelError::from)?;
+        let prompt = self.asking.conversation_about(encoded).ask(text)?;
         self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, encoded)
     }
 

@@ -18,13 +18,14 @@ use candle_core::{Device, DeviceLocation, Tensor};
 use super::encode::BatchSize;
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
+use crate::error::Error;
 use crate::exec::{self, ExecError, Inlet, RunControl, StageReport, Threads, lock};
 use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::text::{ShownFrame, ShownFrames};
 use crate::video::worker::Isolation;
 use crate::video::{Access, FrameRequest, ReadReport, Scanned};
-use crate::vlm::{ModelError, TextTokens, Vlm};
+use crate::vlm::{TextTokens, Vlm};
 
 // Names of the stages.
 pub(super) const DECODE: &str = "decode";
@@ -197,7 +198,7 @@ impl<'a> Stages<'a> {
     /// time of a launch is not that of its operations.
     pub(super) fn complete(&self, device: &Device) -> Result<(), PipelineError> {
         match self.options.clock {
-            StageClock::Completion => device.synchronize().map_err(ModelError::compute("waiting for the device"))?,
+            StageClock::Completion => device.synchronize().map_err(Error::compute("waiting for the device"))?,
             StageClock::Issue => {}
         }
         Ok(())

@@ -26,4 +26,4 @@ pub use plan::{
 };
 pub use schema::SchemaNode;
 pub use validate::Finding;
-pub use yaml::{YamlError, parse_yaml, read_yaml};
+pub use yaml::{parse_yaml, read_yaml};

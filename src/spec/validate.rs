@@ -7,11 +7,12 @@ use super::check::{SpecProblem, nearest};
 use super::plan::QUESTION;
 use super::{Plan, PreprocessPlan, SingleImagePlan};
 use crate::connector::ConnectorKind;
+use crate::error::Kind;
 use crate::temporal::Views;
 use crate::text::{Conversation, ShownFrames, Template, Timestamps};
 use crate::units::Tokens;
 use crate::video::Sample;
-use crate::vlm::{Blueprint, ModelError, Overrides, PromptIds, TextTokens};
+use crate::vlm::{Blueprint, Overrides, PromptIds, TextTokens};
 
 /// Findings of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -213,9 +214,9 @@ impl Plan {
         );
         let n_frames = self.most_frames().filter(|_| certain)?;
         let error = blueprint.budget(self.temporal(), n_frames, self.least_text(blueprint, n_frames)).room().err()?;
-        let is_budget = matches!(error, ModelError::OverBudget { .. } | ModelError::NoVisualTokens { .. });
-        let text = error.to_string();
-        let rule = text.split_once(": ").map_or(text.as_str(), |(_, rule)| rule);
-        is_budget.then(|| SpecProblem::new(&format!("temporal.{}", self.temporal().name()), rule))
+        let is_budget = matches!(error.kind(), Kind::TokenBudget | Kind::NoVisualTokens);
+        let hint = error.hint().map(str::to_owned);
+        let path = format!("temporal.{}", self.temporal().name());
+        is_budget.then(|| SpecProblem { hint, ..SpecProblem::new(&path, error.rule().to_owned()) })
     }
 }

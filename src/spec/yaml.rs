@@ -2,51 +2,30 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::{self, DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::locate::{TextPosition, locate_duplicate};
-use crate::error::Error;
+use crate::error::{About, Error};
 use crate::files;
 
 /// Limit of a file's size, far above any real file.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Why a YAML file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum YamlError {
-    /// It cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's own words.
-        source: std::io::Error,
-    },
-    /// It says something that it cannot say.
-    #[error("{path}: {cause}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The parser's words: the key, the rule, the line.
-        cause: String,
-    },
-}
-
 /// Reads a file as a type.
 ///
 /// # Errors
-/// [`YamlError`] naming the file, and the line where there is one.
-pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, YamlError> {
+/// [`Error`] naming the file, and the line where there is one.
+pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let read = || {
         let bytes = files::read_bounded(path, MAX_BYTES)?;
         String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
     };
-    let text = read().map_err(|source| YamlError::Io { path: path.to_owned(), source })?;
-    parse_yaml(&text).map_err(|error| YamlError::Parse { path: path.to_owned(), cause: error.to_string() })
+    let text = read().map_err(Error::io(path))?;
+    parse_yaml(&text).about(path)
 }
 
 /// Error of a YAML text: its position, where it is known, and the rule.

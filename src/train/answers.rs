@@ -2,7 +2,6 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::TrainError;
 use super::data::Dataset;
 use super::features::Features;
 use super::loss::{correct, cross_entropy};
@@ -10,10 +9,11 @@ use super::objective::{Objective, StepLoss};
 use super::pack::{Geometry, Packed, Packer, TrainSegment};
 use super::parameters::{Parameters, Part};
 use super::recipe::Stretch;
+use crate::error::Error;
 use crate::language::Llama;
 use crate::nn::Purpose;
 use crate::projector::Projector;
-use crate::vlm::{Design, ModelError};
+use crate::vlm::Design;
 use crate::world::Draw;
 
 /// The objective of both stages; which parts are trained is the parameters' matter.
@@ -59,16 +59,16 @@ impl<'m> AnswerObjective<'m> {
     ///
     /// # Errors
     /// When weights do not fit.
-    pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, TrainError> {
+    pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, Error> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
         let width = design.connector_width();
-        let failed = TrainError::compute("laying out the model");
+        let failed = Error::compute("laying out the model");
         let projector = parameters.part(Part::Projector);
         let projector = Projector::load(design.config.projector, width, llama.d_hidden, &projector).map_err(&failed)?;
         let language = Llama::load(llama, &parameters.part(Part::LanguageModel), Purpose::Training).map_err(&failed)?;
         let packer = Packer::new(design);
-        let before_visual = packer.before_visual().map_err(ModelError::from)?;
+        let before_visual = packer.before_visual()?;
         let device = parameters.device().clone();
         Ok(Self { design, projector, language, feature_scale, data, features, stretch, before_visual, seed, device })
     }
@@ -97,12 +97,12 @@ impl<'m> AnswerObjective<'m> {
         Tensor::cat(&vec![tokens; stretched.repetitions], 1)
     }
 
-    fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<TrainSegment>, TrainError> {
+    fn segments(&self, step: usize, index: usize) -> std::result::Result<Vec<TrainSegment>, Error> {
         let packer = Packer::new(self.design);
         let mut draw = Draw::new(self.seed.wrapping_add(step as u64), index as u64);
         let mut segments = Vec::new();
         for dialogue in self.data.dialogues(index, &mut draw) {
-            segments.extend(packer.segments(&dialogue).map_err(ModelError::from)?);
+            segments.extend(packer.segments(&dialogue)?);
         }
         Ok(segments)
     }
@@ -118,7 +118,7 @@ pub struct AnswerBatch {
 impl Objective for AnswerObjective<'_> {
     type Batch = AnswerBatch;
 
-    fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<AnswerBatch, TrainError> {
+    fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<AnswerBatch, Error> {
         let stretched = self.stretched(step);
         let segments: Vec<_> =
             indices.iter().map(|&index| self.segments(step, index)).collect::<std::result::Result<_, _>>()?;

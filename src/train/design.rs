@@ -10,14 +10,15 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::Output;
 use super::data::Dataset;
 use super::recipe::{Recipe, StageKind, TowerRecipe};
 use super::state::write_file;
-use super::{Output, TrainError};
+use crate::error::{Error, Kind};
 use crate::files::{self, output::create_directory};
 use crate::text::{Conversation, Template};
 use crate::vlm::config::{JsonFile, Spelling};
-use crate::vlm::{Design, ModelError, companions, families};
+use crate::vlm::{Design, companions, families};
 use crate::weights::Hub;
 use crate::world::Draw;
 
@@ -60,8 +61,8 @@ impl ModelStart {
     ///
     /// # Errors
     /// When they are not to be had.
-    pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, TrainError> {
-        let found = |name: &str| hub.find(name).map_err(ModelError::from);
+    pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, Error> {
+        let found = |name: &str| hub.find(name);
         let from = recipe.model.from.as_deref().map(found).transpose()?;
         if let Some(dir) = &from
             && families::spelling(&JsonFile::read(&dir.join("config.json"))?)? == Spelling::HuggingFace
@@ -76,7 +77,7 @@ impl ModelStart {
             _ => None,
         };
         let base = from.clone().unwrap_or_default();
-        let tower = named.as_deref().map(|name| hub.find_tower(&base, name).map_err(ModelError::from)).transpose()?;
+        let tower = named.as_deref().map(|name| hub.find_tower(&base, name)).transpose()?;
         let is_beside = from.as_ref().zip(tower.as_ref()).is_some_and(|(from, tower)| tower.starts_with(from));
         let place = match (trains_tower || tower.is_none(), is_beside) {
             (true, _) => TowerPlace::Own,
@@ -85,7 +86,7 @@ impl ModelStart {
         };
         let tower_name = match (place, named) {
             (TowerPlace::Shared, Some(name)) if Path::new(&name).is_dir() => {
-                std::path::absolute(&name).map_err(TrainError::io(Path::new(&name)))?.display().to_string()
+                std::path::absolute(&name).map_err(Error::io(Path::new(&name)))?.display().to_string()
             }
             (TowerPlace::Shared, Some(name)) => name,
             _ => TOWER_DIR.to_owned(),
@@ -96,10 +97,10 @@ impl ModelStart {
 
 impl ModelStart {
     /// Begins with a checkpoint that includes its tower, in Hugging Face's spelling.
-    fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, TrainError> {
+    fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, Error> {
         // Refused before anything is written: an unknown family, or a key that is not obeyed.
         Design::read(&from, None)?;
-        let wrong = |rule: &str| Err(TrainError::Recipe { path: from.clone(), rule: rule.to_owned() });
+        let wrong = |rule: &str| Err(Error::from_text(Kind::Invalid, rule).about(&from));
         if recipe.model.vision_tower != TowerRecipe::default() {
             return wrong("model.vision_tower: the checkpoint holds its own tower; hint: leave the key out");
         }
@@ -111,15 +112,17 @@ impl ModelStart {
 }
 
 /// Returns the tower that a checkpoint's `config.json` names.
-fn tower_of(from: &Path) -> Result<Option<String>, TrainError> {
+fn tower_of(from: &Path) -> Result<Option<String>, Error> {
     let file = JsonFile::read(&from.join("config.json"))?;
     let name = file.string("mm_vision_tower")?.map(str::to_owned);
     match name {
         Some(name) => Ok(Some(name)),
-        None => Err(TrainError::Data {
-            path: from.join("config.json"),
-            rule: "it names no mm_vision_tower; hint: name the tower in the recipe, model.vision_tower.from".to_owned(),
-        }),
+        None => {
+            let error = Error::invalid("it names no mm_vision_tower");
+            Err(error
+                .with_hint("name the tower in the recipe, model.vision_tower.from")
+                .about(from.join("config.json")))
+        }
     }
 }
 
@@ -132,9 +135,9 @@ pub fn write_design(
     start: &ModelStart,
     texts: Option<&dyn Dataset>,
     output: &Output<'_>,
-) -> Result<Design, TrainError> {
+) -> Result<Design, Error> {
     let dir = output.model;
-    create_directory(dir).map_err(TrainError::io(dir))?;
+    create_directory(dir).map_err(Error::io(dir))?;
     if let (TowerPlace::Inside, Some(from)) = (start.place, &start.from) {
         return write_inside(recipe, from, dir);
     }
@@ -156,7 +159,7 @@ pub fn write_design(
 
 /// Writes the descriptions of a model in Hugging Face's spelling: those of the checkpoint that it begins with, and the
 /// keys of its connector and its projector.
-fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, TrainError> {
+fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, Error> {
     const PROJECTOR_KEY: &str = "mm_projector_type";
     let mut config = merged(Some(from.join("config.json")), &recipe.model.keys())?;
     if recipe.model.has_new_projector() && !recipe.model.config.contains_key(PROJECTOR_KEY) {
@@ -167,7 +170,7 @@ fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, Trai
     write_json(&dir.join("config.json"), &config)?;
     for name in companions(from) {
         if let Some(parent) = name.parent().filter(|parent| *parent != Path::new("")) {
-            create_directory(&dir.join(parent)).map_err(TrainError::io(dir))?;
+            create_directory(&dir.join(parent)).map_err(Error::io(dir))?;
         }
         copy(&from.join(&name), &dir.join(&name))?;
     }
@@ -175,9 +178,9 @@ fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, Trai
 }
 
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.
-fn write_tower(recipe: &Recipe, start: &ModelStart, output: &Output<'_>) -> Result<PathBuf, TrainError> {
+fn write_tower(recipe: &Recipe, start: &ModelStart, output: &Output<'_>) -> Result<PathBuf, Error> {
     let to = output.model.join(TOWER_DIR);
-    create_directory(&to).map_err(TrainError::io(&to))?;
+    create_directory(&to).map_err(Error::io(&to))?;
     let beside = |name: &str| start.tower.as_ref().map(|tower| tower.join(name));
     let mut config = merged(beside("config.json"), &recipe.model.vision_tower.config)?;
     if start.place == TowerPlace::Own {
@@ -215,12 +218,11 @@ fn dtype_name(dtype: DType) -> &'static str {
 }
 
 /// Returns a JSON object of a file, with other values for some keys.
-fn merged(path: Option<PathBuf>, over: &Map<String, Value>) -> Result<Map<String, Value>, TrainError> {
+fn merged(path: Option<PathBuf>, over: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
     let mut merged = match path {
         Some(path) => {
-            let bytes = files::read(&path).map_err(TrainError::io(&path))?;
-            serde_json::from_slice(&bytes)
-                .map_err(|error| TrainError::Data { path: path.clone(), rule: error.to_string() })?
+            let bytes = files::read(&path).map_err(Error::io(&path))?;
+            serde_json::from_slice(&bytes).map_err(|error| Error::invalid(error.to_string()).about(path))?
         }
         None => Map::new(),
     };
@@ -228,18 +230,18 @@ fn merged(path: Option<PathBuf>, over: &Map<String, Value>) -> Result<Map<String
     Ok(merged)
 }
 
-fn write_json(path: &Path, object: &Map<String, Value>) -> Result<(), TrainError> {
+fn write_json(path: &Path, object: &Map<String, Value>) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(object).unwrap_or_default();
     text.push('\n');
     write_file(path, text.as_bytes())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), TrainError> {
-    let bytes = files::read(from).map_err(TrainError::io(from))?;
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let bytes = files::read(from).map_err(Error::io(from))?;
     write_file(to, &bytes)
 }
 
-fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), TrainError> {
+fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), Error> {
     for name in ["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json"] {
         if files::is_file(&from.join(name)) {
             copy(&from.join(name), &to.join(name))?;
@@ -267,22 +269,17 @@ fn preprocessor(tower: &Map<String, Value>) -> Map<String, Value> {
 }
 
 /// Trains a byte-level BPE tokenizer on the texts of a dataset, in the words of the model's own prompt.
-fn write_tokenizer(
-    size: usize,
-    data: &dyn Dataset,
-    config: &Map<String, Value>,
-    path: &Path,
-) -> Result<(), TrainError> {
-    let wrong = |error: tokenizers::Error| TrainError::Data { path: path.to_owned(), rule: error.to_string() };
+fn write_tokenizer(size: usize, data: &dyn Dataset, config: &Map<String, Value>, path: &Path) -> Result<(), Error> {
+    let wrong = |error: tokenizers::Error| Error::invalid(error.to_string()).about(path);
     let template = match config.get("prompt_format").and_then(Value::as_str) {
-        Some(format) => Template::custom(format).map_err(ModelError::from)?,
+        Some(format) => Template::custom(format)?,
         None => Template::VicunaV1,
     };
     let mut texts = Vec::new();
     for index in 0..data.n_images().min(TOKENIZER_IMAGES) {
         for dialogue in data.dialogues(index, &mut Draw::new(0, index as u64)) {
             for (question, answer) in dialogue.turns {
-                let prompt = Conversation::new(template.clone(), None).ask(&question).map_err(ModelError::from)?;
+                let prompt = Conversation::new(template.clone(), None).ask(&question)?;
                 texts.push(prompt.text() + &template.reply(&answer));
             }
         }

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::vlm::ModelError;
 
 /// Why a run did not begin, or stopped. The last checkpoint is good in every case.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TrainError {
+pub enum Error {
     /// A failure of a lower layer.
     #[error(transparent)]
     Lower(#[from] crate::error::Error),
@@ -60,13 +59,13 @@ pub enum TrainError {
     },
     /// A model or a part of it.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(#[from] Error),
 }
 
-impl TrainError {
+impl Error {
     /// Wraps candle's errors with what was being done.
     pub fn compute(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
-        let wrap = ModelError::compute(doing);
+        let wrap = Error::compute(doing);
         move |error| Self::Model(wrap(error))
     }
 

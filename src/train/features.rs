@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::TrainError;
 use super::data::Dataset;
 use crate::connector::Connector;
+use crate::error::Error;
 use crate::files::{Durability, OutputFile};
 use crate::image::Preprocessor;
 use crate::vision::Tower;
@@ -53,7 +53,7 @@ impl Features {
         data: &dyn Dataset,
         encoder: &Encoder,
         report: &mut dyn FnMut(usize),
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, Error> {
         let path = dir.join(format!("features-{key}.f16"));
         let config = encoder.tower.config();
         let n_tokens = encoder.connector.n_tokens(encoder.selection.n_tokens(config));
@@ -62,7 +62,7 @@ impl Features {
         if std::fs::metadata(&path).map_or(true, |found| found.len() != size) {
             compute(&path, data, encoder, report)?;
         }
-        let file = Mutex::new(File::open(&path).map_err(TrainError::io(&path))?);
+        let file = Mutex::new(File::open(&path).map_err(Error::io(&path))?);
         Ok(Self { path, file, n_tokens, width })
     }
 
@@ -78,27 +78,22 @@ impl Features {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn get(&self, indices: &[usize]) -> Result<Tensor, TrainError> {
+    pub fn get(&self, indices: &[usize]) -> Result<Tensor, Error> {
         let stride = self.n_tokens * self.width * BYTES;
         let mut bytes = vec![0; indices.len() * stride];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         for (row, index) in bytes.chunks_exact_mut(stride).zip(indices) {
             let read = file.seek(SeekFrom::Start((index * stride) as u64)).and_then(|_| file.read_exact(row));
-            read.map_err(TrainError::io(&self.path))?;
+            read.map_err(Error::io(&self.path))?;
         }
         let shape = [indices.len(), self.n_tokens, self.width];
         let tensor = Tensor::from_raw_buffer(&bytes, DType::F16, &shape, &Device::Cpu);
-        tensor.and_then(|t| t.to_dtype(DType::F32)).map_err(TrainError::compute("reading features"))
+        tensor.and_then(|t| t.to_dtype(DType::F32)).map_err(Error::compute("reading features"))
     }
 }
 
-fn compute(
-    path: &Path,
-    data: &dyn Dataset,
-    encoder: &Encoder,
-    report: &mut dyn FnMut(usize),
-) -> Result<(), TrainError> {
-    let failed = TrainError::io(path);
+fn compute(path: &Path, data: &dyn Dataset, encoder: &Encoder, report: &mut dyn FnMut(usize)) -> Result<(), Error> {
+    let failed = Error::io(path);
     let mut file = OutputFile::create(path).map_err(&failed)?;
     let side = encoder.tower.config().image_size;
     let indices: Vec<usize> = (0..data.n_images()).collect();
@@ -110,7 +105,7 @@ fn compute(
             let fused = fuse(encoder.tower, encoder.connector, encoder.selection, &pixels)?;
             fused.to_dtype(DType::F16)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<half::f16>()
         };
-        let values = encode().map_err(TrainError::compute("encoding images"))?;
+        let values = encode().map_err(Error::compute("encoding images"))?;
         let bytes: Vec<u8> = values.into_iter().flat_map(half::f16::to_le_bytes).collect();
         file.write_all(&bytes).map_err(&failed)?;
         report((i * BATCH + batch.len()).min(indices.len()));

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::TrainError;
 use super::curve::{Curve, svg};
 use super::recipe::Stage;
 use super::stage::StepReport;
 use super::state::{Progress, write_file};
+use crate::error::Error;
 use crate::files::output;
 
 /// Names of the files of metrics and of the curve in a run's directory.
@@ -26,7 +26,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open(run_dir: &Path, stages: &[Stage], progress: &Progress) -> Result<Self, TrainError> {
+    pub fn open(run_dir: &Path, stages: &[Stage], progress: &Progress) -> Result<Self, Error> {
         let (lines, picture) = (run_dir.join("metrics.jsonl"), run_dir.join("loss.svg"));
         let mut curves: Vec<Curve> =
             stages.iter().map(|stage| Curve { name: stage.name.clone(), losses: Vec::new() }).collect();
@@ -40,7 +40,7 @@ impl Metrics {
             }
         }
         write_file(&lines, kept.as_bytes())?;
-        let file = output::open_to_append(&lines).map_err(TrainError::io(&lines))?;
+        let file = output::open_to_append(&lines).map_err(Error::io(&lines))?;
         Ok(Self { lines, picture, file, curves })
     }
 
@@ -48,19 +48,19 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn add(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    pub fn add(&mut self, report: &StepReport) -> Result<(), Error> {
         if let Some(curve) = self.curves.iter_mut().find(|curve| curve.name == report.stage) {
             curve.losses.push(report.loss);
         }
         let line = serde_json::to_string(report).unwrap_or_default();
-        writeln!(self.file, "{line}").map_err(TrainError::io(&self.lines))
+        writeln!(self.file, "{line}").map_err(Error::io(&self.lines))
     }
 
     /// Draws the losses so far.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn draw(&self) -> Result<(), TrainError> {
+    pub fn draw(&self) -> Result<(), Error> {
         write_file(&self.picture, svg(&self.curves).as_bytes())
     }
 }

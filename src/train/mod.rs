@@ -12,7 +12,6 @@ mod answers;
 mod curve;
 mod data;
 mod design;
-mod error;
 mod features;
 #[cfg(test)]
 mod gradients;
@@ -31,7 +30,6 @@ mod state;
 mod tower;
 mod workers;
 
-pub use error::TrainError;
 pub use recipe::Recipe;
 pub use run::{Output, RUN_DIR, TrainEvent, train};
 pub use stage::StepReport;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::TrainError;
+use crate::error::Error;
 
 /// The loss of some images.
 pub struct StepLoss {
@@ -25,7 +25,7 @@ pub trait Objective: Sync {
     ///
     /// # Errors
     /// When data cannot be read.
-    fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<Self::Batch, TrainError>;
+    fn prepare(&self, step: usize, indices: &[usize]) -> std::result::Result<Self::Batch, Error>;
 
     /// Returns the divisor that makes a mean of the summed loss.
     fn weight(&self, batch: &Self::Batch) -> f64;

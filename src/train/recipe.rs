@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::TrainError;
 use super::data::Data;
 use super::optimizer::OptimizerConfig;
 use super::parameters::Part;
 use super::schedule::Schedule;
 use super::tower::Probe;
 use crate::connector::ConnectorKind;
+use crate::error::{Error, Kind};
 use crate::spec::read_yaml;
 
 /// A training run, written down.
@@ -200,16 +200,13 @@ impl Recipe {
     /// Reads and checks a recipe.
     ///
     /// # Errors
-    /// [`TrainError::Recipe`] with everything that is wrong.
-    pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let mut recipe: Self =
-            read_yaml(path).map_err(|error| TrainError::Recipe { path: path.to_owned(), rule: cause(error) })?;
+    /// [`Error`] with everything that is wrong.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let mut recipe: Self = read_yaml(path)?;
         recipe.base = path.parent().unwrap_or(Path::new("")).to_owned();
         let problems = recipe.problems();
-        if problems.is_empty() {
-            return Ok(recipe);
-        }
-        Err(TrainError::Recipe { path: PathBuf::from(path), rule: problems.join("\n  ") })
+        let errors = problems.iter().map(|problem| Error::from_text(Kind::Invalid, problem).about(path));
+        Error::all(errors).map_or(Ok(recipe), Err)
     }
 
     /// 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,
@@ -270,7 +267,7 @@ impl Recipe {
 }
 
 /// Returns the parser's message without the path, which the error names.
-fn cause(error: crate::spec::YamlError) -> String {
+fn cause(error: Error) -> String {
     match error {
         crate::spec::YamlError::Io { source, .. } => source.to_string(),
         crate::spec::YamlError::Parse { cause, .. } => cause,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::TrainError;
 use super::answers::{AnswerObjective, AnswerParts};
 use super::data::{Dataset, Order, WorldImages};
 use super::design::{ModelStart, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
@@ -19,6 +18,7 @@ use super::stage::{StageRun, StepReport};
 use super::state::{Progress, State, write_tensors};
 use super::tower::TowerObjective;
 use super::workers::Workers;
+use crate::error::{Error, Kind};
 use crate::files::output::create_directory;
 use crate::image::Preprocessor;
 use crate::nn::Purpose;
@@ -69,18 +69,18 @@ pub struct Output<'a> {
 /// Trains the recipe's model, from where an earlier run left it.
 ///
 /// # Errors
-/// [`TrainError`]; what an earlier step wrote is good.
+/// [`Error`]; what an earlier step wrote is good.
 pub fn train(
     recipe: &Recipe,
     output: Output<'_>,
     device: &Device,
     hub: &Hub,
-    listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
+    listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>,
+) -> Result<(), Error> {
     let dir = output.model;
     let run_dir = dir.join(RUN_DIR);
-    create_directory(output.features).map_err(TrainError::io(output.features))?;
-    create_directory(&run_dir).map_err(TrainError::io(&run_dir))?;
+    create_directory(output.features).map_err(Error::io(output.features))?;
+    create_directory(&run_dir).map_err(Error::io(&run_dir))?;
     let state = resume(recipe, &run_dir)?;
     let start = ModelStart::find(recipe, hub)?;
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
@@ -88,12 +88,12 @@ pub fn train(
     let from = open_start(recipe, &start, &mut design)?;
     let parameters = Parameters::new(first_weights(recipe, &start, &design, from.clone())?, device);
     for (name, tensor) in &state.weights {
-        parameters.set(name, tensor).map_err(TrainError::compute("taking up the run"))?;
+        parameters.set(name, tensor).map_err(Error::compute("taking up the run"))?;
     }
     // A GPU is kept busy by one graph at a time.
     let n_workers = if device.is_cpu() { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
-    let workers = Workers::new(n_workers)
-        .map_err(|error| TrainError::compute("starting workers")(candle_core::Error::wrap(error)))?;
+    let workers =
+        Workers::new(n_workers).map_err(|error| Error::compute("starting workers")(candle_core::Error::wrap(error)))?;
     let mut trainer = Trainer {
         recipe,
         run_dir,
@@ -130,32 +130,26 @@ pub fn train(
 }
 
 /// Returns the state of an earlier run of a recipe that is the same so far, or the beginning.
-fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, TrainError> {
+fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, Error> {
     let Some(state) = State::read(run_dir)? else { return Ok(State::default()) };
     let n_stages = state.progress.n_stages_begun();
     let fingerprint = recipe.fingerprint(n_stages);
     if state.progress.recipe == fingerprint {
         return Ok(state);
     }
-    Err(TrainError::OtherRun {
-        path: super::state::path(run_dir),
-        rule: format!(
-            "it is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
-            state.progress.recipe
-        ),
-    })
+    let rule = format!(
+        "it is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
+        state.progress.recipe
+    );
+    Err(Error::invalid(rule).with_hint("another --out, or --restart to begin anew").about(super::state::path(run_dir)))
 }
 
 /// Opens the weights that the model begins with, and ties the design's head as they have it.
-fn open_start(
-    recipe: &Recipe,
-    start: &ModelStart,
-    design: &mut Design,
-) -> Result<Option<Arc<StartingWeights>>, TrainError> {
+fn open_start(recipe: &Recipe, start: &ModelStart, design: &mut Design) -> Result<Option<Arc<StartingWeights>>, Error> {
     let Some(from) = &start.from else { return Ok(None) };
     let (weights, llama) = StartingWeights::open(from, &design.config.llama)?;
     design.config.llama = llama;
-    let wrong = |rule| Err(TrainError::Recipe { path: from.clone(), rule });
+    let wrong = |rule: String| Err(Error::from_text(Kind::Invalid, &rule).about(from));
     if start.place == TowerPlace::Inside && !weights.has_tower() {
         return wrong("it holds no vision tower".to_owned());
     }
@@ -183,10 +177,10 @@ fn first_weights(
     start: &ModelStart,
     design: &Design,
     model: Option<Arc<StartingWeights>>,
-) -> Result<WeightSource, TrainError> {
+) -> Result<WeightSource, Error> {
     let opened = TrainError::Lower;
     let holds_tower = start.place == TowerPlace::Inside;
-    let tower = start.tower.as_deref().map(StartingTower::open).transpose().map_err(opened)?;
+    let tower = start.tower.as_deref().map(StartingTower::open).transpose()?;
     let keeps_projector = !recipe.model.has_new_projector();
     let (tower_config, seed, scale) = (design.tower.clone(), recipe.seed, recipe.model.feature_scale);
     Ok(Box::new(move |name, shape| {
@@ -218,16 +212,11 @@ struct Trainer<'a> {
     workers: Workers,
 }
 
-type Listen<'l> = &'l mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>;
+type Listen<'l> = &'l mut dyn FnMut(&TrainEvent) -> Result<(), Error>;
 
 impl Trainer<'_> {
     /// Runs one stage to its end, and writes the state from which the next begins.
-    fn stage(
-        &mut self,
-        stage: &Stage,
-        optimizer: BTreeMap<String, Tensor>,
-        listen: Listen<'_>,
-    ) -> Result<(), TrainError> {
+    fn stage(&mut self, stage: &Stage, optimizer: BTreeMap<String, Tensor>, listen: Listen<'_>) -> Result<(), Error> {
         self.progress.recipe = self.recipe.fingerprint(self.progress.stage + 1);
         match stage.stage {
             StageKind::Tower => self.tower_stage(stage, optimizer, listen)?,
@@ -244,17 +233,17 @@ impl Trainer<'_> {
         stage: &Stage,
         optimizer: BTreeMap<String, Tensor>,
         listen: Listen<'_>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), Error> {
         self.parameters.freeze([Part::Projector, Part::LanguageModel]);
         let preprocessor = Preprocessor::new(self.design.preprocess.clone());
-        let world = stage.data.shapes_world.clone().ok_or_else(|| TrainError::Recipe {
-            path: self.recipe.base.clone(),
-            rule: format!("stage {}: a tower is pretrained on shapes_world", stage.name),
+        let world = stage.data.shapes_world.clone().ok_or_else(|| {
+            let error = Error::invalid("a tower is pretrained on shapes_world");
+            error.about(format!("stage {}", stage.name)).about(&self.recipe.base)
         })?;
         let data = WorldImages::new(world);
         let order = self.order(stage, &data);
         let objective = TowerObjective::new(&self.design.tower, &stage.probes, &self.parameters, data, preprocessor);
-        let objective = objective.map_err(TrainError::compute("laying out the tower"))?;
+        let objective = objective.map_err(Error::compute("laying out the tower"))?;
         self.begin(stage).run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
     }
 
@@ -263,7 +252,7 @@ impl Trainer<'_> {
         stage: &Stage,
         optimizer: BTreeMap<String, Tensor>,
         listen: Listen<'_>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), Error> {
         self.parameters.freeze(stage.frozen.iter().copied());
         let data = stage.data.open(&self.recipe.base)?;
         let order = self.order(stage, &*data);
@@ -302,7 +291,7 @@ impl Trainer<'_> {
     }
 
     /// Returns the features of a dataset, computed if this tower has not seen it yet.
-    fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, TrainError> {
+    fn features(&self, data: &dyn Dataset, listen: Listen<'_>) -> Result<Features, Error> {
         let design = &self.design;
         let tower = Tower::load(
             &design.tower,
@@ -310,7 +299,7 @@ impl Trainer<'_> {
             &self.parameters.part(Part::VisionTower),
             Purpose::Training,
         )
-        .map_err(TrainError::compute("laying out the tower"))?;
+        .map_err(Error::compute("laying out the tower"))?;
         let preprocessor = Preprocessor::new(design.preprocess.clone());
         let encoder = Encoder {
             tower: &tower,
@@ -329,7 +318,7 @@ impl Trainer<'_> {
     }
 
     /// Returns the key of the features, a hash of the tower's weights, the connector, the images and their preparation.
-    fn features_key(&self, data: &dyn Dataset) -> Result<String, TrainError> {
+    fn features_key(&self, data: &dyn Dataset) -> Result<String, Error> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(data.identity().as_bytes());
         hasher.update(format!("{:?} {:?}", self.design.connector, self.design.preprocess).as_bytes());
@@ -340,7 +329,7 @@ impl Trainer<'_> {
         for (name, tensor) in self.parameters.all() {
             if Part::of(&name) == Part::VisionTower {
                 let values = tensor.to_device(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
-                let values = values.map_err(TrainError::compute("hashing the tower"))?;
+                let values = values.map_err(Error::compute("hashing the tower"))?;
                 hasher.update(name.as_bytes());
                 values.iter().for_each(|value| {
                     hasher.update(&value.to_le_bytes());
@@ -351,12 +340,12 @@ impl Trainer<'_> {
     }
 
     /// Writes the model in the released layout: language model and projector here, the tower beside.
-    fn export(&self, output: &Output<'_>) -> Result<(), TrainError> {
+    fn export(&self, output: &Output<'_>) -> Result<(), Error> {
         if let (TowerPlace::Inside, Some(from)) = (self.place, &self.from) {
             return self.export_inside(from, output);
         }
         let dir = output.model;
-        let failed = TrainError::compute("writing the model");
+        let failed = Error::compute("writing the model");
         let (mut tower, mut model) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in self.parameters.all() {
             let tensor = self.finished(&name, tensor, output.dtype).map_err(&failed)?;
@@ -373,8 +362,8 @@ impl Trainer<'_> {
 
     /// Writes a model in the file layout of the checkpoint that it begins with: tensors of frozen parts as they are
     /// stored there, trained ones under the same names, a new projector as `model.mm_projector`.
-    fn export_inside(&self, from: &StartingWeights, output: &Output<'_>) -> Result<(), TrainError> {
-        let failed = TrainError::compute("writing the model");
+    fn export_inside(&self, from: &StartingWeights, output: &Output<'_>) -> Result<(), Error> {
+        let failed = Error::compute("writing the model");
         let is_new = self.recipe.model.has_new_projector();
         let replaced = Replaced { projector: is_new, language: self.recipe.trains(Part::LanguageModel) };
         let mut tensors = from.rest(replaced).map_err(&failed)?;

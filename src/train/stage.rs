@@ -7,7 +7,6 @@ use std::time::Instant;
 use candle_core::{Tensor, Var};
 use serde::Serialize;
 
-use super::TrainError;
 use super::data::Order;
 use super::objective::{Objective, StepLoss};
 use super::optimizer::{Gradients, Optimizer};
@@ -15,6 +14,7 @@ use super::parameters::Parameters;
 use super::recipe::Stage;
 use super::state::{Progress, State};
 use super::workers::Workers;
+use crate::error::{Error, Kind};
 
 /// Metrics of one step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,14 +57,14 @@ impl StageRun<'_> {
     /// Runs the stage from where it stands to its end; `report` hears of each step.
     ///
     /// # Errors
-    /// [`TrainError`]; the last state then stands.
+    /// [`Error`]; the last state then stands.
     pub fn run<O: Objective>(
         &mut self,
         objective: &O,
         order: &Order,
         optimizer_state: BTreeMap<String, Tensor>,
-        report: &mut dyn FnMut(&StepReport) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
+        report: &mut dyn FnMut(&StepReport) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let stage = self.stage;
         let weights = self.parameters.trainable();
         let mut optimizer = Optimizer::new(stage.optimizer, optimizer_state, self.progress.step);
@@ -75,13 +75,13 @@ impl StageRun<'_> {
             let shares: Vec<&[usize]> = images.chunks(stage.micro_batch.unwrap_or(stage.batch)).collect();
             let (gradients, sums) = self.gradients(objective, step, &shares, &weights)?;
             if !sums.loss.is_finite() {
-                return Err(TrainError::NotFinite { stage: stage.name.clone(), step, loss: sums.loss, kept });
+                return Err(not_finite(&stage.name, step, sums.loss, kept));
             }
             let rate_factor = stage.schedule.factor(step, stage.steps);
             let gradient_norm =
-                optimizer.update(&weights, &gradients, rate_factor).map_err(TrainError::compute("updating weights"))?;
+                optimizer.update(&weights, &gradients, rate_factor).map_err(Error::compute("updating weights"))?;
             if !gradient_norm.is_finite() {
-                return Err(TrainError::NotFinite { stage: stage.name.clone(), step, loss: gradient_norm, kept });
+                return Err(not_finite(&stage.name, step, gradient_norm, kept));
             }
             self.progress.step = step + 1;
             report(&StepReport {
@@ -102,7 +102,7 @@ impl StageRun<'_> {
         Ok(())
     }
 
-    fn write(&self, optimizer: BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+    fn write(&self, optimizer: BTreeMap<String, Tensor>) -> Result<(), Error> {
         let state = State { progress: self.progress.clone(), weights: self.parameters.all(), optimizer };
         state.write(self.dir)
     }
@@ -114,7 +114,7 @@ impl StageRun<'_> {
         step: usize,
         shares: &[&[usize]],
         weights: &BTreeMap<String, Var>,
-    ) -> Result<(Gradients, Sums), TrainError> {
+    ) -> Result<(Gradients, Sums), Error> {
         let prepared = self.workers.run(shares, |indices| objective.prepare(step, indices));
         let batches = prepared.into_iter().collect::<Result<Vec<_>, _>>()?;
         let weight: f64 = batches.iter().map(|batch| objective.weight(batch)).sum();
@@ -141,7 +141,7 @@ impl StageRun<'_> {
         let results = self.workers.run(&batches, run);
         let total =
             results.into_iter().try_fold((Gradients::new(), Sums::default()), |total, result| add(total, result?));
-        total.map_err(TrainError::compute("training"))
+        total.map_err(Error::compute("training"))
     }
 }
 
@@ -160,4 +160,13 @@ impl Sums {
         self.counted += other.counted;
         self.n_tokens += other.n_tokens;
     }
+}
+
+/// Returns the error of a loss, or of a norm of gradients, that is not finite; `kept` is the step that a resumed run
+/// goes on from.
+fn not_finite(stage: &str, step: usize, loss: f64, kept: usize) -> Error {
+    let rule = format!("the loss is {loss}; the last checkpoint, of step {kept}, is good");
+    let error = Error::new(Kind::NotFinite, rule);
+    let hint = "a smaller learning_rate, a longer warmup, or a smaller clip";
+    error.with_hint(hint).about(format!("stage {stage}, step {step}"))
 }

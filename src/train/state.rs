@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
+use crate::error::{Error, Kind};
 use crate::files::{Durability, output};
 
 /// Progress of a run.
@@ -55,7 +55,7 @@ impl State {
     ///
     /// # Errors
     /// When the disk refuses; the state before then stands.
-    pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
         let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
         let named = |prefix: &'static str, tensors: &BTreeMap<String, Tensor>| {
@@ -69,13 +69,13 @@ impl State {
     ///
     /// # Errors
     /// When it is broken.
-    pub fn read(dir: &Path) -> Result<Option<Self>, TrainError> {
+    pub fn read(dir: &Path) -> Result<Option<Self>, Error> {
         let path = path(dir);
         if !path.is_file() {
             return Ok(None);
         }
-        let broken = |rule: String| TrainError::Data { path: path.clone(), rule };
-        let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        let broken = |rule: String| Error::from_text(Kind::Invalid, &rule).about(&path);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
         let progress = progress.ok_or_else(|| broken("not the state of a training run".to_owned()))?;
@@ -105,9 +105,9 @@ pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
     metadata: Option<HashMap<String, String>>,
-) -> Result<(), TrainError> {
-    let packed = safetensors::serialize(tensors, metadata)
-        .map_err(|error| TrainError::Data { path: path.to_owned(), rule: error.to_string() })?;
+) -> Result<(), Error> {
+    let packed =
+        safetensors::serialize(tensors, metadata).map_err(|error| Error::invalid(error.to_string()).about(path))?;
     write_file(path, &packed)
 }
 
@@ -115,6 +115,6 @@ pub fn write_tensors(
 ///
 /// # Errors
 /// When the disk refuses; a file that was there before then stands.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    output::replace(path, bytes, Durability::Synced).map_err(TrainError::io(path))
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    output::replace(path, bytes, Durability::Synced).map_err(Error::io(path))
 }

@@ -10,11 +10,11 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
 use super::data::{Dataset, WorldImages};
 use super::loss::{Targets, correct, cross_entropy};
 use super::objective::{Objective, StepLoss};
 use super::parameters::{Parameters, Part};
+use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::nn::linear::Bias;
 use crate::nn::{LayerNorm, Linear, Purpose};
@@ -189,7 +189,7 @@ impl TowerBatch {
 impl Objective for TowerObjective {
     type Batch = TowerBatch;
 
-    fn prepare(&self, _: usize, indices: &[usize]) -> std::result::Result<TowerBatch, TrainError> {
+    fn prepare(&self, _: usize, indices: &[usize]) -> std::result::Result<TowerBatch, Error> {
         let grid = self.tower.config().grid();
         let one = |&index: &usize| {
             let scene = self.data.scene(index);
@@ -197,7 +197,7 @@ impl Objective for TowerObjective {
             Ok((self.data.pixels(index, &self.preprocessor)?, scene, owners))
         };
         let made: Vec<(Vec<f32>, Scene, Vec<_>)> =
-            indices.par_iter().map(one).collect::<std::result::Result<_, TrainError>>()?;
+            indices.par_iter().map(one).collect::<std::result::Result<_, Error>>()?;
         let mut batch = TowerBatch { pixels: Vec::new(), scenes: Vec::new(), owners: Vec::new() };
         for (pixels, scene, owners) in made {
             batch.pixels.push(pixels);

@@ -10,11 +10,11 @@ use candle_core::DType;
 
 use super::config::{SelectFeature, VlmConfig};
 use super::default_template::{DefaultTemplate, frame_marks, own_template, reading};
+use super::error::mismatch;
 use super::preprocess::FrameSettings;
 use super::tower_source::{TowerSearch, TowerSource};
 use super::{
-    FeatureSelection, ModelError, Overrides, SingleImageRule, TextTokens, TokenBudget, Unused, description_files, gguf,
-    names,
+    FeatureSelection, Overrides, SingleImageRule, TextTokens, TokenBudget, Unused, description_files, gguf, names,
 };
 use crate::connector::{self, Connector, ConnectorKind};
 use crate::error::Error;
@@ -73,8 +73,8 @@ impl Blueprint {
     /// Reads the description of the model `name`, and applies `overrides`.
     ///
     /// # Errors
-    /// [`ModelError`] when a file is missing or broken, or parts do not go together.
-    pub fn read(name: &str, overrides: &Overrides, hub: &Hub) -> Result<Self, ModelError> {
+    /// [`Error`] when a file is missing or broken, or parts do not go together.
+    pub fn read(name: &str, overrides: &Overrides, hub: &Hub) -> Result<Self, Error> {
         let dir = hub.find(name)?;
         let mut config = VlmConfig::read(&dir)?;
         let default_template = DefaultTemplate::of(&config);
@@ -224,13 +224,9 @@ pub(super) fn frame_tokens(tower: &TowerConfig, connector: &dyn Connector, selec
 /// Makes the connector over the selected hidden states.
 ///
 /// # Errors
-/// [`ModelError::Combination`] when the selection does not fit the tower, or the connector.
-pub(super) fn make_connector(
-    dir: &Path,
-    config: &VlmConfig,
-    tower: &TowerConfig,
-) -> Result<Arc<dyn Connector>, ModelError> {
-    let wrong = |rule| ModelError::Combination { path: dir.join("config.json"), rule };
+/// [`Error`] when the selection does not fit the tower, or the connector.
+pub(super) fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Arc<dyn Connector>, Error> {
+    let wrong = |rule: String| mismatch(&dir.join("config.json"), &rule);
     if tower.n_layers == 0 {
         return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
     }

@@ -1,8 +1,9 @@
 //! Token budget of a prompt against the model's context: refuses a plan before weights are read or frames decoded.
 
+use crate::error::{Error, Kind};
 use crate::temporal::{FrameTokens, Temporal};
 use crate::units::Tokens;
-use crate::vlm::{ModelError, PromptIds};
+use crate::vlm::PromptIds;
 
 /// Text tokens of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,40 +70,32 @@ impl TokenBudget {
     /// Returns the number of positions left for the answer.
     ///
     /// # Errors
-    /// [`ModelError::Strategy`] or [`ModelError::SingleImage`] when the strategy does not apply to such frames;
-    /// [`ModelError::OverBudget`] with the arithmetic, when no position is left; [`ModelError::NoVisualTokens`] when
-    /// the strategy leaves no token of the video.
-    pub fn room(&self) -> Result<Tokens, ModelError> {
+    /// [`Kind::Frames`] when the strategy does not apply to such frames; [`Kind::TokenBudget`] with the arithmetic, when
+    /// no position is left; [`Kind::NoVisualTokens`] when the strategy leaves no token of the video.
+    pub fn room(&self) -> Result<Tokens, Error> {
         let (prompt, context) = (self.prompt(), self.context);
         self.temporal.check(self.frame).map_err(|rule| match self.temporal {
             Temporal::AnyRes(_) => ModelError::SingleImage { rule: rule.to_string() },
             _ => ModelError::Strategy { rule: rule.to_string() },
         })?;
         if self.visual() == Tokens(0) {
-            return Err(ModelError::NoVisualTokens {
-                strategy: self.strategy(),
-                visual_words: self.temporal.explain(self.n_frames, self.frame),
-                longest: self.frame.count,
-            });
+            let error = Error::new(Kind::NoVisualTokens, format!("{explanation} = no visual token"));
+            return Err(error.with_hint(format!("a stride of at most {}", self.frame.count)).about(strategy));
         }
         if prompt.0 < context.0 {
             return Ok(Tokens(context.0 - prompt.0));
         }
-        Err(ModelError::OverBudget {
-            strategy: self.strategy(),
-            visual_words: self.temporal.explain(self.n_frames, self.frame),
-            visual: self.visual(),
-            text: self.text_tokens(),
-            total: prompt,
-            context,
-            hint: self.hint(),
-        })
+        let rule = format!(
+            "{explanation} = {} visual tokens + {} for the prompt = {prompt}, over the model's context of {context}",
+            self.visual(),
+            self.text_tokens(),
+        );
+        Err(Error::new(Kind::TokenBudget, rule).with_hint(self.hint()).about(strategy))
     }
 
-    /// Returns the plan's key of the strategy, and the strategy's name.
-    fn strategy(&self) -> String {
-        let key = if matches!(self.temporal, Temporal::AnyRes(_)) { "single_image" } else { "temporal" };
-        format!("{key} {}", self.temporal)
+    /// Returns the plan's key of the strategy.
+    fn key(&self) -> &'static str {
+        if matches!(self.temporal, Temporal::AnyRes(_)) { "single_image" } else { "temporal" }
     }
 
     /// Returns the largest number of frames that fits, by bisection: more frames never make fewer tokens.
@@ -129,7 +122,7 @@ impl TokenBudget {
             let frame = Self { temporal: Temporal::Concat, ..*self };
             let words =
                 if frame.fits() { "single_image: frame (--single-image frame)" } else { "shorten the question" };
-            return format!("; hint: {words}");
+            return words.to_owned();
         }
         let fewer = self.most_that_fit();
         let strategies = [Temporal::D2, Temporal::TemporalMean];
@@ -137,11 +130,11 @@ impl TokenBudget {
             strategies.into_iter().find(|&temporal| temporal != self.temporal && Self { temporal, ..*self }.fits());
         let words = |n: usize| if n == 1 { "1 frame".to_owned() } else { format!("{n} frames") };
         match (fewer, other) {
-            _ if self.text.once >= self.context => "; hint: shorten the question".to_owned(),
-            (Some(n), Some(other)) => format!("; hint: use {}, or {other}", words(n)),
-            (Some(n), None) => format!("; hint: use {}", words(n)),
-            (None, Some(other)) => format!("; hint: use {other}"),
-            (None, None) => "; hint: shorten the question".to_owned(),
+            _ if self.text.once >= self.context => "shorten the question".to_owned(),
+            (Some(n), Some(other)) => format!("use {}, or {other}", words(n)),
+            (Some(n), None) => format!("use {}", words(n)),
+            (None, Some(other)) => format!("use {other}"),
+            (None, None) => "shorten the question".to_owned(),
         }
     }
 }

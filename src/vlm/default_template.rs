@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::VideoPath;
 use super::config::{LanguageKind, Spelling, VlmConfig};
-use super::{ModelError, VideoPath};
 use crate::connector::ConnectorKind;
+use crate::error::Error;
 use crate::text::{ChatTemplate, FrameMarks, PromptConvention, Template, Tokenizer};
 
 /// Returns the code base by which the checkpoint's tokenizer is read.
@@ -31,12 +32,8 @@ pub(super) fn frame_marks(config: &VlmConfig, tokenizer: &Tokenizer) -> FrameMar
 /// Returns the checkpoint's `prompt_format`, else its chat template, if it has one.
 ///
 /// # Errors
-/// [`ModelError::Text`] for a malformed `prompt_format`.
-pub(super) fn own_template(
-    dir: &Path,
-    config: &VlmConfig,
-    tokenizer: &Tokenizer,
-) -> Result<Option<Template>, ModelError> {
+/// [`Error`] for a malformed `prompt_format`.
+pub(super) fn own_template(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer) -> Result<Option<Template>, Error> {
     if let Some(format) = &config.prompt_format {
         return Ok(Some(Template::custom(format)?));
     }

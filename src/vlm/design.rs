@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::ModelError;
 use super::blueprint::make_connector;
 use super::config::{JsonFile, Spelling, VlmConfig, tower_config};
 use super::default_template::{DefaultTemplate, frame_marks, own_template, reading};
+use super::error::mismatch;
 use super::preprocess::FrameSettings;
 use super::unused::Unused;
 use crate::connector::Connector;
+use crate::error::Error;
 use crate::image::PreprocessConfig;
 use crate::text::{Conversation, FrameMarks, ShownFrames, Template, Tokenizer};
 use crate::vision::TowerConfig;
@@ -40,10 +41,10 @@ impl Design {
     /// the model's own `config.json`.
     ///
     /// # Errors
-    /// [`ModelError`] when a file is missing or broken, or parts do not go together.
-    pub fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, ModelError> {
+    /// [`Error`] when a file is missing or broken, or parts do not go together.
+    pub fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, Error> {
         let config = VlmConfig::read(dir)?;
-        let wrong = |rule: &str| ModelError::Combination { path: dir.join("config.json"), rule: rule.to_owned() };
+        let wrong = |rule: &str| mismatch(&dir.join("config.json"), rule);
         if config.fp8.is_some() {
             return Err(wrong("weights in FP8 cannot be trained; hint: the same checkpoint in bf16"));
         }
@@ -80,7 +81,7 @@ impl Design {
 ///
 /// # Errors
 /// When the checkpoint names no stop token, or the template cannot be rendered.
-fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Template) -> Result<String, ModelError> {
+fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Template) -> Result<String, Error> {
     const ANSWER: &str = "Some answer.";
     const NEXT: &str = "A question after it?";
     if !matches!(template, Template::Checkpoint(_)) {
@@ -89,7 +90,7 @@ fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Tem
     let stops: Vec<String> = config.generation.rules.ends.iter().filter_map(|&id| tokenizer.piece(id)).collect();
     let Some(stop) = stops.first() else {
         let rule = "no token ends an answer (eos_token_id), so no answer can be learned".to_owned();
-        return Err(ModelError::Combination { path: dir.to_owned(), rule });
+        return Err(mismatch(dir, &rule));
     };
     let mut conversation = Conversation::new(template.clone(), None).with_frames(ShownFrames::unknown(1));
     conversation.ask("A question?")?;

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use ::image::RgbImage;
 use candle_core::{Device, Tensor};
 
+use super::Vlm;
+use super::error::mismatch;
 use super::placement::VisionPlacement;
-use super::{ModelError, Vlm};
 use crate::device::release_unused_memory;
 use crate::error::{Error, is_out_of_memory};
 use crate::kernels::{self, DeviceFramePlan};
@@ -24,8 +25,8 @@ impl FrameTables {
     fn get(
         &self,
         size: (u32, u32),
-        make: impl FnOnce() -> Result<DeviceFramePlan, ModelError>,
-    ) -> Result<DeviceFramePlan, ModelError> {
+        make: impl FnOnce() -> Result<DeviceFramePlan, Error>,
+    ) -> Result<DeviceFramePlan, Error> {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(placed) = tables.get(&size) {
             return Ok(placed.clone());
@@ -48,7 +49,7 @@ impl Vlm {
     /// # Errors
     /// When the frame is too large, the image processor makes another size than the tower takes, or device memory runs
     /// out.
-    pub fn prepare(&self, frame: RgbImage) -> Result<Tensor, ModelError> {
+    pub fn prepare(&self, frame: RgbImage) -> Result<Tensor, Error> {
         let kernels = kernels::of(&self.vision.device, self.vision.dtype);
         if kernels.prepares_frames() && self.preprocessor.has_plan() {
             return self.prepare_on_device(&frame);
@@ -56,7 +57,7 @@ impl Vlm {
         let wrong = |error: Error| error.about(self.name.clone());
         let (values, width, height) = self.preprocessor.run(frame).map_err(wrong)?;
         let side = self.tower_side(width, height)?;
-        Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(ModelError::compute("preparing pixels"))
+        Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(Error::compute("preparing pixels"))
     }
 
     /// Prepares a view of a single image, on the device where frames are prepared.
@@ -66,9 +67,9 @@ impl Vlm {
     ///
     /// # Errors
     /// When the family has no such views, or device memory runs out.
-    pub(crate) fn prepare_view(&self, view: RgbImage) -> Result<Tensor, ModelError> {
+    pub(crate) fn prepare_view(&self, view: RgbImage) -> Result<Tensor, Error> {
         let wrong = |error: Error| error.about(self.name.clone());
-        let failed = ModelError::compute("preparing pixels");
+        let failed = Error::compute("preparing pixels");
         let (values, width, height) = self.single_image.usable()?.preprocessor().run(view).map_err(wrong)?;
         let side = self.tower_side(width, height)?;
         let pixels = Tensor::from_vec(values, (1, 3, side, side), &Device::Cpu).map_err(&failed)?;
@@ -80,9 +81,9 @@ impl Vlm {
         Ok(pixels)
     }
 
-    fn prepare_on_device(&self, frame: &RgbImage) -> Result<Tensor, ModelError> {
+    fn prepare_on_device(&self, frame: &RgbImage) -> Result<Tensor, Error> {
         let VisionPlacement { device, dtype } = &self.vision;
-        let failed = ModelError::compute("preparing pixels");
+        let failed = Error::compute("preparing pixels");
         let placed = self.frame_tables.get(frame.dimensions(), || {
             let wrong = |error: Error| error.about(self.name.clone());
             let plan = self.preprocessor.plan(frame.dimensions().into()).map_err(wrong)?;
@@ -102,13 +103,13 @@ impl Vlm {
     }
 
     /// Returns the side of the tower's input, if a prepared frame has that size.
-    fn tower_side(&self, width: u32, height: u32) -> Result<usize, ModelError> {
+    fn tower_side(&self, width: u32, height: u32) -> Result<usize, Error> {
         let side = self.tower.config().image_size;
         if (width as usize, height as usize) == (side, side) {
             return Ok(side);
         }
         let rule =
             format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
-        Err(ModelError::Combination { path: self.name.clone().into(), rule })
+        Err(mismatch(self.name.as_ref(), &rule))
     }
 }

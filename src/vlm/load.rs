@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Shape, Tensor};
 
 use super::blueprint::Blueprint;
+use super::error::{mismatch, with_sizes};
 use super::frames::FrameTables;
 use super::gguf::{self, QueryKeyRows};
 use super::ignored_tensors::{IgnoredTensors, TowerPart};
@@ -12,9 +13,10 @@ use super::language_loader::{load_language, other_formats};
 use super::model::Vlm;
 use super::placement::{Placement, VisionPlacement};
 use super::tower_source::TowerSource;
-use super::{FeatureSelection, ModelError, Unused, names, tying};
+use super::{FeatureSelection, Unused, names, tying};
 use crate::connector::Connector;
 use crate::device::{release_unused_memory, release_upload_buffers};
+use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::language::LlamaConfig;
 use crate::nn::Purpose;
@@ -26,17 +28,17 @@ impl Vlm {
     /// Loads the weights; `on_load` is called for each tensor.
     ///
     /// # Errors
-    /// [`ModelError`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
+    /// [`Error`] naming every tensor that is missing or mis-shaped, or that should be used and is not; where the
     /// plan allows unused tensors, [`Vlm::warnings`] names them.
-    pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+    pub fn load(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, Error> {
         let (name, n_parameters) = (blueprint.name.clone(), blueprint.n_parameters());
         let loaded = Self::load_weights(blueprint, placement, on_load);
         release_upload_buffers();
         release_unused_memory(&Device::Cpu);
-        loaded.map_err(|error| error.with_sizes(&name, n_parameters, placement))
+        loaded.map_err(|error| with_sizes(error, &name, n_parameters, placement))
     }
 
-    fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, ModelError> {
+    fn load_weights(blueprint: Blueprint, placement: &Placement, on_load: &OnLoad) -> Result<Self, Error> {
         placement.check(blueprint.config.llama.kv_geometry())?;
         let vision = placement.vision();
         let Blueprint {
@@ -59,7 +61,7 @@ impl Vlm {
             ..
         } = blueprint;
         let ledger = Ledger::new(checkpoint, Arc::clone(on_load));
-        let failed = ModelError::compute("loading the weights");
+        let failed = Error::compute("loading the weights");
 
         let llm_ledger = llm.map_or_else(|| Arc::clone(&ledger), |llm| Ledger::new(llm, Arc::clone(on_load)));
         let (llama, warning) = tying::resolve(config.llama.clone(), &llm_ledger)?;
@@ -67,7 +69,7 @@ impl Vlm {
         warnings.extend(warning);
         let rows = QueryKeyRows::of(config.language);
         let mut language = load_language(llama, rows, &llm_ledger, placement).map_err(&failed)?;
-        language.set_kv_dtype(placement.kv_dtype).map_err(ModelError::compute("kv_dtype"))?;
+        language.set_kv_dtype(placement.kv_dtype).map_err(Error::compute("kv_dtype"))?;
 
         let selection = config.feature_selection(tower.family);
         let newline = read_newline(ledger.checkpoint(), llama, &vision)?;
@@ -154,15 +156,15 @@ fn read_newline(
     checkpoint: &Checkpoint,
     llama: &LlamaConfig,
     vision: &VisionPlacement,
-) -> Result<Option<Tensor>, ModelError> {
+) -> Result<Option<Tensor>, Error> {
     let Some(name) = names::newline(checkpoint) else { return Ok(None) };
     let (found, wanted) = (checkpoint.shape(name).map(Shape::dims).unwrap_or_default(), [llama.d_hidden]);
     if found != wanted {
         let rule = format!("{name}: expected {wanted:?}, found {found:?}");
-        return Err(ModelError::Combination { path: checkpoint.dir().to_owned(), rule });
+        return Err(mismatch(checkpoint.dir(), &rule));
     }
     let row = checkpoint.load(name, vision.dtype, &vision.device);
-    row.map(Some).map_err(ModelError::compute("reading image_newline"))
+    row.map(Some).map_err(Error::compute("reading image_newline"))
 }
 
 /// Returns the ledger of the tower's tensors, and the prefix of their names.
@@ -201,17 +203,12 @@ struct Ledgers<'a> {
 impl Ledgers<'_> {
     /// Refuses or warns about the tensors of each checkpoint that were not read and are not ignored; returns the
     /// warnings.
-    fn check_unused(
-        &self,
-        unused: Unused,
-        llama: &LlamaConfig,
-        tower: &TowerPart<'_>,
-    ) -> Result<Vec<String>, ModelError> {
+    fn check_unused(&self, unused: Unused, llama: &LlamaConfig, tower: &TowerPart<'_>) -> Result<Vec<String>, Error> {
         let mut warnings = Vec::new();
         let mut check = |ledger: &Ledger, ignored: &IgnoredTensors| {
             let rest = ignored.without_ignored(ledger.unused());
             warnings.extend(unused.enforce(ledger.checkpoint().dir(), "tensors", &rest)?);
-            Ok::<_, ModelError>(())
+            Ok::<_, Error>(())
         };
         let language = names::language(self.main.checkpoint());
         let mut main = IgnoredTensors::default();

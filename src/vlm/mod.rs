@@ -38,8 +38,6 @@ pub use budget::{TextTokens, TokenBudget};
 pub use config::VlmConfig;
 pub(crate) use description_files::companions;
 pub use design::Design;
-pub use error::ModelError;
-pub(crate) use error::without_backtrace;
 pub use feature_selection::FeatureSelection;
 pub use model::{Vlm, fuse};
 pub use overrides::{Overrides, RopeOverride};

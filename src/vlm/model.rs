@@ -12,9 +12,10 @@ use super::families::Family;
 use super::frames::FrameTables;
 use super::placement::VisionPlacement;
 use super::prompt_ids::{FrameRows, PromptIds, history};
-use super::{FeatureSelection, ModelError, SingleImageRule, VideoPath};
+use super::{FeatureSelection, SingleImageRule, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::device::move_between;
+use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::language::{Decoding, Llama, PromptHistory, SamplingConfig};
 use crate::projector::Projector;
@@ -179,7 +180,7 @@ impl Vlm {
     ///
     /// # Errors
     /// When the prompt shows frames that have no tokens of their own.
-    pub fn prompt_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+    pub fn prompt_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, Error> {
         history(self.image_token, ids, rows)
     }
 
@@ -187,7 +188,7 @@ impl Vlm {
     ///
     /// # Errors
     /// As [`Self::prompt_history`].
-    pub fn single_image_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+    pub fn single_image_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, Error> {
         history(self.single_image_token, ids, rows)
     }
 
@@ -198,12 +199,12 @@ impl Vlm {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
+    pub fn fuse(&self, pixels: &Tensor) -> Result<Tensor, Error> {
         let run = || {
             let pixels = pixels.to_device(&self.vision.device)?.to_dtype(self.vision.dtype)?;
             fuse(&self.tower, self.connector.as_ref(), self.selection, &pixels)
         };
-        run().map_err(ModelError::compute("encoding frames"))
+        run().map_err(Error::compute("encoding frames"))
     }
 
     /// Projects fused tokens to the language model's width.
@@ -213,17 +214,17 @@ impl Vlm {
     ///
     /// # Errors
     /// When the width does not fit.
-    pub fn project(&self, fused: &Tensor) -> Result<Tensor, ModelError> {
-        self.projector.forward(fused).map_err(ModelError::compute("projecting frames"))
+    pub fn project(&self, fused: &Tensor) -> Result<Tensor, Error> {
+        self.projector.forward(fused).map_err(Error::compute("projecting frames"))
     }
 
     /// Moves visual tokens to the language model's device and precision.
     ///
     /// # Errors
     /// When device memory runs out.
-    pub(crate) fn to_language(&self, visual: &Tensor) -> Result<Tensor, ModelError> {
+    pub(crate) fn to_language(&self, visual: &Tensor) -> Result<Tensor, Error> {
         let moved = move_between(visual, self.device()).and_then(|visual| visual.to_dtype(self.language.dtype()));
-        moved.map_err(ModelError::compute("moving visual tokens to the language model"))
+        moved.map_err(Error::compute("moving visual tokens to the language model"))
     }
 
     /// Computes the embeddings of a prompt, with visual tokens spliced between the text.
@@ -233,7 +234,7 @@ impl Vlm {
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own.
-    pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, ModelError> {
+    pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, Error> {
         let run = || {
             let visual = move_between(visual, self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(ids.parts.len());
@@ -246,7 +247,7 @@ impl Vlm {
             }
             Tensor::cat(&parts, 0)
         };
-        run().map_err(ModelError::compute("splicing the prompt"))
+        run().map_err(Error::compute("splicing the prompt"))
     }
 
     /// Returns the precision of the language model's activations.

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device};
 
-use super::ModelError;
 use crate::device::DTypeSpec;
+use crate::error::Error;
 use crate::kernels;
 use crate::kernels::kv::{KvConfig, KvGeometry};
 use crate::nn::QuantFormat;
@@ -47,11 +47,11 @@ impl Placement {
     /// Checks that a key-value store exists for the requested precision.
     ///
     /// # Errors
-    /// [`ModelError::Compute`] when the device has no such store.
-    pub(super) fn check(&self, geometry: KvGeometry) -> Result<(), ModelError> {
+    /// [`Error`] when the device has no such store.
+    pub(super) fn check(&self, geometry: KvGeometry) -> Result<(), Error> {
         let kernels = kernels::of(&self.device, self.dtype);
         let &Self { ref device, dtype: activations, quantization, kv_dtype: precision, .. } = self;
         let store = kernels.kv_store(&KvConfig { geometry, precision, activations, quantization, device });
-        store.map_err(ModelError::compute("kv_dtype")).map(drop)
+        store.map_err(Error::compute("kv_dtype")).map(drop)
     }
 }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use super::ModelError;
 use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{FrameFit, KeyNotes, Spelling, VlmConfig};
+use crate::error::Error;
 use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
 use crate::video::sample::LlavaVideoSampling;
@@ -24,8 +24,8 @@ impl FrameSettings {
     /// family; then fits frames as the checkpoint says.
     ///
     /// # Errors
-    /// [`ModelError`] naming the first key that is unusable.
-    pub(super) fn read(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>]) -> Result<Self, ModelError> {
+    /// [`Error`] naming the first key that is unusable.
+    pub(super) fn read(config: &VlmConfig, tower: &TowerConfig, dirs: &[Option<&Path>]) -> Result<Self, Error> {
         let size = tower.image_size as u32;
         let own = config.video_path.processor().filter(|_| config.spelling == Spelling::HuggingFace);
         let class = match own.or(config.processor) {

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::ModelError;
-use crate::error::{self, Error};
+use crate::error::{self, Error, Kind};
 use crate::language::PromptHistory;
 use crate::text::{Passage, Prompt, Tokenizer};
 
@@ -19,7 +18,7 @@ impl PromptIds {
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+    pub fn encode(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, Error> {
         Ok(Self { parts: tokenizer.encode_prompt(prompt)? })
     }
 
@@ -78,14 +77,14 @@ impl FrameRows {
 /// Returns the ids of a prompt with `placeholder` for each visual token; empty without a placeholder.
 ///
 /// # Errors
-/// [`ModelError::Strategy`] when the prompt shows frames that have no rows of their own.
-pub(super) fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, ModelError> {
+/// [`Error`] when the prompt shows frames that have no rows of their own.
+pub(super) fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, Error> {
     let n_tokens = ids.n_text() + rows.n_visual;
     let Some(placeholder) = placeholder else { return Ok(PromptHistory { ids: Vec::new(), n_tokens }) };
     let mut history = Vec::with_capacity(n_tokens);
     for part in &ids.parts {
         history.extend(part.text().into_iter().flatten());
-        let rows = rows.of(part).map_err(|error| ModelError::Strategy { rule: error.to_string() })?;
+        let rows = rows.of(part).map_err(|error| Error::new(Kind::Frames, format!("temporal {error}")))?;
         history.extend(std::iter::repeat_n(placeholder, rows.map_or(0, |rows| rows.len())));
     }
     Ok(PromptHistory { ids: history, n_tokens })

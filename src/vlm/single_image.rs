@@ -3,15 +3,15 @@
 //! A checkpoint whose AnyRes keys are unusable refuses a single image with the reason, and never falls back to the base
 //! view unasked. Videos are unaffected.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use ::image::RgbImage;
 
+use super::VideoPath;
 use super::config::processor::{ProcessorClass, ProcessorFile};
 use super::config::{AnyResKeys, Spelling, VlmConfig};
-use super::{ModelError, VideoPath};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::{Error, Kind};
 use crate::image::any_res::Tiling;
 use crate::image::config::Filter;
 use crate::image::{AnyResTiler, Arithmetic, ImageSize, PreprocessConfig, Preprocessor, Resize};
@@ -50,32 +50,32 @@ impl SingleImageRule {
     /// Returns the processing, if it is usable.
     ///
     /// # Errors
-    /// [`ModelError::SingleImage`] with the reason.
-    pub fn usable(&self) -> Result<&SingleImage, ModelError> {
-        let refused = |cause: &dyn Display| ModelError::SingleImage {
-            rule: format!("any_res: {cause}; hint: single_image: frame (--single-image frame)"),
+    /// [`Error`] with the reason.
+    pub fn usable(&self) -> Result<&SingleImage, Error> {
+        let refused = |error: Error| {
+            let hint = "single_image: frame (--single-image frame)";
+            error.with_kind(Kind::Frames).with_hint(hint).about("single_image any_res")
         };
         match &self.0 {
             Some(Ok(single_image)) => Ok(single_image),
-            Some(Err(cause)) => Err(refused(cause)),
-            None => Err(refused(&"the checkpoint does not ask for it")),
+            Some(Err(cause)) => Err(refused(cause.clone())),
+            None => Err(refused(Error::invalid("the checkpoint does not ask for it"))),
         }
     }
 }
 
 /// Reads the processing of transformers: the processor's files must agree with `keys`, which the model reads.
 fn of_transformers(dir: &Path, config: &VlmConfig, keys: &AnyResKeys, side: u32) -> Result<SingleImage> {
-    let words = |error: ModelError| Error::invalid(error.to_string());
-    let file = ProcessorFile::find(dir, VideoPath::None).map_err(words)?;
+    let file = ProcessorFile::find(dir, VideoPath::None)?;
     let missing = || Error::invalid("no processor_config.json and no preprocessor_config.json").about(dir);
     let file = file.ok_or_else(missing)?;
     let class = config.video_path.processor().or(config.processor);
     let class = class.ok_or_else(|| Error::invalid("the family has no image processor of its own"))?;
-    if file.any_res_keys(class).map_err(words)? != *keys {
+    if file.any_res_keys(class)? != *keys {
         let rule = "image_grid_pinpoints or vision_aspect_ratio of the processor differ from those of config.json";
         return Err(Error::invalid(rule).about(dir));
     }
-    let (preprocess, notes) = file.read(ProcessorClass::Named(class)).map_err(words)?;
+    let (preprocess, notes) = file.read(ProcessorClass::Named(class))?;
     notes.refused.first().map_or(Ok(()), |refused| Err(Error::invalid(refused.clone())))?;
     let preprocess = view_preprocess(preprocess, side).ok_or_else(|| {
         Error::invalid(format!("size and crop_size differ from the tower's {side} x {side}")).about(dir)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
 use super::language_loader::names_in;
-use super::{ModelError, names, tying};
+use super::{names, tying};
 use crate::error::Error;
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger, Rename};
@@ -37,7 +37,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When the directory has no readable weights.
-    pub fn open(dir: &Path, llama: &LlamaConfig) -> std::result::Result<(Self, LlamaConfig), ModelError> {
+    pub fn open(dir: &Path, llama: &LlamaConfig) -> std::result::Result<(Self, LlamaConfig), Error> {
         let ledger = Ledger::new(Checkpoint::open(dir)?, Arc::new(|_| {}));
         let (llama, _) = tying::resolve(llama.clone(), &ledger)?;
         let language = names_in(&ledger, &llama);

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::config::{JsonFile, KeyNotes, VlmConfig, fp8_format, published_tower, tower_config, tower_notes};
-use super::{ModelError, names};
+use super::error::mismatch;
+use super::names;
 use crate::error::{Error, Kind};
 use crate::vision::TowerConfig;
 use crate::weights::{Checkpoint, Hub};
@@ -39,8 +40,8 @@ impl TowerSearch<'_> {
     /// Finds the tower that the user, the checkpoint's tensors, or its `config.json` names, in this order.
     ///
     /// # Errors
-    /// [`ModelError`] when no tower is named, or the named one cannot be read.
-    pub(super) fn run(&self) -> Result<FoundTower, ModelError> {
+    /// [`Error`] when no tower is named, or the named one cannot be read.
+    pub(super) fn run(&self) -> Result<FoundTower, Error> {
         let &Self { config, checkpoint, asked, hub } = self;
         let dir = checkpoint.dir();
         let is_inside = names::tower_inside(checkpoint).is_some();
@@ -50,7 +51,7 @@ impl TowerSearch<'_> {
         }
         let Some(name) = asked.or(config.tower_name.as_deref()) else {
             let rule = "it names no vision tower and holds none; hint: name one with --vision-tower".to_owned();
-            return Err(ModelError::Combination { path: dir.to_owned(), rule });
+            return Err(mismatch(dir, &rule));
         };
         let tower_dir = match hub.find_tower(dir, name) {
             Ok(tower_dir) => tower_dir,
@@ -75,15 +76,13 @@ impl TowerSearch<'_> {
 
 /// Makes the error of a tower that was not found. A path on the machine that trained the checkpoint is not a hub id:
 /// the user must name the tower.
-fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: Error) -> ModelError {
+fn no_tower(dir: &Path, name: &str, asked: Option<&str>, error: Error) -> Error {
     match (asked, error) {
-        (None, error) if error.kind() == Kind::NotFound => ModelError::Combination {
-            path: dir.join("config.json"),
-            rule: format!(
-                "mm_vision_tower names `{name}`, which is neither a directory nor a hub id; hint: name the tower with \
-                 --vision-tower"
-            ),
-        },
-        (_, error) => error.into(),
+        (None, error) if error.kind() == Kind::NotFound => {
+            let rule = format!("mm_vision_tower names `{name}`, which is neither a directory nor a hub id");
+            let error = Error::new(Kind::Model, rule).with_hint("name the tower with --vision-tower");
+            error.about(dir.join("config.json"))
+        }
+        (_, error) => error,
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::error::mismatch;
 use super::language_loader::names_in;
-use super::{ModelError, names};
+use super::names;
+use crate::error::Error;
 use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger};
 
@@ -16,21 +18,21 @@ use crate::weights::{Checkpoint, Ledger};
 ///
 /// # Errors
 /// When the head of a GGUF file differs, or a tensor cannot be read.
-pub(super) fn resolve(llama: LlamaConfig, ledger: &Arc<Ledger>) -> Result<(LlamaConfig, Option<String>), ModelError> {
+pub(super) fn resolve(llama: LlamaConfig, ledger: &Arc<Ledger>) -> Result<(LlamaConfig, Option<String>), Error> {
     let checkpoint = ledger.checkpoint();
     let names = names_in(ledger, &llama);
     let (table, head) = (names.apply(names::EMBEDDINGS), names.apply(names::HEAD));
     if !llama.tied_embeddings || table == head || !checkpoint.contains(&table) || !checkpoint.contains(&head) {
         return Ok((llama, None));
     }
-    if are_equal(checkpoint, &table, &head).map_err(ModelError::compute("comparing the head with the embeddings"))? {
+    if are_equal(checkpoint, &table, &head).map_err(Error::compute("comparing the head with the embeddings"))? {
         ledger.use_tensor(&head);
         return Ok((llama, None));
     }
     let rule = format!("{head} differs from {table}, although tie_word_embeddings of config.json is true");
     if checkpoint.gguf().is_some() {
         let rule = format!("{rule}; hint: the file of the model that the projector was trained for");
-        return Err(ModelError::Combination { path: checkpoint.dir().to_owned(), rule });
+        return Err(mismatch(checkpoint.dir(), &rule));
     }
     let warning = format!("{}: {rule}; {head} is used", checkpoint.dir().display());
     Ok((LlamaConfig { tied_embeddings: false, ..llama }, Some(warning)))

@@ -8,7 +8,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use crate::error::{Error, Kind};
 
 /// Largest number of names in a message; the rest is counted.
 const MAX_NAMED: usize = 8;
@@ -29,20 +29,16 @@ impl Unused {
     /// warning in place of the error; `None` without names.
     ///
     /// # Errors
-    /// [`ModelError::Unused`] unless allowed.
-    pub(crate) fn enforce(
-        self,
-        path: &Path,
-        what: &'static str,
-        names: &[String],
-    ) -> Result<Option<String>, ModelError> {
+    /// [`Error`] unless allowed.
+    pub(crate) fn enforce(self, path: &Path, what: &'static str, names: &[String]) -> Result<Option<String>, Error> {
         if names.is_empty() {
             return Ok(None);
         }
-        let error = ModelError::Unused { path: path.to_owned(), what, n: names.len(), names: list(names) };
+        let rule = format!("{what} that are not used ({}): {}", names.len(), list(names));
+        let error = Error::new(Kind::Model, rule).about(path);
         match self {
-            Self::Refuse => Err(error),
-            Self::Allow => Ok(Some(error.to_string().split("; hint:").next().unwrap_or_default().to_owned())),
+            Self::Refuse => Err(error.with_hint("--allow-unused loads the model without them")),
+            Self::Allow => Ok(Some(error.to_string())),
         }
     }
 }

@@ -10,7 +10,6 @@ use vidense::pipeline::{
 };
 use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Flow, ReadEvent, ReadLimits, Sample, read_frames, scan};
-use vidense::vlm::ModelError;
 
 use crate::harness::{ask, ffmpeg, repository};
 
@@ -97,10 +96,10 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
             first(&missing, "Why?"),
             |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound),
         ),
-        (unknown, None, |e| matches!(e, OpenError::Model(_))),
+        (unknown, None, |e| matches!(e, OpenError::Lower(_))),
         (system, None, |e| matches!(e, OpenError::System { .. })),
         (concat(400), None, |e| matches!(e, OpenError::Spec(_))),
-        (plan(), first(&clip, &long), |e| matches!(e, OpenError::Model(ModelError::OverBudget { .. }))),
+        (plan(), first(&clip, &long), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::TokenBudget)),
     ];
     for (place, (plan, first, is_right)) in cases.into_iter().enumerate() {
         let heard = Arc::default();

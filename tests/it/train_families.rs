@@ -7,9 +7,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use vidense::connector::{ConnectorKind, DciOptions};
+use vidense::error::Error;
 use vidense::spec::{ConnectorPlan, Plan};
 use vidense::text::{Conversation, PartPosition, ShownFrames, Timestamps};
-use vidense::train::{Output, RUN_DIR, Recipe, TrainError, TrainEvent, train};
+use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -68,11 +69,7 @@ fn recipe(dir: &Path, text: &str) -> Recipe {
     Recipe::read(&path).unwrap()
 }
 
-fn run(
-    recipe: &Recipe,
-    out: &Path,
-    listen: &mut dyn FnMut(&TrainEvent) -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
+fn run(recipe: &Recipe, out: &Path, listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>) -> Result<(), Error> {
     let features = out.join(RUN_DIR);
     let output = Output { model: out, features: &features, dtype: DType::F32 };
     train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
@@ -258,7 +255,7 @@ fn a_run_over_smolvlm_that_stops_anywhere_ends_with_the_same_weights() {
             let mut n_steps = 0;
             let stopped = run(&recipe, &out, &mut |event| {
                 n_steps += usize::from(matches!(event, TrainEvent::Step(_)));
-                let error = || TrainError::Recipe { path: "stop".into(), rule: "stop".to_owned() };
+                let error = || Error::invalid("stop");
                 if n_steps >= stop { Err(error()) } else { Ok(()) }
             });
             assert!(stopped.is_err());

@@ -9,13 +9,14 @@ use candle_core::{DType, Device, DeviceLocation};
 use clap::Args;
 use vidense::device::{DeviceSpec, OpenedDevice};
 use vidense::engine::default_kv_bytes;
+use vidense::error::Kind;
 use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
 use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
 use vidense::temporal::{AggregationPoint, Temporal, Views};
 use vidense::units::{Seconds, Tokens};
 use vidense::video::{Flow, ReadEvent, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, ModelError, Overrides, TextTokens, TowerSource, Unused};
+use vidense::vlm::{Blueprint, Overrides, TextTokens, TowerSource, Unused};
 use vidense::weights::{DownloadProgress, Hub};
 
 use crate::cli::args::UnusedArgs;
@@ -290,7 +291,7 @@ fn describe_strategy(text: &mut String, blueprint: &Blueprint, plan: &Plan, fram
     let budget = blueprint.budget(temporal, frames, words);
     let room = match budget.room() {
         Ok(room) => format!("{room} left for question and answer"),
-        Err(ModelError::OverBudget { .. }) => "over the context".to_owned(),
+        Err(error) if error.kind() == Kind::TokenBudget => "over the context".to_owned(),
         Err(error) => error.to_string(),
     };
     let (name, visual) = (temporal.to_string(), budget.visual());

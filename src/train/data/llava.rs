@@ -10,10 +10,9 @@ use ::image::ImageReader;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Dialogue};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::files;
 use crate::image::Preprocessor;
-use crate::train::TrainError;
 use crate::world::Draw;
 
 /// Paths of the data.
@@ -65,11 +64,11 @@ impl LlavaImages {
     /// Reads the records below `base`, and checks that each has an image that is there and turns that can be learned.
     ///
     /// # Errors
-    /// [`TrainError::Data`] naming the first record that is unusable.
-    pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, TrainError> {
+    /// [`Error`] naming the first record that is unusable.
+    pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, Error> {
         let json = base.join(&config.json);
-        let bytes = files::read_bounded(&json, MAX_BYTES).map_err(TrainError::io(&json))?;
-        let wrong = |rule: String| TrainError::Data { path: json.clone(), rule };
+        let bytes = files::read_bounded(&json, MAX_BYTES).map_err(Error::io(&json))?;
+        let wrong = |rule: String| Error::from_text(Kind::Invalid, &rule).about(&json);
         let records: Vec<Record> = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut places: HashMap<PathBuf, usize> = HashMap::new();
@@ -126,14 +125,14 @@ impl Dataset for LlavaImages {
         self.entries.len()
     }
 
-    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError> {
+    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, Error> {
         let path = &self.entries[index].path;
         let picture = ImageReader::open(path)
             .and_then(ImageReader::with_guessed_format)
-            .map_err(TrainError::io(path))?
+            .map_err(Error::io(path))?
             .decode()
-            .map_err(|error| TrainError::Data { path: path.clone(), rule: error.to_string() })?;
-        let wrong = |source: Error| TrainError::Lower(source.about(path));
+            .map_err(|error| Error::invalid(error.to_string()).about(path))?;
+        let wrong = |source: Error| source.about(path);
         Ok(preprocessor.run(picture.into_rgb8()).map_err(wrong)?.0)
     }
 

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::world::Draw;
 
-use super::TrainError;
 pub use llava::{LlavaConfig, LlavaImages};
 pub use order::Order;
 pub use world::{WorldConfig, WorldImages};
@@ -38,11 +38,11 @@ impl Data {
     ///
     /// # Errors
     /// When it cannot be read, or nothing is named.
-    pub fn open(&self, base: &Path) -> Result<Box<dyn Dataset>, TrainError> {
+    pub fn open(&self, base: &Path) -> Result<Box<dyn Dataset>, Error> {
         match (&self.shapes_world, &self.llava) {
             (Some(world), _) => Ok(Box::new(WorldImages::new(world.clone()))),
             (None, Some(llava)) => Ok(Box::new(LlavaImages::open(llava, base)?)),
-            (None, None) => Err(TrainError::Recipe { path: base.to_owned(), rule: "a stage names no data".to_owned() }),
+            (None, None) => Err(Error::invalid("a stage names no data").about(base)),
         }
     }
 }
@@ -68,7 +68,7 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// When the image cannot be read.
-    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError>;
+    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, Error>;
 
     /// Returns conversations about an image; their wording may follow `draw`.
     fn dialogues(&self, index: usize, draw: &mut Draw) -> Vec<Dialogue>;

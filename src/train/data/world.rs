@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::{Dataset, Dialogue};
 use crate::error::Error;
 use crate::image::Preprocessor;
-use crate::train::TrainError;
 use crate::world::{Draw, Medium, Question, QuestionKind, Scene, ask};
 
 /// Scenes of the shapes world, and the weights of their questions.
@@ -97,8 +96,8 @@ impl Dataset for WorldImages {
         self.config.images
     }
 
-    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, TrainError> {
-        let wrong = |source: Error| TrainError::Lower(source.about("shapes_world"));
+    fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, Error> {
+        let wrong = |source: Error| source.about("shapes_world");
         let mut draw = Draw::new(self.config.seed, SPOILING + index as u64);
         let picture = self.scene(index).render();
         let is_compressed = draw.chance(self.config.compressed);

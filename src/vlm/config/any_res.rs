@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::JsonFile;
 use crate::error::Error;
-use crate::vlm::ModelError;
 
 /// AnyRes keys. The model reads them from `config.json`, the processor from its own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +66,8 @@ impl AnyResKeys {
     /// two files.
     ///
     /// # Errors
-    /// [`ModelError`] naming the key that is unusable.
-    pub fn read(self, pinpoints: &JsonFile, ratio: Option<&JsonFile>) -> Result<Self, ModelError> {
+    /// [`Error`] naming the key that is unusable.
+    pub fn read(self, pinpoints: &JsonFile, ratio: Option<&JsonFile>) -> Result<Self, Error> {
         let resolutions = match pinpoints.get(PINPOINTS) {
             None => self.resolutions,
             Some(value) => {
@@ -88,8 +87,8 @@ impl AnyResKeys {
     /// Reads the keys of a `config.json` in LLaVA's spelling with `image_aspect_ratio: anyres` or `anyres_max_9`.
     ///
     /// # Errors
-    /// [`ModelError`] naming the key that is unusable, or that asks for another merging of views.
-    pub(crate) fn read_llava(file: &JsonFile) -> Result<Self, ModelError> {
+    /// [`Error`] naming the key that is unusable, or that asks for another merging of views.
+    pub(crate) fn read_llava(file: &JsonFile) -> Result<Self, Error> {
         const MERGE: &str = "mm_patch_merge_type";
         if file.string(MERGE)? != Some("spatial_unpad") {
             return Err(file.wrong(MERGE, "views of a single image are merged by spatial_unpad only"));
@@ -144,7 +143,7 @@ fn pairs(value: &Value) -> Option<Vec<(u32, u32)>> {
     value.as_array()?.iter().map(pair).collect()
 }
 
-fn max_tiles(file: &JsonFile) -> Result<usize, ModelError> {
+fn max_tiles(file: &JsonFile) -> Result<usize, Error> {
     const KEY: &str = "vision_aspect_ratio";
     let ratio = file.string(KEY)?.unwrap_or(RATIO);
     bound(ratio).ok_or_else(|| file.wrong(KEY, "expected anyres_max_N, with a number of tiles N from 1"))
@@ -156,7 +155,7 @@ fn bound(ratio: &str) -> Option<usize> {
 }
 
 /// Converts the error of unusable keys, which a checkpoint keeps until a single image is asked about.
-pub(in crate::vlm) fn unusable(error: ModelError) -> Error {
+pub(in crate::vlm) fn unusable(error: Error) -> Error {
     Error::invalid(error.to_string())
 }
 

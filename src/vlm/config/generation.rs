@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::generation_keys::{IMPLEMENTED, NEUTRAL, NOT_IMPLEMENTED, SAMPLING};
 use super::keys::{BASE, GENERATION, KeyNotes};
 use super::{JsonFile, Spelling};
+use crate::error::Error;
 use crate::files;
 use crate::language::{Decoding, LogitRules, SamplingConfig};
-use crate::vlm::ModelError;
 
 /// Generation settings of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +44,8 @@ impl GenerationDefaults {
     /// Reads `generation_config.json` of `dir`, or the same keys of its `config.json`, with notes on the keys.
     ///
     /// # Errors
-    /// [`ModelError`] naming the first key that is unusable, its value and the rule.
-    pub(super) fn read(dir: &Path, config: &JsonFile, spelling: Spelling) -> Result<(Self, KeyNotes), ModelError> {
+    /// [`Error`] naming the first key that is unusable, its value and the rule.
+    pub(super) fn read(dir: &Path, config: &JsonFile, spelling: Spelling) -> Result<(Self, KeyNotes), Error> {
         let path = dir.join("generation_config.json");
         let own = files::is_file(&path).then(|| JsonFile::read(&path)).transpose()?;
         let (file, mut notes) = match own {
@@ -141,7 +141,7 @@ fn is_off(value: &Value) -> bool {
 }
 
 /// Returns the generation keys of `config.json`, those at top level before those of the `text_config`.
-fn from_model_config(config: &JsonFile) -> Result<JsonFile, ModelError> {
+fn from_model_config(config: &JsonFile) -> Result<JsonFile, Error> {
     let text = config.section_or_empty("text_config")?;
     let known = |key: &str| {
         [IMPLEMENTED, SAMPLING, NOT_IMPLEMENTED, GENERATION].iter().any(|table| table.iter().any(|k| k.0 == key))
@@ -154,9 +154,9 @@ fn from_model_config(config: &JsonFile) -> Result<JsonFile, ModelError> {
     Ok(config.with(Value::Object(object)))
 }
 
-fn rules(file: &JsonFile) -> Result<LogitRules, ModelError> {
+fn rules(file: &JsonFile) -> Result<LogitRules, Error> {
     const MAX_TOKENS: usize = 1 << 24;
-    let count = |key: &str| Ok::<_, ModelError>(file.count(key, 0..=MAX_TOKENS)?.unwrap_or(0));
+    let count = |key: &str| Ok::<_, Error>(file.count(key, 0..=MAX_TOKENS)?.unwrap_or(0));
     let mut ends = file.ids("eos_token_id")?;
     ends.sort_unstable();
     ends.dedup();
@@ -178,13 +178,13 @@ fn sequence(value: &Value) -> Option<Vec<u32>> {
     ids.collect::<Option<Vec<u32>>>().filter(|ids| !ids.is_empty())
 }
 
-fn banned(file: &JsonFile) -> Result<Vec<Vec<u32>>, ModelError> {
+fn banned(file: &JsonFile) -> Result<Vec<Vec<u32>>, Error> {
     let read = |value: &Value| value.as_array()?.iter().map(sequence).collect::<Option<Vec<_>>>();
     let wrong = || file.wrong("bad_words_ids", "expected a list of lists of token ids");
     file.get("bad_words_ids").map_or(Ok(Vec::new()), |value| read(value).ok_or_else(wrong))
 }
 
-fn biases(file: &JsonFile) -> Result<Vec<(Vec<u32>, f32)>, ModelError> {
+fn biases(file: &JsonFile) -> Result<Vec<(Vec<u32>, f32)>, Error> {
     let entry = |value: &Value| match value.as_array()?.as_slice() {
         [ids, bias] => Some((sequence(ids)?, bias.as_f64()? as f32)),
         _ => None,
@@ -195,7 +195,7 @@ fn biases(file: &JsonFile) -> Result<Vec<(Vec<u32>, f32)>, ModelError> {
 }
 
 /// Reads the sampling of `do_sample: true`, with the defaults of `generate()`.
-fn sampling(file: &JsonFile) -> Result<CheckpointSampling, ModelError> {
+fn sampling(file: &JsonFile) -> Result<CheckpointSampling, Error> {
     const MAX_K: usize = 1 << 24;
     const DEFAULT_K: usize = 50;
     let top_p = file.positive("top_p")?.filter(|&p| p < 1.0);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::vlm::ModelError;
+use crate::error::{Error, Kind};
 
 /// JSON object, with the path of its file and the keys of the objects around it.
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the file cannot be read or is not a JSON object.
-    pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let bytes = crate::files::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        let not_json = |cause: String| ModelError::Json { path: path.to_owned(), cause };
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = crate::files::read(path).map_err(Error::io(path))?;
+        let not_json = |cause: String| Error::new(Kind::Model, format!("not JSON: {cause}")).about(path);
         let json: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(error.to_string()))?;
         if !json.is_object() {
             return Err(not_json("expected an object".to_owned()));
@@ -49,7 +49,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the key is missing or its value is not an object.
-    pub fn section(&self, key: &str) -> Result<Self, ModelError> {
+    pub fn section(&self, key: &str) -> Result<Self, Error> {
         let json = self.get(key).filter(|value| value.is_object()).cloned();
         let json = json.ok_or_else(|| self.wrong(key, "expected an object"))?;
         Ok(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), json })
@@ -59,7 +59,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not an object.
-    pub(crate) fn section_or_empty(&self, key: &str) -> Result<Self, ModelError> {
+    pub(crate) fn section_or_empty(&self, key: &str) -> Result<Self, Error> {
         match self.get(key) {
             Some(_) => self.section(key),
             None => {
@@ -85,16 +85,17 @@ impl JsonFile {
     }
 
     /// Makes the error of a key that breaks a rule.
-    pub fn wrong(&self, key: &str, rule: &str) -> ModelError {
+    pub fn wrong(&self, key: &str, rule: &str) -> Error {
         let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
-        ModelError::Config { path: self.path.clone(), key: self.full_key(key), value, rule: rule.to_owned() }
+        let text = format!("{value} is not usable; {rule}");
+        Error::from_text(Kind::Model, &text).about(self.full_key(key)).about(&self.path)
     }
 
     /// Returns the text at a key.
     ///
     /// # Errors
     /// When the value is not a text.
-    pub fn string(&self, key: &str) -> Result<Option<&str>, ModelError> {
+    pub fn string(&self, key: &str) -> Result<Option<&str>, Error> {
         self.typed(key, "expected a text", Value::as_str)
     }
 
@@ -102,7 +103,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not a boolean.
-    pub fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "expected true or false", Value::as_bool)
     }
 
@@ -110,7 +111,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not an integer.
-    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ModelError> {
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, Error> {
         self.typed(key, "expected a whole number", Value::as_i64)
     }
 
@@ -118,7 +119,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not such a number.
-    pub fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    pub fn positive(&self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "expected a number above 0", |value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0))
     }
 
@@ -126,7 +127,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is not an integer of the range.
-    pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, ModelError> {
+    pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, Error> {
         let rule = format!("expected a whole number from {} to {}", range.start(), range.end());
         self.typed(key, &rule, |value| {
             value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| range.contains(n))
@@ -137,7 +138,7 @@ impl JsonFile {
     ///
     /// # Errors
     /// When the value is neither.
-    pub fn ids(&self, key: &str) -> Result<Vec<u32>, ModelError> {
+    pub fn ids(&self, key: &str) -> Result<Vec<u32>, Error> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = self.typed(key, "expected a token id, or a list of token ids", |value| match value {
             Value::Array(list) => list.iter().map(id).collect(),
@@ -151,7 +152,7 @@ impl JsonFile {
         key: &str,
         rule: &str,
         read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, ModelError> {
+    ) -> Result<Option<T>, Error> {
         self.get(key).map(|value| read(value).ok_or_else(|| self.wrong(key, rule))).transpose()
     }
 }

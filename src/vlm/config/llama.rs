@@ -3,8 +3,8 @@
 
 use super::published::llama_2_7b;
 use super::{JsonFile, MAX_CONTEXT, rope};
+use crate::error::Error;
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm};
-use crate::vlm::ModelError;
 
 /// Meaning of a missing key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl LanguageKind {
     /// Returns the kind that a `text_config` names, one of `known`; the first of them without `model_type`.
     ///
     /// # Errors
-    /// [`ModelError`] naming the known kinds.
-    pub(in crate::vlm) fn of_section(text: &JsonFile, known: &[Self]) -> Result<Self, ModelError> {
+    /// [`Error`] naming the known kinds.
+    pub(in crate::vlm) fn of_section(text: &JsonFile, known: &[Self]) -> Result<Self, Error> {
         let named = match text.string("model_type")? {
             None => known.first().copied(),
             Some(name) => name.parse().ok().filter(|kind| known.contains(kind)),
@@ -78,7 +78,7 @@ impl LanguageKind {
     }
 
     /// Returns the projections of the attention that have biases; only some classes leave a choice to the file.
-    fn attention_bias(self, file: &JsonFile) -> Result<AttentionBias, ModelError> {
+    fn attention_bias(self, file: &JsonFile) -> Result<AttentionBias, Error> {
         let asked = file.flag("attention_bias")?.unwrap_or(false);
         Ok(match self {
             Self::Llama | Self::Qwen3 if asked => AttentionBias::All,
@@ -97,12 +97,12 @@ const MAX_VOCAB: usize = 1 << 24;
 /// Reads a language model's keys.
 ///
 /// # Errors
-/// [`ModelError`] naming the first key that is unusable, its value and the rule.
-pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaults) -> Result<LlamaConfig, ModelError> {
+/// [`Error`] naming the first key that is unusable, its value and the rule.
+pub(in crate::vlm) fn read(file: &JsonFile, kind: LanguageKind, defaults: Defaults) -> Result<LlamaConfig, Error> {
     check_activation(file)?;
     check_windows(file, kind)?;
     let class = kind.defaults();
-    let shape = |key: &str, max: usize, default: usize| -> Result<usize, ModelError> {
+    let shape = |key: &str, max: usize, default: usize| -> Result<usize, Error> {
         match file.count(key, 1..=max)? {
             Some(value) => Ok(value),
             None if defaults == Defaults::HuggingFace => Ok(default),
@@ -158,7 +158,7 @@ pub(in crate::vlm) fn context(
     kind: LanguageKind,
     llama: &LlamaConfig,
     longest: Option<usize>,
-) -> Result<usize, ModelError> {
+) -> Result<usize, Error> {
     let limits = [Some(llama.context), longest, window(file, kind)?];
     Ok(limits.into_iter().flatten().min().unwrap_or(llama.context))
 }
@@ -166,7 +166,7 @@ pub(in crate::vlm) fn context(
 /// Returns the window that transformers' cache keeps, where a file gives `sliding_window` and no `layer_types`
 /// (`get_layer_types_and_kwargs`). `use_sliding_window` matters only to Qwen's classes, which delete the window where
 /// it is off.
-pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
+pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, Error> {
     if is_qwen(kind) {
         return Ok(None);
     }
@@ -175,7 +175,7 @@ pub(in crate::vlm) fn cache_window(file: &JsonFile, kind: LanguageKind) -> Resul
 }
 
 /// Returns the attention window of `MistralConfig`: 4096 by default, none for null. `LlamaConfig` has no window.
-fn window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, ModelError> {
+fn window(file: &JsonFile, kind: LanguageKind) -> Result<Option<usize>, Error> {
     const DEFAULT: usize = 4096;
     if kind != LanguageKind::Mistral || file.is_null("sliding_window") {
         return Ok(None);
@@ -188,7 +188,7 @@ fn is_qwen(kind: LanguageKind) -> bool {
 }
 
 /// Refuses a Qwen whose layers from `max_window_layers` on attend within a window.
-fn check_windows(file: &JsonFile, kind: LanguageKind) -> Result<(), ModelError> {
+fn check_windows(file: &JsonFile, kind: LanguageKind) -> Result<(), Error> {
     const DEFAULT_LAYERS: usize = 32;
     const DEFAULT_FIRST: usize = 28;
     if !is_qwen(kind) || file.get("layer_types").is_some() || !file.flag("use_sliding_window")?.unwrap_or(false) {
@@ -205,7 +205,7 @@ fn check_windows(file: &JsonFile, kind: LanguageKind) -> Result<(), ModelError> 
 }
 
 /// Refuses activations other than SiLU.
-fn check_activation(file: &JsonFile) -> Result<(), ModelError> {
+fn check_activation(file: &JsonFile) -> Result<(), Error> {
     match file.string("hidden_act")? {
         // One function under two names.
         None | Some("silu" | "swish") => Ok(()),

@@ -27,7 +27,7 @@ use crate::projector::ProjectorKind;
 use crate::units::LayerIndex;
 use crate::vision::{TowerConfig, TowerFamily, TowerOutput};
 use crate::vlm::families::{self, Family};
-use crate::vlm::{FeatureSelection, ModelError, VideoPath};
+use crate::vlm::{FeatureSelection, VideoPath};
 use crate::weights::Fp8Format;
 pub use any_res::{AnyResKeys, Resolutions};
 pub use generation::{CheckpointSampling, GenerationDefaults};
@@ -127,8 +127,8 @@ impl VlmConfig {
     /// Reads `config.json` and `generation_config.json` of a checkpoint.
     ///
     /// # Errors
-    /// [`ModelError`] naming the first key that is unusable, its value and the rule.
-    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+    /// [`Error`] naming the first key that is unusable, its value and the rule.
+    pub fn read(dir: &Path) -> Result<Self, Error> {
         let file = JsonFile::read(&dir.join("config.json"))?;
         if file.string("model_type")?.is_some_and(|kind| kind.starts_with("clip") || kind.starts_with("siglip")) {
             let rule = "this is a vision tower alone; hint: name it with --vision-tower, beside a --model";
@@ -194,8 +194,8 @@ impl VlmConfig {
 /// Reads the language model of a `config.json` with its keys at top level.
 ///
 /// # Errors
-/// [`ModelError`] naming the first key that is unusable, its value and the rule.
-pub fn llama_config(file: &JsonFile) -> Result<LlamaConfig, ModelError> {
+/// [`Error`] naming the first key that is unusable, its value and the rule.
+pub fn llama_config(file: &JsonFile) -> Result<LlamaConfig, Error> {
     llama::read(file, LanguageKind::Llama, llama::Defaults::None)
 }
 

@@ -14,7 +14,7 @@ use crate::image::{ImageProcessor, PreprocessConfig};
 use crate::video::Sample;
 use crate::video::sample::{InternVlSampling, OneVisionSampling, SmolVlmSampling};
 use crate::vision::{TowerConfig, TowerFamily};
-use crate::vlm::{ModelError, VideoPath};
+use crate::vlm::VideoPath;
 
 /// Processor file of transformers 5.
 const PROCESSOR: &str = "processor_config.json";
@@ -86,7 +86,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a file is not JSON, or its section is not an object.
-    pub fn find(dir: &Path, path: VideoPath) -> Result<Option<Self>, ModelError> {
+    pub fn find(dir: &Path, path: VideoPath) -> Result<Option<Self>, Error> {
         let open = |name: &str| {
             let path = dir.join(name);
             files::is_file(&path).then(|| JsonFile::read(&path)).transpose()
@@ -106,8 +106,8 @@ impl ProcessorFile {
     /// Reads the preprocessing steps.
     ///
     /// # Errors
-    /// [`ModelError`] for an unknown class, or naming the first key that is unusable.
-    pub fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), ModelError> {
+    /// [`Error`] for an unknown class, or naming the first key that is unusable.
+    pub fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), Error> {
         let class = match class {
             ProcessorClass::Fixed(class) => class,
             ProcessorClass::Named(default) => self.class(default)?,
@@ -129,7 +129,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub(crate) fn own_sample(&self) -> Result<Sample, ModelError> {
+    pub(crate) fn own_sample(&self) -> Result<Sample, Error> {
         let sampling = self.image.section_or_empty("video_sampling")?;
         let count = |file: &JsonFile, key: &str| file.count(key, 1..=MAX_FRAMES);
         let is_sampled = self.image.flag("do_sample_frames")?.unwrap_or(false);
@@ -164,7 +164,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub(crate) fn any_res_keys(&self, class: ImageProcessor) -> Result<AnyResKeys, ModelError> {
+    pub(crate) fn any_res_keys(&self, class: ImageProcessor) -> Result<AnyResKeys, Error> {
         let default = match class {
             ImageProcessor::LlavaOnevision => AnyResKeys::llava_onevision(),
             _ => AnyResKeys::llava_next(),
@@ -173,7 +173,7 @@ impl ProcessorFile {
     }
 
     /// Returns the class that the file names; old files name a feature extractor.
-    fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, ModelError> {
+    fn class(&self, default: ImageProcessor) -> Result<ImageProcessor, Error> {
         // A processor for videos prepares them itself, whatever class the file names for images.
         let keys: &[&str] = match self.path.takes_videos() {
             true => &["video_processor_type"],
@@ -200,7 +200,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a key has an unusable value.
-    pub(crate) fn check_tokens(&self, config: &VlmConfig, tower: &TowerConfig) -> Result<Vec<String>, ModelError> {
+    pub(crate) fn check_tokens(&self, config: &VlmConfig, tower: &TowerConfig) -> Result<Vec<String>, Error> {
         const MAX: usize = 1 << 16;
         let Some(whole) = &self.whole else { return Ok(Vec::new()) };
         let (patch, strategy) = (whole.count("patch_size", 1..=MAX)?, whole.string("vision_feature_select_strategy")?);

@@ -3,7 +3,7 @@
 //! Reference: `quantization_config.py` of transformers, `quant_config.py` and `quant_args.py` of compressed-tensors.
 
 use super::JsonFile;
-use crate::vlm::ModelError;
+use crate::error::Error;
 use crate::weights::{Fp8Format, ScaleBlock, ScaleProduct};
 
 /// Keys of the configuration: `compression_config` is the name in old files of compressed-tensors.
@@ -15,8 +15,8 @@ const MAX_BLOCK: usize = 1 << 16;
 /// Reads how the weights are quantized; `None` for a checkpoint in full precision.
 ///
 /// # Errors
-/// [`ModelError`] naming a method or an option that is not supported.
-pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, ModelError> {
+/// [`Error`] naming a method or an option that is not supported.
+pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, Error> {
     let mut found: Option<JsonFile> = None;
     let parts = ["text_config", "vision_config"].map(|key| file.section(key).ok());
     for part in [Some(file.clone())].into_iter().chain(parts).flatten() {
@@ -31,7 +31,7 @@ pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, ModelError> {
     found.map(|section| format(&section)).transpose()
 }
 
-fn format(config: &JsonFile) -> Result<Fp8Format, ModelError> {
+fn format(config: &JsonFile) -> Result<Fp8Format, Error> {
     match config.string("quant_method")? {
         Some("fp8") => fine_grained(config),
         Some("compressed-tensors") => compressed_tensors(config),
@@ -41,7 +41,7 @@ fn format(config: &JsonFile) -> Result<Fp8Format, ModelError> {
 
 /// Reads transformers' `FineGrainedFP8Config`. A null `weight_block_size` is one scale per weight; an absent one is 128
 /// x 128.
-fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
+fn fine_grained(config: &JsonFile) -> Result<Fp8Format, Error> {
     let block = match config.json().get("weight_block_size") {
         None => ScaleBlock::Block(128, 128),
         Some(serde_json::Value::Null) => ScaleBlock::Tensor,
@@ -53,7 +53,7 @@ fn fine_grained(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     Ok(Fp8Format { scale: "weight_scale_inv", blocks: vec![block], product: ScaleProduct::F32 })
 }
 
-fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, ModelError> {
+fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, Error> {
     if config.string("quantization_status")?.is_some_and(|status| status != "compressed") {
         return Err(config.wrong("quantization_status", "only compressed weights are supported"));
     }
@@ -80,7 +80,7 @@ fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, ModelError> {
     Ok(Fp8Format { scale: "weight_scale", blocks, product: ScaleProduct::OfScales })
 }
 
-fn check_packing(config: &JsonFile) -> Result<(), ModelError> {
+fn check_packing(config: &JsonFile) -> Result<(), Error> {
     const READ: [&str; 4] = ["float-quantized", "naive-quantized", "mxfp8-quantized", "mixed-precision"];
     match config.string("format")? {
         Some(format) if !READ.contains(&format) => Err(config.wrong("format", HINT)),
@@ -88,7 +88,7 @@ fn check_packing(config: &JsonFile) -> Result<(), ModelError> {
     }
 }
 
-fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, ModelError> {
+fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, Error> {
     if weights.string("type")? != Some("float") {
         return Err(weights.wrong("type", HINT));
     }
@@ -110,7 +110,7 @@ fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, ModelError> {
 }
 
 /// Reads a list of rows and columns; in old files of compressed-tensors a text such as `128x128`.
-fn rectangle(config: &JsonFile, key: &str) -> Result<ScaleBlock, ModelError> {
+fn rectangle(config: &JsonFile, key: &str) -> Result<ScaleBlock, Error> {
     let sides: Vec<u64> = match config.get(key) {
         Some(serde_json::Value::String(text)) => text.split('x').filter_map(|side| side.parse().ok()).collect(),
         Some(value) => value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64).collect(),

@@ -4,8 +4,8 @@
 //! Reference: `modeling_rope_utils.py` of transformers, `convert_rope_params_to_dict` for which key wins.
 
 use super::{JsonFile, MAX_CONTEXT};
+use crate::error::Error;
 use crate::language::{RampEnds, RopeScaling};
-use crate::vlm::ModelError;
 
 const DEFAULT_THETA: f64 = 10_000.0;
 const SECTIONS: [&str; 2] = ["rope_scaling", "rope_parameters"];
@@ -23,8 +23,8 @@ pub(super) struct RopeKeys {
 /// Reads the keys of a model with `positions` (`max_position_embeddings`).
 ///
 /// # Errors
-/// [`ModelError`] naming the key that is missing or unusable.
-pub(super) fn read(file: &JsonFile, positions: usize) -> Result<RopeKeys, ModelError> {
+/// [`Error`] naming the key that is missing or unusable.
+pub(super) fn read(file: &JsonFile, positions: usize) -> Result<RopeKeys, Error> {
     check_whole_head(file)?;
     let is_empty = |key: &str| file.get(key).and_then(serde_json::Value::as_object).is_some_and(|map| map.is_empty());
     let section = SECTIONS.into_iter().find(|key| file.get(key).is_some() && !is_empty(key));
@@ -40,7 +40,7 @@ pub(super) fn read(file: &JsonFile, positions: usize) -> Result<RopeKeys, ModelE
 }
 
 /// Refuses models that rotate only a part of each head.
-fn check_whole_head(file: &JsonFile) -> Result<(), ModelError> {
+fn check_whole_head(file: &JsonFile) -> Result<(), Error> {
     match file.positive("partial_rotary_factor")? {
         Some(factor) if factor != 1.0 => {
             Err(file.wrong("partial_rotary_factor", "only heads that are rotated as a whole are supported"))
@@ -57,7 +57,7 @@ struct RopeReader<'a> {
 
 impl RopeReader<'_> {
     /// Reads the scaling, and the positions of the model.
-    fn scaling(&self) -> Result<(RopeScaling, usize), ModelError> {
+    fn scaling(&self) -> Result<(RopeScaling, usize), Error> {
         let section = self.section;
         let key = if section.get("rope_type").is_some() { "rope_type" } else { "type" };
         let positions = self.positions;
@@ -75,7 +75,7 @@ impl RopeReader<'_> {
         }
     }
 
-    fn llama3(&self) -> Result<RopeScaling, ModelError> {
+    fn llama3(&self) -> Result<RopeScaling, Error> {
         let (low_freq_factor, high_freq_factor) =
             (self.needed("low_freq_factor")? as f32, self.needed("high_freq_factor")? as f32);
         if high_freq_factor <= low_freq_factor {
@@ -86,7 +86,7 @@ impl RopeReader<'_> {
         Ok(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context })
     }
 
-    fn yarn(&self) -> Result<(RopeScaling, usize), ModelError> {
+    fn yarn(&self) -> Result<(RopeScaling, usize), Error> {
         let (section, original) = (self.section, self.original()?);
         // A null factor is the ratio of the two lengths.
         let factor = section.positive("factor")?.unwrap_or(self.positions as f64 / original as f64);
@@ -110,19 +110,19 @@ impl RopeReader<'_> {
         Ok((scaling, self.positions.max(grown(original, factor))))
     }
 
-    fn needed(&self, key: &str) -> Result<f64, ModelError> {
+    fn needed(&self, key: &str) -> Result<f64, Error> {
         self.section.positive(key)?.ok_or_else(|| self.section.wrong(key, "this scaling needs it"))
     }
 
     /// Reads a number above 0; 0 is the same as no key, as in the reference.
-    fn number(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         let is_zero = self.section.get(key).and_then(serde_json::Value::as_f64) == Some(0.0);
         if is_zero { Ok(None) } else { self.section.positive(key) }
     }
 
     /// Reads the context of the pretraining: at top level (as in Phi-3) before the section, else
     /// `max_position_embeddings`.
-    fn original(&self) -> Result<usize, ModelError> {
+    fn original(&self) -> Result<usize, Error> {
         let read = |file: &JsonFile| file.count("original_max_position_embeddings", 1..=MAX_CONTEXT);
         Ok(read(self.file)?.or(read(self.section)?).unwrap_or(self.positions))
     }

@@ -3,8 +3,8 @@
 use super::JsonFile;
 use super::keys::{BASE, GENERATION, KeyNotes, TOWER, WHOLE_TOWER};
 use super::published::{clip_b_32, siglip_b_16};
+use crate::error::Error;
 use crate::vision::{Activation, TowerConfig, TowerFamily};
-use crate::vlm::ModelError;
 
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_LAYERS: usize = 512;
@@ -13,8 +13,8 @@ const MAX_IMAGE: usize = 16_384;
 /// Reads a tower's `config.json`, or the `vision_config` in it. Missing keys have transformers' defaults.
 ///
 /// # Errors
-/// [`ModelError`] naming the first key that is unusable, its value and the rule.
-pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
+/// [`Error`] naming the first key that is unusable, its value and the rule.
+pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, Error> {
     let outer = family(file)?;
     let inner = inner(file)?;
     let Some(family) = family(&inner)?.or(outer) else {
@@ -24,7 +24,7 @@ pub fn tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
 }
 
 /// Returns the keys of the vision model, which are in a section where the file describes a text model too.
-fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
+fn inner(file: &JsonFile) -> Result<JsonFile, Error> {
     if file.get("vision_config").is_some() { file.section("vision_config") } else { Ok(file.clone()) }
 }
 
@@ -32,7 +32,7 @@ fn inner(file: &JsonFile) -> Result<JsonFile, ModelError> {
 ///
 /// # Errors
 /// When its `vision_config` is not an object.
-pub(crate) fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
+pub(crate) fn tower_notes(file: &JsonFile) -> Result<KeyNotes, Error> {
     let tables = [TOWER, BASE, GENERATION];
     if file.get("vision_config").is_none() {
         return Ok(KeyNotes::audit(file, &tables));
@@ -46,7 +46,7 @@ pub(crate) fn tower_notes(file: &JsonFile) -> Result<KeyNotes, ModelError> {
 ///
 /// # Errors
 /// As [`tower_config`].
-pub(in crate::vlm) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, ModelError> {
+pub(in crate::vlm) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig, Error> {
     match (family(file)?, file.get("model_type")) {
         (Some(family), _) => of_family(file, family),
         (None, None) => of_family(file, TowerFamily::Clip),
@@ -54,7 +54,7 @@ pub(in crate::vlm) fn inner_tower_config(file: &JsonFile) -> Result<TowerConfig,
     }
 }
 
-fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelError> {
+fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, Error> {
     with_defaults(file, if family == TowerFamily::Clip { clip_b_32() } else { siglip_b_16() })
 }
 
@@ -62,9 +62,8 @@ fn of_family(file: &JsonFile, family: TowerFamily) -> Result<TowerConfig, ModelE
 ///
 /// # Errors
 /// As [`tower_config`].
-pub(in crate::vlm) fn with_defaults(file: &JsonFile, defaults: TowerConfig) -> Result<TowerConfig, ModelError> {
-    let count =
-        |key: &str, max: usize, default: usize| Ok::<_, ModelError>(file.count(key, 1..=max)?.unwrap_or(default));
+pub(in crate::vlm) fn with_defaults(file: &JsonFile, defaults: TowerConfig) -> Result<TowerConfig, Error> {
+    let count = |key: &str, max: usize, default: usize| Ok::<_, Error>(file.count(key, 1..=max)?.unwrap_or(default));
     let config = TowerConfig {
         d_hidden: count("hidden_size", MAX_WIDTH, defaults.d_hidden)?,
         d_intermediate: count("intermediate_size", MAX_WIDTH, defaults.d_intermediate)?,
@@ -92,7 +91,7 @@ pub(in crate::vlm) fn with_defaults(file: &JsonFile, defaults: TowerConfig) -> R
 }
 
 /// Reads a side in pixels, which may be given as a pair of equal numbers.
-fn side(file: &JsonFile, key: &str) -> Result<Option<usize>, ModelError> {
+fn side(file: &JsonFile, key: &str) -> Result<Option<usize>, Error> {
     match file.get(key).and_then(serde_json::Value::as_array).map(Vec::as_slice) {
         None => file.count(key, 1..=MAX_IMAGE),
         Some([height, width]) if height == width => {
@@ -103,7 +102,7 @@ fn side(file: &JsonFile, key: &str) -> Result<Option<usize>, ModelError> {
     }
 }
 
-fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
+fn family(file: &JsonFile) -> Result<Option<TowerFamily>, Error> {
     Ok(match file.string("model_type")? {
         Some("clip" | "clip_vision_model") => Some(TowerFamily::Clip),
         Some("siglip" | "siglip_vision_model") => Some(TowerFamily::Siglip),
@@ -111,7 +110,7 @@ fn family(file: &JsonFile) -> Result<Option<TowerFamily>, ModelError> {
     })
 }
 
-fn activation(file: &JsonFile) -> Result<Option<Activation>, ModelError> {
+fn activation(file: &JsonFile) -> Result<Option<Activation>, Error> {
     Ok(Some(match file.string("hidden_act")? {
         Some("quick_gelu") => Activation::QuickGelu,
         Some("gelu_pytorch_tanh") => Activation::GeluTanh,

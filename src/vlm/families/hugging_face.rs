@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::projector::{Mlp, ProjectorActivation, ProjectorBias, ProjectorKind};
 use crate::vision::{TowerConfig, TowerOutput};
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning, TOWER};
 use crate::vlm::config::llama::{self, Defaults, LanguageKind};
 use crate::vlm::config::{
@@ -22,9 +21,9 @@ pub(super) struct FamilyParts {
     /// Language models that the files may name; the first is the default.
     pub(super) languages: &'static [LanguageKind],
     /// Reads `vision_config`, the second argument; the first is the whole file, in which the section may be absent.
-    pub(super) tower: fn(&JsonFile, &JsonFile) -> Result<TowerConfig, ModelError>,
+    pub(super) tower: fn(&JsonFile, &JsonFile) -> Result<TowerConfig, Error>,
     /// Reads the modules between tower and language model.
-    pub(super) visual: fn(&JsonFile) -> Result<VisualModules, ModelError>,
+    pub(super) visual: fn(&JsonFile) -> Result<VisualModules, Error>,
     /// Keys around the two sections, beside those of every class.
     pub(super) keys: &'static [&'static [Key]],
     /// Default of `image_token_id`.
@@ -116,12 +115,8 @@ const OF_OTHERS: &[Key] = &[
 /// Reads a `config.json` of one of transformers' classes.
 ///
 /// # Errors
-/// [`ModelError`] naming the first key that is unusable, its value and the rule.
-pub(super) fn read(
-    parts: &FamilyParts,
-    file: &JsonFile,
-    generation: GenerationDefaults,
-) -> Result<VlmConfig, ModelError> {
+/// [`Error`] naming the first key that is unusable, its value and the rule.
+pub(super) fn read(parts: &FamilyParts, file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
     let (text, vision) = (file.section_or_empty("text_config")?, file.section_or_empty("vision_config")?);
     let language = LanguageKind::of_section(&text, parts.languages)?;
     let mut llama = llama::read(&text, language, Defaults::HuggingFace)?;
@@ -135,7 +130,7 @@ pub(super) fn read(
     let mut tower = (parts.tower)(file, &vision)?;
     tower.output = visual.tower_output;
     let token = |keys: [&str; 2]| {
-        Ok::<_, ModelError>(
+        Ok::<_, Error>(
             keys.map(|key| file.ids(key)).into_iter().collect::<Result<Vec<_>, _>>()?.concat().first().copied(),
         )
     };
@@ -177,7 +172,7 @@ pub(super) fn read(
 ///
 /// # Errors
 /// When the connector or the projector is unknown.
-fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<ConnectorKind, ModelError> {
+fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<ConnectorKind, Error> {
     if let Some(kind) = file.string("mm_projector_type")? {
         visual.projector = kind.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?;
     }
@@ -199,7 +194,7 @@ fn notes(parts: &FamilyParts, file: &JsonFile, text: &JsonFile, vision: &JsonFil
 ///
 /// # Errors
 /// When a key has an unusable value.
-pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
+pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, Error> {
     let name = file.string("projector_hidden_act")?.unwrap_or("gelu");
     let activation = name.parse::<ProjectorActivation>().map_err(|_| {
         let rule = "supported are gelu, gelu_pytorch_tanh (gelu_new, gelu_fast), quick_gelu, relu, silu (swish), tanh, \
@@ -216,11 +211,7 @@ pub(super) fn mlp(file: &JsonFile) -> Result<Mlp, ModelError> {
 ///
 /// # Errors
 /// When a key has an unusable value.
-pub(super) fn llava_visual(
-    file: &JsonFile,
-    layers: &[i64],
-    tokens: SelectFeature,
-) -> Result<VisualModules, ModelError> {
+pub(super) fn llava_visual(file: &JsonFile, layers: &[i64], tokens: SelectFeature) -> Result<VisualModules, Error> {
     Ok(VisualModules {
         projector: ProjectorKind::Mlp(mlp(file)?),
         select_layers: selected_layers(file, layers)?,
@@ -236,7 +227,7 @@ pub(super) fn llava_visual(
 }
 
 /// Reads `vision_feature_layer`, a number or a list; in old files of ViP-LLaVA `vision_feature_layers`.
-fn selected_layers(file: &JsonFile, default: &[i64]) -> Result<Vec<i64>, ModelError> {
+fn selected_layers(file: &JsonFile, default: &[i64]) -> Result<Vec<i64>, Error> {
     let keys = ["vision_feature_layer", "vision_feature_layers"];
     let Some(key) = keys.into_iter().find(|key| file.get(key).is_some()) else { return Ok(default.to_vec()) };
     let Some(list) = file.get(key).and_then(serde_json::Value::as_array) else {
@@ -256,7 +247,7 @@ pub(super) fn tower_or(
     file: &JsonFile,
     vision: &JsonFile,
     otherwise: fn() -> TowerConfig,
-) -> Result<TowerConfig, ModelError> {
+) -> Result<TowerConfig, Error> {
     if file.get("vision_config").is_some() {
         crate::vlm::config::tower::inner_tower_config(vision)
     } else {

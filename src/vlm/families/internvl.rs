@@ -4,10 +4,10 @@
 
 use super::hugging_face::{self, FamilyParts, Tying, VisualModules};
 use super::{Family, Names, VideoPath};
+use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::projector::{InputNorm, Mlp, ProjectorBias, ProjectorKind};
 use crate::vision::{Activation, Bias, TowerConfig, TowerFamily};
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{JsonFile, SelectFeature, Spelling, clip_l_336, tower};
@@ -71,7 +71,7 @@ fn default_tower() -> TowerConfig {
     }
 }
 
-fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelError> {
+fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, Error> {
     match vision.string("model_type")? {
         None | Some("internvl_vision") => {}
         Some(_) => return Err(vision.wrong("model_type", "the tower of this family is InternViT (internvl_vision)")),
@@ -90,7 +90,7 @@ fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelErr
     Ok(TowerConfig { qkv_bias: if has_bias { Bias::With } else { Bias::Without }, ..tower })
 }
 
-fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, Error> {
     const DEFAULT_RATIO: f64 = 0.5;
     let ratio = file.positive("downsample_ratio")?.unwrap_or(DEFAULT_RATIO);
     let side = (1.0 / ratio).round();

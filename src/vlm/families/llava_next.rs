@@ -4,8 +4,8 @@
 
 use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath, llava};
+use crate::error::Error;
 use crate::image::ImageProcessor;
-use crate::vlm::ModelError;
 use crate::vlm::config::{
     AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, any_res, clip_l_336,
 };
@@ -21,7 +21,7 @@ pub(super) static FAMILY: Family = Family {
     names: hugging_face::NAMES,
 };
 
-fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
     let any_res = AnyResKeys::llava_next().read(file, None).map_err(any_res::unusable);
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }

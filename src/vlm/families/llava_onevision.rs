@@ -5,8 +5,8 @@
 
 use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath};
+use crate::error::Error;
 use crate::image::ImageProcessor;
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{
@@ -24,7 +24,7 @@ pub(super) static FAMILY: Family = Family {
     names: hugging_face::NAMES,
 };
 
-fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
     let any_res = AnyResKeys::llava_onevision().read(file, Some(file)).map_err(any_res::unusable);
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }

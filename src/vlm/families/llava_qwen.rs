@@ -2,7 +2,7 @@
 //! last layer, two matrices, and the same processing of videos as [`super::llava_onevision`].
 
 use super::{Family, Spelling, VideoPath, original};
-use crate::vlm::ModelError;
+use crate::error::Error;
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{GenerationDefaults, JsonFile, VlmConfig};
 
@@ -17,7 +17,7 @@ pub(super) static FAMILY: Family = Family {
     names: original::NAMES,
 };
 
-fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, ModelError> {
+fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
     let mut config = original::read(&FAMILY, LanguageKind::Qwen2, file, generation)?;
     if let Some(reason) = other_video_path(file)? {
         config.video_path = VideoPath::None;
@@ -30,7 +30,7 @@ fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Mo
 }
 
 /// Returns the key and value by which the checkpoint's processing of videos differs from LLaVA-OneVision's, if any.
-fn other_video_path(file: &JsonFile) -> Result<Option<String>, ModelError> {
+fn other_video_path(file: &JsonFile) -> Result<Option<String>, Error> {
     // Defaults of the code, as far as they agree with LLaVA-OneVision.
     for (key, known) in
         [("mm_newline_position", "one_token"), ("mm_spatial_pool_mode", "bilinear"), ("mm_patch_merge_type", "unpad")]

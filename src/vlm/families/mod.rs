@@ -19,9 +19,10 @@ mod vipllava;
 
 use std::fmt;
 
+use super::VideoPath;
 use super::config::{GenerationDefaults, JsonFile, Spelling, VlmConfig};
-use super::{ModelError, VideoPath};
 use crate::choice::nearest;
+use crate::error::Error;
 
 /// Family of checkpoints.
 pub struct Family {
@@ -38,7 +39,7 @@ pub struct Family {
     /// Names in `architectures`.
     classes: &'static [&'static str],
     /// Reader of the `config.json`.
-    pub(super) read: fn(&JsonFile, GenerationDefaults) -> Result<VlmConfig, ModelError>,
+    pub(super) read: fn(&JsonFile, GenerationDefaults) -> Result<VlmConfig, Error>,
     /// Names of the tensors.
     pub(super) names: Names,
 }
@@ -70,7 +71,7 @@ pub(super) static ALL: [&Family; 9] = [
 ///
 /// # Errors
 /// When `architectures` is not a list of texts.
-pub fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
+pub fn spelling(file: &JsonFile) -> Result<Spelling, Error> {
     let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
     let is_class = original::architectures(file)?.iter().any(|name| name.ends_with("ForConditionalGeneration"));
     let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
@@ -81,8 +82,8 @@ pub fn spelling(file: &JsonFile) -> Result<Spelling, ModelError> {
 /// Returns the family of a `config.json`.
 ///
 /// # Errors
-/// [`ModelError`] with the list of families and the nearest name, for an unknown family.
-pub(super) fn of(file: &JsonFile) -> Result<&'static Family, ModelError> {
+/// [`Error`] with the list of families and the nearest name, for an unknown family.
+pub(super) fn of(file: &JsonFile) -> Result<&'static Family, Error> {
     let classes = original::architectures(file)?;
     if spelling(file)? == Spelling::Llava {
         return original::family(file, &classes);

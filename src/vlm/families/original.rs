@@ -5,7 +5,6 @@ use super::{ALL, Family, Names, llava_original, llava_qwen, unknown};
 use crate::connector::ConnectorKind;
 use crate::error::Error;
 use crate::vision::TowerOutput;
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning};
 use crate::vlm::config::llama::{self, Defaults, LanguageKind};
 use crate::vlm::config::{
@@ -28,8 +27,8 @@ const DERIVED_KINDS: [&str; 2] = ["share4v", "tiny_llava_llama"];
 /// Returns the family of a file without sections: by its class, else by its `model_type`.
 ///
 /// # Errors
-/// [`ModelError`] with the list of families, where the file names no tower and belongs to no family.
-pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Family, ModelError> {
+/// [`Error`] with the list of families, where the file names no tower and belongs to no family.
+pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Family, Error> {
     let kind = file.string("model_type")?.map(str::to_ascii_lowercase);
     let has_kind = |family: &&Family| kind.as_deref().is_some_and(|kind| family.kinds.contains(&kind));
     let has_class = |family: &&Family| classes.iter().any(|name| family.classes.contains(&name.as_str()));
@@ -47,13 +46,13 @@ pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Fam
 /// Reads a `config.json` in LLaVA's spelling.
 ///
 /// # Errors
-/// [`ModelError`] naming the first key that is unusable, its value and the rule.
+/// [`Error`] naming the first key that is unusable, its value and the rule.
 pub(super) fn read(
     family: &'static Family,
     language: LanguageKind,
     file: &JsonFile,
     generation: GenerationDefaults,
-) -> Result<VlmConfig, ModelError> {
+) -> Result<VlmConfig, Error> {
     if file.string("mm_vision_tower")?.is_none() && file.get("mm_projector_type").is_none() {
         return Err(file.wrong(
             "mm_vision_tower",
@@ -107,7 +106,7 @@ pub(super) fn read(
 }
 
 /// Audits the keys of a file.
-fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, ModelError> {
+fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, Error> {
     let mut notes = KeyNotes::audit(file, &[KEYS, LANGUAGE, BASE, GENERATION]);
     note_class(family, file, &mut notes)?;
     match file.string("image_aspect_ratio")? {
@@ -124,7 +123,7 @@ fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, ModelError> {
 }
 
 /// Notes a class or a `model_type` other than the family's own.
-fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<(), ModelError> {
+fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<(), Error> {
     let derived = |key: &str, value: &str| {
         format!(
             "{}: {}: {value} is taken for LLaVA's own class, from which it derives; hint: check its prompt, --template",
@@ -162,7 +161,7 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
 ///
 /// # Errors
 /// When `architectures` is not a list of texts.
-pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, ModelError> {
+pub(super) fn architectures(file: &JsonFile) -> Result<Vec<String>, Error> {
     let Some(value) = file.get("architectures") else { return Ok(Vec::new()) };
     let names: Option<Vec<String>> =
         value.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());

@@ -4,10 +4,10 @@
 
 use super::hugging_face::{self, FamilyParts, Tying, VisualModules};
 use super::{Family, Names, VideoPath};
+use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::projector::{ProjectorBias, ProjectorKind};
 use crate::vision::{Activation, TowerConfig, TowerFamily, TowerOutput};
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{JsonFile, SelectFeature, Spelling, clip_l_336, tower};
@@ -60,7 +60,7 @@ fn default_tower() -> TowerConfig {
 }
 
 /// Reads the tower, whose class is SigLIP's whatever `model_type` old files give it.
-fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelError> {
+fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, Error> {
     match vision.string("model_type")? {
         None | Some("smolvlm_vision" | "smolvlm" | "idefics3_vision" | "idefics3" | "siglip_vision_model") => {}
         Some(_) => {
@@ -72,7 +72,7 @@ fn tower_config(_: &JsonFile, vision: &JsonFile) -> Result<TowerConfig, ModelErr
     tower::with_defaults(vision, default_tower())
 }
 
-fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, Error> {
     const MAX_SCALE: usize = 64;
     const DEFAULT_SCALE: usize = 2;
     Ok(VisualModules {

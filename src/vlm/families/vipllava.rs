@@ -3,9 +3,9 @@
 
 use super::hugging_face::{self, FamilyParts, LLAVA, NAMES, Tying, VisualModules};
 use super::{Family, Names, VideoPath, llava};
+use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::projector::{InputNorm, Mlp, ProjectorBias, ProjectorKind};
-use crate::vlm::ModelError;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::{JsonFile, SelectFeature, Spelling, clip_l_336};
 
@@ -56,7 +56,7 @@ const KEYS: &[Key] = &[("projector_layernorm_eps", Meaning::Neutral), ("vision_f
 const LAYERS: [i64; 5] = [-2, -5, -8, -11, 6];
 const DEFAULT_EPS: f64 = 1e-5;
 
-fn visual(file: &JsonFile) -> Result<VisualModules, ModelError> {
+fn visual(file: &JsonFile) -> Result<VisualModules, Error> {
     let eps = file.positive("projector_layernorm_eps")?.unwrap_or(DEFAULT_EPS);
     let mlp = Mlp { norm: Some(InputNorm { eps }), bias: ProjectorBias::With, ..hugging_face::mlp(file)? };
     let visual = hugging_face::llava_visual(file, &LAYERS, SelectFeature::Patch)?;

@@ -13,18 +13,16 @@ use candle_nn::VarBuilder;
 
 use self::check::Comparison;
 use self::vocabulary::Vocabulary;
+use super::Unused;
 use super::config::{LanguageKind, VlmConfig};
 use super::ignored_tensors::IgnoredTensors;
-use super::{ModelError, Unused};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::kernels::{self, StoredLinear, quantize};
 use crate::language::LlamaConfig;
 use crate::nn::linear::{Bias, Linear};
 use crate::nn::{LinearLoader, Purpose, QuantFormat};
 use crate::text::Tokenizer;
 use crate::weights::{Checkpoint, Ledger, Rename};
-
-/// Divisors of the rotary frequencies (Llama 3.1).
 const ROPE_FREQS: &str = "rope_freqs.weight";
 /// Hint of every error about a file of another model.
 pub(super) const TRAINED_FOR: &str = "the file of the model that the projector was trained for";
@@ -64,16 +62,16 @@ pub(super) fn open(
     path: &Path,
     config: &VlmConfig,
     unused: Unused,
-) -> std::result::Result<(Checkpoint, Vec<String>), ModelError> {
+) -> std::result::Result<(Checkpoint, Vec<String>), Error> {
     let checkpoint = Checkpoint::open_gguf(path)?;
     let mut warnings = Vec::new();
     if let Some(gguf) = checkpoint.gguf() {
         let rope_freqs = checkpoint
             .contains(ROPE_FREQS)
             .then(|| checkpoint.load(ROPE_FREQS, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
-        let rope_freqs = rope_freqs.transpose().map_err(ModelError::compute("reading rope_freqs.weight"))?;
+        let rope_freqs = rope_freqs.transpose().map_err(Error::compute("reading rope_freqs.weight"))?;
         let comparison = Comparison { gguf, config, rope_freqs };
-        let wrong = |error: Error| ModelError::Combination { path: path.to_owned(), rule: error.to_string() };
+        let wrong = |error: Error| error.with_kind(Kind::Model).about(path);
         let found = comparison.check().map_err(wrong)?;
         warnings.extend(found.into_iter().map(|warning| format!("{}: {warning}", path.display())));
         warnings.extend(unused.enforce(path, "keys", &comparison.unknown_keys())?);
@@ -84,16 +82,16 @@ pub(super) fn open(
 /// Compares a file's vocabulary with the tokenizer and the rows of the checkpoint; returns warnings.
 ///
 /// # Errors
-/// [`ModelError::Combination`] when it is another vocabulary.
+/// [`Error`] when it is another vocabulary.
 pub(super) fn check_vocabulary(
     file: &Checkpoint,
     config: &VlmConfig,
     tokenizer: &Tokenizer,
-) -> std::result::Result<Vec<String>, ModelError> {
+) -> std::result::Result<Vec<String>, Error> {
     let Some(gguf) = file.gguf() else { return Ok(Vec::new()) };
     let path = file.dir();
     let found = Vocabulary { gguf, config, tokenizer }.check();
-    let wrong = |error: Error| ModelError::Combination { path: path.to_owned(), rule: error.to_string() };
+    let wrong = |error: Error| error.with_kind(Kind::Model).about(path);
     let warnings = found.map_err(wrong)?;
     Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
 }
