@@ -11,6 +11,7 @@ use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, VideoProgress};
 use super::timing::timed;
 use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
 use crate::connector::ChannelWindow;
+use crate::error::Error;
 use crate::exec::{Inlet, Outlet};
 use crate::temporal::{AggregationPoint, FrameFold, Temporal};
 use crate::vlm::Vlm;

@@ -266,14 +266,6 @@ impl Recipe {
     }
 }
 
-/// Returns the parser's message without the path, which the error names.
-fn cause(error: Error) -> String {
-    match error {
-        crate::spec::YamlError::Io { source, .. } => source.to_string(),
-        crate::spec::YamlError::Parse { cause, .. } => cause,
-    }
-}
-
 impl Stage {
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -178,7 +178,6 @@ fn first_weights(
     design: &Design,
     model: Option<Arc<StartingWeights>>,
 ) -> Result<WeightSource, Error> {
-    let opened = TrainError::Lower;
     let holds_tower = start.place == TowerPlace::Inside;
     let tower = start.tower.as_deref().map(StartingTower::open).transpose()?;
     let keeps_projector = !recipe.model.has_new_projector();

@@ -74,10 +74,11 @@ impl TokenBudget {
     /// no position is left; [`Kind::NoVisualTokens`] when the strategy leaves no token of the video.
     pub fn room(&self) -> Result<Tokens, Error> {
         let (prompt, context) = (self.prompt(), self.context);
-        self.temporal.check(self.frame).map_err(|rule| match self.temporal {
-            Temporal::AnyRes(_) => ModelError::SingleImage { rule: rule.to_string() },
-            _ => ModelError::Strategy { rule: rule.to_string() },
-        })?;
+        self.temporal
+            .check(self.frame)
+            .map_err(|rule| Error::from_text(Kind::Frames, &format!("{} {rule}", self.key())))?;
+        let explanation = self.temporal.explain(self.n_frames, self.frame);
+        let strategy = format!("{} {}", self.key(), self.temporal);
         if self.visual() == Tokens(0) {
             let error = Error::new(Kind::NoVisualTokens, format!("{explanation} = no visual token"));
             return Err(error.with_hint(format!("a stride of at most {}", self.frame.count)).about(strategy));
