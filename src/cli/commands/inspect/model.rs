@@ -1,190 +1,20 @@
-//! `vidense inspect VIDEO|MODEL|PIPELINE`: streams of a video, parts and shapes of a model, consequences of a pipeline.
-//!
-//! Reads headers and configurations, and decodes a video to count its frames; no weights are loaded.
+//! Description of a model and of a plan as text: parts, shapes, token budget, memory, devices.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use candle_core::{DType, Device, DeviceLocation};
-use clap::Args;
 use vidense::device::{DeviceSpec, OpenedDevice};
 use vidense::engine::default_kv_bytes;
 use vidense::error::Kind;
-use vidense::files::{FileKind, kind_of};
 use vidense::nn::QuantFormat;
-use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
+use vidense::spec::Plan;
 use vidense::temporal::{AggregationPoint, Temporal, Views};
-use vidense::units::{Seconds, Tokens};
-use vidense::video::{Flow, ReadEvent, StreamInfo, VideoInfo, count_frames, probe};
-use vidense::vlm::{Blueprint, Overrides, TextTokens, TowerSource, Unused};
-use vidense::weights::{DownloadProgress, Hub};
+use vidense::units::Tokens;
+use vidense::vlm::{Blueprint, TextTokens, TowerSource};
 
-use crate::cli::args::UnusedArgs;
-use crate::cli::limits::ReadArgs;
-use crate::cli::session::warn_of_reading;
-use crate::cli::{output, progress};
+use crate::cli::output;
 
-/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice
-/// of a pipeline file with its consequences
-#[derive(Args)]
-pub struct Inspect {
-    /// Media file, directory of image frames, model directory, hub id, or pipeline file (.yaml)
-    #[arg(value_name = "VIDEO|MODEL|PIPELINE")]
-    target: String,
-    /// For a pipeline: value that overrides that of the file; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// For a model: vision tower other than the checkpoint's own
-    #[arg(long, value_name = "DIR|ID")]
-    vision_tower: Option<String>,
-    #[command(flatten)]
-    unused: UnusedArgs,
-    /// For a model: frames of the token budget
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    frames: usize,
-    /// For a video: video stream whose frames are counted, by its index as it is printed here [default: the best video
-    /// stream]
-    #[arg(long, value_name = "N")]
-    stream: Option<usize>,
-    #[command(flatten)]
-    read: ReadArgs,
-}
-
-impl Inspect {
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// When the target does not exist or cannot be read.
-    pub fn run(self) -> anyhow::Result<()> {
-        let path = Path::new(&self.target);
-        if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
-            return self.pipeline(path);
-        }
-        let is_model = |dir: &Path| ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file());
-        let is_video = match kind_of(path) {
-            _ if path.is_dir() => !is_model(path),
-            Some(FileKind::Weights) => false,
-            // A name with a video's extension is a video, even if the file does not exist.
-            Some(FileKind::Video | FileKind::Image) => true,
-            _ => path.exists(),
-        };
-        if is_video { self.video(path) } else { self.model() }
-    }
-
-    /// Prints the resolved plan as YAML, then its consequences as comments: the output is a pipeline file.
-    fn pipeline(&self, path: &Path) -> anyhow::Result<()> {
-        let (mut plan, document) = read_plan(path, &self.sets)?;
-        plan.unused = self.unused.rule(plan.unused);
-        let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &Hub::from_env(DownloadProgress::Shown))?;
-        plan = plan.resolved(&blueprint);
-        let mut finding = plan.check_model(&blueprint);
-        finding.problems.extend(plan.check_budget(&blueprint));
-        if !finding.problems.is_empty() {
-            return Err(document.error(&finding.problems).into());
-        }
-        blueprint.warnings.iter().for_each(|warning| output::warning(warning));
-        finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
-        let mut facts = String::new();
-        describe_parts(&mut facts, &blueprint)?;
-        let n_frames = plan.most_frames().unwrap_or(self.frames);
-        describe_shapes(&mut facts, &blueprint, plan.temporal(), n_frames)?;
-        describe_tokens(&mut facts, &blueprint, &plan, n_frames)?;
-        describe_memory(&mut facts, &blueprint)?;
-        describe_devices(&mut facts, &plan)?;
-        writeln!(facts, "\nplan        {}", fingerprint(&plan, &hash_files(&blueprint.files())?)?)?;
-        let facts: String = facts.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
-        Ok(output::part(&format!("{}\n{facts}", plan.to_yaml()?))?)
-    }
-
-    fn model(&self) -> anyhow::Result<()> {
-        let overrides = Overrides::tower(self.vision_tower.as_deref()).with_unused(self.unused.rule(Unused::Refuse));
-        let blueprint = Blueprint::read(&self.target, &overrides, &Hub::from_env(DownloadProgress::Shown))?;
-        blueprint.warnings.iter().for_each(|warning| output::warning(warning));
-        let mut text = String::new();
-        let plan = Plan::default().resolved(&blueprint);
-        describe_parts(&mut text, &blueprint)?;
-        describe_shapes(&mut text, &blueprint, plan.temporal(), self.frames)?;
-        describe_budget(&mut text, &blueprint, &plan, self.frames)?;
-        describe_memory(&mut text, &blueprint)?;
-        Ok(output::part(&text)?)
-    }
-
-    /// Prints the header of a video, and the frames that decode.
-    fn video(&self, path: &Path) -> anyhow::Result<()> {
-        let limits = self.read.read_limits();
-        let info = probe(path, self.stream, &limits)?;
-        if info.best.is_none() {
-            return audio(&info);
-        }
-        let bar = progress::decoding();
-        let report = count_frames(path, self.stream, &limits, &mut |event| {
-            match event {
-                ReadEvent::Expected { n_frames, .. } => bar.set_length(n_frames as u64),
-                ReadEvent::Progress { n_decoded } => bar.set_position(n_decoded as u64),
-                ReadEvent::Frame(_) | ReadEvent::Restart | ReadEvent::Waiting => {}
-            }
-            Flow::Continue
-        });
-        bar.finish_and_clear();
-        let report = report?;
-        let mut text = String::new();
-        describe_container(&mut text, &info)?;
-        writeln!(text, "frames      {} decode, counted one by one", report.n_frames)?;
-        if let Some((first, last)) = report.times {
-            writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
-        }
-        output::part(&text)?;
-        warn_of_reading(path, &report);
-        Ok(())
-    }
-}
-
-/// Prints the header of an audio file with a cover, which has no frame to count.
-fn audio(info: &VideoInfo) -> anyhow::Result<()> {
-    let mut text = String::new();
-    describe_container(&mut text, info)?;
-    output::part(&text)?;
-    let is_cover = |stream: &StreamInfo| stream.frame.as_ref().is_some_and(|frame| frame.is_cover);
-    if let Some(cover) = info.streams.iter().position(is_cover) {
-        let name = info.path.display();
-        output::warning(&format!(
-            "{name}: no video: its only image is a cover; hint: --stream {cover} takes the image"
-        ));
-    }
-    Ok(())
-}
-
-fn describe_container(text: &mut String, info: &VideoInfo) -> std::fmt::Result {
-    writeln!(text, "video       {}", output::printable(&info.path.to_string_lossy()))?;
-    writeln!(text, "container   {}", info.container)?;
-    if let Some(Seconds(seconds)) = info.duration {
-        writeln!(text, "duration    {} (as the header claims)", Seconds(seconds))?;
-    }
-    for (i, stream) in info.streams.iter().enumerate() {
-        let used = if Some(i) == info.best { " <- decoded" } else { "" };
-        writeln!(text, "stream {i:<4} {}{used}", describe_stream(stream))?;
-    }
-    Ok(())
-}
-
-fn describe_stream(stream: &StreamInfo) -> String {
-    let mut parts = vec![format!("{} {}", stream.kind.name(), stream.codec)];
-    if let Some(picture) = &stream.frame {
-        parts.push(format!("{} x {}", picture.width, picture.height));
-        parts.extend(picture.pixel_aspect.map(|(width, height)| format!("pixel aspect {width}:{height}")));
-        parts.push(picture.pixel_format.clone());
-        parts.push(picture.colour.clone());
-        parts.extend(picture.dynamic_range.clone());
-        parts.extend(picture.fields.map(str::to_owned));
-        parts.extend(picture.frame_rate.map(|rate| format!("{rate:.3} frames/s")));
-        parts.extend(picture.rotation.map(|rotation| format!("to be turned {rotation}")));
-        parts.extend(picture.is_cover.then(|| "a cover picture".to_owned()));
-    }
-    parts.extend(stream.declared_frames.map(|n| format!("{n} frames declared")));
-    parts.join(", ")
-}
-
-fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+pub(super) fn describe_parts(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let (llama, tower) = (&blueprint.config.llama, &blueprint.tower);
     writeln!(text, "model       {}", output::printable(&blueprint.name))?;
     let frame = blueprint.frame_tokens();
@@ -246,7 +76,12 @@ fn describe_single_image(text: &mut String, blueprint: &Blueprint) -> std::fmt::
     writeln!(text, "image       any_res, views of {side} x {side}{most} (by default)")
 }
 
-fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal, frames: usize) -> std::fmt::Result {
+pub(super) fn describe_shapes(
+    text: &mut String,
+    blueprint: &Blueprint,
+    temporal: Temporal,
+    frames: usize,
+) -> std::fmt::Result {
     let (tower, connector) = (&blueprint.tower, &blueprint.connector);
     let frame = blueprint.frame_tokens();
     let n_tokens = frame.count;
@@ -272,7 +107,12 @@ fn describe_shapes(text: &mut String, blueprint: &Blueprint, temporal: Temporal,
     writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, frame), blueprint.config.llama.d_hidden)
 }
 
-fn describe_budget(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
+pub(super) fn describe_budget(
+    text: &mut String,
+    blueprint: &Blueprint,
+    plan: &Plan,
+    frames: usize,
+) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
     // `checkpoint` is listed under the name of the strategy that it stands for.
     let all = Temporal::all().into_iter().filter(|&temporal| temporal != Temporal::Checkpoint);
@@ -280,7 +120,12 @@ fn describe_budget(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames
     plans.try_for_each(|plan| describe_strategy(text, blueprint, &plan, frames))
 }
 
-fn describe_tokens(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
+pub(super) fn describe_tokens(
+    text: &mut String,
+    blueprint: &Blueprint,
+    plan: &Plan,
+    frames: usize,
+) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
     describe_strategy(text, blueprint, plan, frames)
 }
@@ -302,7 +147,7 @@ fn describe_strategy(text: &mut String, blueprint: &Blueprint, plan: &Plan, fram
     writeln!(text, "  {name:<30} {visual:>6}  {}{words} ({room})", temporal.explain(frames, budget.frame))
 }
 
-fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
+pub(super) fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let stored = blueprint.stored_dtype();
     writeln!(text, "\nmemory ({} parameters, stored as {})", blueprint.n_parameters(), stored.as_str())?;
     for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -348,7 +193,7 @@ fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Res
 }
 
 /// Describes the devices to which a plan's `auto` resolves on this machine.
-fn describe_devices(text: &mut String, plan: &Plan) -> anyhow::Result<()> {
+pub(super) fn describe_devices(text: &mut String, plan: &Plan) -> anyhow::Result<()> {
     let mut notes = Vec::new();
     let mut name = |spec: DeviceSpec| {
         let OpenedDevice { device, note } = spec.open_with_note()?;
