@@ -202,6 +202,6 @@ mod tests {
             assert_eq!(name.parse::<ConnectorKind>().expect("known").to_string(), name);
         }
         let error = "dcx".parse::<ConnectorKind>().expect_err("unknown").to_string();
-        assert_eq!(error, "unknown connector `dcx`; hint: none, sti, sci, dci");
+        assert_eq!(error, "unknown connector `dcx`; hint: did you mean `dci`? known: none, sti, sci, dci");
     }
 }

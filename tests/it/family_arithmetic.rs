@@ -125,7 +125,7 @@ fn families_say_what_they_cannot_do() {
         (
             "smolvlm",
             json!({"vision_config": {"model_type": "clip_vision_model"}}),
-            "the tower of this family is SigLIP's",
+            "the tower of this family is SigLIP",
         ),
         ("smolvlm", json!({"text_config": {"model_type": "gemma"}}), "supported here are the language models llama"),
         ("smolvlm", json!({"text_config": {"qk_layer_norms": true}}), "qk_layer_norms: true"),

@@ -184,7 +184,7 @@ fn chat_templates_are_found_in_transformers_order() {
     let refused = [
         (
             vec![legacy, other.clone()],
-            "chat_template.json: chat_template: chat template: additional_chat_templates stands beside",
+            "chat_template.json: chat_template: chat template: additional_chat_templates exists beside",
         ),
         (vec![other], "additional_chat_templates: chat template: none of the named templates is `default`: rag"),
         (vec![("chat_template.json", json!("{"))], "chat_template.json: chat template: not JSON"),
