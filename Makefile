@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 VIDENSE = ./target/release/vidense
-# DESTDIR is where a packager collects the files; PREFIX is where they will be.
+# DESTDIR: staging directory of a packager. PREFIX: final location of the files.
 PREFIX ?= $(if $(DESTDIR),/usr/local,$(shell test -w /usr/local/bin && echo /usr/local || echo $$HOME/.local))
 BIN_DIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
@@ -19,13 +19,13 @@ ASK = $(VIDENSE) ask samples/three_shapes.mp4
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
 
-setup: ## install what the build needs from the system (FFmpeg, clang), if it is missing
+setup: ## install missing system packages of the build (FFmpeg, clang)
 	@.ci/setup.sh
 
 build: setup ## build the release binary
 	$(CARGO) build --release --locked
 
-# The binary is built only where there is none: `make build && sudo make install` needs no cargo as root.
+# The binary is built only if it is missing: `make build && sudo make install` needs no cargo as root.
 install: | $(VIDENSE) ## install the binary, completions and manual pages into PREFIX (/usr/local if writable, else ~/.local)
 	install -d $(BIN_DIR) $(MAN_DIR) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR)
 	install -s -m 755 $(VIDENSE) $(BIN_DIR)/vidense
@@ -37,39 +37,39 @@ install: | $(VIDENSE) ## install the binary, completions and manual pages into P
 $(VIDENSE):
 	$(MAKE) build
 
-demo: build ## build, then ask the model inside about the sample clip
+demo: build ## build, then ask the built-in model about the sample clip
 	$(ASK) "What color is the circle?"
 	$(ASK) "How many objects are there?"
 
-# One recipe, cheapest check first: a formatting slip should not cost a full build. Times are of 2 cores.
-test: setup ## everything CI checks, slow tests too
+# One recipe, cheapest check first: a formatting error should not cost a full build. Times on 2 cores.
+test: setup ## everything that CI checks, slow tests included
 	@echo "a cold build takes about 12 minutes, a warm one 3; then tests about 6; make quick leaves out the slow ones"
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked -- --include-ignored
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-quick: setup ## the tests that take seconds
+quick: setup ## tests that take seconds
 	$(CARGO) test --locked
 
 lint: setup ## formatting and clippy only
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-doc: setup ## the API documentation, warnings refused
+doc: setup ## API documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-accuracy: build ## exact answers of vidense-mini about worlds that it was not trained on
+accuracy: build ## accuracy of vidense-mini on worlds that it was not trained on
 	$(VIDENSE) world --seed 5001 --images 215 --out target/accuracy/images
 	$(VIDENSE) world --seed 5002 --videos 120 --out target/accuracy/videos
 	$(VIDENSE) eval target/accuracy/images/questions.jsonl --temporal concat
 	$(VIDENSE) eval target/accuracy/videos/questions.jsonl
 
-differential: build ## every kind of checkpoint beside transformers, token by token (wants the packages that tests/differential/run.py names)
+differential: build ## every kind of checkpoint against transformers, token by token (requires the packages named in tests/differential/run.py)
 	$(PYTHON) tests/differential/run.py --binary $(VIDENSE)
 
-questions: build ## what further questions about one video cost
+questions: build ## cost of further questions about one video
 	$(CARGO) run --release --locked --example questions
 
-ablation: build ## the table of connectors and temporal strategies (about 45 minutes on 2 cores)
+ablation: build ## table of connectors and temporal strategies (about 45 minutes on 2 cores)
 	$(CARGO) run --release --locked --example ablation
