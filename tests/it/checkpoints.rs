@@ -1,4 +1,4 @@
-//! One model in every layout that released checkpoints have: all load, and all answer as transformers does.
+//! One model in every layout of released checkpoints: each loads, and answers like transformers.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

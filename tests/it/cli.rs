@@ -1,4 +1,4 @@
-//! The binary as a user meets it: standard output, standard error, exit codes.
+//! The binary from outside: standard output, standard error, exit codes.
 
 use std::io::Write;
 use std::path::Path;

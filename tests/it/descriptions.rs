@@ -1,5 +1,4 @@
-//! What the JSON files of a checkpoint say decides the answer as it does in transformers:
-//! `tests/golden/make_descriptions.py`.
+//! JSON files of a checkpoint decide its answers like in transformers: `tests/golden/make_descriptions.py`.
 
 use std::collections::HashMap;
 use std::path::Path;

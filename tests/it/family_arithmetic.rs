@@ -1,5 +1,5 @@
-//! Tiny models of each family, made by the test from shapes: the tokens that are spliced in and the logits behind them
-//! are transformers'. `tests/golden/make_families.py` makes the same models and computes what is expected.
+//! Tiny models of each family, built by the test from shapes: visual tokens and logits equal transformers'.
+//! `tests/golden/make_families.py` builds the same models and computes the expected values.
 
 use std::path::Path;
 use std::sync::Arc;

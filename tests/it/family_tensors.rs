@@ -1,7 +1,7 @@
-//! Tiny checkpoints of each family from given pixels to tensors, beside what transformers 5.24 computes: the tower's
-//! output, and projected tokens in the order spliced in. From videos to answers they are compared in `families.rs`.
+//! Tiny checkpoints of each family from given pixels to tensors, against transformers 5.24: output of the tower, and
+//! projected tokens in the order of the prompt. `families.rs` compares from videos to answers.
 //!
-//! The cases stand beside the repository; where they are absent this test says so and passes.
+//! The cases are beside the repository; if they are absent, this test says so and passes.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Files around the binary: what a folder's batch takes, where outputs go, and what is said of a name that is not what
-//! was meant.
+//! Files of the binary's user: videos that a batch takes from a folder, locations of outputs, messages about mistaken
+//! files.
 
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};

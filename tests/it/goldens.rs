@@ -1,4 +1,4 @@
-//! The project's own goldens, made by `tests/golden/make.py` with PyTorch, Pillow and SentencePiece.
+//! Expected values of `tests/golden/make.py`, computed with PyTorch, Pillow and SentencePiece.
 //!
 //! Tolerances are relative to the largest value of each tensor; both sides compute in f32.
 

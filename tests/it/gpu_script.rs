@@ -1,4 +1,4 @@
-//! `benches/gpu.sh` in its small form, on the CPU: the comparison of ids, the table, and its verdicts.
+//! `benches/gpu.sh` in its small form, on the CPU: comparison of ids, table, verdicts.
 
 use std::path::Path;
 use std::process::{Command, Output};

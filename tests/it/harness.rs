@@ -1,4 +1,4 @@
-//! The few things that the tests share: paths, tensors from files, comparisons, running the binary.
+//! Harness of the integration tests: paths, tensors from files, comparisons, runs of the binary.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Checkpoints that are broken, in every way that was thought of: a clear error, never a panic.
+//! Broken checkpoints: each ends in a clear error, never in a panic.
 
 use std::collections::HashMap;
 use std::path::Path;

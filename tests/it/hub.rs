@@ -1,4 +1,4 @@
-//! A hub id that is not on this machine is fetched once, over the hub's own protocol, from a server of the test's own.
+//! Download of a hub id: once, over the hub's own protocol, from a server inside the test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

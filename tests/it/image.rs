@@ -1,4 +1,4 @@
-//! Preprocessing against Pillow and Hugging Face: every level equal.
+//! Preprocessing against Pillow and Hugging Face: every level is equal.
 
 use candle_core::{DType, Tensor};
 use vidense::image::{PreprocessConfig, Preprocessor, Resize};

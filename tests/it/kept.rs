@@ -1,5 +1,5 @@
-//! What no command may do to its user's files: write over what it reads, wait for ever on what never ends, mix results
-//! of programs that read otherwise, lose a name without a word.
+//! Protection of the user's files: no command overwrites its input, waits without end, mixes results of incompatible
+//! versions, or drops a name silently.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

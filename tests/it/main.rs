@@ -1,4 +1,4 @@
-//! Integration tests: the library and the binary from the outside, in one program.
+//! Integration tests of the library and the binary from outside, in one program.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Opening what people have: playlists that have no end, no segments or no sense; names that look like patterns; covers; several
-//! video streams. Whatever might wait for ever runs in a process of its own, with a deadline.
+//! Opening of unusual inputs: playlists without end, segments or sense; names that look like patterns; covers; several
+//! video streams. Reads that may block run in a process of their own, with a deadline.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Pipeline files: those that are shipped, broken ones with their exact messages, mutated ones, and runs of good ones.
+//! Pipeline files: the shipped ones, broken ones with their exact messages, mutated ones, and runs of valid ones.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! Pixels: every pixel format as FFmpeg turns it to RGB, and every picture upright.
+//! Pixels: conversion of every pixel format to RGB like FFmpeg's, and orientation.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Placement of a model: the vision encoder and the language model in places and precisions of their own.
+//! Placement of a model: vision encoder and language model on different devices and in different precisions.
 
 use std::process::{Command, Output};
 

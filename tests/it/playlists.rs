@@ -1,5 +1,5 @@
-//! Playlists that FFmpeg reads wrongly or without end: segments that are byte ranges, ends that are none, types in other
-//! quotes, keys and segments that are missing or empty. Each is inspected in a process of its own, with a deadline.
+//! Playlists that FFmpeg reads wrongly or without end: segments that are byte ranges, missing ends, types in other
+//! quotes, missing or empty keys and segments. Each is inspected in a process of its own, with a deadline.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

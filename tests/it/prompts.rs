@@ -1,4 +1,4 @@
-//! Prompts and answers, id by id and letter by letter, as transformers gives them: `tests/golden/make_text.py`.
+//! Prompts and answers equal transformers', id by id and character by character: `tests/golden/make_text.py`.
 
 use std::path::Path;
 use std::sync::Arc;

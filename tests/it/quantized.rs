@@ -1,4 +1,4 @@
-//! Language models in fewer bits, and in GGUF files: as close to the full ones as is claimed, and refused where they do
+//! Quantized language models and GGUF files: within the documented divergence of full precision, and refused if they do
 //! not fit.
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
-//! The released Dense Connector code's own results, stage by stage, and its generated ids.
+//! Results of the released Dense Connector code, stage by stage, and its generated ids.
 //!
-//! The reference stands beside the repository; where it is absent these tests say so and pass.
+//! The reference is beside the repository; if it is absent, these tests say so and pass.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

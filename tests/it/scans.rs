@@ -1,4 +1,4 @@
-//! A file is scanned once for an answer, and a scan that is read on gives the frames of a reading from the beginning.
+//! Scans: a file is scanned once per answer, and decoding after a scan gives the frames of decoding from the beginning.
 
 use std::path::Path;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Frames that are fetched by seeking are those of decoding everything, whatever the groups of pictures look like.
+//! Seeking: frames fetched by seeking are bit-identical to those of full decoding, for any GOP structure.
 
 use std::path::Path;
 

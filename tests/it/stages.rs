@@ -1,4 +1,4 @@
-//! Opening a model in the library, and the stages between a video and its visual tokens, without the command line.
+//! Opening of a model by the library, and the stages between a video and its visual tokens, without the command line.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

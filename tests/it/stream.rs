@@ -1,4 +1,4 @@
-//! Streaming: whole characters, nothing of a stop string, and the pieces are the answer.
+//! Streaming: whole characters, no part of a stop string, and the pieces join to the answer.
 
 use proptest::prelude::*;
 use vidense::text::{PartPosition, PromptConvention, TextStream, Tokenizer};

@@ -1,4 +1,4 @@
-//! Which words stand around a question: the checkpoint's own template, a built-in one, and what is told of it.
+//! Template of a question: the checkpoint's own, a built-in one, and the messages about the choice.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

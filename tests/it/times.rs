@@ -1,4 +1,4 @@
-//! Times that files lack, or have wrong, or that run backwards; and damage, which gives the same frames each time.
+//! Timestamps that are missing, wrong or run backwards; and damage, which gives the same frames each time.
 
 use std::path::Path;
 use std::process::Command;

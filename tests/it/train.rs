@@ -1,4 +1,4 @@
-//! Training runs of a tiny model: resumed to the bit, frozen to the bit, written as released, and stopped in good order.
+//! Training runs of a tiny model: resumed and frozen weights bit-identical, released layout, orderly stops.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

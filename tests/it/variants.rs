@@ -1,5 +1,5 @@
-//! Language models that differ in one thing from the tiny checkpoint: each answers as transformers does, or is refused
-//! by name.
+//! Language models that differ from the tiny checkpoint in one key: each answers like transformers, or is refused by
+//! name.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! Reading videos: exact indices, times, colours, rotation, and files that are broken.
+//! Reading of videos: exact indices, times, colours, rotation, and broken files.
 //!
-//! Test clips are made by the `ffmpeg` command, which `make test` installs beside the libraries.
+//! The `ffmpeg` command makes the test clips; `make test` installs it beside the libraries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

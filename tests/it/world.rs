@@ -1,4 +1,4 @@
-//! The shapes world on disk: clips that decode to what was rendered, files that follow from their seed, and scores.
+//! The shapes world on disk: clips that decode to the rendered frames, files determined by their seed, and scores.
 
 use std::path::Path;
 use std::process::{Command, Output};

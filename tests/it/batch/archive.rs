@@ -1,4 +1,4 @@
-//! What an archive may hold: hostile files, manifests that name parts and questions, streams, very many lines.
+//! Contents of archives: hostile files, manifests with windows and questions, streams, very many lines.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! `vidense batch --devices`: processes that share an archive, of which one may die.
+//! `vidense batch --devices`: processes that share an archive, one of which may die.
 
 use super::*;
 

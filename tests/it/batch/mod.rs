@@ -1,4 +1,4 @@
-//! `vidense batch`: kills, damage, hostile archives, shards, the cache of visual tokens; the binary from the outside.
+//! `vidense batch` from outside: kills, damage, hostile archives, shards, the cache of visual tokens.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

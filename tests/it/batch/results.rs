@@ -1,4 +1,4 @@
-//! What is made of results: shards joined, tables.
+//! Use of results: merged shards, exported tables.
 
 use std::process::Stdio;
 
