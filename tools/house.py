@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Count what makes the source hard to read: one line a measure, with `--list` every place.
+"""Count what makes the source hard to read: one line per measure; `--list` prints every occurrence.
 
     python3 tools/house.py [--list] [ROOT]
 
-Docs whose first word is a relative or a filler, type names that are declared in several files, tuple and `bool` parameters,
-errors that are text, messages in the form "`x` is no ...", long files, words of the README.
+Docs whose first word is a relative pronoun or a filler, type names that are declared in several files, tuple and `bool`
+parameters, errors that are text, messages of the form "`x` is no ...", long files, words of the README.
 """
 
 import re
@@ -21,7 +21,7 @@ MESSAGE = re.compile(r'"[^"\n]*\b(?:is|are) no\b(?! longer| more)[^"\n]*"')
 
 
 def without_tests(text):
-    """The part of a file before its tests."""
+    """Return the part of a file before its tests."""
     at = text.find("#[cfg(test)]\nmod tests {")
     return text if at < 0 else text[:at]
 
@@ -31,7 +31,7 @@ def line_of(text, at):
 
 
 def docs(path, text):
-    """The first line of each doc comment."""
+    """Yield the number and text of the first line of each doc comment."""
     previous = ""
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()

@@ -1,5 +1,5 @@
-//! The engine: each request gets the tokens that it gets alone, whatever runs beside it, in any order of arrival and with
-//! little memory; a request that ends early frees its memory and affects no other.
+//! The engine: each request gets the tokens that it gets alone, whatever runs beside it, in any order of arrival and
+//! with little memory; a request that ends early frees its memory and affects no other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! Attacks on the engine: requests that fail, end or are cancelled at page boundaries, while others share their pages or
-//! wait for them. Every other request gets the tokens that it gets alone.
+//! Attacks on the engine: requests that fail, end or are cancelled at page boundaries, while others share their pages
+//! or wait for them. Every other request gets the tokens that it gets alone.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;

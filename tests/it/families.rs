@@ -1,8 +1,8 @@
 //! Model families against transformers 5.24: frames, prompt, ids and answer of each tiny checkpoint, from its video to
 //! the last token.
 //!
-//! Small families are in `tests/golden/families`, the others beside the repository; if those are absent, the tests say so
-//! and run the small ones only. Single images are those of `tests/golden/make_single_image_answers.py` and
+//! Small families are in `tests/golden/families`, the others beside the repository; if those are absent, the tests say
+//! so and run the small ones only. Single images are those of `tests/golden/make_single_image_answers.py` and
 //! `make_single_image_llava.py`.
 
 use std::path::{Path, PathBuf};

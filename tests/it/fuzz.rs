@@ -1,5 +1,5 @@
-//! Mutated files of every input format. `cargo fuzz` runs the same functions; here a bounded number of mutations of each
-//! seed runs, more of them with `VIDENSE_FUZZ_CASES=20000 cargo test --test it fuzz::`.
+//! Mutated files of every input format. `cargo fuzz` runs the same functions; here a bounded number of mutations of
+//! each seed runs, more of them with `VIDENSE_FUZZ_CASES=20000 cargo test --test it fuzz::`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

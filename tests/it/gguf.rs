@@ -1,5 +1,5 @@
-//! GGUF files beside a `config.json`: a file that agrees loads and gives the same answers, any other is refused with the
-//! key or tensor that differs.
+//! GGUF files beside a `config.json`: a file that agrees loads and gives the same answers, any other is refused with
+//! the key or tensor that differs.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Qwen's language models in GGUF files (architectures `qwen2` and `qwen3`), whose query and key rows llama.cpp does not
-//! permute, against the same weights in a checkpoint.
+//! Qwen's language models in GGUF files (architectures `qwen2` and `qwen3`), whose query and key rows llama.cpp does
+//! not permute, against the same weights in a checkpoint.
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;

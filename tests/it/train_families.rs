@@ -1,5 +1,5 @@
-//! A new projector over checkpoints in Hugging Face's format: trained for a connector, written beside the frozen tensors
-//! as stored, resumed bit-identically, and loaded by `ask` and `inspect` without further flags.
+//! A new projector over checkpoints in Hugging Face's format: trained for a connector, written beside the frozen
+//! tensors as stored, resumed bit-identically, and loaded by `ask` and `inspect` without further flags.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
