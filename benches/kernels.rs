@@ -17,7 +17,7 @@ use vidense::image::{PreprocessConfig, Preprocessor};
 use vidense::kernels::kv::{KvConfig, KvGeometry, PageId, StepLayout, StepRows, pages_for};
 use vidense::kernels::{self, Activation, FeedForwardLayers, Kernels, QuantFormat, on_workers};
 use vidense::nn::LayerNorm;
-use vidense::nn::linear::{Linear, feed_forward};
+use vidense::nn::{Linear, feed_forward};
 
 fn random(shape: &[usize]) -> Tensor {
     Tensor::randn(0f32, 0.05, shape, &Device::Cpu).expect("there is memory")

@@ -25,7 +25,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 foundations | [`error`], `guard` < [`choice`] < [`units`], [`device`], [`files`] |
-//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], [`records`] |
+//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], `records` |
 //! | 2 networks | [`kernels`] < [`nn`] < [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 tokens | [`engine`] |
@@ -51,7 +51,7 @@ pub mod language;
 pub mod nn;
 pub mod pipeline;
 pub mod projector;
-pub mod records;
+mod records;
 pub mod spec;
 pub mod temporal;
 pub mod text;

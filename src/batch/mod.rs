@@ -4,19 +4,19 @@
 //! completed. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several
 //! machines; [`export`] and [`report`] write tables and an HTML page. Called by `batch` and `results`.
 
-pub mod archive;
+mod archive;
 mod error;
 pub mod export;
-pub mod item;
+mod item;
 pub mod merge;
-pub mod questions;
+mod questions;
 pub mod report;
-pub mod run;
-pub mod share;
-pub mod snapshot;
+mod run;
+mod share;
+mod snapshot;
 pub mod store;
 pub mod summary;
-pub mod tally;
+mod tally;
 
 pub use archive::{Archive, ArchiveEntry, ArchiveOptions, FailedEntry, ManifestFormat, SkipReason, SkippedFile};
 pub use error::BatchError;

@@ -18,7 +18,7 @@ use std::time::Instant;
 pub use ask::{AskBench, AskTask, bench_ask};
 pub use checkpoint::{CheckpointTask, WrittenCheckpoint, write_checkpoint};
 pub use language::{LanguageBench, LanguageSize, LanguageTask, LogitComparison, bench_language};
-pub use machine::{BenchTarget, DeviceLimits, copy_bandwidth, gemm_peak, memory_peak};
+pub use machine::{BenchTarget, DeviceLimits, memory_peak};
 pub use run::{RunBench, RunTask, bench_run};
 pub use tower::{TowerBench, TowerName, bench_tower};
 pub use video::{VideoBench, bench_video};

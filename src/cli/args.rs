@@ -17,7 +17,7 @@ use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, SingleImagePlan, V
 use vidense::temporal::Temporal;
 use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
-use vidense::video::sample::CheckpointFrameSampling;
+use vidense::video::CheckpointFrameSampling;
 use vidense::video::{Access, FrameRequest, Sample, Window};
 use vidense::vlm::Unused;
 

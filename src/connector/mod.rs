@@ -21,11 +21,11 @@
 //! (`mm_dense_connector_type`), and folds hidden states while the tower runs, so DCI keeps two running sums and not
 //! `L + 1` states.
 
-pub mod dci;
-pub mod none;
-pub mod sci;
+mod dci;
+mod none;
+mod sci;
 mod states;
-pub mod sti;
+mod sti;
 mod window;
 
 use std::fmt;
@@ -40,10 +40,10 @@ use crate::error::{Error, Result};
 use crate::units::LayerIndex;
 
 pub use dci::{Dci, DciOptions};
-pub use none::FinalLayer;
+pub(crate) use none::FinalLayer;
 pub use sci::Sci;
 pub use sti::Sti;
-pub use window::ChannelWindow;
+pub(crate) use window::ChannelWindow;
 
 /// Fusion of a tower's hidden states into the visual tokens of a frame.
 pub trait Connector: fmt::Debug + Send + Sync {

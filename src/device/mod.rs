@@ -19,7 +19,8 @@ use candle_core::{DType, Device, Shape, Tensor};
 #[cfg(feature = "cuda")]
 pub(crate) use pinned::PinnedBuffer;
 
-pub use memory::{free_memory, peak_memory, release_unused_memory};
+pub use memory::peak_memory;
+pub(crate) use memory::{free_memory, release_unused_memory};
 pub use spec::{DTypeSpec, DeviceSpec};
 
 /// File that exists while the driver of NVIDIA GPUs is loaded.

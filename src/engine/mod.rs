@@ -17,8 +17,8 @@ mod run;
 mod sequence;
 
 pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
+pub(crate) use request::RequestListener;
 pub use request::{
-    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, StopRules,
-    Visual,
+    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual,
 };
 pub use run::{Engine, EngineStats};

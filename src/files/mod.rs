@@ -7,7 +7,7 @@
 
 pub(crate) mod destination;
 pub(crate) mod diagnosis;
-pub mod kind;
+mod kind;
 pub mod output;
 
 use std::borrow::Cow;

@@ -1,12 +1,12 @@
 //! Preparation of frames for the vision tower: padded, resized, cropped and normalised, with Pillow's and Hugging
 //! Face's arithmetic. Decoding is `video`'s; the networks see the pixel values only.
 
-pub mod any_res;
-pub mod config;
-pub mod mosaic;
-pub mod plan;
-pub mod preprocess;
-pub mod processor;
+pub(crate) mod any_res;
+pub(crate) mod config;
+pub(crate) mod mosaic;
+pub(crate) mod plan;
+mod preprocess;
+mod processor;
 mod processor_keys;
 #[cfg(test)]
 mod processor_tests;

@@ -36,7 +36,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use kv::{KvConfig, KvStore};
 
 pub use activation::Activation;
-pub use attention::{Mask, VisibleKeys, join_heads, split_heads};
+pub use attention::{Mask, VisibleKeys};
+pub(crate) use attention::{join_heads, split_heads};
 pub use cpu::norm::RowNorm;
 pub use cpu::workers::on_workers;
 pub use epilogue::LinearEpilogue;

@@ -4,15 +4,17 @@
 //! gradients for tracked inputs and weights, which tests compare with finite differences. Layers with packed or
 //! quantized weights are for inference only and reject tracked inputs.
 
-pub mod fused;
-pub mod linear;
-pub mod linear_loader;
-pub mod norm;
+mod fused;
+pub(crate) mod linear;
+mod linear_loader;
+mod norm;
 
 #[cfg(test)]
 pub(crate) use crate::kernels::finite_difference;
 pub use crate::kernels::{Activation, FeedForwardLayers, QuantFormat, VisibleKeys};
-pub use fused::{Fused, FusedConfig};
-pub use linear::Linear;
-pub use linear_loader::{FullPrecisionLoader, LinearLoader, Purpose, QuantizingLoader};
-pub use norm::{LayerNorm, RmsNorm};
+pub(crate) use fused::{Fused, FusedConfig};
+pub use linear::{Linear, feed_forward};
+pub(crate) use linear_loader::FullPrecisionLoader;
+pub use linear_loader::{LinearLoader, Purpose, QuantizingLoader};
+pub use norm::LayerNorm;
+pub(crate) use norm::RmsNorm;

@@ -6,18 +6,18 @@
 //! visual tokens on disk between runs.
 
 mod aggregate;
-pub mod ask;
-pub mod chat;
+mod ask;
+mod chat;
 mod decode;
 mod encode;
 mod error;
 pub mod features;
 mod item;
 mod limits;
-pub mod open;
-pub mod run;
-pub mod stages;
-pub mod timing;
+pub(crate) mod open;
+mod run;
+mod stages;
+mod timing;
 mod views;
 
 pub use ask::{Answer, Asking, conversation};

@@ -11,8 +11,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 pub(crate) use json::{parse_array, parse_json};
-pub(crate) use table::TableFault;
-pub(crate) use table::{cells, check_width, delimiter, find_fault, header_hint, parse_table};
+pub(crate) use table::{TableFault, cells, check_width, delimiter, find_fault, header_hint, parse_table};
 
 /// Format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

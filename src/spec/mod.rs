@@ -18,7 +18,8 @@ mod yaml;
 
 pub use check::SpecProblem;
 pub use document::{Document, SpecError};
-pub use fingerprint::{ModelFile, fingerprint, hash_files, visual_fingerprint};
+pub(crate) use fingerprint::visual_fingerprint;
+pub use fingerprint::{ModelFile, fingerprint, hash_files};
 pub use parse::{editor_schema, read_plan};
 pub use plan::{
     Capacities, ConnectorPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization, RopeFactor,
@@ -26,4 +27,4 @@ pub use plan::{
 };
 pub use schema::SchemaNode;
 pub use validate::Finding;
-pub use yaml::{parse_yaml, read_yaml};
+pub(crate) use yaml::{parse_yaml, read_yaml};

@@ -4,15 +4,15 @@
 mod chat_template;
 mod conversation;
 mod custom_template;
-pub mod frames;
+mod frames;
 mod jinja;
 mod numerals;
-pub mod prompt;
-pub mod sentencepiece;
-pub mod stream;
-pub mod template;
+mod prompt;
+mod sentencepiece;
+mod stream;
+mod template;
 mod timestamps;
-pub mod tokenizer;
+mod tokenizer;
 
 pub use chat_template::ChatTemplate;
 pub use conversation::Conversation;

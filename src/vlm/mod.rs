@@ -6,14 +6,14 @@
 
 mod blueprint;
 mod budget;
-pub mod config;
+pub(crate) mod config;
 #[cfg(test)]
 mod cuda_tests;
 mod default_template;
 mod description_files;
 mod design;
 mod error;
-pub mod families;
+pub(crate) mod families;
 mod feature_selection;
 mod frames;
 mod gguf;
@@ -35,16 +35,16 @@ mod video_path;
 
 pub use blueprint::Blueprint;
 pub use budget::{TextTokens, TokenBudget};
-pub use config::VlmConfig;
+pub use config::{JsonFile, VlmConfig, llama_config, tower_config};
 pub(crate) use description_files::companions;
-pub use design::Design;
+pub(crate) use design::Design;
 pub use feature_selection::FeatureSelection;
 pub use model::{Vlm, fuse};
 pub use overrides::{Overrides, RopeOverride};
 pub use placement::{Placement, VisionPlacement};
 pub use prompt_ids::{FrameRows, PromptIds};
 pub use single_image::{SingleImage, SingleImageRule};
-pub use start::{Replaced, StartingTower, StartingWeights};
+pub(crate) use start::{Replaced, StartingTower, StartingWeights};
 pub use tower_source::TowerSource;
 pub use unused::Unused;
 pub use video_path::VideoPath;

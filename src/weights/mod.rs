@@ -20,10 +20,11 @@ mod torch;
 mod torch_legacy;
 
 pub use checkpoint::Checkpoint;
-pub use error::TensorProblem;
+pub(crate) use error::TensorProblem;
 pub use fp8::{Fp8Format, ScaleBlock, ScaleProduct};
 pub use gguf::Gguf;
 pub use hub::{DownloadProgress, Hub};
-pub use ledger::{Ledger, OnLoad};
+pub use ledger::Ledger;
+pub(crate) use ledger::OnLoad;
 pub use rename::Rename;
 pub use rows::StoredRows;

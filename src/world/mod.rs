@@ -12,4 +12,4 @@ mod scene;
 pub use draw::Draw;
 pub use motion::Clip;
 pub use questions::{Medium, Question, QuestionKind, ask, questions};
-pub use scene::{Background, Cell, Colour, Object, SIDE, Scene, Shape, Size, Texture};
+pub use scene::{Background, Cell, Colour, Object, Scene, Shape, Size, Texture};

@@ -17,7 +17,7 @@ use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::{ConnectorPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
 use vidense::units::Tokens;
-use vidense::video::sample::TimesSampling;
+use vidense::video::TimesSampling;
 use vidense::video::{ReadLimits, Sample};
 use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, SingleImage, Vlm};
 use vidense::weights::Hub;

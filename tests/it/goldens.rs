@@ -16,7 +16,7 @@ use vidense::temporal::{FrameTokens, MaxPool, Temporal};
 use vidense::text::{PartPosition, PromptConvention, SentencePiece, Tokenizer};
 use vidense::units::LayerIndex;
 use vidense::vision::{Tower, TowerFamily};
-use vidense::vlm::config::{JsonFile, llama_config, tower_config};
+use vidense::vlm::{JsonFile, llama_config, tower_config};
 use vidense::weights::{Checkpoint, Ledger, Rename};
 
 use crate::harness::{assert_close, generate, hidden_states, ids, json, last_logits, repository, tensors};

@@ -8,7 +8,7 @@ use std::process::Command;
 use image::RgbImage;
 use vidense::error::{Error, Kind};
 use vidense::units::{FrameIndex, Seconds};
-use vidense::video::sample::Timeline;
+use vidense::video::Timeline;
 use vidense::video::{
     Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
 };

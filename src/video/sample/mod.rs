@@ -27,7 +27,6 @@ pub use rules::{
     EverySampling, FpsSampling, IgVlmSampling, KeyframesSampling, LinspaceSampling, TimesSampling, UniformSampling,
 };
 pub use scene::{Histogram, SceneSampling};
-pub use short::ShortVideoPolicy;
 pub use timeline::{FrameFact, Timeline};
 
 /// Sampling rule, with its options.
