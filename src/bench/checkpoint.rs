@@ -20,7 +20,7 @@ use crate::exec::lock;
 use crate::files::{self, Durability, output};
 use crate::language::{Llama, LlamaConfig};
 use crate::nn::Purpose;
-use crate::projector::{Projector, ProjectorKind};
+use crate::projector::{Mlp, Projector, ProjectorKind};
 use crate::vision::{Tower, TowerConfig, TowerFamily};
 
 /// Limit of a weights file's size in bytes.
@@ -67,7 +67,8 @@ pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> 
 
     let language = recorded(|vb| Llama::load(llama, vb, Purpose::Training).map(drop))?;
     let width = dci_width(tower);
-    let projector = recorded(|vb| Projector::load(projector_kind()?, width, llama.d_hidden, vb).map(drop))?;
+    let projector =
+        recorded(|vb| Projector::load(ProjectorKind::Mlp(Mlp::gelu(2)), width, llama.d_hidden, vb).map(drop))?;
     let projector = projector.into_iter().map(|(name, shape)| (format!("model.mm_projector.{name}"), shape));
     let vision = recorded(|vb| Tower::load(tower, tower.n_layers, vb, Purpose::Training).map(drop))?;
     let vision = vision.into_iter().map(|(name, shape)| (format!("vision_model.{name}"), shape)).collect();
@@ -80,10 +81,6 @@ pub fn write_checkpoint(task: &CheckpointTask<'_>) -> Result<WrittenCheckpoint> 
 /// Width of DCI's tokens: the final layer and the means of two groups of the other layers, concatenated.
 fn dci_width(tower: &TowerConfig) -> usize {
     3 * tower.d_hidden
-}
-
-fn projector_kind() -> Result<ProjectorKind> {
-    "mlp2x_gelu".parse().map_err(candle_core::Error::msg)
 }
 
 /// Returns names and shapes of the tensors that a network reads.

@@ -12,6 +12,7 @@ mod config;
 #[cfg(test)]
 mod cuda_tests;
 mod pool;
+mod prompt;
 mod request;
 mod run;
 mod sequence;

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::*;
 use crate::engine::{PromptPart, RequestEvent};
-use crate::kernels::kv::StepLayout;
+use crate::kernels::kv::{PAGE_LEN, PageId, StepLayout};
 use crate::language::{AttentionBias, LlamaConfig, QueryKeyNorm, RopeScaling};
 use crate::nn::Purpose;
 

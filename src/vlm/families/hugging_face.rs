@@ -174,7 +174,9 @@ pub(super) fn read(parts: &FamilyParts, file: &JsonFile, generation: GenerationD
 /// When the connector or the projector is unknown.
 fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<ConnectorKind, Error> {
     if let Some(kind) = file.string("mm_projector_type")? {
-        visual.projector = kind.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?;
+        visual.projector = kind
+            .parse()
+            .map_err(|e: Error| file.wrong("mm_projector_type", e.rule()).with_hint_if(e.hint().map(str::to_owned)))?;
     }
     let Some(kind) = file.string("mm_dense_connector_type")? else { return Ok(ConnectorKind::None) };
     visual.select_layers.truncate(1);

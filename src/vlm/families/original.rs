@@ -86,7 +86,9 @@ pub(super) fn read(
         tower: None,
         tower_output: TowerOutput::Raw,
         connector,
-        projector: projector.parse().map_err(|rule: String| file.wrong("mm_projector_type", &rule))?,
+        projector: projector
+            .parse()
+            .map_err(|e: Error| file.wrong("mm_projector_type", e.rule()).with_hint_if(e.hint().map(str::to_owned)))?,
         select_layers: vec![file.integer("mm_vision_select_layer")?.unwrap_or(-2)],
         select_feature,
         patches_per_side: 1,

@@ -1,0 +1,247 @@
+//! One forward pass: its plan, its execution, and the choice of the next tokens.
+//!
+//! A step takes one position of each sequence that is answering and a chunk of the prompts that are still read; the
+//! rows of one sequence follow those of the other, `(S, H)`. A failed step is repeated one sequence at a time, so that
+//! no request fails with another; a step for which the device has no memory makes the next ones smaller. Admission is
+//! in `admission.rs`. Called by [`Engine::step`](super::Engine::step).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{Result, Tensor};
+
+use super::{Engine, Outcome};
+use crate::device::{free_memory, release_unused_memory};
+use crate::engine::config::{DecodeLaunch, EngineConfig};
+use crate::engine::prompt::PromptSegment;
+use crate::engine::request::{EngineError, guarded};
+use crate::engine::sequence::Sequence;
+use crate::error::{is_out_of_memory, without_backtrace};
+use crate::kernels::kv::PAGE_LEN;
+use crate::language::{Llama, choose_each, not_finite};
+
+/// New positions of a running sequence in a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Planned {
+    /// Index among the running sequences.
+    index: usize,
+    n: usize,
+}
+
+/// Output of a step.
+enum StepOutput {
+    /// Keys and values alone: no sequence has reached its next token.
+    Stored,
+    /// Logits of the `R` sequences whose known positions are all stored: `(R, vocab_size)`.
+    Logits(Tensor),
+    /// Next token of every sequence, `None` where its logits are not finite.
+    Chosen(Vec<Option<u32>>),
+}
+
+impl Engine<'_> {
+    /// Returns the positions of the next step: one of each sequence that is answering, and a chunk of the prompts.
+    pub(super) fn plan(&mut self) -> Vec<Planned> {
+        let n_answering = self.running.iter().filter(|sequence| !sequence.is_reading()).count();
+        let Self { config: EngineConfig { chunk, chunk_beside_answers, .. }, .. } = *self;
+        // A page at least, so that prompts are read beside however many answers.
+        let beside = chunk_beside_answers.saturating_sub(n_answering).max(PAGE_LEN.min(chunk_beside_answers));
+        let mut rows = if n_answering > 0 { beside } else { chunk }.max(1);
+        let mut planned = Vec::new();
+        let mut index = 0;
+        while index < self.running.len() {
+            let left = self.running[index].n_left();
+            let n = if left == 1 { 1 } else { left.min(rows) };
+            if n > 0 {
+                if !self.make_room(index, n) {
+                    break;
+                }
+                if left > 1 {
+                    rows -= n;
+                }
+                planned.push(Planned { index, n });
+            }
+            index += 1;
+        }
+        planned
+    }
+
+    /// Computes a step, and takes its tokens. Where the step fails, each of its sequences is computed alone: no request
+    /// may fail with another.
+    pub(super) fn execute(&mut self, planned: &[Planned]) {
+        let start = Instant::now();
+        let mut ended = Vec::new();
+        match self.compute(planned) {
+            Ok(output) => self.take(planned, output, start, &mut ended),
+            Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
+            Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
+            Err(_) => {
+                for one in planned {
+                    let start = Instant::now();
+                    match self.compute(&[*one]) {
+                        Ok(output) => self.take(&[*one], output, start, &mut ended),
+                        Err(error) => ended.push((one.index, Err(error))),
+                    }
+                }
+            }
+        }
+        ended.sort_by_key(|(index, _)| *index);
+        while let Some((index, outcome)) = ended.pop() {
+            self.end(index, outcome);
+        }
+    }
+
+    /// Makes the next steps smaller, down to one page of one sequence, after a step for which the device had no memory.
+    /// Returns false if that step was as small.
+    fn retreat(&mut self, planned: &[Planned]) -> bool {
+        let n_rows = planned.iter().map(|planned| planned.n).max().unwrap_or(0);
+        if n_rows > PAGE_LEN {
+            self.config.chunk = (n_rows / 2).max(PAGE_LEN);
+            self.config.chunk_beside_answers = self.config.chunk_beside_answers.min(self.config.chunk);
+        } else if self.running.len() > 1 {
+            self.config.max_sequences = self.running.len().div_ceil(2);
+            while self.running.len() > self.config.max_sequences {
+                self.preempt(self.running.len() - 1);
+            }
+        } else {
+            return false;
+        }
+        self.stats.memory_retreats += 1;
+        release_unused_memory(self.model.device());
+        true
+    }
+
+    /// Runs the planned positions.
+    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<StepOutput, EngineError> {
+        let replay = self.config.decode == DecodeLaunch::Graph;
+        let Self { model, store, running, .. } = self;
+        let forward = || -> Result<StepOutput> {
+            let rows: Vec<_> = planned.iter().map(|Planned { index, n }| running[*index].rows(*n)).collect();
+            if replay
+                && let Some(ids) = greedy_inputs(running, planned)
+                && let Some(chosen) = model.replay_greedy(&ids, &rows, &mut **store)?
+            {
+                return Ok(StepOutput::Chosen(chosen));
+            }
+            let hidden = model.forward(&embed(model, running, planned)?, &rows, &mut **store)?; // (S, H)
+            let last = last_rows(running, planned);
+            if last.is_empty() {
+                return Ok(StepOutput::Stored);
+            }
+            if last.len() == hidden.dim(0)? {
+                return Ok(StepOutput::Logits(model.logits(&hidden)?));
+            }
+            let last = Tensor::new(last, hidden.device())?;
+            Ok(StepOutput::Logits(model.logits(&hidden.index_select(&last, 0)?)?))
+        };
+        let computed = guarded(forward)?;
+        computed.map_err(|error| {
+            if !is_out_of_memory(&error) {
+                return error.into();
+            }
+            EngineError::OutOfMemory {
+                positions: planned.iter().map(|planned| planned.n).sum(),
+                sequences: planned.len(),
+                free: free_memory(self.model.device()),
+                source: Arc::new(without_backtrace(error)),
+            }
+        })
+    }
+
+    /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
+    fn take(&mut self, planned: &[Planned], output: StepOutput, start: Instant, ended: &mut Vec<(usize, Outcome)>) {
+        let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
+        let choosing: Vec<usize> =
+            planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
+        let chosen = match output {
+            StepOutput::Stored => Vec::new(),
+            StepOutput::Chosen(ids) => {
+                self.stats.replayed_steps += 1;
+                ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect()
+            }
+            StepOutput::Logits(logits) => {
+                let mut samplers: Vec<_> = self
+                    .running
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(i, _)| choosing.contains(i))
+                    .map(|(_, sequence)| sequence.choosing())
+                    .collect();
+                choose_each(self.model.kernels(), &logits, &mut samplers)
+            }
+        };
+        self.stats.steps += 1;
+        self.stats.sequence_steps += planned.len() as u64;
+        let elapsed = start.elapsed();
+        for Planned { index, n } in planned {
+            let sequence = &mut self.running[*index];
+            let n_prompt = sequence.n_prompt().saturating_sub(sequence.n_stored()).min(*n);
+            self.stats.prompt_tokens += n_prompt as u64;
+            let share = elapsed.mul_f64(*n as f64 / n_rows.max(1) as f64);
+            sequence.advance(*n, share);
+        }
+        for (index, id) in choosing.into_iter().zip(chosen) {
+            if id.is_ok() {
+                self.stats.new_tokens += 1;
+                self.publish(index);
+            }
+            match id.map_err(EngineError::from).and_then(|id| self.running[index].push(id)) {
+                Ok(None) => {}
+                Ok(Some(reason)) => ended.push((index, Ok(reason))),
+                Err(error) => ended.push((index, Err(error))),
+            }
+        }
+    }
+
+    /// Lets the full pages of a sequence be found by their content. Called only after a token was chosen behind them:
+    /// NaN keys and values at a position spoil those of earlier positions in the same chunk (0 times NaN), which other
+    /// prompts may share; then no logit is finite.
+    fn publish(&mut self, index: usize) {
+        let pages = self.running[index].publish();
+        let sequence = &self.running[index];
+        for page in pages {
+            let parent = page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]));
+            self.pool.fill(sequence.pages()[page], sequence.page_key(page, parent));
+        }
+    }
+}
+
+/// Returns the ids of a step of greedy answers alone.
+fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
+    planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
+}
+
+/// Returns the embeddings of a step's positions: `(S, H)`.
+fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result<Tensor> {
+    let (mut parts, mut ids): (Vec<Tensor>, Vec<u32>) = (Vec::new(), Vec::new());
+    for Planned { index, n } in planned {
+        let sequence = &running[*index];
+        for segment in sequence.segments(sequence.n_stored()..sequence.n_stored() + n) {
+            match segment {
+                PromptSegment::Ids(more) => ids.extend(more),
+                PromptSegment::Visual(visual) => {
+                    if !ids.is_empty() {
+                        parts.push(model.embed(&std::mem::take(&mut ids))?);
+                    }
+                    parts.push(visual?.to_dtype(model.dtype())?);
+                }
+            }
+        }
+    }
+    if !ids.is_empty() {
+        parts.push(model.embed(&ids)?);
+    }
+    match parts.as_slice() {
+        [part] => part.contiguous(),
+        _ => Tensor::cat(&parts, 0),
+    }
+}
+
+/// Returns the last row of each planned sequence whose known positions are all stored after the step.
+fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
+    let mut end = 0;
+    let row = |Planned { index, n }: &Planned| {
+        end += n;
+        (running[*index].n_left() == *n).then_some(end as u32 - 1)
+    };
+    planned.iter().filter_map(row).collect()
+}
