@@ -1,9 +1,9 @@
 //! The engine's state and its loop: requests come in, steps run, sequences end.
 //!
-//! [`Engine::step`] fails what exceeds its time limit, admits what has memory (`run/admission.rs`), and runs one forward
-//! pass (`run/forward.rs`). Every listener receives the outcome of its request exactly once, from [`Engine::submit`],
-//! [`Engine::cancel`] or the step in which it ended. Called by the pipeline's answer stage, the server, training's
-//! evaluation and the benchmarks; one thread owns an engine.
+//! [`Engine::step`] ends the sequences over their time limit, admits waiting ones while memory lasts
+//! (`run/admission.rs`), and runs one forward pass (`run/forward.rs`). Every listener receives the outcome of its
+//! request exactly once: from [`Engine::submit`], [`Engine::cancel`] or the step in which the sequence ended. One thread
+//! owns an engine; `pipeline/ask.rs` makes it for all uses, `bench/engine.rs` for measurements.
 
 mod admission;
 mod forward;

@@ -1,8 +1,8 @@
 //! A request under way: its tokens, its pages, its progress and its listener.
 //!
 //! A sequence waits, runs, may be preempted and read again, and ends once. Its known tokens are those of the prompt and
-//! those chosen so far; of these, the keys and values of the first `n_stored` are in its pages. Every change of state is
-//! made by the engine's loop (`run.rs`); no forward pass is run here.
+//! those chosen so far; the keys and values of the first `n_stored` are in its pages. The engine's loop (`run.rs`) makes
+//! every change of state; no forward pass is run here.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //!
 //! The token count, the check and the images to encode are pure functions of a [`FrameTokens`], so that a plan is
 //! refused before a model is loaded. The fold takes frames in time order, in batches of any size, and its result does
-//! not depend on the batches. Implemented by the files beside this one; callers go through [`Temporal`](super::Temporal).
+//! not depend on the batches. Each file of a strategy implements both; callers go through
+//! [`Temporal`](super::Temporal).
 
 use candle_core::{Result, Tensor};
 

@@ -1,6 +1,7 @@
-//! Counters of an engine, as `--json` and the server's metrics print them.
+//! Counters of an engine: steps, tokens, shared prefixes, preemptions and peaks since it was made.
 //!
-//! Read by the uses of the engine (batch, eval, serve, bench) through [`Engine::stats`](super::Engine::stats).
+//! Read through [`Engine::stats`](super::Engine::stats) by the pipeline's report, `--timings` and the benchmarks. Times
+//! are not counted here: each [`Completion`](crate::engine::Completion) has its own.
 
 use serde::Serialize;
 

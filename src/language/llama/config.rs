@@ -1,6 +1,6 @@
 //! Geometry of a Llama model: widths, heads, norms, biases, rotary frequencies.
 //!
-//! A plain value, made by the readers of `config.json` (`vlm/config/`) and of GGUF files (`vlm/gguf/`), which check it.
+//! A plain value: `vlm/config/` makes it of `config.json` and checks it.
 //! No weights are read here.
 
 use crate::kernels::kv::KvGeometry;

@@ -1,8 +1,8 @@
 //! Scalings of the rotary frequencies: linear, dynamic NTK, YaRN, Llama 3.1.
 //!
-//! Each one extends the context beyond that of the pretraining. Reference: `modeling_rope_utils.py` of Hugging Face
-//! transformers. YaRN's ramp over the channels depends on the base and is in [`Rope`](super::Rope). Values come from the
-//! readers of `config.json` and of GGUF files.
+//! A scaling extends the context beyond that of the pretraining. YaRN's ramp over the channels depends on the base and
+//! is in [`Rope`](super::Rope). Values come from `config.json` (`vlm/config/rope.rs`) and are compared with those of
+//! GGUF files (`vlm/gguf/check.rs`). Reference: `modeling_rope_utils.py` of Hugging Face transformers.
 
 use std::f32::consts::PI;
 
