@@ -10,7 +10,7 @@ use ::image::ImageReader;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Dialogue};
-use crate::error::{Error, Kind};
+use crate::error::{About as _, Error, Kind};
 use crate::files;
 use crate::image::Preprocessor;
 use crate::world::Draw;
@@ -68,52 +68,70 @@ impl LlavaImages {
     pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, Error> {
         let json = base.join(&config.json);
         let bytes = files::read_bounded(&json, MAX_BYTES).map_err(Error::io(&json))?;
-        let wrong = |rule: String| Error::from_text(Kind::Invalid, &rule).about(&json);
-        let records: Vec<Record> = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let records: Vec<Record> =
+            serde_json::from_slice(&bytes).map_err(|error| Error::caused_by(Kind::Invalid, error).about(&json))?;
         let mut entries: Vec<Entry> = Vec::new();
-        let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        let mut indices: HashMap<PathBuf, usize> = HashMap::new();
         let mut hasher = blake3::Hasher::new();
         for (i, record) in records.into_iter().enumerate() {
             let name = format!("record {i} (id {})", record.id);
-            let image =
-                record.image.ok_or_else(|| wrong(format!("{name} has no image; hint: leave text-only records out")))?;
-            let path = base.join(&config.images).join(&image);
-            let facts = std::fs::metadata(&path)
-                .map_err(|error| wrong(format!("{name}: image {}: {error}", path.display())))?;
-            if !facts.is_file() {
-                return Err(wrong(format!("{name}: image {}: not a regular file", path.display())));
-            }
-            let dialogue = dialogue(&record.conversations).map_err(|rule| wrong(format!("{name}: {rule}")))?;
-            let place = *places.entry(path.clone()).or_insert_with(|| {
+            let Checked { image, path, n_bytes, dialogue } =
+                check(record, &base.join(&config.images)).about(name).about(&json)?;
+            let index = *indices.entry(path.clone()).or_insert_with(|| {
                 hasher.update(image.as_bytes());
-                hasher.update(&facts.len().to_le_bytes());
+                hasher.update(&n_bytes.to_le_bytes());
                 entries.push(Entry { path, dialogues: Vec::new() });
                 entries.len() - 1
             });
-            entries[place].dialogues.push(dialogue);
+            entries[index].dialogues.push(dialogue);
         }
         if entries.is_empty() {
-            return Err(wrong("it has no records".to_owned()));
+            return Err(Error::invalid("there are no records").about(&json));
         }
         Ok(Self { entries, identity: format!("llava {}", hasher.finalize().to_hex()) })
     }
 }
 
-/// Pairs of a human's question and the model's answer.
-fn dialogue(messages: &[Message]) -> Result<Dialogue, String> {
+/// A record whose image exists and whose turns are complete.
+struct Checked {
+    /// Path as it is written, below the folder of images.
+    image: String,
+    path: PathBuf,
+    /// Size of the image's file.
+    n_bytes: u64,
+    dialogue: Dialogue,
+}
+
+/// Checks a record; `images` is the folder of the images.
+fn check(record: Record, images: &Path) -> Result<Checked, Error> {
+    let image =
+        record.image.ok_or_else(|| Error::invalid("there is no image").with_hint("leave text-only records out"))?;
+    let path = images.join(&image);
+    let about_image = |error: Error| error.about(format!("image {}", path.display()));
+    let metadata = std::fs::metadata(&path).map_err(|error| about_image(Error::caused_by(Kind::Invalid, error)))?;
+    if !metadata.is_file() {
+        return Err(about_image(Error::invalid("not a regular file")));
+    }
+    let dialogue = dialogue(&record.conversations)?;
+    Ok(Checked { image, path, n_bytes: metadata.len(), dialogue })
+}
+
+/// Pairs questions of `human` with answers of `gpt`.
+fn dialogue(messages: &[Message]) -> Result<Dialogue, Error> {
     if messages.is_empty() {
-        return Err("its conversation is empty".to_owned());
+        return Err(Error::invalid("the conversation is empty"));
     }
     let mut turns = Vec::new();
     for pair in messages.chunks(2) {
         let [question, answer] = pair else {
-            return Err("its last question has no answer".to_owned());
+            return Err(Error::invalid("the last question has no answer"));
         };
         if (question.from.as_str(), answer.from.as_str()) != ("human", "gpt") {
-            return Err(format!("expected human then gpt, found {} then {}", question.from, answer.from));
+            let rule = format!("expected human then gpt, found {} then {}", question.from, answer.from);
+            return Err(Error::invalid(rule));
         }
         if answer.value.trim().is_empty() {
-            return Err("an answer is empty".to_owned());
+            return Err(Error::invalid("an answer is empty"));
         }
         turns.push((question.value.replace(MARK, "").trim().to_owned(), answer.value.trim().to_owned()));
     }
@@ -127,13 +145,13 @@ impl Dataset for LlavaImages {
 
     fn pixels(&self, index: usize, preprocessor: &Preprocessor) -> Result<Vec<f32>, Error> {
         let path = &self.entries[index].path;
-        let picture = ImageReader::open(path)
+        let image = ImageReader::open(path)
             .and_then(ImageReader::with_guessed_format)
             .map_err(Error::io(path))?
             .decode()
             .map_err(|error| Error::invalid(error.to_string()).about(path))?;
         let wrong = |source: Error| source.about(path);
-        Ok(preprocessor.run(picture.into_rgb8()).map_err(wrong)?.0)
+        Ok(preprocessor.run(image.into_rgb8()).map_err(wrong)?.0)
     }
 
     fn dialogues(&self, index: usize, _: &mut Draw) -> Vec<Dialogue> {
@@ -173,16 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_learned_is_named() {
+    fn unusable_records_are_named() {
         let human = r#"{"from": "human", "value": "What?"}"#;
         for (records, message) in [
-            ("[]".to_owned(), "it has no records"),
+            ("[]".to_owned(), "data.json: there are no records"),
             ("{".to_owned(), "expected a sequence"),
-            (record(""), r#"record 0 (id "7"): its conversation is empty"#),
-            (record(human), "its last question has no answer"),
+            (record(""), r#"record 0 (id "7"): the conversation is empty"#),
+            (record(human), "the last question has no answer"),
             (record(&format!("{human}, {human}")), "expected human then gpt, found human then human"),
             (record(&format!(r#"{human}, {{"from": "gpt", "value": " "}}"#)), "an answer is empty"),
-            (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1) has no image"),
+            (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1): there is no image; hint: leave"),
             (r#"[{"id": 1, "image": "b.png", "conversations": []}]"#.to_owned(), "b.png: No such file"),
             (r#"[{"id": 1, "image": ".", "conversations": []}]"#.to_owned(), "not a regular file"),
         ] {
