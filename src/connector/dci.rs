@@ -62,6 +62,10 @@ impl Connector for Dci {
         (0..n_summed).map(LayerIndex).chain(beyond).collect()
     }
 
+    fn final_layer(&self) -> LayerIndex {
+        self.final_layer
+    }
+
     fn width(&self, d_hidden: usize) -> usize {
         (1 + N_GROUPS) * d_hidden
     }

@@ -53,6 +53,9 @@ pub trait Connector: fmt::Debug + Send + Sync {
     /// Returns the indices of the hidden states that the fold takes; other states need not be visited.
     fn layers(&self) -> Vec<LayerIndex>;
 
+    /// Returns the index of the hidden state that comes first among the tokens or channels: LLaVA's selected layer.
+    fn final_layer(&self) -> LayerIndex;
+
     /// Returns `N'`, the number of tokens of a frame of `n_patches` patches.
     fn n_tokens(&self, n_patches: usize) -> usize {
         n_patches

@@ -31,6 +31,10 @@ impl Connector for FinalLayer {
         vec![self.final_layer]
     }
 
+    fn final_layer(&self) -> LayerIndex {
+        self.final_layer
+    }
+
     fn width(&self, d_hidden: usize) -> usize {
         d_hidden
     }

@@ -42,6 +42,10 @@ impl Connector for Sci {
         self.layers.clone()
     }
 
+    fn final_layer(&self) -> LayerIndex {
+        self.layers[0]
+    }
+
     fn width(&self, d_hidden: usize) -> usize {
         self.layers.len() * d_hidden
     }

@@ -44,6 +44,10 @@ impl Connector for Sti {
         self.layers.to_vec()
     }
 
+    fn final_layer(&self) -> LayerIndex {
+        self.layers[0]
+    }
+
     fn n_tokens(&self, n_patches: usize) -> usize {
         n_patches + 2 * (n_patches / POOL)
     }

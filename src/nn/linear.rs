@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use serde::Serialize;
 
 use super::norm::Norm;
 use crate::kernels::{
@@ -24,7 +25,8 @@ enum Weights {
 }
 
 /// Presence of a bias in a linear layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Bias {
     /// A tensor `bias` of the output width.
     With,

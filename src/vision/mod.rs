@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use serde::Serialize;
 
 pub use crate::kernels::Activation;
 pub use crate::nn::linear::Bias;
@@ -25,7 +26,8 @@ use siglip::SiglipEmbeddings;
 use vit::TowerEncoder;
 
 /// The tower families; they differ in the stem, the class token, layer scale and the names of their tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TowerFamily {
     /// CLIP's vision transformer (arXiv 2103.00020).
     Clip,
@@ -36,7 +38,7 @@ pub enum TowerFamily {
 }
 
 /// Geometry of a tower, as `config.json` describes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TowerConfig {
     /// CLIP, SigLIP or InternViT.
     pub family: TowerFamily,
@@ -65,7 +67,8 @@ pub struct TowerConfig {
 }
 
 /// The form in which hidden states leave a tower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TowerOutput {
     /// Output of the layers, unchanged: LLaVA and its relatives.
     Raw,

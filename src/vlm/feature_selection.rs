@@ -5,6 +5,7 @@
 //! connector works on tokens of the size that the projector was trained for.
 
 use candle_core::{Result, Tensor};
+use serde::Serialize;
 
 use crate::error::{self, Error};
 use crate::temporal::Grid;
@@ -14,7 +15,7 @@ use crate::vision::TowerConfig;
 ///
 /// `n_leading_dropped` counts tokens that the selection drops. [`TowerConfig::n_class_tokens`] counts tokens that the
 /// tower makes before its patches; the two differ where a family drops the first patch, or keeps the class token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FeatureSelection {
     /// Tokens dropped from the beginning of each state.
     pub n_leading_dropped: usize,

@@ -263,7 +263,7 @@ fn data_that_cannot_be_learned_from_is_named_before_training() {
         (r#"[{"id": 1, "image": "gone.png", "conversations": []}]"#, "gone.png"),
         (
             r#"[{"id": "x7", "image": "recipe.yaml", "conversations": []}]"#,
-            "record 0 (id \"x7\"): its conversation is empty",
+            "record 0 (id \"x7\"): the conversation is empty",
         ),
         (
             r#"[{"id": 1, "image": "recipe.yaml", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}]"#,
@@ -337,5 +337,5 @@ fn a_directory_of_another_recipe_is_not_taken_up() {
     run(&recipe(dir.path(), TINY), &out, &mut |_| Ok(())).unwrap();
     let other = recipe(dir.path(), &TINY.replace("seed: 5", "seed: 6"));
     let error = run(&other, &out, &mut |_| Ok(())).unwrap_err().to_string();
-    assert!(error.contains("it is of another recipe") && error.contains("--restart"), "{error}");
+    assert!(error.contains("the state is of another recipe") && error.contains("--restart"), "{error}");
 }

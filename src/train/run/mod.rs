@@ -1,4 +1,11 @@
-//! A whole recipe: from the model's description over its stages to a checkpoint that `--model` loads.
+//! A run of a whole recipe: from the model's description over its stages to a checkpoint that `--model` loads.
+//!
+//! [`train`] is called by `vidense train`. The beginning of a run is in `start`, the key of its cached features in
+//! `features_key`, the export of the model in `export`; one stage's loop is in [`super::stage`].
+
+mod export;
+mod features_key;
+mod start;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,25 +13,25 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use self::features_key::features_key;
+use self::start::{first_weights, open_start, resume};
 use super::answers::{AnswerObjective, AnswerParts};
 use super::data::{Dataset, Order, WorldImages};
-use super::design::{ModelStart, TOWER_DIR, TowerPlace, WEIGHTS, write_design};
+use super::design::{ModelStart, TowerPlace, write_design};
 use super::features::{Encoder, Features};
-use super::init::initial;
 use super::metrics::Metrics;
-use super::parameters::{Parameters, Part, WeightSource};
+use super::parameters::{Parameters, Part};
 use super::recipe::{Recipe, Stage, StageKind};
 use super::stage::{StageRun, StepReport};
-use super::state::{Progress, State, write_tensors};
+use super::state::{Progress, State};
 use super::tower::TowerObjective;
 use super::workers::Workers;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::files::output::create_directory;
 use crate::image::Preprocessor;
 use crate::nn::Purpose;
-use crate::projector::ProjectorKind;
 use crate::vision::Tower;
-use crate::vlm::{Design, Replaced, StartingTower, StartingWeights};
+use crate::vlm::{Design, StartingWeights};
 use crate::weights::Hub;
 
 /// Event of a run, for a listener.
@@ -114,7 +121,7 @@ pub fn train(
     let mut metrics = Metrics::open(&trainer.run_dir, &recipe.stages, &trainer.progress)?;
     let mut optimizer = state.optimizer;
     let every = recipe.checkpoint_every;
-    let mut told = |event: &TrainEvent| {
+    let mut on_event = |event: &TrainEvent| {
         if let TrainEvent::Step(step) = event {
             metrics.add(step)?;
             if (step.step + 1).is_multiple_of(every) || step.step + 1 == step.steps {
@@ -124,79 +131,9 @@ pub fn train(
         listen(event)
     };
     while let Some(stage) = recipe.stages.get(trainer.progress.stage) {
-        trainer.stage(stage, std::mem::take(&mut optimizer), &mut told)?;
+        trainer.stage(stage, std::mem::take(&mut optimizer), &mut on_event)?;
     }
     trainer.export(&output)
-}
-
-/// Returns the state of an earlier run of a recipe that is the same so far, or the beginning.
-fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, Error> {
-    let Some(state) = State::read(run_dir)? else { return Ok(State::default()) };
-    let n_stages = state.progress.n_stages_begun();
-    let fingerprint = recipe.fingerprint(n_stages);
-    if state.progress.recipe == fingerprint {
-        return Ok(state);
-    }
-    let rule = format!(
-        "it is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
-        state.progress.recipe
-    );
-    Err(Error::invalid(rule).with_hint("another --out, or --restart to begin anew").about(super::state::path(run_dir)))
-}
-
-/// Opens the weights that the model begins with, and ties the design's head as they have it.
-fn open_start(recipe: &Recipe, start: &ModelStart, design: &mut Design) -> Result<Option<Arc<StartingWeights>>, Error> {
-    let Some(from) = &start.from else { return Ok(None) };
-    let (weights, llama) = StartingWeights::open(from, &design.config.llama)?;
-    design.config.llama = llama;
-    let wrong = |rule: String| Err(Error::from_text(Kind::Invalid, &rule).about(from));
-    if start.place == TowerPlace::Inside && !weights.has_tower() {
-        return wrong("it holds no vision tower".to_owned());
-    }
-    let width = design.connector_width();
-    if let Some(takes) = weights.projector_width()
-        && !recipe.model.has_new_projector()
-        && takes != width
-    {
-        let kind = design.connector.kind();
-        return wrong(format!(
-            "{kind} makes tokens of {width} channels, but the checkpoint's projector takes {takes}; hint: \
-             model.projector: new"
-        ));
-    }
-    let has_norm = matches!(design.config.projector, ProjectorKind::Mlp(mlp) if mlp.norm.is_some());
-    if has_norm && recipe.model.feature_scale != 1.0 {
-        return wrong("model.feature_scale: a projector that begins with a layer norm takes none; hint: 1".to_owned());
-    }
-    Ok(Some(Arc::new(weights)))
-}
-
-/// Returns the source of the initial weights, which reads or draws each at its first use.
-fn first_weights(
-    recipe: &Recipe,
-    start: &ModelStart,
-    design: &Design,
-    model: Option<Arc<StartingWeights>>,
-) -> Result<WeightSource, Error> {
-    let holds_tower = start.place == TowerPlace::Inside;
-    let tower = start.tower.as_deref().map(StartingTower::open).transpose()?;
-    let keeps_projector = !recipe.model.has_new_projector();
-    let (tower_config, seed, scale) = (design.tower.clone(), recipe.seed, recipe.model.feature_scale);
-    Ok(Box::new(move |name, shape| {
-        let part = Part::of(name);
-        let short = &name[part.prefix().len()..];
-        match (part, &model, &tower) {
-            (Part::VisionTower, _, Some(tower)) => tower.weight(short, shape),
-            (Part::VisionTower, Some(model), None) if holds_tower => model.tower(short, shape),
-            (Part::LanguageModel, Some(model), _) => model.language(name, shape),
-            (Part::Projector, Some(model), _) if keeps_projector => {
-                let weight = model.projector(short, shape)?;
-                // The scale is folded into what was written.
-                if FIRST_MATRIX.contains(&name) { weight / scale } else { Ok(weight) }
-            }
-            _ => initial(name, shape, &tower_config, seed),
-        }
-    }))
 }
 
 struct Trainer<'a> {
@@ -307,82 +244,12 @@ impl Trainer<'_> {
             preprocessor: &preprocessor,
             device: self.parameters.device(),
         };
-        let key = self.features_key(data)?;
+        let key = features_key(design, &self.parameters, data)?;
         let of = data.n_images();
         let mut failed = None;
         let features = Features::open(&self.features_dir, &key, data, &encoder, &mut |n_images| {
             failed = failed.take().or(listen(&TrainEvent::Encoded { n_images, of }).err());
         })?;
         failed.map_or(Ok(features), Err)
-    }
-
-    /// Returns the key of the features, a hash of the tower's weights, the connector, the images and their preparation.
-    fn features_key(&self, data: &dyn Dataset) -> Result<String, Error> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(data.identity().as_bytes());
-        hasher.update(format!("{:?} {:?}", self.design.connector, self.design.preprocess).as_bytes());
-        if self.place == TowerPlace::Inside {
-            let selection = self.design.config.feature_selection(self.design.tower.family);
-            hasher.update(format!("{selection:?} {:?}", self.design.tower).as_bytes());
-        }
-        for (name, tensor) in self.parameters.all() {
-            if Part::of(&name) == Part::VisionTower {
-                let values = tensor.to_device(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
-                let values = values.map_err(Error::compute("hashing the tower"))?;
-                hasher.update(name.as_bytes());
-                values.iter().for_each(|value| {
-                    hasher.update(&value.to_le_bytes());
-                });
-            }
-        }
-        Ok(hasher.finalize().to_hex()[..16].to_owned())
-    }
-
-    /// Writes the model in the released layout: language model and projector here, the tower beside.
-    fn export(&self, output: &Output<'_>) -> Result<(), Error> {
-        if let (TowerPlace::Inside, Some(from)) = (self.place, &self.from) {
-            return self.export_inside(from, output);
-        }
-        let dir = output.model;
-        let failed = Error::compute("writing the model");
-        let (mut tower, mut model) = (BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in self.parameters.all() {
-            let tensor = self.finished(&name, tensor, output.dtype).map_err(&failed)?;
-            match name.strip_prefix("vision_tower.") {
-                Some(name) => tower.insert(name.to_owned(), tensor),
-                None => model.insert(name, tensor),
-            };
-        }
-        if self.place == TowerPlace::Own {
-            write_tensors(&dir.join(TOWER_DIR).join(WEIGHTS), &tower, None)?;
-        }
-        write_tensors(&dir.join(WEIGHTS), &model, None)
-    }
-
-    /// Writes a model in the file layout of the checkpoint that it begins with: tensors of frozen parts as they are
-    /// stored there, trained ones under the same names, a new projector as `model.mm_projector`.
-    fn export_inside(&self, from: &StartingWeights, output: &Output<'_>) -> Result<(), Error> {
-        let failed = Error::compute("writing the model");
-        let is_new = self.recipe.model.has_new_projector();
-        let replaced = Replaced { projector: is_new, language: self.recipe.trains(Part::LanguageModel) };
-        let mut tensors = from.rest(replaced).map_err(&failed)?;
-        for (name, tensor) in self.parameters.all() {
-            let part = Part::of(&name);
-            let written = match part {
-                Part::Projector if is_new => name.clone(),
-                Part::Projector if self.recipe.trains(part) => from.projector_name(&name[part.prefix().len()..]),
-                Part::LanguageModel if replaced.language => from.language_name(&name),
-                _ => continue,
-            };
-            tensors.insert(written, self.finished(&name, tensor, output.dtype).map_err(&failed)?);
-        }
-        write_tensors(&output.model.join(WEIGHTS), &tensors, None)
-    }
-
-    /// Returns a weight as it is written: with the scale of the features folded in.
-    fn finished(&self, name: &str, tensor: Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-        let is_first = FIRST_MATRIX.contains(&name);
-        let tensor = if is_first { (tensor * self.recipe.model.feature_scale)? } else { tensor };
-        tensor.to_dtype(dtype)?.to_device(&Device::Cpu)
     }
 }
