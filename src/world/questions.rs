@@ -28,7 +28,7 @@ pub enum QuestionKind {
     Size,
     /// Everything, in a fixed order.
     Caption,
-    /// Each shape with its colour, the shape first. Only for training: a colour that is told right after its shape
+    /// Each shape with its colour, the shape first. Only for training: a colour right after its shape
     /// teaches a language model to find objects by their shape, as captions teach it to find them by their colour.
     Listing,
 }
@@ -78,7 +78,7 @@ pub struct Question {
     pub answer: String,
 }
 
-/// The word for what is looked at.
+/// Word of a question for the medium it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     /// "image", "picture" or "video", drawn at random: for training.
@@ -164,7 +164,7 @@ enum Reference {
     Any,
 }
 
-/// Returns the words for an object; none where they would not tell it from the others.
+/// Returns the words for an object, or `None` where they would fit other objects too.
 fn refer(scene: &Scene, object: &Object, by: Reference, draw: &mut Draw) -> Option<String> {
     let (colour, shape) = (object.colour.word(), object.shape.word());
     let by_colour = ["object", "one", "thing"].map(|noun| format!("the {colour} {noun}"));
@@ -233,7 +233,7 @@ fn size(scene: &Scene, draw: &mut Draw) -> Option<(String, String)> {
     Some((draw.pick(&wordings).clone(), object.size.word().to_owned()))
 }
 
-/// Only what stands still has a position.
+/// Asks for the cell of an object that stands still; moving objects have none.
 fn position(scene: &Scene, word: &str, draw: &mut Draw) -> Option<(String, String)> {
     let still = scene.objects.iter().filter(|object| object.cell.is_some());
     let (object, name) = choose(still, scene, Reference::Any, draw)?;
@@ -245,8 +245,8 @@ fn position(scene: &Scene, word: &str, draw: &mut Draw) -> Option<(String, Strin
     Some((draw.pick(&wordings).clone(), object.cell?.words().to_owned()))
 }
 
-/// Half of the answers are yes. Of the others, 40 % have a colour that is there, 30 % a shape that is there, and 30 %
-/// neither on purpose; never a pair that is there.
+/// Asks whether a colour and a shape occur together. Half of the answers are yes. Of the others, 40 % take the colour of
+/// an object, 30 % the shape of an object, 30 % both at random; the pair itself never occurs.
 fn exist(scene: &Scene, word: &str, draw: &mut Draw) -> (String, String) {
     let is_there = draw.chance(0.5);
     let (colour, shape) = if is_there {
@@ -281,7 +281,7 @@ fn absent(scene: &Scene, draw: &mut Draw) -> (Colour, Shape) {
     }
 }
 
-/// "circle red, star blue", in the order of the shapes, then of the colours.
+/// Returns "circle red, star blue", in the order of the shapes, then of the colours.
 fn listing(scene: &Scene) -> String {
     let mut objects: Vec<&Object> = scene.objects.iter().collect();
     objects.sort_by_key(|object| (object.shape, object.colour));
@@ -289,8 +289,8 @@ fn listing(scene: &Scene) -> String {
     pairs.join(", ")
 }
 
-/// "a large striped red circle and a small solid blue star on a black background", in the order of the colours, which
-/// is the same in every frame of a video.
+/// Returns "a large striped red circle and a small solid blue star on a black background", in the order of the colours,
+/// which is the same in every frame of a video.
 fn caption(scene: &Scene) -> String {
     let mut objects: Vec<&Object> = scene.objects.iter().collect();
     objects.sort_by_key(|object| object.colour);
@@ -306,82 +306,5 @@ fn caption(scene: &Scene) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn every_reference_means_one_object() {
-        for index in 0..300 {
-            let mut draw = Draw::new(2, index);
-            let scene = Scene::still(&mut draw, None);
-            for Question { kind, question, answer } in questions(&scene, Medium::Any, &mut draw) {
-                let by_shape = |shape: &Shape| question.contains(&format!("the {}", shape.word()));
-                if let (QuestionKind::Color, Some(shape)) = (kind, Shape::ALL.iter().find(|shape| by_shape(shape))) {
-                    let meant: Vec<&Object> = scene.objects.iter().filter(|o| o.shape == *shape).collect();
-                    assert_eq!(meant.len(), 1, "{question}");
-                    assert_eq!(answer, meant[0].colour.word());
-                }
-                assert!(!answer.is_empty() && question.ends_with(['?', '.']), "{question} {answer}");
-            }
-        }
-    }
-
-    #[test]
-    fn existence_is_told_truly_and_evenly() {
-        let mut yes = 0;
-        for index in 0..1000 {
-            let mut draw = Draw::new(3, index);
-            let scene = Scene::still(&mut draw, None);
-            let asked = ask(QuestionKind::Exist, &scene, Medium::Image, &mut draw).expect("always asked");
-            let shown = |o: &Object| asked.question.contains(&format!("a {} {}", o.colour.word(), o.shape.word()));
-            assert_eq!(asked.answer == "yes", scene.objects.iter().any(shown), "{}", asked.question);
-            yes += usize::from(asked.answer == "yes");
-        }
-        assert!((450..550).contains(&yes), "{yes}");
-    }
-
-    #[test]
-    fn chance_is_what_the_likeliest_answer_reaches() {
-        let mut counts: BTreeMap<QuestionKind, BTreeMap<String, usize>> = BTreeMap::new();
-        for index in 0..6000 {
-            let mut draw = Draw::new(4, index);
-            let scene = Scene::still(&mut draw, None);
-            for asked in questions(&scene, Medium::Image, &mut draw) {
-                *counts.entry(asked.kind).or_default().entry(asked.answer).or_default() += 1;
-            }
-        }
-        for (kind, answers) in counts {
-            let total: usize = answers.values().sum();
-            let best = answers.values().max().copied().unwrap_or_default() as f64 / total as f64;
-            // Large objects fit fewer cells, so positions and sizes are not quite even.
-            let uneven = matches!(kind, QuestionKind::Position | QuestionKind::Size);
-            let slack = if uneven { 0.06 } else { 0.03 };
-            assert!((best - kind.chance()).abs() < slack, "{kind:?}: {best}");
-        }
-    }
-
-    #[test]
-    fn listings_follow_the_order_of_shapes() {
-        for index in 0..50 {
-            let mut draw = Draw::new(4, index);
-            let scene = Scene::still(&mut draw, Some(3));
-            let listed = ask(QuestionKind::Listing, &scene, Medium::Any, &mut draw).expect("always asked").answer;
-            let shapes: Vec<&str> = listed.split(", ").filter_map(|pair| pair.split(' ').next()).collect();
-            let place = |word: &&str| Shape::ALL.iter().position(|shape| shape.word() == *word);
-            assert!(shapes.len() == 3 && shapes.windows(2).all(|two| place(&two[0]) <= place(&two[1])), "{listed}");
-            assert!(scene.objects.iter().all(|o| listed.contains(&format!("{} {}", o.shape.word(), o.colour.word()))));
-        }
-    }
-
-    #[test]
-    fn captions_follow_the_order_of_colours() {
-        let scene = Scene::still(&mut Draw::new(2, 11), Some(3));
-        let caption = caption(&scene);
-        let at = |o: &Object| caption.find(o.colour.word()).expect("named");
-        let mut objects: Vec<&Object> = scene.objects.iter().collect();
-        objects.sort_by_key(|o| o.colour);
-        assert!(at(objects[0]) < at(objects[1]) && at(objects[1]) < at(objects[2]), "{caption}");
-        assert!(caption.ends_with(&format!(" on a {} background", scene.background.word())));
-    }
-}
+#[path = "questions_tests.rs"]
+mod tests;

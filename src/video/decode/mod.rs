@@ -3,6 +3,7 @@
 //! Files are opened in `media`; sampling is the reader's. Errors of single packets are counted in [`Damage`] and
 //! skipped; only a failure of the whole reading is an error.
 
+mod open;
 mod order;
 mod orientation;
 mod scaler;
@@ -13,10 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::image::RgbImage;
-use ffmpeg::codec::threading;
 use ffmpeg::{Rational, frame};
 use ffmpeg_next as ffmpeg;
 
+use self::open::{DecoderSettings, ErrorHandling, open_decoder};
 pub(super) use self::order::PictureOrder;
 pub(super) use self::orientation::container_orientation;
 use self::orientation::frame_orientation;
@@ -24,15 +25,15 @@ use self::scaler::{PixelLayout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
 use self::signs::DamageSigns;
 pub(super) use self::signs::capture_log;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::clock::{ClockFall, ClockStamp, FrameClock};
-use crate::video::demux::{MAX_ERRORS, display_of, seconds, size_of, step_of};
+use crate::video::demux::{MAX_ERRORS, display_of, seconds, step_of};
 use crate::video::display::DisplayOrientations;
 use crate::video::error::{TimeFall, no_frames};
 use crate::video::frame::Orientation;
 use crate::video::limits::ReadLimits;
-use crate::video::media::{Media, decoder_options, may_read_on};
+use crate::video::media::{Media, may_read_on};
 use crate::video::pass::FrameSource;
 use crate::video::report::Damage;
 use crate::video::timer::ReadTimer;
@@ -283,47 +284,4 @@ pub(super) fn first_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<RgbImag
         Some(_) => file.image().map_err(|error| nothing(error.to_string())),
         None => Err(nothing(file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned()))),
     }
-}
-
-/// Limits of a decoder, and its handling of errors.
-#[derive(Debug, Clone, Copy)]
-struct DecoderSettings {
-    limits: ReadLimits,
-    errors: ErrorHandling,
-}
-
-/// Handling of undecodable data by a decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ErrorHandling {
-    /// The decoder conceals errors: a damaged frame is better than no frame.
-    Conceal,
-    /// The decoder reports errors, as concealment may depend on earlier frames.
-    Report,
-}
-
-fn open_decoder(
-    path: &Path,
-    stream: &ffmpeg::Stream,
-    settings: DecoderSettings,
-    signs: &Arc<DamageSigns>,
-) -> Result<ffmpeg::decoder::Video, Error> {
-    let DecoderSettings { limits, errors } = settings;
-    let id = stream.parameters().id();
-    let failed =
-        |error: ffmpeg::Error| Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path);
-    let codec = ffmpeg::decoder::find(id).ok_or_else(|| failed(ffmpeg::Error::DecoderNotFound))?;
-    let mut context = ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(failed)?;
-    // Frame threads where the codec supports them, and thread-safe buffer callbacks.
-    let (kind, count) = (threading::Type::Frame, limits.threads);
-    context.set_threading(threading::Config { kind, count, safe: true });
-    DamageSigns::attach(signs, &mut context);
-    let mut decoder = context.decoder();
-    let (width, height) = size_of(stream);
-    limits.check_frame(path, width, height)?;
-    decoder.set_packet_time_base(stream.time_base());
-    let mut options = decoder_options(&limits);
-    if errors == ErrorHandling::Report {
-        options.set("err_detect", "explode");
-    }
-    decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }

@@ -1,18 +1,20 @@
-//! A recipe as it is written: the model to be, and the stages that train it.
+//! A recipe as it is written: the model to be, and the stages that train it. Its rules are in `rules`.
+
+mod rules;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::data::Data;
-use super::optimizer::OptimizerConfig;
-use super::parameters::Part;
-use super::schedule::Schedule;
-use super::tower::Probe;
 use crate::connector::ConnectorKind;
 use crate::error::{Error, Kind};
 use crate::spec::read_yaml;
+use crate::train::data::Data;
+use crate::train::optimizer::OptimizerConfig;
+use crate::train::parameters::Part;
+use crate::train::schedule::Schedule;
+use crate::train::tower::Probe;
 
 /// A training run, written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl ModelRecipe {
         self.from.is_none() || self.projector == Some(ProjectorStart::New)
     }
 
-    /// Keys of `config.json` over those of `from`, the connector's among them.
+    /// Returns the keys of `config.json` over those of `from`, the connector's among them.
     pub fn keys(&self) -> Map<String, Value> {
         let mut keys = self.config.clone();
         if let Some(connector) = self.connector {
@@ -209,7 +211,7 @@ impl Recipe {
         Error::all(errors).map_or(Ok(recipe), Err)
     }
 
-    /// 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,
+    /// Returns 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,
     /// and a finished run may be given more of them.
     pub fn fingerprint(&self, n_stages: usize) -> String {
         let stages = &self.stages[..n_stages.min(self.stages.len())];
@@ -232,83 +234,5 @@ impl Recipe {
     /// Returns whether a stage trains a part.
     pub fn trains(&self, part: Part) -> bool {
         self.stages.iter().any(|stage| stage.stage.trainable().contains(&part) && !stage.frozen.contains(&part))
-    }
-
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.model.connector.is_some() && self.model.config.contains_key(CONNECTOR_KEY) {
-            problems.push(format!("model: connector and config.{CONNECTOR_KEY} are the same key; hint: connector"));
-        }
-        if self.stages.is_empty() {
-            problems.push("stages: there are none".to_owned());
-        }
-        if self.checkpoint_every == 0 {
-            problems.push("checkpoint_every: 0 steps; hint: 100".to_owned());
-        }
-        if self.model.from.is_none() && self.model.projector == Some(ProjectorStart::From) {
-            problems.push("model.projector: from, but model.from names nothing".to_owned());
-        }
-        if self.model.from.is_none() == self.model.tokenizer_vocabulary.is_none() {
-            problems
-                .push("model: a tokenizer comes with `from`, or from `tokenizer_vocabulary`: exactly one".to_owned());
-        }
-        let tower = &self.model.vision_tower;
-        if self.model.from.is_none() && tower.from.is_none() == tower.config.is_empty() {
-            problems.push("model.vision_tower: either `from` or `config` must say what it is".to_owned());
-        }
-        if self.model.from.is_none() && self.model.config.is_empty() {
-            problems.push("model: neither `from` nor `config` says what it is to be".to_owned());
-        }
-        for stage in &self.stages {
-            problems.extend(stage.problems().into_iter().map(|problem| format!("stage {}: {problem}", stage.name)));
-        }
-        problems
-    }
-}
-
-impl Stage {
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let micro = self.micro_batch.unwrap_or(self.batch);
-        if self.steps == 0 || self.batch == 0 || micro == 0 {
-            problems.push(format!(
-                "steps {}, batch {} and micro_batch {micro} must all be 1 or more",
-                self.steps, self.batch
-            ));
-        }
-        if micro > self.batch {
-            problems.push(format!("micro_batch {micro} is more than batch {}", self.batch));
-        }
-        let can = self.stage.trainable();
-        if can.iter().all(|part| self.frozen.contains(part)) {
-            problems.push("frozen: everything that the stage trains is frozen".to_owned());
-        }
-        for part in [Part::VisionTower, Part::Projector, Part::LanguageModel] {
-            if self.stage != StageKind::Tower && !can.contains(&part) && !self.frozen.contains(&part) {
-                problems.push(format!("frozen: {part} must be named, this stage cannot train it"));
-            }
-        }
-        if (self.stage == StageKind::Tower) == self.probes.is_empty() {
-            problems.push("probes: a tower stage needs some, the others take none".to_owned());
-        }
-        if self.data.n_named() != 1 {
-            problems.push(format!("data: names {} kinds; hint: one of shapes_world, llava", self.data.n_named()));
-        }
-        if self.stage != StageKind::Tower && self.data.shapes_world.as_ref().is_some_and(|w| w.questions.is_empty()) {
-            problems.push("data: shapes_world.questions: there are none".to_owned());
-        }
-        if self.stage == StageKind::Tower && self.data.shapes_world.is_none() {
-            problems.push("data: a tower is pretrained on shapes_world alone, which knows every patch".to_owned());
-        }
-        if let Some(world) = &self.data.shapes_world
-            && [world.loose, world.compressed].iter().any(|share| !(0.0..=1.0).contains(share))
-        {
-            problems.push("data: shapes_world.loose and shapes_world.compressed are shares from 0 to 1".to_owned());
-        }
-        let shares = [self.simple_share, self.stretch.gap, self.stretch.pooled, self.stretch.repeated];
-        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
-            problems.push("simple_share and the probabilities of stretch are from 0 to 1".to_owned());
-        }
-        problems
     }
 }
