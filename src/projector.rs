@@ -48,7 +48,7 @@ impl Projector {
         };
         let layers = match kind {
             ProjectorKind::Identity if d_in != d_out => {
-                candle_core::bail!("an identity projector cannot turn width {d_in} into {d_out}")
+                candle_core::bail!("an identity projector cannot map width {d_in} to {d_out}")
             }
             ProjectorKind::Identity => Vec::new(),
             ProjectorKind::Linear(_) => vec![load(d_in, vb.clone())?],

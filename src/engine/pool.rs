@@ -87,7 +87,7 @@ impl PagePool {
     }
 
     /// Returns the number of pages in use.
-    pub fn n_held(&self) -> usize {
+    pub fn n_in_use(&self) -> usize {
         self.slots.len() - self.free.len() - self.idle.len()
     }
 
@@ -103,7 +103,7 @@ impl PagePool {
 
     /// Pages that could be taken.
     pub fn n_available(&self) -> usize {
-        self.config.max_pages - self.n_held()
+        self.config.max_pages - self.n_in_use()
     }
 
     /// Takes `n` pages of undefined content; returns `None`, and changes nothing, where fewer are free.
@@ -129,7 +129,7 @@ impl PagePool {
         };
         self.clock += 1;
         self.slots[page.index()] = Slot { holders: 1, serial: self.clock, ..Slot::default() };
-        self.peak = self.peak.max(self.n_held());
+        self.peak = self.peak.max(self.n_in_use());
         Some(page)
     }
 
@@ -139,13 +139,13 @@ impl PagePool {
     }
 
     /// Adds a holder to a page that was found.
-    pub fn hold(&mut self, page: PageId) {
+    pub fn retain(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.holders += 1;
         if let Some(left_at) = slot.left_at.take() {
             self.idle.remove(&left_at);
         }
-        self.peak = self.peak.max(self.n_held());
+        self.peak = self.peak.max(self.n_in_use());
     }
 
     /// Returns the serial number of a page's content.
@@ -229,12 +229,12 @@ mod tests {
         }
         pool.release(pages[1]);
         pool.release(pages[0]);
-        assert_eq!((pool.n_held(), pool.n_available()), (1, 2));
+        assert_eq!((pool.n_in_use(), pool.n_available()), (1, 2));
         let page = take(&mut pool);
         assert_eq!(page, pages[1]);
         assert_eq!(pool.find(&key(START, 1)), None, "it was the first to be left");
         assert_eq!(pool.find(&key(START, 0)), Some(pages[0]));
-        pool.hold(pages[0]);
+        pool.retain(pages[0]);
         assert_eq!(pool.take(1), None, "all are held");
         // A content that was evicted and comes again is another one.
         assert!(pool.serial(page) > pool.serial(pages[2]));
@@ -249,7 +249,7 @@ mod tests {
             pages.iter().for_each(|page| pool.release(*page));
         }
         assert!(pool.n_pages() <= 4, "{} pages", pool.n_pages());
-        assert_eq!((pool.n_held(), pool.peak()), (0, 2));
+        assert_eq!((pool.n_in_use(), pool.peak()), (0, 2));
     }
 
     #[test]
@@ -258,11 +258,11 @@ mod tests {
         let page = take(&mut pool);
         pool.fill(page, key(START, 1));
         assert_eq!(pool.find(&key(START, 1)), Some(page));
-        pool.hold(page);
+        pool.retain(page);
         pool.release(page);
-        assert_eq!(pool.n_held(), 1);
+        assert_eq!(pool.n_in_use(), 1);
         pool.release(page);
-        assert_eq!((pool.n_held(), pool.n_available()), (0, 1));
+        assert_eq!((pool.n_in_use(), pool.n_available()), (0, 1));
     }
 
     #[test]

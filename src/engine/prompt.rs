@@ -15,8 +15,8 @@ use crate::language::LlamaConfig;
 
 /// A prompt, with the hashes that prefixes are compared by.
 pub(super) struct PromptTokens {
-    /// Parts, each with its first position.
-    parts: Vec<(usize, PromptPart)>,
+    /// The parts in their order.
+    parts: Vec<PositionedPart<PromptPart>>,
     /// Number of positions.
     len: usize,
     /// Hashes of all tokens up to the end of each full page.
@@ -32,17 +32,17 @@ impl PromptTokens {
     /// When the prompt is empty, an id is beyond the vocabulary, or visual tokens have another width than the model.
     pub(super) fn new(parts: Vec<PromptPart>, config: &LlamaConfig) -> candle_core::Result<Self> {
         let mut len = 0;
-        let mut placed = Vec::with_capacity(parts.len());
+        let mut positioned = Vec::with_capacity(parts.len());
         for part in parts {
             let n = match &part {
                 PromptPart::Ids(ids) => ids.len(),
                 PromptPart::Visual(visual) => visual.embeds().dims2()?.0,
             };
-            placed.push((len, part));
+            positioned.push(PositionedPart { first: len, part });
             len += n;
         }
         let start = Parent::Start { rope_length: config.rope_scaling.deciding_length(len) };
-        let mut prompt = Self { parts: placed, len, page_hashes: Vec::new(), start };
+        let mut prompt = Self { parts: positioned, len, page_hashes: Vec::new(), start };
         prompt.check(config)?;
         let mut hasher = DefaultHasher::new();
         start.hash(&mut hasher);
@@ -58,7 +58,7 @@ impl PromptTokens {
         if self.len == 0 {
             candle_core::bail!("an empty prompt");
         }
-        for (_, part) in &self.parts {
+        for PositionedPart { part, .. } in &self.parts {
             match part {
                 PromptPart::Ids(ids) => {
                     if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
@@ -96,7 +96,7 @@ impl PromptTokens {
 
     /// Returns the identity of the token at a position.
     pub(super) fn key(&self, position: usize) -> PositionKey {
-        let (first, part) = self.part_at(position);
+        let PositionedPart { first, part } = self.part_at(position);
         match part {
             PromptPart::Ids(ids) => PositionKey { source: 0, index: ids[position - first] },
             PromptPart::Visual(visual) => {
@@ -105,12 +105,18 @@ impl PromptTokens {
         }
     }
 
-    /// Returns the part of a position, after its first position.
-    pub(super) fn part_at(&self, position: usize) -> (usize, &PromptPart) {
-        let after = self.parts.partition_point(|(first, _)| *first <= position);
-        let (first, part) = &self.parts[after - 1];
-        (*first, part)
+    /// Returns the part that a position is in.
+    pub(super) fn part_at(&self, position: usize) -> PositionedPart<&PromptPart> {
+        let after = self.parts.partition_point(|part| part.first <= position);
+        let PositionedPart { first, part } = &self.parts[after - 1];
+        PositionedPart { first: *first, part }
     }
+}
+
+/// A part of a prompt with its first position.
+pub(super) struct PositionedPart<P> {
+    pub(super) first: usize,
+    pub(super) part: P,
 }
 
 /// Consecutive input tokens.

@@ -2,8 +2,8 @@
 //!
 //! [`Engine::step`] ends the sequences over their time limit, admits waiting ones while memory lasts
 //! (`run/admission.rs`), and runs one forward pass (`run/forward.rs`). Every listener receives the outcome of its
-//! request exactly once: from [`Engine::submit`], [`Engine::cancel`] or the step in which the sequence ended. One thread
-//! owns an engine; `pipeline/ask.rs` makes it for all uses, `bench/engine.rs` for measurements.
+//! request exactly once: from [`Engine::submit`], [`Engine::cancel`] or the step in which the sequence ended. One
+//! thread owns an engine; `pipeline/ask.rs` makes it for all uses, `bench/engine.rs` for measurements.
 
 mod admission;
 mod forward;
@@ -41,8 +41,8 @@ pub struct Engine<'m> {
     stats: EngineStats,
 }
 
-/// Why a sequence ended, or failed.
-type Outcome = std::result::Result<FinishReason, EngineError>;
+/// Reason of a sequence's end, or its error.
+type SequenceOutcome = std::result::Result<FinishReason, EngineError>;
 
 impl<'m> Engine<'m> {
     /// Makes an engine without requests. No key-value memory is taken yet. Without a tokenizer there are ids but no
@@ -58,7 +58,8 @@ impl<'m> Engine<'m> {
         let max_pages = config.kv_bytes / page_bytes / at_once * at_once;
         if max_pages == 0 {
             candle_core::bail!(
-                "{} bytes of key-value memory are less than the {} bytes that are allocated at once; hint: a larger --kv-memory",
+                "{} bytes of key-value memory are less than the {} bytes that are allocated at once; hint: a larger \
+                 --kv-memory",
                 config.kv_bytes,
                 page_bytes * at_once
             );
@@ -150,7 +151,7 @@ impl<'m> Engine<'m> {
 
     /// Returns the key-value memory in use, in bytes.
     pub fn kv_bytes(&self) -> usize {
-        self.pool.n_held() * self.store.page_bytes()
+        self.pool.n_in_use() * self.store.page_bytes()
     }
 
     /// Key-value memory that was ever allocated, in bytes: at most the budget.
@@ -207,7 +208,7 @@ impl<'m> Engine<'m> {
     }
 
     /// Ends a running sequence; its memory is free at once.
-    fn end(&mut self, index: usize, outcome: Outcome) {
+    fn end(&mut self, index: usize, outcome: SequenceOutcome) {
         let mut sequence = self.running.remove(index);
         self.release_pages(&mut sequence);
         sequence.finish(outcome);

@@ -1,15 +1,15 @@
 //! A request under way: its tokens, its pages, its progress and its listener.
 //!
 //! A sequence waits, runs, may be preempted and read again, and ends once. Its known tokens are those of the prompt and
-//! those chosen so far; the keys and values of the first `n_stored` are in its pages. The engine's loop (`run.rs`) makes
-//! every change of state; no forward pass is run here.
+//! those chosen so far; the keys and values of the first `n_stored` are in its pages. The engine's loop (`run.rs`)
+//! makes every change of state; no forward pass is run here.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::{PageKey, Parent, PositionKey};
-use super::prompt::{PromptSegment, PromptTokens};
+use super::prompt::{PositionedPart, PromptSegment, PromptTokens};
 use super::request::{
     Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, guarded,
 };
@@ -130,7 +130,7 @@ impl<'l> Sequence<'l> {
         let mut segments = Vec::new();
         let mut position = positions.start;
         while position < positions.end.min(self.prompt.len()) {
-            let (first, part) = self.prompt.part_at(position);
+            let PositionedPart { first, part } = self.prompt.part_at(position);
             let from = position - first;
             let to = |len: usize| len.min(positions.end - first);
             let (segment, n) = match part {

@@ -178,8 +178,8 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs one step of greedy answers as one replayed graph, and returns the next id of each sequence, `None` where its
-    /// logits are not finite. Returns `None` where the store does not replay steps.
+    /// Runs one step of greedy answers as one replayed graph, and returns the next id of each sequence, `None` where
+    /// its logits are not finite. Returns `None` where the store does not replay steps.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or as [`Self::forward`].

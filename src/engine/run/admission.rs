@@ -62,7 +62,7 @@ impl<'m> Engine<'m> {
     /// Returns false if too few are free.
     fn take_memory(&mut self, sequence: &mut Sequence<'m>) -> bool {
         let found: Vec<PageId> = self.prefix(sequence).collect();
-        found.iter().for_each(|page| self.pool.hold(*page));
+        found.iter().for_each(|page| self.pool.retain(*page));
         let n_known = pages_for(sequence.n_known());
         // Running sequences grow as well.
         let reserve = self.running.len();

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use candle_core::{Result, Tensor};
 
-use super::{Engine, Outcome};
+use super::{Engine, SequenceOutcome};
 use crate::device::{free_memory, release_unused_memory};
 use crate::engine::config::{DecodeLaunch, EngineConfig};
 use crate::engine::prompt::PromptSegment;
@@ -22,7 +22,7 @@ use crate::language::{Llama, choose_each, not_finite};
 
 /// New positions of a running sequence in a step.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Planned {
+pub(super) struct PlannedRows {
     /// Index among the running sequences.
     index: usize,
     n: usize,
@@ -40,7 +40,7 @@ enum StepOutput {
 
 impl Engine<'_> {
     /// Returns the positions of the next step: one of each sequence that is answering, and a chunk of the prompts.
-    pub(super) fn plan(&mut self) -> Vec<Planned> {
+    pub(super) fn plan(&mut self) -> Vec<PlannedRows> {
         let n_answering = self.running.iter().filter(|sequence| !sequence.is_reading()).count();
         let Self { config: EngineConfig { chunk, chunk_beside_answers, .. }, .. } = *self;
         // A page at least, so that prompts are read beside however many answers.
@@ -58,7 +58,7 @@ impl Engine<'_> {
                 if left > 1 {
                     rows -= n;
                 }
-                planned.push(Planned { index, n });
+                planned.push(PlannedRows { index, n });
             }
             index += 1;
         }
@@ -67,7 +67,7 @@ impl Engine<'_> {
 
     /// Computes a step, and takes its tokens. Where the step fails, each of its sequences is computed alone: no request
     /// may fail with another.
-    pub(super) fn execute(&mut self, planned: &[Planned]) {
+    pub(super) fn execute(&mut self, planned: &[PlannedRows]) {
         let start = Instant::now();
         let mut ended = Vec::new();
         match self.compute(planned) {
@@ -75,11 +75,11 @@ impl Engine<'_> {
             Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
             Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
             Err(_) => {
-                for one in planned {
+                for rows in planned {
                     let start = Instant::now();
-                    match self.compute(&[*one]) {
-                        Ok(output) => self.take(&[*one], output, start, &mut ended),
-                        Err(error) => ended.push((one.index, Err(error))),
+                    match self.compute(&[*rows]) {
+                        Ok(output) => self.take(&[*rows], output, start, &mut ended),
+                        Err(error) => ended.push((rows.index, Err(error))),
                     }
                 }
             }
@@ -92,7 +92,7 @@ impl Engine<'_> {
 
     /// Makes the next steps smaller, down to one page of one sequence, after a step for which the device had no memory.
     /// Returns false if that step was as small.
-    fn retreat(&mut self, planned: &[Planned]) -> bool {
+    fn retreat(&mut self, planned: &[PlannedRows]) -> bool {
         let n_rows = planned.iter().map(|planned| planned.n).max().unwrap_or(0);
         if n_rows > PAGE_LEN {
             self.config.chunk = (n_rows / 2).max(PAGE_LEN);
@@ -111,11 +111,11 @@ impl Engine<'_> {
     }
 
     /// Runs the planned positions.
-    fn compute(&mut self, planned: &[Planned]) -> std::result::Result<StepOutput, EngineError> {
+    fn compute(&mut self, planned: &[PlannedRows]) -> std::result::Result<StepOutput, EngineError> {
         let replay = self.config.decode == DecodeLaunch::Graph;
         let Self { model, store, running, .. } = self;
         let forward = || -> Result<StepOutput> {
-            let rows: Vec<_> = planned.iter().map(|Planned { index, n }| running[*index].rows(*n)).collect();
+            let rows: Vec<_> = planned.iter().map(|PlannedRows { index, n }| running[*index].rows(*n)).collect();
             if replay
                 && let Some(ids) = greedy_inputs(running, planned)
                 && let Some(chosen) = model.replay_greedy(&ids, &rows, &mut **store)?
@@ -148,7 +148,13 @@ impl Engine<'_> {
     }
 
     /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
-    fn take(&mut self, planned: &[Planned], output: StepOutput, start: Instant, ended: &mut Vec<(usize, Outcome)>) {
+    fn take(
+        &mut self,
+        planned: &[PlannedRows],
+        output: StepOutput,
+        start: Instant,
+        ended: &mut Vec<(usize, SequenceOutcome)>,
+    ) {
         let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
         let choosing: Vec<usize> =
             planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
@@ -172,7 +178,7 @@ impl Engine<'_> {
         self.stats.steps += 1;
         self.stats.sequence_steps += planned.len() as u64;
         let elapsed = start.elapsed();
-        for Planned { index, n } in planned {
+        for PlannedRows { index, n } in planned {
             let sequence = &mut self.running[*index];
             let n_prompt = sequence.n_prompt().saturating_sub(sequence.n_stored()).min(*n);
             self.stats.prompt_tokens += n_prompt as u64;
@@ -206,14 +212,14 @@ impl Engine<'_> {
 }
 
 /// Returns the ids of a step of greedy answers alone.
-fn greedy_inputs(running: &[Sequence<'_>], planned: &[Planned]) -> Option<Vec<u32>> {
-    planned.iter().map(|Planned { index, .. }| running[*index].greedy_input()).collect()
+fn greedy_inputs(running: &[Sequence<'_>], planned: &[PlannedRows]) -> Option<Vec<u32>> {
+    planned.iter().map(|PlannedRows { index, .. }| running[*index].greedy_input()).collect()
 }
 
 /// Returns the embeddings of a step's positions: `(S, H)`.
-fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result<Tensor> {
+fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[PlannedRows]) -> Result<Tensor> {
     let (mut parts, mut ids): (Vec<Tensor>, Vec<u32>) = (Vec::new(), Vec::new());
-    for Planned { index, n } in planned {
+    for PlannedRows { index, n } in planned {
         let sequence = &running[*index];
         for segment in sequence.segments(sequence.n_stored()..sequence.n_stored() + n) {
             match segment {
@@ -237,9 +243,9 @@ fn embed(model: &Llama, running: &[Sequence<'_>], planned: &[Planned]) -> Result
 }
 
 /// Returns the last row of each planned sequence whose known positions are all stored after the step.
-fn last_rows(running: &[Sequence<'_>], planned: &[Planned]) -> Vec<u32> {
+fn last_rows(running: &[Sequence<'_>], planned: &[PlannedRows]) -> Vec<u32> {
     let mut end = 0;
-    let row = |Planned { index, n }: &Planned| {
+    let row = |PlannedRows { index, n }: &PlannedRows| {
         end += n;
         (running[*index].n_left() == *n).then_some(end as u32 - 1)
     };
