@@ -1,9 +1,9 @@
 //! Page pool of the key-value memory: reference counts, prefix sharing, eviction, and a budget.
 //!
-//! A full page whose content is known is found again by it: by the page before it and the [`PAGE_LEN`] tokens that it
-//! holds. A sequence whose prompt begins with the same pages takes them over in place of computing them. A page that
-//! nobody holds keeps its content until its memory is needed; of those, at most [`PoolConfig::keep_pages`] stay while
-//! unused memory is left.
+//! A full page whose content is known is found again by its key: the page before it and its [`PAGE_LEN`] tokens. A
+//! sequence whose prompt begins with the same pages shares them in place of computing them. A page without references
+//! keeps its content until its memory is needed; of such pages, at most [`PoolConfig::keep_pages`] stay while unused
+//! memory is left.
 //!
 //! The pool only counts: [`crate::kernels::kv::KvStore`] has the memory.
 
@@ -55,7 +55,7 @@ pub struct PoolConfig {
 pub struct PagePool {
     config: PoolConfig,
     slots: Vec<Slot>,
-    /// Pages without content or holder.
+    /// Pages without content or reference.
     free: BTreeSet<PageId>,
     by_key: HashMap<PageKey, PageId>,
     /// Unused pages with content, by the time of their release.
@@ -66,7 +66,7 @@ pub struct PagePool {
 
 #[derive(Debug, Default)]
 struct Slot {
-    holders: usize,
+    n_references: usize,
     key: Option<PageKey>,
     /// Unique for each content that any page ever had.
     serial: u64,
@@ -128,7 +128,7 @@ impl PagePool {
             }
         };
         self.clock += 1;
-        self.slots[page.index()] = Slot { holders: 1, serial: self.clock, ..Slot::default() };
+        self.slots[page.index()] = Slot { n_references: 1, serial: self.clock, ..Slot::default() };
         self.peak = self.peak.max(self.n_in_use());
         Some(page)
     }
@@ -138,10 +138,10 @@ impl PagePool {
         self.by_key.get(key).copied()
     }
 
-    /// Adds a holder to a page that was found.
+    /// Adds a reference to a page that was found.
     pub fn retain(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
-        slot.holders += 1;
+        slot.n_references += 1;
         if let Some(left_at) = slot.left_at.take() {
             self.idle.remove(&left_at);
         }
@@ -167,8 +167,8 @@ impl PagePool {
     /// Gives a page up; the last holder leaves its content to be found.
     pub fn release(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
-        slot.holders = slot.holders.saturating_sub(1);
-        if slot.holders > 0 {
+        slot.n_references = slot.n_references.saturating_sub(1);
+        if slot.n_references > 0 {
             return;
         }
         if slot.key.is_some() {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(pool.find(&key(START, 1)), None, "it was the first to be left");
         assert_eq!(pool.find(&key(START, 0)), Some(pages[0]));
         pool.retain(pages[0]);
-        assert_eq!(pool.take(1), None, "all are held");
+        assert_eq!(pool.take(1), None, "all are in use");
         // A content that was evicted and comes again is another one.
         assert!(pool.serial(page) > pool.serial(pages[2]));
     }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_that_are_no_numbers_are_an_error() {
+    fn logits_that_are_not_finite_are_an_error() {
         let mut sampler = sampler(&Decoding::default());
         for bad in [f32::NAN, f32::INFINITY] {
             assert!(sampler.next(&[0.0, bad], &[]).is_err());

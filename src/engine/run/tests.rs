@@ -141,7 +141,7 @@ fn requests_are_taken_until_one_waits_for_a_place() {
     engine.submit(request(vec![1; 190], 2));
     assert!(engine.takes_more() && in_engine(&engine) == (1, 1));
     engine.submit(request(vec![2; 8], 2));
-    assert!(!engine.takes_more() && in_engine(&engine) == (2, 1), "three have a place");
+    assert!(!engine.takes_more() && in_engine(&engine) == (2, 1), "three have a slot");
     engine.run(&Stop::new());
     assert!(engine.takes_more() && engine.is_idle());
     // One that waits for memory.
