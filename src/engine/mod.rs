@@ -1,6 +1,6 @@
 //! The engine: the one loop that makes tokens, for any number of requests at once.
 //!
-//! A [`Request`] becomes a sequence, which holds pages of key-value memory; sequences that begin alike share them. Each
+//! A [`Request`] becomes a sequence with pages of key-value memory; sequences with a common prefix share pages. Each
 //! [`Engine::step`] runs one forward pass: one token of every sequence that is answering, and chunks of prompts that
 //! are still read. Requests wait for memory in the order in which they came; where memory runs out, the youngest
 //! sequence gives its pages up and is read anew later.

@@ -164,7 +164,7 @@ impl PagePool {
         }
     }
 
-    /// Gives a page up; the last holder leaves its content to be found.
+    /// Removes a reference to a page. The content of a page without references can still be found.
     pub fn release(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.n_references = slot.n_references.saturating_sub(1);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_page_is_given_up_by_its_last_holder() {
+    fn a_shared_page_is_released_with_its_last_reference() {
         let mut pool = pool(1, 1);
         let page = take(&mut pool);
         pool.fill(page, key(START, 1));
