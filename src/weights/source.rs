@@ -1,4 +1,6 @@
-//! Search for the weight files of a directory: safetensors before PyTorch, an index of shards before a single file.
+//! Search for the weight files of a directory: safetensors before PyTorch, a single file before an index of shards.
+//!
+//! The order is that of transformers 5.24 (`_get_resolved_checkpoint_files` in `modeling_utils.py`).
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -25,14 +27,14 @@ impl WeightFiles {
     /// Finds files by the names that released checkpoints use, in order of preference.
     pub(super) fn find(dir: &Path) -> Result<Self, Error> {
         let has = |name: &str| files::is_file(&dir.join(name));
-        if has(SAFETENSORS_INDEX) {
-            Ok(Self::Safetensors(shards(dir, SAFETENSORS_INDEX)?))
-        } else if has(SAFETENSORS) {
+        if has(SAFETENSORS) {
             Ok(Self::Safetensors(vec![dir.join(SAFETENSORS)]))
-        } else if has(TORCH_INDEX) {
-            Ok(Self::TorchBin(shards(dir, TORCH_INDEX)?))
+        } else if has(SAFETENSORS_INDEX) {
+            Ok(Self::Safetensors(shards(dir, SAFETENSORS_INDEX)?))
         } else if has(TORCH) {
             Ok(Self::TorchBin(vec![dir.join(TORCH)]))
+        } else if has(TORCH_INDEX) {
+            Ok(Self::TorchBin(shards(dir, TORCH_INDEX)?))
         } else if has(PROJECTORS[0]) {
             Ok(Self::Safetensors(vec![dir.join(PROJECTORS[0])]))
         } else if has(PROJECTORS[1]) {
@@ -95,10 +97,28 @@ mod tests {
     }
 
     #[test]
-    fn safetensors_come_before_pytorch() {
-        let dir = directory(&[(TORCH, ""), (SAFETENSORS, "")]);
-        let files = WeightFiles::find(dir.path()).expect("both are there");
-        assert_eq!(files, WeightFiles::Safetensors(vec![dir.path().join(SAFETENSORS)]));
+    fn weight_files_are_preferred_in_the_order_of_transformers() {
+        let safetensors = r#"{"weight_map": {"a": "1.safetensors"}}"#;
+        let torch = r#"{"weight_map": {"a": "1.bin"}}"#;
+        let dir = directory(&[
+            (SAFETENSORS, ""),
+            (SAFETENSORS_INDEX, safetensors),
+            ("1.safetensors", ""),
+            (TORCH, ""),
+            (TORCH_INDEX, torch),
+            ("1.bin", ""),
+        ]);
+        let order = [
+            (SAFETENSORS, SAFETENSORS),
+            (SAFETENSORS_INDEX, "1.safetensors"),
+            (TORCH, TORCH),
+            (TORCH_INDEX, "1.bin"),
+        ];
+        for (removed, expected) in order {
+            let files = WeightFiles::find(dir.path()).expect("weights");
+            assert_eq!(files.paths(), [dir.path().join(expected)]);
+            std::fs::remove_file(dir.path().join(removed)).expect("the file that was found");
+        }
     }
 
     #[test]
