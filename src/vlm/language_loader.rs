@@ -93,15 +93,39 @@ pub(super) fn names_in(ledger: &Ledger, llama: &LlamaConfig) -> Rename {
 /// Returns a warning that counts the linear layers that are not in the requested format, if there are any.
 pub(super) fn other_formats(language: &Llama, format: QuantFormat) -> Option<String> {
     let formats: Vec<Option<QuantFormat>> = language.linear_layers().map(Linear::format).collect();
+    count_formats(&formats, format, language.dtype())
+}
+
+/// Returns the warning of [`other_formats`] for the formats of all linear layers; `None` is full precision in `dtype`.
+fn count_formats(formats: &[Option<QuantFormat>], format: QuantFormat, dtype: DType) -> Option<String> {
     let count = |wanted: Option<QuantFormat>| formats.iter().filter(|&&found| found == wanted).count();
     let (n_q8_0, n_full, n) = (count(Some(QuantFormat::Q8_0)), count(None), formats.len());
-    let n_q8_0 = if format == QuantFormat::Q8_0 { 0 } else { n_q8_0 };
-    (n_q8_0 + n_full > 0).then(|| {
+    (count(Some(format)) < n).then(|| {
         format!(
-            "of {n} linear layers {n_q8_0} are held in q8_0 and {n_full} in {}: {format} takes rows that are a multiple \
-             of {}",
-            language.dtype().as_str(),
+            "of {n} linear layers {n_q8_0} are stored in q8_0 and {n_full} in {}: {format} takes rows that are a \
+             multiple of {}",
+            dtype.as_str(),
             format.unit()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_in_other_formats_are_counted_for_either_request() {
+        let (q8_0, q4_k) = (Some(QuantFormat::Q8_0), Some(QuantFormat::Q4K));
+        let warning = |formats: &[_], format| count_formats(formats, format, DType::F32);
+        assert_eq!(
+            warning(&[q8_0, q8_0, None, q8_0, q8_0], QuantFormat::Q8_0).as_deref(),
+            Some("of 5 linear layers 4 are stored in q8_0 and 1 in f32: q8_0 takes rows that are a multiple of 32")
+        );
+        assert_eq!(
+            warning(&[q4_k, q8_0, None], QuantFormat::Q4K).as_deref(),
+            Some("of 3 linear layers 1 are stored in q8_0 and 1 in f32: q4_k takes rows that are a multiple of 256")
+        );
+        assert_eq!((warning(&[q8_0; 2], QuantFormat::Q8_0), warning(&[q4_k; 2], QuantFormat::Q4K)), (None, None));
+    }
 }

@@ -85,7 +85,7 @@ fn rows_that_four_bits_do_not_fit_are_held_in_eight_and_it_is_said() {
     let formats: Vec<_> = vlm.language().linear_layers().map(|layer| layer.format()).collect();
     assert!(formats.iter().all(|&format| format == Some(QuantFormat::Q8_0)), "{formats:?}");
     let expected = format!(
-        "of {n} linear layers {n} are held in q8_0 and 0 in f32: q4_k takes rows that are a multiple of 256",
+        "of {n} linear layers {n} are stored in q8_0 and 0 in f32: q4_k takes rows that are a multiple of 256",
         n = formats.len()
     );
     assert_eq!(vlm.warnings(), [expected]);
