@@ -219,7 +219,11 @@ impl Checkpoint {
                 Ok(tensor)
             }
             Files::TorchBin(files) => {
-                let read = guarded("the pickle is malformed", || files[info.file].get(name))?;
+                let named = |error: candle_core::Error| {
+                    let path = self.paths[info.file].display();
+                    candle_core::Error::msg(format!("{path}: tensor {name}: {}", plain(&error)))
+                };
+                let read = guarded("the pickle is malformed", || files[info.file].get(name)).map_err(named)?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
                 tensor.to_device(device)?.contiguous()
             }

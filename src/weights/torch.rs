@@ -34,11 +34,15 @@ impl TorchFile {
         }
     }
 
-    /// Reads one tensor, or returns `None` for an unknown name.
+    /// Reads one tensor, or returns `None` for an unknown name. Errors do not name the tensor.
     ///
     /// # Errors
-    /// When its values cannot be read.
+    /// When its values cannot be read, or are strided: neither contiguous nor a transposed view of contiguous values.
     pub(super) fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(info) = self.tensor_infos().get(name) else { return Ok(None) };
+        if !info.layout.is_contiguous() && !info.layout.is_fortran_contiguous() {
+            candle_core::bail!("its values are strided; hint: save it with `.contiguous()`");
+        }
         match self {
             Self::Zip(file) => file.get(name),
             Self::Legacy(file) => file.get(name),

@@ -65,9 +65,7 @@ impl LegacyTorch {
     pub(super) fn get(&self, name: &str) -> Result<Option<Tensor>> {
         let Some(info) = self.tensors.get(name) else { return Ok(None) };
         let (layout, dtype) = (&info.layout, info.dtype);
-        let Some(storage) = self.storages.get(key(info)) else {
-            candle_core::bail!("tensor {name}: its storage is missing")
-        };
+        let Some(storage) = self.storages.get(key(info)) else { candle_core::bail!("its storage is missing") };
         let mut file = File::open(&self.path)?;
         // The offset of candle's layout is in bytes.
         file.seek(SeekFrom::Start(storage + layout.start_offset() as u64))?;
@@ -77,9 +75,6 @@ impl LegacyTorch {
         let dims = layout.dims();
         if layout.is_contiguous() {
             return read(dims).map(Some);
-        }
-        if !layout.is_fortran_contiguous() {
-            candle_core::bail!("tensor {name}: its values are not contiguous");
         }
         let reversed: Vec<usize> = dims.iter().rev().copied().collect();
         let axes: Vec<usize> = (0..dims.len()).rev().collect();

@@ -1,5 +1,5 @@
 """Makes legacy*.bin: a state dict as torch.save wrote it before PyTorch 1.6, with what such files hold: storages that are shared,
-views at an offset, transposed views, half precision, parameters.
+views at an offset, transposed views, half precision, parameters; and strided*.bin, with a strided view, in either format.
 
     pip install torch==2.15.0
     python tests/golden/make_legacy.py
@@ -25,3 +25,7 @@ masked = OrderedDict(mask=torch.tensor([True, False, True]), whole=state["whole"
 torch.save(masked, here / "legacy_mask.bin", _use_new_zipfile_serialization=False)
 # As training scripts save it: the state dict inside another.
 torch.save({"state_dict": state, "epoch": 3}, here / "legacy_nested.bin", _use_new_zipfile_serialization=False)
+# Every second row of a tensor, in either format.
+strided = OrderedDict(rows=torch.arange(8.0).reshape(4, 2)[::2])
+torch.save(strided, here / "strided.bin")
+torch.save(strided, here / "strided_legacy.bin", _use_new_zipfile_serialization=False)

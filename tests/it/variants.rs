@@ -314,6 +314,19 @@ fn files_of_torch_save_before_1_6_are_read() {
 }
 
 #[test]
+fn a_strided_tensor_of_either_format_is_refused_with_its_file_and_its_name() {
+    for name in ["strided.bin", "strided_legacy.bin"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pytorch_model.bin");
+        std::fs::copy(repository("tests/golden").join(name), &path).unwrap();
+        let checkpoint = vidense::weights::Checkpoint::open(dir.path()).unwrap();
+        let error = checkpoint.load("rows", DType::F32, &Device::Cpu).unwrap_err().to_string();
+        let expected = "tensor rows: its values are strided; hint: save it with `.contiguous()`";
+        assert!(error.starts_with(&format!("{}: {expected}", path.display())), "{name}: {error}");
+    }
+}
+
+#[test]
 fn old_files_are_read_past_masks_and_nested_ones_are_refused() {
     let open = |name: &str| {
         let dir = tempfile::tempdir().unwrap();
