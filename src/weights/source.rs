@@ -108,12 +108,8 @@ mod tests {
             (TORCH_INDEX, torch),
             ("1.bin", ""),
         ]);
-        let order = [
-            (SAFETENSORS, SAFETENSORS),
-            (SAFETENSORS_INDEX, "1.safetensors"),
-            (TORCH, TORCH),
-            (TORCH_INDEX, "1.bin"),
-        ];
+        let order =
+            [(SAFETENSORS, SAFETENSORS), (SAFETENSORS_INDEX, "1.safetensors"), (TORCH, TORCH), (TORCH_INDEX, "1.bin")];
         for (removed, expected) in order {
             let files = WeightFiles::find(dir.path()).expect("weights");
             assert_eq!(files.paths(), [dir.path().join(expected)]);
