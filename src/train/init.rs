@@ -51,7 +51,7 @@ const FREQUENCIES: (f64, f64) = (0.15, 2.5);
 const STRAIGHT: [(f64, f64); 4] = [(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)];
 const DIAGONAL: [(f64, f64); 4] = [(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)];
 
-/// Normal numbers, cut at two deviations, that follow from the name.
+/// Returns normal values, truncated at two standard deviations, seeded by the name.
 fn normal(name: &str, shape: &Shape, deviation: f64, seed: u64) -> Result<Tensor> {
     let hash = blake3::hash(name.as_bytes());
     let index = hash.as_bytes().iter().take(8).fold(0u64, |index, byte| (index << 8) | u64::from(*byte));
@@ -72,7 +72,7 @@ fn frequencies(tower: &TowerConfig) -> Vec<f64> {
     (0..n).map(|i| low * (high / low).powf(i as f64 / (n.max(2) - 1) as f64)).collect()
 }
 
-/// `[sin(y f), cos(y f), sin(x f), cos(x f)]` of each patch's row and column; 0 for the class token.
+/// Returns `[sin(y f), cos(y f), sin(x f), cos(x f)]` of each patch's row and column; 0 for the class token.
 fn positions(tower: &TowerConfig) -> Result<Tensor> {
     let frequencies = frequencies(tower);
     let (grid, d, n_class_tokens) = (tower.grid(), tower.d_hidden, tower.n_class_tokens());

@@ -70,7 +70,7 @@ impl<'m> Packer<'m> {
         dialogue.turns.chunks(1).map(|turn| self.segment(turn, dialogue.weight)).collect()
     }
 
-    /// The whole text is encoded at once; where a part of it ends among the ids is found by encoding the part.
+    /// Encodes a conversation as a whole; the end of a part among the ids is found by encoding the text up to there.
     fn segment(&self, turns: &[(String, String)], weight: f32) -> Result<TrainSegment, Error> {
         let encode = |text: &str| self.tokenizer.encode(text, PartPosition::Later);
         let mut conversation = self.conversation();

@@ -59,7 +59,7 @@ struct Inner {
 }
 
 impl Parameters {
-    /// No weights yet; `source` makes each when it is first asked for.
+    /// Makes an empty set; `source` makes each weight at its first use.
     pub fn new(source: WeightSource, device: &Device) -> Self {
         let inner = Inner { vars: BTreeMap::new(), frozen: BTreeSet::new(), source };
         Self { inner: Arc::new(Mutex::new(inner)), device: device.clone() }
@@ -88,7 +88,7 @@ impl Parameters {
         inner.vars.iter().filter(|(name, _)| is_trained(name)).map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// All weights, by name.
+    /// Returns all weights, by name.
     pub fn all(&self) -> BTreeMap<String, Tensor> {
         self.inner().vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
     }
@@ -140,7 +140,7 @@ impl SimpleBackend for Backend {
         candle_core::bail!("{name}: asked for without a shape")
     }
 
-    /// Every name can be had: it is made.
+    /// Returns `true` for every name: a missing weight is made at its first use.
     fn contains_tensor(&self, _: &str) -> bool {
         true
     }

@@ -242,7 +242,7 @@ impl Objective for TowerObjective {
     }
 }
 
-/// For each patch of the padded canvas its object, or the background, or neither.
+/// Returns the object of each patch of the padded canvas, or the background, or neither.
 fn patch_owners(scene: &Scene, grid: usize) -> Vec<Option<Option<usize>>> {
     let side = scene.width.max(scene.height) as usize;
     let (left, top) = ((side - scene.width as usize) / 2, (side - scene.height as usize) / 2);

@@ -11,7 +11,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// At most `count` workers.
+    /// Starts at most `count` workers.
     ///
     /// # Errors
     /// When the system has no thread left.

@@ -17,28 +17,28 @@ impl Draw {
         Self { rng }
     }
 
-    /// Uniform in `0..1`.
+    /// Returns a uniform value in `0..1`.
     pub fn unit(&mut self) -> f64 {
         // The upper 53 bits: every double of that spacing is equally likely.
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `low..high`.
+    /// Returns a uniform value in `low..high`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// Uniform in `0..n`.
+    /// Returns a uniform index in `0..n`.
     pub fn index(&mut self, n: usize) -> usize {
         ((self.unit() * n as f64) as usize).min(n.saturating_sub(1))
     }
 
-    /// True with probability `p`.
+    /// Returns `true` with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
 
-    /// One of `items`.
+    /// Returns one of `items`.
     ///
     /// # Panics
     /// When there are none.
@@ -46,13 +46,13 @@ impl Draw {
         &items[self.index(items.len())]
     }
 
-    /// Normal with mean 0 and deviation 1 (Box and Muller's transform).
+    /// Returns a normal value with mean 0 and standard deviation 1 (Box and Muller's transform).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// Any 64 bits.
+    /// Returns 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.rng.next_u64()
     }

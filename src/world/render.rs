@@ -14,7 +14,7 @@ impl Scene {
         picture
     }
 
-    /// For each pixel, row by row, the object that is seen there.
+    /// Returns the visible object of each pixel, row by row.
     pub fn owners(&self) -> Vec<Option<usize>> {
         let mut owners = vec![None; (self.width * self.height) as usize];
         for (i, object) in self.objects.iter().enumerate() {
