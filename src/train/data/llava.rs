@@ -86,7 +86,7 @@ impl LlavaImages {
             entries[index].dialogues.push(dialogue);
         }
         if entries.is_empty() {
-            return Err(Error::invalid("there are no records").about(&json));
+            return Err(Error::invalid("empty list of records").about(&json));
         }
         Ok(Self { entries, identity: format!("llava {}", hasher.finalize().to_hex()) })
     }
@@ -105,7 +105,7 @@ struct Checked {
 /// Checks a record; `images` is the folder of the images.
 fn check(record: Record, images: &Path) -> Result<Checked, Error> {
     let image =
-        record.image.ok_or_else(|| Error::invalid("there is no image").with_hint("leave text-only records out"))?;
+        record.image.ok_or_else(|| Error::invalid("no image").with_hint("leave text-only records out"))?;
     let path = images.join(&image);
     let about_image = |error: Error| error.about(format!("image {}", path.display()));
     let metadata = std::fs::metadata(&path).map_err(|error| about_image(Error::caused_by(Kind::Invalid, error)))?;
@@ -194,13 +194,13 @@ mod tests {
     fn unusable_records_are_named() {
         let human = r#"{"from": "human", "value": "What?"}"#;
         for (records, message) in [
-            ("[]".to_owned(), "data.json: there are no records"),
+            ("[]".to_owned(), "data.json: empty list of records"),
             ("{".to_owned(), "expected a sequence"),
             (record(""), r#"record 0 (id "7"): the conversation is empty"#),
             (record(human), "the last question has no answer"),
             (record(&format!("{human}, {human}")), "expected human then gpt, found human then human"),
             (record(&format!(r#"{human}, {{"from": "gpt", "value": " "}}"#)), "an answer is empty"),
-            (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1): there is no image; hint: leave"),
+            (r#"[{"id": 1, "conversations": []}]"#.to_owned(), "record 0 (id 1): no image; hint: leave"),
             (r#"[{"id": 1, "image": "b.png", "conversations": []}]"#.to_owned(), "b.png: No such file"),
             (r#"[{"id": 1, "image": ".", "conversations": []}]"#.to_owned(), "not a regular file"),
         ] {
