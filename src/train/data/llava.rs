@@ -104,8 +104,7 @@ struct Checked {
 
 /// Checks a record; `images` is the folder of the images.
 fn check(record: Record, images: &Path) -> Result<Checked, Error> {
-    let image =
-        record.image.ok_or_else(|| Error::invalid("no image").with_hint("leave text-only records out"))?;
+    let image = record.image.ok_or_else(|| Error::invalid("no image").with_hint("leave text-only records out"))?;
     let path = images.join(&image);
     let about_image = |error: Error| error.about(format!("image {}", path.display()));
     let metadata = std::fs::metadata(&path).map_err(|error| about_image(Error::caused_by(Kind::Invalid, error)))?;
