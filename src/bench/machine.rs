@@ -30,7 +30,8 @@ pub struct BenchTarget {
 
 impl BenchTarget {
     /// Returns the CPU with f32.
-    pub fn cpu() -> Self {
+    #[cfg(test)]
+    pub(super) fn cpu() -> Self {
         Self { device: Device::Cpu, dtype: DType::F32 }
     }
 

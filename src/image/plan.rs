@@ -2,15 +2,12 @@
 //! integers, and so the levels, are those of [`super::Preprocessor::run`]. [`super::Preprocessor::plan`] makes the
 //! tables, `kernels::frames` copies them to a device.
 
-/// Fractional bits of a weight.
-pub const WEIGHT_BITS: u32 = super::resize::PILLOW_BITS;
-
 /// Source pixels of each target pixel along one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taps {
     /// First source pixel of each target pixel.
     pub starts: Vec<u32>,
-    /// Weights of the source pixels of each target pixel, [`Self::n_taps`] of them, with [`WEIGHT_BITS`] fractional
+    /// Weights of the source pixels of each target pixel, [`Self::n_taps`] of them, with `PILLOW_BITS` fractional
     /// bits; 0 after the last source pixel.
     pub weights: Vec<i32>,
     /// Largest number of source pixels of a target pixel.

@@ -60,12 +60,6 @@ impl LogitRules {
         *self == Self { ends: self.ends.clone(), ..Self::default() }
     }
 
-    /// Returns whether the rules depend on the ids of the prompt.
-    pub fn look_back(&self) -> bool {
-        !Self { suppressed: Vec::new(), suppressed_first: Vec::new(), min_length: 0, min_new_tokens: 0, ..self.clone() }
-            .is_neutral()
-    }
-
     /// Changes the logits of the next token.
     pub(super) fn apply(&self, logits: &mut [f32], prompt: &PromptHistory, generated: &[u32]) {
         let ids = [prompt.ids.as_slice(), generated].concat();
@@ -145,14 +139,13 @@ mod tests {
     #[test]
     fn rules_that_say_nothing_change_nothing() {
         let rules = LogitRules { ends: vec![3], ..LogitRules::default() };
-        assert!(rules.is_neutral() && !rules.look_back());
+        assert!(rules.is_neutral());
         assert_eq!(after(&rules, &[0, 1, 2], &[3]), [1.0, 2.0, -3.0, 4.0]);
     }
 
     #[test]
     fn the_penalty_is_over_prompt_and_answer_once_an_id() {
         let rules = LogitRules { repetition_penalty: 2.0, ..LogitRules::default() };
-        assert!(rules.look_back());
         assert_eq!(after(&rules, &[2, 2], &[1, 9]), [1.0, 1.0, -6.0, 4.0]);
     }
 
@@ -191,7 +184,7 @@ mod tests {
     #[test]
     fn suppressed_ids_do_not_come_and_some_only_not_first() {
         let rules = LogitRules { suppressed: vec![1, 99], suppressed_first: vec![0], ..LogitRules::default() };
-        assert!(!rules.is_neutral() && !rules.look_back());
+        assert!(!rules.is_neutral());
         assert_eq!(after(&rules, &[], &[]), [OUT, OUT, -3.0, 4.0]);
         assert_eq!(after(&rules, &[], &[2]), [1.0, OUT, -3.0, 4.0]);
     }

@@ -75,11 +75,6 @@ impl<const N: usize> Fused<N> {
         }
     }
 
-    /// Returns the width of each output.
-    pub fn widths(&self) -> [usize; N] {
-        self.widths
-    }
-
     /// Computes the output of each layer. Outputs of joined layers are views into one tensor and not contiguous.
     ///
     /// # Shapes

@@ -59,7 +59,7 @@ fn joined_layers_give_the_outputs_of_separate_ones() {
                 assert_eq!(found.dims(), expected.dims());
                 assert_eq!(elements(found), elements(&expected));
             }
-            assert_eq!(fused.widths(), [2 * d, d, d]);
+            assert_eq!(fused.widths, [2 * d, d, d]);
         }
     }
 }

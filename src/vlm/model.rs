@@ -81,11 +81,6 @@ impl Vlm {
         &self.tower
     }
 
-    /// Returns the connector.
-    pub fn connector(&self) -> &dyn Connector {
-        self.connector.as_ref()
-    }
-
     /// Begins the sliding window over the connector's tokens of one video's frames.
     pub(crate) fn begin_window(&self) -> ChannelWindow {
         ChannelWindow::new(self.window, self.selection.width(self.tower.config()))
