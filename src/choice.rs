@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::{About, Error, Result};
 
 /// Returns the name and the options of a choice.
-pub fn name_and_options<T: Serialize>(choice: &T) -> (String, Map<String, Value>) {
+pub(crate) fn name_and_options<T: Serialize>(choice: &T) -> (String, Map<String, Value>) {
     match serde_json::to_value(choice) {
         Ok(Value::Object(entry)) => match entry.into_iter().next() {
             Some((name, Value::Object(options))) => (name, options),
@@ -24,7 +24,7 @@ pub fn name_and_options<T: Serialize>(choice: &T) -> (String, Map<String, Value>
 }
 
 /// Formats a choice as one line, which [`parse`] reads back. Options that are null are left out.
-pub fn to_line<T: Serialize>(choice: &T) -> String {
+pub(crate) fn to_line<T: Serialize>(choice: &T) -> String {
     let (mut text, options) = name_and_options(choice);
     for (i, (key, value)) in options.iter().filter(|(_, value)| !value.is_null()).enumerate() {
         text.push(if i == 0 { ':' } else { ',' });

@@ -86,7 +86,7 @@ fn best(device: &Device, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 ///
 /// # Errors
 /// When candle fails.
-pub fn gemm_peak(target: &BenchTarget) -> Result<f64> {
+pub(crate) fn gemm_peak(target: &BenchTarget) -> Result<f64> {
     let side = if target.device.is_cpu() { SIDE } else { SIDE_ON_GPU };
     let mut layer = Linear::load(side, side, Bias::Without, &random::weights(target))?;
     layer.pack()?;
@@ -99,7 +99,7 @@ pub fn gemm_peak(target: &BenchTarget) -> Result<f64> {
 ///
 /// # Errors
 /// When the device has less than 2 GiB of free memory.
-pub fn copy_bandwidth(target: &BenchTarget) -> Result<f64> {
+pub(crate) fn copy_bandwidth(target: &BenchTarget) -> Result<f64> {
     if target.device.is_cpu() {
         return Ok(copy_bandwidth_of_cpu());
     }

@@ -5,7 +5,7 @@ use candle_core::Device;
 
 /// Returns the free bytes of a device, `None` where this build cannot query them. For the CPU this is the minimum of
 /// the system's available memory and the remaining limit of this process's control group.
-pub fn free_memory(device: &Device) -> Option<u64> {
+pub(crate) fn free_memory(device: &Device) -> Option<u64> {
     match device {
         Device::Cpu => {
             let kind = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
@@ -33,7 +33,7 @@ pub fn peak_memory(device: &Device) -> Option<u64> {
 
 /// Releases memory that the allocator of a device caches, so that a large allocation may succeed. Failures are ignored:
 /// the allocation reports them.
-pub fn release_unused_memory(device: &Device) {
+pub(crate) fn release_unused_memory(device: &Device) {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         let _ = super::cuda::release_unused(device);

@@ -41,7 +41,7 @@ impl EngineConfig {
 
     /// Returns the default sizes for a loaded model, with so many bytes of key-value memory as asked for; else with
     /// [`default_kv_bytes`].
-    pub fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
+    pub(crate) fn for_model(model: &Llama, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| default_kv_bytes(model.device(), 0));
         let config = Self::with_kv_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
         if model.device().is_cuda() { config.on_nvidia_gpu() } else { config }

@@ -46,12 +46,12 @@ const FILES: [(&str, &[u8]); 6] = [
 const FILES: [(&str, &[u8]); 0] = [];
 
 /// Returns the directory of the model inside this binary, if there is one.
-pub fn builtin_directory() -> Option<PathBuf> {
+pub(crate) fn builtin_directory() -> Option<PathBuf> {
     (!FILES.is_empty()).then(|| PathBuf::from(BUILTIN))
 }
 
 /// Returns the bytes of a file inside the binary, or `None` for any other path.
-pub fn builtin(path: &Path) -> Option<&'static [u8]> {
+pub(crate) fn builtin(path: &Path) -> Option<&'static [u8]> {
     let inside = path.strip_prefix(BUILTIN).ok()?;
     FILES.iter().find(|(name, _)| Path::new(name) == inside).map(|(_, bytes)| *bytes)
 }
@@ -86,7 +86,7 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
 ///
 /// # Errors
 /// The operating system's error; a file that is not regular, too long, or a placeholder (a Git LFS pointer, a web page).
-pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let meta = diagnosis::metadata(path)?;
     if meta.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

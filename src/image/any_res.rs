@@ -58,12 +58,12 @@ impl AnyResTiler {
     }
 
     /// Returns the tilings of images that have exactly one of the resolutions each.
-    pub fn tilings(&self) -> impl Iterator<Item = Tiling> {
+    pub(crate) fn tilings(&self) -> impl Iterator<Item = Tiling> {
         self.resolutions.iter().map(|&size| self.tiling_at(size, size))
     }
 
     /// Returns the tiling of an image of this size: `select_best_resolution`.
-    pub fn tiling(&self, image: ImageSize) -> Tiling {
+    pub(crate) fn tiling(&self, image: ImageSize) -> Tiling {
         let n_pixels = image.n_pixels();
         let square = ImageSize { width: self.side, height: self.side };
         let (mut most_kept, mut least_wasted, mut best) = (0, u64::MAX, square);

@@ -23,7 +23,7 @@ impl ImageSize {
     }
 
     /// Number of pixels.
-    pub fn n_pixels(self) -> u64 {
+    pub(crate) fn n_pixels(self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 }
@@ -187,7 +187,7 @@ impl PreprocessConfig {
     /// Replaces padding, resizes and crop by a resize to `size` x `size`, whatever the proportions: LLaVA's base view
     /// under `anyres`.
     #[must_use]
-    pub fn squeezed(self, size: u32) -> Self {
+    pub(crate) fn squeezed(self, size: u32) -> Self {
         Self { pad: None, resize: Resize::Exact { width: size, height: size }, squeeze: None, crop: None, ..self }
     }
 }

@@ -13,7 +13,7 @@ const MAX_SIDE: u32 = 1 << 15;
 ///
 /// # Errors
 /// When there is no frame, or the result would be too large.
-pub fn mosaic(frames: &[RgbImage], columns: u32) -> Result<RgbImage> {
+pub(crate) fn mosaic(frames: &[RgbImage], columns: u32) -> Result<RgbImage> {
     let columns = columns.max(1);
     let first = frames.first().ok_or_else(|| Error::invalid("a mosaic of no frames"))?;
     let (width, height) = first.dimensions();
@@ -34,7 +34,7 @@ pub fn mosaic(frames: &[RgbImage], columns: u32) -> Result<RgbImage> {
 }
 
 /// Resizes an image: each pixel is the mean of the area that it covers (OpenCV's `INTER_AREA` for shrinking).
-pub fn shrink(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+pub(crate) fn shrink(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     if image.dimensions() == (width, height) {
         return image.clone();
     }

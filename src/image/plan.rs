@@ -31,7 +31,7 @@ impl Taps {
     }
 
     /// Number of target pixels.
-    pub fn n_targets(&self) -> usize {
+    pub(crate) fn n_targets(&self) -> usize {
         self.starts.len()
     }
 }

@@ -74,7 +74,7 @@ impl Preprocessor {
     }
 
     /// Returns whether frames are resized once at most, and so can be prepared by tables: see [`Self::plan`].
-    pub fn has_plan(&self) -> bool {
+    pub(crate) fn has_plan(&self) -> bool {
         self.config.squeeze.is_none()
     }
 

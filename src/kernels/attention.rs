@@ -72,7 +72,7 @@ impl VisibleKeys {
 ///
 /// # Errors
 /// When the last dimension is not `n_heads * d_head`.
-pub fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
+pub(crate) fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
     let (b, s, width) = x.dims3()?;
     x.reshape((b, s, n_heads, width / n_heads.max(1)))?.transpose(1, 2)?.contiguous()
 }
@@ -81,7 +81,7 @@ pub fn split_heads(x: &Tensor, n_heads: usize) -> Result<Tensor> {
 ///
 /// # Errors
 /// When `x` is not of rank 4.
-pub fn join_heads(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn join_heads(x: &Tensor) -> Result<Tensor> {
     x.transpose(1, 2)?.flatten_from(D::Minus2)
 }
 

@@ -56,7 +56,7 @@ impl KvGeometry {
     }
 
     /// Returns the bytes of a position's keys and values in all layers.
-    pub fn position_bytes(&self, dtype: DType) -> usize {
+    pub(crate) fn position_bytes(&self, dtype: DType) -> usize {
         2 * self.n_layers * self.n_kv_heads * self.d_head * dtype.size_in_bytes()
     }
 
@@ -103,7 +103,7 @@ impl KvConfig<'_> {
     ///
     /// # Errors
     /// When another precision is requested.
-    pub fn as_activations(&self) -> Result<DType> {
+    pub(crate) fn as_activations(&self) -> Result<DType> {
         match self.precision {
             DTypeSpec::Fixed(dtype) if dtype != self.activations => candle_core::bail!(
                 "unsupported precision {} of keys and values with activations in {} on {:?}; hint: {}",

@@ -26,7 +26,7 @@ pub enum QuantFormat {
 
 impl QuantFormat {
     /// Elements of a row that are quantized together: the length of a row is a multiple of it.
-    pub fn unit(self) -> usize {
+    pub(crate) fn unit(self) -> usize {
         match self {
             Self::Q8_0 => BLOCK,
             Self::Q4K => SUPER_BLOCK,

@@ -54,7 +54,7 @@ impl Rope {
     ///
     /// # Shapes
     /// `S` rows to cosines and sines, each `(S, d_head / 2)`, row-major.
-    pub fn angles(&self, rows: impl Iterator<Item = RopeRow>) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn angles(&self, rows: impl Iterator<Item = RopeRow>) -> (Vec<f32>, Vec<f32>) {
         let factor = self.scaling.attention_factor();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         let mut known: Option<(usize, Vec<f32>)> = None;

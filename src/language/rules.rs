@@ -56,7 +56,7 @@ pub struct PromptHistory {
 
 impl LogitRules {
     /// Returns whether the rules change no logit.
-    pub fn is_neutral(&self) -> bool {
+    pub(crate) fn is_neutral(&self) -> bool {
         *self == Self { ends: self.ends.clone(), ..Self::default() }
     }
 

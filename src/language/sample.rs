@@ -76,7 +76,7 @@ impl Sampler {
     }
 
     /// Returns whether every choice is the argmax of the unchanged logits.
-    pub fn is_plain_argmax(&self) -> bool {
+    pub(crate) fn is_plain_argmax(&self) -> bool {
         self.is_greedy && self.rules.is_neutral()
     }
 
@@ -118,7 +118,7 @@ pub struct Choosing<'s> {
 ///
 /// # Errors
 /// For each sequence those of [`Sampler::next`].
-pub fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
+pub(crate) fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mut [Choosing<'_>]) -> Vec<Result<u32>> {
     let choose = |sequences: &mut [Choosing<'_>]| -> Result<Vec<Result<u32>>> {
         let (n_rows, width) = logits.dims2()?;
         if n_rows != sequences.len() {

@@ -99,7 +99,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When the last dimension is not `d_in`.
-    pub fn forward_normalised(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<Tensor> {
+    pub(crate) fn forward_normalised(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<Tensor> {
         match &self.weights {
             FusedWeights::Separate(_) => Tensor::cat(&self.forward_normalised_parts(x, norm)?, D::Minus1),
             FusedWeights::Joined(layer) => layer.forward_normalised(x, norm),
@@ -110,7 +110,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When the last dimension is not `d_in`.
-    pub fn forward_normalised_parts(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<[Tensor; N]> {
+    pub(crate) fn forward_normalised_parts(&self, x: &Tensor, norm: &impl AsRef<Norm>) -> Result<[Tensor; N]> {
         match &self.weights {
             FusedWeights::Separate(_) => self.forward(&norm.as_ref().forward(x)?),
             FusedWeights::Joined(layer) => self.split(&layer.forward_normalised(x, norm)?),

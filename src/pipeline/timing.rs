@@ -34,7 +34,7 @@ pub struct Timings {
 }
 
 /// Runs a function and adds its time to a sum.
-pub fn timed<T>(sum: &mut Duration, run: impl FnOnce() -> T) -> T {
+pub(crate) fn timed<T>(sum: &mut Duration, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
     *sum += start.elapsed();

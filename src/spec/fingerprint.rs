@@ -74,7 +74,7 @@ pub fn fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> 
 ///
 /// # Errors
 /// As [`fingerprint`].
-pub fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
+pub(crate) fn visual_fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> {
     let visual = Plan {
         device: DeviceSpec::Auto,
         // Visual tokens are cached together with the arithmetic that made them.

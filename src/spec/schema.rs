@@ -87,7 +87,7 @@ impl<'a> SchemaNode<'a> {
 
     /// Normalizes a value to the form that the types read: a choice without options as its name, a choice with options
     /// as a map of one key.
-    pub fn normalize(self, value: Value) -> Value {
+    pub(crate) fn normalize(self, value: Value) -> Value {
         let here = self.without_null();
         if let Some(variants) = here.variants() {
             let options = |name: &str| variants.iter().find(|(known, _)| known == name).map(|(_, options)| *options);

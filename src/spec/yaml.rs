@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// [`Error`] naming the file, and the line where there is one.
-pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+pub(crate) fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let read = || {
         let bytes = files::read_bounded(path, MAX_BYTES)?;
         String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
@@ -134,6 +134,6 @@ impl<'de> Visitor<'de> for StrictVisitor {
 ///
 /// # Errors
 /// [`Error`] with the parser's message: key, rule, line.
-pub fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     serde_yaml::from_str(text).map_err(|error| Error::invalid(error.to_string()))
 }

@@ -14,12 +14,12 @@ pub struct Grid {
 
 impl Grid {
     /// Returns the pool of frames of this grid to frames of another one.
-    pub fn pool_to(self, to: Self, mode: PoolMode) -> GridPool {
+    pub(crate) fn pool_to(self, to: Self, mode: PoolMode) -> GridPool {
         GridPool { from: [self.height, self.width], to: [to.height, to.width], mode }
     }
 
     /// Patches.
-    pub fn n_patches(self) -> usize {
+    pub(crate) fn n_patches(self) -> usize {
         self.height * self.width
     }
 }
@@ -42,7 +42,7 @@ impl FrameTokens {
     }
 
     /// Makes the tokens of a grid.
-    pub fn on_grid(grid: Grid) -> Self {
+    pub(crate) fn on_grid(grid: Grid) -> Self {
         Self { count: grid.n_patches(), grid: Some(grid), has_newline: false }
     }
 
@@ -50,7 +50,7 @@ impl FrameTokens {
     ///
     /// # Errors
     /// When there is none, or it is smaller.
-    pub fn grid_for(self, height: usize, width: usize) -> Result<Grid> {
+    pub(crate) fn grid_for(self, height: usize, width: usize) -> Result<Grid> {
         let Some(grid) = self.grid else {
             let rule =
                 format!("pools on the patch grid, but the {} tokens of a frame are not the patches alone", self.count);

@@ -153,7 +153,7 @@ impl Temporal {
     }
 
     /// Returns the number of tokens at the end of each frame that the pool drops.
-    pub fn n_dropped(&self, frame: FrameTokens) -> usize {
+    pub(crate) fn n_dropped(&self, frame: FrameTokens) -> usize {
         self.strategy().n_dropped(frame)
     }
 

@@ -21,7 +21,7 @@ impl<W> Passage<W> {
     ///
     /// # Errors
     /// The errors of `change`.
-    pub fn try_map<V, E>(&self, change: impl FnOnce(&W) -> Result<V, E>) -> Result<Passage<V>, E> {
+    pub(crate) fn try_map<V, E>(&self, change: impl FnOnce(&W) -> Result<V, E>) -> Result<Passage<V>, E> {
         Ok(match self {
             Self::Text(text) => Passage::Text(change(text)?),
             Self::Video => Passage::Video,

@@ -67,10 +67,10 @@ pub(super) const VISUAL: char = '\u{10FFFF}';
 
 impl Template {
     /// Name of a checkpoint's own template.
-    pub const CHECKPOINT: &'static str = "checkpoint";
+    pub(crate) const CHECKPOINT: &'static str = "checkpoint";
 
     /// Names of the built-in templates.
-    pub const NAMES: &'static [&'static str] = Self::VARIANTS.split_at(10).0;
+    pub(crate) const NAMES: &'static [&'static str] = Self::VARIANTS.split_at(10).0;
 
     /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
     ///
@@ -144,7 +144,7 @@ impl Template {
 
     /// Returns the strings that end an answer. If a string is a token of the vocabulary, that token ends it too. A chat
     /// template has none: the checkpoint's own stop tokens end answers.
-    pub fn stop_strings(&self) -> Vec<String> {
+    pub(crate) fn stop_strings(&self) -> Vec<String> {
         let stop = match self {
             Self::VicunaV1 | Self::LlavaHf | Self::Llama2 | Self::Mistral | Self::Plain => "</s>",
             Self::Llama3 | Self::LlavaLlama3 => "<|eot_id|>",

@@ -19,7 +19,7 @@ const COLOURS: [&str; 4] = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd"];
 const POINTS: usize = 400;
 
 /// Draws the curves.
-pub fn svg(curves: &[Curve]) -> String {
+pub(crate) fn svg(curves: &[Curve]) -> String {
     let total: usize = curves.iter().map(|curve| curve.losses.len()).sum();
     let all = || curves.iter().flat_map(|curve| &curve.losses).copied().filter(|loss| *loss > 0.0);
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));

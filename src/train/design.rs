@@ -23,9 +23,9 @@ use crate::weights::Hub;
 use crate::world::Draw;
 
 /// The tower's directory inside a model's.
-pub const TOWER_DIR: &str = "vision_tower";
+pub(crate) const TOWER_DIR: &str = "vision_tower";
 /// The file of weights in either.
-pub const WEIGHTS: &str = "model.safetensors";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
 /// Images whose conversations a tokenizer is trained on.
 const TOKENIZER_IMAGES: usize = 20_000;
 /// Special tokens of a new tokenizer, at the ids from 0.
@@ -130,7 +130,7 @@ fn tower_of(from: &Path) -> Result<Option<String>, Error> {
 ///
 /// # Errors
 /// When the disk refuses, or the description is none of a model that can be loaded.
-pub fn write_design(
+pub(crate) fn write_design(
     recipe: &Recipe,
     start: &ModelStart,
     texts: Option<&dyn Dataset>,

@@ -14,7 +14,7 @@ use super::parameters::Part;
 ///
 /// # Errors
 /// When candle fails.
-pub fn initial(name: &str, shape: &Shape, tower: &TowerConfig, seed: u64) -> Result<Tensor> {
+pub(crate) fn initial(name: &str, shape: &Shape, tower: &TowerConfig, seed: u64) -> Result<Tensor> {
     let dims = shape.dims();
     let fan_in: usize = dims.iter().skip(1).product();
     let normal = |deviation: f64| normal(name, shape, deviation, seed);

@@ -31,7 +31,7 @@ impl Targets {
 ///
 /// # Errors
 /// When there are not as many targets as rows, or a class is beyond `C`.
-pub fn cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     if rows != targets.classes.len() || targets.classes.iter().any(|&class| class as usize >= classes) {
         candle_core::bail!("{rows} rows of {classes} classes do not fit {} targets", targets.classes.len());
@@ -48,7 +48,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn correct(logits: &Tensor, targets: &Targets) -> Result<(usize, usize)> {
+pub(crate) fn correct(logits: &Tensor, targets: &Targets) -> Result<(usize, usize)> {
     let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
     let counted = best.iter().zip(&targets.classes).zip(&targets.weights).filter(|(_, weight)| **weight > 0.0);
     let (mut right, mut total) = (0, 0);

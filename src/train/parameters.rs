@@ -66,7 +66,7 @@ impl Parameters {
     }
 
     /// Says which parts get no gradient. Networks built before keep what they had.
-    pub fn freeze(&self, frozen: impl IntoIterator<Item = Part>) {
+    pub(crate) fn freeze(&self, frozen: impl IntoIterator<Item = Part>) {
         self.inner().frozen = frozen.into_iter().collect();
     }
 
@@ -82,7 +82,7 @@ impl Parameters {
     }
 
     /// Returns the weights that are trained, by name.
-    pub fn trainable(&self) -> BTreeMap<String, Var> {
+    pub(crate) fn trainable(&self) -> BTreeMap<String, Var> {
         let inner = self.inner();
         let is_trained = |name: &str| !inner.frozen.contains(&Part::of(name));
         inner.vars.iter().filter(|(name, _)| is_trained(name)).map(|(name, var)| (name.clone(), var.clone())).collect()
@@ -107,7 +107,7 @@ impl Parameters {
     }
 
     /// Forgets the weights of a part; they are made anew when asked for.
-    pub fn forget(&self, part: Part) {
+    pub(crate) fn forget(&self, part: Part) {
         self.inner().vars.retain(|name, _| Part::of(name) != part);
     }
 

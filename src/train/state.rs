@@ -24,7 +24,7 @@ pub struct Progress {
 
 impl Progress {
     /// Stages that have left something in the weights.
-    pub fn n_stages_begun(&self) -> usize {
+    pub(crate) fn n_stages_begun(&self) -> usize {
         self.stage + usize::from(self.step > 0)
     }
 }
@@ -101,7 +101,7 @@ impl State {
 ///
 /// # Errors
 /// When the disk refuses; a file that was there before then stands.
-pub fn write_tensors(
+pub(crate) fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
     metadata: Option<HashMap<String, String>>,
@@ -115,6 +115,6 @@ pub fn write_tensors(
 ///
 /// # Errors
 /// When the disk refuses; a file that was there before then stands.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     output::replace(path, bytes, Durability::Synced).map_err(Error::io(path))
 }

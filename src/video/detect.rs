@@ -49,7 +49,7 @@ pub enum FileContent {
 ///
 /// # Errors
 /// Of the operating system; for a path that is not a regular file, which is not opened.
-pub fn content_of(path: &Path) -> io::Result<FileContent> {
+pub(crate) fn content_of(path: &Path) -> io::Result<FileContent> {
     let first = beginning(path)?;
     if first.is_empty() {
         return Ok(FileContent::Empty);
@@ -67,7 +67,7 @@ pub fn content_of(path: &Path) -> io::Result<FileContent> {
 ///
 /// # Errors
 /// See [`content_of`].
-pub fn begins_as_text(path: &Path) -> io::Result<bool> {
+pub(crate) fn begins_as_text(path: &Path) -> io::Result<bool> {
     beginning(path).map(|first| is_text(&first))
 }
 

@@ -85,7 +85,7 @@ pub(super) fn open(path: &Path, timer: &Arc<ReadTimer>) -> Result<(Box<LinkedFil
 }
 
 /// Returns the versions of the libraries that pixel values depend on.
-pub fn library_versions() -> String {
+pub(crate) fn library_versions() -> String {
     // SAFETY: the functions return numbers.
     let versions = unsafe { [ffi::avformat_version(), ffi::avcodec_version(), ffi::swscale_version()] };
     versions.map(|version| format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)).join(" ")
@@ -95,7 +95,7 @@ pub fn library_versions() -> String {
 ///
 /// # Errors
 /// [`Error`] naming the path.
-pub fn check_argument(path: &Path) -> Result<(), Error> {
+pub(crate) fn check_argument(path: &Path) -> Result<(), Error> {
     if path.is_dir() { Ok(()) } else { check_file(path).map(drop) }
 }
 

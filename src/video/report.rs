@@ -28,7 +28,7 @@ pub struct ReadReport {
 
 impl ReadReport {
     /// Returns the duration of the whole video, as far as times are known.
-    pub fn whole_duration(&self) -> Option<Seconds> {
+    pub(crate) fn whole_duration(&self) -> Option<Seconds> {
         match (self.times, self.last_duration) {
             (Some((first, last)), Some(duration)) => Some(Seconds(last.0 + duration.0 - first.0)),
             _ => Self { n_inside: self.n_frames, ..self.clone() }.duration(),

@@ -78,7 +78,7 @@ impl Scanned {
     }
 
     /// Returns whether the scan was made of this video for this request.
-    pub fn is_of(&self, path: &Path, request: &FrameRequest) -> bool {
+    pub(crate) fn is_of(&self, path: &Path, request: &FrameRequest) -> bool {
         self.path == path && self.request == *request
     }
 

@@ -27,7 +27,7 @@ pub(crate) enum WindowSide {
 
 impl Window {
     /// Returns whether the window is the whole video.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.start.is_none() && self.end.is_none()
     }
 

@@ -77,7 +77,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error`] when it has FP8 tensors and no format, or one of them has no scales.
-    pub fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, Error> {
+    pub(crate) fn with_fp8(self, format: Option<Fp8Format>) -> Result<Self, Error> {
         let mut names: Vec<&String> =
             self.tensors.iter().filter(|(_, info)| info.dtype == DType::F8E4M3).map(|(name, _)| name).collect();
         names.sort();

@@ -70,7 +70,7 @@ impl Gguf {
     }
 
     /// Returns whether a value of the metadata is false or zero.
-    pub fn is_off(&self, key: &str) -> bool {
+    pub(crate) fn is_off(&self, key: &str) -> bool {
         self.flag(key) == Some(false) || self.number(key) == Some(0.0)
     }
 

@@ -94,7 +94,7 @@ impl Hub {
     ///
     /// # Errors
     /// Errors of [`Self::find`].
-    pub fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn find_tower(&self, model: &Path, name: &str) -> Result<PathBuf, Error> {
         let inside = model.join(name);
         if !name.is_empty() && files::is_dir(&inside) { model_directory(inside) } else { self.find(name) }
     }

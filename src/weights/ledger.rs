@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// Records the use of a tensor and of the tensors that belong to it.
-    pub fn use_tensor(&self, name: &str) {
+    pub(crate) fn use_tensor(&self, name: &str) {
         let companions = self.checkpoint.companions(name);
         let mut requests = self.requests();
         requests.used.extend(companions);

@@ -18,7 +18,7 @@ impl Draw {
     }
 
     /// Returns a uniform value in `0..1`.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         // The upper 53 bits: every double of that spacing is equally likely.
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }

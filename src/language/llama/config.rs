@@ -68,7 +68,7 @@ impl LlamaConfig {
     }
 
     /// Returns the sizes of the key-value memory.
-    pub fn kv_geometry(&self) -> KvGeometry {
+    pub(crate) fn kv_geometry(&self) -> KvGeometry {
         let Self { n_layers, n_heads, n_kv_heads, d_head, .. } = *self;
         KvGeometry { n_layers, n_heads, n_kv_heads, d_head }
     }

@@ -65,7 +65,7 @@ pub enum RampEnds {
 impl RopeScaling {
     /// Returns the length that decides the frequencies of a prompt of `prompt` positions: for dynamic NTK the length of
     /// the prompt, at least the original context; else 0. Prompts with different lengths share no keys.
-    pub fn deciding_length(self, prompt: usize) -> usize {
+    pub(crate) fn deciding_length(self, prompt: usize) -> usize {
         match self {
             Self::DynamicNtk { original_context, .. } => prompt.max(original_context as usize),
             _ => 0,
@@ -73,7 +73,7 @@ impl RopeScaling {
     }
 
     /// Returns the factor of the cosines and sines.
-    pub fn attention_factor(self) -> f32 {
+    pub(crate) fn attention_factor(self) -> f32 {
         match self {
             Self::Yarn { attention_factor, .. } => attention_factor,
             _ => 1.0,

@@ -125,7 +125,7 @@ impl FeatureCache {
     }
 
     /// Takes the error of the last failed write, if there was one since the last call.
-    pub fn take_write_error(&self) -> Option<Error> {
+    pub(crate) fn take_write_error(&self) -> Option<Error> {
         lock(&self.write_error).take()
     }
 

@@ -57,7 +57,7 @@ pub enum SingleImagePlan {
 
 impl SingleImagePlan {
     /// Returns whether AnyRes encodes a single image of which the sampling rule takes `n_sampled` frames.
-    pub fn takes_any_res(self, n_sampled: usize) -> bool {
+    pub(crate) fn takes_any_res(self, n_sampled: usize) -> bool {
         n_sampled == 1 && self == Self::AnyRes
     }
 }

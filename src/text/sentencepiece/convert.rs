@@ -37,7 +37,7 @@ pub struct Converted {
 ///
 /// # Errors
 /// When the bytes are not a SentencePiece model of BPE or unigram pieces.
-pub fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme) -> Result<Converted> {
+pub(crate) fn convert(bytes: &[u8], names: &HashMap<u32, String>, scheme: PrependScheme) -> Result<Converted> {
     let model = SentencePieceModel::from_slice(bytes).map_err(|error| Error::invalid(error.to_string()))?;
     let trainer = model.trainer().ok_or_else(|| Error::invalid(NO_TRAINER))?;
     let pieces: Vec<ConvertedPiece> = renamed(&model, names);

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use sentencepiece_model::{ModelType, SentencePieceModel, Type};
 
 use crate::error::{Error, Result};
-pub use convert::{PrependScheme, convert};
+pub(crate) use convert::{PrependScheme, convert};
 use normalize::Normalizer;
 
 /// SentencePiece's mark of a space, U+2581.

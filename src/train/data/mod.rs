@@ -30,7 +30,7 @@ pub struct Data {
 
 impl Data {
     /// Returns the number of kinds that are named.
-    pub fn n_named(&self) -> usize {
+    pub(crate) fn n_named(&self) -> usize {
         usize::from(self.shapes_world.is_some()) + usize::from(self.llava.is_some())
     }
 

@@ -84,7 +84,12 @@ impl Optimizer {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn update(&mut self, weights: &BTreeMap<String, Var>, gradients: &Gradients, factor: f64) -> Result<f64> {
+    pub(crate) fn update(
+        &mut self,
+        weights: &BTreeMap<String, Var>,
+        gradients: &Gradients,
+        factor: f64,
+    ) -> Result<f64> {
         let norm = norm(gradients)?;
         if !norm.is_finite() {
             return Ok(norm);

@@ -70,7 +70,7 @@ pub struct ModelRecipe {
 
 impl ModelRecipe {
     /// Returns whether the projector is initialized anew.
-    pub fn has_new_projector(&self) -> bool {
+    pub(crate) fn has_new_projector(&self) -> bool {
         self.from.is_none() || self.projector == Some(ProjectorStart::New)
     }
 
@@ -225,14 +225,14 @@ impl Recipe {
     }
 
     /// Returns the data of a new tokenizer: the texts of the first stage that reads texts.
-    pub fn tokenizer_data(&self) -> Option<&Data> {
+    pub(crate) fn tokenizer_data(&self) -> Option<&Data> {
         let reads_texts = |stage: &&Stage| stage.stage != StageKind::Tower;
         let stage = self.stages.iter().find(reads_texts).or(self.stages.last());
         self.model.tokenizer_vocabulary.and(stage).map(|stage| &stage.data)
     }
 
     /// Returns whether a stage trains a part.
-    pub fn trains(&self, part: Part) -> bool {
+    pub(crate) fn trains(&self, part: Part) -> bool {
         self.stages.iter().any(|stage| stage.stage.trainable().contains(&part) && !stage.frozen.contains(&part))
     }
 }

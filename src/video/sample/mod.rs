@@ -175,7 +175,7 @@ impl Sample {
     }
 
     /// Returns whether the rule needs the histograms of all frames.
-    pub fn needs_histograms(&self) -> bool {
+    pub(crate) fn needs_histograms(&self) -> bool {
         matches!(self, Self::Scene(_))
     }
 }

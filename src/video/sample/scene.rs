@@ -39,7 +39,7 @@ impl Histogram {
     }
 
     /// Returns half the sum of absolute differences: 0 for equal shares, 1 for no bin in common.
-    pub fn distance(&self, other: &Self) -> f32 {
+    pub(crate) fn distance(&self, other: &Self) -> f32 {
         self.0.iter().zip(&other.0).map(|(a, b)| (a - b).abs()).sum::<f32>() / 2.0
     }
 }
