@@ -23,7 +23,7 @@ pub struct ChannelWindow {
 
 impl ChannelWindow {
     /// Makes a window of `width` frames over all but the first `d_final` channels.
-    pub fn new(width: usize, d_final: usize) -> Self {
+    pub(crate) fn new(width: usize, d_final: usize) -> Self {
         Self { reach: width / 2, d_final, frames: VecDeque::new(), n_pushed: 0, n_emitted: 0 }
     }
 
@@ -34,7 +34,7 @@ impl ChannelWindow {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn push(&mut self, fused: &Tensor) -> Result<Vec<Tensor>> {
+    pub(crate) fn push(&mut self, fused: &Tensor) -> Result<Vec<Tensor>> {
         if self.reach == 0 {
             return Ok(vec![fused.clone()]);
         }
@@ -53,7 +53,7 @@ impl ChannelWindow {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn finish(mut self) -> Result<Vec<Tensor>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Tensor>> {
         if self.reach == 0 {
             return Ok(Vec::new());
         }

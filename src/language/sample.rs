@@ -61,7 +61,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// Makes a sampler at the beginning of its random sequence, after a prompt.
-    pub fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
+    pub(crate) fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
         let temperature = decoding.temperature;
         let sampling = match (decoding.top_k, decoding.top_p.filter(|&p| p < 1.0)) {
             _ if temperature <= 0.0 => Sampling::ArgMax,
@@ -85,7 +85,7 @@ impl Sampler {
     /// # Errors
     /// When a logit is NaN or all are infinite: the weights are broken, or the precision does not suffice; or when no
     /// id may come.
-    pub fn next(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
+    pub(crate) fn next(&mut self, logits: &[f32], generated: &[u32]) -> Result<u32> {
         let largest = argmax(logits).ok_or_else(not_finite)?;
         if self.is_plain_argmax() {
             return Ok(largest);

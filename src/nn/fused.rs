@@ -41,7 +41,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When the weights cannot be read.
-    pub fn load(config: &FusedConfig<'_, N>, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
+    pub(crate) fn load(config: &FusedConfig<'_, N>, vb: &VarBuilder, loader: &dyn LinearLoader) -> Result<Self> {
         let load = |(name, d_out)| loader.linear(config.d_in, d_out, config.bias, &vb.pp(name));
         let layers = config.outputs.into_iter().map(load).collect::<Result<Vec<_>>>()?;
         Ok(Self { weights: FusedWeights::Separate(array(layers)?), widths: config.outputs.map(|(_, d_out)| d_out) })
@@ -53,7 +53,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn pack(&mut self) -> Result<()> {
+    pub(crate) fn pack(&mut self) -> Result<()> {
         let FusedWeights::Separate(layers) = &mut self.weights else { return Ok(()) };
         if let Some(mut joined) = Linear::join(&layers.each_ref())? {
             joined.pack()?;
@@ -68,7 +68,7 @@ impl<const N: usize> Fused<N> {
     }
 
     /// Returns the `N` separate layers, or the joined one.
-    pub fn layers(&self) -> &[Linear] {
+    pub(crate) fn layers(&self) -> &[Linear] {
         match &self.weights {
             FusedWeights::Separate(layers) => layers,
             FusedWeights::Joined(layer) => std::slice::from_ref(layer),
@@ -82,7 +82,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When the last dimension is not `d_in`.
-    pub fn forward(&self, x: &Tensor) -> Result<[Tensor; N]> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<[Tensor; N]> {
         match &self.weights {
             FusedWeights::Separate(layers) => {
                 array(layers.iter().map(|layer| layer.forward(x)).collect::<Result<_>>()?)
@@ -124,7 +124,7 @@ impl<const N: usize> Fused<N> {
     ///
     /// # Errors
     /// When the last dimension is not the sum of the widths.
-    pub fn split(&self, outputs: &Tensor) -> Result<[Tensor; N]> {
+    pub(crate) fn split(&self, outputs: &Tensor) -> Result<[Tensor; N]> {
         let width = outputs.dim(D::Minus1)?;
         if width != self.widths.iter().sum::<usize>() {
             candle_core::bail!("fused layers: outputs of width {width}, not of the sum of {:?}", self.widths);

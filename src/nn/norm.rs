@@ -80,7 +80,7 @@ impl RmsNorm {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn new(weight: Tensor, eps: f64) -> Result<Self> {
+    pub(crate) fn new(weight: Tensor, eps: f64) -> Result<Self> {
         Norm::new(NormWeights { weight, bias: None, eps }).map(Self)
     }
 
@@ -88,7 +88,7 @@ impl RmsNorm {
     ///
     /// # Errors
     /// When the weight cannot be read.
-    pub fn load(width: usize, eps: f64, vb: &VarBuilder) -> Result<Self> {
+    pub(crate) fn load(width: usize, eps: f64, vb: &VarBuilder) -> Result<Self> {
         Self::new(vb.get(width, "weight")?, eps)
     }
 
@@ -99,7 +99,7 @@ impl RmsNorm {
     ///
     /// # Errors
     /// When the last dimension is not the norm's width.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x)
     }
 }

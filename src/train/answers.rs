@@ -59,7 +59,7 @@ impl<'m> AnswerObjective<'m> {
     ///
     /// # Errors
     /// When weights do not fit.
-    pub fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, Error> {
+    pub(crate) fn new(parts: AnswerParts<'m>, parameters: &Parameters) -> std::result::Result<Self, Error> {
         let AnswerParts { design, feature_scale, data, features, stretch, seed } = parts;
         let llama = &design.config.llama;
         let width = design.connector_width();

@@ -61,7 +61,7 @@ impl ModelStart {
     ///
     /// # Errors
     /// When they are not to be had.
-    pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, Error> {
+    pub(crate) fn find(recipe: &Recipe, hub: &Hub) -> Result<Self, Error> {
         let found = |name: &str| hub.find(name);
         let from = recipe.model.from.as_deref().map(found).transpose()?;
         if let Some(dir) = &from

@@ -47,7 +47,7 @@ impl Features {
     ///
     /// # Errors
     /// When an image cannot be read, or the disk refuses.
-    pub fn open(
+    pub(crate) fn open(
         dir: &Path,
         key: &str,
         data: &dyn Dataset,
@@ -67,7 +67,7 @@ impl Features {
     }
 
     /// Tokens of an image.
-    pub fn n_tokens(&self) -> usize {
+    pub(crate) fn n_tokens(&self) -> usize {
         self.n_tokens
     }
 
@@ -78,7 +78,7 @@ impl Features {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn get(&self, indices: &[usize]) -> Result<Tensor, Error> {
+    pub(crate) fn get(&self, indices: &[usize]) -> Result<Tensor, Error> {
         let stride = self.n_tokens * self.width * BYTES;
         let mut bytes = vec![0; indices.len() * stride];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);

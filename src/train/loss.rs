@@ -13,13 +13,13 @@ pub struct Targets {
 
 impl Targets {
     /// Adds a row.
-    pub fn push(&mut self, class: u32, weight: f32) {
+    pub(crate) fn push(&mut self, class: u32, weight: f32) {
         self.classes.push(class);
         self.weights.push(weight);
     }
 
     /// Returns the sum of the weights.
-    pub fn weight(&self) -> f64 {
+    pub(crate) fn weight(&self) -> f64 {
         self.weights.iter().map(|&weight| f64::from(weight)).sum()
     }
 }

@@ -26,7 +26,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open(run_dir: &Path, stages: &[Stage], progress: &Progress) -> Result<Self, Error> {
+    pub(crate) fn open(run_dir: &Path, stages: &[Stage], progress: &Progress) -> Result<Self, Error> {
         let (lines, picture) = (run_dir.join("metrics.jsonl"), run_dir.join("loss.svg"));
         let mut curves: Vec<Curve> =
             stages.iter().map(|stage| Curve { name: stage.name.clone(), losses: Vec::new() }).collect();
@@ -48,7 +48,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn add(&mut self, report: &StepReport) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, report: &StepReport) -> Result<(), Error> {
         if let Some(curve) = self.curves.iter_mut().find(|curve| curve.name == report.stage) {
             curve.losses.push(report.loss);
         }
@@ -60,7 +60,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn draw(&self) -> Result<(), Error> {
+    pub(crate) fn draw(&self) -> Result<(), Error> {
         write_file(&self.picture, svg(&self.curves).as_bytes())
     }
 }

@@ -58,7 +58,7 @@ impl StageRun<'_> {
     ///
     /// # Errors
     /// [`Error`]; the last state then stands.
-    pub fn run<O: Objective>(
+    pub(crate) fn run<O: Objective>(
         &mut self,
         objective: &O,
         order: &Order,

@@ -55,7 +55,7 @@ impl State {
     ///
     /// # Errors
     /// When the disk refuses; the state before then stands.
-    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
         let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
         let named = |prefix: &'static str, tensors: &BTreeMap<String, Tensor>| {
@@ -69,7 +69,7 @@ impl State {
     ///
     /// # Errors
     /// When it is broken.
-    pub fn read(dir: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, Error> {
         let path = path(dir);
         if !path.is_file() {
             return Ok(None);

@@ -42,7 +42,7 @@ impl Design {
     ///
     /// # Errors
     /// [`Error`] when a file is missing or broken, or parts do not go together.
-    pub fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, Error> {
         let config = VlmConfig::read(dir)?;
         let wrong = |rule: &str| mismatch(&dir.join("config.json"), rule);
         if config.fp8.is_some() {

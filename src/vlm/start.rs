@@ -37,7 +37,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When the directory has no readable weights.
-    pub fn open(dir: &Path, llama: &LlamaConfig) -> std::result::Result<(Self, LlamaConfig), Error> {
+    pub(crate) fn open(dir: &Path, llama: &LlamaConfig) -> std::result::Result<(Self, LlamaConfig), Error> {
         let ledger = Ledger::new(Checkpoint::open(dir)?, Arc::new(|_| {}));
         let (llama, _) = tying::resolve(llama.clone(), &ledger)?;
         let language = names_in(&ledger, &llama);
@@ -53,7 +53,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When the tensor is missing, or has another shape.
-    pub fn language(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+    pub(crate) fn language(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         load(self.ledger.checkpoint(), &self.language.apply(name), shape)
     }
 
@@ -61,7 +61,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When the tensor is missing, or has another shape.
-    pub fn projector(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+    pub(crate) fn projector(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         load(self.ledger.checkpoint(), &self.projector.apply(name), shape)
     }
 
@@ -69,7 +69,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When the tensor is missing, or has another shape.
-    pub fn tower(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+    pub(crate) fn tower(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         load(self.ledger.checkpoint(), &format!("{}{name}", self.tower.unwrap_or_default()), shape)
     }
 
@@ -98,7 +98,7 @@ impl StartingWeights {
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub fn rest(&self, replaced: Replaced) -> Result<BTreeMap<String, Tensor>> {
+    pub(crate) fn rest(&self, replaced: Replaced) -> Result<BTreeMap<String, Tensor>> {
         let checkpoint = self.ledger.checkpoint();
         let is_gone = |name: &str| {
             (replaced.projector && names::is_projector_tensor(name))
@@ -120,7 +120,7 @@ impl StartingTower {
     ///
     /// # Errors
     /// When the directory has no readable weights.
-    pub fn open(dir: &Path) -> std::result::Result<Self, Error> {
+    pub(crate) fn open(dir: &Path) -> std::result::Result<Self, Error> {
         let checkpoint = Checkpoint::open(dir)?;
         Ok(Self { prefix: names::tower_beside(&checkpoint), checkpoint })
     }
@@ -129,7 +129,7 @@ impl StartingTower {
     ///
     /// # Errors
     /// When the tensor is missing, or has another shape.
-    pub fn weight(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+    pub(crate) fn weight(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         load(&self.checkpoint, &format!("{}{name}", self.prefix), shape)
     }
 }

@@ -24,7 +24,7 @@ impl RopeTable {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn new(rope: &Rope, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+    pub(crate) fn new(rope: &Rope, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (cos, sin) = rope.angles((0..capacity).map(|position| RopeRow { position, n_prompt: 0 }));
         let table = |angles| Tensor::from_vec(angles, (capacity, rope.d_head / 2), device)?.to_dtype(dtype);
         Ok(Self { cos: table(cos)?, sin: table(sin)? })
@@ -37,7 +37,7 @@ impl RopeTable {
     ///
     /// # Errors
     /// When a position is beyond the table.
-    pub fn at(&self, positions: &Tensor) -> Result<RopeAngles> {
+    pub(crate) fn at(&self, positions: &Tensor) -> Result<RopeAngles> {
         let (b, s) = positions.dims2()?;
         let pick = |table: &Tensor| table.index_select(&positions.flatten_all()?, 0)?.reshape((b, s, ()));
         Ok(RopeAngles { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
@@ -61,7 +61,7 @@ impl RopeAngles {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let rotate = |x: &Tensor, sin: &Tensor| candle_nn::rotary_emb::rope(x, &self.cos, sin);
         if !x.track_op() {
             return rotate(x, &self.sin);

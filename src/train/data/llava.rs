@@ -65,7 +65,7 @@ impl LlavaImages {
     ///
     /// # Errors
     /// [`Error`] naming the first record that is unusable.
-    pub fn open(config: &LlavaConfig, base: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(config: &LlavaConfig, base: &Path) -> Result<Self, Error> {
         let json = base.join(&config.json);
         let bytes = files::read_bounded(&json, MAX_BYTES).map_err(Error::io(&json))?;
         let records: Vec<Record> =

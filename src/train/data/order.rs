@@ -15,13 +15,19 @@ pub struct Order {
 
 impl Order {
     /// Batches of `batch` of the images `0..n`; in the first `n_simple_steps` steps only of those that are simple.
-    pub fn new(n: usize, is_simple: impl Fn(usize) -> bool, n_simple_steps: usize, batch: usize, seed: u64) -> Self {
+    pub(crate) fn new(
+        n: usize,
+        is_simple: impl Fn(usize) -> bool,
+        n_simple_steps: usize,
+        batch: usize,
+        seed: u64,
+    ) -> Self {
         let simple = if n_simple_steps > 0 { (0..n).filter(|&i| is_simple(i)).collect() } else { Vec::new() };
         Self { all: (0..n).collect(), simple, n_simple_steps, batch, seed }
     }
 
     /// Returns the images of a step.
-    pub fn batch(&self, step: usize) -> Vec<usize> {
+    pub(crate) fn batch(&self, step: usize) -> Vec<usize> {
         let (pool, step, stream) = if step < self.n_simple_steps && !self.simple.is_empty() {
             (&self.simple, step, 0)
         } else {

@@ -55,12 +55,12 @@ const LOOSENING: u64 = 1 << 41;
 
 impl WorldImages {
     /// Makes the images of a configuration.
-    pub fn new(config: WorldConfig) -> Self {
+    pub(crate) fn new(config: WorldConfig) -> Self {
         Self { config }
     }
 
     /// Returns the scene of an image.
-    pub fn scene(&self, index: usize) -> Scene {
+    pub(crate) fn scene(&self, index: usize) -> Scene {
         let seed = self.config.seed;
         let mut draw = Draw::new(seed, index as u64);
         let is_loose = Draw::new(seed, LOOSENING + index as u64).chance(self.config.loose);

@@ -70,12 +70,12 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// Makes an optimizer without a state, or one that continues from `state` after `n_updates`.
-    pub fn new(config: OptimizerConfig, state: BTreeMap<String, Tensor>, n_updates: usize) -> Self {
+    pub(crate) fn new(config: OptimizerConfig, state: BTreeMap<String, Tensor>, n_updates: usize) -> Self {
         Self { config, state, n_updates }
     }
 
     /// Returns the state to store.
-    pub fn state(&self) -> &BTreeMap<String, Tensor> {
+    pub(crate) fn state(&self) -> &BTreeMap<String, Tensor> {
         &self.state
     }
 

@@ -22,7 +22,7 @@ pub struct Histogram(Vec<f32>);
 
 impl Histogram {
     /// Computes the histogram of a frame.
-    pub fn of(frame: &RgbImage) -> Self {
+    pub(crate) fn of(frame: &RgbImage) -> Self {
         let mut counts = vec![0u32; BINS * BINS * BINS];
         let (width, height) = frame.dimensions();
         let (columns, rows) = (width.min(GRID), height.min(GRID));

@@ -86,7 +86,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// When a file is not JSON, or its section is not an object.
-    pub fn find(dir: &Path, path: VideoPath) -> Result<Option<Self>, Error> {
+    pub(crate) fn find(dir: &Path, path: VideoPath) -> Result<Option<Self>, Error> {
         let open = |name: &str| {
             let path = dir.join(name);
             files::is_file(&path).then(|| JsonFile::read(&path)).transpose()
@@ -107,7 +107,7 @@ impl ProcessorFile {
     ///
     /// # Errors
     /// [`Error`] for an unknown class, or naming the first key that is unusable.
-    pub fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), Error> {
+    pub(crate) fn read(&self, class: ProcessorClass) -> Result<(PreprocessConfig, KeyNotes), Error> {
         let class = match class {
             ProcessorClass::Fixed(class) => class,
             ProcessorClass::Named(default) => self.class(default)?,
