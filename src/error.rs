@@ -329,6 +329,16 @@ impl Error {
         self.0.cause.as_deref().and_then(|cause| cause.downcast_ref())
     }
 
+    /// Returns whether the reader of the output is gone.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.cause::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Formats this error alone, without further ones.
+    pub fn each_to_string(&self) -> String {
+        self.statement() + &self.hint().map_or(String::new(), |hint| format!("; hint: {hint}"))
+    }
+
     /// Subjects and rule, without the hint.
     pub fn statement(&self) -> String {
         self.0.subjects.iter().map(|subject| format!("{subject}: ")).collect::<String>() + &self.0.rule
@@ -359,8 +369,14 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+impl From<io::Error> for Error {
+    fn from(cause: io::Error) -> Self {
+        Self::caused_by(Kind::Unreadable, cause)
+    }
+}
+
 /// Returns candle's error without the backtrace that it prints.
-pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
         other => other,

@@ -2,13 +2,13 @@
 //! merge`, and at the end of a batch on several devices.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::BatchError;
+use super::error::other_plan;
 use super::item::{Id, Shard};
 use super::store::{Header, ResultRecord, Store, StoredResults, holder, read_sessions, thumbnail_path};
 use super::summary::{ResultCounts, Summary, read_summary};
+use crate::error::Error;
 
 /// Report of a merge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,16 +29,17 @@ const MAX_CONFLICTS: usize = 20;
 /// Merges results into a new directory. An answer takes precedence over a failure.
 ///
 /// # Errors
-/// [`BatchError`] when a part cannot be read, the parts are of different plans, or the directory cannot be written.
-pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, BatchError> {
+/// [`Error`] when a part cannot be read, the parts are of different plans, or the directory cannot be written.
+pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, Error> {
     let parts: Vec<StoredResults> = parts.iter().map(|dir| StoredResults::open(dir)).collect::<Result<_, _>>()?;
     let Some(first) = parts.first() else { return Ok(MergeReport::default()) };
     for part in &parts[1..] {
         let differences = first.header.differences(&part.header);
         if !differences.is_empty() {
             let dir = first.dir.clone();
-            let differences = differences.iter().map(|text| format!("{text} ({})", part.dir.display())).collect();
-            return Err(BatchError::OtherPlan { dir, differences });
+            let differences =
+                differences.iter().map(|text| format!("{text} ({})", part.dir.display())).collect::<Vec<_>>();
+            return Err(other_plan(&dir, &differences));
         }
     }
     let (shards, missing) = coverage(&parts);
@@ -46,8 +47,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<MergeReport, BatchError> {
     let header = Header { shards, ..first.header.clone() };
     let (mut store, state) = Store::open(out, &header)?;
     if state.n_answered() + state.n_failed() > 0 {
-        let cause = io::Error::other("results of an earlier merge; hint: another directory");
-        return Err(BatchError::io(out)(cause));
+        return Err(Error::invalid("results of an earlier merge").with_hint("another directory").about(out));
     }
     let report = MergeReport { gaps: missing, ..MergeReport::default() };
     let mut merge = MergeState { report, lines: HashMap::new() };
@@ -108,13 +108,13 @@ impl MergedLine {
 
 impl MergeState {
     /// Adds the lines of a part in one pass.
-    fn add(&mut self, part: &StoredResults, pass: MergePass, store: &mut Store) -> Result<(), BatchError> {
+    fn add(&mut self, part: &StoredResults, pass: MergePass, store: &mut Store) -> Result<(), Error> {
         let timings = part.timings()?;
         part.for_each(&mut |record| {
             if record.question.is_none() == (pass == MergePass::Items) && self.is_new(&record) {
                 store.add(&record, timings.get(&record.key()).copied())?;
                 if let Ok(jpeg) = std::fs::read(thumbnail_path(&part.dir, record.item)) {
-                    store.add_thumbnail(record.item, &jpeg).map_err(BatchError::io(store.dir()))?;
+                    store.add_thumbnail(record.item, &jpeg).map_err(Error::io(store.dir()))?;
                 }
             }
             Ok(())
@@ -167,7 +167,7 @@ fn coverage(parts: &[StoredResults]) -> (Vec<String>, Vec<String>) {
 }
 
 /// Describes why a part may lack items, if it may.
-fn unfinished(part: &StoredResults) -> Result<Option<String>, BatchError> {
+fn unfinished(part: &StoredResults) -> Result<Option<String>, Error> {
     let dir = part.dir.display();
     if let Some(holder) = holder(&part.dir) {
         return Ok(Some(format!("{dir} is not finished: {holder} writes there")));
@@ -181,8 +181,8 @@ fn unfinished(part: &StoredResults) -> Result<Option<String>, BatchError> {
 }
 
 /// Describes the questions that were asked about every item of some parts, but not of others.
-fn unasked(parts: &[StoredResults]) -> Result<Vec<String>, BatchError> {
-    let asked = |part: &StoredResults| -> Result<BTreeSet<String>, BatchError> {
+fn unasked(parts: &[StoredResults]) -> Result<Vec<String>, Error> {
+    let asked = |part: &StoredResults| -> Result<BTreeSet<String>, Error> {
         Ok(read_sessions(&part.dir)?.into_iter().flat_map(|session| session.questions).collect())
     };
     let asked = parts.iter().map(asked).collect::<Result<Vec<_>, _>>()?;

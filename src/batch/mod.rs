@@ -19,7 +19,6 @@ pub mod summary;
 mod tally;
 
 pub use archive::{Archive, ArchiveEntry, ArchiveOptions, FailedEntry, ManifestFormat, SkipReason, SkippedFile};
-pub use error::BatchError;
 pub use item::{ArchiveItem, Id, Shard};
 pub use merge::MergeReport;
 pub use questions::{BatchQuestion, check_questions, read_questions};

@@ -10,7 +10,6 @@ use serde::de::{Error as DeError, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::BatchError;
 use crate::error::Error;
 use crate::files;
 use crate::records::{RecordFormat, decode, parse_json, parse_table};
@@ -107,10 +106,10 @@ impl<'de> Visitor<'de> for QuestionsVisitor {
 /// Reads a file of questions: JSON, JSON lines or a table by its extension, else YAML.
 ///
 /// # Errors
-/// [`BatchError`] when the file cannot be read or parsed, or has no question, a repeated or an empty one.
-pub fn read_questions(path: &Path) -> Result<Vec<BatchQuestion>, BatchError> {
-    let invalid = |error: Error| BatchError::Questions { path: path.to_owned(), cause: error.to_string() };
-    let bytes = files::read_bounded(path, MAX_BYTES).map_err(BatchError::io(path))?;
+/// [`Error`] when the file cannot be read or parsed, or has no question, a repeated or an empty one.
+pub fn read_questions(path: &Path) -> Result<Vec<BatchQuestion>, Error> {
+    let invalid = |error: Error| error.about(path);
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
     let questions = decode(&bytes).and_then(|text| parse(text, RecordFormat::from_path(path))).map_err(invalid)?;
     check_questions(&questions).map_err(invalid)?;
     Ok(questions)

@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
-use super::BatchError;
 use super::store::{FailureRecord, PacketLoss, RecordOutcome, ResultRecord, StoredResults, thumbnail_path};
 use super::summary::{ResultCounts, read_summary};
+use crate::error::Error;
 use crate::files::{Durability, OutputFile};
 use crate::units::Seconds;
 
@@ -29,10 +29,10 @@ const TAIL: &str = include_str!("report/tail.html");
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
-pub fn write(dir: &Path) -> Result<PathBuf, BatchError> {
+pub fn write(dir: &Path) -> Result<PathBuf, Error> {
     let results = StoredResults::open(dir)?;
     let path = dir.join(REPORT);
-    let io = BatchError::io(&path);
+    let io = Error::io(path.clone());
     let mut page = OutputFile::create(&path).map_err(&io)?;
     let summary = summary(&results).into_string();
     write!(page, "{HEAD}{summary}\n<main>\n").map_err(&io)?;

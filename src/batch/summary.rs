@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::BatchError;
 use super::run::BatchOutcome;
 use super::snapshot::Snapshot;
 use super::store::LockHolder;
+use crate::error::Error;
 use crate::files::{self, Durability, output};
 
 /// File name of the summary.
@@ -79,7 +79,7 @@ impl Summary {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, dir: &Path) -> Result<(), BatchError> {
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
         write(&dir.join(SUMMARY), self)
     }
 }
@@ -93,7 +93,7 @@ pub fn read_summary(dir: &Path) -> Option<Summary> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_status(dir: &Path, snapshot: &Snapshot) -> Result<(), BatchError> {
+pub fn write_status(dir: &Path, snapshot: &Snapshot) -> Result<(), Error> {
     write(&dir.join(STATUS), snapshot)
 }
 
@@ -102,7 +102,7 @@ pub fn read_status(dir: &Path) -> Option<Snapshot> {
     serde_json::from_slice(&files::read_bounded(&dir.join(STATUS), MAX_BYTES).ok()?).ok()
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<(), BatchError> {
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
-    bytes.and_then(|bytes| output::replace(path, &bytes, Durability::Renamed)).map_err(BatchError::io(path))
+    bytes.and_then(|bytes| output::replace(path, &bytes, Durability::Renamed)).map_err(Error::io(path))
 }

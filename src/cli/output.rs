@@ -17,7 +17,6 @@ use vidense::batch::store::ResultRecord;
 use vidense::batch::{Snapshot, Summary};
 use vidense::choice;
 use vidense::error::Error;
-use vidense::spec::SpecError;
 
 /// Format of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
@@ -117,9 +116,9 @@ pub fn json(object: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Prints the error that stopped the command.
 pub fn error(error: &anyhow::Error) {
-    match error.downcast_ref::<SpecError>() {
+    match error.downcast_ref::<Error>() {
         // One line for each problem.
-        Some(SpecError { lines }) => message("error", "31", lines),
+        Some(error) => message("error", "31", &error.errors().map(Error::each_to_string).collect::<Vec<_>>()),
         None => message("error", "31", &[error.to_string()]),
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vidense::pipeline::{
-    Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, OpenError, Opening, Stages, Timings,
-    VideoChat, VideoOptions, VideoRef, open_with,
+    Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, Opening, Stages, Timings, VideoChat,
+    VideoOptions, VideoRef, open_with,
 };
 use vidense::spec::{Document, Plan};
 use vidense::units::Tokens;
@@ -71,11 +71,7 @@ impl Session {
         let (bar, on_open) = progress::opening();
         let model = while_loading(|| open_with(plan, &Opening { document, first, on_open }));
         bar.clear();
-        let model = model.map_err(|error| match error {
-            // `output::error` prints each problem on its own line.
-            OpenError::Spec(error) => anyhow::Error::from(error),
-            other => other.into(),
-        })?;
+        let model = model?;
         Ok(Self { model, limits: Limits::default(), started })
     }
 

@@ -14,6 +14,7 @@ mod spec;
 
 use std::path::Path;
 
+use crate::error::{Error, Kind};
 use candle_core::{DType, Device, Shape, Tensor};
 
 #[cfg(feature = "cuda")]
@@ -25,16 +26,6 @@ pub use spec::{DTypeSpec, DeviceSpec};
 
 /// File that exists while the driver of NVIDIA GPUs is loaded.
 const NVIDIA_DRIVER: &str = "/proc/driver/nvidia/version";
-
-/// Error of opening a device.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{device}: {cause}; hint: --device cpu, or a build with `--features cuda` or `--features metal` on a machine that has one"
-)]
-pub struct DeviceError {
-    device: DeviceSpec,
-    cause: String,
-}
 
 /// Opened device.
 #[derive(Debug, Clone)]
@@ -50,7 +41,7 @@ impl DeviceSpec {
     ///
     /// # Errors
     /// When this build does not support the device, or the machine does not have it.
-    pub fn open(self) -> Result<Device, DeviceError> {
+    pub fn open(self) -> Result<Device, Error> {
         self.open_with_note().map(|opened| opened.device)
     }
 
@@ -58,7 +49,7 @@ impl DeviceSpec {
     ///
     /// # Errors
     /// When this build does not support the device, or the machine does not have it.
-    pub fn open_with_note(self) -> Result<OpenedDevice, DeviceError> {
+    pub fn open_with_note(self) -> Result<OpenedDevice, Error> {
         let requested = |device| OpenedDevice { device, note: None };
         let opened = match self {
             Self::Auto => Ok(automatic(NVIDIA_DRIVER.as_ref())),
@@ -66,7 +57,11 @@ impl DeviceSpec {
             Self::Cuda(ordinal) => cuda(ordinal).map(requested),
             Self::Metal(ordinal) => Device::new_metal(ordinal).map(requested),
         };
-        opened.map_err(|error| DeviceError { device: self, cause: first_line(&error) })
+        opened.map_err(|error| {
+            let hint =
+                "--device cpu, or a build with `--features cuda` or `--features metal` on a machine that has one";
+            Error::new(Kind::Device, first_line(&error)).with_hint(hint).about(self.to_string())
+        })
     }
 }
 

@@ -20,6 +20,6 @@ mod sequence;
 pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
 pub(crate) use request::RequestListener;
 pub use request::{
-    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual,
+    Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual,
 };
 pub use run::{Engine, EngineStats};

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::without_backtrace;
+use crate::error::{Error, Kind};
 use crate::exec::panic_message;
 use crate::language::{Decoding, PromptHistory};
 
@@ -126,7 +125,7 @@ pub enum RequestEvent<'e> {
         text: &'e str,
     },
     /// Nothing more comes.
-    Done(Result<Completion, EngineError>),
+    Done(Result<Completion, Error>),
 }
 
 /// The name of a request within its engine, in the order in which they were submitted.
@@ -162,68 +161,18 @@ pub struct Completion {
     pub generate: Duration,
 }
 
-/// Why a request failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The language model.
-    #[error("{0}")]
-    Compute(Arc<candle_core::Error>),
-    /// The device has no memory for a step, however small it was made.
-    #[error(
-        "{source}; it was a step of {positions} position(s) of {sequences} sequence(s), and the device has {} left; hint: a \
-         smaller --kv-memory, a smaller model, half precision (--dtype bf16), or --quant q8_0",
-        free.map_or("an unknown amount of memory".to_owned(), |free| ByteSize::b(free).display().iec().to_string())
-    )]
-    OutOfMemory {
-        /// Positions of the step.
-        positions: usize,
-        /// Sequences of the step.
-        sequences: usize,
-        /// Free bytes, where the device reports them.
-        free: Option<u64>,
-        /// The failure.
-        source: Arc<candle_core::Error>,
-    },
-    /// A kernel or the tokenizer panicked, which is a defect of this program.
-    #[error("a defect of this program: {0}")]
-    Panic(String),
-    /// The time limit is exceeded.
-    #[error("it took longer than the limit of {} s", .0.as_secs_f64())]
-    TimeLimit(Duration),
-    /// Cancellation by the listener, or by [`super::Engine::cancel`].
-    #[error("cancelled")]
-    Cancelled,
-    /// Prompt and answer exceed the budget of key-value memory.
-    #[error(
-        "a prompt of {prompt} and an answer of up to {new} tokens need {needed} bytes of key-value memory, over the budget of {budget} bytes; hint: a larger --kv-memory, fewer frames, or a smaller --max-new-tokens"
-    )]
-    OverBudget {
-        /// Positions of the prompt.
-        prompt: usize,
-        /// Tokens of the answer.
-        new: usize,
-        /// Bytes needed.
-        needed: usize,
-        /// Bytes of the budget.
-        budget: usize,
-    },
-}
-
-impl EngineError {
-    /// Returns whether a step ran out of device memory.
-    pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory { .. })
-    }
-}
-
 /// Runs a part of a request's work; a panic in it fails this request alone.
-pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| EngineError::Panic(panic_message(&*payload)))
+pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|payload| Error::new(Kind::Defect, format!("a defect of this program: {}", panic_message(&*payload))))
 }
 
-impl From<candle_core::Error> for EngineError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Compute(Arc::new(without_backtrace(error)))
-    }
+/// Returns the error of a request that its listener, or [`super::Engine::cancel`], gave up.
+pub(super) fn cancelled() -> Error {
+    Error::new(Kind::Stopped, "cancelled")
+}
+
+/// Returns the error of a request over its time limit.
+pub(super) fn time_limit(limit: Duration) -> Error {
+    Error::new(Kind::TimeLimit, format!("it took longer than the limit of {} s", limit.as_secs_f64()))
 }

@@ -17,8 +17,9 @@ use candle_core::Result;
 
 use super::config::EngineConfig;
 use super::pool::{PagePool, PoolConfig};
-use super::request::{EngineError, FinishReason, Request, RequestEvent, RequestId};
+use super::request::{FinishReason, Request, RequestEvent, RequestId, cancelled, time_limit};
 use super::sequence::Sequence;
+use crate::error::{Error, Kind};
 use crate::exec::Stop;
 use crate::kernels::kv::{KvStore, pages_for};
 use crate::language::Llama;
@@ -42,7 +43,7 @@ pub struct Engine<'m> {
 }
 
 /// Reason of a sequence's end, or its error.
-type SequenceOutcome = std::result::Result<FinishReason, EngineError>;
+type SequenceOutcome = std::result::Result<FinishReason, Error>;
 
 impl<'m> Engine<'m> {
     /// Makes an engine without requests. No key-value memory is taken yet. Without a tokenizer there are ids but no
@@ -89,12 +90,16 @@ impl<'m> Engine<'m> {
             }
             Ok(sequence) if sequence.max_new_tokens() == 0 => sequence.finish(Ok(FinishReason::Length)),
             Ok(sequence) if pages_for(sequence.most_positions()) > self.pool.max_pages() => {
-                let error = EngineError::OverBudget {
-                    prompt: sequence.n_prompt(),
-                    new: sequence.max_new_tokens(),
-                    needed: pages_for(sequence.most_positions()) * self.store.page_bytes(),
-                    budget: self.stats.kv_budget_bytes,
-                };
+                let needed = pages_for(sequence.most_positions()) * self.store.page_bytes();
+                let rule = format!(
+                    "a prompt of {} and an answer of up to {} tokens need {needed} bytes of key-value memory, over the \
+                     budget of {} bytes",
+                    sequence.n_prompt(),
+                    sequence.max_new_tokens(),
+                    self.stats.kv_budget_bytes,
+                );
+                let hint = "a larger --kv-memory, fewer frames, or a smaller --max-new-tokens";
+                let error = Error::new(Kind::KvMemory, rule).with_hint(hint);
                 sequence.finish(Err(error));
             }
             Ok(sequence) => {
@@ -110,20 +115,20 @@ impl<'m> Engine<'m> {
     pub fn cancel(&mut self, id: RequestId) {
         if let Some(i) = self.waiting.iter().position(|sequence| sequence.id == id) {
             if let Some(sequence) = self.waiting.remove(i) {
-                sequence.finish(Err(EngineError::Cancelled));
+                sequence.finish(Err(cancelled()));
             }
         } else if let Some(i) = self.running.iter().position(|sequence| sequence.id == id) {
-            self.end(i, Err(EngineError::Cancelled));
+            self.end(i, Err(cancelled()));
         }
     }
 
     /// Cancels all requests.
     pub fn cancel_all(&mut self) {
         while !self.running.is_empty() {
-            self.end(self.running.len() - 1, Err(EngineError::Cancelled));
+            self.end(self.running.len() - 1, Err(cancelled()));
         }
         while let Some(sequence) = self.waiting.pop_front() {
-            sequence.finish(Err(EngineError::Cancelled));
+            sequence.finish(Err(cancelled()));
         }
     }
 
@@ -195,14 +200,14 @@ impl<'m> Engine<'m> {
     fn expire(&mut self) {
         for i in (0..self.running.len()).rev() {
             if let Some(limit) = self.running[i].expired() {
-                self.end(i, Err(EngineError::TimeLimit(limit)));
+                self.end(i, Err(time_limit(limit)));
             }
         }
         for i in (0..self.waiting.len()).rev() {
             if let Some(limit) = self.waiting[i].expired()
                 && let Some(sequence) = self.waiting.remove(i)
             {
-                sequence.finish(Err(EngineError::TimeLimit(limit)));
+                sequence.finish(Err(time_limit(limit)));
             }
         }
     }

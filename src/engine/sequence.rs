@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::pool::{PageKey, Parent, PositionKey};
 use super::prompt::{PositionedPart, PromptSegment, PromptTokens};
 use super::request::{
-    Completion, EngineError, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, guarded,
+    Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, cancelled, guarded,
 };
 use crate::kernels::kv::{PAGE_LEN, PageId, StepRows};
 use crate::language::{Choosing, LlamaConfig, Sampler, SequenceRows};
@@ -49,7 +49,7 @@ impl<'l> Sequence<'l> {
         request: Request<'l>,
         tokenizer: Option<&'l Tokenizer>,
         config: &LlamaConfig,
-    ) -> Result<Self, (EngineError, RequestListener<'l>)> {
+    ) -> Result<Self, (Error, RequestListener<'l>)> {
         let Request { prompt, history, decoding, stop, max_new_tokens, time_limit, listener } = request;
         if tokenizer.is_none() && !stop.strings.is_empty() {
             return Err((candle_core::Error::msg("stop strings without a tokenizer").into(), listener));
@@ -232,13 +232,13 @@ impl<'l> Sequence<'l> {
     }
 
     /// Takes a token and sends its text to the listener. Returns the reason if the answer ends with this token.
-    pub(super) fn push(&mut self, id: u32) -> Result<Option<FinishReason>, EngineError> {
+    pub(super) fn push(&mut self, id: u32) -> Result<Option<FinishReason>, Error> {
         self.ids.push(id);
         let is_stop = self.stop_tokens.contains(&id);
         let stream = self.stream.as_mut().filter(|_| !is_stop);
         let text = guarded(|| stream.map_or_else(String::new, |stream| stream.push(id)))?;
         if (self.listener)(RequestEvent::Token { id, text: &text }) == ControlFlow::Break(()) {
-            return Err(EngineError::Cancelled);
+            return Err(cancelled());
         }
         if is_stop || self.stream.as_ref().is_some_and(TextStream::is_stopped) {
             return Ok(Some(FinishReason::Stop));
@@ -247,7 +247,7 @@ impl<'l> Sequence<'l> {
     }
 
     /// Sends the outcome to the listener.
-    pub(super) fn finish(mut self, outcome: Result<FinishReason, EngineError>) {
+    pub(super) fn finish(mut self, outcome: Result<FinishReason, Error>) {
         let rest = |stream: &mut Option<TextStream<'_>>| stream.as_mut().map_or_else(String::new, TextStream::finish);
         let outcome = outcome.and_then(|finish_reason| {
             let rest = guarded(|| rest(&mut self.stream))?;

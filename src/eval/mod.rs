@@ -7,6 +7,6 @@ mod run;
 mod score;
 
 pub use divergence::kl_divergence;
-pub use questions::{EvalQuestion, QuestionError, read_questions};
+pub use questions::{EvalQuestion, read_questions};
 pub use run::{EvalEvent, Evaluation};
 pub use score::{ExactMatchScore, ExactMatchScores};

@@ -48,50 +48,17 @@ impl EvalQuestionRecord {
     }
 }
 
-/// Why questions could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum QuestionError {
-    /// The file cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's own words.
-        source: std::io::Error,
-    },
-    /// A file without a list of questions.
-    #[error("{path}: {cause}")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// The cause, with a hint.
-        cause: String,
-    },
-    /// A line, or a record of an array, is none of the kind.
-    #[error("{path}: line {line}: {cause}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// The parser's words.
-        cause: String,
-    },
-}
-
 /// Maximum number of bytes of a file of questions; the largest benchmarks have a tenth.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Reads all questions of a file; empty lines are skipped.
 ///
 /// # Errors
-/// [`QuestionError`] naming the first line that is unusable.
-pub fn read_questions(path: &Path) -> Result<Vec<EvalQuestion>, QuestionError> {
-    let bytes =
-        files::read_bounded(path, MAX_BYTES).map_err(|source| QuestionError::Io { path: path.to_owned(), source })?;
-    let unreadable = |error: Error| QuestionError::Format { path: path.to_owned(), cause: error.to_string() };
-    let at =
-        |line: usize| move |error: Error| QuestionError::Line { path: path.to_owned(), line, cause: error.to_string() };
+/// [`Error`] naming the first line that is unusable.
+pub fn read_questions(path: &Path) -> Result<Vec<EvalQuestion>, Error> {
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
+    let unreadable = |error: Error| error.about(path);
+    let at = |line: usize| move |error: Error| error.about(format!("line {line}")).about(path);
     let text = decode(&bytes).map_err(unreadable)?;
     let read = |(line, record): (usize, Value)| {
         let record: Result<EvalQuestionRecord, _> = serde_json::from_value(record);

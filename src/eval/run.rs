@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{EvalQuestion, ExactMatchScores};
+use crate::error::Error;
 use crate::exec::{RunControl, Stop};
-use crate::pipeline::{AnsweredVideo, Asking, ItemError, Job, PipelineError, RunReport, VideoOptions, VideoOutcome};
+use crate::pipeline::{AnsweredVideo, Asking, ItemError, Job, RunReport, VideoOptions, VideoOutcome};
 
 /// Event of an evaluation.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Evaluation<'_> {
     pub fn run<E>(
         &self,
         on_event: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
-    ) -> Result<Result<(ExactMatchScores, RunReport), E>, PipelineError> {
+    ) -> Result<Result<(ExactMatchScores, RunReport), E>, Error> {
         let groups: Vec<&[EvalQuestion]> = self.questions.chunk_by(|a, b| a.video == b.video).collect();
         let jobs: Vec<Job> = groups.iter().map(|group| job(group)).collect();
         let mut tracker =

@@ -19,7 +19,6 @@ mod tests;
 
 pub(crate) use channel::{Closed, Inlet, Outlet};
 pub use control::{Monitor, RunControl};
-pub use run::ExecError;
 pub(crate) use run::{lock, panic_message, run};
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;

@@ -11,27 +11,7 @@ use crossbeam_channel::bounded;
 use super::order::ItemOrder;
 use super::stage::Clock;
 use super::{Inlet, Outlet, RunControl, StageReport, Threads};
-
-/// Why a run failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExecError {
-    /// A stage panicked.
-    #[error("the stage `{stage}` panicked: {message}")]
-    Panic {
-        /// Name of the stage.
-        stage: String,
-        /// Message of the panic.
-        message: String,
-    },
-    /// A thread could not be started.
-    #[error("no thread for the stage `{stage}`: {cause}")]
-    Thread {
-        /// Name of the stage.
-        stage: String,
-        /// Message of the operating system.
-        cause: String,
-    },
-}
+use crate::error::{Error, Kind};
 
 /// Scope of a run, to which stages are added.
 pub(crate) struct Scope<'scope, 'env> {
@@ -42,7 +22,7 @@ pub(crate) struct Scope<'scope, 'env> {
 struct ScopeShared {
     control: RunControl,
     begin: Instant,
-    failure: Mutex<Option<ExecError>>,
+    failure: Mutex<Option<Error>>,
 }
 
 /// Runs the stages that `build` adds to its scope, and waits for all of them.
@@ -52,13 +32,13 @@ struct ScopeShared {
 pub(crate) fn run<'env, R>(
     control: &RunControl,
     build: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
-) -> Result<(R, Vec<StageReport>), ExecError> {
+) -> Result<(R, Vec<StageReport>), Error> {
     let shared = Arc::new(ScopeShared { control: control.clone(), begin: Instant::now(), failure: Mutex::new(None) });
     let result = std::thread::scope(|threads| {
         let scope = Scope { threads, shared: shared.clone() };
         let built = catch_unwind(AssertUnwindSafe(|| build(&scope)));
         if let Err(payload) = &built {
-            shared.fail(ExecError::Panic { stage: "run".to_owned(), message: panic_message(&**payload) });
+            shared.fail(panicked("run", &**payload));
         }
         built
     });
@@ -129,7 +109,7 @@ impl<'scope> Scope<'scope, '_> {
         let outcome = catch_unwind(AssertUnwindSafe(|| body(&input)));
         clock.pause();
         outcome.unwrap_or_else(|payload| {
-            self.shared.fail(ExecError::Panic { stage: name.to_owned(), message: panic_message(&*payload) });
+            self.shared.fail(panicked(name, &*payload));
             drop(input);
             resume_unwind(payload)
         })
@@ -152,21 +132,26 @@ impl<'scope> Scope<'scope, '_> {
             let outcome = catch_unwind(AssertUnwindSafe(body));
             clock.pause();
             if let Err(payload) = outcome {
-                shared.fail(ExecError::Panic { stage, message: panic_message(&*payload) });
+                shared.fail(panicked(&stage, &*payload));
             }
         };
         if let Err(error) = Builder::new().name(name.to_owned()).spawn_scoped(self.threads, guarded) {
-            self.shared.fail(ExecError::Thread { stage: name.to_owned(), cause: error.to_string() });
+            self.shared.fail(Error::new(Kind::Defect, format!("the stage `{name}` got no thread: {error}")));
         }
     }
 }
 
 impl ScopeShared {
     /// Records the first failure, and aborts the run.
-    fn fail(&self, failure: ExecError) {
+    fn fail(&self, failure: Error) {
         lock(&self.failure).get_or_insert(failure);
         self.control.stop.abort();
     }
+}
+
+/// Returns the error of a stage that panicked.
+fn panicked(stage: &str, payload: &(dyn Any + Send)) -> Error {
+    Error::new(Kind::Defect, format!("the stage `{stage}` panicked: {}", panic_message(payload)))
 }
 
 /// Locks a mutex, ignoring poisoning: the guarded values are consistent after every statement.

@@ -216,7 +216,7 @@ fn a_panic_in_an_ordered_stage_ends_the_threads_that_wait_for_its_item() {
             scope.here("sink", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
         });
         let error = failed.expect_err("a stage panicked");
-        assert_eq!(error, ExecError::Panic { stage: "pass".to_owned(), message: format!("item {at}") });
+        assert_eq!(error.to_string(), format!("the stage `pass` panicked: item {at}"));
     }
 }
 
@@ -339,7 +339,7 @@ fn a_panic_fails_the_run_and_names_its_stage() {
             });
         });
         let failed = failed.expect_err("a stage panicked");
-        assert_eq!(failed, ExecError::Panic { stage: expected.to_owned(), message: "seven".to_owned() });
+        assert_eq!(failed.to_string(), format!("the stage `{expected}` panicked: seven"));
     }
 }
 

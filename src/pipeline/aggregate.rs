@@ -9,7 +9,7 @@ use super::error::guarded;
 use super::item::{ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
 use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, VideoProgress};
 use super::timing::timed;
-use super::{EncodedVideo, FrameStamp, PipelineError, Stages, Timings};
+use super::{EncodedVideo, FrameStamp, Stages, Timings};
 use crate::connector::ChannelWindow;
 use crate::error::Error;
 use crate::exec::{Inlet, Outlet};
@@ -103,7 +103,7 @@ impl<'m> PartialVideo<'m> {
             let timings = Timings { decode: ending.decode, ..self.timings };
             return Ok(EncodedVideo { timings, ..*cached });
         }
-        let wrong = |source: PipelineError| ItemError::new(AGGREGATE, source);
+        let wrong = |source: Error| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
             let no_report = candle_core::Error::msg("a video ended without a report");
             return Err(wrong(Error::compute("aggregating frames")(no_report).into()));

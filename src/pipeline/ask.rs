@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use super::error::of_engine;
 use super::run::GENERATE;
-use super::{EncodedVideo, Limits, PipelineError};
+use super::{EncodedVideo, Limits};
 use crate::engine::{
-    Completion, DecodeLaunch, Engine, EngineConfig, EngineError, FinishReason, PromptPart, Request, RequestListener,
-    StopRules, Visual,
+    Completion, DecodeLaunch, Engine, EngineConfig, FinishReason, PromptPart, Request, RequestListener, StopRules,
+    Visual,
 };
 use crate::error::Error;
 use crate::language::PromptHistory;
@@ -98,7 +99,7 @@ impl<'a> Asking<'a> {
     ///
     /// # Errors
     /// When the key-value memory cannot be allocated.
-    pub fn engine(&self) -> Result<Engine<'a>, PipelineError> {
+    pub fn engine(&self) -> Result<Engine<'a>, Error> {
         let kv_bytes = self.plan.exec.kv_memory.map(|size| size.as_u64());
         let decode = match self.plan.exec.cuda_graphs {
             Some(false) => DecodeLaunch::Operations,
@@ -112,7 +113,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Returns the next prompt of a conversation about a video, if it fits the context.
-    pub(super) fn question(&self, ids: PromptIds, video: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+    pub(super) fn question(&self, ids: PromptIds, video: &EncodedVideo) -> Result<FittingPrompt, Error> {
         let n_frames = video.frames.len();
         let budget = TokenBudget {
             temporal: video.temporal,
@@ -138,7 +139,7 @@ impl<'a> Asking<'a> {
         visual: &Visual,
         limits: &Limits,
         listener: RequestListener<'a>,
-    ) -> Result<Request<'a>, PipelineError> {
+    ) -> Result<Request<'a>, Error> {
         Ok(Request {
             prompt: question.parts(visual)?,
             history: question.history.clone(),
@@ -154,12 +155,8 @@ impl<'a> Asking<'a> {
     }
 
     /// Returns the answer of a completion.
-    pub(super) fn answer(
-        &self,
-        question: &FittingPrompt,
-        outcome: Result<Completion, EngineError>,
-    ) -> Result<Answer, PipelineError> {
-        let Completion { ids, text, finish_reason, reused, prefill, generate, .. } = outcome?;
+    pub(super) fn answer(&self, question: &FittingPrompt, outcome: Result<Completion, Error>) -> Result<Answer, Error> {
+        let Completion { ids, text, finish_reason, reused, prefill, generate, .. } = outcome.map_err(of_engine)?;
         let requested = self.plan.generate.max_new_tokens;
         Ok(Answer {
             text,

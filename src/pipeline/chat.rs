@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use super::ask::{Answer, Asking};
-use super::{EncodedVideo, Limits, PipelineError};
-use crate::engine::{Completion, Engine, EngineError, RequestEvent, Visual};
+use super::error::{of_engine, stopped};
+use super::{EncodedVideo, Limits};
+use crate::engine::{Completion, Engine, RequestEvent, Visual};
+use crate::error::Error;
 use crate::text::Conversation;
 use crate::vlm::PromptIds;
 
@@ -25,7 +27,7 @@ pub struct VideoChat<'a> {
 /// Event of a request, queued until the engine's step is over.
 enum ChatEvent {
     Text(String),
-    Done(Result<Completion, EngineError>),
+    Done(Result<Completion, Error>),
 }
 
 impl<'a> VideoChat<'a> {
@@ -33,7 +35,7 @@ impl<'a> VideoChat<'a> {
     ///
     /// # Errors
     /// When the key-value memory cannot be allocated.
-    pub fn new(asking: Asking<'a>, video: &'a EncodedVideo, limits: &Limits) -> Result<Self, PipelineError> {
+    pub fn new(asking: Asking<'a>, video: &'a EncodedVideo, limits: &Limits) -> Result<Self, Error> {
         let visual = Visual::new(video.visual.clone());
         let (conversation, engine) = (asking.conversation_about(video), asking.engine()?);
         Ok(Self { asking, video, limits: *limits, visual, conversation, engine })
@@ -44,14 +46,10 @@ impl<'a> VideoChat<'a> {
     /// # Errors
     /// When the prompt does not fit the context, or `on_text` breaks off. The question is then removed from the
     /// conversation.
-    pub fn ask(
-        &mut self,
-        question: &str,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Answer, PipelineError> {
+    pub fn ask(&mut self, question: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<Answer, Error> {
         let prompt = self.conversation.ask(question);
         let ids = prompt.and_then(|prompt| PromptIds::encode(&prompt, self.asking.vlm.tokenizer()));
-        let answer = ids.map_err(PipelineError::from).and_then(|ids| self.answer(ids, on_text));
+        let answer = ids.map_err(of_engine).and_then(|ids| self.answer(ids, on_text));
         match answer {
             Ok(answer) => {
                 self.conversation.answer(&answer.text);
@@ -64,11 +62,7 @@ impl<'a> VideoChat<'a> {
         }
     }
 
-    fn answer(
-        &mut self,
-        ids: PromptIds,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Answer, PipelineError> {
+    fn answer(&mut self, ids: PromptIds, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<Answer, Error> {
         let question = self.asking.question(ids, self.video)?;
         let events = Rc::new(RefCell::new(VecDeque::new()));
         let sender = events.clone();
@@ -96,7 +90,7 @@ impl<'a> VideoChat<'a> {
                 }
             }
             if !is_running {
-                return Err(PipelineError::Nothing);
+                return Err(stopped());
             }
         }
     }

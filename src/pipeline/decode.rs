@@ -10,7 +10,7 @@ use super::item::{Carried, ImageKind, ItemError, PartContent, VideoEnd, VideoPar
 use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
 use super::timing::timed;
 use super::views::{ViewMaker, thumbnail};
-use super::{EncodedVideo, FeatureKey, FrameStamp, PipelineError, Stages};
+use super::{EncodedVideo, FeatureKey, FrameStamp, Stages};
 use crate::error::{Error, Kind};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::temporal::{Temporal, Views};
@@ -61,7 +61,7 @@ struct VideoReading<'r> {
     /// Whether the video is a single image that AnyRes encodes.
     takes_any_res: bool,
     /// Why the video fails although it can be read, such as too many tokens.
-    refusal: Option<PipelineError>,
+    refusal: Option<Error>,
     /// Number of sampled frames before the one of the thumbnail; `None` once the thumbnail is made.
     thumbnail_at: Option<usize>,
     /// Time spent waiting for room in the outlet.
@@ -123,7 +123,7 @@ impl VideoReading<'_> {
         &mut self,
         request: &FrameRequest,
         worker: Option<&mut Worker<'_>>,
-    ) -> Result<Result<ReadReport, PipelineError>, Closed> {
+    ) -> Result<Result<ReadReport, Error>, Closed> {
         let VideoOptions { limits, n_restarts, .. } = self.stages.options;
         let limits = ReadLimits {
             time: limits.time(DECODE),
@@ -186,7 +186,7 @@ impl VideoReading<'_> {
     }
 
     /// Checks that `n_frames` frames fit the context beside the text.
-    fn check_budget(&self, temporal: Temporal, n_frames: usize) -> Result<(), PipelineError> {
+    fn check_budget(&self, temporal: Temporal, n_frames: usize) -> Result<(), Error> {
         let Some(text) = self.video.text else { return Ok(()) };
         let budget = TokenBudget {
             temporal,
@@ -267,7 +267,7 @@ impl VideoReading<'_> {
     }
 
     /// Sends the image that follows all frames, if the strategy has one.
-    fn finish(&mut self) -> Result<Result<(), PipelineError>, Closed> {
+    fn finish(&mut self) -> Result<Result<(), Error>, Closed> {
         if self.takes_any_res || self.stages.temporal.views() == Views::Frames {
             return Ok(Ok(()));
         }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use super::error::guarded;
+use super::error::{guarded, with_memory_of};
 use super::item::{Carried, PartContent, VideoPart};
 use super::stages::ENCODE;
-use super::{PipelineError, Stages, VideoProgress};
+use super::{Stages, VideoProgress};
 use crate::device::{free_memory, release_unused_memory};
 use crate::error::Error;
 use crate::exec::{Closed, Inlet, Outlet};
@@ -100,7 +100,7 @@ impl ImageBatch<'_> {
     }
 
     /// Returns the fused tokens of each image.
-    fn fuse(&self, images: &[Tensor]) -> Vec<Result<Tensor, PipelineError>> {
+    fn fuse(&self, images: &[Tensor]) -> Vec<Result<Tensor, Error>> {
         let Stages { vlm, encode_batch, on_progress, .. } = self.stages;
         let device = vlm.vision_device();
         let fuse = |pixels: &Tensor| {
@@ -119,7 +119,7 @@ impl ImageBatch<'_> {
                 on_progress(video, VideoProgress::SmallerBatch { n_images });
             }
         };
-        let with_sizes = |error: PipelineError| error.with_memory_of(images.first(), free_memory(device));
+        let with_sizes = |error: Error| with_memory_of(error, images.first(), free_memory(device));
         let fused = fuse_each(images, &fuse, &lower);
         fused.into_iter().map(|fused| fused.map_err(with_sizes)).collect()
     }
@@ -132,19 +132,19 @@ impl ImageBatch<'_> {
 /// `fuse` maps `(T, 3, side, side)` to `(T, N', k D)`; each image and each result has `T = 1`.
 fn fuse_each(
     images: &[Tensor],
-    fuse: &dyn Fn(&Tensor) -> Result<Tensor, PipelineError>,
+    fuse: &dyn Fn(&Tensor) -> Result<Tensor, Error>,
     lower: &dyn Fn(usize),
-) -> Vec<Result<Tensor, PipelineError>> {
+) -> Vec<Result<Tensor, Error>> {
     let failed = Error::compute("encoding frames");
-    let in_one_batch = || -> Result<Vec<Tensor>, PipelineError> {
+    let in_one_batch = || -> Result<Vec<Tensor>, Error> {
         let fused = fuse(&Tensor::cat(images, 0).map_err(&failed)?)?; // (T, N', k D)
         let each = (0..images.len()).map(|i| fused.narrow(0, i, 1)).collect::<candle_core::Result<_>>();
-        Ok(each.map_err(&failed)?)
+        each.map_err(&failed)
     };
     if images.len() > 1 {
         match in_one_batch() {
             Ok(fused) => return fused.into_iter().map(Ok).collect(),
-            Err(error) if error.is_out_of_memory() => {
+            Err(error) if error.kind().is_out_of_memory() => {
                 let half = images.len().div_ceil(2);
                 lower(half);
                 return images.chunks(half).flat_map(|images| fuse_each(images, fuse, lower)).collect();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// A tower whose token is an image's first value; it refuses batches in which that is negative.
-    fn first_value(pixels: &Tensor) -> Result<Tensor, PipelineError> {
+    fn first_value(pixels: &Tensor) -> Result<Tensor, Error> {
         let run = || pixels.narrow(1, 0, 1)?.narrow(2, 0, 1)?.narrow(3, 0, 1)?.reshape(((), 1, 1)); // (T, 1, 1)
         let token = run().map_err(Error::compute("taking a value"))?;
         let values = token.flatten_all().and_then(|values| values.to_vec1::<f32>()).expect("small");
@@ -229,7 +229,7 @@ mod tests {
                         let value = token.flatten_all().and_then(|token| token.to_vec1::<f32>()).expect("one")[0];
                         assert_eq!(f64::from(value), *level);
                     }
-                    Err(error) => assert!(room == 0 && error.is_out_of_memory()),
+                    Err(error) => assert!(room == 0 && error.kind().is_out_of_memory()),
                 }
             }
         }

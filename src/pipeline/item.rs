@@ -2,6 +2,7 @@
 //!
 //! A video is a sequence of parts that ends with [`PartContent::End`]; parts of different videos may alternate.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::guarded;
-use super::{EncodedVideo, FeatureKey, PipelineError};
+use super::{EncodedVideo, FeatureKey};
+use crate::error::Error;
 use crate::temporal::Temporal;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::{ReadReport, Window};
@@ -72,18 +74,23 @@ pub struct FrameStamp {
 }
 
 /// Failure of one video or question; the others are not affected.
-#[derive(Debug, thiserror::Error)]
-#[error("{source}")]
+#[derive(Debug, Clone)]
 pub struct ItemError {
     /// Stage of the failure.
     pub stage: &'static str,
     /// Cause.
-    pub source: Box<PipelineError>,
+    pub error: Error,
 }
 
 impl ItemError {
-    pub(super) fn new(stage: &'static str, source: impl Into<PipelineError>) -> Self {
-        Self { stage, source: Box::new(source.into()) }
+    pub(super) fn new(stage: &'static str, error: Error) -> Self {
+        Self { stage, error }
+    }
+}
+
+impl fmt::Display for ItemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
     }
 }
 
@@ -146,7 +153,7 @@ impl<P> VideoPart<P> {
     pub(super) fn map_image<Q>(
         self,
         stage: &'static str,
-        map: impl FnOnce(P, Carried) -> Result<(Q, Carried), PipelineError>,
+        map: impl FnOnce(P, Carried) -> Result<(Q, Carried), Error>,
     ) -> VideoPart<Q> {
         let part = match self.part {
             PartContent::Image(image, carried) => match guarded(|| map(image, carried)) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::PipelineError;
+use super::error::time_limit;
 use super::run::GENERATE;
 use super::stages::{AGGREGATE, DECODE, ENCODE, PREPROCESS};
 use crate::error::Error;
@@ -63,10 +63,10 @@ impl Limits {
     /// Checks the time spent in a stage.
     ///
     /// # Errors
-    /// [`PipelineError::TimeLimit`] when `spent` is over the stage's limit.
-    pub(super) fn check(&self, stage: &'static str, spent: Duration) -> Result<(), PipelineError> {
+    /// [`Error`] when `spent` is over the stage's limit.
+    pub(super) fn check(&self, stage: &'static str, spent: Duration) -> Result<(), Error> {
         match self.time(stage) {
-            Some(limit) if spent > limit => Err(PipelineError::TimeLimit { stage, limit }),
+            Some(limit) if spent > limit => Err(time_limit(stage, limit)),
             _ => Ok(()),
         }
     }

@@ -22,12 +22,11 @@ mod views;
 
 pub use ask::{Answer, Asking, conversation};
 pub use chat::VideoChat;
-pub use error::PipelineError;
 pub use features::FeatureCache;
 pub(crate) use features::FeatureKey;
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::Limits;
-pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenError, OpenEvent, Opening, open, open_with};
+pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenEvent, Opening, open, open_with};
 pub(crate) use run::RunEvent;
 pub use run::{AnsweredVideo, RunReport, VideoOutcome, smaller_batch};
 pub use stages::{EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video};

@@ -3,7 +3,6 @@
 //! Called by every command that needs a model. Errors that are known from the description are returned before a weight
 //! is read; warnings and progress go to a callback.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,9 @@ use candle_core::{DType, Device};
 
 use super::timing::timed;
 use super::{Asking, KnownScan, conversation};
-use crate::device::{DeviceError, OpenedDevice, load_kernels};
+use crate::device::{OpenedDevice, load_kernels};
 use crate::error::Error;
-use crate::spec::{Document, ModelFile, Plan, SpecError, VisionPlan, fingerprint, hash_files};
+use crate::spec::{Document, ModelFile, Plan, VisionPlan, fingerprint, hash_files};
 use crate::text::{ShownFrames, Template};
 use crate::video::{ReadLimits, Scanned, check_argument, scan};
 use crate::vlm::{Blueprint, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
@@ -88,35 +87,11 @@ pub struct Opening<'a> {
     pub on_open: OnOpen,
 }
 
-/// Why a plan's model could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A failure of a lower layer.
-    #[error(transparent)]
-    Lower(#[from] crate::error::Error),
-    /// The plan does not go with its model.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// A file of the model that cannot be read.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// A system text for a template that has none.
-    #[error("prompt.system (--system) does not apply: the template `{template}` has no system text")]
-    System {
-        /// The template.
-        template: String,
-    },
-}
-
 /// Opens the model of a plan.
 ///
 /// # Errors
 /// Before any weight is read, for whatever is known to be wrong by then.
-pub fn open(plan: Plan) -> Result<LoadedModel, OpenError> {
+pub fn open(plan: Plan) -> Result<LoadedModel, Error> {
     open_with(plan, &Opening { document: &Document::empty(), first: None, on_open: Arc::new(|_| {}) })
 }
 
@@ -124,7 +99,7 @@ pub fn open(plan: Plan) -> Result<LoadedModel, OpenError> {
 ///
 /// # Errors
 /// Those of [`open`]; the document gives the line numbers of problems.
-pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, OpenError> {
+pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, Error> {
     if let Some(first) = &opening.first {
         // A missing video is reported before a model is downloaded.
         check_argument(first.video)?;
@@ -183,7 +158,7 @@ struct Devices {
 }
 
 impl Devices {
-    fn open(plan: &Plan) -> Result<Self, DeviceError> {
+    fn open(plan: &Plan) -> Result<Self, Error> {
         let language = plan.device.open_with_note()?;
         let vision = match plan.vision {
             vision if vision.is_default() => None,
@@ -222,26 +197,30 @@ impl Devices {
 }
 
 /// Returns the plan's template, or the checkpoint's.
-fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, OpenError> {
+fn template(plan: &Plan, blueprint: &Blueprint) -> Result<Template, Error> {
     let template = match &plan.prompt.template {
         Some(name) => blueprint.named_template(name)?,
         None => blueprint.template.clone(),
     };
     if plan.prompt.system.is_some() && !template.has_system() {
-        return Err(OpenError::System { template: template.name().to_owned() });
+        let rule = format!("the template `{}` has no system text", template.name());
+        return Err(Error::invalid(format!("prompt.system (--system) does not apply: {rule}")));
     }
     Ok(template)
 }
 
 /// Checks a plan against its model's description; without a first video also its token budget.
-fn check(plan: &Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<(), OpenError> {
+fn check(plan: &Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<(), Error> {
     let finding = plan.check_model(blueprint);
     if !finding.problems.is_empty() {
-        return Err(opening.document.error(&finding.problems).into());
+        return Err(opening.document.error(&finding.problems));
     }
-    finding.warnings.iter().for_each(|warning| (opening.on_open)(OpenEvent::Warning(&opening.document.line(warning))));
+    finding
+        .warnings
+        .iter()
+        .for_each(|warning| (opening.on_open)(OpenEvent::Warning(&opening.document.locate(warning).to_string())));
     let over_budget = if opening.first.is_none() { plan.check_budget(blueprint) } else { None };
-    over_budget.map_or(Ok(()), |problem| Err(opening.document.error(&[problem]).into()))
+    over_budget.map_or(Ok(()), |problem| Err(opening.document.error(&[problem])))
 }
 
 /// Scans a video, and checks that its prompt fits the context with the expected number of frames.
@@ -250,7 +229,7 @@ fn scan_within_budget(
     blueprint: &Blueprint,
     template: &Template,
     first: &FirstQuestion<'_>,
-) -> Result<Scanned, OpenError> {
+) -> Result<Scanned, Error> {
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
     // A window without a frame is reported by the reader, which knows the times.
     let n_frames = scanned.n_sampled()?.max(1);

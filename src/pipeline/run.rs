@@ -11,10 +11,9 @@ use super::ask::{Answer, Asking, FittingPrompt};
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{
-    EncodedVideo, FrameStamp, ItemError, Job, Limits, PipelineError, Stages, Timings, VideoOptions, VideoProgress,
-};
+use super::{EncodedVideo, FrameStamp, ItemError, Job, Limits, Stages, Timings, VideoOptions, VideoProgress};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
+use crate::error::Error;
 use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};
 use crate::text::ShownFrames;
 use crate::video::ReadReport;
@@ -98,7 +97,7 @@ impl<'a> Asking<'a> {
         options: VideoOptions<'_>,
         control: &RunControl,
         on_event: &mut dyn FnMut(RunEvent<'_>),
-    ) -> Result<RunReport, PipelineError> {
+    ) -> Result<RunReport, Error> {
         let warnings = Mutex::new(Vec::new());
         let on_progress = |_: &VideoRef, progress| {
             if let VideoProgress::SmallerBatch { n_images } = progress {
@@ -134,7 +133,7 @@ impl<'a> Asking<'a> {
         options: VideoOptions<'_>,
         control: &RunControl,
         on_video: &mut dyn FnMut(VideoOutcome),
-    ) -> Result<RunReport, PipelineError> {
+    ) -> Result<RunReport, Error> {
         let mut in_order = InOrder { next: 0, waiting: BTreeMap::new() };
         let mut answers: BTreeMap<usize, BTreeMap<usize, _>> = BTreeMap::new();
         let report = self.run(jobs, options, control, &mut |event| match event {
@@ -227,7 +226,7 @@ impl<'r> AnswerStage<'r> {
         }
     }
 
-    fn question(self, text: &str, encoded: &EncodedVideo) -> Result<FittingPrompt, PipelineError> {
+    fn question(self, text: &str, encoded: &EncodedVideo) -> Result<FittingPrompt, Error> {
         let prompt = self.asking.conversation_about(encoded).ask(text)?;
         self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, encoded)
     }
@@ -243,7 +242,7 @@ impl<'r> AnswerStage<'r> {
     }
 
     /// Emits an answer, and after the last one of a video that the video is done.
-    fn answer(self, open: &OpenVideo, index: usize, answer: Result<Answer, PipelineError>) {
+    fn answer(self, open: &OpenVideo, index: usize, answer: Result<Answer, Error>) {
         // An answer cut off by an abort is discarded.
         if self.stop.is_aborted() {
             return;

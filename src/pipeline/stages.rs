@@ -16,10 +16,11 @@ use std::time::Duration;
 use candle_core::{Device, DeviceLocation, Tensor};
 
 use super::encode::BatchSize;
+use super::error::stopped;
 use super::item::VideoRef;
-use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, PipelineError, Timings, aggregate, decode, encode};
+use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, Timings, aggregate, decode, encode};
 use crate::error::Error;
-use crate::exec::{self, ExecError, Inlet, RunControl, StageReport, Threads, lock};
+use crate::exec::{self, Inlet, RunControl, StageReport, Threads, lock};
 use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::text::{ShownFrame, ShownFrames};
@@ -196,7 +197,7 @@ impl<'a> Stages<'a> {
 
     /// Waits for a device's operations under [`StageClock::Completion`]: the queue of a GPU is asynchronous, and the
     /// time of a launch is not that of its operations.
-    pub(super) fn complete(&self, device: &Device) -> Result<(), PipelineError> {
+    pub(super) fn complete(&self, device: &Device) -> Result<(), Error> {
         match self.options.clock {
             StageClock::Completion => device.synchronize().map_err(Error::compute("waiting for the device"))?,
             StageClock::Issue => {}
@@ -222,7 +223,7 @@ impl<'a> Stages<'a> {
         control: &RunControl,
         name: &str,
         consume: impl FnOnce(&Inlet<Encoded>) -> R,
-    ) -> Result<(R, Vec<StageReport>), ExecError> {
+    ) -> Result<(R, Vec<StageReport>), Error> {
         let Capacities { decoded, prepared, encoded, aggregated } = self.capacity;
         let n_videos = videos.size_hint().1.unwrap_or(usize::MAX);
         let threads = threads_each(self.decode_threads.get().min(n_videos));
@@ -251,13 +252,13 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// When the video cannot be read, a frame cannot be preprocessed or encoded, or a limit is reached.
-    pub fn encode_one(&self, path: &Path) -> Result<EncodedVideo, PipelineError> {
+    pub fn encode_one(&self, path: &Path) -> Result<EncodedVideo, Error> {
         let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
         let one = std::iter::once((job, None));
         let (encoded, _) = self.run(one, &RunControl::default(), "wait", |inlet: &Inlet<Encoded>| inlet.recv())?;
         match encoded {
-            Some(Encoded { outcome, .. }) => outcome.map_err(|error| *error.source),
-            None => Err(PipelineError::Nothing),
+            Some(Encoded { outcome, .. }) => outcome.map_err(|error| error.error),
+            None => Err(stopped()),
         }
     }
 }
@@ -293,7 +294,7 @@ pub fn encode_video(
     path: &Path,
     plan: &Plan,
     on_progress: &(dyn Fn(VideoProgress) + Sync),
-) -> Result<EncodedVideo, PipelineError> {
+) -> Result<EncodedVideo, Error> {
     let on_progress = |_: &VideoRef, progress| on_progress(progress);
     Stages::new(vlm, plan, &on_progress).encode_one(path)
 }

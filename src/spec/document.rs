@@ -12,6 +12,7 @@ use super::check::SpecProblem;
 use super::locate::{TextPosition, depth, locate};
 use super::schema::SchemaNode;
 use super::yaml::{SyntaxError, parse_values};
+use crate::error::{Error, Kind};
 use crate::files;
 
 /// Limit of the chain of files that extend each other.
@@ -38,26 +39,12 @@ enum DocumentSource {
     Set { text: String, path: Vec<String> },
 }
 
-/// Every error of a pipeline.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.lines.join("\n"))]
-pub struct SpecError {
-    /// One line for each problem: position, path, rule, hint.
-    pub lines: Vec<String>,
-}
-
-impl SpecError {
-    fn one(line: String) -> Self {
-        Self { lines: vec![line] }
-    }
-}
-
 impl Document {
     /// Reads a file and the files that it extends.
     ///
     /// # Errors
-    /// [`SpecError`] when a file cannot be read, is not YAML, or extends itself.
-    pub fn read(path: &Path, schema: SchemaNode<'_>) -> Result<Self, SpecError> {
+    /// [`Error`] when a file cannot be read, is not YAML, or extends itself.
+    pub fn read(path: &Path, schema: SchemaNode<'_>) -> Result<Self, Error> {
         let mut document = Self { value: Value::Object(Map::new()), sources: Vec::new() };
         let (mut next, mut values) = (Some(path.to_owned()), Vec::new());
         while let Some(path) = next.take() {
@@ -65,7 +52,7 @@ impl Document {
             if document.files().any(|(seen, _)| same_file(seen, &path)) || values.len() == MAX_DEPTH {
                 let place = position_suffix(locate(&text, &[EXTENDS.to_owned()]));
                 let rule = "the files extend each other in a cycle, or more than 16 deep";
-                return Err(SpecError::one(format!("{}{place}: {EXTENDS}: {rule}", path.display())));
+                return Err(Error::invalid(rule).about(EXTENDS).about(format!("{}{place}", path.display())));
             }
             let base = map.remove(EXTENDS);
             document.sources.push(DocumentSource::File { path: path.clone(), text });
@@ -93,9 +80,9 @@ impl Document {
     /// Applies the assignment `path.to.key=value`, whose value is parsed as YAML.
     ///
     /// # Errors
-    /// [`SpecError`] when the text is not an assignment.
-    pub fn set(&mut self, text: &str, schema: SchemaNode<'_>) -> Result<(), SpecError> {
-        let wrong = |rule: &str| SpecError::one(format!("--set {text}: {rule}"));
+    /// [`Error`] when the text is not an assignment.
+    pub fn set(&mut self, text: &str, schema: SchemaNode<'_>) -> Result<(), Error> {
+        let wrong = |rule: &str| Error::from_text(Kind::Invalid, rule).about(format!("--set {text}"));
         let (path, value) =
             text.split_once('=').ok_or_else(|| wrong("wants key=value; hint: temporal.max_pool.stride=4"))?;
         let path: Vec<String> = path.trim().split('.').map(str::to_owned).collect();
@@ -110,50 +97,47 @@ impl Document {
     }
 
     /// Makes the error of some problems, each with its position.
-    pub fn error(&self, problems: &[SpecProblem]) -> SpecError {
-        let mut lines: Vec<String> = problems.iter().take(MAX_PRINTED).map(|problem| self.line(problem)).collect();
-        if problems.len() > MAX_PRINTED {
-            lines.push(format!("and {} more", problems.len() - MAX_PRINTED));
-        }
-        SpecError { lines }
+    pub fn error(&self, problems: &[SpecProblem]) -> Error {
+        let more = problems.len().checked_sub(MAX_PRINTED).filter(|&n| n > 0);
+        let more = more.map(|n| Error::invalid(format!("and {n} more")));
+        let located = problems.iter().take(MAX_PRINTED).map(|problem| self.locate(problem));
+        Error::all(located.chain(more)).unwrap_or_else(|| Error::invalid("no problem"))
     }
 
-    /// Formats a problem as one line.
-    pub fn line(&self, problem: &SpecProblem) -> String {
-        let mut line = self.place(&problem.path);
+    /// Makes the error of one problem: its position, the path of its key, the rule and the hint.
+    pub fn locate(&self, problem: &SpecProblem) -> Error {
+        let mut error = Error::invalid(problem.rule.clone()).with_hint_if(problem.hint.clone());
         if !problem.path.is_empty() {
-            line += &format!("{}: ", problem.path.join("."));
+            error = error.about(problem.path.join("."));
         }
-        line += &problem.rule;
-        problem.hint.iter().for_each(|hint| line += &format!("; hint: {hint}"));
-        line
+        match self.place(&problem.path) {
+            Some(place) => error.about(place),
+            None => error,
+        }
     }
 
-    /// Returns the prefix `file:line:column: ` or `--set ...: ` of the source that set a path.
-    fn place(&self, path: &[String]) -> String {
+    /// Returns the name `file:line:column` or `--set ...` of the source that set a path.
+    fn place(&self, path: &[String]) -> Option<String> {
         let depth_of = |source: &DocumentSource| match source {
             DocumentSource::File { text, .. } => depth(text, path),
             DocumentSource::Set { path: set, .. } => set.iter().zip(path).take_while(|(a, b)| a == b).count(),
         };
         // Among equal depths the first source, which overrides the others.
-        let best = self.sources.iter().rev().max_by_key(|source| depth_of(source));
-        match best {
-            Some(DocumentSource::Set { text, .. }) => format!("--set {text}: "),
-            Some(DocumentSource::File { path: file, text }) => {
-                format!("{}{}: ", file.display(), position_suffix(locate(text, path)))
+        let best = self.sources.iter().rev().max_by_key(|source| depth_of(source))?;
+        Some(match best {
+            DocumentSource::Set { text, .. } => format!("--set {text}"),
+            DocumentSource::File { path: file, text } => {
+                format!("{}{}", file.display(), position_suffix(locate(text, path)))
             }
-            None => String::new(),
-        }
+        })
     }
 
     /// Prefixes an error of a base file with the position of the `extends` that names the file.
-    fn in_base(&self, error: SpecError) -> SpecError {
+    fn in_base(&self, error: Error) -> Error {
         let extends = [EXTENDS.to_owned()];
         let Some(DocumentSource::File { path, text }) = self.sources.last() else { return error };
         let place = position_suffix(locate(text, &extends));
-        SpecError {
-            lines: error.lines.iter().map(|line| format!("{}{place}: {EXTENDS}: {line}", path.display())).collect(),
-        }
+        error.about(EXTENDS).about(format!("{}{place}", path.display()))
     }
 
     fn files(&self) -> impl Iterator<Item = (&Path, &str)> {
@@ -173,14 +157,14 @@ fn same_file(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn read_map(path: &Path) -> Result<(String, Map<String, Value>), SpecError> {
-    let wrong = |rule: String| SpecError::one(format!("{}: {rule}", path.display()));
-    let bytes = files::read_bounded(path, MAX_BYTES).map_err(|error| wrong(error.to_string()))?;
+fn read_map(path: &Path) -> Result<(String, Map<String, Value>), Error> {
+    let wrong = |rule: String| Error::from_text(Kind::Invalid, &rule).about(path);
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("not a text; hint: the pipeline comes before the videos".to_owned()))?;
     let text = text.trim_start_matches('\u{feff}').to_owned();
     let located = |SyntaxError { position, rule }| {
-        SpecError::one(format!("{}{}: {rule}", path.display(), position_suffix(position)))
+        Error::invalid(rule).about(format!("{}{}", path.display(), position_suffix(position)))
     };
     match parse_values(&text).map_err(located)? {
         Value::Object(map) => Ok((text, map)),

@@ -17,7 +17,7 @@ mod validate;
 mod yaml;
 
 pub use check::SpecProblem;
-pub use document::{Document, SpecError};
+pub use document::Document;
 pub(crate) use fingerprint::visual_fingerprint;
 pub use fingerprint::{ModelFile, fingerprint, hash_files};
 pub use parse::{editor_schema, read_plan};

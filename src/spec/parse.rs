@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::Plan;
 use super::check::SpecProblem;
-use super::document::{Document, SpecError};
+use super::document::Document;
 use super::schema::SchemaNode;
+use crate::error::Error;
 
 /// Returns the JSON Schema of a pipeline file.
 pub fn schema() -> Schema {
@@ -21,8 +22,8 @@ pub fn schema() -> Schema {
 /// Reads a pipeline file, with `--set` assignments over it.
 ///
 /// # Errors
-/// [`SpecError`] with every error that is known without the model's files.
-pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecError> {
+/// [`Error`] with every error that is known without the model's files.
+pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), Error> {
     let schema = schema().to_value();
     let root = SchemaNode::root(&schema);
     let mut document = Document::read(path, root)?;
@@ -33,7 +34,7 @@ pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), SpecE
     Ok((plan, document))
 }
 
-fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, SpecError> {
+fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, Error> {
     let mut problems = Vec::new();
     root.check(&document.value, &mut Vec::new(), &mut problems);
     // Rules between fields are checked in the same pass: values that are wrong already count as absent.

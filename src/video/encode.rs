@@ -1,6 +1,6 @@
 //! Encoding of clips: H.264, VP9 and GIF. For sample videos, not for archives: frames in memory, one stream, no audio.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::image::codecs::gif::{GifEncoder, Repeat};
 use ::image::{Delay, RgbImage};
@@ -43,44 +43,17 @@ impl ClipFormat {
     }
 }
 
-/// Why a clip could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum EncodeError {
-    /// There is nothing to write.
-    #[error("{path}: a clip needs at least one picture, and all of the size of the first")]
-    Pictures {
-        /// The file.
-        path: PathBuf,
-    },
-    /// This FFmpeg has no such encoder.
-    #[error("{path}: this FFmpeg has no encoder {encoder}; hint: another format, or a full build of FFmpeg")]
-    NoEncoder {
-        /// The file.
-        path: PathBuf,
-        /// FFmpeg's name for it.
-        encoder: &'static str,
-    },
-    /// FFmpeg, the GIF encoder or the system refuses.
-    #[error("{path}: {cause}")]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// Cause in words.
-        cause: String,
-    },
-}
-
 /// Writes frames as a clip of `rate` frames a second.
 ///
 /// # Errors
-/// [`EncodeError`] naming the file; what was there before then stands.
+/// [`Error`] naming the file; what was there before then stands.
 pub fn write_clip(
     path: &Path,
     format: ClipFormat,
     rate: u32,
     frames: &mut dyn Iterator<Item = RgbImage>,
-) -> Result<(), EncodeError> {
-    let refused = |cause: String| EncodeError::Refused { path: path.to_owned(), cause };
+) -> Result<(), Error> {
+    let refused = |cause: String| Error::new(Kind::Unreadable, cause).about(path);
     let mut output = OutputFile::create(path).map_err(|error| refused(error.to_string()))?;
     if format == ClipFormat::Gif {
         write_gif(&mut output, rate, frames).map_err(|error| refused(error.to_string()))?;
@@ -88,7 +61,8 @@ pub fn write_clip(
     }
     // FFmpeg writes by name, and goes back to the beginning for the index.
     let unfinished = output.path().ok_or_else(|| refused("a clip is written to a file".to_owned()))?.to_owned();
-    let wrong_frames = || EncodeError::Pictures { path: path.to_owned() };
+    let wrong_frames =
+        || Error::invalid("a clip needs at least one frame, and all of the size of the first").about(path);
     let first = frames.next().ok_or_else(wrong_frames)?;
     let size = first.dimensions();
     let stream = ClipStream { format, rate, width: size.0, height: size.1 };
@@ -135,15 +109,18 @@ struct ClipWriter {
 
 impl ClipWriter {
     /// Opens `unfinished`, which errors name `path`.
-    fn open(path: &Path, unfinished: &Path, stream: &ClipStream) -> Result<Self, EncodeError> {
+    fn open(path: &Path, unfinished: &Path, stream: &ClipStream) -> Result<Self, Error> {
         let &ClipStream { format, rate, width, height } = stream;
-        let refused = |error: ffmpeg::Error| EncodeError::Refused { path: path.to_owned(), cause: error.to_string() };
+        let refused = |error: ffmpeg::Error| Error::caused_by(Kind::Unreadable, error).about(path);
         ffmpeg::init().map_err(refused)?;
         // x264 logs statistics of every file.
         ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
         let (name, options) = format.encoder();
         let codec = ffmpeg::encoder::find_by_name(name);
-        let codec = codec.ok_or_else(|| EncodeError::NoEncoder { path: path.to_owned(), encoder: name })?;
+        let codec = codec.ok_or_else(|| {
+            let error = Error::invalid(format!("this FFmpeg has no encoder {name}"));
+            error.with_hint("another format, or a full build of FFmpeg").about(path)
+        })?;
         let time_base = ffmpeg::Rational(1, rate.max(1) as i32);
         let open = || {
             let mut output = ffmpeg::format::output_as(&unfinished, format.extension())?;

@@ -36,7 +36,7 @@ mod timer;
 mod window;
 pub mod worker;
 
-pub use encode::{ClipFormat, EncodeError, write_clip};
+pub use encode::{ClipFormat, write_clip};
 pub use frame::Frame;
 pub use limits::{Access, Bounds, Halt, Patience, ReadLimits};
 pub(crate) use media::{check_argument, library_versions};

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
-use vidense::engine::{Completion, Engine, EngineConfig, EngineError, PromptPart, Request, RequestEvent};
+use vidense::engine::{Completion, Engine, EngineConfig, PromptPart, Request, RequestEvent};
 use vidense::error::Error;
 use vidense::exec::Stop;
 use vidense::kernels::kv::{PageId, StepRows, pages_for};
 use vidense::language::{Llama, SequenceRows};
-use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, PipelineError, VideoChat};
+use vidense::pipeline::{Answer, Asking, EncodedVideo, Limits, VideoChat};
 use vidense::video::{Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, read_frames};
 
 /// A directory with a clip in it that `ffmpeg` made.
@@ -151,7 +151,7 @@ pub fn last_logits(llama: &Llama, embeds: &Tensor, chunk: usize) -> Tensor {
 pub fn request<'l>(
     prompt: Vec<PromptPart>,
     max_new_tokens: usize,
-    to: &'l RefCell<Option<Result<Completion, EngineError>>>,
+    to: &'l RefCell<Option<Result<Completion, Error>>>,
 ) -> Request<'l> {
     let listener = Box::new(move |event: RequestEvent<'_>| {
         if let RequestEvent::Done(outcome) = event {
@@ -173,6 +173,6 @@ pub fn generate(llama: &Llama, prompt: Vec<PromptPart>, n: usize, config: Engine
 }
 
 /// One answer about a video.
-pub fn ask(asking: Asking<'_>, video: &EncodedVideo, question: &str) -> Result<Answer, PipelineError> {
+pub fn ask(asking: Asking<'_>, video: &EncodedVideo, question: &str) -> Result<Answer, Error> {
     VideoChat::new(asking, video, &Limits::default())?.ask(question, &mut |_| ControlFlow::Continue(()))
 }

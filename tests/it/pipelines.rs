@@ -358,7 +358,7 @@ fn read_mutated(dir: &Path, which: usize, cuts: &[(usize, usize, u8)]) {
             plan.to_yaml().unwrap();
             drop(document);
         }
-        Err(error) => assert!(error.lines.iter().all(|line| !line.is_empty()), "{error:?}"),
+        Err(error) => assert!(error.errors().all(|error| !error.rule().is_empty()), "{error:?}"),
     }
 }
 

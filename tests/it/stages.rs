@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use vidense::error::Kind;
+use vidense::error::{Error, Kind};
 use vidense::pipeline::{
-    EncodedVideo, FirstQuestion, KnownScan, OpenError, OpenEvent, Opening, Stages, VideoOptions, encode_video, open,
-    open_with,
+    EncodedVideo, FirstQuestion, KnownScan, OpenEvent, Opening, Stages, VideoOptions, encode_video, open, open_with,
 };
 use vidense::spec::{Document, Plan, read_plan};
 use vidense::video::{Access, Flow, ReadEvent, ReadLimits, Sample, read_frames, scan};
@@ -87,19 +86,15 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
     };
     let unknown = Plan { model: dir.path().join("no-model").to_str().unwrap().to_owned(), ..plan() };
     let long = "what ".repeat(5000);
-    type IsRight = fn(&OpenError) -> bool;
+    type IsRight = fn(&Error) -> bool;
     let cases: [(Plan, Option<FirstQuestion<'_>>, IsRight); 6] = [
-        (plan(), first(&missing, "Why?"), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound)),
+        (plan(), first(&missing, "Why?"), |e| e.kind() == Kind::NotFound),
         // The video comes first: a model may have to be fetched.
-        (
-            unknown.clone(),
-            first(&missing, "Why?"),
-            |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::NotFound),
-        ),
-        (unknown, None, |e| matches!(e, OpenError::Lower(_))),
-        (system, None, |e| matches!(e, OpenError::System { .. })),
-        (concat(400), None, |e| matches!(e, OpenError::Spec(_))),
-        (plan(), first(&clip, &long), |e| matches!(e, OpenError::Lower(error) if error.kind() == Kind::TokenBudget)),
+        (unknown.clone(), first(&missing, "Why?"), |e| e.kind() == Kind::NotFound),
+        (unknown, None, |e| e.to_string().contains("not in ")),
+        (system, None, |e| e.rule().starts_with("prompt.system")),
+        (concat(400), None, |e| e.kind() == Kind::Invalid),
+        (plan(), first(&clip, &long), |e| e.kind() == Kind::TokenBudget),
     ];
     for (place, (plan, first, is_right)) in cases.into_iter().enumerate() {
         let heard = Arc::default();

@@ -12,7 +12,6 @@ use strum::{EnumString, VariantNames};
 
 pub use self::entry::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile};
 use self::folder::Folder;
-use super::BatchError;
 use super::item::{ArchiveItem, Id, readable};
 use crate::choice;
 use crate::error::Error;
@@ -88,7 +87,7 @@ impl Archive {
     ///
     /// # Errors
     /// A missing file, or an invalid glob.
-    pub fn open(argument: &Path, options: &ArchiveOptions) -> Result<Self, BatchError> {
+    pub fn open(argument: &Path, options: &ArchiveOptions) -> Result<Self, Error> {
         let text = argument.to_string_lossy();
         let extension = argument.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let format = options.format.or_else(|| ManifestFormat::from_extension(&extension));
@@ -99,7 +98,7 @@ impl Archive {
             let root = options.root.clone().unwrap_or(beside);
             ArchiveKind::Manifest { source: source.map(Path::to_owned), root, format }
         };
-        let folder = |root: &Path, only: Option<&str>| -> Result<ArchiveKind, BatchError> {
+        let folder = |root: &Path, only: Option<&str>| -> Result<ArchiveKind, Error> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
             let (root, exclude, excluded_dir) =
                 (root.to_owned(), globs(&options.exclude)?, options.excluded_dir.clone());
@@ -115,21 +114,21 @@ impl Archive {
             Ok(meta) if meta.is_dir() => folder(argument, None)?,
             Ok(meta) if !meta.is_file() && format.is_none() && kind_of(argument) == Some(FileKind::Video) => {
                 let cause = "not a regular file; hint: write the video to a file, and name that";
-                return Err(BatchError::io(argument)(std::io::Error::other(cause)));
+                return Err(Error::io(argument)(std::io::Error::other(cause)));
             }
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => ArchiveKind::Video(argument.to_owned()),
             Err(error) if url_error(argument).is_some() => {
                 let url = url_error(argument).map_or(error, std::io::Error::other);
-                return Err(BatchError::io(argument)(url));
+                return Err(Error::io(argument)(url));
             }
             Err(_) if text.contains(GLOB_SIGNS) => {
                 let (root, pattern) = split_glob(&text);
-                std::fs::metadata(root).map_err(BatchError::io(root))?;
+                std::fs::metadata(root).map_err(Error::io(root))?;
                 folder(root, Some(pattern))?
             }
-            Err(error) => return Err(BatchError::io(argument)(error)),
+            Err(error) => return Err(Error::io(argument)(error)),
         };
         Ok(Self { kind })
     }
@@ -138,7 +137,7 @@ impl Archive {
     ///
     /// # Errors
     /// When a manifest cannot be opened, or a table has no column of videos.
-    pub fn list(&self) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, BatchError> {
+    pub fn list(&self) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, Error> {
         match &self.kind {
             ArchiveKind::Folder(folder) => Ok(Box::new(folder.clone().list())),
             ArchiveKind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
@@ -192,17 +191,19 @@ fn split_glob(glob: &str) -> (&Path, &str) {
     }
 }
 
-fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet, BatchError> {
+/// Returns the error of a pattern of names.
+fn not_a_glob(glob: &str, cause: &str) -> Error {
+    Error::invalid(format!("invalid glob `{glob}`: {cause}"))
+}
+
+fn globs(patterns: &[impl AsRef<str>]) -> Result<GlobSet, Error> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        let invalid = |error: globset::Error| BatchError::Glob {
-            glob: pattern.as_ref().to_owned(),
-            cause: error.kind().to_string(),
-        };
+        let invalid = |error: globset::Error| not_a_glob(pattern.as_ref(), &error.kind().to_string());
         let glob: Glob = GlobBuilder::new(pattern.as_ref()).literal_separator(true).build().map_err(invalid)?;
         set.add(glob);
     }
-    set.build().map_err(|error| BatchError::Glob { glob: String::new(), cause: error.to_string() })
+    set.build().map_err(|error| not_a_glob("", &error.to_string()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use strum::{EnumString, VariantNames};
 
 use row::ResultRow;
 
-use super::BatchError;
 use super::store::StoredResults;
 use crate::choice;
 use crate::error::Error;
@@ -44,8 +43,8 @@ trait Table {
 ///
 /// # Errors
 /// When the results cannot be read, or the file cannot be written.
-pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Result<u64, BatchError> {
-    let io = BatchError::io(path);
+pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Result<u64, Error> {
+    let io = Error::io(path);
     let mut output = OutputFile::create(path).map_err(&io)?;
     let n_rows = match format {
         TableFormat::Parquet => fill(results, Box::new(parquet::Parquet::new(&mut output).map_err(&io)?), path)?,
@@ -59,20 +58,20 @@ pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Resu
 ///
 /// # Errors
 /// Those of [`export`], and for Parquet, which is written to files only.
-pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Write) -> Result<u64, BatchError> {
+pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Write) -> Result<u64, Error> {
     let shown = Path::new("standard output");
     let table: Box<dyn Table + '_> = match format {
         TableFormat::Csv => Box::new(text::Csv::new(out)),
         TableFormat::Jsonl => Box::new(text::Jsonl::new(out)),
         TableFormat::Parquet => {
-            return Err(BatchError::io(shown)(io::Error::other("parquet is written to a file; hint: --out FILE")));
+            return Err(Error::invalid("parquet is written to a file").with_hint("--out FILE").about(shown));
         }
     };
     fill(results, table, shown)
 }
 
-fn fill(results: &StoredResults, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, BatchError> {
-    let io = BatchError::io(path);
+fn fill(results: &StoredResults, mut table: Box<dyn Table + '_>, path: &Path) -> Result<u64, Error> {
+    let io = Error::io(path);
     let (timings, mut n_rows) = (results.timings()?, 0);
     results.for_each(&mut |record| {
         let times = timings.get(&record.key()).copied();

@@ -68,7 +68,7 @@ impl<'s, 'r> AnswerEvents<'s, 'r> {
     /// Records the failure of an item. Returns whether it is recorded.
     fn record_failure(&self, planned: &PlannedItem, error: &ItemError) -> bool {
         let item = &planned.item;
-        if error.source.kind() == TOKEN_BUDGET {
+        if error.error.kind().word() == TOKEN_BUDGET {
             // A failure of these questions: a shorter one may fit.
             let mut records =
                 planned.questions.iter().map(|question| ResultRecord::failed(item, Some(question), error));

@@ -8,11 +8,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::recorder::{BatchRecorder, QuestionListing};
-use super::{BatchContext, BatchError, BatchEvent, ItemQuestions};
+use super::{BatchContext, BatchEvent, ItemQuestions};
 use crate::batch::archive::{Archive, ArchiveEntry, UNREADABLE};
 use crate::batch::item::{ArchiveItem, Id};
 use crate::batch::questions::BatchQuestion;
 use crate::batch::store::ResultRecord;
+use crate::error::Error;
 use crate::exec::lock;
 use crate::pipeline::Job;
 
@@ -33,7 +34,7 @@ pub(super) struct PlannedItem {
 /// Iterator over the jobs of an archive that are not done yet.
 pub(super) struct Feed<'s, 'r> {
     context: &'s BatchContext<'r>,
-    entries: Receiver<Result<ArchiveEntry, BatchError>>,
+    entries: Receiver<Result<ArchiveEntry, Error>>,
     /// Index of the next job.
     next: usize,
     /// Entries that failed to be listed in this run, and items without questions.
@@ -81,7 +82,7 @@ impl Iterator for Feed<'_, '_> {
 }
 
 impl<'s, 'r> Feed<'s, 'r> {
-    pub(super) fn new(context: &'s BatchContext<'r>, entries: Receiver<Result<ArchiveEntry, BatchError>>) -> Self {
+    pub(super) fn new(context: &'s BatchContext<'r>, entries: Receiver<Result<ArchiveEntry, Error>>) -> Self {
         Self { context, entries, next: 0, failed: HashSet::new(), is_partial: false }
     }
 
@@ -193,7 +194,7 @@ impl<'s, 'r> Feed<'s, 'r> {
 ///
 /// # Errors
 /// When a lasting archive cannot be listed; the receiver gets the error of a stream.
-pub(super) fn list_in_background(archive: &Archive) -> Result<Receiver<Result<ArchiveEntry, BatchError>>, BatchError> {
+pub(super) fn list_in_background(archive: &Archive) -> Result<Receiver<Result<ArchiveEntry, Error>>, Error> {
     let opened = if archive.is_lasting() { Some(archive.list()?) } else { None };
     let (sender, entries) = bounded(N_AHEAD);
     let archive = archive.clone();

@@ -18,13 +18,13 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use self::answers::AnswerEvents;
 use self::feed::{Feed, PlannedItem, list_in_background};
 use self::recorder::BatchRecorder;
-use super::BatchError;
 use super::archive::{Archive, ArchiveEntry};
 use super::item::{ArchiveItem, Shard};
 use super::questions::BatchQuestion;
 use super::snapshot::Snapshot;
 use super::store::{ResultRecord, StepTimes, Store, StoreState};
 use super::tally::{ArchiveSize, Tally};
+use crate::error::Error;
 use crate::exec::{RunControl, lock};
 use crate::pipeline::{Asking, RunReport, VideoOptions};
 
@@ -96,14 +96,14 @@ impl Batch<'_> {
     /// Runs until every item is done or `control` stops the run.
     ///
     /// # Errors
-    /// [`BatchError`] when a record cannot be written, the archive cannot be listed, or a stage panics.
+    /// [`Error`] when a record cannot be written, the archive cannot be listed, or a stage panics.
     pub fn run(
         &self,
         store: &mut Store,
         state: StoreState,
         control: &RunControl,
         on_event: &OnBatchEvent<'_>,
-    ) -> Result<BatchOutcome, BatchError> {
+    ) -> Result<BatchOutcome, Error> {
         let entries = list_in_background(self.archive)?;
         let context = BatchContext {
             batch: self,

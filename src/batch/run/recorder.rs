@@ -4,10 +4,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::BatchError;
 use crate::batch::item::Id;
 use crate::batch::questions::BatchQuestion;
 use crate::batch::store::{ResultRecord, StepTimes, Store, StoreState};
+use crate::error::Error;
 
 /// Writer of a batch's records.
 pub(super) struct BatchRecorder<'r> {
@@ -18,7 +18,7 @@ pub(super) struct BatchRecorder<'r> {
     /// Items that failed in this run as a whole.
     failed_items: HashSet<Id>,
     /// First error after which nothing is written any more.
-    failure: Option<BatchError>,
+    failure: Option<Error>,
 }
 
 /// First or repeated listing of a question about an item in one run.
@@ -63,7 +63,7 @@ impl<'r> BatchRecorder<'r> {
     }
 
     /// Ends the writing with an error, unless there was one before.
-    pub(super) fn fail(&mut self, error: BatchError) {
+    pub(super) fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
     }
 
@@ -85,7 +85,7 @@ impl<'r> BatchRecorder<'r> {
     }
 
     /// Returns the recorder, or its first error.
-    pub(super) fn into_result(mut self) -> Result<Self, BatchError> {
+    pub(super) fn into_result(mut self) -> Result<Self, Error> {
         match self.failure.take() {
             Some(error) => Err(error),
             None => Ok(self),

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::BatchError;
+use crate::error::Error;
 use crate::files::output::open_to_append;
 
 /// File name of the lock.
@@ -69,12 +69,16 @@ impl Lock {
     /// Locks a directory.
     ///
     /// # Errors
-    /// [`BatchError::Locked`] when another process holds the lock.
-    pub fn take(dir: &Path) -> Result<Self, BatchError> {
+    /// [`Error`] when another process holds the lock.
+    pub fn take(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(LOCK);
-        let io = BatchError::io(&path);
+        let io = Error::io(&path);
         let mut file = open_to_append(&path).map_err(&io)?;
-        let locked = |holder| BatchError::Locked { dir: dir.to_owned(), holder };
+        let locked = |holder: Option<LockHolder>| {
+            let holder = holder.map_or("another process".to_owned(), |holder| holder.to_string());
+            let error = Error::invalid(format!("{holder} writes there"));
+            error.with_hint("wait for it, or write elsewhere").about(dir)
+        };
         let mut n_retries = 0;
         let has_locks = loop {
             match file.try_lock() {

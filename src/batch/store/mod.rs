@@ -30,8 +30,9 @@ pub use record::{AnswerRecord, FailureRecord, PacketLoss, RecordOutcome, ResultR
 pub(crate) use record::{LIST, NO_QUESTION, Timed};
 pub use state::{StoreState, StoredResults, read_sessions};
 
-use super::BatchError;
+use super::error::{not_results, other_plan};
 use super::item::Id;
+use crate::error::{Error, Kind};
 use crate::files::{Durability, output};
 
 /// File name of the answers.
@@ -59,27 +60,30 @@ impl Store {
     /// state of the results as well.
     ///
     /// # Errors
-    /// [`BatchError`] when another process writes there, the results are of another plan, or the files cannot be
+    /// [`Error`] when another process writes there, the results are of another plan, or the files cannot be
     /// written.
-    pub fn open(dir: &Path, header: &Header) -> Result<(Self, StoreState), BatchError> {
-        output::create_directory(dir).map_err(BatchError::io(dir))?;
+    pub fn open(dir: &Path, header: &Header) -> Result<(Self, StoreState), Error> {
+        output::create_directory(dir).map_err(Error::io(dir))?;
         let lock = Lock::take(dir)?;
         let path = dir.join(ANSWERS);
         // A file of another program is left as it is.
         let found = header_to_resume(&path, header)?;
         if let Some(found) = found.as_ref().filter(|found| found.revision != header.revision) {
-            let (dir, begun_by) = (dir.to_owned(), found.version.clone());
-            return Err(BatchError::OtherRevision { dir, begun_by, there: found.revision, here: header.revision });
+            let rule = format!(
+                "begun by another version of vidense ({}, revision {}; here {}), whose frames or answers may differ",
+                found.version, found.revision, header.revision
+            );
+            return Err(Error::invalid(rule).with_hint("another directory").about(dir));
         }
         let differences = found.as_ref().map_or(Vec::new(), |found| found.differences_in_place(header));
         if !differences.is_empty() {
-            return Err(BatchError::OtherPlan { dir: dir.to_owned(), differences });
+            return Err(other_plan(dir, &differences));
         }
         let begun_by = found.as_ref().unwrap_or(header).version.clone();
-        let open = |name: &str| LineFile::open(&dir.join(name)).map_err(BatchError::io(&dir.join(name)));
+        let open = |name: &str| LineFile::open(&dir.join(name)).map_err(Error::io(&dir.join(name)));
         let mut answers = open(ANSWERS)?;
         if answers.is_empty() {
-            answers.append(header).and_then(|()| answers.sync()).map_err(BatchError::io(&path))?;
+            answers.append(header).and_then(|()| answers.sync()).map_err(Error::io(&path))?;
         }
         let state = StoreState::read(&path)?;
         let store =
@@ -105,10 +109,13 @@ impl Store {
     /// Appends a record, after its timings: every answer in the file has timings.
     ///
     /// # Errors
-    /// [`BatchError::NotKept`] when the files cannot be written.
-    pub(crate) fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), BatchError> {
-        let not_kept =
-            |path: &Path, source| BatchError::NotKept { path: path.to_owned(), video: record.video.clone(), source };
+    /// [`Error`] when the files cannot be written.
+    pub(crate) fn add(&mut self, record: &ResultRecord, times: Option<StepTimes>) -> Result<(), Error> {
+        let not_kept = |path: &Path, source: std::io::Error| {
+            let rule = format!("{source}, so the answer about {} could not be kept", record.video);
+            let hint = "make room and run the same command again, nothing else is lost";
+            Error::new(Kind::Unreadable, rule).with_hint(hint).with_cause(source).about(path)
+        };
         if let Some(timings_ms) = times {
             let timed = Timed { key: record.key(), timings_ms };
             self.timings.append(&timed).map_err(|source| not_kept(self.timings.path(), source))?;
@@ -120,8 +127,8 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn note(&mut self, session: &impl Serialize) -> Result<(), BatchError> {
-        self.sessions.append(session).map_err(BatchError::io(self.sessions.path()))
+    pub fn note(&mut self, session: &impl Serialize) -> Result<(), Error> {
+        self.sessions.append(session).map_err(Error::io(self.sessions.path()))
     }
 
     /// Writes the thumbnail of an item.
@@ -138,9 +145,9 @@ impl Store {
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub(crate) fn sync_if_due(&mut self) -> Result<(), BatchError> {
+    pub(crate) fn sync_if_due(&mut self) -> Result<(), Error> {
         for file in [&mut self.timings, &mut self.answers] {
-            file.sync_if_due().map_err(BatchError::io(file.path()))?;
+            file.sync_if_due().map_err(Error::io(file.path()))?;
         }
         Ok(())
     }
@@ -149,27 +156,27 @@ impl Store {
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub(crate) fn sync(&mut self) -> Result<(), BatchError> {
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
         for file in [&mut self.timings, &mut self.answers, &mut self.sessions] {
-            file.sync().map_err(BatchError::io(file.path()))?;
+            file.sync().map_err(Error::io(file.path()))?;
         }
         Ok(())
     }
 }
 
 /// Returns the first line of a file to resume; `None` if it is missing, or an incomplete copy of `header`.
-fn header_to_resume(path: &Path, header: &Header) -> Result<Option<Header>, BatchError> {
-    let torn = match first_line(path).map_err(BatchError::io(path))? {
+fn header_to_resume(path: &Path, header: &Header) -> Result<Option<Header>, Error> {
+    let torn = match first_line(path).map_err(Error::io(path))? {
         FirstLine::Missing => return Ok(None),
         FirstLine::Whole => return StoredResults::header_of(path),
         FirstLine::Torn(line) => line,
     };
     // A killed process may have left a prefix of the line, or all but the line feed.
-    let expected = serde_json::to_vec(header).map_err(std::io::Error::from).map_err(BatchError::io(path))?;
+    let expected = serde_json::to_vec(header).map_err(std::io::Error::from).map_err(Error::io(path))?;
     match serde_json::from_slice::<Header>(&torn) {
         Ok(found) => Ok(Some(found)),
         Err(_) if expected.starts_with(&torn) || torn.iter().all(|&byte| byte == 0) => Ok(None),
-        Err(error) => Err(BatchError::NotResults { path: path.to_owned(), cause: format!("first line: {error}") }),
+        Err(error) => Err(not_results(path, &format!("first line: {error}"))),
     }
 }
 

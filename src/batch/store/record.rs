@@ -11,8 +11,6 @@ use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
 use crate::video::Damage;
 
-/// Separator of cause and hint in a message.
-const HINT: &str = "; hint: ";
 /// Stage of failures to list an entry of the archive.
 pub(crate) const LIST: &str = "list";
 /// Kind of failure of an item without questions.
@@ -121,9 +119,9 @@ pub struct FailureRecord {
 impl FailureRecord {
     /// Returns the failure of an item in a stage. The message names the item as in the archive, on every machine.
     fn of(item: &ArchiveItem, error: &ItemError) -> Self {
-        let message = error.to_string().replace(&item.path.display().to_string(), &item.video);
-        let (cause, hint) = message.split_once(HINT).map_or((&*message, None), |(cause, hint)| (cause, Some(hint)));
-        Self::new(error.stage, error.source.kind(), cause, hint)
+        let ItemError { stage, error } = error;
+        let error = error.clone().with_path_as(&item.path, &item.video);
+        Self::new(stage, error.kind().word(), &error.statement(), error.hint())
     }
 
     fn new(stage: &str, kind: &str, cause: &str, hint: Option<&str>) -> Self {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{ANSWERS, FORMAT, Header, ResultRecord, SESSIONS, TIMINGS, Timed, for_each_line};
-use crate::batch::BatchError;
+use crate::batch::error::not_results;
 use crate::batch::item::Id;
 use crate::batch::summary::BatchSession;
+use crate::error::{Error, Kind};
 
 /// Answered and failed questions and items by identity: about 40 bytes per line.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl StoreState {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn read(path: &Path) -> Result<Self, BatchError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let mut state = Self::default();
         let read = for_each_line::<io::Error>(path, &mut |number, line| {
             if number > 1 {
@@ -65,7 +66,7 @@ impl StoreState {
             }
             Ok(())
         });
-        read.map_err(BatchError::io(path))?;
+        read.map_err(Error::io(path))?;
         Ok(state)
     }
 
@@ -185,28 +186,26 @@ impl StoredResults {
     ///
     /// # Errors
     /// When the directory has no results.
-    pub fn open(dir: &Path) -> Result<Self, BatchError> {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(ANSWERS);
         if !path.exists() {
-            let missing =
-                io::Error::new(io::ErrorKind::NotFound, "no such file; hint: a directory that `vidense batch` wrote");
-            return Err(BatchError::io(&path)(missing));
+            let error = Error::new(Kind::NotFound, "no such file");
+            return Err(error.with_hint("a directory that `vidense batch` wrote").about(&path));
         }
-        let header = Self::header_of(&path)?
-            .ok_or_else(|| BatchError::NotResults { path: path.clone(), cause: "no first line".to_owned() })?;
+        let header = Self::header_of(&path)?.ok_or_else(|| not_results(&path, "no first line"))?;
         Ok(Self { dir: dir.to_owned(), header, state: StoreState::read(&path)? })
     }
 
     /// Reads the first line of a file of answers; `None` if there is no complete line.
-    pub(super) fn header_of(path: &Path) -> Result<Option<Header>, BatchError> {
-        let invalid = |cause: String| BatchError::NotResults { path: path.to_owned(), cause };
+    pub(super) fn header_of(path: &Path) -> Result<Option<Header>, Error> {
+        let invalid = |cause: String| not_results(path, &cause);
         let mut found = Ok(None);
         let read = for_each_line::<Ended>(path, &mut |_, line| {
             found = serde_json::from_slice::<Header>(line).map(Some);
             Err(Ended::Enough)
         });
         if let Err(Ended::Io(error)) = read {
-            return Err(BatchError::io(path)(error));
+            return Err(Error::io(path)(error));
         }
         match found {
             Ok(Some(header)) if header.format != FORMAT => {
@@ -221,7 +220,7 @@ impl StoredResults {
     ///
     /// # Errors
     /// When the file cannot be read, or `take` fails.
-    pub fn for_each(&self, take: &mut dyn FnMut(ResultRecord) -> Result<(), BatchError>) -> Result<(), BatchError> {
+    pub fn for_each(&self, take: &mut dyn FnMut(ResultRecord) -> Result<(), Error>) -> Result<(), Error> {
         for_each_line(&self.dir.join(ANSWERS), &mut |number, line| match serde_json::from_slice::<ResultRecord>(line) {
             Ok(record) if number > 1 && self.state.is_valid(number, &record) => take(record),
             _ => Ok(()),
@@ -232,9 +231,9 @@ impl StoredResults {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn timings(&self) -> Result<HashMap<Id, super::StepTimes>, BatchError> {
+    pub fn timings(&self) -> Result<HashMap<Id, super::StepTimes>, Error> {
         let mut found = HashMap::new();
-        for_each_line::<BatchError>(&self.dir.join(TIMINGS), &mut |_, line| {
+        for_each_line::<Error>(&self.dir.join(TIMINGS), &mut |_, line| {
             if let Ok(Timed { key, timings_ms }) = serde_json::from_slice(line) {
                 found.insert(key, timings_ms);
             }
@@ -248,9 +247,9 @@ impl StoredResults {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn read_sessions(dir: &Path) -> Result<Vec<BatchSession>, BatchError> {
+pub fn read_sessions(dir: &Path) -> Result<Vec<BatchSession>, Error> {
     let mut found = Vec::new();
-    for_each_line::<BatchError>(&dir.join(SESSIONS), &mut |_, line| {
+    for_each_line::<Error>(&dir.join(SESSIONS), &mut |_, line| {
         found.extend(serde_json::from_slice(line).ok());
         Ok(())
     })?;

@@ -8,7 +8,7 @@
 //! [`Engine::step`](super::Engine::step) and on the arrival of a request.
 
 use super::Engine;
-use crate::engine::request::EngineError;
+use crate::error::{Error, Kind};
 use crate::engine::sequence::Sequence;
 use crate::kernels::kv::{PageId, pages_for};
 
@@ -137,7 +137,7 @@ impl<'m> Engine<'m> {
 }
 
 /// Error of a device without memory for pages that the budget admits.
-pub(super) fn no_device_memory() -> EngineError {
-    candle_core::Error::msg("the device has no memory left for keys and values; hint: fewer frames, a smaller model")
-        .into()
+pub(super) fn no_device_memory() -> Error {
+    let error = Error::new(Kind::Compute, "the device has no memory left for keys and values");
+    error.with_hint("fewer frames, a smaller model")
 }

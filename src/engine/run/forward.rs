@@ -5,20 +5,23 @@
 //! no request fails with another; a step for which the device has no memory makes the next ones smaller. Admission is
 //! in `admission.rs`. Called by [`Engine::step`](super::Engine::step).
 
-use std::sync::Arc;
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use candle_core::{Result, Tensor};
 
 use super::{Engine, SequenceOutcome};
 use crate::device::{free_memory, release_unused_memory};
 use crate::engine::config::{DecodeLaunch, EngineConfig};
 use crate::engine::prompt::PromptSegment;
-use crate::engine::request::{EngineError, guarded};
+use crate::engine::request::guarded;
 use crate::engine::sequence::Sequence;
-use crate::error::{is_out_of_memory, without_backtrace};
+use crate::error::{Error, Kind};
 use crate::kernels::kv::PAGE_LEN;
 use crate::language::{Llama, choose_each, not_finite};
+
+/// Hint for a step that the device has no memory for.
+const MEMORY_HINT: &str = "a smaller --kv-memory, a smaller model, half precision (--dtype bf16), or --quant q8_0";
 
 /// New positions of a running sequence in a step.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +75,7 @@ impl Engine<'_> {
         let mut ended = Vec::new();
         match self.compute(planned) {
             Ok(output) => self.take(planned, output, start, &mut ended),
-            Err(error) if error.is_out_of_memory() && self.retreat(planned) => {}
+            Err(error) if error.kind().is_out_of_memory() && self.retreat(planned) => {}
             Err(error) if planned.len() == 1 => ended.push((planned[0].index, Err(error))),
             Err(_) => {
                 for rows in planned {
@@ -111,7 +114,7 @@ impl Engine<'_> {
     }
 
     /// Runs the planned positions.
-    fn compute(&mut self, planned: &[PlannedRows]) -> std::result::Result<StepOutput, EngineError> {
+    fn compute(&mut self, planned: &[PlannedRows]) -> std::result::Result<StepOutput, Error> {
         let replay = self.config.decode == DecodeLaunch::Graph;
         let Self { model, store, running, .. } = self;
         let forward = || -> Result<StepOutput> {
@@ -135,15 +138,19 @@ impl Engine<'_> {
         };
         let computed = guarded(forward)?;
         computed.map_err(|error| {
-            if !is_out_of_memory(&error) {
-                return error.into();
+            let error = Error::from(error);
+            if !error.kind().is_out_of_memory() {
+                return error;
             }
-            EngineError::OutOfMemory {
-                positions: planned.iter().map(|planned| planned.n).sum(),
-                sequences: planned.len(),
-                free: free_memory(self.model.device()),
-                source: Arc::new(without_backtrace(error)),
-            }
+            let positions: usize = planned.iter().map(|planned| planned.n).sum();
+            let free = free_memory(self.model.device());
+            let free = free.map_or("an unknown amount of memory".to_owned(), |n| ByteSize::b(n).display().iec().to_string());
+            let rule = format!(
+                "{}; it was a step of {positions} position(s) of {} sequence(s), and the device has {free} left",
+                error.rule(),
+                planned.len(),
+            );
+            Error::new(Kind::DeviceMemory, rule).with_hint(MEMORY_HINT)
         })
     }
 
@@ -190,7 +197,7 @@ impl Engine<'_> {
                 self.stats.new_tokens += 1;
                 self.publish(index);
             }
-            match id.map_err(EngineError::from).and_then(|id| self.running[index].push(id)) {
+            match id.map_err(Error::from).and_then(|id| self.running[index].push(id)) {
                 Ok(None) => {}
                 Ok(Some(reason)) => ended.push((index, Ok(reason))),
                 Err(error) => ended.push((index, Err(error))),

@@ -1,6 +1,8 @@
 //! The sizes of an engine's steps, and the engine on a device that runs out of memory: smaller steps, then an error
 //! with the sizes.
 
+use std::sync::Arc;
+
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -84,7 +86,7 @@ fn request<'l>(ids: Vec<u32>, n_new: usize) -> Request<'l> {
 }
 
 /// Number of tokens of an answer, or why there is none.
-type Outcome = std::result::Result<usize, EngineError>;
+type Outcome = std::result::Result<usize, Error>;
 
 /// Answers prompts of these lengths with three tokens each, on a device with so much room; returns the outcomes, the
 /// steps that were tried, and the counters.

@@ -20,10 +20,9 @@ use self::objects::{ManifestLines, entries_of_array, parse_object, parse_path};
 use self::rows::ManifestRows;
 use self::text::MAX_LINE;
 use super::{ArchiveEntry, FailedEntry, ManifestFormat};
-use crate::batch::BatchError;
 use crate::batch::item::{ArchiveItem, Id, readable};
 use crate::batch::questions::BatchQuestion;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::files::placeholder;
 use crate::records::{decode, delimiter, is_utf_16, parse_array, utf_16_error};
 use crate::units::Seconds;
@@ -41,7 +40,7 @@ pub(super) fn list(
     path: Option<&Path>,
     root: PathBuf,
     format: Option<ManifestFormat>,
-) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, BatchError> {
+) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, Error> {
     // The identity of a line does not depend on the manifest's directory.
     let name =
         path.and_then(Path::file_name).map_or_else(|| "-".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -50,9 +49,9 @@ pub(super) fn list(
         Some(path) => File::open(path).map(|file| Box::new(file) as Box<dyn Read + Send>),
     };
     let shown = path.unwrap_or(Path::new("-"));
-    let mut reader = BufReader::new(opened.map_err(BatchError::io(shown))?);
-    let (first, format) = first_line(&mut reader, format).map_err(BatchError::io(shown))?;
-    let invalid = |cause: String| BatchError::Manifest { name: shown.to_string_lossy().into_owned(), cause };
+    let mut reader = BufReader::new(opened.map_err(Error::io(shown))?);
+    let (first, format) = first_line(&mut reader, format).map_err(Error::io(shown))?;
+    let invalid = |cause: String| Error::from_text(Kind::Invalid, &cause).about(shown);
     if is_utf_16(&first) {
         return Err(invalid(utf_16_error().to_string()));
     }
@@ -64,7 +63,7 @@ pub(super) fn list(
     match format {
         ManifestFormat::Json => {
             let mut bytes = Vec::new();
-            text.take(MAX_ARRAY + 1).read_to_end(&mut bytes).map_err(BatchError::io(shown))?;
+            text.take(MAX_ARRAY + 1).read_to_end(&mut bytes).map_err(Error::io(shown))?;
             if bytes.len() as u64 > MAX_ARRAY {
                 let hint = ".jsonl, one object per line";
                 return Err(invalid(format!("an array of more than {MAX_ARRAY} bytes; hint: {hint}")));

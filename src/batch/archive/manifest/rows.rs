@@ -4,7 +4,6 @@ use std::io::{self, BufRead};
 
 use super::text::{MAX_LINE, ManifestLine, ManifestText};
 use super::{ManifestSource, VIDEO, window};
-use crate::batch::BatchError;
 use crate::batch::archive::ArchiveEntry;
 use crate::batch::questions::BatchQuestion;
 use crate::error::{Error, Kind};
@@ -55,8 +54,8 @@ struct ManifestRow {
 
 impl<R: BufRead> ManifestRows<R> {
     /// Reads the header of a table.
-    pub(super) fn new(text: R, source: ManifestSource) -> Result<Self, BatchError> {
-        let invalid = |error: Error| BatchError::Manifest { name: source.name.clone(), cause: error.to_string() };
+    pub(super) fn new(text: R, source: ManifestSource) -> Result<Self, Error> {
+        let invalid = |error: Error| error.about(source.name.clone());
         let mut text = ManifestText::new(text);
         let header = text.next().map_err(|error| invalid(Error::caused_by(Kind::Unreadable, error)))?;
         let header = header.unwrap_or(Ok(Vec::new())).map_err(invalid)?;

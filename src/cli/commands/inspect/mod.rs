@@ -83,7 +83,7 @@ impl Inspect {
             return Err(document.error(&finding.problems).into());
         }
         blueprint.warnings.iter().for_each(|warning| output::warning(warning));
-        finding.warnings.iter().for_each(|warning| output::warning(&document.line(warning)));
+        finding.warnings.iter().for_each(|warning| output::warning(&document.locate(warning).to_string()));
         let mut facts = String::new();
         describe_parts(&mut facts, &blueprint)?;
         let n_frames = plan.most_frames().unwrap_or(self.frames);
