@@ -19,7 +19,5 @@ mod sequence;
 
 pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
 pub(crate) use request::RequestListener;
-pub use request::{
-    Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual,
-};
+pub use request::{Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual};
 pub use run::{Engine, EngineStats};

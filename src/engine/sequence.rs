@@ -13,6 +13,7 @@ use super::prompt::{PositionedPart, PromptSegment, PromptTokens};
 use super::request::{
     Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, cancelled, guarded,
 };
+use crate::error::Error;
 use crate::kernels::kv::{PAGE_LEN, PageId, StepRows};
 use crate::language::{Choosing, LlamaConfig, Sampler, SequenceRows};
 use crate::text::{TextStream, Tokenizer};

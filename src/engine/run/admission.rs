@@ -8,8 +8,8 @@
 //! [`Engine::step`](super::Engine::step) and on the arrival of a request.
 
 use super::Engine;
-use crate::error::{Error, Kind};
 use crate::engine::sequence::Sequence;
+use crate::error::{Error, Kind};
 use crate::kernels::kv::{PageId, pages_for};
 
 impl<'m> Engine<'m> {

@@ -144,7 +144,8 @@ impl Engine<'_> {
             }
             let positions: usize = planned.iter().map(|planned| planned.n).sum();
             let free = free_memory(self.model.device());
-            let free = free.map_or("an unknown amount of memory".to_owned(), |n| ByteSize::b(n).display().iec().to_string());
+            let free =
+                free.map_or("an unknown amount of memory".to_owned(), |n| ByteSize::b(n).display().iec().to_string());
             let rule = format!(
                 "{}; it was a step of {positions} position(s) of {} sequence(s), and the device has {free} left",
                 error.rule(),
