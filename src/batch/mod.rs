@@ -1,7 +1,7 @@
 //! Batches: many questions about an archive of videos, in runs of days that can be stopped and resumed without loss.
 //!
-//! [`archive`] lists items, [`run`] asks about those without an answer, [`store`] writes each answer as it is
-//! completed. [`share`](mod@share) spreads parts over devices, [`merge`] joins their results and those of several
+//! `archive` lists items, `run` asks about those without an answer, [`store`] writes each answer as it is
+//! completed. `share` spreads parts over devices, [`merge`] joins their results and those of several
 //! machines; [`export`] and [`report`] write tables and an HTML page. Called by `batch` and `results`.
 
 mod archive;

@@ -7,14 +7,14 @@
 //!
 //! | kind | paper | tokens of a frame, in order | `N'` | width | GQA |
 //! |---|---|---|---|---|---|
-//! | [`none`] | LLaVA-1.5 | `final` | `N` | `D` | 62.0 |
-//! | [`sti`] | sparse token integration | `final`, two earlier states pooled by 8: on the token axis | `N + 2 floor(N / 8)` | `D` | 63.3 |
-//! | [`sci`] | sparse channel integration | `final`, two earlier states: on the channel axis | `N` | `3 D` | 63.7 |
-//! | [`dci`] | dense channel integration | `final`, the means of two halves of all states: on the channel axis | `N` | `3 D` | 63.8 |
+//! | `none` | LLaVA-1.5 | `final` | `N` | `D` | 62.0 |
+//! | `sti` | sparse token integration | `final`, two earlier states pooled by 8: on the token axis | `N + 2 floor(N / 8)` | `D` | 63.3 |
+//! | `sci` | sparse channel integration | `final`, two earlier states: on the channel axis | `N` | `3 D` | 63.7 |
+//! | `dci` | dense channel integration | `final`, the means of two halves of all states: on the channel axis | `N` | `3 D` | 63.8 |
 //!
 //! (GQA: LLaVA-1.5-7B in the paper.) Each kind is one file with its options, shapes, cost, code and tests. Nothing here
 //! is about time: a video's frames pass one by one, and [`crate::temporal`] makes one sequence of their projected
-//! tokens as FreeVA does, so a model trained on images answers about videos. The exception is [`ChannelWindow`], our
+//! tokens as FreeVA does, so a model trained on images answers about videos. The exception is `ChannelWindow`, our
 //! variant of DCI, which averages over neighbouring frames.
 //!
 //! Reference: `dense_connector.py` of the released code. A connector is made by [`crate::vlm`] from `config.json`

@@ -2,7 +2,7 @@
 //!
 //! The model `vidense-mini`, which the binary contains, has paths that begin with `builtin:`. Every reader of a model's
 //! files reads through this module, so such a path works wherever a directory does, and errors name it. [`output`]
-//! writes and replaces files, [`kind`] knows the endings of names, [`diagnosis`] recognizes what is often mistaken for a
+//! writes and replaces files, `kind` knows the endings of names, `diagnosis` recognizes what is often mistaken for a
 //! video or a model. Nothing here knows a format's contents.
 
 pub(crate) mod destination;

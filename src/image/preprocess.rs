@@ -78,7 +78,7 @@ impl Preprocessor {
         self.config.squeeze.is_none()
     }
 
-    /// Returns the preparation of frames of a size as tables. Requires [`Self::has_plan`].
+    /// Returns the preparation of frames of a size as tables. Requires `has_plan`.
     ///
     /// # Errors
     /// See [`Self::run`].

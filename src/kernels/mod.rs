@@ -298,7 +298,7 @@ pub enum OpThreads {
 }
 
 impl dyn Kernels {
-    /// Runs a sequence of small operations on the threads of [`Self::threads`].
+    /// Runs a sequence of small operations on the threads of [`Kernels::threads`].
     pub fn run<T: Send>(&self, operations: impl FnOnce() -> T + Send) -> T {
         match self.threads() {
             OpThreads::Pool => on_workers(operations),

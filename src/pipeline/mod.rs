@@ -1,8 +1,8 @@
 //! Running a plan: from videos and questions to answers. Called by the commands and by [`batch`](crate::batch) and
 //! [`eval`](crate::eval).
 //!
-//! [`open`](fn@open) loads the model of a plan. [`stages`] turns videos into visual tokens, several at a time, and
-//! [`run`] has the engine answer questions about them; [`chat`] is a conversation about one video. [`features`] caches
+//! [`open`](fn@open) loads the model of a plan. `stages` turns videos into visual tokens, several at a time, and
+//! `run` has the engine answer questions about them; `chat` is a conversation about one video. [`features`] caches
 //! visual tokens on disk between runs.
 
 mod aggregate;

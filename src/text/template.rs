@@ -72,7 +72,7 @@ impl Template {
     /// Names of the built-in templates.
     pub(crate) const NAMES: &'static [&'static str] = Self::VARIANTS.split_at(10).0;
 
-    /// Refuses a name that is neither a built-in template's nor [`Self::CHECKPOINT`].
+    /// Refuses a name that is neither a built-in template's nor `CHECKPOINT`.
     ///
     /// # Errors
     /// For an unknown name, with the known names.
@@ -115,7 +115,7 @@ impl Template {
         CustomTemplate::parse(format).map(Self::Custom)
     }
 
-    /// Returns the name for [`Self::choose`]; `custom` for a checkpoint's `prompt_format`.
+    /// Returns the name for `choose`; `custom` for a checkpoint's `prompt_format`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::VicunaV1 => "vicuna_v1",

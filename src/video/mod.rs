@@ -1,7 +1,7 @@
 //! Video files and directories of images as sequences of frames.
 //!
 //! A frame's index counts the *decodable* frames in presentation order; its time is its own timestamp on the stream's
-//! clock. [`read_frames`] is the entry point; [`sample`] chooses frames by arithmetic alone; only `demux.rs`,
+//! clock. [`read_frames`] is the entry point; `sample` chooses frames by arithmetic alone; only `demux.rs`,
 //! `detect.rs`, `linked.rs`, `scale.rs`, `streams.rs`, `decode/` and `encode.rs` call FFmpeg.
 
 mod clock;

@@ -2,7 +2,7 @@
 //!
 //! [`Blueprint`] is a model as its files describe it, before any weight is read; [`Vlm`] is the model in memory.
 //! Spellings of `config.json` and tensor names of model families are known here and nowhere else, each family's in a
-//! file of [`families`]. The token loop is in [`crate::engine`], the stages of a pipeline in [`crate::pipeline`].
+//! file of `families`. The token loop is in [`crate::engine`], the stages of a pipeline in [`crate::pipeline`].
 
 mod blueprint;
 mod budget;

@@ -9,7 +9,7 @@
 //! | `lock`, `status.json`, `summary.json`, `report.html` | the writing process; its progress; the last summary; the report |
 //!
 //! Lines are only appended. A retried item gets another line, which replaces the earlier one. Written by
-//! [`run`](super::run) and [`merge`](super::merge).
+//! `run` and [`merge`](super::merge).
 
 mod header;
 mod lines;
