@@ -4,7 +4,8 @@
     python3 tools/house.py [--list] [ROOT]
 
 Docs whose first word is a relative pronoun or a filler, type names that are declared in several files, tuple and `bool`
-parameters, errors that are text, messages of the form "`x` is no ...", long files, words of the README.
+parameters, errors that are text, messages of the form "`x` is no ...", long files, comments over 120 columns, words of the
+README. `Whether` may begin the doc of a bool.
 """
 
 import re
@@ -12,8 +13,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-FIRST_WORDS = ("What", "Where", "Whether", "So", "Those", "As", "How", "That", "Which", "Its", "Their", "The same", "Of")
+FIRST_WORDS = ("What", "Where", "So", "Those", "As", "How", "That", "Which", "Its", "Their", "The same", "Of")
 LONG = 300
+COLUMNS = 120
 TYPE = re.compile(r"^(?:pub(?:\([a-z ]+\))? )?(?:struct|enum|trait|type|union) ([A-Z]\w*)", re.M)
 FUNCTION = re.compile(r"^\s*(pub(?:\([a-z ]+\))? )?(?:const |async |unsafe )*fn (\w+)(?:<[^{;]*?>)?\(([^{;]*?)\)(?: ->|;| \{|\s+where|\s*\{)", re.M)
 ERROR_TEXT = re.compile(r"\bResult<[^<>]*(?:<[^<>]*>)?[^<>]*, String>")
@@ -68,6 +70,9 @@ def measures(root):
                 found["public errors that are text"].append(f"{name}:{line_of(text, match.start())}")
         for match in MESSAGE.finditer(text):
             found['messages that say "is no"'].append(f"{name}:{line_of(text, match.start())}: {match.group(0)}")
+        for number, line in enumerate(whole.splitlines(), 1):
+            if len(line) > COLUMNS and line.lstrip().startswith("//"):
+                found[f"comments over {COLUMNS} columns"].append(f"{name}:{number}")
         n_lines = whole.count("\n")
         if n_lines > LONG:
             found[f"files of more than {LONG} lines"].append(f"{name}: {n_lines}")

@@ -3,7 +3,7 @@
 //! `ask`, `chat` and `eval` take a whole plan as flags; `run` and `batch` read it from a pipeline file. Limits and caches
 //! are in `limits.rs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::Args;
@@ -13,12 +13,11 @@ use vidense::files::MINI;
 use vidense::language::SamplingConfig;
 use vidense::nn::QuantFormat;
 use vidense::pipeline::Limits;
-use vidense::spec::{ExecPlan, GeneratePlan, Plan, PromptPlan, SingleImagePlan, VisionPlan};
+use vidense::spec::{Document, ExecPlan, GeneratePlan, Plan, PromptPlan, SingleImagePlan, VisionPlan, read_plan};
 use vidense::temporal::Temporal;
 use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
-use vidense::video::CheckpointFrameSampling;
-use vidense::video::{Access, FrameRequest, Sample, Window};
+use vidense::video::{Access, CheckpointFrameSampling, FrameRequest, Sample, Window};
 use vidense::vlm::Unused;
 
 use super::limits::ReadArgs;
@@ -156,6 +155,37 @@ pub struct MemoryArgs {
     pub kv_memory: Option<ByteSize>,
 }
 
+/// Flags that override values of a pipeline file.
+#[derive(Args)]
+pub struct PipelineArgs {
+    /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    unused: UnusedArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the pipeline [default: the best
+    /// video stream]
+    #[arg(long, value_name = "N")]
+    stream: Option<usize>,
+}
+
+impl PipelineArgs {
+    /// Reads a pipeline file, and applies the flags to its values.
+    ///
+    /// # Errors
+    /// When the file or a value is invalid.
+    pub fn read_plan(&self, pipeline: &Path) -> Result<(Plan, Document), Error> {
+        let stream = self.stream.map(|stream| format!("stream={stream}"));
+        let sets: Vec<String> = self.sets.iter().cloned().chain(stream).collect();
+        let (mut plan, document) = read_plan(pipeline, &sets)?;
+        plan.unused = self.unused.rule(plan.unused);
+        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
+        Ok((plan, document))
+    }
+}
+
 /// Flags of generation.
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -264,11 +294,6 @@ impl GenerateArgs {
             seed: self.seed,
         }
     }
-}
-
-/// Returns the `--set` assignments, with that of `--stream` if it is given.
-pub fn with_stream(sets: &[String], stream: Option<usize>) -> Vec<String> {
-    sets.iter().cloned().chain(stream.map(|stream| format!("stream={stream}"))).collect()
 }
 
 fn positive(text: &str) -> Result<usize, Error> {

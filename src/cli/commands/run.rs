@@ -9,10 +9,9 @@ use serde::Serialize;
 use vidense::exec::{RunControl, Stop};
 use vidense::files::output::check_not_input;
 use vidense::pipeline::{Answer, AnsweredVideo, ItemError, Job, StageClock, VideoOptions, VideoOutcome};
-use vidense::spec::read_plan;
 
 use crate::cli::SomeFailed;
-use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
+use crate::cli::args::PipelineArgs;
 use crate::cli::limits::{LimitArgs, Supervision};
 use crate::cli::session::{AnswerContext, Session, warn_of_full_context, warn_of_reading};
 use crate::cli::{interrupt, output, progress, timings, trace};
@@ -32,17 +31,8 @@ pub struct RunCommand {
     /// Question; may be given several times
     #[arg(long = "question", short, value_name = "TEXT", required = true)]
     questions: Vec<String>,
-    /// Value that overrides that of the file, such as temporal.max_pool.stride=4; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
     #[command(flatten)]
-    unused: UnusedArgs,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the file [default: the best
-    /// video stream]
-    #[arg(long, value_name = "N")]
-    stream: Option<usize>,
+    overrides: PipelineArgs,
     /// Print one JSON object for each answer in place of the text
     #[arg(long)]
     json: bool,
@@ -79,9 +69,7 @@ impl RunCommand {
             let inputs = self.videos.iter().chain([&self.pipeline]).map(PathBuf::as_path);
             check_not_input(trace, inputs)?;
         }
-        let (mut plan, document) = read_plan(&self.pipeline, &with_stream(&self.sets, self.stream))?;
-        plan.unused = self.unused.rule(plan.unused);
-        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
+        let (plan, document) = self.overrides.read_plan(&self.pipeline)?;
         let session = Session::open(plan, &document)?;
         let trace = self.trace.as_deref().map(trace::Trace::create).transpose()?;
         let stop = Stop::new();

@@ -20,12 +20,11 @@ use vidense::exec::{RunControl, Stop};
 use vidense::files::output::create_directory;
 use vidense::pipeline::VideoOptions;
 use vidense::pipeline::features::identity;
-use vidense::spec::read_plan;
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::messages::EventPrinter;
 use self::status::Status;
-use crate::cli::args::{MemoryArgs, UnusedArgs, with_stream};
+use crate::cli::args::PipelineArgs;
 use crate::cli::limits::{CacheArgs, LimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
@@ -78,17 +77,8 @@ struct RunBatch {
     /// Further question; may be given several times
     #[arg(long = "question", short, value_name = "TEXT")]
     question: Vec<String>,
-    /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
     #[command(flatten)]
-    unused: UnusedArgs,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the pipeline [default: the best
-    /// video stream]
-    #[arg(long, value_name = "N")]
-    stream: Option<usize>,
+    overrides: PipelineArgs,
     /// Part I of the archive, of N parts that together are the archive: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
@@ -176,9 +166,7 @@ impl RunBatch {
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Checked before the model is loaded: the results must be writable.
         create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
-        let (mut plan, document) = read_plan(pipeline, &with_stream(&self.sets, self.stream))?;
-        plan.unused = self.unused.rule(plan.unused);
-        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
+        let (plan, document) = self.overrides.read_plan(pipeline)?;
         let model = Session::open(plan, &document)?.model;
         let header = Header::new(&model.plan, &model.fingerprint, model.arithmetic(), &model.model_files)?;
         let header = header.with_shard(self.shard);
