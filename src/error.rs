@@ -218,15 +218,7 @@ impl Error {
     /// Returns the conversion of an operating system's error about `path`.
     pub fn io(path: impl AsRef<Path>) -> impl Fn(io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |cause| Self::caused_by(Kind::Unreadable, cause).about(path.clone())
-    }
-
-    /// Makes an error of a text that may end in `; hint: ...`, for rules that come as text.
-    pub(crate) fn from_text(kind: Kind, text: &str) -> Self {
-        match text.split_once("; hint: ") {
-            Some((rule, hint)) => Self::new(kind, rule.to_owned()).with_hint(hint.to_owned()),
-            None => Self::new(kind, text.to_owned()),
-        }
+        move |cause| Self::from(cause).about(path.clone())
     }
 
     /// Returns the conversion of an error of candle's, while `doing` something, such as `loading the weights`.
@@ -281,6 +273,15 @@ impl Error {
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
+        self
+    }
+
+    /// Replaces subjects and rule by a rule that `words` makes of them; kind, hint and cause stay. For statements that
+    /// stand inside another rule, where a subject before them ([`Error::about`]) would not read.
+    #[must_use]
+    pub(crate) fn reworded(mut self, words: impl FnOnce(&str) -> String) -> Self {
+        self.0.rule = words(&self.statement()).into();
+        self.0.subjects.clear();
         self
     }
 
@@ -365,14 +366,32 @@ impl From<candle_core::Error> for Error {
     fn from(cause: candle_core::Error) -> Self {
         let cause = without_backtrace(cause);
         let kind = if is_out_of_memory(&cause) { Kind::OutOfMemory } else { Kind::Compute };
-        Self::caused_by(kind, cause)
+        match &cause {
+            candle_core::Error::Io(io) if let Some(carried) = carried(io) => carried.with_kind(kind),
+            _ => Self::caused_by(kind, cause),
+        }
+    }
+}
+
+/// Carries an error through operations of candle's: `Error::from` of the result has the same subjects, rule and hint.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        Self::Io(io::Error::other(error))
     }
 }
 
 impl From<io::Error> for Error {
     fn from(cause: io::Error) -> Self {
-        Self::caused_by(Kind::Unreadable, cause)
+        match carried(&cause) {
+            Some(carried) => carried.with_kind(Kind::Unreadable),
+            None => Self::caused_by(Kind::Unreadable, cause),
+        }
     }
+}
+
+/// Returns the error inside an [`io::Error::other`].
+fn carried(cause: &io::Error) -> Option<Error> {
+    cause.get_ref()?.downcast_ref::<Error>().cloned()
 }
 
 /// Returns candle's error without the backtrace that it prints.
@@ -436,6 +455,19 @@ mod tests {
         let received: Error = serde_json::from_str(&sent).expect("an error");
         assert_eq!((received.to_string(), received.kind()), (error.to_string(), Kind::Unreadable));
         assert!(received.cause::<io::Error>().is_none());
+    }
+
+    #[test]
+    fn an_error_passes_through_results_of_io_and_of_candle_with_its_parts() {
+        let raised = || Error::invalid("strided; hint: none").with_hint("contiguous()").about("x.bin");
+        let parts = |error: &Error| (error.rule().to_owned(), error.hint().map(str::to_owned), error.subjects().len());
+        let read = Error::io("dir")(io::Error::other(raised()));
+        assert_eq!(read.to_string(), "dir: x.bin: strided; hint: none; hint: contiguous()");
+        assert_eq!((read.kind(), parts(&read)), (Kind::Unreadable, (parts(&raised()).0, parts(&raised()).1, 2)));
+        let computed = Error::from(candle_core::Error::from(raised()).bt());
+        assert_eq!((computed.kind(), parts(&computed)), (Kind::Compute, parts(&raised())));
+        let reworded = raised().reworded(|statement| format!("not a file: {statement}"));
+        assert_eq!(reworded.to_string(), "not a file: x.bin: strided; hint: none; hint: contiguous()");
     }
 
     #[test]

@@ -58,12 +58,10 @@ impl<'m> Engine<'m> {
         let at_once = store.pages_at_once().max(1);
         let max_pages = config.kv_bytes / page_bytes / at_once * at_once;
         if max_pages == 0 {
-            candle_core::bail!(
-                "{} bytes of key-value memory are less than the {} bytes that are allocated at once; hint: a larger \
-                 --kv-memory",
-                config.kv_bytes,
-                page_bytes * at_once
-            );
+            let (kv_bytes, least) = (config.kv_bytes, page_bytes * at_once);
+            let rule =
+                format!("{kv_bytes} bytes of key-value memory are less than the {least} bytes that are allocated at once");
+            return Err(Error::invalid(rule).with_hint("a larger --kv-memory").into());
         }
         let keep_pages = pages_for(model.config().context).min(max_pages);
         let stats = EngineStats { kv_budget_bytes: max_pages * page_bytes, ..EngineStats::default() };

@@ -8,6 +8,8 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
+
 /// Links that are followed before a cycle is assumed: the limit of Linux.
 const MAX_LINKS: usize = 40;
 
@@ -81,12 +83,17 @@ fn open_descriptor(_: i32) -> io::Result<File> {
     Err(io::ErrorKind::NotFound.into())
 }
 
+/// Makes the error of a path that is not written to.
+fn unwritable(noun: &str) -> io::Error {
+    io::Error::other(Error::invalid(format!("{noun} cannot be written to")).with_hint("name a file"))
+}
+
 #[cfg(unix)]
 fn open_stream(path: &Path, meta: &Metadata) -> io::Result<File> {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let kind = meta.file_type();
-    let refused = |noun: &str| Err(io::Error::other(format!("{noun} cannot be written to; hint: name a file")));
+    let refused = |noun: &str| Err(unwritable(noun));
     if kind.is_dir() {
         return refused("a directory");
     }
@@ -115,7 +122,7 @@ fn open_stream(path: &Path, meta: &Metadata) -> io::Result<File> {
 #[cfg(not(unix))]
 fn open_stream(path: &Path, meta: &Metadata) -> io::Result<File> {
     if meta.is_dir() {
-        return Err(io::Error::other("a directory cannot be written to; hint: name a file"));
+        return Err(unwritable("a directory"));
     }
     File::options().write(true).open(path)
 }

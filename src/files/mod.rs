@@ -20,12 +20,12 @@ pub(crate) use diagnosis::{diagnose, placeholder, url_error};
 pub use kind::{FileKind, kind_of};
 pub use output::{Durability, OutputFile};
 
+use crate::error::Error;
+
 /// Name of the model inside the binary.
 pub const MINI: &str = "vidense-mini";
 /// Largest file of a model that is read as a whole, in bytes: configurations, vocabularies, indices.
 const MAX_MODEL_FILE: u64 = 1 << 30;
-/// Error for an empty file of a model.
-const EMPTY: &str = "the file is empty (0 bytes); hint: copy or download it again";
 /// Prefix of the paths of the built-in model.
 const BUILTIN: &str = "builtin:vidense-mini";
 
@@ -77,7 +77,7 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
     }
     let bytes = read_bounded(path, MAX_MODEL_FILE)?;
     if bytes.is_empty() {
-        return Err(io::Error::other(EMPTY));
+        return Err(io::Error::other(empty()));
     }
     Ok(Cow::Owned(bytes))
 }
@@ -92,7 +92,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !meta.is_file() {
-        return Err(io::Error::other("not a regular file; hint: write it to a file, and name that"));
+        return Err(io::Error::other(Error::invalid("not a regular file").with_hint("write it to a file, and name that")));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -106,6 +106,11 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Makes the error for an empty file of a model.
+fn empty() -> Error {
+    Error::invalid("the file is empty (0 bytes)").with_hint("copy or download it again")
+}
+
 /// Refuses a placeholder for a model's file: a Git LFS pointer, a web page, an empty file.
 ///
 /// # Errors
@@ -117,7 +122,7 @@ pub fn check(path: &Path) -> io::Result<()> {
     let head = diagnosis::read_head(path)?;
     match placeholder(&head) {
         Some(error) => Err(io::Error::other(error)),
-        None if head.is_empty() => Err(io::Error::other(EMPTY)),
+        None if head.is_empty() => Err(io::Error::other(empty())),
         None => Ok(()),
     }
 }
@@ -142,7 +147,7 @@ mod tests {
             assert!(error(path, 100).starts_with("not a regular file; hint: "));
         }
         assert!(error(&at("lfs"), 1000).starts_with("a Git LFS pointer, not the file itself; hint: "));
-        assert_eq!(read(&at("empty")).expect_err("empty").to_string(), EMPTY);
+        assert_eq!(read(&at("empty")).expect_err("empty").to_string(), empty().to_string());
         assert_eq!(read_bounded(&at("empty"), 1).expect("a list may be empty"), b"");
     }
 

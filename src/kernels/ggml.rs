@@ -155,10 +155,11 @@ fn check_gpu(device: &Device) -> Result<()> {
         Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
     };
     let (major, minor) = gpu.cuda_stream().context().compute_capability().w()?;
-    candle_core::bail!(
-        "quantized weights: the kernels of this build do not run on a GPU of compute capability {major}.{minor}: \
-         {cause}; hint: a build with CUDA_COMPUTE_CAP={major}{minor}, or no --quant"
-    )
+    let rule = format!(
+        "the kernels of this build do not run on a GPU of compute capability {major}.{minor}: {cause}"
+    );
+    let hint = format!("a build with CUDA_COMPUTE_CAP={major}{minor}, or no --quant");
+    Err(crate::error::Error::invalid(rule).with_hint(hint).about("quantized weights").into())
 }
 
 /// Returns whether products of ones are correct, by the kernels for few rows and for many rows.

@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::QuantFormat;
 use crate::device::DTypeSpec;
+use crate::error::Error;
 
 /// Positions of a page.
 pub const PAGE_LEN: usize = 32;
@@ -105,13 +106,13 @@ impl KvConfig<'_> {
     /// When another precision is requested.
     pub(crate) fn as_activations(&self) -> Result<DType> {
         match self.precision {
-            DTypeSpec::Fixed(dtype) if dtype != self.activations => candle_core::bail!(
-                "unsupported precision {} of keys and values with activations in {} on {:?}; hint: {}",
-                dtype.as_str(),
-                self.activations.as_str(),
-                self.device.location(),
-                self.activations.as_str()
-            ),
+            DTypeSpec::Fixed(dtype) if dtype != self.activations => {
+                let (dtype, activations, device) = (dtype.as_str(), self.activations.as_str(), self.device.location());
+                let rule = format!(
+                    "unsupported precision {dtype} of keys and values with activations in {activations} on {device:?}"
+                );
+                Err(Error::invalid(rule).with_hint(activations).into())
+            }
             _ => Ok(self.activations),
         }
     }

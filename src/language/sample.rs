@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{LogitRules, PromptHistory};
+use crate::error::Error;
 use crate::kernels::Kernels;
 use crate::kernels::argmax::argmax;
 
@@ -137,8 +138,8 @@ pub(crate) fn choose_each(kernels: &dyn Kernels, logits: &Tensor, sequences: &mu
         Ok(chosen)
     };
     choose(sequences).unwrap_or_else(|error| {
-        let message = error.to_string();
-        sequences.iter().map(|_| Err(candle_core::Error::msg(message.clone()))).collect()
+        let error = Error::from(error);
+        sequences.iter().map(|_| Err(error.clone().into())).collect()
     })
 }
 
@@ -153,7 +154,7 @@ fn copied_rows(x: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
 
 /// Returns the error of a sequence without a largest logit.
 pub(crate) fn not_finite() -> candle_core::Error {
-    candle_core::Error::msg("the model's logits are not finite; hint: damaged weights, or try --dtype f32")
+    Error::invalid("the model's logits are not finite").with_hint("damaged weights, or try --dtype f32").into()
 }
 
 #[cfg(test)]

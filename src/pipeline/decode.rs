@@ -275,7 +275,7 @@ impl VideoReading<'_> {
         match views.finish() {
             Ok(Some(image)) => self.send(PartContent::Image(image, Carried::default())).map(Ok),
             Ok(None) => Ok(Ok(())),
-            Err(rule) => Ok(Err(Error::from_text(Kind::Frames, &rule).about(&self.video.job.path).into())),
+            Err(error) => Ok(Err(error.about(&self.video.job.path))),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use ::image::RgbImage;
 
+use crate::error::{Kind, Result};
 use crate::image::mosaic::{mosaic, shrink};
 use crate::temporal::Views;
 use crate::units::linspace;
@@ -42,14 +43,14 @@ impl ViewMaker {
     ///
     /// # Errors
     /// When the frames do not make a mosaic.
-    pub(super) fn finish(self) -> Result<Option<RgbImage>, String> {
+    pub(super) fn finish(self) -> Result<Option<RgbImage>> {
         let (rows, columns) = match self.views {
             Views::Frames => return Ok(None),
             Views::FramesAndThumbnail { rows, columns } | Views::Grid { rows, columns } => (rows, columns),
         };
         let chosen: Vec<RgbImage> =
             spread(self.cells.len(), rows * columns).into_iter().map(|i| self.cells[i].clone()).collect();
-        mosaic(&chosen, columns as u32).map(Some).map_err(|error| error.to_string())
+        mosaic(&chosen, columns as u32).map(Some).map_err(|error| error.with_kind(Kind::Frames))
     }
 }
 

@@ -12,7 +12,7 @@ use super::check::SpecProblem;
 use super::locate::{TextPosition, depth, locate};
 use super::schema::SchemaNode;
 use super::yaml::{SyntaxError, parse_values};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::files;
 
 /// Limit of the chain of files that extend each other.
@@ -21,6 +21,8 @@ const MAX_DEPTH: usize = 16;
 const MAX_BYTES: u64 = 1 << 20;
 /// Limit of the problems that are printed.
 const MAX_PRINTED: usize = 50;
+/// Hint of a `--set` that is no assignment.
+const EXAMPLE: &str = "temporal.max_pool.stride=4";
 const EXTENDS: &str = "extends";
 
 /// Merged values of a pipeline, and their sources.
@@ -82,14 +84,14 @@ impl Document {
     /// # Errors
     /// [`Error`] when the text is not an assignment.
     pub fn set(&mut self, text: &str, schema: SchemaNode<'_>) -> Result<(), Error> {
-        let wrong = |rule: &str| Error::from_text(Kind::Invalid, rule).about(format!("--set {text}"));
+        let wrong = |rule: &'static str| Error::invalid(rule).about(format!("--set {text}")).with_hint(EXAMPLE);
         let (path, value) =
-            text.split_once('=').ok_or_else(|| wrong("wants key=value; hint: temporal.max_pool.stride=4"))?;
+            text.split_once('=').ok_or_else(|| wrong("wants key=value"))?;
         let path: Vec<String> = path.trim().split('.').map(str::to_owned).collect();
         if path.iter().any(String::is_empty) || path[0] == EXTENDS {
-            return Err(wrong("wants the dotted path of a key; hint: temporal.max_pool.stride=4"));
+            return Err(wrong("wants the dotted path of a key"));
         }
-        let value = parse_values(value).map_err(|error| wrong(&format!("its value: {}", error.rule)))?;
+        let value = parse_values(value).map_err(|error| Error::invalid(error.rule).about("its value").about(format!("--set {text}")))?;
         let nested = path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
         merge(&mut self.value, schema.normalize(nested), Some(schema));
         self.sources.insert(0, DocumentSource::Set { text: text.to_owned(), path });
@@ -158,10 +160,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn read_map(path: &Path) -> Result<(String, Map<String, Value>), Error> {
-    let wrong = |rule: String| Error::from_text(Kind::Invalid, &rule).about(path);
     let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| wrong("not a text; hint: the pipeline comes before the videos".to_owned()))?;
+        .map_err(|_| Error::invalid("not a text").with_hint("the pipeline comes before the videos").about(path))?;
     let text = text.trim_start_matches('\u{feff}').to_owned();
     let located = |SyntaxError { position, rule }| {
         Error::invalid(rule).about(format!("{}{}", path.display(), position_suffix(position)))
@@ -171,7 +172,8 @@ fn read_map(path: &Path) -> Result<(String, Map<String, Value>), Error> {
         Value::Null => Ok((text, Map::new())),
         other => {
             let found = super::check::describe(&other);
-            Err(wrong(format!("wants keys and values, found {found}; hint: model: vidense-mini")))
+            let error = Error::invalid(format!("wants keys and values, found {found}"));
+            Err(error.with_hint("model: vidense-mini").about(path))
         }
     }
 }

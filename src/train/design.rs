@@ -14,7 +14,7 @@ use super::Output;
 use super::data::Dataset;
 use super::recipe::{Recipe, StageKind, TowerRecipe};
 use super::state::write_file;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::files::{self, output::create_directory};
 use crate::text::{Conversation, Template};
 use crate::vlm::config::{JsonFile, Spelling};
@@ -100,12 +100,12 @@ impl ModelStart {
     fn inside(recipe: &Recipe, from: PathBuf) -> Result<Self, Error> {
         // Refused before anything is written: an unknown family, or a key that is not obeyed.
         Design::read(&from, None)?;
-        let wrong = |rule: &str| Err(Error::from_text(Kind::Invalid, rule).about(&from));
+        let wrong = |rule: &'static str, hint: &'static str| Err(Error::invalid(rule).with_hint(hint).about(&from));
         if recipe.model.vision_tower != TowerRecipe::default() {
-            return wrong("model.vision_tower: the checkpoint holds its own tower; hint: leave the key out");
+            return wrong("model.vision_tower: the checkpoint holds its own tower", "leave the key out");
         }
         if recipe.stages.iter().any(|stage| stage.stage == StageKind::Tower) {
-            return wrong("a stage `tower` cannot train the tower inside a checkpoint; hint: connector, instruct");
+            return wrong("a stage `tower` cannot train the tower inside a checkpoint", "connector, instruct");
         }
         Ok(Self { from: Some(from), tower: None, place: TowerPlace::Inside, tower_name: String::new() })
     }

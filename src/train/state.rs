@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::files::{Durability, output};
 
 /// Progress of a run.
@@ -74,7 +74,7 @@ impl State {
         if !path.is_file() {
             return Ok(None);
         }
-        let broken = |rule: String| Error::from_text(Kind::Invalid, &rule).about(&path);
+        let broken = |rule: String| Error::invalid(rule).about(&path);
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));

@@ -40,8 +40,8 @@ impl fmt::Display for TimeFall {
 
 /// Returns the error of a path without a file, with a hint for a file that stands for a remote one.
 pub(super) fn not_found(path: &Path) -> Error {
-    let rule = url_error(path).map(|error| error.to_string()).unwrap_or_else(|| "no such file or directory".to_owned());
-    Error::from_text(Kind::NotFound, &rule).about(path)
+    let error = url_error(path).unwrap_or_else(|| Error::invalid("no such file or directory"));
+    error.with_kind(Kind::NotFound).about(path)
 }
 
 /// Returns the conversion of the operating system's error about an argument.
@@ -54,8 +54,9 @@ pub(super) fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Error {
 
 /// Returns the error for a file that FFmpeg does not open: its probable nature, or FFmpeg's words.
 pub(super) fn not_media(path: &Path, words: impl Into<String>) -> Error {
-    let cause = diagnose(path).map_or(words.into(), |error| error.to_string());
-    Error::from_text(Kind::NotMedia, &format!("not a video that FFmpeg can read: {cause}")).about(path)
+    let cause = diagnose(path).unwrap_or_else(|| Error::invalid(words.into()));
+    let error = cause.reworded(|cause| format!("not a video that FFmpeg can read: {cause}"));
+    error.with_kind(Kind::NotMedia).about(path)
 }
 
 /// Returns the error of a readable container without a video stream; `kinds` are those of its streams.

@@ -10,14 +10,13 @@ use candle_core::DType;
 
 use super::config::{SelectFeature, VlmConfig};
 use super::default_template::{DefaultTemplate, frame_marks, own_template, reading};
-use super::error::mismatch;
 use super::preprocess::FrameSettings;
 use super::tower_source::{TowerSearch, TowerSource};
 use super::{
     FeatureSelection, Overrides, SingleImageRule, TextTokens, TokenBudget, Unused, description_files, gguf, names,
 };
 use crate::connector::{self, Connector, ConnectorKind};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::image::PreprocessConfig;
 use crate::temporal::{FrameTokens, Temporal};
 use crate::text::{FrameMarks, Template, Tokenizer};
@@ -226,23 +225,23 @@ pub(super) fn frame_tokens(tower: &TowerConfig, connector: &dyn Connector, selec
 /// # Errors
 /// [`Error`] when the selection does not fit the tower, or the connector.
 pub(super) fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig) -> Result<Arc<dyn Connector>, Error> {
-    let wrong = |rule: String| mismatch(&dir.join("config.json"), &rule);
+    let wrong = |error: Error| error.with_kind(Kind::Model).about(dir.join("config.json"));
     if tower.n_layers == 0 {
-        return Err(wrong("a SigLIP tower of one layer has none left once the last is deleted".to_owned()));
+        return Err(wrong(Error::invalid("a SigLIP tower of one layer has none left once the last is deleted")));
     }
-    config.feature_selection(tower.family).check(tower).map_err(|error| wrong(error.to_string()))?;
-    let layers = config.selected_layers(tower.family, tower.n_layers).map_err(|error| wrong(error.to_string()))?;
+    config.feature_selection(tower.family).check(tower).map_err(wrong)?;
+    let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
         let rule = format!(
-            "mm_vision_select_feature cls_patch does not go with the connector {}; hint: patch",
+            "mm_vision_select_feature cls_patch does not go with the connector {}",
             config.connector
         );
-        return Err(wrong(rule));
+        return Err(wrong(Error::invalid(rule).with_hint("patch")));
     }
     let made = match (config.connector, layers.first()) {
         (ConnectorKind::None, _) | (_, None) => connector::over_listed(layers, tower.n_layers),
         (kind, Some(&final_layer)) => kind.over(final_layer, tower.n_layers),
     };
-    made.map_err(|error| wrong(error.to_string()))
+    made.map_err(wrong)
 }

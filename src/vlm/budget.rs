@@ -76,7 +76,7 @@ impl TokenBudget {
         let (prompt, context) = (self.prompt(), self.context);
         self.temporal
             .check(self.frame)
-            .map_err(|rule| Error::from_text(Kind::Frames, &format!("{} {rule}", self.key())))?;
+            .map_err(|error| error.reworded(|rule| format!("{} {rule}", self.key())).with_kind(Kind::Frames))?;
         let explanation = self.temporal.explain(self.n_frames, self.frame);
         let strategy = format!("{} {}", self.key(), self.temporal);
         if self.visual() == Tokens(0) {

@@ -44,9 +44,9 @@ impl Design {
     /// [`Error`] when a file is missing or broken, or parts do not go together.
     pub(crate) fn read(dir: &Path, tower_dir: Option<&Path>) -> Result<Self, Error> {
         let config = VlmConfig::read(dir)?;
-        let wrong = |rule: &str| mismatch(&dir.join("config.json"), rule);
+        let wrong = |rule: &'static str| mismatch(&dir.join("config.json"), rule);
         if config.fp8.is_some() {
-            return Err(wrong("weights in FP8 cannot be trained; hint: the same checkpoint in bf16"));
+            return Err(wrong("weights in FP8 cannot be trained").with_hint("the same checkpoint in bf16"));
         }
         let tokenizer = Tokenizer::open(dir, reading(&config))?;
         let mut tower = match (tower_dir, &config.tower) {
@@ -90,7 +90,7 @@ fn closing(dir: &Path, config: &VlmConfig, tokenizer: &Tokenizer, template: &Tem
     let stops: Vec<String> = config.generation.rules.ends.iter().filter_map(|&id| tokenizer.piece(id)).collect();
     let Some(stop) = stops.first() else {
         let rule = "no token ends an answer (eos_token_id), so no answer can be learned".to_owned();
-        return Err(mismatch(dir, &rule));
+        return Err(mismatch(dir, rule));
     };
     let mut conversation = Conversation::new(template.clone(), None).with_frames(ShownFrames::unknown(1));
     conversation.ask("A question?")?;

@@ -1,5 +1,6 @@
 //! Errors of a model that more than one place raises, or whose text needs its sizes.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use bytesize::ByteSize;
@@ -8,9 +9,9 @@ use super::Placement;
 use crate::device::free_memory;
 use crate::error::{Error, Kind};
 
-/// Returns the error of parts of a checkpoint that do not go together; `rule` may end in a hint.
-pub(super) fn mismatch(path: &Path, rule: &str) -> Error {
-    Error::from_text(Kind::Model, rule).about(path)
+/// Returns the error of parts of a checkpoint that do not go together.
+pub(super) fn mismatch(path: &Path, rule: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Kind::Model, rule).about(path)
 }
 
 /// Adds the sizes, if a device had no memory for the weights of a model; any other error is returned as it is.

@@ -110,6 +110,6 @@ impl Vlm {
         }
         let rule =
             format!("the image processor makes frames of {width} x {height}, but the tower takes {side} x {side}");
-        Err(mismatch(self.name.as_ref(), &rule))
+        Err(mismatch(self.name.as_ref(), rule))
     }
 }

@@ -161,7 +161,7 @@ fn read_newline(
     let (found, wanted) = (checkpoint.shape(name).map(Shape::dims).unwrap_or_default(), [llama.d_hidden]);
     if found != wanted {
         let rule = format!("{name}: expected {wanted:?}, found {found:?}");
-        return Err(mismatch(checkpoint.dir(), &rule));
+        return Err(mismatch(checkpoint.dir(), rule));
     }
     let row = checkpoint.load(name, vision.dtype, &vision.device);
     row.map(Some).map_err(Error::compute("reading image_newline"))

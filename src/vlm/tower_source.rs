@@ -50,8 +50,8 @@ impl TowerSearch<'_> {
             return Ok(FoundTower { config: tower.clone(), source, dir: None, notes });
         }
         let Some(name) = asked.or(config.tower_name.as_deref()) else {
-            let rule = "it names no vision tower and holds none; hint: name one with --vision-tower".to_owned();
-            return Err(mismatch(dir, &rule));
+            let error = mismatch(dir, "it names no vision tower and holds none");
+            return Err(error.with_hint("name one with --vision-tower"));
         };
         let tower_dir = match hub.find_tower(dir, name) {
             Ok(tower_dir) => tower_dir,

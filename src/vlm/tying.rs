@@ -31,8 +31,8 @@ pub(super) fn resolve(llama: LlamaConfig, ledger: &Arc<Ledger>) -> Result<(Llama
     }
     let rule = format!("{head} differs from {table}, although tie_word_embeddings of config.json is true");
     if checkpoint.gguf().is_some() {
-        let rule = format!("{rule}; hint: the file of the model that the projector was trained for");
-        return Err(mismatch(checkpoint.dir(), &rule));
+        let error = mismatch(checkpoint.dir(), rule);
+        return Err(error.with_hint("the file of the model that the projector was trained for"));
     }
     let warning = format!("{}: {rule}; {head} is used", checkpoint.dir().display());
     Ok((LlamaConfig { tied_embeddings: false, ..llama }, Some(warning)))

@@ -19,7 +19,7 @@ use super::rows::StoredRows;
 use super::source::WeightFiles;
 use super::torch::TorchFile;
 use crate::device::upload_weight;
-use crate::error::{Error, Kind};
+use crate::error::{About as _, Error, Kind};
 use crate::files;
 use crate::guard;
 
@@ -189,8 +189,7 @@ impl Checkpoint {
         match &files[info.file] {
             Safetensors::Mapped(_) => {
                 let path = &self.paths[info.file];
-                let named = |error| candle_core::Error::msg(format!("{}: {error}", path.display()));
-                StoredRows::open(path, name).map_err(named)
+                Ok(StoredRows::open(path, name).about(path)?)
             }
             Safetensors::Builtin(_) => Ok(None),
         }
@@ -220,8 +219,7 @@ impl Checkpoint {
             }
             Files::TorchBin(files) => {
                 let named = |error: candle_core::Error| {
-                    let path = self.paths[info.file].display();
-                    candle_core::Error::msg(format!("{path}: tensor {name}: {}", plain(&error)))
+                    plain(error).about(format!("tensor {name}")).about(&self.paths[info.file])
                 };
                 let read = guarded("the pickle is malformed", || files[info.file].get(name)).map_err(named)?;
                 let tensor = read.ok_or_else(|| candle_core::Error::msg(format!("no tensor `{name}`")))?;
@@ -237,8 +235,8 @@ impl Checkpoint {
         let Some((format, scale)) = scale else { candle_core::bail!("tensor {name}: FP8 without scales") };
         let values = self.stored(name, info, &Device::Cpu)?.to_dtype(DType::F32)?;
         let mut values = values.flatten_all()?.to_vec1::<f32>()?;
-        let named = |error| candle_core::Error::msg(format!("{}: tensor {name}: {error}", self.dir.display()));
-        format.dequantize(&mut values, info.shape.dims(), &self.scales(&scale)?).map_err(named)?;
+        let dequantized = format.dequantize(&mut values, info.shape.dims(), &self.scales(&scale)?);
+        dequantized.about(format!("tensor {name}")).about(&self.dir)?;
         Tensor::from_vec(values, info.shape.clone(), &Device::Cpu)
     }
 
@@ -328,10 +326,10 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
-        let broken = |cause: String| unreadable(path, "safetensors file", &cause);
-        let opened = Safetensors::open(path).map_err(|error| broken(plain(&error)))?;
+        let broken = |cause: Error| unreadable(path, "safetensors file", cause);
+        let opened = Safetensors::open(path).map_err(|error| broken(plain(error)))?;
         for (name, view) in opened.tensors() {
-            let dtype = DType::try_from(view.dtype()).map_err(|error| broken(format!("{name}: {error}")))?;
+            let dtype = DType::try_from(view.dtype()).map_err(|error| broken(Error::invalid(format!("{name}: {error}"))))?;
             tensors.insert(name, TensorInfo { file, shape: Shape::from(view.shape()), dtype });
         }
         files.push(opened);
@@ -343,16 +341,16 @@ fn open_torch(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     let mut tensors = HashMap::new();
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
-        let broken = |cause: String| unreadable(path, "PyTorch file", &cause);
-        crate::files::check(path).map_err(|error| broken(error.to_string()))?;
+        let broken = |cause: Error| unreadable(path, "PyTorch file", cause);
+        crate::files::check(path).map_err(|error| broken(error.into()))?;
         let opened =
-            guarded("the pickle is malformed", || TorchFile::open(path)).map_err(|error| broken(plain(&error)))?;
+            guarded("the pickle is malformed", || TorchFile::open(path)).map_err(|error| broken(plain(error)))?;
         for (name, info) in opened.tensor_infos() {
             let info = TensorInfo { file, shape: info.layout.shape().clone(), dtype: info.dtype };
             tensors.insert(name.clone(), info);
         }
         if opened.tensor_infos().is_empty() {
-            return Err(broken("no state dict of tensors".to_owned()));
+            return Err(broken(Error::invalid("no state dict of tensors")));
         }
         files.push(opened);
     }
@@ -367,10 +365,10 @@ pub(super) fn guarded<T>(
     guard::guarded(read).unwrap_or_else(|| Err(candle_core::Error::msg(malformed)))
 }
 
-/// Returns candle's message without backtrace and paths.
-pub(super) fn plain(error: &candle_core::Error) -> String {
+/// Converts an error of candle's, without paths and all but the first line.
+pub(super) fn plain(error: candle_core::Error) -> Error {
     match error {
-        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(inner),
-        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(*inner),
+        other => Error::from(other).reworded(|text| text.lines().next().unwrap_or_default().to_owned()),
     }
 }

@@ -9,8 +9,8 @@ use crate::error::{Error, Kind};
 const MAX_LINES: usize = 20;
 
 /// Returns the error for a file that is not of its `format`, such as `safetensors file`.
-pub(super) fn unreadable(path: &Path, format: &str, cause: &str) -> Error {
-    Error::from_text(Kind::Model, &format!("not a readable {format}: {cause}")).about(path)
+pub(super) fn unreadable(path: &Path, format: &str, cause: Error) -> Error {
+    cause.reworded(|cause| format!("not a readable {format}: {cause}")).with_kind(Kind::Model).about(path)
 }
 
 /// Returns the error for tensors that are missing or have another shape than the model needs, one a line.

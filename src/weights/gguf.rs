@@ -34,12 +34,10 @@ impl Gguf {
         let mut file = File::open(path).map_err(io)?;
         let content = guarded("the header is malformed", || Content::read(&mut file)).map_err(|error| {
             let unsupported = first_unsupported(path).map(|UnsupportedTensor { name, format }| {
-                format!(
-                    "tensor {name} is stored in the unsupported format {format}; hint: a file in Q4_K_M, Q8_0 or F16"
-                )
+                let error = Error::invalid(format!("tensor {name} is stored in the unsupported format {format}"));
+                error.with_hint("a file in Q4_K_M, Q8_0 or F16")
             });
-            let cause = unsupported.unwrap_or_else(|| plain(&error));
-            unreadable(path, "GGUF file", &cause)
+            unreadable(path, "GGUF file", unsupported.unwrap_or_else(|| plain(error)))
         })?;
         check_sizes(path, &content)?;
         Ok(Self { path: path.to_owned(), content, file: Mutex::new(file) })
@@ -54,7 +52,7 @@ impl Gguf {
     pub(super) fn get(&self, name: &str) -> candle_core::Result<QTensor> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu)).map_err(|error| {
-            candle_core::Error::msg(format!("{}: tensor {name}: {}", self.path.display(), plain(&error)))
+            plain(error).about(format!("tensor {name}")).about(&self.path).into()
         })
     }
 
@@ -113,7 +111,7 @@ fn check_sizes(path: &Path, content: &Content) -> Result<(), Error> {
     match content.tensor_infos.iter().find(|(_, info)| is_impossible(&info.shape)) {
         Some((name, info)) => {
             let cause = format!("tensor {name} has the impossible shape {:?}", info.shape.dims());
-            Err(unreadable(path, "GGUF file", &cause))
+            Err(unreadable(path, "GGUF file", Error::invalid(cause)))
         }
         None => Ok(()),
     }

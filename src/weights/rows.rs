@@ -8,6 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::Metadata;
 
+use crate::error::About as _;
+
 /// Length in bytes of the prefix of a safetensors file: the length of its header.
 const PREFIX: usize = 8;
 
@@ -54,9 +56,7 @@ impl StoredRows {
                 candle_core::bail!("row {index} of {}, which has {} rows", self.name, self.n_rows);
             }
             let read = read_at(&self.file, &mut bytes, self.begin + u64::from(index) * n_bytes as u64);
-            read.map_err(|error| {
-                candle_core::Error::msg(format!("{}: tensor {}: {error}", self.path.display(), self.name))
-            })?;
+            read.about(format!("tensor {}", self.name)).about(&self.path)?;
             self.convert(&bytes, &mut rows);
         }
         Tensor::from_vec(rows, (indices.len(), self.width), &Device::Cpu)

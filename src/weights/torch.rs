@@ -7,6 +7,7 @@ use candle_core::pickle::{PthTensors, TensorInfo};
 use candle_core::{Result, Tensor};
 
 use super::torch_legacy::LegacyTorch;
+use crate::error::Error;
 
 /// An open file. Tensors are read on demand.
 pub(super) enum TorchFile {
@@ -41,7 +42,7 @@ impl TorchFile {
     pub(super) fn get(&self, name: &str) -> Result<Option<Tensor>> {
         let Some(info) = self.tensor_infos().get(name) else { return Ok(None) };
         if !info.layout.is_contiguous() && !info.layout.is_fortran_contiguous() {
-            candle_core::bail!("its values are strided; hint: save it with `.contiguous()`");
+            return Err(Error::invalid("its values are strided").with_hint("save it with `.contiguous()`").into());
         }
         match self {
             Self::Zip(file) => file.get(name),

@@ -14,7 +14,7 @@ pub use self::entry::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile};
 use self::folder::Folder;
 use super::item::{ArchiveItem, Id, readable};
 use crate::choice;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::files::{FileKind, kind_of, url_error};
 
 /// Kind of failure of an unreadable file or directory.
@@ -113,15 +113,14 @@ impl Archive {
             _ if text == "-" => manifest(None),
             Ok(meta) if meta.is_dir() => folder(argument, None)?,
             Ok(meta) if !meta.is_file() && format.is_none() && kind_of(argument) == Some(FileKind::Video) => {
-                let cause = "not a regular file; hint: write the video to a file, and name that";
-                return Err(Error::io(argument)(std::io::Error::other(cause)));
+                let error = Error::new(Kind::Unreadable, "not a regular file");
+                return Err(error.with_hint("write the video to a file, and name that").about(argument));
             }
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => ArchiveKind::Video(argument.to_owned()),
-            Err(error) if url_error(argument).is_some() => {
-                let url = url_error(argument).map_or(error, std::io::Error::other);
-                return Err(Error::io(argument)(url));
+            Err(_) if let Some(error) = url_error(argument) => {
+                return Err(error.with_kind(Kind::Unreadable).about(argument));
             }
             Err(_) if text.contains(GLOB_SIGNS) => {
                 let (root, pattern) = split_glob(&text);

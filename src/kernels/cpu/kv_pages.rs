@@ -14,6 +14,7 @@ use super::memory::{MappedBuffer, in_parts};
 use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
 use crate::device::DTypeSpec;
+use crate::error::Error;
 use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
 use crate::kernels::row_blocks::{RowBlock, blocks};
 
@@ -48,7 +49,8 @@ impl KvPrecision {
             (DTypeSpec::Fixed(DType::F16), _) | (DTypeSpec::Auto, Some(_)) => Ok(Self::F16),
             (DTypeSpec::Fixed(DType::F32), _) | (DTypeSpec::Auto, None) => Ok(Self::F32),
             (DTypeSpec::Fixed(dtype), _) => {
-                candle_core::bail!("keys and values in {} have no kernel on the CPU; hint: f32, f16", dtype.as_str())
+                let rule = format!("keys and values in {} have no kernel on the CPU", dtype.as_str());
+                Err(Error::invalid(rule).with_hint("f32, f16").into())
             }
         }
     }

@@ -62,7 +62,7 @@ impl GpuExecutor {
             Ok(functions) => {
                 functions.get(name).ok_or_else(|| candle_core::Error::msg(format!("unknown kernel `{name}`")))
             }
-            Err(error) => candle_core::bail!("{error}"),
+            Err(error) => Err(error.clone().into()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files;
 
 /// Directory of templates beside `chat_template.jinja`.
@@ -98,7 +98,7 @@ fn object(dir: &Path, name: &str) -> Option<Result<Map<String, Value>>> {
 fn text(dir: &Path, name: &str) -> Option<Result<String>> {
     let path = dir.join(name);
     let read = || {
-        let bytes = files::read(&path).map_err(|error| Error::invalid(error.to_string()))?;
+        let bytes = files::read(&path).map_err(|error| Error::from(error).with_kind(Kind::Invalid))?;
         String::from_utf8(bytes.into_owned()).map_err(|_| Error::invalid("not UTF-8"))
     };
     files::is_file(&path).then(read)

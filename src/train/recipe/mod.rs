@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::connector::ConnectorKind;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::spec::read_yaml;
 use crate::train::data::Data;
 use crate::train::optimizer::OptimizerConfig;
@@ -206,9 +206,7 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let mut recipe: Self = read_yaml(path)?;
         recipe.base = path.parent().unwrap_or(Path::new("")).to_owned();
-        let problems = recipe.problems();
-        let errors = problems.iter().map(|problem| Error::from_text(Kind::Invalid, problem).about(path));
-        Error::all(errors).map_or(Ok(recipe), Err)
+        Error::all(recipe.problems()).map_or(Ok(recipe), |error| Err(error.about(path)))
     }
 
     /// Returns 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,

@@ -86,9 +86,14 @@ impl JsonFile {
 
     /// Makes the error of a key that breaks a rule.
     pub fn wrong(&self, key: &str, rule: &str) -> Error {
+        self.unusable(key, Error::invalid(rule.to_owned()))
+    }
+
+    /// Makes the error of a key whose value is unusable for the reason and with the hint of `error`.
+    pub(crate) fn unusable(&self, key: &str, error: Error) -> Error {
         let value = self.json.get(key).map_or("nothing".to_owned(), Value::to_string);
-        let text = format!("{value} is not usable; {rule}");
-        Error::from_text(Kind::Model, &text).about(self.full_key(key)).about(&self.path)
+        let error = error.reworded(|rule| format!("{value} is not usable; {rule}"));
+        error.with_kind(Kind::Model).about(self.full_key(key)).about(&self.path)
     }
 
     /// Returns the text at a key.

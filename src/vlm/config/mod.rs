@@ -131,8 +131,8 @@ impl VlmConfig {
     pub fn read(dir: &Path) -> Result<Self, Error> {
         let file = JsonFile::read(&dir.join("config.json"))?;
         if file.string("model_type")?.is_some_and(|kind| kind.starts_with("clip") || kind.starts_with("siglip")) {
-            let rule = "this is a vision tower alone; hint: name it with --vision-tower, beside a --model";
-            return Err(file.wrong("model_type", rule));
+            let error = file.wrong("model_type", "this is a vision tower alone");
+            return Err(error.with_hint("name it with --vision-tower, beside a --model"));
         }
         let family = families::of(&file)?;
         let (generation, generation_notes) = GenerationDefaults::read(dir, &file, family.spelling)?;

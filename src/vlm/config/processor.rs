@@ -154,7 +154,7 @@ impl ProcessorFile {
                 let rule =
                     SmolVlmSampling { fps: fps.unwrap_or(default.fps), max: max.unwrap_or(default.max), ..default };
                 let sample = Sample::SmolVlm(rule);
-                sample.check().map_err(|error| self.image.wrong("fps", &error.to_string()))?;
+                sample.check().map_err(|error| self.image.unusable("fps", error))?;
                 sample
             }
         })

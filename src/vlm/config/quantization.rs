@@ -8,8 +8,8 @@ use crate::weights::{Fp8Format, ScaleBlock, ScaleProduct};
 
 /// Keys of the configuration: `compression_config` is the name in old files of compressed-tensors.
 const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
-const HINT: &str = "supported are fp8, and compressed-tensors with weights of 8-bit floats; hint: the checkpoint in full \
-                    precision, or its language model as a GGUF file with --llm";
+const SUPPORTED: &str = "supported are fp8, and compressed-tensors with weights of 8-bit floats";
+const HINT: &str = "the checkpoint in full precision, or its language model as a GGUF file with --llm";
 const MAX_BLOCK: usize = 1 << 16;
 
 /// Reads how the weights are quantized; `None` for a checkpoint in full precision.
@@ -31,11 +31,16 @@ pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, Error> {
     found.map(|section| format(&section)).transpose()
 }
 
+/// Makes the error of a key that asks for another method or format.
+fn unsupported(section: &JsonFile, key: &str) -> Error {
+    section.wrong(key, SUPPORTED).with_hint(HINT)
+}
+
 fn format(config: &JsonFile) -> Result<Fp8Format, Error> {
     match config.string("quant_method")? {
         Some("fp8") => fine_grained(config),
         Some("compressed-tensors") => compressed_tensors(config),
-        _ => Err(config.wrong("quant_method", HINT)),
+        _ => Err(unsupported(config, "quant_method")),
     }
 }
 
@@ -64,7 +69,7 @@ fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, Error> {
         let is_dense = value["format"] == "dense";
         let is_empty = value["config_groups"].as_object().is_some_and(serde_json::Map::is_empty);
         if !is_dense && !is_empty {
-            return Err(config.wrong(key, HINT));
+            return Err(unsupported(config, key));
         }
     }
     let groups = config.section("config_groups")?;
@@ -83,17 +88,17 @@ fn compressed_tensors(config: &JsonFile) -> Result<Fp8Format, Error> {
 fn check_packing(config: &JsonFile) -> Result<(), Error> {
     const READ: [&str; 4] = ["float-quantized", "naive-quantized", "mxfp8-quantized", "mixed-precision"];
     match config.string("format")? {
-        Some(format) if !READ.contains(&format) => Err(config.wrong("format", HINT)),
+        Some(format) if !READ.contains(&format) => Err(unsupported(config, "format")),
         _ => Ok(()),
     }
 }
 
 fn scale_block(weights: &JsonFile) -> Result<ScaleBlock, Error> {
     if weights.string("type")? != Some("float") {
-        return Err(weights.wrong("type", HINT));
+        return Err(unsupported(weights, "type"));
     }
     if weights.integer("num_bits")? != Some(8) {
-        return Err(weights.wrong("num_bits", HINT));
+        return Err(unsupported(weights, "num_bits"));
     }
     if weights.flag("symmetric")? == Some(false) {
         return Err(weights.wrong("symmetric", "weights with zero points are not supported"));

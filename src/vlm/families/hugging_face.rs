@@ -176,11 +176,11 @@ fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<Conn
     if let Some(kind) = file.string("mm_projector_type")? {
         visual.projector = kind
             .parse()
-            .map_err(|e: Error| file.wrong("mm_projector_type", e.rule()).with_hint_if(e.hint().map(str::to_owned)))?;
+            .map_err(|error: Error| file.unusable("mm_projector_type", error))?;
     }
     let Some(kind) = file.string("mm_dense_connector_type")? else { return Ok(ConnectorKind::None) };
     visual.select_layers.truncate(1);
-    kind.parse().map_err(|error: Error| file.wrong("mm_dense_connector_type", &error.to_string()))
+    kind.parse().map_err(|error: Error| file.unusable("mm_dense_connector_type", error))
 }
 
 /// Audits the keys of a file and of its sections.

@@ -92,7 +92,7 @@ pub(super) fn of(file: &JsonFile) -> Result<&'static Family, Error> {
     let of_hugging_face = || ALL.into_iter().filter(|family| family.spelling == Spelling::HuggingFace);
     let Some(family) = of_hugging_face().find(|family| family.kinds.contains(&kind)) else {
         let known: Vec<&str> = of_hugging_face().map(|family| family.name).collect();
-        return Err(file.wrong("model_type", &unknown(kind, &known)));
+        return Err(file.unusable("model_type", unknown(kind, &known)));
     };
     if let Some(other) = classes.iter().find(|name| !family.classes.contains(&name.as_str())) {
         let rule = format!("a model_type of this kind is a {}, not a {other}", family.classes.join(" or "));
@@ -102,12 +102,9 @@ pub(super) fn of(file: &JsonFile) -> Result<&'static Family, Error> {
 }
 
 /// Lists the known families, with the nearest name to an unknown one as a hint.
-fn unknown(kind: &str, known: &[&str]) -> String {
-    let list = format!("supported are {}", known.join(", "));
-    match nearest(kind, known) {
-        Some(name) => format!("{list}; hint: the nearest is {name}"),
-        None => list,
-    }
+fn unknown(kind: &str, known: &[&str]) -> Error {
+    let nearest = nearest(kind, known).map(|name| format!("the nearest is {name}"));
+    Error::invalid(format!("supported are {}", known.join(", "))).with_hint_if(nearest)
 }
 
 impl fmt::Debug for Family {

@@ -37,7 +37,7 @@ pub(super) fn family(file: &JsonFile, classes: &[String]) -> Result<&'static Fam
     let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
     match (found, kind) {
         (None, Some(kind)) if !is_llava => {
-            Err(file.wrong("model_type", &unknown(&kind, &ALL.map(|family| family.name))))
+            Err(file.unusable("model_type", unknown(&kind, &ALL.map(|family| family.name))))
         }
         (found, _) => Ok(found.unwrap_or(&llava_original::FAMILY)),
     }
@@ -54,13 +54,11 @@ pub(super) fn read(
     generation: GenerationDefaults,
 ) -> Result<VlmConfig, Error> {
     if file.string("mm_vision_tower")?.is_none() && file.get("mm_projector_type").is_none() {
-        return Err(file.wrong(
-            "mm_vision_tower",
-            "a LLaVA checkpoint names its vision tower here; hint: this may be a language model alone",
-        ));
+        let error = file.wrong("mm_vision_tower", "a LLaVA checkpoint names its vision tower here");
+        return Err(error.with_hint("this may be a language model alone"));
     }
     let connector = match file.string("mm_dense_connector_type")? {
-        Some(kind) => kind.parse().map_err(|error: Error| file.wrong("mm_dense_connector_type", &error.to_string()))?,
+        Some(kind) => kind.parse().map_err(|error: Error| file.unusable("mm_dense_connector_type", error))?,
         None => ConnectorKind::None,
     };
     let projector = file.string("mm_projector_type")?.unwrap_or("linear");
@@ -88,7 +86,7 @@ pub(super) fn read(
         connector,
         projector: projector
             .parse()
-            .map_err(|e: Error| file.wrong("mm_projector_type", e.rule()).with_hint_if(e.hint().map(str::to_owned)))?,
+            .map_err(|error: Error| file.unusable("mm_projector_type", error))?,
         select_layers: vec![file.integer("mm_vision_select_layer")?.unwrap_or(-2)],
         select_feature,
         patches_per_side: 1,
@@ -127,19 +125,16 @@ fn notes(family: &Family, file: &JsonFile) -> Result<KeyNotes, Error> {
 /// Notes a class or a `model_type` other than the family's own.
 fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<(), Error> {
     let derived = |key: &str, value: &str| {
-        format!(
-            "{}: {}: {value} is taken for LLaVA's own class, from which it derives; hint: check its prompt, --template",
-            file.path().display(),
-            file.full_key(key)
-        )
+        let error = Error::invalid(format!("{value} is taken for LLaVA's own class, from which it derives"));
+        error.with_hint("check its prompt, --template").about(file.full_key(key)).about(file.path()).to_string()
     };
     for name in architectures(file)? {
         if DERIVED_CLASSES.contains(&name.as_str()) {
             notes.warnings.push(derived("architectures", &name));
         } else if !family.classes.contains(&name.as_str()) {
             let known = [llava_original::FAMILY.classes, llava_qwen::FAMILY.classes].concat();
-            let rule = format!("unknown class {name}; hint: known are {}", known.join(", "));
-            notes.refused.push(file.wrong("architectures", &rule).to_string());
+            let error = file.wrong("architectures", &format!("unknown class {name}"));
+            notes.refused.push(error.with_hint(format!("known are {}", known.join(", "))).to_string());
         }
     }
     match file.string("model_type")?.map(str::to_ascii_lowercase).as_deref() {
@@ -153,7 +148,7 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
         }
         Some(kind) => {
             let known = [llava_original::FAMILY.kinds, llava_qwen::FAMILY.kinds].concat();
-            notes.refused.push(file.wrong("model_type", &unknown(kind, &known)).to_string());
+            notes.refused.push(file.unusable("model_type", unknown(kind, &known)).to_string());
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use self::text::MAX_LINE;
 use super::{ArchiveEntry, FailedEntry, ManifestFormat};
 use crate::batch::item::{ArchiveItem, Id, readable};
 use crate::batch::questions::BatchQuestion;
-use crate::error::{Error, Kind};
+use crate::error::{About as _, Error};
 use crate::files::placeholder;
 use crate::records::{decode, delimiter, is_utf_16, parse_array, utf_16_error};
 use crate::units::Seconds;
@@ -51,12 +51,11 @@ pub(super) fn list(
     let shown = path.unwrap_or(Path::new("-"));
     let mut reader = BufReader::new(opened.map_err(Error::io(shown))?);
     let (first, format) = first_line(&mut reader, format).map_err(Error::io(shown))?;
-    let invalid = |cause: String| Error::from_text(Kind::Invalid, &cause).about(shown);
     if is_utf_16(&first) {
-        return Err(invalid(utf_16_error().to_string()));
+        return Err(utf_16_error().about(shown));
     }
     if let Some(error) = placeholder(&first) {
-        return Err(invalid(error.to_string()));
+        return Err(error.about(shown));
     }
     let text = Cursor::new(first).chain(reader);
     let source = ManifestSource { name, root };
@@ -65,10 +64,10 @@ pub(super) fn list(
             let mut bytes = Vec::new();
             text.take(MAX_ARRAY + 1).read_to_end(&mut bytes).map_err(Error::io(shown))?;
             if bytes.len() as u64 > MAX_ARRAY {
-                let hint = ".jsonl, one object per line";
-                return Err(invalid(format!("an array of more than {MAX_ARRAY} bytes; hint: {hint}")));
+                let error = Error::invalid(format!("an array of more than {MAX_ARRAY} bytes"));
+                return Err(error.with_hint(".jsonl, one object per line").about(shown));
             }
-            let records = decode(&bytes).and_then(parse_array).map_err(|error| invalid(error.to_string()))?;
+            let records = decode(&bytes).and_then(parse_array).about(shown)?;
             Ok(Box::new(entries_of_array(records, source)))
         }
         ManifestFormat::Lines => Ok(Box::new(ManifestLines::new(text, source, parse_path))),
