@@ -59,8 +59,9 @@ impl<'m> Engine<'m> {
         let max_pages = config.kv_bytes / page_bytes / at_once * at_once;
         if max_pages == 0 {
             let (kv_bytes, least) = (config.kv_bytes, page_bytes * at_once);
-            let rule =
-                format!("{kv_bytes} bytes of key-value memory are less than the {least} bytes that are allocated at once");
+            let rule = format!(
+                "{kv_bytes} bytes of key-value memory are less than the {least} bytes that are allocated at once"
+            );
             return Err(Error::invalid(rule).with_hint("a larger --kv-memory").into());
         }
         let keep_pages = pages_for(model.config().context).min(max_pages);

@@ -92,7 +92,9 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !meta.is_file() {
-        return Err(io::Error::other(Error::invalid("not a regular file").with_hint("write it to a file, and name that")));
+        return Err(io::Error::other(
+            Error::invalid("not a regular file").with_hint("write it to a file, and name that"),
+        ));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;

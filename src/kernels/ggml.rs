@@ -155,9 +155,7 @@ fn check_gpu(device: &Device) -> Result<()> {
         Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
     };
     let (major, minor) = gpu.cuda_stream().context().compute_capability().w()?;
-    let rule = format!(
-        "the kernels of this build do not run on a GPU of compute capability {major}.{minor}: {cause}"
-    );
+    let rule = format!("the kernels of this build do not run on a GPU of compute capability {major}.{minor}: {cause}");
     let hint = format!("a build with CUDA_COMPUTE_CAP={major}{minor}, or no --quant");
     Err(crate::error::Error::invalid(rule).with_hint(hint).about("quantized weights").into())
 }

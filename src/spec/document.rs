@@ -85,13 +85,13 @@ impl Document {
     /// [`Error`] when the text is not an assignment.
     pub fn set(&mut self, text: &str, schema: SchemaNode<'_>) -> Result<(), Error> {
         let wrong = |rule: &'static str| Error::invalid(rule).about(format!("--set {text}")).with_hint(EXAMPLE);
-        let (path, value) =
-            text.split_once('=').ok_or_else(|| wrong("wants key=value"))?;
+        let (path, value) = text.split_once('=').ok_or_else(|| wrong("wants key=value"))?;
         let path: Vec<String> = path.trim().split('.').map(str::to_owned).collect();
         if path.iter().any(String::is_empty) || path[0] == EXTENDS {
             return Err(wrong("wants the dotted path of a key"));
         }
-        let value = parse_values(value).map_err(|error| Error::invalid(error.rule).about("its value").about(format!("--set {text}")))?;
+        let value = parse_values(value)
+            .map_err(|error| Error::invalid(error.rule).about("its value").about(format!("--set {text}")))?;
         let nested = path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
         merge(&mut self.value, schema.normalize(nested), Some(schema));
         self.sources.insert(0, DocumentSource::Set { text: text.to_owned(), path });

@@ -233,10 +233,7 @@ pub(super) fn make_connector(dir: &Path, config: &VlmConfig, tower: &TowerConfig
     let layers = config.selected_layers(tower.family, tower.n_layers).map_err(wrong)?;
     let keeps_class = config.select_feature == SelectFeature::ClsPatch && tower.family == TowerFamily::Clip;
     if keeps_class && config.connector != ConnectorKind::None {
-        let rule = format!(
-            "mm_vision_select_feature cls_patch does not go with the connector {}",
-            config.connector
-        );
+        let rule = format!("mm_vision_select_feature cls_patch does not go with the connector {}", config.connector);
         return Err(wrong(Error::invalid(rule).with_hint("patch")));
     }
     let made = match (config.connector, layers.first()) {

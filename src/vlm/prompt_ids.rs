@@ -84,7 +84,8 @@ pub(super) fn history(placeholder: Option<u32>, ids: &PromptIds, rows: FrameRows
     let mut history = Vec::with_capacity(n_tokens);
     for part in &ids.parts {
         history.extend(part.text().into_iter().flatten());
-        let rows = rows.of(part).map_err(|error| error.reworded(|rule| format!("temporal {rule}")).with_kind(Kind::Frames))?;
+        let rows =
+            rows.of(part).map_err(|error| error.reworded(|rule| format!("temporal {rule}")).with_kind(Kind::Frames))?;
         history.extend(std::iter::repeat_n(placeholder, rows.map_or(0, |rows| rows.len())));
     }
     Ok(PromptHistory { ids: history, n_tokens })

@@ -329,7 +329,8 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
         let broken = |cause: Error| unreadable(path, "safetensors file", cause);
         let opened = Safetensors::open(path).map_err(|error| broken(plain(error)))?;
         for (name, view) in opened.tensors() {
-            let dtype = DType::try_from(view.dtype()).map_err(|error| broken(Error::invalid(format!("{name}: {error}"))))?;
+            let dtype =
+                DType::try_from(view.dtype()).map_err(|error| broken(Error::invalid(format!("{name}: {error}"))))?;
             tensors.insert(name, TensorInfo { file, shape: Shape::from(view.shape()), dtype });
         }
         files.push(opened);

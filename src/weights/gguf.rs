@@ -51,9 +51,8 @@ impl Gguf {
     /// Reads one tensor.
     pub(super) fn get(&self, name: &str) -> candle_core::Result<QTensor> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu)).map_err(|error| {
-            plain(error).about(format!("tensor {name}")).about(&self.path).into()
-        })
+        guarded("the tensor is malformed", || self.content.tensor(&mut *file, name, &Device::Cpu))
+            .map_err(|error| plain(error).about(format!("tensor {name}")).about(&self.path).into())
     }
 
     /// Returns a string of the metadata.

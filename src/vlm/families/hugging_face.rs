@@ -174,9 +174,7 @@ pub(super) fn read(parts: &FamilyParts, file: &JsonFile, generation: GenerationD
 /// When the connector or the projector is unknown.
 fn trained_connector(file: &JsonFile, visual: &mut VisualModules) -> Result<ConnectorKind, Error> {
     if let Some(kind) = file.string("mm_projector_type")? {
-        visual.projector = kind
-            .parse()
-            .map_err(|error: Error| file.unusable("mm_projector_type", error))?;
+        visual.projector = kind.parse().map_err(|error: Error| file.unusable("mm_projector_type", error))?;
     }
     let Some(kind) = file.string("mm_dense_connector_type")? else { return Ok(ConnectorKind::None) };
     visual.select_layers.truncate(1);

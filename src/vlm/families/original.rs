@@ -84,9 +84,7 @@ pub(super) fn read(
         tower: None,
         tower_output: TowerOutput::Raw,
         connector,
-        projector: projector
-            .parse()
-            .map_err(|error: Error| file.unusable("mm_projector_type", error))?,
+        projector: projector.parse().map_err(|error: Error| file.unusable("mm_projector_type", error))?,
         select_layers: vec![file.integer("mm_vision_select_layer")?.unwrap_or(-2)],
         select_feature,
         patches_per_side: 1,
