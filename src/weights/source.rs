@@ -53,6 +53,28 @@ impl WeightFiles {
     }
 }
 
+/// Returns the names of all files in a directory that are weights, shards or indices of shards by their names, sorted;
+/// none for a missing directory.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub(crate) fn weight_file_names(dir: &Path) -> std::io::Result<Vec<String>> {
+    const BEGINNINGS: [&str; 3] = ["model", "pytorch_model", "mm_projector"];
+    const ENDINGS: [&str; 4] = [".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"];
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let is_weights = |name: &str| {
+        BEGINNINGS.iter().any(|begin| name.starts_with(begin)) && ENDINGS.iter().any(|end| name.ends_with(end))
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| is_weights(name)));
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Returns the shards that an index names, sorted, each checked to be a file beside it.
 fn shards(dir: &Path, index: &str) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]

@@ -45,6 +45,7 @@ mod stream;
 mod templates;
 mod times;
 mod train;
+mod train_directory;
 mod train_families;
 mod variants;
 mod video;

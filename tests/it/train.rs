@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 use vidense::error::{Error, Kind};
-use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::Hub;
 
 use crate::harness::{repository, tensors};
@@ -79,7 +79,7 @@ fn recipe(dir: &Path, text: &str) -> Recipe {
 
 fn run(recipe: &Recipe, out: &Path, listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>) -> Result<(), Error> {
     let features = out.join(RUN_DIR);
-    let output = Output { model: out, features: &features, dtype: DType::F16 };
+    let output = Output { model: out, features: &features, dtype: DType::F16, earlier: EarlierRun::Resume };
     train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
 }
 

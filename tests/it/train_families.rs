@@ -10,7 +10,7 @@ use vidense::connector::{ConnectorKind, DciOptions};
 use vidense::error::Error;
 use vidense::spec::{ConnectorPlan, Plan};
 use vidense::text::{Conversation, PartPosition, ShownFrames, Timestamps};
-use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -29,12 +29,12 @@ fn families() -> Vec<PathBuf> {
     FAMILIES.iter().filter_map(find).collect()
 }
 
-fn smolvlm() -> PathBuf {
+pub(crate) fn smolvlm() -> PathBuf {
     repository("tests/golden/families/smolvlm")
 }
 
 /// Stage 1 on a few images of the shapes world.
-const STAGE: &str = "
+pub(crate) const STAGE: &str = "
   - name: one
     stage: connector
     frozen: [vision_tower, language_model]
@@ -55,23 +55,27 @@ const INSTRUCT: &str = "
     micro_batch: 2
 ";
 
-fn text(model: &str, stages: &str) -> String {
+pub(crate) fn text(model: &str, stages: &str) -> String {
     format!("seed: 3\ncheckpoint_every: 2\nmodel: {model}\nstages:\n{stages}")
 }
 
-fn over(from: &Path, connector: &str) -> String {
+pub(crate) fn over(from: &Path, connector: &str) -> String {
     format!("{{ checkpoint: {}, projector: new, connector: {connector} }}", from.display())
 }
 
-fn recipe(dir: &Path, text: &str) -> Recipe {
+pub(crate) fn recipe(dir: &Path, text: &str) -> Recipe {
     let path = dir.join("recipe.yaml");
     std::fs::write(&path, text).unwrap();
     Recipe::read(&path).unwrap()
 }
 
-fn run(recipe: &Recipe, out: &Path, listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn run(
+    recipe: &Recipe,
+    out: &Path,
+    listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>,
+) -> Result<(), Error> {
     let features = out.join(RUN_DIR);
-    let output = Output { model: out, features: &features, dtype: DType::F32 };
+    let output = Output { model: out, features: &features, dtype: DType::F32, earlier: EarlierRun::Resume };
     train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::{DTypeSpec, DeviceSpec};
-use vidense::train::{Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::{DownloadProgress, Hub};
 
 use crate::cli::{output, progress};
@@ -45,12 +45,10 @@ impl Train {
         };
         let device = self.device.open()?;
         let run_dir = self.out.join(RUN_DIR);
-        if self.restart && run_dir.is_dir() {
-            std::fs::remove_dir_all(&run_dir)?;
-        }
         let bar = progress::training();
         let features = self.features.as_deref().unwrap_or(&run_dir);
-        let output = Output { model: &self.out, features, dtype };
+        let earlier = if self.restart { EarlierRun::Discard } else { EarlierRun::Resume };
+        let output = Output { model: &self.out, features, dtype, earlier };
         train(&recipe, output, &device, &Hub::from_env(DownloadProgress::Shown), &mut |event| {
             show(&bar, event);
             Ok(())

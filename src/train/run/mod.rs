@@ -1,8 +1,10 @@
 //! A run of a whole recipe: from the model's description over its stages to a checkpoint that `--model` loads.
 //!
 //! [`train`] is called by `vidense train`. The beginning of a run is in `start`, the key of its cached features in
-//! `features_key`, the export of the model in `export`; one stage's loop is in [`super::stage`].
+//! `features_key`, the checks of its directory in `directory`, the export of the model in `export`; one stage's loop is in
+//! [`super::stage`].
 
+mod directory;
 mod export;
 mod features_key;
 mod start;
@@ -27,7 +29,6 @@ use super::state::{Progress, State};
 use super::tower::TowerObjective;
 use super::workers::Workers;
 use crate::error::Error;
-use crate::files::output::create_directory;
 use crate::image::Preprocessor;
 use crate::nn::Purpose;
 use crate::vision::Tower;
@@ -62,6 +63,15 @@ const FIRST_MATRIX: [&str; 2] = ["model.mm_projector.0.weight", "model.mm_projec
 /// The directory of a run inside a model's: its state, features and metrics.
 pub const RUN_DIR: &str = "run";
 
+/// Treatment of the state of an earlier run in the same directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierRun {
+    /// Resume it.
+    Resume,
+    /// Delete it, and begin anew.
+    Discard,
+}
+
 /// Output of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
@@ -71,6 +81,8 @@ pub struct Output<'a> {
     pub features: &'a Path,
     /// The precision of the model's weights. Those of the run's state are f32.
     pub dtype: DType,
+    /// Treatment of an earlier run in `model`.
+    pub earlier: EarlierRun,
 }
 
 /// Trains the recipe's model, from where an earlier run left it.
@@ -86,10 +98,9 @@ pub fn train(
 ) -> Result<(), Error> {
     let dir = output.model;
     let run_dir = dir.join(RUN_DIR);
-    create_directory(output.features).map_err(Error::io(output.features))?;
-    create_directory(&run_dir).map_err(Error::io(&run_dir))?;
-    let state = resume(recipe, &run_dir)?;
     let start = ModelStart::find(recipe, hub)?;
+    directory::prepare(&start, &output)?;
+    let state = resume(recipe, &run_dir)?;
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
     let mut design = write_design(recipe, &start, texts.as_deref(), &output)?;
     let from = open_start(recipe, &start, &mut design)?;
