@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::files::{Durability, output};
+use crate::spec::ModelFile;
 
 /// Progress of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Progress {
     pub stage: usize,
     /// Updates that it has made.
     pub step: usize,
+    /// Weight files that the model began with; absent in states of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<ModelFile>>,
 }
 
 impl Progress {

@@ -28,4 +28,4 @@ pub use ledger::Ledger;
 pub(crate) use ledger::OnLoad;
 pub use rename::Rename;
 pub use rows::StoredRows;
-pub(crate) use source::weight_file_names;
+pub(crate) use source::{weight_file_names, weight_paths};

@@ -53,6 +53,14 @@ impl WeightFiles {
     }
 }
 
+/// Returns the paths of the files that the weights of a directory are read from.
+///
+/// # Errors
+/// When there are none, or an index of shards is broken.
+pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    Ok(WeightFiles::find(dir)?.paths().to_vec())
+}
+
 /// Returns the names of all files in a directory that are weights, shards or indices of shards by their names, sorted;
 /// none for a missing directory.
 ///

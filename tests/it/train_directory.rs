@@ -1,13 +1,16 @@
-//! The directory of a training run: weight files of others are kept, and sources are not overwritten.
+//! The directory of a training run: weight files of others are kept, sources are not overwritten, and a run resumes over
+//! the weights that it began with only.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use safetensors::SafeTensors;
 use vidense::error::Error;
 use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::Hub;
 
-use crate::harness::repository;
+use crate::harness::{repository, tensors};
 use crate::train_families::{STAGE, over, recipe, run, smolvlm, text};
 
 fn copy(from: &Path, to: &Path) -> PathBuf {
@@ -45,6 +48,15 @@ fn refusal(recipe: &Recipe, out: &Path) -> String {
     let error = result.expect_err("a refusal").to_string();
     assert_eq!(n_events, 0, "{error}");
     error
+}
+
+/// Runs until a step is done, then stops.
+fn run_until(recipe: &Recipe, out: &Path, last: usize) {
+    run(recipe, out, &mut |event| match event {
+        TrainEvent::Step(step) if step.step == last => Err(Error::invalid("stop")),
+        _ => Ok(()),
+    })
+    .unwrap_err();
 }
 
 #[test]
@@ -138,4 +150,59 @@ fn a_source_is_never_overwritten() {
             assert!(std::fs::read(copy.join(name)).unwrap() == std::fs::read(original.join(name)).unwrap());
         }
     }
+}
+
+#[test]
+fn a_run_resumes_over_the_weights_that_it_began_with_only() {
+    for (original, file, expected) in [
+        (smolvlm(), "model.safetensors", "model.safetensors"),
+        (mini(), "model.safetensors", "model.safetensors"),
+        (mini(), "vision_tower/model.safetensors", "vision_tower/model.safetensors"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let from = copy(&original, &dir.path().join("from"));
+        let (recipe, out) = (recipe_over(dir.path(), &from), dir.path().join("out"));
+        run_until(&recipe, &out, 4);
+        let mut weights = tensors(&original.join(file));
+        for tensor in weights.values_mut() {
+            *tensor = (&*tensor * 0.5).unwrap();
+        }
+        candle_core::safetensors::save(&weights, from.join(file)).unwrap();
+        let error = refusal(&recipe, &out);
+        let rule = format!("the weights that the model begins with have changed since: {expected}; hint: ");
+        assert!(error.contains(&rule) && error.contains("--restart"), "{error}");
+        std::fs::copy(original.join(file), from.join(file)).unwrap();
+        let mut events = Vec::new();
+        run(&recipe, &out, &mut |event| {
+            events.push(event.clone());
+            Ok(())
+        })
+        .unwrap();
+        assert!(matches!(events[0], TrainEvent::Resumed { step: 4, .. }), "{:?}", events[0]);
+    }
+}
+
+#[test]
+fn a_state_without_hashes_of_its_sources_is_resumed_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, out) = (recipe_over(dir.path(), &smolvlm()), dir.path().join("out"));
+    run_until(&recipe, &out, 4);
+    // The state, as earlier versions wrote it.
+    let path = out.join(RUN_DIR).join("state.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&std::fs::read(&path).unwrap()).unwrap();
+    let progress = &header.metadata().as_ref().unwrap()["progress"];
+    let mut progress: serde_json::Value = serde_json::from_str(progress).unwrap();
+    assert_eq!(progress["sources"][0]["name"], "model.safetensors");
+    progress.as_object_mut().unwrap().remove("sources");
+    let metadata = HashMap::from([("progress".to_owned(), progress.to_string())]);
+    let written = safetensors::serialize(&tensors(&path), Some(metadata)).unwrap();
+    std::fs::write(&path, written).unwrap();
+    let mut events = Vec::new();
+    run(&recipe, &out, &mut |event| {
+        events.push(event.clone());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(events[0], TrainEvent::SourcesNotCompared);
+    assert!(matches!(events[1], TrainEvent::Resumed { step: 4, .. }), "{:?}", events[1]);
 }

@@ -61,6 +61,9 @@ impl Train {
 fn show(bar: &ProgressBar, event: &TrainEvent) {
     match event {
         TrainEvent::Resumed { stage, step } => output::note(&format!("resumed: stage {stage}, step {step}")),
+        TrainEvent::SourcesNotCompared => output::warning(
+            "the state of the earlier run has no hashes of the weights that it began with; they are not compared",
+        ),
         TrainEvent::AllDone => output::note("all stages are done: only the model is written again"),
         TrainEvent::Encoded { n_images, of } => {
             bar.set_length(*of as u64);

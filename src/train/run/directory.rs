@@ -45,7 +45,7 @@ pub(super) fn prepare(start: &ModelStart, output: &Output<'_>) -> Result<(), Err
 }
 
 /// Returns the name of a file of the tower, relative to the directory of the model.
-fn in_tower(name: &str) -> String {
+pub(super) fn in_tower(name: &str) -> String {
     format!("{TOWER_DIR}/{name}")
 }
 

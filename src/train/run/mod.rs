@@ -16,7 +16,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::features_key::features_key;
-use self::start::{first_weights, open_start, resume};
+use self::start::{first_weights, hash_sources, open_start, resume};
 use super::answers::{AnswerObjective, AnswerParts};
 use super::data::{Dataset, Order, WorldImages};
 use super::design::{ModelStart, TowerPlace, write_design};
@@ -45,6 +45,8 @@ pub enum TrainEvent {
         /// The step that comes next.
         step: usize,
     },
+    /// An earlier run left no hashes of the weights that it began with, so the present ones are not compared.
+    SourcesNotCompared,
     /// An earlier run did all stages: only the model is written.
     AllDone,
     /// Progress of the features of the images.
@@ -100,7 +102,9 @@ pub fn train(
     let run_dir = dir.join(RUN_DIR);
     let start = ModelStart::find(recipe, hub)?;
     directory::prepare(&start, &output)?;
-    let state = resume(recipe, &run_dir)?;
+    let sources = hash_sources(&start)?;
+    let state = resume(recipe, &run_dir, &sources)?;
+    let is_compared = sources.is_empty() || state.progress.sources.is_some();
     let texts = recipe.tokenizer_data().map(|data| data.open(&recipe.base)).transpose()?;
     let mut design = write_design(recipe, &start, texts.as_deref(), &output)?;
     let from = open_start(recipe, &start, &mut design)?;
@@ -120,10 +124,13 @@ pub fn train(
         place: start.place,
         from,
         parameters,
-        progress: state.progress,
+        progress: Progress { sources: Some(sources), ..state.progress },
         workers,
     };
     if trainer.progress.n_stages_begun() > 0 {
+        if !is_compared {
+            listen(&TrainEvent::SourcesNotCompared)?;
+        }
         listen(&match recipe.stages.get(trainer.progress.stage) {
             Some(stage) => TrainEvent::Resumed { stage: stage.name.clone(), step: trainer.progress.step },
             None => TrainEvent::AllDone,
@@ -170,7 +177,7 @@ impl Trainer<'_> {
             StageKind::Connector | StageKind::Instruct => self.answer_stage(stage, optimizer, listen)?,
         }
         self.parameters.forget(Part::Heads);
-        self.progress = Progress { stage: self.progress.stage + 1, step: 0, recipe: self.progress.recipe.clone() };
+        self.progress = Progress { stage: self.progress.stage + 1, step: 0, ..self.progress.clone() };
         let (progress, weights) = (self.progress.clone(), self.parameters.all());
         State { progress, weights, optimizer: BTreeMap::new() }.write(&self.run_dir)
     }

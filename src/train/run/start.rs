@@ -1,31 +1,62 @@
 //! Beginning of a run: the state of an earlier run, the starting checkpoint and the source of initial weights.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FIRST_MATRIX;
-use crate::error::Error;
+use super::directory::in_tower;
+use crate::error::{Error, Kind};
 use crate::projector::ProjectorKind;
+use crate::spec::{ModelFile, hash_files};
 use crate::train::design::{ModelStart, TowerPlace};
 use crate::train::init::initial;
 use crate::train::parameters::{Part, WeightSource};
 use crate::train::recipe::Recipe;
 use crate::train::state::{self, State};
 use crate::vlm::{Design, StartingTower, StartingWeights};
+use crate::weights::weight_paths;
 
-/// Returns the state of an earlier run of a recipe that is the same so far, or the beginning.
-pub(super) fn resume(recipe: &Recipe, run_dir: &Path) -> Result<State, Error> {
+/// Returns the weight files that the model begins with, by their contents. Names of the tower's begin with its directory.
+pub(super) fn hash_sources(start: &ModelStart) -> Result<Vec<ModelFile>, Error> {
+    let hashed = |dir: &PathBuf| -> Result<Vec<ModelFile>, Error> {
+        hash_files(&weight_paths(dir)?).map_err(|error| Error::caused_by(Kind::Unreadable, error))
+    };
+    let mut sources = start.from.as_ref().map(hashed).transpose()?.unwrap_or_default();
+    for file in start.tower.as_ref().map(hashed).transpose()?.unwrap_or_default() {
+        sources.push(ModelFile { name: in_tower(&file.name), ..file });
+    }
+    Ok(sources)
+}
+
+/// Returns the state of an earlier run of a recipe that is the same so far, over the same weights, or the beginning.
+pub(super) fn resume(recipe: &Recipe, run_dir: &Path, sources: &[ModelFile]) -> Result<State, Error> {
     let Some(state) = State::read(run_dir)? else { return Ok(State::default()) };
     let n_stages = state.progress.n_stages_begun();
     let fingerprint = recipe.fingerprint(n_stages);
-    if state.progress.recipe == fingerprint {
+    if state.progress.recipe != fingerprint {
+        let rule = format!(
+            "the state is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
+            state.progress.recipe
+        );
+        return Err(Error::invalid(rule)
+            .with_hint("another --out, or --restart to begin anew")
+            .about(state::path(run_dir)));
+    }
+    let changed = state.progress.sources.as_deref().map_or_else(Vec::new, |earlier| changed_files(earlier, sources));
+    if changed.is_empty() {
         return Ok(state);
     }
-    let rule = format!(
-        "the state is of another recipe: model and first {n_stages} stages are {}, not {fingerprint}",
-        state.progress.recipe
-    );
-    Err(Error::invalid(rule).with_hint("another --out, or --restart to begin anew").about(state::path(run_dir)))
+    let rule = format!("the weights that the model begins with have changed since: {}", changed.join(", "));
+    Err(Error::invalid(rule).with_hint("the earlier files, or --restart to begin anew").about(state::path(run_dir)))
+}
+
+/// Returns the names of files that are in one list only, or with other contents, each once.
+fn changed_files<'a>(earlier: &'a [ModelFile], now: &'a [ModelFile]) -> Vec<&'a str> {
+    let gone = earlier.iter().filter(|file| !now.contains(file));
+    let new = now.iter().filter(|file| !earlier.contains(file));
+    let names: BTreeSet<&str> = gone.chain(new).map(|file| file.name.as_str()).collect();
+    names.into_iter().collect()
 }
 
 /// Opens the weights that the model begins with, and ties the design's head as they have it.
