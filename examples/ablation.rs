@@ -1,8 +1,9 @@
 //! The Dense Connector's ablation (arXiv 2405.13800, tables 1 and 5) at the scale of `vidense-mini`.
 //!
-//! For each seed and each connector a new projector is trained on the tower and the language model of `vidense-mini`, in the
-//! paper's two stages and with equal steps, images and questions; then it is asked about pictures and clips of a world of its
-//! own. It runs the program's own commands, so every arm can be repeated by hand from the recipe that it leaves.
+//! For each seed and each connector a new projector is trained on the tower and the language model of `vidense-mini`,
+//! in the paper's two stages and with equal steps, images and questions; then it is asked about pictures and clips of a
+//! world of its own. It runs the program's own commands, so every arm can be repeated by hand from the recipe that it
+//! leaves.
 //!
 //! ```sh
 //! make ablation

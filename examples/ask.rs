@@ -1,4 +1,5 @@
-//! Asks a question about a video: `cargo run --release --example ask -- samples/three_shapes.mp4 "What color is the circle?"`
+//! Asks a question about a video: `cargo run --release --example ask -- samples/three_shapes.mp4 "What color is the
+//! circle?"`
 #![allow(clippy::print_stdout, reason = "the answer goes to standard output")]
 
 use std::{io::Write, ops::ControlFlow, path::Path};

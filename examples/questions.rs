@@ -5,9 +5,9 @@
 //! cargo run --release --example questions -- --llama target/llama-1.1b --runs 3      # a random Llama of 1.1B
 //! ```
 //!
-//! Runs `vidense batch` with one question and with twenty, in turns, and tells the medians; then what the first question and the
-//! further ones cost in prefill. The Llama has TinyLlama's geometry and random weights, which are written once (2 GB), behind
-//! `vidense-mini`'s tower and 2,304 visual tokens.
+//! Runs `vidense batch` with one question and with twenty, in turns, and tells the medians; then what the first
+//! question and the further ones cost in prefill. The Llama has TinyLlama's geometry and random weights, which are
+//! written once (2 GB), behind `vidense-mini`'s tower and 2,304 visual tokens.
 
 use std::collections::HashMap;
 use std::fs;

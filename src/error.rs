@@ -1,9 +1,9 @@
 //! The crate's error: a subject, the rule that it breaks, and a hint.
 //!
-//! `pipelines/x.yaml: temporal.concat: 4672 tokens, over the model's context of 4096; hint: max_pool` has two subjects (a
-//! file and a key), a rule with both values, and a hint. The parts stay apart until the error is printed, so callers name
-//! an outer subject ([`Error::about`]), shorten a path ([`Error::with_path_as`]) or store the hint in a column of its own
-//! without parsing a message. [`Error::kind`] is the word by which failures are counted and handled.
+//! `pipelines/x.yaml: temporal.concat: 4672 tokens, over the model's context of 4096; hint: max_pool` has two subjects
+//! (a file and a key), a rule with both values, and a hint. The parts stay apart until the error is printed, so callers
+//! name an outer subject ([`Error::about`]), shorten a path ([`Error::with_path_as`]) or store the hint in a column of
+//! its own without parsing a message. [`Error::kind`] is the word by which failures are counted and handled.
 
 use std::borrow::Cow;
 use std::fmt;

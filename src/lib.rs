@@ -2,7 +2,8 @@
 //!
 //! FFmpeg decodes a video, sampled frames are encoded by a frozen vision tower, the Dense Connector
 //! (arXiv 2405.13800) fuses the tower's layers frame by frame, FreeVA-style temporal aggregation
-//! (arXiv 2405.07798) turns the frames into one token sequence, and a language model (Llama, Mistral, Qwen2, Qwen3) answers.
+//! (arXiv 2405.07798) turns the frames into one token sequence, and a language model (Llama, Mistral, Qwen2, Qwen3)
+//! answers.
 //!
 //! # Shapes
 //! One legend serves the whole crate:

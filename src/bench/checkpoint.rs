@@ -1,5 +1,5 @@
-//! Writing of a checkpoint with random weights and a released model's geometry, in the layout of LLaVA's code, for timing
-//! whole commands where no released weights are at hand.
+//! Writing of a checkpoint with random weights and a released model's geometry, in the layout of LLaVA's code, for
+//! timing whole commands where no released weights are at hand.
 //!
 //! Tokenizer and prompt template are those of the model inside the binary, whose vocabulary is a subset of the released
 //! model's.

@@ -1,5 +1,5 @@
-//! Benchmarks: networks of real geometry with random weights, the reading of a real video, and whole commands, timed beside
-//! the peak rates of the machine.
+//! Benchmarks: networks of real geometry with random weights, the reading of a real video, and whole commands, timed
+//! beside the peak rates of the machine.
 //!
 //! Called by `vidense bench`, which prints one JSON object for each. Accuracy is measured by `eval`.
 

@@ -1,7 +1,7 @@
 //! Limits of the system's allocator.
 //!
-//! glibc maps a block from a size on, which it raises to the largest block that was freed, if that is below 32 MiB. Larger
-//! ones do not raise it, and activations are then mapped, cleared and unmapped at every layer.
+//! glibc maps a block from a size on, which it raises to the largest block that was freed, if that is below 32 MiB.
+//! Larger ones do not raise it, and activations are then mapped, cleared and unmapped at every layer.
 
 use vidense::bench::memory_peak;
 

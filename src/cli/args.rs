@@ -1,7 +1,7 @@
 //! Flags that commands share, and the plan that they resolve to.
 //!
-//! `ask`, `chat` and `eval` take a whole plan as flags; `run` and `batch` read it from a pipeline file. Limits and caches
-//! are in `limits.rs`.
+//! `ask`, `chat` and `eval` take a whole plan as flags; `run` and `batch` read it from a pipeline file. Limits and
+//! caches are in `limits.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -96,9 +96,9 @@ pub struct FrameArgs {
     /// Number of frames; for fps, every and keyframes the maximum [default: 8]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
-    /// Sampling rule: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene, ig_vlm,
-    /// all, smolvlm, one_vision, llava_video, internvl, checkpoint (that of the model's own processor); options follow as
-    /// NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images and without a model]
+    /// Sampling rule: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene,
+    /// ig_vlm, all, smolvlm, one_vision, llava_video, internvl, checkpoint (that of the model's own processor); options
+    /// follow as NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images and without a model]
     #[arg(long, value_name = "RULE")]
     pub sample: Option<Sample>,
     /// Access to frames: auto (seek where that saves much decoding), straight (decode everything, so that every damaged
@@ -122,19 +122,19 @@ pub struct FrameArgs {
 #[derive(Args)]
 pub struct PromptArgs {
     /// Temporal strategy, which aggregates frames into one sequence: temporal_mean (S1), spatial_mean (S2),
-    /// spatial_temporal_mean (S3), concat (D1), max_pool:STRIDE (D2), temporal_mean_before_projector, pool_2d, adaptive_3d,
-    /// slowfast, ts_llava, ig_vlm, evs, checkpoint (that of the model's family); options follow as NAME:OPTION=VALUE,...
-    /// [default: checkpoint for families that take videos or several images, else max_pool]
+    /// spatial_temporal_mean (S3), concat (D1), max_pool:STRIDE (D2), temporal_mean_before_projector, pool_2d,
+    /// adaptive_3d, slowfast, ts_llava, ig_vlm, evs, checkpoint (that of the model's family); options follow as
+    /// NAME:OPTION=VALUE,... [default: checkpoint for families that take videos or several images, else max_pool]
     #[arg(long, value_name = "STRATEGY")]
     pub temporal: Option<Temporal>,
     /// Handling of a single image (an image file, or a directory of one image): any_res (LLaVA-NeXT, LLaVA-OneVision: a
-    /// base view and tiles at the best fitting resolution), frame (a video of one frame) [default: any_res for checkpoints
-    /// that ask for it, unless --temporal names a strategy; else frame]
+    /// base view and tiles at the best fitting resolution), frame (a video of one frame) [default: any_res for
+    /// checkpoints that ask for it, unless --temporal names a strategy; else frame]
     #[arg(long, value_name = "HOW")]
     pub single_image: Option<SingleImagePlan>,
     /// Prompt template: checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2,
-    /// mistral_instruct, chatml_direct, qwen_1_5, smolvlm, plain [default: a Hugging Face checkpoint's own, else the one
-    /// that fits the checkpoint]
+    /// mistral_instruct, chatml_direct, qwen_1_5, smolvlm, plain [default: a Hugging Face checkpoint's own, else the
+    /// one that fits the checkpoint]
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
     /// System text in place of the template's
@@ -165,8 +165,8 @@ pub struct PipelineArgs {
     unused: UnusedArgs,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the pipeline [default: the best
-    /// video stream]
+    /// Video stream of each video, by its index as `inspect` prints it; overrides that of the pipeline [default: the
+    /// best video stream]
     #[arg(long, value_name = "N")]
     stream: Option<usize>,
 }
@@ -192,8 +192,8 @@ pub struct GenerateArgs {
     /// Limit of the answer's tokens
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NEW_TOKENS, value_parser = positive, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// Temperature of sampling; 0 is greedy, with the same answer every time. Default: the checkpoint's, greedy unless its
-    /// generation_config.json sets do_sample
+    /// Temperature of sampling; 0 is greedy, with the same answer every time. Default: the checkpoint's, greedy unless
+    /// its generation_config.json sets do_sample
     #[arg(long, value_name = "T", value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: Option<f64>,
     /// Sample from the K most likely tokens only
@@ -202,8 +202,8 @@ pub struct GenerateArgs {
     /// Sample from the most likely tokens that together reach this probability
     #[arg(long, value_name = "P", value_parser = probability, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
-    /// Penalty above 1 makes tokens of the answer so far less likely, with a Hugging Face checkpoint those of the prompt
-    /// too. Default: the checkpoint's
+    /// Penalty above 1 makes tokens of the answer so far less likely, with a Hugging Face checkpoint those of the
+    /// prompt too. Default: the checkpoint's
     #[arg(long, value_name = "X", value_parser = penalty, allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
     /// Seed of sampling

@@ -1,5 +1,5 @@
-//! Signals that end a run (the first drains it, the second aborts it), and the watch for stuck reads, which end only with
-//! the process.
+//! Signals that end a run (the first drains it, the second aborts it), and the watch for stuck reads, which end only
+//! with the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,8 @@ fn end_after_abort() {
 }
 
 /// Starts the watch that ends the process once FFmpeg neither returns from a read over its time limit nor calls its
-/// interrupt callback. Results so far are complete, as after any other end. If no thread can be started, there is no watch.
+/// interrupt callback. Results so far are complete, as after any other end. If no thread can be started, there is no
+/// watch.
 pub fn end_if_stuck() {
     let _ = std::thread::Builder::new().name("stuck reads".to_owned()).spawn(|| {
         loop {

@@ -1,5 +1,5 @@
-//! Command line: one file for each command, flags that commands share in `args` and `limits`. Only this layer prints, uses
-//! `anyhow` or decides the exit code: 0 done, 1 done except for some items, 2 not done.
+//! Command line: one file for each command, flags that commands share in `args` and `limits`. Only this layer prints,
+//! uses `anyhow` or decides the exit code: 0 done, 1 done except for some items, 2 not done.
 
 pub mod allocator;
 mod args;

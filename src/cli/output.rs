@@ -138,8 +138,8 @@ pub fn failure(record: &ResultRecord) {
     message("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
 }
 
-/// Escapes control characters, and those that change the direction of writing. A line break stays only before an indented
-/// line, as in a list of problems.
+/// Escapes control characters, and those that change the direction of writing. A line break stays only before an
+/// indented line, as in a list of problems.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
@@ -183,7 +183,8 @@ pub fn conclusion(summary: &Summary, text: &str) {
         let (answers, failures, seconds) = (held.answers, held.failed, now.seconds);
         let (frames_decoded, decoder_restarts) = (now.frames_decoded, now.decoder_restarts);
         let passed_over = now.passed_over.values().map(|left| left.files).sum::<u64>();
-        // Fields of an event are flat, and `passed_over_by` is an object: the line is written here in an event's format.
+        // Fields of an event are flat, and `passed_over_by` is an object: the line is written here in an event's
+        // format.
         let mut timestamp = String::new();
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
         let line = json!({

@@ -3,8 +3,8 @@
 /// Variable from which candle and rayon read the number of threads.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
 
-/// Sets the number of threads once. Candle would query the system before every matrix product, which takes longer than a
-/// small product itself: `vidense-mini` answers twice as fast this way.
+/// Sets the number of threads once. Candle would query the system before every matrix product, which takes longer than
+/// a small product itself: `vidense-mini` answers twice as fast this way.
 pub fn settle() {
     if std::env::var_os(VARIABLE).is_none() {
         let n = candle_core::utils::get_num_threads();

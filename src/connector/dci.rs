@@ -6,8 +6,8 @@
 //! `dense_connector.py`, `dci`.
 //!
 //! # Shapes
-//! `L` states `(T, N, D)` to `(T, N, 3D)`. Token cost: none. Width: `3D`, which the first matrix of the projector takes.
-//! Memory: one state and two sums, whatever `L`.
+//! `L` states `(T, N, D)` to `(T, N, 3D)`. Token cost: none. Width: `3D`, which the first matrix of the projector
+//! takes. Memory: one state and two sums, whatever `L`.
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;

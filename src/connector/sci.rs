@@ -5,8 +5,8 @@
 //! other states. Reference: `dense_connector.py`, `sci`.
 //!
 //! # Shapes
-//! `k` states `(T, N, D)` to `(T, N, k D)`; `k` is 3 in the paper. Token cost: none. Width: `k D`, which the first matrix
-//! of the projector takes. Memory: `k` states.
+//! `k` states `(T, N, D)` to `(T, N, k D)`; `k` is 3 in the paper. Token cost: none. Width: `k D`, which the first
+//! matrix of the projector takes. Memory: `k` states.
 
 use candle_core::{Result, Tensor};
 

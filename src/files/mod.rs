@@ -85,7 +85,8 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
 /// Reads a regular file of at most `limit` bytes. Pipes and devices, which may never end, are not opened.
 ///
 /// # Errors
-/// The operating system's error; a file that is not regular, too long, or a placeholder (a Git LFS pointer, a web page).
+/// The operating system's error; a file that is not regular, too long, or a placeholder (a Git LFS pointer, a web
+/// page).
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let meta = diagnosis::metadata(path)?;
     if meta.is_dir() {

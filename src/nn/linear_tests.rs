@@ -16,7 +16,7 @@ fn leading_dimensions_are_preserved() {
         layer.pack().expect("f32 on the CPU");
     }
     let tracked = candle_core::Var::from_tensor(&x).expect("small");
-    assert!(layer.forward(&tracked).expect_err("no gradient").to_string().contains("has no gradient"));
+    assert!(layer.forward(&tracked).expect_err("no gradient").to_string().contains("have no gradient"));
     assert!(layer.forward(&x.narrow(2, 0, 1).expect("two wide")).is_err());
 }
 

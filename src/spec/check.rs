@@ -1,9 +1,9 @@
 //! Validation of a value against the JSON Schema of a type: every violation, each with its path and a hint.
 //!
-//! `schemars` makes the schema from the types that serde reads, so a value that passes here can be read. Only the part of
-//! JSON Schema that `schemars` writes for these types is implemented: objects, choices, lists, numbers with bounds, texts.
-//! A general validator such as `jsonschema` reports a choice as "valid under none of the schemas given", without the
-//! path below the chosen variant, the nearest name or the known ones, which are most of this file.
+//! `schemars` makes the schema from the types that serde reads, so a value that passes here can be read. Only the part
+//! of JSON Schema that `schemars` writes for these types is implemented: objects, choices, lists, numbers with bounds,
+//! texts. A general validator such as `jsonschema` reports a choice as "valid under none of the schemas given", without
+//! the path below the chosen variant, the nearest name or the known ones, which are most of this file.
 
 use serde_json::{Map, Value};
 

@@ -1,8 +1,8 @@
 //! Pipeline document: the merged values of a file, of the files it extends and of `--set` assignments.
 //!
-//! A file overrides the file that it extends, and `--set` overrides both. Maps are merged key by key; a different choice
-//! replaces the earlier choice together with its options. The document keeps its sources, so every problem is printed with
-//! file, line and column. Types are checked by `check.rs` and `parse.rs`.
+//! A file overrides the file that it extends, and `--set` overrides both. Maps are merged key by key; a different
+//! choice replaces the earlier choice together with its options. The document keeps its sources, so every problem is
+//! printed with file, line and column. Types are checked by `check.rs` and `parse.rs`.
 
 use std::path::{Path, PathBuf};
 

@@ -70,7 +70,8 @@ pub fn fingerprint(plan: &Plan, files: &[ModelFile]) -> std::io::Result<String> 
     digest(Plan { exec: ExecPlan::default(), ..plan.clone() }, files)
 }
 
-/// Returns the fingerprint of the choices alone that visual tokens depend on: those up to `temporal`, without the window.
+/// Returns the fingerprint of the choices alone that visual tokens depend on: those up to `temporal`, without the
+/// window.
 ///
 /// # Errors
 /// As [`fingerprint`].

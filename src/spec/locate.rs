@@ -33,7 +33,8 @@ pub(super) fn depth(text: &str, path: &[String]) -> usize {
     documents.first().map_or(0, |root| walk(root, path).1)
 }
 
-/// Returns the position at which the parser stops: in a text that `serde_yaml` parses, that of a key's second occurrence.
+/// Returns the position at which the parser stops: in a text that `serde_yaml` parses, that of a key's second
+/// occurrence.
 pub(super) fn locate_duplicate(text: &str) -> Option<TextPosition> {
     MarkedYaml::load_from_str(text).err().map(|error| (*error.marker()).into())
 }

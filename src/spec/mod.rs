@@ -1,8 +1,9 @@
 //! Description of a run: every choice between a video and an answer, and its fingerprint.
 //!
-//! A pipeline file is read into a [`Document`] (the file, the files that it extends, `--set` assignments), checked against
-//! the schema of [`Plan`] so that all errors are printed at once, and converted to a plan. [`Plan::check_model`] checks the
-//! rules that depend on the model's files, before any weight is read. Nothing here loads or runs a model.
+//! A pipeline file is read into a [`Document`] (the file, the files that it extends, `--set` assignments), checked
+//! against the schema of [`Plan`] so that all errors are printed at once, and converted to a plan.
+//! [`Plan::check_model`] checks the rules that depend on the model's files, before any weight is read. Nothing here
+//! loads or runs a model.
 
 mod check;
 mod document;

@@ -1,7 +1,7 @@
 //! Reading of a pipeline file into a plan, with every error at once.
 //!
-//! The document is checked against the schema first, so that errors carry positions and hints instead of serde's messages.
-//! Called by the commands `run`, `batch` and `inspect`.
+//! The document is checked against the schema first, so that errors carry positions and hints instead of serde's
+//! messages. Called by the commands `run`, `batch` and `inspect`.
 
 use std::path::Path;
 

@@ -18,9 +18,10 @@ impl Plan {
         self.temporal.unwrap_or(Temporal::D2)
     }
 
-    /// Resolves every choice that the plan leaves to the model. A choice that is not set becomes the family's handling of
-    /// videos if it has one, else `uniform` frames and `max_pool`; `checkpoint` becomes the family's handling in any case.
-    /// A single image is handled as the family does it, unless the plan sets a strategy, a connector or a preprocessing.
+    /// Resolves every choice that the plan leaves to the model. A choice that is not set becomes the family's handling
+    /// of videos if it has one, else `uniform` frames and `max_pool`; `checkpoint` becomes the family's handling in any
+    /// case. A single image is handled as the family does it, unless the plan sets a strategy, a connector or a
+    /// preprocessing.
     #[must_use]
     pub fn resolved(self, blueprint: &Blueprint) -> Self {
         let path = blueprint.config.video_path;

@@ -1,7 +1,7 @@
 //! Navigation of the JSON Schema that `schemars` makes: references, keys, choices.
 //!
-//! Only the part of JSON Schema that `schemars` writes for the types of a plan is known. `check.rs` validates values by it,
-//! and `document.rs` merges them.
+//! Only the part of JSON Schema that `schemars` writes for the types of a plan is known. `check.rs` validates values by
+//! it, and `document.rs` merges them.
 
 use serde_json::{Map, Value};
 

@@ -198,8 +198,8 @@ impl Plan {
         ids.map_or(Tokens(0).into(), |ids| TextTokens::of(&ids, n_frames))
     }
 
-    /// Checks the token budget with the shortest question, for a plan whose number of frames does not depend on the video.
-    /// The frames of a video and the question are budgeted again when they are known.
+    /// Checks the token budget with the shortest question, for a plan whose number of frames does not depend on the
+    /// video. The frames of a video and the question are budgeted again when they are known.
     pub fn check_budget(&self, blueprint: &Blueprint) -> Option<SpecProblem> {
         let certain = matches!(
             self.sample(),

@@ -1,9 +1,10 @@
-//! Reading of YAML: pipelines as values, and other files as types. No other file uses the parser of `serde_yaml`.
+//! YAML: pipelines are read as values and printed, other files are read as types. No other file uses `serde_yaml`.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::{self, DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -136,4 +137,14 @@ impl<'de> Visitor<'de> for StrictVisitor {
 /// [`Error`] with the parser's message: key, rule, line.
 pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     serde_yaml::from_str(text).map_err(|error| Error::invalid(error.to_string()))
+}
+/// Prints a value as YAML; a variant with options is a map of one key.
+///
+/// # Errors
+/// [`Error`] for a map whose keys are not texts.
+pub(super) fn print_yaml(value: &impl Serialize) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    serde_yaml::with::singleton_map_recursive::serialize(value, &mut serde_yaml::Serializer::new(&mut bytes))
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,9 +1,9 @@
 //! All frames' patch grids averaged to fewer frames of smaller grids (`AdaptiveAvgPool3d`).
 //!
 //! # Shapes
-//! `(T, Hg Wg, H)` to `(min(frames, T) h w, H)`. Reference: `adaptive_3d` of apple/ml-slowfast-llava (arXiv 2407.15841), where
-//! it is 16 x 12 x 12. A mean over a box is the mean over frames of the means over its rectangle, so each frame is
-//! pooled as it comes; a video of fewer frames keeps all of them.
+//! `(T, Hg Wg, H)` to `(min(frames, T) h w, H)`. Reference: `adaptive_3d` of apple/ml-slowfast-llava (arXiv
+//! 2407.15841), where it is 16 x 12 x 12. A mean over a box is the mean over frames of the means over its rectangle, so
+//! each frame is pooled as it comes; a video of fewer frames keeps all of them.
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;

@@ -2,8 +2,8 @@
 //! the other, then one newline row.
 //!
 //! # Shapes
-//! `(T, Hg Wg, H)` to `(T ceil(Hg / stride) ceil(Wg / stride) + 1, H)`. Of 32 frames of 27 x 27 patches: 32 x 196 + 1 = 6,273.
-//! The pool is `interpolate(mode="bilinear", align_corners=False)` behind the projector (`apply_pooling` of
+//! `(T, Hg Wg, H)` to `(T ceil(Hg / stride) ceil(Wg / stride) + 1, H)`. Of 32 frames of 27 x 27 patches: 32 x 196 + 1 =
+//! 6,273. The pool is `interpolate(mode="bilinear", align_corners=False)` behind the projector (`apply_pooling` of
 //! `modeling_llava_onevision.py`); the row is the checkpoint's `image_newline`.
 
 use candle_core::{Result, Tensor};

@@ -4,9 +4,9 @@
 //! rows (`MaxPool1d` on the row-major tokens); the fast one averages every frame's grid to `fast_grid x fast_grid`.
 //!
 //! # Shapes
-//! `(T, Hg Wg, H)` to `(slow floor(N / stride) + T fast_grid^2, H)`, slow tokens first, no separators. Of 50 frames of 24 x 24
-//! patches: 10 x 288 + 50 x 16 = 3,680. A video of fewer frames than the slow pathway takes gives it all it has.
-//! ActivityNet and EgoSchema, 7B: both pathways 54.6 and 46.0, fast alone 49.7 and 37.0, slow alone 54.1 and 46.6.
+//! `(T, Hg Wg, H)` to `(slow floor(N / stride) + T fast_grid^2, H)`, slow tokens first, no separators. Of 50 frames of
+//! 24 x 24 patches: 10 x 288 + 50 x 16 = 3,680. A video of fewer frames than the slow pathway takes gives it all it
+//! has. ActivityNet and EgoSchema, 7B: both pathways 54.6 and 46.0, fast alone 49.7 and 37.0, slow alone 54.1 and 46.6.
 
 use candle_core::{Result, Tensor};
 use schemars::JsonSchema;

@@ -1,8 +1,8 @@
 //! Training: the Dense Connector's projector and the language model behind it, and small towers, on images.
 //!
 //! A [`Recipe`] names a model and the stages that train it; [`train`] runs it. Stage `tower` pretrains a small tower,
-//! `connector` is stage 1 of the paper (projector only), `instruct` is stage 2 (projector and language model). The tower
-//! is frozen in both, so its features are computed once. What comes out is a checkpoint in the
+//! `connector` is stage 1 of the paper (projector only), `instruct` is stage 2 (projector and language model). The
+//! tower is frozen in both, so its features are computed once. What comes out is a checkpoint in the
 //! released layout, or in that of the Hugging Face checkpoint that it began with.
 //!
 //! A run is a pure function of its recipe: batches, wordings and rates follow from seed and step, so a run that is

@@ -70,8 +70,8 @@ impl TokenBudget {
     /// Returns the number of positions left for the answer.
     ///
     /// # Errors
-    /// [`Kind::Frames`] when the strategy does not apply to such frames; [`Kind::TokenBudget`] with the arithmetic, when
-    /// no position is left; [`Kind::NoVisualTokens`] when the strategy leaves no token of the video.
+    /// [`Kind::Frames`] when the strategy does not apply to such frames; [`Kind::TokenBudget`] with the arithmetic,
+    /// when no position is left; [`Kind::NoVisualTokens`] when the strategy leaves no token of the video.
     pub fn room(&self) -> Result<Tokens, Error> {
         let (prompt, context) = (self.prompt(), self.context);
         self.temporal

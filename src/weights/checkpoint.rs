@@ -1,8 +1,9 @@
 //! Tensors of a checkpoint by name: of a directory, memory-mapped (safetensors) or read on demand (PyTorch), or of a
 //! GGUF file.
 //!
-//! Opening reads names, shapes and types only. Tensors are then read one by one, possibly by several threads, and mapped
-//! pages are released once their tensor has been converted, so a loading model needs memory for its weights once.
+//! Opening reads names, shapes and types only. Tensors are then read one by one, possibly by several threads, and
+//! mapped pages are released once their tensor has been converted, so a loading model needs memory for its weights
+//! once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -265,7 +266,8 @@ impl Safetensors {
             return Ok(Self::Builtin(SliceSafetensors::new(bytes)?));
         }
         files::check(path)?;
-        // SAFETY: the map is read-only, and no process may truncate the file meanwhile, as for every memory-mapped reader.
+        // SAFETY: the map is read-only, and no process may truncate the file meanwhile, as for every memory-mapped
+        // reader.
         Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
     }
 
@@ -310,8 +312,8 @@ fn release_mapped(bytes: &[u8]) {
     let (first, after_last) = (begin.next_multiple_of(page), end / page * page);
     if first < after_last {
         let start = bytes.as_ptr().wrapping_add(first - begin).cast_mut();
-        // SAFETY: the pages belong to a private map of an unmodified file, so reading them again gives the same bytes. A
-        // refusal has no effect.
+        // SAFETY: the pages belong to a private map of an unmodified file, so reading them again gives the same bytes.
+        // A refusal has no effect.
         let _ = unsafe { libc::madvise(start.cast(), after_last - first, libc::MADV_DONTNEED) };
     }
 }

@@ -70,8 +70,8 @@ impl Ledger {
         Ok(Some(tensor))
     }
 
-    /// Opens a matrix whose rows are read on demand, or returns `None` where only the whole tensor can be read, or where
-    /// it is missing or mis-shaped, which is recorded when the whole tensor is requested.
+    /// Opens a matrix whose rows are read on demand, or returns `None` where only the whole tensor can be read, or
+    /// where it is missing or mis-shaped, which is recorded when the whole tensor is requested.
     ///
     /// # Errors
     /// A file that cannot be opened again.

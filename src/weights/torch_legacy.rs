@@ -1,7 +1,7 @@
 //! PyTorch files as `torch.save` wrote them before 1.6, and still does with `_use_new_zipfile_serialization=False`.
 //!
-//! Five consecutive pickles: a magic number, the protocol version, properties of the system, the state dict, the keys of
-//! its storages; then each storage in the order of the keys, its number of values (i64) before its bytes
+//! Five consecutive pickles: a magic number, the protocol version, properties of the system, the state dict, the keys
+//! of its storages; then each storage in the order of the keys, its number of values (i64) before its bytes
 //! (`_legacy_save` in `torch/serialization.py`).
 
 use std::collections::HashMap;

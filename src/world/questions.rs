@@ -245,8 +245,8 @@ fn position(scene: &Scene, word: &str, draw: &mut Draw) -> Option<(String, Strin
     Some((draw.pick(&wordings).clone(), object.cell?.words().to_owned()))
 }
 
-/// Asks whether a colour and a shape occur together. Half of the answers are yes. Of the others, 40 % take the colour of
-/// an object, 30 % the shape of an object, 30 % both at random; the pair itself never occurs.
+/// Asks whether a colour and a shape occur together. Half of the answers are yes. Of the others, 40 % take the colour
+/// of an object, 30 % the shape of an object, 30 % both at random; the pair itself never occurs.
 fn exist(scene: &Scene, word: &str, draw: &mut Draw) -> (String, String) {
     let is_there = draw.chance(0.5);
     let (colour, shape) = if is_there {

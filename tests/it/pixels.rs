@@ -73,7 +73,8 @@ fn exif(orientation: u8) -> Vec<u8> {
     [&b"II*\0\x08\0\0\0\x01\0"[..], &entry, &[0; 4]].concat()
 }
 
-/// A TIFF of gray stripes with an orientation: width, height, bits, no compression, gray, one strip, orientation, one sample.
+/// A TIFF of gray stripes with an orientation: width, height, bits, no compression, gray, one strip, orientation, one
+/// sample.
 fn tiff(picture: &[u8], (width, height): (u8, u8), orientation: u8) -> Vec<u8> {
     let entries: [(u8, u8, u16); 9] = [
         (0x00, 3, u16::from(width)),

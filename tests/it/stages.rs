@@ -91,7 +91,7 @@ fn what_is_wrong_is_refused_before_a_weight_is_read() {
         (plan(), first(&missing, "Why?"), |e| e.kind() == Kind::NotFound),
         // The video comes first: a model may have to be fetched.
         (unknown.clone(), first(&missing, "Why?"), |e| e.kind() == Kind::NotFound),
-        (unknown, None, |e| e.to_string().contains("not in ")),
+        (unknown, None, |e| e.kind() == Kind::NotFound && e.to_string().contains("no-model: no such directory")),
         (system, None, |e| e.rule().starts_with("prompt.system")),
         (concat(400), None, |e| e.kind() == Kind::Invalid),
         (plan(), first(&clip, &long), |e| e.kind() == Kind::TokenBudget),

@@ -54,7 +54,7 @@ fn a_clip_of_nothing_or_of_two_sizes_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("clip.mp4");
     let error = write_clip(&path, ClipFormat::Mp4, 16, &mut std::iter::empty()).unwrap_err().to_string();
-    assert!(error.contains("clip.mp4: a clip needs at least one picture"), "{error}");
+    assert!(error.contains("clip.mp4: a clip needs at least one frame"), "{error}");
     let sizes = [(64, 64), (64, 48)];
     let mut pictures = sizes.into_iter().map(|(width, height)| ::image::RgbImage::new(width, height));
     assert!(write_clip(&path, ClipFormat::Mp4, 16, &mut pictures).is_err());

@@ -90,7 +90,8 @@ enum Workload {
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// Write a checkpoint of a released model's geometry with random weights, for `ask` and `run` without released weights
+    /// Write a checkpoint of a released model's geometry with random weights, for `ask` and `run` without released
+    /// weights
     Checkpoint {
         /// New directory of the checkpoint
         out: PathBuf,

@@ -30,7 +30,8 @@ impl Chat {
     /// Runs the command.
     ///
     /// # Errors
-    /// Any error that stops the command. A question that does not fit is printed as an error, and the conversation goes on.
+    /// Any error that stops the command. A question that does not fit is printed as an error, and the conversation goes
+    /// on.
     pub fn run(self) -> anyhow::Result<()> {
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &self.video, "")?;
         let video = session.encode(&self.video)?;

@@ -7,8 +7,8 @@ use crate::cli::{Arguments, output};
 
 /// Print the completion script of a shell
 ///
-/// For bash: `vidense completions bash > ~/.local/share/bash-completion/completions/vidense`. `make install` installs the
-/// scripts of bash, zsh and fish.
+/// For bash: `vidense completions bash > ~/.local/share/bash-completion/completions/vidense`. `make install` installs
+/// the scripts of bash, zsh and fish.
 #[derive(Args)]
 pub struct Completions {
     /// Shell of the script

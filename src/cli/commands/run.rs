@@ -18,9 +18,9 @@ use crate::cli::{interrupt, output, progress, timings, trace};
 
 /// Answer questions about videos with the choices of a pipeline file
 ///
-/// Every question is asked about every video. Videos are decoded in parallel while earlier ones are encoded and answered,
-/// and answers are printed in the order of the videos. A video that fails is reported and counted, and does not stop
-/// others. Ctrl-C finishes the work in progress; a second one ends at once.
+/// Every question is asked about every video. Videos are decoded in parallel while earlier ones are encoded and
+/// answered, and answers are printed in the order of the videos. A video that fails is reported and counted, and does
+/// not stop others. Ctrl-C finishes the work in progress; a second one ends at once.
 #[derive(Args)]
 pub struct RunCommand {
     /// Pipeline file (YAML); pipelines/ has one for each released model and strategy

@@ -1,13 +1,13 @@
-//! Exponential, activations and softmax over slices: portable loops that the compiler vectorises, compiled once for each
-//! instruction set. Results are bit-identical across instruction sets.
+//! Exponential, activations and softmax over slices: portable loops that the compiler vectorises, compiled once for
+//! each instruction set. Results are bit-identical across instruction sets.
 
 use super::processor::for_each_processor;
 
 /// Number of elements of a vector register.
 const LANES: usize = 16;
 
-/// Computes `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`).
-/// Overflow gives the largest power, underflow 0.
+/// Computes `e^x` to a relative error of 2e-7: `2^n e^r` with `|r| <= ln 2 / 2`, and a polynomial for `e^r` (Cephes,
+/// `expf`). Overflow gives the largest power, underflow 0.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const LOW: f32 = -87.0;

@@ -21,7 +21,8 @@ use crate::kernels::row_blocks::{RowBlock, blocks};
 /// Number of elements below which rotation and storing run on one thread.
 const PARALLEL: usize = 1 << 15;
 
-/// Layout of keys and values in a page: for each layer, the key panels of all heads, then the value panels of all heads.
+/// Layout of keys and values in a page: for each layer, the key panels of all heads, then the value panels of all
+/// heads.
 ///
 /// A head's keys are `PAGE_LEN / width` panels `(d_head, width)`, one column a position; its values are
 /// `ceil(d_head / width)` panels `(PAGE_LEN, width)`, one row a position.

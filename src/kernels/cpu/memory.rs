@@ -88,8 +88,8 @@ impl DerefMut for MappedBuffer {
     }
 }
 
-/// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it, without a separate
-/// pass over memory.
+/// Makes `n` elements on several threads in parts of `part`, each zeroed by the thread that makes it, without a
+/// separate pass over memory.
 pub(crate) fn in_parts(n: usize, part: usize, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
     in_parts_with(n, part, || (), |(), i, part| make(i, part))
 }

@@ -62,9 +62,9 @@ impl Cpu {
         })
     }
 
-    /// Returns whether f32 weights are packed for this crate's GEMM: on x86-64 with AVX2 and FMA, or AVX-512. Elsewhere,
-    /// as on ARM and Apple's processors, candle's GEMM is faster than the portable loop. Quantized weights use this
-    /// crate's GEMM on every processor: candle multiplies by them row by row.
+    /// Returns whether f32 weights are packed for this crate's GEMM: on x86-64 with AVX2 and FMA, or AVX-512.
+    /// Elsewhere, as on ARM and Apple's processors, candle's GEMM is faster than the portable loop. Quantized weights
+    /// use this crate's GEMM on every processor: candle multiplies by them row by row.
     fn packs_f32(&self) -> bool {
         !self.gemm.is_portable()
     }

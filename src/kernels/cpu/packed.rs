@@ -72,8 +72,8 @@ impl CpuLinear {
         Self(Arc::new(PackedWeights { matrix, bias }))
     }
 
-    /// Joins layers over the same input into one, or returns `None` where formats differ, columns do not fill the kernel's
-    /// panels, or only some layers have a bias.
+    /// Joins layers over the same input into one, or returns `None` where formats differ, columns do not fill the
+    /// kernel's panels, or only some layers have a bias.
     pub(crate) fn join(layers: &[&Self]) -> Option<Self> {
         let matrices: Vec<&WeightMatrix> = layers.iter().map(|layer| &layer.0.matrix).collect();
         let biases: Vec<&Vec<f32>> = layers.iter().filter_map(|layer| layer.0.bias.as_ref()).collect();

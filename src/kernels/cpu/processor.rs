@@ -1,5 +1,5 @@
-//! Multiversioning: a portable loop is compiled once for each instruction set, and the best version for the processor is
-//! chosen at run time.
+//! Multiversioning: a portable loop is compiled once for each instruction set, and the best version for the processor
+//! is chosen at run time.
 
 /// Defines a function that dispatches to versions of its body for AVX-512, AVX2 with FMA, and the baseline.
 macro_rules! for_each_processor {

@@ -80,9 +80,9 @@ pub(in crate::spec) const QUESTION: &str = "{question}";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptPlan {
-    /// Prompt template: checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2, mistral_instruct,
-    /// chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the one that fits the
-    /// checkpoint.
+    /// Prompt template: checkpoint (its own chat template), vicuna_v1, llama_3, llava_llama_3, llava_hf, llama_2,
+    /// mistral_instruct, chatml_direct, qwen_1_5, smolvlm or plain. Default: a Hugging Face checkpoint's own, else the
+    /// one that fits the checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// System text. Default: the template's.

@@ -66,8 +66,8 @@ fn unknown_single_image(name: &str) -> Error {
     choice::unknown_name("handling of a single image", name, SingleImagePlan::VARIANTS)
 }
 
-/// Connector: the fusion of the tower's layers. A connector other than the checkpoint's fits only if its tokens have the
-/// same width.
+/// Connector: the fusion of the tower's layers. A connector other than the checkpoint's fits only if its tokens have
+/// the same width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectorPlan {

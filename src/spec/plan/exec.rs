@@ -13,20 +13,20 @@ pub struct ExecPlan {
     /// Videos that are decoded in parallel. Default: `2`.
     #[schemars(range(min = 1, max = 256))]
     pub decode_threads: usize,
-    /// Images that are preprocessed in parallel. Default: with the tower on the CPU one for every 8 cores, up to 4; on a
-    /// GPU one for every 2 cores, up to 8.
+    /// Images that are preprocessed in parallel. Default: with the tower on the CPU one for every 8 cores, up to 4; on
+    /// a GPU one for every 2 cores, up to 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub preprocess_threads: Option<usize>,
-    /// Access to frames: auto, straight, seek. Frames are the same, unless a video is damaged in parts that seeking skips.
-    /// Default: `auto`.
+    /// Access to frames: auto, straight, seek. Frames are the same, unless a video is damaged in parts that seeking
+    /// skips. Default: `auto`.
     pub access: Access,
     /// Batch size of the tower, in images of any videos. Default: `1` on the CPU, `8` on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub encode_batch: Option<usize>,
-    /// Milliseconds that an incomplete batch of images waits for more. Default: none on the CPU, 3 on a GPU, which encodes
-    /// a full batch in less time than its images one by one.
+    /// Milliseconds that an incomplete batch of images waits for more. Default: none on the CPU, 3 on a GPU, which
+    /// encodes a full batch in less time than its images one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1000))]
     pub encode_wait_ms: Option<u64>,
@@ -34,8 +34,8 @@ pub struct ExecPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub sequences: Option<usize>,
-    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of the memory that is free
-    /// once the model is loaded, nine tenths on a GPU.
+    /// Memory for keys and values, such as `8GiB`; sequences that do not fit wait. Default: half of the memory that is
+    /// free once the model is loaded, nine tenths on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kv_memory: Option<ByteSize>,

@@ -14,7 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DTypeSpec, DeviceSpec};
+use crate::error::Error;
 use crate::files::MINI;
+use crate::spec::yaml::print_yaml;
 use crate::temporal::Temporal;
 use crate::video::{FrameRequest, Sample, Window};
 use crate::vlm::Unused;
@@ -66,13 +68,13 @@ pub struct Plan {
     pub preprocess: PreprocessPlan,
     /// Connector: the fusion of the tower's layers. Default: `checkpoint`.
     pub connector: ConnectorPlan,
-    /// Temporal strategy: the aggregation of frames into one sequence. Default: that of the model's family, where it takes
-    /// videos or several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
+    /// Temporal strategy: the aggregation of frames into one sequence. Default: that of the model's family, where it
+    /// takes videos or several images, else `max_pool` with stride 2, the Dense Connector's choice for video.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporal: Option<Temporal>,
-    /// Handling of a single image (an image file, or a directory of one image). Default: `any_res` for a checkpoint that
-    /// asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan sets a strategy, a connector or a preprocessing; else
-    /// `frame`.
+    /// Handling of a single image (an image file, or a directory of one image). Default: `any_res` for a checkpoint
+    /// that asks for it (LLaVA-NeXT, LLaVA-OneVision), unless the plan sets a strategy, a connector or a preprocessing;
+    /// else `frame`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_image: Option<SingleImagePlan>,
     /// RoPE scaling: the extension of positions beyond the context that the model was trained with. Default:
@@ -123,10 +125,8 @@ impl Plan {
     ///
     /// # Errors
     /// Never for a resolved plan, whose keys are texts.
-    pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
-        let mut bytes = Vec::new();
-        serde_yaml::with::singleton_map_recursive::serialize(self, &mut serde_yaml::Serializer::new(&mut bytes))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    pub fn to_yaml(&self) -> Result<String, Error> {
+        print_yaml(self)
     }
 }
 

@@ -209,8 +209,8 @@ impl Recipe {
         Error::all(recipe.problems()).map_or(Ok(recipe), |error| Err(error.about(path)))
     }
 
-    /// Returns 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still change,
-    /// and a finished run may be given more of them.
+    /// Returns 32 hex digits of all that decides the weights after the first `n_stages` stages: later stages may still
+    /// change, and a finished run may be given more of them.
     pub fn fingerprint(&self, n_stages: usize) -> String {
         let stages = &self.stages[..n_stages.min(self.stages.len())];
         let mut parts = vec![json!(self.seed), json!(self.model), json!(stages), json!(n_stages)];

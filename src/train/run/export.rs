@@ -1,4 +1,5 @@
-//! Export of a trained model: safetensors in the released layout, or in that of the checkpoint that the model begins with.
+//! Export of a trained model: safetensors in the released layout, or in that of the checkpoint that the model begins
+//! with.
 
 use std::collections::BTreeMap;
 

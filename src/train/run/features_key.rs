@@ -1,8 +1,8 @@
 //! Key of cached features: a hash of everything that decides the features of a frozen tower.
 //!
 //! The key is a hash of one JSON object with named values ([`KeyValues`]) and of the tower's weights by their names, in
-//! f32. No name of a type enters it, so refactoring leaves cached features valid; a new value that changes features must
-//! be added to [`KeyValues`].
+//! f32. No name of a type enters it, so refactoring leaves cached features valid; a new value that changes features
+//! must be added to [`KeyValues`].
 
 use candle_core::Device;
 use serde::Serialize;

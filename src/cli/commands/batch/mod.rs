@@ -1,5 +1,5 @@
-//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos, resumable; `vidense batch status DIR` shows
-//! its progress from another terminal.
+//! `vidense batch PIPELINE ARCHIVE`: many questions about an archive of videos, resumable; `vidense batch status DIR`
+//! shows its progress from another terminal.
 
 mod devices;
 mod messages;
@@ -32,10 +32,10 @@ use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
 
 /// Ask every question of every video of an archive, for days if need be
 ///
-/// Each answer is a line of DIR/answers.jsonl, written as soon as it is complete. The same command resumes after a stop or
-/// a crash: answers are skipped, an incomplete line is repaired, no question is asked twice. A failure is a line as well,
-/// with stage, cause and hint, and does not affect other videos. Ctrl-C (or SIGTERM) finishes the work in progress; a
-/// second one ends at once.
+/// Each answer is a line of DIR/answers.jsonl, written as soon as it is complete. The same command resumes after a stop
+/// or a crash: answers are skipped, an incomplete line is repaired, no question is asked twice. A failure is a line as
+/// well, with stage, cause and hint, and does not affect other videos. Ctrl-C (or SIGTERM) finishes the work in
+/// progress; a second one ends at once.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BatchCommand {
@@ -70,8 +70,8 @@ enum BatchSubcommand {
 
 #[derive(Args)]
 struct RunBatch {
-    /// File of questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with these
-    /// columns
+    /// File of questions: YAML or JSON, a list of texts, or of maps with id and question; or .jsonl, .csv, .tsv with
+    /// these columns
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
     /// Further question; may be given several times
@@ -82,8 +82,8 @@ struct RunBatch {
     /// Part I of the archive, of N parts that together are the archive: 0/3, 1/3, 2/3
     #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true)]
     shard: Shard,
-    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; failures of a device are retried on
-    /// another device
+    /// Share the archive among processes, one for each device, such as cuda:0,cuda:1; failures of a device are retried
+    /// on another device
     #[arg(long, value_name = "DEVICE,...", conflicts_with_all = ["shard", "metrics"])]
     devices: Option<DeviceList>,
     /// Part of this process, of an archive that is shared among devices
@@ -95,7 +95,8 @@ struct RunBatch {
     /// Exclude matching paths, relative to the folder; may be given several times
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Base directory of a manifest's relative paths [default: that of the manifest; for standard input, the current one]
+    /// Base directory of a manifest's relative paths [default: that of the manifest; for standard input, the current
+    /// one]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Format of a manifest: csv, tsv, json, jsonl, lines [default: by its name or its first bytes]

@@ -24,8 +24,8 @@ use crate::cli::limits::ReadArgs;
 use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
 
-/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every choice
-/// of a pipeline file with its consequences
+/// Show the streams and the exact frame count of a video, the layers, shapes and token budget of a model, or every
+/// choice of a pipeline file with its consequences
 #[derive(Args)]
 pub struct Inspect {
     /// Media file, directory of image frames, model directory, hub id, or pipeline file (.yaml)

@@ -172,8 +172,8 @@ pub(super) fn describe_memory(text: &mut String, blueprint: &Blueprint) -> std::
     describe_kv_budget(text, blueprint)
 }
 
-/// Describes the default budget of keys and values on this machine's CPU, and its positions: in f32, and in f16 as beside
-/// quantized weights.
+/// Describes the default budget of keys and values on this machine's CPU, and its positions: in f32, and in f16 as
+/// beside quantized weights.
 fn describe_kv_budget(text: &mut String, blueprint: &Blueprint) -> std::fmt::Result {
     let weights = blueprint.n_parameters() * DType::F32.size_in_bytes();
     let budget = default_kv_bytes(&Device::Cpu, weights as u64) as usize;

@@ -1,5 +1,5 @@
-//! GEMM with packed weights: panels of columns in the order in which the kernels read them, packed once when a weight is
-//! loaded.
+//! GEMM with packed weights: panels of columns in the order in which the kernels read them, packed once when a weight
+//! is loaded.
 //!
 //! A general GEMM packs its right side each time, and reads and writes the result once more for a bias and an
 //! activation. Here the weight is packed once, and bias, activation and residual are applied to a block of the result

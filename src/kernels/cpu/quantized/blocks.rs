@@ -132,9 +132,9 @@ impl PanelMut<'_> {
         }
     }
 
-    /// Packs rows of GGML's blocks: a scale of scales, one of minima, eight scales and eight minima of six bits each, and
-    /// 256 elements of half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves (`BlockQ4K` in
-    /// candle).
+    /// Packs rows of GGML's blocks: a scale of scales, one of minima, eight scales and eight minima of six bits each,
+    /// and 256 elements of half a byte: 32 in the lower halves of 32 bytes, the next 32 in their upper halves
+    /// (`BlockQ4K` in candle).
     fn pack_q4_k(self, rows: &[u8]) {
         const SIZE: usize = 4 + 12 + SUPER_BLOCK / 2;
         let n_super = self.halves.len() / 2;
@@ -159,7 +159,8 @@ impl PanelMut<'_> {
     }
 }
 
-/// Unpacks the scale and the minimum of block `j` of eight, of six bits each in twelve bytes (`get_scale_min_k4` of GGML).
+/// Unpacks the scale and the minimum of block `j` of eight, of six bits each in twelve bytes (`get_scale_min_k4` of
+/// GGML).
 fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         return (packed[j] & 63, packed[j + 4] & 63);
