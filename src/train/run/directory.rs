@@ -1,4 +1,5 @@
-//! Directory of a run: the checks before anything in it is written, and the record of the weight files that are its own.
+//! Directory of a run: the checks before anything in it is written, and the record of the weight files that a run
+//! writes.
 //!
 //! A directory with weight files of another origin is refused: readers of the directory may prefer them to the trained
 //! weights, and writing may replace them. A file of the checkpoint or of the tower that the model begins with is never

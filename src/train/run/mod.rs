@@ -1,8 +1,8 @@
 //! A run of a whole recipe: from the model's description over its stages to a checkpoint that `--model` loads.
 //!
 //! [`train`] is called by `vidense train`. The beginning of a run is in `start`, the key of its cached features in
-//! `features_key`, the checks of its directory in `directory`, the export of the model in `export`; one stage's loop is in
-//! [`super::stage`].
+//! `features_key`, the checks of its directory in `directory`, the export of the model in `export`; one stage's loop is
+//! in [`super::stage`].
 
 mod directory;
 mod export;

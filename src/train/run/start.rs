@@ -17,7 +17,8 @@ use crate::train::state::{self, State};
 use crate::vlm::{Design, StartingTower, StartingWeights};
 use crate::weights::weight_paths;
 
-/// Returns the weight files that the model begins with, by their contents. Names of the tower's begin with its directory.
+/// Returns the weight files that the model begins with, with hashes. Names of the tower's files begin with its
+/// directory.
 pub(super) fn hash_sources(start: &ModelStart) -> Result<Vec<ModelFile>, Error> {
     let hashed = |dir: &PathBuf| -> Result<Vec<ModelFile>, Error> {
         hash_files(&weight_paths(dir)?).map_err(|error| Error::caused_by(Kind::Unreadable, error))
