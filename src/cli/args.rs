@@ -221,8 +221,8 @@ impl FrameArgs {
         let sample = match self.frames {
             None => sample,
             Some(frames) => sample.with_frames(frames).map_err(|error| {
-                let rule = error.statement();
-                anyhow::anyhow!("--sample: {rule}, so --frames does not apply; hint: leave one of them out")
+                let rule = format!("{}, so --frames does not apply", error.statement());
+                Error::invalid(rule).with_hint("leave one of them out").about("--sample")
             })?,
         };
         sample.check().about(sample.name()).about("--sample")?;

@@ -70,9 +70,8 @@ fn end_stuck(error: Error) -> ! {
         output::error(&Stopped.into());
         std::process::exit(STOPPED);
     }
-    output::note(
-        "FFmpeg does not return from this file, which ends the command; hint: `run` with --isolate, and `batch`, read \
-         each file in a process of its own",
-    );
+    let note = Error::invalid("FFmpeg does not return from this file, which ends the command");
+    let hint = "`run` with --isolate, and `batch`, read each file in a process of its own";
+    output::note(&note.with_hint(hint).to_string());
     std::process::exit(STUCK);
 }

@@ -4,10 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args};
-use vidense::error::Error;
+use vidense::error::{About as _, Error};
 use vidense::pipeline::{FeatureCache, Limits};
 use vidense::video::ReadLimits;
 use vidense::video::worker::Isolation;
@@ -152,13 +151,13 @@ impl CacheArgs {
         if self.no_cache {
             return None;
         }
-        let opened = cache_directory(self.cache.as_deref()).and_then(|dir| {
-            FeatureCache::open(&dir, self.cache_limit.as_u64(), made_by).with_context(|| format!("{}", dir.display()))
-        });
+        let opened = cache_directory(self.cache.as_deref())
+            .and_then(|dir| FeatureCache::open(&dir, self.cache_limit.as_u64(), made_by).about(dir));
         match opened {
             Ok(cache) => Some(cache),
             Err(error) => {
-                output::warning(&format!("visual tokens are not kept: {error:#}; hint: --cache DIR"));
+                let error = error.with_hint("--cache DIR").about("visual tokens are not kept");
+                output::warning(&error.to_string());
                 None
             }
         }
@@ -169,14 +168,14 @@ impl CacheArgs {
 ///
 /// # Errors
 /// When no directory is known.
-pub fn cache_directory(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub fn cache_directory(named: Option<&Path>) -> Result<PathBuf, Error> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let users = || {
         let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
         cache.map(|cache| cache.join("vidense").join("features"))
     };
     let found = named.map(Path::to_owned).or_else(|| variable("VIDENSE_CACHE")).or_else(users);
-    found.context("no directory: neither --cache nor $VIDENSE_CACHE nor $HOME is set")
+    found.ok_or_else(|| Error::invalid("no directory: neither --cache nor $VIDENSE_CACHE nor $HOME is set"))
 }
 
 /// Parses `90`, `1.5`, `10m`, `1h 30m`.

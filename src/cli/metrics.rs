@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use anyhow::Context;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -10,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use vidense::batch::Snapshot;
+use vidense::error::{About as _, Error};
 
 /// Server that is bound to its address.
 pub struct Server(tiny_http::Server);
@@ -21,7 +21,7 @@ impl Server {
     /// When the address is invalid or in use.
     pub fn bind(address: &str) -> anyhow::Result<Self> {
         let server = tiny_http::Server::http(address);
-        server.map(Self).map_err(|error| anyhow::anyhow!("--metrics {address}: {error}"))
+        Ok(server.map(Self).map_err(|error| Error::invalid(error.to_string()).about(format!("--metrics {address}")))?)
     }
 
     /// Serves `/metrics` from now on, on a thread that ends with the process.
@@ -42,7 +42,7 @@ impl Server {
                 let _ = request.respond(response);
             }
         };
-        std::thread::Builder::new().name("metrics".to_owned()).spawn(answer).context("--metrics")?;
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(answer).about("--metrics")?;
         Ok(())
     }
 }

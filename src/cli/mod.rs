@@ -18,6 +18,7 @@ mod trace;
 use std::io::ErrorKind;
 
 use clap::{Parser, Subcommand};
+use vidense::error::Error;
 
 /// Ask questions about videos with image-trained multimodal models, without training on video.
 #[derive(Parser)]
@@ -111,7 +112,7 @@ pub struct Stopped;
 
 impl std::fmt::Display for Stopped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("stopped before the end; hint: the same command resumes")
+        Error::invalid("stopped before the end").with_hint("the same command resumes").fmt(f)
     }
 }
 

@@ -134,8 +134,8 @@ pub fn failure(record: &ResultRecord) {
     }
     let question = record.question.as_ref().map_or(String::new(), |question| format!(" {question}"));
     let named = if failure.cause.contains(&record.video) { "" } else { &format!("{}:{question} ", record.video) };
-    let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("; hint: {hint}"));
-    message("error", "31", &[format!("{named}{} (in the stage {}){hint}", failure.cause, failure.stage)]);
+    let rule = format!("{named}{} (in the stage {})", failure.cause, failure.stage);
+    message("error", "31", &[Error::invalid(rule).with_hint_if(failure.hint.clone()).to_string()]);
 }
 
 /// Escapes control characters, and those that change the direction of writing. A line break stays only before an

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+use vidense::error::Error;
 use vidense::pipeline::{
     Answer, EncodedVideo, FirstQuestion, FrameStamp, Limits, LoadedModel, Opening, Stages, Timings, VideoChat,
     VideoOptions, VideoRef, open_with,
@@ -156,8 +157,7 @@ fn counts_of_damage(damage: &Damage, n_frames: usize) -> String {
 /// Prints a warning if an answer was cut at the end of the context.
 pub fn warn_of_full_context(answer: &Answer) {
     if answer.context_full {
-        output::warning(
-            "the answer was cut: the model's context is full; hint: fewer --frames, or a denser --temporal",
-        );
+        let error = Error::invalid("the model's context is full").about("the answer was cut");
+        output::warning(&error.with_hint("fewer --frames, or a denser --temporal").to_string());
     }
 }

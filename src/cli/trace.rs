@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use serde_json::json;
+use vidense::error::About as _;
 use vidense::exec::{OnSpan, Span};
 use vidense::files::output::create_growing;
 
@@ -35,7 +36,7 @@ impl Trace {
             file.write_all(b"[")?;
             std::io::Result::Ok(file)
         };
-        let file = create().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        let file = create().about(path)?;
         let inner = TraceWriter { file, threads: HashMap::new(), failed: None };
         Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)) })
     }

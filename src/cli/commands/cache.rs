@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use vidense::error::Error;
 use vidense::pipeline::features::{CacheStats, cache_stats, clear_cache};
 
 use crate::cli::limits::cache_directory;
@@ -47,10 +48,9 @@ impl Cache {
     /// When no directory is known, or an entry cannot be removed.
     pub fn run(self) -> anyhow::Result<()> {
         let dir = cache_directory(self.cache.as_deref())?;
-        let named = |error: std::io::Error| anyhow::anyhow!("{}: {error}", dir.display());
         let (stats, word) = match self.action {
             CacheAction::Stats => (cache_stats(&dir), "holds"),
-            CacheAction::Clear => (clear_cache(&dir).map_err(named)?, "held"),
+            CacheAction::Clear => (clear_cache(&dir).map_err(Error::io(&dir))?, "held"),
         };
         let CacheStats { n_entries, bytes, oldest } = stats;
         if self.json {

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
+use vidense::error::About as _;
 use vidense::eval::{EvalEvent, EvalQuestion, Evaluation, ExactMatchScore, ExactMatchScores, read_questions};
 use vidense::exec::{RunControl, Stop};
 use vidense::files::output::{check_not_input, create_growing};
@@ -53,7 +53,7 @@ pub struct Eval {
 
 /// Creates the file of answers.
 fn create(path: &Path) -> anyhow::Result<File> {
-    create_growing(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    Ok(create_growing(path).about(path)?)
 }
 
 /// Returns the name of the file of answers for messages.
@@ -160,7 +160,7 @@ impl Eval {
 
     fn features(&self, dir: &Path, session: &Session) -> anyhow::Result<FeatureCache> {
         let made_by = identity(&session.model)?;
-        FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).with_context(|| format!("{}", dir.display()))
+        Ok(FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).about(dir)?)
     }
 
     fn print(&self, scores: &ExactMatchScores) -> anyhow::Result<()> {

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use image::{ImageFormat, RgbImage};
 use serde::Serialize;
+use vidense::error::{self, About as _, Error};
 use vidense::files::{self, Durability};
 use vidense::pipeline::FrameStamp;
 use vidense::video::{Flow, Frame, ReadEvent, ReadLimits, read_frames};
@@ -60,16 +60,13 @@ impl Frames {
 
     /// Writes one PNG for each frame, named by the number of the sample and the frame's index.
     fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
-        files::output::create_directory(dir)
-            .with_context(|| format!("{}: cannot create the directory", dir.display()))
-            .map_err(flat)?;
+        files::output::create_directory(dir).about("cannot create the directory").about(dir)?;
         let mut written: Vec<WrittenImage> = Vec::new();
         self.read(&mut |frame| {
             let Some(frame) = frame else {
                 // The estimated frame count was wrong, so these are other frames than requested.
                 for file in written.drain(..) {
-                    std::fs::remove_file(&file.path)
-                        .map_err(|error| anyhow::anyhow!("{}: {error}", file.path.display()))?;
+                    std::fs::remove_file(&file.path).about(&file.path)?;
                 }
                 return Ok(());
             };
@@ -93,9 +90,8 @@ impl Frames {
                 return Ok(());
             };
             if cells.len() == MAX_ON_SHEET {
-                anyhow::bail!(
-                    "a contact sheet holds at most {MAX_ON_SHEET} frames; hint: --frames {MAX_ON_SHEET}, or --out DIR"
-                );
+                let error = Error::invalid(format!("a contact sheet holds at most {MAX_ON_SHEET} frames"));
+                return Err(error.with_hint(format!("--frames {MAX_ON_SHEET}, or --out DIR")).into());
             }
             let time = frame.time.map_or(String::new(), |time| format!("  {time}"));
             cells.push((thumbnail(&frame.image), format!("#{}{time}", frame.index)));
@@ -157,15 +153,11 @@ fn default_sheet(video: &Path) -> PathBuf {
 }
 
 fn write_png(image: &RgbImage, path: &Path) -> anyhow::Result<()> {
-    let write = || -> anyhow::Result<()> {
+    let write = || -> error::Result<()> {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        image.write_to(&mut bytes, ImageFormat::Png)?;
+        image.write_to(&mut bytes, ImageFormat::Png).map_err(|error| Error::invalid(error.to_string()))?;
         Ok(files::output::replace(path, bytes.get_ref(), Durability::Synced)?)
     };
-    write().with_context(|| format!("{}: cannot be written", path.display())).map_err(flat)
+    Ok(write().about("cannot be written").about(path)?)
 }
 
-/// Joins the chain of an error in one line.
-fn flat(error: anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:#}")
-}

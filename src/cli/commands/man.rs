@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::Man;
+use vidense::error::About as _;
 use vidense::files::{self, Durability};
 
 use crate::cli::{Arguments, output};
@@ -28,7 +28,7 @@ impl ManualPages {
         let Some(dir) = self.out else {
             return Ok(output::part(&String::from_utf8_lossy(&render(&Man::new(command))?))?);
         };
-        files::output::create_directory(&dir).with_context(|| dir.display().to_string())?;
+        files::output::create_directory(&dir).about(&dir)?;
         write_pages(&command, &dir)
     }
 }
@@ -37,7 +37,7 @@ impl ManualPages {
 fn write_pages(command: &Command, dir: &Path) -> anyhow::Result<()> {
     let page = Man::new(command.clone());
     let path = dir.join(page.get_filename());
-    files::output::replace(&path, &render(&page)?, Durability::Renamed).with_context(|| path.display().to_string())?;
+    files::output::replace(&path, &render(&page)?, Durability::Renamed).about(&path)?;
     output::path(&path)?;
     command.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| write_pages(command, dir))
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use vidense::batch::export::{TableFormat, export, export_to};
 use vidense::batch::store::{ANSWERS, SESSIONS, StoredResults, TIMINGS};
 use vidense::batch::{merge, report};
+use vidense::error::Error;
 use vidense::files::output::check_not_input;
 
 use crate::cli::output;
@@ -99,7 +100,10 @@ impl Export {
         let format = match (self.format, extension) {
             (Some(format), _) => format,
             (None, Some(extension)) => extension.parse()?,
-            (None, None) => anyhow::bail!("unknown format of the table; hint: --format parquet, csv or jsonl"),
+            (None, None) => {
+                let error = Error::invalid("unknown format of the table");
+                return Err(error.with_hint("--format parquet, csv or jsonl").into());
+            }
         };
         let Some(path) = &self.out else {
             return match export_to(&results, format, &mut std::io::stdout().lock()) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::{DTypeSpec, DeviceSpec};
+use vidense::error::Error;
 use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
 use vidense::weights::{DownloadProgress, Hub};
 
@@ -41,7 +42,8 @@ impl Train {
         run_kernels_alone();
         let recipe = Recipe::read(&self.recipe)?;
         let DTypeSpec::Fixed(dtype) = self.dtype else {
-            anyhow::bail!("--dtype auto: a model is written in one precision; hint: f16, bf16, f32");
+            let error = Error::invalid("a model is written in one precision").with_hint("f16, bf16, f32");
+            return Err(error.about("--dtype auto").into());
         };
         let device = self.device.open()?;
         let run_dir = self.out.join(RUN_DIR);

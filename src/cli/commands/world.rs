@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use image::ImageFormat;
 use rayon::prelude::*;
 use serde::Serialize;
+use vidense::error::{About as _, Error};
 use vidense::files::output::create_directory;
 use vidense::files::{self, Durability, OutputFile};
 use vidense::video::{ClipFormat, write_clip};
@@ -78,9 +78,9 @@ impl World {
     /// When neither clips nor images are requested, or a file cannot be written.
     pub fn run(self) -> anyhow::Result<()> {
         if self.videos + self.images == 0 {
-            anyhow::bail!("nothing to write; hint: --videos 10, or --images 10");
+            return Err(Error::invalid("nothing to write").with_hint("--videos 10, or --images 10").into());
         }
-        create_directory(&self.out).with_context(|| self.out.display().to_string())?;
+        create_directory(&self.out).about(&self.out)?;
         let bar = progress::writing(self.videos + self.images);
         let made = |item: anyhow::Result<(String, Vec<Question>)>| {
             bar.inc(1);
@@ -104,8 +104,7 @@ impl World {
         let mut png = std::io::Cursor::new(Vec::new());
         scene.render().write_to(&mut png, ImageFormat::Png)?;
         let path = self.out.join(&name);
-        files::output::replace(&path, png.get_ref(), Durability::Renamed)
-            .with_context(|| path.display().to_string())?;
+        files::output::replace(&path, png.get_ref(), Durability::Renamed).about(&path)?;
         Ok((name, questions(&scene, Medium::Image, &mut draw)))
     }
 
@@ -121,7 +120,7 @@ impl World {
 }
 
 fn write_questions(path: &Path, items: &[(String, Vec<Question>)]) -> anyhow::Result<()> {
-    let mut file = OutputFile::create(path).with_context(|| path.display().to_string())?;
+    let mut file = OutputFile::create(path).about(path)?;
     for (video, asked) in items {
         for Question { kind, question, answer } in asked {
             writeln!(file, "{}", serde_json::to_string(&QuestionLine { video, question, answer, kind: *kind })?)?;

@@ -85,10 +85,8 @@ impl DeviceBatch<'_> {
         create_directory(self.out)?;
         let _lock = Lock::take(self.out)?;
         if std::fs::metadata(self.out.join(SESSIONS)).is_ok_and(|file| file.len() > 0) {
-            anyhow::bail!(
-                "{}: written by a single process, not with --devices; hint: resume without --devices, or use another --out",
-                self.out.display()
-            );
+            let error = Error::invalid("written by a single process, not with --devices");
+            return Err(error.with_hint("resume without --devices, or use another --out").about(self.out).into());
         }
         let of = self.n_parts();
         let stop = Stop::new();
@@ -209,7 +207,8 @@ impl DeviceBatch<'_> {
         }
         if !shared.undone.is_empty() {
             let parts: Vec<String> = shared.undone.iter().map(ToString::to_string).collect();
-            anyhow::bail!("no device is left for part(s) {}; hint: the same command resumes", parts.join(", "));
+            let error = Error::invalid(format!("no device is left for part(s) {}", parts.join(", ")));
+            return Err(error.with_hint("the same command resumes").into());
         }
         for gap in joined.iter().flat_map(|merged| &merged.gaps) {
             output::warning(&format!("a gap: {gap}"));

@@ -16,6 +16,7 @@ use vidense::batch::{
     Archive, ArchiveOptions, Batch, BatchEvent, BatchOutcome, BatchQuestion, BatchSession, ManifestFormat, Shard,
     Snapshot, Summary, Tally, check_questions, read_questions, report,
 };
+use vidense::error::{About as _, Error};
 use vidense::exec::{RunControl, Stop};
 use vidense::files::output::create_directory;
 use vidense::pipeline::VideoOptions;
@@ -134,7 +135,10 @@ impl BatchCommand {
                 (_, Some(part)) => RunBatch { shard: part, ..run }.run(&pipeline, &archive, &part_dir(&out, part)),
                 (None, None) => run.run(&pipeline, &archive, &out),
             },
-            _ => anyhow::bail!("missing pipeline, archive or --out; hint: vidense batch --help"),
+            _ => {
+                let error = Error::invalid("missing pipeline, archive or --out");
+                Err(error.with_hint("vidense batch --help").into())
+            }
         }
     }
 }
@@ -144,7 +148,8 @@ impl RunBatch {
     fn share(&self, archive: &Path, batch: &DeviceBatch<'_>) -> anyhow::Result<()> {
         output::log_as(self.log);
         if archive == Path::new("-") {
-            anyhow::bail!("--devices: standard input cannot be read by several processes; hint: a manifest in a file");
+            let error = Error::invalid("standard input cannot be read by several processes");
+            return Err(error.with_hint("a manifest in a file").about("--devices").into());
         }
         batch.run()
     }
@@ -162,11 +167,12 @@ impl RunBatch {
         };
         let archive = Archive::open(archive_named, &options)?;
         if questions.is_empty() && !archive.may_have_questions() {
-            anyhow::bail!("no questions; hint: --questions FILE, -q TEXT, or a manifest with questions");
+            let hint = "--questions FILE, -q TEXT, or a manifest with questions";
+            return Err(Error::invalid("no questions").with_hint(hint).into());
         }
         let metrics = self.metrics.as_deref().map(metrics::Server::bind).transpose()?;
         // Checked before the model is loaded: the results must be writable.
-        create_directory(out).map_err(|error| anyhow::anyhow!("{}: {error}", out.display()))?;
+        create_directory(out).about(out)?;
         let (plan, document) = self.overrides.read_plan(pipeline)?;
         let model = Session::open(plan, &document)?.model;
         let header = Header::new(&model.plan, &model.fingerprint, model.arithmetic(), &model.model_files)?;
@@ -248,7 +254,7 @@ impl RunBatch {
         };
         questions.extend(self.question.iter().map(BatchQuestion::new));
         if !questions.is_empty() {
-            check_questions(&questions).map_err(|rule| anyhow::anyhow!("{rule}"))?;
+            check_questions(&questions)?;
         }
         Ok(questions)
     }

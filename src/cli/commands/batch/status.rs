@@ -8,6 +8,7 @@ use vidense::batch::ResultCounts;
 use vidense::batch::Snapshot;
 use vidense::batch::store::{LockHolder, StoredResults, holder};
 use vidense::batch::summary::read_status;
+use vidense::error::Error;
 
 use super::devices::part_dirs;
 use super::messages;
@@ -59,7 +60,10 @@ impl Status {
         }
         match &holder {
             Some(holder) => output::line(&format!("running: {holder}"))?,
-            None => output::line("not running; hint: the command that began it resumes")?,
+            None => {
+                let note = Error::invalid("not running").with_hint("the command that began it resumes");
+                output::line(&note.to_string())?;
+            }
         }
         output::line(&format!("{} answers, {} failures", held.answers, held.failed))?;
         for (category, n) in &held.failed_by {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use vidense::error::Error;
 use vidense::units::Seconds;
 use vidense::video::{StreamInfo, VideoInfo};
 
@@ -14,10 +15,9 @@ pub(super) fn print_audio(info: &VideoInfo) -> anyhow::Result<()> {
     output::part(&text)?;
     let is_cover = |stream: &StreamInfo| stream.frame.as_ref().is_some_and(|frame| frame.is_cover);
     if let Some(cover) = info.streams.iter().position(is_cover) {
-        let name = info.path.display();
-        output::warning(&format!(
-            "{name}: no video: its only image is a cover; hint: --stream {cover} takes the image"
-        ));
+        let error = Error::invalid("no video: its only image is a cover");
+        let error = error.with_hint(format!("--stream {cover} takes the image")).about(&info.path);
+        output::warning(&error.to_string());
     }
     Ok(())
 }
