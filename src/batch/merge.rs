@@ -177,7 +177,8 @@ fn unfinished(part: &StoredResults) -> Result<Option<String>, Error> {
         // Merged results have no sessions; their summary says whether the parts were complete.
         None => read_summary(&part.dir).is_some_and(|summary| summary.complete),
     };
-    Ok((!complete).then(|| format!("{dir} is not finished; hint: run its command again")))
+    let gap = || Error::invalid(format!("{dir} is not finished")).with_hint("run its command again").to_string();
+    Ok((!complete).then(gap))
 }
 
 /// Describes the questions that were asked about every item of some parts, but not of others.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::{DeviceLimits, children_memory_peak};
 use super::{median, median_seconds};
+use crate::error::Error;
 
 /// Measurements of the command.
 #[derive(Debug, Clone, Serialize)]
@@ -57,7 +58,8 @@ pub struct AskTask<'a> {
 /// When the command does not start, or fails, with its message.
 pub fn bench_ask(task: &AskTask<'_>, runs: usize) -> io::Result<AskBench> {
     if let Some(flag) = task.arguments.iter().find(|argument| argument.starts_with("--json")) {
-        return Err(io::Error::other(format!("{flag}: already given; hint: leave it out after `--`")));
+        let error = Error::invalid("already given").with_hint("leave it out after `--`").about(flag.clone());
+        return Err(io::Error::other(error));
     }
     let mut outputs = Vec::new();
     let seconds = median_seconds(runs, || {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{BenchTarget, random};
+use crate::error::Error;
 use crate::exec::lock;
 use crate::files::{self, Durability, output};
 use crate::language::{Llama, LlamaConfig};
@@ -141,7 +142,8 @@ fn write_weights(shapes: BTreeMap<String, Shape>, dir: &Path, target: &BenchTarg
 fn builtin(name: &str) -> io::Result<&'static [u8]> {
     let file = files::builtin_directory().and_then(|dir| files::builtin(&dir.join(name)));
     file.ok_or_else(|| {
-        io::Error::other("no model inside this build, whose tokenizer would be copied; hint: --features mini")
+        let error = Error::invalid("no model inside this build, whose tokenizer would be copied");
+        io::Error::other(error.with_hint("--features mini"))
     })
 }
 

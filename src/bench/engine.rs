@@ -63,7 +63,7 @@ pub(super) fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -
     }
     drop(engine);
     if let Some(error) = failure.take() {
-        candle_core::bail!("{error}");
+        return Err(error.into());
     }
     let times: Vec<Vec<f64>> = tokens.into_iter().map(RefCell::into_inner).collect();
     let first_tokens = times.iter().filter_map(|times| times.first().copied()).collect();

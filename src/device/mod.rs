@@ -85,9 +85,9 @@ fn automatic(driver: &Path) -> OpenedDevice {
             OpenedDevice { device: Device::Cpu, note: Some(note) }
         }
         None => {
-            let note = "--device auto is the cpu: this machine has an NVIDIA GPU, but this build does not use it; \
-                        hint: cargo build --release --features cuda";
-            OpenedDevice { device: Device::Cpu, note: driver.exists().then(|| note.to_owned()) }
+            let error = Error::new(Kind::Device, "this machine has an NVIDIA GPU, but this build does not use it");
+            let note = error.with_hint("cargo build --release --features cuda").about("--device auto is the cpu");
+            OpenedDevice { device: Device::Cpu, note: driver.exists().then(|| note.to_string()) }
         }
     }
 }

@@ -13,7 +13,7 @@ use super::item::VideoRef;
 use super::stages::Encoded;
 use super::{EncodedVideo, FrameStamp, ItemError, Job, Limits, Stages, Timings, VideoOptions, VideoProgress};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};
 use crate::text::ShownFrames;
 use crate::video::ReadReport;
@@ -80,10 +80,9 @@ pub struct RunReport {
 
 /// Returns the warning about a smaller batch of images.
 pub fn smaller_batch(n_images: usize) -> String {
-    format!(
-        "out of device memory: the tower takes {n_images} image(s) at a time from now on; \
-         hint: a smaller --kv-memory, or exec.encode_batch={n_images}"
-    )
+    let rule = format!("the tower takes {n_images} image(s) at a time from now on");
+    let error = Error::new(Kind::OutOfMemory, rule).about("out of device memory");
+    error.with_hint(format!("a smaller --kv-memory, or exec.encode_batch={n_images}")).to_string()
 }
 
 impl<'a> Asking<'a> {

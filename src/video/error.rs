@@ -52,10 +52,9 @@ pub(super) fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Error {
     }
 }
 
-/// Returns the error for a file that FFmpeg does not open: its probable nature, or FFmpeg's words.
-pub(super) fn not_media(path: &Path, words: impl Into<String>) -> Error {
-    let cause = diagnose(path).unwrap_or_else(|| Error::invalid(words.into()));
-    let error = cause.reworded(|cause| format!("not a video that FFmpeg can read: {cause}"));
+/// Returns the error for a file that FFmpeg does not open: its probable nature, or `cause`.
+pub(super) fn not_media(path: &Path, cause: Error) -> Error {
+    let error = diagnose(path).unwrap_or(cause).reworded(|cause| format!("not a video that FFmpeg can read: {cause}"));
     error.with_kind(Kind::NotMedia).about(path)
 }
 

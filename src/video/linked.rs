@@ -47,7 +47,7 @@ struct LinkedRecord {
     /// Files that could not be opened, with the cause.
     missing: BTreeMap<String, String>,
     /// First file that could not be opened, with the cause.
-    first: Option<String>,
+    first: Option<Error>,
     /// Number of times that each playlist was opened.
     playlists: HashMap<PathBuf, usize>,
     /// Cause of the refusal of the container.
@@ -92,7 +92,7 @@ impl LinkedFiles {
     }
 
     /// First file that could not be opened, with the cause.
-    pub(super) fn first_missing(&self) -> Option<String> {
+    pub(super) fn first_missing(&self) -> Option<Error> {
         self.record().first.clone()
     }
 
@@ -106,7 +106,7 @@ impl LinkedFiles {
     }
 
     /// Records a file that could not be opened.
-    fn note(&self, url: &str, cause: &str) {
+    fn note(&self, url: &str, cause: &Error) {
         // A call that was given up does not mean that the file is missing.
         if self.timer.is_over() {
             return;
@@ -114,8 +114,8 @@ impl LinkedFiles {
         let path = local_path(url.as_bytes());
         let name = path.as_deref().and_then(Path::file_name).map_or(url.into(), |name| name.to_string_lossy());
         let mut record = self.record();
-        record.first.get_or_insert_with(|| format!("{name}: {cause}"));
-        record.missing.insert(url.to_owned(), cause.to_owned());
+        record.first.get_or_insert_with(|| cause.clone().about(name.into_owned()));
+        record.missing.insert(url.to_owned(), cause.to_string());
     }
 
     /// Checks a file, and returns the name to open in its place, if it is a live playlist: its text with an end.
@@ -130,7 +130,7 @@ impl LinkedFiles {
         for name in playlist.names().map_err(refuse)? {
             match check_linked(path, &name) {
                 Err(RefusedFile { code, cause }) if code == ffi::AVERROR(libc::ENOENT) => {
-                    self.note(&name, &cause.to_string())
+                    self.note(&name, &cause)
                 }
                 Err(RefusedFile { cause, .. }) => return Err(refuse(cause.about(name))),
                 Ok(()) => {}
@@ -206,9 +206,9 @@ unsafe extern "C" fn open_file(
         let (code, cause) = match prepared {
             Ok(other) => {
                 let code = open(context, file, other.as_deref().unwrap_or(name).as_ptr(), flags, options);
-                (code, ffmpeg::Error::from(code).to_string())
+                (code, Error::invalid(ffmpeg::Error::from(code).to_string()))
             }
-            Err(RefusedFile { code, cause }) => (code, cause.to_string()),
+            Err(RefusedFile { code, cause }) => (code, cause),
         };
         if let Some(linked) = linked.filter(|_| code < 0) {
             linked.note(&name.to_string_lossy(), &cause);

@@ -39,7 +39,7 @@ impl Media {
 
     /// Returns the stream to read.
     pub(super) fn stream(&self, path: &Path) -> Result<ffmpeg::Stream<'_>, Error> {
-        self.input.stream(self.index).ok_or_else(|| not_media(path, format!("no stream {}", self.index)))
+        self.input.stream(self.index).ok_or_else(|| not_media(path, Error::invalid(format!("no stream {}", self.index))))
     }
 
     /// Reads the next packet, of any stream, into a new packet: FFmpeg would leak the bytes of a reused one.
@@ -68,15 +68,15 @@ pub(super) fn open(path: &Path, timer: &Arc<ReadTimer>) -> Result<(Box<LinkedFil
     #[cfg(debug_assertions)]
     super::worker::inject_on_open(path);
     let input = open_input(&name, &linked, timer).map_err(|error| {
-        let refusal = linked.refusal().map(|refusal| refusal.to_string());
-        let cause = refusal.or_else(|| linked.first_missing()).unwrap_or_else(|| error.to_string());
+        let cause = linked.refusal().or_else(|| linked.first_missing());
+        let cause = cause.unwrap_or_else(|| Error::invalid(error.to_string()));
         // FFmpeg reports an interrupted call as an error.
         timer.check(path).err().unwrap_or_else(|| not_media(path, cause))
     })?;
     drop(inside);
     timer.check(path)?;
     if input.format().name() == "tty" {
-        return Err(not_media(path, "it holds text"));
+        return Err(not_media(path, Error::invalid("it holds text")));
     }
     if let (0, Some(missing)) = (input.streams().len(), linked.first_missing()) {
         return Err(not_media(path, missing));

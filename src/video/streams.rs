@@ -68,8 +68,8 @@ fn check(path: &Path, input: &Input, stream: usize) -> Result<usize, Error> {
 
 fn no_video(path: &Path, input: &Input) -> Error {
     // FFmpeg reads web pages as subtitles, and unfinished recordings as files without video.
-    if diagnose(path).is_some() {
-        return not_media(path, "");
+    if let Some(cause) = diagnose(path) {
+        return not_media(path, cause);
     }
     let kinds: Vec<String> = input.streams().map(|stream| in_words(&stream)).collect();
     no_video_stream(path, &kinds)

@@ -267,6 +267,7 @@ impl StepTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
 
     #[test]
     fn lines_are_read_as_they_were_written() {
@@ -283,6 +284,18 @@ mod tests {
             (record.key(), record.failure().map(FailureRecord::category)),
             (Id(255), Some("decode/empty".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_failure_names_its_item_as_in_the_archive_and_keeps_the_hint_apart() {
+        let root = std::path::Path::new("/mnt/archive/a");
+        let (video, path) = ("a".to_owned(), root.to_owned());
+        let item = ArchiveItem { id: Id(1), video, path, window: None, questions: Vec::new() };
+        let rule = "/mnt/archive/a says `bad; hint: none`";
+        let error = Error::new(Kind::NotMedia, rule).with_hint("copy it").about(root.join("1.png"));
+        let failure = FailureRecord::of(&item, &ItemError { stage: "decode", error });
+        assert_eq!((failure.kind.as_str(), failure.hint.as_deref()), ("not_media", Some("copy it")));
+        assert_eq!(failure.cause, format!("a/1.png: {rule}"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use self::scaler::{PixelLayout, Scaler};
 pub(super) use self::seek::{Fetched, fetch};
 use self::signs::DamageSigns;
 pub(super) use self::signs::capture_log;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::units::{FrameIndex, Seconds};
 use crate::video::clock::{ClockFall, ClockStamp, FrameClock};
 use crate::video::demux::{MAX_ERRORS, display_of, seconds, step_of};
@@ -165,7 +165,7 @@ impl VideoFile {
 
     /// Counts the files of a playlist that could not be opened.
     fn note_missing(&mut self) {
-        self.damage.note_missing(self.media.linked.n_missing(), self.media.linked.first_missing());
+        self.damage.note_missing(self.media.linked.n_missing(), self.media.linked.first_missing().map(|error| error.to_string()));
     }
 
     /// Returns the orientation of the current frame.
@@ -260,7 +260,8 @@ impl FrameSource for VideoFile {
         }
         if let Some(fall) = self.fall() {
             let n = self.clock.n_falls();
-            warnings.push(format!("times run backwards {n} time(s), first {fall}; hint: {}", TimeFall::HINT));
+            let error = Error::new(Kind::TimesFall, format!("times run backwards {n} time(s), first {fall}"));
+            warnings.push(error.with_hint(TimeFall::HINT).to_string());
         }
         let n_logged = self.signs.n_logged();
         if n_logged > 0 && self.damage.is_none() {

@@ -154,11 +154,6 @@ fn bound(ratio: &str) -> Option<usize> {
     ratio.strip_prefix("anyres_max_")?.parse().ok().filter(|&bound| bound > 0)
 }
 
-/// Converts the error of unusable keys, which a checkpoint keeps until a single image is asked about.
-pub(in crate::vlm) fn unusable(error: Error) -> Error {
-    Error::invalid(error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

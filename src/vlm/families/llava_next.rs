@@ -7,7 +7,7 @@ use super::{Family, VideoPath, llava};
 use crate::error::Error;
 use crate::image::ImageProcessor;
 use crate::vlm::config::{
-    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, any_res, clip_l_336,
+    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, clip_l_336,
 };
 
 pub(super) static FAMILY: Family = Family {
@@ -22,7 +22,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
-    let any_res = AnyResKeys::llava_next().read(file, None).map_err(any_res::unusable);
+    let any_res = AnyResKeys::llava_next().read(file, None);
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 

@@ -10,7 +10,7 @@ use crate::image::ImageProcessor;
 use crate::vlm::config::keys::{Key, Meaning};
 use crate::vlm::config::llama::LanguageKind;
 use crate::vlm::config::{
-    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, any_res, siglip_so400m_llava,
+    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, siglip_so400m_llava,
 };
 
 pub(super) static FAMILY: Family = Family {
@@ -25,7 +25,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn read(file: &JsonFile, generation: GenerationDefaults) -> Result<VlmConfig, Error> {
-    let any_res = AnyResKeys::llava_onevision().read(file, Some(file)).map_err(any_res::unusable);
+    let any_res = AnyResKeys::llava_onevision().read(file, Some(file));
     Ok(VlmConfig { any_res: Some(any_res), ..hugging_face::read(&PARTS, file, generation)? })
 }
 

@@ -8,7 +8,7 @@ use crate::vision::TowerOutput;
 use crate::vlm::config::keys::{BASE, GENERATION, Key, KeyNotes, LANGUAGE, Meaning};
 use crate::vlm::config::llama::{self, Defaults, LanguageKind};
 use crate::vlm::config::{
-    AnyResKeys, FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, any_res, fp8_format,
+    AnyResKeys, FrameFit, GenerationDefaults, JsonFile, MAX_CONTEXT, SelectFeature, VlmConfig, fp8_format,
     refuse_other_layers,
 };
 
@@ -89,7 +89,7 @@ pub(super) fn read(
         select_feature,
         patches_per_side: 1,
         frame_fit,
-        any_res: (frame_fit == FrameFit::AnyresBase).then(|| AnyResKeys::read_llava(file).map_err(any_res::unusable)),
+        any_res: (frame_fit == FrameFit::AnyresBase).then(|| AnyResKeys::read_llava(file)),
         image_marks: file.flag("mm_use_im_start_end")?.unwrap_or(false),
         prompt_format: file.string("prompt_format")?.map(str::to_owned),
         language,
@@ -126,7 +126,9 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
         let error = Error::invalid(format!("{value} is taken for LLaVA's own class, from which it derives"));
         error.with_hint("check its prompt, --template").about(file.full_key(key)).about(file.path()).to_string()
     };
-    for name in architectures(file)? {
+    let names = architectures(file)?;
+    let is_derived = names.iter().any(|name| DERIVED_CLASSES.contains(&name.as_str()));
+    for name in names {
         if DERIVED_CLASSES.contains(&name.as_str()) {
             notes.warnings.push(derived("architectures", &name));
         } else if !family.classes.contains(&name.as_str()) {
@@ -141,8 +143,7 @@ fn note_class(family: &Family, file: &JsonFile, notes: &mut KeyNotes) -> Result<
         // The class decides: some files of LLaVA's Qwen have `llava`.
         Some("llava") => {}
         Some(kind) if DERIVED_KINDS.contains(&kind) => {
-            let is_noted = notes.warnings.iter().any(|warning| warning.contains("is taken for LLaVA's own class"));
-            notes.warnings.extend((!is_noted).then(|| derived("model_type", kind)));
+            notes.warnings.extend((!is_derived).then(|| derived("model_type", kind)));
         }
         Some(kind) => {
             let known = [llava_original::FAMILY.kinds, llava_qwen::FAMILY.kinds].concat();
