@@ -10,7 +10,7 @@ use ffmpeg_next::software::scaling;
 use ffmpeg_next::util::frame;
 
 use super::scale::scale_into;
-use crate::error::{Error, Kind};
+use crate::error::{About as _, Error, Kind};
 use crate::files::{Durability, OutputFile};
 
 /// Container and codec of a clip.
@@ -54,10 +54,10 @@ pub fn write_clip(
     frames: &mut dyn Iterator<Item = RgbImage>,
 ) -> Result<(), Error> {
     let refused = |cause: String| Error::new(Kind::Unreadable, cause).about(path);
-    let mut output = OutputFile::create(path).map_err(|error| refused(error.to_string()))?;
+    let mut output = OutputFile::create(path).about(path)?;
     if format == ClipFormat::Gif {
         write_gif(&mut output, rate, frames).map_err(|error| refused(error.to_string()))?;
-        return output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()));
+        return output.finish(Durability::Renamed).about(path);
     }
     // FFmpeg writes by name, and goes back to the beginning for the index.
     let unfinished = output.path().ok_or_else(|| refused("a clip is written to a file".to_owned()))?.to_owned();
@@ -74,7 +74,7 @@ pub fn write_clip(
         writer.push(&frame).map_err(|error| refused(error.to_string()))?;
     }
     writer.finish().map_err(|error| refused(error.to_string()))?;
-    output.finish(Durability::Renamed).map_err(|error| refused(error.to_string()))
+    output.finish(Durability::Renamed).about(path)
 }
 
 fn write_gif(file: &mut OutputFile, rate: u32, frames: &mut dyn Iterator<Item = RgbImage>) -> ::image::ImageResult<()> {
