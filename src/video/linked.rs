@@ -129,9 +129,7 @@ impl LinkedFiles {
         // FFmpeg opens these files without the callback.
         for name in playlist.names().map_err(refuse)? {
             match check_linked(path, &name) {
-                Err(RefusedFile { code, cause }) if code == ffi::AVERROR(libc::ENOENT) => {
-                    self.note(&name, &cause)
-                }
+                Err(RefusedFile { code, cause }) if code == ffi::AVERROR(libc::ENOENT) => self.note(&name, &cause),
                 Err(RefusedFile { cause, .. }) => return Err(refuse(cause.about(name))),
                 Ok(()) => {}
             }

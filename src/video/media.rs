@@ -39,7 +39,9 @@ impl Media {
 
     /// Returns the stream to read.
     pub(super) fn stream(&self, path: &Path) -> Result<ffmpeg::Stream<'_>, Error> {
-        self.input.stream(self.index).ok_or_else(|| not_media(path, Error::invalid(format!("no stream {}", self.index))))
+        self.input
+            .stream(self.index)
+            .ok_or_else(|| not_media(path, Error::invalid(format!("no stream {}", self.index))))
     }
 
     /// Reads the next packet, of any stream, into a new packet: FFmpeg would leak the bytes of a reused one.

@@ -160,4 +160,3 @@ fn write_png(image: &RgbImage, path: &Path) -> anyhow::Result<()> {
     };
     Ok(write().about("cannot be written").about(path)?)
 }
-

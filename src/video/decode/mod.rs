@@ -165,7 +165,10 @@ impl VideoFile {
 
     /// Counts the files of a playlist that could not be opened.
     fn note_missing(&mut self) {
-        self.damage.note_missing(self.media.linked.n_missing(), self.media.linked.first_missing().map(|error| error.to_string()));
+        self.damage.note_missing(
+            self.media.linked.n_missing(),
+            self.media.linked.first_missing().map(|error| error.to_string()),
+        );
     }
 
     /// Returns the orientation of the current frame.

@@ -6,9 +6,7 @@ use super::hugging_face::{self, FamilyParts, LLAVA, Tying};
 use super::{Family, VideoPath, llava};
 use crate::error::Error;
 use crate::image::ImageProcessor;
-use crate::vlm::config::{
-    AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, clip_l_336,
-};
+use crate::vlm::config::{AnyResKeys, GenerationDefaults, JsonFile, SelectFeature, Spelling, VlmConfig, clip_l_336};
 
 pub(super) static FAMILY: Family = Family {
     name: "llava_next",
