@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::image::{ImageDecoder, RgbImage};
+use ::image::{ImageDecoder, ImageFormat, RgbImage};
 
 use super::error::{no_images, wrong_stream};
 use super::frame::Orientation;
@@ -18,7 +18,8 @@ use super::{StreamInfo, StreamKind, VideoInfo, decode};
 use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
-/// Extensions of files read with the `image` crate, whose JPEG decoder follows libjpeg as Pillow's does.
+/// Extensions of files read with the `image` crate, unless they contain a JPEG image: FFmpeg decodes JPEG, and `decode`
+/// converts its chroma as libjpeg and Pillow do, to the same pixels as those of an image file by itself.
 const BY_IMAGE_CRATE: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Extensions of files read with FFmpeg, as a video of one frame.
 const BY_FFMPEG: [&str; 6] = ["webp", "bmp", "gif", "tif", "tiff", "ppm"];
@@ -45,7 +46,11 @@ impl ImageDirectory {
         }
         let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
         let failed = |error: ::image::ImageError| Error::caused_by(Kind::Unreadable, error);
-        let decoder = reader.map_err(|error| failed(error.into()))?.into_decoder().map_err(failed)?;
+        let reader = reader.map_err(|error| failed(error.into()))?;
+        if reader.format() == Some(ImageFormat::Jpeg) {
+            return decode::first_image(file, &self.timer);
+        }
+        let decoder = reader.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
         self.timer.limits().check_frame(file, width, height)?;
         let image = ::image::DynamicImage::from_decoder(decoder).map_err(failed)?;

@@ -8,7 +8,7 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 use vidense::video::{Access, Flow, Frame, FrameRequest, ReadEvent, ReadLimits, Sample, Window, read_frames, scan};
 
-use crate::harness::ffmpeg;
+use crate::harness::{ffmpeg, repository};
 
 fn read(path: &Path, sample: Sample, access: Access) -> Vec<Frame> {
     let mut frames = Vec::new();
@@ -65,6 +65,37 @@ fn every_pixel_format_is_turned_to_rgb_as_ffmpeg_does() {
             assert!(most <= Some(1), "{codec} {format}: differs by {most:?}");
         }
     }
+}
+
+/// Expected pixels of `tests/golden/make_jpeg.py`, read by Pillow with libjpeg-turbo.
+#[test]
+fn jpeg_images_are_decoded_as_pillow_does() {
+    let mut n_images = 0;
+    for entry in std::fs::read_dir(repository("tests/golden/jpeg")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().unwrap() == "png" {
+            continue;
+        }
+        n_images += 1;
+        let expected = image::open(path.with_extension("png")).unwrap().into_rgb8();
+        // By itself, in a directory, and under another extension.
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1.jpg", "2.png"] {
+            std::fs::copy(&path, dir.path().join(name)).unwrap();
+        }
+        let mut frames = read(&path, Sample::All, Access::Auto);
+        frames.extend(read(dir.path(), Sample::All, Access::Auto));
+        assert_eq!(frames.len(), 3, "{}", path.display());
+        for frame in frames {
+            assert_eq!(frame.image.dimensions(), expected.dimensions(), "{}", path.display());
+            let levels = frame.image.as_raw().iter().zip(expected.as_raw());
+            let most = levels.map(|(a, b)| a.abs_diff(*b)).max();
+            // FFmpeg multiplies black into the chroma of YCCK, and rounds, before the conversion to RGB.
+            let tolerance = if path.to_string_lossy().contains("ycck") { 6 } else { 3 };
+            assert!(most <= Some(tolerance), "{}: differs by {most:?}", path.display());
+        }
+    }
+    assert_eq!(n_images, 31);
 }
 
 /// An EXIF block with an orientation alone: a TIFF header, a directory of one entry.

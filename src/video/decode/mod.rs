@@ -3,6 +3,7 @@
 //! Files are opened in `media`; sampling is the reader's. Errors of single packets are counted in [`Damage`] and
 //! skipped; only a failure of the whole reading is an error.
 
+mod jpeg;
 mod open;
 mod order;
 mod orientation;
@@ -49,6 +50,8 @@ pub(super) struct VideoFile {
     display: DisplayOrientations,
     /// Orientation of the last frame, where messages have no times.
     last_orientation: Option<Orientation>,
+    /// Whether the file is a JPEG image.
+    is_jpeg_image: bool,
     scaler: Option<Scaler>,
     current: frame::Video,
     draining: bool,
@@ -73,16 +76,20 @@ impl VideoFile {
     ) -> Result<Self, Error> {
         let media = Media::open(path, stream, timer)?;
         let display = display_of(&media.stream(path)?);
-        Self::from_media(path, media, display, DecoderSettings { limits: *limits, errors: ErrorHandling::Conceal })
+        Self::from_media(path, media, display, DecoderSettings::new(*limits, ErrorHandling::Conceal))
     }
 
     fn from_media(
         path: &Path,
         media: Media,
         display: DisplayOrientations,
-        settings: DecoderSettings,
+        mut settings: DecoderSettings,
     ) -> Result<Self, Error> {
         let stream = media.stream(path)?;
+        let is_jpeg_image = jpeg::is_jpeg_image(&media.input, &stream);
+        if is_jpeg_image {
+            settings.idct = Some(jpeg::IDCT);
+        }
         let (time_base, orientation) = (stream.time_base(), container_orientation(path, &media.input, &stream));
         let damage =
             Damage { n_declared: usize::try_from(stream.frames()).ok().filter(|&n| n > 0), ..Damage::default() };
@@ -97,6 +104,7 @@ impl VideoFile {
             orientation,
             display,
             last_orientation: None,
+            is_jpeg_image,
             scaler: None,
             current: frame::Video::empty(),
             draining: false,
@@ -227,6 +235,11 @@ impl FrameSource for VideoFile {
 
     fn image(&mut self) -> Result<RgbImage, Error> {
         let orientation = self.current_orientation();
+        if self.is_jpeg_image
+            && let Some(image) = jpeg::to_rgb(&self.current)
+        {
+            return Ok(orientation.apply(image));
+        }
         let layout = PixelLayout::of(&self.current);
         let scaler = match self.scaler.take() {
             Some(scaler) if scaler.layout() == layout => scaler,

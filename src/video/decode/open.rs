@@ -17,6 +17,14 @@ use crate::video::media::decoder_options;
 pub(super) struct DecoderSettings {
     pub(super) limits: ReadLimits,
     pub(super) errors: ErrorHandling,
+    /// FFmpeg's name of the inverse DCT. Default: FFmpeg's choice, the fastest.
+    pub(super) idct: Option<&'static str>,
+}
+
+impl DecoderSettings {
+    pub(super) fn new(limits: ReadLimits, errors: ErrorHandling) -> Self {
+        Self { limits, errors, idct: None }
+    }
 }
 
 /// Handling of undecodable data by a decoder.
@@ -38,7 +46,7 @@ pub(super) fn open_decoder(
     settings: DecoderSettings,
     signs: &Arc<DamageSigns>,
 ) -> Result<ffmpeg::decoder::Video, Error> {
-    let DecoderSettings { limits, errors } = settings;
+    let DecoderSettings { limits, errors, idct } = settings;
     let id = stream.parameters().id();
     let failed =
         |error: ffmpeg::Error| Error::new(Kind::NoDecoder, format!("cannot decode {}: {error}", id.name())).about(path);
@@ -55,6 +63,9 @@ pub(super) fn open_decoder(
     let mut options = decoder_options(&limits);
     if errors == ErrorHandling::Report {
         options.set("err_detect", "explode");
+    }
+    if let Some(idct) = idct {
+        options.set("idct", idct);
     }
     decoder.open_as_with(codec, options).and_then(ffmpeg::codec::decoder::Opened::video).map_err(failed)
 }

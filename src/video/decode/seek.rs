@@ -52,7 +52,7 @@ pub(in crate::video) fn fetch(
     // They cause errors, and only with one thread the frame of an error is certain.
     let (errors, threads) =
         if leads { (ErrorHandling::Conceal, 1) } else { (ErrorHandling::Report, watch.limits.threads) };
-    let settings = DecoderSettings { limits: ReadLimits { threads, ..watch.limits }, errors };
+    let settings = DecoderSettings::new(ReadLimits { threads, ..watch.limits }, errors);
     let file = VideoFile::from_media(path, media, display, settings)?;
     let mut fetcher =
         Fetcher { path, file, packets: &packets, flags_unreferenced, leads, n_decoded: 0, last_event: Instant::now() };
