@@ -74,8 +74,8 @@ pub(super) fn wrong_stream(path: &Path, stream: usize, rule: String, video_strea
 }
 
 /// Returns the error of a stream of which not one frame decodes.
-pub(super) fn no_frames(path: &Path, cause: &str) -> Error {
-    Error::new(Kind::NoFrames, format!("not one frame decodes ({cause})")).about(path)
+pub(super) fn no_frames(path: &Path, cause: Error) -> Error {
+    cause.reworded(|cause| format!("not one frame decodes ({cause})")).with_kind(Kind::NoFrames).about(path)
 }
 
 /// Returns the error of a directory without an image.

@@ -174,7 +174,7 @@ impl DecodingPass {
         let report = self.report(source);
         if self.n_frames == 0 {
             let cause = report.damage.first.unwrap_or_else(|| "the stream is empty".to_owned());
-            return Err(no_frames(&self.path, &cause));
+            return Err(no_frames(&self.path, Error::invalid(cause)));
         }
         if self.found.is_empty() {
             let (first, last) = self.times.unwrap_or((Seconds(0.0), Seconds(0.0)));

@@ -296,9 +296,11 @@ fn has_errors(frame: &frame::Video) -> bool {
 /// Decodes the first frame of a file: an image that FFmpeg reads as a video of one frame.
 pub(super) fn first_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<RgbImage, Error> {
     let mut file = VideoFile::open(path, None, &timer.limits(), timer)?;
-    let nothing = |cause: String| no_frames(path, &cause);
     match file.advance()? {
-        Some(_) => file.image().map_err(|error| nothing(error.to_string())),
-        None => Err(nothing(file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned()))),
+        Some(_) => file.image().map_err(|error| no_frames(path, error)),
+        None => {
+            let first = file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned());
+            Err(no_frames(path, Error::invalid(first)))
+        }
     }
 }
