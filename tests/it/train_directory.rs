@@ -1,5 +1,5 @@
-//! The directory of a training run: weight files of others are kept, sources are not overwritten, and a run resumes over
-//! the weights that it began with only.
+//! The directory of a training run: weight files of others are kept, sources are not overwritten, and a run resumes
+//! over the weights that it began with only.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Conversion of decoded JPEG images to RGB as libjpeg-turbo does it, which Pillow and the image processors of
 //! transformers read images with.
 //!
-//! FFmpeg's scaler repeats subsampled chroma; libjpeg interpolates it ("fancy upsampling", `jdsample.c`) and converts to
-//! RGB by BT.601 at full range (`jdcolor.c`), whatever a comment of the file says. With libjpeg's inverse DCT, which
+//! FFmpeg's scaler repeats subsampled chroma; libjpeg interpolates it ("fancy upsampling", `jdsample.c`) and converts
+//! to RGB by BT.601 at full range (`jdcolor.c`), whatever a comment of the file says. With libjpeg's inverse DCT, which
 //! FFmpeg calls [`IDCT`], an image differs from Pillow's by 3 levels at most, one in YCCK by 6. Grayscale, RGB and
 //! CMYK, which have no chroma, are left to the scaler. For image files alone: PyAV and decord convert Motion JPEG with
 //! FFmpeg's scaler.

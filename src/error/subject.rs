@@ -1,0 +1,56 @@
+//! Subjects of errors: files and names.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// One part of the subject of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A file or directory.
+    Path(PathBuf),
+    /// A key, a flag, a tensor, a frame.
+    Name(Cow<'static, str>),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<&Path> for Subject {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<&PathBuf> for Subject {
+    fn from(path: &PathBuf) -> Self {
+        Self::Path(path.clone())
+    }
+}
+
+impl From<PathBuf> for Subject {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&'static str> for Subject {
+    fn from(name: &'static str) -> Self {
+        Self::Name(Cow::Borrowed(name))
+    }
+}
+
+impl From<String> for Subject {
+    fn from(name: String) -> Self {
+        Self::Name(Cow::Owned(name))
+    }
+}
