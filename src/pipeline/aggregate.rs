@@ -65,7 +65,7 @@ impl<'m> PartialVideo<'m> {
                 (stages.on_progress)(video, VideoProgress::Encoded { n_frames: self.frames.len() });
                 self.timings.preprocess += carried.preprocess;
                 self.timings.encode += carried.encode;
-                let pushed = timed(&mut self.timings.connect, || guarded(|| Ok(self.aggregator.push(&fused)?)));
+                let pushed = timed(&mut self.timings.connect, || guarded(|| self.aggregator.push(&fused)));
                 let within = pushed.map_err(|error| ItemError::new(AGGREGATE, error)).and_then(|()| self.check(stages));
                 if let Err(error) = within {
                     video.mark_failed();
@@ -106,7 +106,7 @@ impl<'m> PartialVideo<'m> {
         let wrong = |source: Error| ItemError::new(AGGREGATE, source);
         let Some(report) = ending.report else {
             let no_report = candle_core::Error::msg("a video ended without a report");
-            return Err(wrong(Error::compute("aggregating frames")(no_report).into()));
+            return Err(wrong(Error::compute("aggregating frames")(no_report)));
         };
         let aggregator = self.aggregator;
         let finish = || {

@@ -109,7 +109,7 @@ impl<'a> Asking<'a> {
         let max_sequences = self.plan.exec.sequences.unwrap_or(config.max_sequences);
         let config = EngineConfig { decode, max_sequences, ..config };
         let engine = Engine::new(self.vlm.language(), Some(self.vlm.tokenizer()), config);
-        engine.map_err(Error::compute("making the key-value memory")).map_err(Into::into)
+        engine.map_err(Error::compute("making the key-value memory"))
     }
 
     /// Returns the next prompt of a conversation about a video, if it fits the context.

@@ -159,7 +159,7 @@ impl VideoReading<'_> {
             (Some(error), _) => Ok(Err(error)),
             // The run ends before the video was read: neither frames nor a failure.
             (None, Err(error)) if error.kind() == Kind::Halted => Err(Closed),
-            (None, Err(error)) => Ok(Err(error.into())),
+            (None, Err(error)) => Ok(Err(error)),
             (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
         }
     }

@@ -91,7 +91,7 @@ impl ImageBatch<'_> {
         while let Some(item) = self.waiting.pop_front() {
             let encoded = item.map_image(ENCODE, |_, carried| {
                 let missing = || Error::compute("encoding frames")(candle_core::Error::msg("an image was lost"));
-                let image = fused.next().unwrap_or_else(|| Err(missing().into()))?;
+                let image = fused.next().unwrap_or_else(|| Err(missing()))?;
                 Ok((image, Carried { encode: carried.encode + each, ..carried }))
             });
             self.outlet.send(encoded)?;
@@ -173,7 +173,7 @@ mod tests {
         let values = token.flatten_all().and_then(|values| values.to_vec1::<f32>()).expect("small");
         assert!(values.iter().all(|&value| value != -2.0), "a defect");
         let refused = || Error::compute("the tower")(candle_core::Error::msg("negative"));
-        if values.iter().any(|&value| value < 0.0) { Err(refused().into()) } else { Ok(token) }
+        if values.iter().any(|&value| value < 0.0) { Err(refused()) } else { Ok(token) }
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
                 seen.borrow_mut().push(n_images);
                 let memory = || candle_core::Error::msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
                 if n_images > room {
-                    return Err(Error::compute("encoding frames")(memory()).into());
+                    return Err(Error::compute("encoding frames")(memory()));
                 }
                 guarded(|| first_value(pixels))
             };

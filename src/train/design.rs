@@ -154,7 +154,7 @@ pub(crate) fn write_design(
         (_, _, Some(from)) => copy_tokenizer(from, dir)?,
         _ => {}
     }
-    Ok(Design::read(dir, Some(&tower_dir))?)
+    Design::read(dir, Some(&tower_dir))
 }
 
 /// Writes the descriptions of a model in Hugging Face's spelling: those of the checkpoint that it begins with, and the
@@ -174,7 +174,7 @@ fn write_inside(recipe: &Recipe, from: &Path, dir: &Path) -> Result<Design, Erro
         }
         copy(&from.join(&name), &dir.join(&name))?;
     }
-    Ok(Design::read(dir, None)?)
+    Design::read(dir, None)
 }
 
 /// Writes the descriptions of a tower beside its model, and of one that stays as it is the weights too.

@@ -38,7 +38,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     for _ in 0..=random.next_u32() % 4 {
         let below = |n: usize, random: &mut ChaCha8Rng| random.next_u64() as usize % n.max(1);
         // Headers decide most: half of all places are among the first bytes.
-        let reach = if random.next_u32() % 2 == 0 { bytes.len().min(256) } else { bytes.len() };
+        let reach = if random.next_u32().is_multiple_of(2) { bytes.len().min(256) } else { bytes.len() };
         let at = below(reach, random);
         let piece = PIECES[below(PIECES.len(), random)];
         let end = (at + 1 + below(64, random)).min(bytes.len());
