@@ -8,7 +8,9 @@
 use serde_json::Value;
 
 use super::config::{Arithmetic, Filter, PreprocessConfig, Resize};
-use super::processor_keys::{ProcessorKeys, filter_from, finite, longest_edge, resize_from, wrong};
+use super::processor_keys::{
+    OF_VIDEOS, ProcessorKeys, filter_from, finite, is_of_videos, longest_edge, resize_from, wrong,
+};
 use crate::error::{Error, Result};
 
 /// Class of image processors.
@@ -50,24 +52,6 @@ pub struct ProcessorReading {
     /// Keys that no processor class knows.
     pub unknown: Vec<String>,
 }
-
-/// Keys, of [`FOREIGN`] and others, of the classes for videos and for several images. Keys of sampling take effect
-/// where frames are sampled; images that stand for frames are not split.
-const OF_VIDEOS: [&str; 13] = [
-    "video_processor_type",
-    "max_image_size",
-    "do_image_splitting",
-    "return_row_col_info",
-    "video_sampling",
-    "do_sample_frames",
-    "fps",
-    "num_frames",
-    "return_metadata",
-    "initial_shift",
-    "crop_to_patches",
-    "max_patches",
-    "min_patches",
-];
 
 impl ImageProcessor {
     /// Returns the class that a file names, without `Fast` and `Pil`; old files name a feature extractor.
@@ -143,7 +127,7 @@ impl ImageProcessor {
             config = config.padded();
         }
         let refused = self.refused(&keys);
-        let unknown = keys.unknown().into_iter().filter(|key| !self.is_of_videos() || !OF_VIDEOS.contains(&&**key));
+        let unknown = keys.unknown().into_iter().filter(|key| !self.is_of_videos() || !is_of_videos(key));
         Ok(ProcessorReading { config, refused, unknown: unknown.collect() })
     }
 

@@ -54,11 +54,9 @@ const OBEYED: [&str; 15] = [
 
 /// Keys of other classes. The class that a file names ignores them; in a file that names no class they are signs of
 /// another class, unless they are null or false.
-const FOREIGN: [&str; 20] = [
+const FOREIGN: [&str; 9] = [
     "rescale_offset",
     "crop_pct",
-    "do_image_splitting",
-    "max_image_size",
     "do_thumbnail",
     "do_align_long_axis",
     "do_flip_channel_order",
@@ -66,6 +64,13 @@ const FOREIGN: [&str; 20] = [
     "do_reduce_labels",
     "min_pixels",
     "max_pixels",
+];
+
+/// Keys of the classes for videos and for several images, foreign to the others. Keys of sampling take effect where
+/// frames are sampled; images that stand for frames are not split.
+pub(super) const OF_VIDEOS: [&str; 11] = [
+    "do_image_splitting",
+    "max_image_size",
     "video_processor_type",
     "video_sampling",
     "do_sample_frames",
@@ -76,6 +81,14 @@ const FOREIGN: [&str; 20] = [
     "crop_to_patches",
     "max_patches",
 ];
+
+/// Keys of the same classes without an effect where another class is named.
+const NEUTRAL_OF_VIDEOS: [&str; 2] = ["return_row_col_info", "min_patches"];
+
+/// Returns whether a key is one of the classes for videos and for several images.
+pub(super) fn is_of_videos(key: &str) -> bool {
+    OF_VIDEOS.contains(&key) || NEUTRAL_OF_VIDEOS.contains(&key)
+}
 
 /// Pixels of a side in a file at most.
 const MAX_SIDE: u64 = 16_384;
@@ -142,7 +155,8 @@ impl ProcessorKeys<'_> {
 
     /// Keys of other classes whose values take effect there.
     fn foreign(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        FOREIGN.iter().filter_map(|&key| Some((key, self.get(key).filter(|value| value.as_bool() != Some(false))?)))
+        let keys = FOREIGN.iter().chain(&OF_VIDEOS);
+        keys.filter_map(|&key| Some((key, self.get(key).filter(|value| value.as_bool() != Some(false))?)))
     }
 
     pub(super) fn refused(&self, known: &[&str]) -> Vec<Error> {
@@ -153,7 +167,8 @@ impl ProcessorKeys<'_> {
     }
 
     pub(super) fn unknown(&self) -> Vec<String> {
-        let is_known = |key: &str| NEUTRAL.contains(&key) || OBEYED.contains(&key) || FOREIGN.contains(&key);
+        let is_known =
+            |key: &str| [&NEUTRAL[..], &OBEYED, &FOREIGN, &OF_VIDEOS].into_iter().any(|keys| keys.contains(&key));
         let keys = self.0.as_object().into_iter().flat_map(|object| object.keys());
         let ignored = self.foreign().filter(|_| self.names_class()).map(|(key, _)| key.to_owned());
         keys.filter(|key| !is_known(key)).cloned().chain(ignored).collect()
