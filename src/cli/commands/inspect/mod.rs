@@ -16,7 +16,7 @@ use vidense::vlm::{Blueprint, Overrides, Unused};
 use vidense::weights::{DownloadProgress, Hub};
 
 use self::model::{
-    describe_budget, describe_devices, describe_memory, describe_parts, describe_shapes, describe_tokens,
+    describe_budget, describe_devices, describe_memory, describe_parts, describe_shapes, with_each_strategy,
 };
 use self::video::{describe_container, print_audio};
 use crate::cli::args::UnusedArgs;
@@ -88,7 +88,7 @@ impl Inspect {
         describe_parts(&mut facts, &blueprint)?;
         let n_frames = plan.most_frames().unwrap_or(self.frames);
         describe_shapes(&mut facts, &blueprint, plan.temporal(), n_frames)?;
-        describe_tokens(&mut facts, &blueprint, &plan, n_frames)?;
+        describe_budget(&mut facts, &blueprint, std::slice::from_ref(&plan), n_frames)?;
         describe_memory(&mut facts, &blueprint)?;
         describe_devices(&mut facts, &plan)?;
         writeln!(facts, "\nplan        {}", fingerprint(&plan, &hash_files(&blueprint.files())?)?)?;
@@ -104,7 +104,7 @@ impl Inspect {
         let plan = Plan::default().resolved(&blueprint);
         describe_parts(&mut text, &blueprint)?;
         describe_shapes(&mut text, &blueprint, plan.temporal(), self.frames)?;
-        describe_budget(&mut text, &blueprint, &plan, self.frames)?;
+        describe_budget(&mut text, &blueprint, &with_each_strategy(&plan), self.frames)?;
         describe_memory(&mut text, &blueprint)?;
         Ok(output::part(&text)?)
     }

@@ -107,27 +107,21 @@ pub(super) fn describe_shapes(
     writeln!(text, "  {temporal}     ({}, {})", temporal.n_tokens(frames, frame), blueprint.config.llama.d_hidden)
 }
 
+/// Describes the visual tokens of each plan's strategy, and the room that they leave in the context.
 pub(super) fn describe_budget(
     text: &mut String,
     blueprint: &Blueprint,
-    plan: &Plan,
+    plans: &[Plan],
     frames: usize,
 ) -> std::fmt::Result {
     writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    // `checkpoint` is listed under the name of the strategy that it stands for.
-    let all = Temporal::all().into_iter().filter(|&temporal| temporal != Temporal::Checkpoint);
-    let mut plans = all.map(|temporal| Plan { temporal: Some(temporal), ..plan.clone() });
-    plans.try_for_each(|plan| describe_strategy(text, blueprint, &plan, frames))
+    plans.iter().try_for_each(|plan| describe_strategy(text, blueprint, plan, frames))
 }
 
-pub(super) fn describe_tokens(
-    text: &mut String,
-    blueprint: &Blueprint,
-    plan: &Plan,
-    frames: usize,
-) -> std::fmt::Result {
-    writeln!(text, "\nvisual tokens of {frames} frames, against a context of {}", blueprint.config.context)?;
-    describe_strategy(text, blueprint, plan, frames)
+/// Returns the plan once with each temporal strategy; `checkpoint` is the strategy that it stands for.
+pub(super) fn with_each_strategy(plan: &Plan) -> Vec<Plan> {
+    let all = Temporal::all().into_iter().filter(|&temporal| temporal != Temporal::Checkpoint);
+    all.map(|temporal| Plan { temporal: Some(temporal), ..plan.clone() }).collect()
 }
 
 fn describe_strategy(text: &mut String, blueprint: &Blueprint, plan: &Plan, frames: usize) -> std::fmt::Result {
