@@ -45,7 +45,7 @@ impl ImageDirectory {
             return decode::first_image(file, &self.timer);
         }
         let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
-        let failed = |error: ::image::ImageError| Error::caused_by(Kind::Unreadable, error);
+        let failed = |error: ::image::ImageError| Error::caused_by(Kind::Unreadable, error).about(file);
         let reader = reader.map_err(|error| failed(error.into()))?;
         if reader.format() == Some(ImageFormat::Jpeg) {
             return decode::first_image(file, &self.timer);
@@ -68,7 +68,7 @@ impl FrameSource for ImageDirectory {
                     self.current = Some(image);
                     return Ok(Some(None));
                 }
-                Err(error) => self.damage.note(format!("{}: {error}", file.display())),
+                Err(error) => self.damage.note(error.to_string()),
             }
         }
         Ok(None)

@@ -30,13 +30,15 @@ pub(super) fn to_rgb(frame: &frame::Video) -> Option<RgbImage> {
     let subsampling = Subsampling::of(frame.format())?;
     let luma = Plane::of(frame, 0, Subsampling { horizontal: 1, vertical: 1 })?;
     let (cb, cr) = (Plane::of(frame, 1, subsampling)?, Plane::of(frame, 2, subsampling)?);
-    let (mut cb_row, mut cr_row) = (Vec::new(), Vec::new());
-    let mut pixels = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
+    let (mut cb_row, mut cr_row) = (ChromaRow::default(), ChromaRow::default());
+    let mut pixels = vec![0; width * height * 3];
+    for (y, pixels) in pixels.chunks_exact_mut(3 * width.max(1)).enumerate() {
         cb.upsample(y, &mut cb_row);
         cr.upsample(y, &mut cr_row);
-        let chroma = cb_row.iter().zip(&cr_row);
-        pixels.extend(luma.row(y).iter().zip(chroma).flat_map(|(&luma, (&cb, &cr))| rgb(luma, cb, cr)));
+        let samples = luma.row(y).iter().zip(cb_row.levels.iter().zip(&cr_row.levels));
+        for (pixel, (&luma, (&cb, &cr))) in pixels.chunks_exact_mut(3).zip(samples) {
+            pixel.copy_from_slice(&rgb(luma, cb, cr));
+        }
     }
     RgbImage::from_raw(frame.width(), frame.height(), pixels)
 }
@@ -104,21 +106,24 @@ impl<'f> Plane<'f> {
     }
 
     /// Computes row `y` of the image from the rows next to it, at least as wide as the image.
-    fn upsample(&self, y: usize, row: &mut Vec<u8>) {
-        row.clear();
+    fn upsample(&self, y: usize, row: &mut ChromaRow) {
+        let ChromaRow { levels, sums } = row;
+        (levels.clear(), sums.clear());
         let Subsampling { horizontal, vertical } = self.subsampling;
         let near = self.row(y / vertical);
         match (horizontal, vertical) {
-            (1, 1) => row.extend_from_slice(near),
+            (1, 1) => levels.extend_from_slice(near),
             // libjpeg rounds upper rows down and lower rows up.
-            (1, 2) => row.extend(self.column_sums(y).map(|sum| ((sum + 1 + (y % 2) as u16) >> 2) as u8)),
+            (1, 2) => levels.extend(self.column_sums(y).map(|sum| ((sum + 1 + (y % 2) as u16) >> 2) as u8)),
             (2, 1) if self.width > REPEATED_WIDTH => {
-                interpolate(near.iter().map(|&sample| u16::from(sample)), Rounding { added: [1, 2], shift: 2 }, row);
+                sums.extend(near.iter().map(|&sample| u16::from(sample)));
+                interpolate(sums, Rounding { added: [1, 2], shift: 2 }, levels);
             }
             (2, 2) if self.width > REPEATED_WIDTH => {
-                interpolate(self.column_sums(y), Rounding { added: [8, 7], shift: 4 }, row);
+                sums.extend(self.column_sums(y));
+                interpolate(sums, Rounding { added: [8, 7], shift: 4 }, levels);
             }
-            _ => row.extend(near.iter().flat_map(|&sample| std::iter::repeat_n(sample, horizontal))),
+            _ => levels.extend(near.iter().flat_map(|&sample| std::iter::repeat_n(sample, horizontal))),
         }
     }
 
@@ -130,6 +135,14 @@ impl<'f> Plane<'f> {
     }
 }
 
+/// Row of a chroma component at the width of the image.
+#[derive(Default)]
+struct ChromaRow {
+    levels: Vec<u8>,
+    /// Samples of the row, or weighted sums of two rows.
+    sums: Vec<u16>,
+}
+
 /// Rounding of interpolated samples: the summands of left and right columns, and the shift of the division.
 #[derive(Clone, Copy)]
 struct Rounding {
@@ -137,15 +150,18 @@ struct Rounding {
     shift: u32,
 }
 
-/// Appends two columns for each sample: 3/4 of the sample and 1/4 of its left or right neighbour.
-fn interpolate(samples: impl Iterator<Item = u16>, rounding: Rounding, row: &mut Vec<u8>) {
+/// Writes two columns for each of two or more samples: 3/4 of the sample and 1/4 of its left or right neighbour, the
+/// sample itself where there is none.
+fn interpolate(samples: &[u16], rounding: Rounding, columns: &mut Vec<u8>) {
     let Rounding { added: [added_left, added_right], shift } = rounding;
-    let mut samples = samples.peekable();
-    let mut left = samples.peek().copied().unwrap_or(0);
-    while let Some(sample) = samples.next() {
-        let right = samples.peek().copied().unwrap_or(sample);
-        row.push(((3 * sample + left + added_left) >> shift) as u8);
-        row.push(((3 * sample + right + added_right) >> shift) as u8);
-        left = sample;
+    let level = |near: u16, far: u16, added: u16| ((3 * near + far + added) >> shift) as u8;
+    let last = samples.len() - 1;
+    columns.resize(2 * samples.len(), 0);
+    columns[0] = level(samples[0], samples[0], added_left);
+    columns[2 * last + 1] = level(samples[last], samples[last], added_right);
+    // Between two samples: the right column of one and the left column of the other.
+    for (pair, columns) in samples.windows(2).zip(columns[1..].chunks_exact_mut(2)) {
+        columns[0] = level(pair[0], pair[1], added_right);
+        columns[1] = level(pair[1], pair[0], added_left);
     }
 }
