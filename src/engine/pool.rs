@@ -32,7 +32,7 @@ pub struct PageKey {
 /// Predecessor of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Parent {
-    /// None: the page is the first of its sequence. Rotary frequencies may depend on the prompt's length.
+    /// No parent: the page is the first of its sequence. Rotary frequencies may depend on the prompt's length.
     Start {
         /// The length that decides them, 0 where none does.
         rope_length: usize,

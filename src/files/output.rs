@@ -4,8 +4,8 @@
 //! renamed over the target once they are complete. A reader finds the previous file or the whole new one, and an error
 //! leaves the previous file as it was. [`Durability`] says what survives a loss of power.
 //!
-//! Where a path leads is `destination`'s: links are written through, pipes and character devices are written to
-//! and never replaced. The append-only logs of `batch` and `train` (`open_to_append`) have a sync policy of their own.
+//! `destination` resolves paths: links are written through, pipes and character devices are written to and never
+//! replaced. The append-only logs of `batch` and `train` (`open_to_append`) have a sync policy of their own.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

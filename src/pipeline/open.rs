@@ -98,7 +98,7 @@ pub fn open(plan: Plan) -> Result<LoadedModel, Error> {
 /// Opens the model of a plan, with its document, its first question and a callback.
 ///
 /// # Errors
-/// Those of [`open`]; the document gives the line numbers of problems.
+/// The errors of [`open`]; the document gives the line numbers of problems.
 pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, Error> {
     if let Some(first) = &opening.first {
         // A missing video is reported before a model is downloaded.

@@ -1,7 +1,7 @@
 //! Text around and between the frames of a video, as the processors of model families write it.
 //!
 //! Reference: `processing_smolvlm.py`, `processing_idefics3.py` and `processing_internvl.py` of transformers 5.24.
-//! Where a temporal strategy mixes the frames, their tokens are one run, and text about single frames is left out.
+//! Text about single frames is left out where a temporal strategy mixes them: their tokens are then one run.
 
 use super::numerals::in_words;
 use super::prompt::Passage;

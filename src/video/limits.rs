@@ -1,6 +1,6 @@
 //! Limits of a reading in time, memory and threads, its way of access, and the request to stop it early.
 //!
-//! None of them changes a frame; a reached limit is an error. `timer` enforces them.
+//! A reached limit is an error; no limit changes a frame. `timer` enforces them.
 
 use std::path::Path;
 use std::sync::Arc;

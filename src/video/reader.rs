@@ -5,7 +5,7 @@
 //! packet gives a frame; where the assumption chose other frames, [`ReadEvent::Restart`] takes the emitted frames back,
 //! and a second pass samples the frames found.
 //!
-//! Where that saves much, only the packets that sampled frames need are decoded, by seeking. Frames in between are then
+//! Seeking decodes only the packets that sampled frames need, if that saves much. Frames in between are then
 //! not checked: if some of them do not decode, indices still count them. [`Access::Straight`] decodes everything, as
 //! does any sign of damage and any packet that differs from the scan. Frames that are not sampled are never kept, and
 //! converted only for a rule that needs histograms (`scene`).

@@ -1,9 +1,9 @@
 //! Schedule of a stream: the frames that its packets promise, in output order with their times. Arithmetic, no
 //! decoding.
 //!
-//! Where every packet has a presentation time that agrees with the picture order counts, frames are sorted by
-//! presentation time, separately for each part of a stream whose times restart. Elsewhere frames keep the order of
-//! packets, with decoding times. Called by `demux`.
+//! Frames are sorted by presentation time if every packet has one that agrees with the picture order counts, separately
+//! for each part of a stream whose times restart. Elsewhere frames keep the order of packets, with decoding times.
+//! Called by `demux`.
 
 use super::clock::{ClockStamp, FrameClock};
 use super::packets::OutputRank;

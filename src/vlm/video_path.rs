@@ -10,9 +10,9 @@ use crate::video::sample::{InternVlSampling, OneVisionSampling, SmolVlmSampling}
 /// A family's own processing of videos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VideoPath {
-    /// None: a family trained on images, whose frames replace the one image of the prompt.
+    /// No processing of its own: a family trained on images, whose frames replace the one image of the prompt.
     None,
-    /// None, but each of several images has its own marks, without text between them: Idefics3, the first SmolVLM.
+    /// Images in place of a video, each with its own marks, without text between them: Idefics3, the first SmolVLM.
     Idefics3,
     /// SmolVLM2.
     SmolVlm,

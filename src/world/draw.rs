@@ -71,7 +71,7 @@ mod tests {
         assert_ne!(Draw::new(7, 4).rng.next_u64(), PINNED[0]);
     }
 
-    /// What ChaCha8 gave when this was written.
+    /// First two values of ChaCha8 with this seed, pinned.
     const PINNED: [u64; 2] = [3_348_856_302_973_006_449, 1_713_045_363_199_913_294];
 
     #[test]

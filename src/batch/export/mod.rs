@@ -57,7 +57,7 @@ pub fn export(results: &StoredResults, format: TableFormat, path: &Path) -> Resu
 /// Writes results as a table to a stream. Returns the number of rows.
 ///
 /// # Errors
-/// Those of [`export`], and for Parquet, which is written to files only.
+/// The errors of [`export`], and a refusal of Parquet, which is written to files only.
 pub fn export_to(results: &StoredResults, format: TableFormat, out: &mut dyn Write) -> Result<u64, Error> {
     let shown = Path::new("standard output");
     let table: Box<dyn Table + '_> = match format {

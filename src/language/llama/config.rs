@@ -44,7 +44,7 @@ pub struct LlamaConfig {
 /// Projections of an attention that have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
-    /// None of them.
+    /// No biases.
     None,
     /// Query, key and value, and not the output: Qwen2 (`modeling_qwen2.py`).
     QueryKeyValue,
@@ -55,7 +55,7 @@ pub enum AttentionBias {
 /// Norms of an attention's queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryKeyNorm {
-    /// None.
+    /// No norm.
     None,
     /// An RMS norm over each head's channels: Qwen3 (`modeling_qwen3.py`).
     PerHead,
