@@ -108,7 +108,8 @@ impl<'f> Plane<'f> {
     /// Computes row `y` of the image from the rows next to it, at least as wide as the image.
     fn upsample(&self, y: usize, row: &mut ChromaRow) {
         let ChromaRow { levels, sums } = row;
-        (levels.clear(), sums.clear());
+        levels.clear();
+        sums.clear();
         let Subsampling { horizontal, vertical } = self.subsampling;
         let near = self.row(y / vertical);
         match (horizontal, vertical) {
