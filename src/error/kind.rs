@@ -26,6 +26,12 @@ pub enum Kind {
     NotFound,
     /// A file or directory that the operating system does not read or write.
     Unreadable,
+    /// An address, a host or a file outside of what is allowed.
+    Refused,
+    /// A download that failed: no connection, or a status other than 200.
+    Fetch,
+    /// A file or a body over the limit of bytes.
+    TooLarge,
     /// A pipe, a device or a socket where a file or a directory is expected.
     NotRegular,
     /// A file of zero bytes.
