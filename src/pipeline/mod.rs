@@ -18,6 +18,7 @@ pub(crate) mod open;
 mod run;
 mod stages;
 mod timing;
+mod turns;
 mod views;
 
 pub use ask::{Answer, Asking, conversation};
@@ -31,3 +32,4 @@ pub(crate) use run::RunEvent;
 pub use run::{AnsweredVideo, RunReport, VideoOutcome, smaller_batch};
 pub use stages::{EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video};
 pub use timing::Timings;
+pub use turns::{AnswerOptions, ChatContent, ChatPrompt, ChatTurn, ExpectedMedium, PromptSize};
