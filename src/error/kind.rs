@@ -80,6 +80,8 @@ pub enum Kind {
     /// A run or a request that was stopped before its end.
     #[strum(serialize = "stopped")]
     Stopped,
+    /// A request beyond what may wait.
+    Busy,
     /// A prompt over the context of the model.
     TokenBudget,
     /// A strategy that leaves no visual token of a video.

@@ -66,7 +66,13 @@ impl Evaluation<'_> {
 /// Returns the job of all questions about one video.
 fn job(group: &[EvalQuestion]) -> Job {
     let questions: Arc<[String]> = group.iter().map(|question| question.question.clone()).collect();
-    Job { path: group[0].video.clone(), window: None, questions: questions.clone(), all_questions: questions }
+    Job {
+        path: group[0].video.clone(),
+        frames: None,
+        window: None,
+        questions: questions.clone(),
+        all_questions: questions,
+    }
 }
 
 /// Scores of the answers so far, and the callback until its first error.

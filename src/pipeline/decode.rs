@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use candle_core::Tensor;
 
+use super::error::stopped;
 use super::item::{Carried, ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
 use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
 use super::timing::timed;
@@ -77,16 +78,10 @@ impl VideoReading<'_> {
     /// [`Closed`] when the receiver is gone.
     fn run(&mut self, worker: Option<&mut Worker<'_>>) -> Result<(), Closed> {
         let start = Instant::now();
-        let request = FrameRequest {
-            window: self.video.job.window.unwrap_or(self.stages.request.window),
-            ..self.stages.request.clone()
-        };
+        let frames = self.video.job.frames.as_ref().unwrap_or(&self.stages.request);
+        let request = FrameRequest { window: self.video.job.window.unwrap_or(frames.window), ..frames.clone() };
         // A file whose key fails cannot be read either, and the reader reports why.
-        let key = self
-            .stages
-            .options
-            .features
-            .and_then(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window).ok());
+        let key = self.key(&request);
         if let Some(cached) = self.cached(key.as_ref()) {
             self.send(PartContent::Cached(Box::new(cached)))?;
             return self.send(PartContent::End(VideoEnd { report: None, decode: start.elapsed(), key: None }));
@@ -100,16 +95,18 @@ impl VideoReading<'_> {
             }
         };
         // The tokens of a file that changed meanwhile are not cached.
-        let unchanged = key.filter(|key| {
-            let again = self
-                .stages
-                .options
-                .features
-                .map(|features| FeatureKey::of(features.made_by(), self.video.path(), &request.window));
-            again.is_some_and(|again| again.is_ok_and(|again| again == *key))
-        });
+        let unchanged = key.filter(|key| self.key(&request).is_some_and(|again| again == *key));
         let decode = start.elapsed().saturating_sub(self.waiting) + self.scan;
         self.send(PartContent::End(VideoEnd { report, decode, key: unchanged }))
+    }
+
+    /// Returns the key of the video's visual tokens, where they are cached on disk.
+    fn key(&self, request: &FrameRequest) -> Option<FeatureKey> {
+        let features = self.stages.options.features?;
+        let planned = &self.stages.request;
+        let is_planned = request.sample == planned.sample && request.stream == planned.stream;
+        let own = (!is_planned).then_some(request);
+        FeatureKey::of(features.made_by(), self.video.path(), &request.window, own).ok()
     }
 
     /// Returns the cached visual tokens of the video.
@@ -160,6 +157,8 @@ impl VideoReading<'_> {
             // The run ends before the video was read: neither frames nor a failure.
             (None, Err(error)) if error.kind() == Kind::Halted => Err(Closed),
             (None, Err(error)) => Ok(Err(error)),
+            // Given up from outside: the frames are not all that were asked for.
+            (None, Ok(_)) if self.video.is_failed() => Ok(Err(stopped())),
             (None, Ok(report)) => Ok(self.finish()?.map(|()| report)),
         }
     }

@@ -15,7 +15,7 @@ use super::{EncodedVideo, FeatureKey};
 use crate::error::Error;
 use crate::temporal::Temporal;
 use crate::units::{FrameIndex, Seconds};
-use crate::video::{ReadReport, Window};
+use crate::video::{FrameRequest, ReadReport, Window};
 use crate::vlm::TextTokens;
 
 /// A video and the questions about it.
@@ -23,7 +23,9 @@ use crate::vlm::TextTokens;
 pub struct Job {
     /// Path of the video.
     pub path: PathBuf,
-    /// Window of the video to read, if not the plan's.
+    /// Frames to read, if not the plan's.
+    pub frames: Option<FrameRequest>,
+    /// Window of the video to read, if not that of the frames.
     pub window: Option<Window>,
     /// Questions to answer, each in a prompt of its own.
     pub questions: Arc<[String]>,
@@ -55,7 +57,8 @@ impl VideoRef {
         &self.job.path
     }
 
-    pub(super) fn mark_failed(&self) {
+    /// Marks the video as failed, or as no longer wanted: what is left of it is not read.
+    pub(crate) fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }
 

@@ -248,12 +248,38 @@ impl<'a> Stages<'a> {
         })
     }
 
+    /// Encodes videos as they come. `on_video` receives each on the caller's thread, in the order of completion, with
+    /// its index in the order of `videos`.
+    ///
+    /// # Errors
+    /// When a stage panics. The failure of one video is its outcome.
+    pub(crate) fn encode_each(
+        &self,
+        videos: impl Iterator<Item = Job> + Send,
+        control: &RunControl,
+        on_video: &mut dyn FnMut(usize, Result<EncodedVideo, ItemError>),
+    ) -> Result<(), Error> {
+        let videos = videos.map(|job| (job, None));
+        let consume = |inlet: &Inlet<Encoded>| {
+            while let Some(Encoded { video, outcome }) = inlet.recv() {
+                on_video(video.number, outcome);
+            }
+        };
+        self.run(videos, control, "hand over", consume).map(|_| ())
+    }
+
     /// Encodes one video.
     ///
     /// # Errors
     /// When the video cannot be read, a frame cannot be preprocessed or encoded, or a limit is reached.
     pub fn encode_one(&self, path: &Path) -> Result<EncodedVideo, Error> {
-        let job = Job { path: path.to_owned(), window: None, questions: Arc::new([]), all_questions: Arc::new([]) };
+        let job = Job {
+            path: path.to_owned(),
+            frames: None,
+            window: None,
+            questions: Arc::new([]),
+            all_questions: Arc::new([]),
+        };
         let one = std::iter::once((job, None));
         let (encoded, _) = self.run(one, &RunControl::default(), "wait", |inlet: &Inlet<Encoded>| inlet.recv())?;
         match encoded {

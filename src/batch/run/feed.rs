@@ -129,6 +129,7 @@ impl<'s, 'r> Feed<'s, 'r> {
         let texts = |questions: &[BatchQuestion]| questions.iter().map(|question| question.question.clone()).collect();
         let job = Job {
             path: item.path.clone(),
+            frames: None,
             window: item.window,
             questions: texts(&questions),
             all_questions: texts(&unique),

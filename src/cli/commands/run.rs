@@ -82,6 +82,7 @@ impl RunCommand {
         let questions: Arc<[String]> = self.questions.clone().into();
         let jobs = self.videos.iter().map(|path| Job {
             path: path.clone(),
+            frames: None,
             window: None,
             questions: questions.clone(),
             all_questions: questions.clone(),

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use crate::video::Window;
+use crate::video::{FrameRequest, Window};
 
 /// Bytes at either end of a file that are hashed: copies and renamed files keep their key, and other files of the same
 /// length and time get another one.
@@ -19,16 +19,19 @@ pub(crate) struct FeatureKey(String);
 
 impl FeatureKey {
     /// Returns the key of a model's visual tokens of a window of a video. `made_by` identifies the model and all
-    /// choices but the window ([`identity`](super::identity)).
+    /// choices but the window ([`identity`](super::identity)); `own` is a request for other frames than the plan's.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn of(made_by: &str, path: &Path, window: &Window) -> io::Result<Self> {
+    pub(crate) fn of(made_by: &str, path: &Path, window: &Window, own: Option<&FrameRequest>) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(made_by.as_bytes());
         for end in [window.start, window.end] {
             let bits = end.map_or(u64::MAX, |seconds| seconds.0.to_bits());
             hasher.update(&bits.to_le_bytes());
+        }
+        if let Some(own) = own {
+            hasher.update(&serde_json::to_vec(own)?);
         }
         let meta = std::fs::metadata(path)?;
         if meta.is_dir() {
@@ -84,6 +87,7 @@ fn add_directory(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::units::Seconds;
+    use crate::video::Sample;
     use std::time::{Duration, SystemTime};
 
     #[test]
@@ -98,11 +102,17 @@ mod tests {
         };
         let whole = Window::default();
         let part = Window { start: Some(Seconds(1.0)), end: None };
-        let key = |made_by, path: &Path, window| FeatureKey::of(made_by, path, window).expect("it is there");
+        let key = |made_by, path: &Path, window| FeatureKey::of(made_by, path, window, None).expect("it is there");
         let (a, same) = (write("a", b"12345"), write("b", b"12345"));
         assert_eq!(key("m", &a, &whole), key("m", &same, &whole));
         assert_ne!(key("m", &a, &whole), key("m", &a, &part));
         assert_ne!(key("m", &a, &whole), key("n", &a, &whole));
+        let other = |frames| {
+            let own = FrameRequest::new(Sample::uniform(frames), whole);
+            FeatureKey::of("m", &a, &whole, Some(&own)).expect("it is there")
+        };
+        assert_ne!(other(4), key("m", &a, &whole));
+        assert_ne!(other(4), other(5));
         assert_ne!(key("m", &a, &whole), key("m", &write("c", b"12346"), &whole));
         // Only the last byte of a long file differs.
         let mut long = vec![0; 200 << 10];

@@ -161,7 +161,7 @@ mod tests {
         let key = |i: usize| {
             let path = dir.join(format!("video-{i}"));
             std::fs::write(&path, i.to_le_bytes()).expect("a small file");
-            FeatureKey::of("m", &path, &Window::default()).expect("it is there")
+            FeatureKey::of("m", &path, &Window::default(), None).expect("it is there")
         };
         let keys = (0..n).map(key).collect();
         (FeatureCache::open(&dir.join("cache"), limit, "m".to_owned()).expect("a directory"), keys)
