@@ -1,11 +1,12 @@
-"""Time `vidense ask` beside a plain transformers script on the same checkpoint and clip, whole processes in turns.
+"""Compare the time and memory of `vidense ask` with a plain transformers script on the same checkpoint and clip.
 
     python benches/ask_peers.py MODEL CLIP [--frames 16] [--new 64] [--rounds 3]
 
-It wants torch, torchvision and transformers, ffmpeg, and target/release/vidense. MODEL is a directory that
-benches/make_models.py wrote (random weights). The script takes the same number of frames with ffmpeg, resizes and normalises
-them with torchvision, loads the model in f32 and generates greedily; its prompt is random ids of the same length, as
-only its length costs time. A line a round: seconds, the most resident memory, and the ratios.
+Requires torch, torchvision, transformers, ffmpeg, and target/release/vidense. MODEL is a directory written by
+benches/make_models.py (random weights). The peer decodes the same number of frames with ffmpeg, resizes and normalizes
+them with torchvision, loads the model in f32 and generates greedily. Its prompt has arbitrary ids of the same length:
+only the length affects the time. The two processes alternate. Prints one line per round: seconds, peak resident
+memory, and their ratios.
 """
 
 import argparse
@@ -17,11 +18,11 @@ import time
 
 VIDENSE = "target/release/vidense"
 QUESTION = "What is happening?"
-BEFORE, BETWEEN, AFTER = [300] * 20, [301] * 18, [302] * 40  # ids of words
+BEFORE, BETWEEN, AFTER = [300] * 20, [301] * 18, [302] * 40  # ids of ordinary tokens
 
 
 def frames_of(clip, n_wanted):
-    """Frames (n, height, width, 3) in the middles of n equal parts, by index."""
+    """Decode the frames in the middle of n equal segments: (n, height, width, 3), u8."""
     import numpy as np
 
     entries = "stream=nb_read_packets,width,height"
@@ -36,14 +37,16 @@ def frames_of(clip, n_wanted):
 
 
 def inputs(config, frames):
+    """Return the prompt's ids and the pixel tensors of `generate`."""
     import torch
     import torchvision.transforms.v2.functional as F
 
     side, patch = config.vision_config.image_size, config.vision_config.patch_size
     onevision = config.model_type == "llava_onevision"
     mode = F.InterpolationMode.BICUBIC if onevision else F.InterpolationMode.BILINEAR
-    picture = lambda frame: torch.from_numpy(frame.copy()).permute(2, 0, 1)
-    pixels = torch.stack([F.resize(picture(f), [side, side], interpolation=mode, antialias=True) for f in frames]) / 127.5 - 1
+    channels_first = [torch.from_numpy(frame.copy()).permute(2, 0, 1) for frame in frames]
+    resized = [F.resize(frame, [side, side], interpolation=mode, antialias=True) for frame in channels_first]
+    pixels = torch.stack(resized) / 127.5 - 1
     if onevision:
         ids = BEFORE + [config.video_token_id] * (196 * len(frames) + 1) + AFTER
         return ids, {"pixel_values_videos": pixels[None]}
@@ -54,27 +57,29 @@ def inputs(config, frames):
     return ids + AFTER, {"pixel_values": pixels[None]}
 
 
-def peer(a):
+def peer(arguments):
+    """Answer with transformers, in this process."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     torch.set_num_threads(os.cpu_count())
-    frames = frames_of(a.clip, a.frames)
-    model = AutoModelForImageTextToText.from_pretrained(a.model, dtype=torch.float32).eval()
+    frames = frames_of(arguments.clip, arguments.frames)
+    model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32).eval()
     ids, pixels = inputs(model.config, frames)
     ids = torch.tensor([ids])
-    length = {"max_new_tokens": a.new, "min_new_tokens": a.new, "do_sample": False}
+    n_new = arguments.new
+    length = {"max_new_tokens": n_new, "min_new_tokens": n_new, "do_sample": False}
     with torch.no_grad():
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels, **length)
 
 
-def measured(command):
-    """Seconds and the most resident memory, in MiB, of a process that must succeed."""
+def measure(command):
+    """Run a process that must succeed and return its seconds and peak resident memory in MiB."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
-        sys.exit(f"failed: {' '.join(command)}")
+        sys.exit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
@@ -86,18 +91,19 @@ def main():
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    a = parser.parse_args()
-    if a.peer:
-        return peer(a)
-    sample, place = f"uniform:frames={a.frames}", ["--device", "cpu", "--dtype", "f32"]
-    ask = [VIDENSE, "ask", a.clip, QUESTION, "--model", a.model, "--sample", sample, "--max-new-tokens", str(a.new), *place]
-    rest = [a.model, a.clip, "--frames", str(a.frames), "--new", str(a.new)]
-    for _ in range(a.rounds):
-        ours, ours_memory = measured(ask)
-        theirs, their_memory = measured([sys.executable, __file__, "--peer", *rest])
+    arguments = parser.parse_args()
+    if arguments.peer:
+        return peer(arguments)
+    model, clip, n_frames, n_new = arguments.model, arguments.clip, str(arguments.frames), str(arguments.new)
+    options = ["--sample", f"uniform:frames={n_frames}", "--max-new-tokens", n_new, "--device", "cpu", "--dtype", "f32"]
+    ask = [VIDENSE, "ask", clip, QUESTION, "--model", model, *options]
+    peer_command = [sys.executable, __file__, "--peer", model, clip, "--frames", n_frames, "--new", n_new]
+    for _ in range(arguments.rounds):
+        ours, our_memory = measure(ask)
+        theirs, their_memory = measure(peer_command)
         print(
-            f"vidense {ours:.1f} s, {ours_memory:.0f} MiB; transformers {theirs:.1f} s, {their_memory:.0f} MiB; "
-            f"ratios {ours / theirs:.3f}, {ours_memory / their_memory:.3f}",
+            f"vidense {ours:.1f} s, {our_memory:.0f} MiB; transformers {theirs:.1f} s, {their_memory:.0f} MiB; "
+            f"ratios {ours / theirs:.3f}, {our_memory / their_memory:.3f}",
             flush=True,
         )
 

@@ -1,6 +1,7 @@
-"""PyTorch and transformers on the GPU of this machine: limits in bf16, towers, prefill and decode of a 7B model.
+"""Measure PyTorch and transformers on this machine's GPU in bf16: peak rates, towers, prefill and decode of a 7B model.
 
-Prints one JSON object. Called by gpu.sh where PyTorch answers; random weights of the released geometries.
+Prints one JSON object. The models have the released geometries and random weights. Called by gpu.sh where PyTorch is
+installed.
 """
 
 import json
@@ -14,7 +15,7 @@ torch.set_default_dtype(torch.bfloat16)
 
 
 def median_seconds(run, runs=7, warm=2):
-    """The median of some runs, each until the device is done."""
+    """Return the median seconds of `runs` calls after `warm` discarded ones, the device synchronized around each."""
     for _ in range(warm):
         run()
     seconds = []
@@ -28,6 +29,7 @@ def median_seconds(run, runs=7, warm=2):
 
 
 def limits():
+    """Return the GEMM and copy rates that the device reaches."""
     a, b = (torch.randn(8192, 8192, device="cuda") for _ in range(2))
     x = torch.empty(1 << 30, device="cuda", dtype=torch.uint8)
     y = torch.empty_like(x)
@@ -38,6 +40,7 @@ def limits():
 
 
 def tower(model_class, config):
+    """Return milliseconds per frame of a vision tower for several batch sizes."""
     with torch.device("cuda"):
         model = model_class(config).eval()
     found = {}
@@ -49,6 +52,7 @@ def tower(model_class, config):
 
 
 def language():
+    """Return prefill milliseconds and decode tokens per second of a Llama of 7B."""
     config = LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, max_position_embeddings=4096)
     with torch.device("cuda"):
         model = LlamaForCausalLM(config).eval()

@@ -1,12 +1,13 @@
-"""Time vidense beside PyTorch, decord, torchcodec and PyAV, in turns, and print medians and their ratio as JSON.
+"""Compare vidense with PyTorch, llama.cpp, decord, torchcodec and PyAV; print medians and their ratios as JSON.
 
     python benches/peers.py tower [--tower clip-l-336|siglip-so400m] [--batch 4]
     python benches/peers.py llm [--quant q8_0|q4_k]
     python benches/peers.py sequences [--sequences 8]
     python benches/peers.py decode VIDEO [--frames 8] [--readers decord,torchcodec,pyav]
 
-It wants torch, transformers, decord, torchcodec and av, for `sequences` llama-cpp-python and gguf (`pip install`), and target/release/vidense. Each measurement is a process of its
-own; the peers are the libraries' own modules and readers, in their default settings, with random weights where they have any.
+Requires target/release/vidense and the libraries of the measurement: torch and transformers; llama-cpp-python and gguf
+for `sequences`; decord, torchcodec and av for `decode`. Each measurement is a separate process, vidense and its peers
+alternate. Peers are the libraries' own modules and readers in their default settings, with random weights.
 """
 
 import argparse
@@ -22,7 +23,7 @@ RUNS_WITHIN = 3
 
 
 def seconds(run):
-    """The median of some runs, the first one aside."""
+    """Return the median seconds of the runs after a discarded first."""
     times = []
     for _ in range(RUNS_WITHIN + 1):
         start = time.perf_counter()
@@ -32,6 +33,7 @@ def seconds(run):
 
 
 def torch_tower(a):
+    """Measure a vision tower of transformers, and the GEMM rate of torch."""
     import torch
     import transformers as t
 
@@ -56,6 +58,7 @@ def torch_tower(a):
 
 
 def torch_llm(a):
+    """Measure prefill and decode of a Llama of 1.1B in transformers."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -84,7 +87,7 @@ PROMPT, NEW = 64, 64
 
 
 def random_gguf(directory):
-    """A Llama of 1.1B with random weights, quantized by llama.cpp to Q4_K throughout."""
+    """Write a Llama of 1.1B with random weights, all matrices quantized to Q4_K by llama.cpp, and return its path."""
     import ctypes
 
     import gguf
@@ -129,15 +132,15 @@ def random_gguf(directory):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    how = llama_cpp.llama_model_quantize_default_params()
-    how.ftype, how.pure = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S, True
-    if llama_cpp.llama_model_quantize(full.encode(), quantized.encode(), ctypes.byref(how)) != 0:
-        sys.exit("llama.cpp did not quantize the weights")
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.pure = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S, True
+    if llama_cpp.llama_model_quantize(full.encode(), quantized.encode(), ctypes.byref(options)) != 0:
+        sys.exit("llama_model_quantize failed")
     return quantized
 
 
 def llama_cpp_sequences(a):
-    """Tokens of all sequences a second, each step one `llama_decode` of a token of each."""
+    """Measure the tokens per second of all sequences, one `llama_decode` of one token each per step."""
     import llama_cpp as lib
 
     n, threads = a.sequences, len(os.sched_getaffinity(0))
@@ -168,7 +171,7 @@ def llama_cpp_sequences(a):
 
 
 def uniform(total, wanted):
-    """The midpoints of equal segments: what `--sample uniform` takes."""
+    """Return the midpoints of equal segments, as `--sample uniform`."""
     n = min(total, wanted)
     step = (total - 1) / n
     edges = [round(step * i) for i in range(n + 1)]
@@ -205,14 +208,15 @@ def read_pyav(path, n):
 
 
 def reader(a):
+    """Measure a video reader, and return the indices and mean values of its frames."""
     run = {"decord": read_decord, "torchcodec": read_torchcodec, "pyav": read_pyav}[a.peer]
-    indices, pictures = run(a.video, a.frames)
-    means = [float(p.mean()) for p in pictures]
+    indices, frames = run(a.video, a.frames)
+    means = [float(frame.mean()) for frame in frames]
     return {"seconds": seconds(lambda: run(a.video, a.frames)), "indices": [int(i) for i in indices], "mean_rgb": means}
 
 
 def process(command):
-    """Runs a command; its JSON, with the most memory that it had."""
+    """Run a command and return its JSON, with the peak resident memory of its process."""
     with tempfile.TemporaryFile() as out:
         child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(child.pid, 0)
@@ -221,11 +225,12 @@ def process(command):
         text = out.read()
     if child.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
-    # What a command tells of itself goes before: `bench` measures the machine after its network.
+    # A command's own value takes precedence: `bench` measures the machine after its network.
     return {"memory_peak_bytes": usage.ru_maxrss * 1024} | json.loads(text)
 
 
 def vidense(a):
+    """Return the command of `vidense bench` for the measurement."""
     ours = [a.vidense, "bench", "--runs", str(RUNS_WITHIN)]
     if a.what == "tower":
         return ours + ["tower", "--tower", a.tower, "--batch", str(a.batch)]
@@ -238,8 +243,9 @@ def vidense(a):
 
 
 def medians(results):
-    numbers = {k for r in results for k, v in r.items() if isinstance(v, (int, float))}
-    return {k: statistics.median(r[k] for r in results if k in r) for k in sorted(numbers)}
+    """Return the median of each numeric value over the rounds."""
+    keys = {k for r in results for k, v in r.items() if isinstance(v, (int, float))}
+    return {k: statistics.median(r[k] for r in results if k in r) for k in sorted(keys)}
 
 
 def main():
@@ -257,7 +263,7 @@ def main():
     p.add_argument("--peer", help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.what == "decode" and not a.video:
-        p.error("decode wants a VIDEO")
+        p.error("decode requires VIDEO")
     if a.peer:
         run = {"tower": torch_tower, "llm": torch_llm, "sequences": llama_cpp_sequences, "decode": reader}[a.what]
         print(json.dumps(run(a)))

@@ -1,4 +1,4 @@
-"""Language models in GGUF files beside a checkpoint (`gguf`): those that say the same as config.json, and those that do not."""
+"""Cases of language models in GGUF files beside a checkpoint (`gguf`), in agreement with config.json and not."""
 
 import json
 
@@ -18,6 +18,7 @@ TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.
 
 
 def gguf_name(name):
+    """Return a tensor's name in GGUF."""
     stem, ending = name.removeprefix("language_model.").rsplit(".", 1)
     if stem in WHOLE:
         return f"{WHOLE[stem]}.{ending}"
@@ -26,13 +27,13 @@ def gguf_name(name):
 
 
 def interleaved(value, n_heads):
-    """Rows of queries or keys in llama.cpp's order: the two halves of a head in turns."""
+    """Return the rows of queries or keys in llama.cpp's order, the two halves of a head interleaved."""
     shape = value.shape
     return value.reshape(n_heads, 2, shape[0] // n_heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
 def llama3_factors(d_head, theta, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings):
-    """rope_freqs.weight as llama.cpp's converter computes it (LlamaModel.generate_extra_tensors)."""
+    """Return rope_freqs.weight as llama.cpp's converter computes it (LlamaModel.generate_extra_tensors)."""
     base = theta ** -(numpy.arange(0, d_head, 2, dtype=numpy.float64) / d_head)
     found = []
     for frequency in base:
@@ -48,7 +49,7 @@ def llama3_factors(d_head, theta, factor, low_freq_factor, high_freq_factor, ori
 
 
 def convert(d, kind="f32", facts=lambda writer: None, more={}, drop=(), architecture="llama"):
-    """Write d/language.gguf from the checkpoint's language model."""
+    """Convert the checkpoint's language model to d/language.gguf; `facts` adds metadata, `more` tensors."""
     text = json.loads((d / "config.json").read_text())["text_config"]
     heads, kv_heads = text["num_attention_heads"], text.get("num_key_value_heads") or text["num_attention_heads"]
     d_head = text.get("head_dim") or text["hidden_size"] // heads

@@ -1,4 +1,4 @@
-"""Names, types and shards of weights (`layout`), LLaVA's own layout (`orig`), checkpoints saved again (`resave5`)."""
+"""Cases of tensor names, types and shards (`layout`), LLaVA's layout (`orig`), checkpoints saved again (`resave5`)."""
 
 import json
 import shutil
@@ -13,14 +13,14 @@ from tiny import copy, edit, image_processor_of, new_name, old_name, rename, ten
 
 
 def stored(w, name, change, **how):
-    """A checkpoint whose weights are written again."""
+    """Build a checkpoint and rewrite its weights."""
     d = w.build(name, **how)
     change(d)
     return d
 
 
 def quantized(w, name, config, change=lambda d: None):
-    """A checkpoint that says in config.json that its weights are quantized."""
+    """Build a checkpoint whose config.json declares quantized weights."""
     d = w.build(name)
     change(d)
     edit(d / "config.json", lambda c: c.update(quantization_config=config))
@@ -29,7 +29,7 @@ def quantized(w, name, config, change=lambda d: None):
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LIMIT = 448.0
-"""The largest value of F8_E4M3."""
+"""Largest finite value of F8_E4M3."""
 
 
 def is_linear(name):
@@ -37,7 +37,10 @@ def is_linear(name):
 
 
 def fp8(d, scales):
-    """Store the language model's linear layers in F8_E4M3; `scales` gives a weight's scale, broadcast over it, and the tensors beside it."""
+    """Store the language model's linear layers in F8_E4M3.
+
+    `scales` returns the scale of a weight, broadcast to its shape, and the tensors to store beside it.
+    """
     found = {}
     for name, value in tensors(d).items():
         if not is_linear(name):
@@ -72,7 +75,7 @@ def per_block(value, side=128):
 
 
 def compressed(strategy):
-    """compressed-tensors' description of weights in F8_E4M3."""
+    """Return the quantization_config of compressed-tensors for weights in F8_E4M3."""
     weights = dict(num_bits=8, type="float", strategy=strategy, symmetric=True, dynamic=False, group_size=None, block_structure=None)
     group = dict(targets=["Linear"], weights=weights, input_activations=None, output_activations=None)
     return dict(quant_method="compressed-tensors", format="float-quantized", quantization_status="compressed",
@@ -85,7 +88,7 @@ FINE_GRAINED = dict(quant_method="fp8", activation_scheme="dynamic", weight_bloc
 
 
 def dequantized(d, frames):
-    """transformers' answer over weights that are the stored ones times their scales."""
+    """Answer with transformers over the stored weights times their scales."""
     twin = copy(d, "dequantized")
     weights, found = tensors(d), {}
     for name, value in weights.items():
@@ -106,7 +109,7 @@ def dequantized(d, frames):
 
 
 def old_buffers(d):
-    """Buffers that old files hold beside their weights."""
+    """Add the buffers that old files hold beside their weights."""
     weights = tensors(d)
     weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     embedding = "patch_embedding.weight"
@@ -158,7 +161,7 @@ def layout_cases(w):
 
 
 def original(w, name, tower="inside", siglip=False, keys={}, **how):
-    """A checkpoint in LLaVA's own layout, and beside it the same in Hugging Face's (its name ends in -twin)."""
+    """Build a checkpoint in LLaVA's layout, and the same in Hugging Face's beside it (suffix -twin)."""
     whole = dict(vision_feature_select_strategy="full") if siglip else {}
     processor = dict(image_processor=t.LlavaImageProcessor, processor=dict(do_pad=True)) if keys.get("image_aspect_ratio") == "pad" else {}
     if keys.get("image_aspect_ratio") == "anyres":
@@ -206,7 +209,7 @@ def original(w, name, tower="inside", siglip=False, keys={}, **how):
 
 
 def chunk_by_chunk(d, frames):
-    """The twin's answer to the ids that LLaVA's code makes: BOS, then each side of the image mark encoded alone."""
+    """Answer with the twin for the ids of LLaVA's code: BOS, then each side of the placeholder encoded alone."""
     peer = Peer(d.parent / f"{d.name}-twin")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(d / "tokenizer.model"))
     before, after = vicuna([(QUESTION, None)], 1).split("<image>")
@@ -234,7 +237,7 @@ def original_cases(w):
 
 
 def saved_again(d):
-    """Load and save a checkpoint of version 4 with the installed transformers."""
+    """Load a checkpoint of version 4 with the installed transformers and save it."""
     model = t.LlavaForConditionalGeneration.from_pretrained(d)
     processor = t.AutoProcessor.from_pretrained(d)
     for path in d.iterdir():

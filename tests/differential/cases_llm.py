@@ -1,11 +1,11 @@
-"""Language models: options of Llama and Mistral as transformers 5 writes them (`llm`) and as version 4 did (`llm4`)."""
+"""Cases of options of Llama and Mistral, as transformers 5 writes them (`llm`) and as version 4 did (`llm4`)."""
 
 from judge import Case
 from tiny import edit, tensors, write
 
 
 def rope(kind, **keys):
-    """rope_parameters of transformers 5."""
+    """Return a text_config with rope_parameters of transformers 5."""
     return dict(rope_parameters=dict(rope_type=kind, rope_theta=10000.0, **keys))
 
 
@@ -44,7 +44,7 @@ MISTRAL = {
 
 
 def tie(workshop, name, at):
-    """A checkpoint of tied embeddings that says so in text_config, at top level, or in both."""
+    """Build a checkpoint of tied embeddings, declared in text_config, at top level, or in both."""
     d = workshop.build(name, text=dict(tie_word_embeddings=True), whole=dict(tie_word_embeddings=True))
     weights = {key: value for key, value in tensors(d).items() if not key.endswith("lm_head.weight")}
     write(d, weights)
@@ -58,14 +58,14 @@ def tie(workshop, name, at):
 
 
 def changed(workshop, name, change, **how):
-    """A checkpoint whose config.json is changed after it is saved."""
+    """Build a checkpoint and change its config.json."""
     d = workshop.build(name, **how)
     edit(d / "config.json", change)
     return d
 
 
 def without(*keys):
-    """A change that removes keys of text_config."""
+    """Return a change that removes keys of text_config."""
     def change(config):
         for key in keys:
             config["text_config"].pop(key, None)
@@ -80,7 +80,7 @@ def cases(w):
             llm4.append(Case("llm4", name, lambda n, text=text: w.as_version_4(w.build(n, tokenizer="sp legacy", text=text))))
     for name, text in MISTRAL.items():
         llm.append(Case("llm", f"mistral_{name}", lambda n, text=text: w.build(n, llm="mistral", text=text)))
-    # MistralConfig's window is 4,096 where the key is absent: a prompt beyond it would attend to its end alone.
+    # MistralConfig defaults to a sliding window of 4,096: a longer prompt would attend to its end alone.
     long = dict(max_position_embeddings=8192)
     llm.append(Case("llm", "mistral_window_absent", refused="over the model's context of 4096", n_frames=294,
                     make=lambda n: changed(w, n, without("sliding_window"), llm="mistral", text=long)))

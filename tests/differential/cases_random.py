@@ -1,4 +1,4 @@
-"""Random combinations of everything that is known to be right (`random`): what only goes wrong together."""
+"""Cases of random combinations of supported options (`random`), for faults of their interaction."""
 
 import random
 
@@ -9,7 +9,7 @@ N = 160
 
 
 def combination(r):
-    """Keys of one checkpoint."""
+    """Draw the options of one checkpoint."""
     heads = r.choice([2, 4, 8])
     text = dict(num_attention_heads=heads, num_key_value_heads=r.choice([k for k in (1, 2, 4, 8) if k <= heads]),
                 num_hidden_layers=r.randint(1, 4), intermediate_size=r.choice([48, 96, 160]), rms_norm_eps=r.choice([1e-6, 1e-5, 1e-3]),

@@ -1,4 +1,4 @@
-"""Tokenizers (`tok`), prompts and chat templates (`prompt`), several turns (`chat`)."""
+"""Cases of tokenizers (`tok`), prompts and chat templates (`prompt`), several turns (`chat`)."""
 
 import json
 
@@ -42,21 +42,21 @@ LONGEST = dict(strategy="BatchLongest", direction="Left", pad_to_multiple_of=16,
 
 
 def saved(w, name, change, **how):
-    """A checkpoint whose tokenizer.json is changed after it is saved."""
+    """Build a checkpoint and change its tokenizer.json."""
     d = w.build(name, **how)
     edit(d / "tokenizer.json", change)
     return d
 
 
 def old(w, name, **how):
-    """A checkpoint of transformers 4, with its tokenizer's files as `how` says."""
+    """Build a checkpoint of transformers 4; `how` are options of its tokenizer files."""
     d = w.as_version_4(w.build(name, tokenizer="sp legacy"), rewrite_tokenizer=False)
     tokens.as_version_4(d, w.tokenizers, **how)
     return d
 
 
 def model_only(w, name, legacy, add_bos=True):
-    """A checkpoint with tokenizer.model and tokenizer_config.json alone."""
+    """Build a checkpoint with tokenizer.model and tokenizer_config.json only."""
     d = old(w, name)
     (d / "tokenizer.json").unlink()
     edit(d / "tokenizer_config.json", lambda c: c.update(legacy=legacy, add_bos_token=add_bos))
@@ -64,7 +64,7 @@ def model_only(w, name, legacy, add_bos=True):
 
 
 def image_token(w, name, **flags):
-    """A checkpoint whose `<image>` token takes the space beside it."""
+    """Build a checkpoint whose `<image>` token strips the adjacent space."""
     def change(tokenizer):
         for token in tokenizer["added_tokens"]:
             if token["content"] == "<image>":
@@ -73,7 +73,7 @@ def image_token(w, name, **flags):
 
 
 def added_tokens_file(w, name, **how):
-    """The layout up to 4.33 of transformers: `<image>` in added_tokens.json, no added_tokens_decoder."""
+    """Build the layout of transformers up to 4.33: `<image>` in added_tokens.json, no added_tokens_decoder."""
     d = w.build(name, **how)
     saved_tokens = json.loads((d / "tokenizer.json").read_text())["added_tokens"]
     image = next(token["id"] for token in saved_tokens if token["content"] == "<image>")
@@ -83,14 +83,14 @@ def added_tokens_file(w, name, **how):
 
 
 def adds_end(tokenizer):
-    """A post-processor that puts an end behind the text."""
+    """Set a post-processor that appends EOS."""
     post = tokenizer["post_processor"]["processors"][1]
     post["single"].append({"SpecialToken": {"id": "<|end_of_text|>", "type_id": 0}})
     post["special_tokens"]["<|end_of_text|>"] = {"id": "<|end_of_text|>", "ids": [701], "tokens": ["<|end_of_text|>"]}
 
 
 def untruncated(d, frames):
-    """transformers' answer without the saved truncation, with which its processor refuses every prompt."""
+    """Answer with transformers without the saved truncation, with which its processor refuses every prompt."""
     twin = copy(d, "untruncated")
     edit(twin / "tokenizer.json", lambda j: j.update(truncation=None))
     return Peer(twin).answer(vicuna([(QUESTION, None)], len(frames)), frames)
@@ -151,7 +151,7 @@ def with_template(w, name, kind, place=None):
 
 
 def prompt_cases(w):
-    """The default prompt of vidense beside transformers' chat template; one image mark for all frames, as vidense has it."""
+    """Return cases of the default prompt and of chat templates, with one placeholder for all frames."""
     found = []
     for kind in TEMPLATES:
         found.append(Case("prompt", kind, lambda n, kind=kind: with_template(w, n, kind), chat=True, template=[]))
@@ -164,7 +164,7 @@ def prompt_cases(w):
 
 
 def chat_cases(w):
-    """Three turns of one chat."""
+    """Return cases of three turns of one chat."""
     later = ["Why?", "What else is there?"]
     found = [Case("chat", f"vicuna_{kind.replace(' ', '_')}", lambda n, kind=kind: w.build(n, tokenizer=kind), turns=later)
              for kind in ("sp", "sp legacy", "llama3", "smol")]

@@ -1,4 +1,4 @@
-"""Towers and projectors (`vis`), image processors (`proc`), frames (`frame`, `tv`), ends of text (`eos`), other families (`family`)."""
+"""Cases of towers, projectors (`vis`), image processors (`proc`), frames (`frame`, `tv`), EOS (`eos`), `family`."""
 
 import json
 
@@ -79,7 +79,7 @@ FRAMES = {
 
 
 def built(w, name, how):
-    """A checkpoint whose image processor is named by its class."""
+    """Build a checkpoint with the named image processor class."""
     kind = how.get("image_processor")
     return w.build(name, **(how | dict(image_processor=getattr(t, kind) if kind else None)))
 
@@ -91,7 +91,7 @@ def version_4(w, name, how, **keys):
 
 
 def both_files(w, name):
-    """A checkpoint whose two processor files disagree."""
+    """Build a checkpoint whose two processor files disagree."""
     d = w.build(name, processor=dict(image_mean=HALF, image_std=HALF))
     images = json.loads((d / "processor_config.json").read_text())["image_processor"]
     (d / "preprocessor_config.json").write_text(json.dumps(images | dict(image_mean=CLIP_MEAN, image_std=CLIP_STD)))
@@ -126,7 +126,7 @@ def frame_cases(w):
 
 
 def end_cases(w):
-    """Ends of text, and the keys of generation_config.json. The ids that end an answer are taken from the plain answer."""
+    """Return cases of EOS ids and keys of generation_config.json; the EOS ids are taken from the plain answer."""
     plain = {}
 
     def probe():
@@ -156,7 +156,7 @@ def end_cases(w):
         config["eos_token_id"] = probe()[7]
 
     def id_two(name):
-        """text_config names no end, generation_config names 704, and id 2 is an ordinary token that comes."""
+        """Build a checkpoint without EOS in text_config, with EOS 704 in generation_config, that generates id 2."""
         d = make(name, key(eos_token_id=704), text(eos_token_id=None))
         weights, head = tensors(d), "language_model.lm_head.weight"
         weights[head][2] = weights[head][probe()[7]]
@@ -165,7 +165,7 @@ def end_cases(w):
         return d
 
     def mark_is_a_word(name):
-        """`</s>` is a token that comes, and the end is another."""
+        """Build a checkpoint that generates `</s>` as an ordinary token, with another EOS."""
         d = w.as_version_4(w.build(name, tokenizer="sp legacy"))
         weights, head = tensors(d), "language_model.lm_head.weight"
         ids = Peer(d).answer(vicuna([(QUESTION, None)], 1), frames(d))["ids"]
@@ -210,7 +210,7 @@ def end_cases(w):
 
 
 def family_cases(w):
-    """Other families: the same, or refused by name."""
+    """Return cases of other families: equal answers, or refusals by name."""
     return [
         Case("family", "next", lambda n: w.build(n, family="next"), truth=base_view),
         Case("family", "next_wide", lambda n: w.build(n, family="next"), truth=base_view, size=(300, 90)),
@@ -233,10 +233,9 @@ def family_cases(w):
 
 
 def base_view(d, images):
-    """LLaVA-NeXT over the base views of the frames alone: the processor's first patch of each, at the image mark."""
+    """Answer with LLaVA-NeXT over the base view of each frame: the first patch of the processor, at the placeholder."""
     peer = Peer(d)
     pixels = peer.processor.image_processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"][:, 0]
-    size = peer.model.config.vision_config
     with torch.no_grad():
         states = peer.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
         if peer.model.config.vision_feature_select_strategy == "default":

@@ -1,4 +1,4 @@
-"""Ask vidense and transformers the same, and say whether their tokens are equal."""
+"""Comparison of the answers of vidense and transformers to one case."""
 
 import json
 import subprocess
@@ -16,12 +16,12 @@ NEAR_TIE = 2e-3
 
 @dataclass
 class Case:
-    """One checkpoint, and how it is asked."""
+    """Checkpoint, question and frames of one comparison."""
 
     group: str
     name: str
     make: callable
-    """Takes a folder's name, gives the folder."""
+    """Builds the checkpoint: takes the directory's name, returns its path."""
     n_frames: int = 1
     size: tuple = (100, 72)
     mode: str = "RGB"
@@ -31,19 +31,19 @@ class Case:
     """Further arguments of vidense."""
     template: list = field(default_factory=lambda: ["--template", "vicuna_v1", "--system", SYSTEM])
     chat: bool = False
-    """Whether transformers is to make the prompt with the checkpoint's chat template."""
+    """Whether the peer's prompt comes from the checkpoint's chat template."""
     backend: str = "pil"
-    """The backend of transformers' image processor; None for its default."""
+    """Backend of the image processor in transformers; None is its default."""
     truth: callable = None
-    """Takes the folder and the frames, gives what `Peer.answer` gives; for what AutoProcessor cannot read."""
+    """Replaces `Peer.answer` where AutoProcessor cannot read the checkpoint: takes directory and frames."""
     turns: list = field(default_factory=list)
-    """Questions that follow in the same chat; the last one's answer is compared."""
+    """Further questions of the same chat; the answer to the last is compared."""
     refused: str = None
-    """A part of the message with which vidense rightly refuses the checkpoint."""
+    """Part of the expected message of a refusal; None where an answer is expected."""
 
 
 class Peer:
-    """transformers' own answer."""
+    """Model and processor of a checkpoint in transformers."""
 
     def __init__(self, d, backend="pil", model=None, processor=None):
         config = t.AutoConfig.from_pretrained(d)
@@ -53,7 +53,7 @@ class Peer:
         self.processor = processor or t.AutoProcessor.from_pretrained(d, **how)
 
     def prompt(self, turns, n_frames):
-        """The text of the checkpoint's chat template for questions and answers, of which the last question has none."""
+        """Return the prompt that the chat template makes of turns (question, answer); the last answer is None."""
         messages = []
         for i, (question, answer) in enumerate(turns):
             images = [{"type": "image"}] * (0 if i else n_frames)
@@ -64,8 +64,8 @@ class Peer:
 
     @torch.no_grad()
     def answer(self, text, frames):
-        """The greedy ids, and how far the second best logit was each time."""
-        # As apply_chat_template(tokenize=True): a template that writes BOS itself gets no second one.
+        """Return the greedy ids, and the gap between the two best logits of each step."""
+        # As apply_chat_template(tokenize=True): no second BOS after a template that writes BOS itself.
         bos = self.processor.tokenizer.bos_token
         adds = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
         inputs = self.processor(images=[frame.convert("RGB") for frame in frames], text=text, return_tensors="pt", **adds)
@@ -76,7 +76,7 @@ class Peer:
 
 @torch.no_grad()
 def generated(model, inputs, n_visual, tokenizer):
-    """The tokens that `generate` gives to prepared inputs."""
+    """Generate greedily from prepared inputs and return ids, gaps, counts and text."""
     out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True)
     n_prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     ids = out.sequences[0, n_prompt:].tolist()
@@ -86,7 +86,7 @@ def generated(model, inputs, n_visual, tokenizer):
 
 
 def vicuna(turns, n_frames):
-    """The prompt of vidense's template vicuna_v1."""
+    """Return the prompt of the template vicuna_v1."""
     text = f"{SYSTEM} "
     for i, (question, answer) in enumerate(turns):
         text += f"USER: {'' if i else '<image>' * n_frames + chr(10)}{question} ASSISTANT:"
@@ -95,7 +95,7 @@ def vicuna(turns, n_frames):
 
 
 def ask(binary, d, case):
-    """vidense's answer; a word where it gave none."""
+    """Run `vidense ask` or `chat`; return the answer, or the verdict `crash`, `hang` or `refused` with the message."""
     words = ["chat", str(d / "frames")] if case.turns else ["ask", str(d / "frames"), case.question]
     command = [binary, *words, "--model", str(d), "--sample", "all", "--temporal", "concat", "--max-new-tokens", str(NEW_TOKENS),
                "--temperature", "0", "--device", "cpu", "--dtype", "f32", "--json", *case.template, *case.arguments]
@@ -117,31 +117,35 @@ def ask(binary, d, case):
 
 
 def compare(found, truth):
-    """The verdict over two answers, and where they part."""
+    """Return the verdict over two answers and the first difference."""
     counts = (found["n_text"], found["n_visual"]) == (truth["n_text"], truth["n_visual"])
     if found["ids"] == truth["ids"] and counts:
-        # The token that ends an answer is no part of its text.
+        # EOS is not part of the text.
         text = truth["decode"](truth["ids"][:-1] if found["finish"] == "stop" else truth["ids"]).strip()
         if found["text"] == text:
             return "equal", ""
-        return "DIFFERENT", f"the same ids, but the text {found['text']!r} for {text!r}"
+        return "DIFFERENT", f"equal ids, text {found['text']!r}, expected {text!r}"
     first = next((i for i, pair in enumerate(zip(found["ids"], truth["ids"])) if pair[0] != pair[1]),
                  min(len(found["ids"]), len(truth["ids"])))
     gap = truth["gaps"][first] if first < len(truth["gaps"]) else None
     if counts and gap is not None and gap < NEAR_TIE:
-        return "near tie", f"at token {first}, two logits {gap:.1e} apart"
+        return "near tie", f"at token {first}, gap of the two best logits {gap:.1e}"
     return "DIFFERENT", (
-        f"at token {first} of {len(truth['ids'])} and {len(found['ids'])} (gap {gap}); text tokens {found['n_text']} for "
-        f"{truth['n_text']}, visual {found['n_visual']} for {truth['n_visual']}; ids {found['ids'][:6]} for {truth['ids'][:6]}")
+        f"at token {first} of {len(found['ids'])}, expected {len(truth['ids'])} (gap {gap}); text tokens {found['n_text']}, "
+        f"expected {truth['n_text']}; visual tokens {found['n_visual']}, expected {truth['n_visual']}; ids "
+        f"{found['ids'][:6]}, expected {truth['ids'][:6]}")
 
 
 def judge(binary, d, frames, case):
-    """The verdict: equal, near tie, refused (as the case expects), or what counts as a failure: all others."""
+    """Return the verdict of a case, its detail, and the answer of vidense.
+
+    All verdicts but `equal`, `near tie` and an expected `refused` are failures.
+    """
     found = ask(binary, d, case)
     if case.refused:
         if found["verdict"] == "refused" and case.refused in found["detail"]:
             return "refused", case.refused, found
-        return "NOT REFUSED", f"{found['verdict']}; expected a message with `{case.refused}`: {found['detail'][-400:]}", found
+        return "NOT REFUSED", f"{found['verdict']}, expected a message with `{case.refused}`: {found['detail'][-400:]}", found
     if found["verdict"] != "answered":
         return found["verdict"].upper(), found["detail"][-600:], found
     try:
@@ -151,6 +155,6 @@ def judge(binary, d, frames, case):
             peer = Peer(d, case.backend)
             prompt = peer.prompt if case.chat else vicuna
             truth = peer.answer(prompt(found["turns"], len(frames)), frames)
-    except Exception as error:  # whatever transformers makes of a checkpoint that vidense answered
+    except Exception as error:  # any error of transformers for a checkpoint that vidense answered
         return "NO TRUTH", f"{type(error).__name__}: {str(error)[:300]}", found
     return *compare(found, truth), found

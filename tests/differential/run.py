@@ -1,15 +1,16 @@
-"""Ask tiny checkpoints of every kind beside transformers, print a table, and fail on a difference.
+"""Compare vidense with transformers on tiny checkpoints of every kind and print a table of verdicts.
 
-    python tests/differential/run.py [--binary target/release/vidense] [--out target/differential] [GROUP or GROUP/NAME ...]
+    python tests/differential/run.py [--binary PATH] [--out DIRECTORY] [GROUP or GROUP/NAME ...]
 
-The checkpoints are made by the transformers that is installed, with random weights; each is asked about frames that are made here, by vidense
-and by `generate(do_sample=False)` in f32 behind the checkpoint's own AutoProcessor (PIL backend). Equal means the same tokens, the same
-counts and the same text. A case that vidense refuses says so in its own definition, with a part of the message; docs/differential.md lists
-those. The exit status is 1 if anything differs, crashes, hangs, or is refused without being expected.
+The installed transformers writes the checkpoints, with random weights. Both sides answer a question about generated
+frames: vidense, and `generate(do_sample=False)` in f32 after the checkpoint's own AutoProcessor (PIL backend). Equal
+means the same tokens, counts and text. A case that vidense refuses declares a part of the message; docs/differential.md
+lists these. The exit status is 1 after a difference, a crash, a timeout or an unexpected refusal.
 
-    pip install torch==2.15.0 torchvision transformers==5.24.0 sentencepiece==0.2.3 pillow==12.3.0 gguf==0.19.0 protobuf jinja2
+    pip install torch==2.15.0 torchvision transformers==5.24.0 sentencepiece==0.2.3 pillow==12.3.0
+    pip install gguf==0.19.0 protobuf jinja2
 
-transformers 4.57.6 runs it too, and then writes and answers as version 4 did; cases that it cannot make are left out.
+With transformers 4.57.6 the checkpoints and answers are those of version 4; cases that it cannot build are skipped.
 """
 
 import argparse
@@ -42,16 +43,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def wanted(case, names):
-    """Whether a case is among the groups and names that were asked for."""
+    """Whether the arguments select a case by group or name."""
     return not names or any(name in (case.group, f"{case.group}/{case.name}") for name in names)
 
 
 def run(case, workshop, binary):
-    """The verdict over one case, as a line of the results."""
+    """Build and judge one case, and return its row of the results."""
     try:
         d = case.make(f"{case.group}-{case.name}")
         frames = tiny.frames(d, case.n_frames, case.size, case.seed, case.mode)
-    except Exception as error:  # the installed transformers does not know the class, or cannot save it
+    except Exception as error:  # The installed transformers lacks the class or cannot save it.
         traceback.print_exc(limit=2)
         return dict(verdict="NOT MADE", detail=f"{type(error).__name__}: {str(error)[:300]}")
     verdict, detail, found = judge(binary, d, frames, case)
@@ -59,7 +60,7 @@ def run(case, workshop, binary):
 
 
 def table(results):
-    """A Markdown table: a row a group, a column a verdict."""
+    """Format the number of cases per group (rows) and verdict (columns) as a Markdown table."""
     verdicts = list(GOOD) + sorted({result["verdict"] for result in results} - set(GOOD))
     groups = collections.OrderedDict()
     for result in results:
@@ -76,7 +77,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="GROUP|GROUP/NAME")
     parser.add_argument("--binary", default=str(ROOT / "target/release/vidense"))
     parser.add_argument("--out", default=str(ROOT / "target/differential"))
-    parser.add_argument("--list", action="store_true", help="print the cases and stop")
+    parser.add_argument("--list", action="store_true", help="print the cases and exit")
     arguments = parser.parse_args()
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     transformers.logging.set_verbosity_error()
@@ -86,7 +87,7 @@ def main():
     modules = (cases_llm, cases_vision, cases_text, cases_layout, cases_gguf, cases_random)
     cases = [case for module in modules for case in module.cases(workshop) if wanted(case, arguments.names)]
     if not cases:
-        sys.exit(f"no case is called {' or '.join(arguments.names)}")
+        sys.exit(f"unknown case {' or '.join(arguments.names)}")
     if arguments.list:
         print("\n".join(f"{case.group}/{case.name}" for case in cases))
         return

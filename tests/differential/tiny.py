@@ -1,4 +1,4 @@
-"""Tiny random checkpoints as `save_pretrained` writes them, and as transformers 4 wrote them; frames; edits of saved files."""
+"""Tiny random checkpoints as transformers 4 and 5 write them, random frames, and edits of saved files."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TOWERS = {"clip": t.CLIPVisionConfig, "siglip": t.SiglipVisionConfig}
 
 
 class Workshop:
-    """A folder of checkpoints and tokenizers."""
+    """Directory of checkpoints and tokenizers."""
 
     def __init__(self, root):
         self.root = Path(root)
@@ -36,7 +36,7 @@ class Workshop:
 
     def build(self, name, family="llava", tower="clip", llm="llama", tokenizer="llama3", seed=0, std=0.15, dtype=None,
               vision={}, text={}, whole={}, processor={}, image_processor=None, chat_template=None):
-        """Make the checkpoint `name`; the dictionaries change keys of its parts."""
+        """Build the checkpoint `name`; the dictionaries override keys of its parts."""
         d = self.root / "cases" / name
         shutil.rmtree(d, ignore_errors=True)
         d.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Workshop:
         return d
 
     def model(self, family, tower, llm, keys):
-        """The configuration and the model with the changed keys."""
+        """Return the configuration and the model with the overridden keys."""
         vision = VISION | keys["vision"]
         size = vision["image_size"]
         if tower in TOWERS:
@@ -78,7 +78,7 @@ class Workshop:
         return config, make_model(config).float().eval()
 
     def processor(self, family, tower, config, image_processor, keys):
-        """What makes the checkpoint's processor of a tokenizer and a chat template."""
+        """Return a function that builds the processor of a tokenizer and a chat template."""
         size = config.vision_config.image_size
         kind = image_processor or (t.SiglipImageProcessor if tower == "siglip" else t.CLIPImageProcessor)
         sides = dict(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
@@ -104,7 +104,7 @@ class Workshop:
 
 
 def randomize(model, std, seed, dtype):
-    """Give a model weights that do not die out over the layers."""
+    """Initialize a model with random weights whose activations do not vanish over the layers."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -117,8 +117,8 @@ def randomize(model, std, seed, dtype):
                 parameter.copy_(parameter.to(dtype).float())
 
 
-def picture(width, height, seed):
-    """Waves of colour, four discs, and some noise."""
+def random_image(width, height, seed):
+    """Draw waves of colour, four discs and noise."""
     r = numpy.random.default_rng(seed)
     y, x = numpy.mgrid[0:height, 0:width].astype(float)
     waves = [numpy.sin(x / width * 6 * r.random() + r.random() * 6 + y / height * 3),
@@ -133,12 +133,12 @@ def picture(width, height, seed):
 
 
 def frames(d, n=1, size=(100, 72), seed=0, mode="RGB"):
-    """Write `n` frames of a Pillow `mode` to d/frames, and open them again."""
+    """Write `n` frames of a Pillow `mode` to d/frames and open them."""
     folder = Path(d) / "frames"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for i in range(n):
-        image = picture(*size, seed * 100 + i)
+        image = random_image(*size, seed * 100 + i)
         if mode == "RGBA":
             alpha = numpy.random.default_rng(i).integers(0, 256, (size[1], size[0])).astype(numpy.uint8)
             image.putalpha(Image.fromarray(alpha))
@@ -149,7 +149,7 @@ def frames(d, n=1, size=(100, 72), seed=0, mode="RGB"):
 
 
 def edit(path, change):
-    """Change a JSON file: `change` takes its object and changes it; what it returns does not count."""
+    """Change a JSON file in place: `change` mutates its object; its return value is ignored."""
     path = Path(path)
     value = json.loads(path.read_text())
     change(value)
@@ -157,7 +157,7 @@ def edit(path, change):
 
 
 def copy(d, ending):
-    """A copy of a checkpoint beside it."""
+    """Copy a checkpoint to a directory beside it and return the path."""
     twin = d.parent / f"{d.name}-{ending}"
     shutil.rmtree(twin, ignore_errors=True)
     shutil.copytree(d, twin)
@@ -165,7 +165,7 @@ def copy(d, ending):
 
 
 def tensors(d):
-    """All tensors of a checkpoint."""
+    """Load all tensors of a checkpoint."""
     found = {}
     for path in sorted(Path(d).glob("*.safetensors")):
         found.update(load_file(path))
@@ -198,19 +198,19 @@ def write(d, weights, form="safetensors", shards=1, zipped=True):
 
 
 def rename(d, new, **how):
-    """Rename tensors; those that `new` gives None for go."""
+    """Rename tensors by `new`, which returns None for tensors to remove."""
     named = ((new(name), value) for name, value in tensors(d).items())
     write(d, {name: value for name, value in named if name is not None}, **how)
 
 
 def old_name(name):
-    """A tensor's name in transformers 4."""
+    """Return a tensor's name in transformers 4."""
     is_tower = name.startswith("vision_tower.") and "vision_model" not in name
     return name.replace("vision_tower.", "vision_tower.vision_model.", 1) if is_tower else name
 
 
 def new_name(name):
-    """A tensor's name inside transformers 5's modules, as some tools save it."""
+    """Return a tensor's name in the modules of transformers 5, as some tools save it."""
     for old, new in (("language_model.model.", "model.language_model."), ("language_model.lm_head", "lm_head")):
         if name.startswith(old):
             return new + name[len(old):]
@@ -218,13 +218,13 @@ def new_name(name):
 
 
 def image_processor_of(d):
-    """The description of a checkpoint's image processor, in whichever file it stands."""
+    """Load the image processor's description from processor_config.json or preprocessor_config.json."""
     whole = json.loads((d / "processor_config.json").read_text())
     return whole.get("image_processor") or json.loads((d / "preprocessor_config.json").read_text())
 
 
 def split_processor(d, kind=None, **keys):
-    """Move the image processor to preprocessor_config.json, as transformers 4 has it, with another class and keys."""
+    """Move the image processor to preprocessor_config.json, as in transformers 4, with another class and keys."""
     path = d / "processor_config.json"
     whole = json.loads(path.read_text())
     images = whole.pop("image_processor") if "image_processor" in whole else image_processor_of(d)
@@ -244,7 +244,7 @@ CLIP_DEFAULTS = dict(attention_dropout=0.0, hidden_act="quick_gelu", initializer
 
 
 def old_rope(parameters):
-    """rope_theta and rope_scaling of transformers 4 for the rope_parameters of version 5."""
+    """Convert rope_parameters of transformers 5 to rope_theta and rope_scaling of version 4."""
     parameters = dict(parameters)
     theta, kind = parameters.pop("rope_theta", 10000.0), parameters.pop("rope_type", "default")
     name = "type" if kind in ("linear", "dynamic") else "rope_type"
@@ -252,7 +252,7 @@ def old_rope(parameters):
 
 
 def old_config(d):
-    """Rewrite config.json with the keys of transformers 4, which leaves out what equals the class's defaults."""
+    """Rewrite config.json with the keys of transformers 4, which omits values equal to the class's defaults."""
 
     def without(section, defaults):
         for key, default in defaults.items():

@@ -1,7 +1,7 @@
-"""Small tokenizers of the kinds that released checkpoints have, trained on the words of this repository.
+"""Small tokenizers of the kinds of released checkpoints, trained on this repository's text.
 
 sp.model     SentencePiece BPE with byte fallback, as Llama 1 and 2, Vicuna, Mistral and Yi have it (`tokenizer.model`)
-llama3.json  byte-level BPE with the regular expression and the special tokens of Llama 3, and a post-processor that adds BOS
+llama3.json  byte-level BPE with the pattern and the special tokens of Llama 3; its post-processor adds BOS
 smol.json    byte-level BPE as GPT-2, Qwen and SmolLM have it: no BOS
 """
 
@@ -21,7 +21,7 @@ LLAMA_3_SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"
 
 
 def corpus(out):
-    """Write the lines that the tokenizers are trained on."""
+    """Write the training text."""
     lines = []
     for path in sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "src").rglob("*.rs"))[:80]:
         lines += [line.strip() for line in path.read_text().splitlines() if 5 < len(line.strip()) < 400]
@@ -30,7 +30,7 @@ def corpus(out):
 
 
 def train(folder):
-    """Make the three tokenizers in `folder`, once."""
+    """Train the three tokenizers into `folder` unless they exist."""
     if (folder / "smol.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,12 +67,12 @@ def train(folder):
 
 
 def load(folder, kind):
-    """The tokenizer `kind`: sp with the words legacy and nobos behind it as wanted, llama3 or smol."""
+    """Load the tokenizer `kind`: `llama3`, `smol`, or `sp` with optional words `legacy` and `nobos`."""
     if kind.startswith("sp"):
         alone = folder / "sp"
         alone.mkdir(exist_ok=True)
         shutil.copy(folder / "sp.model", alone / "tokenizer.model")
-        # Version 5's only tokenizer is version 4's fast one.
+        # Version 5 has only the fast tokenizer of version 4.
         kind_of = transformers.LlamaTokenizerFast if transformers.__version__.startswith("4.") else transformers.LlamaTokenizer
         tokenizer = kind_of.from_pretrained(alone, add_bos_token="nobos" not in kind, legacy="legacy" in kind)
         tokenizer.add_tokens([IMAGE], special_tokens=True)
@@ -87,7 +87,7 @@ def load(folder, kind):
 
 
 def as_version_4(d, folder, legacy=True, first=False, model=True, kind="LlamaTokenizer"):
-    """Rewrite the tokenizer's files in `d` as transformers 4 left them: normalizers Prepend and Replace, or Metaspace `first`."""
+    """Rewrite the tokenizer files in `d` as transformers 4 saved them: normalizers, or Metaspace if `first`."""
     path = d / "tokenizer.json"
     saved = json.loads(path.read_text())
     if first:

@@ -1,29 +1,33 @@
-"""Makes the golden files beside this script: small inputs and what the Python ecosystem answers to them.
+"""Make the golden files beside this script: small inputs and the results of the reference libraries for them.
 
-Everything is random or written below with a fixed seed, tiny, and f32 unless it says otherwise; no trained weights, no network.
+Everything is random with a fixed seed or written below, tiny, and f32 unless stated otherwise; no trained weights, no
+network.
 
     pip install torch==2.15.0 transformers==5.23.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
     python tests/golden/make.py              # everything
     python tests/golden/make.py image llama  # some parts
 
-`versions.json` has the versions that made the files. `sentencepiece/slow_llama.json` comes from `make_slow_llama.py`, which
-needs another environment and must be run after this script.
+`versions.json` has the versions of the libraries. `sentencepiece/slow_llama.json` comes from `make_slow_llama.py`,
+which requires another environment and runs after this script.
 
 Letters: B batch, T frames, N patch tokens, D vision width, H language width, L layers, V vocabulary.
 
 clip/          config.json, model.safetensors: a tiny CLIPVisionModel (names `vision_model.*`).
-               expected.safetensors: `pixel_values` (2, 3, 28, 28); `hidden_states` (L+1, 2, 1+N, D), entry 0 after `pre_layrnorm`,
-               no entry through `post_layernorm`.
-siglip/        the same for SigLIP, 30 pixels in patches of 7 (16 patches, 2 pixels left over). config.json is a whole SiglipModel's;
-               model.safetensors has the vision half, its unused head included. All 4 layers are in the file and in `hidden_states`.
+               expected.safetensors: `pixel_values` (2, 3, 28, 28); `hidden_states` (L+1, 2, 1+N, D), entry 0 after
+               `pre_layrnorm`, no entry through `post_layernorm`.
+siglip/        the same for SigLIP, 30 pixels in patches of 7 (16 patches, 2 pixels dropped). config.json is that of a
+               SiglipModel; model.safetensors has the vision tower with its unused head. All 4 layers are in the file
+               and in `hidden_states`.
 connector/     expected.safetensors: `hidden_states` (25, 2, 19, 8) -> `none`, `sti`, `sci`, `dci`;
                `siglip_hidden_states` (27, 2, 19, 8) -> `siglip_dci`.
-projector/     expected.safetensors: `input` (2, 19, 24); for `linear`, `mlp2x_gelu`, `mlp3x_gelu` the weights and `<type>.output`.
+projector/     expected.safetensors: `input` (2, 19, 24); for `linear`, `mlp2x_gelu`, `mlp3x_gelu` the weights and
+               `<type>.output`.
 temporal/      expected.safetensors: `input` (3, 7, 4) and one output for each aggregation.
-llama/<case>/  config.json (spelled as transformers 4 does), model.safetensors, expected.safetensors: `input_ids` (1, 100) i64,
-               `logits` (1, 100, V), `generated_ids` (16) i64, greedy. Cases: grouped, llama3_rope, linear_rope.
-image/         *.png; expected.json says which key of expected.safetensors is what. u8 (height, width, 3), f32 (3, height, width).
-sentencepiece/ {a,b,c,d}.model and expected.json: ids of texts, texts of ids. What each model is for: `train_*` below and NOTES.md.
+llama/<case>/  config.json (keys of transformers 4), model.safetensors, expected.safetensors: `input_ids` (1, 100)
+               i64, `logits` (1, 100, V), `generated_ids` (16) i64, greedy. Cases: grouped, llama3_rope, linear_rope.
+image/         *.png; expected.json describes the keys of expected.safetensors: u8 (height, width, 3), f32
+               (3, height, width).
+sentencepiece/ {a,b,c,d}.model and expected.json: ids of texts, texts of ids. `train_*` below describe the models.
 """
 
 import copy
@@ -61,7 +65,7 @@ def save_json(path, value):
 
 
 def rows(items):
-    """A JSON list with one item a line, ASCII only, so that odd characters show in a diff."""
+    """Format a JSON list with one item per line, in ASCII, so that a diff shows unusual characters."""
     return "[\n" + ",\n".join("  " + json.dumps(item) for item in items) + "\n]"
 
 
@@ -73,7 +77,7 @@ def randn(g, *shape, std=1.0, mean=0.0):
     return torch.randn(*shape, generator=g) * std + mean
 
 
-# --- sentencepiece ----------------------------------------------------------------------------------------------------------
+# --- sentencepiece ---------------------------------------------------------------------------------------------------
 
 CORPUS = """
 The quick brown fox jumps over the lazy dog.
@@ -122,7 +126,7 @@ def corpus():
 
 
 def train(path, **changes):
-    """Llama-2's trainer settings, but for the size and what `changes` says."""
+    """Train with the settings of Llama 2 but for the size and `changes`."""
     settings = dict(
         model_type="bpe",
         vocab_size=600,
@@ -146,7 +150,7 @@ def train(path, **changes):
 
 
 def train_a(out):
-    """Llama-2's settings."""
+    """Train with the settings of Llama 2."""
     train(out / "a.model")
 
 
@@ -154,7 +158,7 @@ USER_DEFINED = ["<image>", "<sep>", "<sep><sep>", "\u25b3x", "ing the", "fi", "2
 
 
 def train_b(out):
-    """No dummy prefix, NFKC, extra spaces removed, user defined symbols."""
+    """Train without a dummy prefix, with NFKC, extra spaces removed, user-defined symbols."""
     train(
         out / "b.model",
         add_dummy_prefix=False,
@@ -165,9 +169,9 @@ def train_b(out):
 
 
 def train_c(out):
-    """Model a with two in five of its merged pieces UNUSED, and `he`, `an`, `..` USER_DEFINED: what no trainer makes.
+    """Edit model a: two in five of its merged pieces UNUSED, `he`, `an`, `..` USER_DEFINED, as no trainer does.
 
-    Appends a `type` to the pieces' messages; in protobuf the last one wins.
+    Appends a `type` to the pieces' messages; in protobuf the last value of a field holds.
     """
     data, edited = (out / "a.model").read_bytes(), b""
     index = at = 0
@@ -185,7 +189,7 @@ def train_c(out):
 
 
 def train_d(out):
-    """No byte fallback and few characters, so that much is unknown; dummy prefix and extra spaces removed."""
+    """Train without byte fallback and with few characters, for unknown tokens; dummy prefix, extra spaces removed."""
     train(
         out / "d.model",
         vocab_size=160,
@@ -235,7 +239,7 @@ ALPHABETS = [
 
 
 def random_texts(rng, count):
-    """Words of one alphabet each, with spaces, and pieces of the corpus between them."""
+    """Draw texts of spaces, words of the corpus, repeated characters and words of one alphabet each."""
     words = " ".join(corpus()).split(" ")
     out = []
     for _ in range(count):
@@ -256,7 +260,7 @@ def random_texts(rng, count):
 
 
 def random_ids(rng, sp):
-    """Sequences of every kind of id; in some most are bytes, which are seldom valid UTF-8."""
+    """Draw sequences of all kinds of ids, some mostly of byte tokens, which are rarely valid UTF-8."""
     n = sp.get_piece_size()
     space = [i for i in range(n) if sp.id_to_piece(i).startswith("\u2581")]
     out = [[], [0], [1], [2], [0, 0], [1, 2], [1, 0, 2], space[:1], space[:1] * 3, [1] + space[:2], [2, 2] + space[1:3]]
@@ -282,7 +286,7 @@ def random_ids(rng, sp):
             if byte_0 is not None:
                 low, high = (byte_0, byte_0 + 256) if rng.random() < share else (byte_0 + 256, n)
             if rng.random() < 0.06:
-                low, high = (0, byte_0 or 3)  # unknown, control and user defined
+                low, high = (0, byte_0 or 3)  # unknown, control and user-defined
             sequence.append(int(rng.integers(low, high)))
         out.append(sequence)
     return out
@@ -312,7 +316,7 @@ def make_sentencepiece():
     (out / "expected.json").write_text(text)
 
 
-# --- image ------------------------------------------------------------------------------------------------------------------
+# --- image -----------------------------------------------------------------------------------------------------------
 
 SIZES = [(37, 53), (64, 48), (200, 31), (20, 20), (91, 91), (1, 1), (5, 300), (28, 28)]
 RESIZE_TO = [(28, 28), (45, 30)]
@@ -323,7 +327,7 @@ SIDE = 28
 
 
 def synthetic(width, height, seed):
-    """A gradient a channel, hard edges, and noise that reaches 0 and 255."""
+    """Draw one gradient per channel, hard edges, and noise that reaches 0 and 255."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     planes = [255 * x / max(width - 1, 1), 255 * y / max(height - 1, 1), 128 + 127 * np.sign(np.sin(x / 3.0) * np.cos(y / 5.0))]
@@ -332,7 +336,7 @@ def synthetic(width, height, seed):
 
 
 def pad_to_square(image, colour):
-    """LLaVA's `expand2square`."""
+    """Pad as LLaVA's `expand2square`."""
     width, height = image.size
     side = max(width, height)
     square = Image.new("RGB", (side, side), colour)
@@ -349,8 +353,8 @@ def shortest_edge_and_crop(image):
     return np.asarray(image)[top : top + SIDE, left : left + SIDE]
 
 
-def normalise(pixels, mean, std):
-    """u8 (height, width, 3) -> f32 (3, height, width): scaled in double precision, the rest in single."""
+def normalize(pixels, mean, std):
+    """Normalize u8 (height, width, 3) to f32 (3, height, width): scaled in f64, the other steps in f32."""
     scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
     return ((scaled - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
 
@@ -377,7 +381,7 @@ def make_image():
             "siglip_pad": (np.asarray(padded_siglip.resize((SIDE, SIDE), Image.BICUBIC)), HALF, HALF, siglip, padded_siglip),
         }
         for step, (pixels, mean, std, processor, source) in steps.items():
-            values = normalise(pixels, mean, std)
+            values = normalize(pixels, mean, std)
             theirs = np.asarray(processor(images=source, return_tensors="np")["pixel_values"][0])
             assert np.abs(values - theirs).max() < 1e-6, (name, step, np.abs(values - theirs).max())
             tensors[f"{name}.{step}.u8"], tensors[f"{name}.{step}.f32"] = pixels, values
@@ -394,11 +398,11 @@ def make_image():
     save_json(out / "expected.json", {"side": SIDE, "keys": keys, "images": listed})
 
 
-# --- towers -----------------------------------------------------------------------------------------------------------------
+# --- towers ----------------------------------------------------------------------------------------------------------
 
 
-def randomise(model, seed, std, std_bias=0.2, std_norm=0.3):
-    """Weights large enough that a wrong layer, axis or bias shows. Norm weights stand around 1."""
+def randomize(model, seed, std, std_bias=0.2, std_norm=0.3):
+    """Draw weights large enough to reveal a wrong layer, axis or bias. Norm weights have a mean of 1."""
     g = seeded(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
@@ -410,7 +414,7 @@ def randomise(model, seed, std, std_bias=0.2, std_norm=0.3):
 
 
 def layer_by_layer(vision, hidden):
-    """`hidden_states` by calling every layer, so that no version's idea of the last entry comes in."""
+    """Compute `hidden_states` layer by layer: versions of the library disagree about the last entry."""
     states = [hidden]
     for layer in vision.encoder.layers:
         hidden = layer(hidden, None)
@@ -420,7 +424,7 @@ def layer_by_layer(vision, hidden):
 
 
 def check_hidden_states(model, pixel_values, states):
-    """The library's own list agrees; its last entry may have gone through the final norm in some versions."""
+    """Compare with the library's `hidden_states`, whose last entry is after the final norm in some versions."""
     listed = model(pixel_values, output_hidden_states=True).hidden_states
     assert len(listed) == len(states)
     for index, (theirs, ours) in enumerate(zip(listed[:-1], states)):
@@ -429,7 +433,7 @@ def check_hidden_states(model, pixel_values, states):
 
 
 def vision_weights(model):
-    """Names as published: `vision_model.*`, whatever the installed version calls them."""
+    """Return the weights under their released names `vision_model.*`, independent of the installed version."""
     return {n if n.startswith("vision_model.") else f"vision_model.{n}": p for n, p in model.named_parameters()}
 
 
@@ -439,7 +443,7 @@ def make_clip():
     config = dict(hidden_size=24, num_hidden_layers=5, num_attention_heads=3, intermediate_size=40, image_size=28, patch_size=7)
     config.update(num_channels=3, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=16)
     model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**config, attn_implementation="eager")).eval()
-    randomise(model, 1, std=0.35)
+    randomize(model, 1, std=0.35)
     vision = getattr(model, "vision_model", model)
     pixel_values = randn(seeded(2), 2, 3, 28, 28)
     states = layer_by_layer(vision, vision.pre_layrnorm(vision.embeddings(pixel_values)))
@@ -455,7 +459,7 @@ def make_siglip():
     config = dict(hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=40, image_size=30, patch_size=7)
     config.update(num_channels=3, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
     model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**config, attn_implementation="eager")).eval()
-    randomise(model, 3, std=0.35)
+    randomize(model, 3, std=0.35)
     vision = getattr(model, "vision_model", model)
     pixel_values = randn(seeded(4), 2, 3, 30, 30)
     states = layer_by_layer(vision, vision.embeddings(pixel_values))
@@ -468,11 +472,11 @@ def make_siglip():
     save(out / "expected.safetensors", {"pixel_values": pixel_values, "hidden_states": states})
 
 
-# --- connector, projector, temporal -----------------------------------------------------------------------------------------
+# --- connector, projector, temporal ----------------------------------------------------------------------------------
 
 
 def pool_tokens(frames):
-    """AvgPool1d(8, 8) over the tokens of (T, N, D); a rest of less than 8 tokens is dropped."""
+    """Apply AvgPool1d(8, 8) to the tokens of (T, N, D); a remainder of less than 8 tokens is dropped."""
     return F.avg_pool1d(frames.transpose(1, 2), 8, 8).transpose(1, 2)
 
 
@@ -510,7 +514,7 @@ def make_projector():
 
 
 def max_pool_and_concat(frames, stride):
-    """MaxPool1d(s, s) over each frame's tokens, an odd rest dropped; then the frames one after another."""
+    """Apply MaxPool1d(s, s) to each frame's tokens, dropping a remainder, and concatenate the frames."""
     return F.max_pool1d(frames.transpose(1, 2), stride, stride).transpose(1, 2).flatten(0, 1)
 
 
@@ -529,7 +533,7 @@ def make_temporal():
     save(out / "expected.safetensors", tensors)
 
 
-# --- llama ------------------------------------------------------------------------------------------------------------------
+# --- llama -----------------------------------------------------------------------------------------------------------
 
 LLAMA = dict(
     architectures=["LlamaForCausalLM"],
@@ -555,14 +559,14 @@ LLAMA = dict(
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 CASES = {
     "grouped": {},
-    # Heads of 16: one of the 8 frequencies falls between the two bounds, where llama3 interpolates.
+    # Heads of 16: one of the 8 frequencies lies between the two bounds, where llama3 interpolates.
     "llama3_rope": dict(hidden_size=64, num_key_value_heads=1, rope_theta=500000.0, rope_scaling=LLAMA3, tie_word_embeddings=True),
     "linear_rope": dict(head_dim=16, rope_scaling=dict(type="linear", factor=4.0)),
 }
 
 
 def llama(config, seed):
-    """The model of a config in the spelling of transformers 4; asserts that the installed version read its rope."""
+    """Build the model of a config with the keys of transformers 4; assert that the installed version reads its rope."""
     spelled = dict(config)
     theta, scaling = spelled.pop("rope_theta"), spelled.pop("rope_scaling") or {}
     spelled.pop("torch_dtype"), spelled.pop("architectures"), spelled.pop("model_type")
@@ -572,14 +576,14 @@ def llama(config, seed):
     read = transformers.LlamaConfig.from_dict(copy.deepcopy(config))
     assert {k: v for k, v in read.rope_parameters.items() if k != "type"} == built.rope_parameters, read.rope_parameters
     model = transformers.LlamaForCausalLM(built).eval()
-    randomise(model, seed, std=0.25)
+    randomize(model, seed, std=0.25)
     if config["tie_word_embeddings"]:
         model.tie_weights()
     return model
 
 
 def greedy(model, input_ids, count):
-    """The greedy continuation without a cache, and the smallest gap between the two best logits on the way."""
+    """Generate greedily without a cache; return the ids and the smallest gap between the two best logits."""
     ids, gap = input_ids, float("inf")
     for _ in range(count):
         best = model(ids, use_cache=False).logits[0, -1].topk(2)
@@ -600,7 +604,7 @@ def make_llama():
             if gap > 1e-2 and 2 not in generated and len(set(generated.tolist())) >= 8:
                 break
         else:
-            raise SystemExit(f"{case}: no seed gives a clear greedy path")
+            raise SystemExit(f"{case}: no seed gives a greedy path without near-ties")
         cached = model.generate(input_ids, max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)[0, 100:]
         assert torch.equal(cached, generated), case
         print(f"  {case}: seed {seed}, smallest gap {gap:.4f}, {generated.tolist()}")
@@ -611,7 +615,7 @@ def make_llama():
         save(out / "expected.safetensors", {"input_ids": input_ids, "logits": logits, "generated_ids": generated})
 
 
-# --- all --------------------------------------------------------------------------------------------------------------------
+# --- all -------------------------------------------------------------------------------------------------------------
 
 PARTS = {
     "sentencepiece": make_sentencepiece,

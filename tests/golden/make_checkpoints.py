@@ -1,19 +1,19 @@
-"""Makes checkpoints/: one tiny random LLaVA in every layout that released checkpoints have, and what transformers answers with it.
+"""Make checkpoints/: one tiny random LLaVA in every layout of released checkpoints, and the answers of transformers.
 
     pip install torch==2.15.0 transformers==5.23.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
     python tests/golden/make_checkpoints.py   # after make.py
 
-All layouts hold the same numbers (rounded to f16 once; the f16 ones store them so, the others in f32):
+All layouts hold the same values, rounded to f16 once and stored in f16 or f32:
 
-llava-sharded/      LLaVA's spelling, two safetensors shards with an index, the tower beside in tower/.
-llava-bin/          the same as one pytorch_model.bin, the tower inside; tower/ has its config.json and no weights.
-llava-bin-sharded/  two .bin shards in f16 with an index, with the rotary buffers of old files; the tower beside, as .bin.
-hf-4/               Hugging Face's spelling and tensor names as transformers 4 wrote them.
-hf-5/               what transformers 5 writes itself.
+llava-sharded/      LLaVA's config keys, two safetensors shards with an index, the tower in tower/.
+llava-bin/          the same as one pytorch_model.bin with the tower's weights; tower/ has its config.json only.
+llava-bin-sharded/  two .bin shards in f16 with an index and old rotary buffers; the tower in tower/ as .bin.
+hf-4/               Hugging Face's config keys and tensor names as transformers 4 wrote them.
+hf-5/               the output of `save_pretrained` of transformers 5.
 
-frames/             three PNG frames. expected.json: per question the 16 greedy ids over all frames (concatenated, D1) with the
-                    vicuna_v1 prompt, computed by transformers' LlavaForConditionalGeneration in f32 from hf-5/, and the
-                    smallest gap between the two best logits.
+frames/             three PNG frames. expected.json: for each question the 16 greedy ids over all frames (concatenated)
+                    with the vicuna_v1 prompt, by LlavaForConditionalGeneration of transformers in f32 from hf-5/, and
+                    the smallest gap between the two best logits.
 """
 
 import json
@@ -24,7 +24,7 @@ import numpy as np
 import sentencepiece
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 HERE = Path(__file__).resolve().parent
@@ -65,7 +65,7 @@ def build():
 
 
 def parts(model):
-    """The weights by part, each under the plain names of that part."""
+    """Return the weights of language model, projector and tower, each under the names of its own module."""
     language = {"model." + k: v for k, v in model.model.language_model.state_dict().items()}
     language["lm_head.weight"] = model.lm_head.weight
     projector = dict(model.model.multi_modal_projector.state_dict())

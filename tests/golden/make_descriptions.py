@@ -1,17 +1,18 @@
-"""Makes descriptions/expected.json: what transformers answers when the JSON files of checkpoints/hf-5 say something else.
+"""Make descriptions/expected.json: answers of transformers with changed JSON files of checkpoints/hf-5.
 
     pip install torch==2.15.0 transformers==5.24.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
     python tests/golden/make_descriptions.py   # after make_checkpoints.py
 
-Each case is hf-5 with values set ([file, key with dots, value]) and removed ([file, key]), and perhaps other tensors:
+Each case is hf-5 with values set ([file, dotted key, value]) and removed ([file, key]), and optionally other tensors:
 
-join    the projector's first matrix twice beside itself, the second time halved: for two layers of the tower.
+join    the projector's first matrix concatenated with half of itself, for two layers of the tower.
 siglip  the CLIP tower as a SigLIP tower: no class token, and the bias of its first norm as that of the patches.
 bare    no biases in the projector.
-loud    the projector's matrices three times as large, so that its activation shows in the answer.
+loud    the projector's matrices times three, so that its activation affects the answer.
 
-The answer is `generate()` with everything that generation_config.json says, in f32, over all frames, behind AutoImageProcessor (PIL
-backend); with `base_view` the frames are the first of LlavaNextImageProcessor's views, in a model of the plain class.
+The answer is that of `generate()` with all keys of generation_config.json, in f32, over all frames, after
+AutoImageProcessor (PIL backend). With `base_view` the frames are the base views of LlavaNextImageProcessor, in a model
+of the class Llava.
 """
 
 import json
@@ -22,7 +23,6 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
 
-import numpy as np
 import sentencepiece
 import torch
 from PIL import Image
@@ -53,7 +53,7 @@ def generation(name, **keys):
 
 
 def cases(plain):
-    """`plain` is the answer of the checkpoint as it is."""
+    """Yield the cases; `plain` is the answer of the unchanged checkpoint."""
     llava = OWN | {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     untyped = [[PREPROCESSOR, "image_processor_type"]]
     old = [[PREPROCESSOR, "feature_extractor_type", "CLIPFeatureExtractor"], [PREPROCESSOR, "size", SIDE], [PREPROCESSOR, "crop_size", SIDE]]

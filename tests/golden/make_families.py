@@ -1,13 +1,15 @@
-"""Makes families.json: what transformers answers with tiny models of each family, for tests/it/family_arithmetic.rs, which makes the same ones.
+"""Make families.json: results of transformers for tiny models of each family.
+
+tests/it/family_arithmetic.rs builds the same models.
 
     pip install torch==2.15.0 transformers==5.24.0 torchvision==0.29.2
     python tests/golden/make_families.py
 
-Nothing is stored but shapes: element j of a tensor, row-major, is s = sin(0.37 j^2 + 1.7 j + the sum of the bytes of its name mod
-100), in f64; 1 + 0.2 s in a norm's weight or a layer scale, 0.1 s in another tensor of one dimension, s in an embedding table, else
-s sqrt(2 / n), where n is the product of the dimensions after the first. Pixels are s under the name `pixels`. Names are those of
-the files that save_pretrained writes, in one of two layouts. `projected` is every 3rd visual token as it is spliced in; `logits`
-every 4th of the first answer token after BEFORE, the visual tokens, AFTER.
+Only shapes are stored. Element j of a tensor, row-major, derives from s = sin(0.37 j^2 + 1.7 j + b), where b is the sum
+of the bytes of its name mod 100, in f64: 1 + 0.2 s in the weight of a norm or a layer scale, 0.1 s in other tensors of
+one dimension, s in an embedding table, s sqrt(2 / n) elsewhere, where n is the product of the dimensions after the
+first. Pixels are s of the name `pixels`. Tensor names are those of save_pretrained, in one of two layouts. `projected`
+is every 3rd visual token as spliced into the prompt, `logits` every 4th logit after BEFORE, the visual tokens, AFTER.
 """
 
 import json
@@ -53,6 +55,7 @@ CASES = {
 
 
 def value(name, shape):
+    """Return the tensor of a name, as defined above."""
     j = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
     s = torch.sin(0.37 * j * j + 1.7 * j + sum(name.encode()) % 100).reshape(shape)
     if len(shape) == 1:

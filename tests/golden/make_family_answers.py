@@ -1,11 +1,11 @@
-"""Writes what transformers answers for the tiny checkpoints in families/: expected.json and expected.safetensors.
+"""Make expected.json and expected.safetensors of the tiny checkpoints in families/: answers of transformers.
 
-Usage: python tests/golden/make_family_answers.py [CASE ...]
+    python tests/golden/make_family_answers.py [CASE ...]
 
-Needs transformers 5.24, torch, torchvision from 0.27 on (its u8 Lanczos on the CPU), num2words, and the ffmpeg program.
-The checkpoints themselves were made by the families' own classes with random weights (`save_pretrained` of 5.24) and
-stand beside the results, with the JSON files of the same checkpoint in the older style of the hub in hub4x/. The video
-is decoded by ffmpeg; everything after that is the family's own processor and `generate()`, in f32 on the CPU.
+Requires transformers 5.24, torch, torchvision 0.27 or later (for its u8 Lanczos on the CPU), num2words, and ffmpeg.
+The checkpoints were saved by the classes of the families with random weights (`save_pretrained` of 5.24); hub4x/ has
+their JSON files with the keys of transformers 4. ffmpeg decodes the video; the processor of the family and
+`generate()` do the rest, in f32 on the CPU.
 """
 
 import json
@@ -21,15 +21,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 HERE = Path(__file__).parent / "families"
-# Frames that are asked of a family whose processor does not choose a number itself, and the rate of the videos.
+# Number of frames, for a family whose processor has no default.
 FRAMES = {"llava_onevision": 6}
+# Frames per second of the videos.
 RATE = 8.0
 QUESTION = "What is happening in the video?"
 N_NEW = 24
 
 
 def decode(path):
-    """All frames of a video, (T, H, W, 3)."""
+    """Decode all frames of a video: (T, H, W, 3), u8."""
     probe = ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "stream=width,height", "-of", "csv=p=0"]
     width, height = map(int, subprocess.check_output([*probe, path], text=True).strip().split(","))
     raw = subprocess.check_output(["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
@@ -37,7 +38,7 @@ def decode(path):
 
 
 def inputs_of(processor, frames, n_frames):
-    """The processor's inputs for a question about a video, and the sampled indices."""
+    """Return the prompt, the processor's inputs for a question about a video, and the sampled indices."""
     total = len(frames)
     metadata = VideoMetadata(total_num_frames=total, fps=RATE, duration=total / RATE)
     wanted = {"num_frames": n_frames} if n_frames else {}
@@ -57,6 +58,7 @@ def inputs_of(processor, frames, n_frames):
 
 @torch.no_grad()
 def make(case):
+    """Answer with one checkpoint and write its expected files."""
     directory = HERE / case
     processor = AutoProcessor.from_pretrained(directory)
     model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()

@@ -1,10 +1,10 @@
-"""Writes jpeg/NAME.jpg and jpeg/NAME.png: JPEG images of each subsampling, and the pixels that Pillow reads of them.
+"""Make jpeg/NAME.jpg and jpeg/NAME.png: JPEG images of each subsampling, and their pixels as decoded by Pillow.
 
-Usage: python tests/golden/make_jpeg.py
+    python tests/golden/make_jpeg.py
 
-Needs Pillow 12.3 (libjpeg-turbo 3.1.4) and numpy. Pillow encodes 4:4:4, 4:2:2, 4:2:0, grayscale, RGB and CMYK. The
-others have the header of another image with the same number of blocks: 4:4:0 that of 4:2:2, 4:1:1 that of 4:2:0, YCCK
-that of CMYK; their blocks make no sense as an image, but a decoder does not know.
+Requires Pillow 12.3 (libjpeg-turbo 3.1.4) and numpy. Pillow encodes 4:4:4, 4:2:2, 4:2:0, grayscale, RGB and CMYK. The
+other files are made by editing the header of an image with the same number of blocks: 4:4:0 from 4:2:2, 4:1:1 from
+4:2:0, YCCK from CMYK. Their content is meaningless but decodes.
 """
 
 import io
@@ -15,12 +15,12 @@ from PIL import Image
 
 OUT = Path(__file__).resolve().parent / "jpeg"
 SUBSAMPLINGS = {"444": 0, "422": 1, "420": 2}
-# Chroma of 1, 2 and 3 columns, of 1 row, odd sizes, several blocks.
+# Chroma planes of 1, 2 and 3 columns and of 1 row, odd sizes, several blocks.
 SIZES = [(1, 1), (3, 5), (5, 4), (17, 1), (16, 16), (37, 29)]
 
 
-def image(width, height, seed):
-    """Blobs of saturated colours, with a little noise."""
+def random_image(width, height, seed):
+    """Draw blobs of saturated colours with slight noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (max(height // 6, 2), max(width // 6, 2), 3), dtype=np.uint8)
     smooth = np.array(Image.fromarray(coarse).resize((width, height), Image.BICUBIC)).astype(int)
@@ -34,7 +34,7 @@ def encode(image, **options):
 
 
 def frame_header(data):
-    """Offset of the marker SOF0 or SOF2."""
+    """Return the offset of the marker SOF0 or SOF2."""
     at = 2
     while data[at + 1] not in (0xC0, 0xC2):
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -42,13 +42,13 @@ def frame_header(data):
 
 
 def with_luma_sampling(data, sampling):
-    """Replaces the sampling factors of the first component."""
+    """Replace the sampling factors of the first component."""
     data[frame_header(data) + 11] = sampling
     return data
 
 
 def as_ycck(data):
-    """Marks CMYK as YCCK: the transform of Adobe's segment, and components 1 to 4 in the headers of frame and scan."""
+    """Mark CMYK as YCCK: the transform of the Adobe segment, component ids 1 to 4 in frame and scan headers."""
     data[data.index(b"Adobe") + 11] = 2
     frame, scan = frame_header(data), data.index(b"\xff\xda\x00\x0e\x04")
     for component in range(4):
@@ -60,19 +60,19 @@ def main():
     files = {}
     for seed, (width, height) in enumerate(SIZES):
         for name, subsampling in SUBSAMPLINGS.items():
-            picture = image(width, height, seed)
-            files[f"{name}_{width}x{height}"] = encode(picture, subsampling=subsampling)
+            source = random_image(width, height, seed)
+            files[f"{name}_{width}x{height}"] = encode(source, subsampling=subsampling)
             if width > 16:
                 options = {"subsampling": subsampling, "progressive": True}
-                files[f"{name}_{width}x{height}_progressive"] = encode(picture, **options)
-    picture = image(33, 35, 10)
-    files["420_33x35_restarts"] = encode(picture, subsampling=2, quality=95, restart_marker_rows=1)
-    files["440_31x15"] = with_luma_sampling(encode(image(31, 15, 11), subsampling=1), 0x12)
-    files["411_31x32"] = with_luma_sampling(encode(image(31, 32, 12), subsampling=2), 0x41)
-    files["gray_33x35"] = encode(picture.convert("L"))
-    files["rgb_33x35"] = encode(picture, keep_rgb=True)
-    files["cmyk_33x35"] = encode(picture.convert("CMYK"))
-    files["ycck_33x35"] = as_ycck(encode(picture.convert("CMYK")))
+                files[f"{name}_{width}x{height}_progressive"] = encode(source, **options)
+    source = random_image(33, 35, 10)
+    files["420_33x35_restarts"] = encode(source, subsampling=2, quality=95, restart_marker_rows=1)
+    files["440_31x15"] = with_luma_sampling(encode(random_image(31, 15, 11), subsampling=1), 0x12)
+    files["411_31x32"] = with_luma_sampling(encode(random_image(31, 32, 12), subsampling=2), 0x41)
+    files["gray_33x35"] = encode(source.convert("L"))
+    files["rgb_33x35"] = encode(source, keep_rgb=True)
+    files["cmyk_33x35"] = encode(source.convert("CMYK"))
+    files["ycck_33x35"] = as_ycck(encode(source.convert("CMYK")))
     OUT.mkdir(exist_ok=True)
     for name, data in files.items():
         (OUT / f"{name}.jpg").write_bytes(data)

@@ -1,5 +1,7 @@
-"""Makes legacy*.bin: a state dict as torch.save wrote it before PyTorch 1.6, with what such files hold: storages that are shared,
-views at an offset, transposed views, half precision, parameters; and strided*.bin, with a strided view, in either format.
+"""Make legacy*.bin, state dicts in the format of torch.save before PyTorch 1.6, and strided*.bin, a strided view.
+
+The state dict has shared storages, views at an offset, transposed views, half precision and parameters. The strided
+view is in either format.
 
     pip install torch==2.15.0
     python tests/golden/make_legacy.py
@@ -20,12 +22,12 @@ state = OrderedDict(
 )
 here = Path(__file__).resolve().parent
 torch.save(state, here / "legacy.bin", _use_new_zipfile_serialization=False)
-# With a tensor of a type that no weight has, before one that is read.
+# A tensor of an unsupported type before a supported one.
 masked = OrderedDict(mask=torch.tensor([True, False, True]), whole=state["whole"])
 torch.save(masked, here / "legacy_mask.bin", _use_new_zipfile_serialization=False)
-# As training scripts save it: the state dict inside another.
+# The state dict inside another, as training scripts save it.
 torch.save({"state_dict": state, "epoch": 3}, here / "legacy_nested.bin", _use_new_zipfile_serialization=False)
-# Every second row of a tensor, in either format.
+# Every second row of a tensor.
 strided = OrderedDict(rows=torch.arange(8.0).reshape(4, 2)[::2])
 torch.save(strided, here / "strided.bin")
 torch.save(strided, here / "strided_legacy.bin", _use_new_zipfile_serialization=False)

@@ -1,11 +1,11 @@
-"""Makes mini/expected.json: what PyTorch and transformers answer with `samples/mini` about `samples/three_shapes.mp4`.
+"""Make mini/expected.json: answers of PyTorch and transformers with `samples/mini` about `samples/three_shapes.mp4`.
 
     pip install torch==2.15.0 transformers==5.24.0 safetensors==0.8.0 tokenizers pillow==13.0.0 numpy==2.4.6
-    python tests/golden/make_mini.py          # needs the ffmpeg command
+    python tests/golden/make_mini.py          # requires ffmpeg
 
-The whole chain, over all sampled frames: uniform sampling, pad, bicubic resize, CLIP, DCI, projector, temporal aggregation,
-the prompt spliced around the visual tokens, greedy generation in f32. `min_margin` is the smallest gap between the two best
-logits on the way; answers nearer than MARGIN are left out, for rounding could turn them.
+Computes all stages over all sampled frames: uniform sampling, padding, bicubic resize, CLIP, DCI, projector, temporal
+aggregation, the prompt around the visual tokens, greedy generation in f32. `min_margin` is the smallest gap between the
+two best logits of any step; answers below MARGIN are dropped, because rounding may change them.
 """
 
 import json
@@ -43,7 +43,7 @@ VARIANTS = [("concat", 4), ("temporal_mean", 8), ("spatial_mean", 8), ("spatial_
 
 
 def load(model, weights):
-    """Loads weights whose names may lack or have the `vision_model.` prefix; nothing may be left over on either side."""
+    """Load weights, with or without the prefix `vision_model.`, and assert that all of the model's weights are set."""
     own = set(model.state_dict())
     if not own & set(weights):
         weights = {name.removeprefix("vision_model."): value for name, value in weights.items()}

@@ -1,11 +1,11 @@
-"""Makes reference.json: the greedy ids of the released code's reference cases over *all* frames, by PyTorch and transformers.
+"""Make reference.json: greedy ids of the released code's reference cases over *all* frames, by transformers.
 
     pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
-    python tests/golden/make_reference.py REFERENCE    # the folder with the cases and their towers/
+    python tests/golden/make_reference.py REFERENCE    # directory of the cases and their towers/
 
-The reference's own `generated_ids` were made from the first frame alone, unpooled: its `inputs_embeds.sample` has that many rows.
-This script computes tower, connector, projector, temporal aggregation, splice and generation anew, checks its tokens against
-the reference's `aggregated.sample`, which is of all frames, and writes what the language model answers to them.
+The `generated_ids` of the reference come from the first frame alone, unpooled, as the number of rows of its
+`inputs_embeds.sample` shows. This script computes tower, connector, projector, temporal aggregation, splice and
+generation over all frames, and compares its visual tokens with `aggregated.sample` of the reference, which has all.
 """
 
 import json
@@ -38,7 +38,7 @@ def load(model, weights):
 
 
 def tower(reference, config, weights):
-    """The tower with the layers that run."""
+    """Load the tower; SigLIP without its last layer, as in the released code."""
     folder = reference / "towers" / config["mm_vision_tower"]
     described = json.loads((folder / "config.json").read_text())
     if "siglip" not in config["mm_vision_tower"]:

@@ -1,13 +1,12 @@
-"""Writes what transformers answers for single images, which LLaVA-NeXT and LLaVA-OneVision take by AnyRes, with the tiny
-checkpoints in families/: single_image.json, single_image.safetensors and the images in single_image/.
+"""Make single_image.json, single_image.safetensors and single_image/ of families/: answers about single images.
 
-Usage: python tests/golden/make_single_image_answers.py [CASE ...]
+    python tests/golden/make_single_image_answers.py [CASE ...]
 
-Needs transformers 5.24, torch and torchvision, whose u8 kernels the families' image processors resize with. Images are
-drawn from their names, again and again until no step of the answer is a near-tie; each goes through the family's own
-processor and `generate()`, in f32 on the CPU. A name with an
-`aspect` is asked of the same weights with this `vision_aspect_ratio` in both files. `packed.NAME` is every STEP-th
-visual token as it is spliced in, `mean.NAME` the mean of all; `logits.NAME` are those of the first answer token.
+LLaVA-NeXT and LLaVA-OneVision encode a single image by AnyRes. Requires transformers 5.24, torch and torchvision (its
+u8 kernels resize the images). Images are drawn with seeds from their names, until no step of the answer is a near-tie;
+the processor of the family and `generate()` answer in f32 on the CPU. An image with an `aspect` uses the same weights
+with this `vision_aspect_ratio` in both files. `packed.NAME` is every STEP-th visual token as spliced into the prompt,
+`mean.NAME` the mean of all, `logits.NAME` the logits of the first answer token.
 """
 
 import json
@@ -26,9 +25,9 @@ HERE = Path(__file__).parent / "families"
 QUESTION = "What is shown in this image?"
 N_NEW = 24
 STEP = 29
-# Between the best two logits of every step.
+# Smallest allowed gap between the two best logits of a step.
 MIN_GAP = 0.03
-# Width and height; the bound on the tokens, where it is not the checkpoint's own.
+# Width, height, and a `vision_aspect_ratio` other than the checkpoint's.
 IMAGES = {
     "llava_next": {
         "wide": (611, 150, None),
@@ -48,7 +47,7 @@ IMAGES = {
 
 
 def draw(name, seed, width, height):
-    """Gradients, a few rectangles and discs: sharp edges and flat parts, which PNG stores in little."""
+    """Draw gradients, rectangles and discs: sharp edges and flat areas, which PNG compresses well."""
     rng = np.random.default_rng(sum(name.encode()) * 1000 + seed)
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1).astype(np.uint8)
@@ -64,7 +63,7 @@ def draw(name, seed, width, height):
 
 
 def checkpoint(directory, aspect):
-    """The checkpoint with another bound, in a directory of its own, or itself."""
+    """Return the checkpoint, or a copy of it with another `vision_aspect_ratio`."""
     if aspect is None:
         return directory
     copy = Path(tempfile.mkdtemp())
@@ -99,7 +98,7 @@ def answer(directory, image):
     visual = embeds[0][0][ids[0] == model.config.image_token_id]
     facts = {
         "prompt": prompt,
-        # One placeholder for all visual tokens.
+        # A single placeholder for all visual tokens.
         "input_ids": [int(i) for n, i in enumerate(ids[0]) if i != model.config.image_token_id or ids[0][n - 1] != i],
         "placeholder_id": model.config.image_token_id,
         "n_visual_tokens": len(visual),

@@ -1,11 +1,10 @@
-"""Writes what LLaVA-NeXT's own code makes of single images (`process_anyres_image` and the merging of its views), with the
-weights of families/llava_onevision: single_image_llava.json and single_image_llava.safetensors there.
+"""Make single_image_llava.json and .safetensors of families/llava_onevision: single images by LLaVA-NeXT's code.
 
-Usage: python tests/golden/make_single_image_llava.py LLAVA_NEXT
+    python tests/golden/make_single_image_llava.py LLAVA_NEXT
 
-LLAVA_NEXT is a checkout of github.com/LLaVA-VL/LLaVA-NeXT, whose functions are taken from its files as they stand; the
-tower and the projector are those of transformers 5.24, in f32 on the CPU. The images are those of
-make_single_image_answers.py, and one whose padding the code cuts otherwise than transformers does.
+LLAVA_NEXT is a checkout of github.com/LLaVA-VL/LLaVA-NeXT. Its functions (`process_anyres_image` and the merging of
+views) run unchanged; tower and projector are those of transformers 5.24, in f32 on the CPU. The images are those of
+make_single_image_answers.py, and one whose padding LLaVA-NeXT crops differently than transformers.
 """
 
 import ast
@@ -14,7 +13,6 @@ import json
 import math
 import re
 import sys
-from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +29,7 @@ from make_single_image_answers import HERE, IMAGES, STEP, draw
 CASE = HERE / "llava_onevision"
 SIZES = {"cut": (423, 188)}
 TILES = "(1x1),...,(6x6)"
-# Width and height, as the code reads a list.
+# Resolutions (width, height), in the form of a list.
 LIST = [[384, 768], [768, 384], [768, 768], [1152, 384], [384, 1152]]
 RUNS = {name: (name, aspect or "anyres_max_9", TILES) for name, (_, _, aspect) in IMAGES["llava_onevision"].items()} | {
     "cut": ("cut", "anyres_max_9", TILES),
@@ -40,7 +38,7 @@ RUNS = {name: (name, aspect or "anyres_max_9", TILES) for name, (_, _, aspect) i
 
 
 def functions(path, names, scope):
-    """Runs the definitions of these names in a file, wherever they stand in it."""
+    """Execute the definitions of the given names in a file, at any nesting."""
     tree = ast.parse(path.read_text())
     found = [node for node in ast.walk(tree) if getattr(node, "name", None) in names]
     assert {node.name for node in found} == set(names), path
@@ -49,7 +47,7 @@ def functions(path, names, scope):
 
 
 def code(checkout):
-    """The image processor, the making of views, and the merging of their features."""
+    """Return a scope with the image processor, the making of views, and the merging of their features."""
     scope = {"Image": Image, "math": math, "ast": ast, "re": re, "torch": torch, "nn": nn, "Dict": Dict, "reduce": reduce, "partial": partial}
     scope |= {"IGNORE_INDEX": -100, "IMAGE_TOKEN_INDEX": -200, "rank0_print": print, "rank_print": print}
     for module, names in [("image_transforms", ["convert_to_rgb", "normalize", "rescale", "resize", "to_channel_dimension_format"]),
@@ -65,7 +63,7 @@ def code(checkout):
 
 @torch.no_grad()
 def merged(scope, model, image, aspect, pinpoints):
-    """The visual tokens of an image."""
+    """Return the visual tokens of an image."""
     views = scope["process_anyres_image"](image, scope["SigLipImageProcessor"](), pinpoints)
     inner = model.model
     tower = SimpleNamespace(num_patches_per_side=27, image_size=384)

@@ -1,15 +1,14 @@
-"""Makes `sentencepiece/slow_llama.json`: what the slow Llama tokenizer of transformers 4.36.2 answers, for model a.
+"""Make `sentencepiece/slow_llama.json`: ids of model a by the slow Llama tokenizer of transformers 4.36.2.
 
-The released checkpoints ship only `tokenizer.model`, and the released code reads it with `LlamaTokenizer(legacy=True)`: this is
-that class, with its defaults. Needs its own environment (no torch), and the models that `make.py` trains:
+The released checkpoints have only `tokenizer.model`, which the released code reads with `LlamaTokenizer(legacy=True)`:
+this class with its defaults. Requires an environment of its own (without torch) and the models trained by `make.py`:
 
     pip install transformers==4.36.2 tokenizers==0.15.2 sentencepiece==0.1.99 'protobuf<5'
     python tests/golden/make_slow_llama.py
 
 slow_llama.json    a list of {text, ids}: `tokenizer(text).input_ids`, so every list begins with `<s>` (1).
 
-It also checks that this older sentencepiece gives the ids and the texts of `sentencepiece/expected.json`, and prints where it
-does not.
+Also compares this older sentencepiece with `sentencepiece/expected.json` and prints the differences.
 """
 
 import json
@@ -54,7 +53,7 @@ def random_texts(rng, count):
 
 
 def check_the_older_library():
-    """The released code ran sentencepiece 0.1.99: tell where it differs from the files that a newer one made."""
+    """Print differences of sentencepiece 0.1.99, the version of the released code, from the files of a newer one."""
     expected = json.loads((OUT / "expected.json").read_text())
     for name in "abcd":
         sp = sentencepiece.SentencePieceProcessor(model_file=str(OUT / f"{name}.model"))

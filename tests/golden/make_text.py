@@ -1,4 +1,4 @@
-"""Makes `text/*.json`: what transformers gives for prompts, chat templates and answers, whatever the tokenizer.
+"""Make `text/*.json`: prompts, chat templates and answers by transformers, for many kinds of tokenizers.
 
     pip install transformers==5.24.0 tokenizers==0.23.3 sentencepiece protobuf jinja2
     python tests/golden/make_text.py            # text/base.json, text/tokenizers.json, text/templates.json
@@ -6,11 +6,11 @@
     python tests/golden/make_text.py slow       # text/slow.json
 
 base.json        two small tokenizer.json: `pieces` (sentencepiece/a.model, converted) and `bytes` (byte-level BPE).
-tokenizers.json  cases: `base` with `patch` (keys of tokenizer.json that are replaced) or a `model`, `config`
-                 (tokenizer_config.json), other `files`; `prompts`: [text before the image, text after it, ids before, ids after] as
-                 `AutoTokenizer` and `LlavaProcessor` give them for model_type llava; `answers`: [ids, text] as
+tokenizers.json  cases: `base` with `patch` (replaced keys of tokenizer.json) or a `model`, `config`
+                 (tokenizer_config.json), other `files`; `prompts`: [text before the image, text after it, ids before,
+                 ids after] by `AutoTokenizer` and `LlavaProcessor` for model_type llava; `answers`: [ids, text] by
                  `decode(ids, skip_special_tokens=True).strip()`.
-templates.json   chat templates, conversations, and the prompts that `apply_chat_template` makes of them.
+templates.json   chat templates, conversations, and the prompts by `apply_chat_template`.
 slow.json        the slow LlamaTokenizer of 4.57 (`use_fast=False`): settings, texts, ids.
 """
 
@@ -120,7 +120,7 @@ def cases(bases):
                     {"added_tokens": [t for t in bases["pieces"]["added_tokens"] if t["content"] != "<image>"]},
                     named | {"added_tokens_decoder": image_token})
     yield json_case("config_changes_flags", "pieces", {}, named | {"added_tokens_decoder": spaced})
-    # Up to 4.33 of transformers: tokenizer.json's flags hold, whatever added_tokens.json lists.
+    # transformers up to 4.33: the flags in tokenizer.json take precedence over added_tokens.json.
     image_id = next(t["id"] for t in bases["pieces"]["added_tokens"] if t["content"] == "<image>")
     yield json_case("image_in_added_tokens_file", "pieces", {}) | {"files": {"added_tokens.json": {"<image>": image_id}}}
     yield json_case("image_in_added_tokens_file_strips", "pieces", image("pieces", lstrip=True, rstrip=True)) | {
@@ -161,7 +161,7 @@ def tokenizers(bases):
         for before, after in TEXTS:
             text = f"{before}<image>{after}"
             writes_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-            # As LlavaProcessor and apply_chat_template do it, with the placeholder repeated for each visual token.
+            # As LlavaProcessor and apply_chat_template: the placeholder is repeated for each visual token.
             repeated = text.replace("<image>", "<image>" * 4)
             ids = tokenizer(repeated, add_special_tokens=not writes_bos)["input_ids"]
             at = ids.index(image)
@@ -224,13 +224,13 @@ def templates():
                     [messages], chat_template=source, add_generation_prompt=not chat["primed"],
                     continue_final_message=bool(chat["primed"]), bos_token="<s>", eos_token="</s>",
                 )[0][0]
-            except Exception as error:  # a template may refuse
-                print("left out:", name, chat, type(error).__name__, str(error)[:90])
+            except Exception as error:  # A template may raise an exception.
+                print("skipped:", name, chat, type(error).__name__, str(error)[:90])
                 continue
             if text.count("<image>") == 1:
                 out.append(dict(name=name, template=source, chat=chat, text=text))
             else:
-                print("left out:", name, chat, text.count("<image>"), "images")
+                print("skipped:", name, chat, text.count("<image>"), "images")
     return out
 
 

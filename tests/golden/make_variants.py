@@ -1,11 +1,13 @@
-"""Makes variants.json: what transformers answers with variants of checkpoints/hf-4, for tests/it/variants.rs, which makes the same ones.
+"""Make variants.json: answers of transformers with variants of checkpoints/hf-4.
+
+tests/it/variants.rs builds the same variants.
 
     pip install torch==2.15.0 transformers==5.24.0 sentencepiece==0.2.3 safetensors==0.8.0 pillow==12.3.0 numpy==2.4.6
     python tests/golden/make_variants.py   # after make_checkpoints.py
 
-A variant is the checkpoint with keys of config.json set (`top`, `text`; null removes one) and tensors added or removed. Element j
-of an added tensor, row-major, is scale * sin(1.7 j + the sum of the bytes of its name mod 100), in f32. The ids are the first 16
-of generate() in f32, greedy, with its cache: dynamic scaling depends on it.
+A variant is the checkpoint with keys of config.json set (`top`, `text`; null removes a key) and tensors added or
+removed. Element j of an added tensor, row-major, is scale * sin(1.7 j + b), where b is the sum of the bytes of its name
+mod 100, in f32. The ids are the first 16 of greedy generate() in f32 with a cache, on which dynamic scaling depends.
 """
 
 import json
@@ -70,6 +72,7 @@ VARIANTS = {
 
 
 def value(name, shape, scale):
+    """Return the added tensor of a name, as defined above."""
     n = torch.Size(shape).numel()
     return (scale * torch.sin(1.7 * torch.arange(n, dtype=torch.float64) + sum(name.encode()) % 100)).float().reshape(shape)
 
