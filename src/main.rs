@@ -1,5 +1,7 @@
 //! The `vidense` binary: arguments in, answers to standard output, everything else to standard error.
 
+#![allow(unreachable_pub, reason = "a binary has no public interface")]
+
 mod cli;
 
 use std::process::ExitCode;

@@ -70,7 +70,7 @@ struct PartsState {
 }
 
 /// Function that runs a part on a device, given by its index.
-pub type RunPart<'a> = dyn Fn(usize, &PartTask) -> PartEnd + Sync + 'a;
+pub(crate) type RunPart<'a> = dyn Fn(usize, &PartTask) -> PartEnd + Sync + 'a;
 
 /// Runs parts `0..n_parts` on devices `0..n_devices`, one thread per device.
 pub fn share(n_parts: usize, n_devices: usize, run: &RunPart<'_>) -> SharedParts {

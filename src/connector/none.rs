@@ -12,7 +12,7 @@ use crate::units::LayerIndex;
 
 /// The final state alone.
 #[derive(Debug)]
-pub struct FinalLayer {
+pub(crate) struct FinalLayer {
     final_layer: LayerIndex,
 }
 

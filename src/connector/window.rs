@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use candle_core::{D, DType, Result, Tensor};
 
 /// Running window over frames in time order.
-pub struct ChannelWindow {
+pub(crate) struct ChannelWindow {
     /// Frames on either side of the middle one.
     reach: usize,
     /// Channels of the final layer, which come first and stay unchanged.

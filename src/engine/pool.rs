@@ -13,7 +13,7 @@ use crate::kernels::kv::{PAGE_LEN, PageId};
 
 /// Identity of the token at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PositionKey {
+pub(crate) struct PositionKey {
     /// 0 for a token of text; else the identity of the visual tokens.
     pub source: u64,
     /// The token's id, or the index among the visual tokens.
@@ -22,7 +22,7 @@ pub struct PositionKey {
 
 /// Content of a page: the chain of pages before it, and its own tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PageKey {
+pub(crate) struct PageKey {
     /// Serial number of the page before it; of a first page the length that its rotary frequencies depend on.
     pub parent: Parent,
     /// The page's tokens: [`PAGE_LEN`].
@@ -31,7 +31,7 @@ pub struct PageKey {
 
 /// Predecessor of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Parent {
+pub(crate) enum Parent {
     /// No parent: the page is the first of its sequence. Rotary frequencies may depend on the prompt's length.
     Start {
         /// The length that decides them, 0 where none does.
@@ -43,7 +43,7 @@ pub enum Parent {
 
 /// Sizes of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolConfig {
+pub(crate) struct PoolConfig {
     /// Pages that may have memory.
     pub max_pages: usize,
     /// Unused pages whose content is kept while memory is left.
@@ -52,7 +52,7 @@ pub struct PoolConfig {
 
 /// Reference counts of all pages.
 #[derive(Debug)]
-pub struct PagePool {
+pub(crate) struct PagePool {
     config: PoolConfig,
     slots: Vec<Slot>,
     /// Pages without content or reference.
@@ -76,38 +76,38 @@ struct Slot {
 
 impl PagePool {
     /// Makes a pool whose pages are all unused.
-    pub fn new(config: PoolConfig) -> Self {
+    pub(crate) fn new(config: PoolConfig) -> Self {
         let (free, by_key, idle) = (BTreeSet::new(), HashMap::new(), BTreeMap::new());
         Self { config, slots: Vec::new(), free, by_key, idle, clock: 0, peak: 0 }
     }
 
     /// Pages that may have memory.
-    pub fn max_pages(&self) -> usize {
+    pub(crate) fn max_pages(&self) -> usize {
         self.config.max_pages
     }
 
     /// Returns the number of pages in use.
-    pub fn n_in_use(&self) -> usize {
+    pub(crate) fn n_in_use(&self) -> usize {
         self.slots.len() - self.free.len() - self.idle.len()
     }
 
     /// Pages that have had memory: it never becomes less.
-    pub fn n_pages(&self) -> usize {
+    pub(crate) fn n_pages(&self) -> usize {
         self.slots.len()
     }
 
     /// Returns the largest number of pages in use at once.
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.peak
     }
 
     /// Pages that could be taken.
-    pub fn n_available(&self) -> usize {
+    pub(crate) fn n_available(&self) -> usize {
         self.config.max_pages - self.n_in_use()
     }
 
     /// Takes `n` pages of undefined content; returns `None`, and changes nothing, where fewer are free.
-    pub fn take(&mut self, n: usize) -> Option<Vec<PageId>> {
+    pub(crate) fn take(&mut self, n: usize) -> Option<Vec<PageId>> {
         (n <= self.n_available()).then(|| (0..n).filter_map(|_| self.take_one()).collect())
     }
 
@@ -134,12 +134,12 @@ impl PagePool {
     }
 
     /// Returns the page with this content.
-    pub fn find(&self, key: &PageKey) -> Option<PageId> {
+    pub(crate) fn find(&self, key: &PageKey) -> Option<PageId> {
         self.by_key.get(key).copied()
     }
 
     /// Adds a reference to a page that was found.
-    pub fn retain(&mut self, page: PageId) {
+    pub(crate) fn retain(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.n_references += 1;
         if let Some(left_at) = slot.left_at.take() {
@@ -149,13 +149,13 @@ impl PagePool {
     }
 
     /// Returns the serial number of a page's content.
-    pub fn serial(&self, page: PageId) -> u64 {
+    pub(crate) fn serial(&self, page: PageId) -> u64 {
         self.slots[page.index()].serial
     }
 
     /// Publishes the content of a page in use, so that prefixes find it. Where another page has the same content
     /// already, that one is found.
-    pub fn fill(&mut self, page: PageId, key: PageKey) {
+    pub(crate) fn fill(&mut self, page: PageId, key: PageKey) {
         debug_assert!(key.tokens.len() == PAGE_LEN, "a full page");
         let slot = &mut self.slots[page.index()];
         if slot.key.is_none() && !self.by_key.contains_key(&key) {
@@ -165,7 +165,7 @@ impl PagePool {
     }
 
     /// Removes a reference to a page. The content of a page without references can still be found.
-    pub fn release(&mut self, page: PageId) {
+    pub(crate) fn release(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.n_references = slot.n_references.saturating_sub(1);
         if slot.n_references > 0 {
@@ -181,7 +181,7 @@ impl PagePool {
     }
 
     /// Removes all pages from `first` on, which are unused and without memory: they are never taken again.
-    pub fn give_up_from(&mut self, first: PageId) {
+    pub(crate) fn give_up_from(&mut self, first: PageId) {
         self.free.split_off(&first);
         self.slots.truncate(first.index());
         self.config.max_pages = self.config.max_pages.min(first.index());

@@ -9,7 +9,7 @@ mod scaling;
 #[cfg(test)]
 mod tests;
 
-pub use rotation::{RopeAngles, RopeTable};
+pub(crate) use rotation::{RopeAngles, RopeTable};
 pub use scaling::{RampEnds, RopeScaling};
 
 /// Rotary frequencies of a model.
@@ -25,7 +25,7 @@ pub struct Rope {
 
 /// A position whose angles are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RopeRow {
+pub(crate) struct RopeRow {
     /// The position in its sequence, from 0.
     pub position: usize,
     /// Length of the sequence's prompt, which dynamic NTK alone depends on.

@@ -53,7 +53,7 @@ pub struct Decoding {
 }
 
 /// Chooses ids, one after the other.
-pub struct Sampler {
+pub(crate) struct Sampler {
     processor: LogitsProcessor,
     is_greedy: bool,
     rules: LogitRules,
@@ -104,7 +104,7 @@ impl Sampler {
 }
 
 /// Sampler of a sequence, and its ids.
-pub struct Choosing<'s> {
+pub(crate) struct Choosing<'s> {
     /// Sampler of the sequence.
     pub sampler: &'s mut Sampler,
     /// Ids generated so far.

@@ -12,7 +12,7 @@ use super::norm::Norm;
 
 /// Names and widths of `N` linear layers over the same input.
 #[derive(Debug, Clone, Copy)]
-pub struct FusedConfig<'a, const N: usize> {
+pub(crate) struct FusedConfig<'a, const N: usize> {
     /// Input width.
     pub d_in: usize,
     /// Name and output width of each layer, in the order of the outputs.
@@ -23,7 +23,7 @@ pub struct FusedConfig<'a, const N: usize> {
 
 /// `N` linear layers over the same input.
 #[derive(Debug)]
-pub struct Fused<const N: usize> {
+pub(crate) struct Fused<const N: usize> {
     weights: FusedWeights<N>,
     widths: [usize; N],
 }

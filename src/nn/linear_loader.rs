@@ -52,7 +52,7 @@ pub enum Purpose {
 
 /// Loader of layers in the precision of the `VarBuilder`.
 #[derive(Debug, Clone, Copy)]
-pub struct FullPrecisionLoader(
+pub(crate) struct FullPrecisionLoader(
     /// Purpose of the network.
     pub Purpose,
 );

@@ -21,7 +21,7 @@ pub struct LayerNorm(Norm);
 
 /// RMS norm over the last dimension (arXiv 1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug, Clone)]
-pub struct RmsNorm(Norm);
+pub(crate) struct RmsNorm(Norm);
 
 impl Norm {
     fn new(weights: NormWeights) -> Result<Self> {

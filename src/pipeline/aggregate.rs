@@ -134,7 +134,7 @@ pub(crate) struct Aggregator<'m> {
 
 impl<'m> Aggregator<'m> {
     /// Creates an aggregation without images.
-    pub fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
+    pub(crate) fn new(vlm: &'m Vlm, temporal: Temporal) -> Self {
         let fold = temporal.begin_with(vlm.frame_tokens(), vlm.newline().cloned());
         Self { vlm, window: vlm.begin_window(), fold, point: temporal.aggregation_point() }
     }
@@ -146,7 +146,7 @@ impl<'m> Aggregator<'m> {
     ///
     /// # Errors
     /// Mismatched shapes.
-    pub fn push(&mut self, fused: &Tensor) -> Result<(), Error> {
+    pub(crate) fn push(&mut self, fused: &Tensor) -> Result<(), Error> {
         let complete = self.window.push(fused).map_err(Error::compute("averaging over frames"))?;
         complete.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))
     }
@@ -158,7 +158,7 @@ impl<'m> Aggregator<'m> {
     ///
     /// # Errors
     /// When there was no image, or the language model's device is out of memory.
-    pub fn finish(mut self) -> Result<Tensor, Error> {
+    pub(crate) fn finish(mut self) -> Result<Tensor, Error> {
         let rest = self.window.finish().map_err(Error::compute("averaging over frames"))?;
         rest.iter().try_for_each(|fused| fold(self.vlm, self.point, &mut *self.fold, fused))?;
         let folded = self.fold.finish().map_err(Error::compute("aggregating frames"))?;

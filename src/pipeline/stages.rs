@@ -105,7 +105,7 @@ pub(super) struct Encoded {
 }
 
 /// Callback for the progress of videos, called from several threads.
-pub type OnProgress<'a> = dyn Fn(&VideoRef, VideoProgress) + Sync + 'a;
+pub(crate) type OnProgress<'a> = dyn Fn(&VideoRef, VideoProgress) + Sync + 'a;
 
 /// End of the measured time of a stage's operations, on devices with an asynchronous queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -204,7 +204,7 @@ fn in_words(name: &str) -> &str {
 }
 
 /// Describes a value for a message, in at most about 40 characters.
-pub fn describe(value: &Value) -> String {
+pub(crate) fn describe(value: &Value) -> String {
     const LONGEST: usize = 40;
     match value {
         Value::Null => "nothing".to_owned(),
@@ -221,7 +221,7 @@ pub fn describe(value: &Value) -> String {
 }
 
 /// Returns a hint for an unknown name: the most similar known name, or all of them.
-pub fn nearest(name: &str, known: &[&str]) -> String {
+pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     match choice::nearest(name, known) {
         Some(best) => format!("`{best}`?"),
         None if known.is_empty() => "there are none".to_owned(),

@@ -15,7 +15,7 @@ use super::schema::SchemaNode;
 use crate::error::Error;
 
 /// Returns the JSON Schema of a pipeline file.
-pub fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     schema_for!(Plan)
 }
 

@@ -17,7 +17,7 @@ use crate::vlm::Design;
 use crate::world::Draw;
 
 /// The objective of both stages; which parts are trained is the parameters' matter.
-pub struct AnswerObjective<'m> {
+pub(crate) struct AnswerObjective<'m> {
     design: &'m Design,
     projector: Projector,
     language: Llama,
@@ -31,7 +31,7 @@ pub struct AnswerObjective<'m> {
 }
 
 /// Parts of the objective.
-pub struct AnswerParts<'m> {
+pub(crate) struct AnswerParts<'m> {
     /// The model's description.
     pub design: &'m Design,
     /// Factor of the features.
@@ -109,7 +109,7 @@ impl<'m> AnswerObjective<'m> {
 }
 
 /// Images with their conversations, packed.
-pub struct AnswerBatch {
+pub(crate) struct AnswerBatch {
     features: Tensor,
     stretched: Stretched,
     packed: Packed,

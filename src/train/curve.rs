@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// The losses of a stage, step by step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Curve {
+pub(crate) struct Curve {
     /// The stage's name.
     pub name: String,
     /// One a step.

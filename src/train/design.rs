@@ -33,7 +33,7 @@ const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
 
 /// Owner of the tower of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TowerPlace {
+pub(crate) enum TowerPlace {
     /// A tower made or changed by the recipe, written beside the model.
     Own,
     /// The tower beside the initial checkpoint; its files are copied.
@@ -45,7 +45,7 @@ pub enum TowerPlace {
 }
 
 /// Initial checkpoint and tower of the model.
-pub struct ModelStart {
+pub(crate) struct ModelStart {
     /// Directory of the checkpoint.
     pub from: Option<PathBuf>,
     /// Directory of the tower.

@@ -17,7 +17,7 @@ use crate::vision::Tower;
 use crate::vlm::{FeatureSelection, fuse};
 
 /// Encoder of images into features.
-pub struct Encoder<'a> {
+pub(crate) struct Encoder<'a> {
     /// The tower.
     pub tower: &'a Tower,
     /// The connector.
@@ -31,7 +31,7 @@ pub struct Encoder<'a> {
 }
 
 /// Features of all images of a dataset, as f16.
-pub struct Features {
+pub(crate) struct Features {
     path: PathBuf,
     file: Mutex<File>,
     n_tokens: usize,

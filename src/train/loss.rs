@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor};
 
 /// Expected class and weight of each row.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Targets {
+pub(crate) struct Targets {
     /// Classes.
     pub classes: Vec<u32>,
     /// Weights, one a class.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::files::output;
 
 /// Names of the files of metrics and of the curve in a run's directory.
-pub struct Metrics {
+pub(crate) struct Metrics {
     lines: PathBuf,
     picture: PathBuf,
     file: File,

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use crate::error::Error;
 
 /// The loss of some images.
-pub struct StepLoss {
+pub(crate) struct StepLoss {
     /// Summed, not divided by the weight: a scalar.
     pub sum: Tensor,
     /// Predictions that were right.
@@ -17,7 +17,7 @@ pub struct StepLoss {
 }
 
 /// A stage's loss over batches of images. Work without gradients is prepared separately.
-pub trait Objective: Sync {
+pub(crate) trait Objective: Sync {
     /// Prepared images.
     type Batch: Send + Sync;
 

@@ -15,7 +15,7 @@ use crate::error::Error;
 
 /// The ids of one conversation after the image, and what predicting each of them counts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TrainSegment {
+pub(crate) struct TrainSegment {
     ids: Vec<u32>,
     /// 0 for the words of the prompt.
     weights: Vec<f32>,
@@ -29,7 +29,7 @@ impl TrainSegment {
 }
 
 /// Turns conversations into ids as a prompt at run time would have them.
-pub struct Packer<'m> {
+pub(crate) struct Packer<'m> {
     tokenizer: &'m Tokenizer,
     template: &'m Template,
     marks: &'m FrameMarks,
@@ -39,7 +39,7 @@ pub struct Packer<'m> {
 
 impl<'m> Packer<'m> {
     /// Makes a packer for a model's tokenizer and template.
-    pub fn new(design: &'m Design) -> Self {
+    pub(crate) fn new(design: &'m Design) -> Self {
         let Design { tokenizer, template, marks, closing, .. } = design;
         Self { tokenizer, template, marks, closing }
     }
@@ -54,7 +54,7 @@ impl<'m> Packer<'m> {
     ///
     /// # Errors
     /// When the tokenizer refuses.
-    pub fn before_visual(&self) -> Result<Vec<u32>, Error> {
+    pub(crate) fn before_visual(&self) -> Result<Vec<u32>, Error> {
         let parts = self.tokenizer.encode_prompt(&self.conversation().ask("")?)?;
         Ok(parts.first().and_then(Passage::text).cloned().unwrap_or_default())
     }
@@ -63,7 +63,7 @@ impl<'m> Packer<'m> {
     ///
     /// # Errors
     /// When the tokenizer refuses.
-    pub fn segments(&self, dialogue: &Dialogue) -> Result<Vec<TrainSegment>, Error> {
+    pub(crate) fn segments(&self, dialogue: &Dialogue) -> Result<Vec<TrainSegment>, Error> {
         if self.template.has_turns() {
             return Ok(vec![self.segment(&dialogue.turns, dialogue.weight)?]);
         }
@@ -98,7 +98,7 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 
 /// Rows of a batch: prompt beginning, visual tokens, then `n_after` ids.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// `(B, n_after)`, row by row, filled up with id 0.
     pub ids: Vec<u32>,
     /// Ids of a row after the visual tokens.
@@ -115,7 +115,7 @@ pub struct Packed {
 
 /// The lengths that rows share.
 #[derive(Debug, Clone, Copy)]
-pub struct Geometry {
+pub(crate) struct Geometry {
     /// Ids before the image.
     pub n_before: usize,
     /// `V`.
@@ -128,7 +128,7 @@ pub struct Geometry {
 
 impl Packed {
     /// Packs the conversations of some images, one row an image.
-    pub fn new(images: &[Vec<TrainSegment>], geometry: Geometry) -> Self {
+    pub(crate) fn new(images: &[Vec<TrainSegment>], geometry: Geometry) -> Self {
         let Geometry { n_before, n_visual, gap, context } = geometry;
         let prefix = n_before + n_visual;
         let room = context.saturating_sub(prefix + gap);

@@ -43,11 +43,11 @@ impl Part {
 }
 
 /// Function that returns the initial value of a tensor, by name and shape.
-pub type WeightSource = Box<dyn Fn(&str, &Shape) -> Result<Tensor> + Send + Sync>;
+pub(crate) type WeightSource = Box<dyn Fn(&str, &Shape) -> Result<Tensor> + Send + Sync>;
 
 /// Weights by name, in f32.
 #[derive(Clone)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     inner: Arc<Mutex<Inner>>,
     device: Device,
 }
@@ -60,7 +60,7 @@ struct Inner {
 
 impl Parameters {
     /// Makes an empty set; `source` makes each weight at its first use.
-    pub fn new(source: WeightSource, device: &Device) -> Self {
+    pub(crate) fn new(source: WeightSource, device: &Device) -> Self {
         let inner = Inner { vars: BTreeMap::new(), frozen: BTreeSet::new(), source };
         Self { inner: Arc::new(Mutex::new(inner)), device: device.clone() }
     }
@@ -71,12 +71,12 @@ impl Parameters {
     }
 
     /// Returns the device of the weights.
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
     /// Returns the weights of a part, as networks ask for them.
-    pub fn part(&self, part: Part) -> VarBuilder<'static> {
+    pub(crate) fn part(&self, part: Part) -> VarBuilder<'static> {
         let backend = Backend { parameters: self.clone(), prefix: part.prefix() };
         VarBuilder::from_backend(Box::new(backend), DType::F32, self.device.clone())
     }
@@ -89,7 +89,7 @@ impl Parameters {
     }
 
     /// Returns all weights, by name.
-    pub fn all(&self) -> BTreeMap<String, Tensor> {
+    pub(crate) fn all(&self) -> BTreeMap<String, Tensor> {
         self.inner().vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
     }
 
@@ -97,7 +97,7 @@ impl Parameters {
     ///
     /// # Errors
     /// When it has another shape already.
-    pub fn set(&self, name: &str, value: &Tensor) -> Result<()> {
+    pub(crate) fn set(&self, name: &str, value: &Tensor) -> Result<()> {
         let value = value.to_dtype(DType::F32)?.to_device(&self.device)?;
         let mut inner = self.inner();
         match inner.vars.get(name) {

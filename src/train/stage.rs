@@ -38,7 +38,7 @@ pub struct StepReport {
 }
 
 /// A stage that runs.
-pub struct StageRun<'a> {
+pub(crate) struct StageRun<'a> {
     /// Description of the stage in the recipe.
     pub stage: &'a Stage,
     /// Directory of the state.

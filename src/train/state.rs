@@ -14,7 +14,7 @@ use crate::spec::ModelFile;
 
 /// Progress of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The fingerprint of the recipe up to the stage that runs.
     pub recipe: String,
     /// The stage that runs, from 0.
@@ -35,7 +35,7 @@ impl Progress {
 
 /// A run's state.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub(crate) struct State {
     /// Progress of the run.
     pub progress: Progress,
     /// All weights, by name.
@@ -50,7 +50,7 @@ const WEIGHT: &str = "weight.";
 const OPTIMIZER: &str = "optimizer.";
 
 /// Returns the path of the state of the run in `dir`.
-pub fn path(dir: &Path) -> PathBuf {
+pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 

@@ -94,7 +94,7 @@ const BACKGROUND_WEIGHT: f32 = 0.3;
 const IMAGE_WEIGHT: f32 = 0.5;
 
 /// The objective of the stage.
-pub struct TowerObjective {
+pub(crate) struct TowerObjective {
     tower: Tower,
     top_norm: LayerNorm,
     early_norm: LayerNorm,
@@ -109,7 +109,7 @@ impl TowerObjective {
     ///
     /// # Errors
     /// When weights do not fit.
-    pub fn new(
+    pub(crate) fn new(
         config: &TowerConfig,
         probes: &[Probe],
         parameters: &Parameters,
@@ -152,7 +152,7 @@ impl TowerObjective {
 }
 
 /// Images, and what is to be known of them.
-pub struct TowerBatch {
+pub(crate) struct TowerBatch {
     pixels: Vec<Vec<f32>>,
     scenes: Vec<Scene>,
     /// For each patch of each image its object; outer `None` where it is neither one thing nor another.

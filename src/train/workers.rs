@@ -6,7 +6,7 @@
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Threads that each run whole micro-batches.
-pub struct Workers {
+pub(crate) struct Workers {
     pools: Vec<ThreadPool>,
 }
 
@@ -15,13 +15,13 @@ impl Workers {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn new(count: usize) -> Result<Self, ThreadPoolBuildError> {
+    pub(crate) fn new(count: usize) -> Result<Self, ThreadPoolBuildError> {
         let pool = |i| ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("train-{i}")).build();
         Ok(Self { pools: (0..count.max(1)).map(pool).collect::<Result<_, _>>()? })
     }
 
     /// Runs every item; the results are in the items' order.
-    pub fn run<I: Sync, T: Send>(&self, items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    pub(crate) fn run<I: Sync, T: Send>(&self, items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
         let n = self.pools.len();
         let mut results: Vec<Option<T>> = items.iter().map(|_| None).collect();
         std::thread::scope(|scope| {

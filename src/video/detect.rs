@@ -30,7 +30,7 @@ const IMAGES: [&str; 6] = ["image2", "ico", "fits", "alias_pix", "brender_pix", 
 
 /// Content of a file by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileContent {
+pub(crate) enum FileContent {
     /// A video stream other than a cover image.
     Video,
     /// Audio, with or without a cover image.

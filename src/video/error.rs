@@ -18,7 +18,7 @@ pub(super) const LONGER_STALL_LIMIT: &str = "a longer --stall-limit, if the disk
 
 /// Two frames in a row whose times run backwards, as where streams were joined.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TimeFall {
+pub(crate) struct TimeFall {
     /// Index of the second frame.
     pub index: FrameIndex,
     /// Time of the first frame.

@@ -16,7 +16,7 @@ use crate::text::{Conversation, FrameMarks, ShownFrames, Template, Tokenizer};
 use crate::vision::TowerConfig;
 
 /// Descriptions of a model to be trained.
-pub struct Design {
+pub(crate) struct Design {
     /// Description of the model in `config.json`.
     pub config: VlmConfig,
     /// Geometry of the tower, with the layers that run.

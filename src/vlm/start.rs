@@ -13,7 +13,7 @@ use crate::language::LlamaConfig;
 use crate::weights::{Checkpoint, Ledger, Rename};
 
 /// Checkpoint that provides initial weights.
-pub struct StartingWeights {
+pub(crate) struct StartingWeights {
     ledger: Arc<Ledger>,
     language: Rename,
     projector: Rename,
@@ -24,7 +24,7 @@ pub struct StartingWeights {
 
 /// Parts of a checkpoint that training replaced, for [`StartingWeights::rest`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// The projector was replaced.
     pub projector: bool,
     /// The language model was trained.
@@ -110,7 +110,7 @@ impl StartingWeights {
 }
 
 /// Vision tower that provides initial weights.
-pub struct StartingTower {
+pub(crate) struct StartingTower {
     checkpoint: Checkpoint,
     prefix: &'static str,
 }

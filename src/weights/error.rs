@@ -27,7 +27,7 @@ pub(super) fn unfit(dir: &Path, problems: &[TensorProblem]) -> Error {
 
 /// A tensor that is missing, or has another shape than the model needs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TensorProblem {
+pub(crate) struct TensorProblem {
     /// Name of the tensor in the file.
     pub name: String,
     /// Shape that the configuration calls for.

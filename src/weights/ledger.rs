@@ -23,7 +23,7 @@ pub struct Ledger {
 }
 
 /// Callback with the number of elements of each tensor that was read.
-pub type OnLoad = Arc<dyn Fn(usize) + Send + Sync>;
+pub(crate) type OnLoad = Arc<dyn Fn(usize) + Send + Sync>;
 
 #[derive(Default)]
 struct Requests {

@@ -4,7 +4,7 @@
 use super::Draw;
 
 /// Pixels of the longest side of a canvas: the unit of all lengths.
-pub const SIDE: u32 = 128;
+pub(crate) const SIDE: u32 = 128;
 
 /// Declares an attribute: its values and their words.
 macro_rules! attribute {

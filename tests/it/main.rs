@@ -6,6 +6,7 @@
     clippy::print_stderr,
     reason = "a test that fails must say so loudly"
 )]
+#![allow(unreachable_pub, reason = "a test binary has no public interface")]
 
 mod batch;
 mod checkpoints;

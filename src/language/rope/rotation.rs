@@ -11,7 +11,7 @@ use super::{Rope, RopeRow};
 
 /// Cosines and sines for the positions from 0.
 #[derive(Debug, Clone)]
-pub struct RopeTable {
+pub(crate) struct RopeTable {
     /// `(capacity, d_head / 2)`.
     cos: Tensor,
     /// `(capacity, d_head / 2)`.
@@ -46,7 +46,7 @@ impl RopeTable {
 
 /// Cosines and sines for the positions of each sequence of a batch.
 #[derive(Debug, Clone)]
-pub struct RopeAngles {
+pub(crate) struct RopeAngles {
     /// `(B, S, d_head / 2)`.
     cos: Tensor,
     /// Sines, shaped as `cos`.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// Parts of a text that get a dummy prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrependScheme {
+pub(crate) enum PrependScheme {
     /// Every part between added tokens.
     Always,
     /// The beginning of the text.
@@ -22,7 +22,7 @@ pub enum PrependScheme {
 }
 
 /// Converted model: its `tokenizer.json`, and settings of the model outside that file.
-pub struct Converted {
+pub(crate) struct Converted {
     /// Contents of the file, without added tokens.
     pub json: Value,
     /// Control pieces, which are special tokens.

@@ -49,7 +49,7 @@ struct Entry {
 
 /// LLaVA's records as a dataset.
 #[derive(Debug, Clone)]
-pub struct LlavaImages {
+pub(crate) struct LlavaImages {
     entries: Vec<Entry>,
     identity: String,
 }

@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::image::Preprocessor;
 use crate::world::Draw;
 
-pub use llava::{LlavaConfig, LlavaImages};
-pub use order::Order;
-pub use world::{WorldConfig, WorldImages};
+pub(crate) use llava::{LlavaConfig, LlavaImages};
+pub(crate) use order::Order;
+pub(crate) use world::{WorldConfig, WorldImages};
 
 /// Training data: exactly one of the kinds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use crate::world::Draw;
 
 /// The order of a dataset's images.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub(crate) struct Order {
     all: Vec<usize>,
     simple: Vec<usize>,
     /// Steps in which only simple images come.

@@ -45,7 +45,7 @@ fn default_compressed() -> f64 {
 
 /// The shapes world as a dataset.
 #[derive(Debug, Clone)]
-pub struct WorldImages {
+pub(crate) struct WorldImages {
     config: WorldConfig,
 }
 

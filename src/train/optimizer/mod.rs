@@ -58,10 +58,10 @@ impl Default for OptimizerConfig {
 }
 
 /// Gradients by name.
-pub type Gradients = BTreeMap<String, Tensor>;
+pub(crate) type Gradients = BTreeMap<String, Tensor>;
 
 /// An optimizer with its state.
-pub struct Optimizer {
+pub(crate) struct Optimizer {
     config: OptimizerConfig,
     /// AdamW: `m.NAME` and `v.NAME`; Muon: `momentum.NAME`.
     state: BTreeMap<String, Tensor>,

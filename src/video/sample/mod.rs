@@ -22,12 +22,15 @@ use crate::choice;
 use crate::error::{About, Error, Kind, Result};
 use crate::units::linspace;
 
-pub use family::{CheckpointFrameSampling, InternVlSampling, LlavaVideoSampling, OneVisionSampling, SmolVlmSampling};
-pub use rules::{
-    EverySampling, FpsSampling, IgVlmSampling, KeyframesSampling, LinspaceSampling, TimesSampling, UniformSampling,
+pub use family::CheckpointFrameSampling;
+pub(crate) use family::{InternVlSampling, LlavaVideoSampling, OneVisionSampling, SmolVlmSampling};
+pub use rules::TimesSampling;
+pub(crate) use rules::{
+    EverySampling, FpsSampling, IgVlmSampling, KeyframesSampling, LinspaceSampling, UniformSampling,
 };
-pub use scene::{Histogram, SceneSampling};
-pub use timeline::{FrameFact, Timeline};
+pub(crate) use scene::{Histogram, SceneSampling};
+pub(crate) use timeline::FrameFact;
+pub use timeline::Timeline;
 
 /// Sampling rule, with its options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -18,7 +18,7 @@ const GRID: u32 = 64;
 
 /// Share of a frame's pixels in each of 8 x 8 x 8 bins of red, green and blue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Histogram(Vec<f32>);
+pub(crate) struct Histogram(Vec<f32>);
 
 impl Histogram {
     /// Computes the histogram of a frame.

@@ -28,7 +28,7 @@ const VIDEO_SECTION: &str = "video_processor";
 const VIDEO_PREPROCESSOR: &str = "video_preprocessor_config.json";
 
 /// Image processor of a directory, as its files describe it.
-pub struct ProcessorFile {
+pub(crate) struct ProcessorFile {
     /// Keys of the image processor.
     image: JsonFile,
     /// Contents of `processor_config.json`, if the file exists.
@@ -42,7 +42,7 @@ const MAX_FRAMES: usize = 100_000;
 
 /// Choice of the class that prepares frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProcessorClass {
+pub(crate) enum ProcessorClass {
     /// This class, whatever a file names: LLaVA's code loads the tower's own.
     Fixed(ImageProcessor),
     /// The class that the file names, by default this one.

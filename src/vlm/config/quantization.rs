@@ -16,7 +16,7 @@ const MAX_BLOCK: usize = 1 << 16;
 ///
 /// # Errors
 /// [`Error`] naming a method or an option that is not supported.
-pub fn read(file: &JsonFile) -> Result<Option<Fp8Format>, Error> {
+pub(crate) fn read(file: &JsonFile) -> Result<Option<Fp8Format>, Error> {
     let mut found: Option<JsonFile> = None;
     let parts = ["text_config", "vision_config"].map(|key| file.section(key).ok());
     for part in [Some(file.clone())].into_iter().chain(parts).flatten() {

@@ -71,7 +71,7 @@ pub(super) static ALL: [&Family; 9] = [
 ///
 /// # Errors
 /// When `architectures` is not a list of texts.
-pub fn spelling(file: &JsonFile) -> Result<Spelling, Error> {
+pub(crate) fn spelling(file: &JsonFile) -> Result<Spelling, Error> {
     let has_sections = file.get("text_config").is_some() || file.get("vision_config").is_some();
     let is_class = original::architectures(file)?.iter().any(|name| name.ends_with("ForConditionalGeneration"));
     let is_llava = file.get("mm_vision_tower").is_some() || file.get("mm_projector_type").is_some();
