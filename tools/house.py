@@ -49,7 +49,13 @@ def docs(text):
 
 def parameter_names(parameters):
     """Return the names of a function's parameters but `self`; `parameters` is the text between its parentheses."""
-    return re.findall(r"(?:^|[,\n])\s*(?:mut )?(\w+)(?=: )", parameters)
+    return re.findall(r"(?:^|[,\n])\s*(?:mut )?(?!self\b)(\w+)(?=: )", parameters)
+
+
+def is_of_trait(text, at):
+    """Whether the function at an offset implements a trait, which sets its parameters."""
+    blocks = re.findall(r"^\s*(?:unsafe )?(impl\b[^{;]*|mod \w+ )\{", text[:at], re.M)
+    return bool(blocks) and blocks[-1].startswith("impl") and " for " in blocks[-1]
 
 
 def docstrings(path):
@@ -93,7 +99,8 @@ def measures(root):
             parameters = match.group(3)
             if not is_test and re.search(r"(?:^|, |\n\s*)\((?:\w|&|,|\s|mut |_)+\): ", parameters):
                 found["functions with a tuple parameter"].append(place)
-            if not is_test and len(parameter_names(parameters)) > PARAMETERS:
+            is_free = not is_test and not is_of_trait(text, match.start())
+            if is_free and len(parameter_names(parameters)) > PARAMETERS:
                 found[f"functions of more than {PARAMETERS} parameters"].append(place)
             if (match.group(1) or "").startswith("pub ") and re.search(r": bool\b", parameters):
                 found["public functions with a bool parameter"].append(place)

@@ -20,5 +20,6 @@ mod tests;
 pub(crate) use channel::{Closed, Inlet, Outlet};
 pub use control::{Monitor, RunControl};
 pub(crate) use run::{lock, panic_message, run};
+pub(crate) use stage::StageConfig;
 pub use stage::{OnSpan, Span, StageReport, Threads};
 pub use stop::Stop;

@@ -10,7 +10,7 @@ use crossbeam_channel::bounded;
 
 use super::order::ItemOrder;
 use super::stage::Clock;
-use super::{Inlet, Outlet, RunControl, StageReport, Threads};
+use super::{Inlet, Outlet, RunControl, StageConfig, StageReport};
 use crate::error::{Error, Kind};
 
 /// Scope of a run, to which stages are added.
@@ -66,15 +66,14 @@ impl<'scope> Scope<'scope, '_> {
         Inlet { items: receiver, stop: self.shared.control.stop.clone(), clock: None }
     }
 
-    /// Adds a stage that maps items to items, on `n_threads` threads that share its inlet.
+    /// Adds a stage that maps items to items; its threads share its inlet.
     pub(crate) fn stage<T: Send + 'scope, U: Send + 'scope>(
         &self,
-        name: &str,
-        n_threads: Threads,
-        capacity: usize,
+        config: StageConfig<'_>,
         input: Inlet<T>,
         body: impl Fn(&Inlet<T>, &Outlet<U>) + Send + Sync + 'scope,
     ) -> Inlet<U> {
+        let StageConfig { name, n_threads, capacity } = config;
         let (sender, receiver) = bounded(capacity);
         let body = Arc::new(body);
         for clock in self.clocks(name, n_threads.get()) {
@@ -87,18 +86,16 @@ impl<'scope> Scope<'scope, '_> {
         Inlet { items: receiver, stop: self.shared.control.stop.clone(), clock: None }
     }
 
-    /// Adds a stage that maps each item to one item on `n_threads` threads, and sends the results in the order of the
-    /// items. At most one result per thread but the first is buffered.
+    /// Adds a stage that maps each item to one item, and sends the results in the order of the items. At most one
+    /// result per thread but the first is buffered.
     pub(crate) fn map_in_order<T: Send + 'scope, U: Send + 'scope>(
         &self,
-        name: &str,
-        n_threads: Threads,
-        capacity: usize,
+        config: StageConfig<'_>,
         input: Inlet<T>,
         map: impl Fn(T) -> U + Send + Sync + 'scope,
     ) -> Inlet<U> {
-        let order = ItemOrder::new(n_threads);
-        self.stage(name, n_threads, capacity, input, move |inlet, outlet| order.run(inlet, outlet, &map))
+        let order = ItemOrder::new(config.n_threads);
+        self.stage(config, input, move |inlet, outlet| order.run(inlet, outlet, &map))
     }
 
     /// Runs a last stage on the caller's thread: returns when its inlet is closed, or `body` returns.

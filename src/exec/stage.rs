@@ -10,6 +10,24 @@ use std::time::{Duration, Instant};
 /// in the order of its input.
 pub type Threads = NonZeroUsize;
 
+/// Name, threads and buffer of a stage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StageConfig<'n> {
+    /// Name of the stage and of its threads.
+    pub(super) name: &'n str,
+    /// Number of threads.
+    pub(super) n_threads: Threads,
+    /// Number of items that the channel behind the stage buffers.
+    pub(super) capacity: usize,
+}
+
+impl<'n> StageConfig<'n> {
+    /// Configures a stage.
+    pub(crate) fn new(name: &'n str, n_threads: Threads, capacity: usize) -> Self {
+        Self { name, n_threads, capacity }
+    }
+}
+
 /// Reason of a thread's wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {

@@ -59,7 +59,7 @@ fn single_threads_pass_every_item_once_and_in_order() {
     let made = AtomicUsize::new(0);
     let (items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 3, 100, &made);
-        let passed = scope.stage("pass", ONE, 0, numbers, pass);
+        let passed = scope.stage(StageConfig::new("pass", ONE, 0), numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
     })
     .expect("no stage panics");
@@ -73,7 +73,7 @@ fn several_threads_pass_every_item_once() {
     let made = AtomicUsize::new(0);
     let (mut items, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 1000, &made);
-        let passed = scope.stage("pass", threads(4), 1, numbers, pass);
+        let passed = scope.stage(StageConfig::new("pass", threads(4), 1), numbers, pass);
         scope.here("gather", passed, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
     })
     .expect("no stage panics");
@@ -93,7 +93,7 @@ fn an_ordered_stage_keeps_the_order_whichever_item_is_slowest() {
         let made = AtomicUsize::new(0);
         let (items, reports) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 2, 300, &made);
-            let tens = scope.map_in_order("ten", threads(n_threads), capacity, numbers, |item| {
+            let tens = scope.map_in_order(StageConfig::new("ten", threads(n_threads), capacity), numbers, |item| {
                 // All other items wait for the first one.
                 std::thread::sleep(if item == 0 { Duration::from_millis(30) } else { uneven(item) });
                 10 * item
@@ -112,7 +112,7 @@ fn an_ordered_stage_continues_beside_a_slow_item() {
     let begun = AtomicUsize::new(0);
     let (items, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 0, 50, &made);
-        let passed = scope.map_in_order("pass", threads(3), 0, numbers, |item| {
+        let passed = scope.map_in_order(StageConfig::new("pass", threads(3), 0), numbers, |item| {
             begun.fetch_add(1, SeqCst);
             if item == 0 {
                 // Two wait in the buffer, two in the other threads.
@@ -135,7 +135,7 @@ fn a_blocked_sink_blocks_an_ordered_stage() {
         let expected = consumed + first + second + n_threads + (n_threads - 1) + 1;
         let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
-            let passed = scope.map_in_order("pass", threads(n_threads), second, numbers, |item| item);
+            let passed = scope.map_in_order(StageConfig::new("pass", threads(n_threads), second), numbers, |item| item);
             scope.here("block", passed, |inlet| {
                 assert_eq!(take(inlet, consumed), (0..consumed).collect::<Vec<_>>());
                 settled(&made, expected)
@@ -151,7 +151,7 @@ fn an_ordered_stage_drains_and_ends_with_its_consumer() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
     let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
-        let passed = scope.map_in_order("pass", threads(3), 5, numbers, |item| item);
+        let passed = scope.map_in_order(StageConfig::new("pass", threads(3), 5), numbers, |item| item);
         scope.here("gather", passed, |inlet| {
             let first = take(inlet, 10).len();
             stop.request();
@@ -164,7 +164,7 @@ fn an_ordered_stage_drains_and_ends_with_its_consumer() {
     let made = AtomicUsize::new(0);
     let (items, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
-        let passed = scope.map_in_order("pass", threads(3), 1, numbers, |item| item);
+        let passed = scope.map_in_order(StageConfig::new("pass", threads(3), 1), numbers, |item| item);
         scope.here("three", passed, |inlet| take(inlet, 3))
     })
     .expect("a closed outlet ends a stage without an error");
@@ -187,7 +187,7 @@ fn an_abort_ends_an_ordered_stage_that_waits_at_either_end() {
                 // A channel that stays open without an item.
                 let _ = out.stop().aborted().recv();
             });
-            let passed = scope.map_in_order("pass", threads(4), 0, numbers, |item| item);
+            let passed = scope.map_in_order(StageConfig::new("pass", threads(4), 0), numbers, |item| item);
             scope.here("wait", passed, |inlet| {
                 let n = if waits_for_input { take(inlet, 4).len() } else { settled(&made, 8).min(4) };
                 stop.abort();
@@ -205,7 +205,7 @@ fn a_panic_in_an_ordered_stage_ends_the_threads_that_wait_for_its_item() {
         let made = AtomicUsize::new(0);
         let failed = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
-            let passed = scope.map_in_order("pass", threads(4), 1, numbers, move |item| {
+            let passed = scope.map_in_order(StageConfig::new("pass", threads(4), 1), numbers, move |item| {
                 if item == at {
                     // Meanwhile the other threads begin to wait for this item.
                     std::thread::sleep(Duration::from_millis(30));
@@ -228,7 +228,7 @@ fn a_blocked_sink_blocks_the_source_after_the_capacities_and_one_item_per_thread
         let expected = consumed + first + second + n_threads + 1;
         let (found, _) = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, first, 1000, &made);
-            let passed = scope.stage("pass", threads(n_threads), second, numbers, pass);
+            let passed = scope.stage(StageConfig::new("pass", threads(n_threads), second), numbers, pass);
             scope.here("block", passed, |inlet| {
                 assert_eq!(take(inlet, consumed).len(), consumed);
                 settled(&made, expected)
@@ -244,7 +244,7 @@ fn a_consumer_that_returns_early_ends_the_run_without_an_error() {
     let made = AtomicUsize::new(0);
     let (sum, _) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 1, usize::MAX, &made);
-        let passed = scope.stage("pass", threads(2), 1, numbers, pass);
+        let passed = scope.stage(StageConfig::new("pass", threads(2), 1), numbers, pass);
         scope.here("three", passed, |inlet| take(inlet, 3).len())
     })
     .expect("a closed outlet ends a stage without an error");
@@ -257,7 +257,7 @@ fn a_drain_finishes_items_under_way() {
     let (made, stop) = (AtomicUsize::new(0), Stop::new());
     let (n, _) = run(&RunControl::until(&stop), |scope| {
         let numbers = counting(scope, 5, usize::MAX, &made);
-        let passed = scope.stage("pass", ONE, 5, numbers, pass);
+        let passed = scope.stage(StageConfig::new("pass", ONE, 5), numbers, pass);
         scope.here("gather", passed, |inlet| {
             let first = take(inlet, 10).len();
             stop.request();
@@ -286,7 +286,7 @@ fn an_abort_ends_stages_that_wait_at_either_end() {
                 let _ = never.recv_timeout(Duration::from_millis(200));
                 let _ = out.send(0);
             });
-            let both = scope.stage("pass", ONE, 0, silent, pass);
+            let both = scope.stage(StageConfig::new("pass", ONE, 0), silent, pass);
             wake.send(()).expect("someone listens");
             let n = scope.here("wait", both, |inlet| usize::from(inlet.recv().is_some()));
             drop(numbers);
@@ -302,14 +302,15 @@ fn item_errors_travel_as_values_in_order() {
     let made = AtomicUsize::new(0);
     let (outcomes, reports) = run(&RunControl::default(), |scope| {
         let numbers = counting(scope, 2, 9, &made);
-        let halved = scope.stage("halve", ONE, 1, numbers, |inlet, outlet: &Outlet<Result<usize, String>>| {
-            while let Some(item) = inlet.recv() {
-                let half = if item % 2 == 0 { Ok(item / 2) } else { Err(format!("halve: {item} is odd")) };
-                if outlet.send(half).is_err() {
-                    return;
+        let halved =
+            scope.stage(StageConfig::new("halve", ONE, 1), numbers, |inlet, outlet: &Outlet<Result<usize, String>>| {
+                while let Some(item) = inlet.recv() {
+                    let half = if item % 2 == 0 { Ok(item / 2) } else { Err(format!("halve: {item} is odd")) };
+                    if outlet.send(half).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
         scope.here("gather", halved, |inlet| std::iter::from_fn(|| inlet.recv()).collect::<Vec<_>>())
     })
     .expect("item errors do not fail the run");
@@ -324,7 +325,7 @@ fn a_panic_fails_the_run_and_names_its_stage() {
         let made = AtomicUsize::new(0);
         let failed = run(&RunControl::default(), |scope| {
             let numbers = counting(scope, 1, usize::MAX, &made);
-            let passed = scope.stage("pass", threads(2), 1, numbers, move |inlet, outlet| {
+            let passed = scope.stage(StageConfig::new("pass", threads(2), 1), numbers, move |inlet, outlet| {
                 while let Some(item) = inlet.recv() {
                     assert!(at != "pass" || item != 7, "seven");
                     if outlet.send(item).is_err() {
@@ -371,7 +372,7 @@ fn no_thread_outlives_a_run() {
         };
         run(&RunControl::until(&stop), |scope| {
             let numbers = counting(scope, 1, 50, &made);
-            let passed = scope.stage("pass", threads(3), 1, numbers, |inlet, outlet| {
+            let passed = scope.stage(StageConfig::new("pass", threads(3), 1), numbers, |inlet, outlet| {
                 let _alive = born();
                 pass(inlet, outlet);
             });
@@ -398,7 +399,7 @@ fn busy_and_waiting_times_add_up_and_spans_tell_them() {
     let begin = std::time::Instant::now();
     let ((), reports) = run(&RunControl::default().with_spans(Some(on_span)), |scope| {
         let numbers = counting(scope, 0, 5, &made);
-        let slow = scope.stage("slow", ONE, 0, numbers, |inlet, outlet| {
+        let slow = scope.stage(StageConfig::new("slow", ONE, 0), numbers, |inlet, outlet| {
             while let Some(item) = inlet.recv() {
                 std::thread::sleep(Duration::from_millis(20));
                 let _ = outlet.send(item);

@@ -20,7 +20,7 @@ use super::error::stopped;
 use super::item::VideoRef;
 use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, Timings, aggregate, decode, encode};
 use crate::error::Error;
-use crate::exec::{self, Inlet, RunControl, StageReport, Threads, lock};
+use crate::exec::{self, Inlet, RunControl, StageConfig, StageReport, Threads, lock};
 use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
 use crate::temporal::Temporal;
 use crate::text::{ShownFrame, ShownFrames};
@@ -236,14 +236,14 @@ impl<'a> Stages<'a> {
                     }
                 }
             });
-            let one = Threads::MIN;
-            let frames = scope
-                .stage(DECODE, self.decode_threads, decoded, videos, move |i, o| decode::decode(self, threads, i, o));
-            let images = scope.map_in_order(PREPROCESS, self.preprocess_threads, prepared, frames, |item| {
-                decode::preprocess(self, item)
-            });
-            let fused = scope.stage(ENCODE, one, encoded, images, |i, o| encode::encode(self, i, o));
-            let tokens = scope.stage(AGGREGATE, one, aggregated, fused, |i, o| aggregate::aggregate(self, i, o));
+            let decoding = StageConfig::new(DECODE, self.decode_threads, decoded);
+            let preprocessing = StageConfig::new(PREPROCESS, self.preprocess_threads, prepared);
+            let encoding = StageConfig::new(ENCODE, Threads::MIN, encoded);
+            let aggregation = StageConfig::new(AGGREGATE, Threads::MIN, aggregated);
+            let frames = scope.stage(decoding, videos, move |i, o| decode::decode(self, threads, i, o));
+            let images = scope.map_in_order(preprocessing, frames, |item| decode::preprocess(self, item));
+            let fused = scope.stage(encoding, images, |i, o| encode::encode(self, i, o));
+            let tokens = scope.stage(aggregation, fused, |i, o| aggregate::aggregate(self, i, o));
             scope.here(name, tokens, consume)
         })
     }

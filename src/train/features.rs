@@ -43,27 +43,25 @@ const BATCH: usize = 32;
 const BYTES: usize = 2;
 
 impl Features {
-    /// Opens the features called `key` in `dir`, or computes them; `report` hears of how many there are.
+    /// Opens the features in the file `path`, or computes them; `report` receives the number of encoded images.
     ///
     /// # Errors
     /// When an image cannot be read, or the disk refuses.
     pub(crate) fn open(
-        dir: &Path,
-        key: &str,
+        path: &Path,
         data: &dyn Dataset,
         encoder: &Encoder,
         report: &mut dyn FnMut(usize),
     ) -> Result<Self, Error> {
-        let path = dir.join(format!("features-{key}.f16"));
         let config = encoder.tower.config();
         let n_tokens = encoder.connector.n_tokens(encoder.selection.n_tokens(config));
         let width = encoder.connector.width(encoder.selection.width(config));
         let size = (data.n_images() * n_tokens * width * BYTES) as u64;
-        if std::fs::metadata(&path).map_or(true, |found| found.len() != size) {
-            compute(&path, data, encoder, report)?;
+        if std::fs::metadata(path).map_or(true, |found| found.len() != size) {
+            compute(path, data, encoder, report)?;
         }
-        let file = Mutex::new(File::open(&path).map_err(Error::io(&path))?);
-        Ok(Self { path, file, n_tokens, width })
+        let file = Mutex::new(File::open(path).map_err(Error::io(path))?);
+        Ok(Self { path: path.to_owned(), file, n_tokens, width })
     }
 
     /// Tokens of an image.

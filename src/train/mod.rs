@@ -31,5 +31,5 @@ mod tower;
 mod workers;
 
 pub use recipe::Recipe;
-pub use run::{EarlierRun, Output, RUN_DIR, TrainEvent, train};
+pub use run::{EarlierRun, Output, RUN_DIR, TrainEvent, TrainResources, train};
 pub use stage::StepReport;

@@ -93,14 +93,21 @@ const BACKGROUND_WEIGHT: f32 = 0.3;
 /// Weight of a probe of the class token.
 const IMAGE_WEIGHT: f32 = 0.5;
 
+/// Images of the stage, and their preprocessing.
+pub(crate) struct TowerImages {
+    /// Scenes and their labels.
+    pub data: WorldImages,
+    /// Preprocessing of an image for the tower.
+    pub preprocessor: Preprocessor,
+}
+
 /// The objective of the stage.
 pub(crate) struct TowerObjective {
     tower: Tower,
     top_norm: LayerNorm,
     early_norm: LayerNorm,
     heads: Vec<(Probe, Linear)>,
-    data: WorldImages,
-    preprocessor: Preprocessor,
+    images: TowerImages,
     device: Device,
 }
 
@@ -113,8 +120,7 @@ impl TowerObjective {
         config: &TowerConfig,
         probes: &[Probe],
         parameters: &Parameters,
-        data: WorldImages,
-        preprocessor: Preprocessor,
+        images: TowerImages,
     ) -> Result<Self> {
         let (tower, heads) = (parameters.part(Part::VisionTower), parameters.part(Part::Heads));
         let (width, eps) = (config.d_hidden, config.layer_norm_eps);
@@ -127,8 +133,7 @@ impl TowerObjective {
             top_norm: LayerNorm::load(width, eps, &tower.pp("post_layernorm"))?,
             early_norm: LayerNorm::load(width, eps, &heads.pp("early_norm"))?,
             heads: probes.iter().map(head).collect::<Result<_>>()?,
-            data,
-            preprocessor,
+            images,
             device: parameters.device().clone(),
         })
     }
@@ -192,9 +197,9 @@ impl Objective for TowerObjective {
     fn prepare(&self, _: usize, indices: &[usize]) -> std::result::Result<TowerBatch, Error> {
         let grid = self.tower.config().grid();
         let one = |&index: &usize| {
-            let scene = self.data.scene(index);
+            let scene = self.images.data.scene(index);
             let owners = patch_owners(&scene, grid);
-            Ok((self.data.pixels(index, &self.preprocessor)?, scene, owners))
+            Ok((self.images.data.pixels(index, &self.images.preprocessor)?, scene, owners))
         };
         let made: Vec<(Vec<f32>, Scene, Vec<_>)> =
             indices.par_iter().map(one).collect::<std::result::Result<_, Error>>()?;

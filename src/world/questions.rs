@@ -110,8 +110,14 @@ pub fn questions(scene: &Scene, medium: Medium, draw: &mut Draw) -> Vec<Question
 pub fn ask(kind: QuestionKind, scene: &Scene, medium: Medium, draw: &mut Draw) -> Option<Question> {
     let word = medium.word(draw);
     let (question, answer) = match kind {
-        QuestionKind::Color => of_object(scene, "color", Reference::ByShape, draw, |o| o.colour.word().to_owned())?,
-        QuestionKind::Shape => of_object(scene, "shape", Reference::ByColour, draw, |o| o.shape.word().to_owned())?,
+        QuestionKind::Color => {
+            let (object, question) = ask_attribute(scene, "color", Reference::ByShape, draw)?;
+            (question, object.colour.word().to_owned())
+        }
+        QuestionKind::Shape => {
+            let (object, question) = ask_attribute(scene, "shape", Reference::ByColour, draw)?;
+            (question, object.shape.word().to_owned())
+        }
         QuestionKind::Texture => texture(scene, draw)?,
         QuestionKind::Size => size(scene, draw)?,
         QuestionKind::Position => position(scene, word, draw)?,
@@ -194,13 +200,13 @@ fn choose<'s>(
     candidates.into_iter().find_map(|object| Some((object, refer(scene, object, by, draw)?)))
 }
 
-fn of_object(
-    scene: &Scene,
+/// Returns an object that can be referred to without the attribute, and the question for the attribute.
+fn ask_attribute<'s>(
+    scene: &'s Scene,
     attribute: &str,
     by: Reference,
     draw: &mut Draw,
-    answer: impl Fn(&Object) -> String,
-) -> Option<(String, String)> {
+) -> Option<(&'s Object, String)> {
     let (object, name) = choose(scene.objects.iter(), scene, by, draw)?;
     let wordings = [
         format!("What {attribute} is {name}?"),
@@ -208,7 +214,7 @@ fn of_object(
         format!("Which {attribute} does {name} have?"),
         format!("Tell me the {attribute} of {name}."),
     ];
-    Some((draw.pick(&wordings).clone(), answer(object)))
+    Some((object, draw.pick(&wordings).clone()))
 }
 
 fn texture(scene: &Scene, draw: &mut Draw) -> Option<(String, String)> {

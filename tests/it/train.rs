@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 use vidense::error::{Error, Kind};
-use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, TrainResources, train};
 use vidense::weights::Hub;
 
 use crate::harness::{repository, tensors};
@@ -80,7 +80,8 @@ fn recipe(dir: &Path, text: &str) -> Recipe {
 fn run(recipe: &Recipe, out: &Path, listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>) -> Result<(), Error> {
     let features = out.join(RUN_DIR);
     let output = Output { model: out, features: &features, dtype: DType::F16, earlier: EarlierRun::Resume };
-    train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
+    let resources = TrainResources { device: &Device::Cpu, hub: &Hub::offline(None) };
+    train(recipe, output, resources, listen)
 }
 
 fn written(out: &Path) -> [Vec<u8>; 3] {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use safetensors::SafeTensors;
 use vidense::error::Error;
-use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, TrainResources, train};
 use vidense::weights::Hub;
 
 use crate::harness::{repository, tensors};
@@ -99,7 +99,8 @@ fn a_run_replaces_its_own_weights_and_those_of_an_earlier_run_that_it_discards()
     for (earlier, n_steps) in [(EarlierRun::Resume, 8), (EarlierRun::Resume, 0), (EarlierRun::Discard, 8)] {
         let output = Output { model: &out, features: &features, dtype: DType::F16, earlier };
         let mut n = 0;
-        train(&recipe, output, &Device::Cpu, &Hub::offline(None), &mut |event| {
+        let resources = TrainResources { device: &Device::Cpu, hub: &Hub::offline(None) };
+        train(&recipe, output, resources, &mut |event| {
             n += usize::from(matches!(event, TrainEvent::Step(_)));
             Ok(())
         })

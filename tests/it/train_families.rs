@@ -10,7 +10,7 @@ use vidense::connector::{ConnectorKind, DciOptions};
 use vidense::error::Error;
 use vidense::spec::{ConnectorPlan, Plan};
 use vidense::text::{Conversation, PartPosition, ShownFrames, Timestamps};
-use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, TrainResources, train};
 use vidense::vlm::{Blueprint, FrameRows, Overrides, Placement, PromptIds, Vlm};
 use vidense::weights::Hub;
 
@@ -76,7 +76,8 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let features = out.join(RUN_DIR);
     let output = Output { model: out, features: &features, dtype: DType::F32, earlier: EarlierRun::Resume };
-    train(recipe, output, &Device::Cpu, &Hub::offline(None), listen)
+    let resources = TrainResources { device: &Device::Cpu, hub: &Hub::offline(None) };
+    train(recipe, output, resources, listen)
 }
 
 /// The loss of each step of a run.

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::error::Error;
-use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, train};
+use vidense::train::{EarlierRun, Output, RUN_DIR, Recipe, TrainEvent, TrainResources, train};
 use vidense::weights::{DownloadProgress, Hub};
 
 use crate::cli::{output, progress};
@@ -51,7 +51,8 @@ impl Train {
         let features = self.features.as_deref().unwrap_or(&run_dir);
         let earlier = if self.restart { EarlierRun::Discard } else { EarlierRun::Resume };
         let output = Output { model: &self.out, features, dtype, earlier };
-        train(&recipe, output, &device, &Hub::from_env(DownloadProgress::Shown), &mut |event| {
+        let resources = TrainResources { device: &device, hub: &Hub::from_env(DownloadProgress::Shown) };
+        train(&recipe, output, resources, &mut |event| {
             show(&bar, event);
             Ok(())
         })?;

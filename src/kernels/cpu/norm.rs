@@ -44,15 +44,22 @@ impl RowNorm {
     /// Normalises a row of as many elements as there are weights.
     pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
         match &self.bias {
-            Some(bias) => layer_norm(x, &self.weight, bias, self.eps, y),
+            Some(bias) => layer_norm(x, &LayerNormWeights { weight: &self.weight, bias, eps: self.eps }, y),
             None => rms_norm(x, &self.weight, self.eps, y),
         }
     }
 }
 
+/// Weights of a layer norm.
+pub(crate) struct LayerNormWeights<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
 for_each_processor! {
     /// One row of a layer norm.
-    layer_norm, layer_norm_of, (x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32])
+    layer_norm, layer_norm_of, (x: &[f32], weights: &LayerNormWeights<'_>, y: &mut [f32])
 }
 for_each_processor! {
     /// One row of an RMS norm.
@@ -68,7 +75,8 @@ fn rms_norm_of(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn layer_norm_of(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+fn layer_norm_of(x: &[f32], weights: &LayerNormWeights<'_>, y: &mut [f32]) {
+    let LayerNormWeights { weight, bias, eps } = *weights;
     let n = x.len() as f32;
     let mean = sum_of(x, |x| x) / n;
     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;

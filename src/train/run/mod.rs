@@ -26,7 +26,7 @@ use super::parameters::{Parameters, Part};
 use super::recipe::{Recipe, Stage, StageKind};
 use super::stage::{StageRun, StepReport};
 use super::state::{Progress, State};
-use super::tower::TowerObjective;
+use super::tower::{TowerImages, TowerObjective};
 use super::workers::Workers;
 use crate::error::Error;
 use crate::image::Preprocessor;
@@ -87,6 +87,15 @@ pub struct Output<'a> {
     pub earlier: EarlierRun,
 }
 
+/// Resources of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainResources<'a> {
+    /// Device of the model.
+    pub device: &'a Device,
+    /// Source of the models that the recipe starts from.
+    pub hub: &'a Hub,
+}
+
 /// Trains the recipe's model, from where an earlier run left it.
 ///
 /// # Errors
@@ -94,10 +103,10 @@ pub struct Output<'a> {
 pub fn train(
     recipe: &Recipe,
     output: Output<'_>,
-    device: &Device,
-    hub: &Hub,
+    resources: TrainResources<'_>,
     listen: &mut dyn FnMut(&TrainEvent) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let TrainResources { device, hub } = resources;
     let dir = output.model;
     let run_dir = dir.join(RUN_DIR);
     let start = ModelStart::find(recipe, hub)?;
@@ -196,7 +205,8 @@ impl Trainer<'_> {
         })?;
         let data = WorldImages::new(world);
         let order = self.order(stage, &data);
-        let objective = TowerObjective::new(&self.design.tower, &stage.probes, &self.parameters, data, preprocessor);
+        let images = TowerImages { data, preprocessor };
+        let objective = TowerObjective::new(&self.design.tower, &stage.probes, &self.parameters, images);
         let objective = objective.map_err(Error::compute("laying out the tower"))?;
         self.begin(stage).run(&objective, &order, optimizer, &mut |step| listen(&TrainEvent::Step(step.clone())))
     }
@@ -265,7 +275,8 @@ impl Trainer<'_> {
         let key = features_key(design, &self.parameters, data)?;
         let of = data.n_images();
         let mut failed = None;
-        let features = Features::open(&self.features_dir, &key, data, &encoder, &mut |n_images| {
+        let path = self.features_dir.join(format!("features-{key}.f16"));
+        let features = Features::open(&path, data, &encoder, &mut |n_images| {
             failed = failed.take().or(listen(&TrainEvent::Encoded { n_images, of }).err());
         })?;
         failed.map_or(Ok(features), Err)

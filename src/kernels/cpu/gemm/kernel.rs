@@ -211,16 +211,25 @@ mod x86 {
     /// Distance of the prefetch then, in bytes.
     const SOON: usize = 1024;
 
+    /// Rows of the left matrix; `stride` is used where they are not packed.
+    #[derive(Clone, Copy)]
+    struct LeftPointer {
+        elements: *const f32,
+        stride: usize,
+    }
+
     /// Calls a function with the number of rows, the number of vectors of columns, and the type of the panel's elements
     /// as constants.
     macro_rules! by_size {
         ($tile:ident, $target:ident, $panel:ident, $run:ident, $vectors:literal, $element:ty, $($rows:literal)*) => {
             match ($tile.left, $tile.rows) {
                 $((Left::Rows { elements, stride }, $rows) => {
-                    $run::<$rows, false, $vectors, $element>(elements.as_ptr(), stride, $panel.as_ptr(), $tile, $target)
+                    let left = LeftPointer { elements: elements.as_ptr(), stride };
+                    $run::<$rows, false, $vectors, $element>(left, $panel.as_ptr(), $tile, $target)
                 })*
                 $((Left::Packed(elements), $rows) => {
-                    $run::<$rows, true, $vectors, $element>(elements.as_ptr(), 1, $panel.as_ptr(), $tile, $target)
+                    let left = LeftPointer { elements: elements.as_ptr(), stride: 1 };
+                    $run::<$rows, true, $vectors, $element>(left, $panel.as_ptr(), $tile, $target)
                 })*
                 _ => unreachable!("a tile of {} rows: `GemmKernel::tile` checks it", $tile.rows),
             }
@@ -282,8 +291,7 @@ mod x86 {
     /// As [`avx512`].
     #[target_feature(enable = "avx512f")]
     unsafe fn rows_512<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
-        left: *const f32,
-        stride: usize,
+        left: LeftPointer,
         mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
@@ -321,7 +329,8 @@ mod x86 {
                     prefetch = prefetch.wrapping_add(step);
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = _mm512_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
+                    let value =
+                        _mm512_set1_ps(*left.elements.add(if PACKED { k * ROWS + row } else { row * left.stride + k }));
                     sums.iter_mut().zip(these).for_each(|(sum, these)| *sum = _mm512_fmadd_ps(value, these, *sum));
                 }
             }
@@ -366,8 +375,7 @@ mod x86 {
     /// As [`avx2`].
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn rows_256<const ROWS: usize, const PACKED: bool, const VECTORS: usize, E: Element>(
-        left: *const f32,
-        stride: usize,
+        left: LeftPointer,
         mut weights: *const E,
         tile: &Tile<'_>,
         target: &mut Target<'_>,
@@ -399,7 +407,8 @@ mod x86 {
                 _mm_prefetch::<_MM_HINT_T1>(prefetch);
                 prefetch = prefetch.wrapping_add(step);
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = _mm256_set1_ps(*left.add(if PACKED { k * ROWS + row } else { row * stride + k }));
+                    let value =
+                        _mm256_set1_ps(*left.elements.add(if PACKED { k * ROWS + row } else { row * left.stride + k }));
                     sums.iter_mut().zip(these).for_each(|(sum, these)| *sum = _mm256_fmadd_ps(value, these, *sum));
                 }
             }

@@ -42,7 +42,7 @@ impl QuantizedRows {
         for ((x, elements), scales) in tiles.zip(scales.chunks_mut(height * n_blocks)) {
             let rows = x.len() / depth;
             for (row, x) in x.chunks_exact(depth).enumerate() {
-                round_row(x, row, rows, elements, scales);
+                round_row(x, row, &mut QuantizedTile { rows, elements, scales });
             }
         }
         Self { elements, scales }
@@ -58,15 +58,23 @@ impl QuantizedRows {
     }
 }
 
+/// Tile of rows that are being quantized, block by block in turns.
+pub(crate) struct QuantizedTile<'a> {
+    rows: usize,
+    elements: &'a mut [i8],
+    scales: &'a mut [Scale],
+}
+
 for_each_processor! {
-    /// Quantizes one of the `rows` rows of a tile.
-    round_row, round_row_of, (x: &[f32], row: usize, rows: usize, elements: &mut [i8], scales: &mut [Scale])
+    /// Quantizes one of the rows of a tile.
+    round_row, round_row_of, (x: &[f32], row: usize, tile: &mut QuantizedTile<'_>)
 }
 
 #[inline(always)]
-fn round_row_of(x: &[f32], row: usize, rows: usize, elements: &mut [i8], scales: &mut [Scale]) {
-    let blocks = elements.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(rows);
-    for ((x, to), scale) in x.as_chunks::<BLOCK>().0.iter().zip(blocks).zip(scales[row..].iter_mut().step_by(rows)) {
+fn round_row_of(x: &[f32], row: usize, tile: &mut QuantizedTile<'_>) {
+    let QuantizedTile { rows, elements, scales } = tile;
+    let blocks = elements.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(*rows);
+    for ((x, to), scale) in x.as_chunks::<BLOCK>().0.iter().zip(blocks).zip(scales[row..].iter_mut().step_by(*rows)) {
         *scale = round_block(x, to);
     }
 }
