@@ -14,7 +14,7 @@ FISH_DIR = $(SHARE)/fish/vendor_completions.d
 ASK = $(VIDENSE) ask samples/three_shapes.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo test lint doc accuracy ablation questions differential
+.PHONY: help setup build install demo test lint doc accuracy ablation questions differential page clients
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -67,6 +67,14 @@ accuracy: build ## accuracy of vidense-mini on worlds that it was not trained on
 
 differential: build ## every kind of checkpoint against transformers, token by token (requires the packages named in tests/differential/run.py)
 	$(PYTHON) tests/differential/run.py --binary $(VIDENSE)
+
+page: build ## the page of `vidense serve` in Chromium (Playwright is installed into target/page)
+	test -x target/page/bin/python || $(PYTHON) -m venv target/page
+	-target/page/bin/python -m pip install -q playwright axe-playwright-python
+	target/page/bin/python tests/page/test_page.py --binary $(VIDENSE)
+
+clients: build ## unmodified clients of other projects against `vidense serve` (installed into target/clients; lmms-eval brings PyTorch)
+	$(PYTHON) tests/clients/run.py --binary $(VIDENSE) $(CLIENTS)
 
 questions: build ## cost of further questions about one video
 	$(CARGO) run --release --locked --example questions

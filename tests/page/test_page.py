@@ -1,0 +1,348 @@
+"""The page of `vidense serve` in Chromium: upload, contact sheet, streamed answers, errors, keyboard, accessibility.
+
+    python tests/page/test_page.py [--binary target/release/vidense] [unittest arguments]
+
+    pip install playwright axe-playwright-python
+
+Chromium is the one named by $VIDENSE_BROWSER, that of the system, or Playwright's own. Where Playwright or a browser is
+missing, the tests say so and are skipped. Answers are those of vidense-mini, the model inside the binary, so the texts
+are exact.
+"""
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "clients"))
+
+from server import Server  # noqa: E402
+
+SAMPLE = ROOT / "samples" / "three_shapes.mp4"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+KEY = "a-key-of-the-test"
+
+
+def launch(playwright):
+    """A running Chromium, or a skip that says what is missing."""
+    named = os.environ.get("VIDENSE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    try:
+        return playwright.chromium.launch(executable_path=named, args=["--no-sandbox"])
+    except Exception as error:
+        if named:
+            raise
+        raise unittest.SkipTest("no Chromium: install the package chromium, or set VIDENSE_BROWSER") from error
+
+
+def axe_source():
+    """The script of axe-core, or a skip."""
+    try:
+        import axe_playwright_python
+    except ImportError as error:
+        raise unittest.SkipTest("no axe-core: pip install axe-playwright-python") from error
+    return next(Path(axe_playwright_python.__file__).parent.rglob("axe*.js")).read_text()
+
+
+class PageTest(unittest.TestCase):
+    """One server and one browser for all tests, a context for each; every request of a page is recorded."""
+
+    binary = ROOT / "target" / "release" / "vidense"
+
+    @classmethod
+    def setUpClass(cls):
+        try:
+            from playwright.sync_api import sync_playwright
+        except ImportError as error:
+            raise unittest.SkipTest("no Playwright: pip install playwright") from error
+        playwright = sync_playwright().start()
+        cls.addClassCleanup(playwright.stop)
+        cls.browser = launch(playwright)
+        cls.addClassCleanup(cls.browser.close)
+        cls.scratch = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.server = cls.enterClassContext(Server(cls.binary, "--model", "vidense-mini"))
+
+    def open(self, server=None, **options):
+        """A fresh page of a server; at the end of the test no request may have left it, and nothing may have thrown."""
+        origin = (server or self.server).url
+        context = self.browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        self.addCleanup(context.close)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        self.requests, self.faults = [], []
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", lambda line: "Content Security Policy" in line.text and self.faults.append(line.text))
+        self.response = page.goto(origin)
+        self.origin = origin
+        return page
+
+    def tearDown(self):
+        foreign = [r.url for r in self.requests if not r.url.startswith((self.origin + "/", "data:", "blob:"))]
+        self.assertEqual(foreign, [], "requests that left the origin")
+        self.assertEqual(self.faults, [], "errors of the page")
+
+    def upload(self, page, *files):
+        page.set_input_files("#file", [str(file) for file in files])
+        page.wait_for_selector("#work:not([hidden])")
+
+    def ask(self, page, question):
+        """Asks with the keyboard; returns the element of the turn when its answer or its error is complete."""
+        count = page.locator(".turn").count()
+        page.get_by_label("Question", exact=True).fill(question)
+        page.keyboard.press("Enter")
+        turn = page.locator(".turn").nth(count)
+        turn.locator("[aria-busy=false]").wait_for(state="attached")
+        page.wait_for_selector("#send:not([hidden])")
+        return turn
+
+    def sent(self, path):
+        """Bodies of the POST requests to a path, oldest first."""
+        return [json.loads(r.post_data) for r in self.requests if r.method == "POST" and r.url == self.origin + path]
+
+    # ---- a conversation ----
+
+    def test_a_video_is_uploaded_shown_and_asked_about(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        self.assertEqual(page.locator("#sheet img").count(), 8)
+        self.assertIn("0.13 s", page.locator("#sheet li").first.inner_text())
+        self.assertEqual(page.locator("#sheet button").nth(7).get_attribute("aria-label"), "Frame 33 at 2.06 s")
+        turn = self.ask(page, "What color is the circle?")
+        self.assertEqual(turn.locator(".answer").inner_text(), "purple")
+        facts = turn.inner_text()
+        for part in ("256 visual", "tokens generated", "8 frames", "prefill", "in all"):
+            self.assertIn(part, facts)
+        self.assertIn("of 1024 tokens of context", page.locator("#context").inner_text())
+
+    def test_a_second_turn_carries_the_first(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        self.ask(page, "What color is the circle?")
+        second = self.ask(page, "What pattern does the red cross have?")
+        self.assertEqual(second.locator("[role=alert]").count(), 0, second.inner_text())
+        self.assertNotEqual(second.locator(".answer").inner_text(), "")
+        messages = self.sent("/v1/chat/completions")[-1]["messages"]
+        self.assertEqual([m["role"] for m in messages], ["user", "assistant", "user"])
+        self.assertTrue(messages[0]["content"][0]["video_url"]["url"].startswith("upload:"))
+        self.assertEqual(messages[1]["content"], "purple")
+        self.assertEqual(messages[2]["content"], "What pattern does the red cross have?")
+        page.get_by_role("button", name="New conversation").click()
+        self.assertEqual(page.locator(".turn").count(), 0)
+        self.assertEqual(self.ask(page, "What color is the circle?").locator(".answer").inner_text(), "purple")
+        self.assertEqual(len(self.sent("/v1/chat/completions")[-1]["messages"]), 1)
+
+    def test_an_answer_appears_piece_by_piece(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        page.evaluate("""() => {
+            window.pieces = 0;
+            const ofAnswers = (change) => change.target.parentElement?.className === "answer";
+            new MutationObserver((changes) => { window.pieces += changes.filter(ofAnswers).length; })
+                .observe(document.querySelector("#turns"), { characterData: true, subtree: true });
+        }""")
+        answer = self.ask(page, "Describe this video in one sentence.").locator(".answer").inner_text()
+        self.assertGreater(len(answer.split()), 2)
+        self.assertGreater(page.evaluate("window.pieces"), 2)
+        self.assertTrue(self.sent("/v1/chat/completions")[0]["stream"])
+        self.assertEqual(page.locator("#spoken").inner_text(), f"Answer: {answer}")
+
+    def test_an_answer_can_be_stopped(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        page.route("**/v1/chat/completions", lambda route: None)
+        page.get_by_label("Question", exact=True).fill("What color is the circle?")
+        page.get_by_role("button", name="Ask").click()
+        stop = page.get_by_role("button", name="Stop")
+        stop.wait_for()
+        self.assertTrue(stop.evaluate("(e) => e === document.activeElement"))
+        stop.click()
+        page.get_by_text("stopped before the answer began").wait_for()
+        page.unroute_all(behavior="ignoreErrors")
+        self.assertEqual(self.ask(page, "What color is the circle?").locator(".answer").inner_text(), "purple")
+        self.assertEqual(len(self.sent("/v1/chat/completions")[-1]["messages"]), 1)
+
+    def test_images_are_asked_about_as_frames(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        files = []
+        for i, image in enumerate(page.locator("#sheet img").all()):
+            file = self.scratch / f"frame{i + 1}.jpg"
+            file.write_bytes(base64.b64decode(image.get_attribute("src").split(",")[1]))
+            files.append(file)
+        page.get_by_role("button", name="Another video").click()
+        self.upload(page, *reversed(files))
+        self.assertEqual(page.locator("#sheet button").first.get_attribute("aria-label"), "Image 1 of 8: frame1.jpg")
+        turn = self.ask(page, "What color is the circle?")
+        self.assertEqual(turn.locator(".answer").inner_text(), "purple", turn.inner_text())
+
+    def test_another_video_deletes_the_upload(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        self.ask(page, "What color is the circle?")
+        url = self.sent("/v1/chat/completions")[0]["messages"][0]["content"][0]["video_url"]["url"]
+        with page.expect_response(lambda r: r.request.method == "DELETE"):
+            page.get_by_role("button", name="Another video").click()
+        with self.assertRaises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"{self.origin}/v1/videos/{url.removeprefix('upload:')}/frames")
+        self.assertEqual(raised.exception.code, 404)
+        self.assertTrue(page.get_by_role("button", name="Choose a video").is_visible())
+
+    # ---- errors ----
+
+    def test_a_text_file_is_refused_in_words(self):
+        page = self.open()
+        page.set_input_files("#file", str(ROOT / "README.md"))
+        alert = page.locator("#start-error")
+        alert.get_by_text("This is not a video that can be read.").wait_for()
+        self.assertIn("Choose another file", alert.inner_text())
+        choose = page.get_by_role("button", name="Choose a video")
+        self.assertTrue(choose.evaluate("(e) => e === document.activeElement"))
+        self.upload(page, SAMPLE)
+        self.assertEqual(alert.inner_text(), "")
+
+    def test_a_question_over_the_context_is_refused_with_the_arithmetic(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        turn = self.ask(page, "What color is the circle? " * 200)
+        self.assertIn("The server refused the request.", turn.locator("[role=alert]").inner_text())
+        self.assertIn("1024", turn.locator("[role=alert]").inner_text())
+        self.assertEqual(self.ask(page, "What color is the circle?").locator(".answer").inner_text(), "purple")
+        self.assertEqual(
+            len(self.sent("/v1/chat/completions")[-1]["messages"]), 1, "a refused question is not sent again"
+        )
+
+    def test_a_lost_connection_is_told_and_tried_again(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        page.route("**/v1/chat/completions", lambda route: route.abort())
+        turn = self.ask(page, "What color is the circle?")
+        self.assertIn("No connection to the server.", turn.inner_text())
+        page.unroute("**/v1/chat/completions")
+        page.get_by_role("button", name="Try again").click()
+        page.locator(".answer", has_text="purple").wait_for()
+        self.assertEqual(page.locator(".turn").count(), 1)
+
+    def test_a_forgotten_upload_is_sent_again(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        self.ask(page, "What color is the circle?")
+        url = self.sent("/v1/chat/completions")[0]["messages"][0]["content"][0]["video_url"]["url"]
+        request = urllib.request.Request(f"{self.origin}/v1/videos/{url.removeprefix('upload:')}", method="DELETE")
+        urllib.request.urlopen(request).close()
+        turn = self.ask(page, "How many objects are there?")
+        self.assertIn("The server no longer has this video.", turn.inner_text())
+        page.get_by_role("button", name="Try again").click()
+        page.locator(".turn").nth(1).locator(".answer:not(:empty)").wait_for()
+        self.assertNotEqual(self.sent("/v1/chat/completions")[-1]["messages"][0]["content"][0]["video_url"]["url"], url)
+
+    def test_names_are_text(self):
+        page = self.open()
+        name = "<img src=x onerror=alert(1)> & ü.mp4"
+        shutil.copy(SAMPLE, self.scratch / name)
+        self.upload(page, self.scratch / name)
+        self.assertEqual(page.locator("#video-title").inner_text(), name)
+        self.assertEqual(page.locator("#video-title img").count(), 0)
+
+    # ---- keys, access ----
+
+    def test_a_key_is_asked_for_and_kept_in_the_tab_only(self):
+        keys = self.scratch / "keys"
+        keys.write_text(KEY + "\n")
+        with Server(self.binary, "--model", "vidense-mini", "--api-key-file", keys) as server:
+            page = self.open(server)
+            field = page.get_by_role("textbox", name="API key")
+            field.fill("wrong")
+            page.keyboard.press("Enter")
+            page.get_by_text("The server refused this key.").wait_for()
+            field.fill(KEY)
+            page.keyboard.press("Enter")
+            page.locator("#state", has_text="Ready").wait_for()
+            self.upload(page, SAMPLE)
+            self.assertEqual(self.ask(page, "What color is the circle?").locator(".answer").inner_text(), "purple")
+            self.assertEqual(page.evaluate("[localStorage.length, document.cookie, sessionStorage.length]"), [0, "", 1])
+            self.assertNotIn(KEY, "".join(r.url for r in self.requests))
+
+    def test_everything_works_from_the_keyboard(self):
+        page = self.open()
+        page.locator("#state", has_text="Ready").wait_for()
+        page.keyboard.press("Tab")
+        self.assertEqual(page.evaluate("document.activeElement.id"), "choose")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Space")
+        chooser.value.set_files(str(SAMPLE))
+        page.wait_for_selector("#work:not([hidden])")
+        self.assertEqual(page.evaluate("document.activeElement.id"), "question")
+        page.keyboard.type("What color")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type("is the circle?")
+        self.assertEqual(page.locator("#question").input_value(), "What color\nis the circle?")
+        page.keyboard.press("Enter")
+        page.locator(".turn [aria-busy=false]").wait_for(state="attached")
+        self.assertEqual(page.evaluate("document.activeElement.id"), "question")
+        page.locator("#another").focus()
+        page.keyboard.press("Tab")
+        for key in ("ArrowRight", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        self.assertEqual(page.locator("#viewer-text").inner_text(), "Frame 11 at 0.69 s")
+        page.keyboard.press("ArrowRight")
+        self.assertEqual(page.locator("#viewer-text").inner_text(), "Frame 15 at 0.94 s")
+        page.keyboard.press("Escape")
+        self.assertEqual(page.evaluate("document.activeElement.ariaLabel"), "Frame 15 at 0.94 s")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        self.assertIn("model: vidense-mini", page.locator("#pipeline-yaml").inner_text())
+
+    def test_axe_finds_nothing(self):
+        source = axe_source()
+        for scheme in ("light", "dark"):
+            page = self.open(color_scheme=scheme)
+            self.audit(page, source, f"{scheme}, start")
+            page.set_input_files("#file", str(ROOT / "README.md"))
+            page.locator("#start-error.alert").wait_for()
+            self.audit(page, source, f"{scheme}, refused file")
+            self.upload(page, SAMPLE)
+            self.ask(page, "What color is the circle?")
+            self.ask(page, "What color is the circle? " * 200)
+            page.locator("#pipeline summary").click()
+            self.audit(page, source, f"{scheme}, conversation")
+            page.locator("#sheet button").first.click()
+            self.audit(page, source, f"{scheme}, viewer")
+
+    def audit(self, page, source, state):
+        page.evaluate(source)
+        report = page.evaluate("(rules) => axe.run(document, { runOnly: rules })", RULES)
+        found = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in report["violations"]]
+        self.assertEqual(found, [], state)
+        self.assertGreater(len(report["passes"]), 10, state)
+
+    def test_nothing_is_wider_than_a_small_screen(self):
+        page = self.open()
+        page.set_viewport_size({"width": 320, "height": 640})
+        self.upload(page, SAMPLE)
+        self.ask(page, "What color is the circle?")
+        self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 320)
+        self.assertTrue(page.get_by_role("button", name="Ask").is_visible())
+
+    def test_the_policy_permits_nothing_but_the_page(self):
+        self.open()
+        policy = self.response.headers["content-security-policy"]
+        for part in ("default-src 'none'", "connect-src 'self'", "img-src 'self' data: blob:"):
+            self.assertIn(part, policy)
+        self.assertNotIn("unsafe", policy)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--binary", type=Path, default=PageTest.binary)
+    options, rest = parser.parse_known_args()
+    PageTest.binary = options.binary
+    unittest.main(argv=[sys.argv[0], *rest])
