@@ -26,7 +26,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 foundations | [`error`], `guard` < [`choice`] < [`units`], [`device`], [`files`] |
-//! | 1 leaves | [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], `records` |
+//! | 1 leaves | [`fetch`], [`video`], [`image`], [`weights`], [`text`], [`world`], [`exec`], `records` |
 //! | 2 networks | [`kernels`] < [`nn`] < [`vision`], [`connector`], [`projector`], [`temporal`], [`language`] |
 //! | 3 model | [`vlm`] |
 //! | 4 tokens | [`engine`] |
@@ -44,6 +44,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod exec;
+pub mod fetch;
 pub mod files;
 mod guard;
 pub mod image;
