@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 use vidense::error::{About as _, Error};
 use vidense::pipeline::{FeatureCache, Limits};
 use vidense::video::ReadLimits;
-use vidense::video::worker::Isolation;
+use vidense::video::worker::{Isolation, ProcessLifetime};
 
 use super::output;
 
@@ -126,7 +126,8 @@ impl ItemLimitArgs {
         let itself = Path::new("/proc/self/exe");
         let program = if itself.exists() { itself.to_owned() } else { std::env::current_exe()? };
         let arguments = vec![OsString::from("decode-worker")];
-        Ok(Some(Isolation { program, arguments, stall: read.stall_limit }))
+        let (stall, lifetime) = (read.stall_limit, ProcessLifetime::Kept);
+        Ok(Some(Isolation { program, arguments, stall, lifetime, memory: None }))
     }
 }
 

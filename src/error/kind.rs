@@ -64,6 +64,10 @@ pub enum Kind {
     Sample,
     /// Frames over the limit of memory.
     FrameSize,
+    /// A video of more frames than the limit.
+    FrameCount,
+    /// A video whose decoding needs more memory than its process may take.
+    HostMemory,
     /// A stage that exceeded its time limit.
     TimeLimit,
     /// A read that received no data for too long.

@@ -90,6 +90,8 @@ fn words_of_kinds_are_those_of_results_files() {
         "sample",
         "time_limit",
         "frame_size",
+        "frame_count",
+        "host_memory",
         "stall",
         "stopped",
         "stream",

@@ -126,6 +126,8 @@ impl VideoReading<'_> {
             time: limits.time(DECODE),
             stall: limits.stall,
             frame_bytes: limits.frame_bytes,
+            max_frames: limits.max_frames,
+            links: limits.links,
             threads: self.threads,
             access: self.stages.access,
         };

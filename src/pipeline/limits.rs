@@ -7,7 +7,7 @@ use super::error::time_limit;
 use super::run::GENERATE;
 use super::stages::{AGGREGATE, DECODE, ENCODE, PREPROCESS};
 use crate::error::Error;
-use crate::video::ReadLimits;
+use crate::video::{LinkedFilePolicy, ReadLimits};
 
 /// Stages whose time can be limited.
 pub(crate) const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GENERATE];
@@ -18,6 +18,10 @@ pub(crate) const STAGES: [&str; 5] = [DECODE, PREPROCESS, ENCODE, AGGREGATE, GEN
 pub struct Limits {
     /// Maximum number of bytes of a frame as RGB.
     pub frame_bytes: u64,
+    /// Maximum number of frames of a video.
+    pub max_frames: Option<u64>,
+    /// Files that a video leads to.
+    pub links: LinkedFilePolicy,
     /// Maximum time of a read without data.
     pub stall: Duration,
     /// Maximum time of each of [`STAGES`].
@@ -27,8 +31,8 @@ pub struct Limits {
 impl Default for Limits {
     /// Returns the default limits of a frame's size and of a read without data, and no limit of time.
     fn default() -> Self {
-        let ReadLimits { frame_bytes, stall, .. } = ReadLimits::default();
-        Self { frame_bytes, stall, times: [None; STAGES.len()] }
+        let ReadLimits { frame_bytes, max_frames, links, stall, .. } = ReadLimits::default();
+        Self { frame_bytes, max_frames, links, stall, times: [None; STAGES.len()] }
     }
 }
 

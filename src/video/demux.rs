@@ -12,8 +12,9 @@ use super::clock::FrameClock;
 use super::decode::{PictureOrder, container_orientation};
 use super::display::DisplayOrientations;
 use super::entry::Coding;
+use super::error::out_of_memory;
 use super::framing::Framing;
-use super::media::{Media, may_read_on};
+use super::media::{Media, is_out_of_memory, may_read_on};
 use super::packets::{OutputRank, PacketFacts, PacketIndex};
 use super::request::{Flow, FrameRequest, ReadEvent};
 use super::sample::{FrameFact, Timeline};
@@ -75,7 +76,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_
     let image_size =
         is_image(&media.input).then(|| container_orientation(path, &media.input, &stream).upright_size(width, height));
     let (mut schedule, mut packets, mut errors) = (FrameSchedule::default(), coding.map(|_| Vec::new()), 0);
-    let mut is_sliced = false;
+    let (mut is_sliced, mut n_own) = (false, 0);
     for n_packets in 1.. {
         watch.check(path)?;
         if n_packets % WAITING_EVERY == 0 && watch.emit(ReadEvent::Waiting) == Flow::Stop {
@@ -83,6 +84,8 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_
         }
         match media.read() {
             Ok(packet) if packet.stream() == index => {
+                n_own += 1;
+                watch.limits.check_count(path, n_own)?;
                 is_sliced = is_sliced || hides_damage(&packet, coding);
                 display.take(packet.data().unwrap_or_default(), packet.pts());
                 let rank = order.as_mut().and_then(|order| order.rank(packet.data()?));
@@ -96,6 +99,7 @@ pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_
             }
             Ok(_) => {}
             Err(ffmpeg::Error::Eof) => break,
+            Err(error) if is_out_of_memory(error) => return Err(out_of_memory(path)),
             Err(error) => {
                 watch.check(path)?;
                 // A damaged file is decoded from front to back.

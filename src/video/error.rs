@@ -89,6 +89,11 @@ pub(super) fn time_limit(path: &Path, limit: Duration) -> Error {
     Error::new(Kind::TimeLimit, rule).with_hint("a longer --time-limit decode=").about(path)
 }
 
+/// Returns the error of a reading whose process may take no more memory.
+pub(super) fn out_of_memory(path: &Path) -> Error {
+    Error::new(Kind::HostMemory, "no memory is left to decode it").about(path)
+}
+
 /// Returns the error of a reading that its reader stopped while the file made it wait.
 pub(super) fn halted(path: &Path) -> Error {
     Error::new(Kind::Halted, "stopped while it was read").about(path)

@@ -9,12 +9,13 @@ use ::image::{ImageDecoder, ImageFormat, RgbImage};
 
 use super::error::{no_images, wrong_stream};
 use super::frame::Orientation;
+use super::limits::{LinkedFilePolicy, ReadLimits};
 use super::pass::FrameSource;
 use super::report::Damage;
 use super::request::FrameRequest;
 use super::sample::Timeline;
 use super::timer::ReadTimer;
-use super::{StreamInfo, StreamKind, VideoInfo, decode};
+use super::{StreamInfo, StreamKind, VideoInfo, decode, standalone};
 use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
@@ -35,7 +36,7 @@ pub(super) struct ImageDirectory {
 impl ImageDirectory {
     pub(super) fn open(path: &Path, stream: Option<usize>, timer: &Arc<ReadTimer>) -> Result<Self, Error> {
         check_stream(path, stream)?;
-        let files = list(path)?.into();
+        let files = list(path, &timer.limits())?.into();
         Ok(Self { files, current: None, damage: Damage::default(), timer: timer.clone() })
     }
 
@@ -89,16 +90,16 @@ impl FrameSource for ImageDirectory {
 }
 
 /// Returns the timeline of a directory. Images have no times, so a window with bounds is empty.
-pub(super) fn timeline(path: &Path, request: &FrameRequest) -> Result<Timeline, Error> {
+pub(super) fn timeline(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<Timeline, Error> {
     check_stream(path, request.stream)?;
-    let n_files = list(path)?.len();
+    let n_files = list(path, limits)?.len();
     Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }))
 }
 
 /// Returns upright width and height of the image of a directory with a single image. An unreadable image is the
 /// reader's error.
 pub(super) fn single_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<Option<(u32, u32)>, Error> {
-    let files = list(path)?;
+    let files = list(path, &timer.limits())?;
     let [file] = &*files else { return Ok(None) };
     if ends_with(file, &BY_FFMPEG) {
         return Ok(decode::first_image(file, timer).ok().map(|image| image.dimensions()));
@@ -110,9 +111,9 @@ pub(super) fn single_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<Option
 }
 
 /// Returns the header facts of a directory of images: its files are the frames of one stream.
-pub(super) fn probe(path: &Path, stream: Option<usize>) -> Result<VideoInfo, Error> {
+pub(super) fn probe(path: &Path, stream: Option<usize>, limits: &ReadLimits) -> Result<VideoInfo, Error> {
     check_stream(path, stream)?;
-    let files = list(path)?;
+    let files = list(path, limits)?;
     let extension = |file: &PathBuf| file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     let stream = StreamInfo {
         kind: StreamKind::Video,
@@ -138,15 +139,25 @@ fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), Error> {
 }
 
 /// Lists the image files of a directory in order, without hidden files, as in `batch`.
-fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
+///
+/// # Errors
+/// For a directory without an image or with too many, and for a symbolic link where links are refused.
+fn list(path: &Path, limits: &ReadLimits) -> Result<Vec<PathBuf>, Error> {
     let io = Error::io(path);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(&io)? {
         let entry = entry.map_err(&io)?;
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let file = entry.path();
-        if !is_hidden && file.is_file() && ends_with(&file, &BY_IMAGE_CRATE) | ends_with(&file, &BY_FFMPEG) {
+        if is_hidden || !(ends_with(&file, &BY_IMAGE_CRATE) | ends_with(&file, &BY_FFMPEG)) {
+            continue;
+        }
+        if limits.links == LinkedFilePolicy::Refuse && entry.file_type().map_err(&io)?.is_symlink() {
+            return Err(standalone::link().about(file));
+        }
+        if file.is_file() {
             files.push(file);
+            limits.check_count(path, files.len())?;
         }
     }
     if files.is_empty() {

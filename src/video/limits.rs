@@ -40,6 +40,18 @@ fn unknown_access(name: &str) -> Error {
     choice::unknown_name("access to frames", name, Access::VARIANTS)
 }
 
+/// Policy about the files that a video argument leads to: segments of playlists, links inside a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkedFilePolicy {
+    /// Local regular files are opened.
+    #[default]
+    Local,
+    /// No other file is opened, for videos of strangers: playlists are refused, and links inside a directory. Only the
+    /// usual formats of videos and images are read.
+    Refuse,
+}
+
 /// Limits of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadLimits {
@@ -49,15 +61,27 @@ pub struct ReadLimits {
     pub stall: Duration,
     /// Bytes of a frame as RGB at most. Default: 768 MiB.
     pub frame_bytes: u64,
+    /// Number of packets, decoded frames, or images of a directory at most. Default: none.
+    pub max_frames: Option<u64>,
     /// Number of threads of the decoder; 0 for one per core. Default: `0`.
     pub threads: usize,
     /// Access to frames. Default: `auto`.
     pub access: Access,
+    /// Files that the video argument leads to. Default: `local`.
+    pub links: LinkedFilePolicy,
 }
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self { time: None, stall: STALL, frame_bytes: FRAME_BYTES, threads: 0, access: Access::Auto }
+        Self {
+            time: None,
+            stall: STALL,
+            frame_bytes: FRAME_BYTES,
+            max_frames: None,
+            threads: 0,
+            access: Access::Auto,
+            links: LinkedFilePolicy::Local,
+        }
     }
 }
 
@@ -76,6 +100,16 @@ impl ReadLimits {
         let limit = self.frame_bytes;
         let rule = format!("frames of {width} x {height} take {bytes} bytes as RGB, over the limit of {limit}");
         Err(Error::new(Kind::FrameSize, rule).with_hint("a higher --frame-limit").about(path))
+    }
+
+    /// Refuses a number of frames, or of packets, over the limit.
+    pub(super) fn check_count(&self, path: &Path, n_frames: usize) -> Result<(), Error> {
+        match self.max_frames {
+            Some(limit) if n_frames as u64 > limit => {
+                Err(Error::new(Kind::FrameCount, format!("more frames than the limit of {limit}")).about(path))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

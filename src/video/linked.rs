@@ -2,7 +2,7 @@
 //!
 //! Only regular files are opened: a pipe or a device would block. Files that cannot be opened are counted, since FFmpeg
 //! skips them silently. A live playlist is read as if it ended at its last segment: FFmpeg would wait for more. No
-//! segment is read here.
+//! segment is read here. A file that is read alone (`standalone`) opens nothing but itself.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +16,7 @@ use ffmpeg::ffi;
 use ffmpeg_next as ffmpeg;
 
 use super::playlist::{Playlist, find};
+use super::standalone;
 use super::timer::ReadTimer;
 use crate::error::Error;
 
@@ -39,6 +40,8 @@ const MAX_OPENED: usize = 4;
 #[derive(Debug)]
 pub(super) struct LinkedFiles {
     timer: Arc<ReadTimer>,
+    /// FFmpeg's name of the only file that may be opened, of a file that is read alone.
+    only: Option<CString>,
     record: Mutex<LinkedRecord>,
 }
 
@@ -68,7 +71,12 @@ impl RefusedFile {
 
 impl LinkedFiles {
     pub(super) fn new(timer: Arc<ReadTimer>) -> Self {
-        Self { timer, record: Mutex::default() }
+        Self { timer, only: None, record: Mutex::default() }
+    }
+
+    /// Makes the record of a file of FFmpeg's name `only` that is read alone.
+    pub(super) fn standalone(timer: Arc<ReadTimer>, only: CString) -> Self {
+        Self { timer, only: Some(only), record: Mutex::default() }
     }
 
     /// Sets the callback of a context.
@@ -116,6 +124,22 @@ impl LinkedFiles {
         let mut record = self.record();
         record.first.get_or_insert_with(|| cause.clone().about(name.into_owned()));
         record.missing.insert(url.to_owned(), cause.to_string());
+    }
+
+    /// Checks a name that a container opens, and returns the name to open in its place, if there is one.
+    fn admit(&self, name: &CStr) -> Result<Option<CString>, RefusedFile> {
+        match &self.only {
+            Some(only) if &**only == name => return Ok(None),
+            Some(_) => {
+                self.record().refusal.get_or_insert_with(standalone::leads_elsewhere);
+                return Err(RefusedFile { code: ffi::AVERROR(libc::EACCES), cause: standalone::leads_elsewhere() });
+            }
+            None => {}
+        }
+        match local_path_of(name)? {
+            Some(path) => self.prepare(&path),
+            None => Ok(None),
+        }
     }
 
     /// Checks a file, and returns the name to open in its place, if it is a live playlist: its text with an end.
@@ -195,11 +219,9 @@ unsafe extern "C" fn open_file(
     unsafe {
         let linked = (*context).opaque.cast::<LinkedFiles>().as_ref();
         let name = CStr::from_ptr(url);
-        let prepared = match (local_path(name.to_bytes()), linked) {
-            (None, _) if is_remote(name.to_bytes()) => Err(RefusedFile::new(libc::EPROTONOSUPPORT, "not a local file")),
-            (None, _) => Ok(None),
-            (Some(path), Some(linked)) => linked.prepare(&path),
-            (Some(path), None) => check_regular(&path).map(|()| None),
+        let prepared = match linked {
+            Some(linked) => linked.admit(name),
+            None => check_unrecorded(name),
         };
         let (code, cause) = match prepared {
             Ok(other) => {
@@ -212,6 +234,19 @@ unsafe extern "C" fn open_file(
             linked.note(&name.to_string_lossy(), &cause);
         }
         code
+    }
+}
+
+/// Checks a name that a context without a record opens.
+fn check_unrecorded(name: &CStr) -> Result<Option<CString>, RefusedFile> {
+    local_path_of(name)?.map_or(Ok(()), |path| check_regular(&path)).map(|()| None)
+}
+
+/// Returns the path of a name of FFmpeg, `None` for names of other data; refuses a remote address.
+fn local_path_of(name: &CStr) -> Result<Option<PathBuf>, RefusedFile> {
+    match local_path(name.to_bytes()) {
+        None if is_remote(name.to_bytes()) => Err(RefusedFile::new(libc::EPROTONOSUPPORT, "not a local file")),
+        path => Ok(path),
     }
 }
 

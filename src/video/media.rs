@@ -10,9 +10,10 @@ use ffmpeg::{Dictionary, ffi};
 use ffmpeg_next as ffmpeg;
 
 use super::decode::capture_log;
-use super::error::{cannot_read, not_found, not_media};
-use super::limits::ReadLimits;
+use super::error::{cannot_read, not_found, not_media, out_of_memory};
+use super::limits::{LinkedFilePolicy, ReadLimits};
 use super::linked::LinkedFiles;
+use super::standalone;
 use super::timer::ReadTimer;
 use super::{streams, stuck};
 use crate::error::{Error, Kind};
@@ -64,12 +65,22 @@ impl Media {
 /// Opens a file with all streams. The input must be dropped before the linked files, as tuples bound in this order are.
 pub(super) fn open(path: &Path, timer: &Arc<ReadTimer>) -> Result<(Box<LinkedFiles>, Input), Error> {
     let name = check_file(path)?;
-    let linked = Box::new(LinkedFiles::new(timer.clone()));
+    let is_alone = timer.limits().links == LinkedFilePolicy::Refuse;
+    let linked = Box::new(match is_alone {
+        true => LinkedFiles::standalone(timer.clone(), name.clone()),
+        false => LinkedFiles::new(timer.clone()),
+    });
     stuck::register(path, timer);
     let inside = timer.enter();
     #[cfg(debug_assertions)]
     super::worker::inject_on_open(path);
     let input = open_input(&name, &linked, timer).map_err(|error| {
+        if let Some(refusal) = is_alone.then(|| standalone::refusal(path, &name)).flatten() {
+            return timer.check(path).err().unwrap_or(refusal);
+        }
+        if is_out_of_memory(error) {
+            return out_of_memory(path);
+        }
         let cause = linked.refusal().or_else(|| linked.first_missing());
         let cause = cause.unwrap_or_else(|| Error::invalid(error.to_string()));
         // FFmpeg reports an interrupted call as an error.
@@ -77,6 +88,9 @@ pub(super) fn open(path: &Path, timer: &Arc<ReadTimer>) -> Result<(Box<LinkedFil
     })?;
     drop(inside);
     timer.check(path)?;
+    if let Some(refusal) = linked.refusal().filter(|_| is_alone) {
+        return Err(refusal.about(path));
+    }
     if input.format().name() == "tty" {
         return Err(not_media(path, Error::invalid("it holds text")));
     }
@@ -142,8 +156,15 @@ extern "C" fn is_over(timer: *mut c_void) -> c_int {
 /// Opens a file like `ffmpeg::format::input_with_dictionary`, with interrupts and names in any encoding.
 fn open_input(name: &CString, linked: &LinkedFiles, timer: &Arc<ReadTimer>) -> Result<Input, ffmpeg::Error> {
     let mut options = Dictionary::new();
-    // A playlist must not reach the network.
-    options.set("protocol_whitelist", "file,crypto,data");
+    let limits = timer.limits();
+    match limits.links {
+        // A playlist must not reach the network.
+        LinkedFilePolicy::Local => options.set("protocol_whitelist", "file,crypto,data"),
+        LinkedFilePolicy::Refuse => {
+            options.set("protocol_whitelist", "file,pipe");
+            options.set("format_whitelist", &standalone::formats());
+        }
+    }
     // Names are literal: `%d`, `*` and `?` are no patterns of image files.
     options.set("pattern_type", "none");
     // Segments and keys of HLS may have any name: only local regular files are opened, see `linked`.
@@ -152,7 +173,6 @@ fn open_input(name: &CString, linked: &LinkedFiles, timer: &Arc<ReadTimer>) -> R
     {
         options.set(option, value);
     }
-    let limits = timer.limits();
     // SAFETY: the context is ours until it is wrapped. `avformat_open_input` frees it when it fails; afterwards
     // `avformat_close_input` does. The options are taken out of their owner, and the remaining options go back to an
     // owner.
@@ -181,6 +201,11 @@ fn open_input(name: &CString, linked: &LinkedFiles, timer: &Arc<ReadTimer>) -> R
         }
         Ok(Input::wrap(context))
     }
+}
+
+/// Returns whether FFmpeg failed to allocate memory.
+pub(super) fn is_out_of_memory(error: ffmpeg::Error) -> bool {
+    error == ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM }
 }
 
 /// Returns whether a demuxer may have more packets after an error.

@@ -114,6 +114,7 @@ impl DecodingPass {
             }
             let index = FrameIndex(self.n_frames);
             self.n_frames += 1;
+            watch.limits.check_count(&self.path, self.n_frames)?;
             if let Some(time) = time {
                 self.times = Some((self.times.map_or(time, |(first, _)| first), time));
             }

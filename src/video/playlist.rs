@@ -50,6 +50,11 @@ impl Playlist {
         }
     }
 
+    /// Returns whether the first bytes of a file are those of a playlist, whole or broken.
+    pub(super) fn begins(first: &[u8]) -> bool {
+        Self::kind(first).map_or(true, |kind| kind.is_some())
+    }
+
     /// Returns the format of a playlist by its first bytes.
     fn kind(first: &[u8]) -> Result<Option<FromText>> {
         let without_mark = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);

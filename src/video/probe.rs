@@ -89,8 +89,9 @@ pub struct FrameInfo {
 /// # Errors
 /// [`Error`] for a missing or unreadable file, and for a missing stream.
 pub fn probe(path: &Path, stream: Option<usize>, bounds: impl Into<Bounds>) -> Result<VideoInfo, Error> {
+    let bounds = bounds.into();
     match path.is_dir() {
-        true => images::probe(path, stream),
-        false => streams::probe(path, stream, bounds.into()),
+        true => images::probe(path, stream, &bounds.limits),
+        false => streams::probe(path, stream, bounds),
     }
 }

@@ -23,6 +23,19 @@ impl FrameRequest {
     }
 }
 
+/// Forecast of a reading by the packets of a video, before a frame is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingForecast {
+    /// Number of frames of the window.
+    pub n_frames: usize,
+    /// Expected number of sampled frames; the maximum of a rule that needs histograms.
+    pub n_sampled: usize,
+    /// Whether the input is one still image, not a video.
+    pub is_single_image: bool,
+    /// Upright width and height of the single image.
+    pub size: Option<(u32, u32)>,
+}
+
 /// Event of a reading.
 #[derive(Debug)]
 pub enum ReadEvent {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::demux::{self, IndexedFile, PacketScan};
 use super::limits::Bounds;
-use super::request::{Flow, FrameRequest, ReadEvent};
+use super::request::{Flow, FrameRequest, ReadEvent, ReadingForecast};
 use super::sample::Timeline;
 use super::timer::{ReadTimer, ReadWatch};
 use super::{Sample, images};
@@ -48,7 +48,7 @@ impl Scanned {
         let file = facts(path);
         let PacketScan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
             true => PacketScan {
-                timeline: images::timeline(path, request)?,
+                timeline: images::timeline(path, request, &watch.limits)?,
                 indexed: None,
                 hides_damage: false,
                 single_image: images::single_image(path, &watch.timer)?,
@@ -69,6 +69,16 @@ impl Scanned {
         }
         let selected = self.request.sample.select(&self.timeline);
         selected.map(|indices| indices.len()).about(&*self.path)
+    }
+
+    /// Returns the forecast of the reading.
+    ///
+    /// # Errors
+    /// See [`Self::n_sampled`].
+    pub fn forecast(&self) -> Result<ReadingForecast, Error> {
+        let size = self.single_image;
+        let (n_frames, n_sampled) = (self.timeline.len(), self.n_sampled()?);
+        Ok(ReadingForecast { n_frames, n_sampled, is_single_image: size.is_some(), size })
     }
 
     /// Upright width and height of an input that is one still image: a directory with one image, or an image file;

@@ -11,7 +11,7 @@ mod scaler;
 mod seek;
 mod signs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::image::RgbImage;
@@ -31,16 +31,17 @@ use crate::units::{FrameIndex, Seconds};
 use crate::video::clock::{ClockFall, ClockStamp, FrameClock};
 use crate::video::demux::{MAX_ERRORS, display_of, seconds, step_of};
 use crate::video::display::DisplayOrientations;
-use crate::video::error::{TimeFall, no_frames};
+use crate::video::error::{TimeFall, no_frames, out_of_memory};
 use crate::video::frame::Orientation;
 use crate::video::limits::ReadLimits;
-use crate::video::media::{Media, may_read_on};
+use crate::video::media::{Media, is_out_of_memory, may_read_on};
 use crate::video::pass::FrameSource;
 use crate::video::report::Damage;
 use crate::video::timer::ReadTimer;
 
 /// Decoder of a video stream, from front to back.
 pub(super) struct VideoFile {
+    path: PathBuf,
     media: Media,
     time_base: Rational,
     decoder: ffmpeg::decoder::Video,
@@ -98,6 +99,7 @@ impl VideoFile {
         // SAFETY: the decoder is open and ours.
         let is_threaded = unsafe { signs::is_threaded(decoder.as_ptr()) };
         Ok(Self {
+            path: path.to_owned(),
             media,
             time_base,
             decoder,
@@ -134,7 +136,10 @@ impl VideoFile {
     }
 
     /// Sends the next packet of the stream to the decoder, or the end of the stream.
-    fn feed(&mut self) {
+    ///
+    /// # Errors
+    /// When no memory is left.
+    fn feed(&mut self) -> Result<(), Error> {
         let packet = loop {
             match self.media.read() {
                 Ok(packet) if packet.stream() == self.media.index => {
@@ -142,12 +147,14 @@ impl VideoFile {
                     break packet;
                 }
                 Ok(_) => {}
-                Err(ffmpeg::Error::Eof) => return self.drain(),
+                Err(ffmpeg::Error::Eof) => return Ok(self.drain()),
+                Err(error) if is_out_of_memory(error) => return Err(out_of_memory(&self.path)),
                 Err(error) => {
                     self.damage.note(format!("reading: {error}"));
                     self.read_errors += 1;
                     if self.read_errors >= MAX_ERRORS || !may_read_on(error) {
-                        return self.drain();
+                        self.drain();
+                        return Ok(());
                     }
                 }
             }
@@ -157,9 +164,12 @@ impl VideoFile {
         }
         self.display.take(packet.data().unwrap_or_default(), packet.pts());
         // EAGAIN does not occur: every frame was received before this packet was sent.
-        if let Err(error) = self.decoder.send_packet(&packet) {
-            self.damage.note(format!("decoding: {error}"));
+        match self.decoder.send_packet(&packet) {
+            Ok(()) => {}
+            Err(error) if is_out_of_memory(error) => return Err(out_of_memory(&self.path)),
+            Err(error) => self.damage.note(format!("decoding: {error}")),
         }
+        Ok(())
     }
 
     /// Sends the end of the stream to the decoder.
@@ -216,8 +226,9 @@ impl FrameSource for VideoFile {
                     if self.draining {
                         return Ok(None);
                     }
-                    self.feed();
+                    self.feed()?;
                 }
+                Err(error) if is_out_of_memory(error) => return Err(out_of_memory(&self.path)),
                 Err(error) => {
                     self.damage.note(format!("decoding: {error}"));
                     self.decode_errors += 1;

@@ -2,7 +2,7 @@
 //! pixels of a frame follow its message.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::image::RgbImage;
 use serde::de::DeserializeOwned;
@@ -10,14 +10,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::units::{FrameIndex, Seconds};
-use crate::video::{Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport};
+use crate::video::{Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, ReadingForecast};
 
 /// Bytes of a message at most.
 const MAX_MESSAGE: u32 = 16 << 20;
 
-/// Request to read a video.
+/// Task of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum DecodeTask {
+    /// The sampled frames, and a report.
+    Read,
+    /// A forecast by the packets.
+    Probe,
+}
+
+/// Request to read or probe a video.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DecodeRequest {
+    pub(super) task: DecodeTask,
     /// Video argument as bytes: names need not be UTF-8.
     path: Vec<u8>,
     pub(super) frames: FrameRequest,
@@ -25,8 +35,15 @@ pub struct DecodeRequest {
 }
 
 impl DecodeRequest {
-    pub(super) fn new(path: &std::path::Path, frames: &FrameRequest, limits: &ReadLimits) -> Self {
-        Self { path: path.as_os_str().as_encoded_bytes().to_vec(), frames: frames.clone(), limits: *limits }
+    /// Requests the sampled frames of a video.
+    pub(super) fn read_frames(path: &Path, frames: &FrameRequest, limits: &ReadLimits) -> Self {
+        let path = path.as_os_str().as_encoded_bytes().to_vec();
+        Self { task: DecodeTask::Read, path, frames: frames.clone(), limits: *limits }
+    }
+
+    /// Requests the forecast of a reading.
+    pub(super) fn probe(path: &Path, frames: &FrameRequest, limits: &ReadLimits) -> Self {
+        Self { task: DecodeTask::Probe, ..Self::read_frames(path, frames, limits) }
     }
 
     /// Path of the video argument.
@@ -60,14 +77,20 @@ pub(super) enum ReplyMessage {
     Frame { index: FrameIndex, time: Option<Seconds>, width: u32, height: u32 },
     Progress { n_decoded: usize },
     Restart,
-    Done(ReadReport),
-    Failed(Error),
+    End(Result<DecodeOutcome, Error>),
+}
+
+/// Outcome of a task.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum DecodeOutcome {
+    Report(ReadReport),
+    Forecast(ReadingForecast),
 }
 
 /// Reply with its payload.
 pub(super) enum DecodeReply {
     Event(ReadEvent),
-    End(Result<ReadReport, Error>),
+    End(Result<DecodeOutcome, Error>),
 }
 
 impl DecodeReply {
@@ -81,8 +104,7 @@ impl DecodeReply {
             ReplyMessage::Waiting => Self::Event(ReadEvent::Waiting),
             ReplyMessage::Progress { n_decoded } => Self::Event(ReadEvent::Progress { n_decoded }),
             ReplyMessage::Restart => Self::Event(ReadEvent::Restart),
-            ReplyMessage::Done(report) => Self::End(Ok(report)),
-            ReplyMessage::Failed(error) => Self::End(Err(error)),
+            ReplyMessage::End(end) => Self::End(end),
             ReplyMessage::Frame { index, time, width, height } => {
                 let length = width as usize * height as usize * 3;
                 let mut pixels = Vec::new();
@@ -115,12 +137,8 @@ pub(super) fn write_event(to: &mut impl Write, event: ReadEvent) -> io::Result<(
 }
 
 /// Writes and flushes the end of a reading.
-pub(super) fn write_end(to: &mut impl Write, end: Result<ReadReport, Error>) -> io::Result<()> {
-    let reply = match end {
-        Ok(report) => ReplyMessage::Done(report),
-        Err(error) => ReplyMessage::Failed(error),
-    };
-    write_message(to, &reply)?;
+pub(super) fn write_end(to: &mut impl Write, end: Result<DecodeOutcome, Error>) -> io::Result<()> {
+    write_message(to, &ReplyMessage::End(end))?;
     to.flush()
 }
 
@@ -148,8 +166,6 @@ fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::error::Kind;
     use crate::video::{Sample, Window};
@@ -161,10 +177,11 @@ mod tests {
         let frames = FrameRequest { stream: Some(2), ..FrameRequest::new(Sample::All, window) };
         let limits = ReadLimits { time: Some(std::time::Duration::from_millis(1500)), ..ReadLimits::default() };
         let mut bytes = Vec::new();
-        DecodeRequest::new(std::path::Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");
+        DecodeRequest::probe(Path::new("a b.mp4"), &frames, &limits).write(&mut bytes).expect("memory");
         let mut from = &bytes[..];
         let read = DecodeRequest::read(&mut from).expect("whole").expect("one");
         assert_eq!((read.path(), read.frames, read.limits), ("a b.mp4".into(), frames, limits));
+        assert_eq!(read.task, DecodeTask::Probe);
         assert!(DecodeRequest::read(&mut from).expect("the end").is_none());
         assert!(DecodeRequest::read(&mut &bytes[..9]).is_err(), "cut off");
     }

@@ -1,0 +1,210 @@
+//! Decoding process as its parent sees it: its start, its requests and replies, its end.
+//!
+//! Whether a process is kept or replaced is the [`Worker`](super::Worker)'s decision.
+
+use std::ffi::OsString;
+use std::io::{self, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+use super::protocol::{DecodeOutcome, DecodeReply, DecodeRequest};
+use super::{Isolation, hung};
+use crate::error::Error;
+use crate::video::error::time_limit;
+use crate::video::limits::Halt;
+use crate::video::{Flow, ReadEvent};
+
+/// Time between two events, each of which may return [`Flow::Stop`].
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// Longest time between two replies of a healthy process.
+const SIGN: Duration = Duration::from_millis(300);
+/// Time after its limit until a process that does not enforce the limit itself is ended.
+const GRACE: Duration = Duration::from_secs(2);
+/// Environment variables that a process keeps: where its libraries are. Any other may be a secret of the parent.
+const ENVIRONMENT: [&str; 6] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "DYLD_FALLBACK_LIBRARY_PATH",
+    "SYSTEMROOT",
+    // Fault injection of the tests, of which a release build knows nothing.
+    "VIDENSE_FAULT",
+];
+/// Variable of glibc's number of arenas, each of which reserves address space.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct WorkerProcess {
+    child: Child,
+    /// Standard input of the process; closed to end the process.
+    requests: Option<ChildStdin>,
+    replies: Receiver<io::Result<DecodeReply>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Limits of a reading in the process.
+pub(super) struct ReplyLimits<'h> {
+    pub(super) time: Option<Duration>,
+    /// Time without a reply.
+    pub(super) stall: Duration,
+    pub(super) halt: &'h Halt,
+}
+
+/// Failure of a process.
+pub(super) enum WorkerFailure {
+    /// The process ended.
+    Ended(ExitStatus),
+    /// The process is over its limits.
+    Silent(Error),
+}
+
+impl WorkerProcess {
+    /// Starts a process.
+    pub(super) fn spawn(isolation: &Isolation) -> io::Result<Self> {
+        let mut command = Command::new(&isolation.program);
+        let confinement = isolation.confinement();
+        command.args(&isolation.arguments).args(confinement.arguments());
+        command.env_clear().envs(environment());
+        if confinement.memory.is_some() {
+            command.env(ARENAS.0, ARENAS.1);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Ctrl-C is the parent's.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn()?;
+        let (requests, output) = (child.stdin.take(), child.stdout.take());
+        let mut output = BufReader::with_capacity(1 << 16, output.ok_or(io::ErrorKind::BrokenPipe)?);
+        let (sender, replies) = bounded(1);
+        let reader = Builder::new().name("replies".to_owned()).spawn(move || {
+            loop {
+                let Some(reply) = DecodeReply::read(&mut output).transpose() else { return };
+                let is_last = reply.is_err();
+                if sender.send(reply).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        // If the thread fails to start, dropping `running` ends the process.
+        let mut running = Self { child, requests, replies, reader: None };
+        running.reader = Some(reader?);
+        Ok(running)
+    }
+
+    /// Sends a request and emits its events. Returns the end of the reading, or `None` if the consumer stopped it.
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        request: &DecodeRequest,
+        limits: &ReplyLimits<'_>,
+        emit: &mut dyn FnMut(ReadEvent) -> Flow,
+    ) -> Result<Option<Result<DecodeOutcome, Error>>, WorkerFailure> {
+        let Some(requests) = &mut self.requests else { return Err(self.ended()) };
+        if request.write(requests).is_err() {
+            return Err(self.ended());
+        }
+        let (mut waited, mut silent) = (Duration::ZERO, Duration::ZERO);
+        loop {
+            let start = Instant::now();
+            let reply = self.replies.recv_timeout(PATIENCE);
+            // A longer step means that the whole program was suspended, which does not count.
+            let step = start.elapsed().min(2 * PATIENCE);
+            waited += step;
+            silent += step;
+            let event = match reply {
+                Ok(Ok(DecodeReply::End(end))) => return Ok(Some(end)),
+                Ok(Ok(DecodeReply::Event(event))) => {
+                    silent = Duration::ZERO;
+                    event
+                }
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+                Err(RecvTimeoutError::Timeout) => ReadEvent::Waiting,
+            };
+            if let Some(limit) = limits.time.filter(|limit| waited > *limit + GRACE) {
+                return Err(WorkerFailure::Silent(time_limit(path, limit)));
+            }
+            if silent > limits.stall {
+                return Err(WorkerFailure::Silent(hung(path, limits.stall)));
+            }
+            // A run that drains waits only while the process replies, several times a second.
+            let gives_up = limits.halt.gives_up(silent.saturating_sub(SIGN));
+            if gives_up || emit(event) == Flow::Stop {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Returns the exit status of a process that closed its output or broke the protocol.
+    fn ended(&mut self) -> WorkerFailure {
+        self.requests = None;
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return WorkerFailure::Ended(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => break,
+            }
+        }
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => WorkerFailure::Ended(status),
+            Err(_) => WorkerFailure::Ended(ExitStatus::default()),
+        }
+    }
+}
+
+impl Drop for WorkerProcess {
+    /// Ends the process, and waits for its end.
+    fn drop(&mut self) {
+        self.requests = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The reader thread sees the end of the output, or a closed channel.
+        self.replies = crossbeam_channel::never();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Returns the variables of this process that a decoding process keeps.
+fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// Returns whether the process was ended from outside: no codec raises these signals itself.
+pub(super) fn is_killed(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    {
+        const FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15]; // SIGHUP, SIGINT, SIGKILL, SIGTERM
+        std::os::unix::process::ExitStatusExt::signal(&status).is_some_and(|signal| FROM_OUTSIDE.contains(&signal))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = status;
+        false
+    }
+}
+
+/// Describes the end of a process.
+pub(super) fn describe(status: ExitStatus) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        let name = match signal {
+            4 => ", SIGILL",
+            6 => ", SIGABRT",
+            7 => ", SIGBUS",
+            8 => ", SIGFPE",
+            9 => ", SIGKILL",
+            11 => ", SIGSEGV",
+            _ => "",
+        };
+        return format!("signal {signal}{name}");
+    }
+    status.code().map_or_else(|| "it ended".to_owned(), |code| format!("exit code {code}"))
+}
