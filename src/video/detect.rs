@@ -82,7 +82,7 @@ fn beginning(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Returns whether bytes are text: UTF-16 by its byte order mark, or UTF-8 without control characters, where the last
 /// character may be cut.
-fn is_text(bytes: &[u8]) -> bool {
+pub(super) fn is_text(bytes: &[u8]) -> bool {
     // The header of uncompressed video is a line of text, and the bytes of dark frames may look like text.
     if bytes.is_empty() || bytes.starts_with(b"YUV4MPEG2") {
         return false;

@@ -66,6 +66,9 @@ impl Media {
 pub(super) fn open(path: &Path, timer: &Arc<ReadTimer>) -> Result<(Box<LinkedFiles>, Input), Error> {
     let name = check_file(path)?;
     let is_alone = timer.limits().links == LinkedFilePolicy::Refuse;
+    if is_alone {
+        standalone::check(path)?;
+    }
     let linked = Box::new(match is_alone {
         true => LinkedFiles::standalone(timer.clone(), name.clone()),
         false => LinkedFiles::new(timer.clone()),

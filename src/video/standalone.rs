@@ -6,91 +6,27 @@
 //!
 //! [`LinkedFilePolicy::Refuse`]: super::LinkedFilePolicy::Refuse
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
 
+use super::detect::is_text;
 use super::playlist::Playlist;
 use crate::error::{Error, Kind};
 
-/// FFmpeg's demuxers that read alone: containers, coded streams, images. Archives of game videos are left out: their
-/// decoders are the least tested.
-const FORMATS: [&str; 54] = [
-    // Containers.
-    "3gp",
-    "asf",
-    "avi",
-    "dv",
-    "flv",
-    "gxf",
-    "live_flv",
-    "matroska",
-    "mov",
-    "mp4",
-    "mpeg",
-    "mpegts",
-    "mxf",
-    "nut",
-    "ogg",
-    "rm",
-    "webm",
-    "wtv", // Coded streams.
-    "av1",
-    "avs2",
-    "cavsvideo",
-    "dirac",
-    "dnxhd",
-    "evc",
-    "h261",
-    "h263",
-    "h264",
-    "hevc",
-    "ivf",
-    "m4v",
-    "mjpeg",
-    "mpegvideo",
-    "obu",
-    "vc1",
-    "vc1test",
-    "vvc",
-    "yuv4mpegpipe", // Images.
-    "apng",
-    "bmp_pipe",
-    "gif",
-    "gif_pipe",
-    "image2",
-    "j2k_pipe",
-    "jpeg_pipe",
-    "jpegls_pipe",
-    "jpegxl_anim",
-    "jpegxl_pipe",
-    "pbm_pipe",
-    "pgm_pipe",
-    "png_pipe",
-    "ppm_pipe",
-    "qoi_pipe",
-    "tiff_pipe",
-    "webp_pipe",
-];
+/// FFmpeg's demuxers of containers that read alone. Those of game videos are left out: they are the least tested.
+const CONTAINERS: &str = "asf,avi,dv,flv,gxf,live_flv,matroska,mov,mp4,mpeg,mpegts,mxf,nut,ogg,rm,webm,wtv";
+/// FFmpeg's demuxers of coded streams.
+const STREAMS: &str = "av1,avs2,cavsvideo,dirac,dnxhd,evc,h261,h263,h264,hevc,ivf,m4v,mjpeg,mpegvideo,obu,vc1,vc1test,\
+                       vvc,yuv4mpegpipe";
+/// FFmpeg's demuxers of images.
+const IMAGES: &str = "apng,bmp_pipe,gif,gif_pipe,image2,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_anim,jpegxl_pipe,\
+                      pbm_pipe,pgm_pipe,png_pipe,ppm_pipe,qoi_pipe,tiff_pipe,webp_pipe";
 /// FFmpeg's demuxers that open other files or addresses, or run scripts.
-const OPENERS: [&str; 13] = [
-    "applehttp",
-    "avisynth",
-    "concat",
-    "dash",
-    "hls",
-    "imf",
-    "mlv",
-    "rtp",
-    "rtsp",
-    "sdp",
-    "vapoursynth",
-    "vobsub",
-    "webm_dash_manifest",
-];
+const OPENERS: &str = "applehttp,avisynth,concat,dash,hls,imf,mlv,rtp,rtsp,sdp,vapoursynth,vobsub,webm_dash_manifest";
 /// Number of first bytes by which the format of a refused file is found.
 const FIRST: usize = 64 << 10;
 /// Bytes after the end of the bytes that FFmpeg probes, which it may read.
@@ -98,7 +34,7 @@ const PADDING: usize = 64;
 
 /// Returns the names of the allowed formats, as FFmpeg's option `format_whitelist` takes them.
 pub(super) fn formats() -> String {
-    FORMATS.join(",")
+    [CONTAINERS, STREAMS, IMAGES].join(",")
 }
 
 /// Returns the refusal of a file that leads to others.
@@ -112,29 +48,50 @@ pub(super) fn link() -> Error {
     Error::new(Kind::Refused, "a symbolic link, which is not followed here")
 }
 
-/// Returns the refusal of a file that FFmpeg did not open under the list of formats: a playlist, or a format outside of
-/// the list. `None` where the format is allowed or unknown. `name` is FFmpeg's name of the file.
+/// Refuses a playlist, and any other file whose format opens files, before FFmpeg sees it.
+///
+/// # Errors
+/// The refusal, or that of the operating system.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    let first = beginning(path)?;
+    let is_playlist = is_text(&first) && Playlist::begins(&first);
+    match is_playlist || is_one_of(OPENERS, &format_of(first, c"")) {
+        true => Err(leads_elsewhere().about(path)),
+        false => Ok(()),
+    }
+}
+
+/// Returns the refusal of a file that FFmpeg did not open because its format is not allowed. `None` where the format is
+/// allowed or unknown. `name` is FFmpeg's name of the file.
 pub(super) fn refusal(path: &Path, name: &CStr) -> Option<Error> {
-    let mut first = Vec::with_capacity(FIRST + PADDING);
-    File::open(path).ok()?.take(FIRST as u64).read_to_end(&mut first).ok()?;
-    let is_playlist = Playlist::begins(&first);
-    let format = format_of(first, name).unwrap_or_default();
-    let is_one_of = |formats: &[&str]| format.split(',').any(|name| formats.contains(&name));
-    if is_playlist || is_one_of(&OPENERS) {
+    let format = format_of(beginning(path).ok()?, name);
+    if is_one_of(OPENERS, &format) {
         return Some(leads_elsewhere().about(path));
     }
-    // Text is the cause that is told of text.
-    if format.is_empty() || format == "tty" || is_one_of(&FORMATS) {
+    // Of text, it is told that it is text.
+    if format.is_empty() || format == "tty" || is_one_of(&formats(), &format) {
         return None;
     }
     Some(Error::new(Kind::Refused, format!("files of the format `{format}` are not read here")).about(path))
 }
 
-/// Returns FFmpeg's name of the format of a file by its first bytes, without reading more.
-fn format_of(mut first: Vec<u8>, name: &CStr) -> Option<String> {
-    let n_bytes = c_int::try_from(first.len()).ok()?;
+/// Returns whether a list of names has one of the names of a format.
+fn is_one_of(names: &str, format: &str) -> bool {
+    format.split(',').any(|own| names.split(',').any(|name| name == own))
+}
+
+/// Reads the first bytes of a file.
+fn beginning(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut first = Vec::with_capacity(FIRST + PADDING);
+    let read = File::open(path).and_then(|file| file.take(FIRST as u64).read_to_end(&mut first));
+    read.map_err(Error::io(path)).map(|_| first)
+}
+
+/// Returns FFmpeg's name of the format of a file by its first bytes and its name, without reading more; an empty name
+/// for an unknown format.
+fn format_of(mut first: Vec<u8>, name: &CStr) -> String {
+    let n_bytes = c_int::try_from(first.len()).unwrap_or(0);
     first.resize(first.len() + PADDING, 0);
-    let name: CString = name.to_owned();
     let probe = ffi::AVProbeData {
         filename: name.as_ptr(),
         buf: first.as_mut_ptr(),
@@ -146,8 +103,8 @@ fn format_of(mut first: Vec<u8>, name: &CStr) -> Option<String> {
     // A format is a static, and its name a static C string.
     unsafe {
         let format = ffi::av_probe_input_format3(&probe, 1, &mut score);
-        let format = format.as_ref()?;
-        Some(CStr::from_ptr(format.name).to_string_lossy().into_owned())
+        let name = format.as_ref().map(|format| CStr::from_ptr(format.name));
+        name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 }
 
@@ -157,17 +114,15 @@ mod tests {
 
     #[test]
     fn no_format_is_allowed_that_opens_others() {
-        assert!(OPENERS.iter().all(|name| !FORMATS.contains(name)));
-        for name in ["tty", "lavfi", "image2pipe", "concat", "hls", "sdp"] {
-            assert!(!FORMATS.contains(&name), "{name}");
+        for name in OPENERS.split(',').chain(["tty", "lavfi", "image2pipe", "svg_pipe"]) {
+            assert!(!is_one_of(&formats(), name), "{name}");
         }
-        // The separator of the option.
-        assert!(FORMATS.iter().all(|name| !name.contains(',')));
+        assert!(is_one_of(&formats(), "mov,mp4,m4a,3gp,3g2,mj2") && is_one_of(&formats(), "matroska,webm"));
     }
 
     #[test]
     fn formats_are_known_by_their_content_and_not_by_their_name() {
-        let format = |bytes: &[u8]| format_of(bytes.to_vec(), c"file:video.mp4").unwrap_or_default();
+        let format = |bytes: &[u8]| format_of(bytes.to_vec(), c"file:video.mp4");
         assert_eq!(format(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n"), "hls");
         assert_eq!(format(b"ffconcat version 1.0\nfile a.mp4\n"), "concat");
         assert_eq!(format(b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nc=IN IP4 127.0.0.1\r\nm=video 9 RTP/AVP 96\r\n"), "sdp");

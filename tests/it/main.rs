@@ -48,6 +48,7 @@ mod times;
 mod train;
 mod train_directory;
 mod train_families;
+mod untrusted;
 mod variants;
 mod video;
 mod world;

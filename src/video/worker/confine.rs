@@ -5,8 +5,10 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
 use super::ProcessLifetime;
+use crate::video::LinkedFilePolicy;
 
 /// Confinement of a decoding process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +60,17 @@ impl Confinement {
             }
         }
         Ok(())
+    }
+
+    /// Restricts the calling thread, in a process of one reading, to the video that a request names, if the request
+    /// allows no other file. Systems without such restrictions do nothing.
+    pub(super) fn enter(&self, path: &Path, links: LinkedFilePolicy) {
+        #[cfg(target_os = "linux")]
+        if self.lifetime == ProcessLifetime::OneReading && links == LinkedFilePolicy::Refuse {
+            super::landlock::allow_reading_only(path);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (path, links);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-/// Environment variable with faults for file names, separated by commas: `crash=NAME`, `hang=NAME` and `loop=NAME`. The
-/// first two happen in a decoding process, the last in any process that opens the file, like an endless demuxer.
+/// Environment variable with faults for file names, separated by commas: `crash=NAME`, `hang=NAME`, `hoard=NAME`,
+/// `escape=NAME` and `loop=NAME`. The last happens in any process that opens the file, like an endless demuxer; the
+/// others happen in a decoding process.
 const VARIABLE: &str = "VIDENSE_FAULT";
 
 /// Injects the fault of a file in a decoding process.
@@ -14,6 +15,42 @@ pub(super) fn inject(path: &Path) {
     }
     if is_requested("hang", path) {
         sleep_for_ever();
+    }
+    if is_requested("hoard", path) {
+        hoard();
+    }
+    if is_requested("escape", path) {
+        escape(path);
+    }
+}
+
+/// Takes memory without end.
+fn hoard() -> ! {
+    let mut taken = Vec::new();
+    loop {
+        taken.push(vec![1_u8; 1 << 20]);
+    }
+}
+
+/// Does what a decoder that was taken over would do, and aborts if anything but the video is within reach.
+fn escape(path: &Path) {
+    let beside = path.with_file_name("written");
+    // An empty file may be made where the system restricts bytes alone.
+    let writes = std::fs::write(&beside, "x").is_ok();
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    let has_secrets = variables.into_iter().any(|name| name.as_encoded_bytes().starts_with(b"SECRET"));
+    let mut is_free = writes || has_secrets;
+    #[cfg(target_os = "linux")]
+    {
+        let version = super::landlock::version();
+        let connects =
+            || std::net::TcpStream::connect("127.0.0.1:9").is_err_and(|error| error.raw_os_error() != Some(13));
+        let runs = || std::process::Command::new("/bin/true").status().is_ok();
+        is_free |= version >= 1 && (beside.exists() || std::fs::read("/proc/self/environ").is_ok() || runs());
+        is_free |= version >= 4 && connects();
+    }
+    if is_free {
+        std::process::abort();
     }
 }
 

@@ -7,6 +7,8 @@
 mod confine;
 #[cfg(debug_assertions)]
 mod fault;
+#[cfg(target_os = "linux")]
+mod landlock;
 mod process;
 mod protocol;
 mod serve;

@@ -20,6 +20,7 @@ pub fn serve(
     let n_requests = if confinement.lifetime == ProcessLifetime::OneReading { 1 } else { usize::MAX };
     for request in requests.take(n_requests) {
         let path = request.path();
+        confinement.enter(&path, request.limits.links);
         #[cfg(debug_assertions)]
         super::fault::inject(&path);
         let mut sent = Ok(());
