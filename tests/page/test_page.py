@@ -113,6 +113,19 @@ class PageTest(PageCase):
         self.assertEqual(raised.exception.code, 404)
         self.assertTrue(page.get_by_role("button", name="Choose a video").is_visible())
 
+    def test_a_frame_is_played_from_its_time(self):
+        page = self.open()
+        self.upload(page, SAMPLE)
+        page.locator("#sheet button").nth(3).click()
+        if not page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.640028\"')"):
+            self.skipTest("this Chromium has no decoder of H.264")
+        page.get_by_role("button", name="Play from here").click()
+        page.locator("#player:not([hidden])").wait_for()
+        self.assertGreaterEqual(page.evaluate("document.querySelector('#player').currentTime"), 0.9)
+        page.keyboard.press("Escape")
+        page.locator("#sheet button:focus").wait_for()
+        self.assertTrue(page.evaluate("document.querySelector('#player').paused"))
+
     # ---- errors ----
 
     def test_a_text_file_is_refused_in_words(self):
