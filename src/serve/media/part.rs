@@ -1,0 +1,69 @@
+//! Video and image parts of a message, as a client names them. Made by the parser of requests; nothing is read here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Seconds;
+
+/// Video or image of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaPart {
+    /// Source of the content.
+    pub source: MediaSource,
+    /// Name by which the client refers to the same content again.
+    pub uuid: Option<String>,
+    /// Frames to sample, where the request says so.
+    pub frames: FrameOptions,
+    /// Times of frames that are sent as images.
+    pub timing: Option<FrameTiming>,
+    /// Path of the part in the request's body, such as `messages[0].content[1].video_url`; the `param` of its errors.
+    pub param: String,
+}
+
+/// Source of a medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaSource {
+    /// Address: `http`, `https`, `file`, `data`, or `upload:ID`.
+    Url(String),
+    /// File in base64.
+    Base64(String),
+    /// Addresses of images that are the frames of one video, or of one image.
+    Frames(Vec<String>),
+    /// Content of an earlier request, which [`MediaPart::uuid`] names.
+    Known,
+}
+
+/// Frames that a request asks for. An absent option is that of the server's plan.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FrameOptions {
+    /// Number of frames.
+    pub num_frames: Option<usize>,
+    /// Frames per second of video.
+    pub fps: Option<f64>,
+    /// Minimum number of frames, beside `fps`.
+    pub min_frames: Option<usize>,
+    /// Maximum number of frames, beside `fps`.
+    pub max_frames: Option<usize>,
+    /// Whether frames are sampled; `false` takes all.
+    pub do_sample_frames: Option<bool>,
+    /// Start of the part that is sampled.
+    pub start: Option<Seconds>,
+    /// End of the part that is sampled, exclusive.
+    pub end: Option<Seconds>,
+}
+
+/// Times of frames that are sent as images, by vLLM's names.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FrameTiming {
+    /// Frames per second of the video that the frames are from.
+    pub fps: Option<f64>,
+    /// Index of each frame in that video.
+    pub frames_indices: Option<Vec<usize>>,
+    /// Number of frames of that video.
+    pub total_num_frames: Option<usize>,
+    /// Duration of that video, in seconds.
+    pub duration: Option<f64>,
+    /// Whether the sent frames are sampled once more; `false` takes all.
+    pub do_sample_frames: Option<bool>,
+}
