@@ -7,6 +7,8 @@ use std::fs;
 use tempfile::TempDir;
 use vidense::batch::store::StoredResults;
 use vidense::batch::{Archive, ArchiveOptions, ManifestFormat};
+use vidense::serve::api::ChatCall;
+use vidense::spec::Plan;
 use vidense::text::{PartPosition, PromptConvention, Tokenizer};
 use vidense::weights::Checkpoint;
 use vidense::{batch, eval, spec};
@@ -89,6 +91,21 @@ pub fn safetensors(bytes: &[u8]) -> bool {
 pub fn gguf(bytes: &[u8]) -> bool {
     let dir = directory("model.gguf", bytes);
     read_weights(Checkpoint::open_gguf(&dir.path().join("model.gguf")).ok())
+}
+
+/// The body of a chat completion.
+pub fn chat(bytes: &[u8]) -> bool {
+    match ChatCall::parse(bytes, &Plan::default()) {
+        Ok(call) => {
+            assert!(!call.turns.is_empty());
+            true
+        }
+        Err(error) => {
+            // A message never repeats a long value of the client's, such as a video.
+            assert!(error.message.len() < 1000, "{} bytes of message", error.message.len());
+            false
+        }
+    }
 }
 
 /// Reads all tensors of a checkpoint that opens.

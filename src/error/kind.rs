@@ -112,8 +112,6 @@ pub enum Kind {
     KvMemory,
     /// A loss or a gradient that is not finite.
     NotFinite,
-    /// A queue without a free place.
-    Busy,
     /// A panic: a defect of this program.
     Defect,
 }

@@ -3,4 +3,5 @@
 //! The library half of `vidense serve`: synchronous, without sockets and without an async runtime. `api` parses bodies
 //! and makes responses, `media` turns the parts of a request into files. The command line owns the sockets.
 
+pub mod api;
 pub mod media;

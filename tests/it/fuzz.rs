@@ -67,7 +67,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Runs a target over inputs that once made a reader panic, over its seeds, and over mutations of these.
 fn run(name: &str, target: fn(&[u8]) -> bool) {
-    let cases = std::env::var("VIDENSE_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
+    run_cases(name, target, CASES);
+}
+
+fn run_cases(name: &str, target: fn(&[u8]) -> bool, default: usize) {
+    let cases = std::env::var("VIDENSE_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     for path in files(&repository("fuzz/regressions").join(name)) {
         assert!(!target(&fs::read(&path).unwrap()), "{name}: {} is understood", path.display());
     }
@@ -118,4 +122,11 @@ fn mutated_safetensors_never_panic() {
 #[test]
 fn mutated_gguf_files_never_panic() {
     run("gguf", targets::gguf);
+}
+
+/// 10,000 mutations in all.
+#[test]
+fn mutated_chat_completions_never_panic() {
+    let n_seeds = files(&repository("fuzz/seeds/chat")).len();
+    run_cases("chat", targets::chat, 10_000_usize.div_ceil(n_seeds));
 }
