@@ -68,6 +68,8 @@ impl ErrorStatus {
             | Kind::NoFrames
             | Kind::Unstable
             | Kind::FrameSize
+            | Kind::FrameCount
+            | Kind::HostMemory
             | Kind::TimeLimit
             | Kind::Stall
             | Kind::Crash
