@@ -1,0 +1,65 @@
+//! Medium of a request, ready to be read: a file or a directory of frames, the frames to take, and their times.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::{ExpectedMedium, FrameStamp};
+use crate::video::FrameRequest;
+
+use super::FrameTiming;
+use super::content::MediaContent;
+use super::key::MediaKey;
+
+/// Video or image of a request on this machine. Its files are removed when the last owner drops it.
+#[derive(Debug)]
+pub struct Media {
+    /// Key of the frames that are taken of the content.
+    pub key: MediaKey,
+    /// Path to read; empty where the visual tokens are cached and the client sent a `uuid` alone.
+    pub path: PathBuf,
+    /// Frames to read.
+    pub request: FrameRequest,
+    /// Times of the frames of a list, if the client gave any.
+    pub timing: Option<FrameTiming>,
+    /// Forecast of the frames.
+    pub expected: ExpectedMedium,
+    /// Name in messages: an address without its query, or a word for data.
+    pub name: String,
+    /// Path of the part in the request's body.
+    pub param: String,
+    /// Number of frames taken of a list, each of which must decode; `None` for a file.
+    pub(super) n_listed: Option<usize>,
+    pub(super) content: MediaContent,
+}
+
+impl Media {
+    /// Returns the stamps of the frames that were read: of a file as they are, of a list with the client's indices and
+    /// times.
+    ///
+    /// # Errors
+    /// [`Kind::NoFrames`] where a frame of a list was not read.
+    pub fn stamps(&self, read: Vec<FrameStamp>) -> Result<Vec<FrameStamp>> {
+        let Some(n) = self.n_listed else { return Ok(read) };
+        if read.len() != n {
+            let error = Error::new(Kind::NoFrames, format!("{} of {n} images decode", read.len()));
+            return Err(error.about(self.name.clone()));
+        }
+        self.timing.as_ref().map_or(Ok(read), |timing| timing.stamps(n))
+    }
+
+    /// Replaces the path on this machine by the medium's name in an error of its reading.
+    #[must_use]
+    pub fn named(&self, error: Error) -> Error {
+        named(error, &self.path, &self.name)
+    }
+
+    /// Returns whether the medium has no content: only its cached visual tokens answer.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.content, MediaContent::Absent)
+    }
+}
+
+/// Replaces a path by a name.
+pub(super) fn named(error: Error, path: &Path, name: &str) -> Error {
+    if path.as_os_str().is_empty() { error } else { error.with_path_as(path, name) }
+}

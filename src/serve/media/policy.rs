@@ -1,0 +1,22 @@
+//! What requests may read, and how much of it. Closed by default: no local file, no address.
+
+use super::AllowedDirectories;
+
+/// Limits of the media of a request.
+#[derive(Debug, Clone)]
+pub struct MediaPolicy {
+    /// Directories whose files a request may name. Default: none.
+    pub files: AllowedDirectories,
+    /// Bytes of a medium at most, those of all frames of a list together. Default: 256 MiB.
+    pub max_bytes: u64,
+    /// Frames of a medium at most: those of a list, and those sampled of a video. Default: 1024.
+    pub max_frames: usize,
+    /// Media of a request at most. Default: 16.
+    pub max_media: usize,
+}
+
+impl Default for MediaPolicy {
+    fn default() -> Self {
+        Self { files: AllowedDirectories::default(), max_bytes: 256 << 20, max_frames: 1024, max_media: 16 }
+    }
+}

@@ -1,0 +1,240 @@
+//! Files of a scratch: written with a limit and a hash, and removed when the last owner drops them. Bytes are reserved
+//! before they are written, so that files in progress cannot fill the disk together.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::serve::media::image_content::N_FIRST;
+use crate::serve::media::key::ContentHash;
+
+use super::ScratchSpace;
+
+/// Bytes that are reserved at once; also what an empty file counts for, as it takes a block of the disk.
+const STEP: u64 = 4096;
+
+/// Bytes of a scratch that belong to one file.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    space: Arc<ScratchSpace>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Grows to at least `bytes`.
+    fn grow_to(&mut self, bytes: u64) -> Result<()> {
+        let wanted = bytes.max(1).div_ceil(STEP).saturating_mul(STEP);
+        if wanted > self.bytes {
+            self.space.take(self.bytes, wanted)?;
+            self.bytes = wanted;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.space.release(self.bytes);
+    }
+}
+
+/// Path of a file that is removed when dropped.
+#[derive(Debug)]
+struct RemovedPath(PathBuf);
+
+impl Drop for RemovedPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A file that is being written. Dropped unfinished, it is removed.
+#[derive(Debug)]
+pub struct ScratchWriter {
+    file: File,
+    path: RemovedPath,
+    reservation: Reservation,
+    hasher: blake3::Hasher,
+    n_bytes: u64,
+    max_bytes: u64,
+    /// First bytes, by which images are recognized.
+    first: Vec<u8>,
+    /// Error behind the last error of [`Write::write`], which has no room for its kind.
+    failure: Option<Error>,
+}
+
+impl ScratchWriter {
+    pub(super) fn create(space: &Arc<ScratchSpace>, path: PathBuf, max_bytes: u64) -> Result<Self> {
+        let mut reservation = Reservation { space: space.clone(), bytes: 0 };
+        reservation.grow_to(1)?;
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).map_err(Error::io(&path))?;
+        Ok(Self {
+            file,
+            path: RemovedPath(path),
+            reservation,
+            hasher: blake3::Hasher::new(),
+            n_bytes: 0,
+            max_bytes,
+            first: Vec::new(),
+            failure: None,
+        })
+    }
+
+    /// Reserves the bytes of a file whose length is known.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] over the limit of the file or of the scratch, [`Kind::Busy`] while other files take the room.
+    pub fn expect(&mut self, n_bytes: u64) -> Result<()> {
+        if n_bytes > self.max_bytes {
+            return Err(too_large(n_bytes, self.max_bytes));
+        }
+        self.reservation.grow_to(n_bytes)
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// As [`Self::expect`], and the operating system's.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let n_bytes = self.n_bytes.saturating_add(bytes.len() as u64);
+        self.expect(n_bytes)?;
+        self.file.write_all(bytes).map_err(|error| Error::caused_by(Kind::Unreadable, error).about("scratch"))?;
+        self.hasher.update(bytes);
+        self.n_bytes = n_bytes;
+        let n_missing = N_FIRST.saturating_sub(self.first.len());
+        self.first.extend_from_slice(&bytes[..bytes.len().min(n_missing)]);
+        Ok(())
+    }
+
+    /// Returns the error behind the last failed [`Write::write`].
+    pub fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// First bytes of the file, as many as decide the format of an image.
+    pub(in crate::serve::media) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Renames the unfinished file.
+    pub(in crate::serve::media) fn rename(&mut self, path: PathBuf) -> Result<()> {
+        std::fs::rename(&self.path.0, &path).map_err(Error::io(&path))?;
+        self.path.0 = path;
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`Kind::Empty`] without a byte, and the operating system's.
+    pub fn finish(self) -> Result<ScratchFile> {
+        let Self { file, path, reservation, hasher, n_bytes, .. } = self;
+        if n_bytes == 0 {
+            return Err(Error::new(Kind::Empty, "no data"));
+        }
+        let hash = ContentHash::of_bytes(&hasher);
+        file.set_modified(hash.time()).map_err(Error::io(&path.0))?;
+        Ok(ScratchFile { path, _reservation: reservation, hash, n_bytes })
+    }
+}
+
+impl Write for ScratchWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.push(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.failure = Some(error.clone());
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A finished file, removed when dropped. Its time of modification stands for its content.
+#[derive(Debug)]
+pub struct ScratchFile {
+    path: RemovedPath,
+    _reservation: Reservation,
+    hash: ContentHash,
+    n_bytes: u64,
+}
+
+impl ScratchFile {
+    /// Path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    /// Hash of the bytes.
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
+    /// Number of bytes.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+}
+
+/// Hash and length of a frame.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::serve::media) struct FrameFacts {
+    pub(in crate::serve::media) hash: ContentHash,
+    pub(in crate::serve::media) n_bytes: u64,
+}
+
+/// Directory of frames, removed with them when dropped.
+#[derive(Debug)]
+pub(in crate::serve::media) struct FrameDirectory {
+    path: PathBuf,
+    frames: Vec<ScratchFile>,
+    space: Arc<ScratchSpace>,
+}
+
+impl FrameDirectory {
+    pub(super) fn create(space: &Arc<ScratchSpace>, path: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&path).map_err(Error::io(&path))?;
+        Ok(Self { path, frames: Vec::new(), space: space.clone() })
+    }
+
+    /// Path of the directory.
+    pub(in crate::serve::media) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins the file of the next frame. Hidden from readers until [`Self::add`].
+    pub(in crate::serve::media) fn begin(&self, max_bytes: u64) -> Result<ScratchWriter> {
+        ScratchWriter::create(&self.space, self.path.join(format!(".{}", self.frames.len())), max_bytes)
+    }
+
+    /// Adds a frame, named by its position and with the ending of its format, and returns its hash and length.
+    pub(in crate::serve::media) fn add(&mut self, mut writer: ScratchWriter, ending: &str) -> Result<FrameFacts> {
+        writer.rename(self.path.join(format!("{:06}.{ending}", self.frames.len())))?;
+        let file = writer.finish()?;
+        let facts = FrameFacts { hash: file.hash, n_bytes: file.n_bytes };
+        self.frames.push(file);
+        Ok(facts)
+    }
+}
+
+impl Drop for FrameDirectory {
+    fn drop(&mut self) {
+        self.frames.clear();
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Returns the error of a file over a limit.
+pub(in crate::serve::media) fn too_large(n_bytes: u64, limit: u64) -> Error {
+    Error::new(Kind::TooLarge, format!("{n_bytes} bytes or more, over the limit of {limit}"))
+}

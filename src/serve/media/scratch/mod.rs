@@ -1,0 +1,224 @@
+//! Scratch: the temporary files of a server (uploads, and the media of requests in progress) in one directory, limited
+//! in bytes and removed with the process; what a killed process left is removed by the next one.
+//!
+//! Files are written through [`ScratchWriter`], which reserves bytes first and hashes the content as it comes in. Called
+//! by the resolver of media and by the server's uploads.
+
+mod file;
+mod process;
+mod uploads;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+pub(super) use file::{FrameDirectory, FrameFacts, too_large};
+pub use file::{ScratchFile, ScratchWriter};
+pub use uploads::{Upload, UploadWriter};
+
+use self::process::ProcessDirectory;
+use self::uploads::UploadTable;
+use crate::error::{Error, Kind, Result};
+use crate::exec::lock;
+
+/// Directory of a server's temporary files. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    space: Arc<ScratchSpace>,
+    uploads: Arc<Mutex<UploadTable>>,
+}
+
+/// Use of a scratch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScratchUsage {
+    /// Bytes of all files, those in progress included.
+    pub n_bytes: u64,
+    /// Limit of these bytes.
+    pub limit: u64,
+    /// Number of uploads.
+    pub n_uploads: usize,
+}
+
+/// Directory and limit, which every file keeps alive.
+#[derive(Debug)]
+struct ScratchSpace {
+    directory: ProcessDirectory,
+    limit: u64,
+    n_bytes: AtomicU64,
+    n_names: AtomicU64,
+}
+
+impl ScratchSpace {
+    /// Takes the bytes by which a file grows.
+    fn take(&self, before: u64, after: u64) -> Result<()> {
+        if after > self.limit {
+            return Err(too_large(after, self.limit).about("scratch"));
+        }
+        let grown = |n_bytes: u64| n_bytes.checked_add(after - before).filter(|n_bytes| *n_bytes <= self.limit);
+        match self.n_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown) {
+            Ok(_) => Ok(()),
+            Err(n_bytes) => {
+                let rule = format!("{n_bytes} of {} bytes are in use", self.limit);
+                Err(Error::new(Kind::Busy, rule).with_hint("try again later").about("scratch"))
+            }
+        }
+    }
+
+    fn release(&self, n_bytes: u64) {
+        self.n_bytes.fetch_sub(n_bytes, Ordering::AcqRel);
+    }
+
+    /// Returns a new path.
+    fn path(&self) -> PathBuf {
+        self.directory.path().join(format!("m{:08}", self.n_names.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Scratch {
+    /// Opens a scratch of at most `limit` bytes in a directory of its own below `root`, and removes what processes that
+    /// have ended left there.
+    ///
+    /// # Errors
+    /// When the directory cannot be created, or its file system has no locks.
+    pub fn open(root: &Path, limit: u64) -> Result<Self> {
+        let directory = ProcessDirectory::create(root)?;
+        let space = ScratchSpace { directory, limit, n_bytes: AtomicU64::new(0), n_names: AtomicU64::new(0) };
+        Ok(Self { space: Arc::new(space), uploads: Arc::default() })
+    }
+
+    /// Begins a file of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while the scratch is full, and the operating system's.
+    pub fn create(&self, max_bytes: u64) -> Result<ScratchWriter> {
+        self.expire();
+        ScratchWriter::create(&self.space, self.space.path(), max_bytes)
+    }
+
+    /// Begins an upload of at most `max_bytes` for the client of a scope.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn upload(&self, scope: &str, max_bytes: u64) -> Result<UploadWriter> {
+        Ok(UploadWriter { writer: self.create(max_bytes)?, scope: scope.to_owned(), table: self.uploads.clone() })
+    }
+
+    /// Returns the file of an upload, and marks the upload as used.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for an id that is expired, of another scope, or of nobody.
+    pub fn get(&self, id: &str, scope: &str) -> Result<Arc<ScratchFile>> {
+        lock(&self.uploads).get(id, scope, Instant::now())
+    }
+
+    /// Removes an upload. Requests in progress keep its file.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn remove(&self, id: &str, scope: &str) -> Result<()> {
+        lock(&self.uploads).remove(id, scope)
+    }
+
+    /// Returns the use of the scratch.
+    pub fn usage(&self) -> ScratchUsage {
+        ScratchUsage {
+            n_bytes: self.space.n_bytes.load(Ordering::Acquire),
+            limit: self.space.limit,
+            n_uploads: lock(&self.uploads).len(),
+        }
+    }
+
+    /// Begins a directory of frames.
+    pub(super) fn frame_directory(&self) -> Result<FrameDirectory> {
+        self.expire();
+        FrameDirectory::create(&self.space, self.space.path())
+    }
+
+    fn expire(&self) {
+        lock(&self.uploads).expire(Instant::now());
+    }
+}
+
+/// Returns 32 hex digits that others cannot guess: the standard library keys its hashers by the operating system's
+/// random numbers.
+fn random_name() -> String {
+    let digits = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", digits(), digits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(scratch: &Scratch, n_bytes: usize) -> Result<ScratchFile> {
+        let mut writer = scratch.create(1 << 20)?;
+        writer.push(&vec![7; n_bytes])?;
+        writer.finish()
+    }
+
+    #[test]
+    fn bytes_are_reserved_before_they_are_written_and_released_with_the_file() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 64 << 10).expect("room");
+        let mut first = scratch.create(1 << 20).expect("room");
+        first.expect(40 << 10).expect("room");
+        let error = write(&scratch, 32 << 10).expect_err("over the limit together");
+        assert_eq!(error.kind(), Kind::Busy);
+        assert_eq!(error.to_string(), "scratch: 45056 of 65536 bytes are in use; hint: try again later");
+        let error = first.expect(65 << 10).expect_err("over the limit alone");
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (Kind::TooLarge, "scratch: 69632 bytes or more, over the limit of 65536".to_owned())
+        );
+        drop(first);
+        let file = write(&scratch, 32 << 10).expect("the room is free again");
+        assert_eq!(scratch.usage(), ScratchUsage { n_bytes: 32 << 10, limit: 64 << 10, n_uploads: 0 });
+        let path = file.path().to_owned();
+        drop(file);
+        assert!(!path.exists() && scratch.usage().n_bytes == 0);
+    }
+
+    #[test]
+    fn a_file_ends_at_its_own_limit() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let mut writer = scratch.create(10).expect("room");
+        writer.push(b"12345").expect("five of ten");
+        let error = std::io::Write::write_all(&mut writer, b"678901").expect_err("eleven of ten");
+        assert_eq!(error.to_string(), "11 bytes or more, over the limit of 10");
+        assert_eq!(writer.take_failure().map(|error| error.kind()), Some(Kind::TooLarge));
+        let empty = scratch.create(10).expect("room").finish().expect_err("no byte");
+        assert_eq!(empty.kind(), Kind::Empty);
+    }
+
+    #[test]
+    fn equal_contents_have_equal_times() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let time = |file: &ScratchFile| std::fs::metadata(file.path()).expect("there").modified().expect("a time");
+        let (a, same, other) = (write(&scratch, 9), write(&scratch, 9), write(&scratch, 8));
+        let (a, same, other) = (a.expect("room"), same.expect("room"), other.expect("room"));
+        assert_eq!((time(&a), a.hash()), (time(&same), same.hash()));
+        assert_ne!(time(&a), time(&other));
+        assert_eq!(time(&a), a.hash().time());
+    }
+
+    #[test]
+    fn files_outlive_the_scratch_that_made_them() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let file = write(&scratch, 9).expect("room");
+        drop(scratch);
+        assert!(file.path().exists());
+        drop(file);
+        assert_eq!(std::fs::read_dir(root.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn random_names_differ() {
+        let names: std::collections::HashSet<_> = (0..1000).map(|_| random_name()).collect();
+        assert!(names.len() == 1000 && names.iter().all(|name| name.len() == 32));
+    }
+}
