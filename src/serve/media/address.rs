@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::fetch::shown_url;
 
 use super::data_uri::DataUri;
 use super::file_url;
@@ -10,7 +11,7 @@ use super::file_url;
 /// Characters of an unknown scheme that an error shows.
 const MAX_SCHEME: usize = 16;
 
-/// Where a content is.
+/// Address of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MediaAddress<'t> {
     /// Data in base64.
@@ -54,7 +55,7 @@ impl<'t> MediaAddress<'t> {
             Self::Base64(_) => "data".to_owned(),
             Self::FrameList(_) => "frames".to_owned(),
             Self::Local(path) => path.display().to_string(),
-            Self::Remote(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            Self::Remote(url) => shown_url(url),
             Self::Upload(id) => format!("upload:{}", id.chars().take(64).collect::<String>()),
         }
     }

@@ -1,5 +1,5 @@
-//! `data:` URIs (RFC 2397) of whole files and of lists of JPEG frames. Only the head is parsed here; the data is decoded
-//! by `base64_stream`. The media type is a label: the content decides how a file is read.
+//! `data:` URIs (RFC 2397) of whole files and of lists of JPEG frames. Only the head is parsed here; `base64_stream`
+//! decodes the data. The media type is a label: the content decides how a file is read.
 
 use crate::error::{Error, Result};
 

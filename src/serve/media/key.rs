@@ -1,4 +1,4 @@
-//! Keys of media: what two requests must share for one to use the visual tokens of the other.
+//! Keys of media. Two requests with equal keys share visual tokens.
 
 use std::fmt;
 use std::fs::File;

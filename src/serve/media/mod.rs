@@ -24,6 +24,7 @@ mod resolve_tests;
 mod sampling;
 mod scratch;
 mod timing;
+mod tools;
 
 pub use key::{ContentHash, MediaKey};
 pub use local::AllowedDirectories;
@@ -32,3 +33,4 @@ pub use part::{FrameOptions, FrameTiming, MediaPart, MediaSource};
 pub use policy::MediaPolicy;
 pub use resolve::{MediaResolver, ResolveContext};
 pub use scratch::{Scratch, ScratchFile, ScratchUsage, ScratchWriter, Upload, UploadWriter};
+pub use tools::MediaSettings;

@@ -1,4 +1,7 @@
-//! What requests may read, and how much of it. Closed by default: no local file, no address.
+//! Policy of media: the files and hosts that requests may name, and the limits of size. Closed by default: no local
+//! file, no host.
+
+use crate::fetch::FetchPolicy;
 
 use super::AllowedDirectories;
 
@@ -7,6 +10,8 @@ use super::AllowedDirectories;
 pub struct MediaPolicy {
     /// Directories whose files a request may name. Default: none.
     pub files: AllowedDirectories,
+    /// Hosts from which files are fetched, and the limits of a download. Default: none.
+    pub fetch: FetchPolicy,
     /// Bytes of a medium at most, those of all frames of a list together. Default: 256 MiB.
     pub max_bytes: u64,
     /// Frames of a medium at most: those of a list, and those sampled of a video. Default: 1024.
@@ -17,6 +22,12 @@ pub struct MediaPolicy {
 
 impl Default for MediaPolicy {
     fn default() -> Self {
-        Self { files: AllowedDirectories::default(), max_bytes: 256 << 20, max_frames: 1024, max_media: 16 }
+        Self {
+            files: AllowedDirectories::default(),
+            fetch: FetchPolicy::default(),
+            max_bytes: 256 << 20,
+            max_frames: 1024,
+            max_media: 16,
+        }
     }
 }

@@ -170,7 +170,7 @@ impl ContentReader<'_> {
     }
 }
 
-/// Where a frame goes.
+/// Destination of a frame.
 struct FramePlace<'d> {
     directory: &'d mut FrameDirectory,
     /// Bytes that the frame may have.

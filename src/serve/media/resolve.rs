@@ -19,7 +19,7 @@ use super::scratch::Scratch;
 use super::timing::timeline;
 use super::{FrameTiming, MediaPart, MediaPolicy, MediaSource};
 
-/// Forecasts what a reader will find in a file or a directory of frames, without decoding.
+/// Forecasts the frames of a file or a directory, without decoding.
 pub(super) type ProbeFn = Box<dyn Fn(&Path, &FrameRequest, &Halt) -> Result<ExpectedMedium> + Send + Sync + 'static>;
 
 /// Downloads and forecasts of a resolver.

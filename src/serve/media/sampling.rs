@@ -1,8 +1,9 @@
 //! Frames that a request asks for, as a sampling rule in place of the plan's.
 //!
-//! As in vLLM, `num_frames` and `fps` replace the plan's rule, whichever it is: `fps` takes frames at a rate, `num_frames`
-//! at most; `num_frames` alone takes as many frames by the plan's rule, if that has a fixed number, else `uniform`.
-//! `max_frames` bounds either, and the plan's own rule. No request takes more frames than the server allows.
+//! As in vLLM, `num_frames` and `fps` replace the plan's rule, whichever it is: `fps` takes frames at a rate, at most
+//! `num_frames` of them; `num_frames` alone takes as many frames by the plan's rule, if that has a fixed number, else
+//! by `uniform`. `max_frames` bounds either, and the plan's own rule. No request takes more frames than the server
+//! allows.
 
 use crate::error::{Error, Result};
 use crate::units::Seconds;
@@ -181,7 +182,7 @@ mod tests {
         let bounded = FrameOptions { max_frames: Some(6), ..none };
         assert_eq!(rule(bounded, own.clone()), Sample::uniform(6).to_string());
         assert_eq!(rule(bounded, Sample::uniform(4)), Sample::uniform(4).to_string());
-        assert_eq!(rule(bounded, fps), "fps:fps=2,min=1,max=6,short=fewer");
+        assert_eq!(rule(bounded, fps), "fps:fps=2.0,min=1,max=6,short=fewer");
         let every = FrameOptions { do_sample_frames: Some(false), ..none };
         assert_eq!(every.of_file(&plan(own.clone()), LIMIT).expect("valid").sample, Sample::All);
         assert_eq!(rule(FrameOptions { num_frames: Some(4), ..every }, own), Sample::uniform(4).to_string());

@@ -1,8 +1,8 @@
 //! Times of frames that are sent as images: index and time of each in the video that they are from.
 //!
-//! `frame i` has the index `frames_indices[i]`, or `i`, and the time `index / fps` in seconds. The reader of a directory
-//! knows neither; [`FrameTiming::stamps`] says them after the frames are read. Fields are named as in vLLM's
-//! `media_io_kwargs.video`, and mean the same.
+//! Frame `i` has the index `frames_indices[i]`, or `i`, and the time `index / fps` in seconds. The reader of a
+//! directory knows neither; [`FrameTiming::stamps`] returns them after the frames are read. Fields have the names and
+//! the meaning of vLLM's `media_io_kwargs.video`.
 
 use crate::error::{Error, Result};
 use crate::pipeline::FrameStamp;

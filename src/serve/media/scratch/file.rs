@@ -12,7 +12,7 @@ use crate::serve::media::key::ContentHash;
 
 use super::ScratchSpace;
 
-/// Bytes that are reserved at once; also what an empty file counts for, as it takes a block of the disk.
+/// Bytes that are reserved at once, one block of the disk. The smallest reservation of a file.
 const STEP: u64 = 4096;
 
 /// Bytes of a scratch that belong to one file.

@@ -1,8 +1,8 @@
 //! Scratch: the temporary files of a server (uploads, and the media of requests in progress) in one directory, limited
-//! in bytes and removed with the process; what a killed process left is removed by the next one.
+//! in bytes and removed with the process. The files of a killed process are removed by the next process.
 //!
-//! Files are written through [`ScratchWriter`], which reserves bytes first and hashes the content as it comes in. Called
-//! by the resolver of media and by the server's uploads.
+//! Files are written through [`ScratchWriter`], which reserves bytes first and hashes the content as it comes in.
+//! Called by the resolver of media and by the server's uploads.
 
 mod file;
 mod process;
@@ -77,8 +77,8 @@ impl ScratchSpace {
 }
 
 impl Scratch {
-    /// Opens a scratch of at most `limit` bytes in a directory of its own below `root`, and removes what processes that
-    /// have ended left there.
+    /// Opens a scratch of at most `limit` bytes in a directory of its own below `root`, and removes the directories of
+    /// processes that have ended.
     ///
     /// # Errors
     /// When the directory cannot be created, or its file system has no locks.

@@ -1,5 +1,5 @@
-//! Uploaded files, each found by its id within the scope of the client that sent it. An upload expires an hour after its
-//! last use; a request that uses it keeps its file until the request ends.
+//! Uploaded files, each found by its id within the scope of the client that sent it. An upload expires an hour after
+//! its last use; a request that uses it keeps its file until the request ends.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
