@@ -64,6 +64,19 @@ impl Limits {
         STAGES.iter().position(|name| *name == stage).and_then(|index| self.times[index])
     }
 
+    /// Returns the limits of a scan of packets, without decoding.
+    pub(crate) fn of_scan(&self) -> ReadLimits {
+        ReadLimits {
+            time: self.time(DECODE),
+            stall: self.stall,
+            frame_bytes: self.frame_bytes,
+            max_frames: self.max_frames,
+            links: self.links,
+            threads: 1,
+            ..ReadLimits::default()
+        }
+    }
+
     /// Checks the time spent in a stage.
     ///
     /// # Errors

@@ -41,6 +41,8 @@ mod quantized;
 mod reference;
 mod scans;
 mod seek;
+#[cfg(target_os = "linux")]
+mod serve_media;
 mod stages;
 mod stream;
 mod templates;

@@ -205,7 +205,8 @@ fn paths_and_links_that_lead_out_of_the_directory_are_refused() {
         assert_eq!(media.file(name).expect_err(name).kind(), Kind::Refused, "{name}");
     }
     assert!(media.file("allowed/a%20video.mp4%00.jpg").is_err());
-    for url in ["file:///etc/passwd", "file://localhost/etc/passwd", "file:///proc/self/environ", "file://evil/etc/passwd"]
+    for url in
+        ["file:///etc/passwd", "file://localhost/etc/passwd", "file:///proc/self/environ", "file://evil/etc/passwd"]
     {
         assert_eq!(media.url(url.to_owned()).expect_err(url).kind(), Kind::Refused, "{url}");
     }
@@ -249,7 +250,8 @@ fn declared_sizes_cost_neither_memory_nor_time() {
     }
     // An MP4 file with a box that claims four exabytes, and one nested in itself to the end.
     let claim = [&b"\0\0\0\x01moov"[..], &u64::MAX.to_be_bytes()].concat();
-    let nested: Vec<u8> = (0..5_000u32).rev().flat_map(|i| [&(8 * (i + 1)).to_be_bytes()[..], b"moov"].concat()).collect();
+    let nested: Vec<u8> =
+        (0..5_000u32).rev().flat_map(|i| [&(8 * (i + 1)).to_be_bytes()[..], b"moov"].concat()).collect();
     let nested = nested.chunks(8).rev().flatten().copied().collect::<Vec<u8>>();
     let head = b"\0\0\0\x18ftypisom\0\0\0\0isomiso2";
     for body in [claim, nested, vec![0; 1 << 20]] {

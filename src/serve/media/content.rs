@@ -35,8 +35,8 @@ impl MediaContent {
     }
 }
 
-/// An open file, and the path by which other processes of this user open the same file, whatever has become of its
-/// name. Nothing is copied, and nothing about the file changes.
+/// An open file, and the path by which decoding processes open the same file, whatever has become of its name. Nothing
+/// is copied, and nothing about the file changes.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(super) struct LocalDescriptor {

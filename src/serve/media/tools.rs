@@ -28,7 +28,7 @@ impl MediaResolver {
     pub fn new(settings: MediaSettings) -> Self {
         let MediaSettings { policy, scratch, plan, isolation, limits } = settings;
         let fetcher = Fetcher::new(policy.fetch.clone());
-        let limits = ReadLimits { links: LinkedFilePolicy::Refuse, ..limits.of_probe() };
+        let limits = ReadLimits { links: LinkedFilePolicy::Refuse, ..limits.of_scan() };
         let tools = MediaTools {
             download: Box::new(move |url, writer, halt| fetcher.fetch(url, writer, halt).map(drop)),
             probe: Box::new(move |path, request, halt| {
