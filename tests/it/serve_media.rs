@@ -112,7 +112,7 @@ fn assert_same(found: &[Frame], expected: &[Frame]) {
 }
 
 fn frames_of(path: &Path, request: &FrameRequest) -> Vec<Frame> {
-    read_video(path, request, &ReadLimits::default()).unwrap()
+    read_video(path, request, &ReadLimits::default()).unwrap().0
 }
 
 #[test]

@@ -27,7 +27,9 @@ impl ContentHash {
     pub(super) fn of_list(contents: &[Self]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"list");
-        contents.iter().for_each(|content| drop(hasher.update(&content.0)));
+        for content in contents {
+            hasher.update(&content.0);
+        }
         Self::of_bytes(&hasher)
     }
 
