@@ -4,19 +4,14 @@
 use std::time::Duration;
 
 use super::error::of_engine;
-use super::run::GENERATE;
-use super::{EncodedVideo, Limits};
-use crate::engine::{
-    Completion, DecodeLaunch, Engine, EngineConfig, FinishReason, PromptPart, Request, RequestListener, StopRules,
-    Visual,
-};
+use super::{AnswerOptions, EncodedVideo, FittingPrompt, Limits, PromptSize};
+use crate::engine::{Completion, DecodeLaunch, Engine, EngineConfig, FinishReason, Request, RequestListener, Visual};
 use crate::error::Error;
-use crate::language::PromptHistory;
 use crate::spec::{Plan, PromptPlan};
 use crate::temporal::Temporal;
-use crate::text::{Conversation, FrameMarks, Passage, ShownFrames, Template};
+use crate::text::{Conversation, FrameMarks, ShownFrames, Template};
 use crate::units::Tokens;
-use crate::vlm::{FrameRows, PromptIds, TextTokens, TokenBudget, Vlm};
+use crate::vlm::{PromptIds, Vlm};
 
 /// A loaded model with the template and the plan of its prompts.
 #[derive(Clone, Copy)]
@@ -50,33 +45,6 @@ pub struct Answer {
     pub prefill: Duration,
     /// Share of the engine's steps that generated the answer.
     pub generate: Duration,
-}
-
-/// A prompt that fits the context.
-#[derive(Debug, Clone)]
-pub(super) struct FittingPrompt {
-    ids: PromptIds,
-    /// Rows of each frame in the visual tokens.
-    rows: FrameRows,
-    history: PromptHistory,
-    budget: TokenBudget,
-    /// Maximum number of new tokens that fit the context.
-    max_new_tokens: usize,
-}
-
-impl FittingPrompt {
-    /// Returns the parts of the engine's prompt, with the visual tokens of a video.
-    fn parts(&self, visual: &Visual) -> Result<Vec<PromptPart>, Error> {
-        let part = |part: &Passage<Vec<u32>>| {
-            let Passage::Text(ids) = part else {
-                let rows = self.rows.of(part).map_err(candle_core::Error::msg)?.unwrap_or_default();
-                return visual.rows(rows).map(PromptPart::Visual);
-            };
-            Ok(PromptPart::Ids(ids.clone()))
-        };
-        let parts: candle_core::Result<_> = self.ids.parts.iter().map(part).collect();
-        parts.map_err(Error::compute("splicing the prompt"))
-    }
 }
 
 impl<'a> Asking<'a> {
@@ -114,22 +82,7 @@ impl<'a> Asking<'a> {
 
     /// Returns the next prompt of a conversation about a video, if it fits the context.
     pub(super) fn question(&self, ids: PromptIds, video: &EncodedVideo) -> Result<FittingPrompt, Error> {
-        let n_frames = video.frames.len();
-        let budget = TokenBudget {
-            temporal: video.temporal,
-            n_frames,
-            frame: self.vlm.frame_tokens(),
-            text: TextTokens::of(&ids, n_frames),
-            context: Tokens(self.vlm.context()),
-        };
-        let max_new_tokens = self.plan.generate.max_new_tokens.min(budget.room()?.0);
-        let each = budget.temporal.frame_rows(budget.frame);
-        let rows = FrameRows { n_visual: budget.visual().0, n_frames, each };
-        let history = match video.temporal {
-            Temporal::AnyRes(_) => self.vlm.single_image_history(&ids, rows)?,
-            _ => self.vlm.prompt_history(&ids, rows)?,
-        };
-        Ok(FittingPrompt { ids, rows, history, budget, max_new_tokens })
+        self.fit(ids, &[video.shape()], &AnswerOptions::of(self.plan))
     }
 
     /// Returns the request of a question about a video.
@@ -140,31 +93,24 @@ impl<'a> Asking<'a> {
         limits: &Limits,
         listener: RequestListener<'a>,
     ) -> Result<Request<'a>, Error> {
-        Ok(Request {
-            prompt: question.parts(visual)?,
-            history: question.history.clone(),
-            decoding: self.vlm.decoding(&self.plan.generate.sampling),
-            stop: StopRules {
-                tokens: self.vlm.stop_tokens(self.template).into(),
-                strings: self.vlm.stop_strings(self.template).into(),
-            },
-            max_new_tokens: question.max_new_tokens,
-            time_limit: limits.time(GENERATE),
-            listener,
-        })
+        self.chat_request(question, std::slice::from_ref(visual), limits, listener)
     }
 
     /// Returns the answer of a completion.
-    pub(super) fn answer(&self, question: &FittingPrompt, outcome: Result<Completion, Error>) -> Result<Answer, Error> {
+    ///
+    /// # Errors
+    /// The failure of the request.
+    pub fn answer(&self, prompt: &FittingPrompt, outcome: Result<Completion, Error>) -> Result<Answer, Error> {
         let Completion { ids, text, finish_reason, reused, prefill, generate, .. } = outcome.map_err(of_engine)?;
-        let requested = self.plan.generate.max_new_tokens;
+        let PromptSize { text: prompt_tokens, visual: visual_tokens, answer } = prompt.size();
+        let is_clamped = answer < Tokens(prompt.options().max_new_tokens);
         Ok(Answer {
             text,
             token_ids: ids,
             finish_reason,
-            context_full: finish_reason == FinishReason::Length && question.max_new_tokens < requested,
-            prompt_tokens: question.budget.text_tokens(),
-            visual_tokens: question.budget.visual(),
+            context_full: finish_reason == FinishReason::Length && is_clamped,
+            prompt_tokens,
+            visual_tokens,
             reused: Tokens(reused),
             prefill,
             generate,

@@ -2,16 +2,19 @@
 //! [`eval`](crate::eval).
 //!
 //! [`open`](fn@open) loads the model of a plan. `stages` turns videos into visual tokens, several at a time, and
-//! `run` has the engine answer questions about them; `chat` is a conversation about one video. [`features`] caches
+//! `run` has the engine answer questions about them; `chat` is a conversation about one video, `chat_prompt` makes the
+//! prompts of conversations about any number of media. [`features`] caches
 //! visual tokens on disk between runs.
 
 mod aggregate;
 mod ask;
 mod chat;
+mod chat_prompt;
 mod decode;
 mod encode;
 mod error;
 pub mod features;
+mod fitting;
 mod item;
 mod limits;
 pub(crate) mod open;
@@ -25,6 +28,7 @@ pub use ask::{Answer, Asking, conversation};
 pub use chat::VideoChat;
 pub use features::FeatureCache;
 pub(crate) use features::FeatureKey;
+pub use fitting::FittingPrompt;
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::Limits;
 pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenEvent, Opening, open, open_with};

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 
+use super::chat_prompt::MediumFacts;
 use super::timing::timed;
-use super::{Asking, KnownScan, conversation};
+use super::{Asking, ExpectedMedium, KnownScan, conversation};
 use crate::device::{OpenedDevice, load_kernels};
 use crate::error::Error;
 use crate::spec::{Document, ModelFile, Plan, VisionPlan, fingerprint, hash_files};
-use crate::text::{ShownFrames, Template};
+use crate::text::Template;
 use crate::video::{ReadLimits, Scanned, check_argument, scan};
-use crate::vlm::{Blueprint, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
+use crate::vlm::{Blueprint, MediumShape, Placement, PromptIds, TextTokens, VisionPlacement, Vlm};
 use crate::weights::{DownloadProgress, Hub};
 
 /// Revision of the frames and prompts that a plan gives. Raised whenever the same plan may give other ones: results and
@@ -231,17 +232,9 @@ fn scan_within_budget(
     first: &FirstQuestion<'_>,
 ) -> Result<Scanned, Error> {
     let scanned = scan(first.video, &plan.frames(), &first.read)?;
-    // A window without a frame is reported by the reader, which knows the times.
-    let n_frames = scanned.n_sampled()?.max(1);
-    let takes_any_res = plan.single_image.is_some_and(|way| way.takes_any_res(n_frames));
-    let any_res = scanned.single_image().filter(|_| takes_any_res);
-    let (temporal, shown) = match any_res {
-        Some(size) => (blueprint.single_image.usable()?.temporal(size), ShownFrames::of_single_image()),
-        None => {
-            let are_separate = plan.temporal().frame_rows(blueprint.frame_tokens()).is_some();
-            (plan.temporal(), ShownFrames { are_separate, ..ShownFrames::unknown(n_frames) })
-        }
-    };
+    let expected = ExpectedMedium { n_frames: scanned.n_sampled()?, image: scanned.single_image() };
+    let MediumFacts { shape, shown } = expected.facts(plan, &blueprint.single_image, blueprint.frame_tokens())?;
+    let MediumShape { temporal, n_frames } = shape;
     let prompt = conversation(template, &plan.prompt, &blueprint.marks).with_frames(shown).ask(first.question);
     let ids = PromptIds::encode(&prompt?, &blueprint.tokenizer)?;
     blueprint.budget(temporal, n_frames, TextTokens::of(&ids, n_frames)).room()?;

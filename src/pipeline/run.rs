@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use super::ask::{Answer, Asking, FittingPrompt};
+use super::ask::{Answer, Asking};
 use super::error::guarded;
 use super::item::VideoRef;
 use super::stages::Encoded;
-use super::{EncodedVideo, FrameStamp, ItemError, Job, Limits, Stages, Timings, VideoOptions, VideoProgress};
+use super::{
+    EncodedVideo, FittingPrompt, FrameStamp, ItemError, Job, Limits, Stages, Timings, VideoOptions, VideoProgress,
+};
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
 use crate::error::{Error, Kind};
 use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};

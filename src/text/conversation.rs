@@ -1,23 +1,19 @@
-//! Conversation about one video: questions and answers, rendered to a prompt by a [`Template`].
+//! Conversation about any number of videos and still images: questions and answers, rendered to a prompt by a
+//! [`Template`].
 //!
-//! A prompt has one position of the video, which [`FrameMarks`] fill. Text of a question never moves that position:
-//! `<image>` in a question is text.
+//! Each medium has its place in its question, which [`FrameMarks`] fill. Text of a question never moves that place:
+//! `<image>` in a question is text. A question about one video, which stands before the first question, is the simplest
+//! case.
 
 use super::chat_template::ChatInput;
 use super::frames::{FrameMarks, ShownFrames};
-use super::prompt::{Passage, Prompt};
-use super::template::{Template, VISUAL};
+use super::prompt::{MediumIndex, Prompt};
+use super::question::{QuestionPart, Turn, Wording, without_visual};
+use super::template::Template;
 use super::timestamps::Timestamps;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
-/// Question with its answer; the last turn has no answer yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Turn {
-    pub(super) question: String,
-    pub(super) answer: Option<String>,
-}
-
-/// Conversation about one video.
+/// Conversation about videos and still images, or about none.
 #[derive(Debug, Clone)]
 pub struct Conversation {
     template: Template,
@@ -25,17 +21,12 @@ pub struct Conversation {
     turns: Vec<Turn>,
     marks: FrameMarks,
     timestamps: Timestamps,
-    shown: ShownFrames,
-    /// Text before each question.
-    before_question: String,
-    /// Text after each question.
-    after_question: String,
-    /// Text with which each answer begins.
-    answer_prefix: String,
+    media: Vec<ShownFrames>,
+    wording: Wording,
 }
 
 impl Conversation {
-    /// Makes an empty conversation. `system` replaces the template's own system text.
+    /// Makes an empty conversation about one video. `system` replaces the template's own system text.
     pub fn new(template: Template, system: Option<String>) -> Self {
         Self {
             template,
@@ -43,10 +34,8 @@ impl Conversation {
             turns: Vec::new(),
             marks: FrameMarks::default(),
             timestamps: Timestamps::default(),
-            shown: ShownFrames::default(),
-            before_question: String::new(),
-            after_question: String::new(),
-            answer_prefix: String::new(),
+            media: vec![ShownFrames::default()],
+            wording: Wording::default(),
         }
     }
 
@@ -54,14 +43,7 @@ impl Conversation {
     /// answer begins.
     #[must_use]
     pub fn with_wording(self, question: &str, answer: &str) -> Self {
-        let (before, after) = question.split_once("{question}").unwrap_or(("", ""));
-        let without_visual = |text: &str| text.replace(VISUAL, "");
-        Self {
-            before_question: without_visual(before),
-            after_question: without_visual(after),
-            answer_prefix: without_visual(answer),
-            ..self
-        }
+        Self { wording: Wording::new(question, answer), ..self }
     }
 
     /// Sets the marks and times around frames.
@@ -70,60 +52,50 @@ impl Conversation {
         Self { marks, timestamps, ..self }
     }
 
-    /// Sets the frames that the prompt shows.
+    /// Sets the frames of the one video that the prompt shows.
     #[must_use]
     pub fn with_frames(self, shown: ShownFrames) -> Self {
-        Self { shown, ..self }
+        self.with_media(vec![shown])
     }
 
-    /// Adds a question; returns the prompt with all turns so far.
+    /// Sets the media that the conversation is about: none, one or several.
+    #[must_use]
+    pub fn with_media(self, media: Vec<ShownFrames>) -> Self {
+        Self { media, ..self }
+    }
+
+    /// Sets the system text, in place of the template's own.
     ///
     /// # Errors
-    /// When a checkpoint's own template makes no prompt of the conversation, or for requested times of frames without
-    /// times.
-    pub fn ask(&mut self, question: &str) -> Result<Prompt> {
-        if !self.template.has_turns() {
-            self.turns.clear();
+    /// When the template has no place for a system text.
+    pub fn with_system(self, system: &str) -> Result<Self> {
+        if !self.template.has_system() {
+            let rule = format!("the template `{}` has no system text", self.template.name());
+            return Err(Error::new(Kind::Text, rule).with_hint("put the text into the question").about("system"));
         }
-        let question = question.replace(VISUAL, "");
-        let question = format!("{}{question}{}", self.before_question, self.after_question);
-        if let Template::Checkpoint(chat) = &self.template {
-            self.turns.push(Turn { question, answer: None });
-            let system = self.system.as_deref().or(chat.system()).filter(|system| !system.is_empty());
-            let input = ChatInput {
-                system,
-                turns: &self.turns,
-                answer_prefix: &self.answer_prefix,
-                medium: self.shown.medium(),
-            };
-            let (before, after) = chat.prompt(&input)?;
-            return Ok(Prompt::around(&before, self.video()?, &after));
-        }
-        let question = if self.turns.is_empty() { self.with_visual(&question) } else { question };
-        self.turns.push(Turn { question, answer: None });
-        let system = self.system.as_deref().unwrap_or(self.template.default_system()).replace(VISUAL, "");
-        let mut text = self.template.render(&system, &self.turns);
-        if !self.answer_prefix.is_empty() {
-            text += &self.template.begin_reply(&self.answer_prefix);
-        }
-        let (before, after) = text.split_once(VISUAL).unwrap_or((&text, ""));
-        Ok(Prompt::around(before, self.video()?, after))
+        Ok(Self { system: Some(system.to_owned()), ..self })
     }
 
-    fn video(&self) -> Result<Vec<Passage<String>>> {
-        self.marks.passages(self.timestamps, &self.shown)
+    /// Adds a question; returns the prompt with all turns so far. All media stand before the first question.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`].
+    pub fn ask(&mut self, question: &str) -> Result<Prompt> {
+        let n_media = if self.turns.is_empty() { self.media.len() } else { 0 };
+        let media = (0..n_media).map(|i| QuestionPart::Medium(MediumIndex(i)));
+        self.add(media.chain([QuestionPart::Text(question.to_owned())]).collect());
+        self.prompt()
+    }
+
+    /// Adds a question of texts and media.
+    pub fn add(&mut self, question: Vec<QuestionPart>) {
+        self.turns.push(Turn { question: self.wording.around(question), answer: None });
     }
 
     /// Records the answer to the last question.
     pub fn answer(&mut self, answer: &str) {
         if let Some(turn) = self.turns.last_mut() {
-            let answer = answer.replace(VISUAL, "");
-            // Answers are trimmed: a space separates an answer from the prefix, except after white space or an opening
-            // mark.
-            let joins = self.answer_prefix.is_empty()
-                || self.answer_prefix.ends_with(|c: char| c.is_whitespace() || "([{\"'".contains(c));
-            let space = if joins { "" } else { " " };
-            turn.answer = Some(format!("{}{space}{answer}", self.answer_prefix));
+            turn.answer = Some(self.wording.answer(answer));
         }
     }
 
@@ -132,13 +104,60 @@ impl Conversation {
         self.turns.pop();
     }
 
-    fn with_visual(&self, question: &str) -> String {
-        let between = match &self.template {
-            Template::Custom(custom) => custom.before_question.as_str(),
-            Template::SmolVlm => "",
-            _ => "\n",
+    /// Returns the prompt of all turns, which the answer to the last question follows. A template of one turn shows the
+    /// last question alone, behind the media of earlier ones.
+    ///
+    /// # Errors
+    /// When a checkpoint's own template makes no prompt of the conversation, for requested times of frames without
+    /// times, or for a medium that the conversation does not have.
+    pub fn prompt(&self) -> Result<Prompt> {
+        self.prompt_before(&self.wording.answer_prefix)
+    }
+
+    /// Returns the prompt of all turns, the last of which has an answer that begins with `beginning` and is continued.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`].
+    pub fn continue_answer(&self, beginning: &str) -> Result<Prompt> {
+        self.prompt_before(&self.wording.answer(beginning))
+    }
+
+    /// Returns the prompt whose answer begins with `answer_prefix`.
+    fn prompt_before(&self, answer_prefix: &str) -> Result<Prompt> {
+        let turns = self.shown_turns();
+        let parts = match &self.template {
+            Template::Checkpoint(chat) => {
+                let system = self.system.as_deref().or(chat.system()).filter(|system| !system.is_empty());
+                chat.prompt(&ChatInput { system, turns: &turns, answer_prefix, media: &self.media })?
+            }
+            template => {
+                let system = without_visual(self.system.as_deref().unwrap_or(template.default_system()));
+                template.write(&system, &turns, answer_prefix, &self.media)
+            }
         };
-        format!("{VISUAL}{between}{question}")
+        let mut all = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part.medium() {
+                Some(medium) => all.extend(self.marks.passages(self.timestamps, medium, self.shown(medium)?)?),
+                None => all.push(part),
+            }
+        }
+        Ok(Prompt::joined(all))
+    }
+
+    /// Returns the turns that the template writes.
+    fn shown_turns(&self) -> Vec<Turn> {
+        let Some((last, earlier)) = self.turns.split_last().filter(|_| !self.template.has_turns()) else {
+            return self.turns.clone();
+        };
+        let media = earlier.iter().flat_map(|turn| &turn.question).filter(|part| part.medium().is_some());
+        let question = media.chain(&last.question).cloned().collect();
+        vec![Turn { question, answer: last.answer.clone() }]
+    }
+
+    fn shown(&self, medium: MediumIndex) -> Result<&ShownFrames> {
+        let unknown = || Error::invalid(format!("unknown medium {} of {}", medium.0, self.media.len()));
+        self.media.get(medium.0).ok_or_else(unknown)
     }
 }
 

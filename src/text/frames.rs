@@ -4,7 +4,7 @@
 //! Text about single frames is left out where a temporal strategy mixes them: their tokens are then one run.
 
 use super::numerals::in_words;
-use super::prompt::Passage;
+use super::prompt::{MediumIndex, Passage};
 use super::timestamps::{Timestamps, hours, minutes, whole};
 use crate::error::{Error, Kind, Result};
 use crate::units::Seconds;
@@ -56,9 +56,9 @@ pub struct ShownFrames {
     pub is_single_image: bool,
 }
 
-/// Input that a prompt is about.
+/// Kind of a medium in a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PromptMedium {
+pub enum MediumKind {
     /// A video, or several images in its place.
     Video,
     /// One still image.
@@ -82,9 +82,9 @@ impl ShownFrames {
         Self { frames, video: None, are_separate: true, is_single_image: true }
     }
 
-    /// Returns the kind of input for which a template writes a placeholder.
-    pub(super) fn medium(&self) -> PromptMedium {
-        if self.is_single_image { PromptMedium::Image } else { PromptMedium::Video }
+    /// Returns the kind of medium for which a template writes a placeholder.
+    pub fn kind(&self) -> MediumKind {
+        if self.is_single_image { MediumKind::Image } else { MediumKind::Video }
     }
 
     /// Returns the time of a frame by its index and the mean frame rate, in whole seconds, as transformers computes it.
@@ -116,11 +116,19 @@ impl FrameMarks {
         self.layout != FrameLayout::Joint || matches!(timestamps, Timestamps::MmSs | Timestamps::Seconds)
     }
 
-    /// Makes the parts of a prompt that show a video.
+    /// Makes the parts of a prompt that show a medium. A still image has the marks, and no text about frames.
     ///
     /// # Errors
     /// For requested times of frames without times, or of mixed frames.
-    pub(super) fn passages(&self, timestamps: Timestamps, shown: &ShownFrames) -> Result<Vec<Passage<String>>> {
+    pub(super) fn passages(
+        &self,
+        timestamps: Timestamps,
+        medium: MediumIndex,
+        shown: &ShownFrames,
+    ) -> Result<Vec<Passage<String>>> {
+        if shown.is_single_image && self.layout != FrameLayout::Joint {
+            return Self { layout: FrameLayout::Joint, ..self.clone() }.passages(timestamps, medium, shown);
+        }
         let words = |words: String| Passage::Text(words);
         let mut parts = Vec::new();
         let is_smolvlm = self.layout == FrameLayout::SmolVlm && timestamps == Timestamps::Checkpoint;
@@ -135,7 +143,7 @@ impl FrameMarks {
                 for i in 0..shown.frames.len() {
                     let (before, after) = self.around(timestamps, i, shown)?;
                     let is_last = i + 1 == shown.frames.len();
-                    let visual = Passage::Frames(i..i + 1);
+                    let visual = Passage::Frames(medium, i..i + 1);
                     parts.extend([words(before + &self.open), visual, words(self.close.clone())]);
                     parts.extend((!is_last).then(|| words(after.to_owned())));
                 }
@@ -147,7 +155,7 @@ impl FrameMarks {
             _ => {
                 let before = if is_smolvlm { "\n" } else { "" };
                 let open = words(format!("{before}{}", self.open));
-                parts.extend([open, Passage::Video, words(self.close.clone())]);
+                parts.extend([open, Passage::Medium(medium), words(self.close.clone())]);
             }
         }
         if is_smolvlm {
@@ -199,13 +207,13 @@ mod tests {
 
     /// A prompt with the tokens of a frame as its number, and those of all frames as `V`.
     fn text(layout: FrameLayout, timestamps: Timestamps, shown: &ShownFrames) -> String {
-        let parts = marks(layout).passages(timestamps, shown).expect("it can be written");
+        let parts = marks(layout).passages(timestamps, MediumIndex(0), shown).expect("it can be written");
         let show = |part: &Passage<String>| match part {
             Passage::Text(words) => words.clone(),
-            Passage::Video => "V".to_owned(),
-            Passage::Frames(frames) => frames.start.to_string(),
+            Passage::Medium(_) => "V".to_owned(),
+            Passage::Frames(_, frames) => frames.start.to_string(),
         };
-        Prompt::around("", parts, "").parts.iter().map(show).collect()
+        Prompt::joined(parts).parts.iter().map(show).collect()
     }
 
     #[test]
@@ -235,14 +243,22 @@ mod tests {
     }
 
     #[test]
+    fn a_still_image_has_marks_and_no_text_about_frames() {
+        let image = ShownFrames::of_single_image();
+        for layout in [FrameLayout::Joint, FrameLayout::PerFrame, FrameLayout::SmolVlm, FrameLayout::InternVl] {
+            assert_eq!(text(layout, Timestamps::Checkpoint, &image), "(V)", "{layout:?}");
+        }
+    }
+
+    #[test]
     fn frames_without_times_are_counted_at_24_a_second_or_refused() {
         let bare = |index| ShownFrame { index, time: None };
         let frames = ShownFrames { frames: vec![bare(0), bare(50)], are_separate: true, ..ShownFrames::default() };
         let smolvlm = text(FrameLayout::SmolVlm, Timestamps::Checkpoint, &frames);
         assert!(smolvlm.contains("from a 0:00:02 [") && smolvlm.contains("Frame from 00:02:"), "{smolvlm}");
         let refused = |shown: &ShownFrames| {
-            let error = marks(FrameLayout::Joint).passages(Timestamps::MmSs, shown).expect_err("refused");
-            error.to_string()
+            let marks = marks(FrameLayout::Joint);
+            marks.passages(Timestamps::MmSs, MediumIndex(0), shown).expect_err("refused").to_string()
         };
         assert!(refused(&frames).contains("the frames carry none"), "{}", refused(&frames));
         assert!(refused(&shown(false)).contains("mixes the frames"), "{}", refused(&shown(false)));

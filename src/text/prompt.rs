@@ -1,19 +1,24 @@
 //! Prompt as a list of parts: text and visual tokens.
 //!
-//! Text parts are strings before the tokenizer and ids after it. Two texts around all visual tokens of a video are the
-//! simplest case; a template that writes text between frames makes a part of each frame.
+//! Text parts are strings before the tokenizer and ids after it. Two texts around all visual tokens of one video are
+//! the simplest case; a conversation may show no medium or several, and a template that writes text between frames
+//! makes a part of each frame.
 
 use std::ops::Range;
+
+/// Index of a medium, a video or a still image, among those of a conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediumIndex(pub usize);
 
 /// Part of a prompt, with text as a string or as ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passage<W> {
     /// Text.
     Text(W),
-    /// All visual tokens of the video.
-    Video,
-    /// Visual tokens of a range of frames, where the temporal strategy keeps frames apart.
-    Frames(Range<usize>),
+    /// All visual tokens of a medium.
+    Medium(MediumIndex),
+    /// Visual tokens of a range of frames of a medium, where the temporal strategy keeps frames apart.
+    Frames(MediumIndex, Range<usize>),
 }
 
 impl<W> Passage<W> {
@@ -24,16 +29,24 @@ impl<W> Passage<W> {
     pub(crate) fn try_map<V, E>(&self, change: impl FnOnce(&W) -> Result<V, E>) -> Result<Passage<V>, E> {
         Ok(match self {
             Self::Text(text) => Passage::Text(change(text)?),
-            Self::Video => Passage::Video,
-            Self::Frames(frames) => Passage::Frames(frames.clone()),
+            Self::Medium(medium) => Passage::Medium(*medium),
+            Self::Frames(medium, frames) => Passage::Frames(*medium, frames.clone()),
         })
+    }
+
+    /// Returns the medium of the part, if the part is not text.
+    pub fn medium(&self) -> Option<MediumIndex> {
+        match self {
+            Self::Text(_) => None,
+            Self::Medium(medium) | Self::Frames(medium, _) => Some(*medium),
+        }
     }
 
     /// Returns the text, if the part is text.
     pub fn text(&self) -> Option<&W> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Video | Self::Frames(_) => None,
+            Self::Medium(_) | Self::Frames(..) => None,
         }
     }
 }
@@ -41,22 +54,24 @@ impl<W> Passage<W> {
 /// Prompt before it is tokenized, part after part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Text and visual tokens, alternating: the first and the last part are text, which may be empty.
+    /// Text and visual tokens: the first and the last part are text, which may be empty. A prompt without visual tokens
+    /// has one part.
     pub parts: Vec<Passage<String>>,
 }
 
 impl Prompt {
-    /// Makes a prompt of two texts around all visual tokens.
+    /// Makes a prompt of two texts around all visual tokens of one medium.
     pub fn halves(before: impl Into<String>, after: impl Into<String>) -> Self {
-        Self { parts: vec![Passage::Text(before.into()), Passage::Video, Passage::Text(after.into())] }
+        let visual = Passage::Medium(MediumIndex::default());
+        Self { parts: vec![Passage::Text(before.into()), visual, Passage::Text(after.into())] }
     }
 
-    /// Makes a prompt of `middle` between two texts. Adjacent texts are joined, so that a tokenizer encodes them as
-    /// one, and empty texts between visual tokens are left out.
-    pub(super) fn around(before: &str, middle: Vec<Passage<String>>, after: &str) -> Self {
-        let words = |words: &str| Passage::Text(words.to_owned());
-        let mut parts = vec![words(before)];
-        for part in middle.into_iter().chain([words(after)]) {
+    /// Makes a prompt of parts in any order. Adjacent texts are joined, so that a tokenizer encodes them as one, and
+    /// empty texts between visual tokens are left out.
+    pub(super) fn joined(all: impl IntoIterator<Item = Passage<String>>) -> Self {
+        let empty = || Passage::Text(String::new());
+        let mut parts = vec![empty()];
+        for part in all.into_iter().chain([empty()]) {
             match (parts.last_mut(), part) {
                 (Some(Passage::Text(last)), Passage::Text(next)) => last.push_str(&next),
                 (_, part) => parts.push(part),
@@ -95,10 +110,13 @@ mod tests {
     #[test]
     fn adjacent_texts_are_joined_and_empty_ends_stay() {
         let words = |words: &str| Passage::Text(words.to_owned());
-        let middle = vec![words("b"), Passage::Frames(0..1), words(""), Passage::Frames(1..2), words("c")];
-        let expected = vec![words("ab"), Passage::Frames(0..1), Passage::Frames(1..2), words("cd")];
-        assert_eq!(Prompt::around("a", middle, "d").parts, expected);
-        assert_eq!(Prompt::around("", vec![Passage::Video], ""), Prompt::halves("", ""));
+        let medium = MediumIndex(0);
+        let frame = |i: usize| Passage::Frames(medium, i..i + 1);
+        let all = vec![words("a"), words("b"), frame(0), words(""), frame(1), words("c"), words("d")];
+        assert_eq!(Prompt::joined(all).parts, [words("ab"), frame(0), frame(1), words("cd")]);
+        assert_eq!(Prompt::joined(vec![Passage::Medium(medium)]), Prompt::halves("", ""));
+        assert_eq!(Prompt::joined([words("a"), words("b")]).parts, [words("ab")]);
+        assert_eq!(Prompt::joined([]).parts, [words("")]);
         assert_eq!(Prompt::halves("a", "b").text(), "ab");
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use strum::{EnumString, VariantNames};
 
 use super::chat_template::ChatTemplate;
-use super::conversation::Turn;
 use super::custom_template::CustomTemplate;
 use crate::choice;
 use crate::error::{Error, Kind, Result};
@@ -200,77 +199,5 @@ impl Template {
             Self::Qwen => QWEN_SYSTEM,
             Self::LlavaHf | Self::Mistral | Self::SmolVlm | Self::Plain | Self::Custom(_) | Self::Checkpoint(_) => "",
         }
-    }
-
-    /// Renders the whole prompt. The question of the first turn begins with [`VISUAL`].
-    pub(super) fn render(&self, system: &str, turns: &[Turn]) -> String {
-        let mut out = String::new();
-        let reply = |turn: &Turn| turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer));
-        match self {
-            Self::VicunaV1 | Self::LlavaHf => {
-                if !system.is_empty() {
-                    out += &format!("{system} ");
-                }
-                for turn in turns {
-                    out += &format!("USER: {} ASSISTANT:", turn.question);
-                    out += &reply(turn);
-                }
-            }
-            Self::Llama3 | Self::LlavaLlama3 => {
-                let assistant = if *self == Self::Llama3 { "system" } else { "assistant" };
-                out += &format!("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>");
-                for turn in turns {
-                    out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
-                    out += &format!("<|start_header_id|>{assistant}<|end_header_id|>\n\n");
-                    out += &reply(turn);
-                }
-            }
-            Self::Llama2 | Self::Mistral => {
-                let separator = if *self == Self::Llama2 { "<s>" } else { "" };
-                for (i, turn) in turns.iter().enumerate() {
-                    let (open, system) = match (i, system) {
-                        (0, "") => ("", String::new()),
-                        (0, system) => ("", format!("<<SYS>>\n{system}\n<</SYS>>\n\n")),
-                        _ => (separator, String::new()),
-                    };
-                    out += &format!("{open}[INST] {system}{} [/INST]", turn.question);
-                    out += &reply(turn);
-                }
-            }
-            Self::ChatMl => {
-                out += &format!("<|im_start|>system\n{system}<|im_end|>");
-                for turn in turns {
-                    out += &format!("<|im_start|>user\n{}<|im_end|><|im_start|>assistant\n", turn.question);
-                    out += &reply(turn);
-                }
-            }
-            Self::Qwen => {
-                if !system.is_empty() {
-                    out += &format!("<|im_start|>system\n{system}<|im_end|>\n");
-                }
-                for turn in turns {
-                    out += &format!("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", turn.question);
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer) + "\n");
-                }
-            }
-            Self::SmolVlm => {
-                out += "<|im_start|>";
-                if !system.is_empty() {
-                    out += &format!("System: {system}<end_of_utterance>\n");
-                }
-                for turn in turns {
-                    out += &format!("User: {}<end_of_utterance>\nAssistant:", turn.question);
-                    out += &turn.answer.as_ref().map_or(String::new(), |answer| self.reply(answer) + "\n");
-                }
-            }
-            Self::Plain => out += &turns.last().map_or(String::new(), |turn| format!("{}\n", turn.question)),
-            Self::Custom(custom) => {
-                let question = turns.last().map_or("", |turn| turn.question.as_str());
-                out += &format!("{}{question}{}", custom.before_visual, custom.before_answer);
-            }
-            // A chat template renders its prompts itself.
-            Self::Checkpoint(_) => {}
-        }
-        out
     }
 }

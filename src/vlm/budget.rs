@@ -15,9 +15,12 @@ pub struct TextTokens {
 }
 
 impl TextTokens {
-    /// Counts the text tokens of a prompt about `n_frames`; text between the first and the last frame is counted per
-    /// frame.
+    /// Counts the text tokens of a prompt about one medium of `n_frames`; text between the first and the last frame is
+    /// counted per frame.
     pub fn of(ids: &PromptIds, n_frames: usize) -> Self {
+        if ids.shown().len() != 1 {
+            return Tokens(ids.n_text()).into();
+        }
         let n_ends = ids.before_visual().len() + ids.after_visual().len();
         let between = ids.n_text().saturating_sub(n_ends);
         let each = between.checked_div(n_frames.saturating_sub(1)).unwrap_or(0);
@@ -202,10 +205,11 @@ mod tests {
 
     #[test]
     fn text_per_frame_is_counted_with_the_frames_that_would_fit() {
-        use crate::text::Passage;
+        use crate::text::{MediumIndex, Passage};
         let words = |n: usize| Passage::Text(vec![0; n]);
         // 10 + 20 tokens once, 8 per frame: those of the first frame are among the 18 at the beginning.
-        let parts = vec![words(18), Passage::Frames(0..1), words(8), Passage::Frames(1..2), words(20)];
+        let frame = |i: usize| Passage::Frames(MediumIndex(0), i..i + 1);
+        let parts = vec![words(18), frame(0), words(8), frame(1), words(20)];
         let text = TextTokens::of(&PromptIds { parts }, 2);
         assert_eq!(text, TextTokens { once: Tokens(30), each: Tokens(8) });
         // (4096 - 31) / (576 + 8) = 6.96.

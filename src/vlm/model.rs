@@ -11,7 +11,7 @@ use super::config::{GenerationDefaults, Spelling};
 use super::families::Family;
 use super::frames::FrameTables;
 use super::placement::VisionPlacement;
-use super::prompt_ids::{FrameRows, PromptIds, history};
+use super::prompt_ids::{FrameRows, MediumRows, PromptIds, VisualPlaceholders, media_of};
 use super::{FeatureSelection, SingleImageRule, VideoPath};
 use crate::connector::{ChannelWindow, Connector};
 use crate::device::move_between;
@@ -171,20 +171,12 @@ impl Vlm {
     }
 
     /// Returns the prompt's ids for the logit rules of its answer: all ids of a Hugging Face checkpoint, none of
-    /// LLaVA's, whose code passes embeddings to the model.
+    /// LLaVA's, whose code passes embeddings to the model. `media` are those of the prompt, by their index.
     ///
     /// # Errors
-    /// When the prompt shows frames that have no tokens of their own.
-    pub fn prompt_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, Error> {
-        history(self.image_token, ids, rows)
-    }
-
-    /// Returns the ids like [`Self::prompt_history`] for a prompt about a single image, whose placeholder may differ.
-    ///
-    /// # Errors
-    /// As [`Self::prompt_history`].
-    pub fn single_image_history(&self, ids: &PromptIds, rows: FrameRows) -> Result<PromptHistory, Error> {
-        history(self.single_image_token, ids, rows)
+    /// When the prompt shows frames that have no tokens of their own, or a medium that is not among `media`.
+    pub fn prompt_history(&self, ids: &PromptIds, media: &[MediumRows]) -> Result<PromptHistory, Error> {
+        VisualPlaceholders { video: self.image_token, image: self.single_image_token }.history(ids, media)
     }
 
     /// Computes the connector's fused tokens of frames, which may be in host memory.
@@ -222,18 +214,21 @@ impl Vlm {
         moved.map_err(Error::compute("moving visual tokens to the language model"))
     }
 
-    /// Computes the embeddings of a prompt, with visual tokens spliced between the text.
+    /// Computes the embeddings of a prompt about one medium, with its visual tokens spliced between the text.
     ///
     /// # Shapes
     /// `visual (V, H)` to `(n_text + V, H)`.
     ///
     /// # Errors
-    /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own.
+    /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own, or other media.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, Error> {
         let run = || {
             let visual = move_between(visual, self.device())?.to_dtype(self.language.dtype())?;
             let mut parts = Vec::with_capacity(ids.parts.len());
             for part in &ids.parts {
+                if let Some(medium) = part.medium() {
+                    media_of(&[rows], medium).map_err(candle_core::Error::msg)?;
+                }
                 match (part, rows.of(part).map_err(candle_core::Error::msg)?) {
                     (_, Some(rows)) => parts.push(visual.narrow(0, rows.start, rows.len())?),
                     (Passage::Text(ids), None) if !ids.is_empty() => parts.push(self.language.embed(ids)?),

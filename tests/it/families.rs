@@ -16,10 +16,11 @@ use vidense::image::{Arithmetic, ImageProcessor, Preprocessor};
 use vidense::pipeline::{Asking, EncodedVideo, encode_video};
 use vidense::spec::{ConnectorPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, SingleImagePlan};
 use vidense::temporal::Temporal;
+use vidense::text::MediumKind;
 use vidense::units::Tokens;
 use vidense::video::TimesSampling;
 use vidense::video::{ReadLimits, Sample};
-use vidense::vlm::{Blueprint, FrameRows, Placement, PromptIds, SingleImage, Vlm};
+use vidense::vlm::{Blueprint, FrameRows, MediumRows, Placement, PromptIds, SingleImage, Vlm};
 use vidense::weights::Hub;
 
 use crate::harness::{ask, assert_close, every, ids, json, last_logits, read_video, repository, shared, tensors};
@@ -104,7 +105,8 @@ fn see(dir: &Path, expected: &Value) -> Seen {
 
 /// The ids of the prompt, with the placeholder for each visual token; of code that gives embeddings with -200 once.
 fn prompt_ids(seen: &Seen, ids: &PromptIds, rows: FrameRows) -> Vec<u32> {
-    let history = seen.vlm.prompt_history(ids, rows).unwrap().ids;
+    let media = [MediumRows { rows, kind: MediumKind::Video }];
+    let history = seen.vlm.prompt_history(ids, &media).unwrap().ids;
     if !history.is_empty() {
         return history;
     }
@@ -328,7 +330,8 @@ fn single_images_are_answered_as_transformers_answers_them() {
                 (Asking { vlm: &vlm, template: &template, plan: &plan }, FrameRows::together(n_visual));
             let prompt = asking.conversation_about(&video).ask(question).unwrap();
             let encoded = PromptIds::encode(&prompt, vlm.tokenizer()).unwrap();
-            let mut history = vlm.single_image_history(&encoded, rows).unwrap().ids;
+            let media = [MediumRows { rows, kind: MediumKind::Image }];
+            let mut history = vlm.prompt_history(&encoded, &media).unwrap().ids;
             let placeholder = expected_image["placeholder_id"].as_u64().unwrap() as u32;
             assert_eq!(history.iter().filter(|&&id| id == placeholder).count(), n_visual, "{name}: placeholders");
             history.dedup_by(|a, b| a == b && *a == placeholder);

@@ -11,6 +11,7 @@
 mod batch;
 mod checkpoints;
 mod cli;
+mod conversations;
 mod descriptions;
 mod engine;
 mod engine_attacks;

@@ -63,7 +63,7 @@ fn prompt(before: &str, after: &str) -> Prompt {
 /// The ids on both sides of the visual tokens.
 fn halves(tokenizer: &Tokenizer, prompt: &Prompt) -> (Vec<u32>, Vec<u32>) {
     match &tokenizer.encode_prompt(prompt).unwrap()[..] {
-        [Passage::Text(before), Passage::Video, Passage::Text(after)] => (before.clone(), after.clone()),
+        [Passage::Text(before), Passage::Medium(_), Passage::Text(after)] => (before.clone(), after.clone()),
         parts => panic!("{parts:?}"),
     }
 }

@@ -1,28 +1,27 @@
 //! Chat template of a checkpoint, and the prompt that it renders of a conversation.
 //!
-//! Messages are in the format of transformers' users: a list of parts with the image first; for a template of texts,
-//! the placeholder and a line end before the first question. Text of a question never makes an image: the placeholder
-//! in it is hidden from the template. The template's file is found by `source`, Jinja is rendered by [`super::jinja`].
+//! A conversation is rendered in the first of the [`MessageFormat`]s of which the template makes a prompt with exactly
+//! one placeholder for each medium. `messages` makes a template's input, `placeholders` finds the media in its output.
+//! The template's file is found by `source`, Jinja is rendered by [`super::jinja`].
 
+mod messages;
+mod placeholders;
 mod source;
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use self::messages::{CONTINUE, MessageFormat};
+use self::placeholders::MediumPlaceholders;
 use self::source::TemplateSource;
-
 use super::Tokenizer;
-use super::conversation::Turn;
-use super::frames::PromptMedium;
+use super::frames::ShownFrames;
 use super::jinja::{self, RenderFailure};
+use super::prompt::Passage;
+use super::question::{QuestionPart, Turn};
 use super::template::Template;
 use crate::error::{self, Error, Kind};
-
-/// Character that replaces the placeholder of an image in the text of a conversation.
-const HIDDEN: char = '\u{10FFFE}';
-/// Mark of transformers at the end of an answer that is to be continued.
-const CONTINUE: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// Chat template in Jinja.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +32,8 @@ pub struct ChatTemplate {
     origin: String,
     /// Special tokens by name, such as `bos_token`, which templates write.
     special_tokens: Vec<(String, String)>,
-    /// Placeholder of a video.
-    placeholder: String,
-    /// The placeholder is a token of videos, not of images.
-    is_video: bool,
-    /// Placeholder of a single image.
-    image_placeholder: String,
+    /// Placeholders of media.
+    placeholders: MediumPlaceholders,
     /// Default system text.
     system: Option<&'static str>,
 }
@@ -49,21 +44,8 @@ pub(super) struct ChatInput<'c> {
     pub(super) turns: &'c [Turn],
     /// Text with which the next answer begins.
     pub(super) answer_prefix: &'c str,
-    /// Subject of the conversation.
-    pub(super) medium: PromptMedium,
-}
-
-/// Format of a message's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MessageFormat {
-    /// List of parts, the first of them an image.
-    ImageParts,
-    /// List of parts, the first of them a video.
-    VideoParts,
-    /// Text with the placeholder before the first question.
-    Text,
-    /// Text without it, for a template that writes the placeholder itself.
-    BareText,
+    /// Media of the conversation.
+    pub(super) media: &'c [ShownFrames],
 }
 
 /// Failure to render a prompt with one message format.
@@ -77,7 +59,8 @@ struct FormatFailure {
 enum FormatProgress {
     Begun,
     Rendered,
-    OneImage,
+    /// The prompt has one placeholder for each medium.
+    Placed,
     /// The template refused the conversation itself.
     Refused,
     /// The template missed its deadline; no other format is tried.
@@ -97,9 +80,7 @@ impl ChatTemplate {
             source: source.map_err(|error| error.to_string()),
             origin,
             special_tokens: special_tokens.collect(),
-            placeholder: tokenizer.video_text().to_owned(),
-            is_video: tokenizer.has_video_token(),
-            image_placeholder: tokenizer.single_image_text().to_owned(),
+            placeholders: MediumPlaceholders::of(tokenizer),
             system: None,
         })
     }
@@ -120,23 +101,19 @@ impl ChatTemplate {
         &self.origin
     }
 
-    /// Renders the texts before and after the video in the prompt of a conversation, with the first message format of
-    /// which the template makes a prompt with exactly one placeholder.
+    /// Renders the texts of a conversation and the media between them.
     ///
     /// # Errors
-    /// When no format does, or the prompt leaves out the question or the system text.
-    pub(super) fn prompt(&self, chat: &ChatInput<'_>) -> Result<(String, String), Error> {
+    /// When no message format gives a prompt with one placeholder for each medium, or the prompt leaves out the
+    /// question or the system text.
+    pub(super) fn prompt(&self, chat: &ChatInput<'_>) -> Result<Vec<Passage<String>>, Error> {
         let wrong = |cause: String| {
             let hint = format!("--template with one of {}", Template::NAMES.join(", "));
             Error::new(Kind::Text, cause).with_hint(hint).about("chat template").about(self.origin.clone())
         };
         let source = self.source.as_ref().map_err(|cause| wrong(cause.clone()))?;
         let mut failures = Vec::new();
-        let (first, last) = match self.is_video && chat.medium == PromptMedium::Video {
-            true => (MessageFormat::VideoParts, MessageFormat::ImageParts),
-            false => (MessageFormat::ImageParts, MessageFormat::VideoParts),
-        };
-        for format in [first, last, MessageFormat::Text, MessageFormat::BareText] {
+        for &format in MessageFormat::of(chat) {
             match self.render(source, chat, format) {
                 Ok(prompt) => return Ok(prompt),
                 Err(failure) if failure.progress == FormatProgress::TimedOut => {
@@ -144,6 +121,10 @@ impl ChatTemplate {
                 }
                 Err(failure) => failures.push(failure),
             }
+        }
+        if !MessageFormat::of(chat).contains(&MessageFormat::Text) {
+            let cause = Error::invalid("a template of texts takes one medium, in the first question");
+            failures.push(FormatFailure { progress: FormatProgress::Begun, cause });
         }
         let furthest = failures.into_iter().max_by_key(|failure| failure.progress);
         Err(wrong(furthest.map_or_else(String::new, |failure| failure.cause.to_string())))
@@ -154,11 +135,11 @@ impl ChatTemplate {
         source: &str,
         chat: &ChatInput<'_>,
         format: MessageFormat,
-    ) -> Result<(String, String), FormatFailure> {
+    ) -> Result<Vec<Passage<String>>, FormatFailure> {
         let failed = |progress: FormatProgress| move |cause: Error| FormatFailure { progress, cause };
         let mut context = Map::new();
         context.extend(self.special_tokens.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
-        context.insert("messages".to_owned(), self.messages(chat, format).into());
+        context.insert("messages".to_owned(), chat.messages(format, &self.placeholders).into());
         context.insert("tools".to_owned(), Value::Null);
         context.insert("documents".to_owned(), Value::Null);
         context.insert("add_generation_prompt".to_owned(), chat.answer_prefix.is_empty().into());
@@ -168,73 +149,42 @@ impl ChatTemplate {
             RenderFailure::Broken(cause) => failed(FormatProgress::Begun)(cause),
             RenderFailure::TimedOut(cause) => failed(FormatProgress::TimedOut)(cause),
         })?;
+        let hide = |text: &str| self.placeholders.hide(text);
         if !chat.answer_prefix.is_empty() {
-            continue_final_message(&mut text, &self.hide(chat, chat.answer_prefix))
-                .map_err(failed(FormatProgress::Rendered))?;
+            continue_final_message(&mut text, &hide(chat.answer_prefix)).map_err(failed(FormatProgress::Rendered))?;
         }
-        // A template of texts prints a list as Python or JSON writes it.
-        if ["image", "video"].iter().any(|kind| {
-            text.contains(&format!("{{'type': '{kind}'}}")) || text.contains(&format!("{{\"type\": \"{kind}\"}}"))
-        }) {
+        if format.is_list() && prints_list(&text, chat) {
             return Err(failed(FormatProgress::Begun)(Error::invalid("it prints the parts of a message as a list")));
         }
-        let placeholder = self.placeholder(chat);
-        let n_images = text.matches(placeholder).count();
-        let Some((before, after)) = text.split_once(placeholder).filter(|_| n_images == 1) else {
-            let cause = format!("a conversation about one video has `{placeholder}` {n_images} times in its prompt");
-            return Err(failed(FormatProgress::Rendered)(Error::invalid(cause)));
-        };
-        let question = chat.turns.last().map(|turn| turn.question.as_str());
-        for (part, words) in [("question", question), ("system text", chat.system)] {
-            if !text.contains(self.hide(chat, words.unwrap_or_default()).trim()) {
+        let parts = self.placeholders.split(&text, chat).map_err(failed(FormatProgress::Rendered))?;
+        let question = chat.turns.last().into_iter().flat_map(|turn| &turn.question).filter_map(QuestionPart::text);
+        let texts = question.map(|text| ("question", text)).chain(chat.system.map(|text| ("system text", text)));
+        for (part, words) in texts {
+            if !text.contains(hide(words).trim()) {
                 let cause = format!("it leaves the {part} out, or changes its words");
-                return Err(failed(FormatProgress::OneImage)(Error::invalid(cause)));
+                return Err(failed(FormatProgress::Placed)(Error::invalid(cause)));
             }
         }
-        Ok((self.show(chat, before), self.show(chat, after)))
+        Ok(parts)
     }
+}
 
-    fn messages(&self, chat: &ChatInput<'_>, format: MessageFormat) -> Vec<Value> {
-        let text = |text: &str| json!({ "type": "text", "text": text });
-        let words = |words: &str| match format {
-            MessageFormat::Text | MessageFormat::BareText => Value::from(words),
-            MessageFormat::ImageParts | MessageFormat::VideoParts => json!([text(words)]),
-        };
-        let message = |role: &str, content: Value| json!({ "role": role, "content": content });
-        let mut messages = Vec::new();
-        messages.extend(chat.system.map(|system| message("system", words(&self.hide(chat, system)))));
-        for (i, turn) in chat.turns.iter().enumerate() {
-            let question = self.hide(chat, &turn.question);
-            let asked = match (i, format) {
-                (0, MessageFormat::ImageParts) => json!([{ "type": "image" }, text(&question)]),
-                (0, MessageFormat::VideoParts) => json!([{ "type": "video" }, text(&question)]),
-                (0, MessageFormat::Text) => Value::from(format!("{}\n{question}", self.placeholder(chat))),
-                _ => words(&question),
-            };
-            messages.push(message("user", asked));
-            messages.extend(turn.answer.as_ref().map(|answer| message("assistant", words(&self.hide(chat, answer)))));
-        }
-        if !chat.answer_prefix.is_empty() {
-            messages.push(message("assistant", words(&format!("{}{CONTINUE}", self.hide(chat, chat.answer_prefix)))));
-        }
-        messages
+/// Returns whether a template of texts printed a list of parts, as Python or JSON writes it.
+fn prints_list(text: &str, chat: &ChatInput<'_>) -> bool {
+    let is_printed = |printed: &String| text.contains(printed);
+    let entries = |kind: &str| [format!("{{'type': '{kind}'"), format!("{{\"type\": \"{kind}\"")];
+    if ["image", "video"].iter().flat_map(|kind| entries(kind).map(|entry| entry + "}")).any(|entry| is_printed(&entry))
+    {
+        return true;
     }
-
-    /// Returns the placeholder that the template writes.
-    fn placeholder(&self, chat: &ChatInput<'_>) -> &str {
-        match chat.medium {
-            PromptMedium::Video => &self.placeholder,
-            PromptMedium::Image => &self.image_placeholder,
-        }
+    if chat.shown().next().is_some() {
+        return false;
     }
-
-    fn hide(&self, chat: &ChatInput<'_>, words: &str) -> String {
-        words.replace(HIDDEN, "").replace(self.placeholder(chat), HIDDEN.encode_utf8(&mut [0; 4]))
-    }
-
-    fn show(&self, chat: &ChatInput<'_>, text: &str) -> String {
-        text.replace(HIDDEN, self.placeholder(chat))
-    }
+    // Texts of the conversation may look like an entry.
+    let turns = || chat.turns.iter().flat_map(|turn| turn.question.iter().filter_map(QuestionPart::text));
+    let answers = || chat.turns.iter().filter_map(|turn| turn.answer.as_deref());
+    let is_said = |entry: &String| turns().chain(answers()).chain(chat.system).any(|text| text.contains(entry));
+    entries("text").iter().any(|entry| is_printed(entry) && !is_said(entry))
 }
 
 /// Cuts the text after the last message, as `continue_final_message` of transformers does.
