@@ -9,20 +9,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::QTensor;
-use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
+use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Shape, Tensor};
-use safetensors::tensor::TensorView;
 
-use super::error::unreadable;
+use super::error::{guarded, plain, unreadable};
 use super::fp8::{Fp8Format, Scales, e8m0_to_f32};
 use super::gguf::Gguf;
 use super::rows::StoredRows;
+use super::safetensors_file::{SafetensorsFile, bf16_to_f32};
 use super::source::WeightFiles;
 use super::torch::TorchFile;
 use crate::device::upload_weight;
 use crate::error::{About as _, Error, Kind};
-use crate::files;
-use crate::guard;
 
 /// Tensors of one directory, or of one GGUF file.
 pub struct Checkpoint {
@@ -42,7 +40,7 @@ struct TensorInfo {
 }
 
 enum Files {
-    Safetensors(Vec<Safetensors>),
+    Safetensors(Vec<SafetensorsFile>),
     TorchBin(Vec<TorchFile>),
     Gguf(Gguf),
 }
@@ -188,11 +186,11 @@ impl Checkpoint {
     pub fn rows(&self, name: &str) -> candle_core::Result<Option<StoredRows>> {
         let (Some(info), Files::Safetensors(files)) = (self.tensors.get(name), &self.files) else { return Ok(None) };
         match &files[info.file] {
-            Safetensors::Mapped(_) => {
+            SafetensorsFile::Mapped(_) => {
                 let path = &self.paths[info.file];
                 Ok(StoredRows::open(path, name).about(path)?)
             }
-            Safetensors::Builtin(_) => Ok(None),
+            SafetensorsFile::Builtin(_) => Ok(None),
         }
     }
 
@@ -254,73 +252,6 @@ impl Checkpoint {
     }
 }
 
-/// One safetensors file, mapped from the disk or inside the binary.
-enum Safetensors {
-    Mapped(MmapedSafetensors),
-    Builtin(SliceSafetensors<'static>),
-}
-
-impl Safetensors {
-    fn open(path: &Path) -> candle_core::Result<Self> {
-        if let Some(bytes) = files::builtin(path) {
-            return Ok(Self::Builtin(SliceSafetensors::new(bytes)?));
-        }
-        files::check(path)?;
-        // SAFETY: the map is read-only, and no process may truncate the file meanwhile, as for every memory-mapped
-        // reader.
-        Ok(Self::Mapped(unsafe { MmapedSafetensors::new(path) }?))
-    }
-
-    /// Releases the mapped pages of bytes that have been converted. A later read maps them again.
-    fn release(&self, bytes: &[u8]) {
-        if let Self::Mapped(_) = self {
-            release_mapped(bytes);
-        }
-    }
-
-    fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
-        match self {
-            Self::Mapped(file) => file.tensors(),
-            Self::Builtin(file) => file.tensors(),
-        }
-    }
-
-    fn get(&self, name: &str) -> candle_core::Result<TensorView<'_>> {
-        match self {
-            Self::Mapped(file) => file.get(name),
-            Self::Builtin(file) => file.get(name),
-        }
-    }
-}
-
-/// Reads a tensor in bf16 as f32 without an intermediate copy.
-fn bf16_to_f32(file: &Safetensors, name: &str) -> candle_core::Result<Tensor> {
-    let view = file.get(name)?;
-    let elements: Vec<f32> =
-        view.data().as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect();
-    let tensor = Tensor::from_vec(elements, view.shape(), &Device::Cpu)?;
-    file.release(view.data());
-    Ok(tensor)
-}
-
-/// Drops the whole pages of a private, read-only file map from memory until they are read again.
-#[cfg(unix)]
-fn release_mapped(bytes: &[u8]) {
-    // SAFETY: `sysconf` only reads a constant of the system.
-    let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else { return };
-    let (begin, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
-    let (first, after_last) = (begin.next_multiple_of(page), end / page * page);
-    if first < after_last {
-        let start = bytes.as_ptr().wrapping_add(first - begin).cast_mut();
-        // SAFETY: the pages belong to a private map of an unmodified file, so reading them again gives the same bytes.
-        // A refusal has no effect.
-        let _ = unsafe { libc::madvise(start.cast(), after_last - first, libc::MADV_DONTNEED) };
-    }
-}
-
-#[cfg(not(unix))]
-fn release_mapped(_: &[u8]) {}
-
 /// Open files, with the tensors in them.
 type OpenFiles = (Files, HashMap<String, TensorInfo>);
 
@@ -329,7 +260,7 @@ fn open_safetensors(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
     let mut files = Vec::new();
     for (file, path) in paths.iter().enumerate() {
         let broken = |cause: Error| unreadable(path, "safetensors file", cause);
-        let opened = Safetensors::open(path).map_err(|error| broken(plain(error)))?;
+        let opened = SafetensorsFile::open(path).map_err(|error| broken(plain(error)))?;
         for (name, view) in opened.tensors() {
             let dtype =
                 DType::try_from(view.dtype()).map_err(|error| broken(Error::invalid(format!("{name}: {error}"))))?;
@@ -358,20 +289,4 @@ fn open_torch(paths: &[PathBuf]) -> Result<OpenFiles, Error> {
         files.push(opened);
     }
     Ok((Files::TorchBin(files), tensors))
-}
-
-/// Runs one of candle's readers, which panic on some broken files: a panic is the error `malformed`.
-pub(super) fn guarded<T>(
-    malformed: &'static str,
-    read: impl FnOnce() -> candle_core::Result<T>,
-) -> candle_core::Result<T> {
-    guard::guarded(read).unwrap_or_else(|| Err(candle_core::Error::msg(malformed)))
-}
-
-/// Converts an error of candle's, without paths and all but the first line.
-pub(super) fn plain(error: candle_core::Error) -> Error {
-    match error {
-        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(*inner),
-        other => Error::from(other).reworded(|text| text.lines().next().unwrap_or_default().to_owned()),
-    }
 }

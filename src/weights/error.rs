@@ -4,9 +4,26 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Kind};
+use crate::guard;
 
 /// Number of problems that are printed; the rest is counted.
 const MAX_LINES: usize = 20;
+
+/// Runs one of candle's readers, which panic on some broken files: a panic is the error `malformed`.
+pub(super) fn guarded<T>(
+    malformed: &'static str,
+    read: impl FnOnce() -> candle_core::Result<T>,
+) -> candle_core::Result<T> {
+    guard::guarded(read).unwrap_or_else(|| Err(candle_core::Error::msg(malformed)))
+}
+
+/// Converts an error of candle's, without paths and all but the first line.
+pub(super) fn plain(error: candle_core::Error) -> Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => plain(*inner),
+        other => Error::from(other).reworded(|text| text.lines().next().unwrap_or_default().to_owned()),
+    }
+}
 
 /// Returns the error for a file that is not of its `format`, such as `safetensors file`.
 pub(super) fn unreadable(path: &Path, format: &str, cause: Error) -> Error {

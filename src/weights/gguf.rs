@@ -11,8 +11,7 @@ use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Shape};
 
-use super::checkpoint::{guarded, plain};
-use super::error::unreadable;
+use super::error::{guarded, plain, unreadable};
 use super::gguf_types::{UnsupportedTensor, first_unsupported};
 use crate::error::Error;
 

@@ -15,6 +15,7 @@ mod hub_id;
 mod ledger;
 mod rename;
 mod rows;
+mod safetensors_file;
 mod source;
 mod torch;
 mod torch_legacy;
