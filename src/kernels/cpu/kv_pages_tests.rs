@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use super::*;
+use crate::device::DTypeSpec;
 use crate::kernels::QuantFormat;
 use crate::kernels::candle_pages::CandlePages;
 use crate::kernels::cpu::gemm;

@@ -9,6 +9,7 @@ pub(crate) mod blockwise_attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 mod half_precision;
+mod kv_layout;
 pub(crate) mod kv_pages;
 pub(crate) mod memory;
 pub(crate) mod norm;

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use super::elementwise::exp_from_largest;
 use super::gemm::{GemmKernel, Left, PanelElements, Target, Tile};
-use super::kv_pages::{PageLayout, Pages};
+use super::kv_layout::PageLayout;
+use super::kv_pages::Pages;
 use super::memory::prefetch;
 use crate::kernels::kv::{KvGeometry, PAGE_LEN, PageId, StepRows, pages_for};
 use crate::kernels::row_blocks::{BlockPart, RowBlock};

@@ -10,6 +10,11 @@
 //! nothing else: a row is bit-identical whichever rows are beside it, and sequences may be run together or alone.
 
 mod kernel;
+mod packed;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,12 +22,12 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::{AlignedBuffer, in_parts, in_parts_with};
+use super::memory::{in_parts, in_parts_with};
 
 #[cfg(test)]
 pub(crate) use kernel::all as all_kernels;
-use kernel::pack_rows;
 pub(crate) use kernel::{GemmKernel, Left, PanelElements, Target, Tile};
+pub(crate) use packed::{MatrixRows, PackedMatrix, pack_transpose};
 
 /// Bytes of a block of activations, which stays in the L2 cache while the weight is streamed.
 const BLOCK: usize = 384 << 10;
@@ -82,125 +87,6 @@ impl TilePosition {
     /// Returns the tile's share of the elements to prefetch.
     pub(crate) fn prefetch_share<'a, T>(&self, next: &'a [T]) -> &'a [T] {
         &next[next.len() * self.index / self.n_tiles..next.len() * (self.index + 1) / self.n_tiles]
-    }
-}
-
-/// Matrix `(K, N)` in f32 as panels `(K, NR)`, the last one padded with zeros.
-#[derive(Debug, Clone)]
-pub(crate) struct PackedMatrix {
-    panels: AlignedBuffer,
-    depth: usize,
-    columns: usize,
-    kernel: &'static GemmKernel,
-}
-
-impl PackedMatrix {
-    /// Packs the transpose of `w (N, K)`, the layout in which weights are stored.
-    pub(crate) fn transpose_of(w: &[f32], depth: usize, kernel: &'static GemmKernel) -> Self {
-        let (columns, width) = (w.len() / depth.max(1), kernel.width);
-        let mut panels = AlignedBuffer::zeros(columns.div_ceil(width) * depth * width);
-        if depth > 0 {
-            let packs = panels.par_chunks_mut(depth * width).zip(w.par_chunks(width * depth));
-            packs.for_each(|(panel, rows)| {
-                pack_transpose(MatrixRows { elements: rows, depth, stride: depth }, width, panel)
-            });
-        }
-        Self { panels, depth, columns, kernel }
-    }
-
-    /// Copies one column, of `K` elements.
-    pub(crate) fn copy_column(&self, column: usize, to: &mut [f32]) {
-        let width = self.kernel.width;
-        let panel = &self.panels[column / width * self.depth * width..][..self.depth * width];
-        to.iter_mut().zip(panel[column % width..].iter().step_by(width)).for_each(|(to, &from)| *to = from);
-    }
-
-    /// Joins the columns of several matrices, or returns `None` unless those of each fill its panels.
-    pub(crate) fn join(parts: &[&Self]) -> Option<Self> {
-        let &&Self { depth, kernel, .. } = parts.first()?;
-        let fits = |part: &&Self| part.depth == depth && part.columns.is_multiple_of(kernel.width);
-        if !parts.iter().all(|part| fits(part) && part.kernel.width == kernel.width) {
-            return None;
-        }
-        let mut panels = AlignedBuffer::zeros(parts.iter().map(|part| part.panels.len()).sum());
-        let mut rest = &mut *panels;
-        for part in parts {
-            let (these, others) = rest.split_at_mut(part.panels.len());
-            these.copy_from_slice(&part.panels);
-            rest = others;
-        }
-        Some(Self { panels, depth, columns: parts.iter().map(|part| part.columns).sum(), kernel })
-    }
-}
-
-impl Panels for PackedMatrix {
-    type Left = Vec<f32>;
-
-    fn height(&self) -> usize {
-        self.kernel.height
-    }
-
-    fn width(&self) -> usize {
-        self.kernel.width
-    }
-
-    fn depth(&self) -> usize {
-        self.depth
-    }
-
-    fn depth_block(&self) -> usize {
-        DEPTH
-    }
-
-    fn columns(&self) -> usize {
-        self.columns
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.depth * size_of::<f32>()
-    }
-
-    fn prepare(&self, x: &[f32]) -> Vec<f32> {
-        pack_rows(x, self.depth, self.kernel.height)
-    }
-
-    fn tile(&self, left: &Vec<f32>, position: &TilePosition, target: &mut Target<'_>) {
-        let (rows, depth, width) = (position.rows.len(), position.depth.len(), self.kernel.width);
-        let left =
-            Left::Packed(&left[position.rows.start * self.depth + position.depth.start * rows..][..depth * rows]);
-        let (panel, next) =
-            self.panels[(position.panel * self.depth + position.depth.start) * width..].split_at(depth * width);
-        let prefetch = position.prefetch_share(&next[..panel.len().min(next.len())]);
-        self.kernel.tile(
-            &Tile {
-                rows,
-                depth,
-                left,
-                panel: PanelElements::F32(panel),
-                accumulates: position.depth.start > 0,
-                prefetch,
-            },
-            target,
-        );
-    }
-}
-
-/// Rows of a matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct MatrixRows<'x> {
-    /// Elements from the first row on.
-    pub(crate) elements: &'x [f32],
-    /// Number of elements of a row.
-    pub(crate) depth: usize,
-    /// Distance from one row to the next.
-    pub(crate) stride: usize,
-}
-
-/// Packs up to `width` rows as the columns of a panel.
-pub(crate) fn pack_transpose(rows: MatrixRows<'_>, width: usize, panel: &mut [f32]) {
-    let MatrixRows { elements, depth, stride } = rows;
-    for (column, row) in elements.chunks(stride).take(width).enumerate() {
-        panel[column..].iter_mut().step_by(width).zip(&row[..depth]).for_each(|(to, &from)| *to = from);
     }
 }
 
@@ -365,82 +251,4 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilo
         }
         epilogue.after(row, n).add_residual(y);
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::finite_difference::random_elements as random;
-
-    #[test]
-    fn every_kernel_gives_the_sums_of_products_in_every_shape() {
-        let shapes = [(1, 1, 1), (3, 7, 5), (14, 16, 32), (15, 33, 33), (29, 5, 100), (20, 600, 300), (200, 70, 131)];
-        for kernel in kernel::all() {
-            for (rows, depth, columns) in shapes {
-                let (x, w, bias) = (random(rows * depth, 1), random(columns * depth, 2), random(columns, 3));
-                let residual = random(rows * columns, 4);
-                let packed = PackedMatrix::transpose_of(&w, depth, kernel);
-                let epilogue = Epilogue {
-                    bias: Some(&bias),
-                    activation: Some(|y| y.iter_mut().for_each(|y| *y *= 2.0)),
-                    residual: Some(&residual),
-                };
-                let y = product(&x, &packed, Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = -x)), epilogue);
-                for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
-                    let pairs = x[m * depth..][..depth].iter().zip(&w[n * depth..][..depth]);
-                    let sum: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                    let exact = 2.0 * (f64::from(bias[n]) - sum) + f64::from(residual[m * columns + n]);
-                    let difference = (f64::from(y[m * columns + n]) - exact).abs();
-                    assert!(difference < 2e-5 * depth as f64, "{rows} x {depth} x {columns} at {m}, {n}: {difference}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn sums_over_parts_of_the_depth_are_those_over_the_whole() {
-        let (rows, depth, columns) = (33, 2 * DEPTH + 70, 75);
-        let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
-        for kernel in kernel::all() {
-            let packed = PackedMatrix::transpose_of(&w, depth, kernel);
-            let mut in_parts = vec![f32::NAN; rows * columns];
-            block(&x, &packed, &mut in_parts, Epilogue::default());
-            assert!(few_rows(&x, &packed, None, Epilogue::default()) == in_parts);
-        }
-    }
-
-    #[test]
-    fn two_products_are_one_after_the_other() {
-        let (depth, hidden) = (64, 96);
-        let bias = random(hidden, 1);
-        for rows in [0, 1, 13, 100, 2000] {
-            let (x, w1, w2) = (random(rows * depth, 2), random(hidden * depth, 3), random(depth * hidden, 4));
-            for kernel in kernel::all() {
-                let (w1, w2) =
-                    (PackedMatrix::transpose_of(&w1, depth, kernel), PackedMatrix::transpose_of(&w2, hidden, kernel));
-                let first = Epilogue { bias: Some(&bias), ..Epilogue::default() };
-                let halve: Prologue<'_> = Some(&|x, y| y.iter_mut().zip(x).for_each(|(y, x)| *y = x / 2.0));
-                let between = product(&x, &w1, halve, first);
-                let separate = product(&between, &w2, None, Epilogue { residual: Some(&x), ..Epilogue::default() });
-                let up = WeightFactor { weight: &w1, epilogue: first };
-                let down = WeightFactor { weight: &w2, epilogue: Epilogue::default() };
-                assert!(two_products(&x, halve, up, down) == separate, "{rows} rows");
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_is_bit_identical_beside_any_rows() {
-        // Large enough for several threads: they share the weight for few rows, the rows for many.
-        let (depth, columns) = (203, 5000);
-        let (x, w) = (random(90 * depth, 3), random(columns * depth, 4));
-        for kernel in kernel::all() {
-            let packed = PackedMatrix::transpose_of(&w, depth, kernel);
-            let run = |x: &[f32]| product(x, &packed, None, Epilogue::default());
-            let alone: Vec<f32> = x.chunks(depth).flat_map(run).collect();
-            for rows in [2, 3, 13, 14, 15, 27, 28, 29, 90] {
-                assert!(run(&x[..rows * depth]) == alone[..rows * columns], "{rows} rows");
-            }
-        }
-    }
 }

@@ -8,6 +8,10 @@
 //! within a block, which is exact; the blocks of a row are summed in f32 in their order. A row is bit-identical
 //! whichever rows are computed with it, and on every processor.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod kernel;
 mod rows;
