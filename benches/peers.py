@@ -32,13 +32,13 @@ def seconds(run):
     return statistics.median(times[1:])
 
 
-def torch_tower(a):
+def torch_tower(arguments):
     """Measure a vision tower of transformers, and the GEMM rate of torch."""
     import torch
     import transformers as t
 
     torch.manual_seed(0)
-    if a.tower == "clip-l-336":
+    if arguments.tower == "clip-l-336":
         size = 336
         config = t.CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
                                     image_size=size, patch_size=14, projection_dim=768)
@@ -49,15 +49,15 @@ def torch_tower(a):
                                       image_size=size, patch_size=14)
         model = t.SiglipVisionModel(config)
     model.eval()
-    x = torch.randn(a.batch, 3, size, size)
+    x = torch.randn(arguments.batch, 3, size, size)
     m = torch.randn(2048, 2048)
     with torch.inference_mode():
-        frame = seconds(lambda: model(x, output_hidden_states=True)) / a.batch
+        frame = seconds(lambda: model(x, output_hidden_states=True)) / arguments.batch
         product = seconds(lambda: [m @ m for _ in range(10)]) / 10
     return {"seconds_per_frame": frame, "gemm_peak_gflops": 2 * 2048**3 / product / 1e9}
 
 
-def torch_llm(a):
+def torch_llm(arguments):
     """Measure prefill and decode of a Llama of 1.1B in transformers."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -139,11 +139,11 @@ def random_gguf(directory):
     return quantized
 
 
-def llama_cpp_sequences(a):
+def llama_cpp_sequences(arguments):
     """Measure the tokens per second of all sequences, one `llama_decode` of one token each per step."""
     import llama_cpp as lib
 
-    n, threads = a.sequences, len(os.sched_getaffinity(0))
+    n, threads = arguments.sequences, len(os.sched_getaffinity(0))
     lib.llama_backend_init()
     with tempfile.TemporaryDirectory() as directory:
         path = random_gguf(directory)
@@ -207,12 +207,13 @@ def read_pyav(path, n):
     return indices, [f.to_ndarray(format="rgb24") for i, f in enumerate(frames()) if i in wanted]
 
 
-def reader(a):
+def reader(arguments):
     """Measure a video reader, and return the indices and mean values of its frames."""
-    run = {"decord": read_decord, "torchcodec": read_torchcodec, "pyav": read_pyav}[a.peer]
-    indices, frames = run(a.video, a.frames)
+    run = {"decord": read_decord, "torchcodec": read_torchcodec, "pyav": read_pyav}[arguments.peer]
+    indices, frames = run(arguments.video, arguments.frames)
     means = [float(frame.mean()) for frame in frames]
-    return {"seconds": seconds(lambda: run(a.video, a.frames)), "indices": [int(i) for i in indices], "mean_rgb": means}
+    elapsed = seconds(lambda: run(arguments.video, arguments.frames))
+    return {"seconds": elapsed, "indices": [int(i) for i in indices], "mean_rgb": means}
 
 
 def process(command):
@@ -229,17 +230,17 @@ def process(command):
     return {"memory_peak_bytes": usage.ru_maxrss * 1024} | json.loads(text)
 
 
-def vidense(a):
+def vidense(arguments):
     """Return the command of `vidense bench` for the measurement."""
-    ours = [a.vidense, "bench", "--runs", str(RUNS_WITHIN)]
-    if a.what == "tower":
-        return ours + ["tower", "--tower", a.tower, "--batch", str(a.batch)]
-    if a.what == "llm":
-        return ours + ["llm"] + (["--quant", a.quant] if a.quant else [])
-    if a.what == "sequences":
+    ours = [arguments.vidense, "bench", "--runs", str(RUNS_WITHIN)]
+    if arguments.what == "tower":
+        return ours + ["tower", "--tower", arguments.tower, "--batch", str(arguments.batch)]
+    if arguments.what == "llm":
+        return ours + ["llm"] + (["--quant", arguments.quant] if arguments.quant else [])
+    if arguments.what == "sequences":
         ours += ["llm", "--quant", "q4_k", "--tokens", str(PROMPT), "--new", str(NEW)]
-        return ours + ["--sequences", str(a.sequences)]
-    return ours + ["decode", a.video, "--frames", str(a.frames)]
+        return ours + ["--sequences", str(arguments.sequences)]
+    return ours + ["decode", arguments.video, "--frames", str(arguments.frames)]
 
 
 def medians(results):
@@ -249,29 +250,29 @@ def medians(results):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["tower", "llm", "sequences", "decode"])
-    p.add_argument("video", nargs="?")
-    p.add_argument("--tower", choices=["clip-l-336", "siglip-so400m"], default="clip-l-336")
-    p.add_argument("--batch", type=int, default=4)
-    p.add_argument("--quant")
-    p.add_argument("--sequences", type=int, default=8)
-    p.add_argument("--frames", type=int, default=8)
-    p.add_argument("--readers", default="decord,torchcodec")
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--vidense", default="target/release/vidense")
-    p.add_argument("--peer", help=argparse.SUPPRESS)
-    a = p.parse_args()
-    if a.what == "decode" and not a.video:
-        p.error("decode requires VIDEO")
-    if a.peer:
-        run = {"tower": torch_tower, "llm": torch_llm, "sequences": llama_cpp_sequences, "decode": reader}[a.what]
-        print(json.dumps(run(a)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["tower", "llm", "sequences", "decode"])
+    parser.add_argument("video", nargs="?")
+    parser.add_argument("--tower", choices=["clip-l-336", "siglip-so400m"], default="clip-l-336")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--quant")
+    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--readers", default="decord,torchcodec")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vidense", default="target/release/vidense")
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.what == "decode" and not arguments.video:
+        parser.error("decode requires VIDEO")
+    if arguments.peer:
+        run = {"tower": torch_tower, "llm": torch_llm, "sequences": llama_cpp_sequences, "decode": reader}[arguments.what]
+        print(json.dumps(run(arguments)))
         return
-    peers = {"decode": a.readers.split(","), "sequences": ["llama.cpp"]}.get(a.what, ["torch"])
+    peers = {"decode": arguments.readers.split(","), "sequences": ["llama.cpp"]}.get(arguments.what, ["torch"])
     results = {name: [] for name in ["vidense", *peers]}
-    for _ in range(a.rounds):
-        results["vidense"].append(process(vidense(a)))
+    for _ in range(arguments.rounds):
+        results["vidense"].append(process(vidense(arguments)))
         for peer in peers:
             results[peer].append(process([sys.executable, *sys.argv, "--peer", peer]))
     table = {name: medians(found) for name, found in results.items()}
@@ -279,7 +280,7 @@ def main():
     for peer in peers:
         theirs = table[peer]
         table[f"vidense / {peer}"] = {k: ours[k] / v for k, v in theirs.items() if k in ours and v}
-    if a.what == "decode":
+    if arguments.what == "decode":
         first = results["vidense"][0]
         for peer in peers:
             other = results[peer][0]
