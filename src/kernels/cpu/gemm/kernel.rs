@@ -3,6 +3,9 @@
 //!
 //! Every kernel accumulates an element in the order of the depth.
 
+#[cfg(test)]
+use std::sync::OnceLock;
+
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
@@ -204,12 +207,15 @@ fn portable_over<T: Copy>(panel: &[T], element: impl Fn(T) -> f32, tile: &Tile<'
 /// Returns all kernels that this processor supports.
 #[cfg(test)]
 pub(crate) fn all() -> &'static [GemmKernel] {
-    let mut found = vec![GemmKernel::portable(), GemmKernel::best()];
-    #[cfg(target_arch = "x86_64")]
-    if has_avx2() {
-        found.push(GemmKernel::avx2());
-    }
-    Vec::leak(found)
+    static ALL: OnceLock<Vec<GemmKernel>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut found = vec![GemmKernel::portable(), GemmKernel::best()];
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
+            found.push(GemmKernel::avx2());
+        }
+        found
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Microkernels for quantized weights, which compute a tile of a product in registers: AVX-512 VNNI, AVX2 with FMA, and
 //! scalar code. Results are bit-identical across kernels.
 
+#[cfg(test)]
+use std::sync::OnceLock;
+
 use half::f16;
 
 use super::blocks::{Panel, QuantLine};
@@ -165,13 +168,16 @@ fn dots(weights: &Panel<'_>, block: usize, x: &[i8]) -> [i32; WIDTH] {
 /// Returns all kernels that this processor supports, the scalar one first.
 #[cfg(test)]
 pub(super) fn all() -> &'static [QuantKernel] {
-    let mut found = vec![QuantKernel::portable(), QuantKernel::best()];
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        if has!("avx2") && has!("fma") && has!("f16c") {
-            found.push(QuantKernel::avx2());
+    static ALL: OnceLock<Vec<QuantKernel>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut found = vec![QuantKernel::portable(), QuantKernel::best()];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") {
+                found.push(QuantKernel::avx2());
+            }
         }
-    }
-    Vec::leak(found)
+        found
+    })
 }
