@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
+use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::TensorView;
 
