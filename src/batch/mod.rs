@@ -18,7 +18,9 @@ pub mod store;
 pub mod summary;
 mod tally;
 
-pub use archive::{Archive, ArchiveEntry, ArchiveOptions, FailedEntry, ManifestFormat, SkipReason, SkippedFile};
+pub use archive::{
+    Archive, ArchiveEntry, ArchiveOptions, ArchiveUrls, FailedEntry, ManifestFormat, SkipReason, SkippedFile,
+};
 pub use item::{ArchiveItem, Id, Shard};
 pub use merge::MergeReport;
 pub use questions::{BatchQuestion, check_questions, read_questions};

@@ -1,8 +1,9 @@
-//! Signals that end a run (the first drains it, the second aborts it), and the watch for stuck reads, which end only
-//! with the process.
+//! Signals that end a run (the first drains it, the second aborts it) or a command with temporary files, and the watch
+//! for stuck reads, which end only with the process.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vidense::error::{Error, Kind};
@@ -18,10 +19,35 @@ const AFTER_ABORT: Duration = Duration::from_secs(3);
 const STOPPED: i32 = 1;
 /// Exit code of a command with a stuck read.
 const STUCK: i32 = 2;
+/// Exit code of a command that a signal ended: that of a shell for an interrupted process.
+const INTERRUPTED: i32 = 130;
 /// Interval of the watch for stuck reads.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Set once a signal has asked for the end.
 static IS_SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Directory that is removed when the process ends otherwise than by returning.
+static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Lets Ctrl-C, SIGTERM and SIGHUP end the process after the removal of a directory.
+///
+/// # Errors
+/// When the handler cannot be installed.
+pub fn remove_on_signal(directory: &Path) -> anyhow::Result<()> {
+    *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.to_owned());
+    ctrlc::set_handler(|| {
+        remove_temporary();
+        std::process::exit(INTERRUPTED);
+    })?;
+    Ok(())
+}
+
+fn remove_temporary() {
+    if let Some(directory) = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The process ends in any case.
+        let _ = std::fs::remove_dir_all(directory);
+    }
+}
 
 /// Handles Ctrl-C, SIGTERM and SIGHUP from now on.
 ///
@@ -66,6 +92,7 @@ pub fn end_if_stuck() {
 fn end_stuck(error: Error) -> ! {
     let is_stop = error.kind() == Kind::Halted && IS_SIGNALLED.load(Ordering::SeqCst);
     output::error(&error.into());
+    remove_temporary();
     if is_stop {
         output::error(&Stopped.into());
         std::process::exit(STOPPED);

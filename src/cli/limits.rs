@@ -180,7 +180,10 @@ pub fn cache_directory(named: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 /// Parses `90`, `1.5`, `10m`, `1h 30m`.
-fn duration(text: &str) -> Result<Duration, Error> {
+///
+/// # Errors
+/// For any other text, and for zero.
+pub fn duration(text: &str) -> Result<Duration, Error> {
     let time = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| Error::invalid(error.to_string()))?,
         Err(_) => humantime::parse_duration(text).map_err(|error| Error::invalid(error.to_string()))?,

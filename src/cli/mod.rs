@@ -4,6 +4,7 @@
 pub mod allocator;
 mod args;
 mod commands;
+mod download;
 mod interrupt;
 mod limits;
 mod metrics;

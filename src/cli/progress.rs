@@ -1,11 +1,15 @@
 //! Progress bars on standard error, hidden where it is not a terminal.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use vidense::pipeline::{OnOpen, OpenEvent, VideoProgress, smaller_batch};
 
 use super::output;
+
+/// Interval of a spinner's steps.
+const SPINNER_TICK: Duration = Duration::from_millis(200);
 
 /// Bar of a model that is loaded, which appears once weights are read.
 pub struct OpeningBar(Arc<OnceLock<ProgressBar>>);
@@ -35,6 +39,13 @@ pub fn opening() -> (OpeningBar, OnOpen) {
         }
     };
     (shown, Arc::new(on_open))
+}
+
+/// Makes a sign of life for a download.
+pub fn downloading() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message("downloading");
+    spinner.enable_steady_tick(SPINNER_TICK);
+    spinner
 }
 
 /// Makes a bar of decoded frames.

@@ -14,6 +14,7 @@ use vidense::units::Tokens;
 use vidense::video::{Damage, ReadLimits, ReadReport};
 
 use super::allocator::while_loading;
+use super::download::VideoInput;
 use super::{output, progress};
 
 /// Loaded model, with the limits of the video that it was opened for.
@@ -54,7 +55,7 @@ impl Session {
     /// # Errors
     /// Every error that is known before weights are read, then those of loading.
     pub fn open_for(plan: Plan, limits: &Limits, video: &Path, question: &str) -> anyhow::Result<Self> {
-        let read = ReadLimits { stall: limits.stall, ..ReadLimits::default() };
+        let read = ReadLimits { stall: limits.stall, links: limits.links, ..ReadLimits::default() };
         let session = Self::open_first(plan, &Document::empty(), Some(FirstQuestion { video, question, read }))?;
         Ok(Self { limits: *limits, ..session })
     }
@@ -76,18 +77,28 @@ impl Session {
         Ok(Self { model, limits: Limits::default(), started })
     }
 
+    /// Opens the model of a plan for `question` about a video of a path or a URL.
+    ///
+    /// # Errors
+    /// As [`Self::open_for`].
+    pub fn open_about(plan: Plan, limits: &Limits, video: &VideoInput, question: &str) -> anyhow::Result<Self> {
+        let mut limits = *limits;
+        limits.links = video.links();
+        video.in_errors(Self::open_for(plan, &limits, video.path(), question))
+    }
+
     /// Encodes the video, and prints warnings of its damage.
     ///
     /// # Errors
     /// When no frame can be encoded.
-    pub fn encode(&self, video: &Path) -> anyhow::Result<EncodedVideo> {
+    pub fn encode(&self, video: &VideoInput) -> anyhow::Result<EncodedVideo> {
         let bar = progress::decoding();
         let on_progress = |_: &VideoRef, event| progress::listen(&bar, event);
         let stages = Stages::new(&self.model.vlm, &self.model.plan, &on_progress).with(self.video_options());
-        let encoded = stages.encode_one(video);
+        let encoded = stages.encode_one(video.path());
         bar.finish_and_clear();
-        let encoded = encoded?;
-        warn_of_reading(video, &encoded.report);
+        let encoded = video.in_errors(encoded.map_err(Into::into))?;
+        warn_of_reading(&video.shown(), &encoded.report);
         Ok(encoded)
     }
 

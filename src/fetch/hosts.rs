@@ -65,7 +65,8 @@ impl AllowedHosts {
         let refused = |rule: String| Error::new(Kind::Refused, rule);
         let (host, port) = (&url.host, url.port());
         let Self::Listed(rules) = self else {
-            return Err(refused("downloads are not allowed".to_owned()).with_hint(format!("--allow-hosts {host}")));
+            let hint = format!("download it first, or allow its host: --allow-hosts {host}");
+            return Err(refused("a URL, which is not fetched".to_owned()).with_hint(hint));
         };
         if is_local(host) {
             return Err(refused(format!("`{host}` is a local name, which is not fetched")));
@@ -232,7 +233,8 @@ mod tests {
     fn nothing_is_allowed_by_default() {
         let error = AllowedHosts::default().check(&FetchUrl::parse("http://a.org/").expect("a URL"));
         let error = error.expect_err("no list").to_string();
-        assert_eq!(error, "downloads are not allowed; hint: --allow-hosts a.org");
+        let hint = "hint: download it first, or allow its host: --allow-hosts a.org";
+        assert_eq!(error, format!("a URL, which is not fetched; {hint}"));
         assert!(AllowedHosts::default().is_none());
     }
 

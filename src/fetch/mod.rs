@@ -29,7 +29,7 @@ pub use self::hosts::{AllowedHosts, HostRule};
 use self::resolve::AddressRule;
 pub use self::resolve::{Resolve, SystemResolver};
 use self::url::{FetchUrl, UrlScheme};
-pub use self::url::{is_web_url, shown_url};
+pub use self::url::{check_url, is_web_url, shown_url};
 use crate::error::{About as _, Error, Kind, Result};
 
 /// Hosts and limits of downloads.

@@ -40,6 +40,14 @@ pub fn is_web_url(name: &str) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
 }
 
+/// Checks the notation of a URL: scheme, host, port, no credentials. Hosts are not looked at.
+///
+/// # Errors
+/// [`Kind::Invalid`] or [`Kind::Refused`], about the URL without its query.
+pub fn check_url(url: &str) -> Result<()> {
+    FetchUrl::parse(url).map(drop).map_err(|error| error.about(shown_url(url)))
+}
+
 /// Returns a URL as messages name it, valid or not: without credentials, query and fragment, in printable ASCII.
 pub fn shown_url(url: &str) -> String {
     if let Ok(url) = FetchUrl::parse(url) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use candle_core::Tensor;
 
+use super::download::VideoFile;
 use super::error::stopped;
 use super::item::{Carried, ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
 use super::stages::{DECODE, PREPROCESS, VideoOptions, VideoProgress};
@@ -35,6 +36,7 @@ pub(super) fn decode(
         let mut reading = VideoReading {
             stages,
             outlet,
+            file: VideoFile::of(&video),
             video,
             threads,
             views: None,
@@ -55,6 +57,7 @@ struct VideoReading<'r> {
     stages: &'r Stages<'r>,
     outlet: &'r Outlet<VideoPart<RgbImage>>,
     video: VideoRef,
+    file: VideoFile,
     /// Number of decoder threads.
     threads: usize,
     /// Created at the first frame, and again after a restart.
@@ -80,24 +83,44 @@ impl VideoReading<'_> {
         let start = Instant::now();
         let frames = self.video.job.frames.as_ref().unwrap_or(&self.stages.request);
         let request = FrameRequest { window: self.video.job.window.unwrap_or(frames.window), ..frames.clone() };
+        if let Some(downloads) = self.stages.options.downloads
+            && let Err(error) = self.file.download(downloads, &self.video, self.outlet.stop())
+        {
+            return self.fail(error).and_then(|()| self.end(None, start.elapsed(), None));
+        }
         // A file whose key fails cannot be read either, and the reader reports why.
         let key = self.key(&request);
         if let Some(cached) = self.cached(key.as_ref()) {
             self.send(PartContent::Cached(Box::new(cached)))?;
-            return self.send(PartContent::End(VideoEnd { report: None, decode: start.elapsed(), key: None }));
+            return self.end(None, start.elapsed(), None);
         }
         let report = match self.read(&request, worker)? {
             Ok(report) => Some(report),
-            Err(source) => {
-                self.video.mark_failed();
-                self.send(PartContent::Failed(ItemError::new(DECODE, source)))?;
+            Err(error) => {
+                self.fail(error)?;
                 None
             }
         };
         // The tokens of a file that changed meanwhile are not cached.
         let unchanged = key.filter(|key| self.key(&request).is_some_and(|again| again == *key));
         let decode = start.elapsed().saturating_sub(self.waiting) + self.scan;
-        self.send(PartContent::End(VideoEnd { report, decode, key: unchanged }))
+        self.end(report, decode, unchanged)
+    }
+
+    /// Sends a failure. A run that ends before the video was read sends neither frames nor a failure.
+    fn fail(&mut self, error: Error) -> Result<(), Closed> {
+        let error = match error.kind() {
+            // Given up from outside.
+            Kind::Halted if self.video.is_failed() && !self.outlet.is_draining() => stopped(),
+            Kind::Halted => return Err(Closed),
+            _ => self.file.named(error),
+        };
+        self.video.mark_failed();
+        self.send(PartContent::Failed(ItemError::new(DECODE, error)))
+    }
+
+    fn end(&mut self, report: Option<ReadReport>, decode: Duration, key: Option<FeatureKey>) -> Result<(), Closed> {
+        self.send(PartContent::End(VideoEnd { report, decode, key }))
     }
 
     /// Returns the key of the video's visual tokens, where they are cached on disk.
@@ -106,7 +129,7 @@ impl VideoReading<'_> {
         let planned = &self.stages.request;
         let is_planned = request.sample == planned.sample && request.stream == planned.stream;
         let own = (!is_planned).then_some(request);
-        FeatureKey::of(features.made_by(), self.video.path(), &request.window, own).ok()
+        FeatureKey::of(features.made_by(), self.file.path(), &request.window, own).ok()
     }
 
     /// Returns the cached visual tokens of the video.
@@ -127,12 +150,12 @@ impl VideoReading<'_> {
             stall: limits.stall,
             frame_bytes: limits.frame_bytes,
             max_frames: limits.max_frames,
-            links: limits.links,
+            links: self.file.links(limits.links),
             threads: self.threads,
             access: self.stages.access,
         };
         let bounds = Bounds { limits, halt: self.halt() };
-        let path = self.video.job.path.clone();
+        let path = self.file.path().to_owned();
         let scanned = self.stages.options.scanned.and_then(|known| known.take(&path, request));
         self.scan = scanned.as_ref().map_or(Duration::ZERO, Scanned::took);
         let mut sent = Ok(());
@@ -156,8 +179,6 @@ impl VideoReading<'_> {
         sent?;
         match (self.refusal.take(), report) {
             (Some(error), _) => Ok(Err(error)),
-            // The run ends before the video was read: neither frames nor a failure.
-            (None, Err(error)) if error.kind() == Kind::Halted => Err(Closed),
             (None, Err(error)) => Ok(Err(error)),
             // Given up from outside: the frames are not all that were asked for.
             (None, Ok(_)) if self.video.is_failed() => Ok(Err(stopped())),
@@ -276,7 +297,7 @@ impl VideoReading<'_> {
         match views.finish() {
             Ok(Some(image)) => self.send(PartContent::Image(image, Carried::default())).map(Ok),
             Ok(None) => Ok(Ok(())),
-            Err(error) => Ok(Err(error.about(&self.video.job.path))),
+            Err(error) => Ok(Err(error.about(self.file.path()))),
         }
     }
 

@@ -11,6 +11,7 @@ mod ask;
 mod chat;
 mod chat_prompt;
 mod decode;
+mod download;
 mod encode;
 mod error;
 pub mod features;
@@ -26,6 +27,7 @@ mod views;
 
 pub use ask::{Answer, Asking, conversation};
 pub use chat::VideoChat;
+pub use download::Downloads;
 pub use features::FeatureCache;
 pub(crate) use features::FeatureKey;
 pub use fitting::FittingPrompt;

@@ -18,7 +18,7 @@ use candle_core::{Device, DeviceLocation, Tensor};
 use super::encode::BatchSize;
 use super::error::stopped;
 use super::item::VideoRef;
-use super::{FeatureCache, FrameStamp, ItemError, Job, Limits, Timings, aggregate, decode, encode};
+use super::{Downloads, FeatureCache, FrameStamp, ItemError, Job, Limits, Timings, aggregate, decode, encode};
 use crate::error::Error;
 use crate::exec::{self, Inlet, RunControl, StageConfig, StageReport, Threads, lock};
 use crate::spec::{Capacities, ExecPlan, Plan, SingleImagePlan};
@@ -130,6 +130,8 @@ pub struct VideoOptions<'a> {
     pub clock: StageClock,
     /// Cache of visual tokens.
     pub features: Option<&'a FeatureCache>,
+    /// Downloads of videos that are named by URL; without them, a URL is a path without a file.
+    pub downloads: Option<&'a Downloads>,
     /// Whether a thumbnail of each video is made.
     pub thumbnails: bool,
     /// Scan of a video whose packets were read before; that video is not scanned again. A decoder in a process of its

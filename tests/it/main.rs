@@ -13,6 +13,7 @@ mod checkpoints;
 mod cli;
 mod conversations;
 mod descriptions;
+mod downloads;
 mod engine;
 mod engine_attacks;
 mod families;

@@ -12,9 +12,11 @@ use strum::{EnumString, VariantNames};
 
 pub use self::entry::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile};
 use self::folder::Folder;
+use self::manifest::ManifestPaths;
 use super::item::{ArchiveItem, Id, readable};
 use crate::choice;
 use crate::error::{Error, Kind};
+use crate::fetch::{check_url, is_web_url};
 use crate::files::{FileKind, kind_of, url_error};
 
 /// Kind of failure of an unreadable file or directory.
@@ -56,6 +58,24 @@ fn unknown_manifest_format(name: &str) -> Error {
     choice::unknown_name("manifest format", name, ManifestFormat::VARIANTS)
 }
 
+/// Meaning of URLs of `http` and `https` in an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchiveUrls {
+    /// Paths, under which there is no file.
+    #[default]
+    Paths,
+    /// Videos to be downloaded when their turn comes.
+    Videos,
+}
+
+impl ArchiveUrls {
+    /// Returns the URL that a name is, if it is the name of a video to be downloaded.
+    fn url(self, name: &[u8]) -> Option<&str> {
+        let name = std::str::from_utf8(name).ok().filter(|name| is_web_url(name));
+        name.filter(|_| self == Self::Videos)
+    }
+}
+
 /// Options of listing an archive.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveOptions {
@@ -67,6 +87,8 @@ pub struct ArchiveOptions {
     pub format: Option<ManifestFormat>,
     /// Directory that is not listed: that of the results.
     pub excluded_dir: Option<PathBuf>,
+    /// Meaning of URLs in a manifest, and of one as the archive.
+    pub urls: ArchiveUrls,
 }
 
 /// An archive of videos.
@@ -78,8 +100,9 @@ pub struct Archive {
 #[derive(Debug, Clone)]
 enum ArchiveKind {
     Folder(Folder),
-    Manifest { source: Option<PathBuf>, root: PathBuf, format: Option<ManifestFormat> },
+    Manifest { source: Option<PathBuf>, paths: ManifestPaths, format: Option<ManifestFormat> },
     Video(PathBuf),
+    Url(String),
 }
 
 impl Archive {
@@ -96,7 +119,11 @@ impl Archive {
             let file = source.filter(|path| path.is_file());
             let beside = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
             let root = options.root.clone().unwrap_or(beside);
-            ArchiveKind::Manifest { source: source.map(Path::to_owned), root, format }
+            ArchiveKind::Manifest {
+                source: source.map(Path::to_owned),
+                paths: ManifestPaths { root, urls: options.urls },
+                format,
+            }
         };
         let folder = |root: &Path, only: Option<&str>| -> Result<ArchiveKind, Error> {
             let only = only.map(|only| globs(std::slice::from_ref(&only))).transpose()?;
@@ -119,6 +146,10 @@ impl Archive {
             // A pipe may be a manifest: `<(find ...)`.
             Ok(meta) if format.is_some() || !meta.is_file() => manifest(Some(argument)),
             Ok(_) => ArchiveKind::Video(argument.to_owned()),
+            Err(_) if let Some(url) = options.urls.url(argument.as_os_str().as_encoded_bytes()) => {
+                check_url(url)?;
+                ArchiveKind::Url(url.to_owned())
+            }
             Err(_) if let Some(error) = url_error(argument) => {
                 return Err(error.with_kind(Kind::Unreadable).about(argument));
             }
@@ -139,7 +170,10 @@ impl Archive {
     pub fn list(&self) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, Error> {
         match &self.kind {
             ArchiveKind::Folder(folder) => Ok(Box::new(folder.clone().list())),
-            ArchiveKind::Manifest { source, root, format } => manifest::list(source.as_deref(), root.clone(), *format),
+            ArchiveKind::Manifest { source, paths, format } => {
+                manifest::list(source.as_deref(), paths.clone(), *format)
+            }
+            ArchiveKind::Url(url) => Ok(Box::new(std::iter::once(item(url.as_bytes(), PathBuf::from(url))))),
             ArchiveKind::Video(path) => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).as_encoded_bytes();
                 Ok(Box::new(std::iter::once(item(name, path.clone()))))
@@ -156,7 +190,7 @@ impl Archive {
     pub(crate) fn is_lasting(&self) -> bool {
         match &self.kind {
             ArchiveKind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
-            ArchiveKind::Folder(_) | ArchiveKind::Video(_) => true,
+            ArchiveKind::Folder(_) | ArchiveKind::Video(_) | ArchiveKind::Url(_) => true,
         }
     }
 }

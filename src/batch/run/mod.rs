@@ -5,6 +5,8 @@
 //! Called by the command `batch`.
 
 mod answers;
+#[cfg(all(test, feature = "mini"))]
+mod download_tests;
 mod feed;
 mod recorder;
 

@@ -6,18 +6,21 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::PlanArgs;
+use crate::cli::download::{DownloadArgs, VideoInput};
 use crate::cli::output;
 use crate::cli::session::{AnswerContext, Session, warn_of_full_context};
 
 /// Ask a question about a video
 #[derive(Args)]
 pub struct Ask {
-    /// A media file, or a directory of image frames
+    /// A media file, a directory of image frames, or with --allow-hosts a URL
     video: PathBuf,
     /// The question
     question: String,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    downloads: DownloadArgs,
     /// Print one JSON object in place of the text
     #[arg(long)]
     json: bool,
@@ -32,8 +35,10 @@ impl Ask {
         if self.question.trim().is_empty() {
             anyhow::bail!("the question is empty");
         }
-        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &self.video, &self.question)?;
-        let video = session.encode(&self.video)?;
+        let plan = self.plan.plan()?;
+        let input = VideoInput::open(&self.video, &self.downloads)?;
+        let session = Session::open_about(plan, &self.plan.limits(), &input, &self.question)?;
+        let video = session.encode(&input)?;
         let mut chat = session.chat(&video)?;
 
         let mut printed = Ok(());
@@ -46,7 +51,7 @@ impl Ask {
         printed?;
         let answer = answer?;
         if self.json {
-            let path = self.video.to_string_lossy();
+            let path = input.named().to_string_lossy();
             let context = AnswerContext { path: &path, frames: &video.frames, timings: video.timings };
             output::json(&session.object(context, &self.question, &answer))?;
         } else {

@@ -9,6 +9,7 @@ use rustyline::error::ReadlineError;
 use vidense::pipeline::{EncodedVideo, VideoChat};
 
 use crate::cli::args::PlanArgs;
+use crate::cli::download::{DownloadArgs, VideoInput};
 use crate::cli::output;
 use crate::cli::session::{AnswerContext, Session, warn_of_full_context};
 
@@ -17,10 +18,12 @@ use crate::cli::session::{AnswerContext, Session, warn_of_full_context};
 /// Questions are read line by line, from the terminal or from a pipe. `/quit`, or the end of the input, ends it.
 #[derive(Args)]
 pub struct Chat {
-    /// A media file, or a directory of image frames
+    /// A media file, a directory of image frames, or with --allow-hosts a URL
     video: PathBuf,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    downloads: DownloadArgs,
     /// Print one JSON object a question in place of the text
     #[arg(long)]
     json: bool,
@@ -33,8 +36,12 @@ impl Chat {
     /// Any error that stops the command. A question that does not fit is printed as an error, and the conversation goes
     /// on.
     pub fn run(self) -> anyhow::Result<()> {
-        let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &self.video, "")?;
-        let video = session.encode(&self.video)?;
+        let plan = self.plan.plan()?;
+        let input = VideoInput::open(&self.video, &self.downloads)?;
+        let session = Session::open_about(plan, &self.plan.limits(), &input, "")?;
+        let video = session.encode(&input)?;
+        // Its frames are read: nothing of a download stays behind a conversation.
+        drop(input);
         let mut conversation = session.chat(&video)?;
         if !session.model.template.has_turns() {
             output::warning("this checkpoint takes single questions only: each is answered without the earlier ones");

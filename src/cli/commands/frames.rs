@@ -11,6 +11,7 @@ use vidense::pipeline::FrameStamp;
 use vidense::video::{Flow, Frame, ReadEvent, ReadLimits, read_frames};
 
 use crate::cli::args::FrameArgs;
+use crate::cli::download::{DownloadArgs, VideoInput};
 use crate::cli::session::warn_of_reading;
 use crate::cli::sheet::{sheet, thumbnail};
 use crate::cli::{output, progress};
@@ -21,10 +22,12 @@ const MAX_ON_SHEET: usize = 400;
 /// Write the sampled frames: a contact sheet (PNG), each frame with its index and time, or one PNG a frame
 #[derive(Args)]
 pub struct Frames {
-    /// A media file, or a directory of image frames
+    /// A media file, a directory of image frames, or with --allow-hosts a URL
     video: PathBuf,
     #[command(flatten)]
     frames: FrameArgs,
+    #[command(flatten)]
+    downloads: DownloadArgs,
     /// Write each frame in full size as a PNG into this directory, in place of a sheet
     #[arg(long, value_name = "DIR", conflicts_with = "sheet")]
     out: Option<PathBuf>,
@@ -49,20 +52,21 @@ impl Frames {
     /// # Errors
     /// When the video cannot be read or a file cannot be written; partial files are removed.
     pub fn run(self) -> anyhow::Result<()> {
-        let sheet = || self.sheet.clone().unwrap_or_else(|| default_sheet(&self.video));
+        let video = VideoInput::open(&self.video, &self.downloads)?;
+        let sheet = || self.sheet.clone().unwrap_or_else(|| default_sheet(&video.shown()));
         let output = self.out.clone().unwrap_or_else(sheet);
-        files::output::check_not_input(&output, [self.video.as_path()])?;
-        match &self.out {
-            Some(dir) => self.write_each(dir),
-            None => self.write_sheet(output),
-        }
+        files::output::check_not_input(&output, [video.path()])?;
+        video.in_errors(match &self.out {
+            Some(dir) => self.write_each(&video, dir),
+            None => self.write_sheet(&video, output),
+        })
     }
 
     /// Writes one PNG for each frame, named by the number of the sample and the frame's index.
-    fn write_each(&self, dir: &Path) -> anyhow::Result<()> {
+    fn write_each(&self, video: &VideoInput, dir: &Path) -> anyhow::Result<()> {
         files::output::create_directory(dir).about("cannot create the directory").about(dir)?;
         let mut written: Vec<WrittenImage> = Vec::new();
-        self.read(&mut |frame| {
+        self.read(video, &mut |frame| {
             let Some(frame) = frame else {
                 // The estimated frame count was wrong, so these are other frames than requested.
                 for file in written.drain(..) {
@@ -71,7 +75,7 @@ impl Frames {
                 return Ok(());
             };
             let path = dir.join(format!("{:04}-frame{}.png", written.len(), frame.index));
-            files::output::check_not_input(&path, [self.video.as_path()])?;
+            files::output::check_not_input(&path, [video.path()])?;
             write_png(&frame.image, &path)?;
             written.push(WrittenImage { path, frames: vec![stamp(&frame)] });
             Ok(())
@@ -80,10 +84,10 @@ impl Frames {
     }
 
     /// Writes all frames to one PNG.
-    fn write_sheet(&self, path: PathBuf) -> anyhow::Result<()> {
+    fn write_sheet(&self, video: &VideoInput, path: PathBuf) -> anyhow::Result<()> {
         let mut cells = Vec::new();
         let mut stamps = Vec::new();
-        self.read(&mut |frame| {
+        self.read(video, &mut |frame| {
             let Some(frame) = frame else {
                 cells.clear();
                 stamps.clear();
@@ -103,11 +107,16 @@ impl Frames {
     }
 
     /// Passes the sampled frames to `take`; `None` revokes the frames so far.
-    fn read(&self, take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn read(
+        &self,
+        video: &VideoInput,
+        take: &mut dyn FnMut(Option<Frame>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let bar = progress::decoding();
         let mut failure = None;
-        let limits = ReadLimits { access: self.frames.access, ..self.frames.read.read_limits() };
-        let report = read_frames(&self.video, &self.frames.resolve()?, &limits, &mut |event| {
+        let read = self.frames.read.read_limits();
+        let limits = ReadLimits { access: self.frames.access, links: video.links(), ..read };
+        let report = read_frames(video.path(), &self.frames.resolve()?, &limits, &mut |event| {
             let taken = match event {
                 ReadEvent::Frame(frame) => take(Some(frame)),
                 ReadEvent::Restart => take(None),
@@ -128,7 +137,7 @@ impl Frames {
         if let Some(error) = failure {
             return Err(error);
         }
-        warn_of_reading(&self.video, &report?);
+        warn_of_reading(&video.shown(), &report?);
         Ok(())
     }
 

@@ -19,10 +19,11 @@ use serde_json::Value;
 use self::objects::{ManifestLines, entries_of_array, parse_object, parse_path};
 use self::rows::ManifestRows;
 use self::text::MAX_LINE;
-use super::{ArchiveEntry, FailedEntry, ManifestFormat};
+use super::{ArchiveEntry, ArchiveUrls, FailedEntry, ManifestFormat};
 use crate::batch::item::{ArchiveItem, Id, readable};
 use crate::batch::questions::BatchQuestion;
 use crate::error::{About as _, Error};
+use crate::fetch::check_url;
 use crate::files::placeholder;
 use crate::records::{decode, delimiter, is_utf_16, parse_array, utf_16_error};
 use crate::units::Seconds;
@@ -38,7 +39,7 @@ const MAX_ARRAY: u64 = 1 << 30;
 /// Lists the entries of a manifest; without a path, of standard input.
 pub(super) fn list(
     path: Option<&Path>,
-    root: PathBuf,
+    paths: ManifestPaths,
     format: Option<ManifestFormat>,
 ) -> Result<Box<dyn Iterator<Item = ArchiveEntry> + Send>, Error> {
     // The identity of a line does not depend on the manifest's directory.
@@ -58,7 +59,7 @@ pub(super) fn list(
         return Err(error.about(shown));
     }
     let text = Cursor::new(first).chain(reader);
-    let source = ManifestSource { name, root };
+    let source = ManifestSource { name, paths };
     match format {
         ManifestFormat::Json => {
             let mut bytes = Vec::new();
@@ -106,10 +107,19 @@ fn begins_as_array(line: &[u8]) -> bool {
         }
 }
 
-/// Name of a manifest, and the directory of its paths.
+/// Meaning of the paths of a manifest.
+#[derive(Debug, Clone)]
+pub(super) struct ManifestPaths {
+    /// Directory of relative paths.
+    pub(super) root: PathBuf,
+    /// Meaning of URLs.
+    pub(super) urls: ArchiveUrls,
+}
+
+/// Name of a manifest, and the meaning of its paths.
 struct ManifestSource {
     name: String,
-    root: PathBuf,
+    paths: ManifestPaths,
 }
 
 impl ManifestSource {
@@ -121,7 +131,7 @@ impl ManifestSource {
     /// Returns the item of a line.
     ///
     /// # Errors
-    /// A missing or overlong path, or an empty question.
+    /// A missing or overlong path, a URL that breaks a rule of notation, or an empty question.
     fn item(&self, video: &[u8], window: Option<Window>, questions: Vec<BatchQuestion>) -> Result<ArchiveEntry, Error> {
         if video.is_empty() {
             return Err(Error::invalid("the video has no name"));
@@ -132,10 +142,15 @@ impl ManifestSource {
         if questions.iter().any(|question| question.question.trim().is_empty()) {
             return Err(Error::invalid("a question is empty"));
         }
+        let path = match self.paths.urls.url(video) {
+            // A URL with credentials is not to be named in the results.
+            Some(url) => check_url(url).map(|()| PathBuf::from(url))?,
+            None => self.paths.root.join(to_path(video)),
+        };
         Ok(ArchiveEntry::Item(ArchiveItem {
             id: Id::of_item(video, window.as_ref()),
             video: readable(video),
-            path: self.root.join(to_path(video)),
+            path,
             window,
             questions,
         }))

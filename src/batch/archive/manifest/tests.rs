@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::super::tests::names;
-use super::super::{ArchiveEntry, ManifestFormat};
+use super::super::{ArchiveEntry, ArchiveUrls, ManifestFormat};
 use super::text::MAX_LINE;
-use super::{first_line, list};
+use super::{ManifestPaths, first_line, list};
 use crate::batch::item::ArchiveItem;
 use crate::batch::questions::BatchQuestion;
 use crate::units::Seconds;
@@ -15,7 +15,11 @@ fn listed(ending: &str, text: &[u8]) -> Vec<ArchiveEntry> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join(format!("m.{ending}"));
     std::fs::write(&path, text).expect("a small file");
-    list(Some(&path), PathBuf::from("/root"), ManifestFormat::from_extension(ending)).expect("a manifest").collect()
+    list(Some(&path), paths(ArchiveUrls::Paths), ManifestFormat::from_extension(ending)).expect("a manifest").collect()
+}
+
+fn paths(urls: ArchiveUrls) -> ManifestPaths {
+    ManifestPaths { root: PathBuf::from("/root"), urls }
 }
 
 fn item(listed: &ArchiveEntry) -> &ArchiveItem {
@@ -91,7 +95,8 @@ fn list_error(ending: &str, text: &[u8]) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join(format!("m.{ending}"));
     std::fs::write(&path, text).expect("a small file");
-    list(Some(&path), PathBuf::new(), ManifestFormat::from_extension(ending)).err().expect("no manifest").to_string()
+    let listed = list(Some(&path), paths(ArchiveUrls::Paths), ManifestFormat::from_extension(ending));
+    listed.err().expect("no manifest").to_string()
 }
 
 #[test]
@@ -168,4 +173,23 @@ fn each_invalid_record_of_an_array_fails_alone() {
     for ending in ["txt", "jsonl", "csv"] {
         assert!(list_error(ending, pointer).contains("a Git LFS pointer, not the file itself; hint: "));
     }
+}
+
+#[test]
+fn urls_are_videos_where_they_may_be_downloaded_and_paths_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("m.csv");
+    let text =
+        b"video,question\nhttps://a.org//b.mp4?x=1,q?\nHTTP://user:secret@a.org/,q?\nhttp://127.1/,q?\nc.mp4,q?\n";
+    std::fs::write(&path, text).expect("a small file");
+    let listed =
+        |urls| list(Some(&path), paths(urls), Some(ManifestFormat::Csv)).expect("a manifest").collect::<Vec<_>>();
+    let found = listed(ArchiveUrls::Videos);
+    assert_eq!(item(&found[0]).path.as_os_str(), "https://a.org//b.mp4?x=1");
+    assert_eq!(item(&found[0]).video, "https://a.org//b.mp4?x=1");
+    assert_eq!(cause(&found[1]), "3: HTTP://a.org/: a URL with a user name or a password, which is not fetched");
+    assert!(cause(&found[2]).starts_with("4: http://127.1/: invalid host `127.1`"), "{:?}", found[2]);
+    assert_eq!(item(&found[3]).path, Path::new("/root/c.mp4"));
+    let found = listed(ArchiveUrls::Paths);
+    assert_eq!(item(&found[0]).path, Path::new("/root/https://a.org/b.mp4?x=1"));
 }

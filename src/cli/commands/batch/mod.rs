@@ -13,23 +13,27 @@ use clap::{Args, Subcommand};
 use vidense::batch::store::{Header, LockHolder, Store};
 use vidense::batch::summary::write_status;
 use vidense::batch::{
-    Archive, ArchiveOptions, Batch, BatchEvent, BatchOutcome, BatchQuestion, BatchSession, ManifestFormat, Shard,
-    Snapshot, Summary, Tally, check_questions, read_questions, report,
+    Archive, ArchiveOptions, ArchiveUrls, Batch, BatchEvent, BatchOutcome, BatchQuestion, BatchSession, ManifestFormat,
+    Shard, Snapshot, Summary, Tally, check_questions, read_questions, report,
 };
 use vidense::error::{About as _, Error};
 use vidense::exec::{RunControl, Stop};
 use vidense::files::output::create_directory;
-use vidense::pipeline::VideoOptions;
 use vidense::pipeline::features::identity;
+use vidense::pipeline::{Downloads, VideoOptions};
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::messages::EventPrinter;
 use self::status::Status;
 use crate::cli::args::PipelineArgs;
+use crate::cli::download::DownloadArgs;
 use crate::cli::limits::{CacheArgs, LimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
+
+/// Directory of downloaded videos under way, inside that of the results.
+const DOWNLOADS: &str = "downloads";
 
 /// Ask every question of every video of an archive, for days if need be
 ///
@@ -56,7 +60,7 @@ struct BatchPaths {
     pipeline: Option<PathBuf>,
     /// Archive: a folder with its subfolders; a quoted glob ('videos/**/*.mp4'); a manifest (.csv, .tsv, .json, .jsonl,
     /// .txt: a path a line), or - for a manifest on standard input; or one video. Files of a folder are videos by their
-    /// names or by their content
+    /// names or by their content. With --allow-hosts, videos of a manifest may be URLs
     #[arg(required = true)]
     archive: Option<PathBuf>,
     /// Directory of the results, new or to be resumed
@@ -105,6 +109,8 @@ struct RunBatch {
     manifest: Option<ManifestFormat>,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    downloads: DownloadArgs,
     #[command(flatten)]
     cache: CacheArgs,
     /// Serve metrics to Prometheus at this address: 127.0.0.1:9464
@@ -164,6 +170,7 @@ impl RunBatch {
             root: self.root.clone(),
             format: self.manifest,
             excluded_dir: Some(self.part.map_or(out, |_| whole(out)).to_owned()),
+            urls: if self.downloads.allows_hosts() { ArchiveUrls::Videos } else { ArchiveUrls::Paths },
         };
         let archive = Archive::open(archive_named, &options)?;
         if questions.is_empty() && !archive.may_have_questions() {
@@ -180,10 +187,12 @@ impl RunBatch {
         let (mut store, state) = Store::open(out, &header)?;
         messages::print_opened(&store, &state);
         let features = self.cache.open(identity(&model)?);
+        let downloads = self.downloads(out)?;
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
         let options = VideoOptions {
             limits,
+            downloads: downloads.as_ref(),
             isolation: isolation.as_ref(),
             features: features.as_ref(),
             thumbnails: true,
@@ -245,6 +254,13 @@ impl RunBatch {
                 Err(SomeFailed { n_failed: usize::try_from(n_failed).unwrap_or(usize::MAX) }.into())
             }
         }
+    }
+
+    /// Opens the downloads, where a host is allowed. The lock of the results is held: no other process uses the
+    /// directory.
+    fn downloads(&self, out: &Path) -> anyhow::Result<Option<Downloads>> {
+        let allows = self.downloads.allows_hosts();
+        Ok(allows.then(|| Downloads::open(self.downloads.fetcher(), out.join(DOWNLOADS))).transpose()?)
     }
 
     fn questions(&self) -> anyhow::Result<Vec<BatchQuestion>> {

@@ -9,9 +9,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use clap::Args;
+use vidense::fetch::is_web_url;
 use vidense::files::{FileKind, kind_of};
 use vidense::spec::{Plan, fingerprint, hash_files, read_plan};
-use vidense::video::{Flow, ReadEvent, count_frames, probe};
+use vidense::video::{Flow, ReadEvent, ReadLimits, VideoInfo, count_frames, probe};
 use vidense::vlm::{Blueprint, Overrides, Unused};
 use vidense::weights::{DownloadProgress, Hub};
 
@@ -20,6 +21,7 @@ use self::model::{
 };
 use self::video::{describe_container, print_audio};
 use crate::cli::args::UnusedArgs;
+use crate::cli::download::{DownloadArgs, VideoInput};
 use crate::cli::limits::ReadArgs;
 use crate::cli::session::warn_of_reading;
 use crate::cli::{output, progress};
@@ -28,7 +30,8 @@ use crate::cli::{output, progress};
 /// choice of a pipeline file with its consequences
 #[derive(Args)]
 pub struct Inspect {
-    /// Media file, directory of image frames, model directory, hub id, or pipeline file (.yaml)
+    /// Media file, directory of image frames, model directory, hub id, pipeline file (.yaml), or with --allow-hosts the
+    /// URL of a media file
     #[arg(value_name = "VIDEO|MODEL|PIPELINE")]
     target: String,
     /// For a pipeline: value that overrides that of the file; may be given several times
@@ -48,6 +51,8 @@ pub struct Inspect {
     stream: Option<usize>,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    downloads: DownloadArgs,
 }
 
 impl Inspect {
@@ -57,6 +62,9 @@ impl Inspect {
     /// When the target does not exist or cannot be read.
     pub fn run(self) -> anyhow::Result<()> {
         let path = Path::new(&self.target);
+        if is_web_url(&self.target) && self.downloads.allows_hosts() {
+            return self.video(path);
+        }
         if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
             return self.pipeline(path);
         }
@@ -110,9 +118,14 @@ impl Inspect {
     }
 
     /// Prints the header of a video, and the frames that decode.
-    fn video(&self, path: &Path) -> anyhow::Result<()> {
-        let limits = self.read.read_limits();
-        let info = probe(path, self.stream, &limits)?;
+    fn video(&self, named: &Path) -> anyhow::Result<()> {
+        let video = VideoInput::open(named, &self.downloads)?;
+        video.in_errors(self.describe_video(&video))
+    }
+
+    fn describe_video(&self, video: &VideoInput) -> anyhow::Result<()> {
+        let (path, limits) = (video.path(), ReadLimits { links: video.links(), ..self.read.read_limits() });
+        let info = VideoInfo { path: video.shown(), ..probe(path, self.stream, &limits)? };
         if info.best.is_none() {
             return print_audio(&info);
         }
@@ -134,7 +147,7 @@ impl Inspect {
             writeln!(text, "times       {first} (first frame) to {last} (last frame)")?;
         }
         output::part(&text)?;
-        warn_of_reading(path, &report);
+        warn_of_reading(&video.shown(), &report);
         Ok(())
     }
 }
