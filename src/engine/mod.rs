@@ -18,6 +18,7 @@ mod run;
 mod sequence;
 
 pub use config::{DecodeLaunch, EngineConfig, default_kv_bytes};
-pub(crate) use request::RequestListener;
-pub use request::{Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, StopRules, Visual};
+pub use request::{
+    Completion, FinishReason, PromptPart, Request, RequestEvent, RequestId, RequestListener, StopRules, Visual,
+};
 pub use run::{Engine, EngineStats};
