@@ -148,6 +148,11 @@ impl<'m> Engine<'m> {
         n < self.config.max_sequences && self.waiting.iter().all(|waiting| self.is_being_read(waiting))
     }
 
+    /// Returns the limit of sequences that run at once.
+    pub fn max_sequences(&self) -> usize {
+        self.config.max_sequences
+    }
+
     /// Number of running sequences.
     pub fn n_running(&self) -> usize {
         self.running.len()

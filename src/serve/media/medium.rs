@@ -33,6 +33,23 @@ pub struct Media {
 }
 
 impl Media {
+    /// Returns a local file that is not owned, read for `n_frames` frames.
+    #[cfg(test)]
+    pub(crate) fn of_file(path: &Path, request: FrameRequest, n_frames: usize) -> Self {
+        let name = path.display().to_string();
+        Self {
+            key: MediaKey::of_content(name.as_bytes()),
+            path: path.to_owned(),
+            request,
+            timing: None,
+            expected: ExpectedMedium { n_frames, image: None },
+            name,
+            param: String::new(),
+            n_listed: None,
+            content: MediaContent::Absent,
+        }
+    }
+
     /// Returns the stamps of the frames that were read: of a file as they are, of a list with the client's indices and
     /// times.
     ///
@@ -55,7 +72,7 @@ impl Media {
 
     /// Returns whether the medium has no content: only its cached visual tokens answer.
     pub fn is_absent(&self) -> bool {
-        matches!(self.content, MediaContent::Absent)
+        self.path.as_os_str().is_empty()
     }
 }
 
