@@ -112,7 +112,7 @@ impl<'l> Request<'l> {
 /// Hears of a request, and says whether the rest is wanted. The last call is [`RequestEvent::Done`], whose reply does
 /// not matter. A panic in a listener is the caller's: it leaves [`super::Engine::step`], and the engine is to be
 /// dropped.
-pub(crate) type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()> + 'l>;
+pub type RequestListener<'l> = Box<dyn FnMut(RequestEvent<'_>) -> ControlFlow<()> + 'l>;
 
 /// Event of a request.
 #[derive(Debug)]

@@ -17,6 +17,9 @@ pub(super) enum MediaContent {
     /// A local file, read through its descriptor.
     #[cfg(target_os = "linux")]
     Local(LocalDescriptor),
+    /// A file that a test owns.
+    #[cfg(test)]
+    Foreign(PathBuf),
     /// Nothing: the visual tokens are cached, and the client sent a `uuid` alone.
     Absent,
 }
@@ -30,6 +33,8 @@ impl MediaContent {
             Self::Frames(directory) => directory.path(),
             #[cfg(target_os = "linux")]
             Self::Local(local) => &local.path,
+            #[cfg(test)]
+            Self::Foreign(path) => path,
             Self::Absent => Path::new(""),
         }
     }

@@ -46,7 +46,7 @@ impl Media {
             name,
             param: String::new(),
             n_listed: None,
-            content: MediaContent::Absent,
+            content: MediaContent::Foreign(path.to_owned()),
         }
     }
 
@@ -72,7 +72,7 @@ impl Media {
 
     /// Returns whether the medium has no content: only its cached visual tokens answer.
     pub fn is_absent(&self) -> bool {
-        self.path.as_os_str().is_empty()
+        matches!(self.content, MediaContent::Absent)
     }
 }
 
