@@ -1,5 +1,7 @@
 //! Body of `POST /v1/chat/completions`, parsed and checked as far as it can be without the model and the media.
 
+use serde_json::Value;
+
 use super::content::{ContentReader, is_frame_list};
 use super::fields::Fields;
 use super::frames::FrameDefaults;
@@ -37,7 +39,12 @@ impl ChatCall {
     /// # Errors
     /// [`ErrorStatus::BadRequest`] for anything that is not understood or not carried out, with its path.
     pub fn parse(body: &[u8], defaults: &Plan) -> Result<Self, ApiError> {
-        let mut body = Fields::of(json::parse(body)?, "")?;
+        Self::of_value(json::parse(body)?, defaults)
+    }
+
+    /// Reads a parsed body.
+    pub(super) fn of_value(body: Value, defaults: &Plan) -> Result<Self, ApiError> {
+        let mut body = Fields::of(body, "")?;
         let model = body.text("model")?;
         let messages = body.list("messages")?.ok_or_else(|| body.missing("messages"))?;
         let options = answer_options(&mut body, defaults)?;

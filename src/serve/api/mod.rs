@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod frames;
 mod json;
+mod line;
 mod messages;
 mod response;
 mod sampling;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use call::ChatCall;
 pub use error::{ApiError, ErrorStatus};
+pub use line::{LineCall, LineId, failure_without_id};
 pub use response::{
     Choice, ChunkChoice, Completion, CompletionChunk, CompletionHead, Delta, Message, ModelCard, ModelFacts, ModelList,
     MultimodalTokens, PromptTokensDetails, RequestTimings, Usage, VidenseDetails, finish_word,
