@@ -69,7 +69,7 @@ impl Conversation {
     /// # Errors
     /// When the template has no place for a system text.
     pub fn with_system(self, system: &str) -> Result<Self> {
-        if !self.template.has_system() {
+        if !(self.template.has_system() || system.is_empty()) {
             let rule = format!("the template `{}` has no system text", self.template.name());
             return Err(Error::new(Kind::Text, rule).with_hint("put the text into the question").about("system"));
         }

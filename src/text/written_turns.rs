@@ -142,3 +142,138 @@ impl Template {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::{Conversation, Prompt};
+
+    /// The text of a prompt, with a mark for each medium.
+    fn marked(prompt: &Prompt) -> String {
+        let text = |part: &Passage<String>| match part {
+            Passage::Text(text) => text.clone(),
+            Passage::Medium(MediumIndex(i)) | Passage::Frames(MediumIndex(i), _) => format!("[{i}]"),
+        };
+        prompt.parts.iter().map(text).collect()
+    }
+
+    fn text(text: &str) -> QuestionPart {
+        QuestionPart::Text(text.to_owned())
+    }
+
+    fn medium(index: usize) -> QuestionPart {
+        QuestionPart::Medium(MediumIndex(index))
+    }
+
+    /// A conversation with the system text `S`, whose last question has no answer; the others have the answer `a`.
+    fn conversation(template: &Template, questions: Vec<Vec<QuestionPart>>) -> Conversation {
+        let media = vec![ShownFrames::unknown(1); 2];
+        let mut conversation = Conversation::new(template.clone(), Some("S".to_owned())).with_media(media);
+        for (i, question) in questions.into_iter().enumerate() {
+            if i > 0 {
+                conversation.answer("a");
+            }
+            conversation.add(question);
+        }
+        conversation
+    }
+
+    fn assert_prompts(template: &Template, none: &str, two: &str, later: &str) {
+        for (questions, expected) in [
+            (vec![vec![text("Why?")]], none),
+            (vec![vec![medium(0), medium(1), text("Why?")]], two),
+            (vec![vec![text("A?")], vec![medium(0), text("Why?")]], later),
+        ] {
+            let prompt = conversation(template, questions).prompt().expect("a built-in template");
+            assert_eq!(marked(&prompt), expected, "{}", template.name());
+        }
+    }
+
+    #[test]
+    fn media_stand_in_their_questions_and_no_placeholder_stands_in_a_prompt_of_text() {
+        for template in [Template::VicunaV1, Template::LlavaHf] {
+            assert_prompts(
+                &template,
+                "S USER: Why? ASSISTANT:",
+                "S USER: [0]\n[1]\nWhy? ASSISTANT:",
+                "S USER: A? ASSISTANT: a</s>USER: [0]\nWhy? ASSISTANT:",
+            );
+        }
+        for (template, separator) in [(Template::Llama2, "<s>"), (Template::Mistral, "")] {
+            let system = "[INST] <<SYS>>\nS\n<</SYS>>\n\n";
+            assert_prompts(
+                &template,
+                &format!("{system}Why? [/INST]"),
+                &format!("{system}[0]\n[1]\nWhy? [/INST]"),
+                &format!("{system}A? [/INST] a </s>{separator}[INST] [0]\nWhy? [/INST]"),
+            );
+        }
+        let custom = Template::custom("<s>Q: <image>|{question} A: {answer}</s>").expect("a good format");
+        assert_prompts(&custom, "<s>Q: Why? A:", "<s>Q: [0]|[1]|Why? A:", "<s>Q: [0]|Why? A:");
+        assert_prompts(&Template::Plain, "Why?\n", "[0]\n[1]\nWhy?\n", "[0]\nWhy?\n");
+    }
+
+    #[test]
+    fn media_stand_in_the_questions_of_templates_with_headers() {
+        for (template, role) in [(Template::Llama3, "system"), (Template::LlavaLlama3, "assistant")] {
+            let header = |role: &str| format!("<|start_header_id|>{role}<|end_header_id|>\n\n");
+            let system = format!("<|begin_of_text|>{}S<|eot_id|>{}", header("system"), header("user"));
+            let asked = format!("<|eot_id|>{}", header(role));
+            assert_prompts(
+                &template,
+                &format!("{system}Why?{asked}"),
+                &format!("{system}[0]\n[1]\nWhy?{asked}"),
+                &format!("{system}A?{asked}a<|eot_id|>{}[0]\nWhy?{asked}", header("user")),
+            );
+        }
+        for (template, end) in [(Template::Qwen, "<|im_end|>\n"), (Template::ChatMl, "<|im_end|>")] {
+            let system = format!("<|im_start|>system\nS{end}<|im_start|>user\n");
+            let asked = format!("{end}<|im_start|>assistant\n");
+            assert_prompts(
+                &template,
+                &format!("{system}Why?{asked}"),
+                &format!("{system}[0]\n[1]\nWhy?{asked}"),
+                &format!("{system}A?{asked}a{end}<|im_start|>user\n[0]\nWhy?{asked}"),
+            );
+        }
+        let (end, reply) = ("<end_of_utterance>\n", "<end_of_utterance>\nAssistant:");
+        assert_prompts(
+            &Template::SmolVlm,
+            &format!("<|im_start|>System: S{end}User: Why?{reply}"),
+            &format!("<|im_start|>System: S{end}User: [0][1]Why?{reply}"),
+            &format!("<|im_start|>System: S{end}User: A?{reply} a{end}User: [0]Why?{reply}"),
+        );
+    }
+
+    #[test]
+    fn texts_and_media_keep_their_order() {
+        let question = vec![text("First "), medium(1), text("then"), text("this"), medium(0)];
+        let prompt = conversation(&Template::VicunaV1, vec![question.clone()]).prompt().expect("a built-in template");
+        assert_eq!(marked(&prompt), "S USER: First [1]\nthen\nthis[0]\n ASSISTANT:");
+        // Wording goes around the texts of a question, and is the text of a question without one.
+        let mut worded = conversation(&Template::VicunaV1, Vec::new()).with_wording("Q {question}.", "");
+        worded.add(question);
+        worded.answer("a");
+        worded.add(vec![medium(0)]);
+        let prompt = worded.prompt().expect("a built-in template");
+        let expected = "S USER: Q First [1]\nthen\nthis.[0]\n ASSISTANT: a</s>USER: [0]\nQ . ASSISTANT:";
+        assert_eq!(marked(&prompt), expected);
+    }
+
+    #[test]
+    fn an_answer_is_continued_behind_the_prefix_of_answers() {
+        let asked = |answer: &str| {
+            let mut conversation = conversation(&Template::VicunaV1, Vec::new()).with_wording("{question}", answer);
+            conversation.add(vec![text("Why?")]);
+            marked(&conversation.continue_answer("It was").expect("a built-in template"))
+        };
+        assert_eq!(asked(""), "S USER: Why? ASSISTANT: It was");
+        assert_eq!(asked("Well."), "S USER: Why? ASSISTANT: Well. It was");
+    }
+
+    #[test]
+    fn an_unknown_medium_is_refused() {
+        let prompt = conversation(&Template::Qwen, vec![vec![medium(2)]]).prompt();
+        assert_eq!(prompt.expect_err("two media").to_string(), "unknown medium 2 of 2");
+    }
+}

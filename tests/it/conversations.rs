@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,9 +21,9 @@ use vidense::text::{
     QuestionPart, ShownFrame, ShownFrames, Template, Timestamps, Tokenizer,
 };
 use vidense::units::{Seconds, Tokens};
-use vidense::video::Sample;
+use vidense::video::{Sample, TimesSampling};
 
-use crate::harness::{ask, json, repository};
+use crate::harness::{ask, ids, json, repository};
 
 /// The marks of a family, and the placeholder of its videos.
 fn family(name: &str) -> (FrameMarks, Placeholder) {
@@ -347,4 +348,39 @@ fn a_template_of_one_turn_shows_earlier_media_and_refuses_a_system_text() {
     assert_eq!(marked(&conversation.prompt().unwrap()), "<s>USER: ⟦0⟧\n⟦1⟧\nB? ASSISTANT:");
     let error = Conversation::new(mini, None).with_system("Be brief.").unwrap_err().to_string();
     assert!(error.starts_with("system: the template `custom` has no system text"), "{error}");
+}
+
+/// A case's medium, read by its family's own rules.
+fn encoded(model: &LoadedModel, dir: &Path, medium: &Value) -> EncodedVideo {
+    let times = medium[1].as_array().map(|times| times.iter().map(|time| time.as_f64().unwrap()).collect());
+    let sample = times.map(|times| Sample::Times(TimesSampling { times, ..TimesSampling::default() }));
+    let plan = Plan { sample: sample.or(model.plan.sample.clone()), ..model.plan.clone() };
+    encode_video(&model.vlm, &dir.join(medium[0].as_str().unwrap()), &plan, &|_| {}).unwrap()
+}
+
+#[test]
+#[ignore = "slow"]
+fn questions_about_two_media_are_answered_as_transformers_does() {
+    for case in json(&repository("tests/golden/text/chat_answers.json")).as_array().unwrap() {
+        let name = case["family"].as_str().unwrap();
+        let dir = repository("tests/golden/families").join(name);
+        let generate = GeneratePlan { max_new_tokens: 12, ..GeneratePlan::default() };
+        let model = open(Plan { model: dir.to_str().unwrap().to_owned(), generate, ..Plan::default() }).unwrap();
+        let videos: Vec<_> =
+            case["media"].as_array().unwrap().iter().map(|medium| encoded(&model, &dir, medium)).collect();
+        let content = |content: &Value| match content.as_str() {
+            Some(words) => text(words),
+            None => ChatContent::Medium(content.as_u64().unwrap() as usize),
+        };
+        let turn = |asked: &Value| turn(asked[0].as_array().unwrap().iter().map(content).collect(), asked[1].as_str());
+        let turns: Vec<ChatTurn> = case["turns"].as_array().unwrap().iter().map(turn).collect();
+        let (asking, media) = (model.asking(), videos.iter().collect::<Vec<_>>());
+        let chat = ChatPrompt { system: None, turns: &turns, media: &media };
+        let prompt = asking.chat_prompt(&chat, &AnswerOptions::of(&model.plan)).unwrap();
+        let n_visual = case["n_visual_tokens"].as_u64().unwrap() as usize;
+        assert_eq!(prompt.size().visual, Tokens(n_visual), "{name}");
+        let visuals = videos.iter().map(|video| Visual::new(video.visual.clone())).collect();
+        let answer = answers(asking, &mut asking.engine().unwrap(), &[(prompt, visuals)]).remove(0);
+        assert_eq!(answer.token_ids, ids(&case["generated_ids"]), "{name}: {}", case["turns"]);
+    }
 }
