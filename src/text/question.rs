@@ -81,8 +81,8 @@ impl Wording {
         question.into_iter().enumerate().map(wrap).collect()
     }
 
-    /// Returns an answer with its prefix. Answers are trimmed: a space separates an answer from the prefix, except after
-    /// white space or an opening mark.
+    /// Returns an answer with its prefix. Answers are trimmed: a space separates an answer from the prefix, except
+    /// after white space or an opening mark.
     pub(super) fn answer(&self, answer: &str) -> String {
         let (prefix, answer) = (&self.answer_prefix, without_visual(answer));
         let joins = prefix.is_empty() || prefix.ends_with(|c: char| c.is_whitespace() || "([{\"'".contains(c));

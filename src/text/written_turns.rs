@@ -84,27 +84,8 @@ impl Template {
                     out += &reply(turn);
                 }
             }
-            Self::Llama3 | Self::LlavaLlama3 => {
-                let assistant = if *self == Self::Llama3 { "system" } else { "assistant" };
-                out += &format!("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>");
-                for turn in turns {
-                    out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
-                    out += &format!("<|start_header_id|>{assistant}<|end_header_id|>\n\n");
-                    out += &reply(turn);
-                }
-            }
-            Self::Llama2 | Self::Mistral => {
-                let separator = if *self == Self::Llama2 { "<s>" } else { "" };
-                for (i, turn) in turns.iter().enumerate() {
-                    let (open, system) = match (i, system) {
-                        (0, "") => ("", String::new()),
-                        (0, system) => ("", format!("<<SYS>>\n{system}\n<</SYS>>\n\n")),
-                        _ => (separator, String::new()),
-                    };
-                    out += &format!("{open}[INST] {system}{} [/INST]", turn.question);
-                    out += &reply(turn);
-                }
-            }
+            Self::Llama3 | Self::LlavaLlama3 => out += &self.render_llama_3(system, turns),
+            Self::Llama2 | Self::Mistral => out += &self.render_inst(system, turns),
             Self::ChatMl => {
                 out += &format!("<|im_start|>system\n{system}<|im_end|>");
                 for turn in turns {
@@ -138,6 +119,34 @@ impl Template {
             }
             // A chat template renders its prompts itself.
             Self::Checkpoint(_) => {}
+        }
+        out
+    }
+
+    /// Renders turns between the headers of Llama-3.
+    fn render_llama_3(&self, system: &str, turns: &[WrittenTurn<'_>]) -> String {
+        let assistant = if *self == Self::Llama3 { "system" } else { "assistant" };
+        let mut out = format!("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>");
+        for turn in turns {
+            out += &format!("<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>", turn.question);
+            out += &format!("<|start_header_id|>{assistant}<|end_header_id|>\n\n");
+            out += &turn.answer.map_or(String::new(), |answer| self.reply(answer));
+        }
+        out
+    }
+
+    /// Renders turns between `[INST]` and `[/INST]`.
+    fn render_inst(&self, system: &str, turns: &[WrittenTurn<'_>]) -> String {
+        let separator = if *self == Self::Llama2 { "<s>" } else { "" };
+        let mut out = String::new();
+        for (i, turn) in turns.iter().enumerate() {
+            let (open, system) = match (i, system) {
+                (0, "") => ("", String::new()),
+                (0, system) => ("", format!("<<SYS>>\n{system}\n<</SYS>>\n\n")),
+                _ => (separator, String::new()),
+            };
+            out += &format!("{open}[INST] {system}{} [/INST]", turn.question);
+            out += &turn.answer.map_or(String::new(), |answer| self.reply(answer));
         }
         out
     }

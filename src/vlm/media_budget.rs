@@ -56,8 +56,8 @@ impl MediaBudget {
     /// Returns the number of positions left for the answer.
     ///
     /// # Errors
-    /// [`Kind::Frames`] when a strategy does not apply to such frames; [`Kind::TokenBudget`] with the arithmetic of each
-    /// medium, when no position is left; [`Kind::NoVisualTokens`] when a strategy leaves no token of a medium.
+    /// [`Kind::Frames`] when a strategy does not apply to such frames; [`Kind::TokenBudget`] with the arithmetic of
+    /// each medium, when no position is left; [`Kind::NoVisualTokens`] when a strategy leaves no token of a medium.
     pub fn room(&self) -> Result<Tokens, Error> {
         if let [medium] = &self.media[..] {
             return self.budget(medium).room();
