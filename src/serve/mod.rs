@@ -5,5 +5,7 @@
 //! sockets.
 
 pub mod api;
+pub mod frames;
 pub mod media;
+pub mod metrics;
 pub mod service;
