@@ -284,6 +284,20 @@ impl PlanArgs {
     }
 }
 
+impl PlanArgs {
+    /// Reads the plan of a pipeline file with `sets`, for commands that take such a file in place of the flags: of the
+    /// flags, those of unused tensors and of the memory for answers apply.
+    ///
+    /// # Errors
+    /// When the file or a value is invalid.
+    pub fn of_pipeline(&self, pipeline: &Path, sets: &[String]) -> Result<(Plan, Document), Error> {
+        let (mut plan, document) = read_plan(pipeline, sets)?;
+        plan.unused = self.model.unused.rule(plan.unused);
+        plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
+        Ok((plan, document))
+    }
+}
+
 impl GenerateArgs {
     fn sampling(&self) -> SamplingConfig {
         SamplingConfig {

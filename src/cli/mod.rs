@@ -44,10 +44,24 @@ enum Command {
     Bench(commands::bench::Bench),
     World(commands::world::World),
     Schema(commands::schema::Schema),
+    #[cfg(feature = "serve")]
+    Serve(Box<commands::serve::Serve>),
     Completions(commands::completions::Completions),
     #[command(name = "man")]
     ManualPages(commands::man::ManualPages),
     DecodeWorker(commands::decode_worker::DecodeWorker),
+}
+
+impl Command {
+    /// Returns whether the command has a flag for the format of standard error.
+    fn has_log_format(&self) -> bool {
+        match self {
+            Self::Batch(_) => true,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Parses the command line, or prints why it is invalid and ends the process. Arguments may contain any character, so
@@ -68,8 +82,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !matches!(arguments.command, Command::DecodeWorker(_)) {
         interrupt::end_if_stuck();
     }
-    // `batch` has a flag for the format.
-    if !matches!(arguments.command, Command::Batch(_)) {
+    if !arguments.command.has_log_format() {
         output::log_as(output::LogFormat::Text);
     }
     match arguments.command {
@@ -86,6 +99,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bench(command) => command.run(),
         Command::World(command) => command.run(),
         Command::Schema(command) => command.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::ManualPages(command) => command.run(),
         Command::DecodeWorker(command) => command.run(),

@@ -18,6 +18,9 @@ use vidense::batch::{Snapshot, Summary};
 use vidense::choice;
 use vidense::error::Error;
 
+#[cfg(feature = "serve")]
+use super::commands::serve::log::RequestLine;
+
 /// Format of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case", parse_err_ty = Error, parse_err_fn = unknown_log_format)]
@@ -225,6 +228,28 @@ pub fn plain(text: &str) {
 pub fn passed_on(name: &str, line: &str) {
     let mut out = std::io::stderr().lock();
     let _ = if is_json() { writeln!(out, "{line}") } else { writeln!(out, "[{name}] {}", printable(line)) };
+}
+
+/// Prints the address of a server: the first line of standard error.
+#[cfg(feature = "serve")]
+pub fn listening(text: &str) {
+    if is_json() { tracing::info!("{text}") } else { plain(text) }
+}
+
+/// Prints the line of a request to a server.
+#[cfg(feature = "serve")]
+pub fn request(line: &RequestLine<'_>) {
+    let RequestLine { method, path, status, ms, id, prompt_tokens, completion_tokens, error } = *line;
+    if is_json() {
+        tracing::info!(method, path, status, ms, id, prompt_tokens, completion_tokens, error, "request");
+        return;
+    }
+    let tokens = match (prompt_tokens, completion_tokens) {
+        (Some(prompt), Some(completion)) => format!(" {prompt}+{completion} tokens"),
+        _ => String::new(),
+    };
+    let error = error.map_or(String::new(), |error| format!(": {error}"));
+    plain(&printable(&format!("{method} {path} {status} {ms} ms {id}{tokens}{error}")));
 }
 
 /// Prints lines to standard error, and ignores a closed one.

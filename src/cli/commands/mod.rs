@@ -14,5 +14,7 @@ pub mod man;
 pub mod results;
 pub mod run;
 pub mod schema;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod train;
 pub mod world;

@@ -1,0 +1,172 @@
+//! Admission of requests, before any handler: the log, ids, the `Host` and `Origin` of browsers, API keys.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use vidense::serve::api::{ApiError, ErrorStatus};
+
+use super::keys::Caller;
+use super::log::RequestLog;
+use super::reply::{HttpError, refused};
+use super::request_id::{REQUEST_ID, RequestId};
+use super::state::ServerState;
+
+/// Paths that need no API key.
+const OPEN_PATHS: [&str; 3] = ["/", "/health", "/version"];
+
+/// Address that the server listens on.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenFacts {
+    /// Whether only programs of this machine reach it.
+    pub is_loopback: bool,
+    /// Port.
+    pub port: u16,
+}
+
+/// Middleware of every path.
+pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let log = Arc::new(RequestLog::begin(request.method().as_str(), request.uri().path(), &id));
+    let is_open = OPEN_PATHS.contains(&request.uri().path());
+    let mut response = match caller(&state, request.headers(), is_open) {
+        Ok(caller) => {
+            let extensions = request.extensions_mut();
+            extensions.insert(caller);
+            extensions.insert(id.clone());
+            extensions.insert(log.clone());
+            next.run(request).await
+        }
+        Err(error) => HttpError(error).into_response(),
+    };
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        log.set_error(error);
+        state.metrics.failed(error.status);
+    }
+    log.set_status(response.status().as_u16());
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    if state.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Returns the client of a request.
+///
+/// # Errors
+/// [`ErrorStatus::Forbidden`] for a request that a browser sends for another site, [`ErrorStatus::Unauthorized`].
+fn caller(state: &ServerState, headers: &HeaderMap, is_open: bool) -> Result<Caller, ApiError> {
+    let known = state.keys.caller(headers.get(header::AUTHORIZATION));
+    let host = text(headers, &header::HOST)?;
+    // A name that another site has made to mean this machine (DNS rebinding). With keys, that site has none.
+    if state.listen.is_loopback && state.keys.is_empty() && !host.is_some_and(|host| is_own(host, state.listen.port)) {
+        let rule = "the host is not this machine";
+        return Err(refused(ErrorStatus::Forbidden, rule, "localhost, 127.0.0.1 or [::1], with the port"));
+    }
+    let origin = text(headers, &header::ORIGIN)?;
+    if let Some(origin) = origin
+        && !known.as_ref().is_some_and(|caller| caller.has_key)
+        && !host.is_some_and(|host| is_same_site(origin, host))
+    {
+        let rule = "the request is from a page of another site";
+        return Err(refused(ErrorStatus::Forbidden, rule, "an API key"));
+    }
+    match known {
+        Some(caller) => Ok(caller),
+        None if is_open => Ok(Caller { scope: String::new(), has_key: false }),
+        None => {
+            let rule = if headers.contains_key(header::AUTHORIZATION) { "unknown API key" } else { "no API key" };
+            Err(refused(ErrorStatus::Unauthorized, rule, "the header `Authorization: Bearer KEY`"))
+        }
+    }
+}
+
+/// Returns the value of a header that may stand once.
+fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Result<Option<&'h str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let invalid = || ApiError::new(ErrorStatus::BadRequest, format!("invalid header `{name}`"));
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| invalid()),
+        _ => Err(invalid()),
+    }
+}
+
+/// Returns whether a `Host` names this machine and this port.
+fn is_own(host: &str, port: u16) -> bool {
+    let (name, named_port) = split(host);
+    let is_loopback = ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| name.eq_ignore_ascii_case(own));
+    is_loopback && named_port.map_or(port == 80, |named| named == port.to_string())
+}
+
+/// Returns whether an `Origin` has the host and the port of `Host`.
+fn is_same_site(origin: &str, host: &str) -> bool {
+    let Some((scheme, site)) = origin.split_once("://") else { return false };
+    let default = match scheme {
+        "http" => "80",
+        "https" => "443",
+        _ => return false,
+    };
+    let (name, port) = split(site);
+    let (own_name, own_port) = split(host);
+    name.eq_ignore_ascii_case(own_name) && port.unwrap_or(default) == own_port.unwrap_or(default)
+}
+
+/// Splits a host and its port.
+fn split(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+/// Makes the response of a path that does not exist.
+pub async fn not_found() -> HttpError {
+    let hint = "POST /v1/chat/completions, GET /v1/models, /health, /metrics, /version";
+    HttpError(refused(ErrorStatus::NotFound, "no such path", hint))
+}
+
+/// Makes the response of a method that a path does not have.
+pub async fn method_not_allowed(method: Method) -> HttpError {
+    let rule = format!("the path has no method {}", method.as_str().chars().take(16).collect::<String>());
+    HttpError(refused(ErrorStatus::MethodNotAllowed, rule, "GET or POST"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine_are_its_own_with_the_port_alone() {
+        for host in ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:8000"] {
+            assert!(is_own(host, 8000), "{host}");
+        }
+        for host in ["localhost", "localhost:80", "evil.example:8000", "127.0.0.1.evil.example:8000", "", "[::1]"] {
+            assert!(!is_own(host, 8000), "{host}");
+        }
+        assert!(is_own("localhost", 80));
+    }
+
+    #[test]
+    fn an_origin_is_the_same_site_by_host_and_port() {
+        for (origin, host) in [
+            ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+            ("https://video.example", "video.example"),
+            ("https://video.example", "video.example:443"),
+            ("http://[::1]:8000", "[::1]:8000"),
+        ] {
+            assert!(is_same_site(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("null", "127.0.0.1:8000"),
+            ("http://evil.example", "127.0.0.1:8000"),
+            ("http://127.0.0.1:8001", "127.0.0.1:8000"),
+            ("file://127.0.0.1:8000", "127.0.0.1:8000"),
+            ("http://127.0.0.1:8000.evil.example", "127.0.0.1:8000"),
+        ] {
+            assert!(!is_same_site(origin, host), "{origin} {host}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `POST /v1/chat/completions`: a whole answer as one object. Streams are in `stream`.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+use vidense::serve::api::{ApiError, CompletionHead, ErrorStatus, RequestTimings, Usage, VidenseDetails};
+use vidense::serve::service::{JobAnswer, JobEvent};
+
+use super::body::read_whole;
+use super::job::{PreparedJob, RunningJob, start};
+use super::keys::Caller;
+use super::log::RequestLog;
+use super::reply::{HttpError, json, refused};
+use super::request_id::RequestId;
+use super::state::ServerState;
+use super::stream;
+
+/// What an answer needs beside its job.
+pub struct AnswerContext {
+    /// State of the server.
+    pub state: Arc<ServerState>,
+    /// Line of the log.
+    pub log: Arc<RequestLog>,
+    /// Members of every chunk.
+    pub head: CompletionHead,
+    /// Time at which the answer is given up.
+    pub deadline: Instant,
+    /// Place among the requests at once.
+    pub _place: OwnedSemaphorePermit,
+}
+
+/// Answers a chat completion.
+///
+/// # Errors
+/// Every error before the first byte of the answer, with its status.
+pub async fn complete(
+    State(state): State<Arc<ServerState>>,
+    Extension(caller): Extension<Caller>,
+    Extension(id): Extension<RequestId>,
+    Extension(log): Extension<Arc<RequestLog>>,
+    request: axum::extract::Request,
+) -> Result<Response, HttpError> {
+    let place = state.enter()?;
+    let model = state.ready()?.names.first().cloned().unwrap_or_default();
+    let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
+    let (parts, body) = request.into_parts();
+    check_content_type(&parts.headers)?;
+    let body = read(&state, &parts.headers, body).await?;
+    let started = timeout_at(deadline, start(&state, caller.scope, body));
+    let PreparedJob { job, stream, include_usage } = started.await.map_err(|_| over_time(&state))??;
+    let head = CompletionHead { id: format!("chatcmpl-{}", id.0), created: now(), model };
+    let context = AnswerContext { state, log, head, deadline, _place: place };
+    if stream { stream::respond(job, context, include_usage).await } else { whole(job, context).await }
+}
+
+async fn read(state: &ServerState, headers: &HeaderMap, body: Body) -> Result<super::body::HeldBody, ApiError> {
+    read_whole(headers, body, &state.limits.body).await
+}
+
+/// Checks that the body is JSON: a form of another site's page is not.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(refused(ErrorStatus::UnsupportedMediaType, "the body is not JSON", "Content-Type: application/json"))
+}
+
+async fn whole(mut job: RunningJob, context: AnswerContext) -> Result<Response, HttpError> {
+    let AnswerContext { state, log, head, deadline, _place } = context;
+    let mut pace = AnswerPace::new(&log);
+    loop {
+        match timeout_at(deadline, job.next()).await.map_err(|_| over_time(&state))? {
+            JobEvent::Encoded { .. } | JobEvent::Prefilling => {}
+            JobEvent::Text(_) => pace.text(&state),
+            JobEvent::Done(outcome) => {
+                let done = outcome?;
+                count(&state, &log, &done);
+                let details = details(&done);
+                return Ok(json(StatusCode::OK, &head.completion(&done.answer, details)));
+            }
+        }
+    }
+}
+
+/// Times of the texts of an answer.
+pub struct AnswerPace {
+    begin: std::time::Instant,
+    last: Option<std::time::Instant>,
+}
+
+impl AnswerPace {
+    /// Begins with the request.
+    pub fn new(log: &RequestLog) -> Self {
+        Self { begin: log.begin_time(), last: None }
+    }
+
+    /// Counts a text.
+    pub fn text(&mut self, state: &ServerState) {
+        let now = std::time::Instant::now();
+        match self.last.replace(now) {
+            None => state.metrics.first_text(now - self.begin),
+            Some(last) => state.metrics.further_text(now - last),
+        }
+    }
+}
+
+/// Counts an answer in metrics and in the log.
+pub fn count(state: &ServerState, log: &RequestLog, done: &JobAnswer) {
+    state.metrics.answered(done, log.begin_time().elapsed());
+    log.set_usage(Usage::of(&done.answer));
+}
+
+/// Returns the members of our own.
+pub fn details(done: &JobAnswer) -> VidenseDetails {
+    let JobAnswer { answer, media, times } = done;
+    let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let spent = |medium: &vidense::serve::service::MediaUse| medium.timings.decode + medium.timings.encode;
+    let encode: std::time::Duration = media.iter().filter(|medium| !medium.is_cached).map(spent).sum();
+    let timings_ms = RequestTimings {
+        queued: ms((times.media + times.first_token).saturating_sub(encode + answer.prefill)),
+        encode: ms(encode),
+        prefill: ms(answer.prefill),
+        generate: ms(answer.generate),
+        total: ms(times.total),
+    };
+    VidenseDetails {
+        frames: media.iter().map(|medium| medium.frames.clone()).collect(),
+        timings_ms,
+        warnings: media.iter().flat_map(|medium| medium.warnings.clone()).collect(),
+    }
+}
+
+/// Makes the error of an answer that took too long.
+pub fn over_time(state: &ServerState) -> ApiError {
+    let limit = humantime::format_duration(state.limits.request_timeout);
+    refused(
+        ErrorStatus::Timeout,
+        format!("the answer took longer than the limit of {limit}"),
+        "--request-timeout of the server",
+    )
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    seconds_since_1970(SystemTime::now())
+}
+
+/// Seconds from 1970 until a time.
+pub fn seconds_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,123 @@
+//! From a body to a running job: parsed, its media resolved, its prompt checked against the budget, on a thread that
+//! may wait; then its events. A client that goes away cancels the job, wherever it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use vidense::error::{Error, Kind, Subject};
+use vidense::serve::api::{ApiError, ChatCall, ErrorStatus};
+use vidense::serve::media::ResolveContext;
+use vidense::serve::service::{ChatJob, JobEvent, JobId, Service};
+
+use super::body::HeldBody;
+use super::state::ServerState;
+
+/// Job of the service, cancelled when it is dropped before its end.
+pub struct RunningJob {
+    service: Arc<Service>,
+    id: JobId,
+    events: UnboundedReceiver<JobEvent>,
+    is_done: bool,
+}
+
+/// Job with what the client wants to hear of it.
+pub struct PreparedJob {
+    /// Job.
+    pub job: RunningJob,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Whether a stream ends with the token counts.
+    pub include_usage: bool,
+}
+
+impl RunningJob {
+    /// Waits for the next event; after the last one the end is repeated as an error.
+    pub async fn next(&mut self) -> JobEvent {
+        let lost = || JobEvent::Done(Err(Error::new(Kind::Defect, "the answer was lost by a defect of the server")));
+        let event = self.events.recv().await.unwrap_or_else(lost);
+        self.is_done |= matches!(event, JobEvent::Done(_));
+        event
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.service.cancel(self.id);
+        }
+    }
+}
+
+/// Flag that is set once nobody waits any more.
+struct GoneGuard(Arc<AtomicBool>);
+
+impl Drop for GoneGuard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Starts the job of a body.
+///
+/// # Errors
+/// Those of [`ChatCall::parse`], of the media, of the budget, and of a full queue.
+pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> Result<PreparedJob, ApiError> {
+    let place = state.enter_resolving().await.ok_or_else(ended)?;
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let _guard = GoneGuard(is_gone.clone());
+    let state = state.clone();
+    let prepared = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        prepare(&state, &scope, body, is_gone)
+    });
+    // A panic of the thread is a defect; its message is on standard error.
+    prepared.await.map_err(|_| ApiError::new(ErrorStatus::Internal, "a defect of the server"))?
+}
+
+fn ended() -> ApiError {
+    ApiError::new(ErrorStatus::Unavailable, "the server is ending")
+}
+
+fn prepare(
+    state: &Arc<ServerState>,
+    scope: &str,
+    body: HeldBody,
+    is_gone: Arc<AtomicBool>,
+) -> Result<PreparedJob, ApiError> {
+    // A request that came before the end of the server is finished.
+    let ready = state.loaded().ok_or_else(ended)?;
+    let service = &ready.service;
+    let ChatCall { system, turns, media, options, stream, include_usage, .. } = {
+        let call = ChatCall::parse(&body.bytes, &service.model().plan)?;
+        call.check_model(&ready.names)?;
+        call
+    };
+    let server = state.clone();
+    let context = ResolveContext {
+        scope,
+        halt: Arc::new(move || is_gone.load(Ordering::SeqCst) || server.is_aborted()),
+        is_encoded: &|key| service.known(key).is_some(),
+    };
+    let media = ready.media.resolve_all(media, &context).map_err(with_param)?;
+    drop(body);
+    let (sender, events) = unbounded_channel();
+    // Not more than the text of one answer waits here.
+    let listener = Box::new(move |event| drop(sender.send(event)));
+    let id = service.submit(ChatJob { system, turns, media, options, listener })?;
+    let job = RunningJob { service: service.clone(), id, events, is_done: false };
+    Ok(PreparedJob { job, stream, include_usage })
+}
+
+/// Names the part of the body that an error of the media is about.
+fn with_param(error: Error) -> ApiError {
+    let param = match error.subjects().first() {
+        Some(Subject::Name(name)) if name.starts_with("messages[") => Some(name.to_string()),
+        _ => None,
+    };
+    let error = ApiError::from(error);
+    match param {
+        Some(param) => error.with_param(param),
+        None => error,
+    }
+}

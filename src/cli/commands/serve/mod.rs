@@ -1,0 +1,138 @@
+//! `vidense serve`: an OpenAI-compatible server and a page, closed by default.
+//!
+//! The only module with an async runtime: sockets, headers and streams are here; conversations, media and metrics are
+//! in [`vidense::serve`]. The listener is bound and answers 503 before a weight is read.
+
+mod access;
+mod args;
+mod body;
+mod chat;
+mod info;
+mod job;
+mod keys;
+mod listen;
+pub mod log;
+mod open;
+mod reply;
+mod request_id;
+mod run;
+mod state;
+mod stream;
+mod videos;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+use clap::Args;
+use tower_http::catch_panic::CatchPanicLayer;
+use vidense::error::Error;
+use vidense::spec::Document;
+
+use self::args::{HttpArgs, MediaArgs};
+use self::keys::ApiKeys;
+use self::listen::address;
+use self::open::ServerPlan;
+use self::run::Server;
+use self::state::ServerState;
+use crate::cli::args::PlanArgs;
+use crate::cli::limits::{CacheArgs, ItemLimitArgs, Supervision};
+use crate::cli::output::{self, LogFormat};
+
+/// Serve an OpenAI-compatible API and a page
+///
+/// POST /v1/chat/completions answers questions about videos of any OpenAI client, streamed or not; / is a page for
+/// people; /health, /metrics and /version are for machines. Requests of all clients share the engine's steps, and a
+/// video that is asked about twice is encoded once. No local file and no address is read unless it is allowed.
+/// SIGTERM or Ctrl-C finishes the requests in progress; a second one ends at once.
+#[derive(Args)]
+pub struct Serve {
+    /// Pipeline file (YAML), in place of the flags of the model, frames, prompt and generation
+    #[arg(conflicts_with_all = ["ModelArgs", "FrameArgs", "PromptArgs", "GenerateArgs"])]
+    pipeline: Option<PathBuf>,
+    /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "pipeline")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    http: HttpArgs,
+    #[command(flatten)]
+    media: MediaArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Format of standard error: text, or json with one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
+    #[command(flatten)]
+    items: ItemLimitArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+impl Serve {
+    /// Runs the command until a signal ends it.
+    ///
+    /// # Errors
+    /// Any error that keeps the server from answering.
+    pub fn run(self) -> anyhow::Result<()> {
+        output::log_as(self.log);
+        let keys = ApiKeys::read(self.http.api_key_file.as_deref())?;
+        let address = address(&self.http.listen)?;
+        if keys.is_empty() && !address.ip().is_loopback() {
+            let rule = format!("{address} is reachable from other machines, and there is no API key");
+            return Err(Error::invalid(rule)
+                .with_hint("--api-key-file FILE, or --listen 127.0.0.1:8000")
+                .about("--listen")
+                .into());
+        }
+        let (limits, grace) = (self.http.limits(), self.http.grace);
+        let plan = self.server_plan()?;
+        let scratch = plan.open_scratch()?;
+        Server { address, keys, limits, grace }.run(move || plan.open(scratch))
+    }
+
+    fn server_plan(self) -> anyhow::Result<ServerPlan> {
+        let Self { pipeline, sets, http, media, cache, items, plan, .. } = self;
+        let read = plan.read().clone();
+        let isolation = items.isolation(Supervision::Unattended, &read)?.ok_or_else(|| {
+            Error::invalid("a server decodes in separate processes").with_hint("leave it out").about("--isolate")
+        })?;
+        let limits = items.limits(Supervision::Unattended, &read)?;
+        let (plan, document) = match &pipeline {
+            Some(pipeline) => plan.of_pipeline(pipeline, &sets)?,
+            None => (plan.plan()?, Document::empty()),
+        };
+        Ok(ServerPlan {
+            plan,
+            document,
+            limits,
+            isolation,
+            max_bytes: http.max_body.as_u64(),
+            names: http.served_model_name,
+            max_waiting: http.max_waiting,
+            media,
+            cache,
+        })
+    }
+}
+
+/// Makes the router of all paths.
+fn router(state: &Arc<ServerState>) -> Router {
+    Router::new()
+        .route("/", get(info::page))
+        .route("/health", get(info::health))
+        .route("/version", get(info::version))
+        .route("/metrics", get(info::metrics))
+        .route("/v1/models", get(info::models))
+        .route("/v1/pipeline", get(info::pipeline))
+        .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/videos", post(videos::upload))
+        .route("/v1/videos/{id}", delete(videos::remove))
+        .route("/v1/videos/{id}/frames", get(videos::frames))
+        .fallback(access::not_found)
+        .method_not_allowed_fallback(access::method_not_allowed)
+        .layer(CatchPanicLayer::custom(reply::after_panic))
+        .layer(from_fn_with_state(state.clone(), access::admit))
+        .with_state(state.clone())
+}

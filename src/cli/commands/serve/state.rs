@@ -1,0 +1,156 @@
+//! State that the handlers share: limits, keys, counters, and the service once its model is loaded.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vidense::pipeline::Limits;
+use vidense::serve::api::{ApiError, ErrorStatus};
+use vidense::serve::media::MediaResolver;
+use vidense::serve::metrics::ServeMetrics;
+use vidense::serve::service::Service;
+use vidense::video::worker::Isolation;
+
+use super::access::ListenFacts;
+use super::body::BodyLimits;
+use super::keys::ApiKeys;
+
+/// Media of different requests that are read at once.
+const MAX_RESOLVING: usize = 32;
+
+/// Limits of the requests of all clients.
+#[derive(Debug, Clone)]
+pub struct RequestLimits {
+    /// Limits of bodies.
+    pub body: BodyLimits,
+    /// Requests at once, each until the end of its response.
+    pub max_requests: usize,
+    /// Time of a whole answer.
+    pub request_timeout: Duration,
+    /// Time between two signs of life in a stream.
+    pub keep_alive: Duration,
+}
+
+/// Phase of a server's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum ServerPhase {
+    Serving,
+    /// No new requests; those in progress are finished.
+    Draining,
+    /// Requests in progress are given up.
+    Aborted,
+}
+
+/// State of a server.
+pub struct ServerState {
+    /// Limits.
+    pub limits: RequestLimits,
+    /// API keys.
+    pub keys: ApiKeys,
+    /// Address.
+    pub listen: ListenFacts,
+    /// Counters.
+    pub metrics: ServeMetrics,
+    requests: Arc<Semaphore>,
+    resolving: Arc<Semaphore>,
+    ready: OnceLock<ReadyServer>,
+    phase: AtomicU8,
+}
+
+/// Service with a loaded model.
+pub struct ReadyServer {
+    /// Service.
+    pub service: Arc<Service>,
+    /// Resolver of media.
+    pub media: Arc<MediaResolver>,
+    /// Names of the model; the first is that of responses.
+    pub names: Vec<String>,
+    /// Time of loading, in seconds since 1970.
+    pub created: u64,
+    /// Isolation of the frames that the page shows.
+    pub isolation: Isolation,
+    /// Limits of reading them.
+    pub limits: Limits,
+}
+
+impl ServerState {
+    /// Makes the state of a server whose model is not loaded.
+    pub fn new(limits: RequestLimits, keys: ApiKeys, listen: ListenFacts) -> Self {
+        let requests = Arc::new(Semaphore::new(limits.max_requests));
+        Self {
+            limits,
+            keys,
+            listen,
+            metrics: ServeMetrics::default(),
+            requests,
+            resolving: Arc::new(Semaphore::new(MAX_RESOLVING)),
+            ready: OnceLock::new(),
+            phase: AtomicU8::new(ServerPhase::Serving as u8),
+        }
+    }
+
+    /// Opens the server for requests.
+    pub fn set_ready(&self, ready: ReadyServer) {
+        let _ = self.ready.set(ready);
+    }
+
+    /// Returns the service.
+    ///
+    /// # Errors
+    /// [`ErrorStatus::Unavailable`] while the model is loading, and while the server ends.
+    pub fn ready(&self) -> Result<&ReadyServer, ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::new(ErrorStatus::Unavailable, "the server is ending"));
+        }
+        self.loaded().ok_or_else(|| ApiError::new(ErrorStatus::Unavailable, "the model is loading"))
+    }
+
+    /// Returns the service, also while the server ends.
+    pub fn loaded(&self) -> Option<&ReadyServer> {
+        self.ready.get()
+    }
+
+    /// Takes the place of a request among those at once.
+    ///
+    /// # Errors
+    /// [`ErrorStatus::TooManyRequests`].
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.requests.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{} requests at once, the limit; hint: try again later", self.limits.max_requests);
+            ApiError::new(ErrorStatus::TooManyRequests, message)
+        })
+    }
+
+    /// Waits for a thread that may read media.
+    pub async fn enter_resolving(&self) -> Option<OwnedSemaphorePermit> {
+        self.resolving.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits until no request is in progress.
+    pub async fn wait_idle(&self) {
+        let all = u32::try_from(self.limits.max_requests).unwrap_or(u32::MAX);
+        let _ = self.requests.acquire_many(all).await;
+    }
+
+    /// Refuses new requests from now on.
+    pub fn drain(&self) {
+        self.phase.fetch_max(ServerPhase::Draining as u8, Ordering::SeqCst);
+    }
+
+    /// Gives up the requests in progress.
+    pub fn abort(&self) {
+        self.phase.fetch_max(ServerPhase::Aborted as u8, Ordering::SeqCst);
+    }
+
+    /// Returns whether new requests are refused.
+    pub fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) >= ServerPhase::Draining as u8
+    }
+
+    /// Returns whether requests in progress are given up.
+    pub fn is_aborted(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) >= ServerPhase::Aborted as u8
+    }
+}

@@ -1,0 +1,84 @@
+//! `/v1/videos`: uploads to the server's scratch, and the frames that the model would see of them.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use tokio::task::{block_in_place, spawn_blocking};
+use vidense::serve::api::{ApiError, ErrorStatus};
+use vidense::serve::frames::{FrameReading, frame_thumbnails};
+
+use super::body::BodyReader;
+use super::chat::seconds_since_1970;
+use super::keys::Caller;
+use super::reply::{self, HttpError};
+use super::state::ServerState;
+
+/// `POST /v1/videos`: the body is the file.
+///
+/// # Errors
+/// Over a limit of bytes, or a body that is empty or too slow.
+pub async fn upload(
+    State(state): State<Arc<ServerState>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let _place = state.enter()?;
+    let ready = state.ready()?;
+    let (parts, body) = request.into_parts();
+    let limits = &state.limits.body;
+    let mut reader = BodyReader::open(&parts.headers, body, limits)?;
+    let mut writer = ready.media.scratch().upload(&caller.scope, limits.max_bytes)?;
+    while let Some(piece) = reader.next().await? {
+        block_in_place(|| writer.push(&piece))?;
+    }
+    let upload = block_in_place(|| writer.finish())?;
+    let object = json!({
+        "id": upload.id,
+        "object": "video",
+        "bytes": upload.n_bytes,
+        "expires_at": seconds_since_1970(upload.expires_at),
+    });
+    Ok(reply::json(StatusCode::CREATED, &object))
+}
+
+/// `DELETE /v1/videos/{id}`.
+///
+/// # Errors
+/// An unknown id.
+pub async fn remove(
+    State(state): State<Arc<ServerState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, HttpError> {
+    state.ready()?.media.scratch().remove(&id, &caller.scope)?;
+    Ok(reply::json(StatusCode::OK, &json!({ "id": id, "object": "video", "deleted": true })))
+}
+
+/// `GET /v1/videos/{id}/frames`: the frames that the plan samples, as small images.
+///
+/// # Errors
+/// An unknown id, and a file that is not a video.
+pub async fn frames(
+    State(state): State<Arc<ServerState>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, HttpError> {
+    let _place = state.enter()?;
+    let file = state.ready()?.media.scratch().get(&id, &caller.scope)?;
+    let reading_place = state.enter_resolving().await;
+    let server = state.clone();
+    let read = spawn_blocking(move || {
+        let _place = reading_place;
+        let ready = server.loaded().ok_or_else(|| ApiError::new(ErrorStatus::Unavailable, "the model is loading"))?;
+        let reading = FrameReading { isolation: &ready.isolation, limits: &ready.limits };
+        let request = ready.service.model().plan.frames();
+        let read = frame_thumbnails(file.path(), &request, &reading);
+        read.map_err(|error| ApiError::from(error.with_path_as(file.path(), "the video")))
+    });
+    let frames = read.await.map_err(|_| ApiError::new(ErrorStatus::Internal, "a defect of the server"))??;
+    Ok(reply::json(StatusCode::OK, &json!({ "object": "list", "data": frames })))
+}
