@@ -43,6 +43,8 @@ mod quantized;
 mod reference;
 mod scans;
 mod seek;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 #[cfg(target_os = "linux")]
 mod serve_media;
 mod stages;

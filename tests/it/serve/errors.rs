@@ -1,0 +1,87 @@
+//! Errors, each with its status, type and path; and bytes that are not HTTP.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+use serde_json::json;
+
+use super::{Server, about, about_video, with};
+
+#[test]
+fn every_error_has_its_status_and_says_what_is_wrong() {
+    let server = Server::start(&["--max-body", "1MiB"]);
+    let ask = |members| server.complete(&with(about_video("Why?"), members));
+    let reply = ask(json!({ "temperature": -1 }));
+    reply.assert_error(400, "BadRequestError", "temperature: invalid number -1; hint: a number from 0");
+    assert_eq!(reply.json()["error"]["param"], "temperature");
+    ask(json!({ "tmperature": 1 })).assert_error(400, "BadRequestError", "did you mean `temperature`?");
+    ask(json!({ "model": "gpt-4o" })).assert_error(404, "NotFoundError", "unknown model `gpt-4o`");
+    let long = server.complete(&about_video(&"why ".repeat(2500)));
+    long.assert_error(400, "BadRequestError", "over the model's context of 1024");
+    let system = json!([{ "role": "system", "content": "Be brief." }, { "role": "user", "content": "Why?" }]);
+    ask(json!({ "messages": system })).assert_error(400, "BadRequestError", "system");
+    // 16 bytes that are no video.
+    let garbage = server.complete(&about("data:video/mp4;base64,AAECAwQFBgcICQoLDA0ODw==", "Why?"));
+    garbage.assert_error(422, "UnprocessableEntityError", "");
+    assert_eq!(garbage.json()["error"]["param"], "messages[0].content[0].video_url");
+    assert!(!garbage.text().contains(&*server.scratch.path().to_string_lossy()), "{}", garbage.text());
+    let broken = server.complete(&about("data:video/mp4;base64,AA-=", "Why?"));
+    broken.assert_error(400, "BadRequestError", "base64");
+    server.complete(&about("ftp://example.org/a.mp4", "Why?")).assert_error(400, "BadRequestError", "ftp");
+    let path = server.get("/v1/completions");
+    path.assert_error(404, "NotFoundError", "no such path");
+    server.get("/v1/chat/completions").assert_error(405, "MethodNotAllowedError", "GET");
+    let form = server.send("POST", "/v1/chat/completions", "Content-Type: text/plain\r\n", b"{}");
+    form.assert_error(415, "UnsupportedMediaTypeError", "Content-Type: application/json");
+    let large = vec![b' '; (1 << 20) + 1];
+    let large = server.send("POST", "/v1/chat/completions", "Content-Type: application/json\r\n", &large);
+    large.assert_error(413, "ContentTooLargeError", "over the limit of 1048576 bytes");
+    let chunked = format!(
+        "POST /v1/videos HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        server.port,
+        format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(17),
+    );
+    server.exchange(chunked.as_bytes()).assert_error(413, "ContentTooLargeError", "over the limit of 1048576 bytes");
+    assert_eq!(server.metric("vidense_request_failure_total{status=\"422\"}"), 1.0);
+    assert_eq!(server.metric("vidense_num_requests_running"), 0.0);
+    assert!(!server.log().contains("base64,"), "{}", server.log());
+}
+
+#[test]
+fn an_error_after_the_first_byte_is_an_event() {
+    // The comment comes at once, and so does the time limit of the answer.
+    let server = Server::start(&["--keep-alive", "1ms", "--request-timeout", "100ms"]);
+    let drawn = json!({ "stream": true, "temperature": 5.0, "max_tokens": 700 });
+    let reply = server.complete(&with(about_video("Describe the video."), drawn));
+    if reply.status == 200 {
+        assert!(reply.text().contains(": keep-alive\n\n"), "{}", reply.text());
+        let last = reply.events().pop().unwrap();
+        assert_eq!(last["error"]["code"], 504, "{last}");
+        assert!(reply.text().ends_with("data: [DONE]\n\n"));
+    } else {
+        reply.assert_error(504, "GatewayTimeoutError", "--request-timeout");
+    }
+    server.wait_for_metric("vidense_num_requests_running", |n| n == 0.0);
+}
+
+#[test]
+fn garbage_bytes_harm_nobody() {
+    let server = Server::start(&[]);
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let valid =
+        server.request("POST", "/v1/chat/completions", "Content-Type: application/json\r\n", br#"{"messages": []}"#);
+    for case in 0..150 {
+        let mut bytes = if case % 3 == 0 { vec![0; 200] } else { valid.clone() };
+        for _ in 0..1 + random.next_u32() % 8 {
+            let at = random.next_u64() as usize % bytes.len();
+            bytes[at] = random.next_u32() as u8;
+        }
+        let mut stream = server.connect();
+        use std::io::Write as _;
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let reply = super::Reply::read(stream);
+        assert!(reply.status < 500, "{}: {}", reply.head, reply.text());
+    }
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.answer("What color is the circle?"), "purple");
+}

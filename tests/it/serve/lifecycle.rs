@@ -1,0 +1,101 @@
+//! Beginning and end of a server: loading, signals, kills.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Reply, Server, about_video, vidense, with};
+
+/// A streamed answer that takes as long as the context lasts.
+fn endless() -> serde_json::Value {
+    with(about_video("Describe the video."), json!({ "temperature": 50.0, "max_tokens": 700, "stream": true }))
+}
+
+#[test]
+fn a_model_that_does_not_load_ends_the_server() {
+    let output = vidense().args(["serve", "--model", "no-model", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.starts_with("listening on http://127.0.0.1:"), "{message}");
+    assert!(message.contains("no-model: no such directory, and not a hub id"), "{message}");
+    let output = vidense().args(["serve", "--listen", "127.0.0.1:notaport"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn requests_in_progress_are_finished_after_a_signal() {
+    let mut server = Server::start(&[]);
+    let mut stream = server.connect();
+    let request = server.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    stream.write_all(&request).unwrap();
+    let mut begin = [0; 64];
+    assert!(stream.read(&mut begin).unwrap() > 0);
+    server.signal("TERM");
+    // Until the end, others are told so.
+    let reply = server.get("/health");
+    if reply.status != 0 {
+        reply.assert_error(503, "ServiceUnavailableError", "the server is ending");
+    }
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("data: [DONE]"), "{}", server.log());
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert!(server.log().contains("finishing the requests in progress"));
+}
+
+#[test]
+fn requests_beyond_the_grace_are_given_up_with_an_error() {
+    let mut server = Server::start(&["--grace", "1ms"]);
+    let mut stream = server.connect();
+    let request = server.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    stream.write_all(&request).unwrap();
+    let mut bytes = vec![0; 64];
+    let n = stream.read(&mut bytes).unwrap();
+    bytes.truncate(n);
+    server.signal("INT");
+    stream.read_to_end(&mut bytes).unwrap();
+    let last = Reply::parse(&bytes).events().pop().unwrap();
+    assert_eq!(last["error"]["code"], 503, "{last}");
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_killed_server_leaves_nothing_that_its_successor_keeps() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let mut killed = Server::with_scratch(&[], scratch.clone());
+    let video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
+    assert_eq!(killed.send("POST", "/v1/videos", "", &video).status, 201);
+    let mut stream = killed.connect();
+    let request = killed.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    stream.write_all(&request).unwrap();
+    assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+    killed.signal("KILL");
+    killed.wait();
+    // The client's connection ends at once.
+    let _ = stream.read_to_end(&mut Vec::new());
+    let n_files = || walk(scratch.path());
+    assert!(n_files() > 0, "the upload is left");
+    let next = Server::with_scratch(&[], scratch.clone());
+    assert_eq!(next.answer("What color is the circle?"), "purple");
+    let left = walk_for(scratch.path(), video.len() as u64);
+    assert_eq!(left, 0, "files of the killed server are removed");
+}
+
+fn walk(dir: &std::path::Path) -> usize {
+    walk_for_any(dir, &|_| true)
+}
+
+fn walk_for(dir: &std::path::Path, n_bytes: u64) -> usize {
+    walk_for_any(dir, &|found| found == n_bytes)
+}
+
+/// Counts the files of some sizes.
+fn walk_for_any(dir: &std::path::Path, is_counted: &dyn Fn(u64) -> bool) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let count = |entry: std::fs::DirEntry| {
+        let facts = entry.metadata().unwrap();
+        if facts.is_dir() { walk_for_any(&entry.path(), is_counted) } else { usize::from(is_counted(facts.len())) }
+    };
+    entries.map(count).sum()
+}
