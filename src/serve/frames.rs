@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ::image::codecs::jpeg::JpegEncoder;
 use ::image::imageops::thumbnail;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
