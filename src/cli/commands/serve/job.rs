@@ -97,7 +97,7 @@ fn prepare(
     let context = ResolveContext {
         scope,
         halt: Arc::new(move || is_gone.load(Ordering::SeqCst) || server.is_aborted()),
-        is_encoded: &|key| service.known(key).is_some(),
+        known: &|key| service.known(key),
     };
     let media = ready.media.resolve_all(media, &context).map_err(with_param)?;
     drop(body);

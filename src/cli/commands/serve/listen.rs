@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use vidense::error::{About as _, Error};
 
 use super::access::ListenFacts;
+use super::watched::WatchedStream;
 
 /// Bytes of the header of a request at most.
 const MAX_HEADER: usize = 64 << 10;
@@ -103,6 +104,7 @@ impl Connections {
         let _ = stream.set_nodelay(true);
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.read_timeout).max_buf_size(MAX_HEADER);
+        let stream = WatchedStream::new(stream, self.read_timeout);
         let service = TowerToHyperService::new(self.router.clone());
         let connection = self.graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         async move {

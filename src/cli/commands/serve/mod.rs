@@ -19,6 +19,7 @@ mod run;
 mod state;
 mod stream;
 mod videos;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
