@@ -66,7 +66,8 @@ impl ServerPlan {
             memory: Some(self.media.decode_memory.as_u64()),
             ..self.isolation
         };
-        let limits = Limits { links: LinkedFilePolicy::Refuse, max_frames: Some(MAX_FRAMES), ..self.limits };
+        let mut limits = self.limits;
+        (limits.links, limits.max_frames) = (LinkedFilePolicy::Refuse, Some(MAX_FRAMES));
         let model = Arc::new(Session::open(self.plan, &self.document)?.model);
         let settings =
             MediaSettings { policy, scratch, plan: model.plan.frames(), isolation: Some(isolation.clone()), limits };
