@@ -16,6 +16,7 @@ mod descriptions;
 mod downloads;
 mod engine;
 mod engine_attacks;
+mod eval;
 mod families;
 mod family_arithmetic;
 mod family_tensors;

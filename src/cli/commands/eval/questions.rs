@@ -1,65 +1,19 @@
-//! `vidense eval QUESTIONS`: exact match of answers, by type of question.
+//! `vidense eval QUESTIONS.jsonl`: exact match of answers, by type of question.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use bytesize::ByteSize;
-use clap::Args;
 use serde::Serialize;
-use vidense::error::About as _;
 use vidense::eval::{EvalEvent, EvalQuestion, Evaluation, ExactMatchScore, ExactMatchScores, read_questions};
 use vidense::exec::{RunControl, Stop};
-use vidense::files::output::{check_not_input, create_growing};
+use vidense::files::output::check_not_input;
+use vidense::pipeline::VideoOptions;
 
-use vidense::pipeline::features::identity;
-use vidense::pipeline::{FeatureCache, VideoOptions};
-
-use crate::cli::args::PlanArgs;
-use crate::cli::limits::{ItemLimitArgs, Supervision};
+use super::Eval;
+use crate::cli::limits::Supervision;
 use crate::cli::session::Session;
 use crate::cli::{SomeFailed, interrupt, output, progress, timings};
-
-/// Ask every question of a file, and count the answers that match exactly
-#[derive(Args)]
-pub struct Eval {
-    /// Questions as JSON objects, one a line or in an array, or as a table (.csv, .tsv): video, question, answer, type,
-    /// question_id
-    questions: PathBuf,
-    #[command(flatten)]
-    plan: PlanArgs,
-    #[command(flatten)]
-    items: ItemLimitArgs,
-    /// Directory of the cache of visual tokens, for later runs [default: no cache]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// Size limit of that directory; the least recently used entries are evicted
-    #[arg(long, value_name = "BYTES", default_value = "20GiB", requires = "cache")]
-    cache_limit: ByteSize,
-    /// Number of questions that are asked [default: all]
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// File of JSON lines, one for each question with its answer
-    #[arg(long, value_name = "FILE")]
-    answers: Option<PathBuf>,
-    /// Print one JSON object in place of the table
-    #[arg(long)]
-    json: bool,
-    /// Print the time of each stage, and the bottleneck
-    #[arg(long)]
-    timings: bool,
-}
-
-/// Creates the file of answers.
-fn create(path: &Path) -> anyhow::Result<File> {
-    Ok(create_growing(path).about(path)?)
-}
-
-/// Returns the name of the file of answers for messages.
-fn shown(path: &Option<PathBuf>) -> std::path::Display<'_> {
-    path.as_deref().unwrap_or(Path::new("answers")).display()
-}
 
 /// Line of the file of answers.
 #[derive(Serialize)]
@@ -95,22 +49,23 @@ impl ScoreRow {
 }
 
 impl Eval {
-    /// Runs the command.
+    /// Asks the questions of a file.
     ///
     /// # Errors
     /// When a file cannot be read, the model cannot be opened, or a question failed.
-    pub fn run(self) -> anyhow::Result<()> {
-        let mut asked = read_questions(&self.questions)?;
+    pub(super) fn run_questions(&self, questions: &Path) -> anyhow::Result<()> {
+        self.benchmark.refuse()?;
+        let mut asked = read_questions(questions)?;
         asked.truncate(self.limit.unwrap_or(usize::MAX));
         let Some(first) = asked.first() else {
-            anyhow::bail!("{}: no questions", self.questions.display());
+            anyhow::bail!("{}: no questions", questions.display());
         };
         if let Some(path) = &self.answers {
-            let inputs = asked.iter().map(|asked| asked.video.as_path()).chain([self.questions.as_path()]);
+            let inputs = asked.iter().map(|asked| asked.video.as_path()).chain([questions]);
             check_not_input(path, inputs)?;
         }
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &first.video, &first.question)?;
-        let mut answers = self.answers.as_deref().map(create).transpose()?;
+        let mut answers = self.answers.as_deref().map(super::create).transpose()?;
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
         let stop = Stop::new();
@@ -133,7 +88,7 @@ impl Eval {
                     if let Some(file) = &mut answers {
                         let line = serde_json::to_string(&Answered { asked, given })?;
                         writeln!(file, "{line}")
-                            .map_err(|error| anyhow::anyhow!("{}: {error}", shown(&self.answers)))?;
+                            .map_err(|error| anyhow::anyhow!("{}: {error}", super::shown(&self.answers)))?;
                     }
                 }
                 EvalEvent::Failed { video, error } => {
@@ -156,11 +111,6 @@ impl Eval {
             output::warning(&format!("stopped: {n_left} of {} questions were not asked", asked.len()));
         }
         if n_failed + n_left > 0 { Err(SomeFailed { n_failed: n_failed + n_left }.into()) } else { Ok(()) }
-    }
-
-    fn features(&self, dir: &Path, session: &Session) -> anyhow::Result<FeatureCache> {
-        let made_by = identity(&session.model)?;
-        Ok(FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).about(dir)?)
     }
 
     fn print(&self, scores: &ExactMatchScores) -> anyhow::Result<()> {

@@ -1,0 +1,69 @@
+//! `vidense eval compare A B`: paired comparison of two files of answers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vidense::eval::benchmark::{RunComparison, compare_runs};
+use vidense::eval::metrics::PairedTest;
+
+use crate::cli::output;
+
+/// Compare two runs on the same questions
+///
+/// Questions are paired by their id. The interval of the difference is a bootstrap over videos (10,000 resamples, a
+/// fixed seed); right and wrong answers are tested by McNemar's exact test, other scores by a t test over videos.
+#[derive(Args)]
+pub(super) struct CompareRuns {
+    /// Answers of the first run: a file that --answers wrote
+    first: PathBuf,
+    /// Answers of the second run
+    second: PathBuf,
+    /// Metric to compare [default: the first by name that all answers of both have]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    json: bool,
+}
+
+impl CompareRuns {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the files have no question or metric in common.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let found = compare_runs(&self.first, &self.second, self.metric.as_deref())?;
+        let (first, second) = found.only_in_one;
+        if first + second > 0 {
+            output::warning(&format!(
+                "{first} questions of the first run and {second} of the second are not in the other"
+            ));
+        }
+        if self.json { output::json(&found) } else { print(&found) }
+    }
+}
+
+fn print(found: &RunComparison) -> anyhow::Result<()> {
+    let paired = &found.paired;
+    let (low, high) = paired.interval_95;
+    output::line(&format!("{}: {} questions about {} videos", found.metric, paired.n, paired.n_clusters))?;
+    output::line(&format!("A {:.2} %, B {:.2} %", 100.0 * paired.mean_a, 100.0 * paired.mean_b))?;
+    output::line(&format!(
+        "B - A = {:+.2} points, 95 % interval {:+.2} to {:+.2} (bootstrap over videos, 10,000 resamples, seed 0)",
+        100.0 * paired.difference,
+        100.0 * low,
+        100.0 * high
+    ))?;
+    match paired.test {
+        Some(PairedTest::McNemar { only_a, only_b, p }) => output::line(&format!(
+            "McNemar, exact: right in A only {only_a}, in B only {only_b}; p = min(1, 2 P(X <= {})) with X ~ Bin({}, 1/2) = {p:.4}",
+            only_a.min(only_b),
+            only_a + only_b
+        ))?,
+        Some(PairedTest::ClusteredT { t, df, p }) => {
+            output::line(&format!("t test over videos: t = {t:.3}, {df} degrees of freedom, p = {p:.4}"))?;
+        }
+        None => output::line("no test: fewer than two videos")?,
+    }
+    Ok(())
+}

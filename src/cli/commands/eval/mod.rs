@@ -1,0 +1,97 @@
+//! `vidense eval`: scores of a model on a file of questions, or on a benchmark's split; `vidense eval compare`: two
+//! runs.
+
+mod benchmark;
+mod compare;
+mod questions;
+mod table;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use clap::{Args, Subcommand};
+use vidense::error::About as _;
+use vidense::files::output::create_growing;
+use vidense::pipeline::FeatureCache;
+use vidense::pipeline::features::identity;
+
+use self::benchmark::BenchmarkArgs;
+use self::compare::CompareRuns;
+use crate::cli::args::PlanArgs;
+use crate::cli::limits::ItemLimitArgs;
+use crate::cli::session::Session;
+
+/// Ask every question of a file or of a benchmark, and score the answers
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Eval {
+    #[command(subcommand)]
+    subcommand: Option<EvalSubcommand>,
+    /// Questions as JSON objects, one a line or in an array, or as a table (.csv, .tsv): video, question, answer, type,
+    /// question_id; or the description of a benchmark's split (.yaml), with --data
+    #[arg(required = true)]
+    questions: Option<PathBuf>,
+    #[command(flatten)]
+    benchmark: BenchmarkArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    items: ItemLimitArgs,
+    /// Directory of the cache of visual tokens, for later runs [default: no cache]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Size limit of that directory; the least recently used entries are evicted
+    #[arg(long, value_name = "BYTES", default_value = "20GiB", requires = "cache")]
+    cache_limit: ByteSize,
+    /// Number of questions that are asked [default: all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// File of JSON lines, one for each question with its answer
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    json: bool,
+    /// Print the time of each stage, and the bottleneck
+    #[arg(long)]
+    timings: bool,
+}
+
+#[derive(Subcommand)]
+enum EvalSubcommand {
+    Compare(CompareRuns),
+}
+
+impl Eval {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a file cannot be read, the model cannot be opened, or a question failed.
+    pub fn run(self) -> anyhow::Result<()> {
+        if let Some(EvalSubcommand::Compare(compare)) = self.subcommand {
+            return compare.run();
+        }
+        let questions = self.questions.clone().unwrap_or_default();
+        let extension = questions.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "yaml" | "yml" => self.run_benchmark(&questions),
+            _ => self.run_questions(&questions),
+        }
+    }
+
+    fn features(&self, dir: &Path, session: &Session) -> anyhow::Result<FeatureCache> {
+        let made_by = identity(&session.model)?;
+        Ok(FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).about(dir)?)
+    }
+}
+
+/// Creates the file of answers.
+fn create(path: &Path) -> anyhow::Result<File> {
+    Ok(create_growing(path).about(path)?)
+}
+
+/// Returns the name of the file of answers for messages.
+fn shown(path: &Option<PathBuf>) -> std::path::Display<'_> {
+    path.as_deref().unwrap_or(Path::new("answers")).display()
+}

@@ -1,0 +1,184 @@
+//! Description of a benchmark's split (`evals/*.yaml`): files, prompt, metrics, published results.
+//!
+//! Read as pipelines are: checked against the schema of [`BenchmarkSpec`], every error at once with its position. Paths
+//! are relative to the data directory, which the description does not name.
+
+use std::path::Path;
+
+use schemars::{JsonSchema, schema_for};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::measure::Measure;
+use super::prompt::{BenchmarkPrompt, LETTER, OPTION_TEXT, OPTIONS, QUESTION, SUBTITLES};
+use crate::error::Result;
+use crate::eval::dataset::DatasetFormat;
+use crate::spec::{Document, SchemaNode, SpecProblem};
+
+/// A split of a benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BenchmarkSpec {
+    /// Name of the benchmark.
+    pub name: String,
+    /// Name of the split, as papers call it: test, val, subset.
+    pub split: String,
+    /// Number of questions of the whole split. Default: not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub questions: Option<usize>,
+    /// Origin of the files.
+    pub source: String,
+    /// Format and files.
+    pub format: DatasetFormat,
+    /// Prompt.
+    pub prompt: BenchmarkPrompt,
+    /// Metrics; the first is that of the benchmark.
+    #[schemars(length(min = 1))]
+    pub metrics: Vec<Measure>,
+    /// Average that papers report. Default: `questions`.
+    #[serde(default)]
+    pub average: AverageOver,
+    /// Published results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedResult>,
+}
+
+/// Units over which a benchmark averages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AverageOver {
+    /// Mean over questions (micro average).
+    #[default]
+    Questions,
+    /// Mean over the means of tasks (macro average).
+    Tasks,
+}
+
+/// A published result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedResult {
+    /// Model or method.
+    pub model: String,
+    /// Split that it was measured on.
+    pub split: String,
+    /// Metric: the name of one of this program's, or judge_accuracy, judge_score.
+    pub metric: PublishedMetric,
+    /// Value, in percent; a judge's score in points.
+    pub value: f64,
+    /// Judge and its version. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
+    /// Paper and table.
+    pub source: String,
+}
+
+/// Metric of a published result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PublishedMetric {
+    /// Accuracy of multiple choice.
+    #[serde(rename = "choice")]
+    Choice,
+    /// WUPS without a threshold.
+    #[serde(rename = "wups_0")]
+    Wups0,
+    /// Share of answers that a judge accepts.
+    #[serde(rename = "judge_accuracy")]
+    JudgeAccuracy,
+    /// Mean score of a judge.
+    #[serde(rename = "judge_score")]
+    JudgeScore,
+}
+
+impl PublishedMetric {
+    fn is_judged(self) -> bool {
+        matches!(self, Self::JudgeAccuracy | Self::JudgeScore)
+    }
+
+    fn is(self, measure: Measure) -> bool {
+        matches!((self, measure), (Self::Choice, Measure::Choice) | (Self::Wups0, Measure::Wups0))
+    }
+}
+
+impl BenchmarkSpec {
+    /// Published results of the same split and metric.
+    pub fn comparable(&self) -> impl Iterator<Item = &PublishedResult> {
+        let of =
+            |row: &&PublishedResult| row.split == self.split && self.metrics.first().is_some_and(|m| row.metric.is(*m));
+        self.published.iter().filter(of)
+    }
+}
+
+/// Reads the description of a benchmark.
+///
+/// # Errors
+/// Every error of the file, each with its position.
+pub fn read_benchmark(path: &Path) -> Result<BenchmarkSpec> {
+    let schema = schema_for!(BenchmarkSpec).to_value();
+    let root = SchemaNode::root(&schema);
+    let document = Document::read(path, root)?;
+    let mut problems = Vec::new();
+    root.check(&document.value, &mut Vec::new(), &mut problems);
+    problems.extend(rules(&document.value));
+    if !problems.is_empty() {
+        return Err(document.error(&problems));
+    }
+    serde_json::from_value(document.value.clone())
+        .map_err(|error| document.error(&[SpecProblem::new("", error.to_string())]))
+}
+
+/// Reads a key whose value is valid.
+fn part<T: DeserializeOwned>(value: &Value, key: &str) -> Option<T> {
+    serde_json::from_value(value.get(key)?.clone()).ok()
+}
+
+/// Checks the rules between fields, as far as these are valid.
+fn rules(value: &Value) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    let format: Option<DatasetFormat> = part(value, "format");
+    if let Some(prompt) = part::<BenchmarkPrompt>(value, "prompt") {
+        prompt_rules(&prompt, format.as_ref(), &mut problems);
+    }
+    let metrics: Vec<Measure> = part(value, "metrics").unwrap_or_default();
+    for (number, measure) in metrics.iter().enumerate() {
+        let Some(format) = &format else { continue };
+        if measure.is_of_options() != format.has_options() {
+            let kind = if format.has_options() { "have options" } else { "are open" };
+            let rule = format!("`{}` does not fit: the questions of this format {kind}", measure.name());
+            let hint = if format.has_options() { "choice" } else { "exact, normalized, token_f1, yes_no, wups_0" };
+            problems.push(SpecProblem::new(&format!("metrics.{number}"), rule).hint(hint));
+        }
+    }
+    let published: Vec<Value> = part(value, "published").unwrap_or_default();
+    for (number, row) in published.into_iter().enumerate() {
+        let Ok(row) = serde_json::from_value::<PublishedResult>(row) else { continue };
+        if row.metric.is_judged() != row.judge.is_some() {
+            let rule = if row.judge.is_some() {
+                "a judge, of a metric without one"
+            } else {
+                "a judged metric without its judge"
+            };
+            problems.push(SpecProblem::new(&format!("published.{number}.judge"), rule));
+        }
+    }
+    problems
+}
+
+fn prompt_rules(prompt: &BenchmarkPrompt, format: Option<&DatasetFormat>, problems: &mut Vec<SpecProblem>) {
+    let mut wants = |key: &str, text: &str, mark: &str, n: usize| {
+        let found = text.matches(mark).count();
+        if found != n {
+            problems.push(SpecProblem::new(key, format!("wants {mark} {n} times, found it {found} times")));
+        }
+    };
+    wants("prompt.text", &prompt.text, QUESTION, 1);
+    if let Some(format) = format {
+        wants("prompt.text", &prompt.text, OPTIONS, usize::from(format.has_options()));
+        let has_subtitles = matches!(format, DatasetFormat::VideoMme(files) if files.subtitles.is_some());
+        wants("prompt.text", &prompt.text, SUBTITLES, usize::from(has_subtitles));
+    }
+    wants("prompt.option", &prompt.option, LETTER, 1);
+    wants("prompt.option", &prompt.option, OPTION_TEXT, 1);
+}

@@ -1,0 +1,96 @@
+//! Choice of a format with its files, as a benchmark's description writes it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DatasetQuestions, EgoSchemaFiles, IntentQaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles,
+    NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionReference, RexTimeFiles, TempCompassFiles,
+    VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
+};
+use crate::error::{Error, Result};
+
+/// Format of a data set, with its files. Paths are relative to the data directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DatasetFormat {
+    /// Open questions of Video-ChatGPT's zero-shot evaluation: MSVD, MSRVTT, TGIF, ActivityNet.
+    ZeroShotQa(ZeroShotQaFiles),
+    /// Video-ChatGPT's benchmark of generated text: generic, temporal, consistency.
+    VcgBench(VcgBenchFiles),
+    /// NExT-QA, multiple choice.
+    NextQa(NextQaFiles),
+    /// NExT-QA, open answers.
+    NextQaOpen(NextQaOpenFiles),
+    /// EgoSchema.
+    EgoSchema(EgoSchemaFiles),
+    /// IntentQA.
+    IntentQa(IntentQaFiles),
+    /// MVBench.
+    Mvbench(MvBenchFiles),
+    /// Video-MME.
+    VideoMme(VideoMmeFiles),
+    /// MLVU, multiple choice.
+    Mlvu(MlvuFiles),
+    /// LongVideoBench.
+    LongVideoBench(LongVideoBenchFiles),
+    /// TempCompass: multiple choice, yes or no, caption matching.
+    TempCompass(TempCompassFiles),
+    /// Perception Test, multiple choice.
+    PerceptionTest(PerceptionTestFiles),
+    /// NExT-GQA: multiple choice with grounded answers.
+    NextGqa(NextGqaFiles),
+    /// ReXTime.
+    Rextime(RexTimeFiles),
+}
+
+impl DatasetFormat {
+    /// Reads the questions below a data directory.
+    ///
+    /// # Errors
+    /// An unreadable file, a row that is not of the format, an id that comes twice, or no question.
+    pub fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+        let mut found = match self {
+            Self::ZeroShotQa(files) => files.read(data)?,
+            Self::VcgBench(files) => files.read(data)?,
+            Self::NextQa(files) => files.read(data)?,
+            Self::NextQaOpen(files) => files.read(data)?,
+            Self::EgoSchema(files) => files.read(data)?,
+            Self::IntentQa(files) => files.read(data)?,
+            Self::Mvbench(files) => files.read(data)?,
+            Self::VideoMme(files) => files.read(data)?,
+            Self::Mlvu(files) => files.read(data)?,
+            Self::LongVideoBench(files) => files.read(data)?,
+            Self::TempCompass(files) => files.read(data)?,
+            Self::PerceptionTest(files) => files.read(data)?,
+            Self::NextGqa(files) => files.read(data)?,
+            Self::Rextime(files) => files.read(data)?,
+        };
+        let mut seen = HashSet::new();
+        if let Some(twice) = found.questions.iter().find(|question| !seen.insert(question.id.as_str())) {
+            return Err(Error::invalid("this id comes twice").about(format!("question `{}`", twice.id)).about(data));
+        }
+        if found.questions.is_empty() {
+            return Err(Error::invalid("no questions").about(data));
+        }
+        let n_hidden =
+            found.questions.iter().filter(|question| question.reference == QuestionReference::Hidden).count();
+        if n_hidden > 0 {
+            let n = found.questions.len();
+            found.notes.push(format!("{n_hidden} of {n} questions have no published answer, and are not scored"));
+        }
+        Ok(found)
+    }
+
+    /// Returns whether the questions have options.
+    pub fn has_options(&self) -> bool {
+        match self {
+            Self::ZeroShotQa(_) | Self::VcgBench(_) | Self::NextQaOpen(_) => false,
+            Self::TempCompass(files) => files.has_options(),
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! MLVU, multiple choice: one list a task (`video`, `question`, `candidates`, `answer` as text, `question_type`).
+//!
+//! The lists of the test set have `question_id` and no answer; their answers are written as a submission. The
+//! generation tasks (`8_sub_scene.json`, `9_summary.json`) have no candidates, are scored by a judge, and are refused
+//! here.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::rows::{DatasetRow, read_rows};
+use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
+use crate::error::{Error, Result};
+
+/// Files of MLVU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MlvuFiles {
+    /// Tasks.
+    #[schemars(length(min = 1))]
+    pub tasks: Vec<MlvuTask>,
+}
+
+/// A task of MLVU, or the test set's list of all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MlvuTask {
+    /// List of questions: `json/1_plotQA.json`.
+    pub questions: PathBuf,
+    /// Directory of the videos: `video/1_plotQA`.
+    pub videos: PathBuf,
+}
+
+impl MlvuFiles {
+    /// Reads the questions of all tasks.
+    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+        let mut found = DatasetQuestions::default();
+        for task in &self.tasks {
+            for (number, row) in read_rows(&data.join(&task.questions))?.iter().enumerate() {
+                found.questions.push(task.question(number, row)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl MlvuTask {
+    fn question(&self, number: usize, row: &DatasetRow) -> Result<BenchmarkQuestion> {
+        if row.value("candidates").is_none() {
+            let error = Error::invalid("no candidates: a generation task, which needs a judge");
+            return Err(row.locate(error.with_hint("leave this list out")));
+        }
+        let options = ChoiceOptions::lettered(row.texts("candidates")?).map_err(|error| row.locate(error))?;
+        let reference = match row.optional("answer")? {
+            None => QuestionReference::Hidden,
+            Some(answer) => {
+                let right = options.position_of(answer);
+                let rule = || row.error(format!("the answer `{answer}` is none of the candidates"));
+                QuestionReference::Choice(right.ok_or_else(rule)?)
+            }
+        };
+        let kind = row.text("question_type")?.to_owned();
+        let id = match row.optional("question_id")? {
+            Some(id) => id.to_owned(),
+            None => format!("{kind}/{number}"),
+        };
+        let video = VideoLookup::new(&self.videos, row.text("video")?);
+        let mut question = BenchmarkQuestion::choice(id, video, row.text("question")?, options);
+        question.reference = reference;
+        question.task.clone_from(&kind);
+        question.extra = Map::from_iter([("question_type".to_owned(), Value::from(kind.clone()))]);
+        question.kind = kind;
+        Ok(question)
+    }
+}

@@ -1,0 +1,177 @@
+//! Rows of a data set's files: objects of JSON, JSON Lines, a table or Parquet, with their position for messages.
+//!
+//! Numbers keep their spelling, so an id is the same as an integer and as a text. Called by the readers of formats.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::parquet_rows::read_parquet;
+use crate::error::{About as _, Error, Result};
+use crate::files;
+use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
+use crate::units::Seconds;
+
+/// Maximum number of bytes of a file of questions; the largest benchmark has a tenth.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Row of a file.
+#[derive(Debug, Clone)]
+pub(super) struct DatasetRow {
+    fields: Map<String, Value>,
+    file: PathBuf,
+    /// Position in the file: `line 3`, `entry 7`, or the key of an object.
+    position: String,
+}
+
+/// Reads a file of rows: an array of objects (`.json`), lines (`.jsonl`), a table (`.csv`, `.tsv`) or Parquet.
+///
+/// # Errors
+/// An unreadable file, an unknown extension, or the first row that is no object.
+pub(super) fn read_rows(path: &Path) -> Result<Vec<DatasetRow>> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
+        return entries(path, read_parquet(path)?);
+    }
+    let text = read_text(path)?;
+    match RecordFormat::from_path(path) {
+        Some(RecordFormat::Table) => {
+            let row = |(line, row)| DatasetRow::new(path, format!("line {line}"), row);
+            parse_table(&text, &["question"]).about(path)?.into_iter().map(row).collect()
+        }
+        Some(RecordFormat::Json) => entries(path, parse_array(&text).about(path)?),
+        Some(RecordFormat::Jsonl) => {
+            let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+            let row = |(number, line)| {
+                let position = format!("line {number}");
+                let value: Value = parse_json(line).about(position.clone()).about(path)?;
+                DatasetRow::new(path, position, value)
+            };
+            lines.map(row).collect()
+        }
+        None => {
+            let error = Error::invalid("unknown format of a list").with_hint("a file .json, .jsonl, .csv or .parquet");
+            Err(error.about(path))
+        }
+    }
+}
+
+fn entries(path: &Path, values: Vec<Value>) -> Result<Vec<DatasetRow>> {
+    (1..).zip(values).map(|(number, value)| DatasetRow::new(path, format!("entry {number}"), value)).collect()
+}
+
+/// Reads a file that is one JSON object.
+///
+/// # Errors
+/// An unreadable file, or other JSON.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    match parse_json(&read_text(path)?).about(path)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(Error::invalid("not a JSON object").about(path)),
+    }
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// An unreadable file, or bytes that are not UTF-8.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
+    Ok(decode(&bytes).about(path)?.to_owned())
+}
+
+impl DatasetRow {
+    /// Makes a row of an object.
+    ///
+    /// # Errors
+    /// A value that is no object.
+    pub(super) fn new(file: &Path, position: impl Into<String>, value: Value) -> Result<Self> {
+        let (file, position) = (file.to_owned(), position.into());
+        match value {
+            Value::Object(fields) => Ok(Self { fields, file, position }),
+            _ => Err(Error::invalid("not an object").about(position).about(&file)),
+        }
+    }
+
+    /// Makes the error of a rule that this row breaks.
+    pub(super) fn error(&self, rule: impl Into<String>) -> Error {
+        self.locate(Error::invalid(rule.into()))
+    }
+
+    /// Adds the file and the position to an error.
+    pub(super) fn locate(&self, error: Error) -> Error {
+        error.about(self.position.clone()).about(&self.file)
+    }
+
+    /// Returns a field, unless it is absent or null.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Returns a text or the digits of a number, if the field is present.
+    pub(super) fn optional(&self, key: &str) -> Result<Option<&str>> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.error(format!("`{key}` is not a text or a number"))),
+        }
+    }
+
+    /// Returns a text or the digits of a number.
+    pub(super) fn text(&self, key: &str) -> Result<&str> {
+        self.optional(key)?.ok_or_else(|| self.error(format!("missing field `{key}`")))
+    }
+
+    /// Returns the first of some fields that is present.
+    pub(super) fn any_text(&self, keys: &[&str]) -> Result<&str> {
+        for key in keys {
+            if let Some(text) = self.optional(key)? {
+                return Ok(text);
+            }
+        }
+        Err(self.error(format!("missing field `{}`", keys.join("` or `"))))
+    }
+
+    /// Returns a list of texts.
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>> {
+        let list = self.value(key).ok_or_else(|| self.error(format!("missing field `{key}`")))?;
+        let texts = list
+            .as_array()
+            .map(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>());
+        texts.flatten().ok_or_else(|| self.error(format!("`{key}` is not a list of texts")))
+    }
+
+    /// Returns a list of objects as rows.
+    pub(super) fn rows(&self, key: &str) -> Result<Vec<Self>> {
+        let list = self.value(key).and_then(Value::as_array);
+        let list = list.ok_or_else(|| self.error(format!("missing list `{key}`")))?;
+        let row = |(number, value): (usize, &Value)| {
+            Self::new(&self.file, format!("{}, `{key}` {number}", self.position), value.clone())
+        };
+        (1..).zip(list).map(row).collect()
+    }
+
+    /// Returns an index below `n`.
+    pub(super) fn index(&self, key: &str, n: usize) -> Result<usize> {
+        let text = self.text(key)?;
+        let index = text.parse().ok().filter(|&index: &usize| index < n);
+        index.ok_or_else(|| self.error(format!("`{key}` is `{text}`; expected an index below {n}")))
+    }
+
+    /// Returns a time in seconds, if the field is present.
+    pub(super) fn seconds(&self, key: &str) -> Result<Option<Seconds>> {
+        let Some(text) = self.optional(key)? else { return Ok(None) };
+        let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+        seconds
+            .map(|seconds| Some(Seconds(seconds)))
+            .ok_or_else(|| self.error(format!("`{key}`: invalid time `{text}`")))
+    }
+
+    /// Returns the texts of `a0`, `a1`, ... as far as they are present.
+    pub(super) fn numbered(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        while let Some(text) = self.optional(&format!("{prefix}{}", texts.len()))? {
+            texts.push(text.to_owned());
+        }
+        Ok(texts)
+    }
+}

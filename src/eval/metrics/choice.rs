@@ -1,0 +1,279 @@
+//! The parser of multiple-choice answers: which option does a free text choose?
+//!
+//! Rules in order; the first that finds a label decides. A rule that finds several different labels where it allows one
+//! ends the search: an answer is never guessed, and an unparsed answer counts as wrong.
+//!
+//! 1. The answer is a label: `B`, `(b)`, `**B**`.
+//! 2. It begins with a label that punctuation, the option's text or a reason closes: `B. Candles`, `B because ...`; not
+//!    `A man ...`, nor `C is cooking`.
+//! 3. It states a choice: `the answer is B`, `I choose (B)`, `correct option: B`; the last statement counts.
+//! 4. It ends in a label: a last line `B`, or `... is B`, `... (B)`, `\boxed{B}`.
+//! 5. One label is in brackets: `(B)`; or named: `option B`, `Caption 2`.
+//! 6. One label stands before its option's text: `... B. Candles ...`.
+//! 7. The normalised answer is an option's text, or has the text of one option and no negation.
+//!
+//! The order is that of lmms-eval's `extract_mcq_answer` (start, end and phrase before brackets before content) without
+//! its fallback to any letter of the text. Text before a last `</think>` is ignored. Labels are capital letters or
+//! digits; small letters count alone or in brackets.
+
+use regex::Regex;
+
+use super::choice_patterns::{BRACKETS, END, NAME, NEGATIONS, REASON, SECOND, STATEMENT};
+use super::text::normalized_words;
+use crate::eval::dataset::ChoiceOptions;
+
+/// Outcome of one rule.
+enum RuleOutcome {
+    /// No label: the next rule is asked.
+    Nothing,
+    /// One label, by the index of its option.
+    Chosen(usize),
+    /// Several labels: the answer is not parsed.
+    Ambiguous,
+}
+
+/// An answer and the options that it chooses from.
+struct ChoiceAnswer<'a> {
+    text: &'a str,
+    options: &'a ChoiceOptions,
+}
+
+/// Returns the index of the option that an answer chooses, or `None` for an answer that is not parsed.
+pub fn parse_choice(answer: &str, options: &ChoiceOptions) -> Option<usize> {
+    const RULES: [fn(&ChoiceAnswer<'_>) -> RuleOutcome; 8] = [
+        |answer| answer.alone(),
+        |answer| answer.at_start(),
+        |answer| answer.last_statement(),
+        |answer| answer.at_end(),
+        |answer| answer.in_brackets(),
+        |answer| answer.named(),
+        |answer| answer.before_its_text(),
+        |answer| answer.by_text(),
+    ];
+    let text = answer.rsplit("</think>").next().unwrap_or(answer).trim();
+    let answer = ChoiceAnswer { text, options };
+    for rule in RULES {
+        match rule(&answer) {
+            RuleOutcome::Nothing => {}
+            RuleOutcome::Chosen(index) => return Some(index),
+            RuleOutcome::Ambiguous => return None,
+        }
+    }
+    None
+}
+
+impl ChoiceAnswer<'_> {
+    /// Returns the option with a label; small letters count if `is_marked`.
+    fn index(&self, label: char, is_marked: bool) -> Option<usize> {
+        let label = if is_marked { label.to_ascii_uppercase() } else { label };
+        self.options.iter().position(|(known, _)| known == label)
+    }
+
+    /// Returns whether the rest of the text begins with the text of an option.
+    fn begins_with_option(&self, rest: &str, index: usize) -> bool {
+        let option = normalized_words(&self.options.texts()[index]);
+        let rest: Vec<String> = normalized_words(rest).into_iter().take(option.len()).collect();
+        !option.is_empty() && rest == option
+    }
+
+    /// Returns whether the text after a label closes it, so that the label is no word of a sentence.
+    fn is_closed(&self, rest: &str, index: usize) -> bool {
+        let mut chars = rest.chars();
+        match chars.next() {
+            None | Some('\n') => true,
+            Some('\'' | '’') => !chars.next().is_some_and(char::is_alphabetic),
+            Some('.' | ')' | ',' | ':' | ';' | ']' | '}' | '*' | '"' | '”' | '!' | '?' | '`' | '_' | '$' | '<') => {
+                true
+            }
+            Some(c) if c.is_whitespace() => {
+                rest.trim().is_empty()
+                    || self.begins_with_option(rest, index)
+                    || REASON.as_ref().is_some_and(|reason| reason.is_match(rest))
+            }
+            Some('-' | '–' | '—') => true,
+            Some(_) => false,
+        }
+    }
+
+    /// Returns whether a list of labels goes on after the label of an option.
+    fn is_list(&self, rest: &str, index: usize) -> bool {
+        let second = SECOND.as_ref().and_then(|second| second.captures(rest)).and_then(|found| found.get(1));
+        let label = second.and_then(|label| label.as_str().chars().next());
+        label.and_then(|label| self.index(label, false)).is_some_and(|other| other != index)
+    }
+
+    /// Rule 1.
+    fn alone(&self) -> RuleOutcome {
+        let mut chars = self.text.trim_matches(|c: char| !c.is_alphanumeric()).chars();
+        match (chars.next(), chars.next()) {
+            (Some(label), None) => self.index(label, true).map_or(RuleOutcome::Nothing, RuleOutcome::Chosen),
+            _ => RuleOutcome::Nothing,
+        }
+    }
+
+    /// Rule 2.
+    fn at_start(&self) -> RuleOutcome {
+        let text = self.text.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let Some(label) = text.chars().next() else { return RuleOutcome::Nothing };
+        let rest = &text[label.len_utf8()..];
+        match self.index(label, rest.starts_with(')')) {
+            Some(index) if self.is_list(rest, index) => RuleOutcome::Ambiguous,
+            Some(index) if self.is_closed(rest, index) => RuleOutcome::Chosen(index),
+            _ => RuleOutcome::Nothing,
+        }
+    }
+
+    /// Rule 3.
+    fn last_statement(&self) -> RuleOutcome {
+        let mut last = RuleOutcome::Nothing;
+        for found in STATEMENT.iter().flat_map(|statement| statement.captures_iter(self.text)) {
+            let Some(label) = found.get(1) else { continue };
+            let rest = &self.text[label.end()..];
+            let index = label.as_str().chars().next().and_then(|c| self.index(c, rest.starts_with([')', ']', '}'])));
+            match index {
+                Some(index) if self.is_list(rest, index) => last = RuleOutcome::Ambiguous,
+                Some(index) if self.is_closed(rest, index) => last = RuleOutcome::Chosen(index),
+                _ => {}
+            }
+        }
+        last
+    }
+
+    /// Rule 4.
+    fn at_end(&self) -> RuleOutcome {
+        let label = END.as_ref().and_then(|end| end.captures(self.text)).and_then(|found| found.get(1));
+        let index = label.and_then(|label| label.as_str().chars().next()).and_then(|label| self.index(label, false));
+        index.map_or(RuleOutcome::Nothing, RuleOutcome::Chosen)
+    }
+
+    /// Rule 5, brackets.
+    fn in_brackets(&self) -> RuleOutcome {
+        self.only(BRACKETS.as_ref(), |_, _| true, true)
+    }
+
+    /// Rule 5, names.
+    fn named(&self) -> RuleOutcome {
+        self.only(NAME.as_ref(), |rest, index| self.is_closed(rest, index), false)
+    }
+
+    /// Returns the only label that a pattern finds and `is_closed` accepts; a list of labels has no only one.
+    fn only(&self, pattern: Option<&Regex>, is_closed: impl Fn(&str, usize) -> bool, is_marked: bool) -> RuleOutcome {
+        let mut chosen = Vec::new();
+        for found in pattern.into_iter().flat_map(|pattern| pattern.captures_iter(self.text)) {
+            let Some(label) = found.get(1) else { continue };
+            let index = label.as_str().chars().next().and_then(|c| self.index(c, is_marked));
+            let rest = &self.text[label.end()..];
+            match index {
+                Some(index) if self.is_list(rest, index) => return RuleOutcome::Ambiguous,
+                Some(index) if is_closed(rest, index) => chosen.push(index),
+                _ => {}
+            }
+        }
+        one_of(chosen.into_iter())
+    }
+
+    /// Rule 6.
+    fn before_its_text(&self) -> RuleOutcome {
+        let starts = self.text.char_indices().filter(|(at, _)| {
+            self.text[..*at].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '\'')
+        });
+        let indices = starts.filter_map(|(at, label)| {
+            let index = self.index(label, false)?;
+            let rest = self.text[at + label.len_utf8()..].strip_prefix(['.', ')', ':'])?;
+            self.begins_with_option(rest, index).then_some(index)
+        });
+        one_of(indices)
+    }
+
+    /// Rule 7.
+    fn by_text(&self) -> RuleOutcome {
+        let answer = with_digits(normalized_words(self.text));
+        let options: Vec<Vec<String>> =
+            self.options.texts().iter().map(|text| with_digits(normalized_words(text))).collect();
+        let equal = one_of(options.iter().enumerate().filter(|(_, option)| **option == answer).map(|(i, _)| i));
+        if !matches!(equal, RuleOutcome::Nothing) {
+            return equal;
+        }
+        let is_yes_or_no = |option: &[String]| matches!(option, [word] if word == "yes" || word == "no");
+        let is_in = |option: &[String]| match option {
+            [] => false,
+            option if is_yes_or_no(option) => answer.first() == option.first(),
+            option => answer.windows(option.len()).any(|words| words == option),
+        };
+        let found: Vec<usize> = (0..options.len()).filter(|&i| is_in(&options[i])).collect();
+        // An option within another one that is mentioned, such as `cup` in `red cup`, is not the one that is meant.
+        let is_within = |i: usize, j: usize| {
+            options[j].len() > options[i].len() && options[j].windows(options[i].len()).any(|words| words == options[i])
+        };
+        let meant: Vec<usize> = found.iter().copied().filter(|&i| !found.iter().any(|&j| is_within(i, j))).collect();
+        let [index] = meant[..] else {
+            return if meant.is_empty() { RuleOutcome::Nothing } else { RuleOutcome::Ambiguous };
+        };
+        let n_negations = |words: &[String]| words.iter().filter(|word| NEGATIONS.contains(&word.as_str())).count();
+        let numbers = |words: &[String]| words.iter().filter(|word| word.parse::<f64>().is_ok()).count();
+        let is_number = options[index].iter().all(|word| word.parse::<f64>().is_ok());
+        if !is_yes_or_no(&options[index]) && n_negations(&answer) > n_negations(&options[index])
+            || is_number && numbers(&answer) > 1
+        {
+            return RuleOutcome::Ambiguous;
+        }
+        RuleOutcome::Chosen(index)
+    }
+}
+
+/// Returns the index if all are equal.
+fn one_of(mut indices: impl Iterator<Item = usize>) -> RuleOutcome {
+    match indices.next() {
+        None => RuleOutcome::Nothing,
+        Some(first) if indices.all(|index| index == first) => RuleOutcome::Chosen(first),
+        Some(_) => RuleOutcome::Ambiguous,
+    }
+}
+
+/// Replaces the words for small numbers by digits.
+fn with_digits(words: Vec<String>) -> Vec<String> {
+    const NUMBERS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+    let digit = |word: String| match NUMBERS.iter().position(|number| *number == word) {
+        Some(number) => number.to_string(),
+        None => word,
+    };
+    words.into_iter().map(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(answer: &str, options: &[&str]) -> Option<char> {
+        let options = ChoiceOptions::lettered(options.iter().map(|&text| text.to_owned()).collect()).expect("options");
+        parse_choice(answer, &options).and_then(|index| options.label(index))
+    }
+
+    #[test]
+    fn an_article_or_a_person_called_c_is_no_label() {
+        let options = ["a man runs", "a dog", "doing laundry", "cooking"];
+        assert_eq!(parse("A woman walks into the room.", &options), None);
+        assert_eq!(parse("C is walking in the garden.", &options), None);
+        assert_eq!(parse("C is cooking.", &options), Some('D'));
+        assert_eq!(parse("I see vitamin C there", &options), None);
+    }
+
+    #[test]
+    fn several_labels_are_not_guessed() {
+        let options = ["red", "blue", "green"];
+        for answer in ["A or B", "(A) and (C)", "Either (A) or (B).", "The answer is A or B.", "", "?", "D", "Z."] {
+            assert_eq!(parse(answer, &options), None, "{answer}");
+        }
+        assert_eq!(parse("(A) is wrong and (B) too, so the answer is (C)", &options), Some('C'));
+    }
+
+    #[test]
+    fn text_counts_if_one_option_is_meant() {
+        let options = ["cup", "red cup", "not moving"];
+        assert_eq!(parse("It is a red cup.", &options), Some('B'));
+        assert_eq!(parse("It is not a cup.", &options), None);
+        assert_eq!(parse("The thing is not moving.", &options), Some('C'));
+        assert_eq!(parse("There are two.", &["1", "2", "3"]), Some('B'));
+        assert_eq!(parse("2 of 3 people", &["2", "4"]), None);
+    }
+}

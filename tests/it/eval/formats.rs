@@ -1,0 +1,248 @@
+//! Tiny replicas of each format of a benchmark.
+
+use vidense::eval::dataset::{BenchmarkQuestion, QuestionReference};
+use vidense::units::Seconds;
+
+use super::Replica;
+
+/// Id, video, question, number of options, reference, type and task of a question.
+fn fields(question: &BenchmarkQuestion) -> (&str, String, &str, usize, QuestionReference, &str, &str) {
+    let BenchmarkQuestion { id, video, question: text, options, reference, kind, task, .. } = question;
+    (id, video.shown(), text, options.len(), reference.clone(), kind, task)
+}
+
+fn texts(of: &[&str]) -> QuestionReference {
+    QuestionReference::Texts(of.iter().map(|&text| text.to_owned()).collect())
+}
+
+#[test]
+fn zero_shot_pairs_are_joined_by_id() {
+    let files = [
+        (
+            "q.json",
+            r#"[{"video_name": "a", "question": "who?", "question_id": 7}, {"video_name": "b", "question": "what?", "question_id": "v_8"}]"#,
+        ),
+        (
+            "a.json",
+            r#"[{"answer": "dog", "type": 2, "question_id": "v_8"}, {"answer": "man", "type": 3, "question_id": "7"}]"#,
+        ),
+        ("short.json", r#"[{"answer": "man", "type": 3, "question_id": 7}]"#),
+    ];
+    let replica = Replica::new(&files);
+    let found = replica.read("zero_shot_qa: { questions: q.json, answers: a.json, videos: v }").unwrap();
+    assert_eq!(fields(&found[0]), ("7", "v/a".into(), "who?", 0, texts(&["man"]), "3", ""));
+    assert_eq!(fields(&found[1]), ("v_8", "v/b".into(), "what?", 0, texts(&["dog"]), "2", ""));
+    let error = replica.read("zero_shot_qa: { questions: q.json, answers: short.json, videos: v }").unwrap_err();
+    assert_eq!(error, "q.json: entry 2: no answer with the id `v_8`");
+}
+
+#[test]
+fn vcg_bench_is_read_in_both_layouts() {
+    let files = [
+        (
+            "generic.json",
+            r#"[{"video_name": "v_a", "Q": "one?", "A": "x"}, {"video_name": "v_a", "Q": "two?", "A": "y"}]"#,
+        ),
+        ("pairs.json", r#"[{"video_name": "v_a", "Q1": "one?", "Q2": "two?", "A": "x"}]"#),
+        (
+            "slowfast.json",
+            r#"[{"video_name": "a", "question_id": "v_a_0", "question": ["one?", "two?"], "answer": "x"}]"#,
+        ),
+    ];
+    let replica = Replica::new(&files);
+    let read = |file: &str| replica.read(&format!("vcg_bench: {{ pairs: {file}, videos: v }}")).unwrap();
+    let ids = |found: &[BenchmarkQuestion]| found.iter().map(|q| (q.id.clone(), q.weight)).collect::<Vec<_>>();
+    assert_eq!(ids(&read("generic.json")), [("v_a_0".into(), 1.0), ("v_a_1".into(), 1.0)]);
+    assert_eq!(ids(&read("pairs.json")), [("v_a_0/1".into(), 0.5), ("v_a_0/2".into(), 0.5)]);
+    assert_eq!(ids(&read("slowfast.json")), ids(&read("pairs.json")));
+}
+
+#[test]
+fn tables_of_multiple_choice_are_read_by_index_and_by_text() {
+    let official = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n\
+                    40,9,6,4,how many?,2,6,DC,1,2,3,4,5\n41,9,6,4,why?,0,1,CW,a,b,c,d,e\n";
+    let ig_vlm = ",video_name,frame_count,width,height,question,answer_number,question_id,question_type,a0,a1,a2,a3,a4,answer\n\
+                  0,40,9,6,4,how many?,1,406,DC,1,2,3,4,5,2\n";
+    let intent = ",video_name,question,question_id,answer,video_id,question_type,a0,a1,a2,a3,a4\n\
+                  1,88,\"how, then?\",88_CH_1,move,88,CH,jump,nod,push,play,move\n";
+    let files = [
+        ("official.csv", official),
+        ("ig.csv", ig_vlm),
+        ("intent.csv", intent),
+        (
+            "slowfast.json",
+            r#"[{"task_name": "NExTQA", "video_name": "40.mp4", "question_id": "406", "question": "why?", "answer_number": 1, "candidates": ["a", "b", "c", "d", "e"], "answer": "b"}]"#,
+        ),
+        ("map.json", r#"{"40": "0101/40", "41": "0102/41"}"#),
+        ("bad.csv", "video,question,answer,qid,type,a0,a1\n1,why?,none,2,CW,x,y\n"),
+    ];
+    let replica = Replica::new(&files);
+    let choice = QuestionReference::Choice;
+    let found = replica.read("next_qa: { questions: official.csv, videos: v, map: map.json }").unwrap();
+    // All answers are indices, although `2` is an option's text as well.
+    assert_eq!(fields(&found[0]), ("40_6", "v/0101/40".into(), "how many?", 5, choice(2), "DC", ""));
+    let found = replica.read("next_qa: { questions: ig.csv, videos: v }").unwrap();
+    assert_eq!(fields(&found[0]), ("406", "v/40".into(), "how many?", 5, choice(1), "DC", ""));
+    let found = replica.read("next_qa: { questions: slowfast.json, videos: v }").unwrap();
+    assert_eq!(fields(&found[0]), ("406", "v/40.mp4".into(), "why?", 5, choice(1), "NExTQA", ""));
+    let found = replica.read("intent_qa: { questions: intent.csv, videos: v }").unwrap();
+    assert_eq!(fields(&found[0]), ("88_CH_1", "v/88".into(), "how, then?", 5, choice(4), "CH", ""));
+    let error = replica.read("next_qa: { questions: bad.csv, videos: v }").unwrap_err();
+    assert_eq!(error, "bad.csv: line 2: the answer `none` is none of the options");
+}
+
+#[test]
+fn open_answers_have_second_references_and_grounded_ones_spans() {
+    let files = [
+        ("oe.csv", "video,question,answer,qid,type\n40,what?,clap,9,TP\n41,is it?,no,4,DB\n"),
+        ("second.json", r#"{"40": {"9": "clap his hand"}}"#),
+        ("gqa.csv", "video_id,question,answer,qid,type,a0,a1\n40,what?,sit,8,TN,stand,sit\n"),
+        ("gsub.json", r#"{"40": {"duration": 19, "location": {"8": [[8.9, 15.1]]}, "fps": 30}}"#),
+    ];
+    let replica = Replica::new(&files);
+    let found = replica.read("next_qa_open: { questions: oe.csv, videos: v, second_references: second.json }").unwrap();
+    assert_eq!(fields(&found[0]), ("40_9", "v/40".into(), "what?", 0, texts(&["clap", "clap his hand"]), "TN", ""));
+    assert_eq!(found[1].reference, texts(&["no"]));
+    let found = replica.read("next_gqa: { questions: gqa.csv, spans: gsub.json, videos: v }").unwrap();
+    assert_eq!(found[0].reference, QuestionReference::Choice(1));
+    assert_eq!(found[0].spans.iter().map(ToString::to_string).collect::<Vec<_>>().len(), 1);
+}
+
+#[test]
+fn ego_schema_is_scored_on_the_published_answers_only() {
+    let files = [
+        (
+            "questions.json",
+            r#"[{"q_uid": "u-1", "question": "why?", "option 0": "a", "option 1": "b"}, {"q_uid": "u-2", "question": "how?", "option 0": "a", "option 1": "b"}]"#,
+        ),
+        ("subset.json", r#"{"u-2": 1}"#),
+        ("lmms.json", r#"[{"video_idx": "u-1", "question": "why?", "option": ["A. a", "B. b"], "answer": "0"}]"#),
+        ("ig.csv", ",video_name,question_id,question,answer,a0,a1\n1,u-1,q1,why?,b,a,b\n"),
+    ];
+    let replica = Replica::new(&files);
+    let read = |files: &str| replica.read(&format!("ego_schema: {{ {files}, videos: v }}")).unwrap();
+    let references =
+        |found: &[BenchmarkQuestion]| found.iter().map(|q| (q.id.clone(), q.reference.clone())).collect::<Vec<_>>();
+    let hidden = QuestionReference::Hidden;
+    assert_eq!(
+        references(&read("questions: questions.json")),
+        [("u-1".into(), hidden.clone()), ("u-2".into(), hidden)]
+    );
+    let choice = |id: &str, index| vec![(id.to_owned(), QuestionReference::Choice(index))];
+    assert_eq!(references(&read("questions: questions.json, answers: subset.json")), choice("u-2", 1));
+    assert_eq!(references(&read("questions: lmms.json")), choice("u-1", 0));
+    assert_eq!(references(&read("questions: ig.csv")), choice("u-1", 1));
+}
+
+#[test]
+fn mvbench_reads_tasks_with_clips_and_refuses_clips_of_frames() {
+    let files = [
+        (
+            "json/action_sequence.json",
+            r#"[{"video": "a.mp4", "question": "what?", "candidates": ["x", "y"], "answer": "y", "start": 1.5, "end": 4}]"#,
+        ),
+        (
+            "json/episodic_reasoning.json",
+            r#"[{"video": "s01", "question": "why?", "candidates": ["x", "y"], "answer": "x", "start": 0, "end": 2}]"#,
+        ),
+        ("tvqa/s01/00001.jpg", ""),
+    ];
+    let replica = Replica::new(&files);
+    let read = |name: &str, dir: &str, more: &str| {
+        replica.read(&format!("mvbench: {{ lists: json, tasks: [{{ name: {name}, videos: {dir}{more} }}] }}"))
+    };
+    let found = read("action_sequence", "star", "").unwrap();
+    let name = "action_sequence";
+    assert_eq!(
+        fields(&found[0]),
+        ("action_sequence/0", "star/a.mp4".into(), "what?", 2, QuestionReference::Choice(1), name, name)
+    );
+    assert_eq!((found[0].clip.start, found[0].clip.end), (Some(Seconds(1.5)), Some(Seconds(4.0))));
+    let error = read("episodic_reasoning", "tvqa", "").unwrap_err();
+    assert!(error.contains("the clip of a directory of frames") && error.contains("hint: clips: whole"), "{error}");
+    assert_eq!(read("episodic_reasoning", "tvqa", ", clips: whole").unwrap()[0].clip, Default::default());
+}
+
+#[test]
+fn long_benchmarks_are_read_with_their_groups() {
+    let files = [
+        (
+            "mme.json",
+            r#"[{"video_id": "001", "duration": "short", "domain": "Knowledge", "sub_category": "Law", "videoID": "f_x", "question_id": "001-1", "task_type": "Counting Problem", "question": "which?", "options": ["A. Apples.", "B. Candles."], "answer": "B"}]"#,
+        ),
+        ("subtitle/f_x.srt", "1\n00:00:01,000 --> 00:00:02,000\nhello\n"),
+        (
+            "mlvu.json",
+            r#"[{"video": "c.mp4", "duration": 5, "question": "count?", "candidates": ["2", "1"], "answer": "1", "question_type": "count"}]"#,
+        ),
+        (
+            "mlvu_test.json",
+            r#"[{"video": "c.mp4", "question": "count?", "candidates": ["2", "1"], "question_id": "AR_0", "question_type": "count"}]"#,
+        ),
+        ("summary.json", r#"[{"video": "c.mp4", "question": "sum up", "answer": "x", "question_type": "summary"}]"#),
+        (
+            "lvb.json",
+            r#"[{"id": "x_0", "video_path": "x.mp4", "question": "what?", "candidates": ["a", "b"], "correct_choice": 1, "duration_group": 15, "question_category": "S2E"}]"#,
+        ),
+        (
+            "pt.json",
+            r#"{"video_1": {"metadata": {}, "mc_question": [{"id": 4, "question": "where?", "options": ["a", "b", "c"], "answer_id": 2, "area": "Memory", "reasoning": "Descriptive", "tag": ["x"]}]}}"#,
+        ),
+        (
+            "rex.json",
+            r#"[{"qid": "anet_val92", "vid": "v_Z", "source": "Anet_val", "question": "what?", "options": ["a", "b"]}]"#,
+        ),
+        (
+            "rex.jsonl",
+            r#"{"qid": "anet_val92", "query": "what?", "vid": "v_Z", "relevant_windows": [[5, 8]], "ans": "A"}"#,
+        ),
+    ];
+    let replica = Replica::new(&files);
+    let one = |format: &str| replica.read(format).unwrap_or_else(|error| panic!("{format}: {error}")).remove(0);
+    let choice = QuestionReference::Choice;
+    let mme = one("video_mme: { questions: mme.json, videos: data }");
+    assert_eq!(fields(&mme), ("001-1", "data/f_x".into(), "which?", 2, choice(1), "Counting Problem", "short"));
+    let mlvu = one("mlvu: { tasks: [{ questions: mlvu.json, videos: v }] }");
+    assert_eq!(fields(&mlvu), ("count/0", "v/c.mp4".into(), "count?", 2, choice(1), "count", "count"));
+    assert_eq!(one("mlvu: { tasks: [{ questions: mlvu_test.json, videos: v }] }").reference, QuestionReference::Hidden);
+    let error = replica.read("mlvu: { tasks: [{ questions: summary.json, videos: v }] }").unwrap_err();
+    assert_eq!(
+        error,
+        "summary.json: entry 1: no candidates: a generation task, which needs a judge; hint: leave this list out"
+    );
+    let lvb = one("long_video_bench: { questions: lvb.json, videos: v }");
+    assert_eq!(fields(&lvb), ("x_0", "v/x.mp4".into(), "what?", 2, choice(1), "S2E", "15"));
+    let test = one("perception_test: { questions: pt.json, videos: v }");
+    assert_eq!(fields(&test), ("video_1/4", "v/video_1".into(), "where?", 3, choice(2), "Descriptive", "Memory"));
+    let rex = one("rextime: { questions: rex.json, answers: rex.jsonl, activitynet: anet, qvhighlights: qvh }");
+    assert_eq!(fields(&rex), ("anet_val92", "anet/v_Z".into(), "what?", 2, choice(0), "", ""));
+    assert_eq!(rex.spans.len(), 1);
+}
+
+#[test]
+fn temp_compass_options_are_read_from_the_question() {
+    let files = [
+        ("mc.json", r#"{"10": {"action": [{"question": "what?\nA. dunking\nB. passing", "answer": "B. passing"}]}}"#),
+        (
+            "cm.json",
+            r#"{"10": {"speed": [{"question": "Which?\nSentence A: It runs.\nSentence B: It sits.", "answer": "Sentence A: It runs."}]}}"#,
+        ),
+        ("yn.json", r#"{"10": {"order": [{"question": "Is it?", "answer": "no"}]}}"#),
+        ("bad.json", r#"{"10": {"order": [{"question": "Is it?", "answer": "maybe"}]}}"#),
+    ];
+    let replica = Replica::new(&files);
+    let read = |file: &str, task: &str| {
+        replica.read(&format!("temp_compass: {{ questions: {file}, task: {task}, videos: v }}"))
+    };
+    let choice = QuestionReference::Choice;
+    let found = read("mc.json", "multi_choice").unwrap();
+    assert_eq!(fields(&found[0]), ("10/action/0", "v/10".into(), "what?", 2, choice(1), "action", ""));
+    let found = read("cm.json", "caption_matching").unwrap();
+    assert_eq!(fields(&found[0]), ("10/speed/0", "v/10".into(), "Which?", 2, choice(0), "speed", ""));
+    assert_eq!(found[0].options.shown_label('A'), "Sentence A");
+    assert_eq!(read("yn.json", "yes_no").unwrap()[0].reference, texts(&["no"]));
+    assert_eq!(
+        read("bad.json", "yes_no").unwrap_err(),
+        "bad.json: `10/order/0`: the answer is `maybe`; expected yes or no"
+    );
+}

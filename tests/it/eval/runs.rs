@@ -1,0 +1,153 @@
+//! Descriptions of benchmarks, and runs of the binary over clips of the shapes world.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use vidense::eval::benchmark::{BenchmarkSpec, read_benchmark};
+
+use super::Replica;
+use crate::harness::{json as read_json, repository};
+
+#[test]
+fn every_shipped_description_is_valid_and_says_where_its_words_are_from() {
+    let mut names: Vec<_> =
+        std::fs::read_dir(repository("evals")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(names.len() >= 25);
+    for path in names {
+        let spec: BenchmarkSpec = read_benchmark(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!spec.prompt.source.is_empty() && !spec.source.is_empty(), "{}", path.display());
+        for row in &spec.published {
+            assert!(row.split == spec.split && !row.source.is_empty(), "{}: {}", path.display(), row.model);
+        }
+    }
+}
+
+#[test]
+fn every_error_of_a_description_is_printed_at_once() {
+    let replica = Replica::new(&[(
+        "bad.yaml",
+        "name: x\nsplit: test\nsauce: x\nformat:\n  next_qa: { questions: q.csv, video: v }\nprompt: { text: \"{options}\", source: x }\nmetrics: [wups_1, exact]\npublished:\n  - { model: m, split: test, metric: judge_score, value: 3, source: s }\n",
+    )]);
+    let path = replica.dir.path().join("bad.yaml");
+    let error = read_benchmark(&path).unwrap_err().to_string();
+    for part in [
+        "sauce: unknown key `sauce`; hint: `source`?",
+        "the key `source` is missing",
+        "bad.yaml:5:33: format.next_qa.video: unknown key `video`; hint: `videos`?",
+        "prompt.text: wants {question} 1 times, found it 0 times",
+        "metrics.0: unknown choice `wups_1`",
+        "published.0.judge: a judged metric without its judge",
+    ] {
+        assert!(error.contains(part), "{part} in\n{error}");
+    }
+}
+
+fn vidense(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vidense")).current_dir(repository("")).args(arguments).output().unwrap()
+}
+
+/// A multiple-choice benchmark over the sample clips: the questions about one, and its description.
+fn shapes(extra_videos: &[&str]) -> Replica {
+    let text = std::fs::read_to_string(repository("samples/clips/questions.jsonl")).unwrap();
+    let rows: Vec<Value> = text.lines().take(12).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut list = Vec::new();
+    for row in &rows {
+        let answer = row["answer"].as_str().unwrap();
+        let candidates = json!([answer, "none of these"]);
+        list.push(json!({ "video": row["video"], "question": row["question"], "candidates": candidates, "answer": answer, "question_type": row["type"] }));
+    }
+    for video in extra_videos {
+        list.push(json!({ "video": video, "question": "What?", "candidates": ["x", "y"], "answer": "x", "question_type": "lost" }));
+    }
+    let spec = "name: Shapes\nsplit: test\nsource: x\nformat: { mlvu: { tasks: [{ questions: q.json, videos: clips }] } }\n\
+                prompt: { text: \"{question}{options}\", source: x }\nmetrics: [choice]\naverage: tasks\n";
+    let replica = Replica::new(&[("q.json", &Value::Array(list).to_string()), ("spec.yaml", spec)]);
+    std::fs::create_dir(replica.dir.path().join("clips")).unwrap();
+    for row in &rows {
+        let name = row["video"].as_str().unwrap();
+        let from = repository("samples/clips").join(name);
+        std::fs::copy(from, replica.dir.path().join("clips").join(name)).unwrap();
+    }
+    replica
+}
+
+#[test]
+fn a_benchmark_counts_every_question_and_is_compared_with_itself() {
+    let replica = shapes(&[]);
+    let at = |name: &str| replica.dir.path().join(name).to_str().unwrap().to_owned();
+    let (spec, data, answers, sent) = (at("spec.yaml"), at("."), at("answers.jsonl"), at("submission.json"));
+    let run = ["eval", &spec, "--data", &data, "--json", "--answers", &answers, "--submission", &sent];
+    let output = vidense(&run);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let all = rows.last().unwrap();
+    assert_eq!((&all["group"], &all["questions"], &all["missing"]), (&json!("all"), &json!(12), &json!(0)));
+    assert_eq!(rows[rows.len() - 2]["group"], "macro");
+    let lines: Vec<Value> =
+        std::fs::read_to_string(&answers).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let right: f64 = lines.iter().map(|line| line["scores"]["choice"].as_f64().unwrap()).sum();
+    assert!((all["scores"]["choice"]["mean"].as_f64().unwrap() - right / 12.0).abs() < 1e-12);
+    let unparsed = lines.iter().filter(|line| line["status"] == "unparsed").count();
+    assert_eq!(all["unparsed"], json!(unparsed));
+    assert_eq!(read_json(Path::new(&sent)).as_array().unwrap().len(), 12);
+    let output = vidense(&["eval", "compare", &answers, &answers]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("B - A = +0.00 points") && text.contains("p = min(1, 2 P(X <= 0)) with X ~ Bin(0, 1/2) = 1.0000"),
+        "{text}"
+    );
+}
+
+#[test]
+fn missing_videos_fail_the_run_before_a_model_is_loaded_or_count_as_wrong() {
+    let replica = shapes(&["gone-1.mp4", "gone-2.mp4"]);
+    let at = |name: &str| replica.dir.path().join(name).to_str().unwrap().to_owned();
+    let (spec, data) = (at("spec.yaml"), at("."));
+    let output = vidense(&["eval", &spec, "--data", &data, "--model", "no/such-model"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("2 of ") && error.contains("clips/gone-1.mp4, clips/gone-2.mp4; hint: --min-coverage"),
+        "{error}"
+    );
+    let output = vidense(&["eval", &spec, "--data", &data, "--min-coverage", "10", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows: BTreeMap<&str, &Value> =
+        report["rows"].as_array().unwrap().iter().map(|row| (row["name"].as_str().unwrap(), row)).collect();
+    assert_eq!(
+        (&report["missing_videos"], &rows["all"]["questions"], &rows["all"]["missing"]),
+        (&json!(2), &json!(14), &json!(2))
+    );
+    assert_eq!((&rows["lost"]["missing"], &rows["lost"]["scores"]["choice"]["mean"]), (&json!(2), &json!(0.0)));
+    let table = String::from_utf8(vidense(&["eval", &spec, "--data", &data, "--min-coverage", "10"]).stdout).unwrap();
+    assert!(table.contains("of which 2 are missing") && table.contains("missing questions count as wrong"), "{table}");
+}
+
+#[test]
+fn flags_of_benchmarks_and_of_files_of_questions_are_told_apart() {
+    let replica = shapes(&[]);
+    let spec = replica.dir.path().join("spec.yaml").to_str().unwrap().to_owned();
+    let stderr = |arguments: &[&str]| {
+        let output = vidense(arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(stderr(&["eval", &spec]).contains("a benchmark needs --data DIR"));
+    let found = stderr(&["eval", "samples/clips/questions.jsonl", "--data", "x"]);
+    assert!(found.contains("--data: a flag of benchmarks, not of files of questions"), "{found}");
+    assert!(
+        stderr(&["eval", "evals/next-qa-open-val.yaml", "--data", "x"])
+            .contains("needs WordNet's database; hint: --wordnet DIR")
+    );
+    assert!(
+        stderr(&["eval", &spec, "--data", "x", "--wordnet", "y"]).contains("no metric of this benchmark needs WordNet")
+    );
+    assert!(
+        stderr(&["eval", &spec, "--data", "x", "--min-coverage", "101"]).contains("expected a number from 0 to 100")
+    );
+}
