@@ -125,8 +125,8 @@ impl BenchmarkRun<'_> {
     /// Asks all questions. `on_answer` is called in the order of the videos.
     ///
     /// # Errors
-    /// When a stage panics. Failures of a video or a question are passed on. An error of `on_answer` ends the run, and is
-    /// the inner result.
+    /// When a stage panics. Failures of a video or a question are passed on. An error of `on_answer` ends the run, and
+    /// is the inner result.
     pub fn run<E>(&self, on_answer: &mut OnAnswer<'_, E>) -> Result<std::result::Result<RunReport, E>> {
         let jobs: Vec<Job> = self.videos.iter().map(job).collect();
         let mut listener = AnswerListener { observed: Ok(()), stop: &self.control.stop, on_answer };

@@ -68,5 +68,5 @@ pub(super) fn windows(row: &DatasetRow, list: &Value) -> Result<Vec<Window>> {
         Some(Window { start: Some(Seconds(number(start)?)), end: Some(Seconds(number(end)?)) })
     };
     let windows = list.as_array().and_then(|list| list.iter().map(window).collect::<Option<Vec<_>>>());
-    windows.ok_or_else(|| row.locate(Error::invalid("spans that are no list of [start, end]")))
+    windows.ok_or_else(|| row.locate(Error::invalid("invalid spans; expected a list of [start, end]")))
 }

@@ -66,3 +66,57 @@ fn cell(column: &ArrayRef, index: usize) -> Result<Value> {
         other => return Err(Error::invalid(format!("a column of the type {other}, which is not read"))),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{ListBuilder, StringBuilder};
+    use arrow_array::{Date32Array, Int64Array, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::Compression;
+    use parquet::file::properties::WriterProperties;
+    use serde_json::json;
+
+    use super::*;
+
+    fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+        let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        let file = File::create(path).expect("ours");
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a schema");
+        writer.write(&batch).expect("ours");
+        writer.close().expect("ours");
+    }
+
+    #[test]
+    fn rows_of_texts_numbers_and_lists_are_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("test.parquet");
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        lists.append_value([Some("A. x"), Some("B. y")]);
+        lists.append_null();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("question", Arc::new(StringArray::from(vec![Some("what?"), None]))),
+            ("answer", Arc::new(Int64Array::from(vec![7, -1]))),
+            ("options", Arc::new(lists.finish())),
+        ];
+        write(&path, columns);
+        let expected = [
+            json!({ "question": "what?", "answer": "7", "options": ["A. x", "B. y"] }),
+            json!({ "question": null, "answer": "-1", "options": null }),
+        ];
+        assert_eq!(read_parquet(&path).expect("Parquet"), expected);
+    }
+
+    #[test]
+    fn other_columns_and_other_files_are_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("test.parquet");
+        write(&path, vec![("day", Arc::new(Date32Array::from(vec![1])))]);
+        let error = read_parquet(&path).expect_err("dates are not read").to_string();
+        assert!(error.contains("day: a column of the type Date32, which is not read"), "{error}");
+        std::fs::write(&path, "PAR1 and no more").expect("ours");
+        assert!(read_parquet(&path).is_err());
+    }
+}

@@ -98,7 +98,7 @@ fn options(row: &DatasetRow, lines: &[&str]) -> Result<ChoiceOptions> {
         Some((label, (text.to_owned(), prefix.to_owned())))
     };
     let options = lines.iter().map(option).collect::<Option<Vec<_>>>().filter(|options| options.len() >= 2);
-    let options = options.ok_or_else(|| row.error("options that are no lines `A. ...` or `Option 1: ...`"))?;
+    let options = options.ok_or_else(|| row.error("invalid options; expected lines `A. ...` or `Option 1: ...`"))?;
     let (labels, named): (Vec<char>, Vec<(String, String)>) = options.into_iter().unzip();
     let (texts, prefixes): (Vec<String>, Vec<String>) = named.into_iter().unzip();
     match prefixes.iter().all(|prefix| *prefix == prefixes[0]) {

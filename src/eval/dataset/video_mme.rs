@@ -70,5 +70,5 @@ pub(super) fn letter(row: &DatasetRow, key: &str, options: &ChoiceOptions) -> Re
     let index = options.iter().position(|(label, _)| text.trim().chars().eq([label]));
     index
         .map(QuestionReference::Choice)
-        .ok_or_else(|| row.error(format!("`{key}` is `{text}`, no letter of an option")))
+        .ok_or_else(|| row.error(format!("`{key}` is `{text}`; expected the letter of an option")))
 }

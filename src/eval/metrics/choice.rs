@@ -72,7 +72,9 @@ impl ChoiceAnswer<'_> {
     /// Returns whether the rest of the text begins with the text of an option.
     fn begins_with_option(&self, rest: &str, index: usize) -> bool {
         let option = normalized_words(&self.options.texts()[index]);
-        let rest: Vec<String> = normalized_words(rest).into_iter().take(option.len()).collect();
+        // As much of the rest as the option's words can take, so that long answers are not read again at each label.
+        let begin: String = rest.chars().take(2 * self.options.texts()[index].len() + 64).collect();
+        let rest: Vec<String> = normalized_words(&begin).into_iter().take(option.len()).collect();
         !option.is_empty() && rest == option
     }
 

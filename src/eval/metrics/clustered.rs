@@ -1,10 +1,13 @@
 //! Means of scores with 95 % intervals that respect clusters: questions about one video are not independent.
 //!
-//! Estimator: the weighted mean `ȳ = Σ w y / Σ w` is a ratio of totals over clusters, whose linearized variance is `G /
-//! (G - 1) · Σ_g (Σ_{i in g} w_i (y_i - ȳ))² / (Σ w)²` for `G` clusters (Cochran, Sampling Techniques, 3rd ed., 1977,
-//! section 9A; Miller 2024, arXiv 2411.00640, section 2.2, without the factor). The interval is `ȳ ± t · SE`, with the
-//! 0.975 quantile of Student's t with `G - 1` degrees of freedom, cut to the range of scores, 0 to 1. Where all clusters
-//! agree, the variance is 0 and says nothing: the interval is then Wilson's over clusters.
+//! Estimator: the weighted mean `ȳ = Σ w y / Σ w` is a ratio of totals over `G` clusters, with the linearized variance
+//!
+//! `G / (G - 1) · Σ_g (Σ_{i in g} w_i (y_i - ȳ))² / (Σ w)²`
+//!
+//! (Cochran, Sampling Techniques, 3rd ed., 1977, chapter 9A; Miller 2024, arXiv 2411.00640, section 2.2, without the
+//! factor). The interval is `ȳ ± t · SE`, with the 0.975 quantile of Student's t with `G - 1` degrees of freedom, cut to
+//! the range of scores, 0 to 1. Where all clusters agree, the variance is 0 and says nothing: the interval is then
+//! Wilson's over clusters.
 
 use std::collections::BTreeMap;
 

@@ -246,3 +246,41 @@ fn temp_compass_options_are_read_from_the_question() {
         "bad.json: `10/order/0`: the answer is `maybe`; expected yes or no"
     );
 }
+
+#[test]
+fn mutated_files_end_in_questions_or_in_an_error() {
+    let table = "video,question,answer,qid,type,a0,a1\n40,what?,1,6,DC,\"x, y\",z\n41,why?,0,1,CW,a,b\n";
+    let list = r#"[{"video": "a.mp4", "question": "what?", "candidates": ["x", "y"], "answer": "y", "start": 1.5, "end": 4, "question_type": "t", "question_id": 3}]"#;
+    let object = r#"{"10": {"action": [{"question": "what?\nA. dunking\nB. passing", "answer": "B. passing"}]}}"#;
+    let cases = [
+        ("f.csv", table, "next_qa: { questions: f.csv, videos: v }"),
+        ("f.csv", table, "ego_schema: { questions: f.csv, videos: v }"),
+        ("f.json", list, "mvbench: { lists: ., tasks: [{ name: f, videos: v }] }"),
+        ("f.json", list, "mlvu: { tasks: [{ questions: f.json, videos: v }] }"),
+        ("f.json", list, "zero_shot_qa: { questions: f.json, answers: f.json, videos: v }"),
+        ("f.json", object, "temp_compass: { questions: f.json, task: multi_choice, videos: v }"),
+    ];
+    let mut state = 20_u64;
+    let mut draw = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % n
+    };
+    for (name, text, format) in cases {
+        let replica = Replica::new(&[(name, text)]);
+        let mut n_read = 0;
+        for _ in 0..150 {
+            let mut bytes = text.as_bytes().to_vec();
+            for _ in 0..=draw(3) {
+                let at = draw(bytes.len());
+                match draw(3) {
+                    0 => bytes[at] = draw(256) as u8,
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at + 1),
+                }
+            }
+            std::fs::write(replica.path(name), &bytes).unwrap();
+            n_read += usize::from(replica.read(format).is_ok());
+        }
+        assert!(n_read < 150, "{format}: every mutation was read");
+    }
+}

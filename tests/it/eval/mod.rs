@@ -23,6 +23,11 @@ impl Replica {
         Self { dir }
     }
 
+    /// Path of a file of the directory.
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Reads questions by a format written as YAML in one line.
     fn read(&self, format: &str) -> Result<Vec<BenchmarkQuestion>, String> {
         let is_open = ["zero_shot_qa", "vcg_bench", "next_qa_open"].iter().any(|name| format.starts_with(name));
