@@ -68,5 +68,7 @@ fn options(row: &DatasetRow) -> Result<ChoiceOptions> {
 fn published(row: &DatasetRow, answers: &Map<String, Value>, video: &str, n: usize) -> Result<QuestionReference> {
     let index = answers.get(video).and_then(Value::as_str).and_then(|index| index.parse().ok());
     let index = index.filter(|&index: &usize| index < n);
-    index.map(QuestionReference::Choice).ok_or_else(|| row.error(format!("invalid answer; expected an index below {n}")))
+    index
+        .map(QuestionReference::Choice)
+        .ok_or_else(|| row.error(format!("invalid answer; expected an index below {n}")))
 }

@@ -4,7 +4,7 @@ mod formats;
 mod parsers;
 mod runs;
 
-use vidense::eval::benchmark::read_benchmark;
+use vidense::eval::benchmark::{BenchmarkSpec, read_benchmark};
 use vidense::eval::dataset::BenchmarkQuestion;
 
 /// A data directory, and a description with this format in it.
@@ -28,21 +28,26 @@ impl Replica {
         self.dir.path().join(name)
     }
 
-    /// Reads questions by a format written as YAML in one line.
-    fn read(&self, format: &str) -> Result<Vec<BenchmarkQuestion>, String> {
+    /// Makes the description of a format that is written as YAML in one line.
+    fn spec(&self, format: &str) -> Result<BenchmarkSpec, String> {
         let is_open = ["zero_shot_qa", "vcg_bench", "next_qa_open"].iter().any(|name| format.starts_with(name));
-        let (text, metric) = if is_open { ("{question}", "exact") } else { ("{question}{options}", "choice") };
-        let (text, metric) = if format.contains("yes_no") { ("{question}", "yes_no") } else { (text, metric) };
-        let path = self.dir.path().join("spec.yaml");
+        let (text, metric) = match (is_open, format.contains("yes_no")) {
+            (true, _) => ("{question}", "exact"),
+            (_, true) => ("{question}", "yes_no"),
+            _ => ("{question}{options}", "choice"),
+        };
         let spec = format!(
-            "name: x\nsplit: test\nsource: x\nformat: {{ {format} }}\nprompt: {{ text: \"{text}\", source: x }}\nmetrics: [{metric}]\n"
+            "name: x\nsplit: test\nsource: x\nformat: {{ {format} }}\n\
+             prompt: {{ text: \"{text}\", source: x }}\nmetrics: [{metric}]\n"
         );
-        std::fs::write(&path, spec).unwrap();
-        let spec = read_benchmark(&path).map_err(|error| error.to_string())?;
-        let found = spec
-            .format
-            .read(self.dir.path())
-            .map_err(|error| error.to_string().replace(&format!("{}/", self.dir.path().display()), ""))?;
-        Ok(found.questions)
+        std::fs::write(self.path("spec.yaml"), spec).unwrap();
+        read_benchmark(&self.path("spec.yaml")).map_err(|error| error.to_string())
+    }
+
+    /// Reads questions by a format.
+    fn read(&self, format: &str) -> Result<Vec<BenchmarkQuestion>, String> {
+        let found = self.spec(format)?.format.read(self.dir.path());
+        let prefix = format!("{}/", self.dir.path().display());
+        found.map(|found| found.questions).map_err(|error| error.to_string().replace(&prefix, ""))
     }
 }

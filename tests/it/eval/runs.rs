@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use vidense::eval::benchmark::{BenchmarkSpec, read_benchmark};
+use vidense::eval::benchmark::{AnswerScorer, BenchmarkSpec, read_benchmark, score_table, submission};
 
 use super::Replica;
 use crate::harness::{json as read_json, repository};
@@ -43,6 +43,48 @@ fn every_error_of_a_description_is_printed_at_once() {
     ] {
         assert!(error.contains(part), "{part} in\n{error}");
     }
+}
+
+#[test]
+fn submissions_have_the_layout_of_the_benchmarks() {
+    let replica = Replica::new(&[
+        (
+            "ego.json",
+            r#"[{"q_uid": "u-1", "question": "why?", "option 0": "a", "option 1": "b"},
+                {"q_uid": "u-2", "question": "how?", "option 0": "a", "option 1": "b"}]"#,
+        ),
+        (
+            "mme.json",
+            r#"[{"video_id": "001", "duration": "short", "domain": "Knowledge", "sub_category": "Law", "videoID": "f",
+                 "question_id": "001-1", "task_type": "Counting Problem", "question": "which?",
+                 "options": ["A. Apples.", "B. Candles."], "answer": "B"}]"#,
+        ),
+    ]);
+    let written = |format: &str, given: &[&str]| {
+        let spec = replica.spec(format).unwrap();
+        let questions = spec.format.read(replica.dir.path()).unwrap().questions;
+        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: None };
+        let answers: Vec<_> =
+            questions.iter().zip(given).map(|(question, given)| scorer.answered(question, given)).collect();
+        (submission(&spec.format, &questions, &answers).unwrap(), score_table(&answers, &spec.metrics))
+    };
+    let (sent, table) = written("ego_schema: { questions: ego.json, videos: v }", &["(B)", "No idea."]);
+    assert_eq!(sent, json!({ "u-1": 1 }));
+    // Without published answers nothing is scored.
+    assert_eq!((table.len(), table[0].questions), (1, 0));
+    let (sent, table) = written("video_mme: { questions: mme.json, videos: v }", &["B. Candles."]);
+    let question = json!({
+        "question_id": "001-1", "task_type": "Counting Problem", "question": "which?",
+        "options": ["A. Apples.", "B. Candles."], "answer": "B", "response": "B. Candles.",
+    });
+    assert_eq!(
+        sent,
+        json!([{
+            "video_id": "001", "duration": "short", "domain": "Knowledge", "sub_category": "Law", "missing": false,
+            "questions": [question],
+        }])
+    );
+    assert_eq!((table[0].questions, table[0].scores["choice"].mean), (1, 1.0));
 }
 
 fn vidense(arguments: &[&str]) -> Output {
