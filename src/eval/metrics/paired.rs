@@ -32,9 +32,10 @@ pub struct ScorePair<'a> {
 
 /// Test of the hypothesis that two runs do not differ.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "test", rename_all = "snake_case")]
+#[serde(tag = "name", rename_all = "snake_case")]
 pub enum PairedTest {
     /// McNemar's exact test of right and wrong answers.
+    #[serde(rename = "mcnemar")]
     McNemar {
         /// Number of questions that only the first run has right.
         only_a: usize,
