@@ -5,7 +5,7 @@
 //! no proxy of the environment. Called by [`Fetcher`](super::Fetcher) for each hop.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -72,8 +72,6 @@ pub(super) struct HopRequest {
 
 /// Step of a request. A body ends with an event of its own: a closed channel is a defect.
 pub(super) enum ExchangeEvent {
-    /// The addresses are checked; the connection, to be interrupted by the caller.
-    Connecting(Agent),
     /// Status and headers.
     Head(ResponseHead),
     /// Bytes of the body.
@@ -121,12 +119,23 @@ impl ResponseHead {
     }
 }
 
+/// HTTP client of a request, shared by its thread and its caller.
+#[derive(Default)]
+enum RequestClient {
+    /// The addresses of the host are not known yet.
+    #[default]
+    Resolving,
+    /// The request may be under way.
+    Requesting(Agent),
+    /// The caller is gone.
+    Over,
+}
+
 /// A request under way, which ends when it is dropped.
 pub(super) struct Exchange<'c> {
     clock: &'c FetchClock<'c>,
     events: Receiver<Result<ExchangeEvent>>,
-    /// The connection, once there is one.
-    agent: Option<Agent>,
+    client: Arc<Mutex<RequestClient>>,
 }
 
 impl<'c> Exchange<'c> {
@@ -136,8 +145,10 @@ impl<'c> Exchange<'c> {
     /// [`Kind::Fetch`] when no thread can be started.
     pub(super) fn start(request: HopRequest, clock: &'c FetchClock<'c>) -> Result<Self> {
         let (sender, events) = bounded(N_AHEAD);
+        let client: Arc<Mutex<RequestClient>> = Arc::default();
+        let shared = client.clone();
         let run = move || {
-            let outcome = guarded(|| perform(&request, &sender));
+            let outcome = guarded(|| perform(&request, &shared, &sender));
             let failure = match outcome {
                 Some(Ok(())) => return,
                 Some(Err(error)) => error,
@@ -148,20 +159,17 @@ impl<'c> Exchange<'c> {
         };
         let started = std::thread::Builder::new().name("fetch".to_owned()).spawn(run);
         started.map_err(|cause| Error::caused_by(Kind::Fetch, cause).about("no thread for a download"))?;
-        Ok(Self { clock, events, agent: None })
+        Ok(Self { clock, events, client })
     }
 
     /// Waits for the head of the response.
     ///
     /// # Errors
     /// The failure of the request; those of [`FetchClock::remaining`].
-    pub(super) fn head(&mut self) -> Result<ResponseHead> {
-        loop {
-            match self.next()? {
-                ExchangeEvent::Connecting(agent) => self.agent = Some(agent),
-                ExchangeEvent::Head(head) => return Ok(head),
-                ExchangeEvent::Chunk(_) | ExchangeEvent::End => return Err(ended()),
-            }
+    pub(super) fn head(&self) -> Result<ResponseHead> {
+        match self.next()? {
+            ExchangeEvent::Head(head) => Ok(head),
+            ExchangeEvent::Chunk(_) | ExchangeEvent::End => Err(ended()),
         }
     }
 
@@ -169,11 +177,11 @@ impl<'c> Exchange<'c> {
     ///
     /// # Errors
     /// As [`Exchange::head`].
-    pub(super) fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(super) fn chunk(&self) -> Result<Option<Vec<u8>>> {
         match self.next()? {
             ExchangeEvent::Chunk(bytes) => Ok(Some(bytes)),
             ExchangeEvent::End => Ok(None),
-            ExchangeEvent::Connecting(_) | ExchangeEvent::Head(_) => Err(ended()),
+            ExchangeEvent::Head(_) => Err(ended()),
         }
     }
 
@@ -191,15 +199,14 @@ impl<'c> Exchange<'c> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let received = std::iter::from_fn(|| self.events.try_recv().ok());
-        let unseen = received.filter_map(|event| match event {
-            Ok(ExchangeEvent::Connecting(agent)) => Some(agent),
-            _ => None,
-        });
-        if let Some(agent) = self.agent.take().or_else(|| unseen.last()) {
+        if let RequestClient::Requesting(agent) = std::mem::replace(&mut *lock(&self.client), RequestClient::Over) {
             agent.shutdown();
         }
     }
+}
+
+fn lock(client: &Mutex<RequestClient>) -> MutexGuard<'_, RequestClient> {
+    client.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ended() -> Error {
@@ -207,12 +214,13 @@ fn ended() -> Error {
 }
 
 /// Performs a request, and sends its events. A caller that is gone ends it without an error.
-fn perform(request: &HopRequest, events: &Sender<Result<ExchangeEvent>>) -> Result<()> {
+fn perform(request: &HopRequest, client: &Mutex<RequestClient>, events: &Sender<Result<ExchangeEvent>>) -> Result<()> {
     let failed = |cause: ureq::Error| of_transfer(cause, request.limit);
     let addresses = resolve(&request.url, &*request.resolver, request.admits)?;
     let agent = agent(addresses, request.time);
-    if events.send(Ok(ExchangeEvent::Connecting(agent.clone()))).is_err() {
-        return Ok(());
+    match &mut *lock(client) {
+        RequestClient::Over => return Ok(()),
+        shared => *shared = RequestClient::Requesting(agent.clone()),
     }
     let response = agent.get(request.url.to_string()).call().map_err(failed)?;
     let (parts, body) = response.into_parts();

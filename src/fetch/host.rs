@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::url::printable;
+use super::shown::printable;
 use crate::error::{Error, Result};
 
 /// Maximum number of bytes of a host name (RFC 1035), and of each of its labels.

@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 use super::address::is_global;
 use super::host::{UrlHost, split_port};
-use super::url::{FetchUrl, printable};
+use super::shown::printable;
+use super::url::FetchUrl;
 use crate::error::{About as _, Error, Kind, Result};
 
 /// Ports that need no mention in the list: those of `http` and `https`.

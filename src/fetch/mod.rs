@@ -11,6 +11,7 @@ mod file;
 mod host;
 mod hosts;
 mod resolve;
+mod shown;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
@@ -28,8 +29,9 @@ pub use self::file::{DownloadedFile, remove_leftovers};
 pub use self::hosts::{AllowedHosts, HostRule};
 use self::resolve::AddressRule;
 pub use self::resolve::{Resolve, SystemResolver};
+pub use self::shown::shown_url;
 use self::url::{FetchUrl, UrlScheme};
-pub use self::url::{check_url, is_web_url, shown_url};
+pub use self::url::{check_url, is_web_url};
 use crate::error::{About as _, Error, Kind, Result};
 
 /// Hosts and limits of downloads.
@@ -139,10 +141,10 @@ impl Fetcher {
                 limit: clock.limit,
             };
             let about_hop = |error: Error| if n_redirects > 0 { of_redirect(error, &url) } else { error };
-            let mut exchange = Exchange::start(request, clock)?;
+            let exchange = Exchange::start(request, clock)?;
             let head = exchange.head().map_err(about_hop)?;
             let Some(location) = head.location().map_err(about_hop)? else {
-                let n_bytes = self.receive(&mut exchange, &head, to).map_err(about_hop)?;
+                let n_bytes = self.receive(&exchange, &head, to).map_err(about_hop)?;
                 return Ok(Fetched { n_bytes, content_type: head.content_type, url: url.shown() });
             };
             let next = self.redirected(&url, location)?;
@@ -170,7 +172,7 @@ impl Fetcher {
     }
 
     /// Receives the content within the limit of bytes.
-    fn receive(&self, exchange: &mut Exchange<'_>, head: &ResponseHead, to: &mut dyn Write) -> Result<u64> {
+    fn receive(&self, exchange: &Exchange<'_>, head: &ResponseHead, to: &mut dyn Write) -> Result<u64> {
         head.check()?;
         let limit = self.policy.max_bytes;
         if let Some(length) = head.length.filter(|&length| length > limit) {

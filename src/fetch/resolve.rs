@@ -13,7 +13,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use super::host::UrlHost;
-use super::url::{FetchUrl, printable};
+use super::shown::printable;
+use super::url::FetchUrl;
 use crate::error::{Error, Kind, Result};
 
 /// Maximum number of addresses that are tried.

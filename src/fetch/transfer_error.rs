@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::url::printable;
+use super::shown::printable;
 use crate::error::{Error, Kind};
 
 /// Returns the error of a download that took too long.
