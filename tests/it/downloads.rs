@@ -43,9 +43,10 @@ impl Canary {
 fn no_list_of_hosts_leads_to_this_machine() {
     let (dir, canary) = (tempfile::tempdir().unwrap(), Canary::new());
     let port = canary.port();
-    let this_machine = gethostname::gethostname().to_string_lossy().into_owned();
-    let hosts = format!("*,*:{port},{this_machine}:{port},8.8.8.8:{port}");
-    for host in [
+    // Other names are not looked up: that would ask a server of names.
+    let known = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let known = known.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split_whitespace().skip(1));
+    let literal = [
         "127.0.0.1",
         "localhost",
         "LOCALHOST.",
@@ -57,14 +58,15 @@ fn no_list_of_hosts_leads_to_this_machine() {
         "0x7f000001",
         "2130706433",
         "0177.0.0.1",
-        "ip6-localhost",
-        "localhost.localdomain",
         "user:secret@localhost",
-        &this_machine,
-    ] {
+    ];
+    for (i, host) in literal.into_iter().chain(known.take(8)).enumerate() {
         let url = format!("http://{host}:{port}/a.mp4?token=secret");
-        for command in [&["ask", &url, "Why?"][..], &["frames", &url], &["inspect", &url], &["chat", &url]] {
-            let found = run(dir.path(), &[command, &["--allow-hosts", &hosts, "--download-time", "5s"]].concat());
+        let commands = [&["frames", &url][..], &["ask", &url, "Why?"], &["inspect", &url], &["chat", &url]];
+        let n_commands = if i < 2 { commands.len() } else { 1 };
+        for command in &commands[..n_commands] {
+            let flags = ["--allow-hosts", &format!("*,*:{port},8.8.8.8:{port}"), "--download-time", "5s"];
+            let found = run(dir.path(), &[command, &flags[..]].concat());
             assert_eq!(found.status.code(), Some(2), "{command:?}: {}", err(&found));
             let told = err(&found);
             assert!(told.starts_with("error: http://") && !told.contains("secret"), "{command:?}: {told}");
