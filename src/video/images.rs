@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use ::image::{ImageDecoder, ImageFormat, RgbImage};
 
-use super::error::{no_images, wrong_stream};
+use super::decode::VideoFile;
+use super::error::{no_frames, no_images, wrong_stream};
 use super::frame::Orientation;
 use super::limits::{LinkedFilePolicy, ReadLimits};
 use super::pass::FrameSource;
@@ -15,7 +16,7 @@ use super::report::Damage;
 use super::request::FrameRequest;
 use super::sample::Timeline;
 use super::timer::ReadTimer;
-use super::{StreamInfo, StreamKind, VideoInfo, decode, standalone};
+use super::{StreamInfo, StreamKind, VideoInfo, standalone};
 use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
@@ -43,13 +44,13 @@ impl ImageDirectory {
     /// Reads an image file, upright.
     fn load(&self, file: &Path) -> Result<RgbImage, Error> {
         if ends_with(file, &BY_FFMPEG) {
-            return decode::first_image(file, &self.timer);
+            return first_image(file, &self.timer);
         }
         let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
         let failed = |error: ::image::ImageError| Error::caused_by(Kind::Unreadable, error).about(file);
         let reader = reader.map_err(|error| failed(error.into()))?;
         if reader.format() == Some(ImageFormat::Jpeg) {
-            return decode::first_image(file, &self.timer);
+            return first_image(file, &self.timer);
         }
         let decoder = reader.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
@@ -69,6 +70,7 @@ impl FrameSource for ImageDirectory {
                     self.current = Some(image);
                     return Ok(Some(None));
                 }
+                Err(error) if error.kind() == Kind::HostMemory => return Err(error),
                 Err(error) => self.damage.note(error.to_string()),
             }
         }
@@ -102,7 +104,7 @@ pub(super) fn single_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<Option
     let files = list(path, &timer.limits())?;
     let [file] = &*files else { return Ok(None) };
     if ends_with(file, &BY_FFMPEG) {
-        return Ok(decode::first_image(file, timer).ok().map(|image| image.dimensions()));
+        return Ok(first_image(file, timer).ok().map(|image| image.dimensions()));
     }
     let reader = ::image::ImageReader::open(file).and_then(::image::ImageReader::with_guessed_format);
     let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
@@ -135,6 +137,18 @@ fn check_stream(path: &Path, stream: Option<usize>) -> Result<(), Error> {
     match stream {
         None | Some(0) => Ok(()),
         Some(stream) => Err(wrong_stream(path, stream, "a directory of images is one stream".to_owned(), "0")),
+    }
+}
+
+/// Decodes the first frame of a file: an image that FFmpeg reads as a video of one frame.
+fn first_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<RgbImage, Error> {
+    let mut file = VideoFile::open(path, None, &timer.limits(), timer)?;
+    match file.advance()? {
+        Some(_) => file.image().map_err(|error| no_frames(path, error)),
+        None => {
+            let first = file.damage().first.clone().unwrap_or_else(|| "the stream is empty".to_owned());
+            Err(no_frames(path, Error::invalid(first)))
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no public interface")]
 
 mod batch;
+mod bombs;
 mod checkpoints;
 mod cli;
 mod conversations;

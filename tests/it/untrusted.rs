@@ -22,7 +22,7 @@ const SECONDS: Duration = Duration::from_secs(20);
 const MEMORY: u64 = 1 << 30;
 
 /// Limits of a video of a stranger.
-fn strict() -> ReadLimits {
+pub fn strict() -> ReadLimits {
     ReadLimits {
         time: Some(Duration::from_secs(10)),
         max_frames: Some(5_000),
@@ -32,7 +32,8 @@ fn strict() -> ReadLimits {
     }
 }
 
-fn isolation(lifetime: ProcessLifetime) -> Isolation {
+/// A decoding process of a stranger's video.
+pub fn isolation(lifetime: ProcessLifetime) -> Isolation {
     Isolation {
         program: env!("CARGO_BIN_EXE_vidense").into(),
         arguments: vec!["decode-worker".into()],
@@ -42,15 +43,20 @@ fn isolation(lifetime: ProcessLifetime) -> Isolation {
     }
 }
 
-fn all() -> FrameRequest {
+/// All frames of a video.
+pub fn all() -> FrameRequest {
     FrameRequest::new(Sample::All, Window::default())
 }
 
 /// Frames of a video of a stranger, from a process of its own.
-fn read_isolated(path: &Path, limits: ReadLimits) -> Result<Vec<Frame>, Error> {
-    let isolation = isolation(ProcessLifetime::OneReading);
+pub fn read_isolated(path: &Path, limits: ReadLimits) -> Result<Vec<Frame>, Error> {
+    read_with(&isolation(ProcessLifetime::OneReading), path, limits)
+}
+
+/// Frames of a video from a process.
+pub fn read_with(isolation: &Isolation, path: &Path, limits: ReadLimits) -> Result<Vec<Frame>, Error> {
     let mut frames = Vec::new();
-    Worker::new(&isolation).read_frames(path, &all(), &Bounds::from(&limits), &mut |event| {
+    Worker::new(isolation).read_frames(path, &all(), &Bounds::from(&limits), &mut |event| {
         match event {
             ReadEvent::Frame(frame) => frames.push(frame),
             ReadEvent::Restart => frames.clear(),
@@ -247,6 +253,13 @@ fn links_inside_a_directory_are_refused_and_its_names_are_no_patterns() {
     assert_eq!(read_isolated(dir, strict()).unwrap().len(), 3);
     // A name that is a pattern names one file.
     std::fs::copy(dir.join("frames-1.png"), dir.join("frames-%d.png")).unwrap();
+    assert_eq!(read_isolated(dir, strict()).unwrap().len(), 4);
+    // A playlist among the images is one broken image.
+    std::fs::write(
+        dir.join("frames-5.gif"),
+        format!("ffconcat version 1.0\nfile {}\n", bait.path("pipe.ts").display()),
+    )
+    .unwrap();
     assert_eq!(read_isolated(dir, strict()).unwrap().len(), 4);
     let secret = ffmpeg("-f lavfi -i testsrc=s=64x48 -frames:v 1 secret.png");
     for target in [&*secret.path, &bait.path("pipe.ts"), Path::new("/dev/zero")] {

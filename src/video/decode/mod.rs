@@ -31,7 +31,7 @@ use crate::units::{FrameIndex, Seconds};
 use crate::video::clock::{ClockFall, ClockStamp, FrameClock};
 use crate::video::demux::{MAX_ERRORS, display_of, seconds, step_of};
 use crate::video::display::DisplayOrientations;
-use crate::video::error::{TimeFall, no_frames, out_of_memory};
+use crate::video::error::{TimeFall, out_of_memory};
 use crate::video::frame::Orientation;
 use crate::video::limits::ReadLimits;
 use crate::video::media::{Media, is_out_of_memory, may_read_on};
@@ -302,16 +302,4 @@ impl FrameSource for VideoFile {
 fn has_errors(frame: &frame::Video) -> bool {
     // SAFETY: the frame is alive, and the field is a plain number.
     frame.is_corrupt() || unsafe { (*frame.as_ptr()).decode_error_flags != 0 }
-}
-
-/// Decodes the first frame of a file: an image that FFmpeg reads as a video of one frame.
-pub(super) fn first_image(path: &Path, timer: &Arc<ReadTimer>) -> Result<RgbImage, Error> {
-    let mut file = VideoFile::open(path, None, &timer.limits(), timer)?;
-    match file.advance()? {
-        Some(_) => file.image().map_err(|error| no_frames(path, error)),
-        None => {
-            let first = file.damage.first.clone().unwrap_or_else(|| "the stream is empty".to_owned());
-            Err(no_frames(path, Error::invalid(first)))
-        }
-    }
 }

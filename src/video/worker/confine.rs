@@ -47,6 +47,9 @@ impl Confinement {
         {
             limit(libc::RLIMIT_CORE, 0)?;
             limit(libc::RLIMIT_FSIZE, 0)?;
+            // A write over the limit is an error, not the end of the process.
+            // SAFETY: the signal is ignored, so that no handler runs.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
             if let Some(bytes) = self.memory {
                 limit(libc::RLIMIT_AS, bytes)?;
             }

@@ -35,19 +35,18 @@ fn hoard() -> ! {
 /// Does what a decoder that was taken over would do, and aborts if anything but the video is within reach.
 fn escape(path: &Path) {
     let beside = path.with_file_name("written");
-    // An empty file may be made where the system restricts bytes alone.
     let writes = std::fs::write(&beside, "x").is_ok();
-    let variables = std::env::vars_os().map(|(name, _)| name);
-    let has_secrets = variables.into_iter().any(|name| name.as_encoded_bytes().starts_with(b"SECRET"));
-    let mut is_free = writes || has_secrets;
+    let has_variables = std::env::vars_os().any(|(name, _)| name.as_encoded_bytes().starts_with(b"CARGO"));
+    let mut is_free = writes || has_variables;
     #[cfg(target_os = "linux")]
     {
+        const REFUSED: i32 = 13;
+        let connected = std::net::TcpStream::connect("127.0.0.1:9");
+        let connects = !connected.is_err_and(|error| error.raw_os_error() == Some(REFUSED));
+        let reads = std::fs::read("/proc/self/environ").is_ok() || std::fs::read_dir("/").is_ok();
+        let runs = std::process::Command::new("/bin/true").status().is_ok();
         let version = super::landlock::version();
-        let connects =
-            || std::net::TcpStream::connect("127.0.0.1:9").is_err_and(|error| error.raw_os_error() != Some(13));
-        let runs = || std::process::Command::new("/bin/true").status().is_ok();
-        is_free |= version >= 1 && (beside.exists() || std::fs::read("/proc/self/environ").is_ok() || runs());
-        is_free |= version >= 4 && connects();
+        is_free |= version >= 1 && (beside.exists() || reads || runs) || version >= 4 && connects;
     }
     if is_free {
         std::process::abort();
