@@ -166,7 +166,7 @@ impl Fields {
     /// # Errors
     /// The first that was not, with the nearest known name.
     pub(super) fn finish(self) -> Result<(), ApiError> {
-        let Some(key) = self.members.keys().next() else { return Ok(()) };
+        let Some((key, _)) = self.members.iter().find(|(_, value)| !value.is_null()) else { return Ok(()) };
         let name = shown(key);
         let hint = match nearest(&name, &self.known) {
             Some(best) => format!("did you mean `{best}`?"),

@@ -127,6 +127,18 @@ fn absent_conditions_are_the_plans() {
     assert_eq!((frames.start, frames.end), (Some(Seconds(90.0)), Some(Seconds(95.5))));
 }
 
+/// A table of messages has one type of part: Ray sends the columns of the others as `null`.
+#[test]
+fn null_members_of_other_parts_are_absent() {
+    let video = json!({ "type": "video_url", "video_url": { "url": "u", "detail": null }, "text": null });
+    let words = json!({ "type": "text", "video_url": null, "text": "Why?", "image_url": null, "zzzzzz": null });
+    let call = parse(&question(json!([video, words]))).expect("valid");
+    assert_eq!(call.turns[0].question, [ChatContent::Medium(0), text("Why?")]);
+    let words = json!({ "type": "text", "video_url": "u", "text": "Why?" });
+    let error = parse(&question(json!([words]))).expect_err("a text with a video");
+    assert!(error.message.contains("unknown key `video_url`"), "{}", error.message);
+}
+
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
     for (members, param, message) in [
