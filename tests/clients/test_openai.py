@@ -96,17 +96,15 @@ class OpenaiTest(unittest.TestCase):
         ]
         self.assertEqual(sampled[0], sampled[1])
 
-    def test_earlier_turns_and_a_system_message_are_read(self):
+    def test_a_further_turn_reuses_the_video(self):
         turns = [
             *messages(COLOR),
             {"role": "assistant", "content": "purple"},
             {"role": "user", "content": "How many objects are there?"},
         ]
         completion = self.create(messages=turns)
-        self.assertGreater(completion.usage.prompt_tokens, self.create().usage.prompt_tokens)
-        self.assertGreater(completion.usage.prompt_tokens_details.cached_tokens, 0)
-        system = [{"role": "system", "content": "Answer in one word."}, *messages(COLOR)]
-        self.assertTrue(self.create(messages=system).choices[0].message.content)
+        self.assertEqual(completion.choices[0].message.content, "three")
+        self.assertGreaterEqual(completion.usage.prompt_tokens_details.cached_tokens, 256)
 
     def test_a_request_id_is_echoed(self):
         self.assertEqual(self.create(extra_headers={"X-Request-Id": "a-request-1"})._request_id, "a-request-1")
@@ -137,6 +135,10 @@ class OpenaiTest(unittest.TestCase):
             openai.BadRequestError, "video_file", messages=[{"role": "user", "content": [{"type": "video_file"}]}]
         )
 
+    def test_a_system_message_without_a_place_in_the_template_is_refused(self):
+        system = {"role": "system", "content": "Answer in one word."}
+        self.refused(openai.BadRequestError, "system", messages=[system, *messages(COLOR)])
+
     def test_an_unknown_model_is_not_found(self):
         with self.assertRaises(openai.NotFoundError) as raised:
             self.client.chat.completions.create(model="gpt-4o", messages=messages(COLOR))
@@ -144,7 +146,7 @@ class OpenaiTest(unittest.TestCase):
 
     def test_a_prompt_over_the_context_is_refused_with_the_arithmetic(self):
         error = self.refused(openai.BadRequestError, "1024", messages=messages(COLOR * 200))
-        self.assertEqual((error.type, error.code), ("BadRequestError", 400))
+        self.assertEqual((error.type, error.body["code"]), ("BadRequestError", 400))
 
     def test_what_is_not_a_video_is_unprocessable(self):
         self.refused(openai.UnprocessableEntityError, messages=messages(COLOR, data_uri(ROOT / "README.md")))
