@@ -14,7 +14,7 @@ use super::display::DisplayOrientations;
 use super::entry::Coding;
 use super::error::out_of_memory;
 use super::framing::Framing;
-use super::media::{Media, is_out_of_memory, may_read_on};
+use super::media::{OpenMedia, is_out_of_memory, may_read_on};
 use super::packets::{OutputRank, PacketFacts, PacketIndex};
 use super::request::{Flow, FrameRequest, ReadEvent};
 use super::sample::{FrameFact, Timeline};
@@ -43,7 +43,7 @@ pub(super) struct PacketScan {
 
 /// A scanned file with its packet index.
 pub(super) struct IndexedFile {
-    pub(super) media: Media,
+    pub(super) media: OpenMedia,
     pub(super) packets: PacketIndex,
     time_base: Rational,
     /// Number of pixels of a frame.
@@ -66,7 +66,7 @@ impl IndexedFile {
 /// Reads all packets of a file, without the frames that an edit list discards.
 pub(super) fn scan(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_>) -> Result<PacketScan, Error> {
     let window = &request.window;
-    let mut media = Media::open(path, request.stream, &watch.timer)?;
+    let mut media = OpenMedia::open(path, request.stream, &watch.timer)?;
     let stream = media.stream(path)?;
     let mut display = display_of(&stream);
     let (index, time_base, coding, n_pixels) = facts_of(&stream);

@@ -19,7 +19,7 @@ use super::{streams, stuck};
 use crate::error::{Error, Kind};
 
 /// An open media file, and the stream to read. FFmpeg's calls are interrupted once the time is over.
-pub(super) struct Media {
+pub(super) struct OpenMedia {
     pub(super) input: Input,
     /// Index of the stream; other streams are discarded.
     pub(super) index: usize,
@@ -29,7 +29,7 @@ pub(super) struct Media {
     timer: Arc<ReadTimer>,
 }
 
-impl Media {
+impl OpenMedia {
     /// Opens a file, for the stream of an index or its best video stream.
     pub(super) fn open(path: &Path, stream: Option<usize>, timer: &Arc<ReadTimer>) -> Result<Self, Error> {
         let (linked, mut input) = open(path, timer)?;

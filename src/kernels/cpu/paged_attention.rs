@@ -42,7 +42,7 @@ pub(crate) struct PagedAttention<'x> {
 
 /// Buffers of a thread for a block.
 #[derive(Default)]
-struct Scratch {
+struct AttentionScratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
 }
@@ -60,12 +60,12 @@ impl PagedAttention<'_> {
             blocks.iter().flat_map(|block| (0..n_kv_heads).map(move |head| (block, head))).collect();
         let work: usize = self.sequences.iter().map(|rows| rows.n * rows.end()).sum::<usize>() * n_heads * d_head;
         let outputs: Vec<Vec<f32>> = if work < PARALLEL {
-            let mut scratch = Scratch::default();
+            let mut scratch = AttentionScratch::default();
             items.iter().map(|(block, head)| self.block(&mut scratch, block, *head)).collect()
         } else {
             items
                 .par_iter()
-                .map_init(Scratch::default, |scratch, (block, head)| self.block(scratch, block, *head))
+                .map_init(AttentionScratch::default, |scratch, (block, head)| self.block(scratch, block, *head))
                 .collect()
         };
         let width = self.geometry.group() * d_head;
@@ -84,9 +84,9 @@ impl PagedAttention<'_> {
     }
 
     /// Computes the attention of a block over one key-value head, `(positions, group, d_head)`.
-    fn block(&self, scratch: &mut Scratch, block: &RowBlock, head: usize) -> Vec<f32> {
+    fn block(&self, scratch: &mut AttentionScratch, block: &RowBlock, head: usize) -> Vec<f32> {
         let (d, group) = (self.geometry.d_head, self.geometry.group());
-        let Scratch { queries, scores } = scratch;
+        let AttentionScratch { queries, scores } = scratch;
         queries.clear();
         for row in self.rows(block) {
             queries.extend_from_slice(&self.queries[(row * self.geometry.n_heads + head * group) * d..][..group * d]);

@@ -34,7 +34,7 @@ use crate::video::display::DisplayOrientations;
 use crate::video::error::{TimeFall, out_of_memory};
 use crate::video::frame::Orientation;
 use crate::video::limits::ReadLimits;
-use crate::video::media::{Media, is_out_of_memory, may_read_on};
+use crate::video::media::{OpenMedia, is_out_of_memory, may_read_on};
 use crate::video::pass::FrameSource;
 use crate::video::report::Damage;
 use crate::video::timer::ReadTimer;
@@ -42,7 +42,7 @@ use crate::video::timer::ReadTimer;
 /// Decoder of a video stream, from front to back.
 pub(super) struct VideoFile {
     path: PathBuf,
-    media: Media,
+    media: OpenMedia,
     time_base: Rational,
     decoder: ffmpeg::decoder::Video,
     /// Orientation by the container.
@@ -75,14 +75,14 @@ impl VideoFile {
         limits: &ReadLimits,
         timer: &Arc<ReadTimer>,
     ) -> Result<Self, Error> {
-        let media = Media::open(path, stream, timer)?;
+        let media = OpenMedia::open(path, stream, timer)?;
         let display = display_of(&media.stream(path)?);
         Self::from_media(path, media, display, DecoderSettings::new(*limits, ErrorHandling::Conceal))
     }
 
     fn from_media(
         path: &Path,
-        media: Media,
+        media: OpenMedia,
         display: DisplayOrientations,
         mut settings: DecoderSettings,
     ) -> Result<Self, Error> {

@@ -151,6 +151,8 @@ fn random_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::FeatureKey;
+    use crate::video::Window;
 
     fn write(scratch: &Scratch, n_bytes: usize) -> Result<ScratchFile> {
         let mut writer = scratch.create(1 << 20)?;
@@ -203,6 +205,28 @@ mod tests {
         assert_eq!((time(&a), a.hash()), (time(&same), same.hash()));
         assert_ne!(time(&a), time(&other));
         assert_eq!(time(&a), a.hash().time());
+    }
+
+    #[test]
+    fn equal_contents_have_equal_keys_in_the_cache_of_visual_tokens_after_a_restart() {
+        let key = |bytes: &[&[u8]]| {
+            let root = tempfile::tempdir().expect("room");
+            let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+            // A restarted server counts anew, and other requests came before.
+            let _before = write(&scratch, bytes.len());
+            let mut directory = scratch.frame_directory().expect("room");
+            for bytes in bytes {
+                let mut writer = directory.begin(1 << 10).expect("room");
+                writer.push(bytes).expect("room");
+                directory.add(writer, "jpg").expect("room");
+            }
+            let of = |path: &Path| FeatureKey::of("model", path, &Window::default(), None).expect("it is there");
+            let file = directory.path().join("000000.jpg");
+            [of(directory.path()), of(&file)]
+        };
+        assert_eq!(key(&[b"one", b"two"]), key(&[b"one", b"two"]));
+        let ([list, file], [other_list, other_file]) = (key(&[b"one", b"two"]), key(&[b"one", b"six"]));
+        assert!(list != other_list && file == other_file);
     }
 
     #[test]
