@@ -49,6 +49,8 @@ mod seek;
 mod serve;
 #[cfg(target_os = "linux")]
 mod serve_media;
+#[cfg(all(unix, feature = "serve"))]
+mod serve_stdio;
 mod stages;
 mod stream;
 mod templates;

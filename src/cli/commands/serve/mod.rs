@@ -17,6 +17,7 @@ mod reply;
 mod request_id;
 mod run;
 mod state;
+mod stdio;
 mod stream;
 mod videos;
 mod watched;
@@ -30,6 +31,7 @@ use axum::routing::{delete, get, post};
 use clap::Args;
 use tower_http::catch_panic::CatchPanicLayer;
 use vidense::error::Error;
+use vidense::exec::Stop;
 use vidense::spec::Document;
 
 use self::args::{HttpArgs, MediaArgs};
@@ -38,9 +40,14 @@ use self::listen::address;
 use self::open::ServerPlan;
 use self::run::Server;
 use self::state::ServerState;
+use self::stdio::{StdioLimits, StdioServer};
 use crate::cli::args::PlanArgs;
+use crate::cli::interrupt;
 use crate::cli::limits::{CacheArgs, ItemLimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
+
+/// Requests on standard input that are open at once.
+const MAX_OPEN_LINES: usize = 256;
 
 /// Serve an OpenAI-compatible API and a page
 ///
@@ -56,6 +63,12 @@ pub struct Serve {
     /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "pipeline")]
     sets: Vec<String>,
+    /// Answer requests on standard input, one a line, on standard output, without a listener
+    ///
+    /// A line is the body of a chat completion with an `id` of any type, or a line of OpenAI's batch files. Its answer is
+    /// {"id": ..., "response": {...}} or {"id": ..., "error": {...}}, in any order.
+    #[arg(long, conflicts_with_all = ["listen", "api_key_file"])]
+    stdio: bool,
     #[command(flatten)]
     http: HttpArgs,
     #[command(flatten)]
@@ -78,6 +91,9 @@ impl Serve {
     /// Any error that keeps the server from answering.
     pub fn run(self) -> anyhow::Result<()> {
         output::log_as(self.log);
+        if self.stdio {
+            return self.run_on_lines();
+        }
         let keys = ApiKeys::read(self.http.api_key_file.as_deref())?;
         let address = address(&self.http.listen)?;
         if keys.is_empty() && !address.ip().is_loopback() {
@@ -91,6 +107,20 @@ impl Serve {
         let plan = self.server_plan()?;
         let scratch = plan.open_scratch()?;
         Server { address, keys, limits, grace }.run(move || plan.open(scratch))
+    }
+
+    /// Answers requests on standard input.
+    fn run_on_lines(self) -> anyhow::Result<()> {
+        let stop = Stop::new();
+        interrupt::stop_on(&stop)?;
+        let limits = StdioLimits {
+            max_line: self.http.max_body.as_u64(),
+            max_open: self.http.max_requests.min(MAX_OPEN_LINES),
+            grace: self.http.grace,
+        };
+        let plan = self.server_plan()?;
+        let scratch = plan.open_scratch()?;
+        StdioServer { ready: plan.open(scratch)?, limits }.run(&stop)
     }
 
     fn server_plan(self) -> anyhow::Result<ServerPlan> {

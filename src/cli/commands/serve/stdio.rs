@@ -1,0 +1,298 @@
+//! `serve --stdio`: requests as lines of JSON on standard input, answers as lines on standard output, in any order, each
+//! with the id of its request. For scripts and worker processes; the policies of the server hold.
+//!
+//! One thread reads lines, some threads resolve media and submit, this thread writes. A request counts as open until its
+//! answer is written, and only so many are open at once: a slow reader of the answers slows the requests. The end of the
+//! input, or a signal, lets the open requests finish.
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use serde_json::Value;
+use vidense::error::{Error, Kind};
+use vidense::exec::Stop;
+use vidense::serve::api::{ApiError, ChatCall, CompletionHead, ErrorStatus, LineCall, LineId, failure_without_id};
+use vidense::serve::media::ResolveContext;
+use vidense::serve::service::{ChatJob, JobAnswer, JobEvent};
+
+use super::chat::{details, now};
+use super::state::ReadyServer;
+
+/// Threads that parse requests and resolve their media.
+const N_RESOLVERS: usize = 4;
+/// Interval at which waiting threads look for a signal.
+const TICK: Duration = Duration::from_millis(100);
+/// Scope of uuids: there is one client.
+const SCOPE: &str = "stdio";
+
+/// Server of requests on lines.
+pub(super) struct StdioServer {
+    pub(super) ready: ReadyServer,
+    pub(super) limits: StdioLimits,
+}
+
+/// Limits of requests on lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StdioLimits {
+    /// Bytes of a line at most.
+    pub(super) max_line: u64,
+    /// Requests that are open at once, at most.
+    pub(super) max_open: usize,
+    /// Time that open requests have after a signal.
+    pub(super) grace: Duration,
+}
+
+/// A line of the input, or why it is none.
+struct InputLine {
+    /// Number from 1.
+    number: u64,
+    text: Result<Vec<u8>, ApiError>,
+}
+
+/// Threads' ends of the channels, and the flags of the end.
+#[derive(Clone)]
+struct LineWork<'w> {
+    server: &'w StdioServer,
+    lines: Receiver<InputLine>,
+    answers: Sender<Value>,
+    /// Set once nobody reads the answers.
+    is_gone: Arc<AtomicBool>,
+    stop: &'w Stop,
+}
+
+impl StdioServer {
+    /// Answers the lines of standard input until it ends, a signal comes, or nobody reads the answers.
+    ///
+    /// # Errors
+    /// A thread that does not start, and a failure of standard output other than a reader that has gone away.
+    pub(super) fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        let (permits, open) = bounded(self.limits.max_open.max(1));
+        let (sender, lines) = bounded(0);
+        let max_line = self.limits.max_line;
+        // Not joined: it may wait for a line that never comes.
+        Builder::new()
+            .name("input".to_owned())
+            .spawn(move || read_lines(&mut io::stdin().lock(), max_line, &LineSender { permits, sender }))?;
+        // Bounded by the permits.
+        let (answers, written) = unbounded();
+        let is_gone = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..N_RESOLVERS {
+                let work = LineWork {
+                    server: self,
+                    lines: lines.clone(),
+                    answers: answers.clone(),
+                    is_gone: is_gone.clone(),
+                    stop,
+                };
+                Builder::new().name("resolve".to_owned()).spawn_scoped(scope, move || work.run())?;
+            }
+            drop((lines, answers));
+            let outcome = self.write_answers(&written, &open, stop);
+            is_gone.store(true, Ordering::Release);
+            outcome
+        })
+    }
+
+    /// Writes answers until all threads and jobs are done.
+    fn write_answers(&self, answers: &Receiver<Value>, open: &Receiver<()>, stop: &Stop) -> anyhow::Result<()> {
+        let mut output = io::stdout().lock();
+        let mut is_draining = false;
+        std::thread::scope(|scope| {
+            loop {
+                if stop.is_draining() && !is_draining {
+                    is_draining = true;
+                    Builder::new().name("drain".to_owned()).spawn_scoped(scope, || {
+                        self.ready.service.drain(self.limits.grace);
+                    })?;
+                }
+                let answer = match answers.recv_timeout(TICK) {
+                    Ok(answer) => answer,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                };
+                if let Err(error) = write_line(&mut output, &answer) {
+                    self.ready.service.drain(Duration::ZERO);
+                    return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+                }
+                let _ = open.try_recv();
+            }
+        })
+    }
+}
+
+/// Writes a line at once: its reader may wait for it.
+fn write_line(output: &mut impl Write, line: &Value) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    output.write_all(&bytes)?;
+    output.flush()
+}
+
+/// Ends of the channels of the thread that reads.
+struct LineSender {
+    /// Takes one value for each open request.
+    permits: Sender<()>,
+    sender: Sender<InputLine>,
+}
+
+/// Reads lines until the end of the input, or until nobody takes them.
+fn read_lines(input: &mut impl BufRead, max_line: u64, to: &LineSender) {
+    for number in 1.. {
+        let text = match read_line(input, max_line) {
+            Ok(None) => return,
+            Ok(Some(line)) => line,
+            Err(error) => {
+                let error = ApiError::new(ErrorStatus::BadRequest, format!("the input is not read: {error}"));
+                let _ = to.permits.send(()).map(|()| to.sender.send(InputLine { number, text: Err(error) }));
+                return;
+            }
+        };
+        // A blank line is no request.
+        if text.as_ref().is_ok_and(|text| text.trim_ascii().is_empty()) {
+            continue;
+        }
+        if to.permits.send(()).is_err() || to.sender.send(InputLine { number, text }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads a line without its end; `None` at the end of the input. A line over the limit is passed over, not kept.
+fn read_line(input: &mut impl BufRead, max_line: u64) -> io::Result<Option<Result<Vec<u8>, ApiError>>> {
+    let mut line = Vec::new();
+    let n = input.by_ref().take(max_line.saturating_add(1)).read_until(b'\n', &mut line)?;
+    if n == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok(Some(Ok(line)));
+    }
+    if n as u64 <= max_line {
+        return Ok(Some(Ok(line)));
+    }
+    drop(line);
+    input.skip_until(b'\n')?;
+    let error = Error::new(Kind::TooLarge, format!("a line over the limit of {max_line} bytes"));
+    Ok(Some(Err(error.with_hint("--max-body").into())))
+}
+
+impl LineWork<'_> {
+    /// Takes lines until there are no more.
+    fn run(&self) {
+        loop {
+            if self.is_ending() {
+                return self.refuse_rest();
+            }
+            match self.lines.recv_timeout(TICK) {
+                Ok(line) => self.take(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.stop.is_draining() || self.is_gone.load(Ordering::Acquire)
+    }
+
+    /// Answers the lines that were read and that no thread has taken.
+    fn refuse_rest(&self) {
+        loop {
+            match self.lines.try_recv() {
+                Ok(line) => self.take(line),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Takes a line; its answer, or that of its job, goes to the writer.
+    fn take(&self, InputLine { number, text }: InputLine) {
+        let line = match text.and_then(|text| LineCall::parse(&text, &self.server.ready.service.model().plan)) {
+            Ok(line) => line,
+            Err(error) => return self.send(failure_without_id(number, &error)),
+        };
+        if let Err(error) = line.call.and_then(|call| self.submit(call, LineReply { id: line.id.clone(), number })) {
+            self.send(line.id.failure(number, &error));
+        }
+    }
+
+    /// Resolves the media of a request and submits it.
+    fn submit(&self, call: ChatCall, reply: LineReply) -> Result<(), ApiError> {
+        let ReadyServer { service, media: resolver, names, .. } = &self.server.ready;
+        call.check_model(names)?;
+        let (stop, is_gone) = (self.stop.clone(), self.is_gone.clone());
+        let context = ResolveContext {
+            scope: SCOPE,
+            halt: Arc::new(move || stop.is_aborted() || is_gone.load(Ordering::Acquire)),
+            known: &|key| service.known(key),
+        };
+        let ChatCall { system, turns, media, options, .. } = call;
+        let media = resolver.resolve_all(media, &context)?;
+        let (answers, model) = (self.answers.clone(), names.first().cloned().unwrap_or_default());
+        let listener = Box::new(move |event| {
+            if let JobEvent::Done(outcome) = event {
+                let _ = answers.send(reply.line(&model, outcome));
+            }
+        });
+        service.submit(ChatJob { system, turns, media, options, listener })?;
+        Ok(())
+    }
+
+    fn send(&self, line: Value) {
+        let _ = self.answers.send(line);
+    }
+}
+
+/// Line of a request that is answered.
+struct LineReply {
+    id: LineId,
+    number: u64,
+}
+
+impl LineReply {
+    /// Returns the line of an outcome.
+    fn line(&self, model: &str, outcome: Result<JobAnswer, Error>) -> Value {
+        match outcome {
+            Ok(answer) => {
+                let head =
+                    CompletionHead { id: format!("chatcmpl-{}", self.number), created: now(), model: model.to_owned() };
+                self.id.answer(&head.completion(&answer.answer, details(&answer)))
+            }
+            Err(error) => self.id.failure(self.number, &error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(input: &[u8], max_line: u64) -> Vec<(u64, Result<String, String>)> {
+        let (permits, _open) = bounded(100);
+        let (sender, lines) = bounded(100);
+        read_lines(&mut io::BufReader::with_capacity(3, input), max_line, &LineSender { permits, sender });
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        lines.iter().map(|line| (line.number, line.text.map(text).map_err(|error| error.message))).collect()
+    }
+
+    #[test]
+    fn lines_have_numbers_and_blank_lines_are_no_requests() {
+        let ok = |number, text: &str| (number, Ok(text.to_owned()));
+        assert_eq!(lines(b"a\n\n \r\nb\nc", 10), [ok(1, "a"), ok(4, "b"), ok(5, "c")]);
+        assert_eq!(lines(b"", 10), []);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_does_not_take_the_next_one_down() {
+        let long = || Err("a line over the limit of 4 bytes; hint: --max-body".to_owned());
+        assert_eq!(lines(b"1234\n12345\n1\n", 4), [(1, Ok("1234".to_owned())), (2, long()), (3, Ok("1".to_owned()))]);
+        assert_eq!(lines(b"123456789", 4), [(1, long())]);
+        assert_eq!(lines(b"1234", 4), [(1, Ok("1234".to_owned()))]);
+    }
+}
