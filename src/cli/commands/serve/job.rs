@@ -110,7 +110,7 @@ fn prepare(
 }
 
 /// Names the part of the body that an error of the media is about.
-fn with_param(error: Error) -> ApiError {
+pub fn with_param(error: Error) -> ApiError {
     let param = match error.subjects().first() {
         Some(Subject::Name(name)) if name.starts_with("messages[") => Some(name.to_string()),
         _ => None,

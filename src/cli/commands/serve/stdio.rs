@@ -20,6 +20,7 @@ use vidense::serve::media::ResolveContext;
 use vidense::serve::service::{ChatJob, JobAnswer, JobEvent};
 
 use super::chat::{details, now};
+use super::job::with_param;
 use super::state::ReadyServer;
 
 /// Threads that parse requests and resolve their media.
@@ -233,7 +234,7 @@ impl LineWork<'_> {
             known: &|key| service.known(key),
         };
         let ChatCall { system, turns, media, options, .. } = call;
-        let media = resolver.resolve_all(media, &context)?;
+        let media = resolver.resolve_all(media, &context).map_err(with_param)?;
         let (answers, model) = (self.answers.clone(), names.first().cloned().unwrap_or_default());
         let listener = Box::new(move |event| {
             if let JobEvent::Done(outcome) = event {
