@@ -51,7 +51,7 @@ fn other_machines_are_let_in_with_a_key_only() {
     );
     let missing = vidense().args(["serve", "--api-key-file", "no-such-file"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("no-such-file: no such file"));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no-such-file: No such file"));
 }
 
 #[test]

@@ -1,16 +1,11 @@
 //! Beginning and end of a server: loading, signals, kills.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
-use serde_json::json;
-
-use super::{Reply, Server, about_video, vidense, with};
-
-/// A streamed answer that takes as long as the context lasts.
-fn endless() -> serde_json::Value {
-    with(about_video("Describe the video."), json!({ "temperature": 50.0, "max_tokens": 700, "stream": true }))
-}
+use super::{PATIENCE, Reply, Server, long_answer, vidense};
 
 #[test]
 fn a_model_that_does_not_load_ends_the_server() {
@@ -27,15 +22,25 @@ fn a_model_that_does_not_load_ends_the_server() {
 fn requests_in_progress_are_finished_after_a_signal() {
     let mut server = Server::start(&[]);
     let mut stream = server.connect();
-    let request = server.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    let request = server.request("POST", "/v1/chat/completions", "", long_answer().to_string().as_bytes());
     stream.write_all(&request).unwrap();
     let mut begin = [0; 64];
     assert!(stream.read(&mut begin).unwrap() > 0);
     server.signal("TERM");
-    // Until the end, others are told so.
-    let reply = server.get("/health");
-    if reply.status != 0 {
-        reply.assert_error(503, "ServiceUnavailableError", "the server is ending");
+    // Until the end, others are told so; then the connection is refused.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Ok(mut other) = TcpStream::connect(("127.0.0.1", server.port)) else { break };
+        let _ = other.write_all(&server.request("GET", "/health", "", b""));
+        match Reply::read(other) {
+            // The signal is on its way.
+            reply if reply.status == 200 => assert!(Instant::now() < deadline, "{}", server.log()),
+            reply if reply.status == 0 => break,
+            reply => {
+                reply.assert_error(503, "ServiceUnavailableError", "the server is ending");
+                break;
+            }
+        }
     }
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
@@ -48,7 +53,7 @@ fn requests_in_progress_are_finished_after_a_signal() {
 fn requests_beyond_the_grace_are_given_up_with_an_error() {
     let mut server = Server::start(&["--grace", "1ms"]);
     let mut stream = server.connect();
-    let request = server.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    let request = server.request("POST", "/v1/chat/completions", "", long_answer().to_string().as_bytes());
     stream.write_all(&request).unwrap();
     let mut bytes = vec![0; 64];
     let n = stream.read(&mut bytes).unwrap();
@@ -67,7 +72,7 @@ fn a_killed_server_leaves_nothing_that_its_successor_keeps() {
     let video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
     assert_eq!(killed.send("POST", "/v1/videos", "", &video).status, 201);
     let mut stream = killed.connect();
-    let request = killed.request("POST", "/v1/chat/completions", "", endless().to_string().as_bytes());
+    let request = killed.request("POST", "/v1/chat/completions", "", long_answer().to_string().as_bytes());
     stream.write_all(&request).unwrap();
     assert!(stream.read(&mut [0; 64]).unwrap() > 0);
     killed.signal("KILL");

@@ -5,10 +5,11 @@ mod completions;
 mod errors;
 mod lifecycle;
 mod load;
+mod reply;
 mod slow_clients;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
@@ -19,6 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::reply::Reply;
 use crate::harness::repository;
 
 const MODEL: &str = "samples/mini";
@@ -118,7 +120,7 @@ impl Server {
     }
 
     fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-        let host = if headers.to_lowercase().contains("host:") {
+        let host = if headers.lines().any(|line| line.to_lowercase().starts_with("host:")) {
             String::new()
         } else {
             format!("Host: 127.0.0.1:{}\r\n", self.port)
@@ -186,82 +188,6 @@ impl Drop for Server {
     }
 }
 
-/// Response of a server.
-struct Reply {
-    /// 0 where the connection was closed without a response.
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    fn read(mut stream: TcpStream) -> Self {
-        let mut bytes = Vec::new();
-        // A reset after the response is its end too.
-        let _ = stream.read_to_end(&mut bytes);
-        let _ = stream.shutdown(Shutdown::Both);
-        Self::parse(&bytes)
-    }
-
-    fn parse(bytes: &[u8]) -> Self {
-        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return Self { status: 0, head: String::from_utf8_lossy(bytes).into_owned(), body: Vec::new() };
-        };
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let body = &bytes[end + 4..];
-        let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-        let body = if is_chunked { dechunk(body) } else { body.to_vec() };
-        Self { status, head, body }
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (own, value) = line.split_once(": ")?;
-            own.eq_ignore_ascii_case(name).then_some(value)
-        })
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    /// Objects of a stream, without its end.
-    fn events(&self) -> Vec<Value> {
-        let text = self.text();
-        let data = text.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
-        data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
-    }
-
-    /// Fails unless the response is vLLM's error of this status and type.
-    fn assert_error(&self, status: u16, kind: &str, message: &str) {
-        assert_eq!(self.status, status, "{} {}", self.head, self.text());
-        let error = &self.json()["error"];
-        assert_eq!((&error["type"], &error["code"]), (&json!(kind), &json!(status)), "{error}");
-        let found = error["message"].as_str().unwrap();
-        assert!(found.contains(message), "{found} does not say: {message}");
-    }
-}
-
-/// Joins the chunks of a body.
-fn dechunk(mut body: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
-        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
-        let data = &body[end + 2..];
-        if size == 0 || data.len() < size {
-            break;
-        }
-        whole.extend_from_slice(&data[..size]);
-        body = data.get(size + 2..).unwrap_or_default();
-    }
-    whole
-}
-
 /// The sample as a `data:` URI.
 fn video_uri() -> String {
     let bytes = std::fs::read(repository(VIDEO)).unwrap();
@@ -285,6 +211,13 @@ fn about(url: &str, question: &str) -> Value {
 fn with(mut body: Value, members: Value) -> Value {
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     body
+}
+
+/// A body whose answer is as long as the limit of its tokens: drawn at a high temperature, with a seed that never draws
+/// the end.
+fn long_answer() -> Value {
+    let drawn = json!({ "temperature": 50.0, "seed": 24, "max_tokens": 700, "stream": true });
+    with(about_video("Describe the video."), drawn)
 }
 
 /// The answer of `ask`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, Reply, Server, about_video, with};
+use super::{PATIENCE, Reply, Server, about_video, long_answer, with};
 
 /// A step of a slow client.
 const STEP: Duration = Duration::from_millis(50);
@@ -63,11 +63,8 @@ fn a_slow_body_is_given_up() {
 #[test]
 fn a_client_that_hangs_up_frees_its_sequence() {
     let server = Server::start(&[]);
-    // Without an end of its own: drawn at a high temperature until the context is full.
-    let endless = json!({ "temperature": 50.0, "max_tokens": 700, "stream": true });
     for is_streamed in [true, false] {
-        let body = with(about_video("Describe the video."), endless.clone());
-        let body = with(body, json!({ "stream": is_streamed }));
+        let body = with(long_answer(), json!({ "stream": is_streamed }));
         let request = server.request("POST", "/v1/chat/completions", "", body.to_string().as_bytes());
         let mut stream = server.connect();
         stream.write_all(&request).unwrap();
@@ -87,8 +84,7 @@ fn a_client_that_hangs_up_frees_its_sequence() {
 #[test]
 fn requests_over_the_limits_are_told_to_come_again() {
     let server = Server::start(&["--max-requests", "1"]);
-    let endless = json!({ "temperature": 50.0, "max_tokens": 700, "stream": true });
-    let body = with(about_video("Describe the video."), endless).to_string();
+    let body = long_answer().to_string();
     let mut stream = server.connect();
     stream.write_all(&server.request("POST", "/v1/chat/completions", "", body.as_bytes())).unwrap();
     assert!(stream.read(&mut [0; 64]).unwrap() > 0);

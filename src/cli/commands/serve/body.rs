@@ -20,6 +20,10 @@ const UNIT: u64 = 1 << 10;
 /// Units of the shared memory at least.
 const LEAST_UNITS: usize = 4096;
 
+/// Time and bytes of the rest of a refused body that are passed over.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 20;
+
 /// Limits of bodies.
 #[derive(Debug, Clone)]
 pub struct BodyLimits {
@@ -69,6 +73,9 @@ pub struct HeldBody {
 pub struct BodyReader {
     pieces: Pin<Box<BodyDataStream>>,
     limits: BodyLimits,
+    is_declared_larger: bool,
+    /// Whether the client sends nothing until the body is read (`Expect: 100-continue`).
+    waits_for_consent: bool,
     n_bytes: u64,
     /// Bytes since the deadline was set.
     n_since: usize,
@@ -77,18 +84,16 @@ pub struct BodyReader {
 
 impl BodyReader {
     /// Opens a body.
-    ///
-    /// # Errors
-    /// [`ErrorStatus::TooLarge`] for a declared length over the limit.
-    pub fn open(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<Self, ApiError> {
-        if let Some(length) = content_length(headers)
-            && length > limits.max_bytes
-        {
-            return Err(too_large(limits.max_bytes));
+    pub fn open(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Self {
+        Self {
+            pieces: Box::pin(body.into_data_stream()),
+            limits: limits.clone(),
+            is_declared_larger: content_length(headers).is_some_and(|length| length > limits.max_bytes),
+            waits_for_consent: headers.contains_key(header::EXPECT),
+            n_bytes: 0,
+            n_since: 0,
+            deadline: Instant::now() + limits.read_timeout,
         }
-        let pieces = Box::pin(body.into_data_stream());
-        let deadline = Instant::now() + limits.read_timeout;
-        Ok(Self { pieces, limits: limits.clone(), n_bytes: 0, n_since: 0, deadline })
     }
 
     /// Returns the next piece, or `None` at the end.
@@ -97,19 +102,36 @@ impl BodyReader {
     /// [`ErrorStatus::TooLarge`], [`ErrorStatus::RequestTimeout`] without progress, [`ErrorStatus::BadRequest`] for a
     /// body that breaks off.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        if self.is_declared_larger {
+            return Err(self.refuse_large().await);
+        }
         let slow = |_| refused(ErrorStatus::RequestTimeout, "the body arrives too slowly", "a faster connection");
         let piece = timeout_at(self.deadline, self.pieces.next()).await.map_err(slow)?;
         let Some(piece) = piece else { return Ok(None) };
         let piece = piece.map_err(|_| ApiError::new(ErrorStatus::BadRequest, "the body breaks off"))?;
         self.n_bytes = self.n_bytes.saturating_add(piece.len() as u64);
         if self.n_bytes > self.limits.max_bytes {
-            return Err(too_large(self.limits.max_bytes));
+            return Err(self.refuse_large().await);
         }
         self.n_since += piece.len();
         if self.n_since >= PROGRESS {
             (self.n_since, self.deadline) = (0, Instant::now() + self.limits.read_timeout);
         }
         Ok(Some(piece))
+    }
+
+    /// Makes the error of a large body. The rest of the body is passed over, as far as it comes quickly: a client that is
+    /// still sending when the connection closes may never see the response.
+    async fn refuse_large(&mut self) -> ApiError {
+        let deadline = Instant::now() + LINGER;
+        let mut left = if self.waits_for_consent { 0 } else { LINGER_BYTES };
+        while left > 0
+            && let Ok(Some(Ok(piece))) = timeout_at(deadline, self.pieces.next()).await
+        {
+            left = left.saturating_sub(piece.len());
+        }
+        let rule = format!("the body is over the limit of {} bytes", self.limits.max_bytes);
+        refused(ErrorStatus::TooLarge, rule, "--max-body of the server")
     }
 
     /// Returns the smallest and the largest number of bytes that are left, as far as they are known.
@@ -123,8 +145,8 @@ impl BodyReader {
 /// # Errors
 /// As [`BodyReader::next`], and [`ErrorStatus::Unavailable`] while other bodies take the memory.
 pub async fn read_whole(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<HeldBody, ApiError> {
-    let mut reader = BodyReader::open(headers, body, limits)?;
-    let declared = content_length(headers);
+    let mut reader = BodyReader::open(headers, body, limits);
+    let declared = content_length(headers).filter(|length| *length <= limits.max_bytes);
     let ended = || ApiError::new(ErrorStatus::Unavailable, "the server is ending");
     let mut memory = limits.memory.reserve(declared.unwrap_or(0)).await.ok_or_else(ended)?;
     // The wait for memory was not the client's.
@@ -144,8 +166,4 @@ pub async fn read_whole(headers: &HeaderMap, body: Body, limits: &BodyLimits) ->
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn too_large(limit: u64) -> ApiError {
-    refused(ErrorStatus::TooLarge, format!("the body is over the limit of {limit} bytes"), "--max-body of the server")
 }

@@ -49,6 +49,36 @@ use crate::cli::output::{self, LogFormat};
 /// Requests on standard input that are open at once.
 const MAX_OPEN_LINES: usize = 256;
 
+/// Flags of a plan, in whose place a pipeline file stands.
+const PLAN_FLAGS: [&str; 26] = [
+    "model",
+    "vision_tower",
+    "llm",
+    "quant",
+    "kv_dtype",
+    "device",
+    "dtype",
+    "vision_device",
+    "vision_dtype",
+    "frames",
+    "sample",
+    "access",
+    "stream",
+    "start",
+    "end",
+    "temporal",
+    "single_image",
+    "template",
+    "system",
+    "timestamps",
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "seed",
+];
+
 /// Serve an OpenAI-compatible API and a page
 ///
 /// POST /v1/chat/completions answers questions about videos of any OpenAI client, streamed or not; / is a page for
@@ -58,7 +88,7 @@ const MAX_OPEN_LINES: usize = 256;
 #[derive(Args)]
 pub struct Serve {
     /// Pipeline file (YAML), in place of the flags of the model, frames, prompt and generation
-    #[arg(conflicts_with_all = ["ModelArgs", "FrameArgs", "PromptArgs", "GenerateArgs"])]
+    #[arg(conflicts_with_all = PLAN_FLAGS)]
     pipeline: Option<PathBuf>,
     /// Value that overrides that of the pipeline, such as temporal.max_pool.stride=4; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "pipeline")]
@@ -166,4 +196,20 @@ fn router(state: &Arc<ServerState>) -> Router {
         .layer(CatchPanicLayer::custom(reply::after_panic))
         .layer(from_fn_with_state(state.clone(), access::admit))
         .with_state(state.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_flag_of_a_plan_excludes_a_pipeline_file() {
+        let command = PlanArgs::augment_args(clap::Command::new("serve"));
+        let flags: BTreeSet<&str> = command.get_arguments().map(|flag| flag.get_id().as_str()).collect();
+        // Flags beside a plan, which a pipeline file does not set either.
+        let beside = ["allow_unused", "kv_memory", "stall_limit"];
+        let known: BTreeSet<&str> = PLAN_FLAGS.into_iter().chain(beside).collect();
+        assert_eq!(flags, known);
+    }
 }

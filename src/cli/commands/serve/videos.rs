@@ -30,7 +30,7 @@ pub async fn upload(
     let ready = state.ready()?;
     let (parts, body) = request.into_parts();
     let limits = &state.limits.body;
-    let mut reader = BodyReader::open(&parts.headers, body, limits)?;
+    let mut reader = BodyReader::open(&parts.headers, body, limits);
     let mut writer = ready.media.scratch().upload(&caller.scope, limits.max_bytes)?;
     while let Some(piece) = reader.next().await? {
         block_in_place(|| writer.push(&piece))?;
