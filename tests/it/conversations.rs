@@ -105,6 +105,87 @@ fn conversations_about_several_media_have_the_prompts_of_transformers() {
     }
 }
 
+/// SplitMix64: the same draws every time.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
+    }
+
+    /// A text of words and of marks that a template or the program gives a meaning.
+    fn text(&mut self) -> String {
+        const PIECES: [&str; 14] = [
+            "why",
+            " ",
+            "\n",
+            "<image>",
+            "<video>",
+            "<IMG_CONTEXT>",
+            "\u{10FFFF}",
+            "{'type': 'text'}",
+            "{\"type\": \"image\"}",
+            "CONTINUE_FINAL_MESSAGE_TAG ",
+            "{{ messages }}",
+            "{% endfor %}",
+            "<|im_end|>",
+            "é",
+        ];
+        (0..self.below(6)).map(|_| PIECES[self.below(PIECES.len())]).collect()
+    }
+}
+
+#[test]
+fn hostile_texts_move_no_medium_and_stay_in_the_prompt() {
+    let mut draws = Draws(7);
+    for case in json(&repository("tests/golden/text/chats.json")).as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let (marks, placeholder) = family(name);
+        let template = template(name, case, placeholder);
+        let mut n_prompts = 0;
+        for _ in 0..60 {
+            let n_media = draws.below(4);
+            let media: Vec<ShownFrames> = (0..n_media)
+                .map(|_| ShownFrames { is_single_image: draws.below(2) == 0, ..ShownFrames::unknown(2) })
+                .collect();
+            let empty = Conversation::new(template.clone(), Some(draws.text())).with_media(media.clone());
+            let mut conversation = empty.with_marks(marks.clone(), Timestamps::Checkpoint);
+            let (mut left, mut last) = ((0..n_media).map(MediumIndex), String::new());
+            for i in (0..=draws.below(3)).rev() {
+                let here = if i == 0 { n_media } else { draws.below(2) };
+                last = draws.text();
+                let mut question: Vec<_> = left.by_ref().take(here).map(QuestionPart::Medium).collect();
+                question.insert(draws.below(question.len() + 1), QuestionPart::Text(last.clone()));
+                conversation.add(question);
+                if i > 0 {
+                    conversation.answer(&draws.text());
+                }
+            }
+            let beginning = draws.text();
+            let Ok(prompt) = conversation.continue_answer(&beginning) else { continue };
+            n_prompts += 1;
+            let shown = |is_image: bool| -> Vec<usize> {
+                let begins = |part: &Passage<String>| match part {
+                    Passage::Medium(medium) => Some(medium.0),
+                    Passage::Frames(medium, frames) => (frames.start == 0).then_some(medium.0),
+                    Passage::Text(_) => None,
+                };
+                prompt.parts.iter().filter_map(begins).filter(|&i| media[i].is_single_image == is_image).collect()
+            };
+            for is_image in [false, true] {
+                let expected: Vec<usize> = (0..n_media).filter(|&i| media[i].is_single_image == is_image).collect();
+                assert_eq!(shown(is_image), expected, "{name}: {prompt:?}");
+            }
+            let words = last.replace('\u{10FFFF}', "");
+            assert!(prompt.text().contains(words.trim()), "{name}: {words:?} in {prompt:?}");
+        }
+        assert!(n_prompts > 30, "{name}: {n_prompts} prompts of 60");
+    }
+}
+
 #[test]
 fn a_template_of_texts_takes_one_medium_and_refuses_more_by_name() {
     let case = serde_json::json!({
@@ -188,9 +269,11 @@ fn text(text: &str) -> ChatContent {
     ChatContent::Text(text.to_owned())
 }
 
+type RequestOutcome = Result<Completion, Error>;
+
 /// The answers to some prompts of one engine, all at once. `visuals` are those of each prompt's media.
 fn answers<'a>(asking: Asking<'a>, engine: &mut Engine<'a>, prompts: &[(FittingPrompt, Vec<Visual>)]) -> Vec<Answer> {
-    let done: Rc<RefCell<Vec<Option<Result<Completion, Error>>>>> = Rc::default();
+    let done: Rc<RefCell<Vec<Option<RequestOutcome>>>> = Rc::default();
     done.borrow_mut().resize_with(prompts.len(), || None);
     for (i, (prompt, visuals)) in prompts.iter().enumerate() {
         let done = done.clone();

@@ -169,22 +169,21 @@ impl ChatTemplate {
     }
 }
 
-/// Returns whether a template of texts printed a list of parts, as Python or JSON writes it.
+/// Returns whether a template of texts printed a list of parts, as Python or JSON writes it. An entry that a text of the
+/// conversation contains is not a sign.
 fn prints_list(text: &str, chat: &ChatInput<'_>) -> bool {
-    let is_printed = |printed: &String| text.contains(printed);
     let entries = |kind: &str| [format!("{{'type': '{kind}'"), format!("{{\"type\": \"{kind}\"")];
-    if ["image", "video"].iter().flat_map(|kind| entries(kind).map(|entry| entry + "}")).any(|entry| is_printed(&entry))
-    {
-        return true;
-    }
-    if chat.shown().next().is_some() {
-        return false;
-    }
-    // Texts of the conversation may look like an entry.
+    let signs: Vec<String> = match chat.shown().next() {
+        Some(_) => ["image", "video"].into_iter().flat_map(entries).map(|entry| entry + "}").collect(),
+        None => entries("text").into(),
+    };
     let turns = || chat.turns.iter().flat_map(|turn| turn.question.iter().filter_map(QuestionPart::text));
     let answers = || chat.turns.iter().filter_map(|turn| turn.answer.as_deref());
-    let is_said = |entry: &String| turns().chain(answers()).chain(chat.system).any(|text| text.contains(entry));
-    entries("text").iter().any(|entry| is_printed(entry) && !is_said(entry))
+    let is_said = |sign: &str| {
+        let texts = turns().chain(answers()).chain(chat.system).chain([chat.answer_prefix]);
+        { texts }.any(|text| text.contains(sign))
+    };
+    signs.iter().any(|sign| text.contains(sign) && !is_said(sign))
 }
 
 /// Cuts the text after the last message, as `continue_final_message` of transformers does.
