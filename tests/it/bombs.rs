@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vidense::error::{Error, Kind};
 use vidense::video::worker::{Isolation, ProcessLifetime, Worker};
-use vidense::video::{Bounds, Flow, ReadLimits};
+use vidense::video::{Access, Bounds, Flow, ReadLimits};
 
 use crate::harness::{Clip, ffmpeg};
-use crate::untrusted::{all, isolation, read_isolated, read_with, strict};
+use crate::untrusted::{all, directory, isolation, read_isolated, read_with, strict};
 
 /// Time within which each file must be done with.
 const SECONDS: Duration = Duration::from_secs(20);
@@ -151,6 +151,24 @@ fn long_videos_of_tiny_frames_end_at_the_limit_of_frames() {
         hours.path.clone(),
     ] {
         assert_one_of(&path, strict(), &[Kind::FrameCount]);
+    }
+}
+
+#[test]
+fn more_frames_than_the_limit_are_refused_by_every_access() {
+    let clip = ffmpeg("-f lavfi -i testsrc=s=16x16:r=50:d=1 -pix_fmt yuv420p video.mp4");
+    let dir = directory();
+    for access in [Access::Auto, Access::Straight, Access::Seek] {
+        let limit = |n| ReadLimits { max_frames: Some(n), access, ..strict() };
+        assert_eq!(read_isolated(&clip.path, limit(50)).unwrap().len(), 50);
+        assert_eq!(read_isolated(dir.path.parent().unwrap(), limit(3)).unwrap().len(), 3);
+        for (path, n) in [(&*clip.path, 49), (dir.path.parent().unwrap(), 2)] {
+            let error = read_isolated(path, limit(n)).expect_err("over the limit");
+            assert_eq!(
+                (error.kind(), error.rule()),
+                (Kind::FrameCount, &*format!("more frames than the limit of {n}"))
+            );
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use vidense::error::{Error, Kind};
 use vidense::video::worker::{Isolation, ProcessLifetime, Worker};
 use vidense::video::{
-    Access, Bounds, Flow, Frame, FrameRequest, LinkedFilePolicy, ReadEvent, ReadLimits, ReadingForecast, Sample,
-    Window, probe, scan,
+    Bounds, Flow, Frame, FrameRequest, LinkedFilePolicy, ReadEvent, ReadLimits, ReadingForecast, Sample, Window, probe,
+    scan,
 };
 
 use crate::harness::{Clip, ffmpeg, read_video};
@@ -239,8 +239,8 @@ fn a_forecast_is_what_the_reading_expects_and_keeps_the_process() {
     }
 }
 
-/// Frames of three images in a directory.
-fn directory() -> Clip {
+/// A directory of three images.
+pub fn directory() -> Clip {
     ffmpeg("-f lavfi -i testsrc=s=64x48:r=3:d=1 frames-%d.png")
 }
 
@@ -292,23 +292,5 @@ fn names_are_paths_and_never_addresses() {
     #[cfg(unix)]
     for name in ["/dev/zero", "/dev/stdin", bait.path("pipe.ts").to_str().unwrap()] {
         assert_eq!(read_isolated(Path::new(name), strict()).expect_err("a refusal").kind(), Kind::NotRegular, "{name}");
-    }
-}
-
-#[test]
-fn more_frames_than_the_limit_are_refused_by_every_access() {
-    let clip = ffmpeg("-f lavfi -i testsrc=s=16x16:r=50:d=1 -pix_fmt yuv420p video.mp4");
-    let dir = directory();
-    for access in [Access::Auto, Access::Straight, Access::Seek] {
-        let limit = |n| ReadLimits { max_frames: Some(n), access, ..strict() };
-        assert_eq!(read_isolated(&clip.path, limit(50)).unwrap().len(), 50);
-        assert_eq!(read_isolated(dir.path.parent().unwrap(), limit(3)).unwrap().len(), 3);
-        for (path, n) in [(&*clip.path, 49), (dir.path.parent().unwrap(), 2)] {
-            let error = read_isolated(path, limit(n)).expect_err("over the limit");
-            assert_eq!(
-                (error.kind(), error.rule()),
-                (Kind::FrameCount, &*format!("more frames than the limit of {n}"))
-            );
-        }
     }
 }

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,8 @@ pub(super) struct WorkerProcess {
     /// Standard input of the process; closed to end the process.
     requests: Option<ChildStdin>,
     replies: Receiver<io::Result<DecodeReply>>,
+    /// Bytes of a frame of the current request at most.
+    frame_bytes: Arc<AtomicU64>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -81,9 +85,13 @@ impl WorkerProcess {
         let (requests, output) = (child.stdin.take(), child.stdout.take());
         let mut output = BufReader::with_capacity(1 << 16, output.ok_or(io::ErrorKind::BrokenPipe)?);
         let (sender, replies) = bounded(1);
+        let frame_bytes = Arc::new(AtomicU64::new(0));
+        let limit = frame_bytes.clone();
         let reader = Builder::new().name("replies".to_owned()).spawn(move || {
             loop {
-                let Some(reply) = DecodeReply::read(&mut output).transpose() else { return };
+                let Some(reply) = DecodeReply::read(&mut output, || limit.load(Ordering::Relaxed)).transpose() else {
+                    return;
+                };
                 let is_last = reply.is_err();
                 if sender.send(reply).is_err() || is_last {
                     return;
@@ -91,7 +99,7 @@ impl WorkerProcess {
             }
         });
         // If the thread fails to start, dropping `running` ends the process.
-        let mut running = Self { child, requests, replies, reader: None };
+        let mut running = Self { child, requests, replies, frame_bytes, reader: None };
         running.reader = Some(reader?);
         Ok(running)
     }
@@ -105,6 +113,7 @@ impl WorkerProcess {
         emit: &mut dyn FnMut(ReadEvent) -> Flow,
     ) -> Result<Option<Result<DecodeOutcome, Error>>, WorkerFailure> {
         let Some(requests) = &mut self.requests else { return Err(self.ended()) };
+        self.frame_bytes.store(request.limits.frame_bytes, Ordering::Relaxed);
         if request.write(requests).is_err() {
             return Err(self.ended());
         }

@@ -94,8 +94,9 @@ pub(super) enum DecodeReply {
 }
 
 impl DecodeReply {
-    /// Reads a reply; `None` at the end.
-    pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
+    /// Reads a reply; `None` at the end. A frame may have as many bytes as `frame_bytes` returns then: a decoder that
+    /// was taken over may declare any size.
+    pub(super) fn read(from: &mut impl Read, frame_bytes: impl Fn() -> u64) -> io::Result<Option<Self>> {
         let Some(reply) = read_message(from)? else { return Ok(None) };
         Ok(Some(match reply {
             ReplyMessage::Expected { n_frames, n_sampled, is_single_image } => {
@@ -106,9 +107,11 @@ impl DecodeReply {
             ReplyMessage::Restart => Self::Event(ReadEvent::Restart),
             ReplyMessage::End(end) => Self::End(end),
             ReplyMessage::Frame { index, time, width, height } => {
-                let length = width as usize * height as usize * 3;
+                let length = (u64::from(width) * u64::from(height)).checked_mul(3);
+                let length = length.filter(|length| *length <= frame_bytes());
+                let length = length.ok_or_else(|| io::Error::other(format!("a frame of {width} x {height}")))?;
                 let mut pixels = Vec::new();
-                from.take(length as u64).read_to_end(&mut pixels)?;
+                from.take(length).read_to_end(&mut pixels)?;
                 let image = RgbImage::from_raw(width, height, pixels).ok_or(io::ErrorKind::UnexpectedEof)?;
                 Self::Event(ReadEvent::Frame(Frame { index, time, image }))
             }
@@ -196,12 +199,18 @@ mod tests {
         write_end(&mut bytes, Err(Error::new(Kind::Empty, "the file is empty (0 bytes)").about(Path::new("x"))))
             .expect("memory");
         let mut from = &bytes[..];
-        let Some(DecodeReply::Event(ReadEvent::Frame(frame))) = DecodeReply::read(&mut from).expect("whole") else {
+        let read = |from: &mut &[u8]| DecodeReply::read(from, || 18);
+        let Some(DecodeReply::Event(ReadEvent::Frame(frame))) = read(&mut from).expect("whole") else {
             panic!("no frame")
         };
         assert_eq!((frame.index, frame.time, frame.image), (FrameIndex(5), time, image));
-        let Some(DecodeReply::End(Err(error))) = DecodeReply::read(&mut from).expect("whole") else { panic!("no end") };
+        let Some(DecodeReply::End(Err(error))) = read(&mut from).expect("whole") else { panic!("no end") };
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Empty, "x: the file is empty (0 bytes)"));
-        assert!(DecodeReply::read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
+        assert!(read(&mut &bytes[..60]).is_err(), "cut off within the pixels");
+        assert!(DecodeReply::read(&mut &bytes[..], || 17).is_err(), "over the limit");
+        let mut declared = Vec::new();
+        let frame = ReplyMessage::Frame { index: FrameIndex(0), time: None, width: u32::MAX, height: u32::MAX };
+        write_message(&mut declared, &frame).expect("memory");
+        assert!(DecodeReply::read(&mut &declared[..], || u64::MAX).is_err(), "more than memory has");
     }
 }
