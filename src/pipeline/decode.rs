@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ::image::RgbImage;
 use candle_core::Tensor;
 
-use super::download::VideoFile;
+use super::download::JobFile;
 use super::error::stopped;
 use super::item::{ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
 use super::stages::{DECODE, PREPROCESS, VideoOptions};
@@ -35,7 +35,7 @@ pub(super) fn decode(
         let mut reading = VideoReading {
             stages,
             outlet,
-            file: VideoFile::of(&video),
+            file: JobFile::of(&video),
             video,
             threads,
             views: None,
@@ -56,7 +56,7 @@ struct VideoReading<'r> {
     stages: &'r Stages<'r>,
     outlet: &'r Outlet<VideoPart<RgbImage>>,
     video: VideoRef,
-    file: VideoFile,
+    file: JobFile,
     /// Number of decoder threads.
     threads: usize,
     /// Created at the first frame, and again after a restart.

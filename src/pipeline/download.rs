@@ -40,12 +40,12 @@ impl Drop for Downloads {
 }
 
 /// File of a video: the job's own, or a download that is removed with the value.
-pub(super) struct VideoFile {
+pub(super) struct JobFile {
     named: PathBuf,
     downloaded: Option<DownloadedFile>,
 }
 
-impl VideoFile {
+impl JobFile {
     /// Returns the file of a job as it is named.
     pub(super) fn of(video: &VideoRef) -> Self {
         Self { named: video.path().to_owned(), downloaded: None }

@@ -1,5 +1,5 @@
-//! Frames of a video on their way to the tower: views of the strategy, views of a single image, a thumbnail; and the check
-//! of the token budget, which is known once the frames are counted.
+//! Frames of a video on their way to the tower: views of the strategy, views of a single image, a thumbnail; and the
+//! check of the token budget, which is known once the frames are counted.
 //!
 //! Nothing is read here: `decode` passes each event of its reader.
 

@@ -54,8 +54,15 @@ pub(in crate::video) fn fetch(
         if leads { (ErrorHandling::Conceal, 1) } else { (ErrorHandling::Report, watch.limits.threads) };
     let settings = DecoderSettings::new(ReadLimits { threads, ..watch.limits }, errors);
     let file = VideoFile::from_media(path, media, display, settings)?;
-    let mut fetcher =
-        Fetcher { path, file, packets: &packets, flags_unreferenced, leads, n_decoded: 0, last_event: Instant::now() };
+    let mut fetcher = RunDecoder {
+        path,
+        file,
+        packets: &packets,
+        flags_unreferenced,
+        leads,
+        n_decoded: 0,
+        last_event: Instant::now(),
+    };
     for run in runs {
         match fetcher.run(run, watch) {
             Ok(()) => {}
@@ -85,7 +92,7 @@ struct WantedFrames<'r> {
 }
 
 /// Decoder of the runs.
-struct Fetcher<'a> {
+struct RunDecoder<'a> {
     path: &'a Path,
     file: VideoFile,
     packets: &'a PacketIndex,
@@ -97,7 +104,7 @@ struct Fetcher<'a> {
     last_event: Instant,
 }
 
-impl Fetcher<'_> {
+impl RunDecoder<'_> {
     fn run(&mut self, run: &PacketRun, watch: &mut ReadWatch<'_>) -> Result<(), FetchEnd> {
         let mut packet = Some(self.jump(run.first, watch)?);
         let mut wanted = WantedFrames { frames: &run.frames, last: i64::MIN };
