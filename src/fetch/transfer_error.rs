@@ -32,6 +32,8 @@ pub(super) fn of_transfer(cause: ureq::Error, limit: Duration) -> Error {
 fn words_of_connection(cause: &io::Error) -> String {
     match cause.kind() {
         io::ErrorKind::UnexpectedEof => "the server closed the connection early".to_owned(),
+        // Errors of TLS, such as those of a certificate.
+        io::ErrorKind::InvalidData => format!("no secure connection: {}", printable(&cause.to_string())),
         _ => format!("the connection failed: {}", printable(&cause.to_string())),
     }
 }

@@ -5,6 +5,7 @@ mod contents;
 mod failures;
 mod limits;
 mod redirects;
+mod secure;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
