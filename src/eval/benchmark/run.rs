@@ -25,13 +25,6 @@ pub struct BenchmarkVideo {
     prompts: Arc<[String]>,
 }
 
-impl BenchmarkVideo {
-    /// Prompts of the questions.
-    pub fn prompts(&self) -> &[String] {
-        &self.prompts
-    }
-}
-
 /// Questions of a benchmark with their videos.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BenchmarkTasks {

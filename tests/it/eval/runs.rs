@@ -171,6 +171,23 @@ fn missing_videos_fail_the_run_before_a_model_is_loaded_or_count_as_wrong() {
 }
 
 #[test]
+fn a_damaged_first_video_fails_alone_and_counts_as_wrong() {
+    let replica = shapes(&[]);
+    let list = read_json(&replica.path("q.json"));
+    let first = list[0]["video"].as_str().unwrap();
+    let n_about_it = list.as_array().unwrap().iter().filter(|row| row["video"] == first).count();
+    assert!(n_about_it < 12);
+    std::fs::write(replica.path("clips").join(first), "no video").unwrap();
+    let at = |name: &str| replica.path(name).to_str().unwrap().to_owned();
+    let output = vidense(&["eval", &at("spec.yaml"), "--data", &at("."), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let all = report["rows"].as_array().unwrap().last().unwrap();
+    assert_eq!((&all["questions"], &all["failed"]), (&json!(12), &json!(n_about_it)));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(first));
+}
+
+#[test]
 fn flags_of_benchmarks_and_of_files_of_questions_are_told_apart() {
     let replica = shapes(&[]);
     let spec = replica.dir.path().join("spec.yaml").to_str().unwrap().to_owned();

@@ -15,7 +15,7 @@ use vidense::exec::{RunControl, Stop};
 use vidense::files::Durability;
 use vidense::files::output::{check_not_input, replace};
 use vidense::pipeline::VideoOptions;
-use vidense::spec::Plan;
+use vidense::spec::{Document, Plan};
 
 use super::Eval;
 use super::table::{ScoreReport, print_table};
@@ -193,9 +193,12 @@ impl Eval {
         record: &mut dyn FnMut(usize, ScoredAnswer) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let PreparedBenchmark { spec, dataset, tasks, .. } = prepared;
-        let Some(first) = tasks.videos.first() else { return Ok(()) };
+        if tasks.videos.is_empty() {
+            return Ok(());
+        }
         let plan = self.benchmark_plan(spec)?;
-        let session = Session::open_for(plan, &self.plan.limits(), &first.path, &first.prompts()[0])?;
+        // Without a first question: a damaged first video fails alone.
+        let session = Session::open(plan, &Document::empty())?;
         let bar = progress::asking(dataset.questions.len() - tasks.missing.len());
         let stop = Stop::new();
         interrupt::stop_on(&stop)?;
