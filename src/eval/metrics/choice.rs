@@ -18,7 +18,7 @@
 
 use regex::Regex;
 
-use super::choice_patterns::{BRACKETS, END, NAME, NEGATIONS, REASON, SECOND, STATEMENT};
+use super::choice_patterns::{BEFORE, BRACKETS, END, NAME, NEGATIONS, REASON, SECOND, STATEMENT};
 use super::text::normalized_words;
 use crate::eval::dataset::ChoiceOptions;
 
@@ -144,8 +144,16 @@ impl ChoiceAnswer<'_> {
     /// Rule 4.
     fn at_end(&self) -> RuleOutcome {
         let label = END.as_ref().and_then(|end| end.captures(self.text)).and_then(|found| found.get(1));
-        let index = label.and_then(|label| label.as_str().chars().next()).and_then(|label| self.index(label, false));
-        index.map_or(RuleOutcome::Nothing, RuleOutcome::Chosen)
+        let Some(label) = label else { return RuleOutcome::Nothing };
+        let Some(index) = label.as_str().chars().next().and_then(|label| self.index(label, false)) else {
+            return RuleOutcome::Nothing;
+        };
+        let before = BEFORE.as_ref().and_then(|before| before.captures(&self.text[..label.start()]));
+        let other = before.and_then(|found| found.get(1)?.as_str().chars().next());
+        match other.and_then(|label| self.index(label, false)) {
+            Some(other) if other != index => RuleOutcome::Ambiguous,
+            _ => RuleOutcome::Chosen(index),
+        }
     }
 
     /// Rule 5, brackets.

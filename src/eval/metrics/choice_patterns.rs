@@ -48,6 +48,14 @@ pub(super) static SECOND: LazyLock<Option<Regex>> = LazyLock::new(|| {
     ))
 });
 
+/// A label before another one in a list, at the end of the text before that one.
+pub(super) static BEFORE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?:^|[^A-Za-z0-9'’])([A-Z0-9])[)\].]*\s*(?:,|/|&|\bor\b|\band\b|, and|, or)\s*",
+        r"(?:(?i:option|choice|caption|sentence)\s+)?[*(\[{]*$",
+    ))
+});
+
 /// Words that turn a mentioned option into another statement.
 pub(super) const NEGATIONS: [&str; 20] = [
     "not",

@@ -36,7 +36,7 @@ fn every_error_of_a_description_is_printed_at_once() {
     for part in [
         "sauce: unknown key `sauce`; hint: `source`?",
         "the key `source` is missing",
-        "bad.yaml:5:33: format.next_qa.video: unknown key `video`; hint: `videos`?",
+        "bad.yaml:5:32: format.next_qa.video: unknown key `video`; hint: `videos`?",
         "prompt.text: wants {question} 1 times, found it 0 times",
         "metrics.0: unknown choice `wups_1`",
         "published.0.judge: a judged metric without its judge",

@@ -31,17 +31,19 @@ impl<'a> ScoreReport<'a> {
         tasks: &BenchmarkTasks,
         answers: &[ScoredAnswer],
     ) -> Self {
+        let n = dataset.questions.len();
+        let is_whole = answers.len() == n && spec.questions.is_none_or(|expected| expected == n);
         Self {
             benchmark: &spec.name,
             split: &spec.split,
-            questions: dataset.questions.len(),
+            questions: n,
             videos: tasks.coverage.n_videos,
             missing_videos: tasks.coverage.missing.len(),
             metrics: spec.metrics.iter().map(|metric| metric.name()).collect(),
             average: spec.average,
             rows: score_table(answers, &spec.metrics),
             notes: &dataset.notes,
-            published: spec.comparable().collect(),
+            published: spec.comparable().filter(|_| is_whole).collect(),
         }
     }
 }
