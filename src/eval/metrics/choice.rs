@@ -1,24 +1,24 @@
-//! The parser of multiple-choice answers: which option does a free text choose?
+//! The parser of multiple-choice answers: the option that a free text chooses.
 //!
 //! Rules in order; the first that finds a label decides. A rule that finds several different labels where it allows one
 //! ends the search: an answer is never guessed, and an unparsed answer counts as wrong.
 //!
 //! 1. The answer is a label: `B`, `(b)`, `**B**`.
-//! 2. It begins with a label that punctuation, the option's text or a reason closes: `B. Candles`, `B because ...`; not
-//!    `A man ...`, nor `C is cooking`.
-//! 3. It states a choice: `the answer is B`, `I choose (B)`, `correct option: B`; the last statement counts.
+//! 2. It states a choice: `the answer is B`, `I choose (B)`, `correct option: B`; the last statement counts.
+//! 3. It begins with a label that punctuation, the option's text or a reason closes: `B. Candles`, `B because ...`; not
+//!    `A man ...`, nor `C is cooking`, nor `(A) is wrong`.
 //! 4. It ends in a label: a last line `B`, or `... is B`, `... (B)`, `\boxed{B}`.
 //! 5. One label is in brackets: `(B)`; or named: `option B`, `Caption 2`.
 //! 6. One label stands before its option's text: `... B. Candles ...`.
 //! 7. The normalised answer is an option's text, or has the text of one option and no negation.
 //!
-//! The order is that of lmms-eval's `extract_mcq_answer` (start, end and phrase before brackets before content) without
-//! its fallback to any letter of the text. Text before a last `</think>` is ignored. Labels are capital letters or
-//! digits; small letters count alone or in brackets.
+//! The order is that of lmms-eval's `extract_mcq_answer` (start, end and phrase before brackets before content) but for
+//! a stated choice, which goes before the beginning, and without its fallback to any letter of the text. Text before a
+//! last `</think>` is ignored. Labels are capital letters or digits; small letters count alone or in brackets.
 
 use regex::Regex;
 
-use super::choice_patterns::{BEFORE, BRACKETS, END, NAME, NEGATIONS, REASON, SECOND, STATEMENT};
+use super::choice_patterns::{BEFORE, BRACKETS, END, NAME, NEGATIONS, REASON, REJECTION, SECOND, STATEMENT};
 use super::text::normalized_words;
 use crate::eval::dataset::ChoiceOptions;
 
@@ -42,8 +42,8 @@ struct ChoiceAnswer<'a> {
 pub fn parse_choice(answer: &str, options: &ChoiceOptions) -> Option<usize> {
     const RULES: [fn(&ChoiceAnswer<'_>) -> RuleOutcome; 8] = [
         |answer| answer.alone(),
-        |answer| answer.at_start(),
         |answer| answer.last_statement(),
+        |answer| answer.at_start(),
         |answer| answer.at_end(),
         |answer| answer.in_brackets(),
         |answer| answer.named(),
@@ -114,18 +114,6 @@ impl ChoiceAnswer<'_> {
     }
 
     /// Rule 2.
-    fn at_start(&self) -> RuleOutcome {
-        let text = self.text.trim_start_matches(|c: char| !c.is_alphanumeric());
-        let Some(label) = text.chars().next() else { return RuleOutcome::Nothing };
-        let rest = &text[label.len_utf8()..];
-        match self.index(label, rest.starts_with(')')) {
-            Some(index) if self.is_list(rest, index) => RuleOutcome::Ambiguous,
-            Some(index) if self.is_closed(rest, index) => RuleOutcome::Chosen(index),
-            _ => RuleOutcome::Nothing,
-        }
-    }
-
-    /// Rule 3.
     fn last_statement(&self) -> RuleOutcome {
         let mut last = RuleOutcome::Nothing;
         for found in STATEMENT.iter().flat_map(|statement| statement.captures_iter(self.text)) {
@@ -139,6 +127,19 @@ impl ChoiceAnswer<'_> {
             }
         }
         last
+    }
+
+    /// Rule 3.
+    fn at_start(&self) -> RuleOutcome {
+        let text = self.text.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let Some(label) = text.chars().next() else { return RuleOutcome::Nothing };
+        let rest = &text[label.len_utf8()..];
+        match self.index(label, rest.starts_with(')')) {
+            Some(_) if is_rejected(rest) => RuleOutcome::Nothing,
+            Some(index) if self.is_list(rest, index) => RuleOutcome::Ambiguous,
+            Some(index) if self.is_closed(rest, index) => RuleOutcome::Chosen(index),
+            _ => RuleOutcome::Nothing,
+        }
     }
 
     /// Rule 4.
@@ -174,6 +175,7 @@ impl ChoiceAnswer<'_> {
             let index = label.as_str().chars().next().and_then(|c| self.index(c, is_marked));
             let rest = &self.text[label.end()..];
             match index {
+                Some(_) if is_rejected(rest) => {}
                 Some(index) if self.is_list(rest, index) => return RuleOutcome::Ambiguous,
                 Some(index) if is_closed(rest, index) => chosen.push(index),
                 _ => {}
@@ -231,6 +233,11 @@ impl ChoiceAnswer<'_> {
     }
 }
 
+/// Returns whether the text after a label rejects it.
+fn is_rejected(rest: &str) -> bool {
+    REJECTION.as_ref().is_some_and(|rejection| rejection.is_match(rest))
+}
+
 /// Returns the index if all are equal.
 fn one_of(mut indices: impl Iterator<Item = usize>) -> RuleOutcome {
     match indices.next() {
@@ -271,7 +278,17 @@ mod tests {
     #[test]
     fn several_labels_are_not_guessed() {
         let options = ["red", "blue", "green"];
-        for answer in ["A or B", "(A) and (C)", "Either (A) or (B).", "The answer is A or B.", "", "?", "D", "Z."] {
+        for answer in [
+            "A or B",
+            "(A) and (C)",
+            "Either (A) or (B).",
+            "The answer is A or B.",
+            "",
+            "?",
+            "D",
+            "Z.",
+            "(A) is wrong.",
+        ] {
             assert_eq!(parse(answer, &options), None, "{answer}");
         }
         assert_eq!(parse("(A) is wrong and (B) too, so the answer is (C)", &options), Some('C'));

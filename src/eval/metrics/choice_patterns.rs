@@ -56,6 +56,11 @@ pub(super) static BEFORE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     ))
 });
 
+/// Text after a label that rejects it: `(A) is wrong`.
+pub(super) static REJECTION: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    pattern(r"(?i)^[)\].:*]*\s*(?:is|are|was|seems|can be|cannot be|can't be)\s+(?:not|wrong|incorrect|false|ruled)\b")
+});
+
 /// Words that turn a mentioned option into another statement.
 pub(super) const NEGATIONS: [&str; 20] = [
     "not",
