@@ -15,6 +15,8 @@ use super::reply::refused;
 
 /// Bytes that must arrive within the time limit of a read, else the client counts as too slow.
 const PROGRESS: usize = 64 << 10;
+/// Bytes a second that a body must have on the whole, so that slow clients do not take the memory from others.
+const LEAST_RATE: u64 = 256 << 10;
 /// Bytes of one unit of the shared memory.
 const UNIT: u64 = 1 << 10;
 /// Units of the shared memory at least.
@@ -33,6 +35,14 @@ pub struct BodyLimits {
     pub read_timeout: Duration,
     /// Memory of the bodies of all requests.
     pub memory: BodyMemory,
+}
+
+impl BodyLimits {
+    /// Returns the time that a body of a declared length may take, of any length where none is declared.
+    fn whole_time(&self, declared: Option<u64>) -> Duration {
+        let n_bytes = declared.unwrap_or(self.max_bytes).min(self.max_bytes);
+        self.read_timeout + Duration::from_secs(n_bytes / LEAST_RATE)
+    }
 }
 
 /// Memory of bodies: those that do not fit wait.
@@ -80,6 +90,8 @@ pub struct BodyReader {
     /// Bytes since the deadline was set.
     n_since: usize,
     deadline: Instant,
+    /// Time at which the whole body must have arrived.
+    end: Instant,
 }
 
 impl BodyReader {
@@ -93,6 +105,7 @@ impl BodyReader {
             n_bytes: 0,
             n_since: 0,
             deadline: Instant::now() + limits.read_timeout,
+            end: Instant::now() + limits.whole_time(content_length(headers)),
         }
     }
 
@@ -106,7 +119,7 @@ impl BodyReader {
             return Err(self.refuse_large().await);
         }
         let slow = |_| refused(ErrorStatus::RequestTimeout, "the body arrives too slowly", "a faster connection");
-        let piece = timeout_at(self.deadline, self.pieces.next()).await.map_err(slow)?;
+        let piece = timeout_at(self.deadline.min(self.end), self.pieces.next()).await.map_err(slow)?;
         let Some(piece) = piece else { return Ok(None) };
         let piece = piece.map_err(|_| ApiError::new(ErrorStatus::BadRequest, "the body breaks off"))?;
         self.n_bytes = self.n_bytes.saturating_add(piece.len() as u64);
@@ -150,7 +163,8 @@ pub async fn read_whole(headers: &HeaderMap, body: Body, limits: &BodyLimits) ->
     let ended = || ApiError::new(ErrorStatus::Unavailable, "the server is ending");
     let mut memory = limits.memory.reserve(declared.unwrap_or(0)).await.ok_or_else(ended)?;
     // The wait for memory was not the client's.
-    reader.deadline = Instant::now() + limits.read_timeout;
+    (reader.deadline, reader.end) =
+        (Instant::now() + limits.read_timeout, Instant::now() + limits.whole_time(content_length(headers)));
     let (least, _) = reader.size();
     let mut bytes = Vec::with_capacity(least.max(usize::try_from(declared.unwrap_or(0)).unwrap_or(0)).min(PROGRESS));
     let mut room = declared.unwrap_or(0);
