@@ -17,6 +17,9 @@ use super::state::ServerState;
 /// Paths that need no API key.
 const OPEN_PATHS: [&str; 3] = ["/", "/health", "/version"];
 
+/// Beginning of the paths whose failures are counted.
+const API: &str = "/v1/";
+
 /// Address that the server listens on.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenFacts {
@@ -30,6 +33,7 @@ pub struct ListenFacts {
 pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let log = Arc::new(RequestLog::begin(request.method().as_str(), request.uri().path(), &id));
+    let is_call = request.uri().path().starts_with(API);
     let is_open = OPEN_PATHS.contains(&request.uri().path());
     let mut response = match caller(&state, request.headers(), is_open) {
         Ok(caller) => {
@@ -43,7 +47,9 @@ pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, 
     };
     if let Some(error) = response.extensions().get::<ApiError>() {
         log.set_error(error);
-        state.metrics.failed(error.status);
+        if is_call {
+            state.metrics.failed(error.status);
+        }
     }
     log.set_status(response.status().as_u16());
     response.headers_mut().insert(REQUEST_ID, id.header());
