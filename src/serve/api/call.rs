@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::content::{ContentReader, is_frame_list};
+use super::content::{MessageContentReader, is_frame_list};
 use super::fields::Fields;
 use super::frames::FrameDefaults;
 use super::json;
@@ -53,7 +53,7 @@ impl ChatCall {
         let frames = FrameDefaults::of_body(&mut body)?;
         take_neutral(&mut body)?;
         body.finish()?;
-        let mut contents = ContentReader::new(&frames);
+        let mut contents = MessageContentReader::new(&frames);
         let Messages { system, turns } = messages::read(messages, end, &mut contents)?;
         let media = contents.into_media();
         if let Some(option) = frames.list_option()

@@ -23,7 +23,7 @@ const FRAME_LIST: &str = "data:video/jpeg";
 const MAX_TEXT: usize = 1 << 20;
 
 /// Reader of contents, which collects the media of a request.
-pub(super) struct ContentReader<'d> {
+pub(super) struct MessageContentReader<'d> {
     defaults: &'d FrameDefaults,
     media: Vec<MediaPart>,
     /// Bytes of text so far.
@@ -38,13 +38,13 @@ struct Image {
 }
 
 /// Part of a message.
-enum Part {
+enum MessagePart {
     Text(String),
     Video(MediaPart),
     Image(Image),
 }
 
-impl<'d> ContentReader<'d> {
+impl<'d> MessageContentReader<'d> {
     pub(super) fn new(defaults: &'d FrameDefaults) -> Self {
         Self { defaults, media: Vec::new(), n_text: 0 }
     }
@@ -62,8 +62,8 @@ impl<'d> ContentReader<'d> {
         let mut joined = String::new();
         for part in self.parts(content, path)? {
             match part {
-                Part::Text(text) => joined += &text,
-                Part::Video(MediaPart { param, .. }) | Part::Image(Image { path: param, .. }) => {
+                MessagePart::Text(text) => joined += &text,
+                MessagePart::Video(MediaPart { param, .. }) | MessagePart::Image(Image { path: param, .. }) => {
                     let error = Error::invalid("a medium in a message that is not the user's");
                     return Err(ApiError::of_value(param, error));
                 }
@@ -79,13 +79,13 @@ impl<'d> ContentReader<'d> {
     pub(super) fn question(&mut self, content: Value, path: &str) -> Result<Vec<ChatContent>, ApiError> {
         let (mut contents, mut images) = (Vec::new(), Vec::new());
         for part in self.parts(content, path)? {
-            if !matches!(part, Part::Image(_)) {
+            if !matches!(part, MessagePart::Image(_)) {
                 self.close_images(&mut images, &mut contents)?;
             }
             match part {
-                Part::Text(text) => contents.push(ChatContent::Text(text)),
-                Part::Video(medium) => self.push(medium, &mut contents),
-                Part::Image(image) => images.push(image),
+                MessagePart::Text(text) => contents.push(ChatContent::Text(text)),
+                MessagePart::Video(medium) => self.push(medium, &mut contents),
+                MessagePart::Image(image) => images.push(image),
             }
         }
         self.close_images(&mut images, &mut contents)?;
@@ -96,7 +96,7 @@ impl<'d> ContentReader<'d> {
         Ok(contents)
     }
 
-    fn parts(&mut self, content: Value, path: &str) -> Result<Vec<Part>, ApiError> {
+    fn parts(&mut self, content: Value, path: &str) -> Result<Vec<MessagePart>, ApiError> {
         match content {
             Value::String(text) => Ok(vec![self.counted(text, path)?]),
             Value::Array(parts) => {
@@ -107,7 +107,7 @@ impl<'d> ContentReader<'d> {
         }
     }
 
-    fn part(&mut self, part: Value, path: &str) -> Result<Part, ApiError> {
+    fn part(&mut self, part: Value, path: &str) -> Result<MessagePart, ApiError> {
         // vLLM's short form, `{"video_url": "..."}`, has no type.
         let implied = part.as_object().and_then(|members| TYPES.into_iter().find(|kind| members.contains_key(*kind)));
         let mut fields = Fields::of(part, path)?;
@@ -121,9 +121,9 @@ impl<'d> ContentReader<'d> {
                 let text = fields.required_text("text")?;
                 self.counted(text, &fields.path_of("text"))?
             }
-            "video_url" => Part::Video(self.video(&mut fields)?),
-            "image_url" => Part::Image(image(&mut fields)?),
-            "input_video" => Part::Video(self.input_video(&mut fields)?),
+            "video_url" => MessagePart::Video(self.video(&mut fields)?),
+            "image_url" => MessagePart::Image(image(&mut fields)?),
+            "input_video" => MessagePart::Video(self.input_video(&mut fields)?),
             other => {
                 let error = unknown_name("type of content", &shown(other), &TYPES);
                 return Err(fields.invalid("type", error));
@@ -134,13 +134,13 @@ impl<'d> ContentReader<'d> {
     }
 
     /// Counts a text against the limit of all texts.
-    fn counted(&mut self, text: String, path: &str) -> Result<Part, ApiError> {
+    fn counted(&mut self, text: String, path: &str) -> Result<MessagePart, ApiError> {
         self.n_text += text.len();
         if self.n_text > MAX_TEXT {
             let rule = format!("{} bytes of text up to here, over the limit of {MAX_TEXT}", self.n_text);
             return Err(ApiError::of_value(path, Error::invalid(rule)));
         }
-        Ok(Part::Text(text))
+        Ok(MessagePart::Text(text))
     }
 
     fn video(&self, fields: &mut Fields) -> Result<MediaPart, ApiError> {

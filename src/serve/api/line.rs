@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
-use super::{ApiError, ChatCall, Completion, ErrorStatus, json};
+use super::{ApiError, ChatCall, CompletionObject, ErrorStatus, json};
 use crate::error::Error;
 use crate::spec::Plan;
 
@@ -79,7 +79,7 @@ impl LineId {
     }
 
     /// Returns the line of an answer.
-    pub fn answer(&self, completion: &Completion) -> Value {
+    pub fn answer(&self, completion: &CompletionObject) -> Value {
         json!({ (self.name): self.value, "response": completion })
     }
 

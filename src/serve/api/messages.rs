@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ApiError;
-use super::content::ContentReader;
+use super::content::MessageContentReader;
 use super::fields::Fields;
 use super::json::{element, shown};
 use crate::choice::unknown_name;
@@ -38,7 +38,7 @@ pub(super) struct Messages {
 pub(super) fn read(
     messages: Vec<Value>,
     end: ConversationEnd,
-    contents: &mut ContentReader<'_>,
+    contents: &mut MessageContentReader<'_>,
 ) -> Result<Messages, ApiError> {
     let mut read = Messages::default();
     let last = messages.len().checked_sub(1);
@@ -61,7 +61,7 @@ pub(super) fn read(
 }
 
 impl Messages {
-    fn add(&mut self, message: Value, path: &str, contents: &mut ContentReader<'_>) -> Result<(), ApiError> {
+    fn add(&mut self, message: Value, path: &str, contents: &mut MessageContentReader<'_>) -> Result<(), ApiError> {
         let mut fields = Fields::of(message, path)?;
         let role = fields.required_text("role")?;
         let out_of_turn = |rule, hint| Err(ApiError::of_value(path, Error::invalid(rule).with_hint(hint)));

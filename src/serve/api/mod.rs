@@ -20,6 +20,6 @@ pub use call::ChatCall;
 pub use error::{ApiError, ErrorStatus};
 pub use line::{LineCall, LineId, failure_without_id};
 pub use response::{
-    Choice, ChunkChoice, Completion, CompletionChunk, CompletionHead, Delta, Message, ModelCard, ModelFacts, ModelList,
-    MultimodalTokens, PromptTokensDetails, RequestTimings, Usage, VidenseDetails, finish_word,
+    AssistantMessage, Choice, ChunkChoice, CompletionChunk, CompletionHead, CompletionObject, Delta, ModelCard,
+    ModelFacts, ModelList, MultimodalTokens, PromptTokensDetails, RequestTimings, Usage, VidenseDetails, finish_word,
 };

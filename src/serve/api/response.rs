@@ -19,7 +19,7 @@ pub struct CompletionHead {
 
 /// A whole answer.
 #[derive(Debug, Serialize)]
-pub struct Completion {
+pub struct CompletionObject {
     id: String,
     object: &'static str,
     created: u64,
@@ -33,14 +33,14 @@ pub struct Completion {
 #[derive(Debug, Serialize)]
 pub struct Choice {
     index: usize,
-    message: Message,
+    message: AssistantMessage,
     logprobs: Option<()>,
     finish_reason: &'static str,
 }
 
 /// Message of the assistant.
 #[derive(Debug, Serialize)]
-pub struct Message {
+pub struct AssistantMessage {
     role: &'static str,
     content: String,
 }
@@ -180,12 +180,12 @@ impl Usage {
 
 impl CompletionHead {
     /// Makes the response of a whole answer.
-    pub fn completion(self, answer: &Answer, vidense: VidenseDetails) -> Completion {
+    pub fn completion(self, answer: &Answer, vidense: VidenseDetails) -> CompletionObject {
         let Self { id, created, model } = self;
-        let message = Message { role: "assistant", content: answer.text.clone() };
+        let message = AssistantMessage { role: "assistant", content: answer.text.clone() };
         let finish_reason = finish_word(answer.finish_reason);
         let choices = [Choice { index: 0, message, logprobs: None, finish_reason }];
-        Completion { id, object: "chat.completion", created, model, choices, usage: Usage::of(answer), vidense }
+        CompletionObject { id, object: "chat.completion", created, model, choices, usage: Usage::of(answer), vidense }
     }
 
     /// Makes the first chunk, which names the role.

@@ -46,7 +46,7 @@ fn other_machines_are_let_in_with_a_key_only() {
     assert_eq!(refused.status.code(), Some(2));
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        message.contains("reachable from other machines, and there is no API key; hint: --api-key-file"),
+        message.contains("reachable from other machines, which requires an API key; hint: --api-key-file"),
         "{message}"
     );
     let missing = vidense().args(["serve", "--api-key-file", "no-such-file"]).output().unwrap();

@@ -11,7 +11,7 @@ use vidense::serve::api::{ApiError, ErrorStatus};
 use super::keys::Caller;
 use super::log::RequestLog;
 use super::reply::{HttpError, refused};
-use super::request_id::{REQUEST_ID, RequestId};
+use super::request_id::{HttpRequestId, REQUEST_ID};
 use super::state::ServerState;
 
 /// Paths that need no API key.
@@ -29,18 +29,26 @@ pub struct ListenFacts {
     pub port: u16,
 }
 
+/// Request that was let in.
+#[derive(Clone)]
+pub struct AdmittedRequest {
+    /// Client.
+    pub caller: Caller,
+    /// Id.
+    pub id: HttpRequestId,
+    /// Line of the log.
+    pub log: Arc<RequestLog>,
+}
+
 /// Middleware of every path.
 pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
+    let id = HttpRequestId::of(request.headers());
     let log = Arc::new(RequestLog::begin(request.method().as_str(), request.uri().path(), &id));
     let is_call = request.uri().path().starts_with(API);
     let is_open = OPEN_PATHS.contains(&request.uri().path());
     let mut response = match caller(&state, request.headers(), is_open) {
         Ok(caller) => {
-            let extensions = request.extensions_mut();
-            extensions.insert(caller);
-            extensions.insert(id.clone());
-            extensions.insert(log.clone());
+            request.extensions_mut().insert(AdmittedRequest { caller, id: id.clone(), log: log.clone() });
             next.run(request).await
         }
         Err(error) => HttpError(error).into_response(),
@@ -65,13 +73,13 @@ pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, 
 /// [`ErrorStatus::Forbidden`] for a request that a browser sends for another site, [`ErrorStatus::Unauthorized`].
 fn caller(state: &ServerState, headers: &HeaderMap, is_open: bool) -> Result<Caller, ApiError> {
     let known = state.keys.caller(headers.get(header::AUTHORIZATION));
-    let host = text(headers, &header::HOST)?;
+    let host = text(headers, "host")?;
     // A name that another site has made to mean this machine (DNS rebinding). With keys, that site has none.
     if state.listen.is_loopback && state.keys.is_empty() && !host.is_some_and(|host| is_own(host, state.listen.port)) {
         let rule = "the host is not this machine";
         return Err(refused(ErrorStatus::Forbidden, rule, "localhost, 127.0.0.1 or [::1], with the port"));
     }
-    let origin = text(headers, &header::ORIGIN)?;
+    let origin = text(headers, "origin")?;
     if let Some(origin) = origin
         && !known.as_ref().is_some_and(|caller| caller.has_key)
         && !host.is_some_and(|host| is_same_site(origin, host))
@@ -90,7 +98,7 @@ fn caller(state: &ServerState, headers: &HeaderMap, is_open: bool) -> Result<Cal
 }
 
 /// Returns the value of a header that may stand once.
-fn text<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Result<Option<&'h str>, ApiError> {
+fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let invalid = || ApiError::new(ErrorStatus::BadRequest, format!("invalid header `{name}`"));
     match (values.next(), values.next()) {

@@ -133,8 +133,8 @@ impl BodyReader {
         Ok(Some(piece))
     }
 
-    /// Makes the error of a large body. The rest of the body is passed over, as far as it comes quickly: a client that is
-    /// still sending when the connection closes may never see the response.
+    /// Makes the error of a large body. The rest of the body is passed over, as far as it comes quickly: a client that
+    /// is still sending when the connection closes may never see the response.
     async fn refuse_large(&mut self) -> ApiError {
         let deadline = Instant::now() + LINGER;
         let mut left = if self.waits_for_consent { 0 } else { LINGER_BYTES };

@@ -13,21 +13,22 @@ use tokio::time::{Instant, timeout_at};
 use vidense::serve::api::{ApiError, CompletionHead, ErrorStatus, RequestTimings, Usage, VidenseDetails};
 use vidense::serve::service::{JobAnswer, JobEvent};
 
+use super::access::AdmittedRequest;
 use super::body::read_whole;
-use super::job::{PreparedJob, RunningJob, start};
-use super::keys::Caller;
+use super::job::{OwnedJob, PreparedJob, start};
 use super::log::RequestLog;
 use super::reply::{HttpError, json, refused};
-use super::request_id::RequestId;
 use super::state::ServerState;
 use super::stream;
 
-/// What an answer needs beside its job.
-pub struct AnswerContext {
+/// State, limits and names of an answer, beside its job.
+pub struct ReplyContext {
     /// State of the server.
     pub state: Arc<ServerState>,
     /// Line of the log.
     pub log: Arc<RequestLog>,
+    /// Whether a stream ends with the token counts.
+    pub include_usage: bool,
     /// Members of every chunk.
     pub head: CompletionHead,
     /// Time at which the answer is given up.
@@ -42,11 +43,10 @@ pub struct AnswerContext {
 /// Every error before the first byte of the answer, with its status.
 pub async fn complete(
     State(state): State<Arc<ServerState>>,
-    Extension(caller): Extension<Caller>,
-    Extension(id): Extension<RequestId>,
-    Extension(log): Extension<Arc<RequestLog>>,
+    Extension(admitted): Extension<AdmittedRequest>,
     request: axum::extract::Request,
 ) -> Result<Response, HttpError> {
+    let AdmittedRequest { caller, id, log } = admitted;
     let place = state.enter()?;
     let model = state.ready()?.names.first().cloned().unwrap_or_default();
     let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
@@ -56,8 +56,8 @@ pub async fn complete(
     let started = timeout_at(deadline, start(&state, caller.scope, body));
     let PreparedJob { job, stream, include_usage } = started.await.map_err(|_| over_time(&state))??;
     let head = CompletionHead { id: format!("chatcmpl-{}", id.0), created: now(), model };
-    let context = AnswerContext { state, log, head, deadline, _place: place };
-    if stream { stream::respond(job, context, include_usage).await } else { whole(job, context).await }
+    let context = ReplyContext { state, log, include_usage, head, deadline, _place: place };
+    if stream { stream::respond(job, context).await } else { whole(job, context).await }
 }
 
 async fn read(state: &ServerState, headers: &HeaderMap, body: Body) -> Result<super::body::HeldBody, ApiError> {
@@ -74,8 +74,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(refused(ErrorStatus::UnsupportedMediaType, "the body is not JSON", "Content-Type: application/json"))
 }
 
-async fn whole(mut job: RunningJob, context: AnswerContext) -> Result<Response, HttpError> {
-    let AnswerContext { state, log, head, deadline, _place } = context;
+async fn whole(mut job: OwnedJob, context: ReplyContext) -> Result<Response, HttpError> {
+    let ReplyContext { state, log, head, deadline, _place, .. } = context;
     let mut pace = AnswerPace::new(&log);
     let mut client = WaitingClient { state: &state, is_answered: false };
     loop {

@@ -1,4 +1,4 @@
-//! What a server says about itself: health, version, models, metrics, its pipeline, its page.
+//! Facts of a server that it is asked for: health, version, models, metrics, its pipeline, its page.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use super::body::HeldBody;
 use super::state::ServerState;
 
 /// Job of the service, cancelled when it is dropped before its end.
-pub struct RunningJob {
+pub struct OwnedJob {
     service: Arc<Service>,
     id: JobId,
     events: UnboundedReceiver<JobEvent>,
@@ -24,14 +24,14 @@ pub struct RunningJob {
 /// Job with what the client wants to hear of it.
 pub struct PreparedJob {
     /// Job.
-    pub job: RunningJob,
+    pub job: OwnedJob,
     /// Whether the answer is streamed.
     pub stream: bool,
     /// Whether a stream ends with the token counts.
     pub include_usage: bool,
 }
 
-impl RunningJob {
+impl OwnedJob {
     /// Waits for the next event; after the last one the end is repeated as an error.
     pub async fn next(&mut self) -> JobEvent {
         let lost = || JobEvent::Done(Err(Error::new(Kind::Defect, "the answer was lost by a defect of the server")));
@@ -41,7 +41,7 @@ impl RunningJob {
     }
 }
 
-impl Drop for RunningJob {
+impl Drop for OwnedJob {
     fn drop(&mut self) {
         if !self.is_done {
             self.service.cancel(self.id);
@@ -105,7 +105,7 @@ fn prepare(
     // Not more than the text of one answer waits here.
     let listener = Box::new(move |event| drop(sender.send(event)));
     let id = service.submit(ChatJob { system, turns, media, options, listener })?;
-    let job = RunningJob { service: service.clone(), id, events, is_done: false };
+    let job = OwnedJob { service: service.clone(), id, events, is_done: false };
     Ok(PreparedJob { job, stream, include_usage })
 }
 

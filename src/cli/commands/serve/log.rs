@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use vidense::serve::api::{ApiError, Usage};
 
-use super::request_id::RequestId;
+use super::request_id::HttpRequestId;
 use crate::cli::output;
 
 /// Characters of a path or a message in the log at most.
@@ -45,7 +45,7 @@ pub struct RequestLine<'l> {
 
 impl RequestLog {
     /// Begins the line of a request.
-    pub fn begin(method: &str, path: &str, id: &RequestId) -> Self {
+    pub fn begin(method: &str, path: &str, id: &HttpRequestId) -> Self {
         let (method, path) = (shortened(method), shortened(path));
         Self { method, path, id: id.0.clone(), begin: Instant::now(), end: Mutex::default() }
     }

@@ -38,7 +38,7 @@ use self::args::{HttpArgs, MediaArgs};
 use self::keys::ApiKeys;
 use self::listen::address;
 use self::open::ServerPlan;
-use self::run::Server;
+use self::run::HttpServer;
 use self::state::ServerState;
 use self::stdio::{StdioLimits, StdioServer};
 use crate::cli::args::PlanArgs;
@@ -127,7 +127,7 @@ impl Serve {
         let keys = ApiKeys::read(self.http.api_key_file.as_deref())?;
         let address = address(&self.http.listen)?;
         if keys.is_empty() && !address.ip().is_loopback() {
-            let rule = format!("{address} is reachable from other machines, and there is no API key");
+            let rule = format!("{address} is reachable from other machines, which requires an API key");
             return Err(Error::invalid(rule)
                 .with_hint("--api-key-file FILE, or --listen 127.0.0.1:8000")
                 .about("--listen")
@@ -136,7 +136,7 @@ impl Serve {
         let (limits, grace) = (self.http.limits(), self.http.grace);
         let plan = self.server_plan()?;
         let scratch = plan.open_scratch()?;
-        Server { address, keys, limits, grace }.run(move || plan.open(scratch))
+        HttpServer { address, keys, limits, grace }.run(move || plan.open(scratch))
     }
 
     /// Answers requests on standard input.

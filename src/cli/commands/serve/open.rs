@@ -23,7 +23,7 @@ const SCRATCH: &str = "vidense-serve";
 /// Frames of a video at most, sampled or not: 18 hours at 60 a second.
 const MAX_FRAMES: u64 = 4_000_000;
 
-/// What a server opens.
+/// Settings of the model, the service and the media of a server.
 pub struct ServerPlan {
     /// Plan of the model, with the text that it was read from.
     pub plan: Plan,
@@ -33,7 +33,7 @@ pub struct ServerPlan {
     pub limits: Limits,
     /// Isolation of decoding.
     pub isolation: Isolation,
-    /// What requests may read.
+    /// Flags of the media that requests may read.
     pub media: MediaArgs,
     /// Cache of visual tokens on disk.
     pub cache: CacheArgs,

@@ -2,18 +2,18 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 
 /// Header of an id, in requests and responses.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: &str = "x-request-id";
 /// Characters of an id at most.
 const MAX_LEN: usize = 128;
 
 /// Id of a request.
 #[derive(Debug, Clone)]
-pub struct RequestId(pub String);
+pub struct HttpRequestId(pub String);
 
-impl RequestId {
+impl HttpRequestId {
     /// Returns the id that a client sends, or a new one.
     pub fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
@@ -45,7 +45,7 @@ mod tests {
         let id = |text: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, HeaderValue::from_bytes(text).expect("a header"));
-            RequestId::of(&headers).0
+            HttpRequestId::of(&headers).0
         };
         for kept in ["a", "req-1.2_B", &"x".repeat(128)] {
             assert_eq!(id(kept.as_bytes()), kept);
@@ -53,6 +53,6 @@ mod tests {
         for replaced in [&b""[..], b"a b", b"a:b", b"\xe4", "x".repeat(129).as_bytes(), b"a\tb", b"../etc"] {
             assert_eq!(id(replaced).len(), 32, "{replaced:?}");
         }
-        assert_ne!(RequestId::of(&HeaderMap::new()).0, RequestId::of(&HeaderMap::new()).0);
+        assert_ne!(HttpRequestId::of(&HeaderMap::new()).0, HttpRequestId::of(&HeaderMap::new()).0);
     }
 }

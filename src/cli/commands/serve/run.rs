@@ -22,7 +22,7 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 const STOPPED: i32 = 1;
 
 /// Server that is not bound.
-pub struct Server {
+pub struct HttpServer {
     /// Address to listen on.
     pub address: SocketAddr,
     /// API keys.
@@ -53,7 +53,7 @@ impl EndSignals {
     }
 }
 
-impl Server {
+impl HttpServer {
     /// Runs the server until a signal ends it. `open` loads the model, on a thread of its own.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use vidense::serve::api::{ApiError, CompletionChunk};
 use vidense::serve::service::JobEvent;
 
-use super::chat::{AnswerContext, AnswerPace, count, details, over_time};
-use super::job::RunningJob;
+use super::chat::{AnswerPace, ReplyContext, count, details, over_time};
+use super::job::OwnedJob;
 use super::reply::{HttpError, with_type};
 
 /// Events that wait for a slow client.
@@ -33,15 +33,14 @@ struct ClientGone;
 /// Stream of an answer.
 struct EventStream {
     events: Sender<String>,
-    context: AnswerContext,
-    include_usage: bool,
+    context: ReplyContext,
 }
 
 /// Responds with a stream.
 ///
 /// # Errors
 /// A failure before the first event.
-pub async fn respond(mut job: RunningJob, context: AnswerContext, include_usage: bool) -> Result<Response, HttpError> {
+pub async fn respond(mut job: OwnedJob, context: ReplyContext) -> Result<Response, HttpError> {
     let comment = sleep(context.state.limits.keep_alive);
     tokio::pin!(comment);
     let first = loop {
@@ -56,7 +55,7 @@ pub async fn respond(mut job: RunningJob, context: AnswerContext, include_usage:
         }
     };
     let (events, sent) = channel(CAPACITY);
-    let stream = EventStream { events, context, include_usage };
+    let stream = EventStream { events, context };
     tokio::spawn(stream.run(job, first));
     Ok(response(sent))
 }
@@ -71,14 +70,14 @@ fn response(events: Receiver<String>) -> Response {
 
 impl EventStream {
     /// Sends the events of a job until its end, or until the client goes away, which cancels the job.
-    async fn run(self, job: RunningJob, first: Option<JobEvent>) {
+    async fn run(self, job: OwnedJob, first: Option<JobEvent>) {
         if self.send_all(job, first).await.is_err() {
             self.context.log.set_gone();
             self.context.state.metrics.cancelled();
         }
     }
 
-    async fn send_all(&self, mut job: RunningJob, first: Option<JobEvent>) -> Result<(), ClientGone> {
+    async fn send_all(&self, mut job: OwnedJob, first: Option<JobEvent>) -> Result<(), ClientGone> {
         let mut pace = AnswerPace::new(&self.context.log);
         let every = self.context.state.limits.keep_alive;
         let mut comments = interval_at(Instant::now() + every, every);
@@ -116,7 +115,7 @@ impl EventStream {
                 JobEvent::Done(Ok(done)) => {
                     count(&self.context.state, &self.context.log, &done);
                     self.send_chunk(self.context.head.last_chunk(&done.answer, details(&done))).await?;
-                    if self.include_usage {
+                    if self.context.include_usage {
                         self.send_data(&self.context.head.usage_chunk(&done.answer)).await?;
                     }
                     return self.send(END.to_owned()).await;
@@ -126,7 +125,7 @@ impl EventStream {
     }
 
     async fn send_chunk(&self, chunk: CompletionChunk) -> Result<(), ClientGone> {
-        let chunk = if self.include_usage { chunk.before_usage() } else { chunk };
+        let chunk = if self.context.include_usage { chunk.before_usage() } else { chunk };
         self.send_data(&chunk).await
     }
 

@@ -11,9 +11,9 @@ use tokio::task::{block_in_place, spawn_blocking};
 use vidense::serve::api::{ApiError, ErrorStatus};
 use vidense::serve::frames::{FrameReading, frame_thumbnails};
 
+use super::access::AdmittedRequest;
 use super::body::BodyReader;
 use super::chat::seconds_since_1970;
-use super::keys::Caller;
 use super::reply::{self, HttpError};
 use super::state::ServerState;
 
@@ -23,7 +23,7 @@ use super::state::ServerState;
 /// Over a limit of bytes, or a body that is empty or too slow.
 pub async fn upload(
     State(state): State<Arc<ServerState>>,
-    Extension(caller): Extension<Caller>,
+    Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
     request: Request,
 ) -> Result<Response, HttpError> {
     let _place = state.enter()?;
@@ -51,7 +51,7 @@ pub async fn upload(
 /// An unknown id.
 pub async fn remove(
     State(state): State<Arc<ServerState>>,
-    Extension(caller): Extension<Caller>,
+    Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
     Path(id): Path<String>,
 ) -> Result<Response, HttpError> {
     state.ready()?.media.scratch().remove(&id, &caller.scope)?;
@@ -64,7 +64,7 @@ pub async fn remove(
 /// An unknown id, and a file that is not a video.
 pub async fn frames(
     State(state): State<Arc<ServerState>>,
-    Extension(caller): Extension<Caller>,
+    Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
     Path(id): Path<String>,
 ) -> Result<Response, HttpError> {
     let _place = state.enter()?;
