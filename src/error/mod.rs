@@ -147,6 +147,15 @@ impl Error {
         self
     }
 
+    /// Replaces a text in the rule, such as a path in the statement of another error that the rule quotes.
+    #[must_use]
+    pub(crate) fn with_text_as(mut self, from: &str, text: &str) -> Self {
+        if self.0.rule.contains(from) {
+            self.0.rule = self.0.rule.replace(from, text).into();
+        }
+        self
+    }
+
     /// Kind of the failure.
     pub fn kind(&self) -> Kind {
         self.0.kind

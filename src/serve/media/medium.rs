@@ -9,6 +9,10 @@ use crate::video::FrameRequest;
 use super::FrameTiming;
 use super::content::MediaContent;
 use super::key::MediaKey;
+use super::memory::not_kept;
+
+/// Beginning of the name of a medium that was sent as a `uuid` alone.
+pub(super) const UUID: &str = "uuid ";
 
 /// Video or image of a request on this machine. Its files are removed when the last owner drops it.
 #[derive(Debug)]
@@ -64,9 +68,13 @@ impl Media {
         self.timing.as_ref().map_or(Ok(read), |timing| timing.stamps(n))
     }
 
-    /// Replaces the path on this machine by the medium's name in an error of its reading.
+    /// Replaces the path on this machine by the medium's name in an error of its reading. A medium without content, whose
+    /// visual tokens have left the cache meanwhile, must be sent again.
     #[must_use]
     pub fn named(&self, error: Error) -> Error {
+        if self.is_absent() && error.kind() == Kind::NotFound {
+            return not_kept(self.name.trim_start_matches(UUID));
+        }
         named(error, &self.path, &self.name)
     }
 
@@ -78,5 +86,24 @@ impl Media {
 
 /// Replaces a path by a name.
 pub(super) fn named(error: Error, path: &Path, name: &str) -> Error {
-    if path.as_os_str().is_empty() { error } else { error.with_path_as(path, name) }
+    if path.as_os_str().is_empty() {
+        return error;
+    }
+    // The rule of a directory quotes the errors of its files.
+    error.with_path_as(path, name).with_text_as(&path.to_string_lossy(), name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_no_path_of_this_machine() {
+        let path = Path::new("/scratch/m00000001");
+        let rule = "not one frame decodes (/scratch/m00000001/000000.jpg: invalid data)";
+        let error = named(Error::new(Kind::NoFrames, rule).about(path), path, "frames");
+        assert_eq!(error.to_string(), "frames: not one frame decodes (frames/000000.jpg: invalid data)");
+        let unnamed = named(Error::invalid("a rule"), Path::new(""), "frames");
+        assert_eq!(unnamed.to_string(), "a rule");
+    }
 }

@@ -12,7 +12,7 @@ use crate::video::{FrameRequest, Halt, Patience, Sample, Window};
 use super::address::MediaAddress;
 use super::content::MediaContent;
 use super::key::{ListFrames, MediaKey};
-use super::medium::{Media, named};
+use super::medium::{Media, UUID, named};
 use super::memory::{KnownContent, MediaMemory, ScopedUuid, not_kept};
 use super::read::{ContentReader, DownloadFn, FrameList, ListedFormat, ReadContent};
 use super::scratch::Scratch;
@@ -236,7 +236,7 @@ impl MediaResolver {
         let list = n_listed.map(|n| self.list_frames(part, n)).transpose()?;
         let request = if list.is_some() { whole_list() } else { self.file_request(part)? };
         let read = ReadContent { content: MediaContent::Absent, hash };
-        let name = format!("uuid {}", part.uuid.as_deref().unwrap_or_default());
+        let name = format!("{UUID}{}", part.uuid.as_deref().unwrap_or_default());
         Ok(ResolvedContent { read, name, request, n_sent: n_listed, list })
     }
 
@@ -252,7 +252,7 @@ impl MediaResolver {
         }
         let ResolvedContent { read, name, request, .. } = resolved;
         if matches!(read.content, MediaContent::Absent) {
-            return Err(not_kept(name.trim_start_matches("uuid ")));
+            return Err(not_kept(name.trim_start_matches(UUID)));
         }
         if let Some(expected) = lock(&self.memory).expected(key) {
             return Ok(expected);
