@@ -169,8 +169,8 @@ impl ChatTemplate {
     }
 }
 
-/// Returns whether a template of texts printed a list of parts, as Python or JSON writes it. An entry that a text of the
-/// conversation contains is not a sign.
+/// Returns whether a template of texts printed a list of parts, as Python or JSON writes it. An entry that a text of
+/// the conversation contains is not a sign.
 fn prints_list(text: &str, chat: &ChatInput<'_>) -> bool {
     let entries = |kind: &str| [format!("{{'type': '{kind}'"), format!("{{\"type\": \"{kind}\"")];
     let signs: Vec<String> = match chat.shown().next() {
