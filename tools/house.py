@@ -18,7 +18,7 @@ from pathlib import Path
 FIRST_WORDS = ("What", "Where", "So", "Those", "As", "How", "That", "Which", "Its", "Their", "The same", "Of")
 LONG = 300
 PARAMETERS = 4
-SCRIPTS = ("benches", "tests/differential", "tests/golden", "tools")
+SCRIPTS = ("benches", "tests/clients", "tests/differential", "tests/golden", "tests/page", "tools")
 COLUMNS = 120
 TYPE = re.compile(r"^(?:pub(?:\([a-z ]+\))? )?(?:struct|enum|trait|type|union) ([A-Z]\w*)", re.M)
 FUNCTION = re.compile(r"^\s*(pub(?:\([a-z ]+\))? )?(?:const |async |unsafe )*fn (\w+)(?:<[^{;]*?>)?\(([^{;]*?)\)(?: ->|;| \{|\s+where|\s*\{)", re.M)

@@ -26,7 +26,7 @@ CLIENTS = {
 
 
 def environment(out, site):
-    """The Python of a virtual environment below `out`, made when it is missing; `site` adds the packages of another one."""
+    """The Python of a virtual environment below `out`, made when missing; `site` adds the packages of another one."""
     folder = out / "venv"
     python = folder / "bin" / "python"
     if not python.exists():
