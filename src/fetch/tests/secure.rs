@@ -1,6 +1,7 @@
 //! HTTPS: a server whose certificate nobody vouches for gets no request.
 //!
-//! `self_signed.cert.der` is a certificate of `video.test`, made by `openssl req -x509 -newkey ec`; its key opens nothing.
+//! `self_signed.cert.der` is a certificate of `video.test`, made by `openssl req -x509 -newkey ec`; its key opens
+//! nothing.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
