@@ -73,7 +73,7 @@ impl Media {
     #[must_use]
     pub fn named(&self, error: Error) -> Error {
         if self.is_absent() && error.kind() == Kind::NotFound {
-            return not_kept(self.name.trim_start_matches(UUID));
+            return not_kept(self.name.strip_prefix(UUID).unwrap_or_default());
         }
         named(error, &self.path, &self.name)
     }

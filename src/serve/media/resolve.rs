@@ -252,7 +252,7 @@ impl MediaResolver {
         }
         let ResolvedContent { read, name, request, .. } = resolved;
         if matches!(read.content, MediaContent::Absent) {
-            return Err(not_kept(name.trim_start_matches(UUID)));
+            return Err(not_kept(name.strip_prefix(UUID).unwrap_or_default()));
         }
         if let Some(expected) = lock(&self.memory).expected(key) {
             return Ok(expected);
