@@ -68,8 +68,8 @@ impl Media {
         self.timing.as_ref().map_or(Ok(read), |timing| timing.stamps(n))
     }
 
-    /// Replaces the path on this machine by the medium's name in an error of its reading. A medium without content, whose
-    /// visual tokens have left the cache meanwhile, must be sent again.
+    /// Replaces the path on this machine by the medium's name in an error of its reading. A medium without content,
+    /// whose visual tokens have left the cache meanwhile, must be sent again.
     #[must_use]
     pub fn named(&self, error: Error) -> Error {
         if self.is_absent() && error.kind() == Kind::NotFound {

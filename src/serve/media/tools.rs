@@ -11,7 +11,7 @@ use super::{MediaPolicy, MediaResolver, Scratch};
 /// Settings of a [`MediaResolver`].
 #[derive(Debug)]
 pub struct MediaSettings {
-    /// What requests may read.
+    /// Policy of the files and hosts that requests may name.
     pub policy: MediaPolicy,
     /// Directory of temporary files.
     pub scratch: Scratch,

@@ -1,9 +1,9 @@
-//! `serve --stdio`: requests as lines of JSON on standard input, answers as lines on standard output, in any order, each
-//! with the id of its request. For scripts and worker processes; the policies of the server hold.
+//! `serve --stdio`: requests as lines of JSON on standard input, answers as lines on standard output, in any order,
+//! each with the id of its request. For scripts and worker processes; the policies of the server hold.
 //!
-//! One thread reads lines, some threads resolve media and submit, this thread writes. A request counts as open until its
-//! answer is written, and only so many are open at once: a slow reader of the answers slows the requests. The end of the
-//! input, or a signal, lets the open requests finish.
+//! One thread reads lines, some threads resolve media and submit, this thread writes. A request counts as open until
+//! its answer is written, and the number of open requests is bounded: a slow reader of the answers slows the requests.
+//! The end of the input, or a signal, lets the open requests finish.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
