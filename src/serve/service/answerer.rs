@@ -196,9 +196,9 @@ impl<'m> Answerer<'m> {
     /// Sends a medium to the encoder, for a job.
     fn encode(&mut self, job: JobId, media: Arc<Media>) {
         self.n_encodings += 1;
-        let (id, key, interest) = (EncodeId(self.n_encodings), media.key.clone(), Interest::default());
+        let (id, key, interest) = (EncodeId(self.n_encodings), media.key, Interest::default());
         self.links.known.add(&media);
-        self.encoding_by_key.insert(key.clone(), id);
+        self.encoding_by_key.insert(key, id);
         self.encoding.insert(id, EncodingMedium { key, interest: interest.clone(), jobs: vec![job] });
         // The encoder ends after this thread.
         let _ = self.links.encoder.send(EncodeJob { id, media, interest });

@@ -64,12 +64,12 @@ impl MediaCache {
     pub(super) fn put(&mut self, key: &MediaKey, medium: EncodedMedium) -> Vec<MediaKey> {
         self.clock += 1;
         self.bytes += medium.bytes();
-        if let Some(old) = self.entries.insert(key.clone(), CacheEntry { medium, used_at: self.clock }) {
+        if let Some(old) = self.entries.insert(*key, CacheEntry { medium, used_at: self.clock }) {
             self.bytes -= old.medium.bytes();
         }
         let mut evicted = Vec::new();
         while self.bytes > self.limit {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used_at).map(|(key, _)| key.clone());
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used_at).map(|(key, _)| *key);
             let Some(entry) = oldest.as_ref().and_then(|key| self.entries.remove(key)) else { break };
             self.bytes -= entry.medium.bytes();
             evicted.extend(oldest);

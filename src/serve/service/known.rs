@@ -14,7 +14,7 @@ pub(super) struct KnownMedia(Mutex<HashMap<MediaKey, ExpectedMedium>>);
 
 impl KnownMedia {
     pub(super) fn add(&self, media: &Media) {
-        lock(&self.0).insert(media.key.clone(), media.expected);
+        lock(&self.0).insert(media.key, media.expected);
     }
 
     pub(super) fn remove(&self, key: &MediaKey) {

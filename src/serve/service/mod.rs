@@ -66,6 +66,7 @@ impl Service {
     ///
     /// # Errors
     /// When the key-value memory cannot be allocated, or a thread does not start.
+    #[allow(clippy::disallowed_methods, reason = "open jobs, which are limited, bound what waits in the channels")]
     pub fn start(model: Arc<LoadedModel>, config: ServiceConfig) -> Result<Self, Error> {
         let ServiceConfig { limits, isolation, max_waiting, cache_bytes, features } = config;
         let (inputs, received) = unbounded();

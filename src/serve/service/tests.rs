@@ -1,15 +1,18 @@
 //! Jobs of many clients against the built-in model: answers, sharing, cancellation, limits and ends.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::pipeline::{AnswerOptions, ChatContent, ChatTurn, VideoChat, encode_video, open};
 use crate::serve::media::Media;
 use crate::spec::Plan;
 
+/// Events of one job at most.
+const EVENTS: usize = 10_000;
 const LONG: Duration = Duration::from_secs(120);
 
 fn model() -> Arc<LoadedModel> {
@@ -34,7 +37,7 @@ fn question(text: &str) -> Vec<ChatTurn> {
 
 /// Job whose events arrive at a channel.
 fn job(turns: Vec<ChatTurn>, media: Vec<Arc<Media>>) -> (ChatJob, Receiver<JobEvent>) {
-    let (sender, events) = channel();
+    let (sender, events) = bounded(EVENTS);
     let listener: JobListener = Box::new(move |event| drop(sender.send(event)));
     (ChatJob { system: None, turns, media, options: AnswerOptions::of(&model().plan), listener }, events)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use serde_json::Value;
 use vidense::error::{Error, Kind};
 use vidense::exec::Stop;
@@ -78,8 +78,8 @@ impl StdioServer {
         Builder::new()
             .name("input".to_owned())
             .spawn(move || read_lines(&mut io::stdin().lock(), max_line, &LineSender { permits, sender }))?;
-        // Bounded by the permits.
-        let (answers, written) = unbounded();
+        // Each permit is for one answer: a send never waits.
+        let (answers, written) = bounded(self.limits.max_open.max(1));
         let is_gone = Arc::new(AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..N_RESOLVERS {
