@@ -129,7 +129,7 @@ impl LinkedFiles {
     /// Checks a name that a container opens, and returns the name to open in its place, if there is one.
     fn admit(&self, name: &CStr) -> Result<Option<CString>, RefusedFile> {
         match &self.only {
-            Some(only) if &**only == name => return Ok(None),
+            Some(only) if **only == *name => return Ok(None),
             Some(_) => {
                 self.record().refusal.get_or_insert_with(standalone::leads_elsewhere);
                 return Err(RefusedFile { code: ffi::AVERROR(libc::EACCES), cause: standalone::leads_elsewhere() });

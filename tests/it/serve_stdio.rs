@@ -150,7 +150,7 @@ fn forty_lines_with_garbage_among_them_are_answered_each_by_its_id() {
         if !answer["response"].is_null() {
             let custom = answer["custom_id"].as_u64();
             let i = custom.or_else(|| answer["id"]["n"][0].as_u64()).unwrap() as usize;
-            assert_eq!(custom.is_some(), i % 7 == 0);
+            assert_eq!(custom.is_some(), i.is_multiple_of(7));
             assert_eq!(found.insert(i, content(answer)), None, "{i} twice");
             continue;
         }

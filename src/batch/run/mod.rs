@@ -5,7 +5,8 @@
 //! Called by the command `batch`.
 
 mod answers;
-#[cfg(all(test, feature = "mini"))]
+#[cfg(feature = "mini")]
+#[cfg(test)]
 mod download_tests;
 mod feed;
 mod recorder;

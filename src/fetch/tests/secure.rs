@@ -6,8 +6,8 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 
+use crossbeam_channel::{Receiver, bounded};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
@@ -32,7 +32,7 @@ fn secure_server() -> (u16, Receiver<SeenHandshake>) {
         .expect("a configuration");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let (sender, seen) = channel();
+    let (sender, seen) = bounded(1);
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
         let mut connection = ServerConnection::new(Arc::new(config)).expect("a connection");

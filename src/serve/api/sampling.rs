@@ -116,6 +116,9 @@ fn checked_stop(path: &str, stop: String) -> Result<String, ApiError> {
     }
 }
 
+/// Keys, and the rule of the values by which they change nothing.
+type NeutralRule = (&'static [&'static str], fn(&Value) -> bool);
+
 /// Takes the keys that change nothing at one value, and are not supported at another; and labels, which never change
 /// an answer.
 ///
@@ -137,7 +140,7 @@ pub(super) fn take_neutral(fields: &mut Fields) -> Result<(), ApiError> {
     let is_none_or_auto = |value: &Value| matches!(value.as_str(), Some("none" | "auto"));
     let is_auto = |value: &Value| matches!(value.as_str(), Some("auto" | "default"));
     let is_text_only = |value: &Value| value.as_array().is_some_and(|x| x.as_slice() == [Value::from("text")]);
-    let rules: [(&[&'static str], fn(&Value) -> bool); 11] = [
+    let rules: [NeutralRule; 11] = [
         (&["n", "best_of", "length_penalty"], is_one),
         (&["logprobs", "echo", "ignore_eos", "use_beam_search", "include_stop_str_in_output"], is_no),
         (&["skip_special_tokens", "spaces_between_special_tokens"], is_yes),

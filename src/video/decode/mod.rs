@@ -147,7 +147,10 @@ impl VideoFile {
                     break packet;
                 }
                 Ok(_) => {}
-                Err(ffmpeg::Error::Eof) => return Ok(self.drain()),
+                Err(ffmpeg::Error::Eof) => {
+                    self.drain();
+                    return Ok(());
+                }
                 Err(error) if is_out_of_memory(error) => return Err(out_of_memory(&self.path)),
                 Err(error) => {
                     self.damage.note(format!("reading: {error}"));

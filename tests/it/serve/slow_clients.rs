@@ -21,7 +21,7 @@ fn a_slow_header_is_given_up() {
         let is_gone = stream.write_all(&[*byte]).is_err();
         stream.set_read_timeout(Some(STEP)).unwrap();
         // The end of the connection, or the response to it.
-        closed = is_gone || matches!(stream.read(&mut [0; 64]), Ok(_));
+        closed = is_gone || stream.read(&mut [0; 64]).is_ok();
         if closed || begin.elapsed() > PATIENCE {
             break;
         }
