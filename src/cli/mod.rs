@@ -40,7 +40,7 @@ enum Command {
     Frames(commands::frames::Frames),
     Inspect(commands::inspect::Inspect),
     Train(commands::train::Train),
-    Eval(commands::eval::Eval),
+    Eval(Box<commands::eval::Eval>),
     Bench(commands::bench::Bench),
     World(commands::world::World),
     Schema(commands::schema::Schema),
