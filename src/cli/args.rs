@@ -290,6 +290,7 @@ impl PlanArgs {
     ///
     /// # Errors
     /// When the file or a value is invalid.
+    #[cfg(feature = "serve")]
     pub fn of_pipeline(&self, pipeline: &Path, sets: &[String]) -> Result<(Plan, Document), Error> {
         let (mut plan, document) = read_plan(pipeline, sets)?;
         plan.unused = self.model.unused.rule(plan.unused);
