@@ -264,6 +264,7 @@ fn libraries_with_one_owner_are_named_by_it_alone() {
                 "video/linked.rs",
                 "video/media.rs",
                 "video/scale.rs",
+                "video/standalone.rs",
                 "video/streams.rs",
                 "video/decode/",
             ],

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::{FetchPolicy, Fetcher, Resolve};
-use crate::exec::lock;
 
 /// Answer to one request, from the path and query of its target.
 type Respond = dyn Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync;
@@ -46,7 +45,7 @@ impl TestServer {
 
     /// Heads of the requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
-        lock(&self.requests).clone()
+        self.requests.lock().expect("no panic in a test's server").clone()
     }
 
     /// URL of a path under the name `video.test`.
@@ -97,6 +96,6 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>, respond: &Respond) -
         }
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    lock(seen).push(head);
+    seen.lock().expect("no panic in a test's server").push(head);
     respond(&path, &mut stream)
 }
