@@ -47,8 +47,9 @@ pub async fn complete(
     request: axum::extract::Request,
 ) -> Result<Response, HttpError> {
     let AdmittedRequest { caller, id, log } = admitted;
-    let place = state.enter()?;
+    // In this order: a server that ends has no free place either.
     let model = state.ready()?.names.first().cloned().unwrap_or_default();
+    let place = state.enter()?;
     let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;

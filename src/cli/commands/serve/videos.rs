@@ -26,8 +26,8 @@ pub async fn upload(
     Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let _place = state.enter()?;
     let ready = state.ready()?;
+    let _place = state.enter()?;
     let (parts, body) = request.into_parts();
     let limits = &state.limits.body;
     let mut reader = BodyReader::open(&parts.headers, body, limits);
@@ -67,8 +67,8 @@ pub async fn frames(
     Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
     Path(id): Path<String>,
 ) -> Result<Response, HttpError> {
-    let _place = state.enter()?;
     let file = state.ready()?.media.scratch().get(&id, &caller.scope)?;
+    let _place = state.enter()?;
     let reading_place = state.enter_resolving().await;
     let server = state.clone();
     let read = spawn_blocking(move || {
