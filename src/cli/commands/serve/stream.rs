@@ -137,6 +137,8 @@ impl EventStream {
 
     async fn send(&self, event: String) -> Result<(), ClientGone> {
         tokio::select! {
+            // What a client has room for is sent after the deadline too: the error that names it.
+            biased;
             sent = self.events.send(event) => sent.map_err(|_| ClientGone),
             // A client that does not read.
             () = sleep_until(self.context.deadline) => Err(ClientGone),
