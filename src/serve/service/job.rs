@@ -58,6 +58,8 @@ pub struct JobAnswer {
     pub media: Vec<MediaUse>,
     /// Wall times.
     pub times: JobTimes,
+    /// Warnings about the conversation.
+    pub warnings: Vec<String>,
 }
 
 /// Use of a medium by a job.

@@ -14,6 +14,9 @@ use crate::pipeline::{Answer, Asking, ChatPrompt, EncodedVideo, FittingPrompt, L
 /// Last step of an outcome, before it is reported.
 type OnEnd<'m> = Box<dyn Fn(Result<JobAnswer, Error>) -> Result<JobAnswer, Error> + 'm>;
 
+/// Warning about a conversation of which the prompt shows the last question alone.
+const ONE_TURN: &str = "this checkpoint takes single questions only: the answer is without the earlier ones";
+
 /// Job whose media are encoded.
 pub(super) struct RunningJob<'m> {
     asking: Asking<'m>,
@@ -29,6 +32,7 @@ struct Progress {
     encoded: Instant,
     first_token: Option<Instant>,
     media: Vec<MediaUse>,
+    warnings: Vec<String>,
 }
 
 impl<'m> RunningJob<'m> {
@@ -51,7 +55,9 @@ impl<'m> RunningJob<'m> {
             }
         };
         let media = media.iter().map(media_use).collect();
-        let progress = Progress { reporter, submitted, encoded, first_token: None, media };
+        let has_lost_turns = chat.turns.len() > 1 && !asking.template.has_turns();
+        let warnings = has_lost_turns.then(|| ONE_TURN.to_owned()).into_iter().collect();
+        let progress = Progress { reporter, submitted, encoded, first_token: None, media, warnings };
         let progress = Rc::new(RefCell::new(progress));
         let on_end = Rc::new(on_end);
         let listener = {
@@ -101,7 +107,8 @@ impl Progress {
             first_token: self.first_token.map_or_else(|| self.encoded.elapsed(), |first| first - self.encoded),
             total: self.submitted.elapsed(),
         };
-        JobAnswer { answer, media: std::mem::take(&mut self.media), times }
+        let (media, warnings) = (std::mem::take(&mut self.media), std::mem::take(&mut self.warnings));
+        JobAnswer { answer, media, times, warnings }
     }
 }
 

@@ -258,3 +258,17 @@ fn a_conversation_without_media_is_answered_from_its_text() {
     let answer = outcome(&events).expect("text alone");
     assert!(answer.media.is_empty() && !answer.answer.token_ids.is_empty());
 }
+
+#[test]
+fn a_template_of_one_turn_warns_that_earlier_questions_are_left_out() {
+    let service = service(10, 1 << 30);
+    let mut turns = question(QUESTIONS[0]);
+    turns[0].answer = Some("purple".to_owned());
+    turns.push(ChatTurn { question: vec![ChatContent::Text(QUESTIONS[1].to_owned())], answer: None });
+    assert!(!model().template.has_turns(), "vidense-mini takes single questions");
+    for (turns, n_warnings) in [(turns, 1), (question(QUESTIONS[1]), 0)] {
+        let (job, events) = job(turns, vec![sample()]);
+        service.submit(job).expect("there is room");
+        assert_eq!(outcome(&events).expect("it fits").warnings.len(), n_warnings);
+    }
+}

@@ -139,7 +139,7 @@ pub fn count(state: &ServerState, log: &RequestLog, done: &JobAnswer) {
 
 /// Returns the members of our own.
 pub fn details(done: &JobAnswer) -> VidenseDetails {
-    let JobAnswer { answer, media, times } = done;
+    let JobAnswer { answer, media, times, warnings } = done;
     let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     let spent = |medium: &vidense::serve::service::MediaUse| medium.timings.decode + medium.timings.encode;
     let encode: std::time::Duration = media.iter().filter(|medium| !medium.is_cached).map(spent).sum();
@@ -153,7 +153,7 @@ pub fn details(done: &JobAnswer) -> VidenseDetails {
     VidenseDetails {
         frames: media.iter().map(|medium| medium.frames.clone()).collect(),
         timings_ms,
-        warnings: media.iter().flat_map(|medium| medium.warnings.clone()).collect(),
+        warnings: warnings.iter().chain(media.iter().flat_map(|medium| &medium.warnings)).cloned().collect(),
     }
 }
 
