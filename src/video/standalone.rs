@@ -99,8 +99,8 @@ fn format_of(mut first: Vec<u8>, name: &CStr) -> String {
         mime_type: std::ptr::null(),
     };
     let mut score = 0;
-    // SAFETY: the probe's name is a C string and its buffer has the padding that FFmpeg asks for; both outlive the call.
-    // A format is a static, and its name a static C string.
+    // SAFETY: the probe's name is a C string and its buffer has the padding that FFmpeg asks for; both outlive the
+    // call. A format is a static, and its name a static C string.
     unsafe {
         let format = ffi::av_probe_input_format3(&probe, 1, &mut score);
         let name = format.as_ref().map(|format| CStr::from_ptr(format.name));

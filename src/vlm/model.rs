@@ -220,7 +220,8 @@ impl Vlm {
     /// `visual (V, H)` to `(n_text + V, H)`.
     ///
     /// # Errors
-    /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own, or other media.
+    /// When an id is beyond the vocabulary, or the prompt shows frames that have no tokens of their own, or other
+    /// media.
     pub fn splice(&self, ids: &PromptIds, visual: &Tensor, rows: FrameRows) -> Result<Tensor, Error> {
         let run = || {
             let visual = move_between(visual, self.device())?.to_dtype(self.language.dtype())?;

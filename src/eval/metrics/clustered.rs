@@ -5,8 +5,8 @@
 //! `G / (G - 1) · Σ_g (Σ_{i in g} w_i (y_i - ȳ))² / (Σ w)²`
 //!
 //! (Cochran, Sampling Techniques, 3rd ed., 1977, chapter 9A; Miller 2024, arXiv 2411.00640, section 2.2, without the
-//! factor). The interval is `ȳ ± t · SE`, with the 0.975 quantile of Student's t with `G - 1` degrees of freedom, cut to
-//! the range of scores, 0 to 1. Where all clusters agree, the variance is 0 and says nothing: the interval is then
+//! factor). The interval is `ȳ ± t · SE`, with the 0.975 quantile of Student's t with `G - 1` degrees of freedom, cut
+//! to the range of scores, 0 to 1. Where all clusters agree, the variance is 0 and says nothing: the interval is then
 //! Wilson's over clusters.
 
 use std::collections::BTreeMap;

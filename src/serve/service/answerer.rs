@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::cache::{EncodedMedium, MediaCache};
 use super::encoder::{EncodeId, EncodeJob, Interest};
-use super::job::{JobAnswer, JobChat, JobEvent, JobId, JobReporter};
+use super::input::{AnswererInput, JobMedium, OpenJob};
+use super::job::{JobAnswer, JobEvent, JobId};
 use super::known::KnownMedia;
 use super::load::{ServiceCounters, ServiceLoad};
 use super::running::RunningJob;
@@ -22,37 +22,6 @@ use crate::engine::{Engine, RequestId};
 use crate::error::{Error, Kind};
 use crate::pipeline::{Asking, EncodedVideo, Limits};
 use crate::serve::media::{Media, MediaKey};
-
-/// Message to the answerer.
-pub(super) enum AnswererInput {
-    /// A job was submitted.
-    Job { id: JobId, job: Box<OpenJob> },
-    /// A job is no longer wanted.
-    Cancel(JobId),
-    /// Frames of a medium were encoded.
-    Progress { id: EncodeId, n_frames: usize },
-    /// A medium was encoded, or failed.
-    Encoded { id: EncodeId, outcome: Result<Box<EncodedVideo>, Error> },
-    /// All jobs fail with this error.
-    Abort(Error),
-    /// The service ends.
-    Close,
-}
-
-/// Job that is not done.
-pub(super) struct OpenJob {
-    pub(super) chat: JobChat,
-    pub(super) reporter: JobReporter,
-    pub(super) submitted: Instant,
-}
-
-/// Medium of a job.
-#[derive(Clone)]
-pub(super) struct JobMedium {
-    pub(super) encoded: EncodedMedium,
-    /// Whether the tokens were computed for an earlier job.
-    pub(super) is_cached: bool,
-}
 
 /// State of the answerer's thread.
 pub(super) struct Answerer<'m> {
@@ -64,7 +33,7 @@ pub(super) struct Answerer<'m> {
     waiting: HashMap<JobId, WaitingJob>,
     /// Media on the way.
     encoding: HashMap<EncodeId, EncodingMedium>,
-    /// Their names by their keys.
+    /// Names of the media on the way, by their keys.
     encoding_by_key: HashMap<MediaKey, EncodeId>,
     n_encodings: u64,
     /// Requests in the engine.

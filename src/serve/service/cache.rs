@@ -35,13 +35,13 @@ impl EncodedMedium {
 #[derive(Debug)]
 pub(super) struct MediaCache {
     limit: u64,
-    entries: HashMap<MediaKey, CacheEntry>,
+    entries: HashMap<MediaKey, CachedMedium>,
     bytes: u64,
     clock: u64,
 }
 
 #[derive(Debug)]
-struct CacheEntry {
+struct CachedMedium {
     medium: EncodedMedium,
     used_at: u64,
 }
@@ -64,7 +64,7 @@ impl MediaCache {
     pub(super) fn put(&mut self, key: &MediaKey, medium: EncodedMedium) -> Vec<MediaKey> {
         self.clock += 1;
         self.bytes += medium.bytes();
-        if let Some(old) = self.entries.insert(*key, CacheEntry { medium, used_at: self.clock }) {
+        if let Some(old) = self.entries.insert(*key, CachedMedium { medium, used_at: self.clock }) {
             self.bytes -= old.medium.bytes();
         }
         let mut evicted = Vec::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::answerer::AnswererInput;
+use super::input::AnswererInput;
 use crate::error::{Error, Kind};
 use crate::exec::{RunControl, Stop, lock};
 use crate::pipeline::{
@@ -94,21 +94,23 @@ impl EncoderStop {
     }
 }
 
+/// Connections of an encoder to the rest of its service.
+pub(super) struct EncoderLinks {
+    pub(super) jobs: Receiver<EncodeJob>,
+    pub(super) answerer: Sender<AnswererInput>,
+    pub(super) stop: Arc<EncoderStop>,
+}
+
 /// Media of a run that are not encoded yet, by their index in it.
 type Underway = Mutex<HashMap<usize, EncodeJob>>;
 
-/// Encodes media until their channel closes, or `stop` aborts.
-pub(super) fn encode_media(
-    model: &LoadedModel,
-    options: &EncoderOptions,
-    jobs: &Receiver<EncodeJob>,
-    answerer: &Sender<AnswererInput>,
-    stop: &EncoderStop,
-) {
+/// Encodes media until their channel closes, or the encoder is aborted.
+pub(super) fn encode_media(model: &LoadedModel, options: &EncoderOptions, links: &EncoderLinks) {
+    let EncoderLinks { jobs, answerer, stop } = links;
     let mut is_open = true;
     while is_open && !stop.is_aborted() {
         let (underway, control) = (Underway::default(), stop.begin());
-        let feed = Feed { jobs, underway: &underway, answerer, control: &control };
+        let feed = EncoderFeed { jobs, underway: &underway, answerer, control: &control };
         let failure = run(model, options, feed).err();
         is_open = failure.is_some();
         for (_, job) in lock(&underway).drain() {
@@ -120,14 +122,14 @@ pub(super) fn encode_media(
 
 /// Source of a run.
 #[derive(Clone, Copy)]
-struct Feed<'f> {
+struct EncoderFeed<'f> {
     jobs: &'f Receiver<EncodeJob>,
     underway: &'f Underway,
     answerer: &'f Sender<AnswererInput>,
     control: &'f RunControl,
 }
 
-impl Feed<'_> {
+impl EncoderFeed<'_> {
     /// Returns the next medium that is still wanted, under the index `number`.
     fn next(self, number: usize) -> Option<Job> {
         loop {
@@ -160,7 +162,7 @@ fn unwanted() -> Error {
 }
 
 /// Runs the stages until the channel of media closes.
-fn run(model: &LoadedModel, options: &EncoderOptions, feed: Feed<'_>) -> Result<(), Error> {
+fn run(model: &LoadedModel, options: &EncoderOptions, feed: EncoderFeed<'_>) -> Result<(), Error> {
     let on_progress = |video: &VideoRef, progress| {
         let is_withdrawn = lock(feed.underway).get(&video.number).is_some_and(|job| job.interest.is_withdrawn());
         if is_withdrawn {

@@ -40,7 +40,7 @@ pub(super) struct ServiceCounters {
     n_open: AtomicUsize,
     pub(super) n_frames: AtomicU64,
     is_draining: AtomicBool,
-    /// What the engine's thread wrote last.
+    /// State that the engine's thread stored last.
     engine: Mutex<ServiceLoad>,
     /// Notified when the last open job is done.
     idle: Condvar,

@@ -8,6 +8,7 @@
 mod answerer;
 mod cache;
 mod encoder;
+mod input;
 mod job;
 mod known;
 mod load;
@@ -25,8 +26,9 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 pub use job::{ChatJob, JobAnswer, JobEvent, JobId, JobListener, JobTimes, MediaUse};
 pub use load::ServiceLoad;
 
-use self::answerer::{Answerer, AnswererInput, AnswererLinks, OpenJob, stopped};
-use self::encoder::{EncoderOptions, EncoderStop, encode_media};
+use self::answerer::{Answerer, AnswererLinks, stopped};
+use self::encoder::{EncoderLinks, EncoderOptions, EncoderStop, encode_media};
+use self::input::{AnswererInput, OpenJob};
 use self::job::{JobChat, JobReporter};
 use self::known::KnownMedia;
 use self::load::ServiceCounters;
@@ -83,9 +85,9 @@ impl Service {
             }
             Err(error) => drop(ready.send(Err(error))),
         };
-        let (own, answerer, aborted) = (model.clone(), inputs.clone(), encoder_stop.clone());
-        let options = EncoderOptions { limits, isolation, features };
-        let encode = move || encode_media(&own, &options, &encodings, &answerer, &aborted);
+        let links = EncoderLinks { jobs: encodings, answerer: inputs.clone(), stop: encoder_stop.clone() };
+        let (own, options) = (model.clone(), EncoderOptions { limits, isolation, features });
+        let encode = move || encode_media(&own, &options, &links);
 
         let started = |name: &str, error: std::io::Error| {
             Error::new(Kind::Defect, format!("the thread `{name}` did not start: {error}"))

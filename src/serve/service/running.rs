@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::answerer::{JobMedium, OpenJob};
+use super::input::{JobMedium, OpenJob};
 use super::job::{JobAnswer, JobEvent, JobReporter, JobTimes, MediaUse};
 use crate::engine::{Request, RequestEvent, Visual};
 use crate::error::Error;
@@ -25,8 +25,8 @@ pub(super) struct RunningJob<'m> {
     encoded: Instant,
 }
 
-/// Progress of a request.
-struct Progress {
+/// AnswerProgress of a request.
+struct AnswerProgress {
     reporter: JobReporter,
     submitted: Instant,
     encoded: Instant,
@@ -57,7 +57,7 @@ impl<'m> RunningJob<'m> {
         let media = media.iter().map(media_use).collect();
         let has_lost_turns = chat.turns.len() > 1 && !asking.template.has_turns();
         let warnings = has_lost_turns.then(|| ONE_TURN.to_owned()).into_iter().collect();
-        let progress = Progress { reporter, submitted, encoded, first_token: None, media, warnings };
+        let progress = AnswerProgress { reporter, submitted, encoded, first_token: None, media, warnings };
         let progress = Rc::new(RefCell::new(progress));
         let on_end = Rc::new(on_end);
         let listener = {
@@ -72,7 +72,7 @@ impl<'m> RunningJob<'m> {
     }
 }
 
-impl Progress {
+impl AnswerProgress {
     fn take(
         &mut self,
         asking: Asking<'_>,

@@ -37,8 +37,8 @@ impl Confinement {
         arguments
     }
 
-    /// Confines this process: no core files, no bytes written to files, no new privileges, no debugger of the same user,
-    /// and the limit of memory. A process of one reading ends with the thread that started it.
+    /// Confines this process: no core files, no bytes written to files, no new privileges, no debugger of the same
+    /// user, and the limit of memory. A process of one reading ends with the thread that started it.
     ///
     /// # Errors
     /// When the operating system refuses a limit.

@@ -110,7 +110,8 @@ impl<'i> Worker<'i> {
     /// Scans the packets of a video in the process, without decoding.
     ///
     /// # Errors
-    /// See [`super::scan`] and [`super::Scanned::n_sampled`]; and when the process crashes, hangs, or cannot be started.
+    /// See [`super::scan`] and [`super::Scanned::n_sampled`]; and when the process crashes, hangs, or cannot be
+    /// started.
     pub fn probe(&mut self, path: &Path, frames: &FrameRequest, bounds: &Bounds) -> Result<ReadingForecast, Error> {
         let request = DecodeRequest::probe(path, frames, &bounds.limits);
         match self.run(&request, bounds, &mut |_| Flow::Continue)? {

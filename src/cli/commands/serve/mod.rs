@@ -95,8 +95,8 @@ pub struct Serve {
     sets: Vec<String>,
     /// Answer requests on standard input, one a line, on standard output, without a listener
     ///
-    /// A line is the body of a chat completion with an `id` of any type, or a line of OpenAI's batch files. Its answer is
-    /// {"id": ..., "response": {...}} or {"id": ..., "error": {...}}, in any order.
+    /// A line is the body of a chat completion with an `id` of any type, or a line of OpenAI's batch files. Its answer
+    /// is {"id": ..., "response": {...}} or {"id": ..., "error": {...}}, in any order.
     #[arg(long, conflicts_with_all = ["listen", "api_key_file"])]
     stdio: bool,
     #[command(flatten)]
