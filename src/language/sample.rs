@@ -56,6 +56,8 @@ pub struct Decoding {
 pub(crate) struct Sampler {
     processor: LogitsProcessor,
     is_greedy: bool,
+    /// Reciprocal of the temperature.
+    scale: f32,
     rules: LogitRules,
     prompt: PromptHistory,
 }
@@ -64,7 +66,9 @@ impl Sampler {
     /// Makes a sampler at the beginning of its random sequence, after a prompt.
     pub(crate) fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
         let temperature = decoding.temperature;
-        let sampling = match (decoding.top_k, decoding.top_p.filter(|&p| p < 1.0)) {
+        // The best id stays however small the probability is.
+        let top_p = decoding.top_p.filter(|&p| p < 1.0).map(|p| p.max(f32::MIN_POSITIVE.into()));
+        let sampling = match (decoding.top_k, top_p) {
             _ if temperature <= 0.0 => Sampling::ArgMax,
             (None, None) => Sampling::All { temperature },
             (Some(k), None) => Sampling::TopK { k, temperature },
@@ -73,7 +77,7 @@ impl Sampler {
         };
         let rules = decoding.rules.clone();
         let processor = LogitsProcessor::from_sampling(decoding.seed, sampling);
-        Self { processor, is_greedy: temperature <= 0.0, rules, prompt }
+        Self { processor, is_greedy: temperature <= 0.0, scale: (1.0 / temperature) as f32, rules, prompt }
     }
 
     /// Returns whether every choice is the argmax of the unchanged logits.
@@ -97,6 +101,11 @@ impl Sampler {
             if values.iter().all(|value| value.is_infinite()) {
                 candle_core::bail!("the rules of generation_config.json leave no token to choose");
             }
+        }
+        // At such temperatures all probability is on the best id.
+        let overflows = |value: &f32| value.is_finite() && !(value * self.scale).is_finite();
+        if !self.is_greedy && values.iter().any(overflows) {
+            return argmax(&values).ok_or_else(not_finite);
         }
         let n_values = values.len();
         self.processor.sample(&Tensor::from_vec(values, n_values, &Device::Cpu)?)
@@ -179,6 +188,17 @@ mod tests {
         // 3 / 2 = 1.5 < 2; and -1 * 2 = -2 for a negative one.
         assert_eq!(sampler(&decoding).next(&[3.0, 2.0], &[0]).expect("finite"), 1);
         assert_eq!(sampler(&decoding).next(&[-1.0, -1.5], &[0]).expect("finite"), 1);
+    }
+
+    #[test]
+    fn temperatures_and_probabilities_close_to_0_take_the_best_id() {
+        let next = |decoding: Decoding| sampler(&decoding).next(&[1.0, 3.0, -30.0, 2.0], &[]).expect("finite");
+        for temperature in [1e-30, 1e-38, 1e-45, 1e-300, f64::MIN_POSITIVE] {
+            assert_eq!(next(Decoding { temperature, seed: 3, ..Decoding::default() }), 1, "{temperature}");
+        }
+        for p in [1e-40, 5e-324] {
+            assert_eq!(next(Decoding { temperature: 1.0, top_p: Some(p), ..Decoding::default() }), 1, "{p}");
+        }
     }
 
     #[test]

@@ -63,19 +63,20 @@ impl Media {
         let Some(n) = self.n_listed else { return Ok(read) };
         if read.len() != n {
             let error = Error::new(Kind::NoFrames, format!("{} of {n} images decode", read.len()));
-            return Err(error.about(self.name.clone()));
+            return Err(error.about(&*self.path));
         }
         self.timing.as_ref().map_or(Ok(read), |timing| timing.stamps(n))
     }
 
-    /// Replaces the path on this machine by the medium's name in an error of its reading. A medium without content,
-    /// whose visual tokens have left the cache meanwhile, must be sent again.
+    /// Replaces the path on this machine by a client's name of the content in an error of its reading: clients of one
+    /// content have names of their own, which others must not see. A medium without content, whose visual tokens have
+    /// left the cache meanwhile, must be sent again.
     #[must_use]
-    pub fn named(&self, error: Error) -> Error {
+    pub fn named(&self, error: Error, name: &str) -> Error {
         if self.is_absent() && error.kind() == Kind::NotFound {
-            return not_kept(self.name.strip_prefix(UUID).unwrap_or_default());
+            return not_kept(name.strip_prefix(UUID).unwrap_or_default());
         }
-        named(error, &self.path, &self.name)
+        named(error, &self.path, name)
     }
 
     /// Returns whether the medium has no content: only its cached visual tokens answer.

@@ -64,7 +64,8 @@ struct WaitingJob {
 
 /// Medium on the way.
 struct EncodingMedium {
-    key: MediaKey,
+    /// Content as the first job sent it.
+    media: Arc<Media>,
     interest: Interest,
     jobs: Vec<JobId>,
 }
@@ -165,10 +166,11 @@ impl<'m> Answerer<'m> {
     /// Sends a medium to the encoder, for a job.
     fn encode(&mut self, job: JobId, media: Arc<Media>) {
         self.n_encodings += 1;
-        let (id, key, interest) = (EncodeId(self.n_encodings), media.key, Interest::default());
+        let (id, interest) = (EncodeId(self.n_encodings), Interest::default());
         self.links.known.add(&media);
-        self.encoding_by_key.insert(key, id);
-        self.encoding.insert(id, EncodingMedium { key, interest: interest.clone(), jobs: vec![job] });
+        self.encoding_by_key.insert(media.key, id);
+        let encoding = EncodingMedium { media: media.clone(), interest: interest.clone(), jobs: vec![job] };
+        self.encoding.insert(id, encoding);
         // The encoder ends after this thread.
         let _ = self.links.encoder.send(EncodeJob { id, media, interest });
     }
@@ -184,12 +186,18 @@ impl<'m> Answerer<'m> {
 
     fn encoded(&mut self, id: EncodeId, outcome: Result<Box<EncodedVideo>, Error>) {
         // Without an entry, all jobs were cancelled.
-        let Some(EncodingMedium { key, jobs, .. }) = self.encoding.remove(&id) else { return };
+        let Some(EncodingMedium { media, jobs, .. }) = self.encoding.remove(&id) else { return };
+        let key = media.key;
         self.encoding_by_key.remove(&key);
         match outcome {
             Err(error) => {
                 self.links.known.remove(&key);
-                jobs.into_iter().for_each(|job| self.fail(job, error.clone()));
+                for job in jobs {
+                    let waiting = self.waiting.get(&job).map(|waiting| &waiting.job.chat.media);
+                    let own = waiting.and_then(|media| media.iter().find(|medium| medium.key == key)).cloned();
+                    let own = own.as_ref().unwrap_or(&media);
+                    self.fail(job, media.named(error.clone(), &own.name));
+                }
             }
             Ok(video) => {
                 let encoded = EncodedMedium::new(*video);

@@ -190,7 +190,7 @@ fn run(model: &LoadedModel, options: &EncoderOptions, feed: EncoderFeed<'_>) -> 
     stages.encode_each(media, feed.control, &mut |number, outcome| {
         let Some(job) = lock(feed.underway).remove(&number) else { return };
         let outcome = outcome.map_err(|error| error.error).and_then(|video| stamped(video, &job.media));
-        let outcome = outcome.map(Box::new).map_err(|error| job.media.named(error));
+        let outcome = outcome.map(Box::new);
         let _ = feed.answerer.send(AnswererInput::Encoded { id: job.id, outcome });
     })
 }

@@ -147,6 +147,25 @@ fn a_broken_video_fails_its_own_jobs_alone() {
 }
 
 #[test]
+fn clients_of_one_broken_content_see_their_own_name_of_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("broken.mp4");
+    std::fs::write(&path, [7; 4000]).expect("a small file");
+    let service = service(10, 1 << 30);
+    let jobs = ["first", "second"].map(|name| {
+        let mut media = Media::of_file(&path, model().plan.frames(), 8);
+        media.name = name.to_owned();
+        let (job, events) = job(question(QUESTIONS[0]), vec![Arc::new(media)]);
+        service.submit(job).expect("there is room");
+        (name, events)
+    });
+    for (name, events) in &jobs {
+        let error = outcome(events).expect_err("no video").to_string();
+        assert!(error.starts_with(&format!("{name}: ")) && !error.contains("broken.mp4"), "{error}");
+    }
+}
+
+#[test]
 fn a_cancelled_job_frees_its_slot_wherever_it_is() {
     let service = service(10, 1 << 30);
     // Before its medium is encoded.

@@ -16,7 +16,7 @@ fn frames_of_a_list_are_files_in_order_with_the_times_of_the_client() {
     let found: Vec<_> = media.stamps(stamps(3)).expect("all decode");
     let facts: Vec<_> = found.iter().map(|stamp| (stamp.index.0, stamp.time_seconds)).collect();
     assert_eq!(facts, [(0, Some(Seconds(0.0))), (4, Some(Seconds(2.0))), (9, Some(Seconds(4.5)))]);
-    let error = media.stamps(stamps(2)).expect_err("a frame is missing");
+    let error = media.named(media.stamps(stamps(2)).expect_err("a frame is missing"), "frames");
     assert_eq!((error.kind(), error.to_string()), (Kind::NoFrames, "frames: 2 of 3 images decode".to_owned()));
     // Images without times, of several formats, of which one is a single image.
     let png = format!("data:image/jpeg;base64,{}", STANDARD.encode(b"\x89PNG\r\n\x1a\n"));
