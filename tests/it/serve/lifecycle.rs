@@ -66,6 +66,17 @@ fn requests_beyond_the_grace_are_given_up_with_an_error() {
 }
 
 #[test]
+fn a_body_that_stalls_beyond_the_grace_is_answered_with_an_error() {
+    let mut server = Server::start(&["--grace", "1ms", "--read-timeout", "10m"]);
+    let stalled = ["/v1/videos", "/v1/chat/completions"].map(|path| server.post_without_body(path, 1000));
+    server.signal("TERM");
+    for stream in stalled {
+        Reply::read(stream).assert_error(503, "ServiceUnavailableError", "the server is ending");
+    }
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn a_killed_server_leaves_nothing_that_its_successor_keeps() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let mut killed = Server::with_scratch(&[], scratch.clone());

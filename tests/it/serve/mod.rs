@@ -8,7 +8,7 @@ mod load;
 mod reply;
 mod slow_clients;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -132,6 +132,19 @@ impl Server {
 
     fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "", b"")
+    }
+
+    /// Begins a request whose body of a declared length does not come, and waits until the server asks for it.
+    fn post_without_body(&self, path: &str, n_bytes: usize) -> TcpStream {
+        let host = format!("Host: 127.0.0.1:{}\r\n", self.port);
+        let length = format!("Content-Length: {n_bytes}\r\n");
+        let mut stream = self.connect();
+        let head = format!("POST {path} HTTP/1.1\r\n{host}{length}Expect: 100-continue\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut consent = [0; 25];
+        stream.read_exact(&mut consent).unwrap();
+        assert_eq!(&consent, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
     }
 
     /// Sends a chat completion.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
@@ -20,6 +19,7 @@ use super::log::RequestLog;
 use super::reply::{HttpError, json, refused};
 use super::state::ServerState;
 use super::stream;
+use super::waiting::{over_time, until};
 
 /// State, limits and names of an answer, beside its job.
 pub struct ReplyContext {
@@ -53,16 +53,14 @@ pub async fn complete(
     let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
-    let body = read(&state, &parts.headers, body).await?;
-    let started = timeout_at(deadline, start(&state, caller.scope, body));
-    let PreparedJob { job, stream, include_usage } = started.await.map_err(|_| over_time(&state))??;
+    let started = async {
+        let body = read_whole(&parts.headers, body, &state.limits.body).await?;
+        start(&state, caller.scope, body).await
+    };
+    let PreparedJob { job, stream, include_usage } = until(&state, deadline, started).await?;
     let head = CompletionHead { id: format!("chatcmpl-{}", id.0), created: now(), model };
     let context = ReplyContext { state, log, include_usage, head, deadline, _place: place };
     if stream { stream::respond(job, context).await } else { whole(job, context).await }
-}
-
-async fn read(state: &ServerState, headers: &HeaderMap, body: Body) -> Result<super::body::HeldBody, ApiError> {
-    read_whole(headers, body, &state.limits.body).await
 }
 
 /// Checks that the body is JSON: a form of another site's page is not.
@@ -155,16 +153,6 @@ pub fn details(done: &JobAnswer) -> VidenseDetails {
         timings_ms,
         warnings: warnings.iter().chain(media.iter().flat_map(|medium| &medium.warnings)).cloned().collect(),
     }
-}
-
-/// Makes the error of an answer that took too long.
-pub fn over_time(state: &ServerState) -> ApiError {
-    let limit = humantime::format_duration(state.limits.request_timeout);
-    refused(
-        ErrorStatus::Timeout,
-        format!("the answer took longer than the limit of {limit}"),
-        "--request-timeout of the server",
-    )
 }
 
 /// Seconds since 1970.

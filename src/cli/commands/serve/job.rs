@@ -2,16 +2,16 @@
 //! may wait; then its events. A client that goes away cancels the job, wherever it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use vidense::error::{Error, Kind, Subject};
-use vidense::serve::api::{ApiError, ChatCall, ErrorStatus};
+use vidense::serve::api::{ApiError, ChatCall};
 use vidense::serve::media::ResolveContext;
 use vidense::serve::service::{ChatJob, JobEvent, JobId, Service};
 
 use super::body::HeldBody;
 use super::state::ServerState;
+use super::waiting::{GoneFlag, GoneGuard, ending, on_thread};
 
 /// Job of the service, cancelled when it is dropped before its end.
 pub struct OwnedJob {
@@ -49,44 +49,29 @@ impl Drop for OwnedJob {
     }
 }
 
-/// Flag that is set once nobody waits any more.
-struct GoneGuard(Arc<AtomicBool>);
-
-impl Drop for GoneGuard {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// Starts the job of a body.
 ///
 /// # Errors
 /// Those of [`ChatCall::parse`], of the media, of the budget, and of a full queue.
 pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> Result<PreparedJob, ApiError> {
-    let place = state.enter_resolving().await.ok_or_else(ended)?;
-    let is_gone = Arc::new(AtomicBool::new(false));
-    let _guard = GoneGuard(is_gone.clone());
-    let state = state.clone();
-    let prepared = tokio::task::spawn_blocking(move || {
+    let place = state.enter_resolving().await.ok_or_else(ending)?;
+    let guard = GoneGuard::default();
+    let (state, is_gone) = (state.clone(), guard.flag());
+    on_thread(move || {
         let _place = place;
         prepare(&state, &scope, body, is_gone)
-    });
-    // A panic of the thread is a defect; its message is on standard error.
-    prepared.await.map_err(|_| ApiError::new(ErrorStatus::Internal, "a defect of the server"))?
-}
-
-fn ended() -> ApiError {
-    ApiError::new(ErrorStatus::Unavailable, "the server is ending")
+    })
+    .await
 }
 
 fn prepare(
     state: &Arc<ServerState>,
     scope: &str,
     body: HeldBody,
-    is_gone: Arc<AtomicBool>,
+    is_gone: GoneFlag,
 ) -> Result<PreparedJob, ApiError> {
     // A request that came before the end of the server is finished.
-    let ready = state.loaded().ok_or_else(ended)?;
+    let ready = state.loaded().ok_or_else(ending)?;
     let service = &ready.service;
     let ChatCall { system, turns, media, options, stream, include_usage, .. } = {
         let call = ChatCall::parse(&body.bytes, &service.model().plan)?;
@@ -96,7 +81,7 @@ fn prepare(
     let server = state.clone();
     let context = ResolveContext {
         scope,
-        halt: Arc::new(move || is_gone.load(Ordering::SeqCst) || server.is_aborted()),
+        halt: Arc::new(move || is_gone.is_set() || server.is_aborted()),
         known: &|key| service.known(key),
     };
     let media = ready.media.resolve_all(media, &context).map_err(with_param)?;

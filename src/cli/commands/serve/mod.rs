@@ -20,6 +20,7 @@ mod state;
 mod stdio;
 mod stream;
 mod videos;
+mod waiting;
 mod watched;
 
 use std::path::PathBuf;

@@ -1,10 +1,9 @@
 //! State that the handlers share: limits, keys, counters, and the service once its model is loaded.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vidense::pipeline::Limits;
 use vidense::serve::api::{ApiError, ErrorStatus};
 use vidense::serve::media::MediaResolver;
@@ -15,6 +14,7 @@ use vidense::video::worker::Isolation;
 use super::access::ListenFacts;
 use super::body::BodyLimits;
 use super::keys::ApiKeys;
+use super::waiting::ending;
 
 /// Media of different requests that are read at once.
 const MAX_RESOLVING: usize = 32;
@@ -33,8 +33,7 @@ pub struct RequestLimits {
 }
 
 /// Phase of a server's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ServerPhase {
     Serving,
     /// No new requests; those in progress are finished.
@@ -56,7 +55,7 @@ pub struct ServerState {
     requests: Arc<Semaphore>,
     resolving: Arc<Semaphore>,
     ready: OnceLock<ReadyServer>,
-    phase: AtomicU8,
+    phase: watch::Sender<ServerPhase>,
 }
 
 /// Service with a loaded model.
@@ -87,7 +86,7 @@ impl ServerState {
             requests,
             resolving: Arc::new(Semaphore::new(MAX_RESOLVING)),
             ready: OnceLock::new(),
-            phase: AtomicU8::new(ServerPhase::Serving as u8),
+            phase: watch::Sender::new(ServerPhase::Serving),
         }
     }
 
@@ -102,7 +101,7 @@ impl ServerState {
     /// [`ErrorStatus::Unavailable`] while the model is loading, and while the server ends.
     pub fn ready(&self) -> Result<&ReadyServer, ApiError> {
         if self.is_draining() {
-            return Err(ApiError::new(ErrorStatus::Unavailable, "the server is ending"));
+            return Err(ending());
         }
         self.loaded().ok_or_else(|| ApiError::new(ErrorStatus::Unavailable, "the model is loading"))
     }
@@ -136,21 +135,31 @@ impl ServerState {
 
     /// Refuses new requests from now on.
     pub fn drain(&self) {
-        self.phase.fetch_max(ServerPhase::Draining as u8, Ordering::SeqCst);
+        self.enter_phase(ServerPhase::Draining);
     }
 
     /// Gives up the requests in progress.
     pub fn abort(&self) {
-        self.phase.fetch_max(ServerPhase::Aborted as u8, Ordering::SeqCst);
+        self.enter_phase(ServerPhase::Aborted);
+    }
+
+    fn enter_phase(&self, phase: ServerPhase) {
+        self.phase.send_modify(|own| *own = phase.max(*own));
     }
 
     /// Returns whether new requests are refused.
     pub fn is_draining(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) >= ServerPhase::Draining as u8
+        *self.phase.borrow() >= ServerPhase::Draining
     }
 
     /// Returns whether requests in progress are given up.
     pub fn is_aborted(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) >= ServerPhase::Aborted as u8
+        *self.phase.borrow() >= ServerPhase::Aborted
+    }
+
+    /// Waits until requests in progress are given up.
+    pub async fn aborted(&self) {
+        // The sender lives as long as the state.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= ServerPhase::Aborted).await;
     }
 }

@@ -16,9 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use vidense::serve::api::{ApiError, CompletionChunk};
 use vidense::serve::service::JobEvent;
 
-use super::chat::{AnswerPace, ReplyContext, count, details, over_time};
+use super::chat::{AnswerPace, ReplyContext, count, details};
 use super::job::OwnedJob;
 use super::reply::{HttpError, with_type};
+use super::waiting::over_time;
 
 /// Events that wait for a slow client.
 const CAPACITY: usize = 16;

@@ -16,6 +16,7 @@ use super::body::BodyReader;
 use super::chat::seconds_since_1970;
 use super::reply::{self, HttpError};
 use super::state::ServerState;
+use super::waiting::until_abort;
 
 /// `POST /v1/videos`: the body is the file.
 ///
@@ -32,9 +33,13 @@ pub async fn upload(
     let limits = &state.limits.body;
     let mut reader = BodyReader::open(&parts.headers, body, limits);
     let mut writer = ready.media.scratch().upload(&caller.scope, limits.max_bytes)?;
-    while let Some(piece) = reader.next().await? {
-        block_in_place(|| writer.push(&piece))?;
-    }
+    let filled = async {
+        while let Some(piece) = reader.next().await? {
+            block_in_place(|| writer.push(&piece))?;
+        }
+        Ok::<_, ApiError>(())
+    };
+    until_abort(&state, filled).await?;
     let upload = block_in_place(|| writer.finish())?;
     let object = json!({
         "id": upload.id,
