@@ -61,6 +61,27 @@ fn a_slow_body_is_given_up() {
 }
 
 #[test]
+fn clients_that_send_nothing_take_no_memory_from_others() {
+    let server = Server::start(&["--max-body", "2MiB", "--read-timeout", "110s"]);
+    // Together they declare all of the memory.
+    let slow = [2 << 20, 2 << 20].map(|n_bytes| server.post_without_body("/v1/chat/completions", n_bytes));
+    assert_eq!(server.answer("What color is the circle?"), "purple");
+    for mut stream in slow {
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0; 64]);
+        let is_waiting = read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(is_waiting, "the answer came after the end of the slow clients: {}", server.log());
+    }
+}
+
+#[test]
+fn the_limit_of_a_request_holds_for_its_body_too() {
+    let server = Server::start(&["--request-timeout", "300ms", "--read-timeout", "110s"]);
+    let reply = Reply::read(server.post_without_body("/v1/chat/completions", 1000));
+    reply.assert_error(504, "GatewayTimeoutError", "the answer took longer than the limit of 300ms");
+}
+
+#[test]
 fn a_client_that_hangs_up_frees_its_sequence() {
     let server = Server::start(&[]);
     for is_streamed in [true, false] {

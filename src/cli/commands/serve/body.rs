@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_stream::StreamExt as _;
 use vidense::serve::api::{ApiError, ErrorStatus};
 
 use super::reply::refused;
@@ -21,6 +21,9 @@ const LEAST_RATE: u64 = 256 << 10;
 const UNIT: u64 = 1 << 10;
 /// Units of the shared memory at least.
 const LEAST_UNITS: usize = 4096;
+
+/// Time that a body waits for the memory of others.
+const MEMORY_WAIT: Duration = Duration::from_secs(5);
 
 /// Time and bytes of the rest of a refused body that are passed over.
 const LINGER: Duration = Duration::from_secs(2);
@@ -45,38 +48,55 @@ impl BodyLimits {
     }
 }
 
-/// Memory of bodies: those that do not fit wait.
+/// Memory of bodies, which is taken for bytes that have arrived: a client that sends nothing has none.
 #[derive(Debug, Clone)]
-pub struct BodyMemory(Arc<Semaphore>);
+pub struct BodyMemory {
+    units: Arc<Semaphore>,
+    /// Time that a body waits for the memory of others.
+    wait: Duration,
+}
 
 impl BodyMemory {
     /// Makes the memory of two bodies of the largest size, each with its parsed copy.
     pub fn for_bodies_of(max_bytes: u64) -> Self {
         let units = usize::try_from(max_bytes.saturating_mul(2) / UNIT).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(units.clamp(LEAST_UNITS, Semaphore::MAX_PERMITS))))
+        let units = Arc::new(Semaphore::new(units.clamp(LEAST_UNITS, Semaphore::MAX_PERMITS)));
+        Self { units, wait: MEMORY_WAIT }
     }
 
-    /// Takes the memory of a body of a known length, as soon as there is room.
-    async fn reserve(&self, n_bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(n_bytes.div_ceil(UNIT)).ok()?;
-        self.0.clone().acquire_many_owned(units).await.ok()
-    }
-
-    /// Takes further memory for a body that is in memory in part, and therefore does not wait.
-    fn extend(&self, permit: &mut OwnedSemaphorePermit) -> Result<(), ApiError> {
-        let more = u32::try_from(PROGRESS as u64 / UNIT).unwrap_or(1);
-        let busy =
-            |_| refused(ErrorStatus::Unavailable, "the bodies of other requests take the memory", "try again later");
-        permit.merge(self.0.clone().try_acquire_many_owned(more).map_err(busy)?);
+    /// Takes memory for the first `n_bytes` of a body, as soon as there is room.
+    ///
+    /// # Errors
+    /// [`ErrorStatus::Unavailable`] while other bodies take the memory for too long.
+    async fn extend(&self, share: &mut BodyShare, n_bytes: u64) -> Result<(), ApiError> {
+        let Some(missing) = n_bytes.checked_sub(share.n_bytes).filter(|missing| *missing > 0) else { return Ok(()) };
+        let units = missing.div_ceil(UNIT);
+        let more = self.units.clone().acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX));
+        let Ok(Ok(more)) = timeout(self.wait, more).await else {
+            let rule = "the bodies of other requests take the memory";
+            return Err(refused(ErrorStatus::Unavailable, rule, "try again later"));
+        };
+        match &mut share.permit {
+            Some(permit) => permit.merge(more),
+            None => share.permit = Some(more),
+        }
+        share.n_bytes += units * UNIT;
         Ok(())
     }
+}
+
+/// Share of a body in the memory of all.
+#[derive(Debug, Default)]
+struct BodyShare {
+    n_bytes: u64,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A body in memory. Its memory is free for others when it is dropped.
 pub struct HeldBody {
     /// Bytes of the body.
     pub bytes: Vec<u8>,
-    _memory: OwnedSemaphorePermit,
+    memory: BodyShare,
 }
 
 /// Reader of a body, piece by piece.
@@ -133,9 +153,16 @@ impl BodyReader {
         Ok(Some(piece))
     }
 
-    /// Makes the error of a large body. The rest of the body is passed over, as far as it comes quickly: a client that
-    /// is still sending when the connection closes may never see the response.
+    /// Makes the error of a large body, whose rest is passed over.
     async fn refuse_large(&mut self) -> ApiError {
+        self.pass_over().await;
+        let rule = format!("the body is over the limit of {} bytes", self.limits.max_bytes);
+        refused(ErrorStatus::TooLarge, rule, "--max-body of the server")
+    }
+
+    /// Passes over the rest of a refused body, as far as it comes quickly: a client that is still sending when the
+    /// connection closes may never see the response.
+    async fn pass_over(&mut self) {
         let deadline = Instant::now() + LINGER;
         let mut left = if self.waits_for_consent { 0 } else { LINGER_BYTES };
         while left > 0
@@ -143,13 +170,12 @@ impl BodyReader {
         {
             left = left.saturating_sub(piece.len());
         }
-        let rule = format!("the body is over the limit of {} bytes", self.limits.max_bytes);
-        refused(ErrorStatus::TooLarge, rule, "--max-body of the server")
     }
 
-    /// Returns the smallest and the largest number of bytes that are left, as far as they are known.
-    fn size(&self) -> (usize, Option<usize>) {
-        self.pieces.size_hint()
+    /// Moves the deadlines by a time in which the body was not read.
+    fn postpone(&mut self, time: Duration) {
+        self.deadline += time;
+        self.end += time;
     }
 }
 
@@ -159,25 +185,67 @@ impl BodyReader {
 /// As [`BodyReader::next`], and [`ErrorStatus::Unavailable`] while other bodies take the memory.
 pub async fn read_whole(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<HeldBody, ApiError> {
     let mut reader = BodyReader::open(headers, body, limits);
-    let declared = content_length(headers).filter(|length| *length <= limits.max_bytes);
-    let ended = || ApiError::new(ErrorStatus::Unavailable, "the server is ending");
-    let mut memory = limits.memory.reserve(declared.unwrap_or(0)).await.ok_or_else(ended)?;
-    // The wait for memory was not the client's.
-    (reader.deadline, reader.end) =
-        (Instant::now() + limits.read_timeout, Instant::now() + limits.whole_time(content_length(headers)));
-    let (least, _) = reader.size();
-    let mut bytes = Vec::with_capacity(least.max(usize::try_from(declared.unwrap_or(0)).unwrap_or(0)).min(PROGRESS));
-    let mut room = declared.unwrap_or(0);
+    let mut held = HeldBody { bytes: Vec::new(), memory: BodyShare::default() };
     while let Some(piece) = reader.next().await? {
-        while room < reader.n_bytes {
-            limits.memory.extend(&mut memory)?;
-            room += PROGRESS as u64;
+        let begin = Instant::now();
+        if let Err(error) = limits.memory.extend(&mut held.memory, reader.n_bytes).await {
+            drop((held, piece));
+            reader.pass_over().await;
+            return Err(error);
         }
-        bytes.extend_from_slice(&piece);
+        reader.postpone(begin.elapsed());
+        held.bytes.extend_from_slice(&piece);
     }
-    Ok(HeldBody { bytes, _memory: memory })
+    Ok(held)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn limits() -> BodyLimits {
+        let memory = BodyMemory { wait: Duration::from_millis(20), ..BodyMemory::for_bodies_of(1 << 20) };
+        BodyLimits { max_bytes: 1 << 20, read_timeout: Duration::from_secs(600), memory }
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+    }
+
+    #[test]
+    fn memory_is_taken_for_bytes_that_have_arrived() {
+        let (limits, mut headers) = (limits(), HeaderMap::new());
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(1_u64 << 20));
+        let n_free = || limits.memory.units.available_permits();
+        run(async {
+            let silent = Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
+            let reading = read_whole(&headers, silent, &limits);
+            assert!(timeout(Duration::from_millis(20), reading).await.is_err());
+            let begun = tokio_stream::once(Ok::<_, std::io::Error>(Bytes::from_static(&[0; 1500])));
+            let reading = read_whole(&headers, Body::from_stream(begun.chain(tokio_stream::pending())), &limits);
+            tokio::pin!(reading);
+            assert!(timeout(Duration::from_millis(20), &mut reading).await.is_err());
+            // 1500 bytes are two units of 1024.
+            assert_eq!(n_free(), LEAST_UNITS - 2);
+        });
+        assert_eq!(n_free(), LEAST_UNITS);
+    }
+
+    #[test]
+    fn a_body_without_memory_is_refused_after_a_while() {
+        let limits = limits();
+        let all = limits.memory.units.clone().try_acquire_many_owned(LEAST_UNITS as u32).expect("nobody has any");
+        let error = run(read_whole(&HeaderMap::new(), Body::from("{}"), &limits)).err().expect("no memory");
+        assert_eq!(error.status, ErrorStatus::Unavailable);
+        assert!(error.status.retry_after().is_some());
+        drop(all);
+        let held = run(read_whole(&HeaderMap::new(), Body::from("{}"), &limits)).ok().expect("memory");
+        assert_eq!(held.bytes, b"{}");
+    }
 }
