@@ -10,6 +10,7 @@ mod base64_stream;
 mod content;
 mod data_uri;
 mod file_url;
+mod gate;
 mod image_content;
 mod key;
 mod local;

@@ -11,6 +11,7 @@ use crate::video::{FrameRequest, Halt, Patience, Sample, Window};
 
 use super::address::MediaAddress;
 use super::content::MediaContent;
+use super::gate::ProbeGate;
 use super::key::{ListFrames, MediaKey};
 use super::medium::{Media, UUID, named};
 use super::memory::{KnownContent, MediaMemory, ScopedUuid, not_kept};
@@ -58,6 +59,7 @@ pub struct MediaResolver {
     plan: FrameRequest,
     tools: MediaTools,
     memory: Mutex<MediaMemory>,
+    probes: ProbeGate,
 }
 
 /// Content of a part, with the frames that are taken of it.
@@ -72,7 +74,7 @@ struct ResolvedContent {
 
 impl MediaResolver {
     pub(super) fn with_tools(policy: MediaPolicy, scratch: Scratch, plan: FrameRequest, tools: MediaTools) -> Self {
-        Self { policy, scratch, plan, tools, memory: Mutex::default() }
+        Self { policy, scratch, plan, tools, memory: Mutex::default(), probes: ProbeGate::default() }
     }
 
     /// Directory of temporary files, with the uploads.
@@ -254,7 +256,13 @@ impl MediaResolver {
         if matches!(read.content, MediaContent::Absent) {
             return Err(not_kept(name.strip_prefix(UUID).unwrap_or_default()));
         }
-        if let Some(expected) = lock(&self.memory).expected(key) {
+        let remembered = || lock(&self.memory).expected(key);
+        if let Some(expected) = remembered() {
+            return Ok(expected);
+        }
+        let _place = self.probes.enter(|| context.check())?;
+        // Another request may have probed the same medium meanwhile.
+        if let Some(expected) = remembered() {
             return Ok(expected);
         }
         let path = read.content.path();
