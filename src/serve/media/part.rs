@@ -32,6 +32,18 @@ pub enum MediaSource {
     Known,
 }
 
+impl MediaPart {
+    /// Returns whether content is fetched from another host.
+    pub fn is_remote(&self) -> bool {
+        let is_remote = |url: &String| url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http"));
+        match &self.source {
+            MediaSource::Url(url) => is_remote(url),
+            MediaSource::Frames(urls) => urls.iter().any(is_remote),
+            MediaSource::Base64(_) | MediaSource::Known => false,
+        }
+    }
+}
+
 /// Frames that a request asks for. An absent option is that of the server's plan.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -66,4 +78,26 @@ pub struct FrameTiming {
     pub duration: Option<f64>,
     /// Whether the sent frames are sampled once more; `false` takes all.
     pub do_sample_frames: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_remote_if_any_of_its_addresses_is() {
+        let part = |source| MediaPart {
+            source,
+            uuid: None,
+            frames: FrameOptions::default(),
+            timing: None,
+            param: String::new(),
+        };
+        let url = |url: &str| part(MediaSource::Url(url.to_owned())).is_remote();
+        assert!(url("http://host/a.mp4") && url("HTTPS://host/a.mp4"));
+        assert!(!url("upload:http") && !url("data:video/mp4;base64,") && !url("") && !url("h\u{e9}\u{e9}"));
+        let list = |urls: &[&str]| part(MediaSource::Frames(urls.iter().map(|&url| url.to_owned()).collect()));
+        assert!(list(&["upload:a", "https://host/b.png"]).is_remote());
+        assert!(!list(&["upload:a"]).is_remote() && !part(MediaSource::Known).is_remote());
+    }
 }

@@ -3,6 +3,8 @@
 mod access;
 mod completions;
 mod errors;
+#[cfg(all(debug_assertions, target_os = "linux"))]
+mod hanging;
 mod lifecycle;
 mod load;
 mod reply;
@@ -56,17 +58,34 @@ impl Server {
 
     fn with_scratch(flags: &[&str], scratch: Arc<TempDir>) -> Self {
         let server = Self::spawn(flags, scratch);
+        server.wait_until_loaded();
+        server
+    }
+
+    /// Starts a server whose decoders have a fault that a variable of the environment describes.
+    #[cfg(all(debug_assertions, target_os = "linux"))]
+    fn with_fault(fault: &str, flags: &[&str]) -> Self {
+        let mut command = vidense();
+        command.env("VIDENSE_FAULT", fault);
+        let server = Self::spawn_as(command, flags, Arc::new(tempfile::tempdir().unwrap()));
+        server.wait_until_loaded();
+        server
+    }
+
+    fn wait_until_loaded(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while server.get("/health").status != 200 {
-            assert!(Instant::now() < deadline, "not loaded: {}", server.log());
+        while self.get("/health").status != 200 {
+            assert!(Instant::now() < deadline, "not loaded: {}", self.log());
             sleep(Duration::from_millis(20));
         }
-        server
     }
 
     /// Starts a server, and waits until it listens.
     fn spawn(flags: &[&str], scratch: Arc<TempDir>) -> Self {
-        let mut command = vidense();
+        Self::spawn_as(vidense(), flags, scratch)
+    }
+
+    fn spawn_as(mut command: Command, flags: &[&str], scratch: Arc<TempDir>) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--no-cache", "--scratch"]).arg(scratch.path());
         if !flags.contains(&"--model") && !flags.iter().any(|flag| flag.ends_with(".yaml")) {
             command.args(["--model", MODEL]);

@@ -49,35 +49,46 @@ impl Drop for OwnedJob {
     }
 }
 
+/// Body that was parsed. The memory of its bytes counts until the media are resolved.
+struct ParsedBody {
+    call: ChatCall,
+    body: HeldBody,
+}
+
 /// Starts the job of a body.
 ///
 /// # Errors
 /// Those of [`ChatCall::parse`], of the media, of the budget, and of a full queue.
 pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> Result<PreparedJob, ApiError> {
-    let place = state.enter_resolving().await.ok_or_else(ending)?;
+    let server = state.clone();
+    let parsed = on_thread(move || parse(&server, body)).await?;
+    let place = state.enter_resolving(&parsed.call.media).await;
     let guard = GoneGuard::default();
     let (state, is_gone) = (state.clone(), guard.flag());
     on_thread(move || {
         let _place = place;
-        prepare(&state, &scope, body, is_gone)
+        prepare(&state, &scope, parsed, is_gone)
     })
     .await
+}
+
+fn parse(state: &ServerState, body: HeldBody) -> Result<ParsedBody, ApiError> {
+    // A request that came before the end of the server is finished.
+    let ready = state.loaded().ok_or_else(ending)?;
+    let call = ChatCall::parse(&body.bytes, &ready.service.model().plan)?;
+    call.check_model(&ready.names)?;
+    Ok(ParsedBody { call, body })
 }
 
 fn prepare(
     state: &Arc<ServerState>,
     scope: &str,
-    body: HeldBody,
+    parsed: ParsedBody,
     is_gone: GoneFlag,
 ) -> Result<PreparedJob, ApiError> {
-    // A request that came before the end of the server is finished.
     let ready = state.loaded().ok_or_else(ending)?;
     let service = &ready.service;
-    let ChatCall { system, turns, media, options, stream, include_usage, .. } = {
-        let call = ChatCall::parse(&body.bytes, &service.model().plan)?;
-        call.check_model(&ready.names)?;
-        call
-    };
+    let ParsedBody { call: ChatCall { system, turns, media, options, stream, include_usage, .. }, body } = parsed;
     let server = state.clone();
     let context = ResolveContext {
         scope,

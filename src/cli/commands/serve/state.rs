@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vidense::pipeline::Limits;
 use vidense::serve::api::{ApiError, ErrorStatus};
-use vidense::serve::media::MediaResolver;
+use vidense::serve::media::{MediaPart, MediaResolver};
 use vidense::serve::metrics::ServeMetrics;
 use vidense::serve::service::Service;
 use vidense::video::worker::Isolation;
@@ -16,8 +16,12 @@ use super::body::BodyLimits;
 use super::keys::ApiKeys;
 use super::waiting::ending;
 
-/// Media of different requests that are read at once.
+/// Requests whose media are read at once.
 const MAX_RESOLVING: usize = 32;
+/// Requests whose media are fetched from other hosts at once.
+const MAX_FETCHING: usize = 32;
+/// Uploads whose frames are read at once, for people to see.
+const MAX_FRAME_READINGS: usize = 2;
 
 /// Limits of the requests of all clients.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ pub struct ServerState {
     pub metrics: ServeMetrics,
     requests: Arc<Semaphore>,
     resolving: Arc<Semaphore>,
+    fetching: Arc<Semaphore>,
+    frame_readings: Arc<Semaphore>,
     ready: OnceLock<ReadyServer>,
     phase: watch::Sender<ServerPhase>,
 }
@@ -85,6 +91,8 @@ impl ServerState {
             metrics: ServeMetrics::default(),
             requests,
             resolving: Arc::new(Semaphore::new(MAX_RESOLVING)),
+            fetching: Arc::new(Semaphore::new(MAX_FETCHING)),
+            frame_readings: Arc::new(Semaphore::new(MAX_FRAME_READINGS)),
             ready: OnceLock::new(),
             phase: watch::Sender::new(ServerPhase::Serving),
         }
@@ -122,9 +130,20 @@ impl ServerState {
         })
     }
 
-    /// Waits for a thread that may read media.
-    pub async fn enter_resolving(&self) -> Option<OwnedSemaphorePermit> {
-        self.resolving.clone().acquire_owned().await.ok()
+    /// Waits for the place of a request whose media are read. Slow hosts keep only those waiting that ask for files of
+    /// other hosts; a request without media needs no place.
+    pub async fn enter_resolving(&self, media: &[MediaPart]) -> Option<OwnedSemaphorePermit> {
+        if media.is_empty() {
+            return None;
+        }
+        let places = if media.iter().any(MediaPart::is_remote) { &self.fetching } else { &self.resolving };
+        // The places are never closed.
+        places.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits for the place of a request whose frames are read for people to see.
+    pub async fn enter_frame_reading(&self) -> Option<OwnedSemaphorePermit> {
+        self.frame_readings.clone().acquire_owned().await.ok()
     }
 
     /// Waits until no request is in progress.

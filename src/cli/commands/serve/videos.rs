@@ -7,16 +7,19 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
-use tokio::task::{block_in_place, spawn_blocking};
-use vidense::serve::api::{ApiError, ErrorStatus};
-use vidense::serve::frames::{FrameReading, frame_thumbnails};
+use tokio::task::block_in_place;
+use tokio::time::Instant;
+use vidense::serve::api::ApiError;
+use vidense::serve::frames::{FrameReading, FrameThumbnail, frame_thumbnails};
+use vidense::serve::media::ScratchFile;
+use vidense::video::{Halt, Patience};
 
 use super::access::AdmittedRequest;
 use super::body::BodyReader;
 use super::chat::seconds_since_1970;
 use super::reply::{self, HttpError};
 use super::state::ServerState;
-use super::waiting::until_abort;
+use super::waiting::{GoneGuard, ending, on_thread, until, until_abort};
 
 /// `POST /v1/videos`: the body is the file.
 ///
@@ -69,21 +72,29 @@ pub async fn remove(
 /// An unknown id, and a file that is not a video.
 pub async fn frames(
     State(state): State<Arc<ServerState>>,
-    Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
+    Extension(AdmittedRequest { caller, log, .. }): Extension<AdmittedRequest>,
     Path(id): Path<String>,
 ) -> Result<Response, HttpError> {
     let file = state.ready()?.media.scratch().get(&id, &caller.scope)?;
     let _place = state.enter()?;
-    let reading_place = state.enter_resolving().await;
-    let server = state.clone();
-    let read = spawn_blocking(move || {
-        let _place = reading_place;
-        let ready = server.loaded().ok_or_else(|| ApiError::new(ErrorStatus::Unavailable, "the model is loading"))?;
-        let reading = FrameReading { isolation: &ready.isolation, limits: &ready.limits };
+    let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
+    let frames = until(&state, deadline, read_frames(&state, file)).await?;
+    Ok(reply::json(StatusCode::OK, &json!({ "object": "list", "data": frames })))
+}
+
+/// Reads the frames of a file on a thread, until the client goes away.
+async fn read_frames(state: &Arc<ServerState>, file: Arc<ScratchFile>) -> Result<Vec<FrameThumbnail>, ApiError> {
+    let place = state.enter_frame_reading().await;
+    let guard = GoneGuard::default();
+    let (server, is_gone) = (state.clone(), guard.flag());
+    on_thread(move || {
+        let _place = place;
+        let ready = server.loaded().ok_or_else(ending)?;
+        let halt = Halt::new(move || if is_gone.is_set() { Patience::Exhausted } else { Patience::Full });
+        let reading = FrameReading { isolation: &ready.isolation, limits: &ready.limits, halt };
         let request = ready.service.model().plan.frames();
         let read = frame_thumbnails(file.path(), &request, &reading);
         read.map_err(|error| ApiError::from(error.with_path_as(file.path(), "the video")))
-    });
-    let frames = read.await.map_err(|_| ApiError::new(ErrorStatus::Internal, "a defect of the server"))??;
-    Ok(reply::json(StatusCode::OK, &json!({ "object": "list", "data": frames })))
+    })
+    .await
 }

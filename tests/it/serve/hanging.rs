@@ -1,0 +1,73 @@
+//! Media whose reading never ends, and clients that leave meanwhile: others are answered, and nothing is left behind.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{PATIENCE, Server};
+
+/// Path of the first file in the scratch: the first upload, whose decoder hangs.
+const HANGS: &str = "hang=m00000000";
+
+/// Processes of a server that decode.
+fn n_decoders(server: &Server) -> usize {
+    let parent = server.child.id().to_string();
+    let entries = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let is_child = |entry: &std::fs::DirEntry| {
+        // "PID (NAME) STATE PARENT ...": a process may have ended meanwhile.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        words.next().is_some_and(|state| state != "Z") && words.next() == Some(&parent)
+    };
+    entries.filter(is_child).count()
+}
+
+fn wait_for_decoders(server: &Server, n: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while n_decoders(server) != n {
+        assert!(Instant::now() < deadline, "{} processes decode: {}", n_decoders(server), server.log());
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server with an upload whose decoder hangs, and the id of the upload.
+fn server() -> (Server, String) {
+    let server = Server::with_fault(HANGS, &["--stall-limit", "10m"]);
+    let id = upload(&server, b"any bytes");
+    (server, id)
+}
+
+fn upload(server: &Server, bytes: &[u8]) -> String {
+    let reply = server.send("POST", "/v1/videos", "", bytes);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn readings_of_frames_are_few_and_end_with_their_clients() {
+    let (server, id) = server();
+    let path = format!("/v1/videos/{id}/frames");
+    let begin = |_| {
+        let mut stream = server.connect();
+        stream.write_all(&server.request("GET", &path, "", b"")).unwrap();
+        stream
+    };
+    // More than the requests whose media are read at once.
+    let clients: Vec<TcpStream> = (0..40).map(begin).collect();
+    wait_for_decoders(&server, 2);
+    for _ in 0..20 {
+        assert_eq!(server.get("/health").status, 200);
+        assert_eq!(n_decoders(&server), 2);
+    }
+    let text = json!({ "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 2 });
+    assert_eq!(server.complete(&text).status, 200);
+    assert_eq!(server.answer("What color is the circle?"), "purple");
+    drop(clients);
+    wait_for_decoders(&server, 0);
+    let video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
+    let frames = server.get(&format!("/v1/videos/{}/frames", upload(&server, &video)));
+    assert_eq!(frames.json()["data"].as_array().map(Vec::len), Some(8), "{}", frames.text());
+}
