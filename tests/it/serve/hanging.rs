@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, Server};
+use super::{PATIENCE, Server, about, with};
 
 /// Path of the first file in the scratch: the first upload, whose decoder hangs.
 const HANGS: &str = "hang=m00000000";
@@ -70,4 +70,19 @@ fn readings_of_frames_are_few_and_end_with_their_clients() {
     let video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
     let frames = server.get(&format!("/v1/videos/{}/frames", upload(&server, &video)));
     assert_eq!(frames.json()["data"].as_array().map(Vec::len), Some(8), "{}", frames.text());
+}
+
+#[test]
+fn clients_that_leave_before_the_first_event_are_counted() {
+    let (server, id) = server();
+    for (n_gone, is_streamed) in [(1.0, true), (2.0, false)] {
+        let body = with(about(&format!("upload:{id}"), "Why?"), json!({ "stream": is_streamed }));
+        let mut stream = server.connect();
+        stream.write_all(&server.request("POST", "/v1/chat/completions", "", body.to_string().as_bytes())).unwrap();
+        // The medium is being probed.
+        wait_for_decoders(&server, 1);
+        drop(stream);
+        wait_for_decoders(&server, 0);
+        server.wait_for_metric("vidense_request_failure_total{status=\"499\"}", |n| n == n_gone);
+    }
 }

@@ -49,7 +49,10 @@ pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, 
     let mut response = match caller(&state, request.headers(), is_open) {
         Ok(caller) => {
             request.extensions_mut().insert(AdmittedRequest { caller, id: id.clone(), log: log.clone() });
-            next.run(request).await
+            let mut client = WaitingClient { state: &state, is_counted: is_call };
+            let response = next.run(request).await;
+            client.is_counted = false;
+            response
         }
         Err(error) => HttpError(error).into_response(),
     };
@@ -65,6 +68,20 @@ pub async fn admit(State(state): State<Arc<ServerState>>, mut request: Request, 
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Client that waits for a response. Dropped before it has one, it counts as gone.
+struct WaitingClient<'s> {
+    state: &'s ServerState,
+    is_counted: bool,
+}
+
+impl Drop for WaitingClient<'_> {
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.state.metrics.cancelled();
+        }
+    }
 }
 
 /// Returns the client of a request.

@@ -76,10 +76,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 async fn whole(mut job: OwnedJob, context: ReplyContext) -> Result<Response, HttpError> {
     let ReplyContext { state, log, head, deadline, _place, .. } = context;
     let mut pace = AnswerPace::new(&log);
-    let mut client = WaitingClient { state: &state, is_answered: false };
     loop {
         let event = timeout_at(deadline, job.next()).await;
-        client.is_answered = !matches!(&event, Ok(JobEvent::Encoded { .. } | JobEvent::Prefilling | JobEvent::Text(_)));
         match event.map_err(|_| over_time(&state))? {
             JobEvent::Encoded { .. } | JobEvent::Prefilling => {}
             JobEvent::Text(_) => pace.text(&state),
@@ -89,20 +87,6 @@ async fn whole(mut job: OwnedJob, context: ReplyContext) -> Result<Response, Htt
                 let details = details(&done);
                 return Ok(json(StatusCode::OK, &head.completion(&done.answer, details)));
             }
-        }
-    }
-}
-
-/// Client that waits for a whole answer. Dropped before its answer, it counts as gone.
-struct WaitingClient<'s> {
-    state: &'s ServerState,
-    is_answered: bool,
-}
-
-impl Drop for WaitingClient<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.state.metrics.cancelled();
         }
     }
 }
