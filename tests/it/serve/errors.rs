@@ -84,3 +84,16 @@ fn garbage_bytes_harm_nobody() {
     assert_eq!(server.get("/health").status, 200);
     assert_eq!(server.answer("What color is the circle?"), "purple");
 }
+
+#[test]
+fn frames_too_large_to_be_shown_are_refused() {
+    let server = Server::start(&[]);
+    let (side, mut png) = (7000, Vec::new());
+    let encoder = image::codecs::png::PngEncoder::new(&mut png);
+    let pixels = vec![0; (side * side) as usize];
+    image::ImageEncoder::write_image(encoder, &pixels, side, side, image::ExtendedColorType::L8).unwrap();
+    let upload = server.send("POST", "/v1/videos", "", &png).json();
+    let frames = server.get(&format!("/v1/videos/{}/frames", upload["id"].as_str().unwrap()));
+    // 3 x 7000 x 7000 bytes are over 128 MiB.
+    frames.assert_error(422, "UnprocessableEntityError", "the video: not one frame decodes");
+}
