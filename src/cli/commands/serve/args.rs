@@ -70,7 +70,7 @@ pub struct MediaArgs {
     /// Directory of temporary files, which a killed server's successor removes [default: the system's]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
-    /// Size limit of that directory
+    /// Size limit of that directory; the uploads of one key take at most half, all uploads three quarters
     #[arg(long, value_name = "BYTES", default_value = "8GiB")]
     pub scratch_limit: ByteSize,
     /// Memory of visual tokens, for further questions about a video

@@ -18,6 +18,8 @@ use crate::cli::output;
 const AFTER_ABORT: Duration = Duration::from_secs(10);
 /// Time that connections have to send their last bytes.
 const LAST_BYTES: Duration = Duration::from_secs(2);
+/// Time between two searches for expired uploads.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 /// Exit code after a second signal.
 const STOPPED: i32 = 1;
 
@@ -77,6 +79,7 @@ impl HttpServer {
             let _ = sender.send(open());
         })?;
         let mut is_loading = true;
+        let mut expiry = tokio::time::interval(EXPIRY_CHECK);
         loop {
             tokio::select! {
                 () = listener.accept(&connections) => {}
@@ -85,6 +88,12 @@ impl HttpServer {
                     let ready = ready??;
                     output::note(&format!("ready: {}", ready.names.join(", ")));
                     state.set_ready(ready);
+                }
+                _ = expiry.tick() => {
+                    let state = state.clone();
+                    tokio::task::spawn_blocking(move || {
+                        state.loaded().inspect(|ready| ready.media.scratch().expire());
+                    });
                 }
                 () = signals.next() => break,
             }

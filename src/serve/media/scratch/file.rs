@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::serve::media::image_content::N_FIRST;
 use crate::serve::media::key::ContentHash;
 
-use super::ScratchSpace;
+use super::space::{Growth, ScratchSpace};
 
 /// Bytes that are reserved at once, one block of the disk. The smallest reservation of a file.
 const STEP: u64 = 4096;
@@ -20,23 +20,40 @@ const STEP: u64 = 4096;
 pub(super) struct Reservation {
     space: Arc<ScratchSpace>,
     bytes: u64,
+    /// Scope of the client whose upload the file is.
+    scope: Option<Arc<str>>,
 }
 
 impl Reservation {
+    /// Makes an empty reservation.
+    pub(super) fn new(space: &Arc<ScratchSpace>, scope: Option<Arc<str>>) -> Self {
+        Self { space: space.clone(), bytes: 0, scope }
+    }
+
     /// Grows to at least `bytes`.
     fn grow_to(&mut self, bytes: u64) -> Result<()> {
-        let wanted = bytes.max(1).div_ceil(STEP).saturating_mul(STEP);
-        if wanted > self.bytes {
-            self.space.take(self.bytes, wanted)?;
-            self.bytes = wanted;
+        let growth = self.growth(bytes);
+        if growth.after > self.bytes {
+            self.space.take(growth)?;
+            self.bytes = growth.after;
         }
         Ok(())
+    }
+
+    /// Returns the bytes that other files must release before this one has `bytes`.
+    pub(super) fn missing(&self, bytes: u64) -> u64 {
+        self.space.missing(self.growth(bytes))
+    }
+
+    fn growth(&self, bytes: u64) -> Growth<'_> {
+        let after = bytes.max(1).div_ceil(STEP).saturating_mul(STEP);
+        Growth { before: self.bytes, after, scope: self.scope.as_ref() }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.space.release(self.bytes);
+        self.space.release(self.bytes, self.scope.as_ref());
     }
 }
 
@@ -66,9 +83,8 @@ pub struct ScratchWriter {
 }
 
 impl ScratchWriter {
-    pub(super) fn create(space: &Arc<ScratchSpace>, path: PathBuf, max_bytes: u64) -> Result<Self> {
-        let mut reservation = Reservation { space: space.clone(), bytes: 0 };
-        reservation.grow_to(1)?;
+    /// Creates the file. Its first block is not reserved yet ([`Self::expect`] of 0 bytes does).
+    pub(super) fn create(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Result<Self> {
         let mut options = File::options();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -117,6 +133,16 @@ impl ScratchWriter {
         self.failure.take()
     }
 
+    /// Number of bytes so far.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// Returns the bytes that other files must release before this one has `n_bytes`.
+    pub(super) fn missing(&self, n_bytes: u64) -> u64 {
+        self.reservation.missing(n_bytes)
+    }
+
     /// First bytes of the file, as many as decide the format of an image.
     pub(in crate::serve::media) fn first(&self) -> &[u8] {
         &self.first
@@ -140,7 +166,7 @@ impl ScratchWriter {
         }
         let hash = ContentHash::of_bytes(&hasher);
         file.set_modified(hash.time()).map_err(Error::io(&path.0))?;
-        Ok(ScratchFile { path, _reservation: reservation, hash, n_bytes })
+        Ok(ScratchFile { path, reservation, hash, n_bytes })
     }
 }
 
@@ -164,7 +190,7 @@ impl Write for ScratchWriter {
 #[derive(Debug)]
 pub struct ScratchFile {
     path: RemovedPath,
-    _reservation: Reservation,
+    reservation: Reservation,
     hash: ContentHash,
     n_bytes: u64,
 }
@@ -183,6 +209,11 @@ impl ScratchFile {
     /// Number of bytes.
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    /// Number of bytes that are free once the file is removed.
+    pub(super) fn n_reserved(&self) -> u64 {
+        self.reservation.bytes
     }
 }
 
@@ -214,7 +245,10 @@ impl FrameDirectory {
 
     /// Begins the file of the next frame. Hidden from readers until [`Self::add`].
     pub(in crate::serve::media) fn begin(&self, max_bytes: u64) -> Result<ScratchWriter> {
-        ScratchWriter::create(&self.space, self.path.join(format!(".{}", self.frames.len())), max_bytes)
+        let path = self.path.join(format!(".{}", self.frames.len()));
+        let mut writer = ScratchWriter::create(Reservation::new(&self.space, None), path, max_bytes)?;
+        writer.expect(0)?;
+        Ok(writer)
     }
 
     /// Adds a frame, named by its position and with the ending of its format, and returns its hash and length.

@@ -6,21 +6,23 @@
 
 mod file;
 mod process;
+mod space;
 mod uploads;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use file::Reservation;
 pub(super) use file::{FrameDirectory, FrameFacts, too_large};
 pub use file::{ScratchFile, ScratchWriter};
 pub use uploads::{Upload, UploadWriter};
 
 use self::process::ProcessDirectory;
+use self::space::ScratchSpace;
 use self::uploads::UploadTable;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::exec::lock;
 
 /// Directory of a server's temporary files. Clones share it.
@@ -41,41 +43,6 @@ pub struct ScratchUsage {
     pub n_uploads: usize,
 }
 
-/// Directory and limit, which every file keeps alive.
-#[derive(Debug)]
-struct ScratchSpace {
-    directory: ProcessDirectory,
-    limit: u64,
-    n_bytes: AtomicU64,
-    n_names: AtomicU64,
-}
-
-impl ScratchSpace {
-    /// Takes the bytes by which a file grows.
-    fn take(&self, before: u64, after: u64) -> Result<()> {
-        if after > self.limit {
-            return Err(too_large(after, self.limit).about("scratch"));
-        }
-        let grown = |n_bytes: u64| n_bytes.checked_add(after - before).filter(|n_bytes| *n_bytes <= self.limit);
-        match self.n_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grown) {
-            Ok(_) => Ok(()),
-            Err(n_bytes) => {
-                let rule = format!("{n_bytes} of {} bytes are in use", self.limit);
-                Err(Error::new(Kind::Busy, rule).with_hint("try again later").about("scratch"))
-            }
-        }
-    }
-
-    fn release(&self, n_bytes: u64) {
-        self.n_bytes.fetch_sub(n_bytes, Ordering::AcqRel);
-    }
-
-    /// Returns a new path.
-    fn path(&self) -> PathBuf {
-        self.directory.path().join(format!("m{:08}", self.n_names.fetch_add(1, Ordering::Relaxed)))
-    }
-}
-
 impl Scratch {
     /// Opens a scratch of at most `limit` bytes in a directory of its own below `root`, and removes the directories of
     /// processes that have ended.
@@ -83,32 +50,35 @@ impl Scratch {
     /// # Errors
     /// When the directory cannot be created, or its file system has no locks.
     pub fn open(root: &Path, limit: u64) -> Result<Self> {
-        let directory = ProcessDirectory::create(root)?;
-        let space = ScratchSpace { directory, limit, n_bytes: AtomicU64::new(0), n_names: AtomicU64::new(0) };
+        let space = ScratchSpace::new(ProcessDirectory::create(root)?, limit);
         Ok(Self { space: Arc::new(space), uploads: Arc::default() })
     }
 
     /// Begins a file of at most `max_bytes`.
     ///
     /// # Errors
-    /// [`Kind::Busy`] while the scratch is full, and the operating system's.
+    /// [`Kind::Busy`](crate::error::Kind::Busy) while the scratch is full, and the operating system's.
     pub fn create(&self, max_bytes: u64) -> Result<ScratchWriter> {
         self.expire();
-        ScratchWriter::create(&self.space, self.space.path(), max_bytes)
+        let mut writer = ScratchWriter::create(Reservation::new(&self.space, None), self.space.path(), max_bytes)?;
+        writer.expect(0)?;
+        Ok(writer)
     }
 
-    /// Begins an upload of at most `max_bytes` for the client of a scope.
+    /// Begins an upload of at most `max_bytes` for the client of a scope, in whose place older uploads of that scope
+    /// are removed where there is no room.
     ///
     /// # Errors
-    /// As [`Self::create`].
+    /// As [`Self::create`], and [`Kind::Busy`](crate::error::Kind::Busy) over the share of uploads.
     pub fn upload(&self, scope: &str, max_bytes: u64) -> Result<UploadWriter> {
-        Ok(UploadWriter { writer: self.create(max_bytes)?, scope: scope.to_owned(), table: self.uploads.clone() })
+        self.expire();
+        UploadWriter::create(&self.space, &self.uploads, scope, max_bytes)
     }
 
     /// Returns the file of an upload, and marks the upload as used.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] for an id that is expired, of another scope, or of nobody.
+    /// [`Kind::NotFound`](crate::error::Kind::NotFound) for an id that is expired, of another scope, or of nobody.
     pub fn get(&self, id: &str, scope: &str) -> Result<Arc<ScratchFile>> {
         lock(&self.uploads).get(id, scope, Instant::now())
     }
@@ -123,11 +93,7 @@ impl Scratch {
 
     /// Returns the use of the scratch.
     pub fn usage(&self) -> ScratchUsage {
-        ScratchUsage {
-            n_bytes: self.space.n_bytes.load(Ordering::Acquire),
-            limit: self.space.limit,
-            n_uploads: lock(&self.uploads).len(),
-        }
+        ScratchUsage { n_bytes: self.space.n_bytes(), limit: self.space.limit(), n_uploads: lock(&self.uploads).len() }
     }
 
     /// Begins a directory of frames.
@@ -136,7 +102,8 @@ impl Scratch {
         FrameDirectory::create(&self.space, self.space.path())
     }
 
-    fn expire(&self) {
+    /// Removes the uploads that are expired.
+    pub fn expire(&self) {
         lock(&self.uploads).expire(Instant::now());
     }
 }
@@ -151,6 +118,7 @@ fn random_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use crate::pipeline::FeatureKey;
     use crate::video::Window;
 

@@ -1,5 +1,6 @@
 //! Uploaded files, each found by its id within the scope of the client that sent it. An upload expires an hour after
-//! its last use; a request that uses it keeps its file until the request ends.
+//! its last use, and earlier where its client has no room for another one; a request that uses it keeps its file until
+//! the request ends.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::{Error, Kind, Result};
 use crate::exec::lock;
 
+use super::file::Reservation;
+use super::space::ScratchSpace;
 use super::{ScratchFile, ScratchWriter, random_name};
 
 /// Time after its last use at which an upload expires.
@@ -32,7 +35,7 @@ pub(super) struct UploadTable(HashMap<String, UploadEntry>);
 #[derive(Debug)]
 struct UploadEntry {
     file: Arc<ScratchFile>,
-    scope: String,
+    scope: Arc<str>,
     last_used: Instant,
 }
 
@@ -45,7 +48,7 @@ impl UploadTable {
     /// Returns the file of an upload of a scope, and marks it as used at `now`.
     pub(super) fn get(&mut self, id: &str, scope: &str, now: Instant) -> Result<Arc<ScratchFile>> {
         self.expire(now);
-        let found = self.0.get_mut(id).filter(|entry| entry.scope == scope);
+        let found = self.0.get_mut(id).filter(|entry| *entry.scope == *scope);
         let entry = found.ok_or_else(|| unknown(id))?;
         entry.last_used = now;
         Ok(entry.file.clone())
@@ -54,12 +57,33 @@ impl UploadTable {
     /// Removes an upload of a scope.
     pub(super) fn remove(&mut self, id: &str, scope: &str) -> Result<()> {
         match self.0.get(id) {
-            Some(entry) if entry.scope == scope => {
+            Some(entry) if *entry.scope == *scope => {
                 self.0.remove(id);
                 Ok(())
             }
             _ => Err(unknown(id)),
         }
+    }
+
+    /// Removes uploads of a scope that no request uses, the least recently used first, until `n_bytes` are free.
+    /// Removes none and returns false where they have fewer bytes.
+    fn make_room(&mut self, n_bytes: u64, scope: &str) -> bool {
+        let is_unused = |entry: &UploadEntry| *entry.scope == *scope && Arc::strong_count(&entry.file) == 1;
+        let mut unused: Vec<_> = self.0.iter().filter(|(_, entry)| is_unused(entry)).collect();
+        unused.sort_by_key(|(_, entry)| entry.last_used);
+        let (mut n_free, mut ids) = (0, Vec::new());
+        for (id, entry) in unused {
+            if n_free >= n_bytes {
+                break;
+            }
+            n_free += entry.file.n_reserved();
+            ids.push(id.clone());
+        }
+        if n_free < n_bytes {
+            return false;
+        }
+        ids.iter().for_each(|id| drop(self.0.remove(id)));
+        true
     }
 
     pub(super) fn len(&self) -> usize {
@@ -72,31 +96,57 @@ fn unknown(id: &str) -> Error {
     const SHOWN: usize = 64;
     let shown: String = id.chars().take(SHOWN).collect();
     Error::new(Kind::NotFound, format!("unknown upload `{shown}`"))
-        .with_hint("uploads expire an hour after their last use")
+        .with_hint("uploads expire an hour after their last use, or where newer ones need their room")
 }
 
 /// An upload that is being received. Dropped unfinished, it is removed.
 #[derive(Debug)]
 pub struct UploadWriter {
-    pub(super) writer: ScratchWriter,
-    pub(super) scope: String,
-    pub(super) table: Arc<Mutex<UploadTable>>,
+    writer: ScratchWriter,
+    scope: Arc<str>,
+    table: Arc<Mutex<UploadTable>>,
 }
 
 impl UploadWriter {
-    /// Reserves the bytes of an upload whose length is known.
+    pub(super) fn create(
+        space: &Arc<ScratchSpace>,
+        table: &Arc<Mutex<UploadTable>>,
+        scope: &str,
+        max_bytes: u64,
+    ) -> Result<Self> {
+        let scope: Arc<str> = scope.into();
+        let reservation = Reservation::new(space, Some(scope.clone()));
+        let writer = ScratchWriter::create(reservation, space.path(), max_bytes)?;
+        let mut upload = Self { writer, scope, table: table.clone() };
+        upload.expect(0)?;
+        Ok(upload)
+    }
+
+    /// Reserves the bytes of an upload whose length is known. Where there is no room, unused uploads of the same scope
+    /// are removed, the least recently used first.
     ///
     /// # Errors
     /// As [`ScratchWriter::expect`].
     pub fn expect(&mut self, n_bytes: u64) -> Result<()> {
-        self.writer.expect(n_bytes)
+        let Self { writer, scope, table } = self;
+        loop {
+            match writer.expect(n_bytes) {
+                Err(error) if error.kind() == Kind::Busy => {
+                    if !lock(table).make_room(writer.missing(n_bytes), scope) {
+                        return Err(error);
+                    }
+                }
+                reserved => return reserved,
+            }
+        }
     }
 
     /// Appends bytes.
     ///
     /// # Errors
-    /// As [`ScratchWriter::push`].
+    /// As [`Self::expect`] and [`ScratchWriter::push`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.expect(self.writer.n_bytes().saturating_add(bytes.len() as u64))?;
         self.writer.push(bytes)
     }
 
@@ -119,7 +169,7 @@ impl UploadWriter {
 
 impl Write for UploadWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        self.push(bytes).map(|()| bytes.len()).map_err(io::Error::other)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -157,6 +207,52 @@ mod tests {
         assert!(path.exists());
         drop(file);
         assert!(!path.exists());
+    }
+
+    fn try_upload(scratch: &Scratch, scope: &str, n_blocks: usize) -> Result<String> {
+        let mut writer = scratch.upload(scope, 1 << 20)?;
+        writer.push(&vec![7; n_blocks << 12])?;
+        Ok(writer.finish()?.id)
+    }
+
+    #[test]
+    fn one_client_has_half_of_the_room_and_its_older_uploads_go_first() {
+        let root = tempfile::tempdir().expect("room");
+        // 16 blocks of 4096 bytes: 8 for a client, 12 for all uploads.
+        let scratch = Scratch::open(root.path(), 64 << 10).expect("room");
+        let first = try_upload(&scratch, "alice", 3).expect("3 of 8");
+        let second = try_upload(&scratch, "alice", 3).expect("6 of 8");
+        let used = scratch.get(&first, "alice").expect("it is there");
+        let third = try_upload(&scratch, "alice", 3).expect("6 of 8 without the second");
+        assert!(scratch.get(&second, "alice").is_err(), "the least recently used");
+        // A request uses the first; the third alone has too few bytes, and stays.
+        let error = try_upload(&scratch, "alice", 6).expect_err("3 + 6 of 8");
+        let expected = "scratch: 28672 of 32768 bytes for the uploads of one client are in use; hint: try again later";
+        assert_eq!((error.kind(), error.to_string()), (Kind::Busy, expected.to_owned()));
+        assert!(scratch.get(&third, "alice").is_ok());
+        let error = try_upload(&scratch, "alice", 9).expect_err("over half");
+        assert_eq!(error.kind(), Kind::TooLarge, "{error}");
+        assert!(error.to_string().starts_with("uploads of one client: 36864 bytes or more, over the limit of 32768"));
+        drop(used);
+        assert!(try_upload(&scratch, "alice", 8).is_ok_and(|id| scratch.get(&id, "alice").is_ok()));
+        assert_eq!((scratch.usage().n_bytes, scratch.usage().n_uploads), (32 << 10, 1));
+    }
+
+    #[test]
+    fn requests_find_room_beside_all_uploads() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 64 << 10).expect("room");
+        let of_alice = try_upload(&scratch, "alice", 8).expect("8 of 12");
+        let of_bob = try_upload(&scratch, "bob", 4).expect("12 of 12");
+        let error = try_upload(&scratch, "carol", 1).expect_err("12 of 12");
+        let expected = "scratch: 49152 of 49152 bytes for uploads are in use; hint: try again later";
+        assert_eq!((error.kind(), error.to_string()), (Kind::Busy, expected.to_owned()));
+        let mut of_request = scratch.create(1 << 20).expect("4 blocks are left");
+        of_request.push(&[7; 16 << 10]).expect("4 blocks are left");
+        assert!(scratch.get(&of_alice, "alice").is_ok() && scratch.get(&of_bob, "bob").is_ok());
+        // The older upload of bob makes room for another one, not alice's.
+        assert!(try_upload(&scratch, "bob", 2).is_ok() && scratch.get(&of_alice, "alice").is_ok());
+        assert!(scratch.get(&of_bob, "bob").is_err());
     }
 
     #[test]
