@@ -89,7 +89,7 @@ impl ScratchWriter {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path).map_err(Error::io(&path))?;
+        let file = options.open(&path).map_err(disk_error)?;
         Ok(Self {
             file,
             path: RemovedPath(path),
@@ -116,11 +116,11 @@ impl ScratchWriter {
     /// Appends bytes.
     ///
     /// # Errors
-    /// As [`Self::expect`], and the operating system's.
+    /// As [`Self::expect`], [`Kind::Busy`] while the disk is full, and the operating system's.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let n_bytes = self.n_bytes.saturating_add(bytes.len() as u64);
         self.expect(n_bytes)?;
-        self.file.write_all(bytes).map_err(|error| Error::caused_by(Kind::Unreadable, error).about("scratch"))?;
+        self.file.write_all(bytes).map_err(disk_error)?;
         self.hasher.update(bytes);
         self.n_bytes = n_bytes;
         let n_missing = N_FIRST.saturating_sub(self.first.len());
@@ -150,7 +150,7 @@ impl ScratchWriter {
 
     /// Renames the unfinished file.
     pub(in crate::serve::media) fn rename(&mut self, path: PathBuf) -> Result<()> {
-        std::fs::rename(&self.path.0, &path).map_err(Error::io(&path))?;
+        std::fs::rename(&self.path.0, &path).map_err(disk_error)?;
         self.path.0 = path;
         Ok(())
     }
@@ -165,7 +165,7 @@ impl ScratchWriter {
             return Err(Error::new(Kind::Empty, "no data"));
         }
         let hash = ContentHash::of_bytes(&hasher);
-        file.set_modified(hash.time()).map_err(Error::io(&path.0))?;
+        file.set_modified(hash.time()).map_err(disk_error)?;
         Ok(ScratchFile { path, reservation, hash, n_bytes })
     }
 }
@@ -234,7 +234,7 @@ pub(in crate::serve::media) struct FrameDirectory {
 
 impl FrameDirectory {
     pub(super) fn create(space: &Arc<ScratchSpace>, path: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&path).map_err(Error::io(&path))?;
+        std::fs::create_dir(&path).map_err(disk_error)?;
         Ok(Self { path, frames: Vec::new(), space: space.clone() })
     }
 
@@ -271,4 +271,28 @@ impl Drop for FrameDirectory {
 /// Returns the error of a file over a limit.
 pub(in crate::serve::media) fn too_large(n_bytes: u64, limit: u64) -> Error {
     Error::new(Kind::TooLarge, format!("{n_bytes} bytes or more, over the limit of {limit}"))
+}
+
+/// Returns the error of a file operation. A full disk is a state of the server that passes, not a fault of the medium.
+fn disk_error(error: io::Error) -> Error {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let kind = if is_full { Kind::Busy } else { Kind::Unreadable };
+    Error::caused_by(kind, error).with_hint_if(is_full.then_some("try again later")).about("scratch")
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::Scratch;
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_medium() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let mut writer = scratch.create(1 << 20).expect("room");
+        writer.file = File::options().write(true).open("/dev/full").expect("Linux has it");
+        let error = writer.push(b"video").expect_err("full");
+        assert_eq!(error.kind(), Kind::Busy);
+        assert_eq!(error.to_string(), "scratch: No space left on device (os error 28); hint: try again later");
+    }
 }
