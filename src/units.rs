@@ -74,10 +74,14 @@ pub fn linspace(len: usize, n: usize) -> Vec<usize> {
 }
 
 impl fmt::Display for Seconds {
-    /// Formats as `h:mm:ss.sss`, which [`FromStr`] reads back; times below one hour have no hour.
+    /// Formats as `h:mm:ss.sss`, which [`FromStr`] reads back; times below one hour have no hour. Times without a
+    /// finite number of milliseconds, which are no times of a video, are in seconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0.0 { "-" } else { "" };
         let milliseconds = (self.0.abs() * 1000.0).round();
+        if !milliseconds.is_finite() {
+            return write!(f, "{:e} s", self.0);
+        }
         let (minutes, seconds) = ((milliseconds / 60_000.0).floor(), (milliseconds % 60_000.0) / 1000.0);
         let (hours, minutes) = ((minutes / 60.0).floor(), minutes % 60.0);
         if hours > 0.0 {
@@ -168,6 +172,9 @@ mod tests {
             (3723.25, "1:02:03.250"),
             (59.9999, "1:00.000"),
             (-1.0, "-0:01.000"),
+            (1e308, "1e308 s"),
+            (f64::NEG_INFINITY, "-inf s"),
+            (f64::NAN, "NaN s"),
         ] {
             assert_eq!(Seconds(seconds).to_string(), text);
         }

@@ -92,9 +92,15 @@ impl Fields {
     /// Another type, a fraction, a number outside of 64 bits.
     pub(super) fn whole(&mut self, key: &'static str) -> Result<Option<i128>, ApiError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 2f64.powi(53)).map(|x| x as i128);
-        let whole = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)).or_else(float);
-        whole.map(Some).ok_or_else(|| mismatch(&self.path_of(key), &value, "a whole number"))
+        if let Some(whole) = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)) {
+            return Ok(Some(whole));
+        }
+        // Integers over 64 bits are floats too.
+        match value.as_f64().filter(|x| x.fract() == 0.0) {
+            Some(x) if x.abs() < 2f64.powi(64) => Ok(Some(x as i128)),
+            Some(_) => Err(self.invalid(key, Error::invalid("a whole number over 64 bits"))),
+            None => Err(mismatch(&self.path_of(key), &value, "a whole number")),
+        }
     }
 
     /// Takes a number of things, from 1.

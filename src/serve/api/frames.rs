@@ -10,6 +10,9 @@ use crate::error::Error;
 use crate::serve::media::{FrameOptions, FrameTiming};
 use crate::units::Seconds;
 
+/// Largest start or end of the part of a video, in seconds: 31 years.
+const MAX_SECONDS: f64 = 1e9;
+
 /// Frames of every medium of a request, and the times of those that are sent as images.
 pub(super) struct FrameDefaults {
     options: FrameOptions,
@@ -110,12 +113,17 @@ fn invalid(fields: &Fields, key: &str, number: f64) -> ApiError {
 
 /// Takes a time: seconds, or a text such as `0:01:30`.
 fn seconds(fields: &mut Fields, key: &'static str) -> Result<Option<Seconds>, ApiError> {
-    match fields.value(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => text.parse().map(Some).map_err(|error| fields.invalid(key, error)),
-        Some(Value::Number(number)) => Ok(number.as_f64().map(Seconds)),
-        Some(other) => Err(mismatch(&fields.path_of(key), &other, "a time in seconds")),
+    let time = match fields.value(key) {
+        None => return Ok(None),
+        Some(Value::String(text)) => text.parse().map_err(|error| fields.invalid(key, error))?,
+        Some(Value::Number(number)) => Seconds(number.as_f64().unwrap_or(f64::NAN)),
+        Some(other) => return Err(mismatch(&fields.path_of(key), &other, "a time in seconds")),
+    };
+    if time.0.abs() <= MAX_SECONDS {
+        return Ok(Some(time));
     }
+    let hint = format!("at most {MAX_SECONDS} s");
+    Err(fields.invalid(key, Error::invalid(format!("invalid time {time}")).with_hint(hint)))
 }
 
 fn indices(fields: &mut Fields) -> Result<Option<Vec<usize>>, ApiError> {

@@ -81,7 +81,7 @@ fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let Some(seed) = fields.whole("seed")? else { return Ok(None) };
     let seed = i64::try_from(seed).map(i64::cast_unsigned).or_else(|_| u64::try_from(seed));
-    seed.map(Some).map_err(|_| fields.invalid("seed", Error::invalid("over 64 bits")))
+    seed.map(Some).map_err(|_| fields.invalid("seed", Error::invalid("a whole number over 64 bits")))
 }
 
 fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
