@@ -30,6 +30,13 @@ fn keys_are_required_but_for_health_version_and_the_page() {
     let as_a = format!("{JSON}Authorization: Bearer key-of-a\r\n");
     let reply = server.send("POST", "/v1/chat/completions", &as_a, body.as_bytes());
     assert_eq!(reply.json()["choices"][0]["message"]["content"], "purple");
+    // A page of another site cannot send this header without the server's permission.
+    let other_site = |key: &str| {
+        let headers = format!("{JSON}Origin: http://other.example\r\nAuthorization: Bearer {key}\r\n");
+        server.send("POST", "/v1/chat/completions", &headers, b"{}")
+    };
+    other_site("key-of-a").assert_error(400, "BadRequestError", "messages: missing");
+    other_site("key-of-c").assert_error(403, "PermissionDeniedError", "hint: an API key");
     // An upload belongs to its key.
     let video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
     let upload = server.send("POST", "/v1/videos", "Authorization: Bearer key-of-a\r\n", &video).json();
@@ -79,10 +86,10 @@ fn pages_of_other_sites_are_refused() {
     let headers = format!("{JSON}Origin: http://{own}\r\n");
     let same = server.send("POST", "/v1/chat/completions", &headers, b"{}");
     same.assert_error(400, "BadRequestError", "messages: missing");
-    // A page cannot send this header to another site without that site's permission.
+    // Without keys, none is known.
     let headers = format!("{JSON}Origin: http://evil.example\r\nAuthorization: Bearer any\r\n");
-    let keyed = server.send("POST", "/v1/chat/completions", &headers, b"{}");
-    keyed.assert_error(400, "BadRequestError", "messages: missing");
+    let placeholder = server.send("POST", "/v1/chat/completions", &headers, b"{}");
+    placeholder.assert_error(403, "PermissionDeniedError", "hint: --api-key-file of the server");
     server.send("OPTIONS", "/v1/chat/completions", "Origin: http://evil.example\r\n", b"").assert_error(
         403,
         "PermissionDeniedError",

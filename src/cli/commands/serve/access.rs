@@ -102,7 +102,8 @@ fn caller(state: &ServerState, headers: &HeaderMap, is_open: bool) -> Result<Cal
         && !host.is_some_and(|host| is_same_site(origin, host))
     {
         let rule = "the request is from a page of another site";
-        return Err(refused(ErrorStatus::Forbidden, rule, "an API key"));
+        let hint = if state.keys.is_empty() { "--api-key-file of the server" } else { "an API key" };
+        return Err(refused(ErrorStatus::Forbidden, rule, hint));
     }
     match known {
         Some(caller) => Ok(caller),

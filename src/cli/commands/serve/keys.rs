@@ -21,7 +21,7 @@ pub struct ApiKeys(Vec<[u8; blake3::OUT_LEN]>);
 pub struct Caller {
     /// Scope of uploads and of names of media: of one key, or of all clients where there are no keys.
     pub scope: String,
-    /// Whether the request has an API key, which a page of another site cannot send.
+    /// Whether the request has a known API key, which a page of another site cannot send.
     pub has_key: bool,
 }
 
@@ -54,10 +54,10 @@ impl ApiKeys {
     }
 
     /// Returns the client of a request by its `Authorization` header; `None` for a missing or unknown key. Without keys
-    /// every header is accepted: clients send a key that means nothing.
+    /// every header is accepted, and none is a key: clients send a placeholder.
     pub fn caller(&self, authorization: Option<&HeaderValue>) -> Option<Caller> {
         if self.is_empty() {
-            return Some(Caller { scope: String::new(), has_key: authorization.is_some() });
+            return Some(Caller { scope: String::new(), has_key: false });
         }
         let (scheme, key) = authorization?.to_str().ok()?.split_once(' ')?;
         let hash = *blake3::hash(key.trim().as_bytes()).as_bytes();
@@ -101,7 +101,8 @@ mod tests {
         }
         assert_eq!(keys.caller(None), None);
         let open = ApiKeys(Vec::new());
-        assert_eq!(open.caller(None), Some(Caller { scope: String::new(), has_key: false }));
+        let anybody = Some(Caller { scope: String::new(), has_key: false });
+        assert_eq!((open.caller(None), caller(&open, "Bearer none")), (anybody.clone(), anybody));
     }
 
     #[test]
