@@ -8,7 +8,7 @@ use super::frames::FrameDefaults;
 use super::json;
 use super::messages::{self, ConversationEnd, Messages};
 use super::sampling::{answer_options, take_neutral};
-use super::{ApiError, ErrorStatus};
+use super::ApiError;
 use crate::error::Error;
 use crate::pipeline::{AnswerOptions, ChatTurn};
 use crate::serve::media::MediaPart;
@@ -37,7 +37,8 @@ impl ChatCall {
     /// Parses a body. What it leaves out is the plan's.
     ///
     /// # Errors
-    /// [`ErrorStatus::BadRequest`] for anything that is not understood or not carried out, with its path.
+    /// [`ErrorStatus::BadRequest`](super::ErrorStatus) for anything that is not understood or not carried out, with its
+    /// path.
     pub fn parse(body: &[u8], defaults: &Plan) -> Result<Self, ApiError> {
         Self::of_value(json::parse(body)?, defaults)
     }
@@ -68,14 +69,13 @@ impl ChatCall {
     /// Checks the name of the model, which may be absent, against those that are served.
     ///
     /// # Errors
-    /// [`ErrorStatus::NotFound`].
+    /// [`ErrorStatus::NotFound`](super::ErrorStatus).
     pub fn check_model(&self, served: &[String]) -> Result<(), ApiError> {
         let Some(model) = &self.model else { return Ok(()) };
         if served.contains(model) {
             return Ok(());
         }
-        let message = format!("unknown model `{}`; hint: {}", json::shown(model), served.join(", "));
-        Err(ApiError::new(ErrorStatus::NotFound, message).with_param("model"))
+        Err(ApiError::unknown_model(model, served).with_param("model"))
     }
 }
 

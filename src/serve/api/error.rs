@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::json::shown;
 use crate::error::{Error, Kind};
 
 /// HTTP status of an error.
@@ -156,6 +157,12 @@ impl ApiError {
     pub(super) fn of_value(param: impl Into<String>, error: Error) -> Self {
         let param = param.into();
         Self { param: Some(param.clone()), ..Self::from(error.about(param)) }
+    }
+
+    /// Makes the error of a model's name that is not among those that are served.
+    pub(super) fn unknown_model(name: &str, served: &[String]) -> Self {
+        let message = format!("unknown model `{}`; hint: {}", shown(name), served.join(", "));
+        Self::new(ErrorStatus::NotFound, message)
     }
 
     /// Sets the path of the value in the body, unless it is known already.

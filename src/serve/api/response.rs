@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::ApiError;
 use crate::engine::FinishReason;
 use crate::pipeline::{Answer, FrameStamp};
 
@@ -239,6 +240,16 @@ impl ModelList {
             permission: [],
         };
         Self { object: "list", data: names.iter().map(card).collect() }
+    }
+
+    /// Returns the model of a name.
+    ///
+    /// # Errors
+    /// [`ErrorStatus::NotFound`](super::ErrorStatus) for a name that is not served.
+    pub fn into_card(self, name: &str) -> Result<ModelCard, ApiError> {
+        let names: Vec<String> = self.data.iter().map(|card| card.id.clone()).collect();
+        let found = self.data.into_iter().find(|card| card.id == name);
+        found.ok_or_else(|| ApiError::unknown_model(name, &names))
     }
 }
 

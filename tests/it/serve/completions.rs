@@ -160,6 +160,17 @@ fn a_pipeline_file_takes_the_place_of_flags() {
 }
 
 #[test]
+fn a_served_model_is_retrieved_by_its_name() {
+    let server = Server::start(&["--served-model-name", "shapes/mini"]);
+    let listed = server.get("/v1/models").json();
+    for path in ["/v1/models/shapes/mini", "/v1/models/shapes%2Fmini"] {
+        assert_eq!(server.get(path).json(), listed["data"][0], "{path}");
+    }
+    let unknown = "unknown model `mini`; hint: shapes/mini";
+    server.get("/v1/models/mini").assert_error(404, "NotFoundError", unknown);
+}
+
+#[test]
 fn a_local_file_is_read_below_its_directory_alone() {
     let sample = crate::harness::repository("samples").canonicalize().unwrap();
     let file = |name: &str| about(&format!("file://{}/{name}", sample.display()), QUESTION);

@@ -29,6 +29,9 @@ fn every_error_has_its_status_and_says_what_is_wrong() {
     server.complete(&about("ftp://example.org/a.mp4", "Why?")).assert_error(400, "BadRequestError", "ftp");
     let path = server.get("/v1/completions");
     path.assert_error(404, "NotFoundError", "no such path");
+    for path in ["/v1/videos/%ff/frames", "/v1/models/%ff"] {
+        server.get(path).assert_error(400, "BadRequestError", "invalid path");
+    }
     server.get("/v1/chat/completions").assert_error(405, "MethodNotAllowedError", "GET");
     let form = server.send("POST", "/v1/chat/completions", "Content-Type: text/plain\r\n", b"{}");
     form.assert_error(415, "UnsupportedMediaTypeError", "Content-Type: application/json");

@@ -9,9 +9,10 @@ use serde_json::json;
 use vidense::serve::api::{ModelFacts, ModelList};
 use vidense::serve::metrics::OPEN_METRICS;
 
+use super::path::PathParameter;
 use super::reply::{self, HttpError, with_type};
 use super::request_id::random_name;
-use super::state::ServerState;
+use super::state::{ReadyServer, ServerState};
 
 /// The page: one file, without outside addresses.
 const PAGE: &str = include_str!("page.html");
@@ -29,10 +30,22 @@ pub async fn version() -> Response {
 
 /// `GET /v1/models`.
 pub async fn models(State(state): State<Arc<ServerState>>) -> Result<Response, HttpError> {
-    let ready = state.ready()?;
+    Ok(reply::json(StatusCode::OK, &model_list(state.ready()?)))
+}
+
+/// `GET /v1/models/{name}`; a name may have slashes.
+pub async fn model(
+    State(state): State<Arc<ServerState>>,
+    PathParameter(name): PathParameter,
+) -> Result<Response, HttpError> {
+    let card = model_list(state.ready()?).into_card(&name)?;
+    Ok(reply::json(StatusCode::OK, &card))
+}
+
+fn model_list(ready: &ReadyServer) -> ModelList {
     let facts = ModelFacts { created: ready.created, context: ready.service.model().vlm.context() };
     let root = ready.names.first().cloned().unwrap_or_default();
-    Ok(reply::json(StatusCode::OK, &ModelList::of(&ready.names, &root, facts)))
+    ModelList::of(&ready.names, &root, facts)
 }
 
 /// `GET /metrics`.

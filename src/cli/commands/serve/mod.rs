@@ -13,6 +13,7 @@ mod keys;
 mod listen;
 pub mod log;
 mod open;
+mod path;
 mod reply;
 mod request_id;
 mod run;
@@ -187,6 +188,7 @@ fn router(state: &Arc<ServerState>) -> Router {
         .route("/version", get(info::version))
         .route("/metrics", get(info::metrics))
         .route("/v1/models", get(info::models))
+        .route("/v1/models/{*name}", get(info::model))
         .route("/v1/pipeline", get(info::pipeline))
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/videos", post(videos::upload))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
@@ -17,6 +17,7 @@ use vidense::video::{Halt, Patience};
 use super::access::AdmittedRequest;
 use super::body::BodyReader;
 use super::chat::seconds_since_1970;
+use super::path::PathParameter;
 use super::reply::{self, HttpError};
 use super::state::ServerState;
 use super::waiting::{GoneGuard, ending, on_thread, until, until_abort};
@@ -60,7 +61,7 @@ pub async fn upload(
 pub async fn remove(
     State(state): State<Arc<ServerState>>,
     Extension(AdmittedRequest { caller, .. }): Extension<AdmittedRequest>,
-    Path(id): Path<String>,
+    PathParameter(id): PathParameter,
 ) -> Result<Response, HttpError> {
     state.ready()?.media.scratch().remove(&id, &caller.scope)?;
     Ok(reply::json(StatusCode::OK, &json!({ "id": id, "object": "video", "deleted": true })))
@@ -73,7 +74,7 @@ pub async fn remove(
 pub async fn frames(
     State(state): State<Arc<ServerState>>,
     Extension(AdmittedRequest { caller, log, .. }): Extension<AdmittedRequest>,
-    Path(id): Path<String>,
+    PathParameter(id): PathParameter,
 ) -> Result<Response, HttpError> {
     let file = state.ready()?.media.scratch().get(&id, &caller.scope)?;
     let _place = state.enter()?;
