@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
+use super::ApiError;
 use super::content::{MessageContentReader, is_frame_list};
 use super::fields::Fields;
 use super::frames::FrameDefaults;
 use super::json;
 use super::messages::{self, ConversationEnd, Messages};
 use super::sampling::{answer_options, take_neutral};
-use super::ApiError;
 use crate::error::Error;
 use crate::pipeline::{AnswerOptions, ChatTurn};
 use crate::serve::media::MediaPart;
