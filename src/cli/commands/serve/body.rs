@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(error.status, ErrorStatus::Unavailable);
         assert!(error.status.retry_after().is_some());
         drop(all);
-        let held = run(read_whole(&HeaderMap::new(), Body::from("{}"), &limits)).ok().expect("memory");
+        let held = run(read_whole(&HeaderMap::new(), Body::from("{}"), &limits)).unwrap_or_else(|_| panic!("memory"));
         assert_eq!(held.bytes, b"{}");
     }
 }
