@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::unversioned::transport::{Connector as _, RustlsConnector, TcpConnector};
+use ureq::{Agent, Body};
 
 use super::resolve::{AddressRule, PinnedAddresses, Resolve, resolve};
 use super::transfer_error::{of_transfer, time_limit};
@@ -59,9 +59,20 @@ impl<'h> FetchClock<'h> {
     }
 }
 
+/// Method of a request, with its content.
+pub(super) enum RequestMethod {
+    Get,
+    /// A JSON text, and the key of the `Authorization` header.
+    Post {
+        json: Vec<u8>,
+        key: Option<String>,
+    },
+}
+
 /// Request of a hop.
 pub(super) struct HopRequest {
     pub(super) url: FetchUrl,
+    pub(super) method: RequestMethod,
     pub(super) resolver: Arc<dyn Resolve>,
     pub(super) admits: AddressRule,
     /// Remaining time of the download.
@@ -103,6 +114,11 @@ impl ResponseHead {
         location.map(Some).ok_or_else(|| Error::new(Kind::Fetch, "a redirect without a valid target"))
     }
 
+    /// Returns the value of a header, if it is in ASCII.
+    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// Checks that the response is the content as it is.
     ///
     /// # Errors
@@ -111,6 +127,14 @@ impl ResponseHead {
         if self.status != StatusCode::OK {
             return Err(Error::new(Kind::Fetch, format!("the server answered with status {}", self.status.as_u16())));
         }
+        self.check_encoding()
+    }
+
+    /// Checks that the content is not encoded.
+    ///
+    /// # Errors
+    /// [`Kind::Fetch`] for encoded content, which was not asked for.
+    pub(super) fn check_encoding(&self) -> Result<()> {
         let encoding = self.headers.get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(Error::new(Kind::Fetch, "the server compressed the content, which was not asked for"));
@@ -222,7 +246,7 @@ fn perform(request: &HopRequest, client: &Mutex<RequestClient>, events: &Sender<
         RequestClient::Over => return Ok(()),
         shared => *shared = RequestClient::Requesting(agent.clone()),
     }
-    let response = agent.get(request.url.to_string()).call().map_err(failed)?;
+    let response = send(&agent, request).map_err(failed)?;
     let (parts, body) = response.into_parts();
     let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let head = ResponseHead {
@@ -242,6 +266,20 @@ fn perform(request: &HopRequest, client: &Mutex<RequestClient>, events: &Sender<
         let event = if n_read == 0 { ExchangeEvent::End } else { ExchangeEvent::Chunk(bytes) };
         if events.send(Ok(event)).is_err() || n_read == 0 {
             return Ok(());
+        }
+    }
+}
+
+fn send(agent: &Agent, request: &HopRequest) -> Result<Response<Body>, ureq::Error> {
+    let url = request.url.to_string();
+    match &request.method {
+        RequestMethod::Get => agent.get(url).call(),
+        RequestMethod::Post { json, key } => {
+            let mut post = agent.post(url).content_type("application/json");
+            if let Some(key) = key {
+                post = post.header(header::AUTHORIZATION, format!("Bearer {key}"));
+            }
+            post.send(&json[..])
         }
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::address::is_global;
 use super::host::{UrlHost, split_port};
+use super::resolve::AddressRule;
 use super::shown::printable;
 use super::url::FetchUrl;
 use crate::error::{About as _, Error, Kind, Result};
@@ -42,6 +43,15 @@ pub struct HostRule {
     port: Option<u16>,
 }
 
+/// Rule about entries of this machine and its networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LocalHosts {
+    /// An error.
+    Refused,
+    /// Allowed as themselves.
+    Listed,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HostPattern {
     /// Any name.
@@ -58,6 +68,29 @@ impl AllowedHosts {
         *self == Self::None
     }
 
+    /// Parses a list in which this machine and addresses of its networks may stand, for the address of a service that
+    /// the user names: `localhost:8000`, `127.0.0.1:8000`, `10.0.0.7:8000`. Each is allowed by its own entry, never by
+    /// `*`.
+    ///
+    /// # Errors
+    /// As the list of other hosts; names below `localhost`, `local` and `internal`.
+    pub fn with_local(text: &str) -> Result<Self> {
+        let rules = text.split(',').map(|entry| HostRule::parse(entry.trim(), LocalHosts::Listed));
+        rules.collect::<Result<_>>().map(Self::Listed)
+    }
+
+    /// Returns the rule of the addresses of a host that is not global and has an entry of its own.
+    pub(super) fn local_rule(&self, url: &FetchUrl) -> Option<AddressRule> {
+        let is_own = |rule: &HostRule| rule.hosts == HostPattern::One(url.host.clone()) && rule.has_port(url.port());
+        let Self::Listed(rules) = self else { return None };
+        match &url.host {
+            _ if !rules.iter().any(is_own) => None,
+            UrlHost::Name(_) if is_local(&url.host) => Some(|address: IpAddr| address.is_loopback()),
+            UrlHost::Address(address) if !is_global(*address) => Some(|_| true),
+            _ => None,
+        }
+    }
+
     /// Checks host and port of a URL.
     ///
     /// # Errors
@@ -69,7 +102,8 @@ impl AllowedHosts {
             let hint = format!("download it first, or allow its host: --allow-hosts {host}");
             return Err(refused("a URL, which is not fetched".to_owned()).with_hint(hint));
         };
-        if is_local(host) {
+        let has_entry = rules.iter().any(|rule| rule.hosts == HostPattern::One(host.clone()));
+        if is_local(host) && !has_entry {
             return Err(refused(format!("`{host}` is a local name, which is not fetched")));
         }
         let mut rules = rules.iter().filter(|rule| rule.hosts.contains(host)).peekable();
@@ -88,13 +122,13 @@ impl FromStr for AllowedHosts {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let rules = text.split(',').map(|entry| HostRule::parse(entry.trim()));
+        let rules = text.split(',').map(|entry| HostRule::parse(entry.trim(), LocalHosts::Refused));
         rules.collect::<Result<_>>().map(Self::Listed)
     }
 }
 
 impl HostRule {
-    fn parse(entry: &str) -> Result<Self> {
+    fn parse(entry: &str, local: LocalHosts) -> Result<Self> {
         if entry.is_empty() {
             return Err(Error::invalid("an empty entry in a list of hosts").with_hint(EXAMPLES));
         }
@@ -103,7 +137,7 @@ impl HostRule {
             return Err(Error::invalid(rule).with_hint("the host alone, without scheme, user and path"));
         }
         if let Ok(address) = entry.parse::<IpAddr>() {
-            return Self::of(HostPattern::One(UrlHost::Address(address)), None);
+            return Self::of(HostPattern::One(UrlHost::Address(address)), None, local);
         }
         let (host, port) = split_port(entry).about(format!("`{}`", printable(entry)))?;
         let hosts = match host.strip_prefix("*.") {
@@ -117,15 +151,18 @@ impl HostRule {
                 }
             },
         };
-        Self::of(hosts, port)
+        Self::of(hosts, port, local)
     }
 
     /// Makes an entry, unless its hosts are never allowed.
-    fn of(hosts: HostPattern, port: Option<u16>) -> Result<Self> {
+    fn of(hosts: HostPattern, port: Option<u16>, local: LocalHosts) -> Result<Self> {
         let never = |host: &dyn std::fmt::Display, nature| {
             Err(Error::invalid(format!("`{host}` is {nature}, from which nothing is downloaded")))
         };
         match &hosts {
+            HostPattern::One(host) if local == LocalHosts::Listed && is_this_machine_or_address(host) => {
+                Ok(Self { hosts, port })
+            }
             HostPattern::Below(domain) if is_local(&UrlHost::Name(domain.clone())) => never(domain, "a local name"),
             HostPattern::One(host) if is_local(host) => never(host, "a local name"),
             HostPattern::One(UrlHost::Address(address)) if !is_global(*address) => {
@@ -155,6 +192,13 @@ fn is_below(name: &str, domain: &str) -> bool {
     name.strip_suffix(domain).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
 }
 
+fn is_this_machine_or_address(host: &UrlHost) -> bool {
+    match host {
+        UrlHost::Name(name) => name == LOCAL_NAMES[0],
+        UrlHost::Address(_) => true,
+    }
+}
+
 /// Returns whether a host is a name of this machine or of its networks.
 fn is_local(host: &UrlHost) -> bool {
     let UrlHost::Name(name) = host else { return false };
@@ -172,6 +216,26 @@ mod tests {
             assert_eq!(error.kind(), Kind::Refused);
             error.to_string()
         })
+    }
+
+    #[test]
+    fn this_machine_is_allowed_by_its_own_entry_of_a_list_with_local_hosts() {
+        let listed = |list: &str, url: &str| {
+            let hosts = AllowedHosts::with_local(list).expect(list);
+            let url = FetchUrl::parse(url).expect(url);
+            (hosts.check(&url).is_ok(), hosts.local_rule(&url).map(|admits| admits([10, 0, 0, 7].into())))
+        };
+        assert_eq!(listed("localhost:8000", "http://localhost:8000/v1"), (true, Some(false)));
+        assert_eq!(listed("10.0.0.7:8000", "http://10.0.0.7:8000/v1"), (true, Some(true)));
+        assert_eq!(listed("localhost:8000", "http://localhost:8001/v1"), (false, None));
+        assert_eq!(listed("*,127.0.0.1", "http://localhost/v1"), (false, None));
+        assert_eq!(listed("*", "http://example.org/v1"), (true, None));
+        for list in ["*.localhost", "judge.internal", "a.local:80", ""] {
+            assert!(AllowedHosts::with_local(list).is_err(), "{list}");
+        }
+        for list in ["localhost:8000", "127.0.0.1", "10.0.0.7:8000"] {
+            assert!(list.parse::<AllowedHosts>().is_err(), "{list}");
+        }
     }
 
     #[test]

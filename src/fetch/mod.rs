@@ -3,13 +3,15 @@
 //! A server that fetches what its clients name must not be led into its own network. `url` parses strictly, `hosts`
 //! has the list of allowed hosts, `address` knows global addresses, `resolve` looks a name up once, `exchange` makes
 //! one request to exactly these addresses; redirects are followed here, each target checked like the first. Contents
-//! are not looked at. Called for the videos and images of requests, of commands and of manifests.
+//! are not looked at. Called for the videos and images of requests, of commands and of manifests. `post` sends JSON to
+//! a service under the same guard.
 
 mod address;
 mod exchange;
 mod file;
 mod host;
 mod hosts;
+mod post;
 mod resolve;
 mod shown;
 #[cfg(test)]
@@ -24,9 +26,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::address::is_global;
-use self::exchange::{Exchange, FetchClock, HopRequest, ResponseHead, too_large};
+use self::exchange::{Exchange, FetchClock, HopRequest, RequestMethod, ResponseHead, too_large};
 pub use self::file::{DownloadedFile, remove_leftovers};
 pub use self::hosts::{AllowedHosts, HostRule};
+pub use self::post::{PostReply, PostRequest};
 use self::resolve::AddressRule;
 pub use self::resolve::{Resolve, SystemResolver};
 pub use self::shown::shown_url;
@@ -135,6 +138,7 @@ impl Fetcher {
         loop {
             let request = HopRequest {
                 url: url.clone(),
+                method: RequestMethod::Get,
                 resolver: self.resolver.clone(),
                 admits: self.admits,
                 time: clock.remaining()?,
@@ -174,6 +178,10 @@ impl Fetcher {
     /// Receives the content within the limit of bytes.
     fn receive(&self, exchange: &Exchange<'_>, head: &ResponseHead, to: &mut dyn Write) -> Result<u64> {
         head.check()?;
+        self.receive_body(exchange, head, to)
+    }
+
+    fn receive_body(&self, exchange: &Exchange<'_>, head: &ResponseHead, to: &mut dyn Write) -> Result<u64> {
         let limit = self.policy.max_bytes;
         if let Some(length) = head.length.filter(|&length| length > limit) {
             return Err(too_large(length, limit));

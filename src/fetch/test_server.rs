@@ -1,7 +1,7 @@
 //! HTTP server of tests on loopback, which sends what a test scripts, byte by byte if need be.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -95,6 +95,9 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>, respond: &Respond) -
             break;
         }
     }
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    // A connection that is closed with unread bytes is reset, and the response with it.
+    reader.read_exact(&mut vec![0; length.unwrap_or(0)])?;
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no panic in a test's server").push(head);
     respond(&path, &mut stream)
