@@ -74,6 +74,16 @@ impl Document {
         Ok(document)
     }
 
+    /// Reads a text that is a part of the program, without `extends`; messages name it by `name`.
+    ///
+    /// # Errors
+    /// [`Error`] for a text that is not YAML.
+    pub fn of_text(name: &str, text: &str, schema: SchemaNode<'_>) -> Result<Self, Error> {
+        let map = parse_map(Path::new(name), text)?;
+        let source = DocumentSource::File { path: name.into(), text: text.to_owned() };
+        Ok(Self { value: schema.normalize(Value::Object(map)), sources: vec![source] })
+    }
+
     /// Makes an empty document: every choice has its default.
     pub fn empty() -> Self {
         Self { value: Value::Object(Map::new()), sources: Vec::new() }
@@ -164,12 +174,17 @@ fn read_map(path: &Path) -> Result<(String, Map<String, Value>), Error> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::invalid("not a text").with_hint("the pipeline comes before the videos").about(path))?;
     let text = text.trim_start_matches('\u{feff}').to_owned();
+    let map = parse_map(path, &text)?;
+    Ok((text, map))
+}
+
+fn parse_map(path: &Path, text: &str) -> Result<Map<String, Value>, Error> {
     let located = |SyntaxError { position, rule }| {
         Error::invalid(rule).about(format!("{}{}", path.display(), position_suffix(position)))
     };
-    match parse_values(&text).map_err(located)? {
-        Value::Object(map) => Ok((text, map)),
-        Value::Null => Ok((text, Map::new())),
+    match parse_values(text).map_err(located)? {
+        Value::Object(map) => Ok(map),
+        Value::Null => Ok(Map::new()),
         other => {
             let found = super::check::describe(&other);
             let error = Error::invalid(format!("wants keys and values, found {found}"));
