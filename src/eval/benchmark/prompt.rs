@@ -51,7 +51,7 @@ impl BenchmarkPrompt {
 }
 
 /// Replaces placeholders from the left; what was filled in is not searched again.
-fn fill(text: &str, values: &[(&str, String)]) -> String {
+pub(in crate::eval) fn fill(text: &str, values: &[(&str, String)]) -> String {
     let mut filled = String::new();
     let mut rest = text;
     loop {

@@ -175,6 +175,12 @@ pub struct BenchmarkRow {
 
 /// Returns the table: types, tasks, macro and micro averages. Questions without a published answer are not in it.
 pub fn score_table(answers: &[ScoredAnswer], measures: &[Measure]) -> Vec<BenchmarkRow> {
+    let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();
+    named_score_table(answers, &names)
+}
+
+/// Returns the table of scores by their names in the records, such as those of a judge.
+pub fn named_score_table(answers: &[ScoredAnswer], measures: &[&str]) -> Vec<BenchmarkRow> {
     let scored: Vec<&ScoredAnswer> = answers.iter().filter(|answer| !answer.scores.is_empty()).collect();
     let names = |of: fn(&ScoredAnswer) -> &str| -> BTreeSet<&str> { scored.iter().map(|answer| of(answer)).collect() };
     let (kinds, tasks) = (names(|answer| &answer.kind), names(|answer| &answer.task));
@@ -200,8 +206,8 @@ pub fn score_table(answers: &[ScoredAnswer], measures: &[Measure]) -> Vec<Benchm
         let name = format!("mean of {}", over.len());
         let mut mean = row(ScoreGroup::Macro, &name, &scored, measures);
         for measure in measures {
-            let by_stratum: Vec<ClusteredScores> = strata.iter().map(|chosen| clustered(chosen, *measure)).collect();
-            mean.scores.insert(measure.name().to_owned(), ClusteredScores::macro_mean(&by_stratum));
+            let by_stratum: Vec<ClusteredScores> = strata.iter().map(|chosen| clustered(chosen, measure)).collect();
+            mean.scores.insert((*measure).to_owned(), ClusteredScores::macro_mean(&by_stratum));
         }
         rows.push(mean);
     }
@@ -209,9 +215,9 @@ pub fn score_table(answers: &[ScoredAnswer], measures: &[Measure]) -> Vec<Benchm
     rows
 }
 
-fn row(group: ScoreGroup, name: &str, chosen: &[&ScoredAnswer], measures: &[Measure]) -> BenchmarkRow {
+fn row(group: ScoreGroup, name: &str, chosen: &[&ScoredAnswer], measures: &[&str]) -> BenchmarkRow {
     let n = |status: AnswerStatus| chosen.iter().filter(|answer| answer.status == status).count();
-    let mean = |measure: &Measure| (measure.name().to_owned(), clustered(chosen, *measure).mean());
+    let mean = |measure: &&str| ((*measure).to_owned(), clustered(chosen, measure).mean());
     BenchmarkRow {
         group,
         name: name.to_owned(),
@@ -224,10 +230,10 @@ fn row(group: ScoreGroup, name: &str, chosen: &[&ScoredAnswer], measures: &[Meas
 }
 
 /// Collects the scores of answers by video.
-fn clustered(answers: &[&ScoredAnswer], measure: Measure) -> ClusteredScores {
+fn clustered(answers: &[&ScoredAnswer], measure: &str) -> ClusteredScores {
     let mut scores = ClusteredScores::default();
     for answer in answers {
-        if let Some(score) = answer.scores.get(measure.name()) {
+        if let Some(score) = answer.scores.get(measure) {
             scores.add(&answer.video, *score, answer.weight);
         }
     }

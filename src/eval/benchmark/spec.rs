@@ -76,25 +76,35 @@ pub struct PublishedResult {
 }
 
 /// Metric of a published result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
 pub enum PublishedMetric {
     /// Accuracy of multiple choice.
     #[serde(rename = "choice")]
+    #[strum(serialize = "choice")]
     Choice,
     /// WUPS without a threshold.
     #[serde(rename = "wups_0")]
+    #[strum(serialize = "wups_0")]
     Wups0,
     /// Share of answers that a judge accepts.
     #[serde(rename = "judge_accuracy")]
+    #[strum(serialize = "judge_accuracy")]
     JudgeAccuracy,
     /// Mean score of a judge.
     #[serde(rename = "judge_score")]
+    #[strum(serialize = "judge_score")]
     JudgeScore,
 }
 
 impl PublishedMetric {
-    fn is_judged(self) -> bool {
+    /// Returns whether a judge gives the metric.
+    pub fn is_judged(self) -> bool {
         matches!(self, Self::JudgeAccuracy | Self::JudgeScore)
+    }
+
+    /// Returns the name in descriptions and records.
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     fn is(self, measure: Measure) -> bool {

@@ -1,6 +1,7 @@
 //! Evaluation on benchmarks.
 
 mod formats;
+mod judge;
 mod parsers;
 mod runs;
 

@@ -14,6 +14,7 @@ use crate::harness::{json as read_json, repository};
 fn every_shipped_description_is_valid_and_says_where_its_words_are_from() {
     let mut names: Vec<_> =
         std::fs::read_dir(repository("evals")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.is_file());
     names.sort();
     assert!(names.len() >= 25);
     for path in names {

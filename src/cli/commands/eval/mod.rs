@@ -1,8 +1,9 @@
 //! `vidense eval`: scores of a model on a file of questions, or on a benchmark's split; `vidense eval compare`: two
-//! runs.
+//! runs; `vidense eval judge`: scores of open answers by a language model.
 
 mod benchmark;
 mod compare;
+mod judge;
 mod questions;
 mod table;
 
@@ -18,6 +19,7 @@ use vidense::pipeline::features::identity;
 
 use self::benchmark::BenchmarkArgs;
 use self::compare::CompareRuns;
+use self::judge::JudgeCommand;
 use crate::cli::args::PlanArgs;
 use crate::cli::limits::ItemLimitArgs;
 use crate::cli::session::Session;
@@ -61,6 +63,7 @@ pub struct Eval {
 #[derive(Subcommand)]
 enum EvalSubcommand {
     Compare(CompareRuns),
+    Judge(JudgeCommand),
 }
 
 impl Eval {
@@ -69,8 +72,10 @@ impl Eval {
     /// # Errors
     /// When a file cannot be read, the model cannot be opened, or a question failed.
     pub fn run(self) -> anyhow::Result<()> {
-        if let Some(EvalSubcommand::Compare(compare)) = self.subcommand {
-            return compare.run();
+        match self.subcommand {
+            Some(EvalSubcommand::Compare(compare)) => return compare.run(),
+            Some(EvalSubcommand::Judge(judge)) => return judge.run(),
+            None => {}
         }
         let questions = self.questions.clone().unwrap_or_default();
         let extension = questions.extension().and_then(|extension| extension.to_str()).unwrap_or_default();

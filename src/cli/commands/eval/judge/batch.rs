@@ -1,0 +1,94 @@
+//! `vidense eval judge request` and `read`: the requests of a batch, and the join of its replies.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::Args;
+use vidense::eval::judge::{JudgeOptions, JudgeReplies, JudgeRequests, judge_answers, open_judge, read_scored};
+use vidense::files::output::check_not_input;
+
+use super::report::JudgeReportArgs;
+use super::{JudgeInput, write_judged, write_lines};
+use crate::cli::output;
+
+/// Maximum number of ids that a warning names.
+const MAX_NAMED: usize = 5;
+
+/// Write the requests to a judge as a batch
+///
+/// One request a line, as OpenAI's batches take them (custom_id, method, url, body): one for each answered question, or
+/// for each pair of questions of VCG-Bench's consistency.
+#[derive(Args)]
+pub(super) struct WriteRequests {
+    #[command(flatten)]
+    input: JudgeInput,
+    /// Judging model, as the service names it; published results name theirs, such as gpt-3.5-turbo-0125
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// File of requests
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl WriteRequests {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or an answer is not open.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let JudgeInput { scored, judge } = &self.input;
+        let judge = open_judge(judge)?;
+        check_not_input(&self.out, [scored.as_path()])?;
+        let answers = read_scored(scored)?;
+        let requests = JudgeRequests::new(&judge, &answers)?;
+        let lines = requests.batch_lines(&JudgeOptions { model: self.model })?;
+        write_lines(&self.out, &lines)?;
+        let n_unsent = requests.all.len() - lines.len();
+        output::note(&format!(
+            "{} requests at temperature {}; {n_unsent} more are not sent, for want of an answer, and count as wrong",
+            lines.len(),
+            judge.temperature
+        ));
+        Ok(())
+    }
+}
+
+/// Join the replies of a judge with the answers, and print the scores
+#[derive(Args)]
+pub(super) struct ReadReplies {
+    #[command(flatten)]
+    input: JudgeInput,
+    /// Replies: output and error files of batches, or replies.jsonl of `eval judge ask`
+    #[arg(required = true)]
+    replies: Vec<PathBuf>,
+    /// File of judged answers
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    report: JudgeReportArgs,
+}
+
+impl ReadReplies {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or a request has no single reply.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let JudgeInput { scored, judge } = &self.input;
+        let judge = open_judge(judge)?;
+        let inputs = self.replies.iter().map(PathBuf::as_path).chain([scored.as_path()]);
+        check_not_input(&self.out, inputs)?;
+        let answers = read_scored(scored)?;
+        let requests = JudgeRequests::new(&judge, &answers)?;
+        let replies = JudgeReplies::read(&self.replies)?;
+        let known: BTreeSet<&str> = requests.all.iter().map(|request| request.custom_id.as_str()).collect();
+        let unknown = replies.unknown(&known);
+        if !unknown.is_empty() {
+            let (n, named) = (unknown.len(), unknown[..unknown.len().min(MAX_NAMED)].join(", "));
+            output::warning(&format!("{n} replies are to no request of this judge about these answers: {named}"));
+        }
+        let judged = judge_answers(&judge, &answers, &requests, &replies);
+        write_judged(&self.out, &judged)?;
+        self.report.print(&judge, &judged, None)
+    }
+}

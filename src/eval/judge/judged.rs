@@ -1,0 +1,180 @@
+//! Judged answers: the join of answers and replies, their scores, and the recount of kept replies.
+//!
+//! A line is a [`ScoredAnswer`] with two further scores, `judge_accuracy` (1 if the judge accepts the answer) and
+//! `judge_score` (the score over the judge's maximum, so between 0 and 1), and with a [`JudgeRecord`]. Questions
+//! without a verdict score 0.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::replies::{JudgeReplies, RequestReplies, read_lines};
+use super::requests::JudgeRequests;
+use super::spec::{JudgeSpec, VerdictKind};
+use super::verdict::{JudgeVerdict, parse_verdict};
+use crate::error::{Error, Result};
+use crate::eval::benchmark::ScoredAnswer;
+
+/// Names of a judge's scores.
+pub(super) const JUDGE_ACCURACY: &str = "judge_accuracy";
+pub(super) const JUDGE_SCORE: &str = "judge_score";
+
+/// Outcome of judging a question. All but `Judged` score 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeStatus {
+    /// The reply has a verdict.
+    Judged,
+    /// Not sent: the model gave no answer.
+    Unanswered,
+    /// There is no reply.
+    Missing,
+    /// The request failed.
+    Failed,
+    /// The reply is not understood.
+    Unparsed,
+    /// There are several replies of different texts.
+    Duplicate,
+}
+
+/// Judgement of a question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeRecord {
+    /// Name of the judge.
+    pub name: String,
+    /// Model, as the service names it.
+    pub model: Option<String>,
+    /// Temperature of the requests.
+    pub temperature: f64,
+    /// Hash of the prompt.
+    pub prompt_hash: String,
+    /// Replies as the judge gave them: one, or several for a duplicate.
+    pub replies: Vec<String>,
+    /// Verdict `yes` or `no`, of a judge that gives one.
+    pub pred: Option<String>,
+    /// Score, from 0 to the judge's maximum.
+    pub score: Option<f64>,
+    /// Outcome.
+    pub status: JudgeStatus,
+    /// Failure of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A question with its answer, scores and judgement; a line of the file of judged answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgedAnswer {
+    /// Answer and scores.
+    #[serde(flatten)]
+    pub answer: ScoredAnswer,
+    /// Judgement.
+    pub judge: JudgeRecord,
+}
+
+/// Reads a file of scored answers. Scores of an earlier judge are left out.
+///
+/// # Errors
+/// An unreadable or empty file, or a line that is not a scored answer.
+pub fn read_scored(path: &Path) -> Result<Vec<ScoredAnswer>> {
+    let mut answers = Vec::new();
+    read_lines(path, &mut |mut answer: ScoredAnswer| {
+        answer.scores.retain(|name, _| ![JUDGE_ACCURACY, JUDGE_SCORE].contains(&name.as_str()));
+        answers.push(answer);
+    })?;
+    if answers.is_empty() { Err(Error::invalid("no answers").about(path)) } else { Ok(answers) }
+}
+
+/// Reads a file of judged answers.
+///
+/// # Errors
+/// As [`read_scored`].
+pub fn read_judged(path: &Path) -> Result<Vec<JudgedAnswer>> {
+    let mut answers = Vec::new();
+    read_lines(path, &mut |answer: JudgedAnswer| answers.push(answer))?;
+    if answers.is_empty() { Err(Error::invalid("no judged answers").about(path)) } else { Ok(answers) }
+}
+
+/// Joins answers with the replies to their requests, and scores. Every answer is in the result, in the given order.
+pub fn judge_answers(
+    judge: &JudgeSpec,
+    answers: &[ScoredAnswer],
+    requests: &JudgeRequests<'_>,
+    replies: &JudgeReplies,
+) -> Vec<JudgedAnswer> {
+    let nothing = RequestReplies::default();
+    let prompt_hash = judge.prompt_hash();
+    let mut judged: Vec<(usize, JudgedAnswer)> = Vec::new();
+    for request in &requests.all {
+        let received = replies.get(&request.custom_id).filter(|_| request.is_sent()).unwrap_or(&nothing);
+        let status = match received {
+            _ if !request.is_sent() => JudgeStatus::Unanswered,
+            RequestReplies { failure: Some(_), .. } => JudgeStatus::Failed,
+            _ => JudgeStatus::Missing,
+        };
+        let record = JudgeRecord {
+            name: judge.name.clone(),
+            model: received.replies.first().and_then(|reply| reply.model.clone()),
+            temperature: judge.temperature,
+            prompt_hash: prompt_hash.clone(),
+            replies: received.replies.iter().map(|reply| reply.text.clone()).collect(),
+            pred: None,
+            score: None,
+            status,
+            error: received.failure.clone().filter(|_| received.replies.is_empty()),
+        };
+        for &index in &request.questions {
+            let mut answer = JudgedAnswer { answer: answers[index].clone(), judge: record.clone() };
+            answer.settle(judge);
+            judged.push((index, answer));
+        }
+    }
+    judged.sort_by_key(|(index, _)| *index);
+    judged.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Scores judged answers again by the replies that they keep. Returns the number of answers that changed.
+///
+/// # Errors
+/// An answer of another judge or another prompt.
+pub fn recount(judge: &JudgeSpec, answers: &mut [JudgedAnswer]) -> Result<usize> {
+    let hash = judge.prompt_hash();
+    let mut n_changed = 0;
+    for answer in answers {
+        let record = &answer.judge;
+        if record.name != judge.name || record.prompt_hash != hash {
+            let rule = format!("judged by `{}` with another prompt than that of `{}`", record.name, judge.name);
+            return Err(Error::invalid(rule).about(format!("question `{}`", answer.answer.question_id)));
+        }
+        let before = answer.clone();
+        answer.settle(judge);
+        n_changed += usize::from(*answer != before);
+    }
+    Ok(n_changed)
+}
+
+impl JudgedAnswer {
+    /// Sets verdict and scores by the kept replies. Without a reply the status stays as it is.
+    fn settle(&mut self, judge: &JudgeSpec) {
+        let record = &mut self.judge;
+        let verdict = match &record.replies[..] {
+            [] => None,
+            [reply] => {
+                let verdict = parse_verdict(judge, reply);
+                record.status = if verdict.is_some() { JudgeStatus::Judged } else { JudgeStatus::Unparsed };
+                verdict
+            }
+            _ => {
+                record.status = JudgeStatus::Duplicate;
+                None
+            }
+        };
+        let accepted = verdict.and_then(|verdict| verdict.is_accepted);
+        record.pred = accepted.map(|is_accepted| if is_accepted { "yes" } else { "no" }.to_owned());
+        record.score = verdict.map(|JudgeVerdict { score, .. }| score);
+        let scores = &mut self.answer.scores;
+        if judge.verdict == VerdictKind::YesNoAndScore {
+            scores.insert(JUDGE_ACCURACY.to_owned(), f64::from(u8::from(accepted == Some(true))));
+        }
+        scores.insert(JUDGE_SCORE.to_owned(), record.score.unwrap_or(0.0) / judge.max_score);
+    }
+}

@@ -1,0 +1,196 @@
+//! Description of a judge (`evals/judges/*.yaml`): prompt, kind of verdict, sampling.
+//!
+//! The judges of papers are built in. A description is read as those of benchmarks are: every error at once, with its
+//! position.
+
+use std::path::Path;
+
+use schemars::{JsonSchema, schema_for};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::choice::nearest;
+use crate::error::{Error, Result};
+use crate::spec::{Document, SchemaNode, SpecProblem};
+
+/// Placeholders of a prompt about one question.
+pub(super) const SINGLE: [&str; 2] = ["{question}", "{prediction}"];
+/// Placeholders of a prompt about a pair of questions.
+pub(super) const PAIR: [&str; 4] = ["{question_1}", "{question_2}", "{prediction_1}", "{prediction_2}"];
+pub(super) const ANSWER: &str = "{answer}";
+/// Maximum number of characters of a name, which is a part of each request's id.
+const MAX_NAME: usize = 40;
+
+macro_rules! built_in {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../../evals/judges/", $name, ".yaml")))
+    };
+}
+
+/// Judges that are part of the program: name and description.
+pub const BUILT_IN_JUDGES: [(&str, &str); 6] = [
+    built_in!("video-chatgpt-qa"),
+    built_in!("video-chatgpt-correctness"),
+    built_in!("video-chatgpt-detail"),
+    built_in!("video-chatgpt-context"),
+    built_in!("video-chatgpt-temporal"),
+    built_in!("video-chatgpt-consistency"),
+];
+
+/// Parts of a judge's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// `{'pred': 'yes', 'score': 4}`.
+    YesNoAndScore,
+    /// `{'score': 4}`.
+    Score,
+}
+
+/// A judge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeSpec {
+    /// Name: lower-case letters, digits, hyphens.
+    pub name: String,
+    /// Source of the words: a paper, a script.
+    pub source: String,
+    /// System text. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Text of the turn, with the placeholders `{question}`, `{answer}`, `{prediction}`; for pairs of questions with
+    /// one reference `{question_1}`, `{question_2}`, `{answer}`, `{prediction_1}`, `{prediction_2}`.
+    pub user: String,
+    /// Kind of verdict.
+    pub verdict: VerdictKind,
+    /// Highest score; the lowest is 0.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub max_score: f64,
+    /// Temperature of the judge. Default: `0`.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 2.0))]
+    pub temperature: f64,
+    /// Maximum number of tokens of a reply. Default: `64`.
+    #[serde(default = "default_max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_tokens: usize,
+    /// Seed, for services that take one. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+fn default_max_tokens() -> usize {
+    64
+}
+
+impl JudgeSpec {
+    /// Returns whether a request is about a pair of questions.
+    pub fn is_of_pairs(&self) -> bool {
+        self.user.contains(PAIR[0])
+    }
+
+    /// Returns the hash (BLAKE3) of the prompt: system text, a zero byte, text of the turn.
+    pub fn prompt_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.system.as_deref().unwrap_or_default().as_bytes());
+        hasher.update(&[0]);
+        hasher.update(self.user.as_bytes());
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Opens a judge by the name of a built-in one, or by the path of a description (`.yaml`).
+///
+/// # Errors
+/// An unknown name; every error of a description.
+pub fn open_judge(name: &str) -> Result<JudgeSpec> {
+    let schema = schema_for!(JudgeSpec).to_value();
+    let root = SchemaNode::root(&schema);
+    let document = match BUILT_IN_JUDGES.iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => Document::of_text(name, text, root)?,
+        None if is_description(name) => Document::read(Path::new(name), root)?,
+        None => {
+            let known = BUILT_IN_JUDGES.map(|(known, _)| known);
+            let hint = match nearest(name, &known) {
+                Some(near) => format!("`{near}`?"),
+                None => format!("{}, or a description (.yaml)", known.join(", ")),
+            };
+            return Err(Error::invalid(format!("unknown judge `{name}`")).with_hint(hint));
+        }
+    };
+    let mut problems = Vec::new();
+    root.check(&document.value, &mut Vec::new(), &mut problems);
+    problems.extend(rules(&document.value));
+    if !problems.is_empty() {
+        return Err(document.error(&problems));
+    }
+    serde_json::from_value(document.value.clone())
+        .map_err(|error| document.error(&[SpecProblem::new("", error.to_string())]))
+}
+
+fn is_description(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| ["yaml", "yml"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
+}
+
+/// Checks the rules that the schema does not have.
+fn rules(value: &Value) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    if let Some(name) = text("name") {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
+            let rule = format!("invalid name `{name}`");
+            let hint = format!("1 to {MAX_NAME} lower-case letters, digits and hyphens");
+            problems.push(SpecProblem::new("name", rule).hint(hint));
+        }
+    }
+    if let Some(user) = text("user") {
+        let of_pairs = PAIR.iter().any(|mark| user.contains(mark));
+        let (wanted, other): (&[&str], &[&str]) = if of_pairs { (&PAIR, &SINGLE) } else { (&SINGLE, &PAIR) };
+        let wants = wanted.iter().chain([&ANSWER]).map(|mark| (*mark, 1)).chain(other.iter().map(|mark| (*mark, 0)));
+        for (mark, n) in wants {
+            let found = user.matches(mark).count();
+            if found != n {
+                problems.push(SpecProblem::new("user", format!("wants {mark} {n} times, found it {found} times")));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_judges_have_the_name_of_their_file() {
+        for (name, _) in BUILT_IN_JUDGES {
+            let judge = open_judge(name).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((judge.name.as_str(), judge.max_score, judge.temperature), (name, 5.0, 0.0));
+            assert_eq!(judge.is_of_pairs(), name == "video-chatgpt-consistency");
+        }
+        let error = open_judge("video-chatgpt-qs").expect_err("unknown").to_string();
+        assert_eq!(error, "unknown judge `video-chatgpt-qs`; hint: `video-chatgpt-qa`?");
+    }
+
+    #[test]
+    fn every_error_of_a_description_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("judge.yaml");
+        let text = "name: My Judge\nsource: x\nuser: \"{question} {answer} {answer} {prediction_1}\"\n\
+                    verdict: maybe\nmax_score: 5\ntemprature: 0\n";
+        std::fs::write(&path, text).expect("room");
+        let error = open_judge(path.to_str().expect("UTF-8")).expect_err("wrong").to_string();
+        for part in [
+            "invalid name `My Judge`",
+            "wants {question_1} 1 times, found it 0 times",
+            "wants {answer} 1 times, found it 2 times",
+            "wants {question} 0 times, found it 1 times",
+            "unknown choice `maybe`",
+            "unknown key `temprature`",
+        ] {
+            assert!(error.contains(part), "{part} in\n{error}");
+        }
+    }
+}

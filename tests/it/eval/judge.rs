@@ -1,0 +1,530 @@
+//! Judges: prompts and replies against the scripts of Video-ChatGPT, batches, and a service on loopback that answers,
+//! refuses, breaks and hangs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use vidense::eval::benchmark::{AnswerStatus, ScoredAnswer};
+use vidense::eval::judge::{JudgeOptions, JudgeRequests, JudgeVerdict, open_judge, parse_verdict};
+
+use crate::harness::{json as read_json, repository};
+
+/// Words of the prompt before the predicted answer.
+const PREDICTED: &str = "Predicted Answer: ";
+
+fn answer(id: &str, question: &str, reference: &str, given: Option<&str>) -> ScoredAnswer {
+    ScoredAnswer {
+        question_id: id.to_owned(),
+        video: format!("video-{}", id.len() % 2),
+        question: question.to_owned(),
+        options: Vec::new(),
+        answer: vec![reference.to_owned()],
+        kind: String::new(),
+        task: String::new(),
+        weight: 1.0,
+        given: given.map(str::to_owned),
+        parsed: None,
+        status: if given.is_some() { AnswerStatus::Answered } else { AnswerStatus::Failed },
+        error: None,
+        scores: BTreeMap::from([("exact".to_owned(), 0.0)]),
+    }
+}
+
+#[test]
+fn prompts_are_those_of_the_scripts() {
+    let golden = read_json(&repository("tests/golden/eval/judge_prompts.json"));
+    let value = |key: &str| golden["values"][key].as_str().unwrap();
+    let model = JudgeOptions { model: "m".to_owned() };
+    let judges = golden["messages"].as_object().unwrap();
+    assert_eq!(judges.len(), 6);
+    for (name, messages) in judges {
+        let judge = open_judge(name).unwrap();
+        let answers = match judge.is_of_pairs() {
+            false => vec![answer("k", value("question"), value("answer"), Some(value("pred")))],
+            true => ["1", "2"]
+                .map(|i| {
+                    let (question, given) = (value(&format!("question{i}")), value(&format!("pred{i}")));
+                    answer(&format!("k/{i}"), question, value("answer"), Some(given))
+                })
+                .to_vec(),
+        };
+        let lines = JudgeRequests::new(&judge, &answers).unwrap().batch_lines(&model).unwrap();
+        let line: Value = serde_json::from_str(&lines[0]).unwrap();
+        let body = json!({ "model": "m", "messages": messages, "temperature": 0.0, "max_tokens": 64 });
+        let id = format!("{name}/k");
+        assert_eq!(lines.len(), 1);
+        assert_eq!(line, json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body }));
+    }
+}
+
+#[test]
+fn replies_are_parsed_as_they_are_meant_and_differ_from_the_scripts_in_known_ways() {
+    let judge = open_judge("video-chatgpt-qa").unwrap();
+    let rows = read_json(&repository("tests/golden/eval/judge_replies.json"));
+    let rows = rows.as_array().unwrap();
+    assert!(rows.len() >= 70);
+    let (mut only_here, mut only_there) = (0, 0);
+    for row in rows {
+        let (reply, python) = (row["reply"].as_str().unwrap(), &row["python"]);
+        let found = parse_verdict(&judge, reply);
+        let expected = row["verdict"].as_array().map(|verdict| JudgeVerdict {
+            is_accepted: Some(verdict[0] == "yes"),
+            score: verdict[1].as_f64().unwrap(),
+        });
+        assert_eq!(found, expected, "{reply}");
+        let of_python = python["pred"].as_str().zip(python["score"].as_f64());
+        match (found, of_python) {
+            (Some(found), Some((pred, score))) => {
+                let word = if found.is_accepted == Some(true) { "yes" } else { "no" };
+                assert_eq!((word, found.score), (pred.trim().to_lowercase().as_str(), score), "{reply}");
+            }
+            (Some(_), None) => only_here += 1,
+            (None, Some(_)) => only_there += 1,
+            (None, None) => {}
+        }
+    }
+    // Here only: text around the dictionary, constants of JSON, a list. There only: scores out of range, other words
+    // than yes and no, a key that comes twice.
+    assert_eq!((only_here, only_there), (14, 9));
+}
+
+/// A directory with answers and files of replies.
+struct Work {
+    dir: tempfile::TempDir,
+}
+
+impl Work {
+    fn new(answers: &[ScoredAnswer]) -> Self {
+        let work = Self { dir: tempfile::tempdir().unwrap() };
+        let lines: Vec<Value> = answers.iter().map(|answer| serde_json::to_value(answer).unwrap()).collect();
+        work.write("scored.jsonl", &lines);
+        work
+    }
+
+    /// Answers of which each is its own id.
+    fn of(names: &[&str]) -> Self {
+        Self::new(&names.iter().map(|name| answer(name, "what?", "a dog", Some(name))).collect::<Vec<_>>())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, lines: &[Value]) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn lines(&self, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
+        command.current_dir(self.dir.path()).args(["eval", "judge"]).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs `ask` on a service.
+    fn ask(&self, service: &FakeJudge, flags: &[&str]) -> Command {
+        let (endpoint, host) = (format!("http://127.0.0.1:{}/v1", service.port), format!("127.0.0.1:{}", service.port));
+        let mut command = self.command(&["ask", "scored.jsonl", "--judge", "video-chatgpt-qa", "--model", "m"]);
+        command.args(["--endpoint", &endpoint, "--allow-hosts", &host, "--out", "out"]).args(flags);
+        command
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn completion(text: &str) -> Value {
+    json!({
+        "model": "m-0125",
+        "choices": [{ "message": { "role": "assistant", "content": text } }],
+        "usage": { "prompt_tokens": 100, "completion_tokens": 10 },
+    })
+}
+
+fn reply(id: &str, text: &str) -> Value {
+    let response = json!({ "status_code": 200, "request_id": "r", "body": completion(text) });
+    json!({ "id": "batch_req", "custom_id": format!("video-chatgpt-qa/{id}"), "response": response, "error": null })
+}
+
+const YES: &str = "{'pred': 'yes', 'score': 4}";
+const NO: &str = "{'pred': 'no', 'score': 1}";
+
+#[test]
+fn replies_of_a_batch_are_joined_and_every_question_counts() {
+    let mut answers: Vec<ScoredAnswer> = ["yes", "no", "prose", "twice", "same", "error", "lost"]
+        .map(|id| answer(id, "what?", "a dog", Some(id)))
+        .into();
+    answers.push(answer("failed", "what?", "a dog", None));
+    answers.push(answer("empty", "what?", "a dog", Some(" ")));
+    let work = Work::new(&answers);
+    let judge = ["--judge", "video-chatgpt-qa"];
+    let output =
+        work.run(&[&["request", "scored.jsonl", "--model", "m", "--out", "requests.jsonl"][..], &judge].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("7 requests at temperature 0; 2 more are not sent"), "{}", stderr(&output));
+    assert_eq!(work.lines("requests.jsonl").len(), 7);
+    let error = json!({ "code": "server_error", "message": "out of luck" });
+    let failed = json!({ "custom_id": "video-chatgpt-qa/error", "response": null, "error": error });
+    let (stranger, unsent) = (reply("stranger", YES), reply("empty", YES));
+    let first = [reply("yes", YES), reply("no", NO), reply("prose", "Both are dogs."), reply("same", YES), failed];
+    let second = [reply("twice", YES), reply("twice", NO), reply("same", YES), stranger, unsent];
+    work.write("first.jsonl", &first);
+    work.write("second.jsonl", &second);
+    let read = ["read", "scored.jsonl", "first.jsonl", "second.jsonl", "--out", "judged.jsonl", "--json"];
+    let output = work.run(&[&read[..], &judge].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 replies are to no request"), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = json!({
+        "judged": 3, "unanswered": 2, "missing": 1, "failed": 1, "unparsed": 1, "duplicate": 1, "fractional": 0,
+    });
+    assert_eq!((&report["counts"], &report["models"]), (&counts, &json!(["m-0125"])));
+    assert_eq!(report["metrics"], json!(["judge_accuracy", "judge_score", "exact"]));
+    let all = report["rows"].as_array().unwrap().last().unwrap();
+    let mean = |name: &str| all["scores"][name]["mean"].as_f64().unwrap();
+    // 2 of 9 are accepted; the scores are 4, 1 and 4 of 5.
+    assert!((mean("judge_accuracy") - 2.0 / 9.0).abs() < 1e-12 && (mean("judge_score") - 9.0 / 45.0).abs() < 1e-12);
+    let judged = work.lines("judged.jsonl");
+    let status: Vec<&str> = judged.iter().map(|line| line["judge"]["status"].as_str().unwrap()).collect();
+    let expected =
+        ["judged", "judged", "unparsed", "duplicate", "judged", "failed", "missing", "unanswered", "unanswered"];
+    assert_eq!(status, expected);
+    let record = &judged[0]["judge"];
+    let hash = open_judge("video-chatgpt-qa").unwrap().prompt_hash();
+    assert_eq!(
+        record,
+        &json!({
+            "name": "video-chatgpt-qa", "model": "m-0125", "temperature": 0.0, "prompt_hash": hash, "replies": [YES],
+            "pred": "yes", "score": 4.0, "status": "judged",
+        })
+    );
+    assert_eq!(
+        (&judged[3]["judge"]["replies"], &judged[5]["judge"]["error"]),
+        (&json!([YES, NO]), &json!("out of luck"))
+    );
+    compare_and_recount(&work, &judged);
+}
+
+/// Compares judged answers with themselves, and restores scores that were changed.
+fn compare_and_recount(work: &Work, judged: &[Value]) {
+    let mut compare = Command::new(env!("CARGO_BIN_EXE_vidense"));
+    let arguments = ["eval", "compare", "judged.jsonl", "judged.jsonl", "--metric", "judge_score"];
+    let output = compare.current_dir(work.dir.path()).args(arguments).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("judge_score: 9 questions"), "{output:?}");
+    let output = work.run(&["recount", "judged.jsonl", "--out", "again.jsonl"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("0 of 9 judgements changed"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(work.path("again.jsonl")).unwrap(), std::fs::read(work.path("judged.jsonl")).unwrap());
+    let mut changed = judged.to_vec();
+    changed[0]["scores"]["judge_score"] = json!(0.25);
+    changed[0]["judge"]["score"] = json!(1.25);
+    changed[1]["judge"]["replies"] = json!(["I am not sure."]);
+    work.write("changed.jsonl", &changed);
+    let output = work.run(&["recount", "changed.jsonl", "--out", "changed.jsonl"]);
+    assert!(stderr(&output).contains("2 of 9 judgements changed"), "{}", stderr(&output));
+    let again = work.lines("changed.jsonl");
+    assert_eq!((&again[0], &again[1]["judge"]["status"]), (&judged[0], &json!("unparsed")));
+    assert_eq!((&again[1]["scores"]["judge_accuracy"], &again[2..]), (&json!(0.0), &judged[2..]));
+    changed[0]["judge"]["prompt_hash"] = json!("other");
+    work.write("changed.jsonl", &changed);
+    let output = work.run(&["recount", "changed.jsonl"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("question `yes`: judged by `video-chatgpt-qa` with another prompt"));
+}
+
+#[test]
+fn pairs_are_one_request_and_share_its_score() {
+    let of = |id: &str, question: &str, given| ScoredAnswer { weight: 0.5, ..answer(id, question, "a dog", given) };
+    let answers =
+        [of("a/1", "what?", Some("a dog")), of("a/2", "which?", Some("a cat")), of("b/1", "what?", Some("x"))];
+    let unpaired = JudgeRequests::new(&open_judge("video-chatgpt-consistency").unwrap(), &answers).unwrap_err();
+    assert!(unpaired.to_string().starts_with("question `b/1`: is not one of a pair"), "{unpaired}");
+    let work = Work::new(&[&answers[..], &[of("b/2", "which?", None)]].concat());
+    let body = completion("{'score': 2}");
+    let line = json!({ "custom_id": "video-chatgpt-consistency/a", "response": { "status_code": 200, "body": body } });
+    work.write("replies.jsonl", &[line]);
+    let judge = ["--judge", "video-chatgpt-consistency", "--out", "judged.jsonl", "--json"];
+    let output = work.run(&[&["read", "scored.jsonl", "replies.jsonl"][..], &judge].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let scores: Vec<Value> = work.lines("judged.jsonl").iter().map(|line| line["scores"].clone()).collect();
+    let expected = [0.4, 0.4, 0.0, 0.0].map(|score| json!({ "exact": 0.0, "judge_score": score }));
+    assert_eq!(scores, expected);
+}
+
+#[test]
+fn answers_that_are_not_open_are_refused_by_name() {
+    let judge = open_judge("video-chatgpt-qa").unwrap();
+    let with = |change: &dyn Fn(&mut ScoredAnswer)| {
+        let mut answers = vec![answer("a", "what?", "x", Some("y")), answer("b", "what?", "x", Some("y"))];
+        change(&mut answers[1]);
+        JudgeRequests::new(&judge, &answers).unwrap_err().to_string()
+    };
+    assert!(with(&|answer| answer.options = vec!["A. x".to_owned()]).starts_with("question `b`: has options"));
+    assert!(with(&|answer| answer.answer.clear()).starts_with("question `b`: has no reference"));
+    assert!(with(&|answer| answer.answer.push("z".to_owned())).starts_with("question `b`: has several references"));
+    assert_eq!(with(&|answer| answer.question_id = "a".to_owned()), "question `a`: comes twice");
+}
+
+#[test]
+fn published_results_are_of_the_same_split_and_judging_model() {
+    let work = Work::of(&["a", "b"]);
+    work.write("replies.jsonl", &[reply("a", YES), reply("b", "{'pred': 'no', 'score': 1.5}")]);
+    let spec = |n: usize, judge: &str| {
+        let row = format!("{{ model: P, split: test, metric: judge_accuracy, value: 50, judge: {judge}, source: s }}");
+        let text = format!(
+            "name: x\nsplit: test\nquestions: {n}\nsource: x\n\
+             format: {{ zero_shot_qa: {{ questions: q, answers: a, videos: v }} }}\n\
+             prompt: {{ text: \"{{question}}\", source: x }}\nmetrics: [exact]\npublished:\n  - {row}\n"
+        );
+        std::fs::write(work.path("spec.yaml"), text).unwrap();
+        let read = ["read", "scored.jsonl", "replies.jsonl", "--judge", "video-chatgpt-qa", "--out", "judged.jsonl"];
+        let output = work.run(&[&read[..], &["--benchmark", "spec.yaml"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let (table, notes) = spec(2, "m-0125");
+    assert!(table.contains("published: P judge_accuracy 50.0 % (test, m-0125, s)"), "{table}");
+    assert!(
+        table.contains("judge video-chatgpt-qa by m-0125, temperature 0, prompt ") && table.contains("2.75"),
+        "{table}"
+    );
+    assert!(notes.contains("1 scores have a fraction"), "{notes}");
+    assert!(!spec(2, "gpt-4").0.contains("published"));
+    let (table, notes) = spec(3, "m-0125");
+    assert!(!table.contains("published") && notes.contains("2 questions, the split has 3"), "{table}{notes}");
+}
+
+/// Response of a fake service to one request.
+enum Reaction {
+    /// The text of a judge.
+    Says(&'static str),
+    /// A response with a status, headers and a body.
+    Responds(&'static str, &'static str, String),
+    /// The end of the connection.
+    Closes,
+    /// Nothing until the client ends the connection.
+    Hangs,
+}
+
+/// An OpenAI-compatible service on loopback that knows a request by its predicted answer.
+struct FakeJudge {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeJudge {
+    /// Starts a service; `react` gets the predicted answer and the number of earlier requests about it.
+    fn start(react: impl Fn(&str, usize) -> Reaction + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, react) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(react));
+        let seen = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (seen, react) = (seen.clone(), react.clone());
+                std::thread::spawn(move || serve(stream, &seen, &*react));
+            }
+        });
+        Self { port, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let mut asked = self.asked.lock().unwrap().clone();
+        asked.sort();
+        asked
+    }
+}
+
+/// Answers one request. A client that goes away is a part of some tests.
+fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>, react: &dyn Fn(&str, usize) -> Reaction) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut length, mut line) = (0, String::new());
+    while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+        let lower = line.to_ascii_lowercase();
+        length = lower.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().unwrap());
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let user = body["messages"][1]["content"].as_str().unwrap();
+    let name = user.split(PREDICTED).nth(1).unwrap().lines().next().unwrap().to_owned();
+    let n_earlier = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(name.clone());
+        seen.iter().filter(|other| **other == name).count() - 1
+    };
+    let (status, headers, body) = match react(&name, n_earlier) {
+        Reaction::Says(text) => ("200 OK", "", completion(text).to_string()),
+        Reaction::Responds(status, headers, body) => (status, headers, body),
+        Reaction::Closes => return,
+        Reaction::Hangs => {
+            let _ = reader.read(&mut [0]);
+            return;
+        }
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n", body.len());
+    let _ = stream.write_all((head + &body).as_bytes());
+}
+
+#[test]
+fn a_service_is_asked_again_where_that_helps_and_each_failure_stays_alone() {
+    let work = Work::of(&["fine", "limited", "fault", "garbage", "closing", "slow", "refused", "prose"]);
+    let service = FakeJudge::start(|name, n_earlier| match (name, n_earlier) {
+        ("limited", 0) => Reaction::Responds("429 Too Many Requests", "Retry-After: 1\r\n", "{}".to_owned()),
+        ("fault", 0) => Reaction::Responds("500 Oops", "", "no JSON".to_owned()),
+        ("garbage", 0) => Reaction::Responds("200 OK", "", "<html>".to_owned()),
+        ("closing", 0) => Reaction::Closes,
+        ("slow", 0) => Reaction::Hangs,
+        ("refused", _) => {
+            Reaction::Responds("400 Bad Request", "", json!({ "error": { "message": "too\u{7} long" } }).to_string())
+        }
+        ("prose", _) => Reaction::Says("Yes, both are dogs."),
+        _ => Reaction::Says(YES),
+    });
+    std::fs::write(work.path("key"), "secret-key\n").unwrap();
+    let flags = ["--timeout", "5s", "--api-key-file", "key", "--price-in", "0.5", "--price-out", "1.5", "--json"];
+    let output = work.ask(&service, &flags).output().unwrap();
+    let (text, report) = (stderr(&output), serde_json::from_slice::<Value>(&output.stdout).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let counts = json!({
+        "judged": 6, "unanswered": 0, "missing": 0, "failed": 1, "unparsed": 1, "duplicate": 0, "fractional": 0,
+    });
+    assert_eq!(report["counts"], counts, "{text}");
+    assert!(
+        text.contains("video-chatgpt-qa/refused: status 400: too\\x07 long") && !text.contains("secret-key"),
+        "{text}"
+    );
+    // Seven replies of 100 and 10 tokens: 700 · 0.5 and 70 · 1.5 per million.
+    let cost = &report["cost"];
+    assert_eq!((&cost["tokens"]["prompt_tokens"], &cost["tokens"]["completion_tokens"]), (&json!(700), &json!(70)));
+    assert!((cost["money"].as_f64().unwrap() - 455e-6).abs() < 1e-12);
+    let once = ["fine", "prose", "refused"].map(str::to_owned).to_vec();
+    let twice = ["closing", "fault", "garbage", "limited", "slow"].map(str::to_owned);
+    let mut expected = [once, twice.to_vec(), twice.to_vec()].concat();
+    expected.sort();
+    assert_eq!(service.asked(), expected);
+    // The same command asks again only what failed.
+    let output = work.ask(&service, &flags).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(service.asked().len(), expected.len() + 1);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["counts"], &report["cost"]["tokens_of_this_run"]["prompt_tokens"]), (&counts, &json!(0)));
+    // Its replies are replies of a batch.
+    let read = ["read", "scored.jsonl", "out/replies.jsonl", "--judge", "video-chatgpt-qa", "--out", "read.jsonl"];
+    assert_eq!(work.run(&read).status.code(), Some(1));
+    let judged = std::fs::read_to_string(work.path("out/judged.jsonl")).unwrap();
+    assert_eq!(std::fs::read_to_string(work.path("read.jsonl")).unwrap(), judged);
+    let kept = std::fs::read_to_string(work.path("out/replies.jsonl")).unwrap();
+    assert!(!kept.contains("secret-key"));
+}
+
+/// Waits for a condition, far longer than it takes.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed().as_secs() < 120, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn n_lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_killed_run_goes_on_without_asking_twice() {
+    let names: Vec<String> = (0..12).map(|i| format!("answer-{i:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let work = Work::of(&names);
+    let hanging = FakeJudge::start(|name, _| if name < "answer-05" { Reaction::Says(YES) } else { Reaction::Hangs });
+    let mut child = work.ask(&hanging, &["--concurrency", "2"]).stderr(Stdio::null()).spawn().unwrap();
+    let log = work.path("out/replies.jsonl");
+    wait_until("five replies are logged, and two requests hang", || n_lines(&log) == 5 && hanging.asked().len() == 7);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!work.path("out/judged.jsonl").exists());
+    // A kill in the middle of a line.
+    std::fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"custom_id\": \"video").unwrap();
+    let answering = FakeJudge::start(|_, _| Reaction::Says(NO));
+    let output = work.ask(&answering, &["--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(answering.asked(), names[5..]);
+    let preds: Vec<Value> = work.lines("out/judged.jsonl").iter().map(|line| line["judge"]["pred"].clone()).collect();
+    assert_eq!(preds, [vec![json!("yes"); 5], vec![json!("no"); 7]].concat());
+    // Another answer of the model is another request.
+    let mut answers: Vec<ScoredAnswer> = names.iter().map(|name| answer(name, "what?", "a dog", Some(name))).collect();
+    answers[3].given = Some("a new answer".to_owned());
+    work.write("scored.jsonl", &answers.iter().map(|answer| serde_json::to_value(answer).unwrap()).collect::<Vec<_>>());
+    let output = work.ask(&answering, &[]).output().unwrap();
+    assert_eq!((output.status.code(), answering.asked().len()), (Some(0), 8), "{}", stderr(&output));
+    assert_eq!(work.lines("out/judged.jsonl")[3]["judge"]["pred"], "no");
+    let ask = ["ask", "scored.jsonl", "--judge", "video-chatgpt-qa", "--model", "another", "--out", "out"];
+    let output =
+        work.run(&[&ask[..], &["--endpoint", "http://127.0.0.1:1/v1", "--allow-hosts", "127.0.0.1:1"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("replies of `video-chatgpt-qa` by `m` at temperature 0"), "{}", stderr(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_requests_under_way_finish() {
+    let work = Work::of(&["a", "b", "c", "d", "e", "f"]);
+    let (release, gate) = std::sync::mpsc::sync_channel::<()>(0);
+    let gate = Mutex::new(gate);
+    let service = FakeJudge::start(move |_, _| {
+        let _ = gate.lock().unwrap().recv();
+        Reaction::Says(YES)
+    });
+    let mut child: Child = work.ask(&service, &["--concurrency", "1"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    wait_until("a request is under way", || !service.asked().is_empty());
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(lines.by_ref().any(|line| line.contains("finishing the work in progress")));
+    drop(release);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest:?}");
+    let n_asked = service.asked().len();
+    assert!(
+        rest.iter().any(|line| line.contains(&format!("stopped: {n_asked} of 6 requests have a reply"))),
+        "{rest:?}"
+    );
+    assert!((1..=2).contains(&n_asked) && n_lines(&work.path("out/replies.jsonl")) == n_asked);
+}
+
+#[test]
+fn a_wrong_key_ends_the_run_early_and_a_refused_host_before_it_begins() {
+    let names: Vec<String> = (0..60).map(|i| format!("answer-{i:02}")).collect();
+    let work = Work::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let service = FakeJudge::start(|_, _| {
+        Reaction::Responds("401 Unauthorized", "", json!({ "error": { "message": "wrong key" } }).to_string())
+    });
+    let output = work.ask(&service, &["--concurrency", "1"]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("20 requests in a row failed: status 401: wrong key"), "{text}");
+    assert!(service.asked().len() < 30);
+    let endpoint = format!("http://127.0.0.1:{}/v1", service.port);
+    let ask = ["ask", "scored.jsonl", "--judge", "video-chatgpt-qa", "--model", "m", "--out", "other"];
+    let output = work.run(&[&ask[..], &["--endpoint", &endpoint, "--allow-hosts", "example.org"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("host `127.0.0.1` is not allowed"), "{}", stderr(&output));
+}
