@@ -39,8 +39,23 @@ struct ComparedRun {
 #[derive(Debug)]
 struct ComparedAnswer {
     video: String,
+    question: String,
+    /// Reference, as the line has it.
+    reference: Value,
     scores: BTreeMap<String, f64>,
     weight: f64,
+}
+
+impl ComparedAnswer {
+    /// Returns whether another run was asked the same with the same reference.
+    fn is_same_question(&self, other: &Self) -> bool {
+        let is_same_weight = self.weight.total_cmp(&other.weight).is_eq();
+        self.video == other.video
+            && self.question == other.question
+            && self.reference == other.reference
+            && is_same_weight
+            && self.scores.is_empty() == other.scores.is_empty()
+    }
 }
 
 /// Comparison of two files of answers.
@@ -48,8 +63,10 @@ struct ComparedAnswer {
 pub struct RunComparison {
     /// Measure that is compared.
     pub metric: String,
-    /// Questions of the first run that the second does not have, and the reverse.
-    pub only_in_one: (usize, usize),
+    /// Ids of the questions of the first run that the second does not have.
+    pub only_in_a: Vec<String>,
+    /// Ids of the questions of the second run that the first does not have.
+    pub only_in_b: Vec<String>,
     /// Comparison of the common questions.
     #[serde(flatten)]
     pub paired: PairedComparison,
@@ -58,11 +75,20 @@ pub struct RunComparison {
 /// Compares two files of answers by a measure, or by the first that all lines have.
 ///
 /// # Errors
-/// An unreadable file, a line that is no answer, or no common question or measure.
+/// An unreadable file, a line that is no answer, no common question or measure, or an id that stands for another
+/// question in the second file.
 pub fn compare_runs(a: &Path, b: &Path, metric: Option<&str>) -> Result<RunComparison> {
     let (first, second) = (ComparedRun::read(a)?, ComparedRun::read(b)?);
     let common: Vec<(&ComparedAnswer, &ComparedAnswer)> =
         first.order.iter().filter_map(|id| Some((first.by_id.get(id)?, second.by_id.get(id)?))).collect();
+    let differs = |id: &&String| {
+        let pair = first.by_id.get(*id).zip(second.by_id.get(*id));
+        pair.is_some_and(|(a, b)| !a.is_same_question(b))
+    };
+    if let Some(id) = first.order.iter().find(differs) {
+        let rule = format!("the question `{id}` has another text, video, reference or weight in the other file");
+        return Err(Error::invalid(rule).with_hint("runs of one benchmark and split").about(b).about(a));
+    }
     if common.is_empty() {
         return Err(Error::invalid("no common question").about(b).about(a));
     }
@@ -81,11 +107,13 @@ pub fn compare_runs(a: &Path, b: &Path, metric: Option<&str>) -> Result<RunCompa
         .iter()
         .map(|(a, b)| ScorePair { cluster: &a.video, a: a.scores[metric], b: b.scores[metric], weight: a.weight })
         .collect();
-    let only =
-        |run: &ComparedRun, other: &ComparedRun| run.order.iter().filter(|id| !other.by_id.contains_key(*id)).count();
+    let only = |run: &ComparedRun, other: &ComparedRun| {
+        run.order.iter().filter(|id| !other.by_id.contains_key(*id)).cloned().collect::<Vec<_>>()
+    };
     Ok(RunComparison {
         metric: metric.to_owned(),
-        only_in_one: (only(&first, &second), only(&second, &first)),
+        only_in_a: only(&first, &second),
+        only_in_b: only(&second, &first),
         paired: PairedComparison::of(&pairs),
     })
 }
@@ -97,8 +125,11 @@ impl ComparedRun {
         let mut run = Self { order: Vec::new(), by_id: HashMap::new() };
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
             let at = |error: Error| error.about(format!("line {number}")).about(path);
-            let line: ComparedLine =
-                serde_json::from_str(line).map_err(|error| at(Error::caused_by(Kind::Invalid, error)))?;
+            let line: ComparedLine = serde_json::from_str(line).map_err(|error| {
+                let is_cut = error.is_eof();
+                let error = at(Error::caused_by(Kind::Invalid, error));
+                if is_cut { error.with_hint("the run that wrote it ended within this line") } else { error }
+            })?;
             let (id, answer) = line.answer();
             if answer.scores.values().chain([&answer.weight]).any(|value| !(0.0..=1.0).contains(value)) {
                 return Err(at(Error::invalid("a score or a weight that is not between 0 and 1")));
@@ -125,7 +156,8 @@ impl ComparedLine {
             let is_right = self.given.is_some_and(|given| is_exact_match(&given, &reference));
             BTreeMap::from([("exact".to_owned(), f64::from(u8::from(is_right)))])
         });
-        (id, ComparedAnswer { video: self.video, scores, weight: self.weight.unwrap_or(1.0) })
+        let weight = self.weight.unwrap_or(1.0);
+        (id, ComparedAnswer { video: self.video, question: self.question, reference: self.answer, scores, weight })
     }
 }
 
@@ -156,7 +188,8 @@ mod tests {
             + &line("1", "v", r#"{"choice": 1.0}"#);
         let (a, b) = (file(dir.path(), "a", &a), file(dir.path(), "b", &b));
         let found = compare_runs(&a, &b, None).expect("two runs");
-        assert_eq!((found.metric.as_str(), found.only_in_one, found.paired.n), ("choice", (1, 1), 2));
+        assert_eq!((found.metric.as_str(), found.paired.n), ("choice", 2));
+        assert_eq!((found.only_in_a, found.only_in_b), (vec!["3".to_owned()], vec!["4".to_owned()]));
         assert_eq!((found.paired.mean_a, found.paired.mean_b), (0.5, 1.0));
         let error = compare_runs(&a, &b, Some("exact")).expect_err("no such metric").to_string();
         assert!(
@@ -182,6 +215,12 @@ mod tests {
                 .to_string()
                 .contains("line 2: the question `v: q` comes twice")
         );
+        let other = file(dir.path(), "other", &text("red").replace("\"red\", \"type\"", "\"blue\", \"type\""));
+        let error = compare_runs(&a, &other, None).expect_err("another reference").to_string();
+        assert!(error.contains("the question `v: q` has another text, video, reference or weight"), "{error}");
+        let cut = file(dir.path(), "cut", &(line("1", "v", "{}") + "{\"question_id\": \"2\", \"vid"));
+        let error = compare_runs(&a, &cut, None).expect_err("cut").to_string();
+        assert!(error.contains("line 2: ") && error.contains("hint: the run that wrote it ended"), "{error}");
         let bad = file(dir.path(), "bad", &line("1", "v", r#"{"choice": 7.0}"#));
         assert!(compare_runs(&a, &bad, None).expect_err("7").to_string().contains("not between 0 and 1"));
     }

@@ -8,6 +8,9 @@ use vidense::eval::metrics::PairedTest;
 
 use crate::cli::output;
 
+/// Maximum number of questions of one run that a warning names.
+const MAX_NAMED: usize = 10;
+
 /// Compare two runs on the same questions
 ///
 /// Questions are paired by their id. The interval of the difference is a bootstrap over videos (10,000 resamples, a
@@ -33,11 +36,12 @@ impl CompareRuns {
     /// When a file cannot be read, or the files have no question or metric in common.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let found = compare_runs(&self.first, &self.second, self.metric.as_deref())?;
-        let (first, second) = found.only_in_one;
-        if first + second > 0 {
-            output::warning(&format!(
-                "{first} questions of the first run and {second} of the second are not in the other"
-            ));
+        for (run, ids) in [("first", &found.only_in_a), ("second", &found.only_in_b)] {
+            if !ids.is_empty() {
+                let named = ids.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = if ids.len() > MAX_NAMED { ", ..." } else { "" };
+                output::warning(&format!("{} questions are only in the {run} run: {named}{more}", ids.len()));
+            }
         }
         if self.json { output::json(&found) } else { print(&found) }
     }
