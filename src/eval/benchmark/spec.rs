@@ -191,4 +191,23 @@ fn prompt_rules(prompt: &BenchmarkPrompt, format: Option<&DatasetFormat>, proble
     }
     wants("prompt.option", &prompt.option, LETTER, 1);
     wants("prompt.option", &prompt.option, OPTION_TEXT, 1);
+    let mut knows = |key: &str, text: &str, known: &[&str]| {
+        for name in placeholders(text).into_iter().filter(|name| !known.contains(name)) {
+            let problem = SpecProblem::new(key, format!("unknown placeholder {name}"));
+            let hint = if known.is_empty() { "this text has no placeholders".to_owned() } else { known.join(", ") };
+            problems.push(problem.hint(hint));
+        }
+    };
+    knows("prompt.text", &prompt.text, &[QUESTION, OPTIONS, SUBTITLES]);
+    knows("prompt.option", &prompt.option, &[LETTER, OPTION_TEXT]);
+    knows("prompt.system", prompt.system.as_deref().unwrap_or_default(), &[]);
+    knows("prompt.answer", &prompt.answer, &[]);
+}
+
+/// Returns the names in braces of a text, such as `{question}`; other braces are text.
+fn placeholders(text: &str) -> Vec<&str> {
+    let is_name =
+        |name: &str| name.len() > 2 && name[1..name.len() - 1].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let begins = text.match_indices('{').filter_map(|(at, _)| Some(&text[at..=at + text[at..].find('}')?]));
+    begins.filter(|name| is_name(name)).collect()
 }

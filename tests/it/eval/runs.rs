@@ -30,7 +30,7 @@ fn every_shipped_description_is_valid_and_says_where_its_words_are_from() {
 fn every_error_of_a_description_is_printed_at_once() {
     let replica = Replica::new(&[(
         "bad.yaml",
-        "name: x\nsplit: test\nsauce: x\nformat:\n  next_qa: { questions: q.csv, video: v }\nprompt: { text: \"{options}\", source: x }\nmetrics: [wups_1, exact]\npublished:\n  - { model: m, split: test, metric: judge_score, value: 3, source: s }\n",
+        "name: x\nsplit: test\nsauce: x\nformat:\n  next_qa: { questions: q.csv, video: v }\nprompt: { text: \"{options}{option}\", source: x }\nmetrics: [wups_1, exact]\npublished:\n  - { model: m, split: test, metric: judge_score, value: 3, source: s }\n",
     )]);
     let path = replica.dir.path().join("bad.yaml");
     let error = read_benchmark(&path).unwrap_err().to_string();
@@ -39,6 +39,7 @@ fn every_error_of_a_description_is_printed_at_once() {
         "the key `source` is missing",
         "bad.yaml:5:32: format.next_qa.video: unknown key `video`; hint: `videos`?",
         "prompt.text: wants {question} 1 times, found it 0 times",
+        "prompt.text: unknown placeholder {option}; hint: {question}, {options}, {subtitles}",
         "metrics.0: unknown choice `wups_1`",
         "published.0.judge: a judged metric without its judge",
     ] {
@@ -198,6 +199,14 @@ fn flags_of_benchmarks_and_of_files_of_questions_are_told_apart() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(stderr(&["eval", &spec]).contains("a benchmark needs --data DIR"));
+    let data = replica.dir.path().to_str().unwrap().to_owned();
+    let list = replica.path("q.json").to_str().unwrap().to_owned();
+    for flag in ["--answers", "--submission"] {
+        let found = stderr(&["eval", &spec, "--data", &data, flag, &list]);
+        assert!(found.contains("which this command reads"), "{flag}: {found}");
+    }
+    assert!(read_json(Path::new(&list)).is_array());
+    assert!(stderr(&["eval", &spec, "--data", "x", "--limit", "0"]).contains("expected a number of at least 1"));
     let found = stderr(&["eval", "samples/clips/questions.jsonl", "--data", "x"]);
     assert!(found.contains("--data: a flag of benchmarks, not of files of questions"), "{found}");
     assert!(

@@ -32,7 +32,7 @@ impl<'a> ScoreReport<'a> {
         answers: &[ScoredAnswer],
     ) -> Self {
         let n = dataset.questions.len();
-        let is_whole = answers.len() == n && spec.questions.is_none_or(|expected| expected == n);
+        let is_whole = answers.len() == n && spec.questions == Some(n) && tasks.coverage.missing.is_empty();
         Self {
             benchmark: &spec.name,
             split: &spec.split,
