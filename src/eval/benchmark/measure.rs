@@ -88,7 +88,8 @@ impl Measure {
         let best = |score: &dyn Fn(&str) -> f64| texts.iter().map(|text| score(text)).fold(0.0, f64::max);
         let is_any = |is_match: &dyn Fn(&str) -> bool| f64::from(u8::from(texts.iter().any(|text| is_match(text))));
         let score = match self {
-            Self::Choice => return None,
+            // A reference that is none of the options: no option is right.
+            Self::Choice => return Some(choice(question, answer, None)),
             Self::YesNo => return Some(yes_or_no(answer, texts)),
             Self::Exact => is_any(&|text| is_exact_match(answer, text)),
             Self::Normalized => is_any(&|text| is_normalized_match(answer, text)),

@@ -5,14 +5,14 @@
 //! lmms-eval's list (`video_idx`, `option` as `A. ...`, `answer` as index). Without answers the questions of the full
 //! set are answered and written as a submission.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::next_qa::{AnswerColumn, row_options};
-use super::rows::{DatasetRow, read_object, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::Result;
 
@@ -31,9 +31,9 @@ pub struct EgoSchemaFiles {
 
 impl EgoSchemaFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let answers = self.answers.as_ref().map(|path| read_object(&data.join(path))).transpose()?;
-        let rows = read_rows(&data.join(&self.questions))?;
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let answers = self.answers.as_ref().map(|path| read_object(&data.file(path))).transpose()?;
+        let rows = read_rows(&data.file(&self.questions))?;
         let column = AnswerColumn::of(&rows);
         let mut found = DatasetQuestions::default();
         for row in &rows {

@@ -6,6 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rows::DatasetDirectory;
 use super::{
     DatasetQuestions, EgoSchemaFiles, IntentQaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles,
     NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionReference, RexTimeFiles, TempCompassFiles,
@@ -51,30 +52,37 @@ impl DatasetFormat {
     /// Reads the questions below a data directory.
     ///
     /// # Errors
-    /// An unreadable file, a row that is not of the format, an id that comes twice, or no question.
+    /// An unreadable file, a row that is not of the format, an id that comes twice, a video name that leaves its
+    /// directory, or no question.
     pub fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+        let directory = DatasetDirectory::new(data);
         let mut found = match self {
-            Self::ZeroShotQa(files) => files.read(data)?,
-            Self::VcgBench(files) => files.read(data)?,
-            Self::NextQa(files) => files.read(data)?,
-            Self::NextQaOpen(files) => files.read(data)?,
-            Self::EgoSchema(files) => files.read(data)?,
-            Self::IntentQa(files) => files.read(data)?,
-            Self::Mvbench(files) => files.read(data)?,
-            Self::VideoMme(files) => files.read(data)?,
-            Self::Mlvu(files) => files.read(data)?,
-            Self::LongVideoBench(files) => files.read(data)?,
-            Self::TempCompass(files) => files.read(data)?,
-            Self::PerceptionTest(files) => files.read(data)?,
-            Self::NextGqa(files) => files.read(data)?,
-            Self::Rextime(files) => files.read(data)?,
+            Self::ZeroShotQa(files) => files.read(&directory)?,
+            Self::VcgBench(files) => files.read(&directory)?,
+            Self::NextQa(files) => files.read(&directory)?,
+            Self::NextQaOpen(files) => files.read(&directory)?,
+            Self::EgoSchema(files) => files.read(&directory)?,
+            Self::IntentQa(files) => files.read(&directory)?,
+            Self::Mvbench(files) => files.read(&directory)?,
+            Self::VideoMme(files) => files.read(&directory)?,
+            Self::Mlvu(files) => files.read(&directory)?,
+            Self::LongVideoBench(files) => files.read(&directory)?,
+            Self::TempCompass(files) => files.read(&directory)?,
+            Self::PerceptionTest(files) => files.read(&directory)?,
+            Self::NextGqa(files) => files.read(&directory)?,
+            Self::Rextime(files) => files.read(&directory)?,
         };
+        found.files = directory.into_files();
         let mut seen = HashSet::new();
         if let Some(twice) = found.questions.iter().find(|question| !seen.insert(question.id.as_str())) {
             return Err(Error::invalid("this id comes twice").about(format!("question `{}`", twice.id)).about(data));
         }
         if found.questions.is_empty() {
             return Err(Error::invalid("no questions").about(data));
+        }
+        if let Some(outside) = found.questions.iter().find(|question| !question.video.is_below()) {
+            let rule = format!("the video name `{}` is empty or leaves its directory", outside.video.name);
+            return Err(Error::invalid(rule).about(format!("question `{}`", outside.id)).about(data));
         }
         let n_hidden =
             found.questions.iter().filter(|question| question.reference == QuestionReference::Hidden).count();

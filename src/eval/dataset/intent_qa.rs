@@ -1,11 +1,12 @@
 //! IntentQA: multiple choice about intentions; a table (`video_name` or `video_id`, `question`, `question_id`, `answer`
 //! as text or index, `question_type`, `a0` to `a4`) as IG-VLM distributes it, or SlowFast-LLaVA's list.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rows::DatasetDirectory;
 use super::{DatasetQuestions, NextQaFiles};
 use crate::error::Result;
 
@@ -24,7 +25,7 @@ pub struct IntentQaFiles {
 
 impl IntentQaFiles {
     /// Reads the questions, whose fields are NExT-QA's.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let Self { questions, videos, map } = self.clone();
         NextQaFiles { questions, videos, map }.read(data)
     }

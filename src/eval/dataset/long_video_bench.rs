@@ -4,12 +4,12 @@
 //! The test set has no `correct_choice`: its answers are written as a submission. The benchmark interleaves subtitles
 //! with frames for models of images; a video model is asked without, as lmms-eval's `longvideobench_val_v` does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::Result;
 
@@ -25,10 +25,10 @@ pub struct LongVideoBenchFiles {
 
 impl LongVideoBenchFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let rows = read_rows(&data.join(&self.questions))?;
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let rows = read_rows(&data.file(&self.questions))?;
         let questions = rows.iter().map(|row| self.question(row)).collect::<Result<Vec<_>>>()?;
-        Ok(DatasetQuestions { questions, notes: Vec::new() })
+        Ok(DatasetQuestions { questions, ..DatasetQuestions::default() })
     }
 
     fn question(&self, row: &DatasetRow) -> Result<BenchmarkQuestion> {

@@ -4,13 +4,13 @@
 //! generation tasks (`8_sub_scene.json`, `9_summary.json`) have no candidates, are scored by a judge, and are refused
 //! here.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 
@@ -35,12 +35,19 @@ pub struct MlvuTask {
 
 impl MlvuFiles {
     /// Reads the questions of all tasks.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let mut found = DatasetQuestions::default();
         for task in &self.tasks {
-            for (number, row) in read_rows(&data.join(&task.questions))?.iter().enumerate() {
+            for (number, row) in read_rows(&data.file(&task.questions))?.iter().enumerate() {
                 found.questions.push(task.question(number, row)?);
             }
+        }
+        let is_lost = |question: &&BenchmarkQuestion| matches!(question.reference, QuestionReference::Texts(_));
+        let n_lost = found.questions.iter().filter(is_lost).count();
+        if n_lost > 0 {
+            found
+                .notes
+                .push(format!("{n_lost} answers are none of the candidates: no option of these questions is right"));
         }
         Ok(found)
     }
@@ -55,11 +62,11 @@ impl MlvuTask {
         let options = ChoiceOptions::lettered(row.texts("candidates")?).map_err(|error| row.locate(error))?;
         let reference = match row.optional("answer")? {
             None => QuestionReference::Hidden,
-            Some(answer) => {
-                let right = options.position_of(answer);
-                let rule = || row.error(format!("the answer `{answer}` is none of the candidates"));
-                QuestionReference::Choice(right.ok_or_else(rule)?)
-            }
+            // Two answers of the distribution are none of their candidates; its script counts every option as wrong.
+            Some(answer) => match options.position_of(answer) {
+                Some(right) => QuestionReference::Choice(right),
+                None => QuestionReference::Texts(vec![answer.to_owned()]),
+            },
         };
         let kind = row.text("question_type")?.to_owned();
         let id = match row.optional("question_id")? {

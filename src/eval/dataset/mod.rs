@@ -120,4 +120,6 @@ pub struct DatasetQuestions {
     pub questions: Vec<BenchmarkQuestion>,
     /// Remarks for the reader of the scores.
     pub notes: Vec<String>,
+    /// Files that were read, subtitles included.
+    pub files: Vec<PathBuf>,
 }

@@ -4,12 +4,12 @@
 //! where the distribution has cut them already (the `video` revision of OpenGVLab/MVBench). Frames of a directory
 //! (episodic reasoning, three a second) have no times, so their clips cannot be cut, and such a task is refused.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 use crate::video::Window;
@@ -51,14 +51,14 @@ pub enum ClipSource {
 
 impl MvBenchFiles {
     /// Reads the questions of all tasks.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let mut found = DatasetQuestions::default();
         for task in &self.tasks {
-            let path = data.join(&self.lists).join(format!("{}.json", task.name));
+            let path = data.file(&self.lists.join(format!("{}.json", task.name)));
             for (number, row) in read_rows(&path)?.iter().enumerate() {
                 let question = task.question(number, row)?;
-                let is_frames =
-                    question.clip != Window::default() && question.video.find(data).is_some_and(|path| path.is_dir());
+                let is_frames = question.clip != Window::default()
+                    && question.video.find(data.path()).is_some_and(|path| path.is_dir());
                 if is_frames {
                     let error = Error::invalid("the clip of a directory of frames, which have no times");
                     return Err(row.locate(error.with_hint("clips: whole, with videos that have been cut")));

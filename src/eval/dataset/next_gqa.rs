@@ -3,14 +3,14 @@
 //! A table (`video_id`, `question`, `answer`, `qid`, `type`, `a0` to `a4`) and the object of spans `gsub_test.json`:
 //! video, `location`, qid, list of `[start, end]` in seconds. Answers are scored; spans are kept with the questions.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::next_qa::{AnswerColumn, VideoNames, row_id, row_options};
-use super::rows::{DatasetRow, read_object, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
 use super::{BenchmarkQuestion, DatasetQuestions};
 use crate::error::{Error, Result};
 use crate::units::Seconds;
@@ -33,10 +33,10 @@ pub struct NextGqaFiles {
 
 impl NextGqaFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let names = VideoNames::read(data, &self.videos, self.map.as_ref())?;
-        let spans = read_object(&data.join(&self.spans))?;
-        let rows = read_rows(&data.join(&self.questions))?;
+        let spans = read_object(&data.file(&self.spans))?;
+        let rows = read_rows(&data.file(&self.questions))?;
         let column = AnswerColumn::of(&rows);
         let mut found = DatasetQuestions::default();
         let mut n_ungrounded = 0;

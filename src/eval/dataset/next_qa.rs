@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::rows::{DatasetRow, read_object, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 
@@ -56,8 +56,8 @@ pub(super) struct VideoNames<'a> {
 
 impl<'a> VideoNames<'a> {
     /// Reads the map of names, if there is one.
-    pub(super) fn read(data: &Path, dir: &'a Path, map: Option<&PathBuf>) -> Result<Self> {
-        Ok(Self { dir, map: map.map(|map| read_object(&data.join(map))).transpose()? })
+    pub(super) fn read(data: &DatasetDirectory<'_>, dir: &'a Path, map: Option<&PathBuf>) -> Result<Self> {
+        Ok(Self { dir, map: map.map(|map| read_object(&data.file(map))).transpose()? })
     }
 
     /// Returns the look-up key of the video of a row.
@@ -122,9 +122,9 @@ pub(super) fn row_id(row: &DatasetRow, video: &str) -> Result<String> {
 
 impl NextQaFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let names = VideoNames::read(data, &self.videos, self.map.as_ref())?;
-        let rows = read_rows(&data.join(&self.questions))?;
+        let rows = read_rows(&data.file(&self.questions))?;
         let column = AnswerColumn::of(&rows);
         let mut found = DatasetQuestions::default();
         for row in &rows {
@@ -142,11 +142,11 @@ impl NextQaFiles {
 
 impl NextQaOpenFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let names = VideoNames::read(data, &self.videos, self.map.as_ref())?;
-        let second = self.second_references.as_ref().map(|path| read_object(&data.join(path))).transpose()?;
+        let second = self.second_references.as_ref().map(|path| read_object(&data.file(path))).transpose()?;
         let mut found = DatasetQuestions::default();
-        for row in read_rows(&data.join(&self.questions))? {
+        for row in read_rows(&data.file(&self.questions))? {
             let video = row.any_text(&["video", "video_id"])?;
             let lookup = names.lookup(&row, video)?;
             let mut question =

@@ -5,13 +5,12 @@
 //! Rows without `answer_id` (the test set) are not scored. Videos that the challenge cuts before the answer is seen
 //! (`cut_frame_mapping_*.json`) are read whole, as lmms-eval does; a note says so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::rows::{DatasetRow, read_object, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::Result;
 
@@ -27,8 +26,8 @@ pub struct PerceptionTestFiles {
 
 impl PerceptionTestFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let path = data.join(&self.questions);
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let path = data.file(&self.questions);
         let mut found = DatasetQuestions::default();
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
             for (video, value) in read_object(&path)? {
@@ -52,8 +51,8 @@ impl PerceptionTestFiles {
     fn question(&self, row: &DatasetRow, video: &str, id: String) -> Result<BenchmarkQuestion> {
         let options = ChoiceOptions::lettered(row.texts("options")?).map_err(|error| row.locate(error))?;
         let reference = match row.value("answer_id") {
-            Some(Value::String(_)) => QuestionReference::Choice(row.index("answer_id", options.len())?),
-            _ => QuestionReference::Hidden,
+            Some(_) => QuestionReference::Choice(row.index("answer_id", options.len())?),
+            None => QuestionReference::Hidden,
         };
         let lookup = VideoLookup::new(&self.videos, video);
         let question = BenchmarkQuestion::choice(id, lookup, row.text("question")?, options);

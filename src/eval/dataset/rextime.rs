@@ -5,13 +5,13 @@
 //! spans are kept with the questions. The videos of ActivityNet and of QVHighlights are in directories of their own.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::next_gqa::windows;
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::video_mme::letter;
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, VideoLookup};
 use crate::error::Result;
@@ -33,14 +33,20 @@ pub struct RexTimeFiles {
 
 impl RexTimeFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let answers = match &self.answers {
-            Some(path) => read_rows(&data.join(path))?,
+            Some(path) => read_rows(&data.file(path))?,
             None => Vec::new(),
         };
-        let by_id = answers.iter().map(|row| Ok((row.text("qid")?, row))).collect::<Result<HashMap<_, _>>>()?;
+        let mut by_id = HashMap::new();
+        for row in &answers {
+            let id = row.text("qid")?;
+            if by_id.insert(id, row).is_some() {
+                return Err(row.error(format!("the id `{id}` comes twice")));
+            }
+        }
         let mut found = DatasetQuestions::default();
-        for row in read_rows(&data.join(&self.questions))? {
+        for row in read_rows(&data.file(&self.questions))? {
             let id = row.text("qid")?;
             let mut question = self.question(&row, id)?;
             if self.answers.is_some() {
@@ -58,7 +64,12 @@ impl RexTimeFiles {
     fn question(&self, row: &DatasetRow, id: &str) -> Result<BenchmarkQuestion> {
         let options = ChoiceOptions::lettered(row.texts("options")?).map_err(|error| row.locate(error))?;
         let source = row.text("source")?;
-        let dir = if source.starts_with("qvhighlights") { &self.qvhighlights } else { &self.activitynet };
+        let is_of = |names: &[&str]| names.iter().any(|name| source.to_ascii_lowercase().starts_with(name));
+        let dir = match source {
+            _ if is_of(&["qvh"]) => &self.qvhighlights,
+            _ if is_of(&["anet", "activitynet"]) => &self.activitynet,
+            _ => return Err(row.error(format!("unknown source `{source}`; expected qvhighlights or Anet"))),
+        };
         let video = VideoLookup::new(dir, row.text("vid")?);
         let question = BenchmarkQuestion::choice(id, video, row.text("question")?, options);
         let kind = row.optional("category")?.unwrap_or_default().to_owned();

@@ -2,6 +2,7 @@
 //!
 //! Numbers keep their spelling, so an id is the same as an integer and as a text. Called by the readers of formats.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -14,6 +15,36 @@ use crate::units::Seconds;
 
 /// Maximum number of bytes of a file of questions; the largest benchmark has a tenth.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// Data directory; notes the files that are read.
+pub(super) struct DatasetDirectory<'d> {
+    path: &'d Path,
+    files: RefCell<Vec<PathBuf>>,
+}
+
+impl<'d> DatasetDirectory<'d> {
+    /// Makes a directory of which no file is read yet.
+    pub(super) fn new(path: &'d Path) -> Self {
+        Self { path, files: RefCell::default() }
+    }
+
+    /// Returns the path of a file that is about to be read, and notes it.
+    pub(super) fn file(&self, relative: &Path) -> PathBuf {
+        let path = self.path.join(relative);
+        self.files.borrow_mut().push(path.clone());
+        path
+    }
+
+    /// Path of the directory.
+    pub(super) fn path(&self) -> &'d Path {
+        self.path
+    }
+
+    /// Returns the files that were read.
+    pub(super) fn into_files(self) -> Vec<PathBuf> {
+        self.files.into_inner()
+    }
+}
 
 /// Row of a file.
 #[derive(Debug, Clone)]
@@ -153,7 +184,7 @@ impl DatasetRow {
     /// Returns an index below `n`.
     pub(super) fn index(&self, key: &str, n: usize) -> Result<usize> {
         let text = self.text(key)?;
-        let index = text.parse().ok().filter(|&index: &usize| index < n);
+        let index = text.trim().parse().ok().filter(|&index: &usize| index < n);
         index.ok_or_else(|| self.error(format!("`{key}` is `{text}`; expected an index below {n}")))
     }
 

@@ -3,13 +3,13 @@
 //! Options stand in the question's text, a line each: `A. ...` in multiple choice, `Option 1: ...`, `Sentence A: ...`
 //! or `Caption A: ...` in caption matching; the answer is such a line. Captioning is scored by a judge, and refused.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rows::{DatasetRow, read_object};
+use super::rows::{DatasetDirectory, DatasetRow, read_object};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 
@@ -44,8 +44,8 @@ impl TempCompassFiles {
     }
 
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let path = data.join(&self.questions);
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let path = data.file(&self.questions);
         let mut found = DatasetQuestions::default();
         for (video, aspects) in read_object(&path)? {
             let Value::Object(aspects) = aspects else {
@@ -83,26 +83,31 @@ impl TempCompassFiles {
         let lines: Vec<&str> = lines.collect();
         let right = lines.iter().position(|line| *line == answer);
         let right = right.ok_or_else(|| row.error(format!("the answer `{answer}` is none of the options")))?;
-        question.options = options(row, &lines)?;
+        let mark = if self.task == TempCompassTask::MultiChoice { '.' } else { ':' };
+        question.options = options(row, &lines, mark)?;
         question.reference = QuestionReference::Choice(right);
         Ok(question)
     }
 }
 
-/// Reads options `LABEL. text` and `Name LABEL: text`, the name being that of every option.
-fn options(row: &DatasetRow, lines: &[&str]) -> Result<ChoiceOptions> {
+/// Reads options `LABEL. text` (multiple choice) or `Name LABEL: text` (caption matching), the name being that of
+/// every option. Some lines of the distribution lack the space after the mark, or begin with one.
+fn options(row: &DatasetRow, lines: &[&str], mark: char) -> Result<ChoiceOptions> {
     let option = |line: &&str| {
-        let (name, text) = line.split_once(": ").or_else(|| line.split_once(". "))?;
+        let (name, text) = line.trim().split_once(mark)?;
         let label = name.chars().next_back().filter(|label| label.is_ascii_uppercase() || label.is_ascii_digit())?;
         let prefix = name.strip_suffix(label).filter(|prefix| prefix.is_empty() || prefix.ends_with(' '))?;
-        Some((label, (text.to_owned(), prefix.to_owned())))
+        Some((label, (text.trim().to_owned(), prefix.to_owned())))
     };
     let options = lines.iter().map(option).collect::<Option<Vec<_>>>().filter(|options| options.len() >= 2);
     let options = options.ok_or_else(|| row.error("invalid options; expected lines `A. ...` or `Option 1: ...`"))?;
     let (labels, named): (Vec<char>, Vec<(String, String)>) = options.into_iter().unzip();
     let (texts, prefixes): (Vec<String>, Vec<String>) = named.into_iter().unzip();
-    match prefixes.iter().all(|prefix| *prefix == prefixes[0]) {
-        true => Ok(ChoiceOptions::with_labels(labels, texts, &prefixes[0])),
-        false => Err(row.error("options of several names")),
+    if prefixes.iter().any(|prefix| *prefix != prefixes[0]) {
+        return Err(row.error("options of several names"));
     }
+    if let Some(label) = labels.iter().enumerate().find_map(|(i, label)| labels[..i].contains(label).then_some(label)) {
+        return Err(row.error(format!("the option `{label}` comes twice")));
+    }
+    Ok(ChoiceOptions::with_labels(labels, texts, &prefixes[0]))
 }

@@ -6,13 +6,13 @@
 //! one reference, `KEY/1` and `KEY/2`, each of weight one half.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, DatasetQuestions, VideoLookup};
 use crate::error::Result;
 
@@ -28,10 +28,10 @@ pub struct VcgBenchFiles {
 
 impl VcgBenchFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
         let mut found = DatasetQuestions::default();
         let mut n_of_video: HashMap<String, usize> = HashMap::new();
-        for row in read_rows(&data.join(&self.pairs))? {
+        for row in read_rows(&data.file(&self.pairs))? {
             let name = row.text("video_name")?;
             let n = n_of_video.entry(name.to_owned()).or_default();
             let key = match row.optional("question_id")? {

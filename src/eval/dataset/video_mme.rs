@@ -5,15 +5,16 @@
 //! have none. The benchmark wants the subtitles of the sampled frames, which are not known before a video is read: a
 //! prompt with subtitles has all of them, and a note says so.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Files of Video-MME.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,27 +27,49 @@ pub struct VideoMmeFiles {
     /// Directory of the subtitles. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subtitles: Option<PathBuf>,
+    /// Number of videos for which the distribution has no subtitles. Default: 0; with more missing files the data are
+    /// refused.
+    #[serde(default)]
+    pub without_subtitles: usize,
 }
 
 /// Fields of a row that the results file repeats.
 const REPEATED: [&str; 6] = ["video_id", "duration", "domain", "sub_category", "task_type", "videoID"];
 
+/// Maximum number of videos that a message names.
+const MAX_NAMED: usize = 10;
+
 impl VideoMmeFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let rows = read_rows(&data.join(&self.questions))?;
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let rows = read_rows(&data.file(&self.questions))?;
         let questions = rows.iter().map(|row| self.question(data, row)).collect::<Result<Vec<_>>>()?;
-        let mut found = DatasetQuestions { questions, notes: Vec::new() };
+        let mut found = DatasetQuestions { questions, ..DatasetQuestions::default() };
         if self.subtitles.is_some() {
-            let n = found.questions.iter().filter(|question| question.subtitles.is_none()).count();
-            found.notes.push(format!(
-                "prompts have all subtitles of a video, not those of the sampled frames alone; {n} questions have none"
-            ));
+            self.check_subtitles(&mut found)?;
         }
         Ok(found)
     }
 
-    fn question(&self, data: &Path, row: &DatasetRow) -> Result<BenchmarkQuestion> {
+    /// Refuses more missing files of subtitles than the distribution lacks, and notes their number.
+    fn check_subtitles(&self, found: &mut DatasetQuestions) -> Result<()> {
+        let without = found.questions.iter().filter(|question| question.subtitles.is_none());
+        let videos: BTreeSet<&str> = without.clone().map(|question| question.video.name.as_str()).collect();
+        let (n, n_videos, expected) = (without.count(), videos.len(), self.without_subtitles);
+        if n_videos > expected {
+            let named: Vec<&str> = videos.into_iter().take(MAX_NAMED).collect();
+            let named = named.join(", ");
+            let rule = format!("{n_videos} videos have no subtitles, expected at most {expected}; the first: {named}");
+            return Err(Error::new(Kind::NotFound, rule).about(self.subtitles.as_deref().unwrap_or(&self.questions)));
+        }
+        found.notes.push(format!(
+            "prompts have all subtitles of a video, not those of the sampled frames alone; {n} questions about \
+             {n_videos} videos have none"
+        ));
+        Ok(())
+    }
+
+    fn question(&self, data: &DatasetDirectory<'_>, row: &DatasetRow) -> Result<BenchmarkQuestion> {
         let options = ChoiceOptions::from_labelled(&row.texts("options")?).map_err(|error| row.locate(error))?;
         let reference = letter(row, "answer", &options)?;
         let id = row.text("videoID")?;
@@ -57,7 +80,8 @@ impl VideoMmeFiles {
         question.task = row.text("duration")?.to_owned();
         let subtitles = self.subtitles.as_ref().map(|dir| dir.join(format!("{id}.srt")));
         // A name with a separator would leave the directory.
-        question.subtitles = subtitles.filter(|path| !id.contains(['/', '\\']) && data.join(path).exists());
+        let is_there = |path: &PathBuf| !id.contains(['/', '\\']) && data.path().join(path).exists();
+        question.subtitles = subtitles.filter(is_there).inspect(|path| drop(data.file(path)));
         let field = |key: &&str| Some(((*key).to_owned(), row.value(key)?.clone()));
         question.extra = REPEATED.iter().filter_map(field).collect::<Map<String, Value>>();
         Ok(question)

@@ -33,12 +33,16 @@ impl VideoLookup {
         self.dir.join(&self.name).to_string_lossy().into_owned()
     }
 
+    /// Returns whether the name is of something below the directory, whatever links there are.
+    pub fn is_below(&self) -> bool {
+        let is_inner = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        !self.name.is_empty() && Path::new(&self.name).components().all(is_inner)
+    }
+
     /// Returns the path of the video, if it is there.
     pub fn find(&self, data: &Path) -> Option<PathBuf> {
         let name = Path::new(&self.name);
-        let is_below =
-            |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if self.name.is_empty() || !is_below(name) {
+        if !self.is_below() {
             return None;
         }
         let dir = data.join(&self.dir);

@@ -5,12 +5,12 @@
 //! reported. SlowFast-LLaVA calls the validation lists `val_q.json` and `val_a.json`.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{DatasetRow, read_rows};
+use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::{BenchmarkQuestion, DatasetQuestions, VideoLookup};
 use crate::error::{Error, Result};
 
@@ -28,8 +28,8 @@ pub struct ZeroShotQaFiles {
 
 impl ZeroShotQaFiles {
     /// Reads the questions.
-    pub(super) fn read(&self, data: &Path) -> Result<DatasetQuestions> {
-        let (questions, answers) = (read_rows(&data.join(&self.questions))?, read_rows(&data.join(&self.answers))?);
+    pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let (questions, answers) = (read_rows(&data.file(&self.questions))?, read_rows(&data.file(&self.answers))?);
         let mut by_id: HashMap<&str, (usize, &DatasetRow)> = HashMap::new();
         for (index, row) in answers.iter().enumerate() {
             if by_id.insert(row.text("question_id")?, (index, row)).is_some() {
@@ -49,7 +49,7 @@ impl ZeroShotQaFiles {
         }
         if answers.len() != questions.len() {
             let rule = format!("{} answers for {} questions", answers.len(), questions.len());
-            return Err(Error::invalid(rule).about(data.join(&self.answers)));
+            return Err(Error::invalid(rule).about(data.file(&self.answers)));
         }
         if n_displaced > 0 {
             found.notes.push(format!(

@@ -1,6 +1,7 @@
 //! Tiny replicas of each format of a benchmark.
 
-use vidense::eval::dataset::{BenchmarkQuestion, QuestionReference};
+use vidense::eval::benchmark::AnswerScorer;
+use vidense::eval::dataset::{BenchmarkQuestion, DatasetFormat, DatasetQuestions, QuestionReference};
 use vidense::units::Seconds;
 
 use super::Replica;
@@ -227,6 +228,11 @@ fn temp_compass_options_are_read_from_the_question() {
             "cm.json",
             r#"{"10": {"speed": [{"question": "Which?\nSentence A: It runs.\nSentence B: It sits.", "answer": "Sentence A: It runs."}]}}"#,
         ),
+        (
+            "spaces.json",
+            r#"{"10": {"order": [{"question": "when?\nA. It says: now\nB.Both\n C. never", "answer": "B.Both"}]}}"#,
+        ),
+        ("twice.json", r#"{"10": {"order": [{"question": "when?\nA. now\nA. never", "answer": "A. now"}]}}"#),
         ("yn.json", r#"{"10": {"order": [{"question": "Is it?", "answer": "no"}]}}"#),
         ("bad.json", r#"{"10": {"order": [{"question": "Is it?", "answer": "maybe"}]}}"#),
     ];
@@ -241,10 +247,99 @@ fn temp_compass_options_are_read_from_the_question() {
     assert_eq!(fields(&found[0]), ("10/speed/0", "v/10".into(), "Which?", 2, choice(0), "speed", ""));
     assert_eq!(found[0].options.shown_label('A'), "Sentence A");
     assert_eq!(read("yn.json", "yes_no").unwrap()[0].reference, texts(&["no"]));
+    let found = read("spaces.json", "multi_choice").unwrap();
+    assert_eq!(found[0].options.texts(), ["It says: now", "Both", "never"]);
+    assert_eq!(found[0].reference, choice(1));
+    assert_eq!(read("twice.json", "multi_choice").unwrap_err(), "twice.json: `10/order/0`: the option `A` comes twice");
     assert_eq!(
         read("bad.json", "yes_no").unwrap_err(),
         "bad.json: `10/order/0`: the answer is `maybe`; expected yes or no"
     );
+}
+
+#[test]
+fn an_answer_of_mlvu_that_is_no_candidate_is_read_and_never_right() {
+    let row = |answer: &str| {
+        format!(
+            r#"{{"video": "c.mp4", "question": "what?", "candidates": ["x", "y"], "answer": "{answer}", "question_type": "t"}}"#
+        )
+    };
+    let replica = Replica::new(&[("f.json", &format!("[{}, {}]", row("x"), row("z")))]);
+    let spec = replica.spec("mlvu: { tasks: [{ questions: f.json, videos: v }] }").unwrap();
+    let found = spec.format.read(replica.dir.path()).unwrap();
+    assert_eq!(found.files, [replica.path("f.json")]);
+    assert_eq!(found.notes, ["1 answers are none of the candidates: no option of these questions is right"]);
+    let scorer = AnswerScorer { measures: &spec.metrics, wordnet: None };
+    let scores: Vec<f64> =
+        found.questions.iter().map(|question| scorer.answered(question, "(A)").scores["choice"]).collect();
+    assert_eq!(scores, [1.0, 0.0]);
+}
+
+#[test]
+fn hostile_rows_are_refused_by_name() {
+    let rex = r#"{"qid": "q1", "vid": "v", "source": "SOURCE", "question": "what?", "options": ["a", "b"]}"#;
+    let replica = Replica::new(&[
+        (
+            "out.json",
+            r#"[{"id": "i", "video_path": "../x.mp4", "question": "?", "candidates": ["a", "b"], "duration_group": 15}]"#,
+        ),
+        (
+            "abs.json",
+            r#"[{"id": "i", "video_path": "/x.mp4", "question": "?", "candidates": ["a", "b"], "duration_group": 15}]"#,
+        ),
+        ("rex.json", &format!("[{}]", rex.replace("SOURCE", "anet_val"))),
+        ("other.json", &format!("[{}]", rex.replace("SOURCE", "youtube"))),
+        ("twice.jsonl", "{\"qid\": \"q1\", \"ans\": \"A\"}\n{\"qid\": \"q1\", \"ans\": \"B\"}\n"),
+        ("one.jsonl", "{\"qid\": \"q1\", \"ans\": \"A\"}\n"),
+        (
+            "pt.json",
+            r#"{"v": {"mc_question": [{"id": 1, "question": "?", "options": ["a", "b"], "answer_id": true}]}}"#,
+        ),
+        ("q.json", r#"[{"video_name": "a", "question": "?", "question_id": 1}]"#),
+        ("a.json", r#"[{"answer": "x", "question_id": 1}, {"answer": "y", "question_id": "1"}]"#),
+        ("b.json", r#"[{"answer": "x", "question_id": 1}, {"answer": "y", "question_id": 2}]"#),
+        (
+            "mme.json",
+            r#"[{"duration": "short", "videoID": "f", "question_id": "1", "task_type": "t", "question": "?", "options": ["A. a", "B. b"], "answer": "B"}]"#,
+        ),
+        ("subtitle/g.srt", ""),
+    ]);
+    let rextime = |questions: &str, answers: &str| {
+        format!("rextime: {{ questions: {questions}, answers: {answers}, activitynet: anet, qvhighlights: qvh }}")
+    };
+    let mme = "video_mme: { questions: mme.json, videos: v, subtitles: subtitle MORE }";
+    for (format, expected) in [
+        (
+            "long_video_bench: { questions: out.json, videos: v }",
+            "the video name `../x.mp4` is empty or leaves its directory",
+        ),
+        (
+            "long_video_bench: { questions: abs.json, videos: v }",
+            "the video name `/x.mp4` is empty or leaves its directory",
+        ),
+        (&rextime("rex.json", "twice.jsonl"), "twice.jsonl: line 2: the id `q1` comes twice"),
+        (
+            &rextime("other.json", "one.jsonl"),
+            "other.json: entry 1: unknown source `youtube`; expected qvhighlights or Anet",
+        ),
+        ("perception_test: { questions: pt.json, videos: v }", "`answer_id` is not a text or a number"),
+        ("zero_shot_qa: { questions: q.json, answers: a.json, videos: v }", "a.json: entry 2: the id `1` comes twice"),
+        ("zero_shot_qa: { questions: q.json, answers: b.json, videos: v }", "b.json: 2 answers for 1 questions"),
+        (&mme.replace(" MORE", ""), "1 videos have no subtitles, expected at most 0; the first: f"),
+    ] {
+        let error = read(&replica, format).unwrap_err();
+        assert!(error.contains(expected), "{format}: {error}");
+    }
+    assert!(read(&replica, &mme.replace(" MORE", ", without_subtitles: 1")).is_ok());
+}
+
+/// Reads a format; the prompt is not checked.
+fn read(replica: &Replica, format: &str) -> Result<DatasetQuestions, String> {
+    let format: serde_json::Value =
+        serde_yaml::from_str(&format!("{{ {format} }}")).map_err(|error| error.to_string())?;
+    let format: DatasetFormat = serde_json::from_value(format).map_err(|error| error.to_string())?;
+    let prefix = format!("{}/", replica.dir.path().display());
+    format.read(replica.dir.path()).map_err(|error| error.to_string().replace(&prefix, ""))
 }
 
 #[test]

@@ -142,19 +142,25 @@ impl Eval {
         }
         let tasks = BenchmarkTasks::plan(&dataset.questions, &spec.prompt, data)?;
         tasks.check_coverage(self.benchmark.min_coverage.unwrap_or(100.0)).about(data)?;
+        let read = || [description].into_iter().chain(dataset.files.iter().map(PathBuf::as_path));
         if let Some(path) = &self.benchmark.submission {
             // A format without a submission is refused before the run.
             submission(&spec.format, &[], &[]).about("--submission")?;
-            self.check_output(path, description, &tasks)?;
+            self.check_output(path, read(), &tasks)?;
         }
         if let Some(path) = &self.answers {
-            self.check_output(path, description, &tasks)?;
+            self.check_output(path, read(), &tasks)?;
         }
         Ok(PreparedBenchmark { spec, dataset, tasks, wordnet })
     }
 
-    fn check_output(&self, path: &Path, description: &Path, tasks: &BenchmarkTasks) -> anyhow::Result<()> {
-        Ok(check_not_input(path, tasks.videos.iter().map(|video| video.path.as_path()).chain([description]))?)
+    fn check_output<'a>(
+        &self,
+        path: &Path,
+        files: impl Iterator<Item = &'a Path>,
+        tasks: &'a BenchmarkTasks,
+    ) -> anyhow::Result<()> {
+        Ok(check_not_input(path, tasks.videos.iter().map(|video| video.path.as_path()).chain(files))?)
     }
 
     fn wordnet(&self, spec: &BenchmarkSpec) -> anyhow::Result<Option<WordNet>> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
-use vidense::error::About as _;
+use vidense::error::{About as _, Error};
 use vidense::files::output::create_growing;
 use vidense::pipeline::FeatureCache;
 use vidense::pipeline::features::identity;
@@ -47,7 +47,7 @@ pub struct Eval {
     #[arg(long, value_name = "BYTES", default_value = "20GiB", requires = "cache")]
     cache_limit: ByteSize,
     /// Number of questions that are asked [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = n_questions)]
     limit: Option<usize>,
     /// File of JSON lines, one for each question with its answer
     #[arg(long, value_name = "FILE")]
@@ -89,6 +89,10 @@ impl Eval {
         let made_by = identity(&session.model)?;
         Ok(FeatureCache::open(dir, self.cache_limit.as_u64(), made_by).about(dir)?)
     }
+}
+
+fn n_questions(text: &str) -> Result<usize, Error> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::invalid("expected a number of at least 1"))
 }
 
 /// Creates the file of answers.
