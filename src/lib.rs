@@ -32,7 +32,7 @@
 //! | 4 tokens | [`engine`] |
 //! | 5 description | [`spec`] |
 //! | 6 running | [`pipeline`] |
-//! | 7 uses | [`train`], [`eval`], [`batch`], [`serve`] < [`bench`](mod@bench) |
+//! | 7 uses | [`train`], [`batch`], [`serve`] < [`eval`] < [`bench`](mod@bench) |
 //! | 8 outside | the binary: `main.rs` and `cli` |
 
 pub mod batch;

@@ -1,11 +1,12 @@
-//! Evaluation: files of questions by exact match, benchmarks in the formats in which they are distributed, judges of
-//! open answers, and the divergence between the next tokens of two models. Called by `eval`, and by the benchmarks and
-//! tests of quantization.
+//! Evaluation: files of questions by exact match, benchmarks in the formats in which they are distributed, ablations,
+//! judges of open answers, and the divergence between the next tokens of two models. Called by `eval`, and by the
+//! benchmarks and tests of quantization.
 
 pub mod benchmark;
 pub mod dataset;
 mod divergence;
 pub mod judge;
+pub mod matrix;
 pub mod metrics;
 mod questions;
 mod run;

@@ -9,11 +9,11 @@ use super::error::guarded;
 use super::item::{ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
 use super::stages::{AGGREGATE, ENCODE, Encoded, PREPROCESS, VideoProgress};
 use super::timing::timed;
-use super::{EncodedVideo, FrameStamp, Stages, Timings};
+use super::{EncodedVideo, FeatureKey, FrameStamp, Stages, Timings};
 use crate::connector::ChannelWindow;
 use crate::error::Error;
 use crate::exec::{Inlet, Outlet};
-use crate::temporal::{AggregationPoint, FrameFold, Temporal};
+use crate::temporal::{AggregationPoint, FrameFold, Temporal, Views};
 use crate::vlm::Vlm;
 
 /// Collects the parts of each video, and sends complete videos or their errors.
@@ -40,6 +40,8 @@ pub(super) fn aggregate(stages: &Stages<'_>, inlet: &Inlet<VideoPart<Tensor>>, o
 struct PartialVideo<'m> {
     temporal: Temporal,
     aggregator: Aggregator<'m>,
+    /// Aggregators of the further strategies, in their order; `None` for one that does not apply or failed.
+    also: Vec<Option<Aggregator<'m>>>,
     frames: Vec<FrameStamp>,
     timings: Timings,
     thumbnail: Option<Vec<u8>>,
@@ -51,8 +53,12 @@ struct PartialVideo<'m> {
 impl<'m> PartialVideo<'m> {
     fn new(stages: &Stages<'m>) -> Self {
         let (temporal, aggregator) = (stages.temporal, Aggregator::new(stages.vlm, stages.temporal));
+        let are_frames = temporal.views() == Views::Frames;
+        let applies = |other: &Temporal| are_frames && other.views() == Views::Frames;
+        let also = stages.options.also.iter().map(|other| Some(other.temporal).filter(applies));
+        let also = also.map(|temporal| temporal.map(|temporal| Aggregator::new(stages.vlm, temporal))).collect();
         let (frames, timings) = (Vec::new(), Timings::default());
-        Self { temporal, aggregator, frames, timings, thumbnail: None, cached: None, failed: None }
+        Self { temporal, aggregator, also, frames, timings, thumbnail: None, cached: None, failed: None }
     }
 
     fn take(&mut self, stages: &Stages<'m>, video: &VideoRef, part: PartContent<Tensor>) {
@@ -66,6 +72,12 @@ impl<'m> PartialVideo<'m> {
                 self.timings.preprocess += carried.preprocess;
                 self.timings.encode += carried.encode;
                 let pushed = timed(&mut self.timings.connect, || guarded(|| self.aggregator.push(&fused)));
+                for other in &mut self.also {
+                    let pushed = other.as_mut().map(|aggregator| guarded(|| aggregator.push(&fused)));
+                    if pushed.is_some_and(|pushed| pushed.is_err()) {
+                        *other = None;
+                    }
+                }
                 let within = pushed.map_err(|error| ItemError::new(AGGREGATE, error)).and_then(|()| self.check(stages));
                 if let Err(error) = within {
                     video.mark_failed();
@@ -73,7 +85,9 @@ impl<'m> PartialVideo<'m> {
                 }
             }
             PartContent::Views(temporal) => {
-                (self.temporal, self.aggregator) = (temporal, Aggregator::new(stages.vlm, temporal))
+                (self.temporal, self.aggregator) = (temporal, Aggregator::new(stages.vlm, temporal));
+                // Other runs decide for themselves what their views of a single image are.
+                self.also.iter_mut().for_each(|other| *other = None);
             }
             PartContent::Restart => {
                 let (timings, thumbnail, failed) = (self.timings, self.thumbnail.take(), self.failed.take());
@@ -120,7 +134,30 @@ impl<'m> PartialVideo<'m> {
         if let (Some(features), Some(key)) = (stages.options.features, &ending.key) {
             features.put(key, &video);
         }
+        put_also(stages, self.also.into_iter().zip(&ending.also_keys), &video);
         Ok(video)
+    }
+}
+
+/// Caches the visual tokens of the further strategies, each with the key of its cache.
+fn put_also<'m, 'k>(
+    stages: &Stages<'m>,
+    aggregated: impl Iterator<Item = (Option<Aggregator<'m>>, &'k Option<FeatureKey>)>,
+    video: &EncodedVideo,
+) {
+    for (other, (aggregator, key)) in stages.options.also.iter().zip(aggregated) {
+        let (Some(aggregator), Some(key)) = (aggregator, key) else { continue };
+        let Ok(visual) = guarded(|| aggregator.finish()) else { continue };
+        let also = EncodedVideo {
+            visual,
+            frames: video.frames.clone(),
+            report: video.report.clone(),
+            temporal: other.temporal,
+            timings: Timings::default(),
+            thumbnail: video.thumbnail.clone(),
+            is_cached: false,
+        };
+        other.features.put(key, &also);
     }
 }
 

@@ -15,7 +15,7 @@ use super::item::{ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoR
 use super::stages::{DECODE, PREPROCESS, VideoOptions};
 use super::timing::timed;
 use super::views::ViewMaker;
-use super::{EncodedVideo, FeatureKey, Stages};
+use super::{EncodedVideo, FeatureCache, FeatureKey, Stages};
 use crate::error::{Error, Kind};
 use crate::exec::{Closed, Inlet, Outlet};
 use crate::video::worker::Worker;
@@ -85,13 +85,13 @@ impl VideoReading<'_> {
         if let Some(downloads) = self.stages.options.downloads
             && let Err(error) = self.file.download(downloads, &self.video, self.outlet.stop())
         {
-            return self.fail(error).and_then(|()| self.end(None, start.elapsed(), None));
+            return self.fail(error).and_then(|()| self.end(start.elapsed()));
         }
         // A file whose key fails cannot be read either, and the reader reports why.
-        let key = self.key(&request);
+        let key = self.stages.options.features.and_then(|features| self.key(features, &request));
         if let Some(cached) = self.cached(key.as_ref()) {
             self.send(PartContent::Cached(Box::new(cached)))?;
-            return self.end(None, start.elapsed(), None);
+            return self.end(start.elapsed());
         }
         let report = match self.read(&request, worker)? {
             Ok(report) => Some(report),
@@ -101,9 +101,12 @@ impl VideoReading<'_> {
             }
         };
         // The tokens of a file that changed meanwhile are not cached.
-        let unchanged = key.filter(|key| self.key(&request).is_some_and(|again| again == *key));
+        let again = self.stages.options.features.and_then(|features| self.key(features, &request));
+        let unchanged = key.filter(|key| again.as_ref() == Some(key));
+        let also = if unchanged.is_some() { self.stages.options.also } else { &[] };
+        let also_keys = also.iter().map(|other| self.key(&other.features, &request)).collect();
         let decode = start.elapsed().saturating_sub(self.waiting) + self.scan;
-        self.end(report, decode, unchanged)
+        self.send(PartContent::End(VideoEnd { report, decode, key: unchanged, also_keys }))
     }
 
     /// Sends a failure. A run that ends before the video was read sends neither frames nor a failure.
@@ -118,13 +121,13 @@ impl VideoReading<'_> {
         self.send(PartContent::Failed(ItemError::new(DECODE, error)))
     }
 
-    fn end(&mut self, report: Option<ReadReport>, decode: Duration, key: Option<FeatureKey>) -> Result<(), Closed> {
-        self.send(PartContent::End(VideoEnd { report, decode, key }))
+    /// Sends the end of a video that was not read.
+    fn end(&mut self, decode: Duration) -> Result<(), Closed> {
+        self.send(PartContent::End(VideoEnd { report: None, decode, key: None, also_keys: Vec::new() }))
     }
 
-    /// Returns the key of the video's visual tokens, where they are cached on disk.
-    fn key(&self, request: &FrameRequest) -> Option<FeatureKey> {
-        let features = self.stages.options.features?;
+    /// Returns the key of the video's visual tokens in a cache.
+    fn key(&self, features: &FeatureCache, request: &FrameRequest) -> Option<FeatureKey> {
         let planned = &self.stages.request;
         let is_planned = request.sample == planned.sample && request.stream == planned.stream;
         let own = (!is_planned).then_some(request);

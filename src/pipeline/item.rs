@@ -148,6 +148,8 @@ pub(super) struct VideoEnd {
     pub(super) decode: Duration,
     /// Key under which the visual tokens are cached.
     pub(super) key: Option<FeatureKey>,
+    /// Keys of the further strategies, in their order; none where there is no `key`.
+    pub(super) also_keys: Vec<Option<FeatureKey>>,
 }
 
 impl<P> VideoPart<P> {

@@ -33,9 +33,11 @@ pub(crate) use features::FeatureKey;
 pub use fitting::FittingPrompt;
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::Limits;
-pub use open::{FirstQuestion, LoadedModel, OnOpen, OpenEvent, Opening, open, open_with};
+pub use open::{CheckedPlan, FirstQuestion, LoadedModel, OnOpen, OpenEvent, Opening, check_plan, open, open_with};
 pub(crate) use run::RunEvent;
 pub use run::{AnsweredVideo, RunReport, VideoOutcome, smaller_batch};
-pub use stages::{EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video};
+pub use stages::{
+    AlsoAggregated, EncodedVideo, KnownScan, StageClock, Stages, VideoOptions, VideoProgress, encode_video,
+};
 pub use timing::Timings;
 pub use turns::{AnswerOptions, ChatContent, ChatPrompt, ChatTurn, ExpectedMedium, PromptSize};

@@ -109,9 +109,7 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, Error
     let devices = Devices::open(&plan)?;
     let hub = Hub::from_env(DownloadProgress::Shown);
     let blueprint = timed(&mut load, || Blueprint::read(&plan.model, &plan.overrides(), &hub))?;
-    let plan = plan.resolved(&blueprint);
-    let template = template(&plan, &blueprint)?;
-    check(&plan, &blueprint, opening)?;
+    let ResolvedPlan { plan, template } = resolve(plan, &blueprint, opening)?;
     let first = opening.first.as_ref();
     let scanned = first.map(|first| scan_within_budget(&plan, &blueprint, &template, first)).transpose()?;
     let model_files = hash_files(&blueprint.files())?;
@@ -122,7 +120,56 @@ pub fn open_with(plan: Plan, opening: &Opening<'_>) -> Result<LoadedModel, Error
     Ok(LoadedModel { plan, vlm, template, fingerprint, model_files, scanned: scanned.map(KnownScan::new), load })
 }
 
+/// Plan that was resolved and checked against the description of its model, of which no weight has been read.
+#[derive(Debug, Clone)]
+pub struct CheckedPlan {
+    /// Resolved plan.
+    pub plan: Plan,
+    /// Fingerprint of the plan over the model's files.
+    pub fingerprint: String,
+    template: Template,
+    model_files: Vec<ModelFile>,
+}
+
+/// Resolves a plan and checks it as [`open_with`] does before it reads weights.
+///
+/// # Errors
+/// The errors of [`open_with`] that are known without weights and devices.
+pub fn check_plan(plan: Plan, opening: &Opening<'_>) -> Result<CheckedPlan, Error> {
+    let hub = Hub::from_env(DownloadProgress::Shown);
+    let blueprint = Blueprint::read(&plan.model, &plan.overrides(), &hub)?;
+    let ResolvedPlan { plan, template } = resolve(plan, &blueprint, opening)?;
+    let model_files = hash_files(&blueprint.files())?;
+    let fingerprint = fingerprint(&plan, &model_files)?;
+    Ok(CheckedPlan { plan, fingerprint, template, model_files })
+}
+
+/// Resolved plan with the template of its prompts.
+struct ResolvedPlan {
+    plan: Plan,
+    template: Template,
+}
+
+fn resolve(plan: Plan, blueprint: &Blueprint, opening: &Opening<'_>) -> Result<ResolvedPlan, Error> {
+    let plan = plan.resolved(blueprint);
+    let template = template(&plan, blueprint)?;
+    check(&plan, blueprint, opening)?;
+    Ok(ResolvedPlan { plan, template })
+}
+
 impl LoadedModel {
+    /// Returns the same weights under another plan.
+    ///
+    /// # Errors
+    /// When the plan needs other weights: [`Plan::of_weights`] differs, or the files do.
+    pub fn under(self, checked: CheckedPlan) -> Result<Self, Error> {
+        let CheckedPlan { plan, fingerprint, template, model_files } = checked;
+        if plan.of_weights() != self.plan.of_weights() || model_files != self.model_files {
+            return Err(Error::invalid("the plan needs other weights than those that are loaded"));
+        }
+        Ok(Self { plan, template, fingerprint, scanned: None, ..self })
+    }
+
     /// Returns the model with its template and plan.
     pub fn asking(&self) -> Asking<'_> {
         Asking { vlm: &self.vlm, template: &self.template, plan: &self.plan }

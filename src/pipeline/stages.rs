@@ -117,6 +117,14 @@ pub enum StageClock {
     Issue,
 }
 
+/// Strategy of another run over the same frames of the same model: its visual tokens are made along, and cached.
+pub struct AlsoAggregated {
+    /// Strategy.
+    pub temporal: Temporal,
+    /// Cache of the other run.
+    pub features: FeatureCache,
+}
+
 /// Options of the videos of a run: limits and isolation of each, feature cache, thumbnails. All are off by default.
 #[derive(Clone, Copy, Default)]
 pub struct VideoOptions<'a> {
@@ -130,6 +138,9 @@ pub struct VideoOptions<'a> {
     pub clock: StageClock,
     /// Cache of visual tokens.
     pub features: Option<&'a FeatureCache>,
+    /// Further strategies over the same frames, whose visual tokens are cached for runs to come; only beside
+    /// `features`. A strategy that fails or encodes other images than the frames is left to its own run.
+    pub also: &'a [AlsoAggregated],
     /// Downloads of videos that are named by URL; without them, a URL is a path without a file.
     pub downloads: Option<&'a Downloads>,
     /// Whether a thumbnail of each video is made.

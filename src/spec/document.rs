@@ -37,8 +37,30 @@ pub struct Document {
 /// Source of values: a file or a `--set` assignment.
 #[derive(Debug, Clone)]
 enum DocumentSource {
-    File { path: PathBuf, text: String },
-    Set { text: String, path: Vec<String> },
+    File {
+        path: PathBuf,
+        text: String,
+    },
+    Set {
+        text: String,
+        path: Vec<String>,
+    },
+    /// Value of another file, such as a matrix; `place` is its position there.
+    Given {
+        place: String,
+        path: Vec<String>,
+    },
+}
+
+/// Value for a dotted key of a pipeline, with the position of the file that sets it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// Dotted path of the key.
+    pub key: String,
+    /// Value, as YAML has it.
+    pub value: Value,
+    /// Position: `file:line:column`.
+    pub place: String,
 }
 
 impl Document {
@@ -108,6 +130,17 @@ impl Document {
         Ok(())
     }
 
+    /// Applies a value of another file.
+    pub fn assign(&mut self, assignment: &Assignment, schema: SchemaNode<'_>) {
+        let path: Vec<String> = assignment.key.split('.').map(str::to_owned).collect();
+        let nested = path
+            .iter()
+            .rev()
+            .fold(assignment.value.clone(), |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
+        merge(&mut self.value, schema.normalize(nested), Some(schema));
+        self.sources.insert(0, DocumentSource::Given { place: assignment.place.clone(), path });
+    }
+
     /// Makes the error of some problems, each with its position.
     pub fn error(&self, problems: &[SpecProblem]) -> Error {
         let more = problems.len().checked_sub(MAX_PRINTED).filter(|&n| n > 0);
@@ -129,15 +162,18 @@ impl Document {
     }
 
     /// Returns the name `file:line:column` or `--set ...` of the source that set a path.
-    fn place(&self, path: &[String]) -> Option<String> {
+    pub(crate) fn place(&self, path: &[String]) -> Option<String> {
         let depth_of = |source: &DocumentSource| match source {
             DocumentSource::File { text, .. } => depth(text, path),
-            DocumentSource::Set { path: set, .. } => set.iter().zip(path).take_while(|(a, b)| a == b).count(),
+            DocumentSource::Set { path: set, .. } | DocumentSource::Given { path: set, .. } => {
+                set.iter().zip(path).take_while(|(a, b)| a == b).count()
+            }
         };
         // Among equal depths the first source, which overrides the others.
         let best = self.sources.iter().rev().max_by_key(|source| depth_of(source))?;
         Some(match best {
             DocumentSource::Set { text, .. } => format!("--set {text}"),
+            DocumentSource::Given { place, .. } => place.clone(),
             DocumentSource::File { path: file, text } => {
                 format!("{}{}", file.display(), position_suffix(locate(text, path)))
             }
@@ -155,7 +191,7 @@ impl Document {
     fn files(&self) -> impl Iterator<Item = (&Path, &str)> {
         self.sources.iter().filter_map(|source| match source {
             DocumentSource::File { path, text } => Some((path.as_path(), text.as_str())),
-            DocumentSource::Set { .. } => None,
+            DocumentSource::Set { .. } | DocumentSource::Given { .. } => None,
         })
     }
 }

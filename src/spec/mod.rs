@@ -18,10 +18,10 @@ mod validate;
 mod yaml;
 
 pub use check::SpecProblem;
-pub use document::Document;
+pub use document::{Assignment, Document};
 pub(crate) use fingerprint::visual_fingerprint;
 pub use fingerprint::{ModelFile, fingerprint, hash_files};
-pub use parse::{editor_schema, read_plan};
+pub use parse::{assign, check_key, editor_schema, plan_of, read_document, read_plan};
 pub use plan::{
     Capacities, ConnectorPlan, ExecPlan, GeneratePlan, Plan, PreprocessPlan, PromptPlan, Quantization, RopeFactor,
     RopePlan, SingleImagePlan, VisionPlan,

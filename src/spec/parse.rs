@@ -9,8 +9,8 @@ use schemars::{Schema, schema_for};
 use serde_json::Value;
 
 use super::Plan;
-use super::check::SpecProblem;
-use super::document::Document;
+use super::check::{SpecProblem, nearest};
+use super::document::{Assignment, Document};
 use super::schema::SchemaNode;
 use crate::error::Error;
 
@@ -24,14 +24,64 @@ pub(crate) fn schema() -> Schema {
 /// # Errors
 /// [`Error`] with every error that is known without the model's files.
 pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), Error> {
+    let document = read_document(Some(path), sets)?;
+    Ok((plan_of(&document)?, document))
+}
+
+/// Reads a pipeline file, or begins with no values, with `--set` assignments over it: a document that [`assign`] extends
+/// and [`plan_of`] reads.
+///
+/// # Errors
+/// A file that cannot be read, or a text that is no assignment.
+pub fn read_document(path: Option<&Path>, sets: &[String]) -> Result<Document, Error> {
     let schema = schema().to_value();
     let root = SchemaNode::root(&schema);
-    let mut document = Document::read(path, root)?;
-    for set in sets {
-        document.set(set, root)?;
+    let mut document = path.map_or(Ok(Document::empty()), |path| Document::read(path, root))?;
+    sets.iter().try_for_each(|set| document.set(set, root))?;
+    Ok(document)
+}
+
+/// Returns a document with further values over its own.
+#[must_use]
+pub fn assign(document: &Document, assignments: &[Assignment]) -> Document {
+    let schema = schema().to_value();
+    let root = SchemaNode::root(&schema);
+    let mut document = document.clone();
+    assignments.iter().for_each(|assignment| document.assign(assignment, root));
+    document
+}
+
+/// Returns the plan of a document.
+///
+/// # Errors
+/// Every error that is known without the model's files.
+pub fn plan_of(document: &Document) -> Result<Plan, Error> {
+    let schema = schema().to_value();
+    resolve(document, SchemaNode::root(&schema))
+}
+
+/// Checks that a dotted path is that of a key of a pipeline.
+///
+/// # Errors
+/// The first unknown key, with the nearest known one as hint.
+pub fn check_key(path: &str) -> Result<(), Error> {
+    let schema = schema().to_value();
+    let mut node = SchemaNode::root(&schema);
+    for key in path.split('.') {
+        let here = node.without_null();
+        let names = match here.variants() {
+            Some(variants) => variants.iter().map(|(name, _)| name.clone()).collect(),
+            None => here.names().into_iter().map(str::to_owned).collect::<Vec<_>>(),
+        };
+        match node.key(key) {
+            Some(next) => node = next,
+            None => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                return Err(Error::invalid(format!("unknown key `{key}`")).with_hint(nearest(key, &names)));
+            }
+        }
     }
-    let plan = resolve(&document, root)?;
-    Ok((plan, document))
+    Ok(())
 }
 
 fn resolve(document: &Document, root: SchemaNode<'_>) -> Result<Plan, Error> {

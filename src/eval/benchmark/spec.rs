@@ -3,7 +3,7 @@
 //! Read as pipelines are: checked against the schema of [`BenchmarkSpec`], every error at once with its position. Paths
 //! are relative to the data directory, which the description does not name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::measure::Measure;
 use super::prompt::{BenchmarkPrompt, LETTER, OPTION_TEXT, OPTIONS, QUESTION, SUBTITLES};
 use crate::error::Result;
-use crate::eval::dataset::DatasetFormat;
+use crate::eval::dataset::{DatasetFormat, QuestionFiles};
 use crate::spec::{Document, SchemaNode, SpecProblem};
 
 /// A split of a benchmark.
@@ -113,6 +113,31 @@ impl PublishedMetric {
 }
 
 impl BenchmarkSpec {
+    /// Describes a file of questions with reference answers, scored by exact match; the question alone is the prompt.
+    pub fn of_questions(file: &Path) -> Self {
+        let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+        let source = "a file of questions".to_owned();
+        Self {
+            name,
+            split: "all".to_owned(),
+            questions: None,
+            source: source.clone(),
+            format: DatasetFormat::Questions(QuestionFiles {
+                questions: PathBuf::from(file.file_name().unwrap_or_default()),
+            }),
+            prompt: BenchmarkPrompt {
+                system: None,
+                text: QUESTION.to_owned(),
+                option: String::new(),
+                answer: String::new(),
+                source,
+            },
+            metrics: vec![Measure::Exact],
+            average: AverageOver::Questions,
+            published: Vec::new(),
+        }
+    }
+
     /// Published results of the same split and metric.
     pub fn comparable(&self) -> impl Iterator<Item = &PublishedResult> {
         let of =

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::rows::DatasetDirectory;
 use super::{
     DatasetQuestions, EgoSchemaFiles, IntentQaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles,
-    NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionReference, RexTimeFiles, TempCompassFiles,
-    VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
+    NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionFiles, QuestionReference, RexTimeFiles,
+    TempCompassFiles, VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
 };
 use crate::error::{Error, Result};
 
@@ -46,6 +46,8 @@ pub enum DatasetFormat {
     NextGqa(NextGqaFiles),
     /// ReXTime.
     Rextime(RexTimeFiles),
+    /// Questions with reference answers, as `vidense world` writes them.
+    Questions(QuestionFiles),
 }
 
 impl DatasetFormat {
@@ -71,6 +73,7 @@ impl DatasetFormat {
             Self::PerceptionTest(files) => files.read(&directory)?,
             Self::NextGqa(files) => files.read(&directory)?,
             Self::Rextime(files) => files.read(&directory)?,
+            Self::Questions(files) => files.read(&directory)?,
         };
         found.files = directory.into_files();
         let mut seen = HashSet::new();
@@ -96,7 +99,7 @@ impl DatasetFormat {
     /// Returns whether the questions have options.
     pub fn has_options(&self) -> bool {
         match self {
-            Self::ZeroShotQa(_) | Self::VcgBench(_) | Self::NextQaOpen(_) => false,
+            Self::ZeroShotQa(_) | Self::VcgBench(_) | Self::NextQaOpen(_) | Self::Questions(_) => false,
             Self::TempCompass(files) => files.has_options(),
             _ => true,
         }

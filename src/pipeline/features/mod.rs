@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use candle_core::Device;
 
 pub use directory::{CacheStats, cache_stats, clear_cache};
-pub use identity::identity;
+pub use identity::{identity, identity_under};
 pub(crate) use key::FeatureKey;
 
 use self::directory::{EXTENSION, entries, shrink};

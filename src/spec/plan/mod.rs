@@ -121,6 +121,22 @@ impl Plan {
         FrameRequest { sample: self.sample(), window: self.window, stream: self.stream }
     }
 
+    /// Returns the choices alone that decide which weights are loaded and where: plans that agree on them share a
+    /// loaded model.
+    #[must_use]
+    pub fn of_weights(&self) -> Self {
+        let Self { sample, window, stream, temporal, single_image, prompt, generate, exec, .. } = Self::default();
+        Self { sample, window, stream, temporal, single_image, prompt, generate, exec, ..self.clone() }
+    }
+
+    /// Returns the choices alone that decide which frames are encoded and how, up to the temporal strategy: resolved
+    /// plans of one loaded model that agree on them share the tokens of their frames.
+    #[must_use]
+    pub fn of_frames(&self) -> Self {
+        let Self { temporal, prompt, generate, exec, .. } = Self::default();
+        Self { temporal, prompt, generate, exec, ..self.clone() }
+    }
+
     /// Prints the plan as YAML.
     ///
     /// # Errors

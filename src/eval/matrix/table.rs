@@ -1,0 +1,296 @@
+//! Table of a matrix: one row a cell, with its scores, its paired difference to the baseline and its cost.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::{CellCost, Matrix, PublishedCell};
+use crate::eval::benchmark::{AverageOver, BenchmarkRow, BenchmarkSpec, ScoreGroup, ScoredAnswer, score_table};
+use crate::eval::metrics::{ClusteredMean, PairedComparison, PairedTest, ScorePair};
+
+/// State of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellState {
+    /// Every question was asked; some may have failed.
+    Done,
+    /// The run was stopped before every question was asked: the cell has no scores.
+    Incomplete,
+    /// The cell could not run.
+    Failed,
+}
+
+/// Outcome of a cell.
+#[derive(Debug, Clone)]
+pub struct CellOutcome {
+    /// State.
+    pub state: CellState,
+    /// Answers of a done cell, in the order of the questions.
+    pub answers: Vec<ScoredAnswer>,
+    /// Cost, where there are results.
+    pub cost: Option<CellCost>,
+    /// Error of a failed cell.
+    pub error: Option<String>,
+}
+
+/// What rows are made with.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixTableContext<'a> {
+    /// Matrix.
+    pub matrix: &'a Matrix,
+    /// Benchmark.
+    pub spec: &'a BenchmarkSpec,
+    /// Answers of the baseline; none where it is not done.
+    pub baseline: &'a [ScoredAnswer],
+}
+
+/// Paired difference of a cell and the baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CellComparison {
+    /// Metric: the first of the benchmark.
+    pub metric: String,
+    /// Number of common questions.
+    pub questions: usize,
+    /// Mean of the cell less that of the baseline, over questions.
+    pub difference: f64,
+    /// 95 % interval of the difference.
+    pub interval_95: (f64, f64),
+    /// Two-sided p-value, where there are at least two videos for a test.
+    pub p: Option<f64>,
+}
+
+/// Row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MatrixRow {
+    /// Name of the cell, which is that of its directory.
+    pub cell: String,
+    /// Labels, in the order of the axes.
+    pub labels: Vec<String>,
+    /// State.
+    pub state: CellState,
+    /// Error of a failed cell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Number of scored questions.
+    pub questions: usize,
+    /// Number of questions that failed.
+    pub failed: usize,
+    /// Number of answers that were not parsed.
+    pub unparsed: usize,
+    /// Number of questions whose video is missing.
+    pub missing: usize,
+    /// Means by metric, over the units that the benchmark averages over.
+    pub scores: BTreeMap<String, ClusteredMean>,
+    /// Difference to the baseline; none for the baseline itself.
+    pub compared: Option<CellComparison>,
+    /// Cost.
+    pub cost: Option<CellCost>,
+    /// Published results of the cell on this split.
+    pub published: Vec<PublishedCell>,
+}
+
+/// Table of a matrix, as `--json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MatrixTable {
+    /// Name of the benchmark.
+    pub benchmark: String,
+    /// Split.
+    pub split: String,
+    /// Names of the axes.
+    pub axes: Vec<String>,
+    /// Names of the metrics.
+    pub metrics: Vec<String>,
+    /// Name of the baseline's cell.
+    pub baseline: String,
+    /// One row a cell.
+    pub rows: Vec<MatrixRow>,
+    /// Remarks for the reader.
+    pub notes: Vec<String>,
+}
+
+impl MatrixRow {
+    /// Makes the row of a cell, by its index.
+    pub fn new(index: usize, outcome: &CellOutcome, context: &MatrixTableContext<'_>) -> Self {
+        let MatrixTableContext { matrix, spec, .. } = context;
+        let cell = &matrix.cells[index];
+        let scored = (outcome.state == CellState::Done).then(|| reported(&outcome.answers, spec)).flatten();
+        let count = |of: fn(&BenchmarkRow) -> usize| scored.as_ref().map_or(0, of);
+        let is_compared = scored.is_some() && index != matrix.baseline;
+        let published = matrix.published.iter().filter(|row| row.cells.contains(&index) && row.split == spec.split);
+        Self {
+            cell: cell.name.clone(),
+            labels: cell.labels.clone(),
+            state: outcome.state,
+            error: outcome.error.clone(),
+            questions: count(|row| row.questions),
+            failed: count(|row| row.failed),
+            unparsed: count(|row| row.unparsed),
+            missing: count(|row| row.missing),
+            compared: is_compared.then(|| compare(context, &outcome.answers)).flatten(),
+            cost: outcome.cost,
+            published: published.cloned().collect(),
+            scores: scored.map(|row| row.scores).unwrap_or_default(),
+        }
+    }
+}
+
+impl MatrixTable {
+    /// Makes the table of some rows, with notes on how to read it.
+    pub fn new(context: &MatrixTableContext<'_>, rows: Vec<MatrixRow>, notes: &[String]) -> Self {
+        let MatrixTableContext { matrix, spec, .. } = context;
+        let mut table = Self {
+            benchmark: spec.name.clone(),
+            split: spec.split.clone(),
+            axes: matrix.axes.iter().map(|axis| axis.name.clone()).collect(),
+            metrics: spec.metrics.iter().map(|metric| metric.name().to_owned()).collect(),
+            baseline: matrix.cells[matrix.baseline].name.clone(),
+            rows,
+            notes: notes.to_vec(),
+        };
+        table.notes.extend(table.remarks(spec));
+        table
+    }
+
+    fn remarks(&self, spec: &BenchmarkSpec) -> Vec<String> {
+        let mut notes = vec![format!(
+            "differences are to {}, of {} over the same questions: bootstrap over videos, 10,000 resamples, seed 0",
+            self.baseline,
+            self.metrics.first().map_or("", String::as_str)
+        )];
+        if spec.average == AverageOver::Tasks {
+            notes.push("scores are means over tasks, differences over questions".to_owned());
+        }
+        if self.rows.iter().filter_map(|row| row.cost).any(|cost| cost.frames_reused > 0) {
+            notes.push(
+                "r: tokens of frames were reused, and the seconds are without their decoding and encoding".to_owned(),
+            );
+        }
+        let is_judged = |row: &PublishedCell| row.metric.is_judged();
+        if self.rows.iter().any(|row| row.published.iter().any(is_judged)) {
+            notes.push("published results of a judge do not compare with scores without that judge".to_owned());
+        }
+        notes
+    }
+
+    /// Returns the number of cells that are not done, or have failed questions.
+    pub fn n_failed(&self) -> usize {
+        self.rows.iter().filter(|row| row.state != CellState::Done || row.failed > 0).count()
+    }
+}
+
+/// Returns the row of the average that the benchmark reports.
+fn reported(answers: &[ScoredAnswer], spec: &BenchmarkSpec) -> Option<BenchmarkRow> {
+    let mut rows = score_table(answers, &spec.metrics);
+    let is_macro = |row: &BenchmarkRow| spec.average == AverageOver::Tasks && row.group == ScoreGroup::Macro;
+    match rows.iter().position(is_macro) {
+        Some(index) => Some(rows.swap_remove(index)),
+        None => rows.pop(),
+    }
+}
+
+/// Compares answers with those of the baseline, question by question.
+fn compare(context: &MatrixTableContext<'_>, answers: &[ScoredAnswer]) -> Option<CellComparison> {
+    let metric = context.spec.metrics.first()?.name();
+    let by_id: HashMap<&str, f64> = context
+        .baseline
+        .iter()
+        .filter_map(|answer| Some((answer.question_id.as_str(), *answer.scores.get(metric)?)))
+        .collect();
+    let pair = |answer: &'_ ScoredAnswer| {
+        let (a, b) = (*by_id.get(answer.question_id.as_str())?, *answer.scores.get(metric)?);
+        Some((a, b))
+    };
+    let pairs: Vec<ScorePair<'_>> = answers
+        .iter()
+        .filter_map(|answer| {
+            let (a, b) = pair(answer)?;
+            Some(ScorePair { cluster: &answer.video, a, b, weight: answer.weight })
+        })
+        .collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let PairedComparison { n, difference, interval_95, test, .. } = PairedComparison::of(&pairs);
+    let p = test.map(|test| match test {
+        PairedTest::McNemar { p, .. } | PairedTest::ClusteredT { p, .. } => p,
+    });
+    Some(CellComparison { metric: metric.to_owned(), questions: n, difference, interval_95, p })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::benchmark::AnswerStatus;
+    use crate::eval::matrix::{MatrixCell, MatrixQuestions};
+    use crate::spec::{Document, Plan};
+    use std::path::{Path, PathBuf};
+
+    fn matrix() -> Matrix {
+        let cell = |name: &str| MatrixCell {
+            name: name.to_owned(),
+            labels: vec![name.to_owned()],
+            plan: Plan::default(),
+            document: Document::empty(),
+        };
+        Matrix {
+            questions: MatrixQuestions::Questions(PathBuf::from("q.jsonl")),
+            axes: Vec::new(),
+            cells: vec![cell("a"), cell("b")],
+            baseline: 0,
+            published: Vec::new(),
+        }
+    }
+
+    fn answer(id: usize, task: &str, score: f64) -> ScoredAnswer {
+        ScoredAnswer {
+            question_id: id.to_string(),
+            video: format!("v{id}"),
+            question: "?".to_owned(),
+            options: Vec::new(),
+            answer: vec!["x".to_owned()],
+            kind: String::new(),
+            task: task.to_owned(),
+            weight: 1.0,
+            given: Some("x".to_owned()),
+            parsed: None,
+            status: AnswerStatus::Answered,
+            error: None,
+            scores: BTreeMap::from([("exact".to_owned(), score)]),
+        }
+    }
+
+    fn outcome(state: CellState, answers: Vec<ScoredAnswer>) -> CellOutcome {
+        CellOutcome { state, answers, cost: None, error: None }
+    }
+
+    #[test]
+    fn cells_are_compared_with_the_baseline_over_common_questions() {
+        let (matrix, spec) = (matrix(), BenchmarkSpec::of_questions(Path::new("q.jsonl")));
+        let baseline = [answer(1, "", 1.0), answer(2, "", 0.0), answer(3, "", 0.0), answer(9, "", 1.0)];
+        let context = MatrixTableContext { matrix: &matrix, spec: &spec, baseline: &baseline };
+        let answers = vec![answer(3, "", 1.0), answer(2, "", 1.0), answer(1, "", 1.0), answer(4, "", 0.0)];
+        let row = MatrixRow::new(1, &outcome(CellState::Done, answers), &context);
+        let compared = row.compared.expect("compared");
+        // Right only here: 2 and 3 of the three common questions; McNemar: 2 · 1/4 = 0.5.
+        assert_eq!((compared.questions, compared.p), (3, Some(0.5)));
+        assert!((compared.difference - 2.0 / 3.0).abs() < 1e-12 && row.scores["exact"].mean == 0.75);
+        let own = MatrixRow::new(0, &outcome(CellState::Done, baseline.to_vec()), &context);
+        assert_eq!((own.compared, own.questions), (None, 4));
+        let stopped = MatrixRow::new(1, &outcome(CellState::Incomplete, Vec::new()), &context);
+        assert!(stopped.scores.is_empty() && stopped.compared.is_none());
+        assert_eq!(MatrixTable::new(&context, vec![stopped], &[]).n_failed(), 1);
+    }
+
+    #[test]
+    fn the_score_is_the_average_that_the_benchmark_reports() {
+        let (matrix, mut spec) = (matrix(), BenchmarkSpec::of_questions(Path::new("q.jsonl")));
+        let answers = vec![answer(1, "t", 1.0), answer(2, "t", 1.0), answer(3, "t", 1.0), answer(4, "u", 0.0)];
+        let score = |spec: &BenchmarkSpec| {
+            let context = MatrixTableContext { matrix: &matrix, spec, baseline: &[] };
+            MatrixRow::new(0, &outcome(CellState::Done, answers.clone()), &context).scores["exact"].mean
+        };
+        assert_eq!(score(&spec), 0.75);
+        spec.average = AverageOver::Tasks;
+        assert_eq!(score(&spec), 0.5);
+    }
+}
