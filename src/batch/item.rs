@@ -78,6 +78,11 @@ pub struct ArchiveItem {
 }
 
 impl ArchiveItem {
+    /// Creates an item with the identity of its name in the archive and its window.
+    pub(crate) fn new(name: &[u8], path: PathBuf, window: Option<Window>) -> Self {
+        Self { id: Id::of_item(name, window.as_ref()), video: readable(name), path, window, questions: Vec::new() }
+    }
+
     /// Returns the number of bytes of the item's file; 0 if the file cannot be read.
     pub(super) fn file_size(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |meta| meta.len())

@@ -25,12 +25,13 @@ pub struct LimitArgs {
 /// Flags of the limits of an item.
 #[derive(Args)]
 pub struct ItemLimitArgs {
-    /// Decode in a separate process, so that a crash or hang of a codec fails a single item [default: true in batch,
-    /// else false]
+    /// Decode in a separate process, so that a crash or hang of a codec fails a single item [default: true in batch
+    /// and for benchmarks of eval, else false]
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     isolate: Option<bool>,
     /// Time limit of an item, in each stage or in a named stage: 90, 10m, decode=1h; may be given several times; in the
-    /// stage generate an item is an answer, whose share of the work counts [default: 1h in batch, else none]
+    /// stage generate an item is an answer, whose share of the work counts [default: 1h in batch and for
+    /// benchmarks of eval, else none]
     #[arg(long = "time-limit", value_name = "[STAGE=]TIME")]
     time_limits: Vec<String>,
     /// Memory limit of a frame as RGB

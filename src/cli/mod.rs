@@ -3,6 +3,7 @@
 
 pub mod allocator;
 mod args;
+mod batch_messages;
 mod commands;
 mod download;
 mod interrupt;
@@ -12,6 +13,7 @@ pub mod output;
 mod progress;
 mod session;
 mod sheet;
+mod stored_run;
 pub mod threads;
 mod timings;
 mod trace;

@@ -6,6 +6,7 @@ mod folder;
 mod manifest;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use strum::{EnumString, VariantNames};
@@ -13,7 +14,7 @@ use strum::{EnumString, VariantNames};
 pub use self::entry::{ArchiveEntry, FailedEntry, SkipReason, SkippedFile};
 use self::folder::Folder;
 use self::manifest::ManifestPaths;
-use super::item::{ArchiveItem, Id, readable};
+use super::item::ArchiveItem;
 use crate::choice;
 use crate::error::{Error, Kind};
 use crate::fetch::{check_url, is_web_url};
@@ -103,6 +104,7 @@ enum ArchiveKind {
     Manifest { source: Option<PathBuf>, paths: ManifestPaths, format: Option<ManifestFormat> },
     Video(PathBuf),
     Url(String),
+    Items(Arc<[ArchiveItem]>),
 }
 
 impl Archive {
@@ -163,6 +165,11 @@ impl Archive {
         Ok(Self { kind })
     }
 
+    /// Returns the archive of items that are known already, in their order.
+    pub fn of_items(items: impl Into<Arc<[ArchiveItem]>>) -> Self {
+        Self { kind: ArchiveKind::Items(items.into()) }
+    }
+
     /// Lists the entries, in an order that does not change.
     ///
     /// # Errors
@@ -172,6 +179,10 @@ impl Archive {
             ArchiveKind::Folder(folder) => Ok(Box::new(folder.clone().list())),
             ArchiveKind::Manifest { source, paths, format } => {
                 manifest::list(source.as_deref(), paths.clone(), *format)
+            }
+            ArchiveKind::Items(items) => {
+                let items = items.clone();
+                Ok(Box::new((0..items.len()).map(move |index| ArchiveEntry::Item(items[index].clone()))))
             }
             ArchiveKind::Url(url) => Ok(Box::new(std::iter::once(item(url.as_bytes(), PathBuf::from(url))))),
             ArchiveKind::Video(path) => {
@@ -183,27 +194,25 @@ impl Archive {
 
     /// Returns whether items may have questions of their own.
     pub fn may_have_questions(&self) -> bool {
-        matches!(self.kind, ArchiveKind::Manifest { format, .. } if format != Some(ManifestFormat::Lines))
+        match &self.kind {
+            ArchiveKind::Manifest { format, .. } => *format != Some(ManifestFormat::Lines),
+            ArchiveKind::Items(items) => items.iter().any(|item| !item.questions.is_empty()),
+            ArchiveKind::Folder(_) | ArchiveKind::Video(_) | ArchiveKind::Url(_) => false,
+        }
     }
 
     /// Returns whether a second listing gives the same items: that of a stream does not.
     pub(crate) fn is_lasting(&self) -> bool {
         match &self.kind {
             ArchiveKind::Manifest { source, .. } => source.as_ref().is_some_and(|path| path.is_file()),
-            ArchiveKind::Folder(_) | ArchiveKind::Video(_) | ArchiveKind::Url(_) => true,
+            ArchiveKind::Folder(_) | ArchiveKind::Video(_) | ArchiveKind::Url(_) | ArchiveKind::Items(_) => true,
         }
     }
 }
 
 /// Returns an item without a window or questions of its own.
 fn item(name: &[u8], path: PathBuf) -> ArchiveEntry {
-    ArchiveEntry::Item(ArchiveItem {
-        id: Id::of_item(name, None),
-        video: readable(name),
-        path,
-        window: None,
-        questions: Vec::new(),
-    })
+    ArchiveEntry::Item(ArchiveItem::new(name, path, None))
 }
 
 /// Returns the canonical path of a directory, also of one that does not exist yet.

@@ -3,6 +3,7 @@
 mod formats;
 mod judge;
 mod parsers;
+mod resumed;
 mod runs;
 
 use vidense::eval::benchmark::{BenchmarkSpec, read_benchmark};

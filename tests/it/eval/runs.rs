@@ -89,12 +89,12 @@ fn submissions_have_the_layout_of_the_benchmarks() {
     assert_eq!((table[0].questions, table[0].scores["choice"].mean), (1, 1.0));
 }
 
-fn vidense(arguments: &[&str]) -> Output {
+pub(super) fn vidense(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vidense")).current_dir(repository("")).args(arguments).output().unwrap()
 }
 
 /// A multiple-choice benchmark over the sample clips: the questions about one, and its description.
-fn shapes(extra_videos: &[&str]) -> Replica {
+pub(super) fn shapes(extra_videos: &[&str]) -> Replica {
     let text = std::fs::read_to_string(repository("samples/clips/questions.jsonl")).unwrap();
     let rows: Vec<Value> = text.lines().take(12).map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut list = Vec::new();

@@ -2,7 +2,6 @@
 //! shows its progress from another terminal.
 
 mod devices;
-mod messages;
 mod process;
 mod status;
 
@@ -10,27 +9,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, Subcommand};
-use vidense::batch::store::{Header, LockHolder, Store};
-use vidense::batch::summary::write_status;
 use vidense::batch::{
-    Archive, ArchiveOptions, ArchiveUrls, Batch, BatchEvent, BatchOutcome, BatchQuestion, BatchSession, ManifestFormat,
-    Shard, Snapshot, Summary, Tally, check_questions, read_questions, report,
+    Archive, ArchiveOptions, ArchiveUrls, BatchOutcome, BatchQuestion, ManifestFormat, Shard, Snapshot, Summary,
+    check_questions, read_questions, report,
 };
 use vidense::error::{About as _, Error};
-use vidense::exec::{RunControl, Stop};
+use vidense::exec::Stop;
 use vidense::files::output::create_directory;
 use vidense::pipeline::features::identity;
 use vidense::pipeline::{Downloads, VideoOptions};
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
-use self::messages::EventPrinter;
 use self::status::Status;
 use crate::cli::args::PipelineArgs;
 use crate::cli::download::DownloadArgs;
 use crate::cli::limits::{CacheArgs, LimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
-use crate::cli::{SomeFailed, Stopped, interrupt, metrics, timings};
+use crate::cli::stored_run::{OpenedResults, StoredRun};
+use crate::cli::{SomeFailed, Stopped, batch_messages, interrupt, metrics, timings};
 
 /// Directory of downloaded videos under way, inside that of the results.
 const DOWNLOADS: &str = "downloads";
@@ -182,10 +179,7 @@ impl RunBatch {
         create_directory(out).about(out)?;
         let (plan, document) = self.overrides.read_plan(pipeline)?;
         let model = Session::open(plan, &document)?.model;
-        let header = Header::new(&model.plan, &model.fingerprint, model.arithmetic(), &model.model_files)?;
-        let header = header.with_shard(self.shard);
-        let (mut store, state) = Store::open(out, &header)?;
-        messages::print_opened(&store, &state);
+        let results = OpenedResults::open(out, &model, self.shard)?;
         let features = self.cache.open(identity(&model)?);
         let downloads = self.downloads(out)?;
         let stop = Stop::new();
@@ -198,47 +192,27 @@ impl RunBatch {
             thumbnails: true,
             ..VideoOptions::default()
         };
-        let tally = Tally::new(model.device_name());
-        let batch = Batch {
-            asking: model.asking(),
-            archive: &archive,
-            questions: &questions,
-            shard: self.shard,
-            retry_failed: self.retry_failed,
-            is_only_archive: messages::check_archive(&store, archive_named)?,
-            options,
-            tally: &tally,
-        };
-        let session = |event: &str, summary| session(event, archive_named, &questions, summary);
-        store.note(&session("begin", None))?;
-        let printer = EventPrinter::new();
         let latest = Arc::new(Mutex::new(Snapshot::default()));
         if let Some(server) = metrics {
             let latest = latest.clone();
             server.serve(move || latest.lock().unwrap_or_else(PoisonError::into_inner).clone())?;
         }
-        let outcome = batch.run(&mut store, state, &RunControl::until(&stop), &|event| {
-            if let BatchEvent::Tick(snapshot) = event {
-                *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
-                if let Err(error) = write_status(out, snapshot) {
-                    printer.warn_once("the status", &error.to_string());
-                }
-            }
-            printer.print(&event);
-        });
-        printer.finish();
-        let outcome = outcome?;
-        store.note(&session("end", Some(Summary::of(&outcome))))?;
+        let outcome = results.run(&StoredRun {
+            archive: &archive,
+            named: archive_named,
+            questions: &questions,
+            retry_failed: self.retry_failed,
+            options,
+            stop: &stop,
+            on_tick: &|snapshot| *latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.clone(),
+        })?;
         self.conclude(out, &outcome)
     }
 
-    /// Writes and prints the summary.
+    /// Prints the summary, and writes the report.
     fn conclude(&self, out: &Path, outcome: &BatchOutcome) -> anyhow::Result<()> {
         let summary = Summary::of(outcome);
-        outcome.report.warnings.iter().for_each(|warning| output::warning(warning));
-        messages::print_summary(&summary);
-        write_status(out, &summary.session)?;
-        summary.write(out)?;
+        batch_messages::print_summary(&summary);
         let page = report::write(out)?;
         output::note(&format!("see {}", page.display()));
         if self.timings {
@@ -279,16 +253,4 @@ impl RunBatch {
 /// Returns the directory of results that contains that of a part.
 fn whole(part: &Path) -> &Path {
     part.parent().and_then(Path::parent).unwrap_or(part)
-}
-
-/// Makes the line of a session's begin or end.
-fn session(event: &str, archive: &Path, questions: &[BatchQuestion], summary: Option<Summary>) -> BatchSession {
-    BatchSession {
-        event: event.to_owned(),
-        holder: LockHolder::this(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        archive: archive.to_string_lossy().into_owned(),
-        questions: questions.iter().map(|question| question.question.clone()).collect(),
-        summary,
-    }
 }

@@ -11,8 +11,7 @@ use vidense::batch::summary::read_status;
 use vidense::error::Error;
 
 use super::devices::part_dirs;
-use super::messages;
-use crate::cli::output;
+use crate::cli::{batch_messages, output};
 
 /// Show the progress of a batch that runs elsewhere, or has ended
 #[derive(Args)]
@@ -71,7 +70,11 @@ impl Status {
         }
         if let Some(session) = session {
             let word = if holder.is_some() { "now" } else { "at last" };
-            output::line(&format!("{word}: {} {}", messages::format_done(&session), messages::format_rates(&session)))?;
+            output::line(&format!(
+                "{word}: {} {}",
+                batch_messages::format_done(&session),
+                batch_messages::format_rates(&session)
+            ))?;
         }
         Ok(())
     }

@@ -1,34 +1,64 @@
 //! `vidense eval BENCHMARK.yaml --data DIR`: scores on a split of a benchmark.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clap::Args;
+use vidense::batch::Shard;
+use vidense::batch::store::StoredResults;
 use vidense::error::{About as _, Error};
 use vidense::eval::benchmark::{
-    AnswerScorer, AnswerStatus, BenchmarkRun, BenchmarkSpec, BenchmarkTasks, ScoredAnswer, read_benchmark, submission,
+    AnswerScorer, AnswerStatus, BenchmarkSpec, BenchmarkTasks, ScoredAnswer, ScoredResults, check_results_prompt,
+    read_answers, read_benchmark, submission,
 };
 use vidense::eval::dataset::DatasetQuestions;
 use vidense::eval::metrics::WordNet;
-use vidense::exec::{RunControl, Stop};
 use vidense::files::Durability;
-use vidense::files::output::{check_not_input, replace};
-use vidense::pipeline::VideoOptions;
-use vidense::spec::{Document, Plan};
+use vidense::files::output::{check_not_input, create_directory, replace};
+use vidense::spec::Plan;
 
 use super::Eval;
+use super::asking::RunDirectory;
 use super::table::{ScoreReport, print_table};
-use crate::cli::limits::Supervision;
-use crate::cli::session::Session;
-use crate::cli::{SomeFailed, interrupt, output, progress, timings};
+use crate::cli::{SomeFailed, output};
+
+/// File of the scored answers in the directory of an evaluation.
+const SCORED: &str = "scored.jsonl";
+
+/// Flags and groups of flags of a run, which mean nothing where results are only scored.
+const RUNNING: [&str; 11] = [
+    "shard",
+    "retry_failed",
+    "cache",
+    "timings",
+    "ModelArgs",
+    "UnusedArgs",
+    "FrameArgs",
+    "PromptArgs",
+    "GenerateArgs",
+    "MemoryArgs",
+    "ItemLimitArgs",
+];
 
 /// Flags of a benchmark.
 #[derive(Args)]
 pub(super) struct BenchmarkArgs {
     /// Directory of the benchmark's files and videos, to which the paths of its description are relative
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
+    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl [default: none,
+    /// a stopped run begins anew]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Part I of the videos, of N parts that together are the benchmark: 0/3, 1/3, 2/3; vidense results merge joins
+    /// their run/ directories
+    #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true, requires = "out")]
+    pub(super) shard: Shard,
+    /// Retry earlier failures
+    #[arg(long, requires = "out")]
+    pub(super) retry_failed: bool,
+    /// Score these results of vidense batch or eval, and ask nothing
+    #[arg(long, value_name = "DIR", conflicts_with_all = RUNNING)]
+    results: Option<PathBuf>,
     /// Share of the videos that must be there; above it, questions about missing videos count as wrong [default: 100]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_coverage: Option<f64>,
@@ -52,9 +82,13 @@ impl BenchmarkArgs {
     /// # Errors
     /// The first flag that is set.
     pub(super) fn refuse(&self) -> anyhow::Result<()> {
-        let Self { data, min_coverage, wordnet, submission } = self;
+        let Self { data, out, shard, retry_failed, results, min_coverage, wordnet, submission } = self;
         let set = [
             ("--data", data.is_some()),
+            ("--out", out.is_some()),
+            ("--shard", *shard != Shard::default()),
+            ("--retry-failed", *retry_failed),
+            ("--results", results.is_some()),
             ("--min-coverage", min_coverage.is_some()),
             ("--wordnet", wordnet.is_some()),
             ("--submission", submission.is_some()),
@@ -70,53 +104,91 @@ impl BenchmarkArgs {
 }
 
 /// Everything that is known before a model is loaded.
-struct PreparedBenchmark {
-    spec: BenchmarkSpec,
-    dataset: DatasetQuestions,
-    tasks: BenchmarkTasks,
+pub(super) struct PreparedBenchmark {
+    pub(super) spec: BenchmarkSpec,
+    pub(super) data: PathBuf,
+    pub(super) dataset: DatasetQuestions,
+    pub(super) tasks: BenchmarkTasks,
     wordnet: Option<WordNet>,
 }
 
 impl Eval {
-    /// Asks the questions of a benchmark.
+    /// Asks the questions of a benchmark that its results do not answer yet, and scores the answers.
     ///
     /// # Errors
     /// When a file cannot be read, videos are missing, the model cannot be opened, or a question failed.
     pub(super) fn run_benchmark(&self, description: &Path) -> anyhow::Result<()> {
-        let prepared = self.prepare(description)?;
-        let PreparedBenchmark { spec, dataset, tasks, wordnet } = &prepared;
-        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: wordnet.as_ref() };
-        let mut answers: Vec<Option<ScoredAnswer>> = vec![None; dataset.questions.len()];
-        let mut file = self.answers.as_deref().map(super::create).transpose()?;
-        let mut record = |index: usize, answer: ScoredAnswer| -> anyhow::Result<()> {
-            if let Some(file) = &mut file {
-                let written = writeln!(file, "{}", serde_json::to_string(&answer)?);
-                written.map_err(|error| anyhow::anyhow!("{}: {error}", super::shown(&self.answers)))?;
+        let mut prepared = self.prepare(description)?;
+        let (stored, _temporary) = match &self.benchmark.results {
+            Some(dir) => {
+                let stored = StoredResults::open(dir)?;
+                prepared.dataset.notes.extend(check_results_prompt(&stored, &prepared.spec));
+                (stored, None)
             }
-            answers[index] = Some(answer);
-            Ok(())
+            None => {
+                let dir = RunDirectory::of(self.benchmark.out.as_deref())?;
+                self.ask(&prepared, dir.path())?;
+                (StoredResults::open(dir.path())?, Some(dir))
+            }
         };
-        for &index in &tasks.missing {
-            record(index, scorer.missing(&dataset.questions[index]))?;
-        }
-        self.ask(&prepared, &scorer, &mut record)?;
-        let n_left = answers.iter().filter(|answer| answer.is_none()).count();
+        let PreparedBenchmark { spec, data, dataset, tasks, wordnet } = &mut prepared;
+        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: wordnet.as_ref() };
+        let answers = read_answers(dataset, tasks, data, &ScoredResults { results: &stored, scorer })?;
+        let n_questions = answers.len();
         let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
-        if let Some(path) = self.benchmark.submission.as_deref().filter(|_| n_left == 0) {
-            let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, &answers)?)?;
-            replace(path, &made, Durability::Synced).about(path)?;
+        let n_left = n_questions - answers.len();
+        if n_left > 0 && self.benchmark.shard != Shard::default() {
+            return self.conclude_shard(&answers);
         }
+        if n_left > 0 {
+            dataset.notes.push(format!("{n_left} of {n_questions} questions were not asked, and are not counted"));
+        }
+        self.write_answers(spec, dataset, &answers)?;
         let report = ScoreReport::new(spec, dataset, tasks, &answers);
         if self.json {
             output::json(&report)?
         } else {
             print_table(&report)?
         }
-        if n_left > 0 {
-            output::warning(&format!("stopped: {n_left} of {} questions were not asked", dataset.questions.len()));
-        }
-        let n_failed = answers.iter().filter(|answer| answer.status == AnswerStatus::Failed).count() + n_left;
+        let n_failed = n_failed(&answers) + n_left;
         if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
+    }
+
+    /// Ends the run of a part of the benchmark, which has no scores of its own.
+    fn conclude_shard(&self, answers: &[ScoredAnswer]) -> anyhow::Result<()> {
+        let (shard, n) = (self.benchmark.shard, answers.len());
+        output::note(&format!(
+            "shard {shard}: {n} questions done; join the run directories of all shards by `vidense results merge`, and \
+             score them by --results"
+        ));
+        let n_failed = n_failed(answers);
+        if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
+    }
+
+    /// Writes the scored answers, and the submission of a whole run.
+    fn write_answers(
+        &self,
+        spec: &BenchmarkSpec,
+        dataset: &DatasetQuestions,
+        answers: &[ScoredAnswer],
+    ) -> anyhow::Result<()> {
+        let mut lines = Vec::new();
+        for answer in answers {
+            serde_json::to_writer(&mut lines, answer)?;
+            lines.push(b'\n');
+        }
+        if let Some(out) = &self.benchmark.out {
+            create_directory(out).about(out)?;
+            replace(&out.join(SCORED), &lines, Durability::Synced).about(out)?;
+        }
+        if let Some(path) = &self.answers {
+            replace(path, &lines, Durability::Synced).about(path)?;
+        }
+        if let Some(path) = self.benchmark.submission.as_deref().filter(|_| answers.len() == dataset.questions.len()) {
+            let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, answers)?)?;
+            replace(path, &made, Durability::Synced).about(path)?;
+        }
+        Ok(())
     }
 
     /// Reads the description, the questions and WordNet, and looks up the videos.
@@ -151,7 +223,7 @@ impl Eval {
         if let Some(path) = &self.answers {
             self.check_output(path, read(), &tasks)?;
         }
-        Ok(PreparedBenchmark { spec, dataset, tasks, wordnet })
+        Ok(PreparedBenchmark { spec, data: data.to_owned(), dataset, tasks, wordnet })
     }
 
     fn check_output<'a>(
@@ -179,7 +251,7 @@ impl Eval {
     }
 
     /// Returns the plan of the flags, with the system text and the beginning of answers of the benchmark.
-    fn benchmark_plan(&self, spec: &BenchmarkSpec) -> anyhow::Result<Plan> {
+    pub(super) fn benchmark_plan(&self, spec: &BenchmarkSpec) -> anyhow::Result<Plan> {
         let mut plan = self.plan.plan()?;
         if spec.prompt.system.is_some() {
             if plan.prompt.system.is_some() {
@@ -190,52 +262,8 @@ impl Eval {
         plan.prompt.answer.clone_from(&spec.prompt.answer);
         Ok(plan)
     }
+}
 
-    /// Asks about the videos that are there.
-    fn ask(
-        &self,
-        prepared: &PreparedBenchmark,
-        scorer: &AnswerScorer<'_>,
-        record: &mut dyn FnMut(usize, ScoredAnswer) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let PreparedBenchmark { spec, dataset, tasks, .. } = prepared;
-        if tasks.videos.is_empty() {
-            return Ok(());
-        }
-        let plan = self.benchmark_plan(spec)?;
-        // Without a first question: a damaged first video fails alone.
-        let session = Session::open(plan, &Document::empty())?;
-        let bar = progress::asking(dataset.questions.len() - tasks.missing.len());
-        let stop = Stop::new();
-        interrupt::stop_on(&stop)?;
-        let begin = Instant::now();
-        let isolation = self.items.isolation(Supervision::Attended, self.plan.read())?;
-        let features = self.cache.as_deref().map(|dir| self.features(dir, &session)).transpose()?;
-        let options = VideoOptions {
-            limits: self.items.limits(Supervision::Attended, self.plan.read())?,
-            isolation: isolation.as_ref(),
-            features: features.as_ref(),
-            ..session.video_options()
-        };
-        let control = RunControl::until(&stop);
-        let run = BenchmarkRun { asking: session.model.asking(), videos: &tasks.videos, options, control: &control };
-        let report = run.run(&mut |index, answer| {
-            let question = &dataset.questions[index];
-            bar.inc(1);
-            match answer {
-                Ok(given) => record(index, scorer.answered(question, given)),
-                Err(error) => {
-                    let video = question.video.shown();
-                    bar.suspend(|| output::warning(&format!("{video}: {error} (in the stage {})", error.stage)));
-                    record(index, scorer.failed(question, error.to_string()))
-                }
-            }
-        });
-        bar.finish_and_clear();
-        let report = report??;
-        if self.timings {
-            timings::print(&report, begin.elapsed());
-        }
-        Ok(())
-    }
+fn n_failed(answers: &[ScoredAnswer]) -> usize {
+    answers.iter().filter(|answer| answer.status == AnswerStatus::Failed).count()
 }

@@ -1,6 +1,7 @@
 //! `vidense eval`: scores of a model on a file of questions, or on a benchmark's split; `vidense eval compare`: two
 //! runs; `vidense eval judge`: scores of open answers by a language model.
 
+mod asking;
 mod benchmark;
 mod compare;
 mod judge;

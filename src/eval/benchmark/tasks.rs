@@ -1,0 +1,117 @@
+//! Tasks of a benchmark: videos are looked up and counted before a model is loaded; each video or clip is an item of a
+//! batch, encoded once for all its questions.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::prompt::BenchmarkPrompt;
+use crate::batch::{ArchiveItem, BatchQuestion};
+use crate::error::{Error, Kind, Result};
+use crate::eval::dataset::{BenchmarkQuestion, VideoCoverage, read_subtitles};
+use crate::video::Window;
+
+/// Questions about one video or clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BenchmarkVideo {
+    /// Path of the video.
+    pub path: PathBuf,
+    /// Part of the video.
+    pub clip: Window,
+    /// Indices of the questions.
+    pub questions: Vec<usize>,
+    /// Prompt of each question.
+    prompts: Vec<String>,
+}
+
+/// Questions of a benchmark with their videos.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BenchmarkTasks {
+    /// Videos that are there.
+    pub videos: Vec<BenchmarkVideo>,
+    /// Indices of the questions whose video is missing.
+    pub missing: Vec<usize>,
+    /// Share of the videos that are there.
+    pub coverage: VideoCoverage,
+}
+
+impl BenchmarkTasks {
+    /// Looks up the videos below the data directory, and makes the prompts.
+    ///
+    /// # Errors
+    /// Subtitles that cannot be read.
+    pub fn plan(questions: &[BenchmarkQuestion], prompt: &BenchmarkPrompt, data: &Path) -> Result<Self> {
+        let mut tasks = Self::default();
+        let mut paths = HashMap::new();
+        let mut subtitles: HashMap<&Path, Vec<String>> = HashMap::new();
+        let mut by_clip: BTreeMap<(PathBuf, String), usize> = BTreeMap::new();
+        for (index, question) in questions.iter().enumerate() {
+            let path = paths.entry(&question.video).or_insert_with(|| question.video.find(data));
+            let Some(path) = path else {
+                tasks.coverage.missing.insert(question.video.clone());
+                tasks.missing.push(index);
+                continue;
+            };
+            if let Some(file) = question.subtitles.as_deref()
+                && !subtitles.contains_key(file)
+            {
+                subtitles.insert(file, read_subtitles(&data.join(file))?);
+            }
+            let lines = question.subtitles.as_deref().and_then(|file| subtitles.get(file));
+            let lines = lines.map_or(&[][..], Vec::as_slice);
+            let text = prompt.text_of(question, lines);
+            let at = *by_clip.entry((path.clone(), question.clip.to_string())).or_insert_with(|| {
+                let (path, clip) = (path.clone(), question.clip);
+                tasks.videos.push(BenchmarkVideo { path, clip, questions: Vec::new(), prompts: Vec::new() });
+                tasks.videos.len() - 1
+            });
+            tasks.videos[at].questions.push(index);
+            tasks.videos[at].prompts.push(text);
+        }
+        tasks.coverage.n_videos = paths.len();
+        Ok(tasks)
+    }
+
+    /// Refuses a share of videos below a threshold, in percent.
+    ///
+    /// # Errors
+    /// The first missing videos and their number.
+    pub fn check_coverage(&self, min_percent: f64) -> Result<()> {
+        let coverage = &self.coverage;
+        if coverage.percent() >= min_percent && !self.videos.is_empty() {
+            return Ok(());
+        }
+        let (n_missing, n_videos, names) = (coverage.missing.len(), coverage.n_videos, coverage.missing_names());
+        let share = match self.videos.is_empty() {
+            true => "none is there".to_owned(),
+            false => format!("{:.1} % are there, below {min_percent} %", coverage.percent()),
+        };
+        let rule = format!("{n_missing} of {n_videos} videos are missing ({share}): {names}");
+        Err(Error::new(Kind::NotFound, rule)
+            .with_hint("--min-coverage PERCENT goes on, and counts their questions as wrong"))
+    }
+
+    /// Returns the items of a batch, named by their paths below the data directory, so that their identities are the
+    /// same on every machine. Questions with the same prompt about one item are asked once, under the id of the first.
+    pub fn items(&self, questions: &[BenchmarkQuestion], data: &Path) -> Vec<ArchiveItem> {
+        self.videos.iter().map(|video| video.item(questions, data)).collect()
+    }
+}
+
+impl BenchmarkVideo {
+    fn item(&self, questions: &[BenchmarkQuestion], data: &Path) -> ArchiveItem {
+        let name = self.path.strip_prefix(data).unwrap_or(&self.path).as_os_str().as_encoded_bytes();
+        let window = (self.clip != Window::default()).then_some(self.clip);
+        let mut seen = HashSet::new();
+        let first = self.asked().filter(|(_, prompt)| seen.insert(*prompt));
+        let asked = first.map(|(question, prompt)| BatchQuestion {
+            id: Some(questions[question].id.clone()),
+            question: prompt.to_owned(),
+        });
+        ArchiveItem { questions: asked.collect(), ..ArchiveItem::new(name, self.path.clone(), window) }
+    }
+
+    /// Lists the index and the prompt of each question.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.questions.iter().copied().zip(self.prompts.iter().map(String::as_str))
+    }
+}
