@@ -15,14 +15,9 @@ mod tasks;
 pub use compare::{RunComparison, compare_runs};
 pub use measure::Measure;
 pub use prompt::BenchmarkPrompt;
-<<<<<<< HEAD
 pub(in crate::eval) use prompt::fill;
-pub use run::{BenchmarkRun, BenchmarkTasks, BenchmarkVideo, OnAnswer};
-pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table, score_table};
-=======
 pub use results::{ScoredResults, check_results_prompt, read_answers};
-pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, score_table};
->>>>>>> f7a6d06 (Run benchmarks as batches: resumed, in shards, isolated; score results that are there)
+pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table, score_table};
 pub use spec::{AverageOver, BenchmarkSpec, PublishedMetric, PublishedResult, read_benchmark};
 pub use submission::submission;
 pub use tasks::{BenchmarkTasks, BenchmarkVideo};

@@ -24,19 +24,46 @@ use crate::cli::{SomeFailed, output};
 /// File of the scored answers in the directory of an evaluation.
 const SCORED: &str = "scored.jsonl";
 
-/// Flags and groups of flags of a run, which mean nothing where results are only scored.
-const RUNNING: [&str; 11] = [
+/// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default value
+/// in it hides that another of them is given.
+const RUNNING: [&str; 37] = [
     "shard",
     "retry_failed",
     "cache",
+    "cache_limit",
     "timings",
-    "ModelArgs",
-    "UnusedArgs",
-    "FrameArgs",
-    "PromptArgs",
-    "GenerateArgs",
-    "MemoryArgs",
-    "ItemLimitArgs",
+    "model",
+    "vision_tower",
+    "llm",
+    "quant",
+    "kv_dtype",
+    "device",
+    "dtype",
+    "vision_device",
+    "vision_dtype",
+    "allow_unused",
+    "frames",
+    "sample",
+    "access",
+    "stream",
+    "start",
+    "end",
+    "stall_limit",
+    "temporal",
+    "single_image",
+    "template",
+    "system",
+    "timestamps",
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "seed",
+    "kv_memory",
+    "isolate",
+    "time_limits",
+    "frame_limit",
 ];
 
 /// Flags of a benchmark.
@@ -266,4 +293,31 @@ impl Eval {
 
 fn n_failed(answers: &[ScoredAnswer]) -> usize {
     answers.iter().filter(|answer| answer.status == AnswerStatus::Failed).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn no_flag_of_a_run_is_ignored_where_results_are_scored() {
+        let command = Eval::augment_args(clap::Command::new("eval"));
+        let scoring = [
+            "questions",
+            "data",
+            "out",
+            "results",
+            "min_coverage",
+            "wordnet",
+            "submission",
+            "limit",
+            "answers",
+            "json",
+        ];
+        let unknown = command.get_arguments().map(|argument| argument.get_id().as_str());
+        let unknown: Vec<&str> = unknown.filter(|id| !scoring.contains(id) && !RUNNING.contains(id)).collect();
+        assert_eq!(unknown, [""; 0]);
+    }
 }
