@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, FromArgMatches as _};
 use vidense::device::{DTypeSpec, DeviceSpec};
 use vidense::error::{About, Error};
 use vidense::files::MINI;
@@ -292,10 +292,26 @@ impl PlanArgs {
     /// When the file or a value is invalid.
     #[cfg(feature = "serve")]
     pub fn of_pipeline(&self, pipeline: &Path, sets: &[String]) -> Result<(Plan, Document), Error> {
-        let (mut plan, document) = read_plan(pipeline, sets)?;
+        let (plan, document) = read_plan(pipeline, sets)?;
+        Ok((self.beside(plan), document))
+    }
+
+    /// Applies the flags beside a plan that was read from a file: those of unused tensors and of the memory for
+    /// answers.
+    pub fn beside(&self, mut plan: Plan) -> Plan {
         plan.unused = self.model.unused.rule(plan.unused);
         plan.exec.kv_memory = self.memory.kv_memory.or(plan.exec.kv_memory);
-        Ok((plan, document))
+        plan
+    }
+
+    /// Returns whether a flag of the plan has another value than its default, besides those of [`Self::beside`].
+    ///
+    /// # Errors
+    /// When flags contradict each other, or a name is unknown.
+    pub fn sets_plan(&self) -> anyhow::Result<bool> {
+        let command = Self::augment_args(clap::Command::new("default").no_binary_name(true));
+        let default = Self::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)?;
+        Ok(self.plan()? != self.beside(default.plan()?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod formats;
 mod judge;
+mod matrix;
 mod parsers;
 mod resumed;
 mod runs;

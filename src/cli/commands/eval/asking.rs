@@ -18,7 +18,7 @@ use crate::cli::stored_run::{OpenedResults, StoredRun};
 use crate::cli::{interrupt, timings};
 
 /// Directory of results inside that of an evaluation.
-const RUN: &str = "run";
+pub(super) const RUN: &str = "run";
 
 /// Directory of the results of a run: kept with the evaluation, or removed at the end.
 pub(super) enum RunDirectory {

@@ -26,12 +26,13 @@ const SCORED: &str = "scored.jsonl";
 
 /// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default value
 /// in it hides that another of them is given.
-const RUNNING: [&str; 37] = [
+const RUNNING: [&str; 38] = [
     "shard",
     "retry_failed",
     "cache",
     "cache_limit",
     "timings",
+    "sets",
     "model",
     "vision_tower",
     "llm",
@@ -72,8 +73,8 @@ pub(super) struct BenchmarkArgs {
     /// Directory of the benchmark's files and videos, to which the paths of its description are relative
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl [default: none,
-    /// a stopped run begins anew]
+    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl; of a matrix, a
+    /// directory for each cell, and the table [default: none, a stopped run begins anew]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Part I of the videos, of N parts that together are the benchmark: 0/3, 1/3, 2/3; vidense results merge joins
@@ -130,13 +131,31 @@ impl BenchmarkArgs {
     }
 }
 
+impl BenchmarkArgs {
+    /// Refuses the flags for a matrix.
+    ///
+    /// # Errors
+    /// The first flag that is set.
+    pub(super) fn refuse_for_matrix(&self) -> anyhow::Result<()> {
+        let set = [
+            ("--shard", self.shard != Shard::default()),
+            ("--results", self.results.is_some()),
+            ("--submission", self.submission.is_some()),
+        ];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            Some((flag, _)) => Err(Error::invalid("a flag of one benchmark, not of a matrix").about(*flag).into()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Everything that is known before a model is loaded.
 pub(super) struct PreparedBenchmark {
     pub(super) spec: BenchmarkSpec,
     pub(super) data: PathBuf,
     pub(super) dataset: DatasetQuestions,
     pub(super) tasks: BenchmarkTasks,
-    wordnet: Option<WordNet>,
+    pub(super) wordnet: Option<WordNet>,
 }
 
 impl Eval {
@@ -199,17 +218,11 @@ impl Eval {
         dataset: &DatasetQuestions,
         answers: &[ScoredAnswer],
     ) -> anyhow::Result<()> {
-        let mut lines = Vec::new();
-        for answer in answers {
-            serde_json::to_writer(&mut lines, answer)?;
-            lines.push(b'\n');
-        }
         if let Some(out) = &self.benchmark.out {
-            create_directory(out).about(out)?;
-            replace(&out.join(SCORED), &lines, Durability::Synced).about(out)?;
+            write_scored(out, answers)?;
         }
         if let Some(path) = &self.answers {
-            replace(path, &lines, Durability::Synced).about(path)?;
+            replace(path, &lines_of(answers)?, Durability::Synced).about(path)?;
         }
         if let Some(path) = self.benchmark.submission.as_deref().filter(|_| answers.len() == dataset.questions.len()) {
             let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, answers)?)?;
@@ -218,7 +231,7 @@ impl Eval {
         Ok(())
     }
 
-    /// Reads the description, the questions and WordNet, and looks up the videos.
+    /// Reads the description and what it names.
     fn prepare(&self, description: &Path) -> anyhow::Result<PreparedBenchmark> {
         let spec = read_benchmark(description)?;
         let Some(data) = self.benchmark.data.as_deref() else {
@@ -227,6 +240,16 @@ impl Eval {
                 .with_hint(spec.source)
                 .into());
         };
+        self.prepare_split(spec, data, description)
+    }
+
+    /// Reads the questions of a split and WordNet, and looks up the videos. `description` is the file that names them.
+    pub(super) fn prepare_split(
+        &self,
+        spec: BenchmarkSpec,
+        data: &Path,
+        description: &Path,
+    ) -> anyhow::Result<PreparedBenchmark> {
         let wordnet = self.wordnet(&spec)?;
         let mut dataset = spec.format.read(data)?;
         let n = dataset.questions.len();
@@ -279,16 +302,36 @@ impl Eval {
 
     /// Returns the plan of the flags, with the system text and the beginning of answers of the benchmark.
     pub(super) fn benchmark_plan(&self, spec: &BenchmarkSpec) -> anyhow::Result<Plan> {
-        let mut plan = self.plan.plan()?;
-        if spec.prompt.system.is_some() {
-            if plan.prompt.system.is_some() {
-                return Err(Error::invalid("the benchmark's prompt sets the system text").about("--system").into());
-            }
-            plan.prompt.system.clone_from(&spec.prompt.system);
-        }
-        plan.prompt.answer.clone_from(&spec.prompt.answer);
-        Ok(plan)
+        Ok(with_prompt(self.plan.plan()?, spec, "--system")?)
     }
+}
+
+/// Sets the system text and the beginning of answers of a benchmark. `own` names the plan's own system text.
+pub(super) fn with_prompt(mut plan: Plan, spec: &BenchmarkSpec, own: &str) -> Result<Plan, Error> {
+    if spec.prompt.system.is_some() {
+        if plan.prompt.system.is_some() {
+            return Err(Error::invalid("the benchmark's prompt sets the system text").about(own.to_owned()));
+        }
+        plan.prompt.system.clone_from(&spec.prompt.system);
+    }
+    plan.prompt.answer.clone_from(&spec.prompt.answer);
+    Ok(plan)
+}
+
+/// Formats scored answers as lines.
+fn lines_of(answers: &[ScoredAnswer]) -> anyhow::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for answer in answers {
+        serde_json::to_writer(&mut lines, answer)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
+/// Writes the scored answers of an evaluation into its directory.
+pub(super) fn write_scored(out: &Path, answers: &[ScoredAnswer]) -> anyhow::Result<()> {
+    create_directory(out).about(out)?;
+    Ok(replace(&out.join(SCORED), &lines_of(answers)?, Durability::Synced).about(out)?)
 }
 
 fn n_failed(answers: &[ScoredAnswer]) -> usize {

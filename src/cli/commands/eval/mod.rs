@@ -5,6 +5,7 @@ mod asking;
 mod benchmark;
 mod compare;
 mod judge;
+mod matrix;
 mod questions;
 mod table;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use vidense::error::{About as _, Error};
+use vidense::eval::matrix::is_matrix;
 use vidense::files::output::create_growing;
 use vidense::pipeline::FeatureCache;
 use vidense::pipeline::features::identity;
@@ -32,7 +34,8 @@ pub struct Eval {
     #[command(subcommand)]
     subcommand: Option<EvalSubcommand>,
     /// Questions as JSON objects, one a line or in an array, or as a table (.csv, .tsv): video, question, answer, type,
-    /// question_id; or the description of a benchmark's split (.yaml), with --data
+    /// question_id; or the description of a benchmark's split (.yaml), with --data; or a matrix of pipelines (.yaml with
+    /// the key matrix), with --out
     #[arg(required = true)]
     questions: Option<PathBuf>,
     #[command(flatten)]
@@ -41,7 +44,10 @@ pub struct Eval {
     plan: PlanArgs,
     #[command(flatten)]
     items: ItemLimitArgs,
-    /// Directory of the cache of visual tokens, for later runs [default: no cache]
+    /// Value that overrides that of a matrix's pipeline, such as model=DIR; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Directory of the cache of visual tokens, for later runs [default: no cache; of a matrix, cache in --out]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Size limit of that directory; the least recently used entries are evicted
@@ -80,9 +86,17 @@ impl Eval {
         }
         let questions = self.questions.clone().unwrap_or_default();
         let extension = questions.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
-            "yaml" | "yml" => self.run_benchmark(&questions),
-            _ => self.run_questions(&questions),
+        let is_yaml = matches!(extension.to_ascii_lowercase().as_str(), "yaml" | "yml");
+        if is_yaml && is_matrix(&questions)? {
+            return self.run_matrix(&questions);
+        }
+        if let Some(set) = self.sets.first() {
+            let error = Error::invalid("a flag of matrices").with_hint("a flag of its own, such as --model");
+            return Err(error.about(format!("--set {set}")).into());
+        }
+        match is_yaml {
+            true => self.run_benchmark(&questions),
+            false => self.run_questions(&questions),
         }
     }
 

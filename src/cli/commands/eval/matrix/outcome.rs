@@ -1,0 +1,89 @@
+//! Results of a cell in its directory: whether it is done, its answers and its cost.
+
+use std::path::PathBuf;
+
+use vidense::batch::store::{ANSWERS, StoredResults};
+use vidense::error::Error;
+use vidense::eval::benchmark::{AnswerScorer, AnswerStatus, ScoredAnswer, ScoredResults, read_answers};
+use vidense::eval::matrix::{CellCost, CellOutcome, CellState};
+
+use super::super::asking::RUN;
+use super::super::benchmark::PreparedBenchmark;
+
+/// Directory of a cell, with what its results are of.
+pub(super) struct CellFiles<'a> {
+    pub(super) dir: PathBuf,
+    pub(super) benchmark: &'a PreparedBenchmark,
+    /// Fingerprint of the cell's plan.
+    pub(super) fingerprint: &'a str,
+}
+
+impl CellFiles<'_> {
+    /// Directory of the results.
+    pub(super) fn run_dir(&self) -> PathBuf {
+        self.dir.join(RUN)
+    }
+
+    /// Opens the results, if the cell was begun.
+    fn results(&self) -> Result<Option<StoredResults>, Error> {
+        let dir = self.run_dir();
+        if !dir.join(ANSWERS).is_file() {
+            return Ok(None);
+        }
+        let results = StoredResults::open(&dir)?;
+        if results.header.plan != self.fingerprint {
+            let error = Error::invalid("results of another plan than that of the cell").about(dir);
+            return Err(error.with_hint("another --out"));
+        }
+        Ok(Some(results))
+    }
+
+    /// Returns the arithmetic of the results, if there are some.
+    pub(super) fn arithmetic(&self) -> Option<String> {
+        self.results().ok().flatten().map(|results| results.header.arithmetic.clone())
+    }
+
+    /// Reads and scores the answers; `None` for a question that was not asked.
+    fn answers(&self, results: &StoredResults) -> Result<Vec<Option<ScoredAnswer>>, Error> {
+        let PreparedBenchmark { spec, data, dataset, tasks, wordnet } = self.benchmark;
+        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: wordnet.as_ref() };
+        read_answers(dataset, tasks, data, &ScoredResults { results, scorer })
+    }
+
+    /// Returns whether every question was asked; with `retry_failed`, whether every question was also answered.
+    ///
+    /// # Errors
+    /// When the results cannot be read, or are of another plan.
+    pub(super) fn is_done(&self, retry_failed: bool) -> Result<bool, Error> {
+        let Some(results) = self.results()? else { return Ok(false) };
+        let is_done = |answer: &Option<ScoredAnswer>| {
+            answer.as_ref().is_some_and(|answer| !(retry_failed && answer.status == AnswerStatus::Failed))
+        };
+        Ok(self.answers(&results)?.iter().all(is_done))
+    }
+
+    /// Returns the outcome of the cell, of which `error` is that of its run.
+    ///
+    /// # Errors
+    /// When the results cannot be read.
+    pub(super) fn outcome(&self, error: Option<&str>) -> Result<CellOutcome, Error> {
+        let failed = |error: &str| CellOutcome {
+            state: CellState::Failed,
+            answers: Vec::new(),
+            cost: None,
+            error: Some(error.to_owned()),
+        };
+        if let Some(error) = error {
+            return Ok(failed(error));
+        }
+        let incomplete = CellOutcome { state: CellState::Incomplete, answers: Vec::new(), cost: None, error: None };
+        let Some(results) = self.results()? else { return Ok(incomplete) };
+        let answers = self.answers(&results)?;
+        let n = answers.len();
+        let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
+        if answers.len() < n {
+            return Ok(incomplete);
+        }
+        Ok(CellOutcome { state: CellState::Done, answers, cost: Some(CellCost::of(&results)?), error: None })
+    }
+}
