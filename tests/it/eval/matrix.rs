@@ -144,9 +144,15 @@ fn cells_are_named_by_their_labels_and_selected_by_them() {
     let error = wrong(&["temporal.max_pool.stride=4"]);
     assert!(error.contains("--set temporal.max_pool.stride=4: the axis `temporal` sets this key"), "{error}");
     let error = wrong(&["sample=all"]);
-    assert!(error.contains("temporal=concat,frames=2: sample: all: every frame is taken, so `frames` does not apply"), "{error}");
+    assert!(
+        error.contains("temporal=concat,frames=2: sample: all: every frame is taken, so `frames` does not apply"),
+        "{error}"
+    );
     for (matrix, part) in [
-        ("questions: q.jsonl\nmatrix:\n  frames: [2, 4]\nexclude: [{ frames: [2, 4] }]\n", "exclude: leaves no combination"),
+        (
+            "questions: q.jsonl\nmatrix:\n  frames: [2, 4]\nexclude: [{ frames: [2, 4] }]\n",
+            "exclude: leaves no combination",
+        ),
         ("questions: q.jsonl\nmatrix: { frames: [2, 4], seed: [1] }\n", "matrix.seed: unknown key `seed`"),
         (
             "questions: q.jsonl\nmatrix: { frames: [2, 4], generate.seed: [1, 2] }\nbaseline: { frames: 2 }\n",
@@ -162,11 +168,13 @@ fn cells_are_named_by_their_labels_and_selected_by_them() {
 
 #[test]
 fn a_cell_over_the_context_is_refused_before_anything_runs() {
-    let ablation = Ablation::new("questions: questions.jsonl\nmatrix:\n  temporal: [temporal_mean, concat]\n  frames: [8, 16]\n");
+    let ablation =
+        Ablation::new("questions: questions.jsonl\nmatrix:\n  temporal: [temporal_mean, concat]\n  frames: [8, 16]\n");
     let output = ablation.run("out");
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let rule = "temporal=concat,frames=16: matrix.yaml:3:29: temporal.concat: 16 frames x 64 tokens = 1024 visual tokens";
+    let rule =
+        "temporal=concat,frames=16: matrix.yaml:3:29: temporal.concat: 16 frames x 64 tokens = 1024 visual tokens";
     assert!(text.contains(rule), "{text}");
     assert!(!ablation.path("out").exists());
     // The flags of a plan do not silently lose to the cells.
@@ -208,7 +216,10 @@ fn cells_share_frames_resume_and_agree_with_runs_of_their_own() {
     assert_eq!(stderr(&output).matches("done before").count(), 5, "{}", stderr(&output));
     assert_eq!(table(&output)["rows"], found["rows"]);
     let markdown = std::fs::read_to_string(ablation.path("out/table.md")).unwrap();
-    assert!(markdown.starts_with("# questions, all\n\n| temporal | frames | exact | 95 % | difference |"), "{markdown}");
+    assert!(
+        markdown.starts_with("# questions, all\n\n| temporal | frames | exact | 95 % | difference |"),
+        "{markdown}"
+    );
     let csv = std::fs::read_to_string(ablation.path("out/table.csv")).unwrap();
     assert!(csv.lines().count() == 6 && csv.starts_with("temporal,frames,cell,state,questions,"), "{csv}");
 }
