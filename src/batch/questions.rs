@@ -176,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a small file");
-        read_questions(&path).map_err(|error| error.to_string().replace(&format!("{}: ", path.display()), ""))
+        read_questions(&path).map_err(|error| error.with_path_as(&path, name).to_string())
     }
 
     #[test]
@@ -192,11 +192,11 @@ mod tests {
 
     #[test]
     fn empty_and_repeated_questions_are_refused() {
-        assert_eq!(read("[]").expect_err("nothing"), "no questions");
-        assert_eq!(read("- a\n- ' '\n").expect_err("empty"), "question 2 is empty");
-        assert_eq!(read("- a\n- a\n").expect_err("twice"), "question 2 is repeated: a");
+        assert_eq!(read("[]").expect_err("nothing"), "q.yaml: no questions");
+        assert_eq!(read("- a\n- ' '\n").expect_err("empty"), "q.yaml: question 2 is empty");
+        assert_eq!(read("- a\n- a\n").expect_err("twice"), "q.yaml: question 2 is repeated: a");
         let twice = "- {id: x, question: a}\n- {id: x, question: b}\n";
-        assert_eq!(read(twice).expect_err("twice"), "question 2 has the id of another question");
+        assert_eq!(read(twice).expect_err("twice"), "q.yaml: question 2 has the id of another question");
         let hint = "; hint: a list of texts, or of maps with `id` and `question`";
         for (text, cause) in [
             ("a: b", "unknown field `a`, expected `questions`"),

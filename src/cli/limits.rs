@@ -73,6 +73,16 @@ pub enum Supervision {
 /// Time limit of an item in a stage of an unattended command.
 const UNATTENDED_LIMIT: Duration = Duration::from_secs(3600);
 
+/// Address space of a process that decodes a downloaded video at most.
+const DOWNLOAD_MEMORY: ByteSize = ByteSize::gib(4);
+
+/// Returns the isolation of a command that decodes downloaded videos: a process for each reading, with a limit of
+/// memory.
+pub fn isolation_of_downloads(isolation: Isolation) -> Isolation {
+    let memory = Some(DOWNLOAD_MEMORY.as_u64());
+    Isolation { lifetime: ProcessLifetime::OneReading, memory, ..isolation }
+}
+
 impl LimitArgs {
     /// Returns the limits of each item.
     ///

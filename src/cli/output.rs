@@ -17,6 +17,7 @@ use vidense::batch::store::ResultRecord;
 use vidense::batch::{Snapshot, Summary};
 use vidense::choice;
 use vidense::error::Error;
+use vidense::pipeline::ItemError;
 
 #[cfg(feature = "serve")]
 use super::commands::serve::log::RequestLine;
@@ -135,10 +136,14 @@ pub fn failure(record: &ResultRecord) {
         tracing::error!(video, question, stage, kind, cause, hint, "an item failed");
         return;
     }
-    let question = record.question.as_ref().map_or(String::new(), |question| format!(" {question}"));
-    let named = if failure.cause.contains(&record.video) { "" } else { &format!("{}:{question} ", record.video) };
-    let rule = format!("{named}{} (in the stage {})", failure.cause, failure.stage);
+    let question = record.question.as_ref().map_or(String::new(), |question| format!(", question `{question}`"));
+    let rule = format!("{} (in the stage {}{question})", failure.cause, failure.stage);
     message("error", "31", &[Error::invalid(rule).with_hint_if(failure.hint.clone()).to_string()]);
+}
+
+/// Formats the failure of a video or of a question about it: its error, which names the video, and its stage.
+pub fn item_failure(video: &Path, failure: &ItemError) -> String {
+    format!("{} (in the stage {})", failure.error.clone().about_item(video), failure.stage)
 }
 
 /// Escapes control characters, and those that change the direction of writing. A line break stays only before an

@@ -93,6 +93,18 @@ impl Error {
         self
     }
 
+    /// Adds an item as the outer subject of each error whose outermost subject is neither the item nor a path below it.
+    #[must_use]
+    pub fn about_item(mut self, item: &Path) -> Self {
+        let Parts { subjects, further, .. } = &mut *self.0;
+        for subjects in std::iter::once(subjects).chain(further.iter_mut().map(|error| &mut error.0.subjects)) {
+            if !subjects.first().is_some_and(|first| first.is_within(item)) {
+                subjects.insert(0, item.into());
+            }
+        }
+        self
+    }
+
     /// Sets the hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
@@ -143,15 +155,6 @@ impl Error {
                 let renamed = Path::new(name);
                 *path = if below.as_os_str().is_empty() { renamed.to_owned() } else { renamed.join(below) };
             }
-        }
-        self
-    }
-
-    /// Replaces a text in the rule, such as a path in the statement of another error that the rule quotes.
-    #[must_use]
-    pub(crate) fn with_text_as(mut self, from: &str, text: &str) -> Self {
-        if self.0.rule.contains(from) {
-            self.0.rule = self.0.rule.replace(from, text).into();
         }
         self
     }

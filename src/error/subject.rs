@@ -16,6 +16,16 @@ pub enum Subject {
     Name(Cow<'static, str>),
 }
 
+impl Subject {
+    /// Returns whether the subject is an item, by its path or its name, or a path below it.
+    pub(super) fn is_within(&self, item: &Path) -> bool {
+        match self {
+            Self::Path(path) => path.starts_with(item),
+            Self::Name(name) => Path::new(&**name) == item,
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -22,6 +22,19 @@ fn a_path_is_renamed_as_a_subject_and_nowhere_else() {
 }
 
 #[test]
+fn an_item_is_named_once_by_its_path_and_not_by_text() {
+    let item = Path::new("/a/b");
+    let named = |error: Error| error.about_item(item).to_string();
+    assert_eq!(named(Error::invalid("empty").about(item)), "/a/b: empty");
+    assert_eq!(named(Error::invalid("empty").about(item.join("1.png"))), "/a/b/1.png: empty");
+    assert_eq!(named(Error::invalid("empty").about("/a/b".to_owned())), "/a/b: empty");
+    assert_eq!(named(Error::invalid("empty").about(Path::new("/a/bc"))), "/a/b: /a/bc: empty");
+    assert_eq!(named(Error::invalid("/a/b is empty")), "/a/b: /a/b is empty");
+    let two = Error::all([Error::invalid("x").about(item), Error::invalid("y")]).expect("two");
+    assert_eq!(named(two), "/a/b: x\n/a/b: y");
+}
+
+#[test]
 fn a_cause_is_found_by_its_type_and_lost_on_the_wire() {
     let error = Error::io("x")(io::ErrorKind::PermissionDenied.into());
     assert_eq!(error.to_string(), "x: permission denied");

@@ -90,10 +90,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a small file");
-        let prefix = format!("{}: ", path.display());
-        let asked = read_questions(&path).map_err(|error| error.to_string().replace(&prefix, ""))?;
-        let name = |video: PathBuf| PathBuf::from(video.file_name().unwrap_or_default());
-        Ok(asked.into_iter().map(|asked| EvalQuestion { video: name(asked.video), ..asked }).collect())
+        let asked = read_questions(&path).map_err(|error| error.with_path_as(&path, name).to_string())?;
+        let file_name = |video: PathBuf| PathBuf::from(video.file_name().unwrap_or_default());
+        Ok(asked.into_iter().map(|asked| EvalQuestion { video: file_name(asked.video), ..asked }).collect())
     }
 
     #[test]
@@ -113,8 +112,8 @@ mod tests {
         assert_eq!(read("q.json", &object), expected);
         assert_eq!(read("q.csv", &format!("video;question;answer;question_id\na.mp4;How many?;3;{big}\n")), expected);
         assert_eq!(read("q.tsv", &format!("id\tvideo\tquestion\tanswer\n{big}\ta.mp4\tHow many?\t3\n")), expected);
-        assert!(read("q.csv", "name,answer\n").expect_err("no video").starts_with("no column `video` in "));
-        assert_eq!(read("q.csv", "video,question\na,b\n").expect_err("no answer"), "line 2: missing field `answer`");
-        assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("line 2: EOF"));
+        assert!(read("q.csv", "name,answer\n").expect_err("no video").starts_with("q.csv: no column `video` in "));
+        assert_eq!(read("q.csv", "video,question\na,b\n").expect_err("no answer"), "q.csv: line 2: missing field `answer`");
+        assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("q.jsonl: line 2: EOF"));
     }
 }

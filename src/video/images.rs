@@ -71,7 +71,7 @@ impl FrameSource for ImageDirectory {
                     return Ok(Some(None));
                 }
                 Err(error) if error.kind() == Kind::HostMemory => return Err(error),
-                Err(error) => self.damage.note(error.to_string()),
+                Err(error) => self.damage.note(named_in_directory(error, &file).to_string()),
             }
         }
         Ok(None)
@@ -89,6 +89,11 @@ impl FrameSource for ImageDirectory {
     fn damage(&self) -> &Damage {
         &self.damage
     }
+}
+
+/// Names a file of a directory by its name alone in an error: the damage of a directory is the same on every machine.
+fn named_in_directory(error: Error, file: &Path) -> Error {
+    error.with_path_as(file, &file.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Returns the timeline of a directory. Images have no times, so a window with bounds is empty.
@@ -238,6 +243,23 @@ fn ends_with(file: &Path, extensions: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::video::Bounds;
+
+    #[test]
+    fn the_damage_of_a_directory_names_files_without_their_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["1.png", "2.bmp"] {
+            std::fs::write(dir.path().join(name), "no image").expect("a small file");
+        }
+        let timer = ReadTimer::new(Bounds::from(&ReadLimits::default()));
+        for name in ["1.png", "2.bmp"] {
+            let file = dir.path().join(name);
+            let images = ImageDirectory::open(dir.path(), None, &timer).expect("two files");
+            let error = named_in_directory(images.load(&file).expect_err("no image"), &file);
+            assert_eq!(error.subjects().first().map(ToString::to_string).as_deref(), Some(name));
+            assert!(!error.to_string().contains(&*dir.path().to_string_lossy()), "{error}");
+        }
+    }
 
     #[test]
     fn numbers_in_names_are_in_order_of_value() {

@@ -93,7 +93,7 @@ pub struct FailedEntry {
 }
 
 impl FailedEntry {
-    pub(super) fn new(name: &[u8], kind: &'static str, error: &Error) -> Self {
+    pub(in crate::batch) fn new(name: &[u8], kind: &'static str, error: &Error) -> Self {
         let (cause, hint) = (error.statement(), error.hint().map(str::to_owned));
         Self { id: Id::of_item(name, None), video: readable(name), kind, cause, hint }
     }

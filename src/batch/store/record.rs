@@ -1,12 +1,16 @@
 //! Records: lines of `answers.jsonl`, each an answer or a failure. A record has reproducible fields only; its times are
 //! a line of `timings.jsonl`.
 
+use std::borrow::Cow;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::batch::archive::FailedEntry;
 use crate::batch::item::{ArchiveItem, Id};
 use crate::batch::questions::BatchQuestion;
 use crate::engine::FinishReason;
+use crate::fetch::{is_web_url, shown_url};
 use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
 use crate::video::Damage;
@@ -110,7 +114,7 @@ pub struct FailureRecord {
     pub stage: String,
     /// Kind of the failure in one word.
     pub kind: String,
-    /// Message without the hint.
+    /// Message without the hint, which names the item first.
     pub cause: String,
     /// Hint for the user.
     pub hint: Option<String>,
@@ -120,7 +124,8 @@ impl FailureRecord {
     /// Returns the failure of an item in a stage. The message names the item as in the archive, on every machine.
     fn of(item: &ArchiveItem, error: &ItemError) -> Self {
         let ItemError { stage, error } = error;
-        let error = error.clone().with_path_as(&item.path, &item.video);
+        let shown = if is_web_url(&item.video) { Cow::Owned(shown_url(&item.video)) } else { Cow::Borrowed(&*item.video) };
+        let error = error.clone().with_path_as(&item.path, &item.video).about_item(Path::new(&*shown));
         Self::new(stage, error.kind().word(), &error.statement(), error.hint())
     }
 
@@ -194,7 +199,8 @@ impl ResultRecord {
     /// Returns the record of an item without questions.
     pub(crate) fn without_question(item: &ArchiveItem) -> Self {
         let hint = "--questions, or questions in the manifest";
-        let error = FailureRecord::new(LIST, NO_QUESTION, "no question about the item", Some(hint));
+        let cause = format!("{}: no question about the item", item.video);
+        let error = FailureRecord::new(LIST, NO_QUESTION, &cause, Some(hint));
         Self::of_item(item, None, RecordOutcome::Failed { error })
     }
 
@@ -206,7 +212,7 @@ impl ResultRecord {
     /// Returns the record of an entry that could not be listed.
     pub(crate) fn not_listed(failed: &FailedEntry) -> Self {
         let FailedEntry { id, video, kind, cause, hint } = failed;
-        let error = FailureRecord::new(LIST, kind, cause, hint.as_deref());
+        let error = FailureRecord::new(LIST, kind, &format!("{video}: {cause}"), hint.as_deref());
         Self::of_entry(*id, video.clone(), RecordOutcome::Failed { error })
     }
 
@@ -296,6 +302,15 @@ mod tests {
         let failure = FailureRecord::of(&item, &ItemError { stage: "decode", error });
         assert_eq!((failure.kind.as_str(), failure.hint.as_deref()), ("not_media", Some("copy it")));
         assert_eq!(failure.cause, format!("a/1.png: {rule}"));
+        let failure = FailureRecord::of(&item, &ItemError { stage: "generate", error: Error::invalid("a is long") });
+        assert_eq!(failure.cause, "a: a is long");
+    }
+
+    #[test]
+    fn a_failure_to_list_names_its_entry_as_in_the_archive() {
+        let error = Error::invalid("a question is empty").about("line");
+        let record = ResultRecord::not_listed(&FailedEntry::new(b"m.csv:7", "manifest", &error));
+        assert_eq!(record.failure().map(|failure| &*failure.cause), Some("m.csv:7: line: a question is empty"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `vidense run PIPELINE VIDEO...`: questions about videos, with the choices of a pipeline file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -121,18 +121,19 @@ impl RunCommand {
     }
 
     fn print(&self, session: &Session, answered: VideoOutcome, n_failed: &mut usize) -> anyhow::Result<()> {
-        let video = answered.video.path().to_string_lossy().into_owned();
+        let path = answered.video.path();
+        let video = path.to_string_lossy().into_owned();
         match answered.outcome {
             Err(error) => {
                 *n_failed += 1;
-                self.print_failure(&video, None, &error)
+                self.print_failure(path, None, &error)
             }
             Ok(AnsweredVideo { frames, report, timings, answers }) => {
-                warn_of_reading(answered.video.path(), &report);
+                warn_of_reading(path, &report);
                 *n_failed += usize::from(answers.iter().any(Result::is_err));
                 for (question, answer) in self.questions.iter().zip(answers) {
                     match answer {
-                        Err(error) => self.print_failure(&video, Some(question), &error)?,
+                        Err(error) => self.print_failure(path, Some(question), &error)?,
                         Ok(answer) if self.json => {
                             let context = AnswerContext { path: &video, frames: &frames, timings };
                             output::json(&session.object(context, question, &answer))?;
@@ -160,13 +161,11 @@ impl RunCommand {
         Ok(())
     }
 
-    fn print_failure(&self, video: &str, question: Option<&String>, error: &ItemError) -> anyhow::Result<()> {
-        let cause = error.to_string();
-        let named = if cause.contains(video) { cause.clone() } else { format!("{video}: {cause}") };
-        output::error(&anyhow::anyhow!("{named} (in the stage {})", error.stage));
+    fn print_failure(&self, video: &Path, question: Option<&String>, error: &ItemError) -> anyhow::Result<()> {
+        output::error(&anyhow::anyhow!(output::item_failure(video, error)));
         if self.json {
-            let question = question.map(String::as_str);
-            output::json(&FailureObject { video, question, error: cause, stage: error.stage })?;
+            let (video, question) = (&*video.to_string_lossy(), question.map(String::as_str));
+            output::json(&FailureObject { video, question, error: error.to_string(), stage: error.stage })?;
         }
         Ok(())
     }

@@ -90,8 +90,7 @@ pub(super) fn named(error: Error, path: &Path, name: &str) -> Error {
     if path.as_os_str().is_empty() {
         return error;
     }
-    // The rule of a directory quotes the errors of its files.
-    error.with_path_as(path, name).with_text_as(&path.to_string_lossy(), name)
+    error.with_path_as(path, name)
 }
 
 #[cfg(test)]
@@ -101,9 +100,8 @@ mod tests {
     #[test]
     fn an_error_names_no_path_of_this_machine() {
         let path = Path::new("/scratch/m00000001");
-        let rule = "not one frame decodes (/scratch/m00000001/000000.jpg: invalid data)";
-        let error = named(Error::new(Kind::NoFrames, rule).about(path), path, "frames");
-        assert_eq!(error.to_string(), "frames: not one frame decodes (frames/000000.jpg: invalid data)");
+        let error = Error::new(Kind::NoFrames, "invalid data").about(path.join("000000.jpg")).about(path);
+        assert_eq!(named(error, path, "frames").to_string(), "frames: frames/000000.jpg: invalid data");
         let unnamed = named(Error::invalid("a rule"), Path::new(""), "frames");
         assert_eq!(unnamed.to_string(), "a rule");
     }

@@ -133,6 +133,26 @@ impl Sample {
         Ok(self)
     }
 
+    /// Returns the number of frames that the rule takes at most, where it does not depend on the video.
+    pub(crate) fn max_frames(&self) -> Option<usize> {
+        match self {
+            Self::Uniform(UniformSampling { frames, .. })
+            | Self::Linspace(LinspaceSampling { frames, .. })
+            | Self::Scene(SceneSampling { frames, .. })
+            | Self::IgVlm(IgVlmSampling { frames, .. })
+            | Self::OneVision(OneVisionSampling { frames })
+            | Self::LlavaVideo(LlavaVideoSampling { frames })
+            | Self::InternVl(InternVlSampling { frames }) => Some(*frames),
+            Self::Checkpoint(CheckpointFrameSampling { frames }) => *frames,
+            Self::Fps(FpsSampling { max, .. })
+            | Self::Every(EverySampling { max, .. })
+            | Self::Keyframes(KeyframesSampling { max, .. })
+            | Self::SmolVlm(SmolVlmSampling { max, .. }) => Some(*max),
+            Self::Times(TimesSampling { times, .. }) => Some(times.len()),
+            Self::All => None,
+        }
+    }
+
     fn rule(&self) -> &dyn SamplingRule {
         match self {
             Self::Uniform(rule) => rule,

@@ -154,7 +154,7 @@ impl<'i> Worker<'i> {
                     None
                 }
                 Err(WorkerFailure::Ended(status)) => Some(crashed(path, &describe(status), self.isolation.memory)),
-                Err(WorkerFailure::Silent(error)) => Some(error),
+                Err(WorkerFailure::OverLimit(error)) => Some(error),
             };
             self.running = None;
             self.n_restarts += 1;

@@ -55,6 +55,18 @@ impl DecodeRequest {
         name.into()
     }
 
+    /// Number of frames that the reply has at most: none of a probe, else those of the sampling rule, or of the limit
+    /// of frames for a rule without a number.
+    pub(super) fn max_frames(&self) -> u64 {
+        match self.task {
+            DecodeTask::Probe => 0,
+            DecodeTask::Read => {
+                let sampled = self.frames.sample.max_frames().map(|n| n as u64);
+                sampled.or(self.limits.max_frames).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
     /// Reads a request; `None` at the end.
     ///
     /// # Errors
@@ -187,6 +199,19 @@ mod tests {
         assert_eq!(read.task, DecodeTask::Probe);
         assert!(DecodeRequest::read(&mut from).expect("the end").is_none());
         assert!(DecodeRequest::read(&mut &bytes[..9]).is_err(), "cut off");
+    }
+
+    #[test]
+    fn a_reply_has_as_many_frames_as_were_asked_for() {
+        let request = |sample, max_frames| {
+            let frames = FrameRequest::new(sample, Window::default());
+            DecodeRequest::read_frames(Path::new("a"), &frames, &ReadLimits { max_frames, ..ReadLimits::default() })
+        };
+        assert_eq!(request(Sample::uniform(5), Some(9)).max_frames(), 5);
+        assert_eq!(request(Sample::All, Some(9)).max_frames(), 9);
+        assert_eq!(request(Sample::All, None).max_frames(), u64::MAX);
+        let probe = DecodeRequest { task: DecodeTask::Probe, ..request(Sample::uniform(5), None) };
+        assert_eq!(probe.max_frames(), 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::status::Status;
 use crate::cli::args::PipelineArgs;
 use crate::cli::download::DownloadArgs;
-use crate::cli::limits::{CacheArgs, LimitArgs, Supervision};
+use crate::cli::limits::{CacheArgs, LimitArgs, Supervision, isolation_of_downloads};
 use crate::cli::output::{self, LogFormat};
 use crate::cli::session::Session;
 use crate::cli::stored_run::{OpenedResults, StoredRun};
@@ -161,7 +161,10 @@ impl RunBatch {
         output::log_as(self.log);
         let questions = self.questions()?;
         let limits = self.limits.limits(Supervision::Unattended)?;
-        let isolation = self.limits.isolation(Supervision::Unattended)?;
+        let mut isolation = self.limits.isolation(Supervision::Unattended)?;
+        if self.downloads.allows_hosts() {
+            isolation = isolation.map(isolation_of_downloads);
+        }
         let options = ArchiveOptions {
             exclude: self.exclude.clone(),
             root: self.root.clone(),

@@ -93,9 +93,7 @@ impl Eval {
                 }
                 EvalEvent::Failed { video, error } => {
                     n_failed += 1;
-                    let (video, cause) = (video.to_string_lossy(), error.to_string());
-                    let named = if cause.contains(&*video) { cause } else { format!("{video}: {cause}") };
-                    bar.suspend(|| output::warning(&format!("{named} (in the stage {})", error.stage)));
+                    bar.suspend(|| output::warning(&output::item_failure(video, &error)));
                 }
             }
             anyhow::Ok(())
