@@ -113,7 +113,10 @@ mod tests {
         assert_eq!(read("q.csv", &format!("video;question;answer;question_id\na.mp4;How many?;3;{big}\n")), expected);
         assert_eq!(read("q.tsv", &format!("id\tvideo\tquestion\tanswer\n{big}\ta.mp4\tHow many?\t3\n")), expected);
         assert!(read("q.csv", "name,answer\n").expect_err("no video").starts_with("q.csv: no column `video` in "));
-        assert_eq!(read("q.csv", "video,question\na,b\n").expect_err("no answer"), "q.csv: line 2: missing field `answer`");
+        assert_eq!(
+            read("q.csv", "video,question\na,b\n").expect_err("no answer"),
+            "q.csv: line 2: missing field `answer`"
+        );
         assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("q.jsonl: line 2: EOF"));
     }
 }

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Ranges of IPv4 that are not global: first address, and length of the prefix.
-const RESERVED_V4: [([u8; 4], u32); 17] = [
+const RESERVED_V4: [([u8; 4], u32); 16] = [
     // This network, private networks, carrier-grade NAT.
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -24,10 +24,9 @@ const RESERVED_V4: [([u8; 4], u32); 17] = [
     ([198, 18, 0, 0], 15),
     ([198, 51, 100, 0], 24),
     ([203, 0, 113, 0], 24),
-    // Multicast, reserved, broadcast.
+    // Multicast; reserved, with the broadcast address.
     ([224, 0, 0, 0], 4),
     ([240, 0, 0, 0], 4),
-    ([255, 255, 255, 255], 32),
     // Service of a cloud's own hosts under an address that looks global.
     ([168, 63, 129, 16], 32),
 ];
@@ -83,6 +82,17 @@ fn is_inside(bits: u32, prefix: u32, length: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_range_lies_inside_another() {
+        for (i, &(inner, length)) in RESERVED_V4.iter().enumerate() {
+            let bits = Ipv4Addr::from(inner).to_bits();
+            let outer = |&(j, (first, outer)): &(usize, &([u8; 4], u32))| {
+                i != j && *outer <= length && is_inside(bits, Ipv4Addr::from(*first).to_bits(), *outer)
+            };
+            assert_eq!(RESERVED_V4.iter().enumerate().find(outer), None, "{inner:?}/{length}");
+        }
+    }
 
     fn judged(addresses: &[&str]) -> Vec<bool> {
         addresses.iter().map(|address| is_global(address.parse().expect(address))).collect()

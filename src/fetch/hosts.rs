@@ -63,11 +63,6 @@ enum HostPattern {
 }
 
 impl AllowedHosts {
-    /// Returns whether no host is allowed.
-    pub fn is_none(&self) -> bool {
-        *self == Self::None
-    }
-
     /// Parses a list in which this machine and addresses of its networks may stand, for the address of a service that
     /// the user names: `localhost:8000`, `127.0.0.1:8000`, `10.0.0.7:8000`. Each is allowed by its own entry, never by
     /// `*`.
@@ -300,7 +295,7 @@ mod tests {
         let error = error.expect_err("no list").to_string();
         let hint = "hint: download it first, or allow its host: --allow-hosts a.org";
         assert_eq!(error, format!("a URL, which is not fetched; {hint}"));
-        assert!(AllowedHosts::default().is_none());
+        assert_eq!(AllowedHosts::default(), AllowedHosts::None);
     }
 
     #[test]

@@ -76,14 +76,6 @@ pub struct Fetcher {
     admits: AddressRule,
 }
 
-/// Downloads a URL to a writer by the operating system's resolver.
-///
-/// # Errors
-/// As [`Fetcher::fetch`].
-pub fn fetch(url: &str, policy: &FetchPolicy, to: &mut dyn Write, halt: &dyn Fn() -> bool) -> Result<Fetched> {
-    Fetcher::new(policy.clone()).fetch(url, to, halt)
-}
-
 impl Fetcher {
     /// Creates a downloader with the operating system's resolver.
     pub fn new(policy: FetchPolicy) -> Self {
@@ -100,11 +92,6 @@ impl Fetcher {
     #[cfg(test)]
     pub(crate) fn admitting(self, admits: fn(std::net::IpAddr) -> bool) -> Self {
         Self { admits, ..self }
-    }
-
-    /// Hosts and limits.
-    pub fn policy(&self) -> &FetchPolicy {
-        &self.policy
     }
 
     /// Checks a URL as far as that is possible without a look-up: notation, scheme, host, port.

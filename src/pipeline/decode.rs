@@ -148,13 +148,10 @@ impl VideoReading<'_> {
     ) -> Result<Result<ReadReport, Error>, Closed> {
         let VideoOptions { limits, n_restarts, .. } = self.stages.options;
         let limits = ReadLimits {
-            time: limits.time(DECODE),
-            stall: limits.stall,
-            frame_bytes: limits.frame_bytes,
-            max_frames: limits.max_frames,
             links: self.file.links(limits.links),
             threads: self.threads,
             access: self.stages.access,
+            ..limits.of_scan()
         };
         let bounds = Bounds { limits, halt: self.halt() };
         let path = self.file.path().to_owned();

@@ -43,9 +43,16 @@ impl Canary {
 fn no_list_of_hosts_leads_to_this_machine() {
     let (dir, canary) = (tempfile::tempdir().unwrap(), Canary::new());
     let port = canary.port();
-    // Other names are not looked up: that would ask a server of names.
+    // Other names are not looked up: that would ask a server of names. Names of other machines are left alone.
     let known = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let known = known.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split_whitespace().skip(1));
+    let is_loopback = |words: &Vec<&str>| {
+        words
+            .first()
+            .and_then(|word| word.parse::<std::net::IpAddr>().ok())
+            .is_some_and(|address| address.is_loopback())
+    };
+    let lines = known.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect());
+    let known = lines.filter(is_loopback).flat_map(|words: Vec<&str>| words.into_iter().skip(1));
     let literal = [
         "127.0.0.1",
         "localhost",

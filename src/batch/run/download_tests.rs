@@ -29,12 +29,12 @@ fn sample_video() -> Vec<u8> {
 }
 
 /// Manifest and results of a test.
-struct Place {
+struct DownloadBatch {
     dir: tempfile::TempDir,
     model: LoadedModel,
 }
 
-impl Place {
+impl DownloadBatch {
     fn new(manifest: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("m.txt"), manifest).expect("a small file");
@@ -92,7 +92,7 @@ fn urls_are_answered_like_files_and_never_downloaded_twice() {
     });
     let [a, late, page, list] = ["/a.mp4?key=1", "/late", "/page.mp4", "/list.mp4"].map(|path| server.url(path));
     let other = "http://other.example/a.mp4";
-    let place = Place::new(&format!("{a}\nlocal.mp4\n{late}\n{page}\n{list}\n{other}\n"));
+    let place = DownloadBatch::new(&format!("{a}\nlocal.mp4\n{late}\n{page}\n{list}\n{other}\n"));
     let lines = place.run(&server, false);
     assert_eq!(lines.len(), 6);
     // The answer, its tokens and its frames.
@@ -140,7 +140,7 @@ fn no_more_files_are_there_at_a_time_than_videos_are_decoded() {
         seen.fetch_max(n_files, Ordering::SeqCst);
         stream.write_all(&response("200 OK", "", &video))
     });
-    let place = Place::new(&(0..8).map(|i| server.url(&format!("/{i}.mp4")) + "\n").collect::<String>());
+    let place = DownloadBatch::new(&(0..8).map(|i| server.url(&format!("/{i}.mp4")) + "\n").collect::<String>());
     directory.set(place.downloads()).expect("once");
     std::fs::create_dir_all(place.downloads()).expect("ours");
     std::fs::write(place.downloads().join("vidense-download-of-a-killed-run"), "").expect("ours");

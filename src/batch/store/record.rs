@@ -124,7 +124,8 @@ impl FailureRecord {
     /// Returns the failure of an item in a stage. The message names the item as in the archive, on every machine.
     fn of(item: &ArchiveItem, error: &ItemError) -> Self {
         let ItemError { stage, error } = error;
-        let shown = if is_web_url(&item.video) { Cow::Owned(shown_url(&item.video)) } else { Cow::Borrowed(&*item.video) };
+        let shown =
+            if is_web_url(&item.video) { Cow::Owned(shown_url(&item.video)) } else { Cow::Borrowed(&*item.video) };
         let error = error.clone().with_path_as(&item.path, &item.video).about_item(Path::new(&*shown));
         Self::new(stage, error.kind().word(), &error.statement(), error.hint())
     }

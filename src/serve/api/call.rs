@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ApiError;
-use super::content::{MessageContentReader, is_frame_list};
+use super::content::MessageContentReader;
 use super::fields::Fields;
 use super::frames::FrameDefaults;
 use super::json;
@@ -58,7 +58,7 @@ impl ChatCall {
         let Messages { system, turns } = messages::read(messages, end, &mut contents)?;
         let media = contents.into_media();
         if let Some(option) = frames.list_option()
-            && !media.iter().any(|medium| is_frame_list(&medium.source))
+            && !media.iter().any(|medium| medium.source.is_frame_list())
         {
             let error = Error::invalid("it is about frames that are sent as images, and there are none");
             return Err(ApiError::of_value(option, error.with_hint("leave it out")));

@@ -11,14 +11,10 @@ use super::json::{element, shown};
 use crate::choice::unknown_name;
 use crate::error::Error;
 use crate::pipeline::ChatContent;
-use crate::serve::media::{FrameOptions, MediaPart, MediaSource};
+use crate::serve::media::{FrameOptions, MAX_UUID, MediaPart, MediaSource};
 
 /// Types of parts.
 const TYPES: [&str; 4] = ["text", "video_url", "image_url", "input_video"];
-/// Characters of a client's name of a medium at most.
-const MAX_UUID: usize = 256;
-/// Beginning of an address that lists JPEG frames.
-const FRAME_LIST: &str = "data:video/jpeg";
 /// Bytes of all texts of a request at most.
 const MAX_TEXT: usize = 1 << 20;
 
@@ -180,7 +176,7 @@ impl<'d> MessageContentReader<'d> {
 
     fn medium(&self, source: MediaSource, uuid: Option<String>, wishes: MediumWishes) -> MediaPart {
         let MediumWishes { own, param } = wishes;
-        let timing = if is_frame_list(&source) { self.defaults.timing() } else { None };
+        let timing = if source.is_frame_list() { self.defaults.timing() } else { None };
         MediaPart { source, uuid, frames: self.defaults.options(own), timing, param }
     }
 
@@ -219,18 +215,6 @@ struct MediumWishes {
     param: String,
 }
 
-/// Returns whether a medium is sent as a list of frames, whose times the request can say.
-pub(super) fn is_frame_list(source: &MediaSource) -> bool {
-    match source {
-        MediaSource::Frames(images) => images.len() > 1,
-        MediaSource::Url(url) => {
-            let head = url.as_bytes().get(..FRAME_LIST.len());
-            head.is_some_and(|head| head.eq_ignore_ascii_case(FRAME_LIST.as_bytes()))
-        }
-        MediaSource::Base64(_) | MediaSource::Known => false,
-    }
-}
-
 fn image(fields: &mut Fields) -> Result<Image, ApiError> {
     let (uuid, path) = (uuid(fields)?, fields.path_of("image_url"));
     let url = match fields.value("image_url") {
@@ -252,10 +236,10 @@ fn image(fields: &mut Fields) -> Result<Image, ApiError> {
 
 fn uuid(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let Some(uuid) = fields.text("uuid")? else { return Ok(None) };
-    match uuid.chars().count() {
+    match uuid.len() {
         1..=MAX_UUID => Ok(Some(uuid)),
         n => {
-            let error = Error::invalid(format!("{n} characters")).with_hint(format!("from 1 to {MAX_UUID}"));
+            let error = Error::invalid(format!("{n} bytes")).with_hint(format!("from 1 to {MAX_UUID}"));
             Err(fields.invalid("uuid", error))
         }
     }

@@ -249,7 +249,7 @@ fn parts_that_are_not_understood_are_refused_at_their_place() {
             "[0].input_video.url",
             "[0].input_video.url: beside `data`",
         ),
-        (json!([{ "video_url": "u", "uuid": "" }]), "[0].uuid", "[0].uuid: 0 characters; hint: from 1 to 256"),
+        (json!([{ "video_url": "u", "uuid": "" }]), "[0].uuid", "[0].uuid: 0 bytes; hint: from 1 to 256"),
         (json!(["a"]), "[0]", "[0]: a string, not an object"),
         (json!([{ "type": "text", "text": long + "y" }]), "[0].text", "[0].text: 1048577 bytes of text up to here"),
     ] {

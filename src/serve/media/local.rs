@@ -47,11 +47,6 @@ impl AllowedDirectories {
         directories.into_iter().map(resolve).collect::<Result<_>>().map(Self)
     }
 
-    /// Returns whether no directory is allowed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Opens a regular file below one of the directories. Links inside a directory are followed as long as they lead to
     /// a file below an allowed directory.
     ///

@@ -8,11 +8,10 @@ use crate::error::{Error, Kind, Result};
 use crate::pipeline::ExpectedMedium;
 
 use super::key::{ContentHash, MediaKey};
+use super::part::MAX_UUID;
 
 /// Entries of each table at most.
 const MAX_ENTRIES: usize = 4096;
-/// Bytes of a `uuid` at most.
-const MAX_UUID: usize = 256;
 
 /// Content behind a `uuid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +73,13 @@ impl MediaMemory {
     }
 
     /// Remembers the content of a `uuid`.
-    pub(super) fn remember_content(&mut self, name: ScopedUuid, content: KnownContent) {
+    ///
+    /// # Errors
+    /// As [`Self::check`]: another request may have sent other content meanwhile.
+    pub(super) fn remember_content(&mut self, name: ScopedUuid, content: KnownContent) -> Result<()> {
+        self.check(&name, content)?;
         self.contents.insert(name, content);
+        Ok(())
     }
 
     /// Returns the forecast of a medium.
@@ -150,7 +154,8 @@ mod tests {
         let mut memory = MediaMemory::default();
         let name = |scope: &str| ScopedUuid::new(scope, "clip").expect("valid");
         assert_eq!(memory.content(&name("alice")).expect_err("never sent").kind(), Kind::NotFound);
-        memory.remember_content(name("alice"), content("a"));
+        memory.remember_content(name("alice"), content("a")).expect("new");
+        assert!(memory.remember_content(name("alice"), content("b")).is_err(), "another request was first");
         assert_eq!(memory.content(&name("alice")).expect("sent"), content("a"));
         assert!(memory.content(&name("bob")).is_err());
         assert!(memory.check(&name("alice"), content("a")).is_ok() && memory.check(&name("bob"), content("b")).is_ok());

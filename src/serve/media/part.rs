@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::data_uri::DataUri;
 use crate::units::Seconds;
+
+/// Bytes of a client's `uuid` at most.
+pub(in crate::serve) const MAX_UUID: usize = 256;
 
 /// Video or image of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +44,17 @@ impl MediaPart {
             MediaSource::Url(url) => is_remote(url),
             MediaSource::Frames(urls) => urls.iter().any(is_remote),
             MediaSource::Base64(_) | MediaSource::Known => false,
+        }
+    }
+}
+
+impl MediaSource {
+    /// Returns whether a medium is sent as a list of frames, whose times the request can say.
+    pub(in crate::serve) fn is_frame_list(&self) -> bool {
+        match self {
+            Self::Frames(images) => images.len() > 1,
+            Self::Url(url) => DataUri::parse(url).is_some_and(|uri| uri.is_ok_and(|uri| uri.is_frame_list())),
+            Self::Base64(_) | Self::Known => false,
         }
     }
 }
@@ -83,6 +98,15 @@ pub struct FrameTiming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_frames_is_told_from_a_file_and_from_one_image() {
+        let is_list = |url: &str| MediaSource::Url(url.to_owned()).is_frame_list();
+        assert!(is_list("data:video/jpeg;base64,AA==,BB==") && is_list("DATA:Video/JPEG;base64,AA=="));
+        assert!(!is_list("data:video/mp4;base64,AA==") && !is_list("https://host/video/jpeg") && !is_list(""));
+        let images = |n| MediaSource::Frames(vec!["upload:a".to_owned(); n]).is_frame_list();
+        assert!(images(2) && !images(1) && !MediaSource::Known.is_frame_list());
+    }
 
     #[test]
     fn a_part_is_remote_if_any_of_its_addresses_is() {

@@ -82,11 +82,6 @@ impl MediaResolver {
         &self.scratch
     }
 
-    /// Limits of media.
-    pub fn policy(&self) -> &MediaPolicy {
-        &self.policy
-    }
-
     /// Resolves all media of a request, in order.
     ///
     /// # Errors
@@ -124,7 +119,9 @@ impl MediaResolver {
         let expected = self.expected(&key, &resolved, context)?;
         let mut memory = lock(&self.memory);
         memory.remember_expected(key, expected);
-        uuid.into_iter().for_each(|uuid| memory.remember_content(uuid, known));
+        if let Some(uuid) = uuid {
+            memory.remember_content(uuid, known)?;
+        }
         drop(memory);
         Ok(Arc::new(Media {
             key,

@@ -114,7 +114,7 @@ pub(super) fn encode_media(model: &LoadedModel, options: &EncoderOptions, links:
         let failure = run(model, options, feed).err();
         is_open = failure.is_some();
         for (_, job) in lock(&underway).drain() {
-            let error = failure.clone().unwrap_or_else(unwanted);
+            let error = failure.clone().unwrap_or_else(cancelled);
             let _ = answerer.send(AnswererInput::Encoded { id: job.id, outcome: Err(error) });
         }
     }
@@ -141,7 +141,7 @@ impl EncoderFeed<'_> {
             };
             let media = job.media.clone();
             if job.interest.is_withdrawn() {
-                let _ = self.answerer.send(AnswererInput::Encoded { id: job.id, outcome: Err(unwanted()) });
+                let _ = self.answerer.send(AnswererInput::Encoded { id: job.id, outcome: Err(cancelled()) });
                 continue;
             }
             lock(self.underway).insert(number, job);
@@ -157,7 +157,7 @@ impl EncoderFeed<'_> {
 }
 
 /// Returns the outcome of a medium that no job wants.
-fn unwanted() -> Error {
+fn cancelled() -> Error {
     Error::new(Kind::Stopped, "cancelled")
 }
 

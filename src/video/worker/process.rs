@@ -172,8 +172,7 @@ impl WorkerProcess {
     fn has_exited(&mut self) -> bool {
         use rustix::process::{WaitId, WaitIdOptions, waitid};
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.status.is_some()
-            || waitid(WaitId::Pid(self.group()), options).is_ok_and(|status| status.is_some())
+        self.status.is_some() || waitid(WaitId::Pid(self.group()), options).is_ok_and(|status| status.is_some())
     }
 
     #[cfg(not(unix))]
@@ -236,9 +235,13 @@ impl CountedEvents {
     /// The broken rule, if the event is one too many.
     fn add(&mut self, event: &ReadEvent) -> Result<(), &'static str> {
         match event {
-            ReadEvent::Frame(_) if self.n_frames == self.max_frames => return Err("it sent more frames than asked for"),
+            ReadEvent::Frame(_) if self.n_frames == self.max_frames => {
+                return Err("it sent more frames than asked for");
+            }
             ReadEvent::Frame(_) => self.n_frames += 1,
-            ReadEvent::Restart if self.n_restarts == MAX_RESTARTS => return Err("it began the reading again and again"),
+            ReadEvent::Restart if self.n_restarts == MAX_RESTARTS => {
+                return Err("it began the reading again and again");
+            }
             ReadEvent::Restart => (self.n_frames, self.n_restarts) = (0, self.n_restarts + 1),
             ReadEvent::Expected { .. } | ReadEvent::Waiting | ReadEvent::Progress { .. } => {}
         }
@@ -291,7 +294,8 @@ mod tests {
 
     #[test]
     fn frames_and_restarts_over_their_numbers_are_refused() {
-        let frame = || ReadEvent::Frame(Frame { index: FrameIndex(0), time: None, image: ::image::RgbImage::new(1, 1) });
+        let frame =
+            || ReadEvent::Frame(Frame { index: FrameIndex(0), time: None, image: ::image::RgbImage::new(1, 1) });
         let mut counted = CountedEvents { max_frames: 2, n_frames: 0, n_restarts: 0 };
         for _ in 0..MAX_RESTARTS {
             assert_eq!([counted.add(&frame()), counted.add(&frame())], [Ok(()); 2]);

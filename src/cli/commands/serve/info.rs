@@ -7,11 +7,11 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::json;
 use vidense::serve::api::{ModelFacts, ModelList};
+use vidense::serve::media::random_name;
 use vidense::serve::metrics::OPEN_METRICS;
 
 use super::path::PathParameter;
 use super::reply::{self, HttpError, with_type};
-use super::request_id::random_name;
 use super::state::{ReadyServer, ServerState};
 
 /// The page: one file, without outside addresses.

@@ -1,8 +1,7 @@
 //! Ids of requests: the client's, if it is harmless in headers and logs, or a new one.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-
 use axum::http::{HeaderMap, HeaderValue};
+use vidense::serve::media::random_name;
 
 /// Header of an id, in requests and responses.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -28,12 +27,6 @@ impl HttpRequestId {
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
     }
-}
-
-/// Returns 32 hex digits. The standard library keys its hashers by the operating system's random numbers.
-pub fn random_name() -> String {
-    let digits = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", digits(), digits())
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Scratch {
 
 /// Returns 32 hex digits that others cannot guess: the standard library keys its hashers by the operating system's
 /// random numbers.
-fn random_name() -> String {
+pub fn random_name() -> String {
     let digits = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", digits(), digits())
 }
