@@ -232,7 +232,7 @@ mod tests {
         let error = read_as("q.csv", "video,question\na.mp4,x?\n").expect_err("a manifest");
         assert_eq!(
             error,
-            "line 2: a question about one video; hint: a table with a column `video` is an archive's manifest"
+            "q.csv: line 2: a question about one video; hint: a table with a column `video` is an archive's manifest"
         );
     }
 }
