@@ -228,3 +228,56 @@ fn a_signal_lets_the_open_requests_finish() {
     assert_eq!(client.end(), 0);
     drop(input);
 }
+
+/// A request whose answer is as long as 700 tokens.
+fn long_request(id: &Value) -> Vec<u8> {
+    let mut line = body(&data(), "Describe the video.");
+    let members = json!({ "id": id, "temperature": 50.0, "seed": 24, "max_tokens": 700 });
+    line.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    line.to_string().into_bytes()
+}
+
+#[test]
+fn flags_of_connections_are_refused() {
+    for flag in ["--listen", "--api-key-file", "--request-timeout", "--read-timeout"] {
+        let output = vidense(&["serve", "--stdio", flag, "1s"]).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(message.contains("--stdio") && message.contains(flag), "{message}");
+    }
+}
+
+#[test]
+fn a_grace_holds_after_the_end_of_the_input_too() {
+    let mut client = StdioClient::start(&["--grace", "1ms"]);
+    let answers = client.answers((0..200).map(|i| long_request(&json!(i))).collect());
+    let mut ids: Vec<u64> = answers.iter().map(|answer| answer["id"].as_u64().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..200).collect::<Vec<_>>(), "each line has an answer");
+    let given_up = answers.iter().filter(|answer| answer["error"]["code"] == 503).count();
+    assert!(given_up > 0 && answers.iter().all(|answer| !answer["response"].is_null() || answer["error"].is_object()));
+    assert_eq!(client.end(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn requests_beyond_the_grace_and_after_a_signal_are_refused_by_line() {
+    let mut client = StdioClient::start(&["--grace", "1ms"]);
+    let mut input = client.child.stdin.take().unwrap();
+    let mut output = BufReader::new(client.child.stdout.take().unwrap());
+    input.write_all(&[request(&json!("first"), &data(), QUESTIONS[0]), b"\n".to_vec()].concat()).unwrap();
+    let mut line = String::new();
+    assert!(output.read_line(&mut line).unwrap() > 0);
+    for i in 0..100 {
+        input.write_all(&[long_request(&json!(i)), b"\n".to_vec()].concat()).unwrap();
+    }
+    let killed = Command::new("kill").args(["-TERM", &client.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let answers: Vec<Value> = output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    let refused = answers.iter().filter(|answer| answer["error"]["code"] == 503).count();
+    let answered = answers.iter().filter(|answer| !answer["response"].is_null()).count();
+    assert_eq!(refused + answered, answers.len(), "{answers:?}");
+    assert!(refused > 0);
+    assert_eq!(client.end(), 0);
+    drop(input);
+}

@@ -13,6 +13,8 @@ use super::body::{BodyLimits, BodyMemory};
 use super::state::RequestLimits;
 use crate::cli::limits::duration;
 
+/// Time that requests in progress have after a signal.
+const GRACE: Duration = Duration::from_secs(30);
 /// Requests at once that any flag allows.
 const MAX_REQUESTS: usize = 1 << 20;
 
@@ -43,9 +45,10 @@ pub struct HttpArgs {
     /// Time limit of a header, and of 64 KiB of a body
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub read_timeout: Duration,
-    /// Time that requests in progress have to end after SIGTERM or Ctrl-C
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub grace: Duration,
+    /// Time that requests in progress have to end after SIGTERM or Ctrl-C; with --stdio also after the end of the
+    /// input [default: 30s after a signal, no limit after the end of the input]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub grace: Option<Duration>,
     /// Time between two signs of life in a stream
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, hide = true)]
     keep_alive: Duration,
@@ -82,6 +85,11 @@ pub struct MediaArgs {
 }
 
 impl HttpArgs {
+    /// Returns the time that requests in progress have after a signal.
+    pub fn grace_after_signal(&self) -> Duration {
+        self.grace.unwrap_or(GRACE)
+    }
+
     /// Returns the limits of requests.
     pub fn limits(&self) -> RequestLimits {
         let max_bytes = self.max_body.as_u64();

@@ -42,7 +42,7 @@ use self::listen::address;
 use self::open::ServerPlan;
 use self::run::HttpServer;
 use self::state::ServerState;
-use self::stdio::{StdioLimits, StdioServer};
+use self::stdio::{LineGrace, StdioLimits, StdioServer};
 use crate::cli::args::PlanArgs;
 use crate::cli::interrupt;
 use crate::cli::limits::{CacheArgs, ItemLimitArgs, Supervision};
@@ -50,6 +50,9 @@ use crate::cli::output::{self, LogFormat};
 
 /// Requests on standard input that are open at once.
 const MAX_OPEN_LINES: usize = 256;
+
+/// Flags that are about connections alone.
+const HTTP_FLAGS: [&str; 5] = ["listen", "api_key_file", "request_timeout", "read_timeout", "keep_alive"];
 
 /// Flags of a plan, in whose place a pipeline file stands.
 const PLAN_FLAGS: [&str; 26] = [
@@ -99,7 +102,7 @@ pub struct Serve {
     ///
     /// A line is the body of a chat completion with an `id` of any type, or a line of OpenAI's batch files. Its answer
     /// is {"id": ..., "response": {...}} or {"id": ..., "error": {...}}, in any order.
-    #[arg(long, conflicts_with_all = ["listen", "api_key_file"])]
+    #[arg(long, conflicts_with_all = HTTP_FLAGS)]
     stdio: bool,
     #[command(flatten)]
     http: HttpArgs,
@@ -135,7 +138,7 @@ impl Serve {
                 .about("--listen")
                 .into());
         }
-        let (limits, grace) = (self.http.limits(), self.http.grace);
+        let (limits, grace) = (self.http.limits(), self.http.grace_after_signal());
         let plan = self.server_plan()?;
         let scratch = plan.open_scratch()?;
         HttpServer { address, keys, limits, grace }.run(move || plan.open(scratch))
@@ -148,7 +151,7 @@ impl Serve {
         let limits = StdioLimits {
             max_line: self.http.max_body.as_u64(),
             max_open: self.http.max_requests.min(MAX_OPEN_LINES),
-            grace: self.http.grace,
+            grace: LineGrace { signal: self.http.grace_after_signal(), input: self.http.grace },
         };
         let plan = self.server_plan()?;
         let scratch = plan.open_scratch()?;

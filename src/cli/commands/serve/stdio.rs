@@ -3,15 +3,16 @@
 //!
 //! One thread reads lines, some threads resolve media and submit, this thread writes. A request counts as open until
 //! its answer is written, and the number of open requests is bounded: a slow reader of the answers slows the requests.
-//! The end of the input, or a signal, lets the open requests finish.
+//! The end of the input, or a signal, lets the open requests finish within the grace; those that do not are answered
+//! with an error.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::Value;
 use vidense::error::{Error, Kind};
 use vidense::exec::Stop;
@@ -20,8 +21,8 @@ use vidense::serve::media::ResolveContext;
 use vidense::serve::service::{ChatJob, JobAnswer, JobEvent};
 
 use super::chat::{details, now};
-use super::job::with_param;
 use super::state::ReadyServer;
+use super::waiting::ending;
 
 /// Threads that parse requests and resolve their media.
 const N_RESOLVERS: usize = 4;
@@ -43,8 +44,24 @@ pub(super) struct StdioLimits {
     pub(super) max_line: u64,
     /// Requests that are open at once, at most.
     pub(super) max_open: usize,
-    /// Time that open requests have after a signal.
-    pub(super) grace: Duration,
+    /// Time that open requests have to end.
+    pub(super) grace: LineGrace,
+}
+
+/// Time that open requests have to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LineGrace {
+    /// After a signal.
+    pub(super) signal: Duration,
+    /// After the end of the input; `None` is no limit.
+    pub(super) input: Option<Duration>,
+}
+
+/// Ends of the times of [`LineGrace`] that have begun.
+#[derive(Debug, Default)]
+struct GraceEnds {
+    signal: Option<Instant>,
+    input: Option<Instant>,
 }
 
 /// A line of the input, or why it is none.
@@ -54,15 +71,50 @@ struct InputLine {
     text: Result<Vec<u8>, ApiError>,
 }
 
+/// Flags of the end, which all threads share.
+#[derive(Debug, Default)]
+struct EndFlags {
+    /// Set at the end of the input.
+    is_read: AtomicBool,
+    /// Set once open requests are given up: after the grace, or when nobody reads the answers.
+    is_over: AtomicBool,
+    /// Set once no more lines are taken.
+    is_closed: AtomicBool,
+}
+
 /// Threads' ends of the channels, and the flags of the end.
-#[derive(Clone)]
 struct LineWork<'w> {
     server: &'w StdioServer,
     lines: Receiver<InputLine>,
     answers: Sender<Value>,
-    /// Set once nobody reads the answers.
-    is_gone: Arc<AtomicBool>,
+    end: Arc<EndFlags>,
     stop: &'w Stop,
+}
+
+/// The writer's ends of the channels, and the flags of the end.
+struct AnswerWriter<'w> {
+    server: &'w StdioServer,
+    answers: Receiver<Value>,
+    /// One value for each open request.
+    open: Receiver<()>,
+    end: Arc<EndFlags>,
+    stop: &'w Stop,
+}
+
+impl GraceEnds {
+    /// Returns whether the open requests are to be given up.
+    fn are_over(&mut self, grace: LineGrace, end: &EndFlags, stop: &Stop) -> bool {
+        let now = Instant::now();
+        if stop.is_draining() {
+            self.signal.get_or_insert(now + grace.signal);
+        }
+        if let Some(time) = grace.input
+            && end.is_read.load(Ordering::Acquire)
+        {
+            self.input.get_or_insert(now + time);
+        }
+        [self.signal, self.input].into_iter().flatten().any(|time| time <= now)
+    }
 }
 
 impl StdioServer {
@@ -74,42 +126,45 @@ impl StdioServer {
         let (permits, open) = bounded(self.limits.max_open.max(1));
         let (sender, lines) = bounded(0);
         let max_line = self.limits.max_line;
+        let end = Arc::<EndFlags>::default();
+        let of_reader = end.clone();
         // Not joined: it may wait for a line that never comes.
-        Builder::new()
-            .name("input".to_owned())
-            .spawn(move || read_lines(&mut io::stdin().lock(), max_line, &LineSender { permits, sender }))?;
+        Builder::new().name("input".to_owned()).spawn(move || {
+            read_lines(&mut io::stdin().lock(), max_line, &LineSender { permits, sender });
+            of_reader.is_read.store(true, Ordering::Release);
+        })?;
         // Each permit is for one answer: a send never waits.
-        let (answers, written) = bounded(self.limits.max_open.max(1));
-        let is_gone = Arc::new(AtomicBool::new(false));
+        let (sender, answers) = bounded(self.limits.max_open.max(1));
         std::thread::scope(|scope| {
             for _ in 0..N_RESOLVERS {
-                let work = LineWork {
-                    server: self,
-                    lines: lines.clone(),
-                    answers: answers.clone(),
-                    is_gone: is_gone.clone(),
-                    stop,
-                };
+                let (lines, answers, end) = (lines.clone(), sender.clone(), end.clone());
+                let work = LineWork { server: self, lines, answers, end, stop };
                 Builder::new().name("resolve".to_owned()).spawn_scoped(scope, move || work.run())?;
             }
-            drop((lines, answers));
-            let outcome = self.write_answers(&written, &open, stop);
-            is_gone.store(true, Ordering::Release);
+            drop((lines, sender));
+            let writer = AnswerWriter { server: self, answers, open, end: end.clone(), stop };
+            let outcome = writer.run();
+            end.is_over.store(true, Ordering::Release);
+            end.is_closed.store(true, Ordering::Release);
             outcome
         })
     }
+}
 
+impl AnswerWriter<'_> {
     /// Writes answers until all threads and jobs are done.
-    fn write_answers(&self, answers: &Receiver<Value>, open: &Receiver<()>, stop: &Stop) -> anyhow::Result<()> {
-        let mut output = io::stdout().lock();
-        let mut is_draining = false;
+    fn run(&self) -> anyhow::Result<()> {
+        let Self { server, answers, open, end, stop } = self;
+        let (service, grace) = (&server.ready.service, server.limits.grace);
+        let (mut output, mut ends) = (io::stdout().lock(), GraceEnds::default());
         std::thread::scope(|scope| {
             loop {
-                if stop.is_draining() && !is_draining {
-                    is_draining = true;
-                    Builder::new().name("drain".to_owned()).spawn_scoped(scope, || {
-                        self.ready.service.drain(self.limits.grace);
-                    })?;
+                if ends.are_over(grace, end, stop) && !end.is_over.swap(true, Ordering::AcqRel) {
+                    let drain = || service.drain(Duration::ZERO);
+                    Builder::new().name("drain".to_owned()).spawn_scoped(scope, drain)?;
+                }
+                if stop.is_draining() && open.is_empty() {
+                    end.is_closed.store(true, Ordering::Release);
                 }
                 let answer = match answers.recv_timeout(TICK) {
                     Ok(answer) => answer,
@@ -117,7 +172,7 @@ impl StdioServer {
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 };
                 if let Err(error) = write_line(&mut output, &answer) {
-                    self.ready.service.drain(Duration::ZERO);
+                    service.drain(Duration::ZERO);
                     return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
                 }
                 let _ = open.try_recv();
@@ -186,39 +241,31 @@ fn read_line(input: &mut impl BufRead, max_line: u64) -> io::Result<Option<Resul
 impl LineWork<'_> {
     /// Takes lines until there are no more.
     fn run(&self) {
-        loop {
-            if self.is_ending() {
-                return self.refuse_rest();
-            }
+        while !self.end.is_closed.load(Ordering::Acquire) {
             match self.lines.recv_timeout(TICK) {
                 Ok(line) => self.take(line),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    fn is_ending(&self) -> bool {
-        self.stop.is_draining() || self.is_gone.load(Ordering::Acquire)
-    }
-
-    /// Answers the lines that were read and that no thread has taken.
-    fn refuse_rest(&self) {
-        loop {
-            match self.lines.try_recv() {
-                Ok(line) => self.take(line),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
-            }
+        // Lines that were read meanwhile.
+        while let Ok(line) = self.lines.try_recv() {
+            self.take(line);
         }
     }
 
-    /// Takes a line; its answer, or that of its job, goes to the writer.
+    /// Takes a line; its answer, or that of its job, goes to the writer. New requests are refused after a signal.
     fn take(&self, InputLine { number, text }: InputLine) {
         let line = match text.and_then(|text| LineCall::parse(&text, &self.server.ready.service.model().plan)) {
             Ok(line) => line,
             Err(error) => return self.send(failure_without_id(number, &error)),
         };
-        if let Err(error) = line.call.and_then(|call| self.submit(call, LineReply { id: line.id.clone(), number })) {
+        let reply = LineReply { id: line.id.clone(), number };
+        let submitted = match self.stop.is_draining() {
+            true => Err(ending()),
+            false => line.call.and_then(|call| self.submit(call, reply)),
+        };
+        if let Err(error) = submitted {
             self.send(line.id.failure(number, &error));
         }
     }
@@ -227,14 +274,12 @@ impl LineWork<'_> {
     fn submit(&self, call: ChatCall, reply: LineReply) -> Result<(), ApiError> {
         let ReadyServer { service, media: resolver, names, .. } = &self.server.ready;
         call.check_model(names)?;
-        let (stop, is_gone) = (self.stop.clone(), self.is_gone.clone());
-        let context = ResolveContext {
-            scope: SCOPE,
-            halt: Arc::new(move || stop.is_aborted() || is_gone.load(Ordering::Acquire)),
-            known: &|key| service.known(key),
-        };
+        let (stop, end) = (self.stop.clone(), self.end.clone());
+        let is_over = Arc::new(move || stop.is_aborted() || end.is_over.load(Ordering::Acquire));
+        let context = ResolveContext { scope: SCOPE, halt: is_over.clone(), known: &|key| service.known(key) };
         let ChatCall { system, turns, media, options, .. } = call;
-        let media = resolver.resolve_all(media, &context).map_err(with_param)?;
+        let given_up = |error: Error| if is_over() { ending() } else { error.into() };
+        let media = resolver.resolve_all(media, &context).map_err(given_up)?;
         let (answers, model) = (self.answers.clone(), names.first().cloned().unwrap_or_default());
         let listener = Box::new(move |event| {
             if let JobEvent::Done(outcome) = event {
