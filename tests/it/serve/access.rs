@@ -1,5 +1,7 @@
 //! Who is let in: API keys, hosts, origins; ids of requests and what the log says.
 
+use std::io::{BufRead as _, Write as _};
+
 use serde_json::json;
 
 use super::{Server, about_video, vidense};
@@ -65,12 +67,15 @@ fn other_machines_are_let_in_with_a_key_only() {
 fn pages_of_other_sites_are_refused() {
     let server = Server::start(&[]);
     let own = format!("127.0.0.1:{}", server.port);
-    for host in ["evil.example", &format!("evil.example:{}", server.port), "127.0.0.1", "127.0.0.1:1", ""] {
+    let evil = format!("evil.example:{}", server.port);
+    for host in ["evil.example", &evil, "127.0.0.1.evil.example", "192.168.0.1", ""] {
         let reply = server.send("GET", "/v1/models", &format!("Host: {host}\r\n"), b"");
         reply.assert_error(403, "PermissionDeniedError", "the host is not this machine");
     }
-    for host in [format!("localhost:{}", server.port), format!("[::1]:{}", server.port)] {
-        assert_eq!(server.send("GET", "/v1/models", &format!("Host: {host}\r\n"), b"").status, 200, "{host}");
+    for name in ["localhost", "127.0.0.1", "[::1]"] {
+        for host in [name.to_owned(), format!("{name}:{}", server.port)] {
+            assert_eq!(server.send("GET", "/v1/models", &format!("Host: {host}\r\n"), b"").status, 200, "{host}");
+        }
     }
     for origin in [
         "http://evil.example",
@@ -95,6 +100,31 @@ fn pages_of_other_sites_are_refused() {
         "PermissionDeniedError",
         "",
     );
+}
+
+#[test]
+fn names_of_this_machine_are_those_of_ipv6_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let mut child = vidense()
+        .args(["serve", "--model", super::MODEL, "--no-cache", "--listen", "[::1]:0"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    std::io::BufReader::new(child.stderr.take().unwrap()).read_line(&mut first).unwrap();
+    let address = first.trim_end().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{first}"));
+    let status = |host: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        super::Reply::read(stream).status
+    };
+    let statuses = [address, "[::1]", "localhost", "evil.example", "[::2]"].map(status);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(statuses, [200, 200, 200, 403, 403]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Admission of requests, before any handler: the log, ids, the `Host` and `Origin` of browsers, API keys.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -25,8 +26,6 @@ const API: &str = "/v1/";
 pub struct ListenFacts {
     /// Whether only programs of this machine reach it.
     pub is_loopback: bool,
-    /// Port.
-    pub port: u16,
 }
 
 /// Request that was let in.
@@ -92,9 +91,10 @@ fn caller(state: &ServerState, headers: &HeaderMap, is_open: bool) -> Result<Cal
     let known = state.keys.caller(headers.get(header::AUTHORIZATION));
     let host = text(headers, "host")?;
     // A name that another site has made to mean this machine (DNS rebinding). With keys, that site has none.
-    if state.listen.is_loopback && state.keys.is_empty() && !host.is_some_and(|host| is_own(host, state.listen.port)) {
+    if state.listen.is_loopback && state.keys.is_empty() && !host.is_some_and(is_own) {
         let rule = "the host is not this machine";
-        return Err(refused(ErrorStatus::Forbidden, rule, "localhost, 127.0.0.1 or [::1], with the port"));
+        let hint = "localhost, 127.0.0.1 or [::1]; other names require --api-key-file of the server";
+        return Err(refused(ErrorStatus::Forbidden, rule, hint));
     }
     let origin = text(headers, "origin")?;
     if let Some(origin) = origin
@@ -126,11 +126,17 @@ fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str
     }
 }
 
-/// Returns whether a `Host` names this machine and this port.
-fn is_own(host: &str, port: u16) -> bool {
-    let (name, named_port) = split(host);
-    let is_loopback = ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| name.eq_ignore_ascii_case(own));
-    is_loopback && named_port.map_or(port == 80, |named| named == port.to_string())
+/// Returns whether a `Host` names this machine. Its port may be another one, of a tunnel: a page of another site cannot
+/// choose the name.
+fn is_own(host: &str) -> bool {
+    let (name, port) = split(host);
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_loopback = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+        None => name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+    };
+    is_port && (is_loopback || name.eq_ignore_ascii_case("localhost"))
 }
 
 /// Returns whether an `Origin` has the host and the port of `Host`.
@@ -171,14 +177,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_this_machine_are_its_own_with_the_port_alone() {
-        for host in ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:8000"] {
-            assert!(is_own(host, 8000), "{host}");
+    fn names_of_this_machine_are_its_own_with_any_port_or_none() {
+        for name in ["localhost", "LOCALHOST", "127.0.0.1", "127.0.0.2", "[::1]"] {
+            for host in [name.to_owned(), format!("{name}:8000"), format!("{name}:80")] {
+                assert!(is_own(&host), "{host}");
+            }
         }
-        for host in ["localhost", "localhost:80", "evil.example:8000", "127.0.0.1.evil.example:8000", "", "[::1]"] {
-            assert!(!is_own(host, 8000), "{host}");
+        for host in [
+            "",
+            ":8000",
+            "evil.example",
+            "evil.example:8000",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:8000",
+            "localhost:8000.evil.example",
+            "localhost:99999",
+            "192.168.0.1",
+            "::1",
+            "[::2]",
+            "[127.0.0.1]",
+            "[localhost]",
+        ] {
+            assert!(!is_own(host), "{host}");
         }
-        assert!(is_own("localhost", 80));
     }
 
     #[test]

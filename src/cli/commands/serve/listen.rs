@@ -71,7 +71,7 @@ impl Listener {
 
     /// Facts of the address.
     pub fn facts(&self) -> ListenFacts {
-        ListenFacts { is_loopback: self.address.ip().is_loopback(), port: self.address.port() }
+        ListenFacts { is_loopback: self.address.ip().is_loopback() }
     }
 
     /// Accepts connections, until the future is dropped.
