@@ -5,7 +5,10 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::json::shown;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Subject};
+
+/// Beginning of the paths of parts.
+const PART: &str = "messages[";
 
 /// HTTP status of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,8 +184,13 @@ impl ApiError {
 }
 
 impl From<Error> for ApiError {
+    /// Makes the error of a failure, about a medium of the request where the failure names its part.
     fn from(error: Error) -> Self {
-        Self::new(ErrorStatus::of(error.kind()), error.to_string())
+        let part = match error.subjects().first() {
+            Some(Subject::Name(name)) if name.starts_with(PART) => Some(name.to_string()),
+            _ => None,
+        };
+        Self { param: part, ..Self::new(ErrorStatus::of(error.kind()), error.to_string()) }
     }
 }
 

@@ -48,7 +48,7 @@ impl Media {
             timing: None,
             expected: ExpectedMedium { n_frames, image: None },
             name,
-            param: String::new(),
+            param: "messages[0].content[0].video_url".to_owned(),
             n_listed: None,
             content: MediaContent::Foreign(path.to_owned()),
         }

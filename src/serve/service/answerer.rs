@@ -196,7 +196,7 @@ impl<'m> Answerer<'m> {
                     let waiting = self.waiting.get(&job).map(|waiting| &waiting.job.chat.media);
                     let own = waiting.and_then(|media| media.iter().find(|medium| medium.key == key)).cloned();
                     let own = own.as_ref().unwrap_or(&media);
-                    self.fail(job, media.named(error.clone(), &own.name));
+                    self.fail(job, media.named(error.clone(), &own.name).about(own.param.clone()));
                 }
             }
             Ok(video) => {
@@ -291,7 +291,8 @@ impl<'m> Answerer<'m> {
 /// Returns the error of a medium that was sent as a name alone, and whose tokens are no longer in memory.
 fn no_content(medium: &Media) -> Error {
     let rule = "the content of an earlier request is no longer known";
-    Error::invalid(rule).with_hint("send the content again").about(medium.name.clone())
+    let error = Error::invalid(rule).with_hint("send the content again").about(medium.name.clone());
+    error.about(medium.param.clone())
 }
 
 /// Returns the error of a job that its client gave up.

@@ -161,7 +161,8 @@ fn clients_of_one_broken_content_see_their_own_name_of_it() {
     });
     for (name, events) in &jobs {
         let error = outcome(events).expect_err("no video").to_string();
-        assert!(error.starts_with(&format!("{name}: ")) && !error.contains("broken.mp4"), "{error}");
+        let subjects = format!("messages[0].content[0].video_url: {name}: ");
+        assert!(error.starts_with(&subjects) && !error.contains("broken.mp4"), "{error}");
     }
 }
 

@@ -1,5 +1,9 @@
 //! Errors, each with its status, type and path; and bytes that are not HTTP.
 
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use serde_json::json;
@@ -50,19 +54,72 @@ fn every_error_has_its_status_and_says_what_is_wrong() {
 }
 
 #[test]
+fn an_error_of_decoding_names_its_part() {
+    let server = Server::start(&[]);
+    let mut video = std::fs::read(crate::harness::repository(super::VIDEO)).unwrap();
+    // The index stays whole, and the packets are zeros: the probe finds frames, and none decodes.
+    let packets = video.windows(4).position(|name| name == b"mdat").unwrap();
+    let n_bytes = u32::from_be_bytes(video[packets - 4..packets].try_into().unwrap()) as usize;
+    video[packets + 4..packets - 4 + n_bytes].fill(0);
+    let uri = format!("data:video/mp4;base64,{}", STANDARD.encode(video));
+    let mut body = about(&uri, "Why?");
+    let content = body["messages"][0]["content"].as_array_mut().unwrap();
+    content.insert(0, json!({ "type": "text", "text": "Look:" }));
+    for stream in [false, true] {
+        let reply = server.complete(&with(body.clone(), json!({ "stream": stream })));
+        reply.assert_error(422, "UnprocessableEntityError", "messages[0].content[1].video_url: data: not one frame");
+        assert_eq!(reply.json()["error"]["param"], "messages[0].content[1].video_url");
+    }
+    assert_eq!(server.metric("vidense_request_failure_total{status=\"422\"}"), 2.0);
+}
+
+#[test]
 fn an_error_after_the_first_byte_is_an_event() {
-    // The comment comes at once, and so does the time limit of the answer.
-    let server = Server::start(&["--keep-alive", "1ms", "--request-timeout", "100ms"]);
-    let reply = server.complete(&long_answer());
-    if reply.status == 200 {
+    // A comment comes at once. The time limit grows until it ends an answer that has begun.
+    for limit in ["50ms", "100ms", "200ms", "400ms", "800ms", "1600ms", "3200ms", "6400ms"] {
+        let server = Server::start(&["--keep-alive", "1ms", "--request-timeout", limit]);
+        let reply = server.complete(&long_answer());
+        if reply.status != 200 {
+            reply.assert_error(504, "GatewayTimeoutError", "--request-timeout");
+            continue;
+        }
         assert!(reply.text().contains(": keep-alive\n\n"), "{}", reply.text());
         let last = reply.events().pop().unwrap();
         assert_eq!(last["error"]["code"], 504, "{last}");
         assert!(reply.text().ends_with("data: [DONE]\n\n"));
-    } else {
-        reply.assert_error(504, "GatewayTimeoutError", "--request-timeout");
+        server.wait_for_metric("vidense_num_requests_running", |n| n == 0.0);
+        // Counted once, as a failure.
+        assert_eq!(server.metric("vidense_request_failure_total{status=\"504\"}"), 1.0);
+        assert_eq!(server.metric("vidense_request_failure_total{status=\"499\"}"), 0.0);
+        assert_eq!(server.metric("vidense_e2e_request_latency_seconds_count"), 0.0);
+        return;
     }
-    server.wait_for_metric("vidense_num_requests_running", |n| n == 0.0);
+    panic!("no answer begins within 6.4 s");
+}
+
+#[test]
+fn a_refused_body_is_not_asked_for() {
+    let server = Server::start(&["--max-body", "1MiB"]);
+    let host = format!("Host: 127.0.0.1:{}\r\n", server.port);
+    for (headers, length, status) in [
+        (host.clone(), (1 << 20) + 1, 413),
+        ("Host: evil.example\r\n".to_owned(), 10, 403),
+        (format!("{host}Content-Type: text/plain\r\n"), 10, 415),
+    ] {
+        let mut stream = server.connect();
+        let path = "/v1/chat/completions";
+        let headers = format!("{headers}Content-Length: {length}\r\nConnection: close\r\nExpect: 100-continue\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        // The first status is the final one.
+        assert_eq!(super::Reply::read(stream).status, status);
+    }
+    // Another body is asked for before it is sent.
+    let body = about_video("What color is the circle?").to_string();
+    let mut stream = server.post_without_body("/v1/chat/completions", body.len());
+    stream.write_all(body.as_bytes()).unwrap();
+    let reply = super::Reply::read(stream);
+    assert_eq!(reply.json()["choices"][0]["message"]["content"], "purple");
 }
 
 #[test]
@@ -71,6 +128,7 @@ fn garbage_bytes_harm_nobody() {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let valid =
         server.request("POST", "/v1/chat/completions", "Content-Type: application/json\r\n", br#"{"messages": []}"#);
+    let mut n_refused = 0;
     for case in 0..150 {
         let mut bytes = if case % 3 == 0 { vec![0; 200] } else { valid.clone() };
         for _ in 0..1 + random.next_u32() % 8 {
@@ -78,12 +136,13 @@ fn garbage_bytes_harm_nobody() {
             bytes[at] = random.next_u32() as u8;
         }
         let mut stream = server.connect();
-        use std::io::Write as _;
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let reply = super::Reply::read(stream);
         assert!(reply.status < 500, "{}: {}", reply.head, reply.text());
+        n_refused += usize::from(reply.status >= 400);
     }
+    assert!(n_refused > 50, "{n_refused} of 150 are answered with an error");
     assert_eq!(server.get("/health").status, 200);
     assert_eq!(server.answer("What color is the circle?"), "purple");
 }

@@ -158,7 +158,7 @@ impl Server {
         let host = format!("Host: 127.0.0.1:{}\r\n", self.port);
         let length = format!("Content-Length: {n_bytes}\r\n");
         let mut stream = self.connect();
-        let head = format!("POST {path} HTTP/1.1\r\n{host}{length}Expect: 100-continue\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\n{host}{length}Connection: close\r\nExpect: 100-continue\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut consent = [0; 25];
         stream.read_exact(&mut consent).unwrap();
