@@ -1,5 +1,7 @@
 //! Answers: whole and streamed, with token counts, frames and several turns.
 
+use std::io::{Read as _, Write as _};
+
 use serde_json::{Value, json};
 
 use super::{Server, about, about_video, asked, vidense, video_uri, with};
@@ -66,6 +68,36 @@ fn a_stream_has_openais_chunks_and_the_whole_text() {
     let last = reply.events().pop().unwrap();
     assert_eq!(last["choices"][0]["finish_reason"], "length");
     assert!(last.as_object().unwrap().get("usage").is_none());
+}
+
+#[test]
+fn a_stream_is_counted_once_with_the_times_of_its_texts() {
+    let server = Server::start(&[]);
+    let reply = server.complete(&with(about_video("Describe the video."), json!({ "stream": true })));
+    let texts = reply.events().iter().filter(|chunk| chunk["choices"][0]["delta"]["content"] != "").count();
+    // The chunk with the reason of the end has no text.
+    let n_texts = (texts - 1) as f64;
+    for (name, n) in [
+        ("request_success_total{finished_reason=\"stop\"}", 1.0),
+        ("request_failure_total{status=\"499\"}", 0.0),
+        ("time_to_first_token_seconds_count", 1.0),
+        ("inter_token_latency_seconds_count", n_texts - 1.0),
+        ("e2e_request_latency_seconds_count", 1.0),
+    ] {
+        assert_eq!(server.metric(&format!("vidense_{name}")), n, "{name}");
+    }
+    let sum = |stem: &str| server.metric(&format!("vidense_{stem}_seconds_sum"));
+    let texts = sum("time_to_first_token") + sum("inter_token_latency");
+    assert!(texts > 0.0 && texts <= sum("e2e_request_latency"), "{texts} of {}", sum("e2e_request_latency"));
+
+    // A client that leaves a stream is counted once too.
+    let body = super::long_answer().to_string();
+    let mut stream = server.connect();
+    stream.write_all(&server.request("POST", "/v1/chat/completions", "", body.as_bytes())).unwrap();
+    assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+    drop(stream);
+    server.wait_for_metric("vidense_request_failure_total{status=\"499\"}", |n| n == 1.0);
+    assert_eq!(server.metric("vidense_e2e_request_latency_seconds_count"), 1.0);
 }
 
 #[test]

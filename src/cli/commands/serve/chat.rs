@@ -80,10 +80,10 @@ async fn whole(mut job: OwnedJob, context: ReplyContext) -> Result<Response, Htt
         let event = timeout_at(deadline, job.next()).await;
         match event.map_err(|_| over_time(&state))? {
             JobEvent::Encoded { .. } | JobEvent::Prefilling => {}
-            JobEvent::Text(_) => pace.text(&state),
+            JobEvent::Text(_) => pace.text(&state, job.event_time()),
             JobEvent::Done(outcome) => {
                 let done = outcome?;
-                count(&state, &log, &done);
+                count(&state, &log, TimedAnswer { answer: &done, end: job.event_time() });
                 let details = details(&done);
                 return Ok(json(StatusCode::OK, &head.completion(&done.answer, details)));
             }
@@ -103,20 +103,28 @@ impl AnswerPace {
         Self { begin: log.begin_time(), last: None }
     }
 
-    /// Counts a text.
-    pub fn text(&mut self, state: &ServerState) {
-        let now = std::time::Instant::now();
-        match self.last.replace(now) {
-            None => state.metrics.first_text(now - self.begin),
-            Some(last) => state.metrics.further_text(now - last),
+    /// Counts a text of a time.
+    pub fn text(&mut self, state: &ServerState, time: std::time::Instant) {
+        match self.last.replace(time) {
+            None => state.metrics.first_text(time - self.begin),
+            Some(last) => state.metrics.further_text(time - last),
         }
     }
 }
 
+/// Answer with the time of its end.
+pub struct TimedAnswer<'a> {
+    /// Answer.
+    pub answer: &'a JobAnswer,
+    /// Time of its end.
+    pub end: std::time::Instant,
+}
+
 /// Counts an answer in metrics and in the log.
-pub fn count(state: &ServerState, log: &RequestLog, done: &JobAnswer) {
-    state.metrics.answered(done, log.begin_time().elapsed());
-    log.set_usage(Usage::of(&done.answer));
+pub fn count(state: &ServerState, log: &RequestLog, done: TimedAnswer<'_>) {
+    let TimedAnswer { answer, end } = done;
+    state.metrics.answered(answer, end - log.begin_time());
+    log.set_usage(Usage::of(&answer.answer));
 }
 
 /// Returns the members of our own.

@@ -2,9 +2,10 @@
 //! may wait; then its events. A client that goes away cancels the job, wherever it is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use vidense::error::{Error, Kind, Subject};
+use vidense::error::{Error, Kind};
 use vidense::serve::api::{ApiError, ChatCall};
 use vidense::serve::media::ResolveContext;
 use vidense::serve::service::{ChatJob, JobEvent, JobId, Service};
@@ -17,8 +18,22 @@ use super::waiting::{GoneFlag, GoneGuard, ending, on_thread};
 pub struct OwnedJob {
     service: Arc<Service>,
     id: JobId,
-    events: UnboundedReceiver<JobEvent>,
+    events: UnboundedReceiver<TimedEvent>,
+    /// Time of the event that was returned last.
+    last: Instant,
     is_done: bool,
+}
+
+/// Event with its time: a client that reads slowly does not change it.
+struct TimedEvent {
+    event: JobEvent,
+    time: Instant,
+}
+
+impl TimedEvent {
+    fn now(event: JobEvent) -> Self {
+        Self { event, time: Instant::now() }
+    }
 }
 
 /// Job with what the client wants to hear of it.
@@ -35,9 +50,15 @@ impl OwnedJob {
     /// Waits for the next event; after the last one the end is repeated as an error.
     pub async fn next(&mut self) -> JobEvent {
         let lost = || JobEvent::Done(Err(Error::new(Kind::Defect, "the answer was lost by a defect of the server")));
-        let event = self.events.recv().await.unwrap_or_else(lost);
+        let TimedEvent { event, time } = self.events.recv().await.unwrap_or_else(|| TimedEvent::now(lost()));
         self.is_done |= matches!(event, JobEvent::Done(_));
+        self.last = time;
         event
+    }
+
+    /// Time at which the event that was returned last happened.
+    pub fn event_time(&self) -> Instant {
+        self.last
     }
 }
 
@@ -95,25 +116,12 @@ fn prepare(
         halt: Arc::new(move || is_gone.is_set() || server.is_aborted()),
         known: &|key| service.known(key),
     };
-    let media = ready.media.resolve_all(media, &context).map_err(with_param)?;
+    let media = ready.media.resolve_all(media, &context)?;
     drop(body);
     let (sender, events) = unbounded_channel();
     // Not more than the text of one answer waits here.
-    let listener = Box::new(move |event| drop(sender.send(event)));
+    let listener = Box::new(move |event| drop(sender.send(TimedEvent::now(event))));
     let id = service.submit(ChatJob { system, turns, media, options, listener })?;
-    let job = OwnedJob { service: service.clone(), id, events, is_done: false };
+    let job = OwnedJob { service: service.clone(), id, events, last: Instant::now(), is_done: false };
     Ok(PreparedJob { job, stream, include_usage })
-}
-
-/// Names the part of the body that an error of the media is about.
-pub fn with_param(error: Error) -> ApiError {
-    let param = match error.subjects().first() {
-        Some(Subject::Name(name)) if name.starts_with("messages[") => Some(name.to_string()),
-        _ => None,
-    };
-    let error = ApiError::from(error);
-    match param {
-        Some(param) => error.with_param(param),
-        None => error,
-    }
 }

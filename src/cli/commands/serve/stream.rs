@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use vidense::serve::api::{ApiError, CompletionChunk};
 use vidense::serve::service::JobEvent;
 
-use super::chat::{AnswerPace, ReplyContext, count, details};
+use super::chat::{AnswerPace, ReplyContext, TimedAnswer, count, details};
 use super::job::OwnedJob;
 use super::reply::{HttpError, with_type};
 use super::waiting::over_time;
@@ -35,6 +35,8 @@ struct ClientGone;
 struct EventStream {
     events: Sender<String>,
     context: ReplyContext,
+    /// Whether the end is counted: as an answer or as a failure, which a client that then leaves does not change.
+    is_counted: bool,
 }
 
 /// Responds with a stream.
@@ -56,7 +58,7 @@ pub async fn respond(mut job: OwnedJob, context: ReplyContext) -> Result<Respons
         }
     };
     let (events, sent) = channel(CAPACITY);
-    let stream = EventStream { events, context };
+    let stream = EventStream { events, context, is_counted: false };
     tokio::spawn(stream.run(job, first));
     Ok(response(sent))
 }
@@ -71,14 +73,16 @@ fn response(events: Receiver<String>) -> Response {
 
 impl EventStream {
     /// Sends the events of a job until its end, or until the client goes away, which cancels the job.
-    async fn run(self, job: OwnedJob, first: Option<JobEvent>) {
+    async fn run(mut self, job: OwnedJob, first: Option<JobEvent>) {
         if self.send_all(job, first).await.is_err() {
             self.context.log.set_gone();
-            self.context.state.metrics.cancelled();
+            if !self.is_counted {
+                self.context.state.metrics.cancelled();
+            }
         }
     }
 
-    async fn send_all(&self, mut job: OwnedJob, first: Option<JobEvent>) -> Result<(), ClientGone> {
+    async fn send_all(&mut self, mut job: OwnedJob, first: Option<JobEvent>) -> Result<(), ClientGone> {
         let mut pace = AnswerPace::new(&self.context.log);
         let every = self.context.state.limits.keep_alive;
         let mut comments = interval_at(Instant::now() + every, every);
@@ -103,10 +107,11 @@ impl EventStream {
                     }
                 },
             };
+            let time = job.event_time();
             match event {
                 JobEvent::Encoded { .. } | JobEvent::Prefilling => continue,
                 JobEvent::Text(text) => {
-                    pace.text(&self.context.state);
+                    pace.text(&self.context.state, time);
                     if !text.is_empty() {
                         self.send_chunk(self.context.head.text_chunk(text)).await?;
                         comments.reset();
@@ -114,7 +119,8 @@ impl EventStream {
                 }
                 JobEvent::Done(Err(error)) => return self.fail(error.into()).await,
                 JobEvent::Done(Ok(done)) => {
-                    count(&self.context.state, &self.context.log, &done);
+                    count(&self.context.state, &self.context.log, TimedAnswer { answer: &done, end: time });
+                    self.is_counted = true;
                     self.send_chunk(self.context.head.last_chunk(&done.answer, details(&done))).await?;
                     if self.context.include_usage {
                         self.send_data(&self.context.head.usage_chunk(&done.answer)).await?;
@@ -146,9 +152,10 @@ impl EventStream {
         }
     }
 
-    async fn fail(&self, error: ApiError) -> Result<(), ClientGone> {
+    async fn fail(&mut self, error: ApiError) -> Result<(), ClientGone> {
         self.context.log.set_error(&error);
         self.context.state.metrics.failed(error.status);
+        self.is_counted = true;
         self.send_data(&error.body()).await?;
         self.send(END.to_owned()).await
     }
