@@ -86,3 +86,29 @@ fn clients_that_leave_before_the_first_event_are_counted() {
         server.wait_for_metric("vidense_request_failure_total{status=\"499\"}", |n| n == n_gone);
     }
 }
+
+#[test]
+fn media_that_hang_keep_no_request_without_media_waiting() {
+    let (server, id) = server();
+    let body = about(&format!("upload:{id}"), "Why?").to_string();
+    let request = server.request("POST", "/v1/chat/completions", "", body.as_bytes());
+    let begin = |_| {
+        let mut stream = server.connect();
+        stream.write_all(&request).unwrap();
+        stream
+    };
+    // More than the requests whose media are read at once, of which 8 are probed.
+    let clients: Vec<TcpStream> = (0..40).map(begin).collect();
+    wait_for_decoders(&server, 8);
+    let text = json!({ "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 2 });
+    for _ in 0..20 {
+        assert_eq!(server.complete(&text).status, 200);
+        assert_eq!(server.get("/health").status, 200);
+        assert_eq!(n_decoders(&server), 8);
+    }
+    // Other media wait only as long as those before them.
+    drop(clients);
+    assert_eq!(server.answer("What color is the circle?"), "purple");
+    wait_for_decoders(&server, 0);
+    server.wait_for_metric("vidense_request_failure_total{status=\"499\"}", |n| n == 40.0);
+}

@@ -66,6 +66,21 @@ fn requests_beyond_the_grace_are_given_up_with_an_error() {
 }
 
 #[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start(&["--grace", "10m", "--read-timeout", "10m"]);
+    let _stalled = server.post_without_body("/v1/chat/completions", 1000);
+    server.signal("TERM");
+    let deadline = Instant::now() + PATIENCE;
+    while !server.log().contains("finishing the requests in progress") {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(server.child.try_wait().unwrap().is_none(), "a request is in progress");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(1), "{}", server.log());
+}
+
+#[test]
 fn a_body_that_stalls_beyond_the_grace_is_answered_with_an_error() {
     let mut server = Server::start(&["--grace", "1ms", "--read-timeout", "10m"]);
     let stalled = ["/v1/videos", "/v1/chat/completions"].map(|path| server.post_without_body(path, 1000));
