@@ -168,11 +168,10 @@ impl ApiError {
         Self::new(ErrorStatus::NotFound, message)
     }
 
-    /// Sets the path of the value in the body, unless it is known already.
+    /// Sets the path of the value in the body.
     #[must_use]
     pub fn with_param(self, param: impl Into<String>) -> Self {
-        let param = self.param.unwrap_or_else(|| param.into());
-        Self { param: Some(param), ..self }
+        Self { param: Some(param.into()), ..self }
     }
 
     /// Returns the object that a client receives.
