@@ -239,7 +239,7 @@ mod tests {
             (json!({ "max_pool": { "stride": 2 } }), "max_pool-stride-2"),
             (json!({ "dci": {} }), "dci"),
             (json!("org/model name"), "org-model-name"),
-            (json!("../.."), ".."),
+            (json!("../.."), "..-.."),
             (json!(null), "null"),
             (json!([]), "empty"),
         ] {
