@@ -14,7 +14,10 @@
 //!
 //! The order is that of lmms-eval's `extract_mcq_answer` (start, end and phrase before brackets before content) but for
 //! a stated choice, which goes before the beginning, and without its fallback to any letter of the text. Text before a
-//! last `</think>` is ignored. Labels are capital letters or digits; small letters count alone or in brackets.
+//! last `</think>` is ignored. Labels are capital letters or digits; small letters count alone, in brackets or named. An
+//! answer that quotes all options does not begin with its choice.
+
+use std::collections::HashSet;
 
 use regex::Regex;
 
@@ -50,8 +53,8 @@ pub fn parse_choice(answer: &str, options: &ChoiceOptions) -> Option<usize> {
         |answer| answer.before_its_text(),
         |answer| answer.by_text(),
     ];
-    let text = answer.rsplit("</think>").next().unwrap_or(answer).trim();
-    let answer = ChoiceAnswer { text, options };
+    let text = with_ascii_marks(answer.rsplit("</think>").next().unwrap_or(answer).trim());
+    let answer = ChoiceAnswer { text: &text, options };
     for rule in RULES {
         match rule(&answer) {
             RuleOutcome::Nothing => {}
@@ -65,6 +68,7 @@ pub fn parse_choice(answer: &str, options: &ChoiceOptions) -> Option<usize> {
 impl ChoiceAnswer<'_> {
     /// Returns the option with a label; small letters count if `is_marked`.
     fn index(&self, label: char, is_marked: bool) -> Option<usize> {
+        let label = full_width(label).unwrap_or(label);
         let label = if is_marked { label.to_ascii_uppercase() } else { label };
         self.options.iter().position(|(known, _)| known == label)
     }
@@ -135,7 +139,7 @@ impl ChoiceAnswer<'_> {
         let Some(label) = text.chars().next() else { return RuleOutcome::Nothing };
         let rest = &text[label.len_utf8()..];
         match self.index(label, rest.starts_with(')')) {
-            Some(_) if is_rejected(rest) => RuleOutcome::Nothing,
+            Some(_) if is_rejected(rest) || self.quotes_all() => RuleOutcome::Nothing,
             Some(index) if self.is_list(rest, index) => RuleOutcome::Ambiguous,
             Some(index) if self.is_closed(rest, index) => RuleOutcome::Chosen(index),
             _ => RuleOutcome::Nothing,
@@ -164,7 +168,7 @@ impl ChoiceAnswer<'_> {
 
     /// Rule 5, names.
     fn named(&self) -> RuleOutcome {
-        self.only(NAME.as_ref(), |rest, index| self.is_closed(rest, index), false)
+        self.only(NAME.as_ref(), |rest, index| self.is_closed(rest, index), true)
     }
 
     /// Returns the only label that a pattern finds and `is_closed` accepts; a list of labels has no only one.
@@ -186,15 +190,24 @@ impl ChoiceAnswer<'_> {
 
     /// Rule 6.
     fn before_its_text(&self) -> RuleOutcome {
+        one_of(self.before_their_texts())
+    }
+
+    /// Returns whether every option stands in the answer, its label before its text: such a list chooses no option.
+    fn quotes_all(&self) -> bool {
+        self.before_their_texts().collect::<HashSet<_>>().len() == self.options.len()
+    }
+
+    /// Returns the options whose label stands before their text, in the order of the answer.
+    fn before_their_texts(&self) -> impl Iterator<Item = usize> {
         let starts = self.text.char_indices().filter(|(at, _)| {
             self.text[..*at].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '\'')
         });
-        let indices = starts.filter_map(|(at, label)| {
+        starts.filter_map(|(at, label)| {
             let index = self.index(label, false)?;
             let rest = self.text[at + label.len_utf8()..].strip_prefix(['.', ')', ':'])?;
             self.begins_with_option(rest, index).then_some(index)
-        });
-        one_of(indices)
+        })
     }
 
     /// Rule 7.
@@ -236,6 +249,24 @@ impl ChoiceAnswer<'_> {
 /// Returns whether the text after a label rejects it.
 fn is_rejected(rest: &str) -> bool {
     REJECTION.as_ref().is_some_and(|rejection| rejection.is_match(rest))
+}
+
+/// Replaces full-width punctuation and the marks of Chinese and Japanese by those of ASCII.
+fn with_ascii_marks(text: &str) -> String {
+    let ascii = |c: char| match c {
+        '。' => '.',
+        '、' => ',',
+        '【' => '[',
+        '】' => ']',
+        c if c.is_alphanumeric() => c,
+        c => full_width(c).unwrap_or(c),
+    };
+    text.chars().map(ascii).collect()
+}
+
+/// Returns the ASCII character of a full-width one.
+fn full_width(c: char) -> Option<char> {
+    char::from_u32(u32::from(c).checked_sub(0xFEE0)?).filter(char::is_ascii_graphic)
 }
 
 /// Returns the index if all are equal.
@@ -292,6 +323,31 @@ mod tests {
             assert_eq!(parse(answer, &options), None, "{answer}");
         }
         assert_eq!(parse("(A) is wrong and (B) too, so the answer is (C)", &options), Some('C'));
+    }
+
+    #[test]
+    fn labels_of_unusual_forms_are_read() {
+        let options = ["red", "blue", "green", "None of the above"];
+        for (answer, expected) in [
+            ("Option (B)", Some('B')),
+            ("answer: option c", Some('C')),
+            ("The correct answer is: B) blue", Some('B')),
+            ("(C", Some('C')),
+            ("（B）", Some('B')),
+            ("Ｂ", Some('B')),
+            ("B。", Some('B')),
+            ("B：blue", Some('B')),
+            ("I think it is （C）。", Some('C')),
+            ("None of the above.", Some('D')),
+            ("A. red B. blue C. green D. None of the above", None),
+            ("A. red\nB. blue\nC. green\nD. None of the above\nThe answer is B.", Some('B')),
+            ("A and B", None),
+            ("I cannot tell", None),
+            ("E", None),
+            ("The answer is E.", None),
+        ] {
+            assert_eq!(parse(answer, &options), expected, "{answer}");
+        }
     }
 
     #[test]
