@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::DatasetDirectory;
 use super::{
-    DatasetQuestions, EgoSchemaFiles, IntentQaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles,
-    NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionFiles, QuestionReference, RexTimeFiles,
-    TempCompassFiles, VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
+    DatasetQuestions, EgoSchemaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles, NextQaFiles,
+    NextQaOpenFiles, PerceptionTestFiles, QuestionFiles, QuestionReference, RexTimeFiles, TempCompassFiles,
+    VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
 };
 use crate::error::{Error, Result};
 
@@ -28,8 +28,8 @@ pub enum DatasetFormat {
     NextQaOpen(NextQaOpenFiles),
     /// EgoSchema.
     EgoSchema(EgoSchemaFiles),
-    /// IntentQA.
-    IntentQa(IntentQaFiles),
+    /// IntentQA, in the layouts of NExT-QA.
+    IntentQa(NextQaFiles),
     /// MVBench.
     Mvbench(MvBenchFiles),
     /// Video-MME.
@@ -61,10 +61,9 @@ impl DatasetFormat {
         let mut found = match self {
             Self::ZeroShotQa(files) => files.read(&directory)?,
             Self::VcgBench(files) => files.read(&directory)?,
-            Self::NextQa(files) => files.read(&directory)?,
+            Self::NextQa(files) | Self::IntentQa(files) => files.read(&directory)?,
             Self::NextQaOpen(files) => files.read(&directory)?,
             Self::EgoSchema(files) => files.read(&directory)?,
-            Self::IntentQa(files) => files.read(&directory)?,
             Self::Mvbench(files) => files.read(&directory)?,
             Self::VideoMme(files) => files.read(&directory)?,
             Self::Mlvu(files) => files.read(&directory)?,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::rows::{DatasetDirectory, DatasetRow, read_rows};
-use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
+use super::{BenchmarkQuestion, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 
 /// Files of MLVU.
@@ -59,7 +59,7 @@ impl MlvuTask {
             let error = Error::invalid("no candidates: a generation task, which needs a judge");
             return Err(row.locate(error.with_hint("leave this list out")));
         }
-        let options = ChoiceOptions::lettered(row.texts("candidates")?).map_err(|error| row.locate(error))?;
+        let options = row.options("candidates")?;
         let reference = match row.optional("answer")? {
             None => QuestionReference::Hidden,
             // Two answers of the distribution are none of their candidates; its script counts every option as wrong.

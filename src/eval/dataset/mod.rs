@@ -6,7 +6,6 @@
 
 mod ego_schema;
 mod format;
-mod intent_qa;
 mod long_video_bench;
 mod mlvu;
 mod mvbench;
@@ -33,7 +32,6 @@ use crate::video::Window;
 
 pub use ego_schema::EgoSchemaFiles;
 pub use format::DatasetFormat;
-pub use intent_qa::IntentQaFiles;
 pub use long_video_bench::LongVideoBenchFiles;
 pub use mlvu::{MlvuFiles, MlvuTask};
 pub use mvbench::{MvBenchFiles, MvBenchTask};

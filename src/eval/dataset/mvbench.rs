@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{DatasetDirectory, DatasetRow, read_rows};
-use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
+use super::{BenchmarkQuestion, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 use crate::video::Window;
 
@@ -72,10 +72,8 @@ impl MvBenchFiles {
 
 impl MvBenchTask {
     fn question(&self, number: usize, row: &DatasetRow) -> Result<BenchmarkQuestion> {
-        let options = ChoiceOptions::lettered(row.texts("candidates")?).map_err(|error| row.locate(error))?;
-        let answer = row.text("answer")?;
-        let right = options.position_of(answer);
-        let right = right.ok_or_else(|| row.error(format!("the answer `{answer}` is none of the candidates")))?;
+        let options = row.options("candidates")?;
+        let right = row.position("answer", &options)?;
         let video = VideoLookup::new(&self.videos, row.text("video")?);
         let id = format!("{}/{number}", self.name);
         let mut question = BenchmarkQuestion::choice(id, video, row.text("question")?, options);

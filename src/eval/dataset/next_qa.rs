@@ -5,6 +5,8 @@
 //! `answer_number`), lmms-eval's Parquet (`video`, `answer`, `a0` to `a4`). The official answer is an index, in some
 //! releases the option's text: a file whose answers are all indices is read as the first.
 //!
+//! IntentQA has the same layouts: its own table is NExT-QA's official one, and IG-VLM's has the answers as texts.
+//!
 //! Open answers: `video`, `question`, `answer`, `qid`, `type`; a second reference from `additional_ref_answer`, or from
 //! the object of video and qid in `add_reference_answer_test.json`. The type `TP` is scored with `TN`, as the script
 //! does.
@@ -19,11 +21,11 @@ use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::{Error, Result};
 
-/// Files of NExT-QA, multiple choice.
+/// Files of NExT-QA, multiple choice, or of IntentQA.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NextQaFiles {
-    /// Table or list of questions.
+    /// Table or list of questions: `NExT_QA.csv`, `IntentQA.csv`.
     pub questions: PathBuf,
     /// Directory of the videos.
     pub videos: PathBuf,
@@ -71,8 +73,10 @@ impl<'a> VideoNames<'a> {
 
 /// Returns the options `a0`, `a1`, ... of a row, or its `candidates`.
 pub(super) fn row_options(row: &DatasetRow) -> Result<ChoiceOptions> {
-    let texts = if row.value("candidates").is_some() { row.texts("candidates")? } else { row.numbered("a")? };
-    ChoiceOptions::lettered(texts).map_err(|error| row.locate(error))
+    if row.value("candidates").is_some() {
+        return row.options("candidates");
+    }
+    ChoiceOptions::lettered(row.numbered("a")?).map_err(|error| row.locate(error))
 }
 
 /// Answer column of a table of multiple choice.
@@ -102,11 +106,7 @@ impl AnswerColumn {
         }
         let index = match self {
             Self::Index => row.index("answer", options.len())?,
-            Self::Text => {
-                let answer = row.text("answer")?;
-                let position = options.position_of(answer);
-                position.ok_or_else(|| row.error(format!("the answer `{answer}` is none of the options")))?
-            }
+            Self::Text => row.position("answer", options)?,
         };
         Ok(QuestionReference::Choice(index))
     }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{DatasetDirectory, DatasetRow, read_object, read_rows};
-use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
+use super::{BenchmarkQuestion, DatasetQuestions, QuestionReference, VideoLookup};
 use crate::error::Result;
 
 /// Files of Perception Test.
@@ -49,7 +49,7 @@ impl PerceptionTestFiles {
     }
 
     fn question(&self, row: &DatasetRow, video: &str, id: String) -> Result<BenchmarkQuestion> {
-        let options = ChoiceOptions::lettered(row.texts("options")?).map_err(|error| row.locate(error))?;
+        let options = row.options("options")?;
         let reference = match row.value("answer_id") {
             Some(_) => QuestionReference::Choice(row.index("answer_id", options.len())?),
             None => QuestionReference::Hidden,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::next_gqa::windows;
 use super::rows::{DatasetDirectory, DatasetRow, read_rows};
 use super::video_mme::letter;
-use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, VideoLookup};
+use super::{BenchmarkQuestion, DatasetQuestions, VideoLookup};
 use crate::error::Result;
 
 /// Files of ReXTime.
@@ -62,7 +62,7 @@ impl RexTimeFiles {
     }
 
     fn question(&self, row: &DatasetRow, id: &str) -> Result<BenchmarkQuestion> {
-        let options = ChoiceOptions::lettered(row.texts("options")?).map_err(|error| row.locate(error))?;
+        let options = row.options("options")?;
         let source = row.text("source")?;
         let is_of = |names: &[&str]| names.iter().any(|name| source.to_ascii_lowercase().starts_with(name));
         let dir = match source {

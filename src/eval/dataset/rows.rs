@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::ChoiceOptions;
 use super::parquet_rows::read_parquet;
 use crate::error::{About as _, Error, Result};
 use crate::files;
@@ -179,6 +180,18 @@ impl DatasetRow {
             Self::new(&self.file, format!("{}, `{key}` {number}", self.position), value.clone())
         };
         (1..).zip(list).map(row).collect()
+    }
+
+    /// Returns a list of texts as options with letters.
+    pub(super) fn options(&self, key: &str) -> Result<ChoiceOptions> {
+        ChoiceOptions::lettered(self.texts(key)?).map_err(|error| self.locate(error))
+    }
+
+    /// Returns the index of the option whose text is that of a field.
+    pub(super) fn position(&self, key: &str, options: &ChoiceOptions) -> Result<usize> {
+        let text = self.text(key)?;
+        let position = options.position_of(text);
+        position.ok_or_else(|| self.error(format!("the {key} `{text}` is none of the options")))
     }
 
     /// Returns an index below `n`.
