@@ -91,11 +91,11 @@ impl<E> EvalTracker<'_, E> {
                 for (question, answer) in questions.iter().zip(answers) {
                     match answer {
                         Ok(answer) => {
-                            self.scores.add(&question.kind, &question.answer, &answer.text);
+                            self.scores.add(question, &answer.text);
                             self.emit(EvalEvent::Answered { question, answer: &answer.text });
                         }
                         Err(error) => {
-                            self.scores.add_unanswered(&question.kind, &question.answer);
+                            self.scores.add_unanswered(question);
                             self.emit(EvalEvent::Failed { video: video.path(), error });
                         }
                     }
@@ -103,7 +103,7 @@ impl<E> EvalTracker<'_, E> {
             }
             Err(error) => {
                 for question in questions {
-                    self.scores.add_unanswered(&question.kind, &question.answer);
+                    self.scores.add_unanswered(question);
                 }
                 self.emit(EvalEvent::Failed { video: video.path(), error });
             }

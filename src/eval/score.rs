@@ -1,6 +1,9 @@
-//! Exact-match scores, overall and by type of question.
+//! Exact-match scores, overall and by type of question; intervals as those of benchmarks.
 
 use std::collections::BTreeMap;
+
+use super::EvalQuestion;
+use super::metrics::{ClusteredScores, is_exact_match};
 
 /// Score of one type of question.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,19 +14,18 @@ pub struct ExactMatchScore {
     pub total: usize,
     /// Number of questions by reference answer.
     references: BTreeMap<String, usize>,
+    /// Scores by video.
+    scores: ClusteredScores,
 }
 
 impl ExactMatchScore {
-    /// Counts an answer; white space at both ends is ignored.
-    pub fn add(&mut self, reference: &str, answer: &str) {
-        self.add_unanswered(reference);
-        self.right += usize::from(reference.trim() == answer.trim());
-    }
-
-    /// Counts a question without an answer.
-    fn add_unanswered(&mut self, reference: &str) {
+    /// Counts an answer; white space at both ends is ignored. A question without an answer is wrong.
+    fn add(&mut self, question: &EvalQuestion, answer: Option<&str>) {
+        let is_right = answer.is_some_and(|answer| is_exact_match(answer, &question.answer));
         self.total += 1;
-        *self.references.entry(reference.trim().to_owned()).or_default() += 1;
+        self.right += usize::from(is_right);
+        *self.references.entry(question.answer.trim().to_owned()).or_default() += 1;
+        self.scores.add(&question.video.to_string_lossy(), f64::from(u8::from(is_right)), 1.0);
     }
 
     /// Returns the fraction of exact matches.
@@ -36,9 +38,9 @@ impl ExactMatchScore {
         self.references.values().max().copied().unwrap_or_default() as f64 / self.total.max(1) as f64
     }
 
-    /// Returns the 95 % confidence interval of the accuracy.
+    /// Returns the 95 % confidence interval of the accuracy, clustered by video ([`ClusteredScores::mean`]).
     pub fn interval(&self) -> (f64, f64) {
-        wilson(self.right, self.total)
+        self.scores.mean().interval_95
     }
 }
 
@@ -46,17 +48,23 @@ impl ExactMatchScore {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExactMatchScores {
     by_type: BTreeMap<String, ExactMatchScore>,
+    all: ExactMatchScore,
 }
 
 impl ExactMatchScores {
     /// Counts an answer.
-    pub fn add(&mut self, kind: &str, reference: &str, answer: &str) {
-        self.by_type.entry(kind.to_owned()).or_default().add(reference, answer);
+    pub fn add(&mut self, question: &EvalQuestion, answer: &str) {
+        self.add_optional(question, Some(answer));
     }
 
     /// Counts a question without an answer as wrong.
-    pub(crate) fn add_unanswered(&mut self, kind: &str, reference: &str) {
-        self.by_type.entry(kind.to_owned()).or_default().add_unanswered(reference);
+    pub(crate) fn add_unanswered(&mut self, question: &EvalQuestion) {
+        self.add_optional(question, None);
+    }
+
+    fn add_optional(&mut self, question: &EvalQuestion, answer: Option<&str>) {
+        self.by_type.entry(question.kind.clone()).or_default().add(question, answer);
+        self.all.add(question, answer);
     }
 
     /// Returns the scores by type, in the order of the types' names.
@@ -66,38 +74,18 @@ impl ExactMatchScores {
 
     /// Returns the score over all types, and the accuracy of always giving the most frequent answer of each type.
     pub fn overall(&self) -> (ExactMatchScore, f64) {
-        let sum = |count: fn(&ExactMatchScore) -> usize| self.by_type.values().map(count).sum();
-        let total: usize = sum(|score| score.total);
         let by_chance: f64 = self.by_type.values().map(|score| score.chance() * score.total as f64).sum();
-        let score = ExactMatchScore { right: sum(|score| score.right), total, references: BTreeMap::new() };
-        (score, by_chance / total.max(1) as f64)
+        (self.all.clone(), by_chance / self.all.total.max(1) as f64)
     }
-}
-
-/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of
-/// succession").
-pub(crate) fn wilson(right: usize, total: usize) -> (f64, f64) {
-    const Z: f64 = 1.959_964;
-    if total == 0 {
-        return (0.0, 1.0);
-    }
-    let (n, p) = (total as f64, right as f64 / total as f64);
-    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_wilson_interval_agrees_with_newcombe_1998() {
-        // 81 of 263: 0.255 to 0.366 (Newcombe 1998, table I, method 3).
-        let (low, high) = wilson(81, 263);
-        assert!((low - 0.2553).abs() < 5e-4 && (high - 0.3662).abs() < 5e-4, "{low} {high}");
-        assert_eq!(wilson(0, 0), (0.0, 1.0));
-        assert!(wilson(5, 5).1 > 0.9999);
+    fn question(video: &str, kind: &str, answer: &str) -> EvalQuestion {
+        let (question, answer, kind) = ("?".to_owned(), answer.to_owned(), kind.to_owned());
+        EvalQuestion { video: video.into(), id: None, question, answer, kind }
     }
 
     #[test]
@@ -106,12 +94,24 @@ mod tests {
         for (kind, reference, answer) in
             [("a", "red", " red\n"), ("a", "red", "Red"), ("a", "blue", "blue"), ("b", "no", "yes")]
         {
-            scores.add(kind, reference, answer);
+            scores.add(&question("v", kind, reference), answer);
         }
         let found: Vec<_> = scores.by_type().map(|(kind, s)| (kind, s.right, s.total)).collect();
         assert_eq!(found, [("a", 2, 3), ("b", 0, 1)]);
         // Always "red" is right in 2 of 3, always "no" in 1 of 1.
         let (all, chance) = scores.overall();
         assert_eq!((all.right, all.total, chance), (2, 4, 0.75));
+    }
+
+    #[test]
+    fn intervals_are_those_of_benchmarks() {
+        let (mut scores, mut expected) = (ExactMatchScores::default(), ClusteredScores::default());
+        for (video, answer) in [("v", "x"), ("v", "x"), ("w", "y"), ("u", "x")] {
+            scores.add(&question(video, "", "x"), answer);
+            expected.add(video, f64::from(u8::from(answer == "x")), 1.0);
+        }
+        scores.add_unanswered(&question("u", "", "x"));
+        expected.add("u", 0.0, 1.0);
+        assert_eq!(scores.overall().0.interval(), expected.mean().interval_95);
     }
 }

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 
 use super::student_t::student_t_quantile;
-use crate::eval::score::wilson;
 
 /// Sums of the scores of one cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -110,6 +109,19 @@ impl ClusteredScores {
     }
 }
 
+/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of
+/// succession").
+fn wilson(right: usize, total: usize) -> (f64, f64) {
+    const Z: f64 = 1.959_964;
+    if total == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, p) = (total as f64, right as f64 / total as f64);
+    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    ((middle - half).max(0.0), (middle + half).min(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +130,15 @@ mod tests {
         let mut scores = ClusteredScores::default();
         of.iter().for_each(|(cluster, score)| scores.add(cluster, *score, 1.0));
         scores
+    }
+
+    #[test]
+    fn the_wilson_interval_agrees_with_newcombe_1998() {
+        // 81 of 263: 0.255 to 0.366 (Newcombe 1998, table I, method 3).
+        let (low, high) = wilson(81, 263);
+        assert!((low - 0.2553).abs() < 5e-4 && (high - 0.3662).abs() < 5e-4, "{low} {high}");
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+        assert!(wilson(5, 5).1 > 0.9999);
     }
 
     #[test]
