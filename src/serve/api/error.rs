@@ -164,8 +164,8 @@ impl ApiError {
 
     /// Makes the error of a model's name that is not among those that are served.
     pub(super) fn unknown_model(name: &str, served: &[String]) -> Self {
-        let message = format!("unknown model `{}`; hint: {}", shown(name), served.join(", "));
-        Self::new(ErrorStatus::NotFound, message)
+        let error = Error::invalid(format!("unknown model `{}`", shown(name))).with_hint(served.join(", "));
+        Self { status: ErrorStatus::NotFound, ..Self::from(error) }
     }
 
     /// Sets the path of the value in the body.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
-use super::{ApiError, ChatCall, CompletionObject, ErrorStatus, json};
+use super::{ApiError, ChatCall, CompletionObject, json};
 use crate::error::Error;
 use crate::spec::Plan;
 
@@ -32,7 +32,7 @@ impl LineCall {
     /// Parses a line: `{"id": ..., "messages": ...}`, or `{"custom_id": ..., "body": {"messages": ...}}`.
     ///
     /// # Errors
-    /// [`ErrorStatus::BadRequest`] for a line without an id. The error of a body is in [`Self::call`].
+    /// [`super::ErrorStatus::BadRequest`] for a line without an id. The error of a body is in [`Self::call`].
     pub fn parse(line: &[u8], defaults: &Plan) -> Result<Self, ApiError> {
         let Value::Object(mut members) = json::parse(line)? else {
             return Err(Error::invalid("the line is not an object").into());
@@ -74,7 +74,7 @@ impl LineId {
             (Some(value), None) => Ok(Self { name: "id", value }),
             (None, Some(value)) => Ok(Self { name: "custom_id", value }),
             (Some(_), Some(_)) => Err(Error::invalid("both `id` and `custom_id`").with_hint("one of them").into()),
-            (None, None) => Err(ApiError::new(ErrorStatus::BadRequest, "no `id`; hint: \"id\": 1")),
+            (None, None) => Err(Error::invalid("no `id`").with_hint("\"id\": 1").into()),
         }
     }
 
@@ -105,6 +105,7 @@ fn failure(name: &str, id: &Value, n_line: u64, error: &ApiError) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::api::ErrorStatus;
 
     const BODY: &str = r#""messages": [{"role": "user", "content": "Hi"}]"#;
 

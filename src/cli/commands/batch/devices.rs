@@ -29,7 +29,7 @@ const JOINED: &str = "joined.partial";
 /// Variable that sets the GPUs that a process sees.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// Kinds of failure that may be caused by the device.
-const OF_DEVICE: [&str; 2] = ["/compute", "/device_memory"];
+const OF_DEVICE: [&str; 2] = ["compute", "device_memory"];
 
 /// Devices of `--devices`, all of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl DeviceBatch<'_> {
 
 /// Returns the end of a part, by whether its failures may be caused by the device.
 fn failures_of_device(summary: &Summary) -> PartEnd {
-    let is_of_device = |category: &str| OF_DEVICE.iter().any(|kind| category.contains(kind));
+    let is_of_device = |category: &str| category.split_once('/').is_some_and(|(_, kind)| OF_DEVICE.contains(&kind));
     let n: u64 = summary.results.failed_by.iter().filter(|(name, _)| is_of_device(name)).map(|(_, n)| n).sum();
     if n > 0 {
         PartEnd::FailedOnDevice(format!("{n} failure(s) that the device may have caused"))
