@@ -1,5 +1,5 @@
 //! Evaluation: files of questions by exact match, benchmarks in the formats in which they are distributed, ablations,
-//! judges of open answers, and the divergence between the next tokens of two models. Called by `eval`, and by the
+//! judges of open answers, reports, and the divergence between the next tokens of two models. Called by `eval`, and by the
 //! benchmarks and tests of quantization.
 
 pub mod benchmark;
@@ -9,6 +9,7 @@ pub mod judge;
 pub mod matrix;
 pub mod metrics;
 mod questions;
+pub mod report;
 mod run;
 mod score;
 

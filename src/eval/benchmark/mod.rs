@@ -6,6 +6,7 @@
 mod compare;
 mod measure;
 mod prompt;
+mod record;
 mod results;
 mod scores;
 mod spec;
@@ -16,6 +17,9 @@ pub use compare::{RunComparison, compare_runs};
 pub use measure::Measure;
 pub use prompt::BenchmarkPrompt;
 pub(in crate::eval) use prompt::fill;
+pub use record::{
+    CoverageRecord, EVALUATION, EvaluatedSplit, EvaluationFormat, EvaluationRecord, PlanRecord, split_hash,
+};
 pub use results::{ScoredResults, check_results_prompt, read_answers};
 pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table, score_table};
 pub use spec::{AverageOver, BenchmarkSpec, PublishedMetric, PublishedResult, read_benchmark};

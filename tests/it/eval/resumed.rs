@@ -98,6 +98,13 @@ fn an_evaluation_that_is_run_again_asks_nothing_and_says_the_same() {
     let all = rows.last().unwrap();
     assert_eq!((&all["questions"], &all["failed"]), (&json!(13), &json!(1)));
     assert!(String::from_utf8_lossy(&first.stderr).contains("clips/broken.mp4"), "{first:?}");
+    // Its report names the failure, and is written again from the directory alone, to the byte.
+    let (page, text) = (evaluation.read("out/report.html"), evaluation.read("out/report.md"));
+    assert!(text.contains("| clips/broken.mp4 | 1 | ") && text.contains("(run/thumbnails/"), "{text}");
+    assert!(page.contains("data:image/jpeg;base64,") && page.contains("data:image/svg+xml;base64,"), "{page}");
+    std::fs::remove_file(evaluation.replica.path("out/report.html")).unwrap();
+    let reported = Command::new(env!("CARGO_BIN_EXE_vidense")).args(["eval", "report", &out]).output().unwrap();
+    assert_eq!((reported.status.code(), evaluation.read("out/report.html")), (Some(0), page), "{reported:?}");
     // Another plan is not mixed with these answers.
     let other = evaluation.run(&["--out", &out, "--frames", "2"]);
     let error = String::from_utf8_lossy(&other.stderr).into_owned();

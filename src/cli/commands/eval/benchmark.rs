@@ -7,11 +7,12 @@ use vidense::batch::Shard;
 use vidense::batch::store::StoredResults;
 use vidense::error::{About as _, Error};
 use vidense::eval::benchmark::{
-    AnswerScorer, AnswerStatus, BenchmarkSpec, BenchmarkTasks, ScoredAnswer, ScoredResults, check_results_prompt,
-    read_answers, read_benchmark, submission,
+    AnswerScorer, AnswerStatus, BenchmarkSpec, BenchmarkTasks, EvaluatedSplit, EvaluationRecord, ScoredAnswer,
+    ScoredResults, check_results_prompt, read_answers, read_benchmark, submission,
 };
 use vidense::eval::dataset::DatasetQuestions;
 use vidense::eval::metrics::WordNet;
+use vidense::eval::report;
 use vidense::files::Durability;
 use vidense::files::output::{check_not_input, create_directory, replace};
 use vidense::spec::Plan;
@@ -73,8 +74,9 @@ pub(super) struct BenchmarkArgs {
     /// Directory of the benchmark's files and videos, to which the paths of its description are relative
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl; of a matrix, a
-    /// directory for each cell, and the table [default: none, a stopped run begins anew]
+    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl, evaluation.json,
+    /// report.html and report.md; of a matrix, a directory for each cell, and the table [default: none, a stopped run
+    /// begins anew]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Part I of the videos, of N parts that together are the benchmark: 0/3, 1/3, 2/3; vidense results merge joins
@@ -190,6 +192,11 @@ impl Eval {
             dataset.notes.push(format!("{n_left} of {n_questions} questions were not asked, and are not counted"));
         }
         self.write_answers(spec, dataset, &answers)?;
+        if let Some(out) = &self.benchmark.out {
+            let split = EvaluatedSplit { description, spec, dataset, coverage: &tasks.coverage };
+            EvaluationRecord::new(split, &stored)?.write(out)?;
+            report::write(out)?;
+        }
         let report = ScoreReport::new(spec, dataset, tasks, &answers);
         if self.json {
             output::json(&report)?

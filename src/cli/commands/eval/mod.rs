@@ -1,5 +1,5 @@
 //! `vidense eval`: scores of a model on a file of questions, or on a benchmark's split; `vidense eval compare`: two
-//! runs; `vidense eval judge`: scores of open answers by a language model.
+//! runs; `vidense eval judge`: scores of open answers by a language model; `vidense eval report`: a page.
 
 mod asking;
 mod benchmark;
@@ -7,6 +7,7 @@ mod compare;
 mod judge;
 mod matrix;
 mod questions;
+mod report;
 mod table;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use vidense::pipeline::features::identity;
 use self::benchmark::BenchmarkArgs;
 use self::compare::CompareRuns;
 use self::judge::JudgeCommand;
+use self::report::EvaluationReport;
 use crate::cli::args::PlanArgs;
 use crate::cli::limits::ItemLimitArgs;
 use crate::cli::session::Session;
@@ -71,6 +73,7 @@ pub struct Eval {
 enum EvalSubcommand {
     Compare(CompareRuns),
     Judge(JudgeCommand),
+    Report(EvaluationReport),
 }
 
 impl Eval {
@@ -82,6 +85,7 @@ impl Eval {
         match self.subcommand {
             Some(EvalSubcommand::Compare(compare)) => return compare.run(),
             Some(EvalSubcommand::Judge(judge)) => return judge.run(),
+            Some(EvalSubcommand::Report(report)) => return report.run(),
             None => {}
         }
         let questions = self.questions.clone().unwrap_or_default();

@@ -1,0 +1,105 @@
+//! Contents of a report, read from the directory of an evaluation.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::examples::{ExampleGroup, FailedVideo, failed_videos, wrong_answers};
+use crate::batch::store::{ANSWERS, StoredResults, thumbnail_path};
+use crate::error::Result;
+use crate::eval::benchmark::{
+    AnswerStatus, AverageOver, BenchmarkRow, EvaluationRecord, PublishedResult, ScoreGroup, ScoredAnswer, score_table,
+};
+use crate::eval::judge::read_scored;
+
+/// File name of the scored answers, and directory of the run, in the directory of an evaluation.
+const SCORED: &str = "scored.jsonl";
+const RUN: &str = "run";
+
+/// Everything that a report says.
+#[derive(Debug)]
+pub(super) struct ReportContents {
+    /// Record of the evaluation.
+    pub(super) record: EvaluationRecord,
+    /// Number of answers by outcome.
+    pub(super) by_status: Vec<(&'static str, usize)>,
+    /// Number of questions without a published answer.
+    pub(super) n_hidden: usize,
+    /// Scores by type and task, and averages.
+    pub(super) rows: Vec<BenchmarkRow>,
+    /// Published results that compare.
+    pub(super) published: Vec<PublishedResult>,
+    /// Wrong answers by type.
+    pub(super) examples: Vec<ExampleGroup>,
+    /// Failures.
+    pub(super) failures: Vec<FailedVideo>,
+    /// Thumbnails of the videos, by the id of a question, relative to the directory.
+    pub(super) thumbnails: BTreeMap<String, PathBuf>,
+}
+
+impl ReportContents {
+    /// Reads the record, the scored answers and, where it is there, the run.
+    ///
+    /// # Errors
+    /// A missing or unreadable file.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let record = EvaluationRecord::read(dir)?;
+        let answers = read_scored(&dir.join(SCORED))?;
+        let n = |status: AnswerStatus| answers.iter().filter(|answer| answer.status == status).count();
+        let is_whole = record.is_whole(answers.len());
+        Ok(Self {
+            by_status: vec![
+                ("answered", n(AnswerStatus::Answered)),
+                ("unparsed", n(AnswerStatus::Unparsed)),
+                ("failed", n(AnswerStatus::Failed)),
+                ("missing", n(AnswerStatus::Missing)),
+            ],
+            n_hidden: answers.iter().filter(|answer| answer.scores.is_empty()).count(),
+            rows: score_table(&answers, &record.spec.metrics),
+            published: record.spec.comparable().filter(|_| is_whole).cloned().collect(),
+            examples: wrong_answers(&answers, record.spec.metrics.first().map_or("", |metric| metric.name())),
+            failures: failed_videos(&answers),
+            thumbnails: thumbnails(dir, &answers)?,
+            record,
+        })
+    }
+
+    /// Returns the group of the average that papers report.
+    pub(super) fn reported(&self) -> ScoreGroup {
+        match self.record.spec.average {
+            AverageOver::Questions => ScoreGroup::All,
+            AverageOver::Tasks => ScoreGroup::Macro,
+        }
+    }
+
+    /// Returns the remark of every table about missing videos, if some are.
+    pub(super) fn coverage_note(&self) -> Option<String> {
+        let coverage = &self.record.coverage;
+        let n_missing = coverage.missing.len();
+        (n_missing > 0).then(|| {
+            let (videos, percent) = (coverage.videos, coverage.percent());
+            format!(
+                "{n_missing} of {videos} videos are missing ({percent:.1} % are there); their questions count as wrong."
+            )
+        })
+    }
+}
+
+/// Finds the thumbnails of a run by the questions about their videos.
+fn thumbnails(dir: &Path, answers: &[ScoredAnswer]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let run = dir.join(RUN);
+    if !run.join(ANSWERS).exists() {
+        return Ok(found);
+    }
+    let asked: std::collections::HashSet<&str> = answers.iter().map(|answer| answer.question_id.as_str()).collect();
+    StoredResults::open(&run)?.for_each(&mut |record| {
+        let path = thumbnail_path(Path::new(RUN), record.item);
+        if let Some(id) = record.question_id.filter(|id| asked.contains(id.as_str()))
+            && dir.join(&path).exists()
+        {
+            found.insert(id, path);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
