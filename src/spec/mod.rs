@@ -28,4 +28,4 @@ pub use plan::{
 };
 pub use schema::SchemaNode;
 pub use validate::Finding;
-pub(crate) use yaml::{parse_yaml, read_yaml};
+pub(crate) use yaml::{parse_yaml, print_yaml, read_yaml};

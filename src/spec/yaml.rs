@@ -142,7 +142,7 @@ pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 ///
 /// # Errors
 /// [`Error`] for a map whose keys are not texts.
-pub(super) fn print_yaml(value: &impl Serialize) -> Result<String, Error> {
+pub(crate) fn print_yaml(value: &impl Serialize) -> Result<String, Error> {
     let mut bytes = Vec::new();
     serde_yaml::with::singleton_map_recursive::serialize(value, &mut serde_yaml::Serializer::new(&mut bytes))
         .map_err(|error| Error::invalid(error.to_string()))?;

@@ -12,7 +12,7 @@ use crate::error::{About as _, Error, Kind, Result};
 use crate::eval::dataset::{BenchmarkQuestion, DatasetQuestions, QuestionReference, VideoCoverage, VideoLookup};
 use crate::files::{Durability, output, read_bounded};
 use crate::records::{decode, parse_json};
-use crate::spec::Plan;
+use crate::spec::print_yaml;
 
 /// File name of the record.
 pub const EVALUATION: &str = "evaluation.json";
@@ -108,12 +108,10 @@ impl EvaluationRecord {
     /// Makes the record of a split whose questions these results answer.
     ///
     /// # Errors
-    /// A plan or sessions of the results that cannot be read.
+    /// Sessions of the results that cannot be read.
     pub fn new(split: EvaluatedSplit<'_>, results: &StoredResults) -> Result<Self> {
         let EvaluatedSplit { description, spec, dataset, coverage } = split;
         let header = &results.header;
-        let plan: Plan = serde_json::from_value(header.choices.clone())
-            .map_err(|error| Error::caused_by(Kind::Invalid, error).about("plan").about(results.dir.as_path()))?;
         let ended = read_sessions(&results.dir)?.into_iter().filter_map(|session| session.summary);
         Ok(Self {
             format: EvaluationFormat::default(),
@@ -125,7 +123,11 @@ impl EvaluationRecord {
             questions: dataset.questions.len(),
             coverage: coverage.into(),
             notes: dataset.notes.clone(),
-            plan: PlanRecord { fingerprint: header.plan.clone(), model: header.model.clone(), yaml: plan.to_yaml()? },
+            plan: PlanRecord {
+                fingerprint: header.plan.clone(),
+                model: header.model.clone(),
+                yaml: print_yaml(&header.choices)?,
+            },
             seconds: ended.map(|summary| summary.session.seconds).sum(),
         })
     }
