@@ -149,8 +149,10 @@ pub fn ask_judge(
 
 impl JudgeService<'_> {
     fn url(&self) -> String {
-        let base = self.endpoint.trim_end_matches('/');
-        if base.ends_with(COMPLETIONS) { base.to_owned() } else { format!("{base}{COMPLETIONS}") }
+        let (base, query) = self.endpoint.split_at(self.endpoint.find('?').unwrap_or(self.endpoint.len()));
+        let base = base.trim_end_matches('/');
+        let path = if base.ends_with(COMPLETIONS) { "" } else { COMPLETIONS };
+        format!("{base}{path}{query}")
     }
 }
 
@@ -285,5 +287,22 @@ impl ReplyLogger<'_> {
             }
         }
         self.log.append(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::FetchPolicy;
+
+    #[test]
+    fn the_address_of_completions_keeps_its_query() {
+        let fetcher = Fetcher::new(FetchPolicy::default());
+        let retry = RetryPolicy { n_retries: 0, first_wait: Duration::ZERO, max_wait: Duration::ZERO };
+        let url =
+            |endpoint| JudgeService { fetcher: &fetcher, endpoint, key: None, n_concurrent: Threads::MIN, retry }.url();
+        assert_eq!(url("https://a.org/v1/"), "https://a.org/v1/chat/completions");
+        assert_eq!(url("https://a.org/v1/chat/completions"), "https://a.org/v1/chat/completions");
+        assert_eq!(url("https://a.org/d/m?api-version=1"), "https://a.org/d/m/chat/completions?api-version=1");
     }
 }

@@ -110,13 +110,16 @@ impl LiteralParser<'_> {
     fn escaped(&mut self) -> Option<char> {
         Some(match self.rest.next()? {
             c @ ('\\' | '\'' | '"' | '/') => c,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
             'n' => '\n',
             't' => '\t',
             'r' => '\r',
             'u' => {
                 let digits: String = (0..4).map_while(|_| self.rest.next_if(char::is_ascii_hexdigit)).collect();
                 let code = Some(digits).filter(|digits| digits.len() == 4)?;
-                char::from_u32(u32::from_str_radix(&code, 16).ok()?)?
+                // Halves of a surrogate pair: the text matters to no verdict.
+                char::from_u32(u32::from_str_radix(&code, 16).ok()?).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             _ => return None,
         })
@@ -137,7 +140,24 @@ impl LiteralParser<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn objects_of_json_are_found_in_any_text(
+            key in "[a-z]{1,8}", text in "[ -~\\n\u{e9}]{0,20}", number in -1e6..1e6, before in "[^{]{0,20}",
+            noise in "[{}'\":,. a0-]{0,60}",
+        ) {
+            let json = serde_json::json!({ key.clone(): text, "n": number });
+            let expected = vec![(key, LiteralValue::Text(text)), ("n".to_owned(), LiteralValue::Number(number))];
+            prop_assume!(expected[0].0 != "n");
+            prop_assert_eq!(find_dicts(&format!("{before}{json}"))[0].clone(), expected);
+            // Any text ends.
+            find_dicts(&noise);
+        }
+    }
 
     fn numbers(text: &str) -> Vec<Vec<(String, f64)>> {
         let number = |(key, value): (String, LiteralValue)| match value {
@@ -161,6 +181,7 @@ mod tests {
         let text = |text: &str| find_dicts(text).first().map(|dict| dict[0].clone());
         let of = |key: &str, value: &str| Some((key.to_owned(), LiteralValue::Text(value.to_owned())));
         assert_eq!(text(r#"{'it\'s': "a\u00e9\n{"}"#), of("it's", "a\u{e9}\n{"));
+        assert_eq!(text(r#"{"a": "\ud83d\ude00"}"#), of("a", "\u{fffd}\u{fffd}"));
         assert_eq!(text("{\"a\": None}"), Some(("a".to_owned(), LiteralValue::Constant)));
         assert_eq!((text("{'a\nb': 'c'}"), text(r"{'a': '\x'}"), text(r"{'a': '\u12'}")), (None, None, None));
     }

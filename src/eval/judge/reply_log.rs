@@ -67,17 +67,23 @@ impl ReplyLog {
     /// Opens the log of a directory, and creates both if they do not exist.
     ///
     /// # Errors
-    /// A directory that cannot be written to, a log that another process writes, replies of another judge or model, or
-    /// a damaged line.
+    /// A directory that cannot be written to, a log that another process writes, replies of another judge or model (a
+    /// log of failures alone is taken over), or a damaged line.
     pub fn open(dir: &Path, setup: &JudgeSetup) -> Result<Self> {
         files::output::create_directory(dir).map_err(Error::io(dir))?;
         let path = dir.join(REPLIES);
         let mut file = open_to_append(&path).map_err(Error::io(&path))?;
         lock_file(&file, &path)?;
-        check_setup(&dir.join(SETUP), setup)?;
         cut_unfinished_line(&mut file).map_err(Error::io(&path))?;
         let mut log = Self { path: path.clone(), file, lines: Vec::new(), answered: HashSet::new() };
         read_lines(&path, &mut |line: ReplyLine| log.keep(line))?;
+        let setup_path = dir.join(SETUP);
+        if log.answered.is_empty() {
+            // Failures alone, such as those of a wrong model's name, bind nobody.
+            write_setup(&setup_path, setup)?;
+        } else {
+            check_setup(&setup_path, setup)?;
+        }
         Ok(log)
     }
 
@@ -136,12 +142,13 @@ fn lock_file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Writes the setup of a new log, or compares that of an existing one.
+fn write_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(setup).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
+    files::output::replace(path, &bytes, Durability::Synced).map_err(Error::io(path))
+}
+
+/// Compares the setup of a log with replies.
 fn check_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
-    if !path.exists() {
-        let bytes = serde_json::to_vec_pretty(setup).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
-        return files::output::replace(path, &bytes, Durability::Synced).map_err(Error::io(path));
-    }
     let bytes = files::read(path).map_err(Error::io(path))?;
     let kept: JudgeSetup =
         serde_json::from_slice(&bytes).map_err(|error| Error::caused_by(Kind::Invalid, error)).about(path)?;
@@ -205,7 +212,12 @@ mod tests {
     #[test]
     fn replies_of_another_model_are_not_mixed() {
         let dir = tempfile::tempdir().expect("a directory");
-        drop(ReplyLog::open(dir.path(), &setup("m")).expect("a new log"));
+        let mut log = ReplyLog::open(dir.path(), &setup("n")).expect("a new log");
+        log.append(line("a", "1", 404)).expect("room");
+        drop(log);
+        let mut log = ReplyLog::open(dir.path(), &setup("m")).expect("a log without replies");
+        log.append(line("a", "1", 200)).expect("room");
+        drop(log);
         let error = ReplyLog::open(dir.path(), &setup("n")).expect_err("another model").to_string();
         assert!(error.contains("replies of `video-chatgpt-qa` by `m` at temperature 0"), "{error}");
     }

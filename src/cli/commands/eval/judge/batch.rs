@@ -13,6 +13,8 @@ use crate::cli::output;
 
 /// Maximum number of ids that a warning names.
 const MAX_NAMED: usize = 5;
+/// Maximum number of requests of a batch of OpenAI's API.
+const MAX_BATCH: usize = 50_000;
 
 /// Write the requests to a judge as a batch
 ///
@@ -49,6 +51,12 @@ impl WriteRequests {
             lines.len(),
             judge.temperature
         ));
+        if lines.len() > MAX_BATCH {
+            let file = self.out.display();
+            output::note(&format!(
+                "a batch of OpenAI's API has at most {MAX_BATCH} requests: split -l {MAX_BATCH} {file}"
+            ));
+        }
         Ok(())
     }
 }

@@ -107,7 +107,8 @@ fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Re
     let JudgeCounts { judged, unanswered, missing, failed, unparsed, duplicate, fractional } = table.counts;
     output::line(&format!(
         "verdicts: {judged} judged, {unanswered} without an answer to judge, {missing} without a reply, \
-         {failed} failed, {unparsed} not parsed, {duplicate} contradictory; all but the judged count as wrong, with a score of 0"
+         {failed} failed, {unparsed} not parsed, {duplicate} contradictory; \
+         all but the judged count as wrong, with a score of 0"
     ))?;
     if fractional > 0 {
         output::note(&format!("{fractional} scores have a fraction, which the scripts of Video-ChatGPT truncate"));
