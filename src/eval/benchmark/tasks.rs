@@ -111,7 +111,7 @@ impl BenchmarkVideo {
     }
 
     /// Lists the index and the prompt of each question.
-    pub(super) fn asked(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(in crate::eval) fn asked(&self) -> impl Iterator<Item = (usize, &str)> {
         self.questions.iter().copied().zip(self.prompts.iter().map(String::as_str))
     }
 }

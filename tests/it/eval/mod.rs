@@ -1,5 +1,6 @@
 //! Evaluation on benchmarks.
 
+mod exports;
 mod formats;
 mod judge;
 mod matrix;

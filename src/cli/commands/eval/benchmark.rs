@@ -101,7 +101,8 @@ pub(super) struct BenchmarkArgs {
     submission: Option<PathBuf>,
 }
 
-fn percent(text: &str) -> Result<f64, Error> {
+/// Parses a percentage from 0 to 100, with or without its sign.
+pub(super) fn percent(text: &str) -> Result<f64, Error> {
     let value = text.trim_end_matches('%').parse().ok().filter(|value: &f64| (0.0..=100.0).contains(value));
     value.ok_or_else(|| Error::invalid("expected a number from 0 to 100"))
 }

@@ -4,6 +4,7 @@
 mod asking;
 mod benchmark;
 mod compare;
+mod export;
 mod judge;
 mod matrix;
 mod questions;
@@ -23,6 +24,7 @@ use vidense::pipeline::features::identity;
 
 use self::benchmark::BenchmarkArgs;
 use self::compare::CompareRuns;
+use self::export::ExportBenchmark;
 use self::judge::JudgeCommand;
 use self::report::EvaluationReport;
 use crate::cli::args::PlanArgs;
@@ -74,6 +76,7 @@ enum EvalSubcommand {
     Compare(CompareRuns),
     Judge(JudgeCommand),
     Report(EvaluationReport),
+    Export(ExportBenchmark),
 }
 
 impl Eval {
@@ -86,6 +89,7 @@ impl Eval {
             Some(EvalSubcommand::Compare(compare)) => return compare.run(),
             Some(EvalSubcommand::Judge(judge)) => return judge.run(),
             Some(EvalSubcommand::Report(report)) => return report.run(),
+            Some(EvalSubcommand::Export(export)) => return export.run(),
             None => {}
         }
         let questions = self.questions.clone().unwrap_or_default();

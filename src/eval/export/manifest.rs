@@ -1,0 +1,43 @@
+//! Manifest of a benchmark for `vidense batch`: a line for each video or clip, with the prompts of its questions.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{ExportedBenchmark, add_line, text_of, write};
+use crate::batch::BatchQuestion;
+use crate::error::Result;
+use crate::units::Seconds;
+
+/// File name of the manifest.
+const MANIFEST: &str = "manifest.jsonl";
+
+/// Line of a manifest.
+#[derive(Serialize)]
+struct ManifestLine<'a> {
+    video: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<Seconds>,
+    questions: &'a [BatchQuestion],
+}
+
+/// Writes `manifest.jsonl`, with paths below the data directory, and `pipeline.yaml`, with the system text and the
+/// beginning of answers of the benchmark. Results of `vidense batch` over them, with the data directory as root, are read by
+/// [`read_answers`](crate::eval::benchmark::read_answers).
+///
+/// # Errors
+/// The name of a video that is not UTF-8, or a directory that cannot be written.
+pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<()> {
+    let ExportedBenchmark { questions, tasks, data, .. } = benchmark;
+    let mut lines = Vec::new();
+    for item in tasks.items(questions, data) {
+        text_of(&item.path)?;
+        let window = item.window.unwrap_or_default();
+        let (video, questions) = (item.video.as_str(), item.questions.as_slice());
+        add_line(&mut lines, &ManifestLine { video, start: window.start, end: window.end, questions })?;
+    }
+    write(out, MANIFEST, &lines)?;
+    benchmark.write_pipeline(out)
+}

@@ -1,0 +1,72 @@
+//! Exports of a benchmark's questions for other programs: [`write_manifest`] for `vidense batch`, [`write_lmms_task`] for
+//! lmms-eval. Called by `eval export`.
+
+mod lmms_eval;
+mod manifest;
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use lmms_eval::write_lmms_task;
+pub use manifest::write_manifest;
+
+use super::benchmark::{BenchmarkSpec, BenchmarkTasks};
+use super::dataset::BenchmarkQuestion;
+use crate::error::{About as _, Error, Result};
+use crate::files::Durability;
+use crate::files::output::{create_directory, replace};
+
+/// File name of the pipeline.
+const PIPELINE: &str = "pipeline.yaml";
+
+/// Benchmark to be exported.
+#[derive(Debug, Clone, Copy)]
+pub struct ExportedBenchmark<'a> {
+    /// Description.
+    pub spec: &'a BenchmarkSpec,
+    /// Questions.
+    pub questions: &'a [BenchmarkQuestion],
+    /// Videos and prompts of the questions.
+    pub tasks: &'a BenchmarkTasks,
+    /// Data directory.
+    pub data: &'a Path,
+}
+
+impl ExportedBenchmark<'_> {
+    /// Writes a pipeline with the system text and the beginning of answers of the benchmark: they are of a pipeline, not of
+    /// a question.
+    fn write_pipeline(&self, out: &Path) -> Result<()> {
+        let prompt = &self.spec.prompt;
+        let mut keys = Map::new();
+        if let Some(system) = &prompt.system {
+            keys.insert("system".to_owned(), json!(system));
+        }
+        if !prompt.answer.is_empty() {
+            keys.insert("answer".to_owned(), json!(prompt.answer));
+        }
+        // JSON is YAML.
+        let pipeline = format!("{:#}\n", json!({ "prompt": Value::Object(keys) }));
+        write(out, PIPELINE, pipeline.as_bytes())
+    }
+}
+
+/// Writes a file of an export, and creates its directory.
+fn write(out: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    create_directory(out).about(out)?;
+    let path = out.join(name);
+    replace(&path, bytes, Durability::Synced).about(&path)
+}
+
+/// Appends a value as a line of JSON.
+fn add_line(lines: &mut Vec<u8>, value: &impl Serialize) -> Result<()> {
+    serde_json::to_writer(&mut *lines, value).map_err(|error| Error::invalid(error.to_string()))?;
+    lines.push(b'\n');
+    Ok(())
+}
+
+/// Returns a path as text.
+fn text_of(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::invalid("a name that is not UTF-8 cannot be exported").about(path))
+}

@@ -1,0 +1,78 @@
+//! Exports of benchmarks, and answers of `vidense batch` scored by `eval --results`.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use super::Replica;
+use super::runs::{shapes, vidense};
+
+fn run(replica: &Replica, arguments: &[&str]) -> Output {
+    let at = |name: &&str| match name.strip_prefix('@') {
+        Some(name) => replica.path(name).to_str().unwrap().to_owned(),
+        None => (*name).to_owned(),
+    };
+    let arguments: Vec<String> = arguments.iter().map(at).collect();
+    vidense(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn lines(replica: &Replica, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(replica.path(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Gives the benchmark of the shapes world a beginning of answers.
+fn with_prefix(replica: &Replica) {
+    let path = replica.path("spec.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("prompt: { ", "prompt: { answer: \"It is\", ");
+    assert!(text.contains("It is"));
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_manifest_answered_by_batch_scores_as_eval_does() {
+    let replica = shapes(&[]);
+    with_prefix(&replica);
+    let evaluated = run(&replica, &["eval", "@spec.yaml", "--data", "@.", "--out", "@e", "--json"]);
+    assert_eq!(evaluated.status.code(), Some(0), "{evaluated:?}");
+    let export = ["eval", "export", "@spec.yaml", "--data", "@.", "--to", "manifest", "--out", "@m"];
+    assert_eq!(run(&replica, &export).status.code(), Some(0));
+    let manifest = lines(&replica, "m/manifest.jsonl");
+    assert!(manifest.iter().all(|line| line["video"].as_str().unwrap().starts_with("clips/")), "{manifest:?}");
+    let batch = ["batch", "@m/pipeline.yaml", "@m/manifest.jsonl", "--root", "@.", "--out", "@r", "--no-cache"];
+    let batch = run(&replica, &batch);
+    assert_eq!(batch.status.code(), Some(0), "{batch:?}");
+    let score = ["eval", "@spec.yaml", "--data", "@.", "--results", "@r", "--answers", "@scored.jsonl", "--json"];
+    let scored = run(&replica, &score);
+    assert_eq!((scored.status.code(), &scored.stdout), (Some(0), &evaluated.stdout), "{scored:?}");
+    assert_eq!(lines(&replica, "scored.jsonl"), lines(&replica, "e/scored.jsonl"));
+    // Answers that began otherwise are scored, and told.
+    let plain = ["batch", "pipelines/mini.yaml", "@m/manifest.jsonl", "--root", "@.", "--out", "@p", "--no-cache"];
+    assert_eq!(run(&replica, &plain).status.code(), Some(0));
+    let scored = run(&replica, &["eval", "@spec.yaml", "--data", "@.", "--results", "@p", "--json"]);
+    let report: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("prompt.answer") && notes.contains("It is"), "{notes}");
+}
+
+#[test]
+fn a_task_of_lmms_eval_has_prompts_labels_and_paths() {
+    let replica = shapes(&[]);
+    let export =
+        ["eval", "export", "@spec.yaml", "--data", "@.", "--to", "lmms-eval", "--task", "shapes", "--out", "@t"];
+    let output = run(&replica, &export);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let questions = lines(&replica, "t/questions.jsonl");
+    assert_eq!(questions.len(), 12);
+    for question in &questions {
+        assert_eq!((&question["answer"], &question["answers"]), (&json!("A"), &json!(["A"])));
+        assert!(question["question"].as_str().unwrap().contains("none of these"), "{question}");
+        assert!(std::path::Path::new(question["video"].as_str().unwrap()).is_absolute());
+    }
+    let task = std::fs::read_to_string(replica.path("t/shapes.yaml")).unwrap();
+    let data = replica.path("t/questions.jsonl");
+    assert!(task.starts_with("task: shapes\n") && task.contains(&format!("test: {data:?}")), "{task}");
+    let odd = run(&replica, &[&export[..8], &["../x", "--out", "@u"]].concat());
+    assert!(String::from_utf8_lossy(&odd.stderr).contains("invalid task name `../x`"), "{odd:?}");
+}
