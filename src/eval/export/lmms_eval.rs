@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ExportedBenchmark, add_line, text_of, write};
+use super::{ExportedBenchmark, add_line, text_of};
 use crate::error::{Error, Result};
 use crate::eval::dataset::{BenchmarkQuestion, QuestionReference};
 use crate::video::Window;
@@ -65,10 +65,10 @@ pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path
             add_line(&mut lines, &question(&benchmark.questions[index], text_of(&path)?, prompt)?)?;
         }
     }
-    write(out, QUESTIONS, &lines)?;
-    write(out, FUNCTIONS, PYTHON.as_bytes())?;
+    benchmark.write(out, QUESTIONS, &lines)?;
+    benchmark.write(out, FUNCTIONS, PYTHON.as_bytes())?;
     let data = std::path::absolute(out.join(QUESTIONS)).map_err(Error::io(out))?;
-    write(out, &format!("{name}.yaml"), task(name, text_of(&data)?).as_bytes())?;
+    benchmark.write(out, &format!("{name}.yaml"), task(name, text_of(&data)?).as_bytes())?;
     benchmark.write_pipeline(out)
 }
 

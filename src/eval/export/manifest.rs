@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ExportedBenchmark, add_line, text_of, write};
+use super::{ExportedBenchmark, add_line, text_of};
 use crate::batch::BatchQuestion;
 use crate::error::Result;
 use crate::units::Seconds;
@@ -38,6 +38,6 @@ pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<(
         let (video, questions) = (item.video.as_str(), item.questions.as_slice());
         add_line(&mut lines, &ManifestLine { video, start: window.start, end: window.end, questions })?;
     }
-    write(out, MANIFEST, &lines)?;
+    benchmark.write(out, MANIFEST, &lines)?;
     benchmark.write_pipeline(out)
 }

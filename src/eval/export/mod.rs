@@ -1,14 +1,16 @@
 //! Exports of a benchmark's questions for other programs: [`write_manifest`] for `vidense batch`, [`write_lmms_task`] for
-//! lmms-eval. Called by `eval export`.
+//! lmms-eval, [`write_dataset`] in the layout of Hugging Face. Called by `eval export`.
 
+mod hugging_face;
 mod lmms_eval;
 mod manifest;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub use hugging_face::write_dataset;
 pub use lmms_eval::write_lmms_task;
 pub use manifest::write_manifest;
 
@@ -16,7 +18,7 @@ use super::benchmark::{BenchmarkSpec, BenchmarkTasks};
 use super::dataset::BenchmarkQuestion;
 use crate::error::{About as _, Error, Result};
 use crate::files::Durability;
-use crate::files::output::{create_directory, replace};
+use crate::files::output::{check_not_input, create_directory, replace};
 
 /// File name of the pipeline.
 const PIPELINE: &str = "pipeline.yaml";
@@ -32,6 +34,8 @@ pub struct ExportedBenchmark<'a> {
     pub tasks: &'a BenchmarkTasks,
     /// Data directory.
     pub data: &'a Path,
+    /// Files that were read, over which nothing is written.
+    pub inputs: &'a [PathBuf],
 }
 
 impl ExportedBenchmark<'_> {
@@ -48,15 +52,17 @@ impl ExportedBenchmark<'_> {
         }
         // JSON is YAML.
         let pipeline = format!("{:#}\n", json!({ "prompt": Value::Object(keys) }));
-        write(out, PIPELINE, pipeline.as_bytes())
+        self.write(out, PIPELINE, pipeline.as_bytes())
     }
-}
 
-/// Writes a file of an export, and creates its directory.
-fn write(out: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    create_directory(out).about(out)?;
-    let path = out.join(name);
-    replace(&path, bytes, Durability::Synced).about(&path)
+    /// Writes a file of an export, and creates its directory.
+    fn write(&self, out: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = out.join(name);
+        let videos = self.tasks.videos.iter().map(|video| video.path.as_path());
+        check_not_input(&path, videos.chain(self.inputs.iter().map(PathBuf::as_path)))?;
+        create_directory(out).about(out)?;
+        replace(&path, bytes, Durability::Synced).about(&path)
+    }
 }
 
 /// Appends a value as a line of JSON.

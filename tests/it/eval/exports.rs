@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Replica;
 use super::runs::{shapes, vidense};
+use crate::harness::json as read_json;
 
 fn run(replica: &Replica, arguments: &[&str]) -> Output {
     let at = |name: &&str| match name.strip_prefix('@') {
@@ -73,6 +74,29 @@ fn a_task_of_lmms_eval_has_prompts_labels_and_paths() {
     let task = std::fs::read_to_string(replica.path("t/shapes.yaml")).unwrap();
     let data = replica.path("t/questions.jsonl");
     assert!(task.starts_with("task: shapes\n") && task.contains(&format!("test: {data:?}")), "{task}");
+    // The description is not written over.
+    let over = run(&replica, &[&export[..6], &["lmms-eval", "--task", "spec", "--out", "@."]].concat());
+    assert!(over.status.code() == Some(2) && read_json(&replica.path("q.json")).is_array(), "{over:?}");
+    assert!(std::fs::read_to_string(replica.path("spec.yaml")).unwrap().contains("name: Shapes"));
     let odd = run(&replica, &[&export[..8], &["../x", "--out", "@u"]].concat());
     assert!(String::from_utf8_lossy(&odd.stderr).contains("invalid task name `../x`"), "{odd:?}");
+}
+
+#[test]
+fn a_data_set_of_hugging_face_names_its_split_and_has_one_row_a_question() {
+    let replica = shapes(&[]);
+    let export = ["eval", "export", "@spec.yaml", "--data", "@.", "--to", "hugging-face", "--out", "@h"];
+    let output = run(&replica, &export);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let rows = lines(&replica, "h/data/test.jsonl");
+    assert_eq!(rows.len(), 12);
+    for row in &rows {
+        assert_eq!((&row["answer_index"], &row["start"], &row["answers"]), (&json!(0), &json!(null), &json!([])));
+        assert!(row["video"].as_str().unwrap().starts_with("clips/"), "{row}");
+        assert!(row["prompt"].as_str().unwrap().starts_with(row["question"].as_str().unwrap()), "{row}");
+    }
+    let card = std::fs::read_to_string(replica.path("h/README.md")).unwrap();
+    let head = card.split("---\n").nth(1).unwrap();
+    let head: Value = serde_json::from_str(head).unwrap();
+    assert_eq!(head["configs"][0]["data_files"], json!([{ "split": "test", "path": "data/test.jsonl" }]));
 }

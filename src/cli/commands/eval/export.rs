@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use vidense::error::About as _;
 use vidense::eval::benchmark::{BenchmarkTasks, read_benchmark};
-use vidense::eval::export::{ExportedBenchmark, write_lmms_task, write_manifest};
-use vidense::files::output::check_not_input;
+use vidense::eval::export::{ExportedBenchmark, write_dataset, write_lmms_task, write_manifest};
 
 use super::benchmark::percent;
 use crate::cli::output;
 
-/// Write the questions of a benchmark for vidense batch or lmms-eval
+/// Write the questions of a benchmark for vidense batch, lmms-eval or Hugging Face
 ///
 /// Prompts are those that eval asks. Beside them, pipeline.yaml has the system text and the beginning of answers of the
 /// benchmark, for a pipeline to extend.
@@ -22,8 +21,8 @@ pub(super) struct ExportBenchmark {
     /// Directory of the benchmark's files and videos
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Format: manifest (of vidense batch, with --root DIR of the data) or lmms-eval (a task directory for its model
-    /// openai)
+    /// Format: manifest (of vidense batch, with --root DIR of the data), lmms-eval (a task directory for its model
+    /// openai), or hugging-face (a data set's card and rows)
     #[arg(long, value_name = "FORMAT")]
     to: ExportFormat,
     /// Directory of the export
@@ -42,6 +41,7 @@ pub(super) struct ExportBenchmark {
 enum ExportFormat {
     Manifest,
     LmmsEval,
+    HuggingFace,
 }
 
 impl ExportBenchmark {
@@ -54,15 +54,18 @@ impl ExportBenchmark {
         let dataset = spec.format.read(&self.data)?;
         let tasks = BenchmarkTasks::plan(&dataset.questions, &spec.prompt, &self.data)?;
         tasks.check_coverage(self.min_coverage.unwrap_or(100.0)).about(&self.data)?;
-        let inputs = || dataset.files.iter().map(PathBuf::as_path).chain([self.benchmark.as_path()]);
-        for name in ["manifest.jsonl", "questions.jsonl", "utils.py", "pipeline.yaml", &format!("{}.yaml", self.task)] {
-            check_not_input(&self.out.join(name), inputs())?;
-        }
-        let exported =
-            ExportedBenchmark { spec: &spec, questions: &dataset.questions, tasks: &tasks, data: &self.data };
+        let inputs: Vec<PathBuf> = dataset.files.iter().chain([&self.benchmark]).cloned().collect();
+        let exported = ExportedBenchmark {
+            spec: &spec,
+            questions: &dataset.questions,
+            tasks: &tasks,
+            data: &self.data,
+            inputs: &inputs,
+        };
         match self.to {
             ExportFormat::Manifest => write_manifest(&exported, &self.out)?,
             ExportFormat::LmmsEval => write_lmms_task(&exported, &self.task, &self.out)?,
+            ExportFormat::HuggingFace => write_dataset(&exported, &self.out)?,
         }
         dataset.notes.iter().for_each(|note| output::note(note));
         if !tasks.missing.is_empty() {
