@@ -11,7 +11,6 @@ use crate::batch::store::{StoredResults, read_sessions};
 use crate::error::{About as _, Error, Kind, Result};
 use crate::eval::dataset::{BenchmarkQuestion, DatasetQuestions, QuestionReference, VideoCoverage, VideoLookup};
 use crate::files::{Durability, output, read_bounded};
-use crate::records::{decode, parse_json};
 use crate::spec::print_yaml;
 
 /// File name of the record.
@@ -146,7 +145,9 @@ impl EvaluationRecord {
         let path = dir.join(EVALUATION);
         let bytes = read_bounded(&path, MAX_RECORD).map_err(Error::io(&path))?;
         let hint = "a directory that `vidense eval BENCHMARK.yaml --out DIR` wrote";
-        decode(&bytes).and_then(parse_json).map_err(|error| error.with_hint(hint)).about(path)
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::caused_by(Kind::Invalid, error).with_hint(hint))
+            .about(path)
     }
 
     /// Writes the record into a directory.
@@ -245,7 +246,7 @@ mod tests {
     #[test]
     fn a_record_of_another_format_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(EvaluationRecord::read(dir.path()).expect_err("no file").kind(), Kind::NotFound);
+        assert_eq!(EvaluationRecord::read(dir.path()).expect_err("no file").kind(), Kind::Unreadable);
         std::fs::write(dir.path().join(EVALUATION), r#"{"format": "vidense-evaluation-9"}"#).expect("ours");
         let error = EvaluationRecord::read(dir.path()).expect_err("another format").to_string();
         assert!(error.contains("unknown variant `vidense-evaluation-9`") && error.contains("; hint: a directory that"));

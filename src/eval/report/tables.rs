@@ -48,7 +48,6 @@ fn facts(contents: &ReportContents) -> ReportTable {
         ("model", record.plan.model.clone()),
         ("fingerprint of the plan", record.plan.fingerprint.clone()),
         ("vidense", record.version.clone()),
-        ("seconds", format!("{:.1}", record.seconds)),
     ];
     let rows = rows.map(|(name, value)| vec![name.to_owned(), value]).into();
     ReportTable { notes: record.notes.clone(), ..ReportTable::new("Evaluation", &["fact", "value"], rows) }

@@ -78,7 +78,11 @@ fn a_killed_evaluation_is_resumed_to_the_same_scores() {
         }
         let resumed = evaluation.run(&["--out", &killed, "--json"]);
         assert_eq!((resumed.status.code(), &resumed.stdout), (Some(1), &expected.stdout), "after {n_killed} kills");
-        assert_eq!(evaluation.read("killed/scored.jsonl"), evaluation.read("whole/scored.jsonl"));
+        for name in ["scored.jsonl", "report.md", "report.html"] {
+            let (found, expected) =
+                (evaluation.read(&format!("killed/{name}")), evaluation.read(&format!("whole/{name}")));
+            assert!(!found.is_empty() && found == expected, "{name} after {n_killed} kills");
+        }
     }
     assert!(n_begun > 0, "no kill came after an answer");
 }
