@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::files;
-use crate::records::{RecordFormat, decode, parse_json, parse_table};
+use crate::records::{RecordFormat, decode, parse_record, parse_table};
 use crate::spec::parse_yaml;
 
 /// Maximum number of bytes of a file of questions.
@@ -121,10 +121,10 @@ fn parse(text: &str, format: Option<RecordFormat>) -> Result<Vec<BatchQuestion>,
     let at_line = |line: u64| move |error: Error| error.about(format!("line {line}"));
     match format {
         None => parse_yaml::<Questions>(text).map(|file| file.0).map_err(hinted),
-        Some(RecordFormat::Json) => parse_json::<Questions>(text).map(|file| file.0).map_err(hinted),
+        Some(RecordFormat::Json) => parse_record::<Questions>(text).map(|file| file.0).map_err(hinted),
         Some(RecordFormat::Jsonl) => {
             let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-            lines.map(|(line, number)| parse_json(line).map_err(at_line(number)).map_err(hinted)).collect()
+            lines.map(|(line, number)| parse_record(line).map_err(at_line(number)).map_err(hinted)).collect()
         }
         Some(RecordFormat::Table) => {
             let rows = parse_table(text, &["question"])?;

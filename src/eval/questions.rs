@@ -76,7 +76,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<EvalQuestion>, Error> {
         }
         _ => {
             let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-            let parsed = |(number, line)| Ok((number, parse_json::<Value>(line).map_err(at(number))?));
+            let parsed = |(number, line)| Ok((number, parse_json(line).map_err(at(number))?));
             lines.map(|line| parsed(line).and_then(read)).collect()
         }
     }
@@ -117,6 +117,9 @@ mod tests {
             read("q.csv", "video,question\na,b\n").expect_err("no answer"),
             "q.csv: line 2: missing field `answer`"
         );
+        let twice = format!("{object}\n{}", object.replace("\"id\"", "\"answer\""));
+        let error = read("q.jsonl", &twice).expect_err("two answers");
+        assert!(error.starts_with("q.jsonl: line 2: the key `answer` comes twice at line 1 column "), "{error}");
         assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("q.jsonl: line 2: EOF"));
     }
 }

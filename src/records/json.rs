@@ -1,18 +1,28 @@
 //! JSON whose numbers are read as strings.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::UniqueJson;
 use crate::error::{Error, Result};
 
-/// Parses JSON with every number as a string of the same digits: `7` is "7", and `007` is "007".
+/// Parses JSON with every number as a string of the same digits: `7` is "7", and `007` is "007". No object may have a
+/// key twice.
 ///
 /// # Errors
-/// The parser's message, with the line and column in `text`.
-pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+/// The parser's message or the key that comes twice, with the line and column in `text`.
+pub(crate) fn parse_json(text: &str) -> Result<Value> {
+    parse_record::<UniqueJson>(text).map(|json| json.0)
+}
+
+/// Parses JSON as [`parse_json`] does into a struct, whose fields come once each; other keys are those of `T`.
+///
+/// # Errors
+/// As [`parse_json`], and a value that is not that of `T`.
+pub(crate) fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(&quote_numbers(text)).map_err(|error| {
         // Quotes shift columns: the position is taken from the text as written.
-        let error = serde_json::from_str::<IgnoredAny>(text).err().unwrap_or(error);
+        let error = serde_json::from_str::<UniqueJson>(text).err().unwrap_or(error);
         Error::invalid(error.to_string())
     })
 }
@@ -20,9 +30,9 @@ pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T> {
 /// Parses a JSON array into its elements, each as [`parse_json`] reads it.
 ///
 /// # Errors
-/// Invalid JSON, or a value other than an array.
+/// Invalid JSON, a key that comes twice in an object, or a value other than an array.
 pub(crate) fn parse_array(text: &str) -> Result<Vec<Value>> {
-    let (rule, hint) = match parse_json::<Value>(text)? {
+    let (rule, hint) = match parse_json(text)? {
         Value::Array(records) => return Ok(records),
         Value::Object(_) => {
             let hint = "an array of objects, `[{...}, {...}]`, or .jsonl with one a line";
@@ -83,12 +93,14 @@ mod tests {
             "a": "7", "b": "340282366920938463463374607431768211456", "c": "007", "d": "1.10",
             "e": ["-2e3", true, null], "f\"3": "4\\", "g": "5",
         });
-        assert_eq!(parse_json::<Value>(text).ok(), Some(expected));
+        assert_eq!(parse_json(text).ok(), Some(expected));
         for text in ["", "{", "{\"a\": \"x", "{\"a\": 1 2}", "{a: 1}", "\"\\"] {
             let message = serde_json::from_str::<Value>(text).expect_err("invalid JSON").to_string();
-            let error = parse_json::<Value>(text).expect_err("invalid JSON").to_string();
+            let error = parse_json(text).expect_err("invalid JSON").to_string();
             assert_eq!(error, message, "the position is that in the text as written");
         }
+        let error = parse_json("{\"a\": 1,\n \"b\": 22, \"a\": 3}").expect_err("a key twice").to_string();
+        assert_eq!(error, "the key `a` comes twice at line 2 column 13");
     }
 
     #[test]

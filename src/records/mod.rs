@@ -1,17 +1,20 @@
 //! Lists that people write: JSON, JSON Lines, and tables delimited by a comma, a semicolon or a tab.
 //!
-//! Numbers in JSON become strings of the same digits, so an id of many digits is not rounded. The columns of a list are
+//! Numbers in JSON become strings of the same digits, so an id of many digits is not rounded. A key that comes twice in
+//! an object is refused. The columns of a list are
 //! the caller's: questions of `batch` and `eval`, and manifests.
 
 mod json;
 mod table;
+mod unique;
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-pub(crate) use json::{parse_array, parse_json};
+pub(crate) use json::{parse_array, parse_json, parse_record};
 pub(crate) use table::{TableFault, cells, check_width, delimiter, find_fault, header_hint, parse_table};
+pub(crate) use unique::{UniqueJson, UniqueMap, unique_map};
 
 /// Format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

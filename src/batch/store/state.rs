@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{ANSWERS, FORMAT, Header, ResultRecord, SESSIONS, TIMINGS, Timed, for_each_line};
 use crate::batch::error::not_results;
@@ -38,6 +39,9 @@ struct Brief {
     error: Option<BriefFailure>,
     #[serde(default)]
     resolved: bool,
+    /// Read so that a line with two answers is damaged.
+    #[serde(rename = "answer")]
+    _answer: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

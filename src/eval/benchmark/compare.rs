@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{About as _, Error, Kind, Result};
 use crate::eval::metrics::{PairedComparison, ScorePair, is_exact_match};
 use crate::files;
-use crate::records::decode;
+use crate::records::{UniqueMap, decode};
 
 /// Maximum number of bytes of a file of answers.
 const MAX_BYTES: u64 = 4 << 30;
@@ -23,7 +23,7 @@ struct ComparedLine {
     answer: Value,
     given: Option<String>,
     #[serde(default)]
-    scores: Option<BTreeMap<String, f64>>,
+    scores: Option<UniqueMap<f64>>,
     #[serde(default)]
     weight: Option<f64>,
 }
@@ -151,7 +151,7 @@ impl ComparedLine {
             Some(id) if !id.is_null() => id.to_string(),
             _ => format!("{}: {}", self.video, self.question),
         };
-        let scores = self.scores.unwrap_or_else(|| {
+        let scores = self.scores.map(|scores| scores.0).unwrap_or_else(|| {
             let reference = self.answer.as_str().map_or_else(|| self.answer.to_string(), str::to_owned);
             let is_right = self.given.is_some_and(|given| is_exact_match(&given, &reference));
             BTreeMap::from([("exact".to_owned(), f64::from(u8::from(is_right)))])
@@ -221,6 +221,9 @@ mod tests {
         let cut = file(dir.path(), "cut", &(line("1", "v", "{}") + "{\"question_id\": \"2\", \"vid"));
         let error = compare_runs(&a, &cut, None).expect_err("cut").to_string();
         assert!(error.contains("line 2: ") && error.contains("hint: the run that wrote it ended"), "{error}");
+        let twice = file(dir.path(), "key", &line("1", "v", r#"{"choice": 1.0, "choice": 0.0}"#));
+        let error = compare_runs(&a, &twice, None).expect_err("two scores").to_string();
+        assert!(error.contains("key: line 1: the key `choice` comes twice"), "{error}");
         let bad = file(dir.path(), "bad", &line("1", "v", r#"{"choice": 7.0}"#));
         assert!(compare_runs(&a, &bad, None).expect_err("7").to_string().contains("not between 0 and 1"));
     }

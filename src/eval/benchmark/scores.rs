@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::measure::{Measure, choice};
 use crate::eval::dataset::{BenchmarkQuestion, ChoiceOptions, QuestionReference};
 use crate::eval::metrics::{ClusteredMean, ClusteredScores, WordNet};
+use crate::records::unique_map;
 
 /// Outcome of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,7 @@ pub struct ScoredAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Score by measure; none for a question without a published answer.
+    #[serde(deserialize_with = "unique_map")]
     pub scores: BTreeMap<String, f64>,
 }
 

@@ -5,7 +5,8 @@
 //! `answer_number`), lmms-eval's Parquet (`video`, `answer`, `a0` to `a4`). The official answer is an index, in some
 //! releases the option's text: a file whose answers are all indices is read as the first.
 //!
-//! IntentQA has the same layouts: its own table is NExT-QA's official one, and IG-VLM's has the answers as texts.
+//! IntentQA has the same layouts: its own tables (`val.csv`, `test.csv`) are NExT-QA's official one with further columns,
+//! and IG-VLM's has the answers as texts.
 //!
 //! Open answers: `video`, `question`, `answer`, `qid`, `type`; a second reference from `additional_ref_answer`, or from
 //! the object of video and qid in `add_reference_answer_test.json`. The type `TP` is scored with `TN`, as the script

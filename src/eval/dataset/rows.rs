@@ -75,7 +75,7 @@ pub(super) fn read_rows(path: &Path) -> Result<Vec<DatasetRow>> {
             let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
             let row = |(number, line)| {
                 let position = format!("line {number}");
-                let value: Value = parse_json(line).about(position.clone()).about(path)?;
+                let value = parse_json(line).about(position.clone()).about(path)?;
                 DatasetRow::new(path, position, value)
             };
             lines.map(row).collect()

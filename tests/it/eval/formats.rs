@@ -64,12 +64,15 @@ fn tables_of_multiple_choice_are_read_by_index_and_by_text() {
                     40,9,6,4,how many?,2,6,DC,1,2,3,4,5\n41,9,6,4,why?,0,1,CW,a,b,c,d,e\n";
     let ig_vlm = ",video_name,frame_count,width,height,question,answer_number,question_id,question_type,a0,a1,a2,a3,a4,answer\n\
                   0,40,9,6,4,how many?,1,406,DC,1,2,3,4,5,2\n";
+    let intent_test = "video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4,action,lemma,lemma_id\n\
+                       61,12,6,3,why does he go near,2,2,CW,talk,make music,to energise him,hit,annoy,playing,play,14\n";
     let intent = ",video_name,question,question_id,answer,video_id,question_type,a0,a1,a2,a3,a4\n\
                   1,88,\"how, then?\",88_CH_1,move,88,CH,jump,nod,push,play,move\n";
     let files = [
         ("official.csv", official),
         ("ig.csv", ig_vlm),
         ("intent.csv", intent),
+        ("intent_test.csv", intent_test),
         (
             "slowfast.json",
             r#"[{"task_name": "NExTQA", "video_name": "40.mp4", "question_id": "406", "question": "why?", "answer_number": 1, "candidates": ["a", "b", "c", "d", "e"], "answer": "b"}]"#,
@@ -88,6 +91,8 @@ fn tables_of_multiple_choice_are_read_by_index_and_by_text() {
     assert_eq!(fields(&found[0]), ("406", "v/40.mp4".into(), "why?", 5, choice(1), "NExTQA", ""));
     let found = replica.read("intent_qa: { questions: intent.csv, videos: v }").unwrap();
     assert_eq!(fields(&found[0]), ("88_CH_1", "v/88".into(), "how, then?", 5, choice(4), "CH", ""));
+    let found = replica.read("intent_qa: { questions: intent_test.csv, videos: v }").unwrap();
+    assert_eq!(fields(&found[0]), ("61_2", "v/61".into(), "why does he go near", 5, choice(2), "CW", ""));
     let error = replica.read("next_qa: { questions: bad.csv, videos: v }").unwrap_err();
     assert_eq!(error, "bad.csv: line 2: the answer `none` is none of the options");
 }
@@ -331,6 +336,31 @@ fn hostile_rows_are_refused_by_name() {
         assert!(error.contains(expected), "{format}: {error}");
     }
     assert!(read(&replica, &mme.replace(" MORE", ", without_subtitles: 1")).is_ok());
+}
+
+#[test]
+fn keys_that_come_twice_are_refused_by_name() {
+    let replica = Replica::new(&[
+        ("q.json", "[{\"video_name\": \"a\",\n \"question\": \"?\", \"question\": \"!\", \"question_id\": 1}]"),
+        ("rex.json", r#"[{"qid": "q1", "vid": "v", "source": "anet", "question": "?", "options": ["a", "b"]}]"#),
+        ("rex.jsonl", "\n{\"qid\": \"q1\", \"ans\": \"A\", \"ans\": \"B\"}\n"),
+        ("gqa.csv", "video_id,question,answer,qid,type,a0,a1\n40,what?,sit,8,TN,stand,sit\n"),
+        ("gsub.json", r#"{"40": {"location": {"8": [[8.9, 15.1]], "8": [[1, 2]]}}}"#),
+    ]);
+    for (format, expected) in [
+        (
+            "zero_shot_qa: { questions: q.json, answers: q.json, videos: v }",
+            "q.json: the key `question` comes twice at line 2 column ",
+        ),
+        (
+            "rextime: { questions: rex.json, answers: rex.jsonl, activitynet: v, qvhighlights: v }",
+            "rex.jsonl: line 2: the key `ans` comes twice at line 1 column ",
+        ),
+        ("next_gqa: { questions: gqa.csv, spans: gsub.json, videos: v }", "gsub.json: the key `8` comes twice at line 1 "),
+    ] {
+        let error = read(&replica, format).unwrap_err();
+        assert!(error.starts_with(expected), "{format}: {error}");
+    }
 }
 
 /// Reads a format; the prompt is not checked.

@@ -12,7 +12,7 @@ use super::{ManifestSource, window};
 use crate::batch::archive::ArchiveEntry;
 use crate::batch::questions::BatchQuestion;
 use crate::error::{Error, Kind};
-use crate::records::{decode, parse_json};
+use crate::records::{decode, parse_record, unique_map};
 use crate::units::Seconds;
 
 /// Entry of a line or an object, and its unused keys.
@@ -104,7 +104,7 @@ pub(super) fn parse_path(source: &ManifestSource, line: &[u8]) -> Result<ParsedE
 
 /// Parses a line that is a JSON object.
 pub(super) fn parse_object(source: &ManifestSource, line: &[u8]) -> Result<ParsedEntry, Error> {
-    entry_of_object(source, decode(line).and_then(parse_json)?)
+    entry_of_object(source, decode(line).and_then(parse_record)?)
 }
 
 /// An object of a manifest, with its numbers as texts.
@@ -120,7 +120,7 @@ struct ManifestObject {
     question_id: Option<String>,
     #[serde(default)]
     questions: Vec<BatchQuestion>,
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "unique_map")]
     rest: BTreeMap<String, Value>,
 }
 
